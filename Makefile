@@ -1,0 +1,89 @@
+# `make` lists what there is. Every target sets up what it needs first, once.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# Stamps lie inside the environment they speak of: who deletes .venv deletes them too.
+VENV := .venv
+STAMPS := $(VENV)/.setup
+BIN := $(VENV)/bin
+# uv from PATH, or the locked one, fetched with pip into .uv (which also works where the distribution manages Python).
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
+export PYTHONUTF8 = 1
+# .venv is this project's, whatever environment is active in the shell that calls make.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME CONDA_PREFIX
+
+say = printf '%s\n' "== $(1)"
+
+.PHONY: help setup demo test lint bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMPS)/prism  ## the environment from the lock, and Prism (once; minutes the first time)
+	@:
+
+demo: setup  ## train, backfill, stream and compare, on real data
+	@$(BIN)/statecast demo
+
+test: lint  ## lint, types, layers and all tests
+	@$(call say,tests)
+	@$(BIN)/python -m pytest
+
+lint: setup  ## lint, format, types and layers
+	@$(call say,ruff)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "these are not formatted; run: $(BIN)/ruff format"; $(BIN)/ruff format --check .; }
+	@$(call say,mypy)
+	@$(BIN)/mypy
+	@$(call say,layers)
+	@$(BIN)/lint-imports
+
+bench: setup  ## speed: bare network, backfill, stream, naive; the last line is one JSON object
+	@$(BIN)/python -m benchmarks.throughput
+
+lock: $(UV)  ## write requirements.lock anew from pyproject.toml
+	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo and dev. Written by `make lock`.'; \
+	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra dev \
+	     --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean:  ## delete the environment and every cache inside this folder (Prism stays in the user's cache)
+	@rm -rf .venv .venv.new .uv .uv.new .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# --- set-up -----------------------------------------------------------------------------------------------
+
+# The lines of one package in the lock, hashes and all.
+locked = awk '/^[a-z0-9]/ { on = index($$0, "$(1)==") == 1 } on' requirements.lock
+
+.uv/bin/uv: requirements.lock
+	@$(call say,uv is not installed: fetching the locked one into .uv)
+	@rm -rf .uv.new
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
+	  echo "neither uv nor pip is here: install one of them (Debian: apt-get install python3-pip), then run make again"; exit 1; }
+	@mkdir .uv.new && $(call locked,uv) > .uv.new/requirements.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --target .uv.new -r .uv.new/requirements.txt
+	@rm -rf .uv && mv .uv.new .uv && touch .uv/bin/uv
+
+# Whatever uv leaves half-made when it is interrupted, the next `sync` completes: the stamp comes last.
+$(STAMPS)/packages: requirements.lock | $(UV)
+	@$(call say,environment from requirements.lock in .venv)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  rm -rf .venv.new .venv; $(UV) venv --quiet --relocatable --python '>=3.11' .venv.new && mv .venv.new .venv; }
+	@# setuptools first: it builds the one dependency that is published as source, and this project
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r <($(call locked,setuptools))
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --no-build-isolation requirements.lock
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/project: $(STAMPS)/packages pyproject.toml | $(UV)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/prism: $(STAMPS)/project
+	@$(BIN)/python -m pipelines.prism setup
+	@touch $@

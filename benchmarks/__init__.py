@@ -1,0 +1,1 @@
+"""Side-by-side speed runs; nothing of the project imports them."""

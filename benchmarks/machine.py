@@ -1,0 +1,77 @@
+"""Where a run takes place, and how much memory a job holds while it runs."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+EVERY_S = 1.0
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def described() -> str:
+    """Date, cores, memory and versions, on one line."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU"
+    )
+    memory_gib = psutil.virtual_memory().total / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "apache-beam", "polars"))
+    at, load = f"{datetime.now():%Y-%m-%d %H:%M}", f"load {os.getloadavg()[0]:.1f} before"
+    return f"{at}, {cores()} cores of {model}, {memory_gib:.0f} GiB, {load}; {packages}"
+
+
+class MemorySampler:
+    """Resident memory of this process and all that it started, once a second, while the ``with`` block lasts.
+
+    Attributes:
+        samples: ``(wall clock in seconds, MiB)``.
+    """
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float]] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def around(self, at_s: float) -> float:
+        """Median of the five samples nearest to a wall clock time, in MiB."""
+        nearest = sorted(self.samples, key=lambda sample: abs(sample[0] - at_s))[:5]
+        return statistics.median(mib for _, mib in nearest)
+
+    def _watch(self) -> None:
+        while not self._done.wait(EVERY_S):
+            self.samples.append((time.time(), _tree_mib(psutil.Process())))
+
+
+def _tree_mib(root: psutil.Process) -> float:
+    total = 0
+    for process in (root, *root.children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue  # it has ended since
+    return total / 2**20

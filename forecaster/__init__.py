@@ -1,0 +1,74 @@
+"""The forecaster: network, state, `advance`, training, evaluation, and models in MLflow. No Beam.
+
+Letters in docstrings: T windows, S series, L layers, H hidden width, N horizon, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forecaster.baselines import persistence, seasonal_naive
+    from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+    from forecaster.evaluation import calibration, errors, score, spread
+    from forecaster.model import Forecaster
+    from forecaster.registry import Registry
+    from forecaster.rewarming import rewarm
+    from forecaster.state import State
+    from forecaster.stepping import Forecasts, advance
+    from forecaster.training import Trained, train
+    from forecaster.windows import Windows, aggregate
+
+_HOMES = {
+    "Forecaster": "model",
+    "Forecasts": "stepping",
+    "NetworkConfig": "config",
+    "Registry": "registry",
+    "State": "state",
+    "Trained": "training",
+    "TrainingConfig": "config",
+    "WindowConfig": "config",
+    "Windows": "windows",
+    "advance": "stepping",
+    "aggregate": "windows",
+    "calibration": "evaluation",
+    "errors": "evaluation",
+    "persistence": "baselines",
+    "rewarm": "rewarming",
+    "score": "evaluation",
+    "seasonal_naive": "baselines",
+    "spread": "evaluation",
+    "train": "training",
+}
+
+__all__ = [
+    "Forecaster",
+    "Forecasts",
+    "NetworkConfig",
+    "Registry",
+    "State",
+    "Trained",
+    "TrainingConfig",
+    "WindowConfig",
+    "Windows",
+    "advance",
+    "aggregate",
+    "calibration",
+    "errors",
+    "persistence",
+    "rewarm",
+    "score",
+    "seasonal_naive",
+    "spread",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what is asked for: torch takes two seconds and MLflow five, and not everybody needs both."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value  # a function may be called as its module is: the function wins
+    return value

@@ -1,0 +1,127 @@
+"""What a forecaster is made of and how it is trained, as typed, frozen settings.
+
+A field's description is what ``statecast init`` writes beside it in the job file.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d+)([smhdw])")
+
+
+def duration_s(text: str) -> int:
+    """Whole seconds of a duration such as ``"15m"``, ``"1h"`` or ``"1d12h"``.
+
+    Raises:
+        ValueError: ``text`` is not a sequence of whole numbers with a unit of s, m, h, d or w.
+    """
+    parts = _DURATION.findall(text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise ValueError(f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h")
+    return sum(int(n) * _UNITS_S[u] for n, u in parts)
+
+
+def _is_duration(text: str) -> str:
+    duration_s(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_is_duration)]
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse names they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WindowConfig(Settings):
+    """How rows become one value per series and window."""
+
+    freq: Duration = Field("1h", description="length of a window: 30s, 15m, 1h, 1d")
+    aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
+        "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"
+    )
+    empty: Literal["missing", "zero"] = Field(
+        "missing", description="a window without rows is missing, or zero (counts of events)"
+    )
+    allowed_lateness: Duration = Field(
+        "0s", description="how long after newer rows an older one may still arrive"
+    )
+
+    @property
+    def freq_s(self) -> int:
+        """Length of a window in seconds."""
+        return duration_s(self.freq)
+
+    @property
+    def lateness_s(self) -> int:
+        """Allowed lateness in seconds."""
+        return duration_s(self.allowed_lateness)
+
+    @model_validator(mode="after")
+    def _has_length(self) -> WindowConfig:
+        if self.freq_s == 0:
+            raise ValueError("windows.freq must be longer than 0s")
+        return self
+
+
+class NetworkConfig(Settings):
+    """The shape of the recurrent network."""
+
+    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="recurrent cell: lstm, gru or rnn")
+    hidden: int = Field(64, ge=1, le=4096, description="width of the hidden state")
+    layers: int = Field(2, ge=1, le=16, description="stacked recurrent layers")
+    horizon: int = Field(24, ge=1, le=1024, description="forecast the next 1 to this many windows")
+    quantiles: tuple[float, ...] = Field(
+        (0.1, 0.5, 0.9), description="quantile levels, rising, with 0.5 among them"
+    )
+    lags: tuple[int, ...] = Field(
+        (1, 2, 3, 6, 12, 18, 21, 22, 23, 24),
+        description="past windows whose difference from the last value is an input",
+    )
+    ring: int = Field(
+        168,
+        ge=1,
+        le=100_000,
+        description="last values kept per series, for lags and for re-warming under a new model",
+    )
+    halflife: int = Field(
+        168, ge=1, description="windows after which the running mean and scale have half forgotten"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> NetworkConfig:
+        if any(not 0.0 < q < 1.0 for q in self.quantiles) or 0.5 not in self.quantiles:
+            raise ValueError("network.quantiles must lie between 0 and 1 and hold 0.5")
+        if any(a >= b for a, b in pairwise(self.quantiles)):
+            raise ValueError("network.quantiles must rise")
+        if any(lag < 1 for lag in self.lags):
+            raise ValueError("network.lags must be 1 or more")
+        if self.lags and max(self.lags) >= self.ring:
+            raise ValueError("network.ring must be longer than the longest of network.lags")
+        return self
+
+
+class TrainingConfig(Settings):
+    """How the network is fitted: truncated back-propagation through time."""
+
+    epochs: int = Field(10, ge=1, description="passes over the training windows")
+    segment: int = Field(
+        32, ge=2, description="windows per back-propagated segment; the state is carried across segments"
+    )
+    learning_rate: float = Field(3e-3, gt=0, description="peak of the one-cycle schedule (AdamW)")
+    weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the forecast heads")
+    validation: float = Field(
+        0.1, ge=0, lt=0.9, description="last part of the training windows held out to score epochs"
+    )
+    seed: int = Field(0, ge=0, description="same seed, data and machine: same weights")
+    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")

@@ -1,0 +1,120 @@
+"""How far off forecasts were, once what they were about has come.
+
+Letters: T windows, S series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from forecaster.windows import MICROSECONDS, Windows
+
+Spread = Mapping[str, float]
+
+
+def spread(windows: Windows) -> dict[str, float]:
+    """Standard deviation of each series' values, in its own unit; 1 where it is 0 or nothing was seen."""
+    with np.errstate(invalid="ignore"):
+        seen = ~np.isnan(windows.values)
+        deviation = np.array(
+            [np.std(v[s]) if s.any() else 0.0 for v, s in zip(windows.values.T, seen.T, strict=True)]
+        )
+    return {name: float(d) if d > 0 else 1.0 for name, d in zip(windows.series_ids, deviation, strict=True)}
+
+
+def errors(forecasts: pl.DataFrame, observed: Windows, freq_s: int) -> pl.DataFrame:
+    """Every forecast that met an observation: one row a series, issue time and horizon.
+
+    Args:
+        forecasts: forecast frame, nested by horizon.
+        observed: what came.
+        freq_s: length of a window in seconds.
+
+    Returns:
+        ``series_id, issued_at, horizon, observed``, and one column a quantile (``q10`` and so on).
+    """
+    freq_us = freq_s * MICROSECONDS
+    came = pl.DataFrame(
+        {
+            "series_id": np.repeat(np.array(observed.series_ids, dtype=object), len(observed.values)),
+            "window": np.tile(np.arange(observed.start, observed.stop), len(observed.series_ids)),
+            "observed": observed.values.T.reshape(-1),
+        },
+        schema_overrides={"series_id": pl.String},
+    ).filter(pl.col("observed").is_not_nan())
+    window = pl.col("issued_at").dt.epoch("us").floordiv(freq_us) + pl.col("horizon").cast(pl.Int64) - 1
+    flat = forecasts.explode("forecast").unnest("forecast").drop("model_version", "revision")
+    return flat.with_columns(window=window).join(came, on=["series_id", "window"]).drop("window")
+
+
+def score(model: str, errors: pl.DataFrame, spread: Spread) -> pl.DataFrame:
+    """Errors by horizon, as rows of ``schemas.scores``.
+
+    Each series' errors are divided by its spread and averaged; a horizon's score is the mean over series.
+
+    Args:
+        model: what the rows are called.
+        errors: what `errors` gave.
+        spread: the unit of each series' errors (see `spread`).
+    """
+    quantiles = sorted(
+        (n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()), key=lambda n: float(n[1:])
+    )
+    unit = pl.col("series_id").replace_strict(
+        list(spread), list(spread.values()), default=1.0, return_dtype=pl.Float64
+    )
+    miss = {q: pl.col("observed") - pl.col(q) for q in quantiles}
+    pinball = [
+        pl.max_horizontal(miss[q] * float(q[1:]) / 100, miss[q] * (float(q[1:]) / 100 - 1)) for q in quantiles
+    ]
+    inside = pl.col("observed").is_between(pl.col(quantiles[0]), pl.col(quantiles[-1]))
+    by_series = (
+        errors.with_columns(unit=unit)
+        .group_by("series_id", "horizon")
+        .agg(
+            count=pl.len(),
+            mae=(miss["q50"].abs() / pl.col("unit")).mean(),
+            pinball=(pl.mean_horizontal(pinball) / pl.col("unit")).mean(),
+            coverage=inside.mean() if len(quantiles) > 1 else pl.lit(None, pl.Float64),
+        )
+    )
+    return (
+        by_series.group_by("horizon")
+        .agg(pl.col("count").sum(), pl.col("mae", "pinball", "coverage").mean())
+        .sort("horizon")
+        .select(
+            pl.lit(model).alias("model"),
+            pl.col("horizon").cast(pl.Int32),
+            pl.col("count").cast(pl.Int64),
+            "mae",
+            "pinball",
+            "coverage",
+        )
+    )
+
+
+def alike(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """The rows of ``others`` whose series, issue time and horizon are in ``errors``: a fair comparison."""
+    return others.join(errors, on=["series_id", "issued_at", "horizon"], how="semi")
+
+
+def calibration(errors: pl.DataFrame) -> pl.DataFrame:
+    """For each quantile, its ``level`` and the share ``observed`` at or under it, averaged over series."""
+    names = [n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()]
+    under = errors.group_by("series_id").agg((pl.col("observed") <= pl.col(n)).mean().alias(n) for n in names)
+    means = under.select(pl.col(n).mean() for n in names).row(0)
+    return pl.DataFrame({"level": [float(n[1:]) / 100 for n in names], "observed": means}).sort("level")
+
+
+def fans(errors: pl.DataFrame, series_id: str, freq_s: int, issues: int = 4) -> pl.DataFrame:
+    """Some fans of one series with what came, evenly spread in time (for `forecaster.plots.fan_figure`)."""
+    own = errors.filter(pl.col("series_id") == series_id)
+    times = own["issued_at"].unique().sort()
+    chosen = times.gather(np.linspace(0, len(times) - 1, min(issues + 2, len(times)), dtype=int)[1:-1])
+    ahead = pl.duration(seconds=(pl.col("horizon").cast(pl.Int64) - 1) * freq_s)
+    return own.filter(pl.col("issued_at").is_in(chosen.to_list())).with_columns(
+        target_at=pl.col("issued_at") + ahead
+    )

@@ -1,0 +1,126 @@
+"""A forecaster: weights, what they need to run, and the version that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.features import input_count
+from forecaster.network import Network
+from forecaster.state import State
+from schemas.errors import ModelError
+
+FILE_NAME = "forecaster.safetensors"
+_CONFIG = "config"
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A trained network with the settings it was trained under.
+
+    Attributes:
+        network_config: shape of the network.
+        window_config: windows that it was trained on.
+        network: the network, in evaluation mode.
+        version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
+            ``model_version`` of its forecasts and states. Equal weights have equal versions.
+    """
+
+    network_config: NetworkConfig
+    window_config: WindowConfig
+    network: Network
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+        digest = hashlib.sha256(self._config_json().encode())
+        for name, weight in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.contiguous().numpy().tobytes())
+        object.__setattr__(self, "version", f"{self.network_config.cell}-{digest.hexdigest()[:12]}")
+
+    def _config_json(self) -> str:
+        parts = {"network": self.network_config.model_dump(), "windows": self.window_config.model_dump()}
+        return json.dumps(parts, indent=2, sort_keys=True)
+
+    @staticmethod
+    def untrained(network: NetworkConfig, windows: WindowConfig, seed: int = 0) -> Forecaster:
+        """A forecaster with random weights, for tests and benchmarks."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Forecaster(network, windows, Network(network, input_count(network)))
+
+    def initial_state(self) -> State:
+        """The state of a fleet that has seen nothing yet."""
+        return self.unseen((), 0)
+
+    def unseen(self, series_ids: tuple[str, ...], start: int) -> State:
+        """The state of series whose first window will be ``start``."""
+        series, config = len(series_ids), self.network_config
+        hidden, cell = (part.numpy() for part in self.network.initial(series))
+        zeros, count = np.zeros(series), np.zeros(series, np.int64)
+        return State(
+            model_version=self.version,
+            freq_s=self.window_config.freq_s,
+            series_ids=series_ids,
+            clock=np.full(series, start - 1, np.int64),
+            observed=count,
+            mean=zeros,
+            variance=zeros,
+            last=zeros,
+            age=count,
+            hidden=hidden,
+            cell=cell,
+            ring=np.full((config.ring, series), np.nan),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Weights and settings as one safetensors blob: what travels to workers and stands in files."""
+        weights = {name: weight.contiguous() for name, weight in self.network.state_dict().items()}
+        return save(weights, {_CONFIG: self._config_json()})
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Forecaster:
+        """The inverse of `to_bytes`.
+
+        Raises:
+            ModelError: ``data`` is no forecaster.
+        """
+        try:
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            parts = json.loads(header["__metadata__"][_CONFIG])
+            network = NetworkConfig.model_validate(parts["network"])
+            windows = WindowConfig.model_validate(parts["windows"])
+            module = Network(network, input_count(network))
+            module.load_state_dict(load(data))
+        except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
+            raise ModelError(f"this is no forecaster: {str(error).splitlines()[0]}") from error
+        return Forecaster(network, windows, module)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``forecaster.safetensors`` into ``folder``, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE_NAME).write_bytes(self.to_bytes())
+
+    @staticmethod
+    def load(folder: Path) -> Forecaster:
+        """What `save` wrote.
+
+        Raises:
+            ModelError: ``folder`` does not hold a forecaster.
+        """
+        path = folder / FILE_NAME
+        try:
+            return Forecaster.from_bytes(path.read_bytes())
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error

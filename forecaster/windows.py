@@ -1,0 +1,127 @@
+"""Rows in, one value per series and window out.
+
+A window ``k`` is ``[k * freq, (k + 1) * freq)`` since the Unix epoch, in UTC. Everything that steps the
+network counts windows by that integer; only what people read carries timestamps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecaster.config import WindowConfig
+
+MICROSECONDS = 1_000_000
+
+_AGGREGATES: Mapping[str, pl.Expr] = {
+    "mean": pl.col("value").mean(),
+    "sum": pl.col("value").sum(),
+    "count": pl.len().cast(pl.Float64).alias("value"),
+    "min": pl.col("value").min(),
+    "max": pl.col("value").max(),
+    "last": pl.col("value").last(),
+}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A dense block of closed windows.
+
+    Attributes:
+        series_ids: ``S`` distinct ids.
+        start: index of the first window.
+        values: ``[T, S]`` float64; NaN where a series has no value in a window.
+    """
+
+    series_ids: tuple[str, ...]
+    start: int
+    values: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.series_ids):
+            raise ValueError(f"values are {self.values.shape}, not [T, {len(self.series_ids)}]")
+
+    @property
+    def stop(self) -> int:
+        """One past the index of the last window."""
+        return self.start + len(self.values)
+
+    def between(self, start: int, stop: int) -> Windows:
+        """The part in ``[start, stop)``; bounds outside the block are cut to it."""
+        first, last = max(start - self.start, 0), max(stop - self.start, 0)
+        return Windows(self.series_ids, max(start, self.start), self.values[first:last])
+
+
+class Aggregated(NamedTuple):
+    """Windows, and how many rows were second copies of another."""
+
+    windows: Windows
+    duplicates: int
+
+
+def window_index(timestamp: pl.Expr, freq_s: int) -> pl.Expr:
+    """Index of the window that a Datetime falls in, as Int64."""
+    return timestamp.dt.epoch("us").floordiv(freq_s * MICROSECONDS)
+
+
+def window_end_us(index: int, freq_s: int) -> int:
+    """End of window ``index`` in microseconds since the epoch: when its forecasts are issued."""
+    return (index + 1) * freq_s * MICROSECONDS
+
+
+def last_closed(watermark_us: int, freq_s: int) -> int:
+    """Index of the last window whose end the watermark has reached."""
+    return watermark_us // (freq_s * MICROSECONDS) - 1
+
+
+def aggregate(
+    rows: pl.DataFrame, config: WindowConfig, start: int | None = None, stop: int | None = None
+) -> Aggregated:
+    """Observations as a dense block of windows, whatever order the rows are in.
+
+    Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are copies of
+    one observation. One of them counts: the one of the largest value, a rule as good as any that does not
+    depend on arrival.
+
+    Args:
+        rows: observation frame (``series_id, timestamp, value[, event_id]``) of valid rows.
+        config: window length and aggregate.
+        start: first window of the block; by default the first with a row.
+        stop: one past the last window of the block; by default the last with a row.
+
+    Returns:
+        The block, series in sorted order, and the number of duplicates.
+
+    Raises:
+        ValueError: a row lies outside ``[start, stop)``.
+    """
+    ids = rows["series_id"].unique().sort()
+    code = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
+    window = rows.select(window_index(pl.col("timestamp"), config.freq_s)).to_series().to_numpy()
+    if start is None:
+        start = int(window.min()) if len(window) else 0
+    if stop is None:
+        stop = int(window.max()) + 1 if len(window) else start
+    if len(window) and (window.min() < start or window.max() >= stop):
+        raise ValueError(f"rows lie outside the windows [{start}, {stop})")
+    values = np.full(((stop - start), len(ids)), np.nan)
+    if not len(rows):
+        return Aggregated(Windows((), start, values), 0)
+    cell = (window - start) * len(ids) + code
+    if np.bincount(cell, minlength=1).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
+        values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
+        return Aggregated(Windows(tuple(ids), start, values), 0)
+    identity = ["cell", *(name for name in ("timestamp", "event_id") if name in rows.columns)]
+    kept = (
+        rows.with_columns(cell=pl.Series(cell))
+        .sort(*identity, "value")  # also fixes the order of a floating-point sum
+        .unique(identity, keep="last", maintain_order=True)
+    )
+    cells = kept.group_by("cell", maintain_order=True).agg(_AGGREGATES[config.aggregate])
+    values.reshape(-1)[cells["cell"].to_numpy()] = cells["value"].to_numpy()
+    return Aggregated(Windows(tuple(ids), start, values), len(rows) - len(kept))

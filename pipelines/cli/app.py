@@ -1,0 +1,161 @@
+"""The commands together, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from pipelines.cli import demo, jobs, models, setup, train
+from pipelines.cli.console import errors_to
+from schemas.errors import OutputError, StatecastError
+
+app = typer.Typer(
+    name="statecast",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Forecasts fleets of time series as their data streams in.\n\n"
+    "A recurrent network keeps a state for every series and moves it on by one step per window: "
+    "[bold]train[/bold] it, [bold]backfill[/bold] history, hand the state over to a [bold]stream[/bold], "
+    "and compare runs in the MLflow [bold]ui[/bold].",
+    epilog="Begin with [bold]statecast demo[/bold]; or with your own series: [bold]statecast init[/bold], "
+    "then [bold]statecast train -c statecast.toml[/bold]. Every command takes --help.\n\n"
+    "Exit codes: 0 done, 1 a bug, 2 a setting, 3 an input file, 4 a model or store, 5 an engine, "
+    "6 an output folder, 130 Ctrl-C, 143 SIGTERM. STATECAST_LOG=INFO shows what the libraries below say.",
+)
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "init": setup.init,
+    "train": train.train,
+    "backfill": jobs.backfill,
+    "stream": jobs.stream,
+    "evaluate": jobs.evaluate,
+    "promote": models.promote,
+    "ui": models.ui,
+    "doctor": setup.doctor,
+}
+for _name, _command in _COMMANDS.items():
+    # One line a paragraph: the terminal's width breaks it, not the source's.
+    _text = "\n\n".join(" ".join(part.split()) for part in (_command.__doc__ or "").split("\n\n"))
+    app.command(_name, help=_text)(_command)
+
+_signalled: int = signal.SIGINT
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"statecast {version('statecast')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _begin(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Runs the command line; never shows a stack trace for what a user can mend."""
+    _quiet()
+    signal.signal(signal.SIGTERM, _interrupt)
+    code = run()
+    if code > 128:
+        # Whoever interrupts waits for the prompt, not for worker threads that finish their bundle.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs one command (that of ``sys.argv`` by default), tells its error in one line; its exit code."""
+    try:
+        code = app(arguments, prog_name="statecast", standalone_mode=False)
+        if code == 128 + signal.SIGINT:  # what becomes of a KeyboardInterrupt inside typer
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except StatecastError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except BrokenPipeError:  # `statecast ... | head`: nobody is left to read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a full disk, a folder that went away
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # an option that is none; which class says so depends on typer
+            return _fail(_usage(error), 2)
+        if _log_level() != "ERROR":
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return _fail(f"a bug, please report it: {what} (STATECAST_LOG=DEBUG shows where)", 1)
+    except BaseException as error:
+        if "KeyboardInterrupt" in str(error):  # one that came in the midst of Polars, which panics then
+            return _interrupted()
+        raise
+
+
+def _interrupted() -> int:
+    errors_to(sys.stderr).print("interrupted", style="yellow")
+    return 128 + _signalled
+
+
+def _fail(line: str, code: int) -> int:
+    errors_to(sys.stderr).print(
+        f"error: {' '.join(line.split())}", style="bold red", markup=False, highlight=False, soft_wrap=True
+    )
+    return code
+
+
+def _usage(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "statecast"
+    told: str = error.format_message()  # type: ignore[attr-defined]
+    return f"{told.rstrip('.')}; see {command} --help"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a command as Ctrl-C does."""
+    global _signalled
+    _signalled = number
+    raise KeyboardInterrupt
+
+
+def _log_level() -> str:
+    return os.environ.get("STATECAST_LOG", "ERROR").upper()
+
+
+def _quiet() -> None:
+    """Libraries' own chatter stays off the screen unless somebody asks for it."""
+    import logging
+
+    level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
+    is_asked = level < logging.ERROR
+    # Unasked, not even errors: Beam logs in full length what it raises, and its threads die aloud.
+    logging.basicConfig(
+        level=level if is_asked else logging.CRITICAL, format="%(levelname)s %(name)s: %(message)s"
+    )
+    if not is_asked:
+        logging.getLogger().handlers[0].setLevel(logging.CRITICAL)
+        threading.excepthook = lambda died: None
+        if not sys.warnoptions:
+            import warnings
+
+            warnings.simplefilter("ignore")

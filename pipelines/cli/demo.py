@@ -1,0 +1,118 @@
+"""``statecast demo``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli import options as o
+from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter_off
+from schemas.errors import OutputError, StatecastError
+
+if TYPE_CHECKING:
+    from pipelines.outcome import Outcome
+    from pipelines.training import TrainOutcome
+
+
+def demo(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for everything the demo makes."),
+    ] = Path("demo-out"),
+    as_json: o.Json = False,
+) -> None:
+    """Train, backfill, stream and compare on a year of real weather, in about three minutes.
+
+    Trains an LSTM, a GRU and an RNN on eight months of hourly weather of three airports (18 series with
+    gaps), backfills September and October, hands each state over to a stream that replays November and
+    December, and compares their errors with persistence and seasonal naive. Nothing is downloaded.
+    """
+    out = Out(as_json)
+    from pipelines.preflight import check_output, check_prism
+
+    check_output(output)
+    check_prism()
+    marker = output / ".statecast-demo"
+    if output.exists() and any(output.iterdir()):
+        if not marker.exists():
+            raise OutputError(f"{output} is not empty and no demo's: name another folder with --output")
+        shutil.rmtree(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot write here ({error.strerror}): name another with --output"
+        ) from error
+    out.say("loading torch, Beam and MLflow ...")
+    from pipelines.demo import CELLS, run_demo
+
+    with worker_chatter_off(), ExitStack() as phases:
+        ended = run_demo(output, _Shown(out, phases))
+    out.say("")
+    show_scores(
+        out,
+        ended.judged.scores,
+        f"November and December: mean absolute error by horizon, {ended.judged.unit}:",
+    )
+    stream = ended.streams[CELLS[0]]
+    p50, p99 = (stream.latency_quantile_ms(level) for level in (0.5, 0.99))
+    out.say(
+        f"latency of the {CELLS[0]} stream, from row to forecast file: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms"
+    )
+    out.say("")
+    out.say(f"report with pictures: {ended.report}")
+    out.say(f"compare the runs:     statecast ui --tracking-uri {ended.tracking_uri}")
+    out.say(
+        f"forecasts, states:    {ended.folder}/{CELLS[0]}/stream/forecasts and state, and so for the others"
+    )
+    out.result(
+        {
+            "report": str(ended.report),
+            "tracking_uri": ended.tracking_uri,
+            "scores": ended.judged.scores.to_dicts(),
+            "streams": {cell: outcome.as_json() for cell, outcome in ended.streams.items()},
+        }
+    )
+    if any(outcome.counts.missing for outcome in ended.streams.values()):
+        raise StatecastError("rows went in and did not come out: please report this")
+
+
+class _Shown:
+    """The demo's phases on the screen."""
+
+    def __init__(self, out: Out, phases: ExitStack) -> None:
+        self.out, self.phases = out, phases
+
+    def training(self, cell: str, epochs: int) -> Callable[[Any], None]:
+        """See `pipelines.demo.Show`."""
+        self.out.say(f"\n{cell}: training on January to August", "bold")
+        bar = self._bar("training", "epochs", epochs)
+        return lambda epoch: bar.add(1, f"loss {epoch['validation_loss']:.4f}")
+
+    def job(self, what: str) -> Callable[[list[dict[str, Any]]], None]:
+        """See `pipelines.demo.Show`."""
+        self.out.say(what, "bold")
+        bar = self._bar("forecasting", "series-steps", None)
+        return lambda lines: bar.add(sum(line["steps"] for line in lines))
+
+    def done(self, outcome: Outcome | TrainOutcome) -> None:
+        """See `pipelines.demo.Show`."""
+        self.phases.close()
+        from pipelines.training import TrainOutcome
+
+        if isinstance(outcome, TrainOutcome):
+            seconds = sum(epoch["seconds"] for epoch in outcome.history)
+            self.out.say(
+                f"{len(outcome.history)} epochs in {seconds:.0f} s: {outcome.version}, run {outcome.run_id}"
+            )
+        else:
+            show_outcome(outcome, self.out)
+
+    def _bar(self, what: str, unit: str, total: int | None) -> Any:
+        return self.phases.enter_context(self.out.progress(what, unit, total))

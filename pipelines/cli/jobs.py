@@ -1,0 +1,304 @@
+"""``statecast backfill``, ``stream`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from pipelines.cli import options as o
+from pipelines.cli.console import Bar, Out, show_outcome, show_scores, worker_chatter_off
+from schemas.errors import ConfigError, StatecastError
+
+if TYPE_CHECKING:
+    from forecaster.model import Forecaster
+    from pipelines.config import JobConfig
+    from pipelines.outcome import Outcome
+
+
+def backfill(
+    data: o.Data = None,
+    model: o.Model = None,
+    state: o.States = None,
+    start: o.Start = None,
+    end: o.End = None,
+    skip_bad_files: o.SkipBad = None,
+    output: o.Output = None,
+    format_: o.Format = None,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    settings: o.Set = None,
+    shards: o.Shards = None,
+    tracking_uri: o.Store = None,
+) -> None:
+    """Forecast from every window of whole files, and leave a state table for a stream to start from.
+
+    Writes OUTPUT/forecasts (nested by horizon), OUTPUT/state and OUTPUT/quarantine. What an earlier job left
+    there is replaced when this one has ended well, and stays as it is when it has not.
+
+    Example: statecast backfill weather.parquet --model weather --start 2013-09-01 --end 2013-11-01
+    """
+    job = o.configured(
+        config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
+        data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
+        output__folder=None if output is None else str(output), stream__format=format_,
+    )  # fmt: skip
+    out = Out(as_json)
+    files = o.input_files(job, out)
+    forecaster = _load(job, model, out)
+    _say_start(state, forecaster, out)
+    from pipelines.backfill import BackfillJob, run_backfill
+    from pipelines.observations import input_of
+
+    spec = BackfillJob(
+        forecaster=forecaster,
+        paths=tuple(map(str, files)),
+        input=input_of(job.data),
+        output=Path(job.output.folder),
+        shards=job.jobs.shards,
+        windows_per_step=job.jobs.windows_per_step,
+        state_table=state,
+        format=job.stream.format,
+    )
+    with out.progress("backfill", "series-steps") as bar:
+        outcome = run_backfill(spec, lambda lines: _advance(bar, lines))
+    _finish(outcome, out)
+
+
+def stream(
+    data: o.Data = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="DATA is one folder: watch it for new files, instead of replaying files.",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = False,
+    speed: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            metavar="FACTOR",
+            help="Replay: seconds of event time per second, 3600 plays an hour a second; 0 is as fast as "
+            "possible.",
+            show_default="0",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = None,
+    model: o.Model = None,
+    state: o.States = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where the stream that left OUTPUT/state was stopped, in state and in input.",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = False,
+    start: o.Start = None,
+    end: o.End = None,
+    skip_bad_files: o.SkipBad = None,
+    output: o.Output = None,
+    format_: o.Format = None,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    settings: o.Set = None,
+    shards: o.Shards = None,
+    tracking_uri: o.Store = None,
+) -> None:
+    """Forecast as windows close, from files replayed at any speed or a folder watched for new ones.
+
+    Runs on Prism, Beam's embedded streaming engine. Forecasts are added to OUTPUT/forecasts. Ctrl-C ends it
+    cleanly: what had closed is forecast, rows of windows still open wait in the state table OUTPUT/state, and
+    --resume goes on from there. A second Ctrl-C ends it at once.
+
+    Example: statecast stream weather.parquet --model weather --state out/state --start 2013-11-01
+
+    Example: statecast stream incoming/ --watch --model weather
+    """
+    job = o.configured(
+        config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
+        data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
+        output__folder=None if output is None else str(output), stream__speed=speed, stream__format=format_,
+        stream__source="watch" if watch else None,
+    )  # fmt: skip
+    out = Out(as_json)
+    folder = Path(job.output.folder)
+    if resume and state is not None:
+        raise ConfigError(f"--resume goes on from {folder / 'state'}: leave --state out")
+    if resume and not (folder / "state").is_dir():
+        raise ConfigError(
+            f"--resume: {folder / 'state'} is not there: no stream has left its state in {folder}"
+        )
+    watched = job.stream.source == "watch"
+    if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
+        raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
+    from pipelines.preflight import check_prism
+
+    check_prism()
+    files = [] if watched else o.input_files(job, out)
+    forecaster = _load(job, model, out)
+    state = folder / "state" if resume else state
+    _say_start(state, forecaster, out)
+    from pipelines.stream import StreamJob, run_stream
+
+    spec = StreamJob(
+        forecaster=forecaster,
+        feed=_feed(job, forecaster, files),
+        output=folder,
+        shards=job.jobs.shards,
+        windows_per_step=job.jobs.windows_per_step,
+        state_table=state,
+        resume=resume,
+        format=job.stream.format,
+    )
+    out.say(f"streaming into {folder}; Ctrl-C ends it and keeps the state")
+    with out.progress("stream", "series-steps") as bar, worker_chatter_off():
+        outcome = run_stream(spec, lambda lines: _advance(bar, lines))
+    if outcome.stopped:
+        again = "" if state is None or resume else " (instead of --state)"
+        out.say(f"stopped; the same command with --resume{again} goes on from here", "yellow")
+    _finish(outcome, out)
+
+
+def evaluate(
+    data: o.Data = None,
+    forecasts: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            "--forecasts",
+            "-f",
+            metavar="FOLDER",
+            help="Output folder of a backfill or stream; may be given again to compare several.",
+            show_default="output.folder of the job file, out",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = None,
+    freq: o.Freq = None,
+    train_end: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TIME",
+            help="Rows before this time give each series' unit, its standard deviation.",
+            show_default="the first forecast",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = None,
+    skip_bad_files: o.SkipBad = None,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="FILE",
+            help="Write an HTML report with pictures of forecasts against what came.",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    settings: o.Set = None,
+) -> None:
+    """Compare forecasts with what came, by horizon, against persistence and seasonal naive.
+
+    DATA holds what came, and enough of what went before. Its rows become windows as they did in training, so
+    pass the job file of the training (-c), or --freq and --set windows.aggregate=... where they were changed.
+
+    Example: statecast evaluate weather.parquet --forecasts out --report report.html
+    """
+    job = o.configured(
+        config, settings, data__paths=o.paths(data), windows__freq=freq, data__skip_bad_files=skip_bad_files
+    )
+    out = Out(as_json)
+    o.input_files(job)
+    if report is not None:
+        from pipelines.preflight import check_output
+
+        check_output(report.parent)
+    from pipelines.evaluation import evaluate_folders, write_evaluation
+
+    with out.progress("reading", "rows") as bar:
+        judged = evaluate_folders(job, forecasts or [Path(job.output.folder)], train_end, bar.add)
+    for line in judged.notices:
+        out.notice(line)
+    show_scores(out, judged.scores, f"mean absolute error by horizon, {judged.unit}:")
+    if report is not None:
+        out.say(f"report: {write_evaluation(judged, report)}")
+    out.result(
+        {
+            "unit": judged.unit,
+            "report": None if report is None else str(report),
+            "scores": judged.scores.to_dicts(),
+        }
+    )
+
+
+def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
+    """The job's model, after what can be refused without loading anything."""
+    from forecaster.addresses import Reference
+    from pipelines.preflight import check_model, check_output
+
+    name = model or job.mlflow.model
+    check_model(name, job.mlflow.tracking_uri)
+    check_output(Path(job.output.folder))
+    with out.progress(f"loading {name}", "models"):
+        if folder := Reference.parse(name).folder:
+            from forecaster.model import Forecaster
+
+            forecaster = Forecaster.load(folder)
+        else:
+            from forecaster.registry import Registry
+
+            forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(name)
+    trained = forecaster.window_config
+    for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
+        if (asked := getattr(job.windows, key)) != (was := getattr(trained, key)):
+            raise ConfigError(f"windows.{key} is {asked}, but {name} was trained with {was}: leave it out")
+    return forecaster
+
+
+def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
+    """Refuses a state table that cannot be read, and says so where it is of another model."""
+    if table is None:
+        return
+    from pipelines import statetable
+
+    state = statetable.read(table).state
+    if state is not None and len(state) and state.model_version != forecaster.version:
+        out.notice(
+            f"{table} was left by {state.model_version}: its {len(state):,} series are re-warmed for "
+            f"{forecaster.version} from the last {len(state.ring):,} windows of each"
+        )
+
+
+def _feed(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Any:
+    from pipelines.feeds import ReplayFeed, WatchFeed
+    from pipelines.observations import input_of
+
+    freq_s = forecaster.window_config.freq_s
+    asked = "allowed_lateness" in job.windows.model_fields_set
+    lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
+    if job.stream.source == "watch":
+        return WatchFeed(job.data.paths[0], input_of(job.data), freq_s, lateness_s, job.stream.poll_s)
+    return ReplayFeed(
+        tuple(map(str, files)),
+        input_of(job.data),
+        freq_s,
+        lateness_s,
+        job.stream.speed,
+        job.jobs.windows_per_step,
+    )
+
+
+def _advance(bar: Bar, lines: list[dict[str, Any]]) -> None:
+    if lines:
+        bar.add(sum(line["steps"] for line in lines), f"up to {max(line['last'] for line in lines)[:16]}")
+
+
+def _finish(outcome: Outcome, out: Out) -> None:
+    show_outcome(outcome, out)
+    out.say(f"forecasts: {outcome.output / 'forecasts'}, state table: {outcome.output / 'state'}")
+    out.result(outcome.as_json())
+    if outcome.counts.missing:
+        raise StatecastError(
+            f"{outcome.counts.missing} rows went in and did not come out: please report this"
+        )

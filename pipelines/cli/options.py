@@ -1,0 +1,229 @@
+"""Options that several commands share, and how they become one configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipelines.cli.console import Out
+    from pipelines.config import JobConfig
+
+INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and training", "Output"
+
+# typer reads these annotations at run time and knows Optional, not `X | None` in a string. The defaults in
+# brackets are those of the job file, which options override; a test holds them together.
+Data = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Argument(
+        help="Files or folders: CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
+        "time column, then one column a series).",
+        show_default=False,
+        metavar="[DATA]...",
+    ),
+]
+Config = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Job file (TOML); [bold]statecast init[/bold] writes one.",
+        rich_help_panel=JOB,
+    ),
+]
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Override any setting of the job file, as network.hidden=128; may be given again.",
+        rich_help_panel=JOB,
+    ),
+]
+Store = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store: sqlite:///FILE or http://HOST:PORT.",
+        show_default="sqlite:///mlflow.db",
+        rich_help_panel=MODELS,
+    ),
+]
+Output = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Output folder.",
+        show_default="out",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Freq = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="DURATION",
+        help="Length of a window: 30s, 15m, 1h, 1d.",
+        show_default="1h",
+        rich_help_panel=INPUT,
+    ),
+]
+Start = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="TIME",
+        help="Only rows from this time on: 2013-09-01 or 2013-09-01T05:00Z (UTC unless it has a zone).",
+        rich_help_panel=INPUT,
+    ),
+]
+End = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="TIME", help="Only rows before this time.", rich_help_panel=INPUT),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object and nothing else on stdout.", rich_help_panel=OUTPUT),
+]
+Model = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
+        show_default="mlflow.model of the job file",
+        rich_help_panel=MODELS,
+    ),
+]
+States = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--state",
+        metavar="FOLDER",
+        help="State table to start from: the `state` folder that an earlier job left; without it, cold.",
+        rich_help_panel=INPUT,
+    ),
+]
+Shards = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        metavar="N",
+        help="Groups of series stepped together; forecasts do not depend on it.",
+        show_default="8",
+        rich_help_panel=JOB,
+    ),
+]
+Format = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="Forecasts as parquet or jsonl.",
+        show_default="parquet",
+        rich_help_panel=OUTPUT,
+    ),
+]
+SkipBad = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--skip-bad-files/--stop-on-bad-files",
+        help="Leave out files that cannot be read and count them, or stop at the first.",
+        show_default="stop-on-bad-files",
+        rich_help_panel=INPUT,
+    ),
+]
+
+FLAGS = {
+    "data.start": "--start",
+    "data.end": "--end",
+    "windows.freq": "--freq",
+    "network.cell": "--cell",
+    "network.hidden": "--hidden",
+    "network.horizon": "--horizon",
+    "training.epochs": "--epochs",
+    "training.seed": "--seed",
+    "jobs.shards": "--shards",
+    "stream.speed": "--speed",
+    "stream.format": "--format",
+    "output.folder": "--output",
+    "mlflow.model": "--register",
+    "mlflow.tracking_uri": "--tracking-uri",
+}
+"""Settings that have an option of their own."""
+
+
+def configured(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
+    """The job's settings: the file, then ``--set``, then named options (``section__key=value``).
+
+    Raises:
+        ConfigError: a setting cannot be; one line, in the words that were typed.
+    """
+    from pipelines.config import load_config
+
+    overrides = assignments(settings)
+    flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}
+    try:
+        return load_config(config, overrides | flagged)
+    except ConfigError as error:
+        raise ConfigError(_as_typed(str(error), flagged)) from None
+
+
+def assignments(settings: list[str] | None) -> dict[str, object]:
+    """What ``--set`` says, by setting.
+
+    Raises:
+        ConfigError: one is no KEY=VALUE.
+    """
+    found: dict[str, object] = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}: write KEY=VALUE, such as --set network.hidden=128")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _as_typed(line: str, flagged: dict[str, object]) -> str:
+    """A refusal with the option that was given in place of the setting that it stands for."""
+    if found := re.match(r"option ([\w.]+) = (.*)", line, re.DOTALL):
+        key, rest = found.groups()
+        if key in flagged and key in FLAGS:
+            return f"{FLAGS[key]} {rest}"
+        return f"--set {key}={rest}"
+    line = line.removeprefix("option ")
+    for key in flagged.keys() & FLAGS.keys():
+        line = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", FLAGS[key], line)
+    return line
+
+
+def paths(data: list[Path] | None) -> list[str] | None:
+    """Arguments as the configuration wants them."""
+    return [str(path) for path in data] if data else None
+
+
+def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
+    """The input files of a job after a look at each, before anything heavy is loaded.
+
+    Args:
+        job: its data section names them.
+        out: where lines go that people should see; None where they are told later.
+
+    Raises:
+        DataError: a file cannot be read as series.
+    """
+    from pipelines.preflight import check_files
+
+    files, notices = check_files(job.data)
+    if out is not None:
+        for line in notices:
+            out.notice(line)
+    return files

@@ -1,0 +1,118 @@
+"""``statecast init`` and ``doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pipelines.cli import options as o
+from pipelines.cli.console import Out
+from schemas.errors import ConfigError, EngineError, OutputError
+
+# What each example needs to be said about it.
+_EXAMPLES: dict[str, dict[str, object]] = {
+    "weather": {"mlflow.model": "weather"},
+    "flights": {
+        "mlflow.model": "flights",
+        "data.event_id": "event_id",
+        "windows.aggregate": "sum",
+        "windows.empty": "zero",
+    },
+}
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Job file to write.")] = Path("statecast.toml"),
+    example: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NAME",
+            help="Write real data beside it, with the settings for that: weather (18 hourly series of 2013, "
+            "with gaps) or flights (336,776 departures, irregular events).",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    settings: o.Set = None,
+    as_json: o.Json = False,
+) -> None:
+    """Write a commented job file with every setting and its default.
+
+    Example: statecast init --example weather, then statecast train -c statecast.toml
+    """
+    from pipelines.config import commented_toml, load_config
+
+    overrides: dict[str, object] = {}
+    data = None
+    if example is not None:
+        if example not in _EXAMPLES:
+            raise ConfigError(f"--example {example}: there are {' and '.join(_EXAMPLES)}")
+        data = path.parent / f"{example}.parquet"
+        overrides = {"data.paths": [str(data)], **_EXAMPLES[example]}
+    o.configured(None, settings)  # what cannot be is told in the words that were typed
+    text = commented_toml(load_config(None, overrides | o.assignments(settings)))
+    for file in filter(None, (path, data)):
+        if file.exists() and not force:
+            raise ConfigError(f"{file} is there already: name another file, or pass --force to replace it")
+    if example is not None:
+        from pipelines.examples import write_example
+
+        write_example(example, path.parent)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}): name another file") from error
+    out = Out(as_json)
+    also = f" and {data}" if data else ""
+    out.say(f"wrote {path}{also}; next: statecast train -c {path}" + ("" if data else " YOUR-DATA"))
+    out.result({"config": str(path), "data": str(data) if data else None})
+
+
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Install Prism where it is missing.")] = False,
+    output: o.Output = None,
+    tracking_uri: o.Store = None,
+    config: o.Config = None,
+    settings: o.Set = None,
+    as_json: o.Json = False,
+) -> None:
+    """Say what is installed, which engines are found, and what to do about those that are not.
+
+    Changes nothing unless --fix is given, which fetches Prism, the streaming engine, or builds it with Go.
+    """
+    job = o.configured(
+        config,
+        settings,
+        mlflow__tracking_uri=tracking_uri,
+        output__folder=None if output is None else str(output),
+    )
+    out = Out(as_json)
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipelines.doctor import diagnose
+
+    if fix:
+        from pipelines.prism import setup_prism
+
+        with out.progress("looking for Prism", "places"):
+            prism = setup_prism()
+        out.say(f"Prism: {prism}")
+    with out.progress("looking", "checks"):
+        checks = diagnose(job.mlflow.tracking_uri, Path(job.output.folder))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[bold red]missing[/]"
+        todo = f" [yellow]({escape(check.fix)})[/]" if check.fix else ""
+        table.add_row(mark, check.name, escape(check.found) + todo)
+    out.console.print(table)
+    out.result({"checks": [asdict(check) for check in checks]})
+    missing = [check for check in checks if not check.ok]
+    if missing:
+        raise EngineError(
+            "; ".join(
+                f"{check.name}: {check.found}" + (f" ({check.fix})" if check.fix else "") for check in missing
+            )
+        )

@@ -1,0 +1,145 @@
+"""``statecast train``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from pipelines.cli import options as o
+from pipelines.cli.console import Out, show_scores
+
+
+def train(
+    data: o.Data = None,
+    freq: o.Freq = None,
+    start: o.Start = None,
+    end: o.End = None,
+    skip_bad_files: o.SkipBad = None,
+    cell: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="CELL",
+            help="Recurrent cell: lstm, gru or rnn.",
+            show_default="lstm",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    hidden: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N", help="Width of the hidden state.", show_default="64", rich_help_panel=o.NETWORK
+        ),
+    ] = None,
+    horizon: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N",
+            help="Forecast the next 1 to N windows.",
+            show_default="24",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N",
+            help="Passes over the training windows.",
+            show_default="10",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N",
+            help="Same seed, data and machine: same weights.",
+            show_default="0",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Name of the run.",
+            show_default="the cell",
+            rich_help_panel=o.MODELS,
+        ),
+    ] = None,
+    register: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--register",
+            metavar="MODEL",
+            help="Registered model that the new version is added to.",
+            show_default="statecast",
+            rich_help_panel=o.MODELS,
+        ),
+    ] = None,
+    tracking_uri: o.Store = None,
+    config: o.Config = None,
+    settings: o.Set = None,
+    as_json: o.Json = False,
+) -> None:
+    """Train a network and register it as a model version in MLflow.
+
+    Logs settings, losses by epoch, the data set, plots, and a backtest on the last tenth of the windows
+    against persistence and seasonal naive. The first version of a model becomes its champion; statecast
+    promote makes a later one it.
+
+    Example: statecast train weather.parquet --end 2013-09-01 --register weather
+    """
+    job = o.configured(
+        config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
+        data__skip_bad_files=skip_bad_files, network__cell=cell, network__hidden=hidden,
+        network__horizon=horizon, training__epochs=epochs, training__seed=seed,
+        windows__freq=freq, mlflow__model=register, mlflow__tracking_uri=tracking_uri,
+    )  # fmt: skip
+    out = Out(as_json)
+    from forecaster.addresses import check_model_name
+    from pipelines.preflight import check_store
+
+    check_model_name(job.mlflow.model)
+    check_store(job.mlflow.tracking_uri)
+    o.input_files(job)
+    with out.progress("loading torch and MLflow", "packages"):
+        from pipelines.training import run_training
+
+    with (
+        out.progress("reading", "rows") as rows,
+        out.progress("training", "epochs", job.training.epochs) as epochs_done,
+    ):
+        trained = run_training(
+            job,
+            name or job.network.cell,
+            rows.add,
+            lambda e: epochs_done.add(1, f"loss {e.get('validation_loss', e['train_loss']):.4f}"),
+        )
+    for line in trained.notices:
+        out.notice(line)
+    out.say(
+        f"{trained.rows_in:,} rows in = {trained.used:,} used + {trained.quarantined:,} quarantined "
+        f"+ {trained.duplicates:,} duplicate"
+    )
+    if trained.outside:
+        out.say(f"{trained.outside:,} rows lay outside the asked time and were not taken in")
+    seconds = sum(epoch["seconds"] for epoch in trained.history)
+    out.say(
+        f"{len(trained.history)} epochs on {trained.series:,} series of {trained.windows:,} windows "
+        f"in {seconds:.0f} s"
+    )
+    if len(trained.scores):
+        shown = sorted({1, 2, 3, 6, 12, 18, 24, job.network.horizon})
+        title = "backtest on the held-out windows: mean absolute error by horizon, in standard deviations:"
+        show_scores(out, trained.scores, title, shown)
+    version = trained.version
+    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
+    out.say(
+        f"registered {version.name}/{version.number}{aliases} = {version.model_version}, run {trained.run_id}"
+    )
+    out.say(f"look at it: statecast ui --tracking-uri {job.mlflow.tracking_uri}")
+    if not version.aliases:
+        out.say(f"make it the one that jobs load: statecast promote {version.name}/{version.number}")
+    out.result(trained.as_json())

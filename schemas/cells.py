@@ -1,0 +1,169 @@
+"""One column of cells, of whatever type a file gave it, read as text, numbers or times.
+
+A cell that cannot be read becomes null and nothing is raised: ``schemas.observations`` says which
+rows those are. Everything works on whole columns.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+MISSING = ("", "NA", "null", "None")
+"""What stands for no value in a text cell, blanks around it aside."""
+
+TIME = pl.Datetime("us", "UTC")
+
+_DAY = r"\d{4}-\d{2}-\d{2}"
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
+_ZONE = r"[Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?"
+_ISO = rf"^({_DAY})(?:[Tt ]({_CLOCK})(?::([0-5]\d)(?:[.,](\d{{1,9}}))?)?\s?({_ZONE})?)?$"
+_PLAIN = rf"^{_DAY}[Tt ]{_CLOCK}:[0-5]\d[Zz]?$"
+_NO_ZONE = rf"^\s*{_DAY}(?:[Tt ]{_CLOCK}(?::[0-5]\d(?:[.,]\d{{1,9}})?)?)?\s*$"
+_EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
+_LEAST_US = -11_676_096_000_000_000  # the year 1600 and the year 2300: times beyond are cut to these,
+_MOST_US = 10_413_792_000_000_000  # which no observation may have, so that no unit conversion overflows
+
+
+def text(cells: pl.Series) -> pl.Series:
+    """The cells as String ``[n]``; lists and structs as JSON, null stays null."""
+    dtype = cells.dtype
+    if dtype == pl.String:
+        return cells
+    if isinstance(dtype, pl.Object):
+        return pl.Series(cells.name, [None if v is None else str(v) for v in cells], dtype=pl.String)
+    if dtype.is_nested():
+        cell = pl.col("v")
+        # only a struct has json_encode: {"v":[1,2]} is wrapped and unwrapped
+        encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
+        made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
+        return made.to_series().alias(cells.name)
+    return cells.cast(pl.String, strict=False)
+
+
+def given(cells: pl.Series) -> pl.Series:
+    """Boolean ``[n]``: the cell holds something, readable or not."""
+    if cells.dtype.is_numeric() or cells.dtype.is_temporal():
+        return cells.is_not_null()
+    words = text(cells).str.strip_chars()
+    return cells.is_not_null() & ~words.is_in(MISSING).fill_null(False)
+
+
+def numbers(cells: pl.Series) -> pl.Series:
+    """The cells as Float64 ``[n]``; null where a cell is missing or is no number. NaN and infinities pass."""
+    if cells.dtype.is_numeric():
+        return cells.cast(pl.Float64, strict=False)
+    return text(cells).str.strip_chars().cast(pl.Float64, strict=False)
+
+
+def times(cells: pl.Series) -> pl.Series:
+    """The cells as times in UTC, ``Datetime("us", "UTC") [n]``; null where a cell is missing or is no time.
+
+    Times with a zone are converted to UTC, times and dates without one are taken as UTC. Text is ISO
+    8601: a date, or date and clock parted by ``T`` or a blank, with or without seconds, fractions and
+    zone, mixed as they come. Numbers, as text too, count from 1970 in seconds, milliseconds, micro-
+    or nanoseconds, whichever their size says; see ``day_or_seconds`` for those that could be either.
+    """
+    dtype = cells.dtype
+    if isinstance(dtype, pl.Datetime):
+        micros = _micros(cells.to_physical(), dtype.time_unit)
+    elif dtype == pl.Date:
+        days = cells.to_physical().cast(pl.Int64)
+        micros = days.clip(-200_000, 200_000) * 86_400_000_000
+    elif dtype.is_numeric():
+        micros = _from_epoch(cells)
+    else:
+        micros = _from_text(text(cells).str.strip_chars())
+    return micros.clip(_LEAST_US, _MOST_US).cast(TIME).alias(cells.name)
+
+
+def lacks_zone(cells: pl.Series) -> bool:
+    """Whether any of the times is written without a zone, so that UTC had to be assumed."""
+    if isinstance(cells.dtype, pl.Datetime):
+        return cells.dtype.time_zone is None
+    if cells.dtype == pl.Date:
+        return True
+    if cells.dtype.is_numeric() or cells.dtype == pl.Null:
+        return False
+    return bool(text(cells).str.contains(_NO_ZONE).any())
+
+
+def day_or_seconds(number: pl.Expr) -> pl.Expr:
+    """Boolean: a whole number such as 20130131 that reads as a day as well as as seconds since 1970.
+
+    Such a time is refused, since either reading would be wrong for somebody, and silently.
+    """
+    month, day = number // 100 % 100, number % 100
+    return number.is_between(19000101, 21001231) & month.is_between(1, 12) & day.is_between(1, 31)
+
+
+def _micros(ticks: pl.Series, unit: str) -> pl.Series:
+    if unit == "ns":
+        return ticks // 1000
+    if unit == "ms":
+        return ticks.clip(_LEAST_US // 1000, _MOST_US // 1000) * 1000
+    return ticks
+
+
+def _from_epoch(cells: pl.Series) -> pl.Series:
+    """Microseconds since 1970, Int64 ``[n]``, of numbers whose unit their size tells."""
+    whole = cells.dtype.is_integer()
+    n = pl.col("n")
+    unit = (
+        pl.when(n.is_between(-1e11, 1e11)).then(n * 1_000_000)
+        .when(n.is_between(-1e14, 1e14)).then(n * 1_000)
+        .when(n.is_between(-1e17, 1e17)).then(n)
+        .otherwise(n // 1_000)
+    )  # fmt: skip
+    # beyond 1e19 even nanoseconds are outside every range; NaN and infinities are no times
+    known = pl.lit(True) if whole else n.is_between(-1e19, 1e19)
+    frame = cells.cast(pl.Int64 if whole else pl.Float64, strict=False).alias("n").to_frame()
+    made = frame.select(pl.when(known & ~day_or_seconds(n)).then(unit if whole else unit.round()))
+    return made.to_series().cast(pl.Int64, strict=False)
+
+
+def _from_text(words: pl.Series) -> pl.Series:
+    """Microseconds since 1970, Int64 ``[n]``, of stripped text; one fast pattern first, then the rest."""
+    t = pl.col("t")
+    plain = t.str.head(10) + "T" + t.str.slice(11, 8)
+    micros = (
+        words.alias("t").to_frame()
+        .select(pl.when(t.str.contains(_PLAIN)).then(_parsed(plain)))
+        .to_series()
+    )  # fmt: skip
+    rest = (micros.is_null() & words.is_not_null()).arg_true()
+    if len(rest):
+        micros = micros.scatter(rest, _from_repeated(words.gather(rest)))
+    return micros
+
+
+def _from_repeated(words: pl.Series) -> pl.Series:
+    """As ``_from_any_text``, each distinct text once: the series of a fleet share their times."""
+    distinct = words.unique()
+    if 2 * len(distinct) > len(words):
+        return _from_any_text(words)
+    known = pl.DataFrame({"t": distinct, "micros": _from_any_text(distinct)})
+    return words.alias("t").to_frame().join(known, on="t", how="left", maintain_order="left")["micros"]
+
+
+def _from_any_text(words: pl.Series) -> pl.Series:
+    part = words.alias("t").to_frame().select(pl.col("t").str.extract_groups(_ISO)).unnest("t")
+    day, clock, second, fraction, zone = (pl.col(name) for name in part.columns)
+    start = day + "T" + clock.fill_null("00:00") + ":" + second.fill_null("00")
+    digits = zone.str.slice(1).str.replace(":", "", literal=True)
+    minutes = digits.str.head(2).cast(pl.Int64, strict=False) * 60
+    minutes = minutes + digits.str.slice(2).cast(pl.Int64, strict=False).fill_null(0)
+    east = pl.when(zone.str.starts_with("-")).then(-minutes).otherwise(minutes).fill_null(0)
+    after = fraction.str.head(6).str.pad_end(6, "0").cast(pl.Int64, strict=False).fill_null(0)
+    iso = part.select(_parsed(start) + after - east * 60_000_000).to_series()
+
+    epoch = words.to_frame("t").select(pl.when(pl.col("t").str.contains(_EPOCH)).then("t")).to_series()
+    if epoch.null_count() == len(epoch):
+        return iso
+    whole = epoch.cast(pl.Int64, strict=False)
+    seconds = _from_epoch(whole)
+    broken = _from_epoch(epoch.zip_with(whole.is_null(), pl.Series([None], dtype=pl.String)).cast(pl.Float64))
+    return pl.select(pl.coalesce(iso, seconds, broken)).to_series()
+
+
+def _parsed(iso: pl.Expr) -> pl.Expr:
+    return iso.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False).to_physical()

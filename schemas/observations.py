@@ -1,0 +1,160 @@
+"""What an observation is, and the one gate every row passes: ``validate``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Optional
+
+import pandera.polars as pa
+import polars as pl
+
+from schemas import cells, quarantine
+from schemas.checking import failing
+from schemas.errors import DataError
+
+SCHEMA: dict[str, pl.DataType] = {
+    "series_id": pl.String(),
+    "timestamp": pl.Datetime("us", "UTC"),
+    "value": pl.Float64(),
+}
+"""Columns and types of an observation frame; ``event_id: String`` follows where the job names one."""
+
+_LARGEST = 1.7976931348623157e308
+
+
+class Observation(pa.DataFrameModel):
+    """One value of one series at one time.
+
+    Times are UTC and lie in the years 1678 to 2261, which nanosecond tools can hold as well; values are
+    finite. Rows that agree in series, time and (if there is one) event are duplicates of one another.
+    """
+
+    series_id: pl.String = pa.Field(str_contains=r"\S")
+    timestamp: Annotated[pl.Datetime, "us", "UTC"] = pa.Field(
+        in_range={
+            "min_value": datetime(1678, 1, 1, tzinfo=UTC),
+            "max_value": datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        }
+    )
+    value: pl.Float64 = pa.Field(in_range={"min_value": -_LARGEST, "max_value": _LARGEST})
+    event_id: Optional[pl.String] = pa.Field(str_contains=r"\S")  # noqa: UP045 - pandera reads Optional
+
+    class Config:
+        """Exactly these columns, in this order."""
+
+        strict = True
+        ordered = True
+
+
+_OBSERVATIONS = Observation.to_schema()  # built once: pandera would build one per thread
+
+
+def empty(event_id: bool = False) -> pl.DataFrame:
+    """An observation frame without rows."""
+    return pl.DataFrame(schema=SCHEMA | ({"event_id": pl.String()} if event_id else {}))
+
+
+def lacks_zone(frame: pl.DataFrame) -> bool:
+    """Whether any time of a raw frame has no zone, so that ``validate`` takes it as UTC."""
+    return cells.lacks_zone(frame["timestamp"])
+
+
+def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part a raw frame into good rows and quarantined rows; every row ends in exactly one of the two.
+
+    Args:
+        frame: ``series_id``, ``timestamp`` and ``value`` of any type, ``event_id`` where rows have one;
+            ``file`` and ``row`` say where a row stood (else "" and its position from 1); ``problem`` may
+            hold a reader's own reason (String, null for none) why a row cannot be read at all.
+
+    Returns:
+        The observation frame of the good rows (exactly ``series_id``, ``timestamp``, ``value`` and, if
+        given, ``event_id``; input order), and the quarantined rows (``schemas.quarantine``).
+
+    Raises:
+        DataError: One of the three columns is absent.
+    """
+    absent = [name for name in SCHEMA if name not in frame.columns]
+    if absent:
+        raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
+    read = _read(frame)
+    fails = failing(read, _OBSERVATIONS)
+    bad = pl.select(pl.repeat(False, frame.height, dtype=pl.Boolean)).to_series()
+    for column in fails.iter_columns():
+        bad = bad | column
+    if "problem" in frame.columns:
+        bad = bad | frame["problem"].is_not_null()
+    if not bad.any():
+        return read, quarantine.empty()
+    return read.filter(~bad), _quarantined(frame, read, fails, bad)
+
+
+def _read(frame: pl.DataFrame) -> pl.DataFrame:
+    """The cells as the types of an observation; null where a cell does not parse."""
+    columns = [
+        cells.text(frame["series_id"]),
+        cells.times(frame["timestamp"]),
+        cells.numbers(frame["value"]),
+    ]
+    if "event_id" in frame.columns:
+        columns.append(cells.text(frame["event_id"]))
+    return pl.DataFrame(columns)
+
+
+def _quarantined(
+    frame: pl.DataFrame, read: pl.DataFrame, fails: pl.DataFrame, bad: pl.Series
+) -> pl.DataFrame:
+    at = bad.arg_true()
+    raw, read = frame[at], read[at]
+    fails = fails[at] if fails.width else fails  # a frame without columns has no rows to take
+    height = raw.height
+    made = {name: cells.text(raw[name]) for name in read.columns}
+
+    first: list[pl.Expr] = []
+    reasons: list[pl.Expr] = []
+    work = pl.DataFrame(made)
+    if "problem" in raw.columns:
+        work = work.with_columns(raw["problem"].cast(pl.String).alias("problem"))
+        first.append(pl.when(pl.col("problem").is_not_null()).then(pl.lit("")))
+        reasons.append(pl.col("problem"))
+    unreadable = pl.col("problem").is_not_null() if reasons else pl.lit(False)
+    for name in (n for n in read.columns if n in fails.columns):
+        work = work.with_columns(
+            fails[name].alias(f"{name} fails"),
+            read[name].alias(f"{name} read"),
+            cells.given(raw[name]).alias(f"{name} given"),
+        )
+        # a row that could not be taken apart has no cells to blame
+        blamed = pl.col(f"{name} fails") & ~unreadable
+        first.append(pl.when(blamed).then(pl.lit(name)))
+        reasons.append(pl.when(blamed).then(_reason(name)))
+    return work.select(
+        (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
+        (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
+        pl.coalesce(first).alias("column"),
+        pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
+        pl.struct(list(made)).struct.json_encode().alias("raw"),
+    )
+
+
+def _reason(name: str) -> pl.Expr:
+    """Why the cell of this column fails, from what was given and what was read."""
+    read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
+    cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null("?"))
+    if name == "value":
+        return (
+            pl.when(unread).then(cell + " is not a number")
+            .when(read.is_null()).then(pl.lit("value is missing"))
+            .when(read.is_nan()).then(pl.lit("value is NaN"))
+            .otherwise(pl.lit("value is infinite"))
+        )  # fmt: skip
+    if name == "timestamp":
+        number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
+        either = cells.day_or_seconds(number).fill_null(False)
+        return (
+            pl.when(unread & either).then(cell + " is a day or seconds since 1970: write 2013-01-31")
+            .when(unread).then(cell + " is not a time")
+            .when(read.is_null()).then(pl.lit("time is missing"))
+            .otherwise(cell + " is outside the years 1678 to 2261")
+        )  # fmt: skip
+    return pl.lit(f"{name} is missing")

@@ -1,0 +1,231 @@
+"""Small fleets and forecasters for tests, and what it means that two sets of forecasts are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.model import Forecaster
+from forecaster.shard import admit, closings, shard_of
+from forecaster.state import State
+from forecaster.stepping import Forecasts
+from forecaster.windows import MICROSECONDS, Windows, last_closed, window_index
+from schemas import observations
+
+HOUR_US = 3600 * MICROSECONDS
+START = 376_944  # the window that begins with 2013, for windows of an hour
+
+Floats = NDArray[np.float64]
+Key = tuple[str, int]
+"""A forecast's series, and the window at whose end it was issued."""
+
+
+@lru_cache(maxsize=64)
+def forecaster(
+    cell: str = "lstm",
+    seed: int = 0,
+    *,
+    layers: int = 2,
+    horizon: int = 3,
+    ring: int = 8,
+    freq: str = "1h",
+    aggregate: str = "mean",
+    empty: str = "missing",
+    allowed_lateness: str = "0s",
+) -> Forecaster:
+    """A forecaster with weights so large that every input and every bit of state matters to a forecast."""
+    network: dict[str, Any] = {"cell": cell, "hidden": 8, "layers": layers, "horizon": horizon}
+    windows = {"freq": freq, "aggregate": aggregate, "empty": empty, "allowed_lateness": allowed_lateness}
+    made = Forecaster.untrained(
+        NetworkConfig.model_validate(network | {"lags": (1, 2, 5), "ring": ring, "halflife": 20}),
+        WindowConfig.model_validate(windows),
+    )
+    chance = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in made.network.parameters():
+            weight.normal_(0.0, 0.3, generator=chance)
+    return Forecaster(made.network_config, made.window_config, made.network)
+
+
+@st.composite
+def fleets(draw: st.DrawFn, series: int = 5, windows: int = 30) -> Windows:
+    """Windows of series at levels up to a billion, with gaps, that begin when they like, or never."""
+    count = draw(st.integers(1, series))
+    length = draw(st.integers(1, windows))
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    columns = []
+    for _ in range(count):
+        level = draw(st.sampled_from([0.0, 1.0, -300.0, 1e6, 1e9]))
+        spread = draw(st.sampled_from([0.0, 0.01, 1.0, 50.0]))
+        gaps = draw(st.sampled_from([0.0, 0.2, 0.9]))
+        begin = draw(st.integers(0, length))
+        values = level + spread * chance.normal(size=length).cumsum()
+        values[chance.random(length) < gaps] = np.nan
+        values[:begin] = np.nan
+        columns.append(values)
+    start = START + draw(st.integers(0, 200))
+    return Windows(tuple(f"s{i}" for i in range(count)), start, np.stack(columns, axis=1))
+
+
+def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
+    """An observation somewhere in every window that has a value."""
+    at, series = np.nonzero(~np.isnan(windows.values))
+    within_us = (at * 40_503 + series * 65_537) * 1_000_003 % freq_us
+    return pl.DataFrame(
+        {
+            "series_id": [windows.series_ids[s] for s in series],
+            "timestamp": pl.Series((windows.start + at) * freq_us + within_us, dtype=pl.Int64),
+            "value": windows.values[at, series],
+        },
+        schema_overrides={"series_id": pl.String, "value": pl.Float64},
+    ).with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
+
+
+def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
+    """How much each series moves; 1e-5 of the least of it is still some bits of a float64 of its level."""
+    found = {}
+    for name, values in zip(windows.series_ids, windows.values.T, strict=True):
+        known = values[~np.isnan(values)] if empty == "missing" else np.nan_to_num(values)
+        found[name] = float(known.std() + 1e-10 * max(np.abs(known).max(), 1.0)) if len(known) else 1.0
+    return found
+
+
+def by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
+    """``[Q, N]`` of every forecast."""
+    found: dict[Key, Floats] = {}
+    for part in parts:
+        if part is None:
+            continue
+        for t, s in zip(*np.nonzero(part.issued), strict=True):
+            key = (part.series_ids[s], part.start + int(t))
+            assert key not in found, f"{key} was forecast twice"
+            found[key] = part.values[:, t, s]
+    return found
+
+
+def assert_same(a: dict[Key, Floats], b: dict[Key, Floats], scale: dict[str, float]) -> None:
+    """The same forecasts, values within 1e-5 of each series' scale."""
+    assert sorted(a) == sorted(b)
+    for key, values in a.items():
+        assert np.isfinite(values).all(), key
+        off = np.abs(values - b[key]).max() / scale[key[0]]
+        assert off <= 1e-5, f"{key} is off by {off} scales"
+
+
+def assert_same_state(a: State, b: State) -> None:
+    """The same state of the same series, whatever their order."""
+    assert a.model_version == b.model_version
+    assert sorted(a.series_ids) == sorted(b.series_ids)
+    a, b = (part.take(np.argsort(np.array(part.series_ids, str))) for part in (a, b))
+    for name in ("clock", "observed", "age", "last", "ring"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    for name in ("mean", "variance"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-12, err_msg=name)
+    for name in ("hidden", "cell"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-5, err_msg=name)
+
+
+def nested(frame: pl.DataFrame) -> pl.DataFrame:
+    """A forecast frame as one row a horizon."""
+    return frame.explode("forecast").unnest("forecast")
+
+
+def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]) -> None:
+    """The same identities, values within 1e-5 of each series' scale; ``a`` and ``b`` hold something."""
+    identity = ["series_id", "issued_at", "model_version", "revision"]
+    assert len(a)
+    assert a.select(pl.struct(identity).is_unique().all()).item()
+    a, b = a.sort(identity), b.sort(identity)
+    assert a.select(identity).equals(b.select(identity))
+    one, other = nested(a), nested(b)
+    assert one["horizon"].equals(other["horizon"])
+    unit = one["series_id"].replace_strict(scale, return_dtype=pl.Float64)
+    for name in (column for column in one.columns if column.startswith("q")):
+        off = ((one[name] - other[name]).abs() / unit).max()
+        assert isinstance(off, float)
+        assert off <= 1e-5, f"{name} is off by {off} scales"
+
+
+class Arrival(NamedTuple):
+    """Rows that come together, and the watermark (event time, microseconds) after them."""
+
+    rows: pl.DataFrame
+    watermark_us: int
+
+
+@dataclass
+class Ran:
+    """What shards made of arrivals, and where the rows went."""
+
+    forecasts: list[Forecasts | None] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    pending: int = 0
+    used: int = 0
+    duplicates: int = 0
+    too_late: int = 0
+
+
+def run_shards(
+    model: Forecaster,
+    arrivals: Sequence[Arrival],
+    shards: int = 1,
+    windows_per_step: int = 4,
+    to_the_end: bool = True,
+) -> Ran:
+    """Plays arrivals through `forecaster.shard` as a job does, and at the end closes what is open."""
+    ran = Ran()
+    freq_s = model.window_config.freq_s
+    last = _last_window([arrival.rows for arrival in arrivals], freq_s)
+    for shard in range(shards):
+        state, pending, closed_through = model.initial_state(), observations.empty(), None
+        for arrival in [
+            *arrivals,
+            *([Arrival(observations.empty(), (last + 1) * freq_s * MICROSECONDS)] * to_the_end),
+        ]:
+            mine = arrival.rows.filter(
+                pl.col("series_id").map_elements(lambda s: shard_of(s, shards), pl.Int64) == shard
+            )
+            mine, late = admit(mine, closed_through, freq_s)
+            ran.too_late += late
+            pending = pl.concat([pending, mine], how="diagonal")
+            through = last_closed(arrival.watermark_us, freq_s)
+            if closed_through is not None and through <= closed_through:
+                continue
+            for forecasts, closed in closings(model, state, pending, through, windows_per_step):
+                ran.forecasts.append(forecasts)
+                ran.used += closed.used
+                ran.duplicates += closed.duplicates
+            state, pending, closed_through = closed.state, closed.pending, through
+        ran.pending += len(pending)
+        ran.states.append(state)
+    return ran
+
+
+def _last_window(frames: Sequence[pl.DataFrame], freq_s: int) -> int:
+    index = pl.concat(frames).select(window_index(pl.col("timestamp"), freq_s)).to_series()
+    return int(index.max()) if len(index) else 0  # type: ignore[arg-type]
+
+
+def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arrival]:
+    """``rows`` in an order in which none comes later than ``lateness_us`` allows, in batches of any size."""
+    if rows.is_empty():
+        return
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    event_us = rows["timestamp"].dt.epoch("us").to_numpy()
+    # A row that is d late comes before any that happened d after it: never more than the lateness.
+    order = np.argsort(event_us + chance.integers(0, lateness_us + 1, len(rows)), kind="stable")
+    rows, newest = rows[order], np.maximum.accumulate(event_us[order])
+    cuts = draw(st.lists(st.integers(0, len(rows)), max_size=8))
+    bounds = sorted({0, len(rows), *cuts})
+    for first, stop in pairwise(bounds):
+        yield Arrival(rows[first:stop], int(newest[stop - 1]) - lateness_us)

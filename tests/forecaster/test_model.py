@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.model import FILE_NAME, Forecaster
+from forecaster.stepping import advance
+from forecaster.windows import Windows
+from schemas.errors import ModelError
+from tests.fleets import START, forecaster
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_forecaster_comes_back_from_bytes_as_it_was(cell: str) -> None:
+    model = forecaster(cell, aggregate="sum", empty="zero", freq="15m")
+    again = Forecaster.from_bytes(model.to_bytes())
+    assert again.version == model.version
+    assert again.network_config == model.network_config
+    assert again.window_config == model.window_config
+    fleet = Windows(("a",), START, np.arange(9.0)[:, None])
+    one, other = (advance(m, m.initial_state(), fleet)[1] for m in (model, again))
+    np.testing.assert_array_equal(one.values, other.values)
+
+
+def test_a_forecaster_comes_back_from_a_folder_as_it_was(tmp_path: Path) -> None:
+    forecaster().save(tmp_path / "new" / "folder")
+    assert Forecaster.load(tmp_path / "new" / "folder").version == forecaster().version
+
+
+def test_a_version_names_the_cell_and_the_weights() -> None:
+    assert forecaster("gru").version.startswith("gru-")
+    assert len(forecaster("gru").version) == len("gru-") + 12
+    assert forecaster(seed=1).version != forecaster(seed=2).version
+    same = [Forecaster.untrained(NetworkConfig(hidden=4), WindowConfig(), seed=3) for _ in range(2)]
+    assert same[0].version == same[1].version
+
+
+def tampered() -> dict[str, bytes]:
+    data = forecaster().to_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+
+    def with_header(changed: dict[str, object]) -> bytes:
+        text = json.dumps(changed).encode()
+        return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+    config = json.loads(header["__metadata__"]["config"])
+    wider = {**config, "network": {**config["network"], "hidden": 9}}
+    unknown = {**config, "network": {**config["network"], "cell": "transformer"}}
+    renamed = {("head.w" if name == "head.weight" else name): part for name, part in header.items()}
+    return {
+        "nothing": b"",
+        "half": data[: len(data) // 2],
+        "text": b"these are no weights, whatever the name of the file says",
+        "another width": with_header({**header, "__metadata__": {"config": json.dumps(wider)}}),
+        "another cell": with_header({**header, "__metadata__": {"config": json.dumps(unknown)}}),
+        "no settings": with_header({k: v for k, v in header.items() if k != "__metadata__"}),
+        "settings of no JSON": with_header({**header, "__metadata__": {"config": "{"}}),
+        "a weight renamed": with_header(renamed),
+    }
+
+
+@pytest.mark.parametrize("how", sorted(tampered()))
+def test_bytes_that_were_tampered_with_are_refused_in_one_line(how: str, tmp_path: Path) -> None:
+    data = tampered()[how]
+    with pytest.raises(ModelError, match="no forecaster") as told:
+        Forecaster.from_bytes(data)
+    assert "\n" not in str(told.value)
+    (tmp_path / FILE_NAME).write_bytes(data)
+    with pytest.raises(ModelError, match=FILE_NAME) as told:
+        Forecaster.load(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_folder_without_a_forecaster_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"{tmp_path.name}/{FILE_NAME} cannot be read: No such file"):
+        Forecaster.load(tmp_path)
+
+
+def test_a_fleet_that_has_seen_nothing_has_no_series() -> None:
+    state = forecaster().initial_state()
+    assert len(state) == 0
+    assert state.model_version == forecaster().version
+    assert state.hidden.shape == (2, 0, 8)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from forecaster import training as fitting
+from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.stepping import advance
+from forecaster.training import Epoch, Trained, train
+from forecaster.windows import Windows
+from schemas.errors import DataError
+from tests.fleets import START
+
+NETWORK = NetworkConfig(hidden=8, layers=1, horizon=6, lags=(1, 2, 3), ring=8)
+BRIEF = TrainingConfig(epochs=2, segment=16, validation=0.2)
+
+
+def fleet_of(values: NDArray[np.float64]) -> Windows:
+    return Windows(tuple(f"s{i}" for i in range(values.shape[1])), START, values)
+
+
+def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
+    """Daily waves of any phase, height and level, with noise a tenth as high."""
+    chance = np.random.default_rng(seed)
+    phase, level = chance.uniform(0, 2 * np.pi, series), chance.normal(0, 100, series)
+    height = 10.0 ** chance.uniform(-1, 2, series)
+    t = np.arange(windows)[:, None]
+    noise = 0.1 * chance.normal(size=(windows, series))
+    return fleet_of(level + height * (np.sin(2 * np.pi * t / 24 + phase) + noise))
+
+
+def brief(windows: Windows | None = None, **changes: object) -> Trained:
+    training = TrainingConfig.model_validate(BRIEF.model_dump() | changes)
+    return train(windows or sines(100, 6), NETWORK, training, WindowConfig())
+
+
+def weights(trained: Trained) -> NDArray[np.float32]:
+    parts = trained.forecaster.network.state_dict().values()
+    return np.concatenate([part.numpy().reshape(-1) for part in parts])
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit() -> None:
+    one, other = brief(seed=7), brief(seed=7)
+    np.testing.assert_array_equal(weights(one), weights(other))
+    assert one.forecaster.version == other.forecaster.version
+    for a, b in zip(one.history, other.history, strict=True):
+        assert a | {"seconds": 0.0} == b | {"seconds": 0.0}
+
+
+def test_another_seed_gives_other_weights() -> None:
+    assert np.abs(weights(brief(seed=1)) - weights(brief(seed=2))).max() > 1e-3
+
+
+def test_training_leaves_the_chance_of_others_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    brief()
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_trained_network_beats_persistence_on_waves_that_it_has_not_seen(cell: str) -> None:
+    network = NetworkConfig.model_validate(NETWORK.model_dump() | {"cell": cell, "hidden": 16})
+    training = TrainingConfig(epochs=6, segment=24, learning_rate=1e-2)
+    model = train(sines(240), network, training, WindowConfig()).forecaster
+
+    fresh = sines(200, seed=1)
+    _, forecasts = advance(model, model.initial_state(), fresh)
+    middle = forecasts.values[1]
+    spread = fresh.values.std(axis=0)
+    for horizon in (1, 3, 6):
+        came = fresh.values[100 + horizon :]
+        last = fresh.values[100:-horizon]
+        error = (np.abs(middle[100:-horizon, :, horizon - 1] - came) / spread).mean()
+        persistence = (np.abs(last - came) / spread).mean()
+        assert error < 0.7 * persistence, f"horizon {horizon}: {error} against {persistence}"
+
+
+def test_training_lowers_the_loss_that_it_reports() -> None:
+    told: list[Epoch] = []
+    training = TrainingConfig(epochs=5, segment=16, learning_rate=1e-2, validation=0.2)
+    history = train(sines(150, 8), NETWORK, training, WindowConfig(), told.append).history
+    assert told == history
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4, 5]
+    assert history[-1]["validation_loss"] < history[0]["validation_loss"]
+    assert all(epoch["seconds"] > 0 for epoch in history)
+
+
+def test_the_weights_are_those_of_the_best_epoch() -> None:
+    # A rate so high that epochs differ at random: the last is hardly the best.
+    wild = {"epochs": 5, "learning_rate": 0.3, "segment": 8}
+    training = TrainingConfig.model_validate(BRIEF.model_dump() | wild)
+    trained = train(sines(100, 6), NETWORK, training, WindowConfig())
+    scores = [epoch["validation_loss"] for epoch in trained.history]
+    best = int(np.argmin(scores)) + 1
+    assert best < 5
+    levels = torch.tensor(NETWORK.quantiles)
+    batches = fitting._prepare(sines(100, 6), NETWORK, training, WindowConfig())
+    weight = fitting._horizon_weight(batches)
+    again = fitting._validate(trained.forecaster.network, batches, training.segment, levels, weight)
+    assert again["validation_loss"] == pytest.approx(scores[best - 1], rel=1e-6)
+
+
+def test_with_nothing_held_out_nothing_is_validated() -> None:
+    for epoch in brief(validation=0.0).history:
+        assert set(epoch) == {"epoch", "train_loss", "seconds"}
+
+
+@pytest.mark.parametrize("length", [2, 3, 6, 7])
+def test_series_shorter_than_the_horizon_are_learned_from(length: int) -> None:
+    trained = brief(sines(length, 4), validation=0.0)
+    assert np.isfinite(weights(trained)).all()
+    assert all(np.isfinite(epoch["train_loss"]) and epoch["train_loss"] > 0 for epoch in trained.history)
+    before = brief(sines(length, 4), validation=0.0, learning_rate=1e-12, epochs=1)
+    assert np.abs(weights(trained) - weights(before)).max() > 1e-4
+
+
+def test_short_series_beside_long_ones_are_no_harm() -> None:
+    values = sines(100, 6).values
+    values[:97, 1] = np.nan  # begins in what is held out
+    values[:70, 2] = np.nan
+    values[:, 3] = np.nan
+    values[:, 4] = 5.0
+    values[1:, 5] = np.nan
+    trained = brief(fleet_of(values))
+    assert np.isfinite(weights(trained)).all()
+    assert np.isfinite([epoch["validation_loss"] for epoch in trained.history]).all()
+
+
+@pytest.mark.parametrize("windows", [0, 1])
+def test_too_little_to_learn_from_is_said(windows: int) -> None:
+    with pytest.raises(DataError, match="nothing to train on"):
+        brief(sines(windows, 3))
+
+
+def test_values_in_the_held_out_part_alone_are_too_little_to_learn_from() -> None:
+    values = sines(100, 3).values
+    values[:90] = np.nan
+    with pytest.raises(DataError, match=r"held-out .* training.validation"):
+        brief(fleet_of(values))
+
+
+def test_a_broken_sensor_does_not_own_the_weights() -> None:
+    values = sines(150, 8).values
+    broken = values.copy()
+    broken[60, 0] = 1e15
+    assert np.isfinite(weights(brief(fleet_of(broken)))).all()
+
+
+@pytest.mark.parametrize("windows", [3, 40, 128])
+def test_a_run_of_very_few_steps_still_ends(windows: int) -> None:
+    values = np.random.default_rng(0).normal(size=(windows, 1))
+    network = NetworkConfig(hidden=4, layers=1, horizon=2, lags=(1,), ring=4)
+    trained = train(Windows(("a",), 0, values), network, TrainingConfig(epochs=1))
+    assert len(trained.history) == 1

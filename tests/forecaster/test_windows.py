@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.config import WindowConfig
+from forecaster.windows import Windows, aggregate, last_closed, window_end_us, window_index
+from schemas import observations
+
+FREQ_S = 900
+BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # windows before 1970 count backwards
+
+Row = tuple[str, int, float, str]
+"""Series, seconds after BEGIN, value, event."""
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # times meet often
+        st.floats(-1e6, 1e6).map(lambda v: round(v, 1)),
+        st.sampled_from(["x", "y"]),
+    ),
+    max_size=40,
+)
+
+BY_HAND: dict[str, Callable[[list[float]], float]] = {
+    "mean": statistics.fmean,
+    "sum": sum,
+    "count": len,
+    "min": min,
+    "max": max,
+    "last": lambda values: values[-1],
+}
+
+
+def frame_of(rows: list[Row], events: bool) -> pl.DataFrame:
+    frame = pl.DataFrame(
+        {
+            "series_id": [row[0] for row in rows],
+            "timestamp": [BEGIN + timedelta(seconds=row[1]) for row in rows],
+            "value": [row[2] for row in rows],
+            "event_id": [row[3] for row in rows],
+        },
+        schema=observations.SCHEMA | {"event_id": pl.String()},
+    )
+    return frame if events else frame.drop("event_id")
+
+
+def aggregated_by_hand(rows: list[Row], how: str, events: bool) -> tuple[dict[tuple[str, int], float], int]:
+    """The value of each series and window, and the number of duplicates, one row at a time."""
+    kept: dict[tuple[str, int, str], float] = {}
+    for series, second, value, event in rows:
+        identity = (series, second, event if events else "")
+        kept[identity] = max(kept.get(identity, value), value)
+    cells: dict[tuple[str, int], list[float]] = {}
+    for (series, second, _), value in sorted(kept.items(), key=lambda item: item[0]):
+        at = BEGIN + timedelta(seconds=second)
+        cells.setdefault((series, int(at.timestamp() // FREQ_S)), []).append(value)
+    return {cell: BY_HAND[how](values) for cell, values in cells.items()}, len(rows) - len(kept)
+
+
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("how", sorted(BY_HAND))
+@given(rows=ROWS, seed=st.integers(0, 1000))
+def test_windows_hold_what_adding_up_by_hand_gives_in_whatever_order_rows_come(
+    how: str, events: bool, rows: list[Row], seed: int
+) -> None:
+    config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
+    expected, duplicates = aggregated_by_hand(rows, how, events)
+    frame = frame_of(rows, events)
+    found = aggregate(frame, config)
+    windows = found.windows
+
+    assert found.duplicates == duplicates
+    assert windows.series_ids == tuple(sorted({row[0] for row in rows}))
+    cells = {
+        (windows.series_ids[s], windows.start + int(t)): float(windows.values[t, s])
+        for t, s in zip(*np.nonzero(~np.isnan(windows.values)), strict=True)
+    }
+    assert cells == pytest.approx(expected, abs=1e-6)
+    if expected:
+        assert windows.start == min(window for _, window in expected)
+        assert windows.stop == max(window for _, window in expected) + 1
+
+    shuffled = aggregate(frame.sample(fraction=1, shuffle=True, seed=seed), config)
+    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # to the bit
+    assert shuffled.duplicates == duplicates
+
+
+def test_a_block_has_the_bounds_that_it_is_asked_for() -> None:
+    frame = frame_of([("a", 0, 1.0, "x")], False)
+    first = aggregate(frame, WindowConfig(freq="15m")).windows.start
+    windows = aggregate(frame, WindowConfig(freq="15m"), first - 2, first + 3).windows
+    np.testing.assert_array_equal(windows.values[:, 0], [np.nan, np.nan, 1.0, np.nan, np.nan])
+    assert (windows.start, windows.stop) == (first - 2, first + 3)
+
+
+def test_rows_outside_the_bounds_are_an_error_and_not_forgotten() -> None:
+    frame = frame_of([("a", 0, 1.0, "x")], False)
+    first = aggregate(frame, WindowConfig(freq="15m")).windows.start
+    for start, stop in ((first + 1, first + 3), (first - 3, first)):
+        with pytest.raises(ValueError, match="outside the windows"):
+            aggregate(frame, WindowConfig(freq="15m"), start, stop)
+
+
+def test_no_rows_make_windows_of_no_series() -> None:
+    found = aggregate(observations.empty(), WindowConfig(), 5, 8)
+    assert found.duplicates == 0
+    assert found.windows.values.shape == (3, 0)
+
+
+def test_a_window_begins_with_its_first_microsecond_and_ends_before_the_next() -> None:
+    hour = datetime(2013, 1, 1, 5, tzinfo=UTC)
+    times = [hour, hour + timedelta(hours=1, microseconds=-1), hour + timedelta(hours=1)]
+    frame = pl.DataFrame({"t": times}, schema={"t": pl.Datetime("us", "UTC")})
+    index = frame.select(window_index(pl.col("t"), 3600)).to_series().to_list()
+    assert index == [index[0], index[0], index[0] + 1]
+    assert window_end_us(index[0], 3600) == times[2].timestamp() * 1_000_000
+
+
+@given(index=st.integers(-10_000, 10_000), freq_s=st.sampled_from([1, 900, 3600, 86_400]))
+def test_a_window_is_closed_from_the_moment_that_it_ends(index: int, freq_s: int) -> None:
+    end_us = window_end_us(index, freq_s)
+    assert last_closed(end_us, freq_s) == index
+    assert last_closed(end_us - 1, freq_s) == index - 1
+
+
+def test_the_part_between_bounds_is_cut_to_the_block() -> None:
+    windows = Windows(("a",), 10, np.arange(5.0)[:, None])
+    for start, stop, values in ((11, 13, [1, 2]), (0, 12, [0, 1]), (13, 99, [3, 4]), (20, 30, [])):
+        part = windows.between(start, stop)
+        assert part.values[:, 0].tolist() == values
+        assert part.start == max(start, 10)
+
+
+def test_windows_have_a_column_for_each_series() -> None:
+    with pytest.raises(ValueError, match=r"not \[T, 2\]"):
+        Windows(("a", "b"), 0, np.zeros((3, 1)))

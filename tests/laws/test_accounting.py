@@ -1,0 +1,100 @@
+"""Law: rows in = rows used + rows quarantined + duplicates + too late (+ pending), exactly."""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.feeds import Input, WatchFeed
+from pipelines.readers import Columns
+from pipelines.sinks import read_forecasts, read_quarantine
+from pipelines.sources import ask_to_stop
+from pipelines.stream import StreamJob, run_stream
+from schemas import observations
+from tests.fleets import HOUR_US, START, Arrival, forecaster, run_shards
+
+NAMES = st.sampled_from(["a", "b", "c", "d", "", "  ", None])
+TIMES = st.one_of(
+    st.integers(START * 3600, (START + 30) * 3600).map(str),
+    st.sampled_from(
+        [None, "", "yesterday", "2013-02-30", "20130131", "2013-01-01T05:00:00+02:00", "1492-10-12"]
+    ),
+)
+VALUES = st.one_of(
+    st.floats(-1e9, 1e9).map(repr),
+    st.sampled_from([None, "", "NaN", "inf", "-inf", "n/a", "1e400", "7", "7"]),
+)
+MESSY = st.lists(st.tuples(NAMES, TIMES, VALUES), max_size=60)
+
+
+@given(messy=MESSY, cuts=st.lists(st.integers(0, 60), max_size=5), data=st.data())
+def test_every_row_of_a_messy_input_is_in_exactly_one_place(
+    messy: list[tuple[Any, ...]], cuts: list[int], data: st.DataObject
+) -> None:
+    schema = ["series_id", "timestamp", "value"]
+    messy += messy[:1]
+    raw = pl.DataFrame(messy, schema=schema, schema_overrides=dict.fromkeys(schema, pl.String), orient="row")
+    arrivals, bad_rows = [], 0
+    bounds = sorted({0, len(raw), *(min(cut, len(raw)) for cut in cuts)})
+    for first, stop in pairwise(bounds):
+        good, bad = observations.validate(raw[first:stop])
+        assert len(good) + len(bad) == stop - first
+        bad_rows += len(bad)
+        # A watermark that runs ahead of the rows: some of them come too late.
+        arrivals.append(Arrival(good, data.draw(st.integers(START, START + 35)) * HOUR_US))
+    if not arrivals:
+        return
+    for to_the_end in (False, True):
+        ran = run_shards(forecaster(), arrivals, shards=3, to_the_end=to_the_end)
+        assert ran.used + ran.duplicates + ran.too_late + ran.pending + bad_rows == len(raw)
+        assert not (to_the_end and ran.pending)
+
+
+def put(folder: Path, name: str, lines: list[str]) -> None:
+    """A file that nobody has written to for a while."""
+    path = folder / name
+    path.write_text("series_id,timestamp,value\n" + "\n".join(lines) + "\n")
+    os.utime(path, (time.time() - 60, time.time() - 60))
+
+
+@pytest.mark.prism
+def test_a_watched_folder_with_a_late_file_accounts_for_every_row(tmp_path: Path) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    day = "2013-01-01T"
+    put(folder, "1.csv", [f"{name},{day}{h:02}:30:00Z,{h}" for h in range(6) for name in ("a", "b", "c")])
+    put(folder, "2.csv", [f"a,{day}{h:02}:10:00Z,{h}" for h in (2, 4, 9, 9)])  # two late, one twice
+    put(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # all too late, and nothing else
+    put(folder, "4.csv", [f"new,{day}03:00:00Z,1", f"new,{day}11:00:00Z,2", f"c,{day}12:05:00Z,x", "c,,2"])
+    put(folder, "5.csv", [f"c,{day}14:20:00Z,3", f"a,{day}14:20:00Z,3"])
+    job = StreamJob(
+        forecaster(), WatchFeed(str(folder), Input(Columns()), 3600, poll_s=0.05), output, shards=2
+    )
+
+    deadline_s = time.time() + 60
+
+    def stop_when_read(lines: list[dict[str, Any]]) -> None:
+        if any(line["last"].startswith("2013-01-01 14:00") for line in lines) or time.time() > deadline_s:
+            ask_to_stop(job.stop_file)
+
+    counts = run_stream(job, stop_when_read).counts
+
+    assert counts.missing == 0
+    assert counts.rows_in == 18 + 4 + 5 + 4 + 2
+    assert counts.too_late == 2 + 5 + 1
+    assert counts.duplicates == 1
+    assert counts.quarantined == 2 == len(read_quarantine(output))
+    assert counts.pending == 2
+    assert counts.used == 18 + 1 + 1
+    # A file of late rows opens no window again, and nothing is forecast from windows that are still open.
+    issued = read_forecasts(output)["issued_at"]
+    assert str(issued.min()) == "2013-01-01 01:00:00+00:00"
+    assert str(issued.max()) == "2013-01-01 14:00:00+00:00"

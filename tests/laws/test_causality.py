@@ -1,0 +1,78 @@
+"""Law: a forecast issued at t never depends on a row after t, nor weights on rows that were held out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.features import Moments, level_free
+from forecaster.stepping import advance
+from forecaster.training import train
+from forecaster.windows import Windows
+from tests.fleets import START, fleets, forecaster
+
+
+def with_another_future(fleet: Windows, t: int, seed: int) -> Windows:
+    """The same windows up to row ``t``; after it other values, gaps elsewhere, and the same beginnings."""
+    chance = np.random.default_rng(seed)
+    values = fleet.values.copy()
+    begun = (~np.isnan(values)).cumsum(axis=0) > 1  # the first value stays, or series would begin elsewhere
+    other = 1e6 * chance.normal(size=values.shape)
+    other[chance.random(values.shape) < 0.3] = np.nan
+    future = begun & (np.arange(len(values))[:, None] >= t)
+    values[future] = other[future]
+    return Windows(fleet.series_ids, fleet.start, values)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
+def test_what_comes_later_changes_no_bit_of_an_earlier_forecast(
+    cell: str, fleet: Windows, t: int, seed: int
+) -> None:
+    assume(t < len(fleet.values))
+    model = forecaster(cell)
+    other = with_another_future(fleet, t, seed)
+    _, one = advance(model, model.initial_state(), fleet)
+    _, two = advance(model, model.initial_state(), other)
+    assert one.series_ids == two.series_ids
+    np.testing.assert_array_equal(one.issued[:t], two.issued[:t])
+    np.testing.assert_array_equal(one.values[:, :t], two.values[:, :t])
+
+
+@given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
+def test_what_comes_later_changes_no_input_of_an_earlier_window(fleet: Windows, t: int, seed: int) -> None:
+    config = forecaster().network_config
+    series = len(fleet.series_ids)
+    ring = np.full((config.ring, series), np.nan)
+    one, two = (
+        level_free(windows.values, np.array([START]), 3600, Moments.unseen(series), ring, config)
+        for windows in (fleet, with_another_future(fleet, t, seed))
+    )
+    for name in ("x", "last", "scale"):
+        np.testing.assert_array_equal(getattr(one, name)[:t], getattr(two, name)[:t], err_msg=name)
+
+
+@pytest.mark.parametrize("empty", ["missing", "zero"])
+def test_what_is_held_out_changes_no_bit_of_the_weights_of_an_epoch(empty: str) -> None:
+    chance = np.random.default_rng(0)
+    values = chance.normal(size=(100, 6)).cumsum(axis=0)
+    values[chance.random(values.shape) < 0.1] = np.nan
+    values[:40, 1] = np.nan
+    held_from = 80
+    other = values.copy()
+    other[held_from:] = 50 * chance.normal(size=other[held_from:].shape)
+    other[held_from:, 2] = np.nan
+
+    network = NetworkConfig(hidden=4, horizon=5, lags=(1,), ring=4)
+    window_config = WindowConfig.model_validate({"empty": empty})
+    # One epoch: which epoch is the best is what the held-out part is there to say.
+    training = TrainingConfig(epochs=1, segment=16, validation=0.2)
+    trained = [
+        train(Windows(tuple("abcdef"), START, v), network, training, window_config) for v in (values, other)
+    ]
+    assert trained[0].forecaster.version == trained[1].forecaster.version
+    assert trained[0].history[0]["train_loss"] == trained[1].history[0]["train_loss"]
+    assert trained[0].history[0]["validation_loss"] != trained[1].history[0]["validation_loss"]

@@ -1,0 +1,71 @@
+"""Law: `advance` over T windows in one call = T calls of one window, states included."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from forecaster.stepping import advance
+from forecaster.windows import Windows
+from tests.fleets import START, assert_same, assert_same_state, by_key, fleets, forecaster, scales
+
+LATE_BEGINNER = Windows(
+    ("a", "b"), START, np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, 7.0], [np.nan, np.nan], [3.0, 9.0]])
+)
+
+
+@pytest.mark.parametrize("empty", ["missing", "zero"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@given(fleet=fleets(), cuts=st.lists(st.integers(0, 30), max_size=4))
+@example(fleet=LATE_BEGINNER, cuts=[1, 3])
+def test_however_windows_are_cut_into_calls_the_forecasts_and_the_state_are_the_same(
+    cell: str, empty: str, fleet: Windows, cuts: list[int]
+) -> None:
+    model = forecaster(cell, empty=empty)
+    whole_state, whole = advance(model, model.initial_state(), fleet)
+
+    in_blocks, parts = model.initial_state(), []
+    for first, stop in pairwise(
+        sorted({fleet.start, fleet.stop, *(min(fleet.start + c, fleet.stop) for c in cuts)})
+    ):
+        in_blocks, part = advance(model, in_blocks, fleet.between(first, stop))
+        parts.append(part)
+    one_by_one, singles = model.initial_state(), []
+    for window in range(fleet.start, fleet.stop):
+        one_by_one, single = advance(model, one_by_one, fleet.between(window, window + 1))
+        singles.append(single)
+
+    for state, forecasts in ((in_blocks, parts), (one_by_one, singles)):
+        assert_same(by_key([whole]), by_key(forecasts), scales(fleet, empty))
+        assert_same_state(whole_state, state)
+
+
+@given(fleet=fleets(), gap=st.integers(1, 12))
+def test_windows_that_are_left_out_are_stepped_as_windows_without_a_value(fleet: Windows, gap: int) -> None:
+    model = forecaster()
+    middle = (fleet.start + fleet.stop) // 2
+    before = fleet.between(fleet.start, middle)
+    after = fleet.between(middle, fleet.stop)
+    after = Windows(after.series_ids, after.start + gap, after.values)
+    holes = Windows(fleet.series_ids, middle, np.full((gap, len(fleet.series_ids)), np.nan))
+
+    state, _ = advance(model, model.initial_state(), before)
+    left_out, forecasts = advance(model, state, after)
+    shown, during = advance(model, state, holes)
+    shown, then = advance(model, shown, after)
+
+    # Left out or shown, each window of the gap has its forecasts; a series that begins after it has none.
+    assert_same(by_key([forecasts]), by_key([during, then]), scales(fleet))
+    assert_same_state(left_out, shown)
+
+
+def test_a_call_without_windows_changes_nothing() -> None:
+    model = forecaster()
+    state, _ = advance(model, model.initial_state(), LATE_BEGINNER)
+    after, forecasts = advance(model, state, LATE_BEGINNER.between(LATE_BEGINNER.stop, LATE_BEGINNER.stop))
+    assert len(forecasts) == 0
+    assert_same_state(state, after)

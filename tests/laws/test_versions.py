@@ -1,0 +1,89 @@
+"""Law: a state is only ever fed to the weights that made it; on a swap it is re-warmed under the new ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import assume, given
+
+from forecaster.rewarming import rewarm
+from forecaster.state import State
+from forecaster.stepping import advance
+from forecaster.windows import Windows
+from pipelines import statetable
+from pipelines.backfill import BackfillJob, run_backfill
+from pipelines.feeds import Input
+from pipelines.readers import Columns
+from pipelines.sinks import read_forecasts
+from schemas.errors import ModelError, VersionMismatch
+from tests.fleets import HOUR_US, START, assert_same, assert_same_state, by_key, fleets, forecaster, scales
+
+
+def test_a_state_fed_to_other_weights_is_refused_by_name() -> None:
+    old, new = forecaster(seed=1), forecaster(seed=2)
+    fleet = Windows(("a",), START, np.ones((2, 1)))
+    state, _ = advance(old, old.initial_state(), fleet.between(START, START + 1))
+    with pytest.raises(VersionMismatch, match=rf"{old.version} .* {new.version}: re-warm"):
+        advance(new, state, fleet.between(START + 1, START + 2))
+    with pytest.raises(VersionMismatch):
+        advance(new, old.initial_state(), fleet)
+
+
+def test_even_a_setting_that_changes_no_weight_makes_another_version() -> None:
+    versions = {
+        forecaster().version,
+        forecaster(aggregate="sum").version,
+        forecaster(freq="30m").version,
+        forecaster(ring=9).version,
+        forecaster(allowed_lateness="1h").version,
+    }
+    assert len(versions) == 5
+
+
+def test_states_of_several_versions_are_never_joined() -> None:
+    old, new = forecaster(seed=1), forecaster(seed=2)
+    states = [model.unseen((name,), START) for model, name in ((old, "a"), (new, "b"))]
+    with pytest.raises(ModelError, match="several model versions"):
+        State.join(states)
+
+
+@pytest.mark.parametrize("empty", ["missing", "zero"])
+@given(fleet=fleets(windows=12))
+def test_a_rewarmed_state_forecasts_as_a_cold_start_on_the_values_that_it_kept(
+    empty: str, fleet: Windows
+) -> None:
+    old, new = (forecaster(cell, ring=20, empty=empty) for cell in ("lstm", "gru"))
+    assume(len(fleet.values) > 2)
+    now = fleet.stop - 2
+    state, _ = advance(old, old.initial_state(), fleet.between(fleet.start, now))
+    warm = rewarm(new, state)
+    cold, _ = advance(new, new.initial_state(), fleet.between(fleet.start, now))
+    assert_same_state(cold, warm)
+
+    _, after_warm = advance(new, warm, fleet.between(now, fleet.stop))
+    _, after_cold = advance(new, cold, fleet.between(now, fleet.stop))
+    assert_same(by_key([after_cold]), by_key([after_warm]), scales(fleet, empty))
+
+
+def test_a_job_that_starts_from_another_version_s_table_rewarms_it(
+    small_fleet: Windows, small_file: Path, tmp_path: Path
+) -> None:
+    old, new = forecaster("lstm", ring=60), forecaster("gru", ring=60)
+    half_us = (START + 70) * HOUR_US
+    before, after = Input(Columns(), end_us=half_us), Input(Columns(), start_us=half_us)
+    run_backfill(BackfillJob(old, (str(small_file),), before, tmp_path / "old"))
+    job = BackfillJob(
+        new, (str(small_file),), after, tmp_path / "new", state_table=tmp_path / "old" / "state"
+    )
+    assert run_backfill(job).counts.missing == 0
+
+    issued = read_forecasts(tmp_path / "new")
+    assert issued["model_version"].unique().to_list() == [new.version]
+    assert issued.select(pl.col("issued_at").min().dt.epoch("us")).item() == half_us + HOUR_US
+    table = statetable.read(tmp_path / "new" / "state").state
+    assert table is not None
+    assert table.model_version == new.version
+    assert sorted(table.series_ids) == sorted(small_fleet.series_ids)

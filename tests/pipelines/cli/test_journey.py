@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.sinks import read_forecasts, read_quarantine
+from pipelines.statetable import read
+from tests.pipelines.cli.conftest import statecast
+
+HOURS = ("2013-01-10", "2013-01-13")  # of the 400 from 2013-01-01 on
+
+
+@pytest.mark.prism
+def test_the_whole_way_from_a_trained_version_to_a_report(
+    tmp_path: Path, series: Path, trained: tuple[str, dict[str, Any]]
+) -> None:
+    uri, version = trained[0], trained[1]["version"]["model_version"]
+    store = ("--tracking-uri", uri, "--model", "tiny", "--json")
+
+    filled = statecast("backfill", series, *store, "-o", "a", "--end", HOURS[0], cwd=tmp_path).object
+    assert (filled["rows_in"], filled["used"], filled["missing"]) == (3 * 216, 3 * 216, 0)
+    assert filled["outside"] == 3 * (400 - 216)
+
+    bounds = ("--start", HOURS[0], "--end", HOURS[1])
+    handed = ("--state", "a/state", "-o", "b", "--format", "jsonl")
+    streamed = statecast("stream", series, *store, *bounds, *handed, cwd=tmp_path).object
+    assert (streamed["used"], streamed["missing"], streamed["stopped"]) == (3 * 72, 0, False)
+    issued = read_forecasts(tmp_path / "b")
+    assert issued["model_version"].unique().to_list() == [version]
+    assert len(issued) == 3 * 72
+
+    judged = statecast(
+        "evaluate", series, "-f", "a", "-f", "b", "--report", "r/report.html", "--json", cwd=tmp_path
+    ).object
+    assert {row["model"] for row in judged["scores"]} == {"lstm", "persistence", "seasonal naive"}
+    assert (tmp_path / "r" / "report.html").read_text().count("<svg") >= 3
+
+    moved = statecast(
+        "promote", "tiny/1", "--alias", "next", "--tracking-uri", uri, "--json", cwd=tmp_path
+    ).object
+    assert moved == {"alias": "next", "version": "tiny/1", "model_version": version, "previous": None}
+
+
+def test_training_tells_its_run_its_version_and_where_every_row_went(
+    trained: tuple[str, dict[str, Any]],
+) -> None:
+    told = trained[1]
+    assert told["version"]["name"] == "tiny"
+    assert told["version"]["number"] == 1
+    assert told["rows_in"] == told["used"] == 1200
+    assert (told["series"], told["windows"]) == (3, 400)
+    assert len(told["epochs"]) == 1
+    assert {row["model"] for row in told["backtest"]} == {"lstm", "persistence", "seasonal naive"}
+
+
+def test_rows_that_are_none_go_to_quarantine_and_all_add_up(tmp_path: Path, model: Path) -> None:
+    rows = [
+        "a,2013-01-01 00:10,1",
+        "a,2013-01-01 01:10,NaN",
+        "b,2013-01-01 02:10,inf",
+        "a,2013-01-01 02:10,x",
+    ]
+    rows += ["a,yesterday,1", ",2013-01-01 02:20,3", "a,2013-01-01 03:10,4", "a,2013-01-01 03:10,4", "a,b"]
+    (tmp_path / "rows.csv").write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
+    told = statecast("backfill", "rows.csv", "-m", model, cwd=tmp_path)
+    assert told.code == 0
+    assert "9 rows in = 2 used + 6 quarantined + 1 duplicate + 0 too late" in told.out
+    assert told.line == "rows.csv: times have no zone, UTC assumed"
+    reasons = dict(read_quarantine(tmp_path / "out").select("row", "reason").rows())
+    assert sorted(reasons) == [2, 3, 4, 5, 6, 9]
+    assert reasons[2] == "value is NaN"
+    assert reasons[3] == "value is infinite"
+    assert reasons[4] == "'x' is not a number"
+    assert reasons[5] == "'yesterday' is not a time"
+    assert reasons[6] == "series_id is missing"
+    assert reasons[9].startswith("2 cells where the header has 3")
+
+
+def test_that_utc_is_assumed_is_said_once(tmp_path: Path, model: Path) -> None:
+    for name in ("1", "2", "3"):
+        (tmp_path / f"{name}.csv").write_text("time,a,b\n2013-01-01 00:10,1,2\n2013-01-01 01:10,2,\n")
+    told = statecast("backfill", "1.csv", "2.csv", "3.csv", "-m", model, "--json", cwd=tmp_path)
+    assert told.line == "1.csv: times have no zone, UTC assumed (and those of 2 more files)"
+    assert (told.object["rows_in"], told.object["used"], told.object["duplicates"]) == (9, 3, 6)
+
+
+@pytest.mark.prism
+def test_a_state_table_of_another_model_is_rewarmed_and_that_is_said(
+    tmp_path: Path, series: Path, model: Path, trained: tuple[str, dict[str, Any]]
+) -> None:
+    statecast("backfill", series, "-m", model, "-o", "a", "--end", "2013-01-03", cwd=tmp_path)
+    before = read(tmp_path / "a" / "state").state
+    assert before is not None
+    new = trained[1]["version"]["model_version"]
+    told = statecast(
+        "stream", series, "-m", "tiny", "--tracking-uri", trained[0], "--state", "a/state", "-o", "b",
+        "--start", "2013-01-03", "--end", "2013-01-04", cwd=tmp_path,
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    assert told.line == (
+        f"a/state was left by {before.model_version}: its 3 series are re-warmed for {new} from the last "
+        "8 windows of each"
+    )
+    after = read(tmp_path / "b" / "state").state
+    assert after is not None
+    assert after.model_version == new
+
+
+def test_init_and_the_example_data_are_a_job_that_is_ready(tmp_path: Path) -> None:
+    told = statecast("init", "--example", "weather", "--json", cwd=tmp_path).object
+    assert told == {"config": "statecast.toml", "data": "weather.parquet"}
+    text = (tmp_path / "statecast.toml").read_text()
+    assert 'paths = ["weather.parquet"]' in text
+    assert 'model = "weather"' in text
+    again = statecast("init", cwd=tmp_path)
+    assert again.code == 2
+    assert "statecast.toml is there already" in again.line
+    assert (tmp_path / "statecast.toml").read_text() == text
+
+
+def test_doctor_names_every_check_in_its_object(tmp_path: Path) -> None:
+    told = statecast("doctor", "--json", cwd=tmp_path)
+    checks = json.loads(told.out)["checks"]
+    assert {"Python", "Prism", "MLflow store", "output folder"} <= {check["name"] for check in checks}
+    bad = [check["name"] for check in checks if not check["ok"]]
+    assert told.code == (5 if bad else 0)
+    if bad:
+        assert all(name in told.line for name in bad)

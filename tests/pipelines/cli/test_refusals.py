@@ -1,0 +1,193 @@
+"""Whatever cannot be is refused in one line on stderr, with its exit code, before anything is made."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cli.app import run
+from tests.pipelines.cli.conftest import write_series
+
+
+@dataclass
+class Desk:
+    """A folder of good and bad files to work in, and what is said there."""
+
+    folder: Path
+    streams: pytest.CaptureFixture[str]
+
+    def refused(self, command: str) -> tuple[int, str]:
+        """The exit code of a command and its one line; it must have left the folder as it was."""
+        before = sorted(self.folder.rglob("*"))
+        code = run(command.split())
+        said = self.streams.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1, said.err
+        assert sorted(self.folder.rglob("*")) == before
+        return code, said.err.strip().removeprefix("error: ")
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    write_series(tmp_path / "good.csv", 60)
+    shutil.copytree(model, tmp_path / "model")
+    for name, text in {
+        "png.csv": "\x89PNG\r\n\x1a\n",
+        "empty.csv": "",
+        "header.csv": "series_id,timestamp,value\n",
+        "columns.csv": "a,b\n1,2\n",
+        "words.csv": "series_id,timestamp,value\na,2013-01-01T00:00Z,much\n",
+        "list.jsonl": "[1, 2]\n",
+        "broken.parquet": "PAR1",
+        "sheet.xlsx": "PK",
+        "bad.toml": "[network]\nhiden = 3\n",
+        "worse.toml": "[network\n",
+    }.items():
+        (tmp_path / name).write_text(text, encoding="latin-1")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "torn" / "series").mkdir(parents=True)
+    (tmp_path / "torn" / "series" / "shard-0000.parquet").write_text("no Parquet")
+    return Desk(tmp_path, capsys)
+
+
+REFUSED = [
+    # a setting
+    ("trian", 2, "No such command 'trian'. Did you mean 'train'?; see statecast --help"),
+    ("train good.csv --horizont 3", 2, "No such option: --horizont"),
+    ("train good.csv --horizon", 2, "Option '--horizon' requires an argument"),
+    ("train good.csv --horizon x", 2, "Invalid value for '--horizon'"),
+    ("train good.csv --horizon -1", 2, "--horizon -1: must be 1 or more"),
+    ("train good.csv --cell transformer", 2, '--cell "transformer": must be lstm, gru or rnn'),
+    ("train good.csv --freq 5q", 2, "--freq \"5q\": '5q' is no duration"),
+    ("train good.csv --set hidden=3", 2, "hidden: no such setting; did you mean network.hidden?"),
+    (
+        "train good.csv --set network.hiden=3",
+        2,
+        "network.hiden: no such setting; did you mean network.hidden?",
+    ),
+    ("train good.csv --set network.hidden=wide", 2, '--set network.hidden="wide": must be a whole number'),
+    ("train good.csv --set hidden", 2, "--set hidden: write KEY=VALUE"),
+    ("train good.csv --start yesterday", 2, '--start "yesterday": must be a time'),
+    ("train good.csv --start 2013-02-01 --end 2013-01-01", 2, "--end must be later than --start"),
+    ("train good.csv -c nowhere.toml", 2, "nowhere.toml: no such job file"),
+    ("train good.csv -c bad.toml", 2, "bad.toml: network.hiden: no such setting"),
+    ("train good.csv -c worse.toml", 2, "worse.toml: line 1"),
+    ("backfill good.csv -m model --format xml", 2, '--format "xml": must be parquet or jsonl'),
+    ("backfill good.csv -m model --shards 0", 2, "--shards 0: must be 1 or more"),
+    ("backfill good.csv -m model --freq 1d", 2, "No such option: --freq"),
+    ("backfill good.csv -m model -s windows.freq=1d", 2, "windows.freq is 1d, but model was trained with 1h"),
+    ("stream good.csv -m model --speed -1", 2, "--speed -1.0: must be 0.0 or more"),
+    ("stream good.csv -m model --watch", 2, "--watch takes one folder that exists"),
+    ("stream -m model --watch", 2, "--watch takes one folder that exists"),
+    ("stream good.csv -m model --resume", 2, "--resume: out/state is not there"),
+    (
+        "stream good.csv -m model --resume --state torn",
+        2,
+        "--resume goes on from out/state: leave --state out",
+    ),
+    ("init model", 2, "model is there already"),
+    ("init --example cars", 2, "--example cars: there are weather and flights"),
+    ("ui --port 0", 2, "Invalid value for '--port'"),
+    # an input file
+    ("train", 3, "no input: name files or folders"),
+    ("train nowhere.csv", 3, "nowhere.csv: no such file or folder"),
+    ("train png.csv", 3, "png.csv: is no text in UTF-8"),
+    ("train empty.csv", 3, "empty.csv: is empty"),
+    ("train header.csv", 3, "header.csv: holds no rows"),
+    (
+        "train words.csv",
+        3,
+        "words.csv: no row can be used: 0 lie outside the asked time, 1 are no observations",
+    ),
+    ("train columns.csv", 3, "columns.csv: no column timestamp"),
+    ("train list.jsonl", 3, "list.jsonl: line 1 is no JSON object"),
+    ("train broken.parquet", 3, "broken.parquet: is no Parquet file"),
+    ("train sheet.xlsx", 3, "sheet.xlsx: is none of the CSV"),
+    ("train folder", 3, "folder: no CSV, Parquet or JSON lines files"),
+    ("train good.csv --end 2012-01-01", 3, "good.csv: no row can be used: 180 lie outside the asked time"),
+    ("train empty.csv --skip-bad-files", 3, "no file is left to read"),
+    ("backfill header.csv -m model", 3, "the files hold no rows"),
+    ("backfill good.csv png.csv -m model", 3, "png.csv: is no text in UTF-8"),
+    ("backfill good.csv -m model --state nowhere", 3, "nowhere holds no state table"),
+    (
+        "backfill good.csv -m model --state torn",
+        3,
+        "torn/series/shard-0000.parquet: not a readable Parquet file",
+    ),
+    ("evaluate good.csv -f folder", 3, "folder: no forecasts here"),
+    ("evaluate good.csv", 3, "out: no forecasts here"),
+    # a model or store
+    ("backfill good.csv", 4, "there is no MLflow store at"),
+    ("backfill good.csv -m ./nowhere", 4, "./nowhere is no folder with a saved forecaster"),
+    ("backfill good.csv -m a/b/c", 4, "'a/b/c' names no model"),
+    ("promote tiny/1", 4, "there is no MLflow store at"),
+    ("train good.csv --register a/b", 4, "'a/b' cannot name a model"),
+    ("train good.csv --tracking-uri folder", 4, "'folder' is no MLflow store"),
+    ("train good.csv --tracking-uri sqlite:///folder", 4, "is a folder: name a file"),
+    ("train good.csv --tracking-uri sqlite:///words.csv", 4, "words.csv is no SQLite database"),
+    ("train good.csv --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
+    ("train good.csv --tracking-uri http://127.0.0.1:9", 4, "no MLflow server answers at http://127.0.0.1:9"),
+    ("ui --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
+    # an output folder
+    ("backfill good.csv -m model -o good.csv", 6, "good.csv is a file, not a folder"),
+    ("backfill good.csv -m model -o /proc/nowhere/out", 6, "/proc/nowhere/out: cannot write here"),
+    ("evaluate good.csv --report good.csv/report.html", 6, "good.csv is a file, not a folder"),
+    ("init /proc/statecast.toml", 6, "/proc/statecast.toml: cannot be written"),
+    ("demo -o good.csv", 6, "good.csv is a file, not a folder"),
+    ("demo -o model", 6, "model is not empty and no demo's"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "line"), REFUSED, ids=[command for command, *_ in REFUSED])
+def test_it_is_refused_in_one_line(desk: Desk, command: str, code: int, line: str) -> None:
+    found, said = desk.refused(command)
+    assert line in said
+    assert found == code
+
+
+def test_a_name_that_no_model_has_is_refused_with_those_there_are(
+    desk: Desk, trained: tuple[str, dict[str, Any]]
+) -> None:
+    store = f"--tracking-uri {trained[0]}"
+    assert "did you mean tiny?" in desk.refused(f"backfill good.csv -m tyni {store}")[1]
+    for ref in ("tiny/7", "tiny@challenger"):
+        code, said = desk.refused(f"backfill good.csv -m {ref} {store}")
+        assert (code, said[: len(ref)]) == (4, ref)
+        assert "tiny has versions 1 and aliases champion" in said
+    code, said = desk.refused(f"backfill good.csv -m {'0' * 32} {store}")
+    assert (code, said.startswith(f"no run {'0' * 32} is in")) == (4, True)
+    assert desk.refused(f"promote tiny/2 {store}")[0] == 4
+
+
+def test_a_stream_without_prism_says_what_to_run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.preflight.find_prism", lambda: None)
+    for command in ("stream good.csv -m model", "demo -o new"):
+        code, said = desk.refused(command)
+        assert code == 5
+        assert "run `statecast doctor --fix`" in said
+
+
+def test_a_full_disk_and_a_bug_are_one_line_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device", "out/forecasts/x")
+
+    def broken(*arguments: Any) -> None:
+        raise KeyError("oops\n")
+
+    monkeypatch.setattr("pipelines.config.load_config", full)
+    assert desk.refused("train good.csv") == (6, "out/forecasts/x: No space left on device")
+    monkeypatch.setattr("pipelines.config.load_config", broken)
+    code, said = desk.refused("train good.csv")
+    assert code == 1
+    assert "KeyError" in said
+    assert "STATECAST_LOG=DEBUG" in said
+    monkeypatch.setenv("STATECAST_LOG", "DEBUG")
+    with pytest.raises(KeyError):
+        run(["train", "good.csv"])

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import cells, observations, quarantine
+from schemas.errors import DataError
+from schemas.observations import Observation, lacks_zone, validate
+from schemas.quarantine import QuarantinedRow
+
+ZONES = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
+TIMES = st.datetimes(datetime(1678, 1, 2), datetime(2261, 12, 30), timezones=ZONES)
+
+
+def frame(timestamp: Any = "2013-01-01T00:00:00Z", value: Any = 1.0, series_id: Any = "a") -> pl.DataFrame:
+    cells = {"series_id": series_id, "timestamp": timestamp, "value": value}
+    return pl.DataFrame({name: cell if isinstance(cell, list) else [cell] for name, cell in cells.items()})
+
+
+def reason(raw: pl.DataFrame) -> str:
+    good, bad = validate(raw)
+    assert good.is_empty()
+    assert bad.height == 1
+    return str(bad["reason"][0])
+
+
+def time_of(cell: Any) -> datetime:
+    good, bad = validate(frame(timestamp=cell))
+    assert bad.is_empty(), bad["reason"].to_list()
+    found = good["timestamp"][0]
+    assert isinstance(found, datetime)
+    return found
+
+
+CELL = st.one_of(
+    st.none(), st.text(max_size=6), st.floats().map(str), st.integers().map(str), TIMES.map(str),
+    st.sampled_from(["NA", "", " ", "null", "inf", "2013-02-30", "2013-01-01T24:00:00", "20130101"]),
+)  # fmt: skip
+COLUMN = st.one_of(
+    st.just((CELL, pl.String())),
+    st.just((st.none() | st.floats(), pl.Float64())),
+    st.just((st.none() | st.integers(-(2**63), 2**63 - 1), pl.Int64())),
+    st.just((st.none() | st.integers(0, 2**64 - 1), pl.UInt64())),
+    st.just((st.none() | st.datetimes(), pl.Datetime("us"))),
+    st.just((st.none() | st.dates(), pl.Date())),
+    st.just((st.none() | st.booleans(), pl.Boolean())),
+    st.just((st.none() | st.lists(st.integers(0, 9), max_size=2), pl.List(pl.Int64()))),
+    st.just((st.none(), pl.Null())),
+)
+
+
+GOOD = {
+    "series_id": (st.sampled_from(["a", "b", "NA"]), pl.String()),
+    "timestamp": (TIMES.map(str), pl.String()),
+    "value": (st.floats(allow_nan=False, allow_infinity=False), pl.Float64()),
+    "event_id": (st.sampled_from(["e", "f"]), pl.String()),
+}
+
+
+@st.composite
+def raw_frames(draw: st.DrawFn) -> pl.DataFrame:
+    height = draw(st.integers(0, 12))
+    names = ["series_id", "timestamp", "value"] + (["event_id"] if draw(st.booleans()) else [])
+    columns: dict[str, pl.Series] = {}
+    for name in names:
+        cells, dtype = draw(COLUMN) if draw(st.booleans()) else GOOD[name]
+        columns[name] = pl.Series(draw(st.lists(cells, min_size=height, max_size=height)), dtype=dtype)
+    if draw(st.booleans()):
+        problems = draw(st.lists(st.sampled_from([None, "torn"]), min_size=height, max_size=height))
+        columns["problem"] = pl.Series(problems, dtype=pl.String)
+    return pl.DataFrame(columns)
+
+
+@given(raw_frames())
+@settings(max_examples=300, deadline=None)
+def test_every_row_ends_in_exactly_one_of_both_frames(raw: pl.DataFrame) -> None:
+    height, with_event = raw.height, "event_id" in raw.columns
+    good, bad = validate(raw.with_columns(row=pl.int_range(1, height + 1), file=pl.lit("f.csv")))
+    rejected = set(bad["row"].to_list())
+    assert good.height + bad.height == height
+    assert len(rejected) == bad.height
+    kept = [n for n in range(1, height + 1) if n not in rejected]
+    # the same rows alone are the same good rows: nothing was taken in a rejected row's place
+    assert validate(raw[[n - 1 for n in kept]])[0].equals(good)
+    assert list(good.columns) == list(observations.empty(with_event).columns)
+    Observation.validate(good)
+    QuarantinedRow.validate(bad)
+
+
+@given(TIMES, st.sampled_from(["T", " "]))
+@settings(max_examples=200, deadline=None)
+def test_text_times_are_read_as_python_reads_them(when: datetime, part: str) -> None:
+    assert time_of(when.isoformat(part)) == when.astimezone(UTC)
+
+
+@given(st.lists(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)), min_size=1, max_size=20))
+@settings(max_examples=50, deadline=None)
+def test_a_time_reads_the_same_in_every_type(when: list[datetime]) -> None:
+    when = [w.replace(microsecond=w.microsecond // 1000 * 1000) for w in when]
+    plain = pl.Series(when, dtype=pl.Datetime("us"))
+    zoned = plain.dt.replace_time_zone("UTC")
+    forms = [
+        plain.cast(pl.Datetime("ms")),
+        plain.cast(pl.Datetime("ns")),
+        zoned,
+        zoned.dt.convert_time_zone("Asia/Kolkata"),
+        zoned.dt.strftime("%Y-%m-%d %H:%M:%S%.f%z"),
+    ]
+    for form in forms:
+        good, bad = validate(pl.DataFrame({"timestamp": form}).with_columns(series_id=pl.lit("a"), value=1.0))
+        assert bad.is_empty()
+        assert good["timestamp"].equals(zoned.alias("timestamp"))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "2013-01-01T06:00:00Z", "2013-01-01 06:00", "2013-01-01T06:00:00.000000", "2013-01-01T11:30:00+05:30",
+        "2013-01-01 01:00:00-0500", " 2013-01-01T07:00:00+01 ", "1357020000", 1357020000, 1357020000.0,
+        1357020000_000, 1357020000_000_000, 1357020000_000_000_000, datetime(2013, 1, 1, 6),
+    ],
+)  # fmt: skip
+def test_one_moment_is_written_in_many_ways(cell: Any) -> None:
+    assert time_of(cell) == datetime(2013, 1, 1, 6, tzinfo=UTC)
+
+
+def test_a_date_is_its_midnight_in_utc() -> None:
+    assert time_of(date(2013, 1, 1)) == time_of("2013-01-01") == datetime(2013, 1, 1, tzinfo=UTC)
+
+
+def test_ways_to_write_a_time_mix_in_one_column() -> None:
+    times = ["2013-01-01", "2013-01-01T00:00:00Z", "1357020000", "soon"]
+    good, bad = validate(frame(times, [1.0] * 4, ["a"] * 4))
+    assert good.height == 3
+    assert bad["row"].to_list() == [4]
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (frame(value="abc"), "'abc' is not a number"),
+        (frame(value="1,5"), "'1,5' is not a number"),
+        (frame(value=True), "'true' is not a number"),
+        (frame(value=""), "value is missing"),
+        (frame(value="NA"), "value is missing"),
+        (frame(value=math.nan), "value is NaN"),
+        (frame(value="nan"), "value is NaN"),
+        (frame(value=-math.inf), "value is infinite"),
+        (frame(timestamp="foo"), "'foo' is not a time"),
+        (frame(timestamp="01/02/2013"), "'01/02/2013' is not a time"),
+        (frame(timestamp=None), "time is missing"),
+        (frame(timestamp="1677-12-31"), "'1677-12-31' is outside the years 1678 to 2261"),
+        (frame(timestamp="9999-01-01"), "'9999-01-01' is outside the years 1678 to 2261"),
+        (frame(timestamp="20130131"), "'20130131' is a day or seconds since 1970: write 2013-01-31"),
+        (frame(series_id=None), "series_id is missing"),
+        (frame(series_id=" "), "series_id is missing"),
+        (frame("foo", math.nan), "'foo' is not a time; value is NaN"),
+        (frame().with_columns(event_id=pl.lit(None)), "event_id is missing"),
+        (frame().with_columns(problem=pl.lit("2 cells, not 3")), "2 cells, not 3"),
+    ],
+)  # fmt: skip
+def test_a_rejected_row_says_why(raw: pl.DataFrame, told: str) -> None:
+    assert reason(raw) == told
+
+
+def test_a_rejected_row_says_where_it_stood_and_what_it_held() -> None:
+    raw = frame(["2013-01-01", "x"], ["1", "2"], ["a", "b"]).with_columns(
+        file=pl.lit("in.csv"), row=pl.Series([7, 8])
+    )
+    bad = validate(raw)[1].row(0, named=True)
+    assert (bad["file"], bad["row"], bad["column"]) == ("in.csv", 8, "timestamp")
+    assert json.loads(bad["raw"]) == {"series_id": "b", "timestamp": "x", "value": "2"}
+
+
+def test_the_largest_numbers_are_numbers() -> None:
+    good, bad = validate(frame(["2013-01-01"] * 2, ["1.7976931348623157e308", "-5e-324"], ["a"] * 2))
+    assert good.height == 2
+    assert bad.is_empty()
+
+
+def test_series_may_be_numbers_and_may_be_called_na() -> None:
+    good, _ = validate(frame(["2013-01-01"] * 2, [1.0, 2.0], [1, 2]))
+    assert good["series_id"].to_list() == ["1", "2"]
+    assert validate(frame(series_id="NA"))[0].height == 1
+
+
+def test_good_rows_hold_the_columns_of_an_observation_and_nothing_else() -> None:
+    good, bad = validate(frame().with_columns(file=pl.lit("f"), row=1, event_id=9))
+    assert good.schema == observations.empty(event_id=True).schema
+    assert bad.schema == quarantine.empty().schema
+
+
+def test_rows_without_a_column_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="rows without value: there is series_id, timestamp"):
+        validate(frame().drop("value"))
+
+
+def test_checks_cannot_be_switched_off_from_outside() -> None:
+    from pandera.config import config_context
+
+    with config_context(validation_enabled=False):
+        assert validate(frame(value=math.nan))[0].is_empty()
+
+
+@pytest.mark.parametrize(
+    ("cell", "lacks"),
+    [
+        ("2013-01-01", True), ("2013-01-01 05:00", True), ("2013-01-01T05:00:00.5", True),
+        ("2013-01-01T05:00:00Z", False), ("2013-01-01T05:00:00-05:00", False), ("1357020000", False),
+        (1357020000, False), (datetime(2013, 1, 1), True), (datetime(2013, 1, 1, tzinfo=UTC), False),
+        (date(2013, 1, 1), True), (None, False),
+    ],
+)  # fmt: skip
+def test_it_is_known_whether_utc_had_to_be_assumed(cell: Any, lacks: bool) -> None:
+    assert lacks_zone(frame(timestamp=cell)) is lacks
+
+
+@given(st.lists(st.sampled_from(["2013-01-01", "2013-01-01 05:00+02", "1357020000", "x", "NA"]), max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_times_that_repeat_read_as_they_do_alone(texts: list[str]) -> None:
+    alone = [cells.times(pl.Series([text]))[0] for text in texts]
+    assert cells.times(pl.Series(texts, dtype=pl.String)).to_list() == alone

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from schemas import forecasts, scores, states
+from schemas.errors import DataError
+from schemas.forecasts import check_forecasts, quantile_column
+from schemas.scores import check_scores
+from schemas.states import check_states
+
+T = datetime(2013, 9, 1, tzinfo=UTC)
+FORECAST: dict[str, Any] = {
+    "series_id": "a", "issued_at": T, "model_version": "lstm-1", "revision": 0,
+    "forecast": [{"horizon": 1, "q10": 1.0, "q50": 2.0, "q90": 3.0}],
+}  # fmt: skip
+STATE: dict[str, Any] = {
+    "series_id": "a", "model_version": "lstm-1", "clock": T, "observed": 3, "mean": 1.0, "variance": 2.0,
+    "last": 1.5, "age": 0, "hidden": [0.0], "cell": [0.0], "ring": [float("nan"), 1.0],
+}  # fmt: skip
+SCORE: dict[str, Any] = {"model": "m", "horizon": 1, "count": 9, "mae": 0.3, "pinball": 0.1, "coverage": None}
+
+
+def forecast(**cells: Any) -> pl.DataFrame:
+    return pl.DataFrame([FORECAST | cells], schema=forecasts.schema((0.1, 0.5, 0.9)))
+
+
+def test_a_quantile_column_is_named_by_its_percent() -> None:
+    named = [quantile_column(level) for level in (0.1, 0.5, 0.025, 0.29, 0.999)]
+    assert named == ["q10", "q50", "q2.5", "q29", "q99.9"]
+
+
+def test_a_forecast_frame_passes_as_it_is() -> None:
+    assert check_forecasts(forecast()).equals(forecast())
+    assert check_forecasts(forecast().clear()).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"series_id": ""}, "series_id"),
+        ({"revision": -1}, "revision"),
+        ({"forecast": []}, "horizon is below 1 or missing"),
+        ({"forecast": None}, "forecast"),
+        ({"forecast": [{"horizon": 0, "q10": 1.0, "q50": 2.0, "q90": 3.0}]}, "horizon is below 1"),
+        ({"forecast": [{"horizon": 1, "q10": 1.0, "q50": None, "q90": 3.0}]}, "q50 is missing or not"),
+    ],
+)
+def test_a_forecast_that_cannot_be_is_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        check_forecasts(forecast(**wrong))
+
+
+def test_a_forecast_identity_comes_once() -> None:
+    with pytest.raises(DataError, match="not unique"):
+        check_forecasts(pl.concat([forecast(), forecast()]))
+
+
+def test_a_forecast_frame_of_other_columns_is_refused() -> None:
+    with pytest.raises(DataError, match="revision"):
+        check_forecasts(forecast().drop("revision"))
+    with pytest.raises(DataError, match="no list of horizon"):
+        check_forecasts(forecast().with_columns(forecast=pl.lit([1.0])))
+
+
+def test_a_state_table_passes_with_arrays_taken_as_lists() -> None:
+    table = pl.DataFrame([STATE, STATE | {"series_id": "b", "mean": None}], schema=states.SCHEMA)
+    arrays = table.with_columns(pl.col("ring").list.to_array(2))
+    assert check_states(arrays).equals(table)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"observed": -1}, {"age": None}, {"variance": -1.0}, {"model_version": ""}, {"hidden": None}]
+)
+def test_a_state_that_cannot_be_is_refused_by_its_column(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=f"state table: column {next(iter(wrong))}: "):
+        check_states(pl.DataFrame([STATE | wrong], schema=states.SCHEMA))
+
+
+def test_a_series_has_one_state_per_version_and_clock() -> None:
+    with pytest.raises(DataError, match="not unique"):
+        check_states(pl.DataFrame([STATE, STATE], schema=states.SCHEMA))
+
+
+def test_scores_pass_and_impossible_ones_do_not() -> None:
+    assert check_scores(pl.DataFrame([SCORE], schema=scores.SCHEMA)).height == 1
+    for wrong in ({"coverage": 1.5}, {"mae": -1.0}, {"horizon": 0}):
+        with pytest.raises(DataError, match=f"column {next(iter(wrong))}"):
+            check_scores(pl.DataFrame([SCORE | wrong], schema=scores.SCHEMA))

@@ -1,0 +1,188 @@
+"""What README and docs/ show is run, parsed and looked up, so that it stays true."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import io
+import re
+import shlex
+import shutil
+import tomllib
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pytest
+
+from pipelines.cli import options
+from pipelines.cli.app import app
+from schemas import errors
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page, and the output that the page promises of it."""
+
+    where: str
+    kind: str
+    text: str
+    output: str | None
+
+
+def blocks(kind: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        fenced = list(_FENCED.finditer(text))
+        for block, after in zip(fenced, [*fenced[1:], None], strict=True):
+            follows = after and not text[block.end() : after.start()].strip()
+            output = after[2] if after and follows and after[1] == "text output" else None
+            where = f"{page.name}:{text.count(chr(10), 0, block.start()) + 1}"
+            found.append(Block(where, block[1], block[2], output))
+    return [block for block in found if block.kind == kind]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every line of a shell that the pages show, in a block or between backticks, with its place."""
+    shown = [(b.where, line) for b in blocks("sh") for line in b.text.splitlines()]
+    for page in PAGES:
+        prose = _FENCED.sub("", page.read_text())
+        shown += [(page.name, code) for code in re.findall(r"`((?:statecast|make) [^`]+)`", prose)]
+    return shown
+
+
+def by_place(block: Block) -> str:
+    return block.where
+
+
+# --- what is run
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the pages suppose it: some weather, a tiny model in MLflow, and what a backfill left."""
+    from forecaster import Forecaster, NetworkConfig, Registry, WindowConfig
+    from pipelines import BackfillJob, Columns, Input, examples, run_backfill
+
+    folder = tmp_path_factory.mktemp("desk")
+    weather = examples.weather().filter(pl.col("timestamp") < pl.datetime(2013, 1, 5, time_zone="UTC"))
+    weather.write_parquet(folder / "weather.parquet")
+    (readings,) = blocks("csv")
+    (folder / "readings.csv").write_text(readings.text)
+    tiny = Forecaster.untrained(NetworkConfig(hidden=8, layers=1, horizon=3), WindowConfig())
+    with Registry(f"sqlite:///{folder}/mlflow.db").start_run("tiny", {}) as run:
+        run.log_model(tiny, "weather", weather.head(3))
+    for file, output in (("weather.parquet", "out"), ("readings.csv", "read")):
+        run_backfill(BackfillJob(tiny, (str(folder / file),), Input(Columns()), folder / output, shards=2))
+    return folder
+
+
+@pytest.fixture
+def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the desk as the working folder; MLflow's own settings are put back afterwards."""
+    import mlflow
+
+    copy = tmp_path / "desk"
+    shutil.copytree(desk, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield copy
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=by_place)
+def test_every_python_block_runs_and_prints_what_the_page_says(block: Block, copied_desk: Path) -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other people's; the other tests turn ours into errors
+        exec(compile(block.text, block.where, "exec"), {"__name__": "__main__"})
+    if block.output is not None:
+        assert printed.getvalue() == block.output
+
+
+@pytest.mark.parametrize("package", ["schemas", "forecaster", "pipelines"])
+def test_the_examples_in_the_packages_docstrings_run(package: str) -> None:
+    ran = doctest.testmod(importlib.import_module(package))
+    assert ran.failed == 0
+    assert package != "schemas" or ran.attempted
+
+
+# --- what is parsed
+
+
+@pytest.mark.parametrize(("where", "line"), commands())
+def test_every_command_line_that_is_shown_would_be_taken(where: str, line: str) -> None:
+    from typer.main import get_command
+
+    program, *arguments = shlex.split(line)
+    if program == "make" and arguments:
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), where
+    if program != "statecast" or arguments[0].startswith("-"):
+        return
+    name, *arguments = arguments
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    given = command.make_context(name, arguments).params
+    options.configured(None, list(given.get("settings") or ()))
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=by_place)
+def test_every_job_file_that_is_shown_can_be_loaded(block: Block, tmp_path: Path) -> None:
+    from pipelines import load_config
+
+    file = tmp_path / "job.toml"
+    file.write_text(block.text)
+    assert load_config(file).model_dump(exclude_unset=True).keys() == tomllib.loads(block.text).keys()
+
+
+# --- what is looked up
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_picture_is_there(page: Path) -> None:
+    prose = _FENCED.sub("", page.read_text())
+    links = re.findall(r"\]\(([^)#\s]+)", prose)
+    assert links
+    for link in links:
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").iterdir()), ids=lambda p: p.name)
+def test_every_picture_is_shown_somewhere_and_can_be_drawn(picture: Path) -> None:
+    assert any(f"images/{picture.name})" in page.read_text() for page in PAGES)
+    if picture.suffix == ".svg":
+        assert ET.parse(picture).getroot().get("viewBox")
+
+
+@pytest.mark.parametrize("package", ["schemas", "forecaster", "pipelines"])
+def test_the_reference_names_what_a_package_exports_and_nothing_else(package: str) -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    section = page.split(f"\n## {package}\n")[1].split("\n## ")[0]
+    named = re.findall(r"^\| \[?`(\w+)`", section, re.MULTILINE)
+    assert sorted(named) == sorted(importlib.import_module(package).__all__)
+
+
+def test_the_architecture_names_every_law_that_is_tested() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for law in (ROOT / "tests" / "laws").glob("test_*.py"):
+        assert f"(../tests/laws/{law.name})" in page, law.name
+
+
+def test_the_guide_names_every_exit_code() -> None:
+    codes = set(re.findall(r"^\| (\d+)", (ROOT / "docs" / "guide.md").read_text(), re.MULTILINE))
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert {str(kind.exit_code) for kind in kinds if issubclass(kind, errors.StatecastError)} <= codes
+
+
+def test_every_command_answers_machines() -> None:
+    from typer.main import get_command
+
+    for command in get_command(app).commands.values():  # type: ignore[attr-defined]
+        assert any("--json" in parameter.opts for parameter in command.params), command.name

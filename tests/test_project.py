@@ -1,0 +1,135 @@
+"""The files around the code: what they promise to people who clone the project."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from forecaster.addresses import ui_environment
+
+ROOT = Path(__file__).parents[1]
+LOCK = (ROOT / "requirements.lock").read_text()
+# In pieces, or this file would name them.
+REGISTRIES = tuple(
+    "".join(pieces)
+    for pieces in (
+        ("py", "pi.org"),
+        ("python", "hosted"),
+        ("proxy.", "golang"),
+        ("repo1.", "maven"),
+        ("registry.", "npmjs"),
+    )
+)
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    return [ROOT / name.decode() for name in listed.split(b"\0") if name]
+
+
+def settings() -> dict[str, str]:
+    lines = (ROOT / "mlflow" / "server.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", name)[0]).lower()
+
+
+# --- the lock
+
+
+def test_every_locked_package_has_a_version_and_a_hash() -> None:
+    blocks = [block for block in re.split(r"\n(?=[a-z0-9])", LOCK) if not block.startswith("#")]
+    assert len(blocks) > 50
+    for block in blocks:
+        assert re.match(r"[a-z0-9][a-z0-9._-]*==[0-9]\S*", block), block
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", block), block
+
+
+def test_the_lock_names_no_address() -> None:
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+    assert "--find-links" not in LOCK
+
+
+def test_the_lock_holds_every_package_that_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    locked = {normal(line) for line in LOCK.splitlines() if re.match(r"[a-z0-9]", line)}
+    assert {normal(name) for name in named} <= locked
+
+
+# --- what is in the repository
+
+
+def test_no_tracked_file_names_the_host_of_a_package_registry() -> None:
+    for path in tracked():
+        text = path.read_bytes() if path.is_file() else b""
+        assert not [host for host in REGISTRIES if host.encode() in text], path
+
+
+def test_the_folder_mlflow_holds_no_python() -> None:
+    assert list((ROOT / "mlflow").rglob("*.py*")) == []
+
+
+def test_the_library_mlflow_is_not_shadowed() -> None:
+    import mlflow
+
+    assert mlflow.__file__ is not None
+    assert ROOT / "mlflow" not in Path(mlflow.__file__).parents
+
+
+def test_only_the_three_packages_are_shipped() -> None:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    assert {name.partition(".")[0] for name in found["include"]} == {"schemas", "forecaster", "pipelines"}
+    for package in ("schemas", "forecaster", "pipelines"):
+        assert (ROOT / package / "py.typed").is_file()
+
+
+def test_make_lists_every_target_that_the_documentation_names() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^  make (\w+)", listed, re.MULTILINE) == [
+        "help", "setup", "demo", "test", "lint", "bench", "lock", "clean",
+    ]  # fmt: skip
+
+
+# --- MLflow's settings
+
+
+@pytest.mark.parametrize("name", ["main", "train", "backfill", "stream"])
+def test_mlflow_can_start_each_job(name: str, tmp_path: Path) -> None:
+    from mlflow.projects.utils import load_project
+
+    job = tmp_path / "job.toml"
+    job.touch()
+    entry = load_project(str(ROOT / "mlflow")).get_entry_point(name)
+    command = entry.compute_command({"config": str(job)}, str(tmp_path))
+    verb = "train" if name == "main" else name
+    assert command == f'statecast {verb} --config {job} --tracking-uri "$MLFLOW_TRACKING_URI"'
+
+
+def test_the_server_has_no_setting_that_mlflow_does_not_know() -> None:
+    from mlflow import environment_variables
+    from mlflow.cli import server
+
+    known = {name for option in server.params for name in [option.envvar] if isinstance(name, str)}
+    others = set(settings()) - known - {"DO_NOT_TRACK"}
+    assert [name for name in others if not hasattr(environment_variables, name)] == []
+
+
+def test_the_server_listens_on_loopback_alone() -> None:
+    assert settings()["MLFLOW_HOST"] == "127.0.0.1"
+
+
+def test_the_server_and_the_ui_agree() -> None:
+    ours = ui_environment()
+    assert {name: ours[name] for name in settings() if name in ours} == {
+        name: value for name, value in settings().items() if name in ours
+    }
+    assert "MLFLOW_DISABLE_TELEMETRY" in ours

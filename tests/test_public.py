@@ -1,0 +1,63 @@
+"""What is public, to the name; and that looking at it costs nothing."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PUBLIC = {
+    "schemas": """
+        ConfigError DataError EngineError Forecast ModelError Observation OutputError QuarantinedRow Score
+        StateRow StatecastError VersionMismatch validate
+    """,
+    "forecaster": """
+        Forecaster Forecasts NetworkConfig Registry State Trained TrainingConfig WindowConfig Windows advance
+        aggregate calibration errors persistence rewarm score seasonal_naive spread train
+    """,
+    "pipelines": """
+        BackfillJob Columns Counts ForecastFleet Input JobConfig Outcome PrismServer ReplayFeed StreamJob
+        WatchFeed load_config prism_options read_batches read_forecasts read_quarantine run_backfill
+        run_stream
+    """,
+}
+HEAVY = ("torch", "mlflow", "apache_beam", "polars", "pandera", "matplotlib", "pyarrow", "numpy")
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_package_exports_exactly_these_names(package: str) -> None:
+    assert importlib.import_module(package).__all__ == PUBLIC[package].split()
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_can_be_had_and_says_what_it_is(package: str) -> None:
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        thing = getattr(module, name)
+        assert callable(thing), name
+        assert (inspect.getdoc(thing) or "").strip(), name
+        if inspect.isfunction(thing) and "Raises:" not in (thing.__doc__ or ""):
+            assert len((thing.__doc__ or "").split()) >= 5, name
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_name_that_a_package_lacks_is_an_attribute_error(package: str) -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = importlib.import_module(package).nothing
+
+
+@pytest.mark.parametrize("package", [*PUBLIC, "pipelines.cli", "pipelines.cli.app"])
+def test_importing_loads_nothing_heavy(package: str) -> None:
+    code = f"import sys, {package}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert told.stdout.split() == []
