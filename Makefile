@@ -77,7 +77,8 @@ $(STAMPS)/packages: requirements.lock | $(UV)
 	  rm -rf .venv.new .venv; $(UV) venv --quiet --relocatable --python '>=3.11' .venv.new && mv .venv.new .venv; }
 	@# setuptools first: it builds the one dependency that is published as source, and this project
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r <($(call locked,setuptools))
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --no-build-isolation requirements.lock
+	@# bytecode now: else the first start of every command, or each where none may be written, takes seconds
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes --no-build-isolation requirements.lock
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/project: $(STAMPS)/packages pyproject.toml | $(UV)

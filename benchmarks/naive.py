@@ -31,7 +31,7 @@ def run(model: Forecaster, path: Path, output: Path) -> float:
     """Steps every row of ``path`` on Prism; seconds from the first row read to the last forecast written."""
     output.mkdir()
     with PrismServer(output / "prism.log") as prism:
-        options = PipelineOptions(prism_options(prism.endpoint, streaming=False, state_cache_mb=0))
+        options = PipelineOptions(prism_options(prism.endpoint, streaming=False))
         with beam.Pipeline(options=options) as pipeline:
             _ = (
                 pipeline

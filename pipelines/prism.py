@@ -17,11 +17,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import grpc
 import psutil
 
 from pipelines.prism_binary import beam_version, cache_dir, fetch_release, find_prism, setup_prism
@@ -31,6 +34,9 @@ __all__ = ["PrismServer", "end_orphans", "find_prism", "prism_options", "setup_p
 
 _START_LIMIT_S: Final = 30.0
 _STOP_LIMIT_S: Final = 5.0
+_HANG_UP_LIMIT_S: Final = 2.0
+# Beam's worker threads that raise where a connection is lost.
+_CONNECTED: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 MISSING: Final = (
     "Prism, the streaming engine, is not installed: run `statecast doctor --fix`, "
@@ -59,6 +65,7 @@ class PrismServer:
         self.endpoint = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
+        self._block = contextlib.ExitStack()
 
     @property
     def pid(self) -> int | None:
@@ -70,6 +77,7 @@ class PrismServer:
         if binary is None:
             raise EngineError(MISSING)
         end_orphans()
+        self._block.enter_context(_lost_connections_are_silent())
         try:
             self._start(binary)
             self._await_ready()
@@ -137,15 +145,39 @@ class PrismServer:
                 self._process.wait()
             _record_path(self._process.pid).unlink(missing_ok=True)
             self._process = None
+        self._block.close()
 
 
-def prism_options(endpoint: str, *, streaming: bool = True, state_cache_mb: int = 256) -> list[str]:
+@contextlib.contextmanager
+def _lost_connections_are_silent() -> Iterator[None]:
+    """Keep Beam's worker threads from printing a stack trace each where their Prism has hung up on them.
+
+    That is how a job that fails ends, and the job says why it failed itself. Whatever else ends a thread is
+    told as before.
+    """
+    before, told = set(threading.enumerate()), threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs) -> None:
+        if not isinstance(ended.exc_value, grpc.RpcError):
+            told(ended)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        deadline_s = time.monotonic() + _HANG_UP_LIMIT_S
+        for thread in set(threading.enumerate()) - before:
+            if thread.name.startswith(_CONNECTED):
+                thread.join(max(deadline_s - time.monotonic(), 0))
+        threading.excepthook = told
+
+
+def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
     """Beam's pipeline options to run on the Prism at ``endpoint``, with the workers in this process.
 
     Args:
         endpoint: ``PrismServer.endpoint``.
         streaming: False for a pipeline whose sources are bounded.
-        state_cache_mb: memory in MiB for state that workers keep between bundles (Beam's default: none).
     """
     options = [
         "--runner=PrismRunner",
@@ -154,7 +186,8 @@ def prism_options(endpoint: str, *, streaming: bool = True, state_cache_mb: int 
         # Without it Prism splits a slow bundle in the middle of a key and starts a second bundle of that
         # key beside it: rows are lost or doubled. tests/laws/test_prism_stress.py holds it.
         "--experiments=prism_disable_sdf_split",
-        f"--max_cache_memory_usage_mb={state_cache_mb}",
+        # No --max_cache_memory_usage_mb: Prism hands out no cache tokens, so nothing would be found in the
+        # workers' state cache by the next bundle, and Beam weighs what it puts in at 1 to 2 ms a value.
     ]
     return [*options, "--streaming"] if streaming else options
 

@@ -133,7 +133,7 @@ def told(lines):
 
 if __name__ == "__main__":
     file, output = sys.argv[1:]
-    feed = ReplayFeed((file,), Input(Columns()), 3600, 7200, speed=3600 * 16, windows_per_step=4)
+    feed = ReplayFeed((file,), Input(Columns()), 3600, 7200, speed=3600 * 8, windows_per_step=4)
     outcome = run_stream(StreamJob(forecaster(allowed_lateness="2h"), feed, Path(output), shards=3), told)
     print(json.dumps(outcome.as_json()), flush=True)
 """

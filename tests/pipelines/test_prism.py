@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 
@@ -303,3 +305,24 @@ def test_two_pipelines_run_one_after_the_other_on_one_server(own_cache: Path, tm
 def test_bundles_of_a_key_are_never_split() -> None:
     assert "--experiments=prism_disable_sdf_split" in prism_options("localhost:1")
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
+
+
+def test_only_lost_connections_of_worker_threads_are_silent(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def end_with(error: Exception) -> None:
+        def fail() -> None:
+            raise error
+
+        thread = threading.Thread(target=fail, name="read_state")
+        thread.start()
+        thread.join()
+
+    with PrismServer(tmp_path / "prism.log"):
+        end_with(grpc.RpcError("hung up"))
+        end_with(ValueError("a mistake"))
+    end_with(grpc.RpcError("somebody else's"))
+    assert [str(ended.exc_value) for ended in told] == ["a mistake", "somebody else's"]
