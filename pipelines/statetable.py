@@ -67,7 +67,7 @@ def write_part(folder: Path, part: ShardState) -> None:
     )
     for kind in (_SERIES, _PENDING):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / _SERIES / name)
+    pq.write_table(table, folder / _SERIES / name, use_dictionary=["model_version"])
     part.pending.write_parquet(folder / _PENDING / name)
 
 
