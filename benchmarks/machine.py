@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import threading
 import time
@@ -14,12 +13,9 @@ from typing import Self
 
 import psutil
 
+from pipelines.sidebyside import cores
+
 EVERY_S = 1.0
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def described() -> str:

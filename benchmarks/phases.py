@@ -13,6 +13,7 @@ from benchmarks import bare, fleet, machine, naive
 from pipelines.backfill import BackfillJob, run_backfill
 from pipelines.feeds import ReplayFeed
 from pipelines.outcome import Outcome
+from pipelines.sidebyside import cores
 from pipelines.sinks import CLOSINGS
 from pipelines.stream import StreamJob, run_stream
 
@@ -24,7 +25,7 @@ SERIES = fleet.SERIES
 def run_bare(folder: Path, windows: int) -> Result:
     """Layouts of the bare network and their rates; ``windows`` only sets how long each runs."""
     job = BackfillJob(fleet.forecaster(), (), fleet.INPUT, folder)
-    rates = bare.measure(machine.cores(), job.shards, job.windows_per_step, seconds=windows / 64)
+    rates = bare.measure(cores(), job.shards, job.windows_per_step, seconds=windows / 64)
     return {"rate": max(rates.values()), "layouts": rates}
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from forecaster.model import Forecaster
-from pipelines import statetable
+from pipelines import memory, statetable
+from pipelines.closing import STATES, CloseAll, StepSettings
 from pipelines.counting import tallied
 from pipelines.feeds import Input
+from pipelines.gate import QUARANTINED, Gate
 from pipelines.outcome import Closings, Counts, Outcome, told
+from pipelines.sidebyside import cores
 from pipelines.sinks import (
     CLOSINGS,
     Format,
@@ -31,7 +34,6 @@ from pipelines.sinks import (
     read_quarantine,
 )
 from pipelines.sources import ReadFiles
-from pipelines.transforms import QUARANTINED, STATES, CloseAll, Gate, StepSettings
 from schemas.errors import DataError, OutputError
 
 Progress = Callable[[list[dict[str, Any]]], None]
@@ -56,6 +58,7 @@ class BackfillJob:
         windows_per_step: most windows in one network call.
         state_table: state table to start from; None starts cold.
         format: of the forecast files.
+        parallelism: shards stepped side by side.
     """
 
     forecaster: Forecaster
@@ -66,6 +69,7 @@ class BackfillJob:
     windows_per_step: int = 32
     state_table: Path | None = None
     format: Format = "parquet"
+    parallelism: int = field(default_factory=cores)
 
     @property
     def states(self) -> Path:
@@ -83,6 +87,7 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda lines: None) -
         StatecastError: a file, the state table or the output folder is at fault; one line.
     """
     began = time.monotonic()
+    memory.keep_what_is_loaded()
     if job.state_table is not None:
         statetable.read(job.state_table)
     is_new = not job.output.exists()
@@ -161,7 +166,9 @@ def _put_in_place(job: BackfillJob, output: Path) -> None:
 
 def build(pipeline: beam.Pipeline, job: BackfillJob) -> None:
     """The pipeline of a backfill, on any runner."""
-    settings = StepSettings(job.forecaster.to_bytes(), job.shards, job.windows_per_step, job.state_table)
+    settings = StepSettings(
+        job.forecaster.to_bytes(), job.shards, job.windows_per_step, job.state_table, job.parallelism
+    )
     rows = pipeline | "Rows" >> ReadFiles(job.paths, job.input) | "Gate" >> Gate(job.shards)
     rows[QUARANTINED] | "Quarantine" >> WriteQuarantine(job.output)
     closed = rows.good | "Close" >> CloseAll(settings)

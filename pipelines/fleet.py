@@ -12,8 +12,9 @@ import polars as pl
 
 from forecaster.model import Forecaster
 from forecaster.windows import MICROSECONDS
+from pipelines.closing import CloseAll, CloseAtWatermark, StepSettings
 from pipelines.elements import Batch, Issued
-from pipelines.transforms import QUARANTINED, CloseAll, CloseAtWatermark, Gate, StepSettings
+from pipelines.gate import QUARANTINED, Gate
 from schemas import cells
 
 Row = Mapping[str, Any]
@@ -36,19 +37,17 @@ class ForecastFleet(beam.PTransform[Any, Any]):
         shards: groups of series stepped together.
         windows_per_step: most windows in one network call.
         state_table: state table to start from; None starts cold.
-        threads: torch threads of a worker; 0 leaves torch's own choice.
     """
 
     forecaster: Forecaster
     shards: int = 8
     windows_per_step: int = 32
     state_table: Path | None = None
-    threads: int = 1
 
     def expand(self, rows: Any) -> Any:
         """``PCollection[Row | DataFrame] -> {"forecasts": PCollection[DataFrame], "quarantined": ...}``."""
         settings = StepSettings(
-            self.forecaster.to_bytes(), self.shards, self.windows_per_step, self.state_table, self.threads
+            self.forecaster.to_bytes(), self.shards, self.windows_per_step, self.state_table
         )
         freq_s = self.forecaster.window_config.freq_s
         gate = (

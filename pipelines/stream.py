@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
 from forecaster.model import Forecaster
-from pipelines import statetable
+from pipelines import memory, statetable
 from pipelines.backfill import PROGRESS_S, Progress
+from pipelines.closing import STATES, CloseAtWatermark, StepSettings
 from pipelines.counting import tallied
+from pipelines.elements import Sharded
 from pipelines.feeds import Feed
+from pipelines.gate import QUARANTINED, Gate
 from pipelines.outcome import Closings, Counts, Outcome, told
 from pipelines.prism import PrismServer, prism_options
+from pipelines.sidebyside import cores
 from pipelines.sinks import (
     Format,
     WriteForecasts,
@@ -32,7 +36,6 @@ from pipelines.sinks import (
     prepare_folder,
 )
 from pipelines.sources import POSITION, ReadFeed, ask_to_stop
-from pipelines.transforms import QUARANTINED, STATES, CloseAtWatermark, Gate, StepSettings
 from schemas.errors import EngineError
 
 
@@ -49,8 +52,7 @@ class StreamJob:
         state_table: state table to start from; None starts cold.
         resume: go on from the position in that table, too (else the feed starts at its beginning).
         format: of the forecast files.
-        threads: torch threads; shards are stepped side by side, so 1 is best unless there are fewer shards
-            than cores.
+        parallelism: shards stepped side by side.
     """
 
     forecaster: Forecaster
@@ -61,7 +63,7 @@ class StreamJob:
     state_table: Path | None = None
     resume: bool = False
     format: Format = "parquet"
-    threads: int = 1
+    parallelism: int = field(default_factory=cores)
 
     @property
     def states(self) -> Path:
@@ -84,6 +86,7 @@ def run_stream(job: StreamJob, on_progress: Progress = lambda lines: None) -> Ou
         StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
     """
     began = time.monotonic()
+    memory.keep_what_is_loaded()
     prepare_folder(job.output)
     position = ""
     if job.state_table is not None:
@@ -127,16 +130,22 @@ def run_stream(job: StreamJob, on_progress: Progress = lambda lines: None) -> Ou
 
 def build(pipeline: beam.Pipeline, job: StreamJob, position: str = "") -> None:
     """The pipeline of a stream, on any streaming runner."""
-    settings = StepSettings(
-        job.forecaster.to_bytes(), job.shards, job.windows_per_step, job.state_table, job.threads
-    )
+    settings = StepSettings(job.forecaster.to_bytes(), job.shards, job.windows_per_step, job.state_table)
     feed = pipeline | "Feed" >> ReadFeed(job.feed, position, str(job.stop_file))
     feed[POSITION] | "Position" >> WritePosition(job.states)
     rows = feed.batches | "Gate" >> Gate(job.shards)
     rows[QUARANTINED] | "Quarantine" >> WriteQuarantine(job.output)
-    closed = rows.good | "Close" >> CloseAtWatermark(settings)
-    closed.issued | "Forecasts" >> WriteForecasts(job.output, job.format)
-    closed[STATES] | "States" >> WriteStateTable(job.states)
+    # Prism takes all keys of a stage that are ready in one bundle, one after the other; stages go side by side.
+    lanes = max(min(job.parallelism, job.shards), 1)
+    for lane in range(lanes):
+        mine = rows.good | f"Lane{lane}" >> beam.Filter(_in_lane, lane, lanes).with_output_types(Sharded)
+        closed = mine | f"Close{lane}" >> CloseAtWatermark(settings)
+        closed.issued | f"Forecasts{lane}" >> WriteForecasts(job.output, job.format)
+        closed[STATES] | f"States{lane}" >> WriteStateTable(job.states)
+
+
+def _in_lane(sharded: Sharded, lane: int, lanes: int) -> bool:
+    return sharded[0] % lanes == lane
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""The steps between a source of rows and a sink of forecasts.
+"""The step between valid rows and forecasts: windows close, and shards are stepped through them.
 
-A transform here has no logic of its own: the gate is `schemas.observations.validate`, what a shard does with
-rows and closed windows is `forecaster.shard`.
+It has no logic of its own: what a shard does with rows and closed windows is `forecaster.shard`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 import polars as pl
+import torch
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
@@ -25,18 +25,20 @@ from apache_beam.transforms.userstate import (
 )
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
-from forecaster.shard import Closed, admit, closings, shard_of
+from forecaster.shard import Closed, admit, closings
 from forecaster.state import State
 from forecaster.windows import last_closed
 from pipelines import statetable
 from pipelines.counting import counter
 from pipelines.elements import Batch, ElementCoder, Issued, Sharded, ShardState
+from pipelines.sidebyside import SideBySide
 from schemas import observations
 
-QUARANTINED, STATES = "quarantined", "states"
+STATES = "states"
 
 _END = GlobalWindow().max_timestamp()
 
@@ -50,66 +52,14 @@ class StepSettings:
         shards: number of shards.
         windows_per_step: most windows in one network call.
         state_table: folder of the state table to start from; None starts cold.
-        threads: torch threads of a worker; 0 leaves torch's own choice.
+        parallelism: shards of a bounded input that are stepped side by side, each on one torch thread.
     """
 
     forecaster: bytes
     shards: int
     windows_per_step: int
     state_table: Path | None = None
-    threads: int = 0
-
-
-@dataclass
-class Gate(beam.PTransform[Any, Any]):
-    """Batches of raw rows -> `Sharded` batches of valid ones, and the quarantined frames (tagged).
-
-    Every batch reaches every shard, if only with its `Batch.closes`, so that a shard without rows closes its
-    windows when the others do.
-    """
-
-    shards: int
-
-    def expand(self, batches: Any) -> Any:
-        """``PCollection[Batch] -> {None: PCollection[Sharded], "quarantined": PCollection[DataFrame]}``."""
-        validate = beam.ParDo(_Validate(self.shards))
-        typed = validate.with_output_types(Sharded, **{QUARANTINED: pl.DataFrame})
-        # Where no row ever comes, every shard is opened all the same: what it holds goes from table to table.
-        opening = batches.pipeline | "Open" >> beam.Create([Batch(observations.empty())], reshuffle=False)
-        return (batches, opening) | beam.Flatten() | typed.with_outputs(QUARANTINED, main="good")
-
-
-class _Validate(beam.DoFn):
-    def __init__(self, shards: int) -> None:
-        self.shards = shards
-        self.known: dict[str, int] = {}
-        self.quarantined = counter("quarantined")
-        self.too_late = counter("too_late")
-
-    def process(self, batch: Batch) -> Iterator[Any]:
-        good, bad = observations.validate(batch.rows)
-        if len(bad):
-            self.quarantined.inc(len(bad))
-            yield beam.pvalue.TaggedOutput(QUARANTINED, bad)
-        if batch.late_before is not None:
-            in_time = good.filter(pl.col("timestamp").dt.epoch("us") >= batch.late_before)
-            self.too_late.inc(len(good) - len(in_time))
-            good = in_time
-        parts = self.by_shard(good)
-        for shard in range(self.shards):
-            yield shard, Batch(parts.get(shard, good.clear()), batch.closes, None, batch.arrived_s)
-
-    def by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
-        """The rows of each shard that has any."""
-        ids = rows["series_id"].unique()
-        for name in ids:
-            if name not in self.known:
-                self.known[name] = shard_of(name, self.shards)
-        shard = rows["series_id"].replace_strict(
-            ids, [self.known[name] for name in ids], return_dtype=pl.Int64
-        )
-        parts = rows.with_columns(_shard=shard).partition_by("_shard", as_dict=True, include_key=False)
-        return {int(key[0]): part for key, part in parts.items()}
+    parallelism: int = 1
 
 
 @dataclass
@@ -177,7 +127,7 @@ class _Stepper:
 
     @property
     def forecaster(self) -> Forecaster:
-        return _forecaster(self.settings.forecaster, self.settings.threads)
+        return _forecaster(self.settings.forecaster)
 
     def begin(self, shard: int) -> tuple[State, pl.DataFrame, int | None]:
         """State, pending rows and last closed window that a shard starts with."""
@@ -220,13 +170,30 @@ class _Stepper:
 
 
 class _StepWhole(_Stepper, beam.DoFn):
+    running: SideBySide[Any]
+
+    def start_bundle(self) -> None:
+        self.running = SideBySide()
+
     def process(self, element: tuple[int, Iterable[Batch]], through_: Iterable[int]) -> Iterator[Any]:
         shard, batches = element
+        # Here, not there: what Beam hands in can only be read in the thread that it was handed to.
+        self.running.start(self.step(shard, list(batches), list(through_)))
+        yield from self.running.results(until=self.settings.parallelism - 1)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for result in self.running.results(until=0):
+            tagged = isinstance(result, beam.pvalue.TaggedOutput)
+            value = WindowedValue(result.value if tagged else result, _END, (GlobalWindow(),))
+            yield beam.pvalue.TaggedOutput(result.tag, value) if tagged else value
+
+    def step(self, shard: int, batches: list[Batch], last: list[int]) -> Iterator[Any]:
+        """One shard, through every window up to the ``last``; none where no shard has a row."""
         state, pending, closed_through = self.begin(shard)
         rows = [self.admit(batch.rows, closed_through) for batch in batches]
         pending = pl.concat([pending, *rows], how="diagonal", rechunk=True)
         closed = Closed(state, pending, 0, 0)
-        for through in through_:
+        for through in last:
             for result in self.close(shard, state, pending, through, 0.0):
                 if isinstance(result, Closed):
                     closed = result
@@ -363,10 +330,10 @@ class _Agenda:
 
 
 @lru_cache(maxsize=4)
-def _forecaster(data: bytes, threads: int = 0) -> Forecaster:
-    """The forecaster of a worker process, decoded once."""
-    if threads:
-        import torch
+def _forecaster(data: bytes) -> Forecaster:
+    """The forecaster of a worker process, decoded once.
 
-        torch.set_num_threads(threads)
+    One torch thread: shards are stepped side by side, which is faster than each on all cores in turn.
+    """
+    torch.set_num_threads(1)
     return Forecaster.from_bytes(data)

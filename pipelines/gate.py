@@ -1,0 +1,72 @@
+"""The gate of every job: raw rows in; valid rows by shard, and quarantined ones, out.
+
+It has no logic of its own: that is `schemas.observations.validate` and `forecaster.shard.shard_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+
+from forecaster.shard import shard_of
+from pipelines.counting import counter
+from pipelines.elements import Batch, Sharded
+from schemas import observations
+
+QUARANTINED = "quarantined"
+
+
+@dataclass
+class Gate(beam.PTransform[Any, Any]):
+    """Batches of raw rows -> `Sharded` batches of valid ones, and the quarantined frames (tagged).
+
+    Every batch reaches every shard, if only with its `Batch.closes`, so that a shard without rows closes its
+    windows when the others do.
+    """
+
+    shards: int
+
+    def expand(self, batches: Any) -> Any:
+        """``PCollection[Batch] -> {None: PCollection[Sharded], "quarantined": PCollection[DataFrame]}``."""
+        validate = beam.ParDo(_Validate(self.shards))
+        typed = validate.with_output_types(Sharded, **{QUARANTINED: pl.DataFrame})
+        # Where no row ever comes, every shard is opened all the same: what it holds goes from table to table.
+        opening = batches.pipeline | "Open" >> beam.Create([Batch(observations.empty())], reshuffle=False)
+        return (batches, opening) | beam.Flatten() | typed.with_outputs(QUARANTINED, main="good")
+
+
+class _Validate(beam.DoFn):
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self.known: dict[str, int] = {}
+        self.quarantined = counter("quarantined")
+        self.too_late = counter("too_late")
+
+    def process(self, batch: Batch) -> Iterator[Any]:
+        good, bad = observations.validate(batch.rows)
+        if len(bad):
+            self.quarantined.inc(len(bad))
+            yield beam.pvalue.TaggedOutput(QUARANTINED, bad)
+        if batch.late_before is not None:
+            in_time = good.filter(pl.col("timestamp").dt.epoch("us") >= batch.late_before)
+            self.too_late.inc(len(good) - len(in_time))
+            good = in_time
+        parts = self.by_shard(good)
+        for shard in range(self.shards):
+            yield shard, Batch(parts.get(shard, good.clear()), batch.closes, None, batch.arrived_s)
+
+    def by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
+        """The rows of each shard that has any."""
+        ids = rows["series_id"].unique()
+        for name in ids:
+            if name not in self.known:
+                self.known[name] = shard_of(name, self.shards)
+        shard = rows["series_id"].replace_strict(
+            ids, [self.known[name] for name in ids], return_dtype=pl.Int64
+        )
+        parts = rows.with_columns(_shard=shard).partition_by("_shard", as_dict=True, include_key=False)
+        return {int(key[0]): part for key, part in parts.items()}

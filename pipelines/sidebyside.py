@@ -1,0 +1,77 @@
+"""Generators that run side by side in threads, their results merged as they come.
+
+Worth it where the work is done outside Python's lock, as torch, Polars and NumPy do theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+_AHEAD: Final = 2  # results that wait to be taken; each may be a block of forecasts of many megabytes
+_LOOK_UP_S: Final = 0.2
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class SideBySide(Generic[T]):
+    """Starts generators and hands out what they give, in whatever order it comes.
+
+    Not itself safe to be shared between threads. Where one of the generators raises, or nobody takes results
+    any more, the others end at their next result.
+    """
+
+    def __init__(self) -> None:
+        self._results: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(_AHEAD)
+        self._abandoned = threading.Event()
+        self._running = 0
+
+    def start(self, work: Iterator[T]) -> None:
+        """Runs ``work`` in a thread of its own."""
+        self._running += 1
+        threading.Thread(target=self._run, args=(work,), name="side by side", daemon=True).start()
+
+    def results(self, until: int) -> Iterator[T]:
+        """What has come and what comes, until at most ``until`` generators are still running.
+
+        Raises:
+            BaseException: what a generator raised.
+        """
+        try:
+            while self._running > until:
+                is_result, result = self._results.get()
+                if is_result:
+                    yield result  # type: ignore[misc]
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    self._running -= 1
+        except BaseException:
+            self._abandoned.set()
+            raise
+
+    def _run(self, work: Iterator[T]) -> None:
+        try:
+            for result in work:
+                self._give(True, result)
+                if self._abandoned.is_set():
+                    return
+            self._give(False, None)
+        except BaseException as error:
+            self._give(False, error)
+
+    def _give(self, is_result: bool, result: T | BaseException | None) -> None:
+        while not self._abandoned.is_set():
+            try:
+                return self._results.put((is_result, result), timeout=_LOOK_UP_S)
+            except queue.Full:
+                continue
+        return None
