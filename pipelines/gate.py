@@ -34,15 +34,12 @@ class Gate(beam.PTransform[Any, Any]):
         """``PCollection[Batch] -> {None: PCollection[Sharded], "quarantined": PCollection[DataFrame]}``."""
         validate = beam.ParDo(_Validate(self.shards))
         typed = validate.with_output_types(Sharded, **{QUARANTINED: pl.DataFrame})
-        # Where no row ever comes, every shard is opened all the same: what it holds goes from table to table.
-        opening = batches.pipeline | "Open" >> beam.Create([Batch(observations.empty())], reshuffle=False)
-        return (batches, opening) | beam.Flatten() | typed.with_outputs(QUARANTINED, main="good")
+        return batches | typed.with_outputs(QUARANTINED, main="good")
 
 
 class _Validate(beam.DoFn):
     def __init__(self, shards: int) -> None:
         self.shards = shards
-        self.known: dict[str, int] = {}
         self.quarantined = counter("quarantined")
         self.too_late = counter("too_late")
 
@@ -59,14 +56,23 @@ class _Validate(beam.DoFn):
         for shard in range(self.shards):
             yield shard, Batch(parts.get(shard, good.clear()), batch.closes, None, batch.arrived_s)
 
+    def setup(self) -> None:
+        """An empty table of the shards of series; it grows with what comes."""
+        self.known = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
+
     def by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
         """The rows of each shard that has any."""
-        ids = rows["series_id"].unique()
-        for name in ids:
-            if name not in self.known:
-                self.known[name] = shard_of(name, self.shards)
-        shard = rows["series_id"].replace_strict(
-            ids, [self.known[name] for name in ids], return_dtype=pl.Int64
-        )
-        parts = rows.with_columns(_shard=shard).partition_by("_shard", as_dict=True, include_key=False)
-        return {int(key[0]): part for key, part in parts.items()}
+        if not len(rows):
+            return {}
+        shard = self.known_shards(rows)
+        if shard.null_count():
+            new = rows.filter(shard.is_null())["series_id"].unique()
+            numbers = pl.Series([shard_of(name, self.shards) for name in new], dtype=pl.Int32)
+            self.known.vstack(pl.DataFrame({"series_id": new, "shard": numbers}), in_place=True)
+            shard = self.known_shards(rows)
+        return {number: rows.filter(shard == number) for number in shard.unique()}
+
+    def known_shards(self, rows: pl.DataFrame) -> pl.Series:
+        """The shard of each row's series; null where it is a new one."""
+        found = rows.select("series_id").join(self.known, "series_id", "left", maintain_order="left")
+        return found["shard"]

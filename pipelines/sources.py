@@ -19,11 +19,16 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 from pipelines.counting import counter
 from pipelines.elements import Batch
 from pipelines.feeds import Feed, Input
+from schemas import observations
 from schemas.errors import DataError
 
 POSITION = "position"
 
 _START, _DONE = "\x00start", "\x00done"  # not "": Beam takes an empty rest for no rest, and ends the source
+# Every source begins with it: where no row ever comes, the shards are opened all the same, and what the state
+# table holds of them goes into the next one.
+OPENING = Batch(observations.empty())
+
 _LONGEST_WAIT_S = 1.0  # how long a stop can go unseen
 
 
@@ -49,6 +54,7 @@ class _ReadFile(beam.DoFn):
         self.rows_in, self.outside, self.bad = (counter(n) for n in ("rows_in", "outside", "bad_files"))
 
     def process(self, path: str) -> Iterator[Batch]:
+        yield OPENING
         try:
             for raw, outside in self.input.read(Path(path)):
                 self.rows_in.inc(len(raw))
@@ -153,6 +159,9 @@ class _StepFeed(beam.DoFn):
         tracker: Any = beam.DoFn.RestrictionParam(_POSITIONS),
         estimator: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARKS),
     ) -> Iterator[Any]:
+        before = estimator.current_watermark() or MIN_TIMESTAMP
+        if tracker.current_restriction().startswith(_START):
+            yield TimestampedValue(OPENING, before)
         position = tracker.current_restriction().removeprefix(_START)
         step = None if self.stop_file.exists() else self.feed.step(position)
         if step is None:
@@ -163,7 +172,6 @@ class _StepFeed(beam.DoFn):
             return
         self.outside.inc(step.outside)
         self.bad.inc(step.skipped)
-        before = estimator.current_watermark() or MIN_TIMESTAMP
         for batch in step.batches:
             self.rows_in.inc(len(batch.rows))
             yield TimestampedValue(batch, before)

@@ -135,7 +135,7 @@ def build(pipeline: beam.Pipeline, job: StreamJob, position: str = "") -> None:
     feed[POSITION] | "Position" >> WritePosition(job.states)
     rows = feed.batches | "Gate" >> Gate(job.shards)
     rows[QUARANTINED] | "Quarantine" >> WriteQuarantine(job.output)
-    # Prism takes all keys of a stage that are ready in one bundle, one after the other; stages go side by side.
+    # Prism takes all ready keys of a stage in one bundle, one after the other. Stages go side by side.
     lanes = max(min(job.parallelism, job.shards), 1)
     for lane in range(lanes):
         mine = rows.good | f"Lane{lane}" >> beam.Filter(_in_lane, lane, lanes).with_output_types(Sharded)
