@@ -1,6 +1,8 @@
 """The network alone: a torch loop over inputs that are there already, the state carried from call to call.
 
-What the pipelines are measured against, so every plain layout is tried, and the fastest counts.
+What the pipelines are measured against: a loop with all torch threads, every plain layout of it tried, and the
+fastest counts. Loops side by side, each with its share of the threads, are what no single loop reaches; they
+are measured, too, and told beside it.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Layout(NamedTuple):
         return f"{self.series:,} series x {self.windows} windows a call{side}"
 
 
-def measure(threads: int, shards: int, windows_per_step: int, seconds: float) -> dict[str, float]:
+def measure(threads: int, shards: int, windows_per_step: int, seconds: float) -> dict[Layout, float]:
     """Series-steps per second of each layout, ``seconds`` each, on ``threads`` torch threads in total."""
     shard = fleet.SERIES // shards
     layouts = [Layout(fleet.SERIES, 1)]
@@ -47,7 +49,7 @@ def measure(threads: int, shards: int, windows_per_step: int, seconds: float) ->
         layouts += [Layout(shard, windows, loops) for windows in (1, 8, windows_per_step)]
     model = fleet.forecaster()
     inputs = _inputs(model)
-    return {str(layout): _rate(model, inputs, layout, threads, seconds) for layout in layouts}
+    return {layout: _rate(model, inputs, layout, threads, seconds) for layout in layouts}
 
 
 def _inputs(model: Forecaster) -> Tensor:
