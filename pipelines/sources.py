@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import polars as pl
 from apache_beam.coders import StrUtf8Coder
 from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
@@ -19,6 +20,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 from pipelines.counting import counter
 from pipelines.elements import Batch
 from pipelines.feeds import Feed, Input
+from pipelines.sidebyside import SideBySide
 from schemas import observations
 from schemas.errors import DataError
 
@@ -55,8 +57,10 @@ class _ReadFile(beam.DoFn):
 
     def process(self, path: str) -> Iterator[Batch]:
         yield OPENING
+        ahead: SideBySide[tuple[pl.DataFrame, int]] = SideBySide()  # read on while the gate is at work
+        ahead.start(iter(self.input.read(Path(path))))
         try:
-            for raw, outside in self.input.read(Path(path)):
+            for raw, outside in ahead.results(until=0):
                 self.rows_in.inc(len(raw))
                 self.outside.inc(outside)
                 yield Batch(raw)
