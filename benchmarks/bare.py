@@ -1,8 +1,8 @@
 """The network alone: a torch loop over inputs that are there already, the state carried from call to call.
 
-What the pipelines are measured against: a loop with all torch threads, every plain layout of it tried, and the
-fastest counts. Loops side by side, each with its share of the threads, are what no single loop reaches; they
-are measured, too, and told beside it.
+What the pipelines are measured against: a loop with all torch threads, every plain layout of it tried, and
+the fastest counts. Loops side by side, each with its share of the threads, are what no single loop reaches;
+they are measured, too, and told beside it.
 """
 
 from __future__ import annotations

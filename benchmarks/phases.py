@@ -23,7 +23,7 @@ SERIES = fleet.SERIES
 
 
 def run_bare(folder: Path, windows: int) -> Result:
-    """The fastest loop, the fastest of loops side by side, and all; ``windows`` only sets how long each runs."""
+    """The fastest loop, the fastest of all, and each layout's rate; ``windows`` sets how long each runs."""
     job = BackfillJob(fleet.forecaster(), (), fleet.INPUT, folder)
     rates = bare.measure(cores(), job.shards, job.windows_per_step, seconds=windows / 168)
     return {
