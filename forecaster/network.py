@@ -75,7 +75,7 @@ class Network(nn.Module):
         """``[T, S, (Q + 1) * N]`` as it leaves the head -> ``[Q, T, S, N]``, rising along Q."""
         levels = self.config.quantiles
         # Each part in one piece: on strided memory torch's softplus goes number by number, 12 times slower.
-        parts = raw.unflatten(-1, (len(levels) + 1, self.config.horizon)).movedim(-2, 0).contiguous()
+        parts = raw.view(*raw.shape[:2], len(levels) + 1, self.config.horizon).movedim(-2, 0).contiguous()
         middle = levels.index(0.5)
         result = [parts[middle] * torch.sigmoid(parts[-1])] * len(levels)
         for q in range(middle + 1, len(levels)):

@@ -87,7 +87,6 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda lines: None) -
         StatecastError: a file, the state table or the output folder is at fault; one line.
     """
     began = time.monotonic()
-    memory.keep_what_is_loaded()
     if job.state_table is not None:
         statetable.read(job.state_table)
     is_new = not job.output.exists()
@@ -121,7 +120,7 @@ def _run(job: BackfillJob, on_progress: Progress) -> Counts:
         except BaseException as error:
             failed.append(error)
 
-    with tallied() as tally:
+    with tallied() as tally, memory.loaded_left_alone():
         build(pipeline, job)
         runner = threading.Thread(target=run, name="backfill", daemon=True)
         runner.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 # malloc.h of glibc
@@ -29,9 +31,14 @@ def use_again() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
-def keep_what_is_loaded() -> None:
-    """Leaves what is loaded by now, modules by the thousand, out of the collector's later rounds.
+@contextmanager
+def loaded_left_alone() -> Iterator[None]:
+    """Leaves what is loaded by now, modules by the thousand, out of the collector's rounds in the block.
 
-    Each of them would look through it all and stop every thread meanwhile.
+    Each round would look through it all and stop every thread meanwhile.
     """
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

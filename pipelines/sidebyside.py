@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class SideBySide(Generic[T]):
         self._running += 1
         threading.Thread(target=self._run, args=(work,), name="side by side", daemon=True).start()
 
-    def results(self, until: int) -> Iterator[T]:
+    def results(self, until: int) -> Generator[T, None, None]:
         """What has come and what comes, until at most ``until`` generators are still running.
 
         Raises:
