@@ -84,12 +84,15 @@ class JobsConfig(Settings):
         description="groups of series stepped together; forecasts do not depend on it",
     )
     windows_per_step: int = Field(
-        default=32, ge=1, le=100_000, description="most windows advanced in one network call in the backfill"
+        default=32,
+        ge=1,
+        le=100_000,
+        description="most windows of a shard advanced at once, where there is a backlog",
     )
 
 
 class StreamConfig(Settings):
-    """How rows arrive in a stream and forecasts leave it."""
+    """How rows arrive in a stream."""
 
     source: Literal["replay", "watch"] = Field(
         default="replay", description="replay: the files as if they came in now; watch: folders for new files"
@@ -105,9 +108,6 @@ class StreamConfig(Settings):
         gt=0,
         allow_inf_nan=False,
         description="watch: seconds between two looks into the folders",
-    )
-    format: Literal["parquet", "jsonl"] = Field(
-        default="parquet", description="forecasts as parquet or jsonl files"
     )
 
 
@@ -126,6 +126,9 @@ class OutputConfig(Settings):
 
     folder: Name = Field(
         default="out", description="folder for forecasts, states, scores and quarantined rows"
+    )
+    format: Literal["parquet", "jsonl"] = Field(
+        default="parquet", description="forecasts as parquet or jsonl files"
     )
 
 

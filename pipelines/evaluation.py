@@ -129,7 +129,7 @@ def write_evaluation(
     top = {
         "series": f"{len(ids):,}",
         "forecasts issued": f"{issued.sort()[0]} to {issued.sort()[-1]} UTC",
-        "errors in": judged.unit,
+        "errors": judged.unit,
         **(facts or {}),
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }

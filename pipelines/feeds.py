@@ -52,6 +52,10 @@ class Step(NamedTuple):
 class Feed(Protocol):
     """A source of rows; picklable, since it travels to the worker that reads."""
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether rows come in a time of their own; else a job's latency is the backlog that it works off."""
+
     def step(self, position: str) -> Step | None:
         """The next step from ``position`` ("" at the very start), or None at the end for good."""
 
@@ -118,6 +122,11 @@ class ReplayFeed:
     windows_per_step: int = 32
     clock: Callable[[], float] = time.time
     token: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def is_paced(self) -> bool:
+        """See `Feed`."""
+        return self.speed > 0
 
     def step(self, position: str) -> Step | None:
         """See `Feed`; a position is the index of the next window to release."""
@@ -241,6 +250,11 @@ class WatchFeed:
     lateness_s: int = 0
     poll_s: float = 0.5
     clock: Callable[[], float] = time.time
+
+    @property
+    def is_paced(self) -> bool:
+        """See `Feed`."""
+        return True
 
     def step(self, position: str) -> Step | None:
         """See `Feed`; a position names the files that were read, and the watermark after them."""

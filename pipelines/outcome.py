@@ -65,7 +65,8 @@ class Outcome:
         seconds: wall clock of the whole job.
         output: its output folder.
         stopped: it was asked to stop, and its source may have more.
-        latency_ms: of each closing of windows on each shard, from the moment it was possible to the file.
+        latency_ms: of each closing of windows on each shard, from the moment it was possible to the file;
+            empty for an unpaced replay, which only works off a backlog.
     """
 
     counts: Counts

@@ -26,7 +26,8 @@ from schemas.errors import DataError
 
 POSITION = "position"
 
-_START, _DONE = "\x00start", "\x00done"  # not "": Beam takes an empty rest for no rest, and ends the source
+# A feed's position as a restriction: marked where reading begins, and never "", which Beam takes for no rest.
+_BEGIN, _NOWHERE, _DONE = "\x00begin", "\x00nowhere", "\x00done"
 # Every source begins with it: where no row ever comes, the shards are opened all the same, and what the state
 # table holds of them goes into the next one.
 OPENING = Batch(observations.empty())
@@ -132,7 +133,7 @@ class _PositionTracker(RestrictionTracker):
 
 class _Positions(RestrictionProvider):
     def initial_restriction(self, element: str) -> str:
-        return element or _START
+        return _BEGIN + element
 
     def create_tracker(self, restriction: str) -> _PositionTracker:
         return _PositionTracker(restriction)
@@ -164,15 +165,15 @@ class _StepFeed(beam.DoFn):
         estimator: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARKS),
     ) -> Iterator[Any]:
         before = estimator.current_watermark() or MIN_TIMESTAMP
-        if tracker.current_restriction().startswith(_START):
+        if tracker.current_restriction().startswith(_BEGIN):
             yield TimestampedValue(OPENING, before)
-        position = tracker.current_restriction().removeprefix(_START)
+        position = tracker.current_restriction().removeprefix(_BEGIN).removeprefix(_NOWHERE)
         step = None if self.stop_file.exists() else self.feed.step(position)
         if step is None:
             if tracker.try_claim(_DONE):
                 yield beam.pvalue.TaggedOutput(POSITION, position)
             return
-        if not tracker.try_claim(step.position or _START):
+        if not tracker.try_claim(step.position or _NOWHERE):
             return
         self.outside.inc(step.outside)
         self.bad.inc(step.skipped)

@@ -86,7 +86,6 @@ def run_stream(job: StreamJob, on_progress: Progress = lambda lines: None) -> Ou
         StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
     """
     began = time.monotonic()
-    memory.keep_what_is_loaded()
     prepare_folder(job.output)
     position = ""
     if job.state_table is not None:
@@ -99,13 +98,15 @@ def run_stream(job: StreamJob, on_progress: Progress = lambda lines: None) -> Ou
 
     def report() -> None:
         lines = closings.new()
-        latency_ms.extend(ms for line in lines for ms in line["latency_ms"])
+        if job.feed.is_paced:
+            latency_ms.extend(ms for line in lines for ms in line["latency_ms"])
         on_progress(lines)
 
     with (
         PrismServer(job.output / "prism.log") as prism,
         _ending_cleanly(job.stop_file),
         tallied() as tally,
+        memory.loaded_left_alone(),
     ):
         options = PipelineOptions(prism_options(prism.endpoint))
         pipeline = beam.Pipeline(options=options)

@@ -42,7 +42,7 @@ def backfill(
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=None if output is None else str(output), stream__format=format_,
+        output__folder=None if output is None else str(output), output__format=format_,
     )  # fmt: skip
     out = Out(as_json)
     files = o.input_files(job, out)
@@ -59,7 +59,7 @@ def backfill(
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
         state_table=state,
-        format=job.stream.format,
+        format=job.output.format,
     )
     with out.progress("backfill", "series-steps") as bar:
         outcome = run_backfill(spec, lambda lines: _advance(bar, lines))
@@ -120,7 +120,7 @@ def stream(
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=None if output is None else str(output), stream__speed=speed, stream__format=format_,
+        output__folder=None if output is None else str(output), stream__speed=speed, output__format=format_,
         stream__source="watch" if watch else None,
     )  # fmt: skip
     out = Out(as_json)
@@ -151,7 +151,7 @@ def stream(
         windows_per_step=job.jobs.windows_per_step,
         state_table=state,
         resume=resume,
-        format=job.stream.format,
+        format=job.output.format,
     )
     out.say(f"streaming into {folder}; Ctrl-C ends it and keeps the state")
     with out.progress("stream", "series-steps") as bar, worker_chatter_off():

@@ -153,7 +153,7 @@ FLAGS = {
     "training.seed": "--seed",
     "jobs.shards": "--shards",
     "stream.speed": "--speed",
-    "stream.format": "--format",
+    "output.format": "--format",
     "output.folder": "--output",
     "mlflow.model": "--register",
     "mlflow.tracking_uri": "--tracking-uri",

@@ -66,6 +66,7 @@ class ArrivalsFeed:
 
     folder: Path
     watermarks_us: tuple[int, ...]
+    is_paced: bool = False
 
     def step(self, position: str) -> Step | None:
         """Batch by batch; a position counts them."""
