@@ -6,6 +6,7 @@ Letters: T windows, S series.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,8 @@ import polars as pl
 from forecaster.windows import MICROSECONDS, Windows
 
 Spread = Mapping[str, float]
+
+_FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
 def spread(windows: Windows) -> dict[str, float]:
@@ -109,12 +112,21 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame({"level": [float(n[1:]) / 100 for n in names], "observed": means}).sort("level")
 
 
-def fans(errors: pl.DataFrame, series_id: str, freq_s: int, issues: int = 4) -> pl.DataFrame:
-    """Some fans of one series with what came, evenly spread in time (for `forecaster.plots.fan_figure`)."""
+def fans(errors: pl.DataFrame, series_id: str, freq_s: int) -> pl.DataFrame:
+    """Fans of one series end to end with what came, about a week of hours (for `plots.fan_figure`).
+
+    From the middle of what was forecast: each fan was issued where the one before ends, so that nothing of
+    what came is left out between them.
+    """
     own = errors.filter(pl.col("series_id") == series_id)
     times = own["issued_at"].unique().sort()
-    chosen = times.gather(np.linspace(0, len(times) - 1, min(issues + 2, len(times)), dtype=int)[1:-1])
+    if not len(times):
+        return own.with_columns(target_at=pl.col("issued_at"))
+    horizon = int(own["horizon"].max())  # type: ignore[arg-type]
+    issues = min(max(_FAN_WINDOWS // horizon, 4), _MOST_FANS)
+    first = times[max(len(times) // 2 - issues * horizon // 2, 0)]
+    apart = timedelta(seconds=freq_s * horizon)
     ahead = pl.duration(seconds=(pl.col("horizon").cast(pl.Int64) - 1) * freq_s)
-    return own.filter(pl.col("issued_at").is_in(chosen.to_list())).with_columns(
+    return own.filter(pl.col("issued_at").is_in([first + k * apart for k in range(issues)])).with_columns(
         target_at=pl.col("issued_at") + ahead
     )
