@@ -109,7 +109,8 @@ class ReplayFeed:
         freq_s: length of a window in seconds.
         lateness_s: how far the watermark stays behind.
         speed: event-time seconds per second; 0 plays as fast as the job can follow.
-        windows_per_step: most windows that are released at once.
+        windows_per_step: most windows that are released at once; each time, every shard's state is read and
+            written once.
         clock: wall clock, for tests.
         token: tells this replay from another of the same files, which begins at a time of its own.
     """
@@ -119,7 +120,7 @@ class ReplayFeed:
     freq_s: int
     lateness_s: int = 0
     speed: float = 0.0
-    windows_per_step: int = 32
+    windows_per_step: int = 64
     clock: Callable[[], float] = time.time
     token: str = field(default_factory=lambda: uuid4().hex)
 

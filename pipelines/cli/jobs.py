@@ -285,7 +285,6 @@ def _feed(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Any:
         freq_s,
         lateness_s,
         job.stream.speed,
-        job.jobs.windows_per_step,
     )
 
 
