@@ -68,7 +68,7 @@ class _Validate(beam.DoFn):
         if shard.null_count():
             new = rows.filter(shard.is_null())["series_id"].unique()
             numbers = pl.Series([shard_of(name, self.shards) for name in new], dtype=pl.Int32)
-            self.known.vstack(pl.DataFrame({"series_id": new, "shard": numbers}), in_place=True)
+            self.known.extend(pl.DataFrame({"series_id": new, "shard": numbers}))
             shard = self.known_shards(rows)
         return {number: rows.filter(shard == number) for number in shard.unique()}
 

@@ -28,9 +28,9 @@ POSITION = "position"
 
 # A feed's position as a restriction: marked where reading begins, and never "", which Beam takes for no rest.
 _BEGIN, _NOWHERE, _DONE = "\x00begin", "\x00nowhere", "\x00done"
-# Every source begins with it: where no row ever comes, the shards are opened all the same, and what the state
-# table holds of them goes into the next one.
-OPENING = Batch(observations.empty())
+# Where no row ever comes, the shards are opened by it all the same, and what the state table holds of them
+# goes into the next one.
+_OPENING = Batch(observations.empty())
 
 _LONGEST_WAIT_S = 1.0  # how long a stop can go unseen
 
@@ -57,7 +57,7 @@ class _ReadFile(beam.DoFn):
         self.rows_in, self.outside, self.bad = (counter(n) for n in ("rows_in", "outside", "bad_files"))
 
     def process(self, path: str) -> Iterator[Batch]:
-        yield OPENING
+        opens_shards = False
         ahead: SideBySide[tuple[pl.DataFrame, int]] = SideBySide()  # read on while the gate is at work
         ahead.start(iter(self.input.read(Path(path))))
         try:
@@ -65,10 +65,13 @@ class _ReadFile(beam.DoFn):
                 self.rows_in.inc(len(raw))
                 self.outside.inc(outside)
                 yield Batch(raw)
+                opens_shards = True
         except DataError:
             if not self.input.skip_bad_files:
                 raise
             self.bad.inc()
+        if not opens_shards:
+            yield _OPENING
 
 
 @dataclass
@@ -166,7 +169,7 @@ class _StepFeed(beam.DoFn):
     ) -> Iterator[Any]:
         before = estimator.current_watermark() or MIN_TIMESTAMP
         if tracker.current_restriction().startswith(_BEGIN):
-            yield TimestampedValue(OPENING, before)
+            yield TimestampedValue(_OPENING, before)
         position = tracker.current_restriction().removeprefix(_BEGIN).removeprefix(_NOWHERE)
         step = None if self.stop_file.exists() else self.feed.step(position)
         if step is None:
