@@ -9,6 +9,8 @@ import os
 import queue
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +24,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """A generator has ended, by itself or with an error."""
+
+    error: BaseException | None = None
+
+
 class SideBySide(Generic[T]):
     """Starts generators and hands out what they give, in whatever order it comes.
 
@@ -30,7 +39,7 @@ class SideBySide(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._results: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(_AHEAD)
+        self._results: queue.Queue[T | _Ended] = queue.Queue(_AHEAD)
         self._abandoned = threading.Event()
         self._running = 0
 
@@ -47,13 +56,13 @@ class SideBySide(Generic[T]):
         """
         try:
             while self._running > until:
-                is_result, result = self._results.get()
-                if is_result:
-                    yield result  # type: ignore[misc]
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    self._running -= 1
+                result = self._results.get()
+                if not isinstance(result, _Ended):
+                    yield result
+                    continue
+                self._running -= 1
+                if result.error is not None:
+                    raise result.error
         except BaseException:
             self._abandoned.set()
             raise
@@ -61,17 +70,15 @@ class SideBySide(Generic[T]):
     def _run(self, work: Iterator[T]) -> None:
         try:
             for result in work:
-                self._give(True, result)
+                self._give(result)
                 if self._abandoned.is_set():
                     return
-            self._give(False, None)
+            self._give(_Ended())
         except BaseException as error:
-            self._give(False, error)
+            self._give(_Ended(error))
 
-    def _give(self, is_result: bool, result: T | BaseException | None) -> None:
+    def _give(self, result: T | _Ended) -> None:
         while not self._abandoned.is_set():
-            try:
-                return self._results.put((is_result, result), timeout=_LOOK_UP_S)
-            except queue.Full:
-                continue
-        return None
+            with suppress(queue.Full):
+                self._results.put(result, timeout=_LOOK_UP_S)
+                return

@@ -8,6 +8,15 @@ import pytest
 from pipelines.sidebyside import SideBySide, cores
 
 
+def endless(closed: threading.Event) -> Iterator[int]:
+    """Ones, until it is closed."""
+    try:
+        while True:
+            yield 1
+    finally:
+        closed.set()
+
+
 def test_one_generator_gives_its_results_in_order() -> None:
     work: SideBySide[int] = SideBySide()
     work.start(iter(range(100)))
@@ -51,19 +60,12 @@ def test_as_many_as_asked_for_are_left_running() -> None:
 def test_what_one_raises_comes_out_and_ends_the_others() -> None:
     closed = threading.Event()
 
-    def endless() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.set()
-
     def broken() -> Iterator[int]:
         yield 2
         raise ValueError("broken")
 
     work: SideBySide[int] = SideBySide()
-    work.start(endless())
+    work.start(endless(closed))
     work.start(broken())
     with pytest.raises(ValueError, match="broken"):
         list(work.results(until=0))
@@ -72,16 +74,8 @@ def test_what_one_raises_comes_out_and_ends_the_others() -> None:
 
 def test_a_reader_that_goes_away_ends_them() -> None:
     closed = threading.Event()
-
-    def endless() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.set()
-
     work: SideBySide[int] = SideBySide()
-    work.start(endless())
+    work.start(endless(closed))
     results = work.results(until=0)
     assert next(results) == 1
     del results
