@@ -232,9 +232,7 @@ class _StepShards(_Stepper, beam.DoFn):
         if len(rows):
             pending.add(rows)
         plan.closes.update((us, batch.arrived_s) for us in batch.closes if us not in plan.closes)
-        if plan.closes:
-            close.set(Timestamp(micros=min(plan.closes)))
-        agenda.write(plan.to_bytes())
+        plan.keep(agenda, close)
 
     @on_timer(CLOSE)
     def on_close(
@@ -252,9 +250,7 @@ class _StepShards(_Stepper, beam.DoFn):
         for result in self.close_due(shard, plan, now.micros, fleet, pending):
             if isinstance(result, Issued):
                 yield result
-        if plan.closes:
-            close.set(Timestamp(micros=min(plan.closes)))
-        agenda.write(plan.to_bytes())
+        plan.keep(agenda, close)
 
     @on_timer(END)
     def on_end(
@@ -325,8 +321,11 @@ class _Agenda:
         closed_through, closes = json.loads(data)
         return _Agenda(closed_through, dict(closes))
 
-    def to_bytes(self) -> bytes:
-        return json.dumps([self.closed_through, sorted(self.closes.items())]).encode()
+    def keep(self, cell: Any, timer: Any) -> None:
+        """Writes it into Beam's state, and arms the timer for the earliest closing."""
+        if self.closes:
+            timer.set(Timestamp(micros=min(self.closes)))
+        cell.write(json.dumps([self.closed_through, sorted(self.closes.items())]).encode())
 
 
 @lru_cache(maxsize=4)
