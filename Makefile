@@ -86,5 +86,5 @@ $(STAMPS)/project: $(STAMPS)/packages pyproject.toml | $(UV)
 	@touch $@
 
 $(STAMPS)/prism: $(STAMPS)/project
-	@$(BIN)/python -m pipelines.prism setup
+	@$(BIN)/python -m pipelines.runners.prism setup
 	@touch $@

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import fleet
-from forecaster.features import Moments, level_free
+from forecaster.components.moments import Moments, network_inputs
 from forecaster.model import Forecaster
 
 WINDOWS = 32  # prepared; a loop goes round them
@@ -57,7 +57,9 @@ def _inputs(model: Forecaster) -> Tensor:
     config = model.network_config
     ring = np.full((config.ring, fleet.SERIES), np.nan)
     start, unseen = np.array([fleet.START]), Moments.unseen(fleet.SERIES)
-    return torch.from_numpy(level_free(fleet.values(WINDOWS), start, fleet.FREQ_S, unseen, ring, config).x)
+    return torch.from_numpy(
+        network_inputs(fleet.values(WINDOWS), start, fleet.FREQ_S, unseen, ring, config).x
+    )
 
 
 def _rate(model: Forecaster, inputs: Tensor, layout: Layout, threads: int, seconds: float) -> float:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.model import Forecaster
 from forecaster.windows import MICROSECONDS
-from pipelines.feeds import Input
-from pipelines.readers import Columns
+from pipelines.sources.base import Input
+from pipelines.sources.tables import Columns
 
 SERIES = 10_000
 FREQ_S = 3600

@@ -14,7 +14,7 @@ from typing import Self
 
 import psutil
 
-from pipelines.sidebyside import cores
+from pipelines.process import cores
 
 EVERY_S = 1.0
 

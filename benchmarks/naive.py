@@ -20,9 +20,9 @@ from apache_beam.coders import BytesCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
-from forecaster.features import Moments, level_free
+from forecaster.components.moments import Moments, network_inputs
 from forecaster.model import Forecaster
-from pipelines.prism import PrismServer, prism_options
+from pipelines.runners.prism import PrismServer, prism_options
 
 Row = tuple[str, tuple[int, float]]
 
@@ -67,7 +67,9 @@ class _StepOne(beam.DoFn):
         model = _model(self.model)
         config, freq_s = model.network_config, model.window_config.freq_s
         moments, hidden, cells, ring = _unpacked(model, cell.read())
-        inputs = level_free(np.array([[value]]), np.array([at_s // freq_s]), freq_s, moments, ring, config)
+        inputs = network_inputs(
+            np.array([[value]]), np.array([at_s // freq_s]), freq_s, moments, ring, config
+        )
         with torch.inference_mode():
             change, hidden, cells = model.network(torch.from_numpy(inputs.x), hidden, cells)
         cell.write(_packed(inputs.moments, hidden, cells, inputs.ring))

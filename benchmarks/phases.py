@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 
 from benchmarks import bare, fleet, machine, naive
-from pipelines.backfill import BackfillJob, run_backfill
-from pipelines.feeds import ReplayFeed
-from pipelines.outcome import Outcome
-from pipelines.sidebyside import cores
-from pipelines.sinks import CLOSINGS
-from pipelines.stream import StreamJob, run_stream
+from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.jobs.outcome import Outcome
+from pipelines.jobs.stream import StreamJob, run_stream
+from pipelines.process import cores
+from pipelines.sinks.files import CLOSINGS
+from pipelines.sources.base import ReplayFeed
 
 Result = dict[str, Any]
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forecaster.baselines import persistence, seasonal_naive
     from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
-    from forecaster.evaluation import calibration, errors, score, spread
+    from forecaster.evaluation import calibration, errors, score, series_scale
     from forecaster.model import Forecaster
-    from forecaster.registry import Registry
-    from forecaster.rewarming import rewarm
+    from forecaster.registry.registry import Registry
     from forecaster.state import State
-    from forecaster.stepping import Forecasts, advance
+    from forecaster.stepping import Forecasts, advance, rewarm
     from forecaster.training import Trained, train
     from forecaster.windows import Windows, aggregate
 
@@ -24,7 +23,7 @@ _HOMES = {
     "Forecaster": "model",
     "Forecasts": "stepping",
     "NetworkConfig": "config",
-    "Registry": "registry",
+    "Registry": "registry.registry",
     "State": "state",
     "Trained": "training",
     "TrainingConfig": "config",
@@ -35,10 +34,10 @@ _HOMES = {
     "calibration": "evaluation",
     "errors": "evaluation",
     "persistence": "baselines",
-    "rewarm": "rewarming",
+    "rewarm": "stepping",
     "score": "evaluation",
     "seasonal_naive": "baselines",
-    "spread": "evaluation",
+    "series_scale": "evaluation",
     "train": "training",
 }
 
@@ -60,7 +59,7 @@ __all__ = [
     "rewarm",
     "score",
     "seasonal_naive",
-    "spread",
+    "series_scale",
     "train",
 ]
 

@@ -13,12 +13,12 @@ import polars as pl
 
 from forecaster.windows import MICROSECONDS, Windows
 
-Spread = Mapping[str, float]
+Scale = Mapping[str, float]
 
 _FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
-def spread(windows: Windows) -> dict[str, float]:
+def series_scale(windows: Windows) -> dict[str, float]:
     """Standard deviation of each series' values, in its own unit; 1 where it is 0 or nothing was seen."""
     with np.errstate(invalid="ignore"):
         seen = ~np.isnan(windows.values)
@@ -53,21 +53,21 @@ def errors(forecasts: pl.DataFrame, observed: Windows, freq_s: int) -> pl.DataFr
     return flat.with_columns(window=window).join(came, on=["series_id", "window"]).drop("window")
 
 
-def score(model: str, errors: pl.DataFrame, spread: Spread) -> pl.DataFrame:
+def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
     """Errors by horizon, as rows of ``schemas.scores``.
 
-    Each series' errors are divided by its spread and averaged; a horizon's score is the mean over series.
+    Each series' errors are divided by its scale and averaged; a horizon's score is the mean over series.
 
     Args:
         model: what the rows are called.
         errors: what `errors` gave.
-        spread: the unit of each series' errors (see `spread`).
+        scale: the unit of each series' errors (see `series_scale`).
     """
     quantiles = sorted(
         (n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()), key=lambda n: float(n[1:])
     )
     unit = pl.col("series_id").replace_strict(
-        list(spread), list(spread.values()), default=1.0, return_dtype=pl.Float64
+        list(scale), list(scale.values()), default=1.0, return_dtype=pl.Float64
     )
     miss = {q: pl.col("observed") - pl.col(q) for q in quantiles}
     pinball = [
@@ -99,7 +99,7 @@ def score(model: str, errors: pl.DataFrame, spread: Spread) -> pl.DataFrame:
     )
 
 
-def alike(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+def matched(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     """The rows of ``others`` whose series, issue time and horizon are in ``errors``: a fair comparison."""
     return others.join(errors, on=["series_id", "issued_at", "horizon"], how="semi")
 

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from forecaster.components.moments import input_count
+from forecaster.components.network import Network
 from forecaster.config import NetworkConfig, WindowConfig
-from forecaster.features import input_count
-from forecaster.network import Network
 from forecaster.state import State
 from schemas.errors import ModelError
 

@@ -18,11 +18,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from forecaster.features import Moments, level_free
+from forecaster.components.moments import Moments, network_inputs
 from forecaster.model import Forecaster
 from forecaster.state import Floats, Ints, State
 from forecaster.windows import MICROSECONDS, Windows, aggregate
-from schemas.errors import DataError, VersionMismatch
+from schemas.errors import DataError, ModelError, VersionMismatch
 from schemas.forecasts import quantile_column
 
 _CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache
@@ -93,7 +93,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         The new state (series that were known keep their place, new ones follow) and the forecasts.
 
     Raises:
-        VersionMismatch: other weights made ``state`` (see `forecaster.rewarming.rewarm`).
+        VersionMismatch: other weights made ``state`` (see `rewarm`).
         DataError: ``window`` holds values for windows that ``state`` has already closed.
     """
     if state.model_version != forecaster.version:
@@ -167,7 +167,7 @@ def _align(forecaster: Forecaster, state: State, block: Windows) -> tuple[State,
 def _step(forecaster: Forecaster, state: State, values: Floats, start: int) -> tuple[State, Floats]:
     """Steps series that all begin at window ``start`` through ``values`` ``[T, S]``: ``[Q, T, S, N]``."""
     moments = Moments(state.observed, state.mean, state.variance, state.last, state.age)
-    inputs = level_free(
+    inputs = network_inputs(
         values, np.array([start]), state.freq_s, moments, state.ring, forecaster.network_config
     )
     windows, series = values.shape
@@ -197,3 +197,35 @@ def _step(forecaster: Forecaster, state: State, values: Floats, start: int) -> t
         inputs.ring,
     )
     return after, forecast.numpy()
+
+
+def rewarm(forecaster: Forecaster, state: State) -> State:
+    """The state that ``forecaster`` would have, had it seen the last values of every series.
+
+    The ring of each series is run through the new weights from a cold start, which begins at the ring's
+    first value, as every series does; one whose ring holds no value is stepped through its silence. The
+    moments (mean, variance, counts), which do not depend on weights, stay as they are. A state of the same
+    weights is returned as it is.
+
+    Raises:
+        ModelError: the windows of state and forecaster differ in length.
+    """
+    if state.model_version == forecaster.version:
+        return state
+    if state.freq_s != forecaster.window_config.freq_s:
+        raise ModelError(
+            f"a state of {state.freq_s} s windows cannot be re-warmed for {forecaster.version}, "
+            f"whose windows are {forecaster.window_config.freq_s} s long"
+        )
+    parts = [forecaster.initial_state()]
+    for clock in np.unique(state.clock):
+        old = state.take(np.flatnonzero(state.clock == clock))
+        start = int(clock) + 1 - len(old.ring)
+        silent = np.flatnonzero(np.isnan(old.ring).all(axis=0))
+        new = forecaster.unseen(tuple(old.series_ids[i] for i in silent), start)
+        new, _ = advance(forecaster, new, Windows(old.series_ids, start, old.ring))
+        place = {name: i for i, name in enumerate(old.series_ids)}
+        old = old.take(np.array([place[name] for name in new.series_ids]))
+        kept = ("observed", "mean", "variance", "last", "age")
+        parts.append(State(**{**vars(new), **{name: getattr(old, name) for name in kept}}))
+    return State.join(parts)

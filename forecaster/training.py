@@ -14,10 +14,10 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from forecaster.components.moments import Moments, input_count, network_inputs
+from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
-from forecaster.features import Moments, input_count, level_free
 from forecaster.model import Forecaster
-from forecaster.network import Network, pinball_loss
 from forecaster.state import Floats, Ints
 from forecaster.windows import Windows, aggregate
 from schemas.errors import DataError
@@ -236,7 +236,7 @@ def _batch(
     series = len(index)
     ring = np.full((network.ring, series), np.nan)
     start = windows.start + begins[index]
-    inputs = level_free(values, start, window_config.freq_s, Moments.unseen(series), ring, network)
+    inputs = network_inputs(values, start, window_config.freq_s, Moments.unseen(series), ring, network)
     target = np.full((length, series, network.horizon), np.nan, np.float32)
     for n in range(1, min(network.horizon, length - 1) + 1):
         change = (values[n:] - inputs.last[:-n]) / inputs.scale[:-n]

@@ -6,35 +6,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.backfill import BackfillJob, run_backfill
     from pipelines.config import Columns, JobConfig, load_config
-    from pipelines.feeds import Input, ReplayFeed, WatchFeed
     from pipelines.fleet import ForecastFleet
-    from pipelines.outcome import Counts, Outcome
-    from pipelines.prism import PrismServer, prism_options
-    from pipelines.readers import read_batches
-    from pipelines.sinks import read_forecasts, read_quarantine
-    from pipelines.stream import StreamJob, run_stream
+    from pipelines.jobs.backfill import BackfillJob, run_backfill
+    from pipelines.jobs.outcome import Counts, Outcome
+    from pipelines.jobs.stream import StreamJob, run_stream
+    from pipelines.runners.prism import PrismServer, prism_options
+    from pipelines.sinks.files import read_forecasts, read_quarantine
+    from pipelines.sources.base import Input, ReplayFeed, WatchFeed
+    from pipelines.sources.tables import read_batches
 
 _HOMES = {
-    "BackfillJob": "backfill",
+    "BackfillJob": "jobs.backfill",
     "Columns": "config",
-    "Counts": "outcome",
+    "Counts": "jobs.outcome",
     "ForecastFleet": "fleet",
-    "Input": "feeds",
+    "Input": "sources.base",
     "JobConfig": "config",
-    "Outcome": "outcome",
-    "PrismServer": "prism",
-    "ReplayFeed": "feeds",
-    "StreamJob": "stream",
-    "WatchFeed": "feeds",
+    "Outcome": "jobs.outcome",
+    "PrismServer": "runners.prism",
+    "ReplayFeed": "sources.base",
+    "StreamJob": "jobs.stream",
+    "WatchFeed": "sources.base",
     "load_config": "config",
-    "prism_options": "prism",
-    "read_batches": "readers",
-    "read_forecasts": "sinks",
-    "read_quarantine": "sinks",
-    "run_backfill": "backfill",
-    "run_stream": "stream",
+    "prism_options": "runners.prism",
+    "read_batches": "sources.tables",
+    "read_forecasts": "sinks.files",
+    "read_quarantine": "sinks.files",
+    "run_backfill": "jobs.backfill",
+    "run_stream": "jobs.stream",
 }
 
 __all__ = [

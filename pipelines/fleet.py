@@ -12,9 +12,9 @@ import polars as pl
 
 from forecaster.model import Forecaster
 from forecaster.windows import MICROSECONDS
-from pipelines.closing import CloseAll, CloseAtWatermark, StepSettings
-from pipelines.elements import Batch, Issued
+from pipelines.coders import Batch, Issued
 from pipelines.gate import QUARANTINED, Gate
+from pipelines.transforms import CloseAll, CloseAtWatermark, StepSettings
 from schemas import cells
 
 Row = Mapping[str, Any]

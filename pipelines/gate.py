@@ -13,8 +13,8 @@ import apache_beam as beam
 import polars as pl
 
 from forecaster.shard import shard_of
-from pipelines.counting import counter
-from pipelines.elements import Batch, Sharded
+from pipelines.coders import Batch, Sharded
+from pipelines.sinks.metrics import counter
 from schemas import observations
 
 QUARANTINED = "quarantined"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.addresses import ui_environment
+from forecaster.registry.store import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()

@@ -17,7 +17,7 @@ PUBLIC = {
     """,
     "forecaster": """
         Forecaster Forecasts NetworkConfig Registry State Trained TrainingConfig WindowConfig Windows advance
-        aggregate calibration errors persistence rewarm score seasonal_naive spread train
+        aggregate calibration errors persistence rewarm score seasonal_naive series_scale train
     """,
     "pipelines": """
         BackfillJob Columns Counts ForecastFleet Input JobConfig Outcome PrismServer ReplayFeed StreamJob

@@ -29,7 +29,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import polars as pl
 
-    from pipelines.outcome import Outcome
+    from pipelines.jobs.outcome import Outcome
 
 
 def errors_to(stream: TextIO) -> Console:

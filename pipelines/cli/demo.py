@@ -15,8 +15,8 @@ from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter
 from schemas.errors import OutputError, StatecastError
 
 if TYPE_CHECKING:
-    from pipelines.outcome import Outcome
-    from pipelines.training import TrainOutcome
+    from pipelines.jobs.outcome import Outcome
+    from pipelines.jobs.train import TrainOutcome
 
 
 def demo(
@@ -33,7 +33,7 @@ def demo(
     December, and compares their errors with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    from pipelines.preflight import check_output, check_prism
+    from pipelines.cli.preflight import check_output, check_prism
 
     check_output(output)
     check_prism()
@@ -50,7 +50,7 @@ def demo(
             f"{output}: cannot write here ({error.strerror}): name another with --output"
         ) from error
     out.say("loading torch, Beam and MLflow ...")
-    from pipelines.demo import CELLS, run_demo
+    from pipelines.jobs.demo import CELLS, run_demo
 
     with worker_chatter_off(), ExitStack() as phases:
         ended = run_demo(output, _Shown(out, phases))
@@ -90,21 +90,21 @@ class _Shown:
         self.out, self.phases = out, phases
 
     def training(self, cell: str, epochs: int) -> Callable[[Any], None]:
-        """See `pipelines.demo.Show`."""
+        """See `pipelines.jobs.demo.Show`."""
         self.out.say(f"\n{cell}: training on January to August", "bold")
         bar = self._bar("training", "epochs", epochs)
         return lambda epoch: bar.add(1, f"loss {epoch['validation_loss']:.4f}")
 
     def job(self, what: str) -> Callable[[list[dict[str, Any]]], None]:
-        """See `pipelines.demo.Show`."""
+        """See `pipelines.jobs.demo.Show`."""
         self.out.say(what, "bold")
         bar = self._bar("forecasting", "series-steps", None)
         return lambda lines: bar.add(sum(line["steps"] for line in lines))
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
-        """See `pipelines.demo.Show`."""
+        """See `pipelines.jobs.demo.Show`."""
         self.phases.close()
-        from pipelines.training import TrainOutcome
+        from pipelines.jobs.train import TrainOutcome
 
         if isinstance(outcome, TrainOutcome):
             seconds = sum(epoch["seconds"] for epoch in outcome.history)

@@ -14,7 +14,7 @@ from schemas.errors import ConfigError, StatecastError
 if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from pipelines.config import JobConfig
-    from pipelines.outcome import Outcome
+    from pipelines.jobs.outcome import Outcome
 
 
 def backfill(
@@ -48,8 +48,8 @@ def backfill(
     files = o.input_files(job, out)
     forecaster = _load(job, model, out)
     _say_start(state, forecaster, out)
-    from pipelines.backfill import BackfillJob, run_backfill
-    from pipelines.observations import input_of
+    from pipelines.jobs.backfill import BackfillJob, run_backfill
+    from pipelines.sources.files import input_of
 
     spec = BackfillJob(
         forecaster=forecaster,
@@ -134,14 +134,14 @@ def stream(
     watched = job.stream.source == "watch"
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
-    from pipelines.preflight import check_prism
+    from pipelines.cli.preflight import check_prism
 
     check_prism()
     files = [] if watched else o.input_files(job, out)
     forecaster = _load(job, model, out)
     state = folder / "state" if resume else state
     _say_start(state, forecaster, out)
-    from pipelines.stream import StreamJob, run_stream
+    from pipelines.jobs.stream import StreamJob, run_stream
 
     spec = StreamJob(
         forecaster=forecaster,
@@ -211,10 +211,10 @@ def evaluate(
     out = Out(as_json)
     o.input_files(job)
     if report is not None:
-        from pipelines.preflight import check_output
+        from pipelines.cli.preflight import check_output
 
         check_output(report.parent)
-    from pipelines.evaluation import evaluate_folders, write_evaluation
+    from pipelines.jobs.evaluate import evaluate_folders, write_evaluation
 
     with out.progress("reading", "rows") as bar:
         judged = evaluate_folders(job, forecasts or [Path(job.output.folder)], train_end, bar.add)
@@ -234,8 +234,8 @@ def evaluate(
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     """The job's model, after what can be refused without loading anything."""
-    from forecaster.addresses import Reference
-    from pipelines.preflight import check_model, check_output
+    from forecaster.registry.store import Reference
+    from pipelines.cli.preflight import check_model, check_output
 
     name = model or job.mlflow.model
     check_model(name, job.mlflow.tracking_uri)
@@ -246,7 +246,7 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
 
             forecaster = Forecaster.load(folder)
         else:
-            from forecaster.registry import Registry
+            from forecaster.registry.registry import Registry
 
             forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(name)
     trained = forecaster.window_config
@@ -260,9 +260,9 @@ def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
     """Refuses a state table that cannot be read, and says so where it is of another model."""
     if table is None:
         return
-    from pipelines import statetable
+    from pipelines import state_table
 
-    state = statetable.read(table).state
+    state = state_table.read(table).state
     if state is not None and len(state) and state.model_version != forecaster.version:
         out.notice(
             f"{table} was left by {state.model_version}: its {len(state):,} series are re-warmed for "
@@ -271,8 +271,8 @@ def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
 
 
 def _feed(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Any:
-    from pipelines.feeds import ReplayFeed, WatchFeed
-    from pipelines.observations import input_of
+    from pipelines.sources.base import ReplayFeed, WatchFeed
+    from pipelines.sources.files import input_of
 
     freq_s = forecaster.window_config.freq_s
     asked = "allowed_lateness" in job.windows.model_fields_set

@@ -34,10 +34,10 @@ def promote(
     """
     job = o.configured(config, settings, mlflow__tracking_uri=tracking_uri)
     out = Out(as_json)
-    from pipelines.preflight import check_model
+    from pipelines.cli.preflight import check_model
 
     check_model(model, job.mlflow.tracking_uri)
-    from forecaster.registry import Registry
+    from forecaster.registry.registry import Registry
 
     moved = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).promote(model, alias)
     same = moved.previous is not None and moved.previous.number == moved.version.number
@@ -70,7 +70,7 @@ def ui(
     With --json, the object is printed when the server starts.
     """
     job = o.configured(config, settings, mlflow__tracking_uri=tracking_uri)
-    from forecaster.addresses import ui_command, ui_environment
+    from forecaster.registry.store import ui_command, ui_environment
 
     command = ui_command(job.mlflow.tracking_uri, host, port)
     out = Out(as_json)

@@ -57,7 +57,7 @@ def init(
         if file.exists() and not force:
             raise ConfigError(f"{file} is there already: name another file, or pass --force to replace it")
     if example is not None:
-        from pipelines.examples import write_example
+        from pipelines.jobs.examples import write_example
 
         write_example(example, path.parent)
     try:
@@ -92,10 +92,10 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
-    from pipelines.doctor import diagnose
+    from pipelines.cli.doctor import diagnose
 
     if fix:
-        from pipelines.prism import setup_prism
+        from pipelines.runners.prism import setup_prism
 
         with out.progress("looking for Prism", "places"):
             prism = setup_prism()

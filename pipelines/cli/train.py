@@ -98,14 +98,14 @@ def train(
         windows__freq=freq, mlflow__model=register, mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
     out = Out(as_json)
-    from forecaster.addresses import check_model_name
-    from pipelines.preflight import check_store
+    from forecaster.registry.store import check_model_name
+    from pipelines.cli.preflight import check_store
 
     check_model_name(job.mlflow.model)
     check_store(job.mlflow.tracking_uri)
     o.input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
-        from pipelines.training import run_training
+        from pipelines.jobs.train import run_training
 
     with (
         out.progress("reading", "rows") as rows,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.baselines import persistence, seasonal_naive
-from forecaster.evaluation import alike, calibration, errors, fans, score, spread
+from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
 from forecaster.stepping import Forecasts
 from forecaster.windows import Windows
 from tests.fleets import HOUR_US, START, fleets
@@ -56,7 +56,7 @@ def test_errors_pair_a_horizon_with_the_window_so_many_after_the_last_closed_one
 @given(windows=fleets(series=3, windows=12), seed=st.integers(0, 100))
 def test_scores_are_means_over_series_of_errors_in_units_of_their_spread(windows: Windows, seed: int) -> None:
     made = forecasts_of(windows, seed)
-    unit = spread(windows)
+    unit = series_scale(windows)
     pairs = pairs_of(windows, made)
     found = score("m", errors(made.frame(), windows, 3600), unit)
     assert found["horizon"].to_list() == sorted({n for _, _, n in pairs})
@@ -83,7 +83,11 @@ def test_scores_are_means_over_series_of_errors_in_units_of_their_spread(windows
 
 def test_the_spread_of_a_series_that_stands_still_or_never_came_is_one() -> None:
     values = np.stack([np.arange(4.0), np.full(4, 7.0), np.full(4, np.nan)], axis=1)
-    assert spread(Windows(("a", "b", "c"), START, values)) == {"a": np.std(np.arange(4)), "b": 1.0, "c": 1.0}
+    assert series_scale(Windows(("a", "b", "c"), START, values)) == {
+        "a": np.std(np.arange(4)),
+        "b": 1.0,
+        "c": 1.0,
+    }
 
 
 def test_calibration_is_the_share_at_or_under_each_quantile_averaged_over_series() -> None:
@@ -103,7 +107,7 @@ def test_others_are_judged_on_the_same_forecasts_alone() -> None:
     every = errors(persistence(windows, 3600, HORIZON), windows, 3600)
     some = every.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
     keys = ["series_id", "issued_at", "horizon"]
-    assert alike(some, every).select(keys).sort(keys).equals(some.select(keys).sort(keys))
+    assert matched(some, every).select(keys).sort(keys).equals(some.select(keys).sort(keys))
 
 
 def test_fans_lie_end_to_end_around_the_middle() -> None:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.feeds import Input, WatchFeed
-from pipelines.readers import Columns
-from pipelines.sinks import read_forecasts, read_quarantine
-from pipelines.sources import ask_to_stop
-from pipelines.stream import StreamJob, run_stream
+from pipelines.jobs.stream import StreamJob, run_stream
+from pipelines.sinks.files import read_forecasts, read_quarantine
+from pipelines.sources.base import Input, WatchFeed
+from pipelines.sources.read import ask_to_stop
+from pipelines.sources.tables import Columns
 from schemas import observations
 from tests.fleets import HOUR_US, START, Arrival, forecaster, run_shards
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from forecaster.components.moments import Moments, network_inputs
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
-from forecaster.features import Moments, level_free
 from forecaster.stepping import advance
 from forecaster.training import train
 from forecaster.windows import Windows
@@ -48,7 +48,7 @@ def test_what_comes_later_changes_no_input_of_an_earlier_window(fleet: Windows, 
     series = len(fleet.series_ids)
     ring = np.full((config.ring, series), np.nan)
     one, two = (
-        level_free(windows.values, np.array([START]), 3600, Moments.unseen(series), ring, config)
+        network_inputs(windows.values, np.array([START]), 3600, Moments.unseen(series), ring, config)
         for windows in (fleet, with_another_future(fleet, t, seed))
     )
     for name in ("x", "last", "scale"):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from forecaster.stepping import advance
 from forecaster.windows import Windows
-from pipelines.backfill import BackfillJob, run_backfill
-from pipelines.feeds import Input
-from pipelines.readers import Columns
-from pipelines.sinks import read_forecasts
+from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.base import Input
+from pipelines.sources.tables import Columns
 from tests.fleets import (
     Arrival,
     assert_same,

@@ -19,14 +19,14 @@ import polars as pl
 import pytest
 
 from forecaster.windows import Windows
-from pipelines import statetable
-from pipelines.backfill import BackfillJob, run_backfill
-from pipelines.feeds import Input, ReplayFeed, WatchFeed
-from pipelines.outcome import Counts
-from pipelines.readers import Columns
-from pipelines.sinks import read_forecasts
-from pipelines.sources import ask_to_stop
-from pipelines.stream import StreamJob, run_stream
+from pipelines import state_table
+from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.jobs.outcome import Counts
+from pipelines.jobs.stream import StreamJob, run_stream
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.base import Input, ReplayFeed, WatchFeed
+from pipelines.sources.read import ask_to_stop
+from pipelines.sources.tables import Columns
 from tests.fleets import (
     HOUR_US,
     START,
@@ -55,7 +55,7 @@ def whole(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_same_ends(one: Path, other: Path) -> None:
     """The state tables of two outputs are the same."""
-    a, b = (statetable.read(output / "state") for output in (one, other))
+    a, b = (state_table.read(output / "state") for output in (one, other))
     assert a.state is not None
     assert b.state is not None
     assert a.closed_through == b.closed_through
@@ -115,16 +115,16 @@ def test_rows_before_the_handover_come_too_late_and_the_clock_never_goes_back(
     assert counts.missing == 0
     assert not list((job.output / "forecasts").iterdir())
     assert_same_ends(whole, job.output)
-    assert statetable.read(job.states).pending.equals(waiting)
+    assert state_table.read(job.states).pending.equals(waiting)
 
 
 # A stream in a process of its own, which goes on until it is asked to stop.
 STREAM = """
 import json, sys
 from pathlib import Path
-from pipelines.feeds import Input, ReplayFeed
-from pipelines.readers import Columns
-from pipelines.stream import StreamJob, run_stream
+from pipelines.sources.base import Input, ReplayFeed
+from pipelines.sources.tables import Columns
+from pipelines.jobs.stream import StreamJob, run_stream
 from tests.fleets import forecaster
 
 def told(lines):
@@ -167,7 +167,7 @@ def stopped(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopp
 
 
 def test_a_stopped_stream_forecasts_from_no_window_that_was_open(stopped: Stopped) -> None:
-    table = statetable.read(stopped.output / "state")
+    table = state_table.read(stopped.output / "state")
     assert table.closed_through is not None
     assert START + 24 <= table.closed_through < START + 118
     issued_us = read_forecasts(stopped.output).select(pl.col("issued_at").dt.epoch("us").max()).item()
@@ -183,7 +183,7 @@ def test_a_stopped_stream_accounts_for_every_row(stopped: Stopped) -> None:
     counts = stopped.counts
     assert counts["stopped"]
     assert counts["missing"] == 0
-    assert counts["pending"] == len(statetable.read(stopped.output / "state").pending) > 0
+    assert counts["pending"] == len(state_table.read(stopped.output / "state").pending) > 0
     assert counts["used"] + counts["pending"] == counts["rows_in"]
 
 
@@ -191,7 +191,7 @@ def test_a_stream_that_resumes_ends_as_one_that_was_never_stopped(
     stopped: Stopped, small_fleet: Windows, small_file: Path, whole: Path
 ) -> None:
     before = read_forecasts(stopped.output)
-    waiting = len(statetable.read(stopped.output / "state").pending)
+    waiting = len(state_table.read(stopped.output / "state").pending)
     feed = ReplayFeed((str(small_file),), EVERYTHING, 3600, lateness_s=7200)
     table = stopped.output / "state"
     second = run_stream(StreamJob(MODEL, feed, stopped.output, shards=2, state_table=table, resume=True))
@@ -257,7 +257,7 @@ def test_a_watched_folder_is_gone_on_with_file_by_file(
         assert counts.rows_in == len(part)
         used += counts.used
         table = job.states
-    left = statetable.read(output / "state")
+    left = state_table.read(output / "state")
     assert used + len(left.pending) == len(rows)
     expected = read_forecasts(whole).filter(pl.col("issued_at").dt.epoch("us") <= (START + 117) * HOUR_US)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from forecaster import windows
 from forecaster.windows import Windows
-from pipelines.backfill import BackfillJob, run_backfill
-from pipelines.elements import Batch
-from pipelines.feeds import Input, Step
-from pipelines.readers import Columns
-from pipelines.sinks import read_forecasts
-from pipelines.stream import StreamJob, run_stream
+from pipelines.coders import Batch
+from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.jobs.stream import StreamJob, run_stream
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.base import Input, Step
+from pipelines.sources.tables import Columns
 from tests.fleets import (
     HOUR_US,
     Arrival,

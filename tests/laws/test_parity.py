@@ -13,13 +13,13 @@ import pytest
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.windows import aggregate
-from pipelines import statetable
-from pipelines.backfill import BackfillJob, run_backfill
-from pipelines.feeds import Input, ReplayFeed
-from pipelines.outcome import Counts
-from pipelines.readers import Columns
-from pipelines.sinks import read_forecasts, read_quarantine
-from pipelines.stream import StreamJob, run_stream
+from pipelines import state_table
+from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.jobs.outcome import Counts
+from pipelines.jobs.stream import StreamJob, run_stream
+from pipelines.sinks.files import read_forecasts, read_quarantine
+from pipelines.sources.base import Input, ReplayFeed
+from pipelines.sources.tables import Columns
 from schemas import observations
 from schemas.forecasts import check_forecasts
 from tests.fleets import HOUR_US, START, assert_same_frames, assert_same_state, forecaster, scales
@@ -57,7 +57,7 @@ def run_both(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Pat
     assert not stream.stopped
     states = []
     for output in outputs:
-        table = statetable.read(output / "state")
+        table = state_table.read(output / "state")
         assert table.state is not None
         assert not len(table.pending)
         states.append(table.state)

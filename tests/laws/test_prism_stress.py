@@ -18,7 +18,7 @@ from apache_beam.coders import VarIntCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
-from pipelines.prism import PrismServer, prism_options
+from pipelines.runners.prism import PrismServer, prism_options
 
 SOURCES = 4
 BATCHES = 100  # of a source

@@ -9,15 +9,14 @@ import polars as pl
 import pytest
 from hypothesis import assume, given
 
-from forecaster.rewarming import rewarm
 from forecaster.state import State
-from forecaster.stepping import advance
+from forecaster.stepping import advance, rewarm
 from forecaster.windows import Windows
-from pipelines import statetable
-from pipelines.backfill import BackfillJob, run_backfill
-from pipelines.feeds import Input
-from pipelines.readers import Columns
-from pipelines.sinks import read_forecasts
+from pipelines import state_table
+from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.base import Input
+from pipelines.sources.tables import Columns
 from schemas.errors import ModelError, VersionMismatch
 from tests.fleets import HOUR_US, START, assert_same, assert_same_state, by_key, fleets, forecaster, scales
 
@@ -83,7 +82,7 @@ def test_a_job_that_starts_from_another_version_s_table_rewarms_it(
     issued = read_forecasts(tmp_path / "new")
     assert issued["model_version"].unique().to_list() == [new.version]
     assert issued.select(pl.col("issued_at").min().dt.epoch("us")).item() == half_us + HOUR_US
-    table = statetable.read(tmp_path / "new" / "state").state
+    table = state_table.read(tmp_path / "new" / "state").state
     assert table is not None
     assert table.model_version == new.version
     assert sorted(table.series_ids) == sorted(small_fleet.series_ids)

@@ -167,7 +167,7 @@ def test_a_name_that_no_model_has_is_refused_with_those_there_are(
 
 
 def test_a_stream_without_prism_says_what_to_run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.preflight.find_prism", lambda: None)
+    monkeypatch.setattr("pipelines.cli.preflight.find_prism", lambda: None)
     for command in ("stream good.csv -m model", "demo -o new"):
         code, said = desk.refused(command)
         assert code == 5

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipelines import statetable
-from pipelines.sinks import read_forecasts
+from pipelines import state_table
+from pipelines.sinks.files import read_forecasts
 from tests.pipelines.cli.conftest import ended, start, statecast, until, write_series
 
 HOURS = 1200
@@ -99,7 +99,7 @@ def test_a_stream_that_is_interrupted_ends_cleanly_and_goes_on_later(
     assert stopped["missing"] == 0
     assert 0 < stopped["used"] < 3 * HOURS
     assert gone(engines)
-    assert statetable.read(tmp_path / "out" / "state").position
+    assert state_table.read(tmp_path / "out" / "state").position
 
     rest = statecast("stream", long, *options, "--resume", cwd=tmp_path).object
     assert (rest["missing"], rest["pending"], rest["stopped"]) == (0, 0, False)

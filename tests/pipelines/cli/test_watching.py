@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sinks import read_forecasts, read_quarantine
+from pipelines.sinks.files import read_forecasts, read_quarantine
 from tests.pipelines.cli.conftest import ended, start, until
 
 

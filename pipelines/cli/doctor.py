@@ -1,0 +1,178 @@
+"""What Statecast finds on this machine, and what to do about what it does not find."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Final
+
+from forecaster.registry.store import Store
+from pipelines.runners.prism_binary import beam_version, find_prism
+from schemas.errors import StatecastError
+
+_MIN_FREE_BYTES: Final = 1 << 30
+_MIN_MEMORY_BYTES: Final = 4 << 30
+_INSTALL: Final = "run make setup, or install statecast anew"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether Statecast can do without anything being done about it.
+        found: what is there, in a few words.
+        fix: what to do where ``ok`` is false, or what would make more possible; empty where nothing is.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def diagnose(
+    tracking_uri: str = "sqlite:///mlflow.db", output: Path = Path(), with_engines: bool = True
+) -> list[Check]:
+    """Look at everything Statecast needs; nothing is changed or installed, and no check raises.
+
+    Args:
+        tracking_uri: the MLflow store that runs would be kept in.
+        output: the folder that jobs would write to; it need not exist.
+        with_engines: load torch and Beam to see that they do, which takes some seconds.
+    """
+    checks = [_python(), *_packages(), _machine()]
+    if with_engines:
+        checks += [_guarded("torch works", _torch), _guarded("in-process runner", _in_process)]
+    return [
+        *checks,
+        _guarded("Prism", _prism),
+        _guarded("Go", _go),
+        _guarded("MLflow store", lambda: _store(tracking_uri)),
+        _guarded("output folder", lambda: _output(output)),
+    ]
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    """A look that fails is a finding, too."""
+    try:
+        return look()
+    except StatecastError as error:
+        return Check(name, False, "not usable", str(error))
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Check(name, False, f"{type(error).__name__}: {first}", _INSTALL)
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check(
+        "Python", ok, f"{platform.python_version()} ({sys.executable})", "" if ok else "use 3.11 or later"
+    )
+
+
+def _packages() -> Iterator[Check]:
+    """A check for each package that Statecast itself names, with the version that is installed."""
+    for name in _required():
+        try:
+            yield Check(name, True, version(name))
+        except PackageNotFoundError:
+            yield Check(name, False, "missing", _INSTALL)
+
+
+def _required() -> list[str]:
+    try:
+        lines = requires("statecast") or []
+    except PackageNotFoundError:  # a checkout on PYTHONPATH
+        return ["apache-beam", "mlflow", "pandera", "polars", "torch"]
+    return sorted(re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line)
+
+
+def _machine() -> Check:
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_bytes = psutil.virtual_memory().total
+    ok = memory_bytes >= _MIN_MEMORY_BYTES
+    return Check(
+        "machine",
+        ok,
+        f"{platform.system()} {platform.machine()}, {_count(cores, 'core')}, {_size(memory_bytes)} of memory",
+        "" if ok else f"use a machine with {_size(_MIN_MEMORY_BYTES)} or more, or fewer series in a job",
+    )
+
+
+def _torch() -> Check:
+    import torch
+
+    torch.nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    seen = ", ".join(gpus) or "no GPU (none is needed)"
+    return Check("torch works", True, f"with {_count(torch.get_num_threads(), 'thread')}, {seen}")
+
+
+def _in_process() -> Check:
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+
+    return Check("in-process runner", True, f"{FnApiRunner.__name__} of Beam: runs backfills")
+
+
+def _prism() -> Check:
+    binary = find_prism()
+    if binary is None:
+        return Check("Prism", False, "missing: there is no stream without it", "run statecast doctor --fix")
+    return Check("Prism", True, f"{beam_version()} ({binary}): runs streams")
+
+
+def _go() -> Check:
+    go = shutil.which("go")
+    if go is None:
+        return Check("Go", True, "none: only for building Prism where it cannot be fetched")
+    told = subprocess.run([go, "version"], capture_output=True, text=True, timeout=20)
+    return Check("Go", True, told.stdout.strip().removeprefix("go version ") or f"{go} does not run")
+
+
+def _store(tracking_uri: str) -> Check:
+    store = Store.parse(tracking_uri)
+    store.check()
+    shown = re.sub(r"//[^/@]*@", "//…@", store.uri)  # no password on the screen
+    return Check("MLflow store", True, shown if store.exists() else f"{shown} (made by the first run)")
+
+
+def _output(folder: Path) -> Check:
+    name, folder = "output folder", folder.expanduser().absolute()
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        return Check(name, False, f"{there} is no folder", "choose another output folder")
+    # Asking is not knowing: root is told yes on a read-only mount. So a file is made, one without a name.
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Check(
+            name, False, f"{there} cannot be written ({error.strerror})", "choose another output folder"
+        )
+    free_bytes = shutil.disk_usage(there).free
+    if free_bytes < _MIN_FREE_BYTES:
+        return Check(
+            name, False, f"{there} has only {_size(free_bytes)} free", "make room, or choose another"
+        )
+    return Check(name, True, f"{folder}, {_size(free_bytes)} free")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / (1 << 30):.1f} GiB"

@@ -1,0 +1,182 @@
+"""Forecasts in output folders against what came, beside the baselines, as numbers and as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from forecaster import plots
+from forecaster.baselines import persistence, seasonal_naive
+from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
+from forecaster.report import write_report
+from forecaster.windows import MICROSECONDS, Windows, aggregate
+from pipelines.config import JobConfig
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.files import load_observations
+from schemas.errors import ConfigError, DataError
+
+_FANS = 4
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Forecasts that were judged.
+
+    Attributes:
+        scores: by model and horizon (``schemas.scores``), those of the baselines last.
+        errors: per model, see `forecaster.evaluation.errors`.
+        unit: what a score of 1 is, in words.
+        freq_s: length of a window in seconds.
+        notices: lines that people should see.
+    """
+
+    scores: pl.DataFrame
+    errors: Mapping[str, pl.DataFrame]
+    unit: str
+    freq_s: int
+    notices: tuple[str, ...]
+
+
+def evaluate_folders(
+    job: JobConfig,
+    folders: Sequence[Path],
+    train_end: str | None = None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    issued_from: datetime | None = None,
+) -> Judged:
+    """Judges all forecasts under output folders by the job's observations.
+
+    Every model is judged on the series, issue times and horizons that all of them have.
+
+    Args:
+        job: its data section names the observations, its windows section how to aggregate them.
+        folders: output folders of backfills and streams.
+        train_end: rows before this time give each series' unit, its standard deviation; by default those
+            before the first forecast.
+        on_rows: called with the number of rows as they are read.
+        issued_from: only forecasts issued at this time or later count.
+
+    Raises:
+        ConfigError: the forecasts' windows are not those of ``job``, or ``train_end`` is no time.
+        DataError: no forecast met an observation.
+    """
+    forecasts = pl.concat([read_forecasts(folder) for folder in folders])
+    if issued_from is not None:
+        forecasts = forecasts.filter(pl.col("issued_at") >= issued_from)
+    freq_s = job.windows.freq_s
+    _check_freq(forecasts, freq_s, job.windows.freq)
+    loaded = load_observations(job.data, on_rows)
+    observed = aggregate(loaded.rows, job.windows).windows
+    by_label = {label: errors(part, observed, freq_s) for label, part in _by_label(forecasts).items()}
+    if not all(len(part) for part in by_label.values()):
+        raise DataError(f"{job.data.paths[0]}: holds none of the values that were forecast")
+    common = list(by_label)
+    for label in common:
+        for other in common:
+            by_label[label] = matched(by_label[other], by_label[label])
+    own = by_label[common[0]]
+    unit, words = _unit(observed, own, train_end, freq_s)
+    table = [score(label, part, unit) for label, part in by_label.items()]
+    issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
+    horizon = int(own["horizon"].max())  # type: ignore[arg-type]
+    for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
+        naive = baseline(observed, freq_s, horizon).filter(issued)
+        table.append(score(label, matched(own, errors(naive, observed, freq_s)), unit))
+    return Judged(pl.concat(table), by_label, words, freq_s, (*loaded.notices, *loaded.skipped))
+
+
+def write_evaluation(
+    judged: Judged,
+    path: Path,
+    facts: Mapping[str, str] | None = None,
+    latency_ms: Sequence[float] = (),
+    notes: Sequence[str] = (),
+) -> Path:
+    """An HTML report with the errors by horizon and pictures of forecasts against what came.
+
+    Args:
+        judged: what `evaluate_folders` gave.
+        path: an ``.html`` file.
+        facts: further names and values for its top.
+        latency_ms: latencies of a stream; none leaves their picture out.
+        notes: sentences for its end.
+    """
+    figures = [("Mean absolute error by horizon.", plots.error_by_horizon_figure(judged.scores))]
+    first = next(iter(judged.errors.values()))
+    label = next(iter(judged.errors))
+    ids = first["series_id"].unique().sort()
+    for series_id in ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]:
+        fan = fans(first, series_id, judged.freq_s)
+        if len(fan):
+            figures.append(
+                (f"{series_id}: what {label} forecast, and what came.", plots.fan_figure(fan, series_id))
+            )
+    for name, part in judged.errors.items():
+        levels = calibration(part)
+        if len(levels) > 1:
+            figure = plots.calibration_figure(levels["level"].to_list(), levels["observed"].to_list(), name)
+            figures.append(
+                (f"Calibration of {name}: how often what came lay at or under each quantile.", figure)
+            )
+    if latency_ms:
+        caption = "Latency of the stream, from a window's last row to its forecasts on disk."
+        figures.append((caption, plots.latency_figure(list(latency_ms))))
+    issued = first["issued_at"].dt.strftime("%Y-%m-%d %H:%M")
+    top = {
+        "series": f"{len(ids):,}",
+        "forecasts issued": f"{issued.sort()[0]} to {issued.sort()[-1]} UTC",
+        "errors": judged.unit,
+        **(facts or {}),
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    return write_report(
+        path,
+        title="Statecast: forecasts against what came",
+        facts=top,
+        scores=judged.scores,
+        figures=figures,
+        notes=notes,
+    )
+
+
+def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Forecasts by model version, or by its cell (``lstm``) where that is enough to tell them apart."""
+    parts = {str(key[0]): part for key, part in forecasts.partition_by("model_version", as_dict=True).items()}
+    short = [version.rpartition("-")[0] for version in parts]
+    if len(set(short)) == len(parts):
+        return dict(zip(short, parts.values(), strict=True))
+    return parts
+
+
+def _check_freq(forecasts: pl.DataFrame, freq_s: int, freq: str) -> None:
+    apart = forecasts["issued_at"].unique().sort().diff().drop_nulls().dt.total_seconds().sort()
+    if len(apart) and apart[0] != freq_s:
+        raise ConfigError(
+            f"the forecasts were issued {apart[0]} s apart and windows.freq is {freq}: "
+            "pass the --freq that the model was trained with"
+        )
+
+
+def _unit(
+    observed: Windows, own: pl.DataFrame, train_end: str | None, freq_s: int
+) -> tuple[dict[str, float], str]:
+    if train_end is None:
+        split = int(own["issued_at"].dt.epoch("us").min())  # type: ignore[arg-type]
+        words = "in standard deviations of each series before the first forecast"
+    else:
+        try:
+            at = datetime.fromisoformat(train_end)
+        except ValueError:
+            raise ConfigError(
+                f"--train-end {train_end}: not a time; write 2013-09-01 or 2013-09-01T00:00Z"
+            ) from None
+        split = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * MICROSECONDS)
+        words = f"in standard deviations of each series before {train_end}"
+    before = observed.between(observed.start, split // (freq_s * MICROSECONDS))
+    if not len(before.values):
+        return series_scale(observed), "in standard deviations of each series"
+    return series_scale(before), words

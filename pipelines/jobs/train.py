@@ -1,0 +1,172 @@
+"""The training job: files in; a run with its plots and a registered model version in MLflow out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from forecaster import plots
+from forecaster.baselines import persistence, seasonal_naive
+from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
+from forecaster.model import Forecaster
+from forecaster.registry.registry import Registry, Run
+from forecaster.registry.store import check_model_name
+from forecaster.registry.versions import Version
+from forecaster.stepping import advance
+from forecaster.training import Epoch, Trained, held_out_from, train
+from forecaster.windows import Windows, aggregate
+from pipelines.config import JobConfig
+from pipelines.sources.files import load_observations
+
+_BACKTEST_SERIES = 100  # enough to judge a version by; a large fleet need not be forecast twice
+_FANS = 3
+_BLOCK = 256  # windows at a time: all forecasts of a long history at once would not fit into memory
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """A training run that has ended.
+
+    Attributes:
+        run_id: MLflow run.
+        version: registered model version.
+        history: epochs, see `forecaster.training.Trained`.
+        scores: backtest on the held-out windows, with baselines (``schemas.scores``).
+        series, windows: size of what was trained on.
+        rows_in, used, quarantined, duplicates, outside: where the rows went.
+        notices: lines that people should see.
+    """
+
+    run_id: str
+    version: Version
+    history: list[Epoch]
+    scores: pl.DataFrame
+    series: int
+    windows: int
+    rows_in: int
+    used: int
+    quarantined: int
+    duplicates: int
+    outside: int
+    notices: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("version", "history", "scores")}
+        version = {k: v if isinstance(v, (str, int)) else str(v) for k, v in asdict(self.version).items()}
+        return {**plain, "version": version, "epochs": self.history, "backtest": self.scores.to_dicts()}
+
+
+def run_training(
+    config: JobConfig,
+    name: str,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> TrainOutcome:
+    """Trains on the job's files and keeps everything about it in MLflow.
+
+    Raises:
+        StatecastError: a file, a setting or the store is at fault; one line.
+    """
+    check_model_name(config.mlflow.model)
+    registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
+    loaded = load_observations(config.data, on_rows)
+    aggregated = aggregate(loaded.rows, config.windows)
+    with registry.start_run(name, config.flat(), {"statecast.cell": config.network.cell}) as run:
+
+        def log(epoch: Epoch) -> None:
+            run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
+            on_epoch(epoch)
+
+        run.log_dataset(loaded.rows, "observations", config.data.paths[0])
+        if len(loaded.quarantined):
+            run.log_frame(loaded.quarantined, "quarantine.parquet")
+        trained = train(aggregated.windows, config.network, config.training, config.windows, log)
+        scores = _log_backtest(run, trained, aggregated.windows, config)
+        version = run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+    quarantined = len(loaded.quarantined)
+    return TrainOutcome(
+        run_id=run.run_id,
+        version=version,
+        history=trained.history,
+        scores=scores,
+        series=len(aggregated.windows.series_ids),
+        windows=len(aggregated.windows.values),
+        rows_in=len(loaded.rows) + quarantined,
+        used=len(loaded.rows) - aggregated.duplicates,
+        quarantined=quarantined,
+        duplicates=aggregated.duplicates,
+        outside=loaded.outside,
+        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined)),
+    )
+
+
+def _told(quarantined: pl.DataFrame) -> list[str]:
+    """A line about the quarantined rows, with the first of them."""
+    if not len(quarantined):
+        return []
+    first = quarantined.row(0, named=True)
+    line = f"{len(quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
+    return [line + f"{first['reason']} (all of them: quarantine.parquet among the run's files)"]
+
+
+def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rolls a forecaster over ``windows`` and judges what it issued from row ``first`` on.
+
+    Returns:
+        Errors (see `forecaster.evaluation.errors`) and scores, those of the baselines among them; each
+        series' unit is the standard deviation of its rows before ``first``.
+    """
+    freq_s, horizon = forecaster.window_config.freq_s, forecaster.network_config.horizon
+    state, judged = forecaster.initial_state(), []
+    split = windows.start + first
+    starts = [*range(windows.start, split, _BLOCK), *range(split, windows.stop, _BLOCK)]
+    for start in starts:
+        stop = min(start + _BLOCK, split if start < split else windows.stop)
+        state, forecasts = advance(forecaster, state, windows.between(start, stop))
+        if start >= split:
+            judged.append(errors(forecasts.frame(), windows, freq_s))
+    own = pl.concat(judged)
+    unit = series_scale(windows.between(windows.start, split))
+    table = [score(forecaster.network_config.cell, own, unit)]
+    for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
+        naive = baseline(windows, freq_s, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
+        table.append(score(label, matched(own, errors(naive, windows, freq_s)), unit))
+    return own, pl.concat(table)
+
+
+def _log_backtest(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> pl.DataFrame:
+    """Scores and pictures of the held-out windows, into the run."""
+    run.log_figure(plots.loss_figure(trained.history), "plots/loss.png")
+    first = held_out_from(len(windows.values), config.training)
+    if first >= len(windows.values) or first == 0:
+        return pl.DataFrame()
+    chosen = np.unique(np.linspace(0, len(windows.series_ids) - 1, _BACKTEST_SERIES, dtype=int))
+    part = Windows(tuple(windows.series_ids[i] for i in chosen), windows.start, windows.values[:, chosen])
+    own, scores = backtest(trained.forecaster, part, first)
+    if not len(own):
+        return pl.DataFrame()
+    cell = config.network.cell
+    run.log_frame(scores, "backtest/scores.json")
+    run.log_figure(plots.error_by_horizon_figure(scores), "plots/error_by_horizon.png")
+    levels = calibration(own)
+    run.log_figure(
+        plots.calibration_figure(levels["level"].to_list(), levels["observed"].to_list(), cell),
+        "plots/calibration.png",
+    )
+    for number, series_id in enumerate(part.series_ids[:: max(len(part.series_ids) // _FANS, 1)][:_FANS]):
+        fan = fans(own, series_id, config.windows.freq_s)
+        if len(fan):
+            run.log_figure(plots.fan_figure(fan, f"{series_id}, backtest"), f"plots/fan_{number + 1}.png")
+    for row in scores.filter(pl.col("model") == cell).to_dicts():
+        run.log_epoch(
+            {f"backtest_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")},
+            row["horizon"],
+        )
+    own_rows = scores.filter(pl.col("model") == cell)
+    run.log_metrics({f"backtest_{n}": float(own_rows[n].mean()) for n in ("mae", "pinball", "coverage")})  # type: ignore[arg-type]
+    return scores

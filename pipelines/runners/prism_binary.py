@@ -1,0 +1,190 @@
+"""The binary of Prism, the streaming engine: found, fetched or built, once per version of Beam."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import EngineError
+
+PACKAGE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
+_MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]*)\t")
+_FETCH_LIMIT_S: Final = 600.0
+_BUILD_LIMIT_S: Final = 3600.0
+
+
+def beam_version() -> str:
+    """Version of the installed Beam, without importing it (that takes a second)."""
+    return version("apache-beam")
+
+
+def cache_dir() -> Path:
+    """What Statecast keeps between runs: ``$XDG_CACHE_HOME/statecast``, or ``~/.cache/statecast``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "statecast"
+
+
+def cached_prism() -> Path:
+    """Where ``setup_prism`` puts the binary; the version in its name makes an upgrade of Beam ask anew."""
+    return cache_dir() / f"prism-{beam_version()}"
+
+
+def prism_version(binary: Path) -> str | None:
+    """Version that Go wrote into ``binary``, or None where it was built from a work tree and says nothing."""
+    with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = _MODULE.search(content)
+        return found[1].decode() if found else None
+
+
+def find_prism() -> Path | None:
+    """The first Prism of Beam's version: STATECAST_PRISM, our cache, Beam's cache, PATH, Go's folders.
+
+    Raises:
+        EngineError: STATECAST_PRISM names something that is no Prism of Beam's version.
+    """
+    named = os.environ.get("STATECAST_PRISM")
+    if named:
+        binary = Path(named).expanduser()
+        reason = _why_not(binary)
+        if reason:
+            raise EngineError(f"STATECAST_PRISM={named} {reason}: name another binary, or unset it")
+        return binary.absolute()
+    return next((binary for binary in _places() if _why_not(binary) is None), None)
+
+
+def _places() -> Iterator[Path]:
+    yield cached_prism()
+    beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    yield beams / f"apache_beam-v{beam_version()}-prism-{platform.system().lower()}-{machine}"
+    yield beams / "prism"
+    on_path = shutil.which("prism")
+    if on_path:
+        yield Path(on_path)
+    for folder in (os.environ.get("GOBIN"), *os.environ.get("GOPATH", "").split(os.pathsep)):
+        if folder:
+            yield Path(folder) / "prism"
+            yield Path(folder) / "bin" / "prism"
+    yield Path.home() / "go" / "bin" / "prism"
+
+
+def _why_not(binary: Path) -> str | None:
+    """What keeps ``binary`` from being used, or None."""
+    try:
+        if not binary.is_file():
+            return "is no file"
+        if not os.access(binary, os.X_OK):
+            return "cannot be executed"
+        found = prism_version(binary)
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        return f"cannot be read ({error})"
+    if found is not None and found != beam_version():
+        return f"is of version {found}, and Beam here is {beam_version()}"
+    return None
+
+
+def setup_prism() -> Path:
+    """Find Prism, or else fetch the release with Beam's own code, or else build it with Go, into the cache.
+
+    Says on stderr what takes long. Interrupted at any moment it leaves no half binary behind.
+
+    Raises:
+        EngineError: neither way worked; the line says what to do.
+    """
+    found = find_prism()
+    if found:
+        return found
+    target = cached_prism()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".prism-setup-", dir=target.parent, ignore_cleanup_errors=True
+        ) as work:
+            binary, fetched = _fetch(Path(work))
+            built = ""
+            if binary is None:
+                binary, built = _build(Path(work))
+            if binary is None:
+                raise EngineError(
+                    f"Prism {beam_version()} could not be fetched ({fetched}) nor built ({built}): "
+                    "install Go and run this again, or name a binary in STATECAST_PRISM"
+                )
+            binary.chmod(0o755)
+            binary.replace(target)
+    except OSError as error:
+        raise EngineError(
+            f"Prism cannot be installed in {target.parent}: {error}; set XDG_CACHE_HOME"
+        ) from error
+    return target
+
+
+def _fetch(work: Path) -> tuple[Path | None, str]:
+    """Download and unpack Beam's release, in a process of its own: Beam's download knows no time limit."""
+    command = [sys.executable, "-m", "pipelines.runners.prism", "fetch", str(work)]
+    code, output = _watched(command, "fetching Prism", dict(os.environ), _FETCH_LIMIT_S)
+    if code == 0 and output and Path(output[-1]).is_file():
+        return Path(output[-1]), ""
+    return None, output[-1] if output else "no answer"
+
+
+def fetch_release(work: str) -> str:
+    """Path of the binary after Beam has put it below ``work``; runs in the process that ``_fetch`` starts."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.prism_runner import PrismJobServer
+
+    socket.setdefaulttimeout(20.0)
+    server = PrismJobServer(PipelineOptions([]))
+    return str(PrismJobServer.local_bin(server.path_to_binary(), bin_cache=work))
+
+
+def _build(work: Path) -> tuple[Path | None, str]:
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if go is None:
+        return None, "Go is not installed"
+    command = [go, "install", f"{PACKAGE}@v{beam_version()}"]
+    env = os.environ | {"GOBIN": str(work), "GOFLAGS": ""}
+    code, output = _watched(
+        command, "building Prism with Go, about 3 minutes on two cores", env, _BUILD_LIMIT_S
+    )
+    binary = work / "prism"
+    if code == 0 and binary.is_file():
+        return binary, ""
+    return None, f"go install: {output[-1] if output else f'exit {code}'}"
+
+
+def _watched(command: list[str], label: str, env: dict[str, str], limit_s: float) -> tuple[int, list[str]]:
+    """Run ``command`` and keep saying that it runs; exit code and the lines it wrote."""
+    print(f"{label} …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        started_s = time.monotonic()
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(timeout=30.0)
+                    break
+                spent_s = time.monotonic() - started_s
+                print(f"{label} … {spent_s:.0f} s", file=sys.stderr, flush=True)
+                if spent_s > limit_s:
+                    return 124, [f"no end after {limit_s:.0f} s"]
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        output.seek(0)
+        return code, [line.strip() for line in output if line.strip()]

@@ -1,0 +1,144 @@
+"""Files into raw frames: CSV, Parquet and JSON lines, long or wide, in batches of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+
+from pipelines.config import Columns
+from pipelines.sources import formats
+from pipelines.sources.columns import Layout, find_layout
+from schemas import cells
+from schemas.errors import DataError
+
+__all__ = ["Columns", "FileCheck", "check", "input_files", "read_batches"]
+
+_HEAD_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What a look at the first rows of a file tells."""
+
+    path: Path
+    layout: Layout
+    lacks_zone: bool
+
+    @property
+    def notice(self) -> str | None:
+        """One line for people if UTC has to be assumed."""
+        return f"{self.path}: times have no zone, UTC assumed" if self.lacks_zone else None
+
+
+def input_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The files to read: each path that is a file, and the known files below each that is a folder, sorted.
+
+    In folders, names that begin with ``.`` or ``_`` and files of other suffixes are left out; a file
+    named twice is read once.
+
+    Raises:
+        DataError: No paths are given, one does not exist, or a folder holds nothing to read.
+    """
+    if not paths:
+        raise DataError(f"no input: name files or folders of {formats.KNOWN}")
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            below = [p for p in sorted(path.rglob("*")) if p.is_file() and formats.is_known(p)]
+            inner = [p for p in below if not any(part[0] in "._" for part in p.relative_to(path).parts)]
+            if not inner:
+                raise DataError(f"{path}: no {formats.KNOWN} in this folder")
+            found += inner
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder")
+    return list(dict.fromkeys(found))
+
+
+def check(path: Path, columns: Columns | None = None) -> FileCheck:
+    """Look at the names and first rows of a file, before a job is launched on it.
+
+    Raises:
+        DataError: The file cannot be read or its columns do not fit; one line with the fix.
+    """
+    with formats.told(path):
+        head = _head(path)
+        layout = find_layout(path, head, columns or Columns())
+        return FileCheck(path, layout, cells.lacks_zone(head[layout.timestamp]))
+
+
+def read_batches(
+    path: Path, columns: Columns | None = None, batch_rows: int = 200_000, skip_rows: int = 0
+) -> Iterator[pl.DataFrame]:
+    """Raw frames of a file in its order, at most about ``batch_rows`` rows at a time.
+
+    A raw frame has ``series_id``, ``timestamp``, ``value`` (and ``event_id`` where the job names one) as
+    the file gave them: text for CSV and JSON lines, typed for Parquet; ``file`` (String) and ``row`` (Int64,
+    counts the data rows of the file from 1, all cells of a wide row alike); and ``problem`` (String) in a
+    batch with rows that cannot be taken apart. An empty cell of a wide file is a gap and makes no row.
+    Rows up to ``skip_rows`` are read over.
+
+    Raises:
+        DataError: The file cannot be read or its columns do not fit; one line with the fix. A file that
+            breaks off raises it after the batches before the break.
+    """
+    columns = columns or Columns()
+    with formats.told(path):
+        layout = find_layout(path, _head(path), columns)
+        per_batch = max(1, batch_rows // len(layout.values))
+        for batch in formats.batches(path, layout.names, per_batch):
+            kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
+            if kept.height:
+                raw = _melted(kept, layout) if layout.kind == "wide" else _named(kept, layout)
+                yield raw.with_columns(pl.lit(str(path)).alias("file")) if raw.height else raw
+
+
+def _head(path: Path) -> pl.DataFrame:
+    names = formats.column_names(path)
+    batches = formats.batches(path, names, _HEAD_ROWS)
+    first = next(chain(batches, [None]))
+    return pl.DataFrame(schema=dict.fromkeys(names, pl.String)) if first is None else first.select(names)
+
+
+def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    chosen = {"series_id": layout.series_id, "timestamp": layout.timestamp, "value": layout.values[0]}
+    if layout.event_id:
+        chosen["event_id"] = layout.event_id
+    return batch.select(
+        *(pl.col(source).alias(name) for name, source in chosen.items()),
+        pl.col(formats.ROW).alias("row"),
+        *_problem(batch),
+    )
+
+
+def _melted(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    """A row per cell that is not empty, in the order of the file's rows and columns."""
+    time, row, problem = layout.timestamp, formats.ROW, formats.PROBLEM
+    broken = batch.filter(pl.col(problem).is_not_null()) if problem in batch.columns else batch.clear()
+    whole = batch.filter(pl.col(problem).is_null()) if problem in batch.columns else batch
+    numeric = all(batch.schema[name].is_numeric() for name in layout.values)
+    values = [
+        (whole[name].cast(pl.Float64) if numeric else cells.text(whole[name])).alias(name)
+        for name in layout.values
+    ]
+    frame = whole.select(time, row).with_columns(pl.lit(0).alias(formats.ORDER))
+    melted = pl.concat(
+        frame.with_columns(
+            pl.lit(i).alias(formats.ORDER), pl.lit(v.name).alias("series_id"), v.alias("value")
+        ).filter(cells.given(v))
+        for i, v in enumerate(values)
+    ).sort(row, formats.ORDER)
+    out = melted.select("series_id", pl.col(time).alias("timestamp"), "value", pl.col(row).alias("row"))
+    if broken.is_empty():
+        return out
+    rows = broken.select(pl.col(row).alias("row"), pl.col(problem).alias("problem"))
+    return pl.concat([out, rows], how="diagonal").sort("row", maintain_order=True)
+
+
+def _problem(batch: pl.DataFrame) -> list[pl.Expr]:
+    return [pl.col(formats.PROBLEM).alias("problem")] if formats.PROBLEM in batch.columns else []

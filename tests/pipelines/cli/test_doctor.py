@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import doctor
+from pipelines.cli.doctor import Check, diagnose
+
+
+def checks(tmp_path: Path, **options: object) -> dict[str, Check]:
+    store = str(options.get("tracking_uri", f"sqlite:///{tmp_path}/mlflow.db"))
+    output = options.get("output", tmp_path)
+    assert isinstance(output, Path)
+    return {check.name: check for check in diagnose(store, output, with_engines=False)}
+
+
+def test_a_machine_that_was_set_up_has_nothing_to_fix() -> None:
+    found = diagnose()
+    assert [check for check in found if not check.ok] == []
+    assert {"Python", "machine", "torch works", "in-process runner", "Prism", "Go"} <= {c.name for c in found}
+    assert {check.found for check in found if check.name == "polars"} == {version("polars")}
+
+
+def test_every_check_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    def broken() -> Path:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(doctor, "version", missing)
+    monkeypatch.setattr(doctor, "find_prism", broken)
+    (tmp_path / "file").write_text("no store")
+    failing = [
+        check
+        for check in checks(
+            tmp_path, tracking_uri=f"sqlite:///{tmp_path}/file", output=tmp_path / "file"
+        ).values()
+        if not check.ok
+    ]
+    assert {"polars", "Prism", "MLflow store", "output folder"} <= {check.name for check in failing}
+    assert all(check.fix for check in failing)
+
+
+def test_a_missing_prism_names_the_command_that_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_prism", lambda: None)
+    assert checks(tmp_path)["Prism"] == Check(
+        "Prism", False, "missing: there is no stream without it", "run statecast doctor --fix"
+    )
+
+
+def test_go_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert checks(tmp_path)["Go"].ok
+
+
+def test_a_store_that_is_not_there_yet_is_no_fault_and_is_not_made(tmp_path: Path) -> None:
+    store = checks(tmp_path)["MLflow store"]
+    assert store.ok
+    assert "made by the first run" in store.found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_is_not_shown(tmp_path: Path) -> None:
+    store = checks(tmp_path, tracking_uri="postgresql://me:secret@db/mlflow")["MLflow store"]
+    assert store.ok
+    assert "secret" not in store.found
+
+
+def test_an_output_folder_that_does_not_exist_is_looked_at_from_above(tmp_path: Path) -> None:
+    assert checks(tmp_path, output=tmp_path / "a" / "b")["output folder"].ok
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_output_folder_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pipelines.cli.doctor.tempfile.TemporaryFile", refuse)
+    output = checks(tmp_path)["output folder"]
+    assert not output.ok
+    assert "Read-only file system" in output.found
+
+
+def test_a_full_disk_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage: Callable[[Path], object] = lambda _: type("Usage", (), {"free": 1 << 20})()  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    output = checks(tmp_path)["output folder"]
+    assert not output.ok
+    assert "only 0.0 GiB free" in output.found
