@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.model import Forecaster
 from forecaster.windows import MICROSECONDS
-from pipelines.sources.base import Input
+from pipelines.sources.feeds import Input
 from pipelines.sources.tables import Columns
 
 SERIES = 10_000

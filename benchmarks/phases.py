@@ -15,7 +15,7 @@ from pipelines.jobs.outcome import Outcome
 from pipelines.jobs.stream import StreamJob, run_stream
 from pipelines.process import cores
 from pipelines.sinks.files import CLOSINGS
-from pipelines.sources.base import ReplayFeed
+from pipelines.sources.feeds import ReplayFeed
 
 Result = dict[str, Any]
 

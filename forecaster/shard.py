@@ -1,7 +1,7 @@
 """A shard: one value folded over a partitioned log.
 
-Everything of a part of the fleet that must survive a crash is one `Shard`, and one function, `apply`, moves it
-on by a `Batch` of its log. The backfill, the stream, the recovery and the tests all call it; nothing in this
+Everything of a part of the fleet that must survive a crash is one `Shard`, and one function, `apply`, moves
+it on by a `Batch` of its log. The backfill, the stream, the recovery and the tests all call it; nothing in this
 file knows Beam, files or clocks.
 """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.stream import StreamJob, run_stream
     from pipelines.runners.prism import PrismServer, prism_options
     from pipelines.sinks.files import read_forecasts, read_quarantine
-    from pipelines.sources.base import Input, ReplayFeed, WatchFeed
+    from pipelines.sources.feeds import Input, ReplayFeed, WatchFeed
     from pipelines.sources.tables import read_batches
 
 _HOMES = {
@@ -21,13 +21,13 @@ _HOMES = {
     "Columns": "config",
     "Counts": "jobs.outcome",
     "ForecastFleet": "fleet",
-    "Input": "sources.base",
+    "Input": "sources.feeds",
     "JobConfig": "config",
     "Outcome": "jobs.outcome",
     "PrismServer": "runners.prism",
-    "ReplayFeed": "sources.base",
+    "ReplayFeed": "sources.feeds",
     "StreamJob": "jobs.stream",
-    "WatchFeed": "sources.base",
+    "WatchFeed": "sources.feeds",
     "load_config": "config",
     "prism_options": "runners.prism",
     "read_batches": "sources.tables",

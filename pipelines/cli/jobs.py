@@ -271,7 +271,7 @@ def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
 
 
 def _feed(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Any:
-    from pipelines.sources.base import ReplayFeed, WatchFeed
+    from pipelines.sources.feeds import ReplayFeed, WatchFeed
     from pipelines.sources.files import input_of
 
     freq_s = forecaster.window_config.freq_s

@@ -31,7 +31,7 @@ from pipelines.sinks.files import (
     read_quarantine,
 )
 from pipelines.sinks.metrics import tallied
-from pipelines.sources.base import Input
+from pipelines.sources.feeds import Input
 from pipelines.sources.read import ReadFiles
 from pipelines.transforms import STATES, CloseAll, StepSettings
 from schemas.errors import DataError, OutputError

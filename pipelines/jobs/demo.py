@@ -19,7 +19,7 @@ from pipelines.jobs.evaluate import Judged, evaluate_folders, write_evaluation
 from pipelines.jobs.outcome import Outcome
 from pipelines.jobs.stream import StreamJob, run_stream
 from pipelines.jobs.train import TrainOutcome, run_training
-from pipelines.sources.base import ReplayFeed
+from pipelines.sources.feeds import ReplayFeed
 from pipelines.sources.files import input_of
 
 CELLS = ("lstm", "gru", "rnn")

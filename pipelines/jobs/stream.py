@@ -33,7 +33,7 @@ from pipelines.sinks.files import (
     prepare_folder,
 )
 from pipelines.sinks.metrics import tallied
-from pipelines.sources.base import Feed
+from pipelines.sources.feeds import Feed
 from pipelines.sources.read import POSITION, ReadFeed, ask_to_stop
 from pipelines.transforms import STATES, CloseAtWatermark, StepSettings
 from schemas.errors import EngineError

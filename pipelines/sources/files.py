@@ -9,7 +9,7 @@ import polars as pl
 
 from pipelines.cli.preflight import check_files, columns_of
 from pipelines.config import DataConfig
-from pipelines.sources.base import Input
+from pipelines.sources.feeds import Input
 from schemas import observations, quarantine
 from schemas.errors import DataError
 

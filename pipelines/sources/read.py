@@ -20,7 +20,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 from pipelines.coders import Batch
 from pipelines.process import SideBySide
 from pipelines.sinks.metrics import counter
-from pipelines.sources.base import Feed, Input
+from pipelines.sources.feeds import Feed, Input
 from schemas import observations
 from schemas.errors import DataError
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines.jobs.stream import StreamJob, run_stream
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sources.base import Input, WatchFeed
+from pipelines.sources.feeds import Input, WatchFeed
 from pipelines.sources.read import ask_to_stop
 from pipelines.sources.tables import Columns
 from schemas import observations

@@ -12,7 +12,7 @@ from forecaster.stepping import advance
 from forecaster.windows import Windows
 from pipelines.jobs.backfill import BackfillJob, run_backfill
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.base import Input
+from pipelines.sources.feeds import Input
 from pipelines.sources.tables import Columns
 from tests.fleets import (
     Arrival,

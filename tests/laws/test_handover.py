@@ -24,7 +24,7 @@ from pipelines.jobs.backfill import BackfillJob, run_backfill
 from pipelines.jobs.outcome import Counts
 from pipelines.jobs.stream import StreamJob, run_stream
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.base import Input, ReplayFeed, WatchFeed
+from pipelines.sources.feeds import Input, ReplayFeed, WatchFeed
 from pipelines.sources.read import ask_to_stop
 from pipelines.sources.tables import Columns
 from tests.fleets import (
@@ -122,7 +122,7 @@ def test_rows_before_the_handover_come_too_late_and_the_clock_never_goes_back(
 STREAM = """
 import json, sys
 from pathlib import Path
-from pipelines.sources.base import Input, ReplayFeed
+from pipelines.sources.feeds import Input, ReplayFeed
 from pipelines.sources.tables import Columns
 from pipelines.jobs.stream import StreamJob, run_stream
 from tests.fleets import forecaster

@@ -17,7 +17,7 @@ from pipelines.coders import Batch
 from pipelines.jobs.backfill import BackfillJob, run_backfill
 from pipelines.jobs.stream import StreamJob, run_stream
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.base import Input, Step
+from pipelines.sources.feeds import Input, Step
 from pipelines.sources.tables import Columns
 from tests.fleets import (
     HOUR_US,

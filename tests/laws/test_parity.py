@@ -18,7 +18,7 @@ from pipelines.jobs.backfill import BackfillJob, run_backfill
 from pipelines.jobs.outcome import Counts
 from pipelines.jobs.stream import StreamJob, run_stream
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sources.base import Input, ReplayFeed
+from pipelines.sources.feeds import Input, ReplayFeed
 from pipelines.sources.tables import Columns
 from schemas import observations
 from schemas.forecasts import check_forecasts

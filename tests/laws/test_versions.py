@@ -15,7 +15,7 @@ from forecaster.windows import Windows
 from pipelines import state_table
 from pipelines.jobs.backfill import BackfillJob, run_backfill
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.base import Input
+from pipelines.sources.feeds import Input
 from pipelines.sources.tables import Columns
 from schemas.errors import ModelError, VersionMismatch
 from tests.fleets import HOUR_US, START, assert_same, assert_same_state, by_key, fleets, forecaster, scales

@@ -12,7 +12,7 @@ from pipelines import state_table
 from pipelines.jobs.backfill import BackfillJob, run_backfill
 from pipelines.jobs.outcome import Counts
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sources.base import Input
+from pipelines.sources.feeds import Input
 from pipelines.sources.tables import Columns
 from schemas.errors import DataError, OutputError
 from tests.fleets import START, forecaster, nested, rows_of

@@ -15,7 +15,7 @@ from pipelines import state_table
 from pipelines.jobs.outcome import Counts
 from pipelines.jobs.stream import StreamJob, run_stream
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.base import Input, ReplayFeed, WatchFeed
+from pipelines.sources.feeds import Input, ReplayFeed, WatchFeed
 from pipelines.sources.read import ask_to_stop
 from pipelines.sources.tables import Columns
 from schemas.errors import DataError, OutputError

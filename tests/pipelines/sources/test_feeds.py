@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipelines.sources.base import Feed, Input, ReplayFeed, Step, WatchFeed
+from pipelines.sources.feeds import Feed, Input, ReplayFeed, Step, WatchFeed
 from pipelines.sources.tables import Columns
 from schemas import validate
 from schemas.errors import DataError
