@@ -1,8 +1,8 @@
 """A shard: one value folded over a partitioned log.
 
 Everything of a part of the fleet that must survive a crash is one `Shard`, and one function, `apply`, moves
-it on by a `Batch` of its log. The backfill, the stream, the recovery and the tests all call it; nothing in this
-file knows Beam, files or clocks.
+it on by a `Batch` of its log. The backfill, the stream, the recovery and the tests all call it; nothing in
+this file knows Beam, files or clocks.
 """
 
 from __future__ import annotations
