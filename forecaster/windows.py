@@ -110,12 +110,30 @@ def aggregate(
     if len(window) and (window.min() < start or window.max() >= stop):
         raise ValueError(f"rows lie outside the windows [{start}, {stop})")
     values = np.full(((stop - start), len(ids)), np.nan)
-    if not len(rows):
-        return Aggregated(Windows((), start, values), 0)
-    cell = (window - start) * len(ids) + code
-    if np.bincount(cell, minlength=1).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
+    duplicates = fill(values, rows, window - start, code, config) if len(rows) else 0
+    return Aggregated(Windows(tuple(ids) if len(rows) else (), start, values), duplicates)
+
+
+def fill(
+    values: NDArray[np.float64],
+    rows: pl.DataFrame,
+    window: NDArray[np.int64],
+    series: NDArray[np.int64],
+    config: WindowConfig,
+) -> int:
+    """Aggregates rows into a block of windows, and counts those that were second copies of another.
+
+    Args:
+        values: ``[T, S]`` float64, NaN; each window with a row gets its value.
+        rows: ``timestamp, value[, event_id]``, one or more.
+        window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
+        series: ``[rows]`` int64, which of the ``S`` series it belongs to.
+        config: which aggregate.
+    """
+    cell = window * values.shape[1] + series
+    if np.bincount(cell).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
-        return Aggregated(Windows(tuple(ids), start, values), 0)
+        return 0
     identity = ["cell", *(name for name in ("timestamp", "event_id") if name in rows.columns)]
     kept = (
         rows.with_columns(cell=pl.Series(cell))
@@ -124,4 +142,4 @@ def aggregate(
     )
     cells = kept.group_by("cell", maintain_order=True).agg(_AGGREGATES[config.aggregate])
     values.reshape(-1)[cells["cell"].to_numpy()] = cells["value"].to_numpy()
-    return Aggregated(Windows(tuple(ids), start, values), len(rows) - len(kept))
+    return len(rows) - len(kept)
