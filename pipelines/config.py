@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from forecaster.config import NetworkConfig, Settings, TrainingConfig, WindowConfig
+from forecaster.config import Duration, NetworkConfig, Settings, TrainingConfig, WindowConfig
 from schemas.errors import ConfigError
 
 
@@ -63,8 +63,20 @@ class DataConfig(Columns):
     )
     end: Time | None = Field(default=None, description="only rows before this time")
     batch_rows: int = Field(default=200_000, ge=1, le=100_000_000, description="rows read at a time")
-    skip_bad_files: bool = Field(
-        default=False, description="leave out a file that cannot be read, and say so, instead of stopping"
+    skip_bad_files: bool | None = Field(
+        default=None,
+        description="quarantine a file that cannot be read and go on (true), or stop (false); unset: a stream "
+        "that watches a folder goes on, every other job stops",
+    )
+    max_future: Duration | None = Field(
+        default=None,
+        description="a row later than the wall clock by more than this is quarantined; unset: one window",
+    )
+    memory_mb: int = Field(
+        default=2048,
+        ge=16,
+        le=16_777_216,
+        description="megabytes of rows a source may hold; a replay of more is sorted in pieces on disk",
     )
 
     @model_validator(mode="after")
@@ -199,7 +211,7 @@ def commented_toml(config: JobConfig | None = None) -> str:
             doc = (type(getattr(config or JobConfig(), name)).__doc__ or "").splitlines()[0]
             lines += ["", f"# {doc}", f"[{name}]"] if lines else [f"# {doc}", f"[{name}]"]
         lines.append(f"# {field.description}")
-        lines.append(f"# {leaf} = 2013-01-01T00:00:00Z" if value is None else f"{leaf} = {_toml(value)}")
+        lines.append(f"# {leaf} = {_example(field)}" if value is None else f"{leaf} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -226,6 +238,12 @@ def _parsed(text: str, field: FieldInfo) -> object:
     except tomllib.TOMLDecodeError:
         return text
     return found["value"] if len(found) == 1 else text
+
+
+def _example(field: FieldInfo) -> str:
+    """What a setting without a value could be."""
+    kinds = get_args(field.annotation)
+    return "false" if bool in kinds else "2013-01-01T00:00:00Z" if Time in kinds else '"1h"'
 
 
 def _toml(value: object) -> str:

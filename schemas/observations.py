@@ -17,7 +17,10 @@ SCHEMA: dict[str, pl.DataType] = {
     "timestamp": pl.Datetime("us", "UTC"),
     "value": pl.Float64(),
 }
-"""Columns and types of an observation frame; ``event_id: String`` follows where the job names one."""
+"""Columns and types of an observation frame.
+
+``event_id: String`` follows where the job names one, ``offset: Int64`` where rows have a place in a log.
+"""
 
 _LARGEST = 1.7976931348623157e308
 
@@ -49,9 +52,10 @@ class Observation(pa.DataFrameModel):
 _OBSERVATIONS = Observation.to_schema()  # built once: pandera would build one per thread
 
 
-def empty(event_id: bool = False) -> pl.DataFrame:
+def empty(event_id: bool = False, offset: bool = False) -> pl.DataFrame:
     """An observation frame without rows."""
-    return pl.DataFrame(schema=SCHEMA | ({"event_id": pl.String()} if event_id else {}))
+    more: dict[str, pl.DataType] = {"event_id": pl.String()} if event_id else {}
+    return pl.DataFrame(schema=SCHEMA | more | ({"offset": pl.Int64()} if offset else {}))
 
 
 def lacks_zone(frame: pl.DataFrame) -> bool:
@@ -65,11 +69,13 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     Args:
         frame: ``series_id``, ``timestamp`` and ``value`` of any type, ``event_id`` where rows have one;
             ``file`` and ``row`` say where a row stood (else "" and its position from 1); ``problem`` may
-            hold a reader's own reason (String, null for none) why a row cannot be read at all.
+            hold a reader's own reason (String, null for none) why a row cannot be read at all; ``offset``
+            (Int64) is a row's place in a log, which it keeps.
 
     Returns:
         The observation frame of the good rows (exactly ``series_id``, ``timestamp``, ``value`` and, if
-        given, ``event_id``; input order), and the quarantined rows (``schemas.quarantine``).
+        given, ``event_id`` and ``offset``; input order), and the quarantined rows (``schemas.quarantine``,
+        and ``offset`` if given).
 
     Raises:
         DataError: One of the three columns is absent.
@@ -84,9 +90,12 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         bad = bad | column
     if "problem" in frame.columns:
         bad = bad | frame["problem"].is_not_null()
+    offset = frame["offset"] if "offset" in frame.columns else None
+    good = read if offset is None else read.with_columns(offset)
     if not bad.any():
-        return read, quarantine.empty()
-    return read.filter(~bad), _quarantined(frame, read, fails, bad)
+        return good, quarantine.empty(offset=offset is not None)
+    rejected = _quarantined(frame, read, fails, bad)
+    return good.filter(~bad), rejected if offset is None else rejected.with_columns(offset.filter(bad))
 
 
 def _read(frame: pl.DataFrame) -> pl.DataFrame:
