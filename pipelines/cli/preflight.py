@@ -10,42 +10,9 @@ import tempfile
 from pathlib import Path
 
 from forecaster.registry.store import Reference, Store
-from pipelines.config import DataConfig
 from pipelines.runners.prism import MISSING, find_prism
-from pipelines.sources import tables
-from schemas.errors import DataError, EngineError, OutputError
-
-
-def columns_of(data: DataConfig) -> tables.Columns:
-    """Which column is what, as the data section of a job says."""
-    return tables.Columns(**{name: getattr(data, name) for name in tables.Columns.model_fields})
-
-
-def check_files(data: DataConfig) -> tuple[list[Path], list[str]]:
-    """The files of a job after a look at each one's first rows, and lines that people should see.
-
-    Raises:
-        DataError: a file cannot be read as series, unless ``data.skip_bad_files``.
-    """
-    files, notices, without_zone = [], [], []
-    for file in tables.input_files(data.paths):
-        try:
-            found = tables.check(file, columns_of(data))
-        except DataError as error:
-            if not data.skip_bad_files:
-                raise
-            notices.append(f"skipped: {error}")
-            continue
-        files.append(file)
-        if found.notice:
-            without_zone.append(found.notice)
-    if without_zone:
-        more = len(without_zone) - 1
-        others = f" (and those of {more} more {'file' if more == 1 else 'files'})" if more else ""
-        notices.append(without_zone[0] + others)
-    if not files:
-        raise DataError("no file is left to read: all of them were skipped")
-    return files, notices
+from pipelines.sources.files import check_files, columns_of  # noqa: F401 - until their callers name their new home
+from schemas.errors import EngineError, OutputError
 
 
 def check_output(place: Path) -> None:

@@ -1,17 +1,255 @@
-"""Whole files as one observation frame, for what works on all rows at once: training, evaluation."""
+"""Files as validated rows: what all jobs that read files share, time bounds and bad files included.
+
+Imports neither torch nor Beam nor MLflow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from pipelines.cli.preflight import check_files, columns_of
+from forecaster.config import duration_s
 from pipelines.config import DataConfig
-from pipelines.sources.feeds import Input
-from schemas import observations, quarantine
+from pipelines.sources import tables
+from schemas import cells, observations, quarantine
 from schemas.errors import DataError
+
+_UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+
+
+@dataclass(frozen=True)
+class Input:
+    """How files are read.
+
+    Attributes:
+        columns: which column is what.
+        start_us, end_us: only rows in ``[start_us, end_us)`` are used; None for no bound.
+        batch_rows: rows read at a time.
+        skip_bad_files: quarantine a file that cannot be read and go on, instead of raising.
+        max_future_s: a row later than the moment its file came by more than this is rejected; None for no
+            such check.
+    """
+
+    columns: tables.Columns
+    start_us: int | None = None
+    end_us: int | None = None
+    batch_rows: int = 200_000
+    skip_bad_files: bool = False
+    max_future_s: int | None = None
+
+    def within(self, raw: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """The rows inside the bounds or with a time that cannot be read, and the number of the others."""
+        if self.start_us is None and self.end_us is None:
+            return raw, 0
+        at = cells.times(raw["timestamp"]).dt.epoch("us")
+        outside = pl.Series(np.zeros(len(raw), bool))
+        if self.start_us is not None:
+            outside |= (at < self.start_us).fill_null(False)
+        if self.end_us is not None:
+            outside |= (at >= self.end_us).fill_null(False)
+        kept = raw.filter(~outside)
+        return kept, len(raw) - len(kept)
+
+    def read(self, path: Path) -> Iterable[tuple[pl.DataFrame, int]]:
+        """Raw frames of a file within the bounds, each with the number of rows left out.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return map(self.within, tables.read_batches(path, self.columns, self.batch_rows))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a file, validated.
+
+    Attributes:
+        rows: observation frame with ``offset``: a row's place in its file from 0, which all cells of a wide
+            row share.
+        rejected: frame of quarantined rows, with ``offset`` too; one of row 0 for a file that cannot be read.
+        outside: rows outside the time bounds.
+        stop: one past the place of the last row.
+    """
+
+    rows: pl.DataFrame
+    rejected: pl.DataFrame
+    outside: int
+    stop: int
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the frames take."""
+        return int(self.rows.estimated_size() + self.rejected.estimated_size())
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """A file that was read to its end.
+
+    Attributes:
+        parts: what it holds; None where that is more than there was room for: read it again.
+        stop: its rows; at least 1.
+        newest_us: latest time of a good row, in microseconds; None without one.
+    """
+
+    parts: tuple[Part, ...] | None
+    stop: int
+    newest_us: int | None
+
+
+def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Iterator[Part]:
+    """The parts of a file after its first ``skip_rows`` rows, cut at the same places whenever it is read.
+
+    Args:
+        path: the file.
+        how: how to read it.
+        now_s: wall clock (seconds since 1970) at which the file came, which tells what lies in the future.
+        skip_rows: rows of the file that are known already.
+
+    Raises:
+        DataError: the file cannot be read, or breaks off after the parts before the break.
+    """
+    for raw in tables.read_batches(path, how.columns, how.batch_rows, skip_rows):
+        inside, outside = how.within(raw)
+        rows, rejected = _validated(inside, how, now_s)
+        yield Part(rows, rejected, outside, _largest(raw["row"]) or 0)
+
+
+def read_through(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
+    """A file, once it is known that all of it can be read; ``memory_bytes`` of it are held at most.
+
+    Raises:
+        DataError: the file cannot be read, or breaks off.
+    """
+    held: list[Part] | None = []
+    size_bytes, stop, newest = 0, 1, []
+    for part in read_file(path, how, now_s):
+        stop = max(stop, part.stop)
+        newest.append(newest_us(part.rows))
+        size_bytes += part.size_bytes
+        if held is not None and size_bytes <= memory_bytes:
+            held.append(part)
+        else:
+            held = None
+    known = [us for us in newest if us is not None]
+    return WholeFile(None if held is None else tuple(held), stop, max(known, default=None))
+
+
+def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: int) -> Iterator[Part]:
+    """The parts of files, one after the other; of a file that is skipped nothing but a rejected row.
+
+    Raises:
+        DataError: a file cannot be read, unless ``how.skip_bad_files``.
+    """
+    for path in paths:
+        if not how.skip_bad_files:
+            yield from read_file(path, how, now_s)
+            continue
+        try:
+            whole = read_through(path, how, now_s, memory_bytes)
+        except DataError as error:
+            yield bad_file(path, error)
+            continue
+        yield from read_file(path, how, now_s) if whole.parts is None else whole.parts
+
+
+def bad_file(path: Path, error: DataError, place: int = 0) -> Part:
+    """What stands for a file that cannot be read, or for its rest from ``place`` on."""
+    reason = str(error).removeprefix(f"{path}: ")
+    rejected = quarantine.whole_file(str(path), reason, place)
+    return Part(observations.empty(offset=True), rejected, 0, place + 1)
+
+
+def newest_us(rows: pl.DataFrame) -> int | None:
+    """Latest time in microseconds; None without rows."""
+    return _largest(rows["timestamp"].to_physical())
+
+
+def _largest(whole: pl.Series) -> int | None:
+    found = whole.max()
+    return None if found is None else int(found)  # type: ignore[arg-type]
+
+
+def _validated(raw: pl.DataFrame, how: Input, now_s: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Good rows and rejected ones, those from the future among these; ``offset`` is the place in the file."""
+    rows, rejected = observations.validate(raw.with_columns(pl.int_range(len(raw)).alias("offset")))
+    if how.max_future_s is not None:
+        limit_us = round((now_s + how.max_future_s) * 1_000_000)
+        ahead = rows.filter(rows["timestamp"].to_physical() > limit_us)["offset"]
+        if len(ahead):
+            rows = rows.filter(rows["timestamp"].to_physical() <= limit_us)
+            rejected = pl.concat([rejected, _from_the_future(raw[ahead], ahead, how.max_future_s)])
+            rejected = rejected.sort("offset", maintain_order=True)
+    place = raw["row"] - 1
+    return _placed(rows, place), _placed(rejected, place)
+
+
+def _placed(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:
+    return frame.with_columns(place.gather(frame["offset"]).cast(pl.Int64).alias("offset"))
+
+
+def _from_the_future(raw: pl.DataFrame, offset: pl.Series, max_future_s: int) -> pl.DataFrame:
+    told = f" is more than {_words(max_future_s)} in the future"
+    problem = ("'" + cells.text(raw["timestamp"]) + "'" + told).alias("problem")
+    _, rejected = observations.validate(raw.with_columns(problem, offset.alias("offset")))
+    return rejected.with_columns(pl.lit("timestamp").alias("column"))
+
+
+def _words(seconds: int) -> str:
+    """A duration as people write it: ``1h``, ``90m``, ``0s``."""
+    unit = next(u for u, length in _UNITS_S.items() if seconds % length == 0 and (seconds or u == "s"))
+    return f"{seconds // _UNITS_S[unit]}{unit}"
+
+
+def columns_of(data: DataConfig) -> tables.Columns:
+    """Which column is what, as the data section of a job says."""
+    return tables.Columns(**{name: getattr(data, name) for name in tables.Columns.model_fields})
+
+
+def input_of(data: DataConfig, freq_s: int | None = None, *, skip_bad_files: bool = False) -> Input:
+    """How the data section of a job says that files are read.
+
+    Args:
+        data: the section.
+        freq_s: length of a window in seconds: how far rows may lie in the future unless the section says.
+        skip_bad_files: what the job does with a file that cannot be read unless the section says.
+    """
+    start, end = (None if t is None else round(t.timestamp() * 1_000_000) for t in (data.start, data.end))
+    skip = skip_bad_files if data.skip_bad_files is None else data.skip_bad_files
+    max_future_s = freq_s if data.max_future is None else duration_s(data.max_future)
+    return Input(columns_of(data), start, end, data.batch_rows, skip, max_future_s)
+
+
+def check_files(data: DataConfig) -> tuple[list[Path], list[str]]:
+    """The files of a job after a look at each one's first rows, and lines that people should see.
+
+    Raises:
+        DataError: a file cannot be read as series, unless ``data.skip_bad_files``.
+    """
+    files, notices, without_zone = [], [], []
+    for file in tables.input_files(data.paths):
+        try:
+            found = tables.check(file, columns_of(data))
+        except DataError as error:
+            if not data.skip_bad_files:
+                raise
+            notices.append(f"skipped: {error}")
+            continue
+        files.append(file)
+        if found.notice:
+            without_zone.append(found.notice)
+    if without_zone:
+        more = len(without_zone) - 1
+        others = f" (and those of {more} more {'file' if more == 1 else 'files'})" if more else ""
+        notices.append(without_zone[0] + others)
+    if not files:
+        raise DataError("no file is left to read: all of them were skipped")
+    return files, notices
 
 
 @dataclass(frozen=True)
@@ -33,35 +271,32 @@ class Loaded:
     notices: tuple[str, ...]
 
 
-def input_of(data: DataConfig) -> Input:
-    """How the data section of a job says that files are read."""
-    start, end = (None if t is None else round(t.timestamp() * 1_000_000) for t in (data.start, data.end))
-    return Input(columns_of(data), start, end, data.batch_rows, data.skip_bad_files)
+def load_observations(
+    data: DataConfig, on_rows: Callable[[int], None] = lambda rows: None, *, freq_s: int | None = None
+) -> Loaded:
+    """Every row of a job's files, validated: for training and evaluation, which work on all rows at once.
 
-
-def load_observations(data: DataConfig, on_rows: Callable[[int], None] = lambda rows: None) -> Loaded:
-    """Every row of a job's files, through the gate.
+    Args:
+        data: the data section of the job.
+        on_rows: told how many rows each piece had.
+        freq_s: as in `input_of`.
 
     Raises:
         DataError: a file cannot be read, unless ``data.skip_bad_files``; or no row is left.
     """
     files, notices = check_files(data)
-    how = input_of(data)
-    good, bad, outside, skipped = [], [], 0, [n for n in notices if n.startswith("skipped: ")]
-    for file in files:
-        try:
-            for raw, left_out in how.read(file):
-                rows, rejected = observations.validate(raw)
-                good.append(rows)
-                bad.append(rejected)
-                outside += left_out
-                on_rows(len(raw))
-        except DataError as error:
-            if not data.skip_bad_files:
-                raise
-            skipped.append(f"skipped: {error}")
-    rows = pl.concat([observations.empty(), *good], how="diagonal", rechunk=True)
-    rejected = pl.concat([quarantine.empty(), *bad])
+    skipped = [n for n in notices if n.startswith("skipped: ")]
+    good, bad, outside = [observations.empty()], [quarantine.empty()], 0
+    for part in read_files(files, input_of(data, freq_s), time.time(), data.memory_mb << 20):
+        files_lost = part.rejected.filter(pl.col("row") == 0)
+        skipped += [
+            f"skipped: {file}: {reason}" for file, reason in files_lost.select("file", "reason").rows()
+        ]
+        good.append(part.rows.drop("offset"))
+        bad.append(part.rejected.filter(pl.col("row") > 0).drop("offset"))
+        outside += part.outside
+        on_rows(len(good[-1]) + len(bad[-1]))
+    rows, rejected = pl.concat(good, how="diagonal", rechunk=True), pl.concat(bad)
     if not len(rows):
         raise DataError(_nothing_left(data.paths[0], rejected, outside))
     return Loaded(rows, rejected, outside, tuple(skipped), tuple(n for n in notices if n not in skipped))
