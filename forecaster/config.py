@@ -54,6 +54,12 @@ class WindowConfig(Settings):
     allowed_lateness: Duration = Field(
         "0s", description="how long after newer rows an older one may still arrive"
     )
+    max_gap: int = Field(
+        672,
+        ge=1,
+        description="a series that had no row for more windows than this is no longer forecast; "
+        "when it comes back it starts cold",
+    )
 
     @property
     def freq_s(self) -> int:
@@ -88,9 +94,10 @@ class NetworkConfig(Settings):
     )
     ring: int = Field(
         168,
-        ge=1,
+        ge=0,
         le=100_000,
-        description="last values kept per series, for lags and for re-warming under a new model",
+        description="last values kept per series, for lags and for re-warming under a new model; "
+        "0 keeps none, where there are no lags",
     )
     halflife: int = Field(
         168, ge=1, description="windows after which the running mean and scale have half forgotten"
@@ -104,8 +111,8 @@ class NetworkConfig(Settings):
             raise ValueError("network.quantiles must rise")
         if any(lag < 1 for lag in self.lags):
             raise ValueError("network.lags must be 1 or more")
-        if self.lags and max(self.lags) >= self.ring:
-            raise ValueError("network.ring must be longer than the longest of network.lags")
+        if self.lags and max(self.lags) > self.ring:
+            raise ValueError("network.ring must be as long as the longest of network.lags")
         return self
 
 

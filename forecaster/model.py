@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from forecaster.components.moments import input_count
+from forecaster.components.base import Component
+from forecaster.components.inputs import before_network
 from forecaster.components.network import Network
 from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.state import State
@@ -32,12 +33,14 @@ class Forecaster:
         network: the network, in evaluation mode.
         version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
             ``model_version`` of its forecasts and states. Equal weights have equal versions.
+        components: what a state of this forecaster is made of, in the order in which they step.
     """
 
     network_config: NetworkConfig
     window_config: WindowConfig
     network: Network
     version: str = field(init=False)
+    components: tuple[Component, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -46,9 +49,13 @@ class Forecaster:
             digest.update(name.encode())
             digest.update(weight.contiguous().numpy().tobytes())
         object.__setattr__(self, "version", f"{self.network_config.cell}-{digest.hexdigest()[:12]}")
+        object.__setattr__(self, "components", (*before_network(self.network_config), self.network))
 
     def _config_json(self) -> str:
-        parts = {"network": self.network_config.model_dump(), "windows": self.window_config.model_dump()}
+        windows = self.window_config.model_dump()
+        if windows["max_gap"] == WindowConfig.model_fields["max_gap"].default:
+            del windows["max_gap"]  # models from before there was one keep their version
+        parts = {"network": self.network_config.model_dump(), "windows": windows}
         return json.dumps(parts, indent=2, sort_keys=True)
 
     @staticmethod
@@ -56,7 +63,7 @@ class Forecaster:
         """A forecaster with random weights, for tests and benchmarks."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Forecaster(network, windows, Network(network, input_count(network)))
+            return Forecaster(network, windows, Network(network))
 
     def initial_state(self) -> State:
         """The state of a fleet that has seen nothing yet."""
@@ -64,22 +71,14 @@ class Forecaster:
 
     def unseen(self, series_ids: tuple[str, ...], start: int) -> State:
         """The state of series whose first window will be ``start``."""
-        series, config = len(series_ids), self.network_config
-        hidden, cell = (part.numpy() for part in self.network.initial(series))
-        zeros, count = np.zeros(series), np.zeros(series, np.int64)
+        series = len(series_ids)
         return State(
             model_version=self.version,
             freq_s=self.window_config.freq_s,
             series_ids=series_ids,
             clock=np.full(series, start - 1, np.int64),
-            observed=count,
-            mean=zeros,
-            variance=zeros,
-            last=zeros,
-            age=count,
-            hidden=hidden,
-            cell=cell,
-            ring=np.full((config.ring, series), np.nan),
+            silent=np.zeros(series, np.int64),
+            parts={part.name: part.init(series) for part in self.components},
         )
 
     def to_bytes(self) -> bytes:
@@ -99,7 +98,7 @@ class Forecaster:
             parts = json.loads(header["__metadata__"][_CONFIG])
             network = NetworkConfig.model_validate(parts["network"])
             windows = WindowConfig.model_validate(parts["windows"])
-            module = Network(network, input_count(network))
+            module = Network(network)
             module.load_state_dict(load(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster: {str(error).splitlines()[0]}") from error

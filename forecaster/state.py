@@ -1,11 +1,13 @@
 """The state of a fleet: everything that a forecast depends on, for every series, as arrays.
 
-Letters: S series, L layers, H hidden width, R ring. In memory the axes lie as the network wants them; as a
-table (Arrow, Parquet, a shard's Beam state) there is one row a series.
+Series is axis 0 of every array. What the arrays are is the components' business (``forecaster.components``);
+here they are only kept, cut, joined, and written as a table: one row a series, one column a field.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,149 +16,156 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from forecaster.components.base import Arrays, Field, Floats, Ints
+from forecaster.components.formats import FORMAT_VERSIONS
 from forecaster.windows import MICROSECONDS
 from schemas.errors import ModelError
 
-FORMAT_VERSION = "1"
-_FORMAT_KEY = b"statecast.state.format"
-_SHAPE_KEY = b"statecast.state.shape"
+__all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 
-Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
+FORMAT_VERSION = "2"
+_FORMAT_KEY = b"statecast.state.format"
+_LAYOUT_KEY = b"statecast.state.layout"
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of ``S`` series under the weights ``model_version``. Never changed in place.
+    """The state of ``S`` series under the weights ``model_version``.
+
+    Only `put` and ``forecaster.stepping.advance_in_place`` write into its arrays.
 
     Attributes:
         model_version: version of the only weights this state may be fed to.
         freq_s: length of a window in seconds.
-        series_ids: ``S`` distinct ids.
+        series_ids: ``S`` distinct ids, a slot each.
         clock: ``[S]`` int64, index of each series' last closed window.
-        observed: ``[S]`` int64, windows with a value so far.
-        mean, variance: ``[S]`` float64, exponentially weighted moments of the values.
-        last: ``[S]`` float64, last observed value.
-        age: ``[S]`` int64, windows closed since then.
-        hidden: ``[L, S, H]`` float32.
-        cell: ``[L, S, H]`` float32; ``[0, S, H]`` for cells that have none.
-        ring: ``[R, S]`` float64, values of the last ``R`` windows, oldest first; NaN where missing.
+        silent: ``[S]`` int64, windows closed since the last row of each series; 0 before its first.
+        parts: arrays ``[S, ...]`` by component and field, such as ``parts["moments"]["mean"]``.
     """
 
     model_version: str
     freq_s: int
     series_ids: tuple[str, ...]
     clock: Ints
-    observed: Ints
-    mean: Floats
-    variance: Floats
-    last: Floats
-    age: Ints
-    hidden: Floats32
-    cell: Floats32
-    ring: Floats
+    silent: Ints
+    parts: dict[str, Arrays]
 
     def __len__(self) -> int:
         return len(self.series_ids)
 
     @property
+    def bytes_by_component(self) -> dict[str, float]:
+        """Bytes that each component keeps of one series."""
+        series = max(len(self), 1)
+        return {name: sum(a.nbytes for a in own.values()) / series for name, own in self.parts.items()}
+
+    @property
     def bytes_per_series(self) -> float:
         """Bytes of one series' arrays, its id not counted."""
-        arrays = (v for v in vars(self).values() if isinstance(v, np.ndarray))
-        return sum(a.nbytes for a in arrays) / max(len(self), 1)
+        clocks = self.clock.nbytes + self.silent.nbytes
+        return clocks / max(len(self), 1) + sum(self.bytes_by_component.values())
+
+    def copy(self) -> State:
+        """The same, in memory of its own."""
+        parts = {name: {f: a.copy(order="K") for f, a in own.items()} for name, own in self.parts.items()}
+        return self._with(self.series_ids, self.clock.copy(), self.silent.copy(), parts)
 
     def take(self, index: Ints) -> State:
-        """The series at ``index`` ``[n]``, in that order."""
+        """The series at ``index`` ``[n]``, in that order, in memory of their own."""
         ids = tuple(self.series_ids[i] for i in index)
-        arrays = {name: getattr(self, name)[_at(name, index)] for name in _AXIS}
-        return State(self.model_version, self.freq_s, ids, **arrays)
+        return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
-    def replace(self, index: Ints, part: State) -> State:
-        """This state with the series at ``index`` ``[n]`` taken from ``part`` (of ``n`` series)."""
-        arrays = {name: getattr(self, name).copy() for name in _AXIS}
-        for name, array in arrays.items():
-            array[_at(name, index)] = getattr(part, name)
-        return State(self.model_version, self.freq_s, self.series_ids, **arrays)
+    def put(self, index: Ints, part: State) -> None:
+        """Writes ``part``, of ``n`` series, over the series at ``index`` ``[n]``; the ids stay."""
+        self.clock[index], self.silent[index] = part.clock, part.silent
+        put(self.parts, index, part.parts)
 
     @staticmethod
-    def join(parts: list[State]) -> State:
+    def join(states: Sequence[State]) -> State:
         """States of disjoint series under the same weights, as one.
 
         Raises:
             ModelError: the states are of several versions.
-            ValueError: there is no part.
+            ValueError: there is no state.
         """
-        if len({part.model_version for part in parts}) > 1:
-            versions = ", ".join(sorted({part.model_version for part in parts}))
+        if not states:
+            raise ValueError("there is no state to join")
+        if len({state.model_version for state in states}) > 1:
+            versions = ", ".join(sorted({state.model_version for state in states}))
             raise ModelError(f"states of several model versions cannot be one: {versions}")
-        ids = tuple(name for part in parts for name in part.series_ids)
-        arrays = {
-            name: np.concatenate([getattr(part, name) for part in parts], axis=axis)
-            for name, axis in _AXIS.items()
+        first = states[0]
+        parts = {
+            name: {f: np.concatenate([state.parts[name][f] for state in states]) for f in own}
+            for name, own in first.parts.items()
         }
-        return State(parts[0].model_version, parts[0].freq_s, ids, **arrays)
+        return first._with(
+            tuple(name for state in states for name in state.series_ids),
+            np.concatenate([state.clock for state in states]),
+            np.concatenate([state.silent for state in states]),
+            parts,
+        )
+
+    def _with(self, ids: tuple[str, ...], clock: Ints, silent: Ints, parts: dict[str, Arrays]) -> State:
+        return State(self.model_version, self.freq_s, ids, clock, silent, parts)
 
     def to_arrow(self) -> pa.Table:
-        """The state table: one row a series (see ``schemas.states``), format and shapes in its metadata."""
-        layers, series, width = self.hidden.shape
+        """The state table: one row a series (see ``schemas.states``), formats and shapes in its metadata."""
+        series = len(self)
         columns: dict[str, Any] = {
             "series_id": pa.array(self.series_ids, pa.large_string()),
-            "model_version": pa.array([self.model_version] * series, pa.large_string()),
-            "clock": pa.array((self.clock + 1) * self.freq_s * MICROSECONDS, pa.timestamp("us", "UTC")),
-            "observed": pa.array(self.observed),
-            "mean": pa.array(self.mean),
-            "variance": pa.array(self.variance),
-            "last": pa.array(self.last),
-            "age": pa.array(self.age),
-            "hidden": _lists(self.hidden.swapaxes(0, 1).reshape(series, layers * width)),
-            "cell": _lists(self.cell.swapaxes(0, 1).reshape(series, len(self.cell) * width)),
-            "ring": _lists(self.ring.T),
+            "model_version": pa.repeat(pa.scalar(self.model_version, pa.large_string()), series),
+            "clock": pa.array((self.clock + 1) * (self.freq_s * MICROSECONDS), pa.timestamp("us", "UTC")),
+            "silent": pa.array(self.silent),
         }
-        shape = f"{self.freq_s},{layers},{width},{len(self.ring)},{len(self.cell)},{self.model_version}"
-        metadata = {_FORMAT_KEY: FORMAT_VERSION.encode(), _SHAPE_KEY: shape.encode()}
+        components: dict[str, Any] = {}
+        for name, own in self.parts.items():
+            columns |= {f"{name}.{f}": _column(array) for f, array in own.items()}
+            fields = {f: (a.dtype.name, a.shape[1:]) for f, a in own.items()}
+            components[name] = {"format": FORMAT_VERSIONS[name], "fields": fields}
+        layout = {"model_version": self.model_version, "freq_s": self.freq_s, "components": components}
+        metadata = {_FORMAT_KEY: FORMAT_VERSION, _LAYOUT_KEY: json.dumps(layout)}
         return pa.table(columns).replace_schema_metadata(metadata)
 
     @staticmethod
     def from_arrow(table: pa.Table) -> State:
-        """The inverse of `to_arrow`.
+        """The inverse of `to_arrow`; a table of format 1 is read, too.
 
         Raises:
-            ModelError: the table is no state table, or of a format this version does not read.
+            ModelError: the table is no state table, or it or a component of it is of a format that this
+                version does not read.
         """
         metadata = table.schema.metadata or {}
-        if metadata.get(_FORMAT_KEY) != FORMAT_VERSION.encode():
-            found = metadata.get(_FORMAT_KEY, b"none").decode()
+        found = metadata.get(_FORMAT_KEY, b"none").decode()
+        if found == "1":
+            from forecaster.state_format_1 import read  # it needs `State`
+
+            return read(table)
+        if found != FORMAT_VERSION:
             raise ModelError(
-                f"state format {found} is not readable here (this version reads {FORMAT_VERSION})"
+                f"state format {found} is not readable here (this version reads 1 and {FORMAT_VERSION})"
             )
-        numbers, version = _split_shape(metadata[_SHAPE_KEY].decode())
-        freq_s, layers, width, ring, cells = numbers
-        series = table.num_rows
-
-        def column(name: str) -> NDArray[Any]:
-            return cast("NDArray[Any]", table[name].to_numpy())
-
-        def lists(name: str) -> NDArray[Any]:
-            chunks = [chunk.flatten().to_numpy() for chunk in table[name].chunks]
-            return np.concatenate(chunks) if chunks else np.empty(0)
-
-        clock = table["clock"].cast(pa.int64()).to_numpy() // (freq_s * MICROSECONDS) - 1
-        hidden = lists("hidden").reshape(series, layers, width).swapaxes(0, 1)
-        cell = lists("cell").reshape(series, cells, width).swapaxes(0, 1)
+        layout = json.loads(metadata[_LAYOUT_KEY])
+        for name, component in layout["components"].items():
+            known = FORMAT_VERSIONS.get(name, "none")
+            if component["format"] != known:
+                raise ModelError(
+                    f"the state's {name} is of format {component['format']}, not readable here "
+                    f"(this version reads {known})"
+                )
+        freq_us = layout["freq_s"] * MICROSECONDS
         return State(
-            version,
-            freq_s,
+            layout["model_version"],
+            layout["freq_s"],
             tuple(table["series_id"].to_pylist()),
-            clock,
-            column("observed"),
-            column("mean"),
-            column("variance"),
-            column("last"),
-            column("age"),
-            np.ascontiguousarray(hidden, np.float32),
-            np.ascontiguousarray(cell, np.float32),
-            np.ascontiguousarray(lists("ring").reshape(series, ring).T, np.float64),
+            column(table, "clock", Field("int64")) // freq_us - 1,
+            column(table, "silent", Field("int64")),
+            {
+                name: {
+                    f: column(table, f"{name}.{f}", Field(dtype, tuple(shape)))
+                    for f, (dtype, shape) in component["fields"].items()
+                }
+                for name, component in layout["components"].items()
+            },
         )
 
     def to_bytes(self) -> bytes:
@@ -185,30 +194,47 @@ class State:
         return cast("pl.DataFrame", pl.from_arrow(self.to_arrow()))
 
 
-_AXIS = {  # which axis of each array counts the series
-    "clock": 0,
-    "observed": 0,
-    "mean": 0,
-    "variance": 0,
-    "last": 0,
-    "age": 0,
-    "hidden": 1,
-    "cell": 1,
-    "ring": 1,
-}
+def live(state: State) -> NDArray[np.bool_]:
+    """``[S]`` which series are being forecast: begun, and not silent for more than ``windows.max_gap``.
+
+    A series that has been silent for longer is put back to where it was before its first value.
+    """
+    return np.asarray(state.parts["moments"]["observed"] > 0)
 
 
-def _at(name: str, index: Ints) -> Any:
-    return index if _AXIS[name] == 0 else (slice(None), index)
+def taken(parts: Mapping[str, Arrays], index: Ints) -> dict[str, Arrays]:
+    """The series at ``index`` of every array, copied."""
+    return {name: {f: a[index] for f, a in own.items()} for name, own in parts.items()}
 
 
-def _lists(rows: NDArray[Any]) -> pa.ListArray:
-    """``[S, n]`` as one list a series."""
-    series, width = rows.shape
-    offsets = np.arange(series + 1, dtype=np.int32) * width
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(rows).reshape(-1)))
+def put(parts: Mapping[str, Arrays], index: Ints, new: Mapping[str, Arrays]) -> None:
+    """Writes every array of ``new`` over the series at ``index``."""
+    for name, own in parts.items():
+        for f, array in own.items():
+            array[index] = new[name][f]
 
 
-def _split_shape(text: str) -> tuple[list[int], str]:
-    *numbers, version = text.split(",", 5)
-    return [int(n) for n in numbers], version
+def _column(array: NDArray[Any]) -> pa.Array:
+    """``[S]`` as numbers, ``[S, ...]`` as lists of one length."""
+    if array.ndim == 1:
+        return pa.array(array)
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))
+
+
+def column(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
+    """A column as an array ``[S, *field.shape]`` that can be written into.
+
+    Raises:
+        ModelError: there is none of this name, type and length.
+    """
+    try:
+        numbers = table[name]
+        if field.shape:
+            chunks = [chunk.flatten() for chunk in numbers.chunks]
+            numbers = pa.chunked_array(chunks, numbers.type.value_type)
+        if pa.types.is_timestamp(numbers.type):
+            numbers = numbers.cast(pa.int64())
+        array = numbers.to_numpy().astype(field.dtype)
+        return cast("NDArray[Any]", array.reshape(table.num_rows, *field.shape))
+    except (KeyError, ValueError, AttributeError, pa.ArrowInvalid) as error:
+        raise ModelError(f"the state table's column {name} cannot be read: {error}") from error

@@ -1,31 +1,38 @@
 """The one function that moves state on.
 
-The backfill, the streaming job, the evaluation and the served model all call `advance`; nothing else steps
-the network on behalf of a state.
+The backfill, the streaming job, the evaluation and the served model all call `advance`, or what it calls,
+`advance_in_place`; nothing else steps the network on behalf of a state.
+
+A series is stepped from its first value on. Silent for more than ``windows.max_gap`` windows it retires: it
+is no longer forecast, and a later value is its first one again.
 
 Letters: T windows, S series, N horizon, Q quantiles.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from forecaster.components.moments import Moments, network_inputs
+from forecaster.components.base import Arrays, Block, Floats, Ints
+from forecaster.components.ring import in_order
 from forecaster.model import Forecaster
-from forecaster.state import Floats, Ints, State
+from forecaster.state import State, live, put, taken
 from forecaster.windows import MICROSECONDS, Windows, aggregate
 from schemas.errors import DataError, ModelError, VersionMismatch
 from schemas.forecasts import quantile_column
 
 _CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache
+_MOSTLY = 0.9  # share of the slots from which on all are stepped: cheaper than copying some out and back
+_NEVER = -(2**62)  # row of the last value of a series that has none
+
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,9 @@ class Forecasts:
         quantile_levels: ``Q`` levels.
         series_ids: ``S`` ids.
         start: index of the first closed window.
-        values: ``[Q, T, S, N]`` float64, in the series' own unit.
-        issued: ``[T, S]`` bool, False where a series had not begun.
+        values: ``[Q, T, S, N]`` float64, in the series' own unit; NaN where not issued.
+        issued: ``[T, S]`` bool, False where a series had not begun or had retired.
+        cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
     """
 
     model_version: str
@@ -48,7 +56,8 @@ class Forecasts:
     series_ids: tuple[str, ...]
     start: int
     values: Floats
-    issued: NDArray[np.bool_]
+    issued: Bools
+    cold_starts: int = 0
 
     def __len__(self) -> int:
         return int(self.issued.sum())
@@ -96,116 +105,215 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         VersionMismatch: other weights made ``state`` (see `rewarm`).
         DataError: ``window`` holds values for windows that ``state`` has already closed.
     """
+    _check_version(forecaster, state)
+    block = (
+        aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
+    )
+    start = min([block.start, *(state.clock[live(state)] + 1)])
+    if block.series_ids == state.series_ids and start == block.start:
+        state, values = state.copy(), block.values  # the stream's every step
+    else:
+        known = frozenset(state.series_ids)
+        has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
+        born = tuple(block.series_ids[i] for i in has_value if block.series_ids[i] not in known)
+        state = State.join([state, forecaster.unseen(born, start)])
+        place = {name: slot for slot, name in enumerate(state.series_ids)}
+        slots = np.array([place.get(name, -1) for name in block.series_ids], np.int64)
+        values = np.full((block.stop - start, len(state)), np.nan)
+        values[block.start - start :, slots[slots >= 0]] = block.values[:, slots >= 0]
+    return state, advance_in_place(forecaster, state, values, start)
+
+
+def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start: int) -> Forecasts:
+    """Moves ``state`` itself on through a block of windows, and forecasts from each.
+
+    Args:
+        forecaster: weights and settings.
+        state: a slot for every series, that of one without a value so far included. Its arrays are changed.
+        values: ``[T, S]`` float64 by slot, NaN where missing. Not changed.
+        start: index of the first window. Windows between the clock of a live series and it are not made up:
+            there must be none.
+
+    Raises:
+        VersionMismatch: other weights made ``state`` (see `rewarm`).
+        DataError: ``values`` holds values for windows that ``state`` has already closed.
+        ValueError: ``start`` leaves out windows of a live series.
+    """
+    _check_version(forecaster, state)
+    config = forecaster.network_config
+    result = np.empty((len(config.quantiles), *values.shape, config.horizon))
+    plan = _plan(state, values, start, forecaster.window_config.max_gap)
+    if forecaster.window_config.empty == "zero":
+        values = np.where(np.isnan(values) & plan.issued, 0.0, values)
+    for first, stop in _pieces(plan, max(1, _CALL_STEPS // max(len(state), 1))):
+        _step(forecaster, state, values, start, plan, slice(first, stop), result[:, first:stop])
+    if not plan.issued.all():
+        result[:, ~plan.issued] = np.nan
+    state.silent[:] = plan.silent
+    return Forecasts(
+        state.model_version,
+        state.freq_s,
+        config.quantiles,
+        state.series_ids,
+        start,
+        result,
+        plan.issued,
+        plan.cold_starts,
+    )
+
+
+def _check_version(forecaster: Forecaster, state: State) -> None:
     if state.model_version != forecaster.version:
         raise VersionMismatch(
             f"this state was made by {state.model_version} and cannot be fed to {forecaster.version}: "
             "re-warm it under the new weights"
         )
-    block = (
-        aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
-    )
-    state, begin, block = _align(forecaster, state, block)
-    values = block.values
-    levels, horizon = forecaster.network_config.quantiles, forecaster.network_config.horizon
-    issued = np.arange(len(values))[:, None] >= begin[None, :]
-    if forecaster.window_config.empty == "zero":
-        values = np.where(np.isnan(values) & issued, 0.0, values)
-    bounds = np.unique([*begin[begin < len(values)], len(values)])
-    if len(bounds) == 2 and bounds[0] == 0 and begin.max() == 0:
-        state, result = _step(forecaster, state, values, block.start)
-    else:
-        # Series begin inside the block: step up to each beginning those that have begun by then.
-        result = np.full((len(levels), *values.shape, horizon), np.nan)
-        for first, stop in pairwise(bounds):
-            index = np.flatnonzero(begin <= first)
-            part, forecast = _step(
-                forecaster, state.take(index), values[first:stop, index], block.start + int(first)
-            )
-            state = state.replace(index, part)
-            result[:, first:stop, index] = forecast
-    forecasts = Forecasts(
-        state.model_version, state.freq_s, levels, state.series_ids, block.start, result, issued
-    )
-    return state, forecasts
 
 
-def _align(forecaster: Forecaster, state: State, block: Windows) -> tuple[State, Ints, Windows]:
-    """One order of series and one first window for both.
+@dataclass(frozen=True)
+class _Plan:
+    """What happens to each series in a block, which depends on nothing but where the values are.
 
-    Returns the state with the new series added, the ``[S]`` row of the block at which each series begins,
-    and the block with every series of the state, from the earliest open window on.
+    Attributes:
+        begins: ``[T, S]`` the windows at which a series starts from the initial state.
+        live: ``[T, S]`` the windows at whose end it has begun and not retired.
+        issued: ``[T, S]`` the same without those that were closed before the block.
+        silent: ``[S]`` windows since its last row after the block.
+        joins: rows at which series come in that were ahead of the others.
+        cold_starts: how many of ``begins`` are returns.
     """
-    if block.series_ids == state.series_ids and (state.clock == block.start - 1).all():
-        return state, np.zeros(len(state), np.int64), block  # the stream's every step
-    place = {name: i for i, name in enumerate(block.series_ids)}
-    known = frozenset(state.series_ids)
-    has_value = ~np.isnan(block.values)
-    born = [name for name in block.series_ids if name not in known and has_value[:, place[name]].any()]
-    first = np.array([block.start + int(has_value[:, place[name]].argmax()) for name in born], np.int64)
-    start = min([block.start, *(state.clock + 1)])
-    values = np.full((block.stop - start, len(state) + len(born)), np.nan)
-    ids = (*state.series_ids, *born)
-    columns = np.array([place.get(name, -1) for name in ids], np.int64)
-    there = columns >= 0
-    values[block.start - start :, there] = block.values[:, columns[there]]
-    begin = np.concatenate([state.clock + 1, first]) - start
-    closed = ~np.isnan(values) & (np.arange(len(values))[:, None] < begin[None, :])
-    if closed.any():
-        name = ids[int(closed.any(axis=0).argmax())]
+
+    begins: Bools
+    live: Bools
+    issued: Bools
+    silent: Ints
+    joins: Ints
+    cold_starts: int
+
+
+def _plan(state: State, values: Floats, start: int, max_gap: int) -> _Plan:
+    windows, seen = len(values), ~np.isnan(values)
+    row = np.arange(windows)[:, None]
+    closed = state.clock + 1 - start  # rows of each series that are closed already
+    began = live(state)
+    if (left_out := began & (closed < 0)).any():
+        name = state.series_ids[int(left_out.argmax())]
+        raise ValueError(f"windows of {name!r} before {start} are left out")
+    ahead = (closed > 0).any()
+    if ahead and (again := seen & (row < closed)).any():
+        name = state.series_ids[int(again.any(axis=0).argmax())]
         raise DataError(
-            f"{int(closed.sum())} values belong to windows that are already closed (the first series is "
+            f"{int(again.sum())} values belong to windows that are already closed (the first series is "
             f"{name!r}): feed only windows after the state's clock"
         )
-    if born:
-        fresh = forecaster.unseen(tuple(born), 0)
-        state = State.join([state, fresh])
-        clock = np.concatenate([state.clock[: -len(born)], first - 1])
-        state = State(**{**vars(state), "clock": clock})
-    return state, begin, Windows(ids, start, values)
+    last = closed - 1 - state.silent  # row of the last value before the block
+    latest = np.empty((windows + 1, len(state)), np.int64)  # and of that before each row
+    latest[0] = np.where(began, last, _NEVER)
+    latest[1:] = np.where(seen, row, _NEVER)
+    np.maximum.accumulate(latest, axis=0, out=latest)
+    alive = row - latest[1:] <= max_gap
+    begins = seen & (row - latest[:-1] > max_gap + 1)
+    known = began | (state.silent > 0)
+    last = np.where(latest[-1] >= 0, latest[-1], last)
+    return _Plan(
+        begins,
+        alive,
+        alive & (row >= closed) if ahead else alive,
+        np.where(known | (latest[-1] >= 0), np.maximum(windows, closed) - 1 - last, 0),
+        np.unique(closed[began & (closed > 0)]),
+        int(begins.sum()) - int((begins.any(axis=0) & ~known).sum()),
+    )
 
 
-def _step(forecaster: Forecaster, state: State, values: Floats, start: int) -> tuple[State, Floats]:
-    """Steps series that all begin at window ``start`` through ``values`` ``[T, S]``: ``[Q, T, S, N]``."""
-    moments = Moments(state.observed, state.mean, state.variance, state.last, state.age)
-    inputs = network_inputs(
-        values, np.array([start]), state.freq_s, moments, state.ring, forecaster.network_config
-    )
-    windows, series = values.shape
-    config = forecaster.network_config
-    x, hidden, cell = (torch.from_numpy(part) for part in (inputs.x, state.hidden, state.cell))
-    scale, last = (torch.from_numpy(part).unsqueeze(-1) for part in (inputs.scale, inputs.last))
-    # Levels in float64: a meter that stands at a billion still moves by single units.
-    forecast = torch.empty((len(config.quantiles), windows, series, config.horizon), dtype=torch.float64)
-    block = max(1, _CALL_STEPS // max(series, 1))
-    with torch.inference_mode():
-        for first in range(0, windows, block):
-            part = slice(first, first + block)
-            change, hidden, cell = forecaster.network(x[part], hidden, cell)
-            torch.mul(change, scale[part], out=forecast[:, part]).add_(last[part])
-    after = State(
-        state.model_version,
-        state.freq_s,
-        state.series_ids,
-        np.full(len(state), start + len(values) - 1, np.int64),
-        inputs.moments.observed,
-        inputs.moments.mean,
-        inputs.moments.variance,
-        inputs.moments.last,
-        inputs.moments.age,
-        hidden.numpy(),
-        cell.numpy(),
-        inputs.ring,
-    )
-    return after, forecast.numpy()
+def _pieces(plan: _Plan, most: int) -> Iterator[tuple[int, int]]:
+    """Pieces of at most ``most`` windows, in which no series begins twice and none joins after the first."""
+    first, windows = 0, len(plan.begins)
+    while first < windows:
+        stop = min([first + most, windows, *plan.joins[plan.joins > first]])
+        twice = (plan.begins[first:stop].cumsum(axis=0) > 1).any(axis=1)
+        if twice.any():
+            stop = first + int(twice.argmax())
+        yield first, stop
+        first = stop
+
+
+def _step(
+    forecaster: Forecaster,
+    state: State,
+    block_values: Floats,
+    block_start: int,
+    plan: _Plan,
+    rows: slice,
+    forecast: Floats,
+) -> None:
+    """Steps a piece in two calls: the series that are there at its first window, and those that begin later.
+
+    ``forecast`` ``[Q, T, S, N]`` is filled where something is issued.
+    """
+    values, start, begins = block_values[rows], block_start + rows.start, plan.begins[rows]
+    stop = start + len(values)
+    _reset(forecaster, state, begins[0])
+    ahead = state.clock >= start
+    there = (live(state) | begins[0]) & ~ahead
+    block = Block(np.array([start]), values, state.freq_s, forecast=forecast)
+    stepped = begins.any(axis=0)
+    if there.any() and there.mean() >= _MOSTLY and not ahead.any():
+        state.parts.update(_chain(forecaster, state.parts, block))
+        stepped = np.ones_like(there)
+    elif there.any():
+        index = np.flatnonzero(there)
+        part = np.empty((*forecast.shape[:2], len(index), forecast.shape[3]))
+        block = replace(block, values=values[:, index], forecast=part)
+        put(state.parts, index, _chain(forecaster, taken(state.parts, index), block))
+        forecast[:, :, index] = part
+        stepped |= there
+    if begins[1:].any():
+        _step_beginners(forecaster, state, values, start, begins, forecast)
+    state.clock[:] = np.maximum(state.clock, stop - 1)
+    # Retired, or stepped along without having begun: as before the first value.
+    _reset(forecaster, state, stepped & ~plan.live[rows][-1])
+
+
+def _step_beginners(
+    forecaster: Forecaster, state: State, values: Floats, start: int, begins: Bools, forecast: Floats
+) -> None:
+    """Steps the series that begin after the first row, all shifted so that they begin together."""
+    index = np.flatnonzero(begins[1:].any(axis=0))
+    begin = begins[1:, index].argmax(axis=0) + 1
+    lengths = len(values) - begin
+    row = begin + np.arange(lengths.max())[:, None]
+    inside = row < len(values)
+    shifted = np.where(inside, values[np.minimum(row, len(values) - 1), index], np.nan)
+    part = np.empty((len(forecast), *shifted.shape, forecast.shape[3]))
+    block = Block(start + begin, shifted, state.freq_s, lengths, forecast=part)
+    put(state.parts, index, _chain(forecaster, _initial(forecaster, len(index)), block))
+    at, which = np.nonzero(inside)
+    forecast[:, row[at, which], index[which]] = part[:, at, which]
+
+
+def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:
+    if which.any():
+        put(state.parts, np.flatnonzero(which), _initial(forecaster, 1))
+
+
+def _chain(forecaster: Forecaster, parts: Mapping[str, Arrays], block: Block) -> dict[str, Arrays]:
+    after = {}
+    for component in forecaster.components:
+        after[component.name], block = component.step(parts[component.name], block)
+    return after
+
+
+def _initial(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
+    return {component.name: component.init(series) for component in forecaster.components}
 
 
 def rewarm(forecaster: Forecaster, state: State) -> State:
     """The state that ``forecaster`` would have, had it seen the last values of every series.
 
     The ring of each series is run through the new weights from a cold start, which begins at the ring's
-    first value, as every series does; one whose ring holds no value is stepped through its silence. The
-    moments (mean, variance, counts), which do not depend on weights, stay as they are. A state of the same
-    weights is returned as it is.
+    first value, as every series does; one whose ring holds no value starts from the initial state, as all do
+    where the state has no ring. The moments (mean, variance, counts), which do not depend on weights, stay as
+    they are. A state of the same weights is returned as it is.
 
     Raises:
         ModelError: the windows of state and forecaster differ in length.
@@ -217,15 +325,17 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
             f"a state of {state.freq_s} s windows cannot be re-warmed for {forecaster.version}, "
             f"whose windows are {forecaster.window_config.freq_s} s long"
         )
-    parts = [forecaster.initial_state()]
-    for clock in np.unique(state.clock):
-        old = state.take(np.flatnonzero(state.clock == clock))
-        start = int(clock) + 1 - len(old.ring)
-        silent = np.flatnonzero(np.isnan(old.ring).all(axis=0))
-        new = forecaster.unseen(tuple(old.series_ids[i] for i in silent), start)
-        new, _ = advance(forecaster, new, Windows(old.series_ids, start, old.ring))
-        place = {name: i for i, name in enumerate(old.series_ids)}
-        old = old.take(np.array([place[name] for name in new.series_ids]))
-        kept = ("observed", "mean", "variance", "last", "age")
-        parts.append(State(**{**vars(new), **{name: getattr(old, name) for name in kept}}))
-    return State.join(parts)
+    warm = forecaster.unseen(state.series_ids, 0)
+    warm.clock[:] = state.clock
+    for clock in np.unique(state.clock) if "ring" in state.parts else ():
+        index = np.flatnonzero(state.clock == clock)
+        values = in_order(state.parts["ring"]["values"][index], state.clock[index]).T
+        start = int(clock) + 1 - len(values)
+        part = forecaster.unseen(tuple(state.series_ids[i] for i in index), start)
+        most = max(1, _CALL_STEPS // len(index))  # its forecasts are for nobody: a few windows at a time
+        for first in range(0, len(values), most):
+            advance_in_place(forecaster, part, values[first : first + most], start + first)
+        warm.put(index, part)
+    warm.silent[:] = state.silent
+    warm.parts["moments"] = {name: array.copy() for name, array in state.parts["moments"].items()}
+    return warm

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from forecaster.components.moments import Moments, input_count, network_inputs
+from forecaster.components.inputs import network_inputs
 from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.model import Forecaster
@@ -87,7 +87,7 @@ def train(
     batches = _prepare(windows, network, training, window_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        module = Network(network, input_count(network), training.dropout)
+        module = Network(network, training.dropout)
         best, history = _fit(module, batches, training, torch.tensor(network.quantiles), on_epoch)
     module.load_state_dict(best)
     return Trained(Forecaster(network, window_config, module), history)
@@ -234,9 +234,8 @@ def _batch(
         values = np.where(np.isnan(values), 0.0, values)
     values = np.where(there, values, np.nan)
     series = len(index)
-    ring = np.full((network.ring, series), np.nan)
     start = windows.start + begins[index]
-    inputs = network_inputs(values, start, window_config.freq_s, Moments.unseen(series), ring, network)
+    inputs = network_inputs(values, start, window_config.freq_s, network)
     target = np.full((length, series, network.horizon), np.nan, np.float32)
     for n in range(1, min(network.horizon, length - 1) + 1):
         change = (values[n:] - inputs.last[:-n]) / inputs.scale[:-n]

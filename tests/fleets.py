@@ -127,12 +127,16 @@ def assert_same_state(a: State, b: State) -> None:
     assert a.model_version == b.model_version
     assert sorted(a.series_ids) == sorted(b.series_ids)
     a, b = (part.take(np.argsort(np.array(part.series_ids, str))) for part in (a, b))
-    for name in ("clock", "observed", "age", "last", "ring"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
-    for name in ("mean", "variance"):
-        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-12, err_msg=name)
-    for name in ("hidden", "cell"):
-        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(a.clock, b.clock, err_msg="clock")
+    np.testing.assert_array_equal(a.silent, b.silent, err_msg="silent")
+    rounded = ("moments.mean", "moments.variance")
+    assert a.parts.keys() == b.parts.keys()
+    for component, own in a.parts.items():
+        assert own.keys() == b.parts[component].keys()
+        for place, array in own.items():
+            name = f"{component}.{place}"
+            rtol, atol = 1e-12 if name in rounded else 0.0, 1e-5 if component == "network" else 0.0
+            np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
 
 def nested(frame: pl.DataFrame) -> pl.DataFrame:

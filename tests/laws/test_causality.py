@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from forecaster.components.moments import Moments, network_inputs
+from forecaster.components.inputs import network_inputs
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.stepping import advance
 from forecaster.training import train
@@ -45,10 +45,8 @@ def test_what_comes_later_changes_no_bit_of_an_earlier_forecast(
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
 def test_what_comes_later_changes_no_input_of_an_earlier_window(fleet: Windows, t: int, seed: int) -> None:
     config = forecaster().network_config
-    series = len(fleet.series_ids)
-    ring = np.full((config.ring, series), np.nan)
     one, two = (
-        network_inputs(windows.values, np.array([START]), 3600, Moments.unseen(series), ring, config)
+        network_inputs(windows.values, np.array([START]), 3600, config)
         for windows in (fleet, with_another_future(fleet, t, seed))
     )
     for name in ("x", "last", "scale"):

@@ -1,0 +1,95 @@
+"""What a component of a state is: some arrays a series, and how a block of windows moves them on.
+
+Letters: T windows, S series, M past windows, N horizon, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
+"""A component's arrays by the names of its fields; the first axis of each counts the series."""
+
+
+class Field(NamedTuple):
+    """One array of a component.
+
+    Attributes:
+        dtype: numpy's name of its type, such as ``"float64"``.
+        shape: its axes after the first, which counts the series.
+    """
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+def _absent() -> NDArray[Any]:
+    return np.empty(0)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Windows of some series, and what each component of the chain adds for those after it.
+
+    Attributes:
+        start: ``[S]`` int64, index of the window in row 0 of each series; ``[1]`` where it is one for all.
+        values: ``[T, S]`` float64, NaN where missing.
+        freq_s: length of a window in seconds.
+        lengths: ``[S]`` int64, rows of each series; what follows them is padding (NaN) and moves nothing.
+            None where every series has all ``T``.
+        history: from the ring: ``[M + T, S]`` float64, the ``M`` windows before the block, then its own.
+        before: from the moments: ``[T, S]`` float64, value of the window before each; NaN where missing.
+        mean, last, scale: from the moments: ``[T, S]`` float64 at each window's end; the scale is above 0.
+        age: from the moments: ``[T, S]`` int64, windows since the last value.
+        forecast: ``[Q, T, S, N]`` float64, filled by the network.
+    """
+
+    start: Ints
+    values: Floats
+    freq_s: int
+    lengths: Ints | None = None
+    history: Floats = field(default_factory=_absent)
+    before: Floats = field(default_factory=_absent)
+    mean: Floats = field(default_factory=_absent)
+    last: Floats = field(default_factory=_absent)
+    scale: Floats = field(default_factory=_absent)
+    age: Ints = field(default_factory=_absent)
+    forecast: Floats = field(default_factory=_absent)
+
+
+class Component(Protocol):
+    """Owner of some arrays of a state. It knows its settings and weights, and keeps nothing itself.
+
+    Attributes:
+        name: what its columns in a state table begin with.
+        format_version: of its arrays in a state table; a change of their meaning raises it.
+    """
+
+    @property
+    def name(self) -> str:
+        """See above."""
+
+    @property
+    def format_version(self) -> int:
+        """See above."""
+
+    def spec(self) -> Mapping[str, Field]:
+        """Its fields by name."""
+
+    def init(self, series: int) -> Arrays:
+        """The arrays of series that have seen nothing."""
+
+    def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
+        """Its arrays after the block, and the block with what this component adds to it.
+
+        ``own`` belongs to the step: it may be written into, and may share memory with what is returned.
+        Nothing in it depends on the other series of the block, nor on a window after the one it is for.
+        """
