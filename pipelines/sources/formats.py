@@ -38,6 +38,11 @@ def is_known(path: Path) -> bool:
     return _suffix(path) in _KINDS
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether the suffix is one of a Parquet file."""
+    return _KINDS.get(_suffix(path)) == "parquet"
+
+
 def column_names(path: Path) -> list[str]:
     """The names of a file's columns; one without a name is ``(unnamed 1)`` and so on."""
     kind = _kind(path)

@@ -1,0 +1,176 @@
+"""What a source must find again after a restart, on disk: which files its offsets stand for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from schemas.errors import DataError, OutputError
+
+
+def check_replay(manifest: Path, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
+    """Checks that a replay is of the files it was begun with; writes their manifest if it begins here.
+
+    Args:
+        manifest: the JSON file.
+        paths: files of the replay.
+        how: how they are read, as text.
+        offset: where the replay goes on.
+        now_s: wall clock, seconds since 1970.
+
+    Returns:
+        The wall clock at which the replay was begun: what it took for the future it must take for it again.
+
+    Raises:
+        DataError: a file is not as it was, or there is no manifest for this ``offset``.
+    """
+    files = [_identity(path) for path in paths]
+    if not manifest.exists():
+        if offset:
+            raise DataError(
+                f"{manifest}: is gone, so nobody knows which rows came before: begin anew, in another folder"
+            )
+        _write_whole(manifest, json.dumps({"now_s": now_s, "how": how, "files": files}))
+        return now_s
+    begun = json.loads(manifest.read_text())
+    then = [tuple(file) for file in begun["files"]]
+    other = next((file for file in [*files, *then] if (file in files) != (file in then)), None)
+    if other is not None or files != then:
+        which = files[0][0] if other is None else other[0]
+        raise DataError(
+            f"{which}: the files are not those that this replay was begun with: put them back, or begin anew "
+            "in another folder"
+        )
+    if begun["how"] != how:
+        raise DataError(
+            f"{paths[0]}: the data settings are not those that this replay was begun with: set them back, "
+            "or begin anew in another folder"
+        )
+    return float(begun["now_s"])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a watched folder that was read.
+
+    Attributes:
+        name: its name in the folder.
+        size: its bytes.
+        mtime_ns: when it was written last.
+        first: offset of its first row.
+        stop: one past the offset of its last; at least ``first + 1``.
+        arrived_s: wall clock (seconds since 1970) at which it was there.
+        watermark_us: the watermark after it; None before the first.
+        problem: why it could not be read; "" if it could.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    first: int
+    stop: int
+    arrived_s: float
+    watermark_us: int | None
+    problem: str = ""
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What tells the file from another of its name."""
+        return self.name, self.size, self.mtime_ns
+
+
+class FolderManifest:
+    """The files of a watched folder in the order they were read, a line of JSON each; lines are only added.
+
+    Attributes:
+        path: the file.
+        stop: the next free offset.
+        watermark_us: the watermark there; None before the first row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the manifest, or makes one.
+
+        Raises:
+            DataError: it is no manifest.
+            OutputError: it cannot be written.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot write here ({error.strerror}): name another folder") from error
+        _cut_torn_line(self._file.fileno(), path)
+        _sync_folder(path.parent)
+        self.stop = 0
+        self.watermark_us: int | None = None
+        self._known: set[tuple[str, int, int]] = set()
+        for entry in self.entries(0):
+            self._keep(entry)
+
+    def __contains__(self, identity: object) -> bool:
+        """Whether a file, by name, size and modification time, was read."""
+        return identity in self._known
+
+    def entries(self, offset: int) -> Iterator[Entry]:
+        """The entries with offsets from ``offset`` on, from disk."""
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    entry = Entry(**json.loads(line))
+                except (ValueError, TypeError):
+                    raise DataError(
+                        f"{self.path}: line {number} is no entry of a manifest: begin anew, in another folder"
+                    ) from None
+                if entry.stop > offset:
+                    yield entry
+
+    def add(self, entry: Entry) -> None:
+        """Adds a file; on return it is on disk for good."""
+        self._file.write(json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        self.stop, self.watermark_us = entry.stop, entry.watermark_us
+        self._known.add(entry.identity)
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return path, found.st_size, found.st_mtime_ns
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A file that is there whole or not at all, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}")
+    with hidden.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(hidden, path)
+    _sync_folder(path.parent)
+
+
+def _cut_torn_line(descriptor: int, path: Path) -> None:
+    """Cuts off a last line that a crash left half: of its file nothing went on."""
+    whole = path.read_bytes()
+    if whole and not whole.endswith(b"\n"):
+        os.ftruncate(descriptor, whole.rfind(b"\n") + 1)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
