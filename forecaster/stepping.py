@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import polars as pl
@@ -64,25 +63,25 @@ class Forecasts:
 
     def frame(self) -> pl.DataFrame:
         """The forecasts as rows of ``schemas.forecasts``, window by window, nested by horizon."""
-        _, windows, series, horizon = self.values.shape
-        rows = windows * series
-        end_us = (self.start + 1 + np.arange(windows)) * self.freq_s * MICROSECONDS
+        horizon = self.values.shape[-1]
+        at, which = np.nonzero(self.issued)
+        rows = len(at)
+        # Copied only where some are left out: filtering the nested frame costs as much as making it.
+        kept = self.values if rows == self.issued.size else self.values[:, at, which]
         steps = pa.array(np.tile(np.arange(1, horizon + 1, dtype=np.int16), rows))
         names = ["horizon", *(quantile_column(level) for level in self.quantile_levels)]
-        nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in self.values)], names)
+        nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in kept)], names)
         offsets = pa.array(np.arange(0, (rows + 1) * horizon, horizon, dtype=np.int64))
-        ids = pa.array(self.series_ids, pa.large_string())
-        table = pa.table(
-            {
-                "series_id": ids.take(pa.array(np.tile(np.arange(series), windows))),
-                "issued_at": pa.array(np.repeat(end_us, series), pa.timestamp("us", "UTC")),
-                "model_version": pa.repeat(pa.scalar(self.model_version, pa.large_string()), rows),
-                "revision": pa.array(np.zeros(rows, np.int32)),
-                "forecast": pa.LargeListArray.from_arrays(offsets, nested),
-            }
+        end_us = (self.start + 1 + at) * self.freq_s * MICROSECONDS
+        return pl.DataFrame(
+            [
+                pl.Series("series_id", self.series_ids, pl.String).gather(which),
+                pl.Series("issued_at", end_us).cast(pl.Datetime("us", "UTC")),
+                pl.Series("model_version", [self.model_version]).new_from_index(0, rows),
+                pl.Series("revision", np.zeros(rows, np.int32)),
+                pl.Series("forecast", pa.LargeListArray.from_arrays(offsets, nested)),
+            ]
         )
-        frame = cast("pl.DataFrame", pl.from_arrow(table))
-        return frame if self.issued.all() else frame.filter(pl.Series(self.issued.reshape(-1)))
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
@@ -206,6 +205,11 @@ def _plan(state: State, values: Floats, start: int, max_gap: int) -> _Plan:
             f"{int(again.sum())} values belong to windows that are already closed (the first series is "
             f"{name!r}): feed only windows after the state's clock"
         )
+    if windows and began.all() and not ahead and state.silent.max(initial=0) + windows <= max_gap:
+        # Nobody can begin or retire: the stream's every step.
+        ago = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + windows)
+        always = np.ones(seen.shape, bool)
+        return _Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
     last = closed - 1 - state.silent  # row of the last value before the block
     latest = np.empty((windows + 1, len(state)), np.int64)  # and of that before each row
     latest[0] = np.where(began, last, _NEVER)

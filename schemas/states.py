@@ -13,42 +13,51 @@ SCHEMA: dict[str, pl.DataType] = {
     "series_id": pl.String(),
     "model_version": pl.String(),
     "clock": pl.Datetime("us", "UTC"),
-    "observed": pl.Int64(),
-    "mean": pl.Float64(),
-    "variance": pl.Float64(),
-    "last": pl.Float64(),
-    "age": pl.Int64(),
-    "hidden": pl.List(pl.Float32()),
-    "cell": pl.List(pl.Float32()),
-    "ring": pl.List(pl.Float64()),
+    "silent": pl.Int64(),
+    "moments.observed": pl.Int64(),
+    "moments.mean": pl.Float64(),
+    "moments.variance": pl.Float64(),
+    "moments.last": pl.Float64(),
+    "moments.age": pl.Int64(),
+    "ring.values": pl.List(pl.Float64()),
+    "network.hidden": pl.List(pl.Float32()),
+    "network.cell": pl.List(pl.Float32()),
 }
-"""Columns and types of a state table."""
+"""Columns and types of a state table; those of a component that is turned off, or has no cell, are absent."""
 
 
 class StateRow(pa.DataFrameModel):
     """The state of one series under one model version.
 
-    ``clock`` is the end of the last closed window, ``observed`` the windows with a value so far, ``age``
-    the windows since the last of them. ``mean``, ``variance`` and ``last`` are in the units of the
-    series, null or NaN before the first value. ``hidden`` and ``cell`` are ``[layers * hidden]``
-    (``cell`` is empty for cells that have none), ``ring`` is ``[ring]`` with NaN for a missing window.
+    ``clock`` is the end of the last closed window and ``silent`` the windows closed since the last row. The
+    other columns are the model's components, one column an array:
+
+    - ``moments``: ``observed``, the windows with a value so far, is 0 for a series that has a slot but has
+      not begun (or was silent for so long that it begins anew), whatever its other columns hold. ``age`` is
+      the windows since the last value; ``mean``, ``variance`` and ``last`` are in the unit of the series.
+    - ``ring``: the values of the last R windows, NaN where missing. Window ``w``, the one that ends
+      ``(w + 1) * freq`` after 1970, is the item at ``w % R``, from 0: so the last closed one is at
+      ``(clock / freq - 1) % R``, and the oldest right after it, or at 0.
+    - ``network``: ``hidden`` and ``cell`` are ``[layers * hidden]``.
+
     Fixed-size arrays are taken as lists.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
     model_version: pl.String = pa.Field(str_contains=r"\S")
     clock: Annotated[pl.Datetime, "us", "UTC"]
-    observed: pl.Int64 = pa.Field(ge=0)
-    mean: pl.Float64 = pa.Field(nullable=True)
-    variance: pl.Float64 = pa.Field(nullable=True, ge=0)
-    last: pl.Float64 = pa.Field(nullable=True)
-    age: pl.Int64 = pa.Field(ge=0)
-    hidden: Annotated[pl.List, pl.Float32()]
-    cell: Annotated[pl.List, pl.Float32()]
-    ring: Annotated[pl.List, pl.Float64()]
+    silent: pl.Int64 = pa.Field(ge=0)
+    observed: pl.Int64 = pa.Field(ge=0, alias="moments.observed")
+    mean: pl.Float64 = pa.Field(nullable=True, alias="moments.mean")
+    variance: pl.Float64 = pa.Field(nullable=True, ge=0, alias="moments.variance")
+    last: pl.Float64 = pa.Field(nullable=True, alias="moments.last")
+    age: pl.Int64 = pa.Field(ge=0, alias="moments.age")
+    ring: Annotated[pl.List, pl.Float64()] | None = pa.Field(alias="ring.values")
+    hidden: Annotated[pl.List, pl.Float32()] = pa.Field(alias="network.hidden")
+    cell: Annotated[pl.List, pl.Float32()] | None = pa.Field(alias="network.cell")
 
     class Config:
-        """Exactly these columns; an identity comes once."""
+        """These columns and no others; an identity comes once."""
 
         strict = True
         unique = ["series_id", "model_version", "clock"]  # noqa: RUF012 - pandera's own form

@@ -42,10 +42,17 @@ def forecaster(
     aggregate: str = "mean",
     empty: str = "missing",
     allowed_lateness: str = "0s",
+    max_gap: int = 672,
 ) -> Forecaster:
     """A forecaster with weights so large that every input and every bit of state matters to a forecast."""
     network: dict[str, Any] = {"cell": cell, "hidden": 8, "layers": layers, "horizon": horizon}
-    windows = {"freq": freq, "aggregate": aggregate, "empty": empty, "allowed_lateness": allowed_lateness}
+    windows = {
+        "freq": freq,
+        "aggregate": aggregate,
+        "empty": empty,
+        "allowed_lateness": allowed_lateness,
+        "max_gap": max_gap,
+    }
     made = Forecaster.untrained(
         NetworkConfig.model_validate(network | {"lags": (1, 2, 5), "ring": ring, "halflife": 20}),
         WindowConfig.model_validate(windows),

@@ -18,8 +18,9 @@ FORECAST: dict[str, Any] = {
     "forecast": [{"horizon": 1, "q10": 1.0, "q50": 2.0, "q90": 3.0}],
 }  # fmt: skip
 STATE: dict[str, Any] = {
-    "series_id": "a", "model_version": "lstm-1", "clock": T, "observed": 3, "mean": 1.0, "variance": 2.0,
-    "last": 1.5, "age": 0, "hidden": [0.0], "cell": [0.0], "ring": [float("nan"), 1.0],
+    "series_id": "a", "model_version": "lstm-1", "clock": T, "silent": 0, "moments.observed": 3,
+    "moments.mean": 1.0, "moments.variance": 2.0, "moments.last": 1.5, "moments.age": 0,
+    "ring.values": [float("nan"), 1.0], "network.hidden": [0.0], "network.cell": [0.0],
 }  # fmt: skip
 SCORE: dict[str, Any] = {"model": "m", "horizon": 1, "count": 9, "mae": 0.3, "pinball": 0.1, "coverage": None}
 
@@ -67,13 +68,33 @@ def test_a_forecast_frame_of_other_columns_is_refused() -> None:
 
 
 def test_a_state_table_passes_with_arrays_taken_as_lists() -> None:
-    table = pl.DataFrame([STATE, STATE | {"series_id": "b", "mean": None}], schema=states.SCHEMA)
-    arrays = table.with_columns(pl.col("ring").list.to_array(2))
+    table = pl.DataFrame([STATE, STATE | {"series_id": "b", "moments.mean": None}], schema=states.SCHEMA)
+    arrays = table.with_columns(pl.col("ring.values").list.to_array(2))
     assert check_states(arrays).equals(table)
 
 
+def test_a_state_table_of_a_model_without_ring_and_cell_has_no_such_columns() -> None:
+    table = pl.DataFrame([STATE], schema=states.SCHEMA).drop("ring.values", "network.cell")
+    assert check_states(table).equals(table)
+    with pytest.raises(DataError, match=r"network\.hidden"):
+        check_states(table.drop("network.hidden"))
+
+
+def test_a_series_that_has_a_slot_but_no_value_yet_is_a_state() -> None:
+    unborn = {"moments.observed": 0, "moments.mean": None, "moments.variance": None, "moments.last": None}
+    assert check_states(pl.DataFrame([STATE | unborn], schema=states.SCHEMA)).height == 1
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"observed": -1}, {"age": None}, {"variance": -1.0}, {"model_version": ""}, {"hidden": None}]
+    "wrong",
+    [
+        {"silent": -1},
+        {"moments.observed": -1},
+        {"moments.age": None},
+        {"moments.variance": -1.0},
+        {"model_version": ""},
+        {"network.hidden": None},
+    ],
 )
 def test_a_state_that_cannot_be_is_refused_by_its_column(wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=f"state table: column {next(iter(wrong))}: "):
