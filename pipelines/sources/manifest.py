@@ -101,10 +101,10 @@ class FolderManifest:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
+            path.touch()
         except OSError as error:
             raise OutputError(f"{path}: cannot write here ({error.strerror}): name another folder") from error
-        _cut_torn_line(self._file.fileno(), path)
+        _cut_torn_line(path)
         _sync_folder(path.parent)
         self.stop = 0
         self.watermark_us: int | None = None
@@ -131,9 +131,10 @@ class FolderManifest:
 
     def add(self, entry: Entry) -> None:
         """Adds a file; on return it is on disk for good."""
-        self._file.write(json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self.path.open("ab") as file:
+            file.write(json.dumps(asdict(entry)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
         self._keep(entry)
 
     def _keep(self, entry: Entry) -> None:
@@ -161,11 +162,11 @@ def _write_whole(path: Path, text: str) -> None:
     _sync_folder(path.parent)
 
 
-def _cut_torn_line(descriptor: int, path: Path) -> None:
+def _cut_torn_line(path: Path) -> None:
     """Cuts off a last line that a crash left half: of its file nothing went on."""
     whole = path.read_bytes()
     if whole and not whole.endswith(b"\n"):
-        os.ftruncate(descriptor, whole.rfind(b"\n") + 1)
+        os.truncate(path, whole.rfind(b"\n") + 1)
 
 
 def _sync_folder(folder: Path) -> None:
