@@ -11,15 +11,22 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from forecaster.windows import MICROSECONDS, Windows
+from forecaster.config import WindowConfig
+from forecaster.windows import Windows, observed, window_index
 
 Scale = Mapping[str, float]
 
 _FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
-def series_scale(windows: Windows) -> dict[str, float]:
-    """Standard deviation of each series' values, in its own unit; 1 where it is 0 or nothing was seen."""
+def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
+    """Standard deviation of each series' values, in its own unit; 1 where it is 0 or nothing was seen.
+
+    Args:
+        windows: what came.
+        config: whether an empty window was an observation of 0 (``empty``).
+    """
+    windows = observed(windows, config)
     with np.errstate(invalid="ignore"):
         seen = ~np.isnan(windows.values)
         deviation = np.array(
@@ -28,28 +35,28 @@ def series_scale(windows: Windows) -> dict[str, float]:
     return {name: float(d) if d > 0 else 1.0 for name, d in zip(windows.series_ids, deviation, strict=True)}
 
 
-def errors(forecasts: pl.DataFrame, observed: Windows, freq_s: int) -> pl.DataFrame:
+def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> pl.DataFrame:
     """Every forecast that met an observation: one row a series, issue time and horizon.
 
     Args:
-        forecasts: forecast frame, nested by horizon.
-        observed: what came.
-        freq_s: length of a window in seconds.
+        forecasts: forecast frame, nested by horizon; a horizon without a value (null) is not judged.
+        windows: what came.
+        config: length of a window, and whether an empty one is an observation of 0 (``empty``).
 
     Returns:
         ``series_id, issued_at, horizon, observed``, and one column a quantile (``q10`` and so on).
     """
-    freq_us = freq_s * MICROSECONDS
+    windows = observed(windows, config)
     came = pl.DataFrame(
         {
-            "series_id": np.repeat(np.array(observed.series_ids, dtype=object), len(observed.values)),
-            "window": np.tile(np.arange(observed.start, observed.stop), len(observed.series_ids)),
-            "observed": observed.values.T.reshape(-1),
+            "series_id": np.repeat(np.array(windows.series_ids, dtype=object), len(windows.values)),
+            "window": np.tile(np.arange(windows.start, windows.stop), len(windows.series_ids)),
+            "observed": windows.values.T.reshape(-1),
         },
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
-    window = pl.col("issued_at").dt.epoch("us").floordiv(freq_us) + pl.col("horizon").cast(pl.Int64) - 1
-    flat = forecasts.explode("forecast").unnest("forecast").drop("model_version", "revision")
+    window = window_index(pl.col("issued_at"), config.freq_s) + pl.col("horizon").cast(pl.Int64) - 1
+    flat = forecasts.explode("forecast").unnest("forecast").drop("model_version", "revision").drop_nulls()
     return flat.with_columns(window=window).join(came, on=["series_id", "window"]).drop("window")
 
 

@@ -64,6 +64,19 @@ class Aggregated(NamedTuple):
     duplicates: int
 
 
+def observed(windows: Windows, config: WindowConfig) -> Windows:
+    """What was observed: from a series' first value on an empty window is a 0, if ``config.empty`` says so.
+
+    Training, evaluation and baselines all see windows through this, so that they mean the same by "empty";
+    `forecaster.stepping.advance` does it by the clock of each series.
+    """
+    if config.empty == "missing":
+        return windows
+    missing = np.isnan(windows.values)
+    begun = np.logical_or.accumulate(~missing, axis=0)
+    return Windows(windows.series_ids, windows.start, np.where(missing & begun, 0.0, windows.values))
+
+
 def window_index(timestamp: pl.Expr, freq_s: int) -> pl.Expr:
     """Index of the window that a Datetime falls in, as Int64."""
     return timestamp.dt.epoch("us").floordiv(freq_s * MICROSECONDS)

@@ -11,6 +11,7 @@ import polars as pl
 
 from forecaster import plots
 from forecaster.baselines import persistence, seasonal_naive
+from forecaster.config import WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
 from forecaster.report import write_report
 from forecaster.windows import MICROSECONDS, Windows, aggregate
@@ -70,8 +71,8 @@ def evaluate_folders(
     freq_s = job.windows.freq_s
     _check_freq(forecasts, freq_s, job.windows.freq)
     loaded = load_observations(job.data, on_rows)
-    observed = aggregate(loaded.rows, job.windows).windows
-    by_label = {label: errors(part, observed, freq_s) for label, part in _by_label(forecasts).items()}
+    windows = aggregate(loaded.rows, job.windows).windows
+    by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
     if not all(len(part) for part in by_label.values()):
         raise DataError(f"{job.data.paths[0]}: holds none of the values that were forecast")
     common = list(by_label)
@@ -79,13 +80,13 @@ def evaluate_folders(
         for other in common:
             by_label[label] = matched(by_label[other], by_label[label])
     own = by_label[common[0]]
-    unit, words = _unit(observed, own, train_end, freq_s)
+    unit, words = _unit(windows, job.windows, own, train_end)
     table = [score(label, part, unit) for label, part in by_label.items()]
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
-        naive = baseline(observed, freq_s, horizon).filter(issued)
-        table.append(score(label, matched(own, errors(naive, observed, freq_s)), unit))
+        naive = baseline(windows, job.windows, horizon).filter(issued)
+        table.append(score(label, matched(own, errors(naive, windows, job.windows)), unit))
     return Judged(pl.concat(table), by_label, words, freq_s, (*loaded.notices, *loaded.skipped))
 
 
@@ -162,7 +163,7 @@ def _check_freq(forecasts: pl.DataFrame, freq_s: int, freq: str) -> None:
 
 
 def _unit(
-    observed: Windows, own: pl.DataFrame, train_end: str | None, freq_s: int
+    windows: Windows, config: WindowConfig, own: pl.DataFrame, train_end: str | None
 ) -> tuple[dict[str, float], str]:
     if train_end is None:
         split = int(own["issued_at"].dt.epoch("us").min())  # type: ignore[arg-type]
@@ -176,7 +177,7 @@ def _unit(
             ) from None
         split = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * MICROSECONDS)
         words = f"in standard deviations of each series before {train_end}"
-    before = observed.between(observed.start, split // (freq_s * MICROSECONDS))
+    before = windows.between(windows.start, split // (config.freq_s * MICROSECONDS))
     if not len(before.values):
-        return series_scale(observed), "in standard deviations of each series"
-    return series_scale(before), words
+        return series_scale(windows, config), "in standard deviations of each series"
+    return series_scale(before, config), words

@@ -121,7 +121,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
         Errors (see `forecaster.evaluation.errors`) and scores, those of the baselines among them; each
         series' unit is the standard deviation of its rows before ``first``.
     """
-    freq_s, horizon = forecaster.window_config.freq_s, forecaster.network_config.horizon
+    config, horizon = forecaster.window_config, forecaster.network_config.horizon
     state, judged = forecaster.initial_state(), []
     split = windows.start + first
     starts = [*range(windows.start, split, _BLOCK), *range(split, windows.stop, _BLOCK)]
@@ -129,13 +129,13 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
         stop = min(start + _BLOCK, split if start < split else windows.stop)
         state, forecasts = advance(forecaster, state, windows.between(start, stop))
         if start >= split:
-            judged.append(errors(forecasts.frame(), windows, freq_s))
+            judged.append(errors(forecasts.frame(), windows, config))
     own = pl.concat(judged)
-    unit = series_scale(windows.between(windows.start, split))
+    unit = series_scale(windows.between(windows.start, split), config)
     table = [score(forecaster.network_config.cell, own, unit)]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
-        naive = baseline(windows, freq_s, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
-        table.append(score(label, matched(own, errors(naive, windows, freq_s)), unit))
+        naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
+        table.append(score(label, matched(own, errors(naive, windows, config)), unit))
     return own, pl.concat(table)
 
 

@@ -9,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.baselines import persistence, seasonal_naive
+from forecaster.config import WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
 from forecaster.stepping import Forecasts
 from forecaster.windows import Windows
+from schemas.scores import check_scores
 from tests.fleets import HOUR_US, START, fleets
 
 HORIZON = 3
+HOURLY = WindowConfig()
+EVENTS = WindowConfig(aggregate="count", empty="zero")
 
 
 def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
@@ -42,7 +46,7 @@ def pairs_of(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tu
 @given(windows=fleets(series=3, windows=12))
 def test_errors_pair_a_horizon_with_the_window_so_many_after_the_last_closed_one(windows: Windows) -> None:
     made = forecasts_of(windows)
-    found = errors(made.frame(), windows, 3600)
+    found = errors(made.frame(), windows, HOURLY)
     rows = {
         (row["series_id"], round(row["issued_at"].timestamp()) // 3600 - 1, row["horizon"]): (
             row["observed"],
@@ -56,9 +60,9 @@ def test_errors_pair_a_horizon_with_the_window_so_many_after_the_last_closed_one
 @given(windows=fleets(series=3, windows=12), seed=st.integers(0, 100))
 def test_scores_are_means_over_series_of_errors_in_units_of_their_spread(windows: Windows, seed: int) -> None:
     made = forecasts_of(windows, seed)
-    unit = series_scale(windows)
+    unit = series_scale(windows, HOURLY)
     pairs = pairs_of(windows, made)
-    found = score("m", errors(made.frame(), windows, 3600), unit)
+    found = score("m", errors(made.frame(), windows, HOURLY), unit)
     assert found["horizon"].to_list() == sorted({n for _, _, n in pairs})
     for row in found.to_dicts():
         mae, pinball, inside = [], [], []
@@ -83,7 +87,7 @@ def test_scores_are_means_over_series_of_errors_in_units_of_their_spread(windows
 
 def test_the_spread_of_a_series_that_stands_still_or_never_came_is_one() -> None:
     values = np.stack([np.arange(4.0), np.full(4, 7.0), np.full(4, np.nan)], axis=1)
-    assert series_scale(Windows(("a", "b", "c"), START, values)) == {
+    assert series_scale(Windows(("a", "b", "c"), START, values), HOURLY) == {
         "a": np.std(np.arange(4)),
         "b": 1.0,
         "c": 1.0,
@@ -104,7 +108,7 @@ def test_calibration_is_the_share_at_or_under_each_quantile_averaged_over_series
 
 def test_others_are_judged_on_the_same_forecasts_alone() -> None:
     windows = Windows(("a", "b"), START, np.arange(20.0).reshape(10, 2))
-    every = errors(persistence(windows, 3600, HORIZON), windows, 3600)
+    every = errors(persistence(windows, HOURLY, HORIZON), windows, HOURLY)
     some = every.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
     keys = ["series_id", "issued_at", "horizon"]
     assert matched(some, every).select(keys).sort(keys).equals(some.select(keys).sort(keys))
@@ -112,7 +116,7 @@ def test_others_are_judged_on_the_same_forecasts_alone() -> None:
 
 def test_fans_lie_end_to_end_around_the_middle() -> None:
     windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
-    found = fans(errors(forecasts_of(windows).frame(), windows, 3600), "b", 3600)
+    found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", 3600)
     assert found["series_id"].unique().to_list() == ["b"]
     targets = (found["target_at"].dt.epoch("us").sort() // HOUR_US - START).to_list()
     assert targets == list(range(targets[0], targets[0] + 28 * HORIZON))
@@ -122,7 +126,7 @@ def test_fans_lie_end_to_end_around_the_middle() -> None:
 
 def test_few_forecasts_make_few_fans_and_none_none() -> None:
     windows = Windows(("a",), START, np.arange(5.0)[:, None])
-    found = errors(forecasts_of(windows).frame(), windows, 3600)
+    found = errors(forecasts_of(windows).frame(), windows, HOURLY)
     assert fans(found, "a", 3600)["issued_at"].n_unique() == 2
     assert fans(found, "nobody", 3600).is_empty()
 
@@ -133,10 +137,51 @@ def test_baselines_repeat_the_last_value_and_that_of_the_same_hour(windows: Wind
     for t in range(1, len(filled)):
         filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
     for frame, back in ((persistence, lambda n: 0), (seasonal_naive, lambda n: 24 - n)):
-        for row in frame(windows, 3600, HORIZON).to_dicts():
+        for row in frame(windows, HOURLY, HORIZON).to_dicts():
             s = windows.series_ids.index(row["series_id"])
             t = round(row["issued_at"].timestamp()) // 3600 - 1 - windows.start
             for one in row["forecast"]:
                 past = t - back(one["horizon"])
-                expected = filled[past, s] if past >= 0 else math.nan
-                assert one["q50"] == pytest.approx(expected, nan_ok=True)
+                if past < 0 or math.isnan(filled[past, s]):
+                    assert one["q50"] is None
+                else:
+                    assert one["q50"] == pytest.approx(filled[past, s])
+
+
+@given(windows=fleets(series=3, windows=60))
+def test_every_score_of_a_baseline_is_a_number(windows: Windows) -> None:
+    for baseline in (persistence, seasonal_naive):
+        found = errors(baseline(windows, HOURLY, HORIZON), windows, HOURLY)
+        assert found.null_count().sum_horizontal().item() == 0
+        scores = check_scores(score("b", found, series_scale(windows, HOURLY)))
+        assert scores["mae"].is_finite().all()
+        assert scores["pinball"].is_finite().all()
+
+
+# --- windows that are empty, where that is an observation of 0
+
+
+@given(windows=fleets(series=3, windows=12))
+def test_where_an_empty_window_is_zero_every_forecast_after_the_first_row_is_judged(windows: Windows) -> None:
+    made = forecasts_of(windows)
+    zeros = windows.values.copy()
+    for s in range(zeros.shape[1]):
+        seen = np.flatnonzero(~np.isnan(zeros[:, s]))
+        if len(seen):
+            zeros[seen[0] :, s] = np.nan_to_num(zeros[seen[0] :, s])
+    filled = Windows(windows.series_ids, windows.start, zeros)
+    keys = ["series_id", "issued_at", "horizon"]
+    assert (
+        errors(made.frame(), windows, EVENTS)
+        .sort(keys)
+        .equals(errors(made.frame(), filled, HOURLY).sort(keys))
+    )
+    assert series_scale(windows, EVENTS) == series_scale(filled, HOURLY)
+    for baseline in (persistence, seasonal_naive):
+        assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
+
+
+def test_a_series_that_went_quiet_is_judged_by_its_zeros() -> None:
+    windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
+    naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
+    assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

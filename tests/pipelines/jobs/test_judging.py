@@ -1,0 +1,60 @@
+"""What the backtest of a training and ``statecast evaluate`` judge by, where an empty window is a 0."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecaster.stepping import advance
+from forecaster.windows import Windows, observed
+from pipelines.config import JobConfig
+from pipelines.jobs import evaluate
+from pipelines.jobs.evaluate import evaluate_folders
+from pipelines.jobs.train import backtest
+from tests.fleets import START, forecaster, rows_of
+
+EVENTS = forecaster(aggregate="sum", empty="zero")
+HOURS = 60
+SPLIT = 40  # forecasts are judged from this hour on
+
+
+def events() -> Windows:
+    """Counts of events: two hours in three have none; one series begins late, one goes quiet early."""
+    chance = np.random.default_rng(0)
+    values = chance.poisson(4.0, size=(HOURS, 3)).astype(np.float64)
+    values[chance.random(values.shape) < 0.67] = np.nan
+    values[:20, 1], values[25:, 2] = np.nan, np.nan
+    values[[0, 20, 1, HOURS - 1], [0, 1, 2, 0]] = 5.0
+    return Windows(("a", "b", "c"), START, values)
+
+
+def assert_every_window_counts(scores: pl.DataFrame) -> None:
+    """All windows of all series, those without events too, under the model and its baseline."""
+    for model in ("lstm", "persistence"):
+        count = scores.filter(pl.col("model") == model).sort("horizon")["count"].to_list()
+        assert count == [3 * (HOURS - SPLIT - horizon) for horizon in (1, 2, 3)]
+    assert scores["mae"].is_finite().all()
+
+
+def test_a_backtest_counts_windows_without_events() -> None:
+    _, scores = backtest(EVENTS, events(), SPLIT)
+    assert_every_window_counts(scores)
+    same = forecaster(aggregate="sum")
+    _, expected = backtest(same, observed(events(), EVENTS.window_config), SPLIT)
+    assert scores.sort("model", "horizon").equals(expected.sort("model", "horizon"))
+
+
+def test_an_evaluation_counts_windows_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, forecasts = advance(EVENTS, EVENTS.initial_state(), events())
+    first = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=SPLIT + 1)
+    issued = forecasts.frame().filter(pl.col("issued_at") >= first)
+    loaded = SimpleNamespace(rows=rows_of(events()), notices=(), skipped=())
+    monkeypatch.setattr(evaluate, "read_forecasts", lambda folder: issued)
+    monkeypatch.setattr(evaluate, "load_observations", lambda *given: loaded)
+    settings = {"data": {"paths": ["x"]}, "windows": {"freq": "1h", "aggregate": "sum", "empty": "zero"}}
+    assert_every_window_counts(evaluate_folders(JobConfig.model_validate(settings), [Path("x")]).scores)
