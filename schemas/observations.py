@@ -22,14 +22,17 @@ SCHEMA: dict[str, pl.DataType] = {
 ``event_id: String`` follows where the job names one, ``offset: Int64`` where rows have a place in a log.
 """
 
-_LARGEST = 1.7976931348623157e308
+LARGEST = 1e100
+"""Largest absolute value of an observation: the square of a difference overflows a float64 from 1e154 on, and
+sums of many rows need room as well."""
 
 
 class Observation(pa.DataFrameModel):
     """One value of one series at one time.
 
-    Times are UTC and lie in the years 1678 to 2261, which nanosecond tools can hold as well; values are
-    finite. Rows that agree in series, time and (if there is one) event are duplicates of one another.
+    Times are UTC and lie in the years 1678 to 2261, which nanosecond tools can hold as well; values lie
+    within ±`LARGEST`. Rows that agree in series, time and (if there is one) event are duplicates of one
+    another.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
@@ -39,7 +42,7 @@ class Observation(pa.DataFrameModel):
             "max_value": datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
         }
     )
-    value: pl.Float64 = pa.Field(in_range={"min_value": -_LARGEST, "max_value": _LARGEST})
+    value: pl.Float64 = pa.Field(in_range={"min_value": -LARGEST, "max_value": LARGEST})
     event_id: Optional[pl.String] = pa.Field(str_contains=r"\S")  # noqa: UP045 - pandera reads Optional
 
     class Config:
@@ -155,7 +158,8 @@ def _reason(name: str) -> pl.Expr:
             pl.when(unread).then(cell + " is not a number")
             .when(read.is_null()).then(pl.lit("value is missing"))
             .when(read.is_nan()).then(pl.lit("value is NaN"))
-            .otherwise(pl.lit("value is infinite"))
+            .when(read.is_infinite()).then(pl.lit("value is infinite"))
+            .otherwise(pl.lit(f"value is beyond {LARGEST:g}: its square leaves no room in a float64"))
         )  # fmt: skip
     if name == "timestamp":
         number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)

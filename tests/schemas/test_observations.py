@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
-from schemas.observations import Observation, lacks_zone, validate
+from schemas.observations import LARGEST, Observation, lacks_zone, validate
 from schemas.quarantine import QuarantinedRow
 
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
@@ -179,10 +179,15 @@ def test_a_rejected_row_says_where_it_stood_and_what_it_held() -> None:
     assert json.loads(bad["raw"]) == {"series_id": "b", "timestamp": "x", "value": "2"}
 
 
-def test_the_largest_numbers_are_numbers() -> None:
-    good, bad = validate(frame(["2013-01-01"] * 2, ["1.7976931348623157e308", "-5e-324"], ["a"] * 2))
-    assert good.height == 2
+def test_numbers_whose_squares_have_room_are_observations() -> None:
+    good, bad = validate(frame(["2013-01-01"] * 3, [str(LARGEST), str(-LARGEST), "-5e-324"], ["a"] * 3))
+    assert good.height == 3
     assert bad.is_empty()
+
+
+@pytest.mark.parametrize("cell", ["1.0000001e100", "-1.7976931348623157e308", 1e308])
+def test_a_number_that_nothing_could_be_computed_with_is_rejected_with_the_bound(cell: Any) -> None:
+    assert reason(frame(value=cell)) == "value is beyond 1e+100: its square leaves no room in a float64"
 
 
 def test_series_may_be_numbers_and_may_be_called_na() -> None:
