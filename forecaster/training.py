@@ -19,11 +19,13 @@ from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.model import Forecaster
 from forecaster.state import Floats, Ints
-from forecaster.windows import Windows, aggregate
+from forecaster.threads import torch_threads
+from forecaster.windows import Windows, aggregate, observed
 from schemas.errors import DataError
 
 _TARGET_CLIP = 20.0  # in scales: one broken sensor must not own the gradient
 _BATCH_SERIES = 512
+_LARGEST = 1e150  # a window may be the sum of many rows, each of which is at most `observations.LARGEST`
 
 Epoch = dict[str, float]
 
@@ -44,13 +46,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Prepared tensors of some series, each beginning at its own first value.
+    """Prepared tensors of the ``B`` series ``series_ids``, each beginning at its own first value.
 
     ``x`` ``[T, B, F]``, ``target`` ``[T, B, N]`` (NaN where nothing came), ``held_out`` ``[T, B, N]`` bool,
     and ``weight`` ``[T, B, 1]``: the scale of the moment over the series' average one. Targets are in scales
     of the moment, people read errors in the series' unit: an error in a storm weighs what it weighs to them.
     """
 
+    series_ids: tuple[str, ...]
     x: Tensor
     target: Tensor
     held_out: Tensor
@@ -76,16 +79,15 @@ def train(
     of threads give the same weights, bit for bit.
 
     Raises:
-        DataError: no series is long enough to learn from.
+        DataError: no series is long enough to learn from, or the loss is no number any more, or would be; the
+            line names the series.
     """
     network, training = network or NetworkConfig(), training or TrainingConfig()
     window_config = window_config or WindowConfig()
     if isinstance(windows, pl.DataFrame):
         windows = aggregate(windows, window_config).windows
-    if training.threads:
-        torch.set_num_threads(training.threads)
-    batches = _prepare(windows, network, training, window_config)
-    with torch.random.fork_rng(devices=[]):
+    batches = _prepare(observed(windows, window_config), network, training, window_config)
+    with torch_threads(training.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         module = Network(network, training.dropout)
         best, history = _fit(module, batches, training, torch.tensor(network.quantiles), on_epoch)
@@ -123,12 +125,16 @@ def _fit(
                 loss = pinball_loss(quantiles, target, levels, weight * batch.weight[part])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
+                norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
+                if not torch.isfinite(loss + norm):
+                    raise _ran_away([batch], weight, number)
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
         epoch: Epoch = {"epoch": number, "train_loss": float(np.mean(losses))}
         epoch |= _validate(module, batches, training.segment, levels, weight)
+        if not np.isfinite(list(epoch.values())).all():
+            raise _ran_away(batches, weight, number)
         epoch["seconds"] = time.monotonic() - began
         history.append(epoch)
         on_epoch(epoch)
@@ -136,6 +142,19 @@ def _fit(
         if score < lowest:
             best, lowest = _weights(module), score
     return best, history
+
+
+def _ran_away(batches: list[_Batch], weight: Tensor, epoch: int) -> DataError:
+    """What to say when the loss is no number any more: the series that pulls hardest at the weights."""
+    pulls = {}
+    for batch in batches:
+        pull = (batch.target.abs() * weight * batch.weight).nanmean(dim=(0, 2)).nan_to_num(nan=0.0)
+        pulls[batch.series_ids[int(pull.argmax())]] = float(pull.max())
+    worst = max(pulls, key=pulls.__getitem__)
+    return DataError(
+        f"training stopped in epoch {epoch}: its loss is no number any more; series {worst!r} pulls hardest: "
+        "look at its values, or lower training.learning_rate"
+    )
 
 
 def _horizon_weight(batches: list[_Batch]) -> Tensor:
@@ -191,6 +210,7 @@ def _prepare(
     windows: Windows, network: NetworkConfig, training: TrainingConfig, window_config: WindowConfig
 ) -> list[_Batch]:
     """Series from their first value on, longest first, in batches of similar length."""
+    _check_size(windows)
     has_value = ~np.isnan(windows.values)
     if not has_value.any():
         raise DataError("no series has a value: nothing to train on")
@@ -213,6 +233,17 @@ def _prepare(
     return batches
 
 
+def _check_size(windows: Windows) -> None:
+    """Refuses values whose moments would overflow: rows are bounded by their schema, windows are not."""
+    largest = np.fmax.reduce(np.abs(windows.values), axis=0, initial=0.0)
+    if (largest > _LARGEST).any():
+        name = windows.series_ids[int(largest.argmax())]
+        raise DataError(
+            f"series {name!r} reaches {largest.max():g}, whose square leaves no room in a float64: take it "
+            "out, or divide it by a power of ten"
+        )
+
+
 def held_out_from(windows: int, training: TrainingConfig) -> int:
     """Row of the first of ``windows`` that only scores epochs; nothing is learned from it or after it."""
     return windows - round(training.validation * windows)
@@ -230,8 +261,6 @@ def _batch(
     row = begins[index][None, :] + np.arange(length)[:, None]
     there = row < len(windows.values)
     values: Floats = windows.values[np.minimum(row, len(windows.values) - 1), index[None, :]]
-    if window_config.empty == "zero":
-        values = np.where(np.isnan(values), 0.0, values)
     values = np.where(there, values, np.nan)
     series = len(index)
     start = windows.start + begins[index]
@@ -247,6 +276,7 @@ def _batch(
     average = (inputs.scale * known).sum(axis=0) / known.sum(axis=0)
     weight = (inputs.scale / average).astype(np.float32)[:, :, None]
     return _Batch(
+        tuple(windows.series_ids[i] for i in index),
         torch.from_numpy(inputs.x),
         torch.from_numpy(target),
         torch.from_numpy(held_out),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from forecaster.stepping import advance
 from forecaster.training import Epoch, Trained, train
 from forecaster.windows import Windows
 from schemas.errors import DataError
+from schemas.observations import LARGEST
 from tests.fleets import START
 
 NETWORK = NetworkConfig(hidden=8, layers=1, horizon=6, lags=(1, 2, 3), ring=8)
@@ -59,6 +62,21 @@ def test_training_leaves_the_chance_of_others_alone() -> None:
     torch.manual_seed(5)
     brief()
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("windows", [40, 1])
+def test_training_gives_back_the_threads_that_it_took(windows: int) -> None:
+    before = torch.get_num_threads()
+    told: list[int] = []
+    with suppress(DataError):
+        train(
+            sines(windows, 3),
+            NETWORK,
+            TrainingConfig(epochs=1, threads=before + 2),
+            on_epoch=lambda epoch: told.append(torch.get_num_threads()),
+        )
+    assert torch.get_num_threads() == before
+    assert told == ([before + 2] if windows > 1 else [])
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -148,6 +166,36 @@ def test_a_broken_sensor_does_not_own_the_weights() -> None:
     broken = values.copy()
     broken[60, 0] = 1e15
     assert np.isfinite(weights(brief(fleet_of(broken)))).all()
+
+
+@pytest.mark.parametrize(("at", "validation"), [(60, 0.0), (60, 0.2), (97, 0.2)])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
+def test_a_series_that_makes_the_loss_no_number_is_named(at: int, validation: float, value: float) -> None:
+    values = sines(100, 6).values
+    values[at, 4] = value
+    values[at - 1, 4] = -value
+    with pytest.raises(DataError, match="'s4'") as told:
+        brief(fleet_of(values), validation=validation)
+    assert "\n" not in str(told.value)
+
+
+def test_weights_that_run_away_stop_training_and_name_the_rate() -> None:
+    values = sines(100, 6).values
+    values[50:, 2] += 1e12 * np.sign(np.sin(np.arange(50)))
+    with pytest.raises(DataError, match=r"'s2'.* training\.learning_rate"):
+        brief(fleet_of(values), learning_rate=1e30, clip_norm=1e30)
+
+
+def test_values_at_the_bound_of_observations_are_learned_from() -> None:
+    values = sines(100, 6).values
+    values[:, 0] = LARGEST * np.sign(np.sin(np.arange(100)))
+    values[:, 1] = LARGEST
+    values[60, 2] = -LARGEST
+    trained = brief(fleet_of(values))
+    assert np.isfinite(weights(trained)).all()
+    assert np.isfinite([list(epoch.values()) for epoch in trained.history]).all()
+    _, forecasts = advance(trained.forecaster, trained.forecaster.initial_state(), fleet_of(values))
+    assert np.isfinite(forecasts.values).all()
 
 
 @pytest.mark.parametrize("windows", [3, 40, 128])
