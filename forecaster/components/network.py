@@ -70,7 +70,8 @@ class Network(nn.Module):
 
     def init(self, series: int) -> Arrays:
         """The learned initial state."""
-        return self._arrays(*(part.detach() for part in self.initial(series)))
+        # Of one series `initial` is the weights' own memory, into which a state must never write.
+        return self._arrays(*(part.detach().clone() for part in self.initial(series)))
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Fills ``forecast``, in the unit of each series."""

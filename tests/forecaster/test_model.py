@@ -40,6 +40,25 @@ def test_a_version_names_the_cell_and_the_weights() -> None:
     assert same[0].version == same[1].version
 
 
+def test_a_setting_that_came_later_leaves_the_versions_of_older_models_alone() -> None:
+    """The versions are what the release before ``max_gap`` named these very forecasters."""
+    small = NetworkConfig(hidden=4, layers=2, horizon=3, lags=(1, 2), ring=5, halflife=20)
+    assert Forecaster.untrained(small, WindowConfig(freq="1h"), seed=7).version == "lstm-5747690f8a43"
+    config = NetworkConfig(hidden=8, layers=1, horizon=2)
+    assert Forecaster.untrained(config, WindowConfig(), seed=3).version == "lstm-cc0f77b5427b"
+    other = Forecaster.untrained(config, WindowConfig(max_gap=5), seed=3)
+    assert other.version != "lstm-cc0f77b5427b"
+    assert Forecaster.from_bytes(other.to_bytes()).window_config.max_gap == 5
+
+
+def test_a_ring_is_as_long_as_the_longest_lag_or_longer() -> None:
+    assert NetworkConfig(lags=(1, 5), ring=5).ring == 5
+    assert NetworkConfig(lags=(), ring=0).ring == 0
+    for lags, ring in (((1, 5), 4), ((1,), 0)):
+        with pytest.raises(ValueError, match="as long as the longest"):
+            NetworkConfig(lags=lags, ring=ring)
+
+
 def tampered() -> dict[str, bytes]:
     data = forecaster().to_bytes()
     size = struct.unpack("<Q", data[:8])[0]
@@ -86,4 +105,4 @@ def test_a_fleet_that_has_seen_nothing_has_no_series() -> None:
     state = forecaster().initial_state()
     assert len(state) == 0
     assert state.model_version == forecaster().version
-    assert state.hidden.shape == (2, 0, 8)
+    assert state.parts["network"]["hidden"].shape == (0, 2, 8)

@@ -3,7 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecaster.state import State
+from forecaster.components.ring import in_order
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.model import Forecaster
+from forecaster.state import State, live
 from forecaster.stepping import advance, rewarm
 from forecaster.windows import Windows
 from schemas.errors import ModelError
@@ -16,13 +19,36 @@ def test_a_rewarmed_state_keeps_the_moments_of_all_that_was_ever_seen() -> None:
     values[25:, 1] = np.nan  # so long silent that its ring is empty
     state, _ = advance(old, old.initial_state(), Windows(("a", "b", "c"), START, values))
     warm = rewarm(new, state)
-    assert sorted(warm.series_ids) == ["a", "b", "c"]
-    warm = warm.take(np.array([warm.series_ids.index(name) for name in state.series_ids]))
-    for name in ("clock", "observed", "mean", "variance", "last", "age"):
-        np.testing.assert_array_equal(getattr(state, name), getattr(warm, name), err_msg=name)
-    assert warm.ring.shape == (9, 3)
-    np.testing.assert_array_equal(warm.ring[3:], state.ring)
-    assert np.isnan(warm.ring[:3]).all()
+    assert warm.series_ids == state.series_ids
+    np.testing.assert_array_equal(state.clock, warm.clock)
+    np.testing.assert_array_equal(state.silent, warm.silent)
+    for name, array in state.parts["moments"].items():
+        np.testing.assert_array_equal(array, warm.parts["moments"][name], err_msg=name)
+    long, short = (in_order(s.parts["ring"]["values"], s.clock) for s in (warm, state))
+    assert long.shape == (3, 9)
+    np.testing.assert_array_equal(long[:, 3:], short)
+    assert np.isnan(long[:, :3]).all()
+
+
+def test_without_a_ring_a_state_starts_cold_under_new_weights_and_keeps_its_moments() -> None:
+    config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
+    old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
+    state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
+    warm = rewarm(new, state)
+    np.testing.assert_array_equal(warm.parts["network"]["hidden"], new.network.init(1)["hidden"])
+    np.testing.assert_array_equal(warm.parts["moments"]["mean"], state.parts["moments"]["mean"])
+    assert live(warm).all()
+    _, forecasts = advance(new, warm, Windows(("a",), START + 3, np.array([[4.0]])))
+    assert np.isfinite(forecasts.values).all()
+
+
+def test_a_series_that_had_retired_stays_so_and_its_return_is_counted() -> None:
+    old, new = forecaster("lstm", max_gap=3), forecaster("gru", max_gap=3)
+    state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], *[[np.nan]] * 6])))
+    warm = rewarm(new, state)
+    assert not live(warm).any()
+    _, forecasts = advance(new, warm, Windows(("a",), START + 7, np.array([[2.0]])))
+    assert forecasts.cold_starts == 1
 
 
 def test_series_of_different_clocks_are_rewarmed_each_to_its_own() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,30 +12,41 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from forecaster.state import FORMAT_VERSION, State
-from forecaster.stepping import advance
+from forecaster.components.ring import in_order
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.model import Forecaster
+from forecaster.state import FORMAT_VERSION, State, live
+from forecaster.stepping import advance, advance_in_place
 from forecaster.windows import Windows
 from schemas.errors import ModelError
 from schemas.states import check_states
 from tests.fleets import HOUR_US, START, fleets, forecaster
 
-ARRAYS = ("clock", "observed", "mean", "variance", "last", "age", "hidden", "cell", "ring")
+FORMAT_1 = Path(__file__).parent / "data" / "state_format_1.parquet"
 
 
 def assert_equal(a: State, b: State) -> None:
     """Equal to the bit, types and shapes included."""
     assert (a.model_version, a.freq_s, a.series_ids) == (b.model_version, b.freq_s, b.series_ids)
-    for name in ARRAYS:
-        one, other = getattr(a, name), getattr(b, name)
-        assert one.dtype == other.dtype, name
-        np.testing.assert_array_equal(one, other, err_msg=name, strict=True)
+    one, other = arrays(a), arrays(b)
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name, strict=True)
+
+
+def arrays(state: State) -> dict[str, NDArray[Any]]:
+    """Every array by its column."""
+    parts = {f"{name}.{field}": a for name, own in state.parts.items() for field, a in own.items()}
+    return {"clock": state.clock, "silent": state.silent, **parts}
 
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
     """A state as `advance` makes it, or one of no series."""
-    model = forecaster(draw(st.sampled_from(["lstm", "gru", "rnn"])), layers=draw(st.integers(1, 3)))
+    cell, max_gap = draw(st.sampled_from(["lstm", "gru", "rnn"])), draw(st.sampled_from([2, 672]))
+    model = forecaster(cell, layers=draw(st.integers(1, 3)), max_gap=max_gap)
     if draw(st.booleans()):
         state, _ = advance(model, model.initial_state(), draw(fleets()))
         return state
@@ -60,8 +74,7 @@ def test_a_state_comes_back_from_parquet_as_it_was(
 
 @given(state=states())
 def test_a_state_table_is_what_the_schema_says(state: State) -> None:
-    named = State(**{**vars(state), "series_ids": tuple(f"s{i}" for i in range(len(state)))})
-    check_states(named.frame())
+    check_states(replace(state, series_ids=tuple(f"s{i}" for i in range(len(state)))).frame())
 
 
 def test_a_state_table_reads_as_times_and_lists_for_people() -> None:
@@ -72,18 +85,21 @@ def test_a_state_table_reads_as_times_and_lists_for_people() -> None:
     assert row["series_id"] == "a"
     assert row["model_version"] == model.version
     assert row["clock"].timestamp() * 1_000_000 == (START + 3) * HOUR_US
-    assert (row["observed"], row["last"], row["age"]) == (2, 4.0, 0)
-    assert row["ring"][-3] == 1.0
-    assert len(row["hidden"]) == len(row["cell"]) == 2 * 8
+    assert (row["moments.observed"], row["moments.last"], row["moments.age"]) == (2, 4.0, 0)
+    assert row["silent"] == 0
+    assert row["ring.values"][START % 8] == 1.0
+    assert len(row["network.hidden"]) == len(row["network.cell"]) == 2 * 8
 
 
 @given(state=states(), data=st.data())
-def test_taking_and_replacing_series_are_inverses(state: State, data: st.DataObject) -> None:
+def test_taking_and_putting_series_are_inverses(state: State, data: st.DataObject) -> None:
     index = np.array(data.draw(st.permutations(range(len(state)))), np.int64)
     index = index[: data.draw(st.integers(0, len(state)))]
     part = state.take(index)
     assert part.series_ids == tuple(state.series_ids[i] for i in index)
-    assert_equal(state.replace(index, part), state)
+    changed = state.copy()
+    changed.put(index, part)
+    assert_equal(changed, state)
 
 
 @given(state=states(), at=st.integers(0, 9))
@@ -92,12 +108,27 @@ def test_states_of_parts_join_to_the_state_of_the_whole(state: State, at: int) -
     assert_equal(State.join([state.take(series[:at]), state.take(series[at:])]), state)
 
 
-def test_replacing_series_leaves_the_state_that_was_given_alone() -> None:
-    state = forecaster().unseen(("a", "b"), START)
-    part = State(**{**vars(state.take(np.array([1]))), "mean": np.array([5.0])})
-    changed = state.replace(np.array([1]), part)
-    assert changed.mean.tolist() == [0.0, 5.0]
-    assert state.mean.tolist() == [0.0, 0.0]
+@given(state=states())
+def test_what_is_copied_or_taken_lies_in_memory_of_its_own(state: State) -> None:
+    before = state.copy()
+    for other in (state.copy(), state.take(np.arange(len(state)))):
+        for array in arrays(other).values():
+            array.fill(1)
+    assert_equal(state, before)
+
+
+def test_putting_series_changes_those_and_no_others() -> None:
+    model = forecaster()
+    state = model.unseen(("a", "b", "c"), START)
+    part, _ = advance(
+        model, model.unseen(("x", "y"), START), Windows(("x", "y"), START, np.array([[5.0, 7.0]]))
+    )
+    state.put(np.array([2, 0]), part)
+    assert state.series_ids == ("a", "b", "c")
+    assert state.parts["moments"]["last"].tolist() == [7.0, 0.0, 5.0]
+    assert live(state).tolist() == [True, False, True]
+    assert state.clock.tolist() == [START, START - 1, START]
+    assert_equal(state.take(np.array([1])), model.unseen(("b",), START))
 
 
 def test_bytes_that_are_no_state_are_refused() -> None:
@@ -110,17 +141,82 @@ def test_bytes_that_are_no_state_are_refused() -> None:
 def test_a_state_of_another_format_is_refused_by_its_number() -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     other = table.replace_schema_metadata({**table.schema.metadata, b"statecast.state.format": b"99"})
-    with pytest.raises(ModelError, match=rf"format 99 .*\(this version reads {FORMAT_VERSION}\)"):
+    with pytest.raises(ModelError, match=rf"format 99 .*\(this version reads 1 and {FORMAT_VERSION}\)"):
         State.from_arrow(other)
     with pytest.raises(ModelError, match="format none"):
         State.from_arrow(pa.table({"series_id": ["a"]}))
 
 
+@pytest.mark.parametrize(
+    ("component", "changed"), [("ring", {"ring": 9}), ("wheel", {"wheel": 1, "ring": 1})]
+)
+def test_a_component_of_another_format_is_refused_by_its_name(
+    component: str, changed: dict[str, int]
+) -> None:
+    table = forecaster().unseen(("a",), START).to_arrow()
+    layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
+    for name, number in changed.items():
+        layout["components"][name] = {"format": number, "fields": {}}
+    metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
+    with pytest.raises(ModelError, match=rf"the state's {component} is of format {changed[component]}"):
+        State.from_arrow(table.replace_schema_metadata(metadata))
+
+
+def test_a_state_table_without_one_of_its_columns_is_refused_by_the_column() -> None:
+    table = forecaster().unseen(("a",), START).to_arrow()
+    with pytest.raises(ModelError, match=r"column moments\.mean cannot be read"):
+        State.from_arrow(table.drop_columns("moments.mean"))
+
+
+def test_a_table_of_format_1_is_read_and_forecast_from_as_the_version_that_wrote_it_did() -> None:
+    """The file and the numbers are that version's own, of the forecaster below and this fleet::
+
+    a: 1, 2, -, 4, 5, 7, 6    b: -, -, 7, 8, -, 9.5, -    c: 5, then nothing
+    """
+    network = NetworkConfig(hidden=4, layers=2, horizon=3, lags=(1, 2), ring=5, halflife=20)
+    model = Forecaster.untrained(network, WindowConfig(freq="1h"), seed=7)
+    state = State.from_arrow(pq.read_table(FORMAT_1))
+    assert (state.model_version, state.freq_s, state.series_ids) == (model.version, 3600, ("a", "b", "c"))
+    assert state.clock.tolist() == [376_950] * 3
+    assert state.silent.tolist() == state.parts["moments"]["age"].tolist() == [0, 1, 6]
+    assert state.parts["moments"]["last"].tolist() == [6.0, 9.5, 5.0]
+    rings = in_order(state.parts["ring"]["values"], state.clock)
+    nan = float("nan")
+    np.testing.assert_array_equal(rings, [[nan, 4, 5, 7, 6], [7, 8, nan, 9.5, nan], [nan] * 5])
+    assert state.parts["network"]["hidden"].shape == (3, 2, 4)
+
+    issued = advance_in_place(model, state, np.array([[3.0, 1.0, nan], [nan, 2.0, 6.0]]), 376_951)
+    median = [
+        [
+            [2.99578004097566, 2.9934448418207467, 3.0029556651134044],
+            [0.9927492831369048, 0.9883630497380421, 1.0050083452090803],
+            [4.999999999999986, 4.999999999999978, 5.00000000000001],
+        ],
+        [
+            [2.996019659563899, 2.992898778989911, 3.0027058192063123],
+            [1.9916259540076544, 1.9868186593323072, 2.0054427629703726],
+            [5.998596329474822, 5.997805577935651, 6.000955700001214],
+        ],
+    ]
+    np.testing.assert_allclose(issued.values[1], median, rtol=1e-6)
+
+
 def test_bytes_per_series_are_those_of_the_arrays() -> None:
     state = forecaster(ring=8).unseen(("a", "b"), START)
-    assert state.bytes_per_series == 8 * 6 + 2 * 8 * 4 * 2 + 8 * 8
-    assert forecaster("gru").unseen(("a",), START).bytes_per_series == 8 * 6 + 2 * 8 * 4 + 8 * 8
+    assert state.bytes_by_component == {"moments": 8 * 5, "ring": 8 * 8, "network": 2 * 8 * 4 * 2}
+    assert state.bytes_per_series == 8 * 2 + sum(state.bytes_by_component.values())
+    assert forecaster("gru").unseen(("a",), START).bytes_by_component["network"] == 2 * 8 * 4
     assert forecaster().initial_state().bytes_per_series == 0
+
+
+def test_a_component_that_is_turned_off_has_no_array_and_no_column() -> None:
+    network = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
+    model = Forecaster.untrained(network, WindowConfig())
+    state, _ = advance(model, model.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0]])))
+    assert list(state.parts) == ["moments", "network"]
+    assert not [name for name in state.to_arrow().column_names if name.startswith("ring")]
+    assert_equal(State.from_bytes(state.to_bytes()), state)
+    check_states(state.frame())
 
 
 def test_the_state_table_needs_nothing_of_ours_to_be_read(tmp_path: Path) -> None:

@@ -11,21 +11,40 @@ from hypothesis import strategies as st
 
 from forecaster.stepping import advance
 from forecaster.windows import Windows
-from tests.fleets import START, assert_same, assert_same_state, by_key, fleets, forecaster, scales
+from tests.fleets import (
+    START,
+    Floats,
+    Key,
+    assert_same,
+    assert_same_state,
+    by_key,
+    fleets,
+    forecaster,
+    scales,
+)
 
 LATE_BEGINNER = Windows(
     ("a", "b"), START, np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, 7.0], [np.nan, np.nan], [3.0, 9.0]])
 )
 
 
+RETURNS_TWICE = Windows(
+    ("a", "b"),
+    START,
+    np.array([[1.0, 5.0], *[[np.nan, np.nan]] * 5, [2.0, 6.0], *[[np.nan, 6.0]] * 5, [3.0, 7.0]]),
+)
+
+
+@pytest.mark.parametrize("max_gap", [1, 3, 672])
 @pytest.mark.parametrize("empty", ["missing", "zero"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @given(fleet=fleets(), cuts=st.lists(st.integers(0, 30), max_size=4))
 @example(fleet=LATE_BEGINNER, cuts=[1, 3])
+@example(fleet=RETURNS_TWICE, cuts=[3])
 def test_however_windows_are_cut_into_calls_the_forecasts_and_the_state_are_the_same(
-    cell: str, empty: str, fleet: Windows, cuts: list[int]
+    cell: str, empty: str, max_gap: int, fleet: Windows, cuts: list[int]
 ) -> None:
-    model = forecaster(cell, empty=empty)
+    model = forecaster(cell, empty=empty, max_gap=max_gap)
     whole_state, whole = advance(model, model.initial_state(), fleet)
 
     in_blocks, parts = model.initial_state(), []
@@ -42,11 +61,15 @@ def test_however_windows_are_cut_into_calls_the_forecasts_and_the_state_are_the_
     for state, forecasts in ((in_blocks, parts), (one_by_one, singles)):
         assert_same(by_key([whole]), by_key(forecasts), scales(fleet, empty))
         assert_same_state(whole_state, state)
+        assert sum(part.cold_starts for part in forecasts) == whole.cold_starts
 
 
+@pytest.mark.parametrize("max_gap", [3, 672])
 @given(fleet=fleets(), gap=st.integers(1, 12))
-def test_windows_that_are_left_out_are_stepped_as_windows_without_a_value(fleet: Windows, gap: int) -> None:
-    model = forecaster()
+def test_windows_that_are_left_out_are_stepped_as_windows_without_a_value(
+    max_gap: int, fleet: Windows, gap: int
+) -> None:
+    model = forecaster(max_gap=max_gap)
     middle = (fleet.start + fleet.stop) // 2
     before = fleet.between(fleet.start, middle)
     after = fleet.between(middle, fleet.stop)
@@ -61,6 +84,29 @@ def test_windows_that_are_left_out_are_stepped_as_windows_without_a_value(fleet:
     # Left out or shown, each window of the gap has its forecasts; a series that begins after it has none.
     assert_same(by_key([forecasts]), by_key([during, then]), scales(fleet))
     assert_same_state(left_out, shown)
+    assert forecasts.cold_starts == during.cold_starts + then.cold_starts
+
+
+@given(fleet=fleets())
+@example(fleet=RETURNS_TWICE)
+def test_a_series_that_returns_after_more_than_max_gap_windows_is_one_that_begins_there(
+    fleet: Windows,
+) -> None:
+    model = forecaster(max_gap=3)
+    _, whole = advance(model, model.initial_state(), fleet)
+    found = by_key([whole])
+    expected: dict[Key, Floats] = {}
+    returns = 0
+    for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
+        at = np.flatnonzero(~np.isnan(values))
+        lives = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
+        returns += max(len(lives) - 1, 0)
+        for life in lives:
+            stop = min(int(life[-1]) + 4, len(values))
+            alone = Windows((name,), fleet.start + int(life[0]), values[life[0] : stop, None])
+            expected |= by_key([advance(model, model.initial_state(), alone)[1]])
+    assert_same(expected, found, scales(fleet))
+    assert whole.cold_starts == returns
 
 
 def test_a_call_without_windows_changes_nothing() -> None:

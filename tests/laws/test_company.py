@@ -27,12 +27,13 @@ from tests.fleets import (
 )
 
 
+@pytest.mark.parametrize("max_gap", [2, 672])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @given(fleet=fleets(), data=st.data())
 def test_a_series_is_forecast_alone_as_it_is_in_company(
-    cell: str, fleet: Windows, data: st.DataObject
+    cell: str, max_gap: int, fleet: Windows, data: st.DataObject
 ) -> None:
-    model = forecaster(cell)
+    model = forecaster(cell, max_gap=max_gap)
     _, together = advance(model, model.initial_state(), fleet)
     order = data.draw(st.permutations(range(len(fleet.series_ids))))
     some = order[: data.draw(st.integers(1, len(order)))]
