@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import fleet
-from forecaster.components.moments import Moments, network_inputs
+from forecaster.components.inputs import network_inputs
 from forecaster.model import Forecaster
 
 WINDOWS = 32  # prepared; a loop goes round them
@@ -54,11 +54,9 @@ def measure(threads: int, shards: int, windows_per_step: int, seconds: float) ->
 
 def _inputs(model: Forecaster) -> Tensor:
     """``[WINDOWS, SERIES, F]`` from the fleet's own values."""
-    config = model.network_config
-    ring = np.full((config.ring, fleet.SERIES), np.nan)
-    start, unseen = np.array([fleet.START]), Moments.unseen(fleet.SERIES)
+    start = np.array([fleet.START])
     return torch.from_numpy(
-        network_inputs(fleet.values(WINDOWS), start, fleet.FREQ_S, unseen, ring, config).x
+        network_inputs(fleet.values(WINDOWS), start, fleet.FREQ_S, model.network_config).x
     )
 
 

@@ -20,7 +20,7 @@ from apache_beam.coders import BytesCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
-from forecaster.components.moments import Moments, network_inputs
+from forecaster.components.base import Arrays, Block
 from forecaster.model import Forecaster
 from pipelines.runners.prism import PrismServer, prism_options
 
@@ -66,15 +66,13 @@ class _StepOne(beam.DoFn):
         name, (at_s, value) = row
         model = _model(self.model)
         config, freq_s = model.network_config, model.window_config.freq_s
-        moments, hidden, cells, ring = _unpacked(model, cell.read())
-        inputs = network_inputs(
-            np.array([[value]]), np.array([at_s // freq_s]), freq_s, moments, ring, config
-        )
-        with torch.inference_mode():
-            change, hidden, cells = model.network(torch.from_numpy(inputs.x), hidden, cells)
-        cell.write(_packed(inputs.moments, hidden, cells, inputs.ring))
-        forecast = inputs.last[0, 0] + change[:, 0, 0].double().numpy() * inputs.scale[0, 0]
-        named = dict(zip(config.quantiles, forecast.tolist(), strict=True))
+        forecast = np.empty((len(config.quantiles), 1, 1, config.horizon))
+        block = Block(np.array([at_s // freq_s]), np.array([[value]]), freq_s, forecast=forecast)
+        parts = _unpacked(model, cell.read())
+        for component in model.components:
+            parts[component.name], block = component.step(parts[component.name], block)
+        cell.write(_packed(parts))
+        named = dict(zip(config.quantiles, forecast[:, 0, 0].tolist(), strict=True))
         yield json.dumps({"series_id": name, "issued_at": at_s + freq_s, "forecast": named})
 
 
@@ -92,28 +90,21 @@ class _WriteLines(beam.DoFn):
         (self.output / f"{time.time_ns()}-{id(self)}.jsonl").write_text("\n".join(self.lines) + "\n")
 
 
-def _packed(moments: Moments, hidden: torch.Tensor, cells: torch.Tensor, ring: np.ndarray) -> bytes:
-    numbers = [getattr(moments, name)[0] for name in ("observed", "mean", "variance", "last", "age")]
-    parts = (np.array(numbers, np.float64), ring.ravel(), hidden.numpy().ravel(), cells.numpy().ravel())
-    return b"".join(part.tobytes() for part in parts)
+def _packed(parts: dict[str, Arrays]) -> bytes:
+    return b"".join(array.tobytes() for own in parts.values() for array in own.values())
 
 
-def _unpacked(
-    model: Forecaster, data: bytes | None
-) -> tuple[Moments, torch.Tensor, torch.Tensor, np.ndarray]:
-    config = model.network_config
+def _unpacked(model: Forecaster, data: bytes | None) -> dict[str, Arrays]:
+    parts = {component.name: component.init(1) for component in model.components}
     if not data:
-        hidden, cells = model.network.initial(1)
-        return Moments.unseen(1), hidden, cells, np.full((config.ring, 1), np.nan)
-    numbers = np.frombuffer(data, np.float64, 5 + config.ring)
-    observed, mean, variance, last, age = numbers[:5, None]
-    moments = Moments(observed.astype(np.int64), mean, variance, last, age.astype(np.int64))
-    both = (
-        np.frombuffer(data, np.float32, offset=numbers.nbytes)
-        .reshape(2, config.layers, 1, config.hidden)
-        .copy()
-    )
-    return moments, torch.from_numpy(both[0]), torch.from_numpy(both[1]), numbers[5:, None]
+        return parts
+    offset = 0
+    for own in parts.values():
+        for name, array in own.items():
+            numbers = np.frombuffer(data, array.dtype, array.size, offset)
+            own[name] = numbers.reshape(array.shape).copy()
+            offset += array.nbytes
+    return parts
 
 
 @lru_cache(maxsize=1)

@@ -4,15 +4,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecaster.components.ring import in_order
 from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.model import Forecaster
-from forecaster.stepping import advance
+from forecaster.state import State, live
+from forecaster.stepping import advance, advance_in_place
 from forecaster.windows import Windows
-from schemas.errors import DataError
+from schemas.errors import DataError, VersionMismatch
 from schemas.forecasts import check_forecasts, schema
 from tests.fleets import (
     HOUR_US,
     START,
+    Floats,
+    Key,
     assert_same,
     assert_same_state,
     by_key,
@@ -56,8 +60,9 @@ def test_a_known_series_without_a_value_is_stepped_with_a_missing_one() -> None:
     after, forecasts = advance(model, state, Windows(("a",), START + 2, np.array([[9.0]])))
     assert sorted(by_key([forecasts])) == [("a", START + 2), ("b", START + 2)]
     assert after.clock.tolist() == [START + 2] * 2
-    assert after.age.tolist() == [0, 1]
-    assert np.isnan(after.ring[-1, 1])
+    assert after.silent.tolist() == after.parts["moments"]["age"].tolist() == [0, 1]
+    ring = after.parts["ring"]["values"]
+    assert ring[:, (START + 2) % 8].tolist() == pytest.approx([9.0, NAN], nan_ok=True)
 
 
 def test_known_series_keep_their_place_and_new_ones_follow() -> None:
@@ -70,8 +75,10 @@ def test_known_series_keep_their_place_and_new_ones_follow() -> None:
 def test_a_window_without_rows_is_zero_where_the_job_says_so() -> None:
     model = forecaster(empty="zero")
     state, forecasts = advance(model, model.initial_state(), windows([NAN, 3, NAN, NAN]))
-    assert state.observed.tolist() == [3]
-    assert state.ring[-4:, 0].tolist() == pytest.approx([NAN, 3, 0, 0], nan_ok=True)
+    assert state.parts["moments"]["observed"].tolist() == [3]
+    ring = in_order(state.parts["ring"]["values"], state.clock)
+    assert ring[0, -4:].tolist() == pytest.approx([NAN, 3, 0, 0], nan_ok=True)
+    assert state.silent.tolist() == [2]  # rows, not values
     assert sorted(by_key([forecasts])) == [("a", START + t) for t in (1, 2, 3)]
 
 
@@ -90,12 +97,11 @@ def test_neither_the_state_nor_the_windows_that_are_given_change() -> None:
     model = forecaster()
     fleet = windows([1, NAN, 3, 4], [NAN, NAN, 5, 6])
     state, _ = advance(model, model.initial_state(), fleet.between(START, START + 2))
-    kept = {name: array.copy() for name, array in vars(state).items() if isinstance(array, np.ndarray)}
+    kept = state.copy()
     values = fleet.values.copy()
     weights = model.to_bytes()
     advance(model, state, fleet.between(START + 2, START + 4))
-    for name, array in kept.items():
-        np.testing.assert_array_equal(getattr(state, name), array, err_msg=name)
+    assert state.to_bytes() == kept.to_bytes()
     np.testing.assert_array_equal(fleet.values, values)
     assert model.to_bytes() == weights
 
@@ -122,3 +128,139 @@ def test_no_series_and_no_windows_are_forecast_as_nothing() -> None:
     assert len(state) == len(forecasts) == 0
     assert forecasts.frame().is_empty()
     assert check_forecasts(forecasts.frame()).is_empty()
+
+
+def test_stepping_in_place_is_stepping_a_copy() -> None:
+    model = forecaster(max_gap=3)
+    values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0)
+    values[np.random.default_rng(1).random(values.shape) < 0.4] = NAN
+    names = tuple("abcdefg")
+    copied, in_place = model.unseen(names, START), model.unseen(names, START)
+    for first in (0, 1, 2, 9, 30):
+        stop = {0: 1, 1: 2, 2: 9, 9: 30, 30: 40}[first]
+        copied, one = advance(model, copied, Windows(names, START + first, values[first:stop]))
+        two = advance_in_place(model, in_place, values[first:stop], START + first)
+        np.testing.assert_array_equal(one.values, two.values)
+        np.testing.assert_array_equal(one.issued, two.issued)
+        assert one.cold_starts == two.cold_starts
+    assert_same_state(copied, in_place)
+
+
+def test_a_series_has_a_slot_before_it_begins_and_begins_at_its_first_value() -> None:
+    model = forecaster()
+    state = model.unseen(("a", "b"), START)
+    first = advance_in_place(model, state, np.array([[1.0, NAN], [2.0, NAN]]), START)
+    assert first.issued.tolist() == [[True, False]] * 2
+    assert np.isnan(first.values[:, :, 1]).all()
+    assert live(state).tolist() == [True, False]
+    second = advance_in_place(model, state, np.array([[3.0, NAN], [4.0, 5.0], [NAN, NAN]]), START + 2)
+    assert second.issued.tolist() == [[True, False], [True, True], [True, True]]
+    _, alone = advance(model, model.initial_state(), windows([5, NAN], start=START + 3))
+    np.testing.assert_allclose(second.values[:, 1:, 1], alone.values[:, :, 0], rtol=1e-6)
+    assert second.cold_starts == 0
+
+
+@pytest.mark.parametrize("empty", ["missing", "zero"])
+def test_a_series_silent_for_more_than_max_gap_windows_is_no_longer_forecast(empty: str) -> None:
+    model = forecaster(empty=empty, max_gap=2)
+    state = model.unseen(("a",), START)
+    forecasts = advance_in_place(model, state, np.array([[1.0], [NAN], [NAN], [NAN], [NAN]]), START)
+    assert forecasts.issued[:, 0].tolist() == [True, True, True, False, False]
+    assert forecasts.cold_starts == 0
+    assert not live(state).any()
+    assert state.silent.tolist() == [4]
+    blank = model.unseen(("a",), START)
+    for name, own in state.parts.items():
+        for field, array in own.items():
+            np.testing.assert_array_equal(array, blank.parts[name][field], err_msg=field)
+
+
+def test_a_return_starts_cold_however_many_there_are_in_a_block() -> None:
+    model = forecaster(max_gap=1)
+    state, forecasts = advance(
+        model, model.initial_state(), windows([1, NAN, NAN, 2, NAN, NAN, 3, 4], [5] * 8)
+    )
+    assert forecasts.cold_starts == 2
+    assert forecasts.issued[:, 0].tolist() == [True, True, False, True, True, False, True, True]
+    fresh, alone = advance(model, model.initial_state(), windows([3, 4], start=START + 6))
+    np.testing.assert_allclose(forecasts.values[:, 6:, 0], alone.values[:, :, 0], rtol=1e-6)
+    assert_same_state(state.take(np.array([0])), fresh)
+
+
+def test_windows_in_which_nobody_is_live_may_be_skipped() -> None:
+    model = forecaster(max_gap=2)
+    shown, skipped = (model.unseen(("a", "b"), START) for _ in range(2))
+    for state in (shown, skipped):
+        advance_in_place(model, state, np.array([[1.0, NAN], [NAN, NAN], [NAN, NAN], [NAN, NAN]]), START)
+    advance_in_place(model, shown, np.full((90, 2), NAN), START + 4)
+    last = np.array([[7.0, 8.0]])
+    one, two = (advance_in_place(model, state, last, START + 94) for state in (shown, skipped))
+    np.testing.assert_array_equal(one.values, two.values)
+    assert one.cold_starts == two.cold_starts == 1
+    assert_same_state(shown, skipped)
+
+
+def test_years_between_a_retired_series_and_its_return_make_no_windows() -> None:
+    model = forecaster(max_gap=2)
+    state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
+    state, forecasts = advance(model, state, windows([5], start=START + 10_000_000))
+    assert forecasts.issued.shape == (1, 1)
+    assert forecasts.cold_starts == 1
+    assert state.silent.tolist() == [0]
+
+
+def test_windows_of_a_live_series_are_never_left_out_silently() -> None:
+    model = forecaster()
+    state, _ = advance(model, model.initial_state(), windows([1]))
+    with pytest.raises(ValueError, match=r"windows of 'a' before \d+ are left out"):
+        advance_in_place(model, state, np.array([[1.0]]), START + 2)
+
+
+def test_a_state_of_other_weights_is_refused_in_place_too() -> None:
+    state = forecaster(seed=1).unseen(("a",), START)
+    with pytest.raises(VersionMismatch):
+        advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
+
+
+def test_series_of_different_clocks_come_in_each_at_its_own() -> None:
+    model = forecaster(max_gap=4)
+    values = np.random.default_rng(0).normal(size=(12, 3))
+    values[3:9, 1] = NAN
+    apart: list[State] = []
+    expected: dict[Key, Floats] = {}
+    for s, (name, stop) in enumerate((("a", 2), ("b", 4), ("c", 7))):
+        whole = Windows((name,), START, values[:, [s]])
+        apart.append(advance(model, model.initial_state(), whole.between(START, START + stop))[0])
+        alone = by_key([advance(model, model.initial_state(), whole)[1]])
+        expected |= {key: value for key, value in alone.items() if key[1] >= START + stop}
+    late = values.copy()
+    for s, stop in enumerate((2, 4, 7)):
+        late[:stop, s] = NAN
+    fleet = Windows(("a", "b", "c"), START, late)
+    _, forecasts = advance(model, State.join(apart), fleet.between(START + 2, START + 12))
+    assert_same(expected, by_key([forecasts]), scales(fleet))
+
+
+def test_a_frame_holds_what_was_issued_and_nothing_else() -> None:
+    model = forecaster(max_gap=2)
+    fleet = windows([1, 2, NAN, NAN, NAN, NAN], [NAN, NAN, 5, NAN, 6, 7])
+    _, forecasts = advance(model, model.initial_state(), fleet)
+    frame = check_forecasts(forecasts.frame())
+    assert len(frame) == len(forecasts) == 8
+    for key, values in by_key([forecasts]).items():
+        end_us = (key[1] + 1) * HOUR_US
+        of_key = frame.filter(series_id=key[0]).filter(pl.col("issued_at").dt.epoch("us") == end_us)
+        np.testing.assert_array_equal(nested(of_key).select("q10", "q50", "q90").to_numpy().T, values)
+
+
+def test_no_number_of_windows_and_series_in_a_call_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = forecaster(max_gap=3)
+    values = np.random.default_rng(2).normal(size=(30, 6)).cumsum(axis=0)
+    values[np.random.default_rng(3).random(values.shape) < 0.5] = NAN
+    fleet = Windows(tuple("abcdef"), START, values)
+    one_state, one = advance(model, model.initial_state(), fleet)
+    monkeypatch.setattr("forecaster.stepping._CALL_STEPS", 24)
+    monkeypatch.setattr("forecaster.stepping._MOSTLY", 2.0)  # never all slots: always those that are there
+    other_state, other = advance(model, model.initial_state(), fleet)
+    assert_same(by_key([one]), by_key([other]), scales(fleet))
+    assert_same_state(one_state, other_state)

@@ -6,15 +6,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.components.inputs import INPUTS_BESIDE_LAGS
 from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig
 
+INPUTS = INPUTS_BESIDE_LAGS + 1
 LEVELS = (0.025, 0.1, 0.5, 0.8, 0.975)
 
 
 def network(cell: str = "lstm", **changes: object) -> Network:
-    config = {"cell": cell, "hidden": 6, "layers": 2, "horizon": 4, "quantiles": LEVELS} | changes
-    made = Network(NetworkConfig.model_validate(config), inputs=5)
+    config = {
+        "cell": cell,
+        "hidden": 6,
+        "layers": 2,
+        "horizon": 4,
+        "quantiles": LEVELS,
+        "lags": (1,),
+    } | changes
+    made = Network(NetworkConfig.model_validate(config))
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in made.parameters():
@@ -26,7 +35,7 @@ def network(cell: str = "lstm", **changes: object) -> Network:
 @given(seed=st.integers(0, 2**31), size=st.sampled_from([0.0, 1.0, 1e3, 1e6]))
 def test_quantiles_never_cross(cell: str, seed: int, size: float) -> None:
     made = network(cell)
-    x = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(seed)) * size
+    x = torch.randn(7, 3, INPUTS, generator=torch.Generator().manual_seed(seed)) * size
     with torch.inference_mode():
         quantiles, _, _ = made(x, *made.initial(3))
     assert quantiles.shape == (len(LEVELS), 7, 3, 4)
@@ -37,7 +46,7 @@ def test_quantiles_never_cross(cell: str, seed: int, size: float) -> None:
 def test_quantiles_are_apart_where_numbers_are_small() -> None:
     made = network()
     with torch.inference_mode():
-        quantiles, _, _ = made(torch.zeros(3, 2, 5), *made.initial(2))
+        quantiles, _, _ = made(torch.zeros(3, 2, INPUTS), *made.initial(2))
     assert (quantiles.diff(dim=0) > 0).all()
 
 
@@ -47,7 +56,7 @@ def test_the_state_has_a_cell_where_the_cell_has_one(cell: str, cells: int) -> N
     hidden, memory = made.initial(3)
     assert hidden.shape == (2, 3, 6)
     assert memory.shape == (cells, 3, 6)
-    _, hidden, memory = made(torch.zeros(4, 3, 5), hidden, memory)
+    _, hidden, memory = made(torch.zeros(4, 3, INPUTS), hidden, memory)
     assert hidden.shape == (2, 3, 6)
     assert memory.shape == (cells, 3, 6)
 
@@ -60,9 +69,9 @@ def test_every_series_begins_with_the_same_learned_state() -> None:
 
 
 def test_an_untrained_network_forecasts_that_hardly_anything_changes() -> None:
-    made = Network(NetworkConfig(hidden=16, horizon=24), inputs=5).eval()
+    made = Network(NetworkConfig(hidden=16, horizon=24, lags=(1,))).eval()
     with torch.inference_mode():
-        quantiles, _, _ = made(torch.randn(50, 4, 5), *made.initial(4))
+        quantiles, _, _ = made(torch.randn(50, 4, INPUTS), *made.initial(4))
     assert quantiles[1].abs().max() < 0.2
 
 
