@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+import forecaster
+import schemas
 from forecaster.model import FILE_NAME, Forecaster
 from forecaster.registry.store import (
     DEFAULT_ALIAS,
@@ -80,7 +82,8 @@ __all__ = ["Promotion", "Registry", "Run", "Version", "ui_command", "ui_environm
 
 _ARTIFACT = "model"
 _VERSION_TAG = "model_version"
-_REQUIREMENTS = ("numpy", "polars", "pyarrow", "pydantic", "safetensors", "torch")
+_OURS = [Path(str(package.__file__)).parent for package in (forecaster, schemas)]
+_REQUIREMENTS = ("numpy", "pandera[polars]", "polars", "pyarrow", "pydantic", "safetensors", "torch")
 
 
 class Registry:
@@ -427,7 +430,9 @@ class Run:
                 input_example=example.select(*HISTORY)
                 .with_columns(pl.col("timestamp").dt.replace_time_zone(None))
                 .to_pandas(),
-                pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIREMENTS],
+                pip_requirements=_requirements(),
+                # Statecast travels with the model (0.2 MB): no index need have it where it is served.
+                code_paths=[str(package) for package in _OURS],
             )
             client.log_model_artifacts(logged.model_id, str(folder / _ARTIFACT))
             client.finalize_logged_model(logged.model_id, "READY")
@@ -443,6 +448,12 @@ class Run:
             if int(made.version) == 1:
                 client.set_registered_model_alias(model_name, DEFAULT_ALIAS, str(made.version))
             return _version(made, client.get_registered_model(model_name).aliases)
+
+
+def _requirements() -> list[str]:
+    """What serving imports, as installed; a build's own part of a version (``+cpu``) is in no index."""
+    installed = {name: installed_version(name.partition("[")[0]) for name in _REQUIREMENTS}
+    return [f"{name}=={version.partition('+')[0]}" for name, version in installed.items()]
 
 
 def _signature(forecaster: Forecaster) -> ModelSignature:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from forecaster.registry.registry import Registry
 
 WINDOWS = WindowConfig()
+ALONE = Path(__file__).parent / "serve_alone.py"
 
 
 def forecaster(seed: int = 0) -> Forecaster:
@@ -248,6 +251,27 @@ def test_the_signature_is_enforced_and_the_served_model_is_the_forecaster(
     assert answer.equals(expected.to_pandas())
     with pytest.raises(Exception, match="missing inputs"):
         served.predict(naive.drop(columns="value"))
+
+
+def test_a_logged_model_serves_where_its_requirements_are_and_statecast_is_not(
+    store: Registry, place: Path, first: str, tmp_path: Path
+) -> None:
+    folder = next((place / "mlartifacts" / "models").rglob("MLmodel")).parent
+    asked, answered = tmp_path / "asked.parquet", tmp_path / "answered.parquet"
+    history().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).write_parquet(asked)
+    command = [sys.executable, *map(str, (ALONE, folder, asked, answered))]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    expected = latest(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
+    assert_frame_equal(pl.read_parquet(answered), expected, check_dtypes=False)
+
+
+def test_what_is_logged_with_a_model_is_small_and_holds_no_caches(place: Path, first: str) -> None:
+    code = next((place / "mlartifacts" / "models").rglob("MLmodel")).parent / "code"
+    assert {path.name for path in code.iterdir()} == {"forecaster", "schemas"}
+    assert {path.suffix for path in code.rglob("*") if path.is_file()} == {".py", ".typed"}
+    assert sum(path.stat().st_size for path in code.rglob("*") if path.is_file()) < 500_000
 
 
 def test_serving_answers_with_the_last_forecast_of_every_series() -> None:
