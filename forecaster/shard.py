@@ -7,16 +7,28 @@ this file knows Beam, files or clocks.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import polars as pl
 
+from forecaster.counts import Counts
 from forecaster.model import Forecaster
-from forecaster.state import State
-from forecaster.stepping import Forecasts, advance
-from forecaster.windows import aggregate, window_index
+from forecaster.state import State, live
+from forecaster.stepping import Forecasts, advance_in_place
+from forecaster.windows import MICROSECONDS, fill, last_closed, window_index
+from schemas import late, quarantine
+
+PENDING: dict[str, pl.DataType] = {
+    "slot": pl.Int32(),
+    "window": pl.Int64(),
+    "timestamp": pl.Datetime("us", "UTC"),
+    "value": pl.Float64(),
+}
+"""Columns and types of rows that wait for their window; ``event_id: String`` follows where rows have one."""
+
+_BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 MB then
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class Batch:
         arrived_s: wall clock (seconds since 1970) at which the rows were due; 0 where nobody waits for them,
             as in a replay of a backlog.
         snapshot: after this batch, write a snapshot.
+        ends: nothing follows; the snapshot must be there once this batch has been applied.
     """
 
     partition: str
@@ -50,128 +63,258 @@ class Batch:
     outside: int = 0
     arrived_s: float = 0.0
     snapshot: bool = False
+    ends: bool = False
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Where every row went, exactly, through kills and restarts: counts are part of the shard.
+class Output:
+    """What the rows of a batch, or a block of the windows that it closed, gives.
 
     Attributes:
-        rows_in: rows read inside the job's time bounds.
-        restored: rows that waited in the state table that the job started from.
-        used: rows that went into closed windows.
-        quarantined: rows that are no observations, by reason.
-        duplicates: copies of rows in closed windows.
-        late: rows whose window had closed.
-        pending: rows whose window is still open.
-        outside: rows outside the job's time bounds, not part of ``rows_in``.
-        bad_files: files that could not be read.
-        windows: windows closed, the most of any shard.
-        series_steps: steps of a series by a window.
-        cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
+        partition, start: where in the log the rows begin; with the shard it names what is written of them.
+        forecasts: of a block of windows; None where none was closed.
+        quarantined: rows that are no observations (``schemas.quarantine``).
+        late: rows whose window had closed (``schemas.late``).
+        done: the batch, on the last of its outputs: it has been applied.
     """
 
-    rows_in: int = 0
-    restored: int = 0
-    used: int = 0
-    quarantined: Mapping[str, int] = field(default_factory=dict)
-    duplicates: int = 0
-    late: int = 0
-    pending: int = 0
-    outside: int = 0
-    bad_files: int = 0
-    windows: int = 0
-    series_steps: int = 0
-    cold_starts: int = 0
-
-    @property
-    def rejected(self) -> int:
-        """Rows that are no observations."""
-        return sum(self.quarantined.values())
-
-    @property
-    def missing(self) -> int:
-        """Rows that went in and are in none of the places; 0 unless something is broken."""
-        there = self.used + self.rejected + self.duplicates + self.late + self.pending
-        return self.rows_in + self.restored - there
-
-    def __add__(self, other: Counts) -> Counts:
-        """The counts of two shards of one job."""
-        reasons = {
-            reason: self.quarantined.get(reason, 0) + other.quarantined.get(reason, 0)
-            for reason in (*self.quarantined, *(r for r in other.quarantined if r not in self.quarantined))
-        }
-        numbers = {
-            place.name: getattr(self, place.name) + getattr(other, place.name)
-            for place in fields(Counts)
-            if place.name not in ("quarantined", "windows")
-        }
-        return Counts(quarantined=reasons, windows=max(self.windows, other.windows), **numbers)
-
-
-def shard_of(series_id: str, shards: int) -> int:
-    """The shard of a series: the same on every worker, machine and run (CRC-32 of the id)."""
-    return zlib.crc32(series_id.encode()) % shards
+    partition: str
+    start: int
+    forecasts: Forecasts | None = None
+    quarantined: pl.DataFrame = field(default_factory=quarantine.empty)
+    late: pl.DataFrame = field(default_factory=late.empty)
+    done: Batch | None = None
 
 
 @dataclass(frozen=True)
-class Closed:
-    """What closing windows made of a shard.
+class Shard:
+    """A part of the fleet and of its log.
+
+    A value: `apply` gives a new one. But the arrays of its state are written in place, so the one that goes
+    in is used up; `copy` it to keep it.
 
     Attributes:
-        state: the fleet's state after the last closed window.
-        pending: observation frame of the rows whose windows are still open.
-        used: rows that went into closed windows.
-        duplicates: rows among the closed ones that were copies of another.
+        number, of: this is shard ``number`` of ``of``.
+        state: of every series with a row so far; a series keeps its place, its slot, for good.
+        slots: ``series_id, slot`` of every series, for joins (see `slots_of`).
+        pending: rows whose windows are open, see `PENDING`.
+        offsets: of each partition, the offset of the next row to take in.
+        watermarks: of each partition, its watermark in microseconds; None before its first.
+        closed_through: index of the last closed window; None before the first.
+        counts: where the rows went.
+        early: batches that came before those that they follow.
     """
 
+    number: int
+    of: int
     state: State
+    slots: pl.DataFrame
     pending: pl.DataFrame
-    used: int
-    duplicates: int
+    offsets: Mapping[str, int]
+    watermarks: Mapping[str, int | None]
+    closed_through: int | None
+    counts: Counts
+    early: tuple[Batch, ...] = ()
+
+    @staticmethod
+    def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
+        """Shard ``number`` of ``of``, which has read nothing.
+
+        No window closes before each of ``partitions`` has a watermark; another is announced by its first
+        batch. ``state`` is `Forecaster.initial_state`.
+        """
+        names, pending = tuple(partitions), pl.DataFrame(schema=PENDING)
+        watermarks: dict[str, int | None] = dict.fromkeys(names)
+        return Shard(
+            number, of, state, slots_of(state), pending, dict.fromkeys(names, 0), watermarks, None, Counts()
+        )
+
+    def copy(self) -> Shard:
+        """This shard with arrays of its own."""
+        return replace(self, state=self.state.copy())
+
+    @property
+    def watermark_us(self) -> int | None:
+        """The least watermark of all partitions; None while one has none."""
+        known = [us for us in self.watermarks.values() if us is not None]
+        return min(known) if known and len(known) == len(self.watermarks) else None
 
 
-def admit(rows: pl.DataFrame, closed_through: int | None, freq_s: int) -> tuple[pl.DataFrame, int]:
-    """Rows whose windows are still open, and how many came too late for theirs.
+def slots_of(state: State) -> pl.DataFrame:
+    """``series_id`` (String) and ``slot`` (Int32) of every series of a state."""
+    ids = pl.Series("series_id", state.series_ids, dtype=pl.String)
+    return pl.DataFrame({"series_id": ids, "slot": pl.int_range(len(ids), dtype=pl.Int32, eager=True)})
+
+
+def apply(
+    shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int = 32
+) -> Iterator[tuple[Shard, Output]]:
+    """Moves a shard on by a batch of its log: takes the rows in, then closes what the watermark allows.
+
+    What the shard has taken in before is dropped, row by row; a batch that comes before the one that it
+    follows waits for it. A row is late by the watermark of its own partition, so a rerun decides alike,
+    however partitions interleave.
 
     Args:
-        rows: observation frame.
-        closed_through: last closed window of the whole job (a new series is late where the others are);
-            None before the first.
-        freq_s: length of a window in seconds.
-    """
-    if closed_through is None or not len(rows):
-        return rows, 0
-    still_open = rows.filter(window_index(pl.col("timestamp"), freq_s) > closed_through)
-    return still_open, len(rows) - len(still_open)
-
-
-def closings(
-    forecaster: Forecaster, state: State, pending: pl.DataFrame, through: int, windows_per_step: int
-) -> Iterator[tuple[Forecasts | None, Closed]]:
-    """Closes every window up to and including ``through``, a block of at most ``windows_per_step`` at a time.
-
-    Blocks end at multiples of ``windows_per_step``, so that a rerun forms the same ones.
+        shard: used up, see `Shard`.
+        batch: the part of a batch that is this shard's (see `forecaster.sharding.Splitter`).
+        forecaster: the weights that made the shard's state.
+        windows_per_step: most windows in one network call; blocks end at multiples of it.
 
     Yields:
-        After each block its forecasts (None where the shard has no series yet) and the shard as it then is.
+        The shard, and what to write before it is kept: first of the rows, then block by block. Any of these
+        shards can be gone on from.
     """
-    freq_s = forecaster.window_config.freq_s
-    index = pending.select(window_index(pl.col("timestamp"), freq_s)).to_series()
-    if not index.is_sorted():
-        order = index.arg_sort()
-        pending, index = pending[order], index[order]
-    begins = [int(state.clock.max()) + 1] if len(state) else index[:1].to_list()
-    start = min(begins, default=through + 1)
-    if start > through:
-        yield None, Closed(state, pending, 0, 0)
+    todo = [batch]
+    while todo:
+        batch = todo.pop()
+        if batch.start > shard.offsets.get(batch.partition, 0):
+            yield replace(shard, early=(*shard.early, batch)), Output(batch.partition, batch.start)
+            return
+        for after, output in _apply_next(shard, batch, forecaster, windows_per_step):
+            shard = after
+            yield after, output
+        ready = [early for early in shard.early if early.start <= shard.offsets.get(early.partition, 0)]
+        if ready:
+            shard = replace(shard, early=tuple(early for early in shard.early if early is not ready[0]))
+            todo.append(ready[0])
+
+
+def _apply_next(
+    shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int
+) -> Iterator[tuple[Shard, Output]]:
+    """`apply` for a batch that follows what the shard has taken in, or begins before that."""
+    shard, output = _take_in(shard, batch, forecaster)
+    blocks: Iterator[tuple[Shard, Forecasts | None]] = iter(())
+    if (watermark_us := shard.watermark_us) is not None:
+        through = last_closed(watermark_us, forecaster.window_config.freq_s)
+        blocks = _close(shard, through, forecaster, windows_per_step)
+    # One output is held back, so that the last one knows that it is.
+    for after, forecasts in blocks:
+        yield shard, output
+        shard, output = after, Output(batch.partition, output.start, forecasts)
+    yield shard, replace(output, done=batch)
+
+
+def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard, Output]:
+    """The rows of a batch that are new to the shard: into its pending rows, or out."""
+    reached = shard.offsets.get(batch.partition, 0)
+    if batch.stop < reached:  # read before, watermark and all
+        return shard, Output(batch.partition, reached)
+    rows, rejected = batch.rows, batch.rejected
+    if batch.start < reached:
+        rows, rejected = (frame.filter(pl.col("offset") >= reached) for frame in (rows, rejected))
+    in_time, too_late = _parted(shard, batch.partition, rows, forecaster.window_config.freq_s)
+    shard = _with_slots(shard, in_time, forecaster)
+    if len(in_time):
+        placed = in_time.join(shard.slots, on="series_id", how="left", maintain_order="left")
+        columns = [*PENDING, *(["event_id"] if "event_id" in rows.columns else [])]
+        shard = replace(shard, pending=pl.concat([shard.pending, placed.select(columns)], how="diagonal"))
+    whole_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
+    counts = shard.counts + Counts(
+        rows_in=len(rows) + len(rejected) - whole_files,
+        quarantined=_by_reason(rejected.filter(pl.col("row") > 0)) if len(rejected) else {},
+        late=len(too_late),
+        pending=len(in_time),
+        outside=batch.outside if batch.start >= reached else 0,
+        bad_files=whole_files,
+    )
+    before = shard.watermarks.get(batch.partition)
+    now = max((us for us in (before, batch.watermark_us) if us is not None), default=None)
+    shard = replace(
+        shard,
+        offsets={**shard.offsets, batch.partition: max(batch.stop, reached)},
+        watermarks={**shard.watermarks, batch.partition: now},
+        counts=counts,
+    )
+    quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else quarantine.empty()
+    return shard, Output(batch.partition, max(batch.start, reached), None, quarantined, too_late)
+
+
+def _parted(
+    shard: Shard, partition: str, rows: pl.DataFrame, freq_s: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows (with ``window``) whose windows are open, and frames of those that came too late for theirs."""
+    rows = rows.with_columns(window=window_index(pl.col("timestamp"), freq_s))
+    watermark_us = shard.watermarks.get(partition)
+    closed = [] if shard.closed_through is None else [shard.closed_through]
+    closed += [] if watermark_us is None else [last_closed(watermark_us, freq_s)]
+    if not closed or not len(rows) or int(rows["window"].min()) > max(closed):  # type: ignore[arg-type]
+        return rows, late.empty()
+    is_late = pl.col("window") <= max(closed)
+    closed_us = max(watermark_us or 0, (max(closed) + 1) * freq_s * MICROSECONDS)
+    columns = [*late.SCHEMA, *(["event_id"] if "event_id" in rows.columns else [])]
+    too_late = rows.filter(is_late).with_columns(
+        late_s=(closed_us - pl.col("timestamp").dt.epoch("us")) / MICROSECONDS, partition=pl.lit(partition)
+    )
+    return rows.filter(~is_late), too_late.select(columns)
+
+
+def _with_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> Shard:
+    """The shard with a slot for each series of ``rows`` that had none."""
+    new = rows.join(shard.slots, on="series_id", how="anti")["series_id"]
+    if not len(new):
+        return shard
+    ids = tuple(new.unique(maintain_order=True))
+    clock = shard.closed_through if shard.closed_through is not None else -1
+    state = State.join([shard.state, forecaster.unseen(ids, clock + 1)])
+    return replace(shard, state=state, slots=slots_of(state))
+
+
+def _close(
+    shard: Shard, through: int, forecaster: Forecaster, windows_per_step: int
+) -> Iterator[tuple[Shard, Forecasts | None]]:
+    """Closes every window up to and including ``through``, a block at a time.
+
+    Stretches in which no series lives are passed over: a lone row years away makes no window between.
+    """
+    if shard.closed_through is not None and through <= shard.closed_through:
         return
-    low = 0
-    while start <= through:
-        stop = min(through + 1, (start // windows_per_step + 1) * windows_per_step)
+    pending = shard.pending
+    if not pending["window"].is_sorted():
+        pending = pending.sort("window", maintain_order=True)
+    index, low = pending["window"], 0
+    while (start := _next_window(shard, index, low)) is not None and start <= through:
+        most = max(1, min(windows_per_step, _BLOCK_STEPS // max(len(shard.state), 1)))
+        stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
         high = int(index.search_sorted(stop, side="left"))
-        rows, low = pending[low:high], high
-        windows, duplicates = aggregate(rows, forecaster.window_config, start, stop)
-        state, forecasts = advance(forecaster, state, windows)
-        yield forecasts, Closed(state, pending[high:], len(rows) - duplicates, duplicates)
-        start = stop
+        shard, forecasts = _close_block(shard, pending[low:high], start, stop, forecaster)
+        low = high
+        yield replace(shard, pending=pending[high:]), forecasts
+    if shard.closed_through is None or shard.closed_through < through:
+        yield replace(shard, pending=pending[low:], closed_through=through), None
+
+
+def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
+    """The next window to close: the one after the last, or where no series lives the next with a row."""
+    if shard.closed_through is not None and live(shard.state).any():
+        return shard.closed_through + 1
+    return int(index[low]) if low < len(index) else None
+
+
+def _close_block(
+    shard: Shard, rows: pl.DataFrame, start: int, stop: int, forecaster: Forecaster
+) -> tuple[Shard, Forecasts]:
+    values = np.full((stop - start, len(shard.state)), np.nan)
+    duplicates = 0
+    if len(rows):
+        window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
+        duplicates = fill(values, rows, window, slot, forecaster.window_config)
+    forecasts = advance_in_place(forecaster, shard.state, values, start)
+    counts = shard.counts + Counts(
+        used=len(rows) - duplicates,
+        duplicates=duplicates,
+        pending=-len(rows),
+        series_steps=len(forecasts),
+        cold_starts=forecasts.cold_starts,
+    )
+    counts = replace(counts, windows=counts.windows + stop - start)
+    return replace(shard, closed_through=stop - 1, counts=counts), forecasts
+
+
+def _by_reason(rejected: pl.DataFrame) -> dict[str, int]:
+    """Quarantined rows by reason, without the cells that reasons quote."""
+    first = pl.col("reason").str.split("; ").list.first()
+    kind = first.str.replace(r"^'.*' ", "").str.replace(r"^\d+ cells .*$", "cells other than the header's")
+    found = rejected.group_by(kind.str.head(60).alias("reason")).len().sort("reason")
+    return dict(found.iter_rows())

@@ -8,51 +8,51 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.config import Columns, JobConfig, load_config
     from pipelines.fleet import ForecastFleet
-    from pipelines.jobs.backfill import BackfillJob, run_backfill
-    from pipelines.jobs.outcome import Counts, Outcome
-    from pipelines.jobs.stream import StreamJob, run_stream
+    from pipelines.jobs.forecast import BackfillJob, Outcome, StreamJob, run_backfill, run_stream
     from pipelines.runners.prism import PrismServer, prism_options
-    from pipelines.sinks.files import read_forecasts, read_quarantine
-    from pipelines.sources.feeds import Input, ReplayFeed, WatchFeed
+    from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
+    from pipelines.sources.files import Input
+    from pipelines.sources.folder import FolderSource
+    from pipelines.sources.replay import ReplaySource
     from pipelines.sources.tables import read_batches
 
 _HOMES = {
-    "BackfillJob": "jobs.backfill",
+    "BackfillJob": "jobs.forecast",
     "Columns": "config",
-    "Counts": "jobs.outcome",
+    "FolderSource": "sources.folder",
     "ForecastFleet": "fleet",
-    "Input": "sources.feeds",
+    "Input": "sources.files",
     "JobConfig": "config",
-    "Outcome": "jobs.outcome",
+    "Outcome": "jobs.forecast",
     "PrismServer": "runners.prism",
-    "ReplayFeed": "sources.feeds",
-    "StreamJob": "jobs.stream",
-    "WatchFeed": "sources.feeds",
+    "ReplaySource": "sources.replay",
+    "StreamJob": "jobs.forecast",
     "load_config": "config",
     "prism_options": "runners.prism",
     "read_batches": "sources.tables",
     "read_forecasts": "sinks.files",
+    "read_late": "sinks.files",
     "read_quarantine": "sinks.files",
-    "run_backfill": "jobs.backfill",
-    "run_stream": "jobs.stream",
+    "run_backfill": "jobs.forecast",
+    "run_stream": "jobs.forecast",
 }
 
 __all__ = [
     "BackfillJob",
     "Columns",
-    "Counts",
+    "FolderSource",
     "ForecastFleet",
     "Input",
     "JobConfig",
     "Outcome",
     "PrismServer",
-    "ReplayFeed",
+    "ReplaySource",
     "StreamJob",
-    "WatchFeed",
     "load_config",
     "prism_options",
     "read_batches",
     "read_forecasts",
+    "read_late",
     "read_quarantine",
     "run_backfill",
     "run_stream",

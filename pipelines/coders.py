@@ -16,59 +16,22 @@ import polars as pl
 from apache_beam.coders import Coder
 from apache_beam.coders.typecoders import registry
 
+from forecaster.shard import Batch
+
 _LENGTH = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows on their way in.
+class FleetRows:
+    """Rows on their way to a shard in somebody's own pipeline.
 
     Attributes:
-        rows: raw frame before the gate, observation frame after it.
-        closes: event times in microseconds; once the watermark has reached one, every window that ends by
-            then may close. A source announces them, since a timer must know when to wake.
-        late_before: rows before this event time (microseconds) came after their window had closed.
-        arrived_s: wall clock (seconds since the epoch) at which the rows were there to be read.
+        rows: observation frame with ``offset``.
+        ends: event times in microseconds at which windows may close, rising.
     """
 
     rows: pl.DataFrame
-    closes: tuple[int, ...] = ()
-    late_before: int | None = None
-    arrived_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Issued:
-    """Forecasts on their way out.
-
-    Attributes:
-        forecasts: forecast frame.
-        shard: where they were made.
-        steps: series-steps that made them.
-        arrived_s: wall clock at which each closing that made them became possible, as `Batch.arrived_s`.
-    """
-
-    forecasts: pl.DataFrame
-    shard: int
-    steps: int
-    arrived_s: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class ShardState:
-    """A shard at the end of a job.
-
-    Attributes:
-        pending: observation frame of rows whose windows are still open.
-        state: `forecaster.state.State.to_bytes`.
-        shard: its number.
-        closed_through: index of the last closed window; None where none has.
-    """
-
-    pending: pl.DataFrame
-    state: bytes
-    shard: int
-    closed_through: int | None
+    ends: tuple[int, ...]
 
 
 class ElementCoder(Coder):
@@ -146,8 +109,11 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return pl.read_ipc_stream(io.BytesIO(data))
 
 
-for _kind in (Batch, Issued, ShardState, pl.DataFrame):
+for _kind in (Batch, FleetRows, pl.DataFrame):
     registry.register_coder(_kind, ElementCoder)
 
 Sharded = tuple[int, Batch]
+"""A shard's number, and its part of a batch."""
+
+ShardedRows = tuple[int, FleetRows]
 """A shard's number, and rows of its series."""

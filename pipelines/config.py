@@ -65,8 +65,8 @@ class DataConfig(Columns):
     batch_rows: int = Field(default=200_000, ge=1, le=100_000_000, description="rows read at a time")
     skip_bad_files: bool | None = Field(
         default=None,
-        description="quarantine a file that cannot be read and go on (true), or stop (false); unset: a stream "
-        "that watches a folder goes on, every other job stops",
+        description="quarantine a file that cannot be read and go on (true), or stop (false); unset: a "
+        "stream that watches a folder goes on, every other job stops",
     )
     max_future: Duration | None = Field(
         default=None,
@@ -114,6 +114,13 @@ class StreamConfig(Settings):
         ge=0,
         allow_inf_nan=False,
         description="replay: seconds of event time per second; 0 is as fast as possible",
+    )
+    snapshot_every_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds between two snapshots of the state; a stream that is killed does again what it "
+        "did since the last",
     )
     poll_s: float = Field(
         default=1.0,

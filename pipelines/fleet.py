@@ -1,25 +1,43 @@
-"""Statecast inside somebody's own pipeline: any source of rows in, forecasts out."""
+"""Statecast inside somebody's own pipeline: any source of rows in, forecasts out.
+
+There is no log to go on from here, so a shard lives in the engine's state, and the engine's watermark closes
+windows: one timer a shard calls the same `forecaster.shard.apply` as our own jobs do.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import polars as pl
+from apache_beam.coders import BytesCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
+from forecaster import snapshot
 from forecaster.model import Forecaster
+from forecaster.shard import Shard, apply, slots_of
+from forecaster.sharding import Splitter, handed_over, no_batch, reshard
+from forecaster.stepping import rewarm
 from forecaster.windows import MICROSECONDS
-from pipelines.coders import Batch, Issued
-from pipelines.gate import QUARANTINED, Gate
-from pipelines.transforms import CloseAll, CloseAtWatermark, StepSettings
-from schemas import cells
+from pipelines import state_table
+from pipelines.coders import ElementCoder, FleetRows, ShardedRows
+from pipelines.transforms import QUARANTINED, Validate
 
 Row = Mapping[str, Any]
 
-_BATCH_ROWS = 10_000
+LATE = "late"
+
+_BUNDLE_ROWS = 10_000
+_PARTITION = "rows"
 
 
 @dataclass
@@ -45,34 +63,192 @@ class ForecastFleet(beam.PTransform[Any, Any]):
     state_table: Path | None = None
 
     def expand(self, rows: Any) -> Any:
-        """``PCollection[Row | DataFrame] -> {"forecasts": PCollection[DataFrame], "quarantined": ...}``."""
-        settings = StepSettings(
-            self.forecaster.to_bytes(), self.shards, self.windows_per_step, self.state_table
-        )
+        """``PCollection[Row | DataFrame]`` -> frames: ``"forecasts"``, ``"quarantined"`` and ``"late"``."""
         freq_s = self.forecaster.window_config.freq_s
-        gate = (
+        validated = (
             rows
-            | "Gather" >> beam.BatchElements(min_batch_size=1, max_batch_size=_BATCH_ROWS)
-            | "Batch" >> beam.FlatMap(_batches, freq_s).with_output_types(Batch)
-            | "Gate" >> Gate(self.shards)
+            | "Global" >> beam.WindowInto(GlobalWindows())
+            | "Gather" >> beam.ParDo(_Gather()).with_output_types(pl.DataFrame)
+            | "Validate" >> Validate()
         )
-        close = CloseAll(settings) if rows.is_bounded else CloseAtWatermark(settings)
-        closed = gate.good | "Close" >> close
-        forecasts = closed.issued | "Frames" >> beam.Map(_frame).with_output_types(pl.DataFrame)
-        return {"forecasts": forecasts, QUARANTINED: gate[QUARANTINED]}
+        split = beam.ParDo(_SplitRows(self.shards, freq_s)).with_output_types(ShardedRows)
+        fold = _Fold(self.forecaster.to_bytes(), self.shards, self.windows_per_step, self.state_table)
+        parts = validated.good | "Split" >> split
+        if rows.is_bounded:
+            last = (
+                parts | "Ends" >> beam.FlatMap(_ends).with_output_types(int) | beam.CombineGlobally(_latest)
+            )
+            whole = beam.ParDo(_FoldWhole(fold), beam.pvalue.AsSingleton(last))
+            stepped = parts | "ToShards" >> beam.GroupByKey() | "Step" >> _typed(whole)
+        else:
+            stepped = parts | "Step" >> _typed(beam.ParDo(_FoldAtWatermark(fold)))
+        return {"forecasts": stepped.forecasts, QUARANTINED: validated[QUARANTINED], LATE: stepped[LATE]}
 
 
-def _batches(rows: Iterable[Row | pl.DataFrame], freq_s: int) -> Iterator[Batch]:
-    """Elements that came together as batches, each announcing the end of every window it has rows of."""
-    frames = [row for row in rows if isinstance(row, pl.DataFrame)]
-    if loose := [row for row in rows if not isinstance(row, pl.DataFrame)]:
-        frames.append(pl.DataFrame([dict(row) for row in loose], infer_schema_length=None, strict=False))
-    freq_us = freq_s * MICROSECONDS
-    for frame in frames:
-        at = cells.times(frame["timestamp"]).dt.epoch("us").drop_nulls()
-        ends = ((at // freq_us + 1) * freq_us).unique().sort().to_list()
-        yield Batch(frame, tuple(ends))
+def _typed(step: beam.ParDo) -> Any:
+    tagged = step.with_output_types(pl.DataFrame, **{LATE: pl.DataFrame})
+    return tagged.with_outputs(LATE, main="forecasts")
 
 
-def _frame(issued: Issued) -> pl.DataFrame:
-    return issued.forecasts
+def _ends(sharded: ShardedRows) -> Iterable[int]:
+    return sharded[1].ends[-1:]
+
+
+def _latest(ends: Iterable[int]) -> int:
+    return max(ends, default=-1)
+
+
+class _Gather(beam.DoFn):
+    """Rows of a bundle as frames, with the earliest of their event times: the watermark waits for it."""
+
+    def start_bundle(self) -> None:
+        self.frames: list[pl.DataFrame] = []
+        self.loose: list[dict[str, Any]] = []
+        self.earliest = MAX_TIMESTAMP
+
+    def process(
+        self, row: Row | pl.DataFrame, timestamp: Any = beam.DoFn.TimestampParam
+    ) -> Iterator[WindowedValue]:
+        self.earliest = min(self.earliest, timestamp)
+        if isinstance(row, pl.DataFrame):
+            self.frames.append(row)
+        else:
+            self.loose.append(dict(row))
+        if len(self.loose) + sum(map(len, self.frames)) >= _BUNDLE_ROWS:
+            yield from self.finish_bundle()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        frames, at = self.frames, self.earliest
+        if self.loose:
+            frames.append(pl.DataFrame(self.loose, infer_schema_length=None, strict=False))
+        self.start_bundle()
+        for frame in frames:
+            yield WindowedValue(frame, at, (GlobalWindow(),))
+
+
+class _SplitRows(beam.DoFn):
+    """Rows by shard; every shard is told of the ends of all windows that have a row."""
+
+    splitter: Splitter
+
+    def __init__(self, shards: int, freq_s: int) -> None:
+        self.shards = shards
+        self.freq_us = freq_s * MICROSECONDS
+
+    def setup(self) -> None:
+        self.splitter = Splitter(self.shards)
+
+    def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
+        at = rows["timestamp"].dt.epoch("us")
+        ends = tuple(((at // self.freq_us + 1) * self.freq_us).unique().sort().to_list())
+        batch = replace(no_batch(_PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
+        for number, part in enumerate(self.splitter.split(batch)):
+            yield number, FleetRows(part.rows, ends)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """How shards are opened and moved on."""
+
+    forecaster: bytes
+    shards: int
+    windows_per_step: int
+    state_table: Path | None
+
+    def open(self, number: int) -> Shard:
+        forecaster = _forecaster(self.forecaster)
+        if self.state_table is None:
+            return Shard.cold(number, self.shards, forecaster.initial_state(), ())
+        shard = _table(self.state_table, self.shards)[number].copy()
+        state = rewarm(forecaster, shard.state)
+        return replace(shard, state=state, slots=slots_of(state))
+
+    def close(self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
+        """What comes of closing every window to ``end_us``, and last the shard after it."""
+        nothing = no_batch(_PARTITION, 0)
+        frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
+        batch = replace(nothing, rows=frame, watermark_us=end_us)
+        for after, output in apply(shard, batch, _forecaster(self.forecaster), self.windows_per_step):
+            shard = after
+            if len(output.late):
+                yield beam.pvalue.TaggedOutput(LATE, output.late)
+            if output.forecasts is not None and len(output.forecasts):
+                yield output.forecasts.frame()
+        yield shard
+
+
+class _FoldWhole(beam.DoFn):
+    def __init__(self, fold: _Fold) -> None:
+        self.fold = fold
+
+    def process(self, element: tuple[int, Iterable[FleetRows]], end_us: int) -> Iterator[Any]:
+        number, parts = element
+        for made in self.fold.close(self.fold.open(number), [part.rows for part in parts], end_us):
+            if not isinstance(made, Shard):
+                yield made
+
+
+class _FoldAtWatermark(beam.DoFn):
+    SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
+    ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
+    ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
+    CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
+
+    def __init__(self, fold: _Fold) -> None:
+        self.fold = fold
+
+    def process(
+        self,
+        element: ShardedRows,
+        rows: Any = beam.DoFn.StateParam(ROWS),
+        ends: Any = beam.DoFn.StateParam(ENDS),
+        close: Any = beam.DoFn.TimerParam(CLOSE),
+    ) -> None:
+        _, part = element
+        if len(part.rows):
+            rows.add(part.rows)
+        self._announce({*_read_ends(ends), *part.ends}, ends, close)
+
+    @on_timer(CLOSE)
+    def on_close(
+        self,
+        number: Any = beam.DoFn.KeyParam,
+        now: Any = beam.DoFn.TimestampParam,
+        shard: Any = beam.DoFn.StateParam(SHARD),
+        rows: Any = beam.DoFn.StateParam(ROWS),
+        ends: Any = beam.DoFn.StateParam(ENDS),
+        close: Any = beam.DoFn.TimerParam(CLOSE),
+    ) -> Iterator[Any]:
+        announced = _read_ends(ends)
+        due = [us for us in announced if us <= now.micros]
+        if not due:
+            return
+        data = shard.read()
+        before = snapshot.from_bytes(data) if data else self.fold.open(number)
+        for made in self.fold.close(before, rows.read(), max(due)):
+            if isinstance(made, Shard):
+                shard.write(snapshot.to_bytes(made))
+            else:
+                yield made
+        rows.clear()
+        self._announce(announced - set(due), ends, close)
+
+    def _announce(self, announced: set[int], ends: Any, close: Any) -> None:
+        ends.write(json.dumps(sorted(announced)).encode())
+        if announced:
+            close.set(Timestamp(micros=min(announced)))
+
+
+def _read_ends(cell: Any) -> set[int]:
+    data = cell.read()
+    return set(json.loads(data)) if data else set()
+
+
+@lru_cache(maxsize=4)
+def _forecaster(data: bytes) -> Forecaster:
+    return Forecaster.from_bytes(data)
+
+
+@lru_cache(maxsize=2)
+def _table(folder: Path, shards: int) -> tuple[Shard, ...]:
+    return handed_over(reshard(state_table.read(folder).shards, shards))

@@ -1,20 +1,20 @@
-"""The state table: the handover, the warm start and what a stopped stream goes on from.
+"""The state table: the handover, the warm start, and what a job that was stopped or killed goes on from.
 
-A folder, readable with any Parquet reader::
+A folder of snapshots, readable with any Parquet reader::
 
-    state/series/shard-003.parquet     one row a series (schemas.states)
-    state/pending/shard-003.parquet    rows whose windows are still open
-    state/position.json                what the source had read
+    state/shard-0003-of-0008.parquet     one row a series; `forecaster.snapshot` says what else is in it
 
-A job writes its table beside the old one and puts it in place when it has ended well.
+A snapshot is one shard whole. It is written under a hidden name, synced and renamed, and the folder is synced
+after it: whoever opens it finds the last one that was complete, whenever the writer died.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecaster.shard import shard_of
+from forecaster import snapshot
+from forecaster.counts import Counts
+from forecaster.shard import PENDING, Shard, slots_of
+from forecaster.sharding import handed_over, reshard
 from forecaster.state import State
-from pipelines.coders import ShardState
-from schemas import observations
+from forecaster.windows import window_index
 from schemas.errors import DataError, ModelError, OutputError
 
-_SERIES, _PENDING, _POSITION = "series", "pending", "position.json"
+_NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
+_OLD_SERIES, _OLD_PENDING = "series", "pending"
 
 
 @dataclass(frozen=True)
@@ -36,99 +39,232 @@ class StateTable:
     """A state table as read back.
 
     Attributes:
-        state: all series; None where the table holds none.
-        pending: observation frame of the rows that still wait for their windows to close.
-        closed_through: index of the last closed window; None where none has.
-        position: what the source had read, in the source's own words; "" where it did not say.
+        shards: all of them, in order.
     """
 
-    state: State | None
-    pending: pl.DataFrame
-    closed_through: int | None
-    position: str
+    shards: tuple[Shard, ...]
 
-    def shard(self, number: int, shards: int) -> tuple[State | None, pl.DataFrame]:
-        """The part of one shard of ``shards``, whatever their number was when the table was written."""
-        state = self.state
-        if state is not None:
-            index = np.flatnonzero([shard_of(name, shards) == number for name in state.series_ids])
-            state = state.take(index)
-        ids = [name for name in self.pending["series_id"].unique() if shard_of(name, shards) == number]
-        return state, self.pending.filter(pl.col("series_id").is_in(ids))
+    @property
+    def state(self) -> State:
+        """The states of all series, as one."""
+        return State.join([shard.state for shard in self.shards])
 
+    @property
+    def pending(self) -> pl.DataFrame:
+        """Observation frame of the rows that wait for their windows to close."""
+        named = [shard.pending.join(shard.slots, on="slot", how="left") for shard in self.shards]
+        rows = pl.concat(named, how="diagonal").drop("slot", "window")
+        return rows.select("series_id", pl.exclude("series_id"))
 
-def write_part(folder: Path, part: ShardState) -> None:
-    """Writes one shard of the table into ``folder``."""
-    name = f"shard-{part.shard:04d}.parquet"
-    closed = "" if part.closed_through is None else str(part.closed_through)
-    table = State.from_bytes(part.state).to_arrow()
-    table = table.replace_schema_metadata(
-        {**table.schema.metadata, b"statecast.closed_through": closed.encode()}
-    )
-    for kind in (_SERIES, _PENDING):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / _SERIES / name, use_dictionary=["model_version"])
-    part.pending.write_parquet(folder / _PENDING / name)
+    @property
+    def closed_through(self) -> int | None:
+        """The last window that all shards have closed; None where one has closed none."""
+        closed = [shard.closed_through for shard in self.shards]
+        return None if None in closed else min(c for c in closed if c is not None)
 
+    @property
+    def counts(self) -> Counts:
+        """Where the rows of the job that wrote it went."""
+        return sum((shard.counts for shard in self.shards), Counts())
 
-def write_position(folder: Path, position: str) -> None:
-    """Writes what the source had read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _POSITION).write_text(position + "\n")
+    def offset(self, partition: str) -> int:
+        """Where a source goes on: what every shard has read, none reads again."""
+        return min(shard.offsets.get(partition, 0) for shard in self.shards)
 
 
-def beside(folder: Path) -> Path:
-    """Where a job writes its table until it has ended well."""
-    return folder.with_name(f".{folder.name}.new")
+def write_shard(folder: Path, shard: Shard) -> None:
+    """Writes a snapshot: whole, or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = folder / _name(shard.number, shard.of)
+    hidden = path.with_name(f".{path.name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with hidden.open("wb") as file:
+            pq.write_table(
+                snapshot.to_arrow(shard), file, use_dictionary=["model_version"], write_statistics=False
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, path)
+        _sync(folder)
+    except OSError as error:
+        raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
 
 
-def put_in_place(folder: Path) -> None:
-    """Replaces the table in ``folder`` by the one written `beside` it."""
+def read_shard(folder: Path, number: int, of: int) -> Shard | None:
+    """The last snapshot of a shard; None where it has none.
+
+    Raises:
+        DataError: the file cannot be read.
+        ModelError: it is of a format that this version does not read.
+    """
+    path = folder / _name(number, of)
+    return _read(path) if path.exists() else None
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a state table in ``folder``."""
+    return any(_NAME.fullmatch(path.name) for path in folder.glob("*.parquet")) or _is_old(folder)
+
+
+def read(folder: Path) -> StateTable:
+    """The state table in ``folder``, one of format 1 too.
+
+    Raises:
+        DataError: there is none, a file of it cannot be read, or a shard is missing.
+        ModelError: it is of a format that this version does not read.
+    """
+    if _is_old(folder):
+        return StateTable((_read_old(folder),))
+    paths = sorted(path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name))
+    if not paths:
+        raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
+    shards = tuple(_read(path) for path in paths)
+    of = shards[0].of
+    if [(s.number, s.of) for s in shards] != [(number, of) for number in range(of)]:
+        raise DataError(
+            f"{folder}: holds {len(shards)} shards, not each of {of} once: copy the folder again, as a whole"
+        )
+    return StateTable(shards)
+
+
+def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False) -> None:
+    """Puts the table in ``folder`` that a run of a job of ``shards`` shards begins with.
+
+    Args:
+        folder: the job's own table.
+        shards: number of shards.
+        start: table that a new job starts from, with a log of its own; None starts cold, without a table.
+        resume: ``folder`` holds the table of an earlier run of this job, and the run goes on from it; cut
+            anew where it has another number of shards.
+
+    Raises:
+        DataError: ``start`` holds no table, or one that cannot be cut.
+    """
+    if start is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    if resume and _is_old(start):
+        raise DataError(
+            f"{start}: was left by a version that kept no place in a log: start from it with --state, and "
+            "--start where it ended"
+        )
+    table = read(start)
+    if resume and len(table.shards) == shards:
+        return
+    try:
+        made = reshard(table.shards, shards)
+    except DataError as error:
+        raise DataError(f"{start}: {error}") from None
+    write(folder, made if resume else handed_over(made), also=folder if resume else None)
+
+
+def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> None:
+    """Writes a whole table and puts it in the place of the one that is there.
+
+    Args:
+        folder: the table.
+        shards: all of them.
+        also: folder whose other files, the manifests of sources, go with it.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    for shard in shards:
+        write_shard(new, shard)
+    for path in () if also is None else also.iterdir():
+        if path.is_file() and not _NAME.fullmatch(path.name):
+            shutil.copy2(path, new)
     old = folder.with_name(f".{folder.name}.old")
     try:
-        beside(folder).stat()  # before the old table is moved away for one that is not there
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
-        os.replace(beside(folder), folder)
+        os.replace(new, folder)
         shutil.rmtree(old, ignore_errors=True)
+        _sync(folder.parent)
     except OSError as error:
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
 
 
-def read(folder: Path) -> StateTable:
-    """The state table in ``folder``; a worker's many calls read it once.
-
-    Raises:
-        DataError: there is none, or a file of it cannot be read.
-        ModelError: it is of a format that this version does not read.
-    """
-    files = sorted((folder / _SERIES).glob("*.parquet"))
-    if not files:
-        raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
-    return _read(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
+def recover(folder: Path) -> None:
+    """Ends what a `write` that was killed had begun."""
+    new, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
 
 
-@lru_cache(maxsize=2)
-def _read(folder: Path, stamped: tuple[tuple[Path, int], ...]) -> StateTable:
-    states: list[State] = []
-    closed: list[int] = []
-    for file, _ in stamped:
+def _name(number: int, of: int) -> str:
+    return f"shard-{number:04d}-of-{of:04d}.parquet"
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> Shard:
+    try:
+        return snapshot.from_arrow(pq.read_table(path))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+# --- format 1, which had a folder for series and one for rows that wait ------------------------------------
+
+
+def _is_old(folder: Path) -> bool:
+    return any((folder / _OLD_SERIES).glob("*.parquet"))
+
+
+def _read_old(folder: Path) -> Shard:
+    states, closed = [], []
+    for file in sorted((folder / _OLD_SERIES).glob("*.parquet")):
         try:
             table = pq.read_table(file)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
         if text := (table.schema.metadata or {}).get(b"statecast.closed_through", b""):
             closed.append(int(text))
-        try:
-            states.append(State.from_arrow(table))
-        except ModelError as error:
-            raise ModelError(f"{file}: {error}") from error
-    waiting = [pl.read_parquet(file) for file in sorted((folder / _PENDING).glob("*.parquet"))]
-    position = folder / _POSITION
-    return StateTable(
-        state=State.join(states) if states else None,
-        pending=pl.concat([observations.empty(), *(w for w in waiting if len(w))], how="diagonal"),
-        closed_through=max(closed, default=None),
-        position=position.read_text().strip() if position.exists() else "",
+        states.append(State.from_arrow(table))
+    state = State.join(states)
+    waiting = [pl.read_parquet(file) for file in sorted((folder / _OLD_PENDING).glob("*.parquet"))]
+    waiting = [rows for rows in waiting if len(rows)]
+    closed_through = max(closed, default=None)
+    nothing = pl.DataFrame(schema=PENDING)
+    shard = Shard(0, 1, state, slots_of(state), nothing, {}, {}, closed_through, Counts())
+    if not waiting:
+        return shard
+    rows = pl.concat(waiting, how="diagonal")
+    new = rows.join(shard.slots, on="series_id", how="anti")["series_id"].unique(maintain_order=True)
+    state = _with_unborn(state, tuple(new), folder)
+    slots = slots_of(state)
+    rows = rows.join(slots, on="series_id", how="left", maintain_order="left")
+    rows = rows.with_columns(window=window_index(pl.col("timestamp"), state.freq_s))
+    columns = [*PENDING, *(["event_id"] if "event_id" in rows.columns else [])]
+    counts = Counts(pending=len(rows))
+    return replace(
+        shard, state=state, slots=slots, pending=rows.select(columns).sort("window"), counts=counts
     )
+
+
+def _with_unborn(state: State, ids: tuple[str, ...], folder: Path) -> State:
+    """The state with a slot for series that wait for their first window to close."""
+    if not ids:
+        return state
+    if not len(state):
+        raise DataError(
+            f"{folder}: holds rows and no series: start without --state, from the rows themselves"
+        )
+    unborn = replace(state.take(np.zeros(len(ids), np.int64)), series_ids=ids)
+    unborn.silent[:], unborn.parts["moments"]["observed"][:] = 0, 0
+    return State.join([state, unborn])

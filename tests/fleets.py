@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.counts import Counts
 from forecaster.model import Forecaster
-from forecaster.shard import admit, closings, shard_of
+from forecaster.shard import Batch, Output, Shard, apply
+from forecaster.sharding import Splitter, no_batch
 from forecaster.state import State
 from forecaster.stepping import Forecasts
-from forecaster.windows import MICROSECONDS, Windows, last_closed, window_index
-from schemas import observations
+from forecaster.windows import MICROSECONDS, Windows, window_index
 
 HOUR_US = 3600 * MICROSECONDS
 START = 376_944  # the window that begins with 2013, for windows of an hour
@@ -178,12 +179,26 @@ class Arrival(NamedTuple):
 class Ran:
     """What shards made of arrivals, and where the rows went."""
 
+    shards: list[Shard] = field(default_factory=list)
     forecasts: list[Forecasts | None] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-    pending: int = 0
-    used: int = 0
-    duplicates: int = 0
-    too_late: int = 0
+    late: list[pl.DataFrame] = field(default_factory=list)
+    quarantined: list[pl.DataFrame] = field(default_factory=list)
+
+    @property
+    def counts(self) -> Counts:
+        """Of all shards."""
+        return sum((shard.counts for shard in self.shards), Counts())
+
+    @property
+    def states(self) -> list[State]:
+        """Of each shard."""
+        return [shard.state for shard in self.shards]
+
+    def take(self, output: Output) -> None:
+        """Keeps what a shard would write."""
+        self.forecasts.append(output.forecasts)
+        self.late.append(output.late)
+        self.quarantined.append(output.quarantined)
 
 
 def run_shards(
@@ -193,32 +208,42 @@ def run_shards(
     windows_per_step: int = 4,
     to_the_end: bool = True,
 ) -> Ran:
-    """Plays arrivals through `forecaster.shard` as a job does, and at the end closes what is open."""
-    ran = Ran()
-    freq_s = model.window_config.freq_s
-    last = _last_window([arrival.rows for arrival in arrivals], freq_s)
-    for shard in range(shards):
-        state, pending, closed_through = model.initial_state(), observations.empty(), None
-        for arrival in [
-            *arrivals,
-            *([Arrival(observations.empty(), (last + 1) * freq_s * MICROSECONDS)] * to_the_end),
-        ]:
-            mine = arrival.rows.filter(
-                pl.col("series_id").map_elements(lambda s: shard_of(s, shards), pl.Int64) == shard
-            )
-            mine, late = admit(mine, closed_through, freq_s)
-            ran.too_late += late
-            pending = pl.concat([pending, mine], how="diagonal")
-            through = last_closed(arrival.watermark_us, freq_s)
-            if closed_through is not None and through <= closed_through:
-                continue
-            for forecasts, closed in closings(model, state, pending, through, windows_per_step):
-                ran.forecasts.append(forecasts)
-                ran.used += closed.used
-                ran.duplicates += closed.duplicates
-            state, pending, closed_through = closed.state, closed.pending, through
-        ran.pending += len(pending)
-        ran.states.append(state)
+    """Folds arrivals through shards as a job does, and at the end closes what is open."""
+    batches = batches_of(arrivals)
+    if to_the_end:
+        freq_s = model.window_config.freq_s
+        last = _last_window([arrival.rows for arrival in arrivals], freq_s)
+        end = no_batch(batches[-1].partition, batches[-1].stop)
+        batches.append(replace(end, watermark_us=(last + 1) * freq_s * MICROSECONDS))
+    return fold(model, batches, shards, windows_per_step)
+
+
+def batches_of(arrivals: Sequence[Arrival], partition: str = "rows") -> list[Batch]:
+    """Arrivals as the batches of one partition, in its order."""
+    batches, start = [], 0
+    for rows, watermark_us in arrivals:
+        stop = start + len(rows)
+        placed = rows.with_columns(offset=pl.int_range(start, stop, dtype=pl.Int64))
+        batches.append(replace(no_batch(partition, start), stop=stop, rows=placed, watermark_us=watermark_us))
+        start = stop
+    return batches
+
+
+def fold(
+    model: Forecaster,
+    batches: Sequence[Batch],
+    shards: int = 1,
+    windows_per_step: int = 4,
+    partitions: Sequence[str] = ("rows",),
+) -> Ran:
+    """Batches applied one after the other to each of the shards, from a cold start."""
+    ran = Ran([Shard.cold(n, shards, model.initial_state(), partitions) for n in range(shards)])
+    splitter = Splitter(shards)
+    for batch in batches:
+        for number, part in enumerate(splitter.split(batch)):
+            for shard, output in apply(ran.shards[number], part, model, windows_per_step):
+                ran.shards[number] = shard
+                ran.take(output)
     return ran
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines import memory
+from pipelines import process
 from pipelines.cli import demo, jobs, models, setup, train
 from pipelines.cli.console import errors_to
 from schemas.errors import OutputError, StatecastError
@@ -73,7 +73,7 @@ def _begin(
 def main() -> None:
     """Runs the command line; never shows a stack trace for what a user can mend."""
     _quiet()
-    memory.use_again()
+    process.use_again()
     signal.signal(signal.SIGTERM, _interrupt)
     code = run()
     if code > 128:

@@ -29,7 +29,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import polars as pl
 
-    from pipelines.jobs.outcome import Outcome
+    from pipelines.jobs.forecast import Outcome
 
 
 def errors_to(stream: TextIO) -> Console:
@@ -95,6 +95,12 @@ class Bar:
         if note:
             self._bars.update(self._task, note=note)
 
+    def reach(self, amount: int, note: str = "") -> None:
+        """``amount`` is done in all."""
+        self._bars.update(self._task, completed=amount)
+        if note:
+            self._bars.update(self._task, note=note)
+
 
 class _Rate(ProgressColumn):
     def __init__(self, unit: str) -> None:
@@ -125,24 +131,31 @@ def show_outcome(out: Outcome, to: Out) -> None:
     c = out.counts
     rate = c.series_steps / out.seconds if out.seconds else 0.0
     to.say(f"{c.series_steps:,} series-steps in {out.seconds:.1f} s ({rate:,.0f}/s, start-up included)")
-    if out.latency_ms:
-        p50, p99 = (out.latency_quantile_ms(level) for level in (0.5, 0.99))
+    if out.has_latency:
+        p50, p99 = (out.latency_ms(level) for level in (0.5, 0.99))
         to.say(f"latency from row to forecast file: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms")
     read = f"{c.rows_in:,} rows in" + (f" + {c.restored:,} from the state table" if c.restored else "")
     parts = [
         (c.used, "used"),
-        (c.quarantined, "quarantined"),
+        (c.rejected, "quarantined"),
         (c.duplicates, "duplicate"),
-        (c.too_late, "too late"),
+        (c.late, "too late"),
     ]
     parts += [(c.pending, "pending")] if c.pending else []
     to.say(f"{read} = " + " + ".join(f"{n:,} {word}" for n, word in parts))
     if c.outside:
         to.say(f"{c.outside:,} rows lay outside the asked time and were not taken in")
     if c.bad_files:
-        to.say(f"{c.bad_files:,} files could not be read and were skipped", "yellow")
-    if c.quarantined:
-        to.say(f"quarantined rows, with column and reason: {out.output / 'quarantine'}", "yellow")
+        to.say(f"{c.bad_files:,} files could not be read: they are in quarantine, with the reason", "yellow")
+    if c.rejected:
+        reasons = sorted(c.quarantined.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{n:,} {reason}" for reason, n in reasons[:3])
+        more = f" and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
+        to.say(f"quarantined rows ({shown}{more}): {out.output / 'quarantine'}", "yellow")
+    if c.late:
+        to.say(f"late rows, with how late: {out.output / 'late'}", "yellow")
+    if c.cold_starts:
+        to.say(f"{c.cold_starts:,} series came back after windows.max_gap and started cold", "yellow")
 
 
 def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) -> Table:

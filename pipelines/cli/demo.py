@@ -15,8 +15,9 @@ from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter
 from schemas.errors import OutputError, StatecastError
 
 if TYPE_CHECKING:
-    from pipelines.jobs.outcome import Outcome
+    from pipelines.jobs.forecast import Outcome
     from pipelines.jobs.train import TrainOutcome
+    from pipelines.sinks.numbers import JobNumbers
 
 
 def demo(
@@ -61,7 +62,7 @@ def demo(
         f"November and December: mean absolute error by horizon, {ended.judged.unit}:",
     )
     stream = ended.streams[CELLS[0]]
-    p50, p99 = (stream.latency_quantile_ms(level) for level in (0.5, 0.99))
+    p50, p99 = (stream.latency_ms(level) for level in (0.5, 0.99))
     out.say(
         f"latency of the {CELLS[0]} stream, from row to forecast file: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms"
     )
@@ -95,11 +96,11 @@ class _Shown:
         bar = self._bar("training", "epochs", epochs)
         return lambda epoch: bar.add(1, f"loss {epoch['validation_loss']:.4f}")
 
-    def job(self, what: str) -> Callable[[list[dict[str, Any]]], None]:
+    def job(self, what: str) -> Callable[[JobNumbers], None]:
         """See `pipelines.jobs.demo.Show`."""
         self.out.say(what, "bold")
         bar = self._bar("forecasting", "series-steps", None)
-        return lambda lines: bar.add(sum(line["steps"] for line in lines))
+        return lambda numbers: bar.reach(numbers.counts.series_steps)
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
         """See `pipelines.jobs.demo.Show`."""

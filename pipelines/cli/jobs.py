@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -14,7 +14,9 @@ from schemas.errors import ConfigError, StatecastError
 if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from pipelines.config import JobConfig
-    from pipelines.jobs.outcome import Outcome
+    from pipelines.jobs.forecast import Outcome
+    from pipelines.sinks.numbers import JobNumbers
+    from pipelines.sources.base import Source
 
 
 def backfill(
@@ -48,21 +50,22 @@ def backfill(
     files = o.input_files(job, out)
     forecaster = _load(job, model, out)
     _say_start(state, forecaster, out)
-    from pipelines.jobs.backfill import BackfillJob, run_backfill
+    from pipelines.jobs.forecast import BackfillJob, run_backfill
     from pipelines.sources.files import input_of
 
     spec = BackfillJob(
         forecaster=forecaster,
         paths=tuple(map(str, files)),
-        input=input_of(job.data),
+        input=input_of(job.data, forecaster.window_config.freq_s),
         output=Path(job.output.folder),
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
         state_table=state,
         format=job.output.format,
+        memory_bytes=job.data.memory_mb << 20,
     )
     with out.progress("backfill", "series-steps") as bar:
-        outcome = run_backfill(spec, lambda lines: _advance(bar, lines))
+        outcome = run_backfill(spec, lambda numbers: _advance(bar, numbers))
     _finish(outcome, out)
 
 
@@ -92,7 +95,8 @@ def stream(
         bool,
         typer.Option(
             "--resume",
-            help="Go on where the stream that left OUTPUT/state was stopped, in state and in input.",
+            help="Go on where the stream in OUTPUT was stopped or killed, in state and in input; where there "
+            "was none, start. So one command line serves a supervisor.",
             rich_help_panel=o.INPUT,
         ),
     ] = False,
@@ -125,12 +129,6 @@ def stream(
     )  # fmt: skip
     out = Out(as_json)
     folder = Path(job.output.folder)
-    if resume and state is not None:
-        raise ConfigError(f"--resume goes on from {folder / 'state'}: leave --state out")
-    if resume and not (folder / "state").is_dir():
-        raise ConfigError(
-            f"--resume: {folder / 'state'} is not there: no stream has left its state in {folder}"
-        )
     watched = job.stream.source == "watch"
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
@@ -139,26 +137,27 @@ def stream(
     check_prism()
     files = [] if watched else o.input_files(job, out)
     forecaster = _load(job, model, out)
-    state = folder / "state" if resume else state
-    _say_start(state, forecaster, out)
-    from pipelines.jobs.stream import StreamJob, run_stream
+    from pipelines.jobs.forecast import StreamJob, run_stream, start_of
+
+    _say_start(start_of(folder / "state", state, resume), forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
-        feed=_feed(job, forecaster, files),
+        source=_source(job, forecaster, files),
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
         state_table=state,
         resume=resume,
         format=job.output.format,
+        snapshot_every_s=job.stream.snapshot_every_s,
     )
     out.say(f"streaming into {folder}; Ctrl-C ends it and keeps the state")
     with out.progress("stream", "series-steps") as bar, worker_chatter_off():
-        outcome = run_stream(spec, lambda lines: _advance(bar, lines))
+        outcome = run_stream(spec, lambda numbers: _advance(bar, numbers))
     if outcome.stopped:
-        again = "" if state is None or resume else " (instead of --state)"
-        out.say(f"stopped; the same command with --resume{again} goes on from here", "yellow")
+        again = "the same command" if resume else "the same command with --resume"
+        out.say(f"stopped; {again} goes on from here", "yellow")
     _finish(outcome, out)
 
 
@@ -262,35 +261,51 @@ def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
         return
     from pipelines import state_table
 
-    state = state_table.read(table).state
-    if state is not None and len(state) and state.model_version != forecaster.version:
+    states = [shard.state for shard in state_table.read(table).shards]
+    series, version = sum(map(len, states)), states[0].model_version
+    if series and version != forecaster.version:
         out.notice(
-            f"{table} was left by {state.model_version}: its {len(state):,} series are re-warmed for "
-            f"{forecaster.version} from the last {len(state.ring):,} windows of each"
+            f"{table} was left by {version}: its {series:,} series are re-warmed for {forecaster.version} "
+            "from the last values of each"
         )
 
 
-def _feed(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Any:
-    from pipelines.sources.feeds import ReplayFeed, WatchFeed
+def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source:
     from pipelines.sources.files import input_of
+    from pipelines.sources.folder import FolderSource
+    from pipelines.sources.replay import ReplaySource
 
     freq_s = forecaster.window_config.freq_s
     asked = "allowed_lateness" in job.windows.model_fields_set
     lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
+    states, memory_bytes = Path(job.output.folder) / "state", job.data.memory_mb << 20
     if job.stream.source == "watch":
-        return WatchFeed(job.data.paths[0], input_of(job.data), freq_s, lateness_s, job.stream.poll_s)
-    return ReplayFeed(
+        return FolderSource(
+            Path(job.data.paths[0]),
+            input_of(job.data, freq_s, skip_bad_files=True),
+            states,
+            lateness_s,
+            job.stream.poll_s,
+            memory_bytes=memory_bytes,
+        )
+    return ReplaySource(
         tuple(map(str, files)),
-        input_of(job.data),
+        input_of(job.data, freq_s),
         freq_s,
         lateness_s,
         job.stream.speed,
+        memory_bytes=memory_bytes,
+        manifest_folder=states,
     )
 
 
-def _advance(bar: Bar, lines: list[dict[str, Any]]) -> None:
-    if lines:
-        bar.add(sum(line["steps"] for line in lines), f"up to {max(line['last'] for line in lines)[:16]}")
+def _advance(bar: Bar, numbers: JobNumbers) -> None:
+    from datetime import UTC, datetime
+
+    note = ""
+    if numbers.closed_us is not None:
+        note = f"up to {datetime.fromtimestamp(numbers.closed_us / 1e6, UTC):%Y-%m-%d %H:%M}"
+    bar.reach(numbers.counts.series_steps, note)
 
 
 def _finish(outcome: Outcome, out: Out) -> None:

@@ -220,7 +220,7 @@ def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
     Raises:
         DataError: a file cannot be read as series.
     """
-    from pipelines.cli.preflight import check_files
+    from pipelines.sources.files import check_files
 
     files, notices = check_files(job.data)
     if out is not None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from forecaster.registry.store import Reference, Store
 from pipelines.runners.prism import MISSING, find_prism
-from pipelines.sources.files import check_files, columns_of  # noqa: F401 - until their callers name their new home
 from schemas.errors import EngineError, OutputError
 
 

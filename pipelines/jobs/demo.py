@@ -14,13 +14,11 @@ from forecaster.registry.registry import Registry
 from forecaster.training import Epoch
 from pipelines.config import JobConfig, load_config
 from pipelines.jobs import examples
-from pipelines.jobs.backfill import BackfillJob, Progress, run_backfill
 from pipelines.jobs.evaluate import Judged, evaluate_folders, write_evaluation
-from pipelines.jobs.outcome import Outcome
-from pipelines.jobs.stream import StreamJob, run_stream
+from pipelines.jobs.forecast import BackfillJob, Outcome, Progress, StreamJob, run_backfill, run_stream
 from pipelines.jobs.train import TrainOutcome, run_training
-from pipelines.sources.feeds import ReplayFeed
 from pipelines.sources.files import input_of
+from pipelines.sources.replay import ReplaySource
 
 CELLS = ("lstm", "gru", "rnn")
 MODEL = "weather"
@@ -82,7 +80,7 @@ def run_demo(folder: Path, show: Show) -> DemoOutcome:
         TRAIN_END.date().isoformat(),
     )
     first = streams[CELLS[0]]
-    p50, p99 = (first.latency_quantile_ms(level) for level in (0.5, 0.99))
+    p50, p99 = (first.latency_ms(level) for level in (0.5, 0.99))
     report = write_evaluation(
         judged,
         folder / "report.html",
@@ -92,7 +90,7 @@ def run_demo(folder: Path, show: Show) -> DemoOutcome:
             "networks": ", ".join(fits[cell].version.model_version for cell in CELLS),
             f"latency of the {CELLS[0]} stream": f"p50 {p50:,.0f} ms, p99 {p99:,.0f} ms",
         },
-        latency_ms=first.latency_ms,
+        latency_ms=first.numbers.latency.values_ms(),
         notes=[f"Runs, metrics and plots: statecast ui --tracking-uri {uri}"],
     )
     _log_test(Registry(uri, "demo"), judged, {cell: fit.run_id for cell, fit in fits.items()}, report)
@@ -138,8 +136,9 @@ def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show)
     freq_s = forecaster.window_config.freq_s
     # The first network's stream is paced, so that its latency means something; the others need not wait.
     speed = float(freq_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
-    feed = ReplayFeed((data,), winter, freq_s, speed=speed)
-    stream = StreamJob(forecaster, feed, folder / "stream", job.jobs.shards, state_table=backfill.states)
+    output = folder / "stream"
+    source = ReplaySource((data,), winter, freq_s, speed=speed, manifest_folder=output / "state")
+    stream = StreamJob(forecaster, source, output, job.jobs.shards, state_table=backfill.states)
     outcome = run_stream(stream, show.job("stream of November and December"))
     show.done(outcome)
     return outcome

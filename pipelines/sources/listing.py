@@ -65,9 +65,8 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            changed_s = identity[2] / 1e9
-            # a time in the future tells nothing: then it counts from the first look
-            quiet_s = now_s - (min(changed_s, one.since_s) if changed_s <= now_s else one.since_s)
+            # from the first look on if the file is dated in the future
+            quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
             if is_settled or (not one.is_broken and _looks_whole(path, quiet_s)):

@@ -32,7 +32,7 @@ class Sorter:
     """Takes observation frames in any order and gives their rows back sorted by time, then by input order.
 
     Attributes:
-        memory_bytes: what may be held; rows beyond half of it wait on disk, since sorting takes a copy.
+        memory_bytes: what may be taken; rows beyond a quarter of it wait on disk, since sorting takes copies.
         folder: where a hidden folder for them may be made; None for the system's place for such.
     """
 
@@ -54,7 +54,7 @@ class Sorter:
             return
         self._held.append(rows)
         self._held_bytes += int(rows.estimated_size())
-        if self._held_bytes > self.memory_bytes // 2:
+        if self._held_bytes > self.memory_bytes // 4:
             self._spill()
 
     def finish(self) -> None:

@@ -54,8 +54,9 @@ def test_every_row_of_a_messy_input_is_in_exactly_one_place(
         return
     for to_the_end in (False, True):
         ran = run_shards(forecaster(), arrivals, shards=3, to_the_end=to_the_end)
-        assert ran.used + ran.duplicates + ran.too_late + ran.pending + bad_rows == len(raw)
-        assert not (to_the_end and ran.pending)
+        assert ran.counts.missing == 0
+        assert ran.counts.rows_in + bad_rows == len(raw)
+        assert not (to_the_end and ran.counts.pending)
 
 
 def put(folder: Path, name: str, lines: list[str]) -> None:

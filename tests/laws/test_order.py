@@ -53,8 +53,8 @@ def test_rows_in_any_order_within_the_lateness_give_the_same_forecasts(
     arrivals = list(shuffled(data.draw, rows, lateness_h * HOUR_US))
     as_it_came = run_shards(model, arrivals)
 
-    assert as_it_came.too_late == 0
-    assert as_it_came.duplicates == in_order.duplicates == min(copies, len(rows_of(fleet)))
+    assert as_it_came.counts.late == 0
+    assert as_it_came.counts.duplicates == in_order.counts.duplicates == min(copies, len(rows_of(fleet)))
     scale = scales(windows.aggregate(rows, model.window_config).windows)
     assert_same(by_key(in_order.forecasts), by_key(as_it_came.forecasts), scale)
     assert_same_state(in_order.states[0], as_it_came.states[0])

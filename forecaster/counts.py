@@ -1,0 +1,63 @@
+"""Where every row of a job went, as exact numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Where every row went, exactly, through kills and restarts: counts are part of the shard.
+
+    Attributes:
+        rows_in: rows read inside the job's time bounds.
+        restored: rows that waited in the state table that the job started from.
+        used: rows that went into closed windows.
+        quarantined: rows that are no observations, by reason.
+        duplicates: copies of rows in closed windows.
+        late: rows whose window had closed.
+        pending: rows whose window is still open.
+        outside: rows outside the job's time bounds, not part of ``rows_in``.
+        bad_files: files that could not be read.
+        windows: windows closed, the most of any shard.
+        series_steps: steps of a series by a window.
+        cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
+    """
+
+    rows_in: int = 0
+    restored: int = 0
+    used: int = 0
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    late: int = 0
+    pending: int = 0
+    outside: int = 0
+    bad_files: int = 0
+    windows: int = 0
+    series_steps: int = 0
+    cold_starts: int = 0
+
+    @property
+    def rejected(self) -> int:
+        """Rows that are no observations."""
+        return sum(self.quarantined.values())
+
+    @property
+    def missing(self) -> int:
+        """Rows that went in and are in none of the places; 0 unless something is broken."""
+        there = self.used + self.rejected + self.duplicates + self.late + self.pending
+        return self.rows_in + self.restored - there
+
+    def __add__(self, other: Counts) -> Counts:
+        """The counts of two shards of one job."""
+        reasons = {
+            reason: self.quarantined.get(reason, 0) + other.quarantined.get(reason, 0)
+            for reason in (*self.quarantined, *(r for r in other.quarantined if r not in self.quarantined))
+        }
+        numbers = {
+            place.name: getattr(self, place.name) + getattr(other, place.name)
+            for place in fields(Counts)
+            if place.name not in ("quarantined", "windows")
+        }
+        return Counts(quarantined=reasons, windows=max(self.windows, other.windows), **numbers)

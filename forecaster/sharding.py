@@ -1,0 +1,138 @@
+"""Which shard a series belongs to, and tables of shards cut anew for another number of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from forecaster.counts import Counts
+from forecaster.shard import PENDING, Batch, Shard, slots_of
+from forecaster.state import State
+from schemas import quarantine
+from schemas.errors import DataError
+
+
+def shard_of(series_id: str, shards: int) -> int:
+    """The shard of a series: the same on every worker, machine and run (CRC-32 of the id)."""
+    return zlib.crc32(series_id.encode()) % shards
+
+
+class Splitter:
+    """Cuts batches into the parts of each shard; it remembers where series belong.
+
+    Args:
+        shards: number of shards.
+    """
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self._known = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
+
+    def split(self, batch: Batch) -> list[Batch]:
+        """The part of every shard, in order.
+
+        Each has the batch's place in the log and its watermark, so that a shard without rows closes its
+        windows when the others do. What belongs to no series (quarantined rows, rows outside the job's
+        time) goes to one shard, which its partition names.
+        """
+        rows = self._by_shard(batch.rows)
+        owner = shard_of(batch.partition, self.shards)
+        no_rows, none_rejected = batch.rows.clear(), batch.rejected.clear()
+        return [
+            replace(
+                batch,
+                rows=rows.get(number, no_rows),
+                rejected=batch.rejected if number == owner else none_rejected,
+                outside=batch.outside if number == owner else 0,
+            )
+            for number in range(self.shards)
+        ]
+
+    def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
+        if not len(rows):
+            return {}
+        if self.shards == 1:
+            return {0: rows}
+        placed = self._placed(rows)
+        if placed["shard"].null_count():
+            new = placed.filter(pl.col("shard").is_null())["series_id"].unique()
+            numbers = pl.Series([shard_of(name, self.shards) for name in new], dtype=pl.Int32)
+            self._known = pl.concat([self._known, pl.DataFrame({"series_id": new, "shard": numbers})])
+            placed = self._placed(rows)
+        parts = placed.partition_by("shard", include_key=False, as_dict=True, maintain_order=True)
+        return {int(key[0]): part for key, part in parts.items()}
+
+    def _placed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.join(self._known, on="series_id", how="left", maintain_order="left")
+
+
+def no_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
+    """A batch without rows at ``offset``: it announces a partition, or asks for a snapshot."""
+    rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
+    return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
+
+
+def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
+    """The same series, rows and place in the log, in another number of shards.
+
+    Raises:
+        DataError: the shards do not stand at the same place in the log, as those of a job that was killed.
+    """
+    if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
+        raise DataError(
+            "its shards stand at different places of their input, since the job that wrote it was killed: "
+            f"go on with --resume and {shards[0].of} shards, end that job with Ctrl-C, and cut the table then"
+        )
+    first = shards[0]
+    if len(shards) == of:
+        return tuple(shards)
+    state = State.join([shard.state for shard in shards])
+    pending = pl.concat([_named(shard) for shard in shards], how="diagonal")
+    home = np.array([shard_of(name, of) for name in state.series_ids], np.int64)
+    counts = sum((shard.counts for shard in shards), Counts())
+    made = []
+    for number in range(of):
+        part = state.take(np.flatnonzero(home == number))
+        slots = slots_of(part)
+        mine = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
+        columns = [*PENDING, *(["event_id"] if "event_id" in mine.columns else [])]
+        own = counts if number == 0 else Counts()
+        own = replace(own, pending=len(mine), windows=counts.windows)
+        made.append(
+            replace(
+                first, number=number, of=of, state=part, slots=slots, pending=mine.select(columns), counts=own
+            )
+        )
+    return tuple(made)
+
+
+def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
+    """The shards as another job begins with them: states and rows that wait, but a log of its own."""
+    return tuple(
+        replace(
+            shard,
+            offsets={},
+            watermarks={},
+            early=(),
+            counts=Counts(restored=len(shard.pending), pending=len(shard.pending)),
+        )
+        for shard in shards
+    )
+
+
+def _named(shard: Shard) -> pl.DataFrame:
+    return shard.pending.join(shard.slots, on="slot", how="left", maintain_order="left").drop("slot")
+
+
+_NO_ROWS = pl.DataFrame(
+    schema={
+        "series_id": pl.String(),
+        "timestamp": pl.Datetime("us", "UTC"),
+        "value": pl.Float64(),
+        "offset": pl.Int64(),
+    }
+)

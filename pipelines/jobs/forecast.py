@@ -1,0 +1,285 @@
+"""The forecasting jobs: a backfill of whole files, and a stream. Both fold one function over a log."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from forecaster.counts import Counts
+from forecaster.model import Forecaster
+from forecaster.threads import torch_threads
+from pipelines import process, state_table
+from pipelines.runners.base import Run
+from pipelines.runners.in_process import run_in_process
+from pipelines.sinks import numbers
+from pipelines.sinks.files import PARTS, Format, read_quarantine
+from pipelines.sinks.folder import locked, prepare_folder
+from pipelines.sinks.numbers import JobNumbers
+from pipelines.sinks.replacing import end_replacing, replace_parts
+from pipelines.sources.base import Source
+from pipelines.sources.files import Input
+from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.replay import ReplaySource
+from pipelines.worker import StepSettings
+from schemas.errors import DataError
+
+Progress = Callable[[JobNumbers], None]
+"""Called twice a second with what the shards have published."""
+
+Runner = Literal["in-process", "prism"]
+
+_HIDDEN = ".backfill"
+_STATE = "state"
+
+
+@dataclass(frozen=True)
+class BackfillJob:
+    """A backfill.
+
+    Attributes:
+        forecaster: weights and settings.
+        paths: files to read.
+        input: how to read them.
+        output: output folder; forecasts and states of an earlier job in it are replaced.
+        shards: groups of series stepped together.
+        windows_per_step: most windows in one network call.
+        state_table: state table to start from; None starts cold.
+        format: of the forecast files.
+        lanes: shards stepped side by side.
+        memory_bytes: what may be held of the rows; more are sorted in pieces on disk.
+    """
+
+    forecaster: Forecaster
+    paths: tuple[str, ...]
+    input: Input
+    output: Path
+    shards: int = 8
+    windows_per_step: int = 32
+    state_table: Path | None = None
+    format: Format = "parquet"
+    lanes: int = field(default_factory=process.cores)
+    memory_bytes: int = 2 << 30
+
+    @property
+    def states(self) -> Path:
+        """The state table that the job leaves."""
+        return self.output / _STATE
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """A stream.
+
+    Attributes:
+        forecaster: weights and settings.
+        source: where rows come from.
+        output: output folder; forecasts are added to those in it.
+        shards: groups of series stepped together.
+        windows_per_step: most windows in one network call, when there is a backlog.
+        state_table: state table to start from; None starts cold.
+        resume: go on from the output folder's own table, if there is one, in state and in input.
+        format: of the forecast files.
+        lanes: shards stepped side by side.
+        snapshot_every_s: seconds between two snapshots.
+        runner: the engine.
+    """
+
+    forecaster: Forecaster
+    source: Source
+    output: Path
+    shards: int = 8
+    windows_per_step: int = 32
+    state_table: Path | None = None
+    resume: bool = False
+    format: Format = "parquet"
+    lanes: int = field(default_factory=process.cores)
+    snapshot_every_s: float = 30.0
+    runner: Runner = "prism"
+
+    @property
+    def states(self) -> Path:
+        """The state table that the job leaves."""
+        return self.output / _STATE
+
+    @property
+    def stop_file(self) -> Path:
+        """The file whose appearance ends the job cleanly."""
+        return self.output / ".stop"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A job that has ended.
+
+    Attributes:
+        counts: where the rows went, those of the runs that a stream was resumed from included.
+        seconds: wall clock of this run.
+        output: its output folder.
+        stopped: it was asked to stop, and its source may have more.
+        numbers: the last that its shards published.
+    """
+
+    counts: Counts
+    seconds: float
+    output: Path
+    stopped: bool
+    numbers: JobNumbers
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        quantiles = {f"p{p}_ms": self.latency_ms(p / 100) for p in (50, 99)} if self.has_latency else {}
+        return {
+            "output": str(self.output),
+            "seconds": round(self.seconds, 3),
+            "stopped": self.stopped,
+            **asdict(self.counts),
+            "missing": self.counts.missing,
+            **quantiles,
+        }
+
+    @property
+    def has_latency(self) -> bool:
+        """Whether latency was measured; an unpaced replay only works off a backlog."""
+        return self.numbers.latency.count > 0
+
+    def latency_ms(self, level: float) -> float:
+        """What a share ``level`` of closings took, from the moment rows were due to forecasts on disk."""
+        return self.numbers.latency.quantile_ms(level)
+
+
+def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None) -> Outcome:
+    """Runs a backfill to its end, in this process.
+
+    It works in a hidden folder beside the output and puts it in place at the end: where it fails or is
+    interrupted, what an earlier job left is as it was.
+
+    Raises:
+        StatecastError: a file, the state table or the output folder is at fault; one line.
+    """
+    began_s = time.monotonic()
+    with locked(job.output):
+        hidden = job.output / _HIDDEN
+        end_replacing(hidden, job.output)
+        try:
+            prepare_folder(hidden, *PARTS)
+            state_table.begin(hidden / _STATE, job.shards, job.state_table)
+            config = job.forecaster.window_config
+            source = ReplaySource(job.paths, job.input, config.freq_s, memory_bytes=job.memory_bytes)
+            counts, published = _run(_run_of(job, source, hidden, resumed=False), run_in_process, on_progress)
+            if not counts.used + counts.pending:
+                raise DataError(_nothing_used(counts, hidden))
+            replace_parts(hidden, job.output, (*PARTS, _STATE))
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+    return Outcome(counts, time.monotonic() - began_s, job.output, False, published)
+
+
+def run_stream(job: StreamJob, on_progress: Progress = lambda numbers: None) -> Outcome:
+    """Runs a stream until its source ends, SIGINT or SIGTERM comes, or its stop file appears.
+
+    However it ends of these, what the watermark had passed is forecast, and the rows of windows that are
+    still open wait in the state table. A second signal ends it at once, as a kill does: what was done since
+    the last snapshots is done again when it is resumed.
+
+    Raises:
+        StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
+    """
+    began_s = time.monotonic()
+    with locked(job.output):
+        prepare_folder(job.output, *PARTS)
+        state_table.recover(job.states)
+        start = start_of(job.states, job.state_table, job.resume)
+        goes_on = start == job.states and job.resume
+        state_table.begin(job.states, job.shards, start, resume=goes_on)
+        job.stop_file.unlink(missing_ok=True)
+        run = _run_of(job, job.source, job.output, resumed=job.resume)
+        if goes_on:
+            run = replace(run, offset=state_table.read(job.states).offset(job.source.partition))
+        with _ending_cleanly(job.stop_file):
+            counts, published = _run(run, _engine(job.runner), on_progress)
+        stopped = job.stop_file.exists()
+        job.stop_file.unlink(missing_ok=True)
+    return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published)
+
+
+def start_of(states: Path, start: Path | None, resume: bool) -> Path | None:
+    """The table that a stream begins from: with ``resume`` its own, ``states``, if there is one by now."""
+    return states if resume and state_table.exists(states) else start
+
+
+def _run_of(job: BackfillJob | StreamJob, source: Source, output: Path, resumed: bool) -> Run:
+    settings = StepSettings(
+        job=uuid4().hex,
+        forecaster=job.forecaster.to_bytes(),
+        shards=job.shards,
+        windows_per_step=job.windows_per_step,
+        output=output,
+        format=job.format,
+        lanes=max(min(job.lanes, job.shards), 1),
+        resumed=resumed,
+    )
+    every_s = job.snapshot_every_s if isinstance(job, StreamJob) else float("inf")
+    return Run(source, 0, settings, output / ".stop", every_s)
+
+
+def _run(
+    run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progress: Progress
+) -> tuple[Counts, JobNumbers]:
+    """Runs a job; the counts are those of the snapshots that it ends with."""
+    output = run.settings.output
+    numbers.clear(output)
+    # Shards are stepped side by side, which is faster than each on all cores in turn.
+    with torch_threads(1), process.loaded_left_alone():
+        engine(run, lambda: on_progress(numbers.read(output)))
+    published = numbers.read(output)
+    on_progress(published)
+    return state_table.read(run.settings.states).counts, published
+
+
+def _engine(runner: Runner) -> Callable[[Run, Callable[[], None]], None]:
+    if runner == "in-process":
+        return run_in_process
+    from pipelines.runners.on_prism import run_on_prism  # Beam takes seconds to load
+
+    return run_on_prism
+
+
+def _nothing_used(counts: Counts, folder: Path) -> str:
+    if not counts.rows_in + counts.outside:
+        return "the files hold no rows: there is nothing to forecast from"
+    quarantined = read_quarantine(folder)
+    first = f"; the first: {quarantined['reason'][0]}" if len(quarantined) else ""
+    return (
+        f"no row can be used: of {counts.rows_in + counts.outside:,} rows {counts.outside:,} lie outside the "
+        f"asked time, {counts.late:,} are too late for the state table, "
+        f"{counts.rejected:,} are no observations{first}"
+    )
+
+
+@contextmanager
+def _ending_cleanly(stop_file: Path) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the source to end; a second one gets its usual meaning."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: Any) -> None:
+        ask_to_stop(stop_file)
+        signal.signal(number, before[number])
+
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

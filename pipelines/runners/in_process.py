@@ -1,0 +1,70 @@
+"""The in-process runner: a source is folded through the shards by threads of this process, without an engine.
+
+It needs nothing that pip does not bring. A backfill runs here; a stream can, with its snapshots as the only
+thing that it goes on from, as on any engine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from forecaster.sharding import Splitter
+from pipelines.runners.base import PROGRESS_S, Run
+from pipelines.sources.reader import Reader
+from pipelines.worker import Workers
+
+_END_LIMIT_S = 5.0
+
+
+def run_in_process(run: Run, on_progress: Callable[[], None]) -> None:
+    """Runs a job to its end, or until it is asked to stop.
+
+    The fold runs in a thread of its own: in the main one, a Ctrl-C would come in the midst of Polars.
+
+    Args:
+        run: the job's run.
+        on_progress: called twice a second.
+
+    Raises:
+        StatecastError: the source, the output folder or a state is at fault.
+    """
+    failed: list[BaseException] = []
+    abandoned = threading.Event()
+
+    def fold() -> None:
+        try:
+            _fold(run, abandoned)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=fold, name="fold", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(PROGRESS_S)
+            on_progress()
+    except BaseException:
+        abandoned.set()
+        thread.join(_END_LIMIT_S)
+        raise
+    if failed:
+        raise failed[0]
+
+
+def _fold(run: Run, abandoned: threading.Event) -> None:
+    splitter, workers = Splitter(run.settings.shards), Workers(run.settings)
+    reader, offset = Reader(run.source, run.stop_file, run.snapshot_every_s), run.offset
+    while not abandoned.is_set():
+        read = reader.next(offset)
+        for batch in read.batches:
+            for number, part in enumerate(splitter.split(batch)):
+                workers.put(number, part)
+        offset = read.offset
+        if read.ended:
+            break
+        if read.wait_s:
+            abandoned.wait(read.wait_s)
+    if abandoned.is_set():
+        workers.abandon()
+    workers.close()

@@ -1,0 +1,55 @@
+"""A job on Prism, Beam's embedded streaming engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from pipelines import worker
+from pipelines.failure import clear_told, told
+from pipelines.runners.base import PROGRESS_S, Run
+from pipelines.runners.prism import PrismServer, prism_options
+from pipelines.sources.read import ReadSource
+from pipelines.transforms import StepShards
+from schemas.errors import EngineError
+
+
+def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
+    """Runs a job to its end, or until it is asked to stop, on a Prism of its own.
+
+    Args:
+        run: the job's run.
+        on_progress: called twice a second.
+
+    Raises:
+        StatecastError: the source, the output folder, a state or the engine is at fault.
+    """
+    output = run.settings.output
+    clear_told(output)
+    with PrismServer(output / "prism.log") as prism:
+        pipeline = beam.Pipeline(options=PipelineOptions(prism_options(prism.endpoint)))
+        build(pipeline, run)
+        try:
+            result = pipeline.run()
+            while not PipelineState.is_terminal(ended := result.state):
+                time.sleep(PROGRESS_S)
+                on_progress()
+            result.wait_until_finish()
+            worker.end_job(run.settings.job)
+        except Exception as error:
+            raise told(output, error) from error
+        finally:
+            worker.end_job(run.settings.job, abandon=True)
+    if ended != PipelineState.DONE:
+        raise EngineError(f"the stream ended as {ended}: see {output / 'prism.log'}")
+
+
+def build(pipeline: beam.Pipeline, run: Run) -> None:
+    """The pipeline of a job, on any engine: the batches of a source, stepped shard by shard."""
+    output, shards = run.settings.output, run.settings.shards
+    read = ReadSource(run.source, run.offset, output, shards, run.stop_file, run.snapshot_every_s)
+    pipeline | "Read" >> read | "Step" >> StepShards(run.settings)

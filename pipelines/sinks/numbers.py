@@ -1,0 +1,223 @@
+"""What the shards of a job publish of themselves: counts, places, latencies; and these added up.
+
+Counts and progress are values that travel: a worker may be another process, on another machine. A shard keeps
+one small file in the output folder, and whoever wants to know reads them all. Nothing here grows with the
+length of a run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from forecaster.counts import Counts
+
+FOLDER: Final = ".numbers"
+
+_LEAST_MS, _RATIO, _BUCKETS = 0.5, 1.1, 148  # to 10 minutes; a quantile is off by 5 % at the most
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Latencies by bucket: bucket ``i`` is ``[0.5 * 1.1**(i-1), 0.5 * 1.1**i)`` milliseconds.
+
+    Attributes:
+        buckets: how many by bucket; those that are absent hold none.
+        sum_ms: of all.
+    """
+
+    buckets: Mapping[int, int] = field(default_factory=dict)
+    sum_ms: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.buckets.values())
+
+    def add(self, ms: float) -> Histogram:
+        """With one more."""
+        bucket = math.floor(math.log(max(ms, _LEAST_MS) / _LEAST_MS, _RATIO)) + 1 if ms > _LEAST_MS else 0
+        bucket = min(bucket, _BUCKETS - 1)
+        return Histogram({**self.buckets, bucket: self.buckets.get(bucket, 0) + 1}, self.sum_ms + ms)
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """Both together."""
+        buckets = {
+            b: self.buckets.get(b, 0) + other.buckets.get(b, 0) for b in {*self.buckets, *other.buckets}
+        }
+        return Histogram(buckets, self.sum_ms + other.sum_ms)
+
+    def values_ms(self) -> list[float]:
+        """The middle of its bucket for each that there is: for a picture."""
+        return [middle_ms(bucket) for bucket in sorted(self.buckets) for _ in range(self.buckets[bucket])]
+
+    def quantile_ms(self, level: float) -> float:
+        """What a share ``level`` of all stayed at or under, within 5 %; NaN where there are none."""
+        wanted, seen = level * self.count, 0
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
+            if seen >= wanted:
+                return middle_ms(bucket)
+        return float("nan")
+
+
+def upper_ms(bucket: int) -> float:
+    """The end of a bucket of a `Histogram`."""
+    return _LEAST_MS * _RATIO**bucket
+
+
+def middle_ms(bucket: int) -> float:
+    """The middle of a bucket of a `Histogram`, on its logarithmic scale."""
+    return upper_ms(bucket) / math.sqrt(_RATIO)
+
+
+@dataclass(frozen=True)
+class ShardNumbers:
+    """What a shard says of itself.
+
+    Attributes:
+        shard: its number.
+        counts: where the rows went.
+        closed_us: end of the last closed window in microseconds; None before the first.
+        watermark_us: the least over its partitions; None before the first.
+        offsets: how far it has read each partition.
+        series, live: slots, and series that are being forecast.
+        state_bytes: of the arrays of its state.
+        latency: from the moment rows were due to their forecasts on disk, a batch each.
+        snapshot_at_s, snapshot_ms: when the last snapshot was complete (wall clock), and how long it took; 0
+            before the first.
+    """
+
+    shard: int
+    counts: Counts
+    closed_us: int | None
+    watermark_us: int | None
+    offsets: Mapping[str, int]
+    series: int
+    live: int
+    state_bytes: int
+    latency: Histogram = field(default_factory=Histogram)
+    snapshot_at_s: float = 0.0
+    snapshot_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class JobNumbers:
+    """The numbers of all shards of a job, added up.
+
+    Attributes:
+        counts: where the rows went.
+        closed_us: end of the last window that all shards have closed.
+        watermark_us: the least watermark.
+        series, live, state_bytes: sums.
+        latency: of every shard's batches.
+        slowest: of the slowest shard, by p99: nobody has a window whole before it.
+        snapshot_at_s: of the oldest of the shards' last snapshots; 0 while one has none.
+        snapshot_ms: of the longest.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    closed_us: int | None = None
+    watermark_us: int | None = None
+    series: int = 0
+    live: int = 0
+    state_bytes: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+    slowest: Histogram = field(default_factory=Histogram)
+    snapshot_at_s: float = 0.0
+    snapshot_ms: float = 0.0
+
+    @staticmethod
+    def of(shards: Sequence[ShardNumbers]) -> JobNumbers:
+        """The sum of what shards said."""
+        if not shards:
+            return JobNumbers()
+        return JobNumbers(
+            counts=sum((s.counts for s in shards), Counts()),
+            closed_us=min((s.closed_us for s in shards if s.closed_us is not None), default=None),
+            watermark_us=min((s.watermark_us for s in shards if s.watermark_us is not None), default=None),
+            series=sum(s.series for s in shards),
+            live=sum(s.live for s in shards),
+            state_bytes=sum(s.state_bytes for s in shards),
+            latency=sum((s.latency for s in shards), Histogram()),
+            slowest=max((s.latency for s in shards), key=lambda h: h.quantile_ms(0.99) if h.count else 0.0),
+            snapshot_at_s=min(s.snapshot_at_s for s in shards),
+            snapshot_ms=max(s.snapshot_ms for s in shards),
+        )
+
+    def watermark_lag_s(self, now_s: float) -> float | None:
+        """How far the watermark is behind the wall clock; None while there is none."""
+        return None if self.watermark_us is None else now_s - self.watermark_us / 1e6
+
+    def as_json(self, now_s: float) -> dict[str, Any]:
+        """Flat, for a line of JSON."""
+        age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
+        lag = self.watermark_lag_s(now_s)
+        latency = (
+            {f"p{p}_ms": round(self.latency.quantile_ms(p / 100), 1) for p in (50, 99)}
+            if self.latency.count
+            else {}
+        )
+        return {
+            **asdict(self.counts),
+            "series": self.series,
+            "live": self.live,
+            "watermark_lag_s": None if lag is None else round(lag, 1),
+            **latency,
+            "snapshot_age_s": age,
+            "snapshot_ms": round(self.snapshot_ms, 1),
+            "state_bytes": self.state_bytes,
+        }
+
+
+def publish(folder: Path, numbers: ShardNumbers) -> None:
+    """Puts a shard's numbers where the job finds them; an output folder that is gone is no error."""
+    path = folder / FOLDER / f"shard-{numbers.shard:04d}.json"
+    hidden = path.with_suffix(".new")
+    try:
+        hidden.write_text(json.dumps(asdict(numbers)))
+        os.replace(hidden, path)
+    except FileNotFoundError:
+        if folder.exists():
+            path.parent.mkdir(exist_ok=True)
+            publish(folder, numbers)
+
+
+def read_shards(folder: Path) -> list[ShardNumbers]:
+    """What the shards of a job published last, those that have."""
+    found = []
+    for path in (folder / FOLDER).glob("shard-*.json"):
+        try:
+            found.append(_decoded(json.loads(path.read_bytes())))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def read(folder: Path) -> JobNumbers:
+    """What the shards of a job published last, added up."""
+    return JobNumbers.of(read_shards(folder))
+
+
+def applied(folder: Path, shards: int, partition: str) -> int:
+    """How far all shards of a job have come in a partition."""
+    found = read_shards(folder)
+    return min((s.offsets.get(partition, 0) for s in found), default=0) if len(found) == shards else 0
+
+
+def clear(folder: Path) -> None:
+    """Forgets what an earlier job published."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def _decoded(told: dict[str, Any]) -> ShardNumbers:
+    latency = told.pop("latency")
+    buckets = {int(bucket): count for bucket, count in latency["buckets"].items()}
+    counts = Counts(**told.pop("counts"))
+    return ShardNumbers(counts=counts, latency=Histogram(buckets, latency["sum_ms"]), **told)

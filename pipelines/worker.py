@@ -1,0 +1,310 @@
+"""The shards of a job that live in this process: stepped through their batches, their outputs written.
+
+Shards are dealt to as many threads as there are cores: NumPy, Polars and torch let go of Python's lock, so
+they use them all. A shard belongs to one thread, which applies its batches in the order they come in.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from forecaster.model import Forecaster
+from forecaster.shard import Batch, Output, Shard, apply, slots_of
+from forecaster.state import live
+from forecaster.stepping import rewarm
+from forecaster.windows import window_end_us
+from pipelines import state_table
+from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles, sync
+from pipelines.sinks.numbers import Histogram, ShardNumbers, publish
+
+_PUBLISHED_EVERY_S = 0.05
+_AHEAD = 2  # batches that wait for a thread; each may hold the rows of many windows
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What a worker needs to step the shards of a job.
+
+    Attributes:
+        job: tells this run of a job from any other.
+        forecaster: `Forecaster.to_bytes`.
+        shards: number of shards.
+        windows_per_step: most windows in one network call.
+        output: output folder.
+        format: of the forecast files.
+        lanes: threads that step shards side by side.
+        resumed: what a run before this one wrote after its last snapshots is removed, to be written again.
+    """
+
+    job: str
+    forecaster: bytes
+    shards: int
+    windows_per_step: int
+    output: Path
+    format: Format
+    lanes: int
+    resumed: bool
+
+    @property
+    def states(self) -> Path:
+        """The folder of the state table, which a shard opens from."""
+        return self.output / "state"
+
+
+class ShardWorker:
+    """One shard: its value, its files and its numbers.
+
+    Raises:
+        StatecastError: its snapshot cannot be read.
+    """
+
+    def __init__(self, settings: StepSettings, number: int, snapshots: Lane) -> None:
+        self.settings = settings
+        self.forecaster = _forecaster(settings.forecaster)
+        self.files = ShardFiles(settings.output, number, settings.shards, settings.format)
+        self.snapshots = snapshots
+        self.shard = self._opened(number)
+        self.latency = Histogram()
+        self.snapshot_at_s = self.snapshot_ms = 0.0
+        self.published_s = 0.0
+        self.has_issued = False  # by the batch that is being applied
+
+    def _opened(self, number: int) -> Shard:
+        forecaster, shards = self.forecaster, self.settings.shards
+        shard = state_table.read_shard(self.settings.states, number, shards)
+        if shard is None:
+            shard = Shard.cold(number, shards, forecaster.initial_state(), ())
+        elif shard.state.model_version != forecaster.version:
+            state = rewarm(forecaster, shard.state)
+            shard = replace(shard, state=state, slots=slots_of(state))
+        if self.settings.resumed:
+            closed, freq_s = shard.closed_through, forecaster.window_config.freq_s
+            self.files.remove_after(None if closed is None else window_end_us(closed, freq_s), shard.offsets)
+        return shard
+
+    def step(self, batch: Batch) -> None:
+        """Applies a batch and writes what comes of it: forecasts and rows first, then the snapshot.
+
+        Raises:
+            OutputError: something cannot be written.
+        """
+        outputs = apply(self.shard, batch, self.forecaster, self.settings.windows_per_step)
+        for shard, output in outputs:
+            self._write(output)
+            self.shard = shard
+            if output.done is not None:
+                self._finish(output.done)
+
+    def _write(self, output: Output) -> None:
+        if len(output.quarantined):
+            self.files.write_rows(QUARANTINE, output.partition, output.start, output.quarantined)
+        if len(output.late):
+            self.files.write_rows(LATE, output.partition, output.start, output.late)
+        if output.forecasts is not None and len(output.forecasts):
+            self.files.write_forecasts(output.forecasts)
+            self.has_issued = True
+
+    def _finish(self, batch: Batch) -> None:
+        if self.has_issued and batch.arrived_s:
+            self.latency = self.latency.add(1000 * (time.time() - batch.arrived_s))
+        if batch.snapshot:
+            self._snapshot(wait=batch.ends)
+        if self.has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:
+            self._publish()
+        self.has_issued = False
+
+    def _snapshot(self, wait: bool) -> None:
+        """Writes a snapshot, in the background where stepping can go on meanwhile."""
+        shard, files = self.shard, self.files.taken()
+        if not wait:
+            shard = shard.copy()
+
+        def write() -> None:
+            began_s = time.monotonic()
+            sync(files)
+            state_table.write_shard(self.settings.states, shard)
+            self.snapshot_ms = 1000 * (time.monotonic() - began_s)
+            self.snapshot_at_s = time.time()
+
+        if not wait:
+            self.snapshots.put(write)
+            return
+        self.snapshots.wait()  # an older one must not come after this one
+        write()
+
+    def _publish(self) -> None:
+        shard, state = self.shard, self.shard.state
+        closed, freq_s = shard.closed_through, state.freq_s
+        self.published_s = time.monotonic()
+        publish(
+            self.settings.output,
+            ShardNumbers(
+                shard=shard.number,
+                counts=shard.counts,
+                closed_us=None if closed is None else window_end_us(closed, freq_s),
+                watermark_us=shard.watermark_us,
+                offsets=shard.offsets,
+                series=len(state),
+                live=int(live(state).sum()),
+                state_bytes=round(state.bytes_per_series * len(state)),
+                latency=self.latency,
+                snapshot_at_s=self.snapshot_at_s,
+                snapshot_ms=self.snapshot_ms,
+            ),
+        )
+
+
+class Lane:
+    """A thread that does one thing after the other; what one raises, whoever waits is told."""
+
+    def __init__(self, name: str, ahead: int = 0) -> None:
+        self._todo: queue.Queue[Callable[[], None] | None] = queue.Queue(ahead)
+        self._failed: BaseException | None = None
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, work: Callable[[], None]) -> None:
+        """Has it done after what was put before; waits where too much is.
+
+        Raises:
+            BaseException: what an earlier one raised.
+        """
+        self._raise()
+        self._todo.put(work)
+
+    def wait(self) -> None:
+        """Until all is done.
+
+        Raises:
+            BaseException: what one raised; those after it were left undone.
+        """
+        self._todo.join()
+        self._raise()
+
+    def close(self) -> None:
+        """Ends the thread, once all is done."""
+        self._todo.put(None)
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """Leaves undone what has not begun."""
+        self._abandoned = True
+
+    def _raise(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _run(self) -> None:
+        while (work := self._todo.get()) is not None:
+            try:
+                if self._failed is None and not self._abandoned:
+                    work()
+            except BaseException as error:
+                self._failed = error
+            finally:
+                del work  # it may hold the rows of many windows
+                self._todo.task_done()
+        self._todo.task_done()
+
+
+class Workers:
+    """The shards of one run of a job in this process."""
+
+    def __init__(self, settings: StepSettings) -> None:
+        self.settings = settings
+        self._lanes = [Lane(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
+        self._snapshots = Lane("snapshots")
+        self._shards: dict[int, ShardWorker] = {}
+        self._known: set[int] = set()
+
+    def is_new(self, number: int) -> bool:
+        """Whether a shard is asked for here for the first time."""
+        new = number not in self._known
+        self._known.add(number)
+        return new
+
+    def put(self, number: int, batch: Batch) -> None:
+        """Has a shard stepped through a batch; waits where its thread is far behind.
+
+        Raises:
+            StatecastError: what went wrong with an earlier one.
+        """
+        self._lanes[number % len(self._lanes)].put(lambda: self._step(number, batch))
+
+    def wait(self) -> None:
+        """Until every batch has been applied.
+
+        Raises:
+            StatecastError: what went wrong with one.
+        """
+        for lane in self._lanes:
+            lane.wait()
+
+    def abandon(self) -> None:
+        """Leaves undone what has not begun."""
+        for lane in self._lanes:
+            lane.abandon()
+
+    def close(self) -> None:
+        """Ends the threads, once all is done and the last snapshots are written.
+
+        Raises:
+            StatecastError: what went wrong.
+        """
+        for lane in (*self._lanes, self._snapshots):
+            lane.close()
+        for lane in (*self._lanes, self._snapshots):
+            lane.wait()
+
+    def _step(self, number: int, batch: Batch) -> None:
+        if number not in self._shards:
+            self._shards[number] = ShardWorker(self.settings, number, self._snapshots)
+        self._shards[number].step(batch)
+
+
+_of_jobs: dict[str, Workers] = {}
+_making = threading.Lock()
+
+
+def of_job(settings: StepSettings) -> Workers:
+    """The workers of a run of a job in this process, made when first asked for."""
+    with _making:
+        if settings.job not in _of_jobs:
+            _of_jobs[settings.job] = Workers(settings)
+        return _of_jobs[settings.job]
+
+
+def end_job(job: str, *, abandon: bool = False) -> None:
+    """Closes the workers of a run of a job, if there are any in this process.
+
+    Args:
+        job: `StepSettings.job`.
+        abandon: leave undone what has not begun, and say nothing of what went wrong.
+
+    Raises:
+        StatecastError: what went wrong.
+    """
+    with _making:
+        workers = _of_jobs.pop(job, None)
+    if workers is None:
+        return
+    if not abandon:
+        workers.close()
+        return
+    workers.abandon()
+    with suppress(Exception):
+        workers.close()
+
+
+@lru_cache(maxsize=4)
+def _forecaster(data: bytes) -> Forecaster:
+    """The forecaster of a worker process, decoded once."""
+    return Forecaster.from_bytes(data)
