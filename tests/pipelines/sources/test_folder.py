@@ -198,17 +198,17 @@ def test_a_parquet_file_is_taken_as_soon_as_it_has_its_footer(inbox: Path) -> No
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {
-    "no footer": lambda inbox: put(inbox / "2.parquet", parquet(inbox / ".x").read_bytes()[:-9], age_s=0),
+    "no footer": lambda inbox: put(inbox / "2.parquet", parquet(inbox / ".x").read_bytes()[:-9], age_s=2),
     "half a gzip file": lambda inbox: put(
-        inbox / "2.csv.gz", gzip.compress(text_of([("a", h, h) for h in range(900)]).encode())[:-200], age_s=0
+        inbox / "2.csv.gz", gzip.compress(text_of([("a", h, h) for h in range(900)]).encode())[:-200], age_s=2
     ),
     "half a JSON line": lambda inbox: put(
         inbox / "2.jsonl",
         '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' * 9 + '{"ser',
         age_s=0,
     ),
-    "other columns": lambda inbox: put(inbox / "2.csv", "what,is,this\n1,2,3\n", age_s=0),
-    "nothing": lambda inbox: put(inbox / "2.csv", "", age_s=0),
+    "other columns": lambda inbox: put(inbox / "2.csv", "what,is,this\n1,2,3\n", age_s=2),
+    "nothing": lambda inbox: put(inbox / "2.csv", "", age_s=2),
 }
 
 

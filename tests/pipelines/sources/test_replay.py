@@ -37,10 +37,10 @@ ROWS = st.lists(
     st.tuples(
         st.sampled_from("ab"),
         st.one_of(
-            st.integers(0, 40).map(lambda quarters: quarters / 4),
+            st.integers(0, 20).map(lambda halves: halves / 2),
             st.sampled_from(["never", "9999-01-01", "0001-01-01", "2225-01-01", "1900-01-01"]),
         ),
-        st.sampled_from([1, 2, 3, "x"]),
+        st.one_of(st.integers(0, 99), st.just("x")),
     ),
     max_size=12,
 )
@@ -65,9 +65,14 @@ def test_rows_come_in_the_order_of_their_times_whatever_file_they_are_in(tmp_pat
     assert hours(batches) == [1, 3, 6, 10]
 
 
-def test_rows_of_one_time_come_in_the_order_of_the_files(tmp_path: Path) -> None:
-    files = [put(tmp_path / f"{i}.csv", [("a", 1, 10 * i + j) for j in range(3)]) for i in range(3)]
-    assert values(played(source(*files))) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+@pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
+def test_rows_of_one_time_come_in_the_order_of_the_files(tmp_path: Path, memory_bytes: int) -> None:
+    files = [
+        put(tmp_path / f"{i}.csv", [("a", 2, 0), *(("a", 1, -10 * i - j) for j in range(3))])
+        for i in range(3)
+    ]
+    played_back = values(played(source(*files, memory_bytes=memory_bytes)))
+    assert played_back == [0, -1, -2, -10, -11, -12, -20, -21, -22, 0, 0, 0]
 
 
 def test_a_batch_ends_at_windows_of_a_grid(tmp_path: Path) -> None:
@@ -77,10 +82,12 @@ def test_a_batch_ends_at_windows_of_a_grid(tmp_path: Path) -> None:
     assert hours(batches) == [0, 4, 8, 10]
 
 
-def test_a_batch_of_many_rows_ends_earlier(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
+def test_a_batch_of_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) -> None:
     file = put(tmp_path / "a.csv", [(f"s{s}", h, h) for h in range(8) for s in range(3)])
-    with mock.patch.object(replay, "_BATCH_ROWS", 5):
-        batches = played(source(file))
+    how = replace(ALL, batch_rows=4)
+    with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", 4):
+        batches = played(source(file, input=how, memory_bytes=memory_bytes))
     assert [(batch.start, batch.stop) for batch in batches] == [(0, 6), (6, 12), (12, 15), (15, 21), (21, 24)]
     assert hours(batches) == [2, 4, 5, 7, 8]
 
@@ -132,6 +139,9 @@ def test_rows_outside_the_bounds_are_counted_once(tmp_path: Path) -> None:
     assert values(batches) == [3, 4, 5]
     assert [batch.outside for batch in batches] == [7, 0, 0]
     assert [batch.outside for batch in played(restarted(one), 1)] == [0, 0]
+    file = put(tmp_path / "b.csv", [("a", h, h) for h in range(10)])
+    assert [batch.outside for batch in played(source(file, input=bounds))] == [7]
+    assert [batch.outside for batch in played(source(file, input=bounds), 1)] == [0]  # from its middle
 
 
 @pytest.mark.parametrize("rows", [[], [("a", 90, 1)], [("a", "never", 9)]])
@@ -262,7 +272,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files=st.lists(ROWS, min_size=1, max_size=3),
     batch_rows=st.integers(1, 5),
     block=st.integers(1, 4),
-    windows_per_step=st.integers(1, 4),
+    windows_per_step=st.sampled_from([1, 3, 64]),
     speed=st.sampled_from([0.0, 3600.0]),
     restarts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), max_size=6),
 )
