@@ -75,7 +75,7 @@ class Sorter:
             self._delete()
 
     def _sorted(self) -> pl.DataFrame:
-        rows = pl.concat(self._held, rechunk=True)
+        rows = pl.concat(self._held)
         self._held, self._held_bytes = [], 0
         at = rows["timestamp"].to_physical()
         return rows if at.is_sorted() else rows.sort("timestamp", maintain_order=True)
