@@ -120,10 +120,23 @@ class _Gather(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         frames, at = self.frames, self.earliest
         if self.loose:
-            frames.append(pl.DataFrame(self.loose, infer_schema_length=None, strict=False))
+            frames.append(_frame_of(self.loose))
         self.start_bundle()
         for frame in frames:
             yield WindowedValue(frame, at, (GlobalWindow(),))
+
+
+def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
+
+
+def _column(name: str, cells: list[Any]) -> pl.Series:
+    """Cells as they are, or as text where one is of another kind: it may be wrong, the others are not."""
+    try:
+        return pl.Series(name, cells)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        return pl.Series(name, [None if cell is None else str(cell) for cell in cells], pl.String)
 
 
 class _SplitRows(beam.DoFn):
