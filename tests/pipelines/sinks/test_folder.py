@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipelines.sinks.folder import LOCK, check_folder, locked, prepare_folder
+from schemas.errors import OutputError
+
+ROOT = Path(__file__).parents[3]
+
+HOLD = """
+import subprocess, sys
+from pathlib import Path
+from pipelines.sinks.folder import locked
+with locked(Path(sys.argv[1])):
+    child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def job_elsewhere(folder: Path) -> Iterator[int]:
+    """The id of a process that locks a folder, starts a program, and is killed when the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        try:
+            yield process.pid
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        with locked(folder):  # what the killed job had started lives on, and holds no lock
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_looking_at_a_folder_makes_nothing(tmp_path: Path) -> None:
+    assert check_folder(tmp_path / "a" / "b") > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_preparing_a_folder_makes_it_with_its_parts_however_often(tmp_path: Path) -> None:
+    for _ in range(2):
+        prepare_folder(tmp_path / "a" / "out", "forecasts", "late")
+    assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/out", "dangling", "/proc/out", "/dev/null/out"])
+@pytest.mark.parametrize("use", [check_folder, prepare_folder, lambda folder: locked(folder).__enter__()])
+def test_a_place_that_cannot_be_written_is_refused_in_one_line(
+    tmp_path: Path, place: str, use: object
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert callable(use)
+    with pytest.raises(OutputError, match="name another folder") as refused:
+        use(tmp_path / place)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_second_job_in_the_same_process_is_refused(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def second() -> None:
+        try:
+            with locked(tmp_path):
+                pass
+        except OutputError as error:
+            refused.append(str(error))
+
+    with locked(tmp_path):
+        second()
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert len(refused) == 2
+    assert all(
+        line.startswith(f"{tmp_path}: another job, process {os.getpid()} since 20") for line in refused
+    )
+    second()
+    assert len(refused) == 2
+
+
+def test_two_folders_are_no_matter_to_each_other(tmp_path: Path) -> None:
+    with locked(tmp_path / "a"), locked(tmp_path / "b"):
+        pass
+
+
+def test_a_job_in_another_process_is_named_and_its_lock_dies_with_it(tmp_path: Path) -> None:
+    with (
+        job_elsewhere(tmp_path) as pid,
+        pytest.raises(OutputError, match=f"process {pid} since"),
+        locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_lock_leaves_nothing_and_takes_a_folder_that_it_made_along_if_that_is_empty(tmp_path: Path) -> None:
+    with locked(tmp_path / "new"):
+        assert (tmp_path / "new" / LOCK).exists()
+    assert not (tmp_path / "new").exists()
+    with locked(tmp_path / "full"):
+        (tmp_path / "full" / "forecasts").mkdir()
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["forecasts"]
+    (tmp_path / "old").mkdir()
+    with locked(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old").exists()
+
+
+def test_a_job_that_fails_gives_its_lock_back(tmp_path: Path) -> None:
+    def fail() -> None:
+        with locked(tmp_path):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fail()
+
+
+def test_a_lock_on_a_file_that_the_job_before_has_just_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, asked = fcntl.flock, []
+
+    def late(lock: int, operation: int) -> None:
+        if not asked:
+            (tmp_path / LOCK).unlink()  # by whoever had it, between our open and our lock
+        asked.append(lock)
+        flock(lock, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(tmp_path):
+        with pytest.raises(OutputError, match="another job"), locked(tmp_path):
+            pass
+        assert len(asked) == 3
