@@ -203,7 +203,7 @@ def test_windows_in_which_nobody_is_live_may_be_skipped() -> None:
 def test_years_between_a_retired_series_and_its_return_make_no_windows() -> None:
     model = forecaster(max_gap=2)
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
-    state, forecasts = advance(model, state, windows([5], start=START + 10_000_000))
+    state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
     assert forecasts.cold_starts == 1
     assert state.silent.tolist() == [0]
@@ -253,14 +253,20 @@ def test_a_frame_holds_what_was_issued_and_nothing_else() -> None:
         np.testing.assert_array_equal(nested(of_key).select("q10", "q50", "q90").to_numpy().T, values)
 
 
-def test_no_number_of_windows_and_series_in_a_call_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.0, 2.0])
+def test_stepping_all_slots_or_only_those_that_are_there_is_the_same(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = forecaster(max_gap=3)
     values = np.random.default_rng(2).normal(size=(30, 6)).cumsum(axis=0)
     values[np.random.default_rng(3).random(values.shape) < 0.5] = NAN
-    fleet = Windows(tuple("abcdef"), START, values)
-    one_state, one = advance(model, model.initial_state(), fleet)
+    values[:20, 4] = NAN
+    values[:, 5] = NAN
+    names = tuple("abcdef")
+    one_state, other_state = model.unseen(names, START), model.unseen(names, START)
+    one = advance_in_place(model, one_state, values, START)
     monkeypatch.setattr("forecaster.stepping._CALL_STEPS", 24)
-    monkeypatch.setattr("forecaster.stepping._MOSTLY", 2.0)  # never all slots: always those that are there
-    other_state, other = advance(model, model.initial_state(), fleet)
-    assert_same(by_key([one]), by_key([other]), scales(fleet))
+    monkeypatch.setattr("forecaster.stepping._MOSTLY", share)
+    other = advance_in_place(model, other_state, values, START)
+    assert_same(by_key([one]), by_key([other]), scales(Windows(names, START, values)))
     assert_same_state(one_state, other_state)
