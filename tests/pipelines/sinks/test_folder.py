@@ -139,7 +139,8 @@ def test_a_job_that_fails_gives_its_lock_back(tmp_path: Path) -> None:
 def test_a_lock_on_a_file_that_the_job_before_has_just_removed_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flock, asked = fcntl.flock, []
+    flock = fcntl.flock
+    asked: list[int] = []
 
     def late(lock: int, operation: int) -> None:
         if not asked:
