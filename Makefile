@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME CONDA_PREFIX
 
 say = printf '%s\n' "== $(1)"
 
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test lint bench chaos lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,8 +43,11 @@ lint: setup  ## lint, format, types and layers
 	@$(call say,layers)
 	@$(BIN)/lint-imports
 
-bench: setup  ## speed: bare network, backfill, stream, naive; the last line is one JSON object
-	@$(BIN)/python -m benchmarks.throughput
+bench: setup  ## speed and latency; the last line is one JSON object. SERIES=1000000 WINDOWS=6 for a large fleet
+	@$(BIN)/python -m benchmarks.throughput $(if $(SERIES),--series=$(SERIES)) $(if $(WINDOWS),--windows=$(WINDOWS))
+
+chaos: setup  ## streams killed at random moments (KILLS=20 SEED=1) against the same left alone
+	@$(BIN)/python -m tests.chaos --kills=$(or $(KILLS),20) --seed=$(or $(SEED),1)
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
 	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo and dev. Written by `make lock`.'; \

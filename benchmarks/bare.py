@@ -41,23 +41,24 @@ class Layout(NamedTuple):
         return f"{self.series:,} series x {self.windows} windows a call{side}"
 
 
-def measure(threads: int, shards: int, windows_per_step: int, seconds: float) -> dict[Layout, float]:
+def measure(
+    series: int, threads: int, shards: int, windows_per_step: int, seconds: float
+) -> dict[Layout, float]:
     """Series-steps per second of each layout, ``seconds`` each, on ``threads`` torch threads in total."""
-    shard = fleet.SERIES // shards
-    layouts = [Layout(fleet.SERIES, 1)]
+    shard = series // shards
+    layouts = [Layout(series, 1)]
     for loops in dict.fromkeys((1, threads)):
         layouts += [Layout(shard, windows, loops) for windows in (1, 8, windows_per_step)]
     model = fleet.forecaster()
-    inputs = _inputs(model)
+    inputs = _inputs(model, series)
     return {layout: _rate(model, inputs, layout, threads, seconds) for layout in layouts}
 
 
-def _inputs(model: Forecaster) -> Tensor:
-    """``[WINDOWS, SERIES, F]`` from the fleet's own values."""
+def _inputs(model: Forecaster, series: int) -> Tensor:
+    """``[WINDOWS, series, F]`` from the fleet's own values."""
     start = np.array([fleet.START])
-    return torch.from_numpy(
-        network_inputs(fleet.values(WINDOWS), start, fleet.FREQ_S, model.network_config).x
-    )
+    values = fleet.Fleet(series).values(WINDOWS)
+    return torch.from_numpy(network_inputs(values, start, fleet.FREQ_S, model.network_config).x)
 
 
 def _rate(model: Forecaster, inputs: Tensor, layout: Layout, threads: int, seconds: float) -> float:

@@ -1,6 +1,9 @@
-"""What every phase works on: the same fleet of series, the same network, the same window length."""
+"""What every phase works on: a fleet of series, the network of the design, windows of an hour."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -9,44 +12,72 @@ from numpy.typing import NDArray
 from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.model import Forecaster
 from forecaster.windows import MICROSECONDS
-from pipelines.sources.feeds import Input
+from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
 
-SERIES = 10_000
 FREQ_S = 3600
 START = 1_735_689_600 // FREQ_S  # 2025-01-01 00:00 UTC, as a window index
 INPUT = Input(Columns())
 
 _DAY = 86_400 // FREQ_S
+_AT_ONCE = 1_000_000  # rows made at a time
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Random walks with a daily cycle, each at a level of its own, a row a series and window.
+
+    Attributes:
+        series: how many.
+        missing: share of rows that never come.
+        late_born: share of series that begin in the midst of it.
+    """
+
+    series: int = 10_000
+    missing: float = 0.0
+    late_born: float = 0.0
+
+    def values(self, windows: int, seed: int = 0) -> NDArray[np.float64]:
+        """``[windows, series]``; NaN where no row comes."""
+        rng, series = np.random.default_rng(seed), self.series
+        level, cycle, phase = (
+            rng.normal(100, 30, series),
+            rng.uniform(1, 5, series),
+            rng.uniform(0, 24, series),
+        )
+        walk = rng.normal(0, 0.5, (windows, series)).cumsum(axis=0)
+        hour = np.arange(windows)[:, None]
+        values = level + cycle * np.sin(2 * np.pi * (hour + phase) / _DAY) + walk
+        if self.missing:
+            values[rng.random(values.shape) < self.missing] = np.nan
+        if self.late_born:
+            born = np.where(rng.random(series) < self.late_born, rng.integers(1, windows, series), 0)
+            values[hour < born] = np.nan
+        return np.asarray(values, np.float64)
+
+    def frames(self, windows: int) -> Iterator[pl.DataFrame]:
+        """The fleet as observations in the order of time, some windows at a time."""
+        values, at_once = self.values(windows), max(_AT_ONCE // self.series, 1)
+        names = np.array([f"series-{i:07d}" for i in range(self.series)], dtype=object)
+        for first in range(0, windows, at_once):
+            part = values[first : first + at_once]
+            at, which = np.nonzero(~np.isnan(part))
+            yield pl.DataFrame(
+                {
+                    "series_id": pl.Series(names[which], dtype=pl.String),
+                    "timestamp": pl.Series((START + first + at) * FREQ_S * MICROSECONDS).cast(
+                        pl.Datetime("us", "UTC")
+                    ),
+                    "value": part[at, which],
+                }
+            )
+
+    def steps(self, windows: int) -> int:
+        """Series-steps that a job makes of it: each series from its first value on."""
+        seen = ~np.isnan(self.values(windows))
+        return int((windows - np.where(seen.any(axis=0), seen.argmax(axis=0), windows)).sum())
 
 
 def forecaster() -> Forecaster:
     """The network of the design (LSTM, two layers of 64, 24 horizons, 3 quantiles) with random weights."""
     return Forecaster.untrained(NetworkConfig(), WindowConfig(freq=f"{FREQ_S}s"))
-
-
-def names() -> tuple[str, ...]:
-    """The ids of the fleet, sorted."""
-    return tuple(f"series-{i:05d}" for i in range(SERIES))
-
-
-def values(windows: int, seed: int = 0) -> NDArray[np.float64]:
-    """``[windows, SERIES]``: random walks with a daily cycle, each at a level of its own."""
-    rng = np.random.default_rng(seed)
-    level, cycle, phase = rng.normal(100, 30, SERIES), rng.uniform(1, 5, SERIES), rng.uniform(0, 24, SERIES)
-    walk = rng.normal(0, 0.5, (windows, SERIES)).cumsum(axis=0)
-    hour = np.arange(windows)[:, None]
-    daily = cycle * np.sin(2 * np.pi * (hour + phase) / _DAY)
-    return np.asarray(level + daily + walk, np.float64)
-
-
-def frame(windows: int) -> pl.DataFrame:
-    """The fleet as observations, a row a series and window, in the order of time."""
-    at_us = (START + np.arange(windows)) * FREQ_S * MICROSECONDS
-    return pl.DataFrame(
-        {
-            "series_id": pl.concat([pl.Series(names())] * windows),
-            "timestamp": pl.Series(np.repeat(at_us, SERIES)).cast(pl.Datetime("us", "UTC")),
-            "value": values(windows).reshape(-1),
-        }
-    )

@@ -59,6 +59,10 @@ class MemorySampler:
         nearest = sorted(self.samples, key=lambda sample: abs(sample[0] - at_s))[:5]
         return statistics.median(mib for _, mib in nearest)
 
+    def most(self) -> float:
+        """The most of all samples, in MiB."""
+        return max((mib for _, mib in self.samples), default=0.0)
+
     def _watch(self) -> None:
         while not self._done.wait(EVERY_S):
             self.samples.append((time.time(), _tree_mib(psutil.Process())))

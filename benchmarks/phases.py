@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import os
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from benchmarks import bare, fleet, machine, naive
-from pipelines.jobs.backfill import BackfillJob, run_backfill
-from pipelines.jobs.outcome import Outcome
-from pipelines.jobs.stream import StreamJob, run_stream
+from benchmarks.fleet import Fleet
+from pipelines.jobs.forecast import BackfillJob, Outcome, StreamJob, run_backfill, run_stream
 from pipelines.process import cores
-from pipelines.sinks.files import CLOSINGS
-from pipelines.sources.feeds import ReplayFeed
+from pipelines.sources.base import Source, Step
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.replay import ReplaySource
 
 Result = dict[str, Any]
 
-SERIES = fleet.SERIES
+_GAPPY = {"missing": 0.05, "late_born": 0.02}
+_SNAPSHOT_EVERY_S = 30.0
 
 
-def run_bare(folder: Path, windows: int) -> Result:
+def run_bare(folder: Path, series: int, windows: int) -> Result:
     """The fastest loop, the fastest of all, and each layout's rate; ``windows`` sets how long each runs."""
     job = BackfillJob(fleet.forecaster(), (), fleet.INPUT, folder)
-    rates = bare.measure(cores(), job.shards, job.windows_per_step, seconds=windows / 168)
+    rates = bare.measure(
+        min(series, 10_000), cores(), job.shards, job.windows_per_step, seconds=min(windows, 336) / 168
+    )
     return {
         "rate": max(rate for layout, rate in rates.items() if layout.loops == 1),
         "side_by_side": max(rates.values()),
@@ -33,71 +40,106 @@ def run_bare(folder: Path, windows: int) -> Result:
     }
 
 
-def run_backfill_phase(folder: Path, windows: int) -> Result:
-    """Parquet to Parquet, wall clock of the whole job, the pipeline's construction included.
-
-    ``steady`` leaves out what comes before the first file of forecasts.
-    """
-    output, rows = folder / "out", str(_rows(folder, windows))
-    outcome = run_backfill(BackfillJob(fleet.forecaster(), (rows,), fleet.INPUT, output))
-    _check(outcome, windows)
-    first, *others = sorted(_closings(output), key=lambda line: line["at_s"])
-    steady = sum(line["steps"] for line in others) / (others[-1]["at_s"] - first["at_s"])
-    return {"rate": outcome.counts.series_steps / outcome.seconds, "steady": steady}
+def run_backfill_phase(folder: Path, series: int, windows: int) -> Result:
+    """Parquet to Parquet, wall clock of the whole job."""
+    return _backfill(folder, Fleet(series), windows)
 
 
-def run_stream_phase(folder: Path, windows: int) -> Result:
-    """Unpaced replay on Prism: from the first rows that the feed releases to the last file of forecasts."""
-    outcome = run_stream(_stream_job(folder, windows, speed=0.0))
-    _check(outcome, windows)
-    first_s, last_s = _span(outcome.output)
-    steps = outcome.counts.series_steps
+def run_gappy_phase(folder: Path, series: int, windows: int) -> Result:
+    """The same of a fleet with gaps, and series that are born in the midst of it."""
+    return _backfill(folder, Fleet(series, **_GAPPY), windows)
+
+
+def _backfill(folder: Path, of: Fleet, windows: int) -> Result:
+    rows = str(_rows(folder, of, windows))
+    with machine.MemorySampler() as memory:
+        outcome = run_backfill(BackfillJob(fleet.forecaster(), (rows,), fleet.INPUT, folder / "out"))
+    _check(outcome, of.steps(windows))
+    return {"rate": outcome.counts.series_steps / outcome.seconds, "rss_most_mb": memory.most()}
+
+
+def run_stream_phase(folder: Path, series: int, windows: int) -> Result:
+    """Unpaced replay on Prism, and its rate from the first rows that are released to the last forecast."""
+    of = Fleet(series)
+    source = _Noted(_replay(folder, of, windows, speed=0.0))
+    with machine.MemorySampler() as memory:
+        outcome = run_stream(StreamJob(fleet.forecaster(), source, folder / "out"))
+    _check(outcome, of.steps(windows))
     return {
-        "rate": steps / (last_s - first_s),
-        "with_start": steps / outcome.seconds,
-        "seconds": outcome.seconds,
+        "rate": outcome.counts.series_steps / (_last_written_s(outcome) - _released_s[0]),
+        "with_start": outcome.counts.series_steps / outcome.seconds,
+        "rss_most_mb": memory.most(),
     }
 
 
-def run_naive(folder: Path, windows: int) -> Result:
+def run_watched_phase(folder: Path, series: int, windows: int) -> Result:
+    """A watched folder that holds a file for each window."""
+    of, incoming = Fleet(series), folder / "in"
+    incoming.mkdir()
+    for frame in of.frames(windows):
+        for key, part in frame.partition_by("timestamp", as_dict=True, maintain_order=True).items():
+            path = incoming / f"{key[0]:%Y%m%dT%H}.parquet"
+            part.write_parquet(path)
+            os.utime(path, (0, 0))
+    output = folder / "out"
+    source = _Noted(FolderSource(incoming, fleet.INPUT, output / "state", poll_s=0.1))
+    job = StreamJob(fleet.forecaster(), source, output)
+    rows = series * windows
+
+    def until_read(numbers: Any) -> None:
+        if numbers.counts.rows_in >= rows:
+            ask_to_stop(job.stop_file)
+
+    outcome = run_stream(job, until_read)
+    _check(outcome, of.steps(windows) - series)  # the newest window stays open
+    seconds = _last_written_s(outcome) - _released_s[0]
+    return {"rate": outcome.counts.series_steps / seconds, "files_per_s": windows / seconds}
+
+
+def run_naive(folder: Path, series: int, windows: int) -> Result:
     """A state a series and a call a row."""
-    seconds = naive.run(fleet.forecaster(), _rows(folder, windows), folder / "out")
-    return {"rate": windows * fleet.SERIES / seconds}
+    seconds = naive.run(fleet.forecaster(), _rows(folder, Fleet(series), windows), folder / "out")
+    return {"rate": windows * series / seconds}
 
 
-def run_paced(folder: Path, windows: int) -> Result:
-    """One window of the whole fleet a second: latency of every closing, memory half-way and at the end."""
+def run_paced(folder: Path, series: int, windows: int) -> Result:
+    """One window of the whole fleet a second, snapshots on: latency, memory half-way and at the end."""
+    of = Fleet(series)
+    source = _Noted(_replay(folder, of, windows, speed=float(fleet.FREQ_S)))
+    job = StreamJob(fleet.forecaster(), source, folder / "out", snapshot_every_s=_SNAPSHOT_EVERY_S)
     with machine.MemorySampler() as memory:
-        outcome = run_stream(_stream_job(folder, windows, speed=float(fleet.FREQ_S)))
-    _check(outcome, windows)
-    first_s, last_s = _span(outcome.output)
+        outcome = run_stream(job)
+    _check(outcome, of.steps(windows))
+    last_s = _last_written_s(outcome)
     return {
-        "p50_ms": outcome.latency_quantile_ms(0.50),
-        "p99_ms": outcome.latency_quantile_ms(0.99),
-        "max_ms": max(outcome.latency_ms),
-        "rss_start_mb": memory.around(first_s + (last_s - first_s) / 2),
+        "p50_ms": outcome.latency_ms(0.50),
+        "p99_ms": outcome.latency_ms(0.99),
+        "max_ms": outcome.latency_ms(1.0),
+        "snapshot_ms": outcome.numbers.snapshot_ms,
+        "rss_start_mb": memory.around(_released_s[0] + (last_s - _released_s[0]) / 2),
         "rss_end_mb": memory.around(last_s - 3),
         "rss_mb": [round(mib) for _, mib in memory.samples],
     }
 
 
-PHASES: dict[str, Callable[[Path, int], Result]] = {
+PHASES: dict[str, Callable[[Path, int, int], Result]] = {
     "bare": run_bare,
     "backfill": run_backfill_phase,
+    "gappy": run_gappy_phase,
     "stream": run_stream_phase,
+    "watched": run_watched_phase,
     "naive": run_naive,
     "paced": run_paced,
 }
-"""Each takes an empty folder of its own and a number of windows."""
+"""Each takes an empty folder of its own, a number of series and a number of windows."""
 
 
-def run(name: str, folder: Path, windows: int) -> Result:
+def run(name: str, folder: Path, series: int, windows: int) -> Result:
     """A phase, after a tiny backfill: imports and torch's own first set-up are in nobody's rate."""
-    few = fleet.frame(windows=2).filter(pl.col("series_id").is_in(fleet.names()[:50]))
-    few.write_parquet(folder / "few.parquet")
-    run_backfill(BackfillJob(fleet.forecaster(), (str(folder / "few.parquet"),), fleet.INPUT, folder / "few"))
-    _rows(folder, windows)
-    return PHASES[name](folder, windows)
+    few = folder / "few.parquet"
+    pl.concat(Fleet(50).frames(2)).write_parquet(few)
+    run_backfill(BackfillJob(fleet.forecaster(), (str(few),), fleet.INPUT, folder / "few"))
+    return PHASES[name](folder, series, windows)
 
 
 def state_bytes_per_series() -> float:
@@ -105,31 +147,55 @@ def state_bytes_per_series() -> float:
     return fleet.forecaster().unseen(("one",), 0).bytes_per_series
 
 
-def _rows(folder: Path, windows: int) -> Path:
+_released_s: list[float] = []  # Prism's workers live in this process
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A source that notes when it first had rows."""
+
+    source: Source
+
+    @property
+    def partition(self) -> str:
+        return self.source.partition
+
+    @property
+    def is_paced(self) -> bool:
+        return self.source.is_paced
+
+    def step(self, offset: int) -> Step | None:
+        step = self.source.step(offset)
+        if not _released_s and step is not None and any(len(batch.rows) for batch in step.batches):
+            _released_s.append(time.time())
+        return step
+
+
+def _rows(folder: Path, of: Fleet, windows: int) -> Path:
     """The fleet's rows, written once for all phases."""
-    path = folder.parent / f"fleet-{windows}.parquet"
+    path = folder.parent / f"fleet-{hash(of)}-{windows}.parquet"
     if not path.exists():
-        fleet.frame(windows).write_parquet(path)
+        writer = None
+        for frame in of.frames(windows):
+            table = frame.to_arrow()
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
     return path
 
 
-def _stream_job(folder: Path, windows: int, speed: float) -> StreamJob:
-    feed = ReplayFeed((str(_rows(folder, windows)),), fleet.INPUT, fleet.FREQ_S, speed=speed)
-    return StreamJob(fleet.forecaster(), feed, folder / "out")
+def _replay(folder: Path, of: Fleet, windows: int, speed: float) -> ReplaySource:
+    rows, states = str(_rows(folder, of, windows)), folder / "out" / "state"
+    return ReplaySource((rows,), fleet.INPUT, fleet.FREQ_S, speed=speed, manifest_folder=states)
 
 
-def _check(outcome: Outcome, windows: int) -> None:
+def _check(outcome: Outcome, steps: int) -> None:
     counts = outcome.counts
-    if counts.missing or counts.series_steps != windows * fleet.SERIES:
-        raise SystemExit(f"wrong counts, so no rate: {counts}")
+    if counts.missing or counts.series_steps != steps:
+        raise SystemExit(f"wrong counts, so no rate: {steps} steps were to be made, and there is {counts}")
 
 
-def _closings(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / CLOSINGS).read_text().splitlines()]
-
-
-def _span(output: Path) -> tuple[float, float]:
-    """Wall clock of the first release of rows and of the last file of forecasts."""
-    lines = _closings(output)
-    released = [line["at_s"] - ms / 1000 for line in lines for ms in line["latency_ms"]]
-    return min(released), max(line["at_s"] for line in lines)
+def _last_written_s(outcome: Outcome) -> float:
+    """Wall clock of the last file of forecasts."""
+    return max(path.stat().st_mtime for path in (outcome.output / "forecasts").iterdir())

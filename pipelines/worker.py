@@ -68,7 +68,9 @@ class ShardWorker:
     def __init__(self, settings: StepSettings, number: int, snapshots: Lane) -> None:
         self.settings = settings
         self.forecaster = _forecaster(settings.forecaster)
-        self.files = ShardFiles(settings.output, number, settings.shards, settings.format)
+        self.files = ShardFiles(
+            settings.output, number, settings.shards, self.forecaster.version, settings.format
+        )
         self.snapshots = snapshots
         self.shard = self._opened(number)
         self.latency = Histogram()

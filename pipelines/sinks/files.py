@@ -30,7 +30,7 @@ FORECASTS, QUARANTINE, LATE = "forecasts", "quarantine", "late"
 PARTS = (FORECASTS, QUARANTINE, LATE)
 """Folders of an output folder that jobs add files to."""
 
-_ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-(.+)-r(\d+)-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)")
+_ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
 
@@ -41,6 +41,7 @@ class ShardFiles:
     Attributes:
         folder: output folder.
         number, of: which shard of how many.
+        model_version: version of the model whose forecasts it writes.
         format: of the forecast files.
         unsynced: files written since `taken` was called last.
     """
@@ -48,6 +49,7 @@ class ShardFiles:
     folder: Path
     number: int
     of: int
+    model_version: str
     format: Format
     unsynced: list[Path] = field(default_factory=list)
 
@@ -64,7 +66,7 @@ class ShardFiles:
         """
         stop = forecasts.start + len(forecasts.issued)
         first, last = (_compact(window_end_us(w, forecasts.freq_s)) for w in (forecasts.start, stop - 1))
-        name = f"{first}-{last}-{forecasts.model_version}-r0-{self.shard}.{self.format}"
+        name = f"{first}-{last}-{self.model_version}-r0-{self.shard}.{self.format}"
         frame = forecasts.frame()
         self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))
 
@@ -85,10 +87,9 @@ class ShardFiles:
     def remove_after(self, closed_us: int | None, offsets: Mapping[str, int]) -> None:
         """Removes what this shard wrote after it had closed to ``closed_us`` and read to ``offsets``."""
         closed = "" if closed_us is None else _compact(closed_us)
-        mine = (f"{self.number:04d}", f"{self.of:04d}")
-        for path in (self.folder / FORECASTS).glob(f"*-{self.shard}.*"):
+        for path in (self.folder / FORECASTS).glob(f"*-{self.model_version}-r*-{self.shard}.*"):
             found = _ISSUED.fullmatch(path.name)
-            if path.name.startswith(".") or (found and found.groups()[3:] == mine and found[1] > closed):
+            if path.name.startswith(".") or (found and found[1] > closed):
                 path.unlink(missing_ok=True)
         for part in (QUARANTINE, LATE):
             for path in (self.folder / part).glob(f"*-{self.shard}.*"):

@@ -1,0 +1,73 @@
+"""What the streams of a chaos run read: weather in one shuffled file, flights in a folder of nasty ones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pipelines.jobs import examples
+
+LATENESS_H = 3
+
+
+def write_weather(path: Path, chance: np.random.Generator, days: int) -> None:
+    """Days of weather in no order, some rows twice, some missing, some that are none, a clock that lies."""
+    rows = _text(_days(examples.weather(), days))
+    rows = rows.filter(pl.Series(chance.random(len(rows)) > 0.03))
+    bad = rows.sample(40, seed=1).with_columns(value=pl.Series(["much", "NaN", "", "inf"] * 10))
+    ahead = rows.sample(4, seed=2).with_columns(timestamp=pl.lit("2250-01-01T00:00:00Z"))
+    sentinel = rows.sample(4, seed=3).with_columns(timestamp=pl.Series(["0001-01-01", "9999-12-31"] * 2))
+    again = rows.sample(300, seed=4)
+    pl.concat([rows, bad, ahead, sentinel, again]).sample(fraction=1.0, shuffle=True, seed=5).write_csv(path)
+
+
+def write_flights(folder: Path, chance: np.random.Generator, days: int) -> list[Path]:
+    """Files of departures in the order they are to be put into the watched folder, several a day.
+
+    Rows are shuffled within the allowed lateness; among them are second copies, rows that come too late, rows
+    from a clock that lies, an empty file, and files that are broken.
+    """
+    folder.mkdir(parents=True)
+    rows = _days(examples.flights(), days)
+    event_us = rows["timestamp"].dt.epoch("us").to_numpy()
+    lateness_us = LATENESS_H * 3_600_000_000
+    order = np.argsort(event_us + chance.integers(0, lateness_us, len(rows)), kind="stable")
+    rows = _text(rows[order])
+    made = []
+    for number, start in enumerate(range(0, len(rows), 300)):
+        part = rows[start : start + 300]
+        if number % 7 == 3:
+            part = pl.concat([part, part.head(20)])
+        if number % 11 == 5 and start:
+            part = pl.concat([part, rows[start - 300 : start - 290]])  # copies of what may have closed
+        if number % 13 == 6:
+            part = pl.concat([part, part.head(3).with_columns(timestamp=pl.lit("2251-01-01T00:00:00Z"))])
+        if number % 17 == 8:
+            long_ago = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=number)
+            late = part.head(5).with_columns(timestamp=pl.lit(f"{long_ago:%Y-%m-%dT%H:%M:%SZ}"))
+            part = pl.concat([part, late])
+        if number % 19 == 9:
+            part = pl.concat([part, part.head(2).with_columns(series_id=pl.lit(""))])
+        made.append(folder / f"{number:05}.{'csv' if number % 2 else 'jsonl'}")
+        part.write_csv(made[-1]) if number % 2 else part.write_ndjson(made[-1])
+        if number % 23 == 10:
+            made.append(folder / f"{number:05}-broken.csv")
+            made[-1].write_text("what,is,this\n1,2,3\n")
+        if number % 29 == 12:
+            made.append(folder / f"{number:05}-half.parquet")
+            made[-1].write_bytes(b"PAR1 and no footer\n")
+    return made
+
+
+def _days(rows: pl.DataFrame, days: int) -> pl.DataFrame:
+    return rows.filter(pl.col("timestamp") < datetime(2013, 1, 1, tzinfo=UTC) + timedelta(days=days))
+
+
+def _text(rows: pl.DataFrame) -> pl.DataFrame:
+    """Cells as text, so that what is no value can stand among them."""
+    return rows.with_columns(
+        pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"), pl.col("value").cast(pl.String)
+    )

@@ -1,0 +1,134 @@
+"""A stream as a supervisor sees it: the same command, started again whenever it dies."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from pipelines.sinks import numbers
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 240.0
+SNAPSHOT_EVERY_S = 0.5
+
+
+@dataclass
+class Stream:
+    """One command line, and the lives that it has had.
+
+    Attributes:
+        arguments: of ``statecast stream``, without ``--resume``.
+        output: its output folder.
+        recovery_s: of each life after a kill, seconds from its start to its first progress.
+    """
+
+    arguments: list[str]
+    output: Path
+    recovery_s: list[float] = field(default_factory=list)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts the command: the same one every time."""
+        command = [sys.executable, "-m", "pipelines.cli", "stream", *self.arguments, "--resume", "--json"]
+        command += ["--output", str(self.output), "--set", f"stream.snapshot_every_s={SNAPSHOT_EVERY_S}"]
+        self.output.mkdir(parents=True, exist_ok=True)
+        with (self.output.parent / f"{self.output.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def rows_in(self) -> int:
+        """Rows that the shards have said they took in."""
+        return numbers.read(self.output).counts.rows_in
+
+    def run(self, is_done: Callable[[], bool]) -> None:
+        """A life without a kill: to its own end, or asked to stop once it ``is_done``."""
+        process = self.start()
+        try:
+            deadline_s, asked = time.monotonic() + PATIENCE_S, False
+            while process.poll() is None:
+                if time.monotonic() > deadline_s:
+                    raise SystemExit(f"{self.output}: does not come to its end: see {self.output}.log")
+                if not asked and is_done():
+                    process.send_signal(signal.SIGINT)
+                    asked = True
+                time.sleep(0.1)
+        finally:
+            _kill([process.pid])
+        if process.returncode:
+            raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
+
+    def live_and_die(self, chance: random.Random) -> str:
+        """A life that is killed: the pipeline, its Prism or both, at a random moment after some progress.
+
+        Returns:
+            What was killed; "" if it had come to its own end before.
+        """
+        process = self.start()
+        began_s, reached = time.monotonic(), self._files()
+        if not _until(lambda: self._files() > reached, process):
+            return ""
+        self.recovery_s.append(time.monotonic() - began_s)
+        time.sleep(chance.random() * 2.0)
+        prisms = [child.pid for child in _children(process.pid) if "prism" in child.name()]
+        if chance.random() < 0.3:  # in the midst of a snapshot
+            _until(lambda: any((self.output / "state").glob(".shard-*")), process, pause_s=0.0)
+        what = chance.choice(("pipeline", "prism", "both"))
+        victims = {"pipeline": [process.pid], "prism": prisms, "both": [process.pid, *prisms]}[what]
+        if process.poll() is not None:
+            return ""
+        _kill(victims)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"{self.output}: goes on for a minute without its {what}") from None
+        orphans = psutil.wait_procs([psutil.Process(pid) for pid in prisms if psutil.pid_exists(pid)], 30)[1]
+        if orphans:
+            raise SystemExit(f"a Prism is left behind: {orphans}")
+        return what
+
+    def _files(self) -> int:
+        """When the last file of forecasts was written; forecasts are progress, whatever else is."""
+        found = [
+            path.stat().st_mtime_ns for path in (self.output / "forecasts").glob("[!.]*") if path.exists()
+        ]
+        return max(found, default=0)
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes], pause_s: float = 0.02) -> bool:
+    """Waits until something is so; whether it came to be while the process lived."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        if condition():
+            return True
+        time.sleep(pause_s)
+    return False
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,84 @@
+"""What a killed stream left, held against what one that was left alone did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from forecaster.counts import Counts
+from pipelines import state_table
+from pipelines.sinks.files import FORECASTS, read_forecasts, read_late, read_quarantine
+
+_IDENTITY = ["series_id", "issued_at", "model_version", "revision"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The differences.
+
+    Attributes:
+        counts: of the killed stream.
+        expected: of the other.
+        lost, doubled: forecasts that are not there; that are there twice, or should not be.
+        max_abs_difference: of any value of any forecast.
+        same_rows: late and quarantined rows are the same.
+    """
+
+    counts: Counts
+    expected: Counts
+    lost: int
+    doubled: int
+    max_abs_difference: float
+    same_rows: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is to be told apart."""
+        same = self.counts == self.expected and self.same_rows and self.counts.missing == 0
+        return same and not self.lost and not self.doubled and self.max_abs_difference <= 1e-5
+
+
+def compare(killed: Path, clean: Path) -> Verdict:
+    """Forecasts, late rows, quarantined rows and counts of two output folders."""
+    raw = pl.concat([_read(path) for path in (killed / FORECASTS).glob("*.parquet")])
+    ours, theirs = read_forecasts(killed), read_forecasts(clean)
+    both = _flat(theirs).join(
+        _flat(ours), on=[*_IDENTITY, "horizon"], how="full", coalesce=True, suffix=" now"
+    )
+    quantiles = [name for name in both.columns if name[0] == "q" and not name.endswith(" now")]
+    off = both.select(
+        pl.max_horizontal((pl.col(q) - pl.col(f"{q} now")).abs().max() for q in quantiles)
+    ).item()
+    lost = (
+        theirs.join(ours, on=_IDENTITY, how="anti").height
+        + ours.join(theirs, on=_IDENTITY, how="anti").height
+    )
+    counts = [state_table.read(folder / "state").counts for folder in (killed, clean)]
+    return Verdict(
+        counts=counts[0],
+        expected=counts[1],
+        lost=lost,
+        doubled=beyond + len(raw) - raw.select(pl.struct(_IDENTITY).n_unique()).item(),
+        max_abs_difference=float(both.select(pl.max_horizontal(apart)).item() or 0.0),
+        same_rows=_late(killed).equals(_late(clean)) and _quarantined(killed).equals(_quarantined(clean)),
+    )
+
+
+def _read(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(path, columns=_IDENTITY)
+
+
+def _flat(forecasts: pl.DataFrame) -> pl.DataFrame:
+    return forecasts.explode("forecast").unnest("forecast")
+
+
+def _late(folder: Path) -> pl.DataFrame:
+    return read_late(folder).drop("offset", "partition").sort(pl.all())
+
+
+def _quarantined(folder: Path) -> pl.DataFrame:
+    """By the file's name: each stream has a folder of its own."""
+    rows = read_quarantine(folder)
+    return rows.with_columns(pl.col("file").str.split("/").list.last()).sort(pl.all())
