@@ -108,9 +108,7 @@ def _kill_some(stream: Stream, kills: int, chance: random.Random) -> list[str]:
     while len(killed) < kills:
         what = stream.live_and_die(chance)
         if not what:
-            raise SystemExit(
-                f"{stream.output} came to its end after {len(killed)} kills: there is no more to read"
-            )
+            raise SystemExit(f"{stream.output}: came to its end after {len(killed)} kills")
         killed.append(what)
         print(f"  kill {len(killed)}: {what}", flush=True)
     return killed

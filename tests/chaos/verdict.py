@@ -44,17 +44,11 @@ def compare(killed: Path, clean: Path) -> Verdict:
     """Forecasts, late rows, quarantined rows and counts of two output folders."""
     raw = pl.concat([_read(path) for path in (killed / FORECASTS).glob("*.parquet")])
     ours, theirs = read_forecasts(killed), read_forecasts(clean)
-    both = _flat(theirs).join(
-        _flat(ours), on=[*_IDENTITY, "horizon"], how="full", coalesce=True, suffix=" now"
-    )
+    both = _flat(theirs).join(_flat(ours), on=[*_IDENTITY, "horizon"], suffix=" now")
     quantiles = [name for name in both.columns if name[0] == "q" and not name.endswith(" now")]
-    off = both.select(
-        pl.max_horizontal((pl.col(q) - pl.col(f"{q} now")).abs().max() for q in quantiles)
-    ).item()
-    lost = (
-        theirs.join(ours, on=_IDENTITY, how="anti").height
-        + ours.join(theirs, on=_IDENTITY, how="anti").height
-    )
+    apart = [(pl.col(q) - pl.col(f"{q} now")).abs().max() for q in quantiles]
+    lost = theirs.join(ours, on=_IDENTITY, how="anti").height
+    beyond = ours.join(theirs, on=_IDENTITY, how="anti").height
     counts = [state_table.read(folder / "state").counts for folder in (killed, clean)]
     return Verdict(
         counts=counts[0],
