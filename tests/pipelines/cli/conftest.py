@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import pytest
 
 from forecaster.windows import Windows
 from tests.fleets import START, forecaster, rows_of
+from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 120.0  # two cores may be shared with much else
+PATIENCE_S = 600.0  # for what would otherwise hang; two cores may be shared with much else
 
 
 @dataclass
@@ -46,17 +48,18 @@ class Ended:
         return found
 
 
-def start(*arguments: object, cwd: Path, **changes: str) -> subprocess.Popen[str]:
-    """A command in a process and session of its own, warnings being errors."""
-    return subprocess.Popen(
+def start(
+    *arguments: object, cwd: Path, ignoring: Sequence[signal.Signals] = (), **changes: str
+) -> subprocess.Popen[str]:
+    """A command in a process and session of its own, warnings being errors; see `tests.processes.started`."""
+    return started(
         [sys.executable, "-W", "error::ResourceWarning", "-m", "pipelines.cli", *map(str, arguments)],
+        ignoring,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **changes},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
     )
 
 
@@ -68,10 +71,10 @@ def ended(process: subprocess.Popen[str], patience_s: float = PATIENCE_S) -> End
         process.kill()
         out, err = process.communicate()
         pytest.fail(f"{process.args!r} goes on after {patience_s:.0f} s: {out}{err}")
-    return Ended(process.returncode, out, err)
+    return Ended(process.returncode, out, err or "")
 
 
-def statecast(*arguments: object, cwd: Path, **changes: str) -> Ended:
+def statecast(*arguments: object, cwd: Path, **changes: Any) -> Ended:
     """A command, run to its end."""
     return ended(start(*arguments, cwd=cwd, **changes))
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,11 +33,9 @@ def test_a_bad_file_stops_a_watch_with_its_line_or_is_skipped_and_counted(
     put(tmp_path / "in", "2.csv", "what,is,this\n1,2,3\n")
     put(tmp_path / "in", "3.csv", rows(30, 40))
 
-    began_s = time.monotonic()
     strict = ended(start("stream", "in", "--watch", "-m", model, "-o", "a", cwd=tmp_path))
     assert strict.code == 3
     assert strict.line.startswith("error: in/2.csv: no column timestamp")
-    assert time.monotonic() - began_s < 60
     assert not (tmp_path / "a" / "state").exists()
 
     lax = start("stream", "in", "--watch", "--skip-bad-files", "-m", model, "-o", "b", "--json", cwd=tmp_path)

@@ -19,8 +19,10 @@ from pipelines.runners import prism, prism_binary
 from pipelines.runners.prism import PrismServer, end_orphans, prism_options
 from pipelines.runners.prism_binary import GO_PACKAGE, cached_prism, find_prism, prism_version, setup_prism
 from schemas.errors import EngineError
+from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
+PATIENCE_S = 600.0  # for what would otherwise hang; two cores may be shared with much else
 
 # A job of its own process: starts Prism, says which, and then works until it is ended.
 JOB = """
@@ -31,7 +33,7 @@ from pipelines.runners.prism import PrismServer
 try:
     with PrismServer(Path(sys.argv[1])) as server:
         print(server.pid, flush=True)
-        time.sleep(60)
+        time.sleep(600)
 except KeyboardInterrupt:
     print("interrupted", server.pid, flush=True)
 """
@@ -50,9 +52,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def job(own_cache: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", JOB, str(tmp_path / "prism.log")]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as job:
+    with started(command, cwd=ROOT, stdout=subprocess.PIPE) as job:
         yield job
         if job.poll() is None:
             job.kill()
@@ -63,7 +63,7 @@ def first_number(job: subprocess.Popen[str]) -> int:
     return int(job.stdout.readline())
 
 
-def is_gone(pid: int, within_s: float = 10.0) -> bool:
+def is_gone(pid: int, within_s: float = PATIENCE_S) -> bool:
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
         if prism._started(pid) is None:
@@ -270,7 +270,7 @@ def test_a_prism_that_ends_at_once_is_told_with_its_last_words(
 def test_the_server_ends_with_its_block(own_cache: Path, tmp_path: Path) -> None:
     with PrismServer(tmp_path / "prism.log") as server:
         host, _, port = server.endpoint.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
         pid, watcher = server.pid, server._watcher
         assert pid is not None
         assert watcher is not None
@@ -287,14 +287,14 @@ def test_ctrl_c_in_the_terminal_reaches_the_job_and_not_prism(job: subprocess.Po
     os.killpg(job.pid, signal.SIGINT)
     assert job.stdout is not None
     assert job.stdout.readline().startswith("interrupted")
-    assert job.wait(timeout=20) == 0
+    assert job.wait(timeout=PATIENCE_S) == 0
     assert is_gone(pid)
 
 
 def test_a_killed_job_leaves_no_prism(job: subprocess.Popen[str], own_cache: Path) -> None:
     pid = first_number(job)
     job.kill()
-    job.wait(timeout=20)
+    job.wait(timeout=PATIENCE_S)
     assert is_gone(pid)
 
 
@@ -306,7 +306,7 @@ def test_the_next_start_ends_what_a_killed_job_and_its_watcher_left(
         if child.pid != pid:
             child.kill()
     job.kill()
-    job.wait(timeout=20)
+    job.wait(timeout=PATIENCE_S)
     assert prism._started(pid) is not None
     assert end_orphans() == [pid]
     assert is_gone(pid)
@@ -320,7 +320,7 @@ def test_the_prism_of_a_living_job_is_left_alone(job: subprocess.Popen[str], own
 
 
 def test_a_process_id_that_is_somebody_elses_by_now_is_left_alone(own_cache: Path) -> None:
-    with subprocess.Popen(["sleep", "30"]) as stranger:
+    with subprocess.Popen(["sleep", "600"]) as stranger:
         record = own_cache / "run" / f"prism-{stranger.pid}.json"
         record.parent.mkdir(parents=True)
         record.write_text(f'{{"prism": [{stranger.pid}, 1.0], "owner": [{2**22 + 1}, 1.0]}}')
@@ -351,7 +351,7 @@ def test_two_pipelines_run_one_after_the_other_on_one_server(own_cache: Path, tm
                     )
     """
     command = [sys.executable, "-c", textwrap.dedent(job), str(tmp_path / "prism.log")]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert ended.returncode == 0, ended.stderr
     assert sorted(ended.stdout.splitlines()) == ["(0, 20)", "(0, 20)", "(1, 25)", "(1, 25)"]
 
