@@ -67,7 +67,9 @@ class Forecasts:
         at, which = np.nonzero(self.issued)
         rows = len(at)
         # Copied only where some are left out: filtering the nested frame costs as much as making it.
-        kept = self.values if rows == self.issued.size else self.values[:, at, which]
+        kept = self.values.reshape(len(self.values), -1, horizon)
+        if rows < self.issued.size:
+            kept = kept.take(np.flatnonzero(self.issued), axis=1)
         steps = pa.array(np.tile(np.arange(1, horizon + 1, dtype=np.int16), rows))
         names = ["horizon", *(quantile_column(level) for level in self.quantile_levels)]
         nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in kept)], names)
