@@ -70,7 +70,7 @@ def evaluate_folders(
         forecasts = forecasts.filter(pl.col("issued_at") >= issued_from)
     freq_s = job.windows.freq_s
     _check_freq(forecasts, freq_s, job.windows.freq)
-    loaded = load_observations(job.data, on_rows)
+    loaded = load_observations(job.data, on_rows, freq_s=freq_s)
     windows = aggregate(loaded.rows, job.windows).windows
     by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
     if not all(len(part) for part in by_label.values()):

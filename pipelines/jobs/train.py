@@ -74,7 +74,7 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
-    loaded = load_observations(config.data, on_rows)
+    loaded = load_observations(config.data, on_rows, freq_s=config.windows.freq_s)
     aggregated = aggregate(loaded.rows, config.windows)
     with registry.start_run(name, config.flat(), {"statecast.cell": config.network.cell}) as run:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -13,6 +14,7 @@ from pipelines import worker
 from pipelines.failure import clear_told, told
 from pipelines.runners.base import PROGRESS_S, Run
 from pipelines.runners.prism import PrismServer, prism_options
+from pipelines.sinks import numbers
 from pipelines.sources.read import ReadSource
 from pipelines.transforms import StepShards
 from schemas.errors import EngineError
@@ -51,5 +53,6 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
 def build(pipeline: beam.Pipeline, run: Run) -> None:
     """The pipeline of a job, on any engine: the batches of a source, stepped shard by shard."""
     output, shards = run.settings.output, run.settings.shards
-    read = ReadSource(run.source, run.offset, output, shards, run.stop_file, run.snapshot_every_s)
+    applied = partial(numbers.applied, output, shards, run.source.partition)
+    read = ReadSource(run.source, run.offset, output, applied, run.stop_file, run.snapshot_every_s)
     pipeline | "Read" >> read | "Step" >> StepShards(run.settings)

@@ -20,7 +20,6 @@ import polars as pl
 
 from forecaster.stepping import Forecasts
 from forecaster.windows import MICROSECONDS, window_end_us
-from pipelines.sources import formats
 from schemas import late, quarantine
 from schemas.errors import DataError, OutputError
 
@@ -142,8 +141,11 @@ def read_forecasts(folder: Path) -> pl.DataFrame:
     files = sorted(there, key=lambda file: file.stat().st_mtime_ns)
     frames = []
     for file in files:
-        with formats.told(file):
+        try:
             frames.append(pl.read_parquet(file) if file.suffix == ".parquet" else _read_lines(file))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise DataError(f"{file}: no readable file of forecasts ({said}): delete it") from error
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (

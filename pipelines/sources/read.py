@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from apache_beam.utils.timestamp import Duration
 
 from forecaster.shard import Batch
 from pipelines.failure import told_of
-from pipelines.sinks import numbers
 from pipelines.sources.base import Source
 from pipelines.sources.reader import Reader
 
@@ -33,7 +32,8 @@ class ReadSource(beam.PTransform[Any, Any]):
     Attributes:
         source: the partition.
         offset: where to begin.
-        output, shards: output folder of the job; its shards publish there how far they have come.
+        output: output folder of the job, where what goes wrong is left.
+        applied: how far every shard has come in the partition; see `pipelines.sources.reader.Reader`.
         stop_file: its appearance ends the reading.
         snapshot_every_s: seconds between two snapshots.
     """
@@ -41,7 +41,7 @@ class ReadSource(beam.PTransform[Any, Any]):
     source: Source
     offset: int
     output: Path
-    shards: int
+    applied: Callable[[], int]
     stop_file: Path
     snapshot_every_s: float
 
@@ -114,11 +114,7 @@ class _StepSource(beam.DoFn):
 
     def setup(self) -> None:
         read = self.read
-
-        def applied() -> int:
-            return numbers.applied(read.output, read.shards, read.source.partition)
-
-        self.reader = Reader(read.source, read.stop_file, read.snapshot_every_s, applied)
+        self.reader = Reader(read.source, read.stop_file, read.snapshot_every_s, read.applied)
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(
