@@ -16,6 +16,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from forecaster import state_format_1
+from forecaster.columns import array_of, column_of
 from forecaster.components.base import Arrays, Field, Floats, Ints
 from forecaster.components.formats import FORMAT_VERSIONS
 from forecaster.windows import MICROSECONDS
@@ -119,7 +121,7 @@ class State:
         }
         components: dict[str, Any] = {}
         for name, own in self.parts.items():
-            columns |= {f"{name}.{f}": _column(array) for f, array in own.items()}
+            columns |= {f"{name}.{f}": column_of(array) for f, array in own.items()}
             fields = {f: (a.dtype.name, a.shape[1:]) for f, a in own.items()}
             components[name] = {"format": FORMAT_VERSIONS[name], "fields": fields}
         layout = {"model_version": self.model_version, "freq_s": self.freq_s, "components": components}
@@ -137,9 +139,7 @@ class State:
         metadata = table.schema.metadata or {}
         found = metadata.get(_FORMAT_KEY, b"none").decode()
         if found == "1":
-            from forecaster.state_format_1 import read  # it needs `State`
-
-            return read(table)
+            return State(*state_format_1.read(table))
         if found != FORMAT_VERSION:
             raise ModelError(
                 f"state format {found} is not readable here (this version reads 1 and {FORMAT_VERSION})"
@@ -157,11 +157,11 @@ class State:
             layout["model_version"],
             layout["freq_s"],
             tuple(table["series_id"].to_pylist()),
-            column(table, "clock", Field("int64")) // freq_us - 1,
-            column(table, "silent", Field("int64")),
+            array_of(table, "clock", Field("int64")) // freq_us - 1,
+            array_of(table, "silent", Field("int64")),
             {
                 name: {
-                    f: column(table, f"{name}.{f}", Field(dtype, tuple(shape)))
+                    f: array_of(table, f"{name}.{f}", Field(dtype, tuple(shape)))
                     for f, (dtype, shape) in component["fields"].items()
                 }
                 for name, component in layout["components"].items()
@@ -212,29 +212,3 @@ def put(parts: Mapping[str, Arrays], index: Ints, new: Mapping[str, Arrays]) -> 
     for name, own in parts.items():
         for f, array in own.items():
             array[index] = new[name][f]
-
-
-def _column(array: NDArray[Any]) -> pa.Array:
-    """``[S]`` as numbers, ``[S, ...]`` as lists of one length."""
-    if array.ndim == 1:
-        return pa.array(array)
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))
-
-
-def column(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
-    """A column as an array ``[S, *field.shape]`` that can be written into.
-
-    Raises:
-        ModelError: there is none of this name, type and length.
-    """
-    try:
-        numbers = table[name]
-        if field.shape:
-            chunks = [chunk.flatten() for chunk in numbers.chunks]
-            numbers = pa.chunked_array(chunks, numbers.type.value_type)
-        if pa.types.is_timestamp(numbers.type):
-            numbers = numbers.cast(pa.int64())
-        array = numbers.to_numpy().astype(field.dtype)
-        return cast("NDArray[Any]", array.reshape(table.num_rows, *field.shape))
-    except (KeyError, ValueError, AttributeError, pa.ArrowInvalid) as error:
-        raise ModelError(f"the state table's column {name} cannot be read: {error}") from error

@@ -8,16 +8,16 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from forecaster.components.base import Arrays, Field
+from forecaster.columns import array_of
+from forecaster.components.base import Arrays, Field, Ints
 from forecaster.components.ring import in_slots
-from forecaster.state import State, column
 from forecaster.windows import MICROSECONDS
 
 _SHAPE_KEY = b"statecast.state.shape"
 
 
-def read(table: pa.Table) -> State:
-    """The state of a format 1 table.
+def read(table: pa.Table) -> tuple[str, int, tuple[str, ...], Ints, Ints, dict[str, Arrays]]:
+    """The fields of a `forecaster.state.State`, in their order, from a format 1 table.
 
     ``silent`` is taken to be the age of the last value. Where windows without rows count as zero (which are
     values), the true number is not in the table, and a gap is counted from the table on.
@@ -26,12 +26,12 @@ def read(table: pa.Table) -> State:
     freq_s, layers, width, ring, cells = map(int, numbers)
 
     def lists(name: str, dtype: str, *shape: int) -> np.ndarray:
-        return column(table, name, Field(dtype, shape))
+        return array_of(table, name, Field(dtype, shape))
 
-    clock = column(table, "clock", Field("int64")) // (freq_s * MICROSECONDS) - 1
+    clock = array_of(table, "clock", Field("int64")) // (freq_s * MICROSECONDS) - 1
     names = ("observed", "mean", "variance", "last", "age")
     moments: Arrays = {
-        name: column(table, name, Field("int64" if name in ("observed", "age") else "float64"))
+        name: array_of(table, name, Field("int64" if name in ("observed", "age") else "float64"))
         for name in names
     }
     network: Arrays = {"hidden": lists("hidden", "float32", layers, width)}
@@ -40,4 +40,4 @@ def read(table: pa.Table) -> State:
     silent = np.where(moments["observed"] > 0, moments["age"], 0)
     rings: Arrays = {"values": in_slots(lists("ring", "float64", ring), clock)}
     ids = tuple(table["series_id"].to_pylist())
-    return State(version, freq_s, ids, clock, silent, {"moments": moments, "ring": rings, "network": network})
+    return version, freq_s, ids, clock, silent, {"moments": moments, "ring": rings, "network": network}

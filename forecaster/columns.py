@@ -1,0 +1,38 @@
+"""An array of a state as a column of its table, and back."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forecaster.components.base import Field
+from schemas.errors import ModelError
+
+
+def column_of(array: NDArray[Any]) -> pa.Array:
+    """``[S]`` as numbers, ``[S, ...]`` as lists of one length."""
+    if array.ndim == 1:
+        return pa.array(array)
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))
+
+
+def array_of(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
+    """A column as an array ``[S, *field.shape]`` that can be written into.
+
+    Raises:
+        ModelError: there is none of this name, type and length.
+    """
+    try:
+        numbers = table[name]
+        if field.shape:
+            chunks = [chunk.flatten() for chunk in numbers.chunks]
+            numbers = pa.chunked_array(chunks, numbers.type.value_type)
+        if pa.types.is_timestamp(numbers.type):
+            numbers = numbers.cast(pa.int64())
+        array = numbers.to_numpy().astype(field.dtype)
+        return cast("NDArray[Any]", array.reshape(table.num_rows, *field.shape))
+    except (KeyError, ValueError, AttributeError, pa.ArrowInvalid) as error:
+        raise ModelError(f"the state table's column {name} cannot be read: {error}") from error
