@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,14 @@ from forecaster.counts import Counts
 
 FOLDER: Final = ".numbers"
 
-_LEAST_MS, _RATIO, _BUCKETS = 0.5, 1.1, 148  # to 10 minutes; a quantile is off by 5 % at the most
+RECENT: Final = 64
+"""So many of a shard's last closings are published one by one, for whoever joins them over shards."""
+
+BUCKETS: Final = 148
+"""Buckets of a `Histogram`: to 10 minutes."""
+
+_LEAST_MS, _RATIO = 0.5, 1.1  # a quantile is off by 5 % at the most
+_OPEN = 4096  # closings that wait for the slowest shard
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,10 @@ class Histogram:
     def add(self, ms: float) -> Histogram:
         """With one more."""
         bucket = math.floor(math.log(max(ms, _LEAST_MS) / _LEAST_MS, _RATIO)) + 1 if ms > _LEAST_MS else 0
-        bucket = min(bucket, _BUCKETS - 1)
-        return Histogram({**self.buckets, bucket: self.buckets.get(bucket, 0) + 1}, self.sum_ms + ms)
+        bucket = min(bucket, BUCKETS - 1)
+        return Histogram(
+            {**self.buckets, bucket: self.buckets.get(bucket, 0) + 1}, self.sum_ms + max(ms, 0.0)
+        )
 
     def __add__(self, other: Histogram) -> Histogram:
         """Both together."""
@@ -92,6 +102,8 @@ class ShardNumbers:
         latency: from the moment rows were due to their forecasts on disk, a batch each.
         snapshot_at_s, snapshot_ms: when the last snapshot was complete (wall clock), and how long it took; 0
             before the first.
+        recent: the last `RECENT` of the latencies, oldest first, each as ``closed_us`` after it and
+            milliseconds.
     """
 
     shard: int
@@ -105,6 +117,7 @@ class ShardNumbers:
     latency: Histogram = field(default_factory=Histogram)
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
+    recent: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class JobNumbers:
         watermark_us: the least watermark.
         series, live, state_bytes: sums.
         latency: of every shard's batches.
-        slowest: of the slowest shard, by p99: nobody has a window whole before it.
+        whole: of whole windows: each is done when its slowest shard is.
         snapshot_at_s: of the oldest of the shards' last snapshots; 0 while one has none.
         snapshot_ms: of the longest.
     """
@@ -129,13 +142,13 @@ class JobNumbers:
     live: int = 0
     state_bytes: int = 0
     latency: Histogram = field(default_factory=Histogram)
-    slowest: Histogram = field(default_factory=Histogram)
+    whole: Histogram = field(default_factory=Histogram)
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
 
     @staticmethod
-    def of(shards: Sequence[ShardNumbers]) -> JobNumbers:
-        """The sum of what shards said."""
+    def of(shards: Sequence[ShardNumbers], whole: Histogram | None = None) -> JobNumbers:
+        """The sum of what shards said, with latencies of ``whole`` windows (see `JobReader`)."""
         if not shards:
             return JobNumbers()
         return JobNumbers(
@@ -146,7 +159,7 @@ class JobNumbers:
             live=sum(s.live for s in shards),
             state_bytes=sum(s.state_bytes for s in shards),
             latency=sum((s.latency for s in shards), Histogram()),
-            slowest=max((s.latency for s in shards), key=lambda h: h.quantile_ms(0.99) if h.count else 0.0),
+            whole=whole or Histogram(),
             snapshot_at_s=min(s.snapshot_at_s for s in shards),
             snapshot_ms=max(s.snapshot_ms for s in shards),
         )
@@ -159,21 +172,57 @@ class JobNumbers:
         """Flat, for a line of JSON."""
         age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
         lag = self.watermark_lag_s(now_s)
-        latency = (
-            {f"p{p}_ms": round(self.latency.quantile_ms(p / 100), 1) for p in (50, 99)}
-            if self.latency.count
-            else {}
-        )
         return {
             **asdict(self.counts),
             "series": self.series,
             "live": self.live,
+            "closed_us": self.closed_us,
+            "watermark_us": self.watermark_us,
             "watermark_lag_s": None if lag is None else round(lag, 1),
-            **latency,
+            **_quantiles("", self.latency),
+            **_quantiles("window_", self.whole),
             "snapshot_age_s": age,
             "snapshot_ms": round(self.snapshot_ms, 1),
             "state_bytes": self.state_bytes,
         }
+
+
+class JobReader:
+    """Reads a job's numbers again and again, and joins what its shards say of each window.
+
+    Attributes:
+        folder: the job's output folder.
+        whole: latencies of whole windows so far.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.whole = Histogram()
+        self._read: dict[int, int] = {}  # latencies of each shard that were looked at
+        self._open: dict[int, float] = {}  # the longest yet, by the window that was closed
+
+    def read(self) -> JobNumbers:
+        """What the shards published last, added up."""
+        shards = read_shards(self.folder)
+        for shard in shards:
+            count = shard.latency.count
+            before = self._read.get(shard.shard, 0)
+            new = count - before if count >= before else count  # fewer: its worker began anew
+            self._read[shard.shard] = count
+            for closed_us, ms in shard.recent[-new:] if new > 0 else ():
+                self._open[closed_us] = max(ms, self._open.get(closed_us, 0.0))
+        reached = min((-1 if s.closed_us is None else s.closed_us for s in shards), default=-1)
+        for at_us in sorted(self._open):
+            if at_us > reached and len(self._open) <= _OPEN:
+                break
+            self.whole = self.whole.add(self._open.pop(at_us))
+        return JobNumbers.of(shards, self.whole)
+
+
+def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
+    if not latency.count:
+        return {}
+    return {f"{prefix}p{p}_ms": round(latency.quantile_ms(p / 100), 1) for p in (50, 99)}
 
 
 def publish(folder: Path, numbers: ShardNumbers) -> None:
@@ -192,17 +241,16 @@ def publish(folder: Path, numbers: ShardNumbers) -> None:
 def read_shards(folder: Path) -> list[ShardNumbers]:
     """What the shards of a job published last, those that have."""
     found = []
-    for path in (folder / FOLDER).glob("shard-*.json"):
-        try:
+    for path in sorted((folder / FOLDER).glob("shard-*.json")):
+        # One that is not there, whole or of this version, says nothing; it comes again.
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             found.append(_decoded(json.loads(path.read_bytes())))
-        except FileNotFoundError:
-            continue
     return found
 
 
 def read(folder: Path) -> JobNumbers:
-    """What the shards of a job published last, added up."""
-    return JobNumbers.of(read_shards(folder))
+    """What the shards of a job published last, added up; to follow a job, keep a `JobReader`."""
+    return JobReader(folder).read()
 
 
 def applied(folder: Path, shards: int, partition: str) -> int:
@@ -220,4 +268,5 @@ def _decoded(told: dict[str, Any]) -> ShardNumbers:
     latency = told.pop("latency")
     buckets = {int(bucket): count for bucket, count in latency["buckets"].items()}
     counts = Counts(**told.pop("counts"))
-    return ShardNumbers(counts=counts, latency=Histogram(buckets, latency["sum_ms"]), **told)
+    recent = tuple((int(closed_us), float(ms)) for closed_us, ms in told.pop("recent"))
+    return ShardNumbers(counts=counts, latency=Histogram(buckets, latency["sum_ms"]), recent=recent, **told)
