@@ -20,7 +20,7 @@ class Counts:
         pending: rows whose window is still open.
         outside: rows outside the job's time bounds, not part of ``rows_in``.
         bad_files: files that could not be read.
-        windows: windows closed, the most of any shard.
+        windows: windows from which something was forecast, the most of any shard.
         series_steps: steps of a series by a window.
         cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
     """

@@ -185,15 +185,14 @@ def _apply_next(
 ) -> Iterator[tuple[Shard, Output]]:
     """`apply` for a batch that follows what the shard has taken in, or begins before that."""
     shard, output = _take_in(shard, batch, forecaster)
-    blocks: Iterator[tuple[Shard, Forecasts | None]] = iter(())
+    yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
         through = last_closed(watermark_us, forecaster.window_config.freq_s)
-        blocks = _close(shard, through, forecaster, windows_per_step)
-    # One output is held back, so that the last one knows that it is.
-    for after, forecasts in blocks:
-        yield shard, output
-        shard, output = after, Output(batch.partition, output.start, forecasts)
-    yield shard, replace(output, done=batch)
+        for after, forecasts in _close(shard, through, forecaster, windows_per_step):
+            shard = after
+            yield after, Output(batch.partition, output.start, forecasts)
+    # On its own: to know which block is the last, the next one would have to be stepped, in place.
+    yield shard, Output(batch.partition, output.start, done=batch)
 
 
 def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard, Output]:
@@ -308,7 +307,8 @@ def _close_block(
         series_steps=len(forecasts),
         cold_starts=forecasts.cold_starts,
     )
-    counts = replace(counts, windows=counts.windows + stop - start)
+    # Not stop - start: where all series retire within a block depends on how windows are cut into blocks.
+    counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     return replace(shard, closed_through=stop - 1, counts=counts), forecasts
 
 
