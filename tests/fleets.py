@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -21,7 +21,8 @@ from forecaster.shard import Batch, Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
 from forecaster.state import State
 from forecaster.stepping import Forecasts
-from forecaster.windows import MICROSECONDS, Windows, window_index
+from forecaster.windows import MICROSECONDS, Windows, window_end_us, window_index
+from schemas import quarantine
 
 HOUR_US = 3600 * MICROSECONDS
 START = 376_944  # the window that begins with 2013, for windows of an hour
@@ -147,6 +148,12 @@ def assert_same_state(a: State, b: State) -> None:
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
 
+def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Late or quarantined rows of several outputs, in an order that is theirs alone; some have no column."""
+    frame = pl.concat([pl.DataFrame(), *frames], how="diagonal")
+    return frame.sort(frame.columns) if len(frame) else pl.DataFrame()
+
+
 def nested(frame: pl.DataFrame) -> pl.DataFrame:
     """A forecast frame as one row a horizon."""
     return frame.explode("forecast").unnest("forecast")
@@ -237,10 +244,18 @@ def fold(
     partitions: Sequence[str] = ("rows",),
 ) -> Ran:
     """Batches applied one after the other to each of the shards, from a cold start."""
-    ran = Ran([Shard.cold(n, shards, model.initial_state(), partitions) for n in range(shards)])
-    splitter = Splitter(shards)
-    for batch in batches:
-        for number, part in enumerate(splitter.split(batch)):
+    cold = [Shard.cold(n, shards, model.initial_state(), partitions) for n in range(shards)]
+    return fold_on(model, cold, [batches] * shards, windows_per_step)
+
+
+def fold_on(
+    model: Forecaster, shards: Sequence[Shard], orders: Sequence[Sequence[Batch]], windows_per_step: int = 4
+) -> Ran:
+    """Shards (used up) folded on, each over the batches in an order of its own."""
+    ran, splitter = Ran(list(shards)), Splitter(len(shards))
+    for number, batches in enumerate(orders):
+        for batch in batches:
+            part = splitter.split(batch)[number]
             for shard, output in apply(ran.shards[number], part, model, windows_per_step):
                 ran.shards[number] = shard
                 ran.take(output)
@@ -265,3 +280,137 @@ def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arriva
     bounds = sorted({0, len(rows), *cuts})
     for first, stop in pairwise(bounds):
         yield Arrival(rows[first:stop], int(newest[stop - 1]) - lateness_us)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A partition, whole: what is at each of its offsets, and the watermarks between them.
+
+    Attributes:
+        partition: its name.
+        rows, rejected: frames with ``offset``, as in a `Batch`.
+        outside: offsets of rows outside the job's time; each is a batch of its own, as a source cuts them
+            at the same places whenever it reads.
+        watermarks_us: by the offset before which each comes; the last one closes every window.
+    """
+
+    partition: str
+    rows: pl.DataFrame
+    rejected: pl.DataFrame
+    outside: tuple[int, ...]
+    watermarks_us: Mapping[int, int]
+
+    @property
+    def stop(self) -> int:
+        """One past the last offset."""
+        return max(self.watermarks_us)
+
+    def batches(self, cuts: Iterable[int] = (), start: int = 0) -> list[Batch]:
+        """The log from ``start`` on, cut where a watermark is and at ``cuts``."""
+        around = {place for offset in self.outside for place in (offset, offset + 1)}
+        ends = {*self.watermarks_us, *around, *cuts}
+        found = []
+        for first, stop in pairwise([start, *sorted(end for end in ends if start < end <= self.stop)]):
+            inside = pl.col("offset").is_between(first, stop - 1)
+            found.append(
+                Batch(
+                    self.partition,
+                    first,
+                    stop,
+                    self.rows.filter(inside),
+                    self.rejected.filter(inside),
+                    self.watermarks_us.get(stop),
+                    sum(first <= offset < stop for offset in self.outside),
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Input:
+    """Everything that goes into a job: its logs, and how much each of its series moves."""
+
+    logs: tuple[Log, ...]
+    scale: dict[str, float]
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(log.partition for log in self.logs)
+
+
+@st.composite
+def inputs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int = 14) -> Input:
+    """Rows spread over partitions: out of order, some too late, some twice, some far away, some no rows."""
+    fleet = draw(fleets(series, windows))
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows = rows_of(fleet)
+    again = rows.filter(pl.Series(chance.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))))
+    away = rows.head(draw(st.integers(0, 1))).with_columns(pl.col("timestamp") + pl.duration(days=2000))
+    rows = pl.concat([rows, again, away]) if draw(st.booleans()) else pl.concat([rows, again])
+    end_us = window_end_us(_last_window([rows], 3600), 3600)
+    names = [f"p{number}" for number in range(draw(st.integers(1, partitions)))]
+    home = pl.Series(chance.integers(0, len(names), len(rows)))
+    lateness_h, delay_h = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    logs = [
+        _log(name, rows.filter(home == number), lateness_h * HOUR_US, delay_h * HOUR_US, end_us, chance)
+        for number, name in enumerate(names)
+    ]
+    return Input(tuple(logs), scales(fleet))
+
+
+def _log(
+    partition: str,
+    rows: pl.DataFrame,
+    lateness_us: int,
+    delay_us: int,
+    end_us: int,
+    chance: np.random.Generator,
+) -> Log:
+    """``rows`` as they come with delays, which the lateness allows or not, and what is no row among them."""
+    kinds = np.repeat(["row", "bad", "file", "outside"], [len(rows), *chance.integers(0, 3, 3)])
+    chance.shuffle(kinds)
+    kinds = np.append(kinds, "outside")  # so that no log is empty
+    event_us = rows["timestamp"].dt.epoch("us").to_numpy()
+    order = np.argsort(event_us + chance.integers(0, delay_us + 1, len(rows)), kind="stable")
+    places = np.flatnonzero(kinds == "row")
+    newest = np.maximum.accumulate(event_us[order])
+    moves = chance.random(len(rows)) < 0.4
+    watermarks_us = {
+        int(place) + 1: int(us) - lateness_us for place, us in zip(places[moves], newest[moves], strict=True)
+    }
+    bad = np.flatnonzero((kinds == "bad") | (kinds == "file"))
+    rejected = pl.DataFrame(
+        {
+            "file": [f"{partition}.csv"] * len(bad),
+            "row": [int(place) + 1 if kinds[place] == "bad" else 0 for place in bad],
+            "column": ["value"] * len(bad),
+            "reason": [f"'{place}' is not {'a number' if place % 2 else 'finite'}" for place in bad],
+            "raw": ["{}"] * len(bad),
+            "offset": bad,
+        },
+        schema=quarantine.SCHEMA | {"offset": pl.Int64()},
+    )
+    return Log(
+        partition,
+        rows[order].with_columns(offset=pl.Series(places, dtype=pl.Int64)),
+        rejected,
+        tuple(int(place) for place in np.flatnonzero(kinds == "outside")),
+        watermarks_us | {len(kinds): end_us},
+    )
+
+
+def cut(draw: Any, log: Log, start: int = 0) -> list[Batch]:
+    """A log in batches of any size."""
+    return log.batches(draw(st.lists(st.integers(1, log.stop), max_size=6)), start)
+
+
+def interleaved(draw: Any, parts: Iterable[Sequence[Batch]], early: bool = False) -> list[Batch]:
+    """The batches of partitions in any order that keeps each partition's own, but for neighbours swapped."""
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    queues = [list(part) for part in parts]
+    for queue in queues if early else ():
+        for at in np.flatnonzero(chance.random(max(len(queue) - 1, 0)) < 0.3):
+            queue[at], queue[at + 1] = queue[at + 1], queue[at]
+    turns = chance.permutation(np.repeat(np.arange(len(queues)), [len(queue) for queue in queues]))
+    return [queues[turn].pop(0) for turn in turns]

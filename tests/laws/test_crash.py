@@ -1,0 +1,129 @@
+"""Law: killed at any moment and gone on with from its snapshots, a job ends as if it had never been killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster import snapshot
+from forecaster.model import Forecaster
+from forecaster.shard import Batch, Output, Shard, apply
+from forecaster.sharding import Splitter, no_batch
+from forecaster.stepping import Forecasts
+from tests.fleets import (
+    Input,
+    Ran,
+    assert_same,
+    by_key,
+    cut,
+    fold,
+    forecaster,
+    inputs,
+    interleaved,
+    sorted_rows,
+)
+
+
+@dataclass
+class Disk:
+    """What one shard has on disk: a snapshot, and files by what they are named by."""
+
+    snapshot: bytes | None = None
+    forecasts: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
+    late: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
+    quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
+
+    def write(self, output: Output) -> None:
+        """A file of each kind that there is something for; one of the same name is written over."""
+        place = (output.partition, output.start)
+        if len(output.quarantined):
+            self.quarantined[place] = output.quarantined
+        if len(output.late):
+            self.late[place] = output.late
+        if output.forecasts is not None and len(output.forecasts):
+            start = output.forecasts.start
+            self.forecasts[start, start + len(output.forecasts.issued)] = output.forecasts
+
+    def opened(self, cold: Shard) -> Shard:
+        """The shard of the snapshot; what was written after it is removed, as `ShardFiles` does."""
+        shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
+        closed = -1 if shard.closed_through is None else shard.closed_through
+        self.forecasts = {name: one for name, one in self.forecasts.items() if name[0] <= closed}
+        for files in (self.late, self.quarantined):
+            for partition, start in [*files]:
+                if start >= shard.offsets.get(partition, 0):
+                    del files[partition, start]
+        return shard
+
+
+def outputs(
+    model: Forecaster, shard: Shard, batches: list[Batch], windows_per_step: int
+) -> Iterator[tuple[Shard, Output]]:
+    """One shard's way through its batches."""
+    for batch in batches:
+        part = Splitter(shard.of).split(batch)[shard.number]
+        for after, output in apply(shard, part, model, windows_per_step):
+            shard = after
+            yield after, output
+
+
+def lived(model: Forecaster, given_: Input, shards: int, lives: int, draw: st.DrawFn) -> Ran:
+    """The input folded through shards that are killed again and again, at any output of any of them."""
+    disks = [Disk() for _ in range(shards)]
+    for life in range(lives + 1):
+        opened = [
+            disk.opened(Shard.cold(number, shards, model.initial_state(), given_.partitions))
+            for number, disk in enumerate(disks)
+        ]
+        starts = {name: min(shard.offsets[name] for shard in opened) for name in given_.partitions}
+        parts = [cut(draw, log, starts[log.partition]) for log in given_.logs]
+        # as `Reader` begins: what was read and not yet closed is closed, though nothing should follow
+        announced = [no_batch(name, start) for name, start in starts.items()]
+        chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        per_step = draw(st.integers(1, 9))
+        running = {
+            shard.number: outputs(model, shard, [*announced, *interleaved(draw, parts, early=True)], per_step)
+            for shard in opened
+        }
+        left = 10**9 if life == lives else draw(st.integers(0, 100))
+        often = draw(st.sampled_from([0.05, 0.5]))
+        while running and left:
+            number = int(chance.choice([*running]))
+            step = next(running[number], None)
+            if step is None:
+                del running[number]
+                continue
+            left -= 1
+            opened[number], output = step
+            disks[number].write(output)
+            if chance.random() < often:
+                disks[number].snapshot = snapshot.to_bytes(opened[number])
+    return Ran(
+        opened,
+        [one for disk in disks for one in disk.forecasts.values()],
+        [rows for disk in disks for rows in disk.late.values()],
+        [rows for disk in disks for rows in disk.quarantined.values()],
+    )
+
+
+@pytest.mark.parametrize("max_gap", [3, 672])
+@given(given_=inputs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
+def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
+    max_gap: int, given_: Input, shards: int, kills: int, data: st.DataObject
+) -> None:
+    model = forecaster(aggregate="sum", max_gap=max_gap)
+    batches = [batch for log in given_.logs for batch in log.batches()]
+    clean = fold(model, batches, shards, partitions=given_.partitions)
+    killed = lived(model, given_, shards, kills, data.draw)
+
+    assert killed.counts == clean.counts
+    assert clean.counts.missing == clean.counts.pending == 0
+    assert_same(by_key(clean.forecasts), by_key(killed.forecasts), given_.scale)
+    assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
+    assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
