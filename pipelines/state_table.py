@@ -94,15 +94,14 @@ def write_shard(folder: Path, shard: Shard) -> None:
         raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
 
 
-def read_shard(folder: Path, number: int, of: int) -> Shard | None:
-    """The last snapshot of a shard; None where it has none.
+def read_shard(folder: Path, number: int, of: int) -> Shard:
+    """The last snapshot of a shard.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: there is none, or the file cannot be read.
         ModelError: it is of a format that this version does not read.
     """
-    path = folder / _name(number, of)
-    return _read(path) if path.exists() else None
+    return _read(folder / _name(number, of))
 
 
 def exists(folder: Path) -> bool:
@@ -131,13 +130,16 @@ def read(folder: Path) -> StateTable:
     return StateTable(shards)
 
 
-def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False) -> None:
+def begin(folder: Path, shards: int, start: Path | None, cold: State, *, resume: bool = False) -> None:
     """Puts the table in ``folder`` that a run of a job of ``shards`` shards begins with.
+
+    It is whole from the start, so that a job that is killed amid its first snapshots goes on as from any.
 
     Args:
         folder: the job's own table.
         shards: number of shards.
-        start: table that a new job starts from, with a log of its own; None starts cold, without a table.
+        start: table that a new job starts from, with a log of its own; None starts cold.
+        cold: `forecaster.model.Forecaster.initial_state`, of shards that start cold.
         resume: ``folder`` holds the table of an earlier run of this job, and the run goes on from it; cut
             anew where it has another number of shards.
 
@@ -145,7 +147,7 @@ def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False
         DataError: ``start`` holds no table, or one that cannot be cut.
     """
     if start is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        write(folder, [Shard.cold(number, shards, cold, ()) for number in range(shards)])
         return
     if resume and _is_old(start):
         raise DataError(

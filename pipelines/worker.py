@@ -10,7 +10,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -79,15 +78,12 @@ class ShardWorker:
         self.has_issued = False  # by the batch that is being applied
 
     def _opened(self, number: int) -> Shard:
-        forecaster, shards = self.forecaster, self.settings.shards
-        shard = state_table.read_shard(self.settings.states, number, shards)
-        if shard is None:
-            shard = Shard.cold(number, shards, forecaster.initial_state(), ())
-        elif shard.state.model_version != forecaster.version:
-            state = rewarm(forecaster, shard.state)
+        shard = state_table.read_shard(self.settings.states, number, self.settings.shards)
+        if shard.state.model_version != self.forecaster.version:
+            state = rewarm(self.forecaster, shard.state)
             shard = replace(shard, state=state, slots=slots_of(state))
         if self.settings.resumed:
-            closed, freq_s = shard.closed_through, forecaster.window_config.freq_s
+            closed, freq_s = shard.closed_through, shard.state.freq_s
             self.files.remove_after(None if closed is None else window_end_us(closed, freq_s), shard.offsets)
         return shard
 
@@ -251,9 +247,10 @@ class Workers:
             lane.wait()
 
     def abandon(self) -> None:
-        """Leaves undone what has not begun."""
-        for lane in self._lanes:
+        """Leaves undone what has not begun, and waits for what has; what went wrong is not told."""
+        for lane in (*self._lanes, self._snapshots):
             lane.abandon()
+            lane.close()
 
     def close(self) -> None:
         """Ends the threads, once all is done and the last snapshots are written.
@@ -298,11 +295,9 @@ def end_job(job: str, *, abandon: bool = False) -> None:
         workers = _of_jobs.pop(job, None)
     if workers is None:
         return
-    if not abandon:
-        workers.close()
-        return
-    workers.abandon()
-    with suppress(Exception):
+    if abandon:
+        workers.abandon()
+    else:
         workers.close()
 
 
