@@ -30,7 +30,8 @@ def replace_parts(hidden: Path, output: Path, parts: Sequence[str]) -> None:
             _move(part, hidden, output, moved)
     except BaseException as error:
         for there, back in reversed(moved):
-            os.replace(there, back)
+            if there.exists():
+                os.replace(there, back)
         (hidden / _COMPLETE).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
@@ -50,8 +51,9 @@ def end_replacing(hidden: Path, output: Path) -> None:
 
 def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]]) -> None:
     old, new, place = hidden / f"{_OLD}{part}", hidden / part, output / part
+    # Noted before it is done: an interrupt may come between the two.
     if place.exists():
-        os.replace(place, old)
         moved.append((old, place))
-    os.replace(new, place)
+        os.replace(place, old)
     moved.append((place, new))
+    os.replace(new, place)
