@@ -84,16 +84,21 @@ class ShardFiles:
         return taken
 
     def remove_after(self, closed_us: int | None, offsets: Mapping[str, int]) -> None:
-        """Removes what this shard wrote after it had closed to ``closed_us`` and read to ``offsets``."""
-        closed = "" if closed_us is None else _compact(closed_us)
+        """Removes what this shard wrote after it had closed to ``closed_us`` and read to ``offsets``.
+
+        Where it had closed or read nothing, it writes the same names again, and what is there may be an
+        earlier job's: that stays.
+        """
         for path in (self.folder / FORECASTS).glob(f"*-{self.model_version}-r*-{self.shard}.*"):
             found = _ISSUED.fullmatch(path.name)
-            if path.name.startswith(".") or (found and found[1] > closed):
+            is_after = found and closed_us is not None and found[1] > _compact(closed_us)
+            if path.name.startswith(".") or is_after:
                 path.unlink(missing_ok=True)
         for part in (QUARANTINE, LATE):
             for path in (self.folder / part).glob(f"*-{self.shard}.*"):
                 found = _ROWS.fullmatch(path.name)
-                if path.name.startswith(".") or (found and int(found[2]) >= offsets.get(found[1], 0)):
+                is_after = found and found[1] in offsets and int(found[2]) >= offsets[found[1]]
+                if path.name.startswith(".") or is_after:
                     path.unlink(missing_ok=True)
 
     def _write(self, part: str, name: str, write: Callable[[Path], None]) -> None:
