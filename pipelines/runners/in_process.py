@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from forecaster.sharding import Splitter
 from pipelines.runners.base import PROGRESS_S, Run
 from pipelines.sources.reader import Reader
 from pipelines.worker import Workers
 
-_END_LIMIT_S = 5.0
+_END_LIMIT_S = 30.0
 
 
 def run_in_process(run: Run, on_progress: Callable[[], None]) -> None:
@@ -53,7 +54,26 @@ def run_in_process(run: Run, on_progress: Callable[[], None]) -> None:
 
 
 def _fold(run: Run, abandoned: threading.Event) -> None:
-    splitter, workers = Splitter(run.settings.shards), Workers(run.settings)
+    workers = Workers(run.settings)
+    try:
+        _read(run, workers, abandoned)
+    except BaseException:
+        abandoned.set()
+        with suppress(Exception):
+            _end(workers, abandoned)
+        raise
+    _end(workers, abandoned)
+
+
+def _end(workers: Workers, abandoned: threading.Event) -> None:
+    """Ends the threads: what goes on writing would do so in a folder that is another job's by then."""
+    if abandoned.is_set():
+        workers.abandon()
+    workers.close()
+
+
+def _read(run: Run, workers: Workers, abandoned: threading.Event) -> None:
+    splitter = Splitter(run.settings.shards)
     reader, offset = Reader(run.source, run.stop_file, run.snapshot_every_s), run.offset
     while not abandoned.is_set():
         read = reader.next(offset)
@@ -65,6 +85,3 @@ def _fold(run: Run, abandoned: threading.Event) -> None:
             break
         if read.wait_s:
             abandoned.wait(read.wait_s)
-    if abandoned.is_set():
-        workers.abandon()
-    workers.close()
