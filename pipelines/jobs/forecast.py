@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ from pipelines.sinks.files import PARTS, Format, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.replacing import end_replacing, replace_parts
+from pipelines.sources import folder, replay
 from pipelines.sources.base import Source
 from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
@@ -170,7 +170,7 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
         end_replacing(hidden, job.output)
         try:
             prepare_folder(hidden, *PARTS)
-            state_table.begin(hidden / _STATE, job.shards, job.state_table)
+            state_table.begin(hidden / _STATE, job.shards, job.state_table, job.forecaster.initial_state())
             config = job.forecaster.window_config
             source = ReplaySource(job.paths, job.input, config.freq_s, memory_bytes=job.memory_bytes)
             counts, published = _run(_run_of(job, source, hidden, resumed=False), run_in_process, on_progress)
@@ -178,7 +178,7 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
                 raise DataError(_nothing_used(counts, hidden))
             replace_parts(hidden, job.output, (*PARTS, _STATE))
         finally:
-            shutil.rmtree(hidden, ignore_errors=True)
+            end_replacing(hidden, job.output)
     return Outcome(counts, time.monotonic() - began_s, job.output, False, published)
 
 
@@ -194,13 +194,14 @@ def run_stream(job: StreamJob, on_progress: Progress = lambda numbers: None) -> 
     """
     began_s = time.monotonic()
     with locked(job.output):
+        end_replacing(job.output / _HIDDEN, job.output)
         prepare_folder(job.output, *PARTS)
         state_table.recover(job.states)
         start = start_of(job.states, job.state_table, job.resume)
         goes_on = start == job.states and job.resume
-        state_table.begin(job.states, job.shards, start, resume=goes_on)
+        state_table.begin(job.states, job.shards, start, job.forecaster.initial_state(), resume=goes_on)
         job.stop_file.unlink(missing_ok=True)
-        run = _run_of(job, job.source, job.output, resumed=job.resume)
+        run = _run_of(job, job.source, job.output, resumed=goes_on)
         if goes_on:
             run = replace(run, offset=state_table.read(job.states).offset(job.source.partition))
         with _ending_cleanly(job.stop_file):
@@ -236,6 +237,8 @@ def _run(
     """Runs a job; the counts are those of the snapshots that it ends with."""
     output = run.settings.output
     numbers.clear(output)
+    for source in (folder, replay):
+        source.forget()
     # Shards are stepped side by side, which is faster than each on all cores in turn.
     with torch_threads(1), process.loaded_left_alone():
         engine(run, lambda: on_progress(numbers.read(output)))
@@ -277,7 +280,8 @@ def _ending_cleanly(stop_file: Path) -> Iterator[None]:
         signal.signal(number, before[number])
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        before[number] = signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # a script's background job stays one
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:

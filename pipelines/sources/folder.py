@@ -80,6 +80,11 @@ def _watch_of(source: FolderSource) -> _Watch:
     return _Watch(source)
 
 
+def forget() -> None:
+    """Forgets what an earlier job in this process has read: a new one looks at the disk."""
+    _watch_of.cache_clear()
+
+
 class _Watch:
     """A folder as far as it was read: files to read again, then those that the last look found."""
 

@@ -80,6 +80,11 @@ def _player_of(source: ReplaySource) -> _Player:
     return _Player(source)
 
 
+def forget() -> None:
+    """Forgets what an earlier job in this process has read: a new one looks at the disk."""
+    _player_of.cache_clear()
+
+
 class _Player:
     """A replay in progress: the batches from an offset on, and all good rows once the files are read."""
 
