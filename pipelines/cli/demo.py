@@ -12,6 +12,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter_off
+from pipelines.sinks.folder import check_folder, prepare_folder
 from schemas.errors import OutputError, StatecastError
 
 if TYPE_CHECKING:
@@ -34,22 +35,17 @@ def demo(
     December, and compares their errors with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    from pipelines.cli.preflight import check_output, check_prism
+    from pipelines.cli.preflight import check_prism
 
-    check_output(output)
+    check_folder(output)
     check_prism()
     marker = output / ".statecast-demo"
     if output.exists() and any(output.iterdir()):
         if not marker.exists():
             raise OutputError(f"{output} is not empty and no demo's: name another folder with --output")
         shutil.rmtree(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except OSError as error:
-        raise OutputError(
-            f"{output}: cannot write here ({error.strerror}): name another with --output"
-        ) from error
+    prepare_folder(output)
+    marker.touch()
     out.say("loading torch, Beam and MLflow ...")
     from pipelines.jobs.demo import CELLS, run_demo
 

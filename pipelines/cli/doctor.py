@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -17,6 +15,7 @@ from typing import Final
 
 from forecaster.registry.store import Store
 from pipelines.runners.prism_binary import GO_PACKAGE, beam_version, find_go, find_prism, package_installer
+from pipelines.sinks.folder import check_folder
 from schemas.errors import StatecastError
 
 _MIN_FREE_BYTES: Final = 1 << 30
@@ -153,24 +152,11 @@ def _store(tracking_uri: str) -> Check:
 
 
 def _output(folder: Path) -> Check:
-    name, folder = "output folder", folder.expanduser().absolute()
-    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    if not there.is_dir():
-        return Check(name, False, f"{there} is no folder", "choose another output folder")
-    # Asking is not knowing: root is told yes on a read-only mount. So a file is made, one without a name.
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        return Check(
-            name, False, f"{there} cannot be written ({error.strerror})", "choose another output folder"
-        )
-    free_bytes = shutil.disk_usage(there).free
+    free_bytes = check_folder(folder)
     if free_bytes < _MIN_FREE_BYTES:
-        return Check(
-            name, False, f"{there} has only {_size(free_bytes)} free", "make room, or choose another"
-        )
-    return Check(name, True, f"{folder}, {_size(free_bytes)} free")
+        found = f"{folder.absolute()} has only {_size(free_bytes)} free"
+        return Check("output folder", False, found, "make room, or choose another")
+    return Check("output folder", True, f"{folder.absolute()}, {_size(free_bytes)} free")
 
 
 def _count(n: int, noun: str) -> str:

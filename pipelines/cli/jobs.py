@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Bar, Out, show_outcome, show_scores, worker_chatter_off
+from pipelines.sinks.folder import check_folder
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
@@ -210,9 +211,7 @@ def evaluate(
     out = Out(as_json)
     o.input_files(job)
     if report is not None:
-        from pipelines.cli.preflight import check_output
-
-        check_output(report.parent)
+        check_folder(report.parent)
     from pipelines.jobs.evaluate import evaluate_folders, write_evaluation
 
     with out.progress("reading", "rows") as bar:
@@ -234,11 +233,11 @@ def evaluate(
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     """The job's model, after what can be refused without loading anything."""
     from forecaster.registry.store import Reference
-    from pipelines.cli.preflight import check_model, check_output
+    from pipelines.cli.preflight import check_model
 
     name = model or job.mlflow.model
     check_model(name, job.mlflow.tracking_uri)
-    check_output(Path(job.output.folder))
+    check_folder(Path(job.output.folder))
     with out.progress(f"loading {name}", "models"):
         if folder := Reference.parse(name).folder:
             from forecaster.model import Forecaster

@@ -31,7 +31,7 @@ def check_folder(folder: Path) -> int:
     folder = folder.expanduser().absolute()
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise OutputError(f"{there} is a file, not a folder: name another folder with --output")
+        raise OutputError(f"{there} is a file, not a folder: name another folder")
     try:
         # Asking is not knowing: root is told yes on a read-only disk. So a file is made, one without a name.
         with tempfile.TemporaryFile(dir=there):
@@ -105,7 +105,7 @@ def _acquire(folder: Path) -> int:
             holder = _holder(lock)
             os.close(lock)
             raise OutputError(
-                f"{folder}: {holder} is writing here: wait for its end, or name another folder with --output"
+                f"{folder}: {holder} is writing here: wait for its end, or name another folder"
             ) from error
         except OSError as error:
             os.close(lock)
@@ -136,4 +136,4 @@ def _now() -> str:
 
 
 def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder with --output")
+    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")

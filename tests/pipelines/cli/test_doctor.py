@@ -92,10 +92,10 @@ def test_a_read_only_output_folder_is_found_out(tmp_path: Path, monkeypatch: pyt
     def refuse(**_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("pipelines.cli.doctor.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("pipelines.sinks.folder.tempfile.TemporaryFile", refuse)
     output = checks(tmp_path)["output folder"]
     assert not output.ok
-    assert "Read-only file system" in output.found
+    assert "Read-only file system" in output.fix
 
 
 def test_a_full_disk_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
