@@ -327,20 +327,24 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Input:
-    """Everything that goes into a job: its logs, and how much each of its series moves."""
+class Logs:
+    """Everything that goes into a job: its partitions, and how much each of its series moves."""
 
-    logs: tuple[Log, ...]
+    parts: tuple[Log, ...]
     scale: dict[str, float]
 
     @property
     def partitions(self) -> tuple[str, ...]:
         """Their names."""
-        return tuple(log.partition for log in self.logs)
+        return tuple(log.partition for log in self.parts)
+
+    def one_by_one(self) -> list[Batch]:
+        """The batches of one partition after the other."""
+        return [batch for log in self.parts for batch in log.batches()]
 
 
 @st.composite
-def inputs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int = 14) -> Input:
+def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int = 14) -> Logs:
     """Rows spread over partitions: out of order, some too late, some twice, some far away, some no rows."""
     fleet = draw(fleets(series, windows))
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -356,7 +360,7 @@ def inputs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int =
         _log(name, rows.filter(home == number), lateness_h * HOUR_US, delay_h * HOUR_US, end_us, chance)
         for number, name in enumerate(names)
     ]
-    return Input(tuple(logs), scales(fleet))
+    return Logs(tuple(logs), scales(fleet))
 
 
 def _log(

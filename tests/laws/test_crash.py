@@ -1,9 +1,10 @@
-"""Law: killed at any moment and gone on with from its snapshots, a job ends as if it had never been killed."""
+"""Law: killed at any moment and gone on with from its snapshots, a job ends as if never killed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,14 +18,14 @@ from forecaster.shard import Batch, Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
 from forecaster.stepping import Forecasts
 from tests.fleets import (
-    Input,
+    Logs,
     Ran,
+    all_logs,
     assert_same,
     by_key,
     cut,
     fold,
     forecaster,
-    inputs,
     interleaved,
     sorted_rows,
 )
@@ -73,16 +74,16 @@ def outputs(
             yield after, output
 
 
-def lived(model: Forecaster, given_: Input, shards: int, lives: int, draw: st.DrawFn) -> Ran:
+def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> Ran:
     """The input folded through shards that are killed again and again, at any output of any of them."""
     disks = [Disk() for _ in range(shards)]
     for life in range(lives + 1):
         opened = [
-            disk.opened(Shard.cold(number, shards, model.initial_state(), given_.partitions))
+            disk.opened(Shard.cold(number, shards, model.initial_state(), logs.partitions))
             for number, disk in enumerate(disks)
         ]
-        starts = {name: min(shard.offsets[name] for shard in opened) for name in given_.partitions}
-        parts = [cut(draw, log, starts[log.partition]) for log in given_.logs]
+        starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
+        parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
         # as `Reader` begins: what was read and not yet closed is closed, though nothing should follow
         announced = [no_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -113,17 +114,16 @@ def lived(model: Forecaster, given_: Input, shards: int, lives: int, draw: st.Dr
 
 
 @pytest.mark.parametrize("max_gap", [3, 672])
-@given(given_=inputs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
+@given(logs=all_logs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
 def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
-    max_gap: int, given_: Input, shards: int, kills: int, data: st.DataObject
+    max_gap: int, logs: Logs, shards: int, kills: int, data: st.DataObject
 ) -> None:
     model = forecaster(aggregate="sum", max_gap=max_gap)
-    batches = [batch for log in given_.logs for batch in log.batches()]
-    clean = fold(model, batches, shards, partitions=given_.partitions)
-    killed = lived(model, given_, shards, kills, data.draw)
+    clean = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
+    killed = lived(model, logs, shards, kills, data.draw)
 
     assert killed.counts == clean.counts
     assert clean.counts.missing == clean.counts.pending == 0
-    assert_same(by_key(clean.forecasts), by_key(killed.forecasts), given_.scale)
+    assert_same(by_key(clean.forecasts), by_key(killed.forecasts), logs.scale)
     assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))

@@ -1,4 +1,4 @@
-"""Law: any arrival order within the allowed lateness gives the same forecasts."""
+"""Law: any arrival order within the allowed lateness, and any interleaving of partitions, gives the same."""
 
 from __future__ import annotations
 
@@ -12,26 +12,35 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from forecaster import windows
+from forecaster.shard import Shard
 from forecaster.windows import Windows
-from pipelines.coders import Batch
-from pipelines.jobs.backfill import BackfillJob, run_backfill
-from pipelines.jobs.stream import StreamJob, run_stream
+from pipelines.jobs.forecast import BackfillJob, Runner, StreamJob, run_backfill, run_stream
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.feeds import Input, Step
+from pipelines.sources.base import Step
+from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
 from tests.fleets import (
     HOUR_US,
     Arrival,
+    Log,
+    Logs,
+    all_logs,
     assert_same,
     assert_same_frames,
     assert_same_state,
+    batches_of,
     by_key,
+    cut,
     fleets,
+    fold,
+    fold_on,
     forecaster,
+    interleaved,
     rows_of,
     run_shards,
     scales,
     shuffled,
+    sorted_rows,
 )
 
 
@@ -60,28 +69,71 @@ def test_rows_in_any_order_within_the_lateness_give_the_same_forecasts(
     assert_same_state(in_order.states[0], as_it_came.states[0])
 
 
+@pytest.mark.parametrize("max_gap", [3, 672])
+@given(logs=all_logs(), shards=st.integers(1, 3), data=st.data())
+def test_however_partitions_interleave_and_batches_overtake_each_other_the_outputs_are_the_same(
+    max_gap: int, logs: Logs, shards: int, data: st.DataObject
+) -> None:
+    model = forecaster(max_gap=max_gap)
+    one = fold(model, logs.one_by_one(), shards, 32, logs.partitions)
+    orders = [
+        interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True) for _ in range(shards)
+    ]
+    cold = [Shard.cold(n, shards, model.initial_state(), logs.partitions) for n in range(shards)]
+    other = fold_on(model, cold, orders, data.draw(st.integers(1, 9)))
+
+    assert not any(shard.early for shard in other.shards)
+    assert one.counts == other.counts
+    assert_same(by_key(one.forecasts), by_key(other.forecasts), logs.scale)
+    assert sorted_rows(one.late).equals(sorted_rows(other.late))
+    assert sorted_rows(one.quarantined).equals(sorted_rows(other.quarantined))
+    assert {shard.closed_through for shard in one.shards + other.shards} == {one.shards[0].closed_through}
+
+
+def late_by_its_own_watermark(log: Log) -> set[int]:
+    """Offsets of the rows whose window their partition's watermark had passed before them."""
+    at = sorted(log.watermarks_us)
+    before = [max((log.watermarks_us[w] for w in at if w <= o), default=-1) for o in log.rows["offset"]]
+    window = log.rows["timestamp"].dt.epoch("us") // HOUR_US
+    return {
+        offset
+        for offset, us, k in zip(log.rows["offset"], before, window, strict=True)
+        if (k + 1) * HOUR_US <= us
+    }
+
+
+@given(logs=all_logs(), data=st.data())
+def test_a_row_is_late_by_the_watermark_of_its_own_partition_and_no_other(
+    logs: Logs, data: st.DataObject
+) -> None:
+    order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
+    ran = fold(forecaster(), order, 2, partitions=logs.partitions)
+    late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
+    found = set(late.select("partition", "offset").rows()) if len(late) else set()
+    assert found == {(log.partition, o) for log in logs.parts for o in late_by_its_own_watermark(log)}
+
+
 @dataclass(frozen=True)
-class ArrivalsFeed:
+class ArrivalsSource:
     """Batches in a file each, with the watermark after each: a source that is not in order."""
 
     folder: Path
     watermarks_us: tuple[int, ...]
+    partition: str = "arrivals"
     is_paced: bool = False
 
-    def step(self, position: str) -> Step | None:
-        """Batch by batch; a position counts them."""
-        at = int(position or 0)
-        if at == len(self.watermarks_us):
-            return None
-        watermark_us = self.watermarks_us[at]
-        closes = (watermark_us // HOUR_US * HOUR_US,)
-        batch = Batch(pl.read_parquet(self.folder / f"{at}.parquet"), closes)
-        return Step((batch,), str(at + 1), watermark_us, 0.0)
+    def step(self, offset: int) -> Step | None:
+        """Batch by batch."""
+        files = [pl.read_parquet(self.folder / f"{at}.parquet") for at in range(len(self.watermarks_us))]
+        arrivals = [Arrival(*both) for both in zip(files, self.watermarks_us, strict=True)]
+        following = [batch for batch in batches_of(arrivals, self.partition) if batch.start >= offset]
+        return Step((following[0],), following[0].stop) if following else None
 
 
 @pytest.mark.prism
+@pytest.mark.parametrize("runner", ["prism", "in-process"])
 def test_a_stream_of_shuffled_rows_gives_the_forecasts_of_a_backfill(
-    small_fleet: Windows, small_file: Path, tmp_path: Path
+    runner: Runner, small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     lateness_h = 5
     rows = rows_of(small_fleet)
@@ -95,17 +147,11 @@ def test_a_stream_of_shuffled_rows_gives_the_forecasts_of_a_backfill(
     watermarks_us = [int(newest[end - 1]) - lateness_h * HOUR_US for end in ends]
     last_us = small_fleet.stop * HOUR_US
 
-    streamed = run_stream(
-        StreamJob(
-            forecaster(),
-            ArrivalsFeed(tmp_path, (*watermarks_us[:-1], last_us)),
-            tmp_path / "stream",
-            shards=3,
-        )
-    )
+    source = ArrivalsSource(tmp_path, (*watermarks_us[:-1], last_us))
+    streamed = run_stream(StreamJob(forecaster(), source, tmp_path / "stream", shards=3, runner=runner))
     run_backfill(BackfillJob(forecaster(), (str(small_file),), Input(Columns()), tmp_path / "backfill"))
 
-    assert streamed.counts.too_late == streamed.counts.missing == 0
+    assert streamed.counts.late == streamed.counts.missing == 0
     assert streamed.counts.used == len(rows)
     assert_same_frames(
         read_forecasts(tmp_path / "backfill"), read_forecasts(tmp_path / "stream"), scales(small_fleet)
