@@ -1,0 +1,132 @@
+"""A job's numbers for Prometheus, made when it asks, from the numbers as they are then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from pipelines.sinks.numbers import BUCKETS, Histogram, JobNumbers, upper_ms
+from schemas.errors import ConfigError
+
+
+@contextmanager
+def serve(port: int, read: Callable[[], JobNumbers], address: str = "127.0.0.1") -> Iterator[int]:
+    """Serves ``http://ADDRESS:PORT/metrics`` while the block runs.
+
+    Args:
+        port: 0 takes any that is free.
+        read: the job's numbers as they are now; called from another thread.
+        address: whose callers are answered; by default this machine's own.
+
+    Yields:
+        The port.
+
+    Raises:
+        ConfigError: the port cannot be had; one line.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Numbers(read))
+    try:
+        server, thread = start_http_server(port, address, registry)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--metrics-port {port}: cannot be had ({why}): name another port") from error
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Numbers(Collector):
+    def __init__(self, read: Callable[[], JobNumbers]) -> None:
+        self.read = read
+
+    def describe(self) -> list[Metric]:
+        """None: what it collects has names of its own, and no job need run to register it."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        return metrics(self.read(), time.time())
+
+
+def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
+    """A job's numbers as Prometheus knows such things.
+
+    Counts of rows go on where a resumed job left them; latencies are those of this run.
+
+    Args:
+        numbers: the job's.
+        now_s: wall clock, seconds since 1970.
+    """
+    c = numbers.counts
+    yield _counter("rows_in", "Rows read inside the job's time bounds.", c.rows_in)
+    outcomes = {
+        "used": c.used,
+        "quarantined": c.rejected,
+        "duplicate": c.duplicates,
+        "late": c.late,
+        "outside": c.outside,
+    }
+    yield _counters("rows", "Rows by what became of them.", "outcome", outcomes)
+    yield _counters("rows_quarantined", "Rows that are no observations.", "reason", dict(c.quarantined))
+    yield _counter("bad_files", "Files that could not be read.", c.bad_files)
+    yield _counter("windows_closed", "Windows closed.", c.windows)
+    yield _counter("series_steps", "Steps of a series by a window.", c.series_steps)
+    yield _counter("cold_starts", "Series that began anew after windows.max_gap.", c.cold_starts)
+    yield _gauge("pending_rows", "Rows whose window is still open.", c.pending)
+    yield _gauge("series", "Series with state.", numbers.series)
+    yield _gauge("series_live", "Series that are being forecast.", numbers.live)
+    yield _gauge("state_bytes", "Size of the state's arrays.", numbers.state_bytes)
+    lag_s = numbers.watermark_lag_s(now_s)
+    yield _gauge("watermark_lag_seconds", "How far the watermark is behind the clock.", lag_s)
+    age_s = now_s - numbers.snapshot_at_s if numbers.snapshot_at_s else None
+    yield _gauge("snapshot_age_seconds", "Age of the oldest of the shards' last snapshots.", age_s)
+    took_s = numbers.snapshot_ms / 1000 if numbers.snapshot_at_s else None
+    yield _gauge("snapshot_seconds", "What the longest of the last snapshots took.", took_s)
+    latency = HistogramMetricFamily(
+        "statecast_latency_seconds", "From rows due to their forecasts on disk.", labels=["of"]
+    )
+    for of, histogram in (("window", numbers.whole), ("shard", numbers.latency)):
+        latency.add_metric([of], _buckets(histogram), histogram.sum_ms / 1000)
+    yield latency
+
+
+def _counter(name: str, what: str, value: int) -> Metric:
+    return CounterMetricFamily(f"statecast_{name}", what, value=value)
+
+
+def _counters(name: str, what: str, label: str, values: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(f"statecast_{name}", what, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _gauge(name: str, what: str, value: float | None) -> Metric:
+    """A gauge; absent while there is no such thing."""
+    family = GaugeMetricFamily(f"statecast_{name}", what, labels=[])
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """How many stayed at or under the end of each bucket; the last has none."""
+    found, seen = [], 0
+    for bucket in range(BUCKETS):
+        seen += histogram.buckets.get(bucket, 0)
+        end = "+Inf" if bucket == BUCKETS - 1 else f"{upper_ms(bucket) / 1000:.6g}"
+        found.append((end, float(seen)))
+    return found

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from forecaster.counts import Counts
+from pipelines.sinks.numbers import Histogram, JobNumbers
+from pipelines.sinks.prometheus import serve
+from schemas.errors import ConfigError
+
+COUNTS = Counts(
+    rows_in=115,
+    used=100,
+    quarantined={"is not a number": 7, 'says "no"\n\\': 1},
+    duplicates=2,
+    late=3,
+    pending=2,
+    outside=9,
+    bad_files=1,
+    windows=24,
+    series_steps=240,
+)
+NUMBERS = JobNumbers(
+    counts=COUNTS,
+    watermark_us=10**15,
+    series=12,
+    live=10,
+    state_bytes=4096,
+    latency=Histogram().add(80.0).add(120.0).add(120.0).add(10_000_000.0),
+    whole=Histogram().add(120.0),
+    snapshot_at_s=1e9,
+    snapshot_ms=350.0,
+)
+
+
+def scraped(port: int, accept: str = "text/plain") -> str:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Every sample by its name and the values of its labels, these by name."""
+    return {
+        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_what_is_scraped_is_what_the_job_says() -> None:
+    with serve(0, lambda: NUMBERS) as port:
+        found = samples(scraped(port))
+    assert {
+        outcome: found["statecast_rows_total", outcome]
+        for outcome in ("used", "quarantined", "duplicate", "late", "outside")
+    } == {"used": 100, "quarantined": 8, "duplicate": 2, "late": 3, "outside": 9}
+    assert found["statecast_rows_in_total",] == 115
+    assert found["statecast_rows_quarantined_total", "is not a number"] == 7
+    assert found["statecast_rows_quarantined_total", 'says "no"\n\\'] == 1
+    assert found["statecast_bad_files_total",] == 1
+    assert found["statecast_windows_closed_total",] == 24
+    assert found["statecast_series_steps_total",] == 240
+    assert found["statecast_pending_rows",] == 2
+    assert (found["statecast_series",], found["statecast_series_live",]) == (12, 10)
+    assert found["statecast_state_bytes",] == 4096
+    assert found["statecast_snapshot_seconds",] == 0.35
+    assert found["statecast_watermark_lag_seconds",] == pytest.approx(
+        found["statecast_snapshot_age_seconds",]
+    )
+
+
+def test_latencies_are_a_histogram_of_seconds() -> None:
+    with serve(0, lambda: NUMBERS) as port:
+        found = samples(scraped(port))
+    buckets = {
+        float(end): found[name, end, of]
+        for name, end, of in (name for name in found if len(name) == 3)
+        if of == "shard"
+    }
+    assert list(buckets.values()) == sorted(buckets.values())
+    under = [max(n for end_s, n in buckets.items() if end_s < at_s) for at_s in (0.07, 0.1, 0.2, 700)]
+    assert under == [0, 1, 3, 3]
+    assert buckets[float("inf")] == found["statecast_latency_seconds_count", "shard"] == 4
+    assert found["statecast_latency_seconds_sum", "shard"] == pytest.approx(10_000.32)
+    assert found["statecast_latency_seconds_count", "window"] == 1
+
+
+def test_each_scrape_reads_the_numbers_anew() -> None:
+    used = iter(range(5, 100))
+    with serve(0, lambda: JobNumbers(Counts(used=next(used)))) as port:
+        assert [samples(scraped(port))["statecast_rows_total", "used"] for _ in range(3)] == [5, 6, 7]
+
+
+def test_a_job_that_has_not_begun_has_no_lag_and_no_snapshot() -> None:
+    with serve(0, JobNumbers) as port:
+        found = samples(scraped(port))
+    assert found["statecast_rows_total", "used"] == 0
+    assert ("statecast_watermark_lag_seconds",) not in found
+    assert ("statecast_snapshot_age_seconds",) not in found
+
+
+@pytest.mark.parametrize("numbers", [NUMBERS, JobNumbers()])
+def test_the_stricter_format_is_spoken_too(numbers: JobNumbers) -> None:
+    with serve(0, lambda: numbers) as port:
+        text = scraped(port, "application/openmetrics-text; version=1.0.0")
+    assert {family.name for family in open_metrics(text)} >= {"statecast_rows", "statecast_latency_seconds"}
+
+
+def test_a_port_that_is_taken_is_refused_in_one_line() -> None:
+    with serve(0, JobNumbers) as port:
+        with (
+            pytest.raises(ConfigError, match=rf"^--metrics-port {port}: .*in use.*: name another port$"),
+            serve(port, JobNumbers),
+        ):
+            pass
+        assert scraped(port)
+    with serve(port, JobNumbers):  # given back
+        pass
+
+
+@pytest.mark.parametrize("port", [-1, 70_000])
+def test_a_port_that_cannot_be_is_refused_in_one_line(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"--metrics-port {port}: cannot be had"), serve(port, JobNumbers):
+        pass
+
+
+def test_two_jobs_of_one_process_have_numbers_of_their_own() -> None:
+    def job(used: int) -> Callable[[], JobNumbers]:
+        return lambda: JobNumbers(Counts(used=used))
+
+    with serve(0, job(1)) as one, serve(0, job(2)) as two:
+        assert [samples(scraped(port))["statecast_rows_total", "used"] for port in (one, two)] == [1, 2]
+    assert not [family.name for family in REGISTRY.collect() if family.name.startswith("statecast")]
