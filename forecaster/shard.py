@@ -17,7 +17,7 @@ from forecaster.counts import Counts
 from forecaster.model import Forecaster
 from forecaster.state import State, live
 from forecaster.stepping import Forecasts, advance_in_place
-from forecaster.windows import MICROSECONDS, fill, last_closed, window_index
+from forecaster.windows import MICROSECONDS, fill, last_closed
 from schemas import late, quarantine
 
 PENDING: dict[str, pl.DataType] = {
@@ -27,6 +27,8 @@ PENDING: dict[str, pl.DataType] = {
     "value": pl.Float64(),
 }
 """Columns and types of rows that wait for their window; ``event_id: String`` follows where rows have one."""
+
+_NONE_QUARANTINED, _NONE_LATE = quarantine.empty(), late.empty()
 
 _BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 MB then
 
@@ -81,8 +83,8 @@ class Output:
     partition: str
     start: int
     forecasts: Forecasts | None = None
-    quarantined: pl.DataFrame = field(default_factory=quarantine.empty)
-    late: pl.DataFrame = field(default_factory=late.empty)
+    quarantined: pl.DataFrame = field(default_factory=lambda: _NONE_QUARANTINED)
+    late: pl.DataFrame = field(default_factory=lambda: _NONE_LATE)
     done: Batch | None = None
 
 
@@ -204,11 +206,10 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     if batch.start < reached:
         rows, rejected = (frame.filter(pl.col("offset") >= reached) for frame in (rows, rejected))
     in_time, too_late = _parted(shard, batch.partition, rows, forecaster.window_config.freq_s)
-    shard = _with_slots(shard, in_time, forecaster)
     if len(in_time):
-        placed = in_time.join(shard.slots, on="series_id", how="left", maintain_order="left")
-        columns = [*PENDING, *(["event_id"] if "event_id" in rows.columns else [])]
-        shard = replace(shard, pending=pl.concat([shard.pending, placed.select(columns)], how="diagonal"))
+        shard, placed = _placed(shard, in_time, forecaster)
+        waiting = [frame for frame in (shard.pending, placed) if len(frame)]
+        shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else placed)
     whole_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
     counts = shard.counts + Counts(
         rows_in=len(rows) + len(rejected) - whole_files,
@@ -226,7 +227,7 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
         watermarks={**shard.watermarks, batch.partition: now},
         counts=counts,
     )
-    quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else quarantine.empty()
+    quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else _NONE_QUARANTINED
     return shard, Output(batch.partition, max(batch.start, reached), None, quarantined, too_late)
 
 
@@ -234,12 +235,13 @@ def _parted(
     shard: Shard, partition: str, rows: pl.DataFrame, freq_s: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows (with ``window``) whose windows are open, and frames of those that came too late for theirs."""
-    rows = rows.with_columns(window=window_index(pl.col("timestamp"), freq_s))
+    window = rows["timestamp"].to_physical().to_numpy() // (freq_s * MICROSECONDS)
+    rows = rows.hstack([pl.Series("window", window)])
     watermark_us = shard.watermarks.get(partition)
     closed = [] if shard.closed_through is None else [shard.closed_through]
     closed += [] if watermark_us is None else [last_closed(watermark_us, freq_s)]
-    if not closed or not len(rows) or int(rows["window"].min()) > max(closed):  # type: ignore[arg-type]
-        return rows, late.empty()
+    if not closed or not len(rows) or window.min() > max(closed):
+        return rows, _NONE_LATE
     is_late = pl.col("window") <= max(closed)
     closed_us = max(watermark_us or 0, (max(closed) + 1) * freq_s * MICROSECONDS)
     columns = [*late.SCHEMA, *(["event_id"] if "event_id" in rows.columns else [])]
@@ -249,15 +251,17 @@ def _parted(
     return rows.filter(~is_late), too_late.select(columns)
 
 
-def _with_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> Shard:
-    """The shard with a slot for each series of ``rows`` that had none."""
-    new = rows.join(shard.slots, on="series_id", how="anti")["series_id"]
-    if not len(new):
-        return shard
-    ids = tuple(new.unique(maintain_order=True))
-    clock = shard.closed_through if shard.closed_through is not None else -1
-    state = State.join([shard.state, forecaster.unseen(ids, clock + 1)])
-    return replace(shard, state=state, slots=slots_of(state))
+def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[Shard, pl.DataFrame]:
+    """The rows by slot, as they wait; and the shard, with a slot for each series that had none."""
+    found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
+    if found["slot"].null_count():
+        ids = tuple(found.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
+        clock = shard.closed_through if shard.closed_through is not None else -1
+        state = State.join([shard.state, forecaster.unseen(ids, clock + 1)])
+        shard = replace(shard, state=state, slots=slots_of(state))
+        found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
+    names = [*PENDING, *(["event_id"] if "event_id" in rows.columns else [])]
+    return shard, pl.DataFrame([found[name] for name in names])
 
 
 def _close(

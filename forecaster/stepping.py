@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -77,13 +78,19 @@ class Forecasts:
         end_us = (self.start + 1 + at) * self.freq_s * MICROSECONDS
         return pl.DataFrame(
             [
-                pl.Series("series_id", self.series_ids, pl.String).gather(which),
+                _ids(self.series_ids).gather(which),
                 pl.Series("issued_at", end_us).cast(pl.Datetime("us", "UTC")),
                 pl.Series("model_version", [self.model_version]).new_from_index(0, rows),
                 pl.Series("revision", np.zeros(rows, np.int32)),
                 pl.Series("forecast", pa.LargeListArray.from_arrays(offsets, nested)),
             ]
         )
+
+
+@lru_cache(maxsize=16)
+def _ids(series_ids: tuple[str, ...]) -> pl.Series:
+    """The ids as a column, made once: a fleet's are the same from window to window."""
+    return pl.Series("series_id", series_ids, pl.String)
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -247,10 +248,9 @@ class Workers:
             lane.wait()
 
     def abandon(self) -> None:
-        """Leaves undone what has not begun, and waits for what has; what went wrong is not told."""
+        """Leaves undone what has not begun."""
         for lane in (*self._lanes, self._snapshots):
             lane.abandon()
-            lane.close()
 
     def close(self) -> None:
         """Ends the threads, once all is done and the last snapshots are written.
@@ -295,9 +295,11 @@ def end_job(job: str, *, abandon: bool = False) -> None:
         workers = _of_jobs.pop(job, None)
     if workers is None:
         return
-    if abandon:
-        workers.abandon()
-    else:
+    if not abandon:
+        workers.close()
+        return
+    workers.abandon()
+    with suppress(Exception):
         workers.close()
 
 

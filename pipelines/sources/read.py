@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,11 @@ from apache_beam.coders import StrUtf8Coder
 from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider
-from apache_beam.utils.timestamp import Duration
 
 from forecaster.shard import Batch
 from pipelines.failure import told_of
 from pipelines.sources.base import Source
-from pipelines.sources.reader import Reader
+from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
 
 _DONE = "done"
 
@@ -127,9 +127,19 @@ class _StepSource(beam.DoFn):
         if offset == _DONE:
             return
         with told_of(self.read.output):
-            read = self.reader.next(int(offset))
+            read = self._next(int(offset))
         if not tracker.try_claim(_DONE if read.ended else str(read.offset)):
             return
         yield from read.batches
         if not read.ended:
-            tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
+            tracker.defer_remainder()
+
+    def _next(self, offset: int) -> Read:
+        """What is next, waited for here for a while: to come back costs an engine more than to wait."""
+        until_s = time.monotonic() + LONGEST_WAIT_S
+        while True:
+            read = self.reader.next(offset)
+            left_s = until_s - time.monotonic()
+            if read.batches or read.ended or left_s <= 0:
+                return read
+            time.sleep(max(min(read.wait_s, left_s), 0.001))

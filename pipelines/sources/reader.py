@@ -13,7 +13,7 @@ from forecaster.sharding import no_batch
 from pipelines.sources.base import Source
 
 _HELD_BACK_S = 0.02
-LONGEST_WAIT_S = 1.0  # how long a stop can go unseen
+LONGEST_WAIT_S = 0.5  # how long a stop can go unseen
 
 
 class Read(NamedTuple):
