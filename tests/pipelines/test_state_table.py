@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,127 +14,431 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.shard import shard_of
-from forecaster.state import State
-from forecaster.stepping import advance
+from forecaster import snapshot
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.counts import Counts
+from forecaster.model import Forecaster
+from forecaster.shard import Shard, apply
+from forecaster.sharding import no_batch, shard_of
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.coders import ShardState
-from schemas import observations
+from pipelines.config import Columns
+from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.files import Input
+from pipelines.sources.replay import ReplaySource
 from schemas.errors import DataError, ModelError, OutputError
 from schemas.states import check_states
-from tests.fleets import START, assert_same_state, forecaster
+from tests.fleets import (
+    HOUR_US,
+    START,
+    Arrival,
+    assert_same_state,
+    batches_of,
+    fleets,
+    fold,
+    forecaster,
+    nested,
+    rows_of,
+)
 
 NAMES = tuple(f"series {i}" for i in range(20))
+OLD = Path(__file__).parent / "data" / "state_format_1"
+"""Written by the version that had it: see `test_a_table_of_format_1_is_forecast_from_as_...`."""
 
 
-def state_of(names: tuple[str, ...]) -> State:
-    fleet = Windows(names, START, np.random.default_rng(0).normal(size=(3, len(names))))
-    return advance(forecaster(), forecaster().initial_state(), fleet)[0]
+def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
+    """Shards that have read all of ``windows`` and closed so many of them."""
+    rows = rows_of(windows)
+    rows = rows if event is None else rows.with_columns(event_id=pl.lit(event))
+    arrival = Arrival(rows, (windows.start + closed) * HOUR_US)
+    return fold(forecaster(), batches_of([arrival]), of).shards
 
 
-def pending_of(names: tuple[str, ...], event: str | None = None) -> pl.DataFrame:
-    rows = pl.DataFrame(
-        {"series_id": names, "timestamp": datetime(2013, 1, 1, 7, tzinfo=UTC), "value": 1.0},
-        schema=observations.SCHEMA,
-    )
-    return rows if event is None else rows.with_columns(event_id=pl.lit(event))
+def some(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
+    values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
+    return shards_of(Windows(NAMES, START, values), of, closed, event)
 
 
-def write(
-    folder: Path, shards: int, closed_through: int | None = START + 2, event: str | None = None
-) -> None:
-    for shard in range(shards):
-        names = tuple(name for name in NAMES if shard_of(name, shards) == shard)
-        state = state_of(names) if names else forecaster().initial_state()
-        part = ShardState(pending_of(names[:2], event), state.to_bytes(), shard, closed_through)
-        state_table.write_part(folder, part)
+def rows_by_series(shard: Shard) -> pl.DataFrame:
+    """The rows that wait, with the names of their series."""
+    named = shard.pending.join(shard.slots, on="slot", how="left").drop("slot")
+    return named.select(sorted(named.columns)).sort("series_id", "timestamp", "value")
 
 
-def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    write(tmp_path, 3)
-    state_table.write_position(tmp_path, '{"done": ["a b.csv"]}')
-    table = state_table.read(tmp_path)
-    assert table.state is not None
-    assert sorted(table.state.series_ids) == sorted(NAMES)
-    assert table.closed_through == START + 2
-    assert table.position == '{"done": ["a b.csv"]}'
-    assert len(table.pending) == 6
-    check_states(pl.read_parquet(tmp_path / "series" / "*.parquet"))
+def assert_equal(a: Shard, b: Shard) -> None:
+    """One shard and the same."""
+    for name in ("number", "of", "offsets", "watermarks", "closed_through", "counts"):
+        assert getattr(a, name) == getattr(b, name), name
+    assert a.state.series_ids == b.state.series_ids
+    assert a.slots.equals(b.slots)
+    assert_same_state(a.state, b.state)
+    assert a.pending.schema == b.pending.schema
+    assert rows_by_series(a).equals(rows_by_series(b))
 
 
-@given(before=st.integers(1, 6), now=st.integers(1, 25))
-def test_a_table_is_parted_into_any_number_of_shards_without_loss(
-    tmp_path_factory: pytest.TempPathFactory, before: int, now: int
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- snapshots ---------------------------------------------------------------------------------------------
+
+
+@given(fleet=fleets(), of=st.integers(1, 4), closed=st.integers(0, 30), event=st.none() | st.just("é"))
+def test_a_shard_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, of: int, closed: int, event: str | None
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
-    write(folder, before)
-    table = state_table.read(folder)
-    states, rows = zip(*(table.shard(number, now) for number in range(now)), strict=True)
-    for number, state in enumerate(states):
-        assert all(shard_of(name, now) == number for name in state.series_ids)
-    assert table.state is not None
-    assert_same_state(State.join(list(states)), table.state)
-    assert pl.concat(rows).sort("series_id").equals(table.pending.sort("series_id"))
+    shards = shards_of(fleet, of, closed, event)
+    for shard in shards:
+        state_table.write_shard(folder, shard)
+    for shard in shards:
+        assert_equal(state_table.read_shard(folder, shard.number, of), shard)
+        assert_equal(snapshot.from_bytes(snapshot.to_bytes(shard)), shard)
+    assert [shard.number for shard in state_table.read(folder).shards] == list(range(of))
 
 
-def test_waiting_rows_keep_their_event(tmp_path: Path) -> None:
-    write(tmp_path, 3, event="e1")
-    assert state_table.read(tmp_path).pending["event_id"].unique().to_list() == ["e1"]
+@given(fleet=fleets(), closed=st.integers(0, 30))
+def test_what_is_read_goes_on_as_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, closed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    (shard,) = shards_of(fleet, 1, closed)
+    state_table.write_shard(folder, shard)
+    again = state_table.read_shard(folder, 0, 1)
+    end = replace(no_batch("rows", again.offsets["rows"]), watermark_us=(fleet.start + 40) * HOUR_US)
+    ended = []
+    for one in (shard, again):
+        issued = []
+        for after, output in apply(one, end, forecaster()):
+            one = after
+            issued += [] if output.forecasts is None else [output.forecasts.frame()]
+        ended.append((one, issued))
+    assert_same_state(ended[0][0].state, ended[1][0].state)
+    assert ended[0][0].counts == ended[1][0].counts
+    for a, b in zip(ended[0][1], ended[1][1], strict=True):
+        assert a.equals(b)
 
 
-def test_a_table_of_no_series_says_so_and_is_one(tmp_path: Path) -> None:
-    part = ShardState(observations.empty(), forecaster().initial_state().to_bytes(), 0, None)
-    state_table.write_part(tmp_path, part)
+def test_a_table_is_one_of_parquet_files_that_anybody_reads(tmp_path: Path) -> None:
+    for shard in some(3):
+        state_table.write_shard(tmp_path, shard)
+    rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
+    check_states(rows.drop("pending"))
+    assert rows["pending"].list.len().sum() == 2 * len(NAMES)
+
+
+def test_a_table_says_of_all_shards_what_they_say(tmp_path: Path) -> None:
+    for shard in some(3, event="e1"):
+        state_table.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
-    assert table.state is not None
-    assert len(table.state) == 0
-    assert table.closed_through is None
-    assert table.position == ""
+    assert sorted(table.state.series_ids) == sorted(NAMES)
+    assert table.closed_through == START + 2
+    assert len(table.pending) == 2 * len(NAMES)
+    assert table.pending.columns == ["series_id", "timestamp", "value", "event_id"]
+    assert table.pending["event_id"].unique().to_list() == ["e1"]
+    assert table.counts.missing == 0
+    assert (table.counts.used, table.counts.pending) == (60, 40)
+    assert (table.offset("rows"), table.offset("another")) == (100, 0)
 
 
-def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no state table"):
-        state_table.read(tmp_path)
+def test_a_source_goes_on_from_what_every_shard_has_read(tmp_path: Path) -> None:
+    first, second, third = some(3)
+    for shard in (first, replace(second, offsets={"rows": 70}), third):
+        state_table.write_shard(tmp_path, shard)
+    assert state_table.read(tmp_path).offset("rows") == 70
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
-    write(tmp_path, 2)
-    (tmp_path / "series" / "shard-0001.parquet").write_bytes(b"PAR1 and nothing")
-    with pytest.raises(DataError, match=r"shard-0001\.parquet: not a readable Parquet file") as told:
-        state_table.read(tmp_path)
-    assert "\n" not in str(told.value)
-
-
-def test_a_file_that_is_no_state_is_named(tmp_path: Path) -> None:
-    write(tmp_path, 2)
-    path = tmp_path / "series" / "shard-0001.parquet"
-    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    with pytest.raises(ModelError, match=r"shard-0001\.parquet: state format none"):
-        state_table.read(tmp_path)
-
-
-def test_a_table_that_was_written_again_is_read_again(tmp_path: Path) -> None:
-    write(tmp_path, 1, START + 2)
+def test_the_last_snapshot_of_a_shard_is_the_one_that_counts(tmp_path: Path) -> None:
+    for closed in (2, 3):
+        (shard,) = some(1, closed)
+        state_table.write_shard(tmp_path, shard)
     assert state_table.read(tmp_path).closed_through == START + 2
-    write(tmp_path, 1, START + 3)
-    os.utime(tmp_path / "series" / "shard-0000.parquet", (1, 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
+
+
+@pytest.mark.parametrize("at", ["write_table", "fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
+    tmp_path: Path, at: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,) = some(1, 2)
+    state_table.write_shard(tmp_path, old)
+
+    def die(*given: Any, **options: Any) -> None:
+        if at == "write_table":
+            given[1].write(b"PAR1 and half of it")
+        raise error
+
+    monkeypatch.setattr(pq if at == "write_table" else os, at, die)
+    with pytest.raises((OutputError, KeyboardInterrupt)) as told:
+        state_table.write_shard(tmp_path, some(1, 4)[0])
+    if isinstance(error, OSError):
+        assert "shard-0000-of-0001.parquet: the state cannot be written: No space left" in str(told.value)
+    monkeypatch.undo()
+    assert_equal(state_table.read_shard(tmp_path, 0, 1), old)
+    assert state_table.read(tmp_path).closed_through == START + 1
+    state_table.write_shard(tmp_path, some(1, 4)[0])
     assert state_table.read(tmp_path).closed_through == START + 3
 
 
-def test_a_new_table_replaces_the_old_one_whole(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    write(folder, 8)
-    write(state_table.beside(folder), 2, START + 9)
-    state_table.put_in_place(folder)
-    assert state_table.read(folder).closed_through == START + 9
-    assert len(list((folder / "series").iterdir())) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+def test_a_snapshot_is_on_disk_before_its_name_is_and_the_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def renamed(source: Any, target: Any) -> None:
+        done.append("rename " + Path(source).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    state_table.write_shard(tmp_path / "state", some(1)[0])
+    hidden = ".shard-0000-of-0001.parquet"
+    assert done == [f"sync {hidden}", f"rename {hidden}", "sync state"]
 
 
-def test_a_table_is_left_where_it_is_when_there_is_no_new_one(tmp_path: Path) -> None:
+# --- what is no table --------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "some.parquet").write_bytes(b"")
+    assert not state_table.exists(tmp_path)
+    assert not state_table.exists(tmp_path / "nowhere")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="holds no state table"):
+            state_table.read(folder)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    state_table.write(tmp_path / "state", some(2))
+    (tmp_path / "state" / "shard-0001-of-0002.parquet").write_bytes(b"PAR1 and nothing")
+    for read in (lambda f: state_table.read(f), lambda f: state_table.read_shard(f, 1, 2)):
+        with pytest.raises(
+            DataError, match=r"shard-0001-of-0002\.parquet: not a readable Parquet file"
+        ) as told:
+            read(tmp_path / "state")
+        assert "\n" not in str(told.value)
+
+
+def test_a_file_that_is_no_shard_is_named(tmp_path: Path) -> None:
+    state_table.write(tmp_path / "state", some(2))
+    path = tmp_path / "state" / "shard-0001-of-0002.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    with pytest.raises(ModelError, match=r"shard-0001-of-0002\.parquet: this is no shard"):
+        state_table.read(tmp_path / "state")
+
+
+@pytest.mark.parametrize("spoil", ["missing", "of another table"])
+def test_a_table_that_is_not_whole_is_refused(tmp_path: Path, spoil: str) -> None:
+    state_table.write(tmp_path / "state", some(3))
+    if spoil == "missing":
+        (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
+    else:
+        state_table.write_shard(tmp_path / "state", some(2)[0])
+    with pytest.raises(DataError, match=r"not each of [23] once: copy the folder again, as a whole"):
+        state_table.read(tmp_path / "state")
+
+
+# --- a table for a job to begin with -----------------------------------------------------------------------
+
+
+def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False) -> None:
+    state_table.begin(folder, shards, start, forecaster().initial_state(), resume=resume)
+
+
+@given(fleet=fleets(), before=st.integers(1, 6), now=st.integers(1, 25), closed=st.integers(0, 30))
+def test_a_table_is_cut_into_any_number_of_shards_without_loss(
+    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, before: int, now: int, closed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("out") / "state"
+    state_table.write(folder, shards_of(fleet, before, closed, "e"))
+    old = state_table.read(folder)
+    begin(folder, now, folder, resume=True)
+    new = state_table.read(folder)
+    assert [(shard.number, shard.of) for shard in new.shards] == [(number, now) for number in range(now)]
+    for shard in new.shards:
+        assert all(shard_of(name, now) == shard.number for name in shard.state.series_ids)
+        assert shard.closed_through == old.closed_through
+        assert len(shard.pending) == shard.counts.pending
+    assert_same_state(new.state, old.state)
+    order = old.pending.columns  # without any row, none has an event
+    assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
+    assert new.counts == old.counts
+    assert new.offset("rows") == old.offset("rows")
+    assert {shard.watermark_us for shard in new.shards} == {old.shards[0].watermark_us}
+
+
+def test_a_job_that_goes_on_finds_its_table_as_it_was_and_the_manifests_of_its_sources(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "state"
-    write(folder, 2)
-    with pytest.raises(OutputError, match="cannot be put in place"):
-        state_table.put_in_place(folder)
-    assert state_table.read(folder).closed_through == START + 2
+    state_table.write(folder, some(3))
+    (folder / "folder.jsonl").write_text("{}")
+    before = contents(folder)
+    begin(folder, 3, folder, resume=True)
+    assert contents(folder) == before
+    begin(folder, 2, folder, resume=True)
+    assert (folder / "folder.jsonl").read_text() == "{}"
+    assert len(state_table.read(folder).shards) == 2
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_another_job_gets_states_and_rows_and_a_log_of_its_own(tmp_path: Path) -> None:
+    state_table.write(tmp_path / "a", some(3))
+    (tmp_path / "a" / "folder.jsonl").write_text("{}")
+    for own in (tmp_path / "b", tmp_path / "a"):
+        begin(own, 2, tmp_path / "a")
+        table = state_table.read(own)
+        assert table.offset("rows") == 0
+        assert table.counts == Counts(restored=40, pending=40)
+        assert table.closed_through == START + 2
+        assert sorted(table.state.series_ids) == sorted(NAMES)
+        assert all(not shard.watermarks for shard in table.shards)
+        assert not (own / "folder.jsonl").exists()
+
+
+def test_a_cold_start_takes_what_was_there_away_and_leaves_a_whole_table(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    state_table.write(folder, some(3))
+    (folder / "folder.jsonl").write_text("{}")
+    begin(folder, 2, None)
+    table = state_table.read(folder)
+    assert [(len(shard.state), shard.of, shard.counts) for shard in table.shards] == [(0, 2, Counts())] * 2
+    assert (table.closed_through, table.offset("rows"), len(table.pending)) == (None, 0, 0)
+    assert not (folder / "folder.jsonl").exists()
+
+
+def test_shards_that_stand_at_several_places_are_not_cut(tmp_path: Path) -> None:
+    first, second = some(2)
+    state_table.write(tmp_path / "state", [first, replace(second, offsets={"rows": 70})])
+    before = contents(tmp_path)
+    for resume in (True, False):
+        with pytest.raises(DataError, match=r"state: its shards stand at different places .*--resume and 2"):
+            begin(tmp_path / "state", 3, tmp_path / "state", resume=resume)
+    assert contents(tmp_path) == before
+    begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("renames", range(3))
+def test_a_table_whose_job_died_while_it_was_put_in_place_is_the_old_one_or_the_new(
+    tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real, made = tmp_path / "state", os.replace, 0
+    state_table.write(folder, some(3, 2))
+
+    def die(source: Any, target: Any) -> None:
+        nonlocal made
+        if "state" in {Path(source).name, Path(target).name}:
+            if made == renames:
+                raise KeyboardInterrupt
+            made += 1
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", die)
+    monkeypatch.setattr(shutil, "rmtree", lambda *given, **options: None)
+    if renames < 2:
+        with pytest.raises(KeyboardInterrupt):
+            state_table.write(folder, some(2, 4))
+    else:
+        state_table.write(folder, some(2, 4))
+    monkeypatch.undo()
+    state_table.recover(folder)
+    table = state_table.read(folder)
+    assert (len(table.shards), table.closed_through) == ((3, START + 1) if renames < 2 else (2, START + 3))
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_table_is_left_where_it_is_when_it_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = tmp_path / "state", os.replace
+    state_table.write(folder, some(3))
+
+    def full(source: Any, target: Any) -> None:
+        if "state" in {Path(source).name, Path(target).name}:
+            raise OSError(30, "Read-only file system")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="state: the state table cannot be put in place: Read-only"):
+        state_table.write(folder, some(2))
+    monkeypatch.undo()
+    state_table.recover(folder)
+    assert len(state_table.read(folder).shards) == 3
+
+
+# --- format 1 ----------------------------------------------------------------------------------------------
+
+
+def old_model() -> Forecaster:
+    network = NetworkConfig(hidden=4, layers=2, horizon=3, lags=(1, 2), ring=5, halflife=20)
+    return Forecaster.untrained(network, WindowConfig(freq="1h"), seed=7)
+
+
+def hour(at: float) -> datetime:
+    return datetime.fromtimestamp(START * 3600, UTC) + timedelta(hours=at)
+
+
+def test_a_table_of_format_1_is_read_with_the_rows_that_wait(tmp_path: Path) -> None:
+    assert state_table.exists(OLD)
+    table = state_table.read(OLD)
+    assert table.closed_through == START + 6
+    assert table.state.model_version == old_model().version
+    assert sorted(table.state.series_ids) == ["a", "b", "c", "d"]
+    assert sorted(table.pending.select("series_id", "value").rows()) == [
+        ("a", 3.0), ("a", 5.0), ("c", 6.0), ("d", 2.0),
+    ]  # fmt: skip
+    assert table.counts.pending == 4
+
+
+def test_a_table_of_format_1_is_forecast_from_as_the_version_that_wrote_it_did(tmp_path: Path) -> None:
+    """Folder and numbers are that version's own, of `old_model` and this fleet, with rows that waited::
+
+    a: 1, 2, -, 4, 5, 7, 6    b: -, -, 7, 8, -, 9.5, -    c: 5, then nothing
+    waiting, in window 7: a 3 and 5, d 2 (its first); in window 8: c 6
+    """
+    pl.DataFrame({"series_id": ["a"], "timestamp": [hour(9.5)], "value": [1.0]}).write_csv(tmp_path / "1.csv")
+    source = ReplaySource((str(tmp_path / "1.csv"),), Input(Columns()), 3600)
+    job = StreamJob(
+        old_model(), source, tmp_path / "out", shards=3, state_table=OLD, resume=True, runner="in-process"
+    )
+    counts = run_stream(job).counts
+    assert (counts.restored, counts.rows_in, counts.used, counts.missing) == (4, 1, 5, 0)
+    issued = nested(read_forecasts(job.output)).filter(
+        (pl.col("horizon") == 1) & (pl.col("issued_at") < hour(10))
+    )
+    expected = {
+        ("a", hour(8)): 3.9955882344391447,
+        ("b", hour(8)): 9.49763261759522,
+        ("c", hour(8)): 4.999999999999986,
+        ("d", hour(8)): 1.9999999999999978,
+        ("a", hour(9)): 3.9958098207338835,
+        ("b", hour(9)): 9.497777392005691,
+        ("c", hour(9)): 5.998596329474822,
+        ("d", hour(9)): 1.9999999999999964,
+    }
+    found = {(name, at): value for name, at, value in issued.select("series_id", "issued_at", "q50").rows()}
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_table_of_format_1_kept_no_place_in_a_log_so_none_goes_on_from_it(tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path / "state")
+    before = contents(tmp_path)
+    with pytest.raises(DataError, match=r"kept no place in a log: start from it with --state") as told:
+        begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
+    assert "\n" not in str(told.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_table_of_format_1_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path / "state")
+    (tmp_path / "state" / "series" / "shard-0001.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(DataError, match=r"series/shard-0001\.parquet: not a readable Parquet file"):
+        state_table.read(tmp_path / "state")
