@@ -147,8 +147,7 @@ class View:
         )
         numbers = self.numbers
         if numbers is None or not numbers.counts.rows_in + numbers.counts.outside:
-            head.add_row("", Text("waiting for rows", "dim"))
-            return head
+            return Group(head, Text("  waiting for rows", "dim"))
         body = Table.grid(padding=(0, 2))
         body.add_column(style="dim", no_wrap=True)
         body.add_column()
@@ -214,7 +213,14 @@ def _quantiles(what: str, latency: Histogram) -> Text:
 
 
 def _joined(*parts: Text) -> Text:
-    return Text(" · ", "dim").join([part for part in parts if part])
+    return Text().join(list(_between(Text(" · ", "dim"), [part for part in parts if part])))
+
+
+def _between(separator: Text, parts: list[Text]) -> Iterator[Text]:
+    for place, part in enumerate(parts):
+        if place:
+            yield separator
+        yield part
 
 
 def _when(us: int) -> str:

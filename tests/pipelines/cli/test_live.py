@@ -82,6 +82,17 @@ def test_every_number_is_on_the_terminal() -> None:
     assert shown(view).splitlines()[0].endswith("stream 1:02:03")
 
 
+def test_only_what_is_secondary_is_dim_and_only_trouble_is_yellow() -> None:
+    view = View("stream", wall=Clock(WATERMARK_S))
+    view.take(numbers())
+    console = Console(file=io.StringIO(), width=100)
+    styles = {segment.text.strip(): str(segment.style or "") for segment in console.render(view.render())}
+    assert styles["1,200,000"] == "bold"
+    assert styles["1,134 quarantined"] == styles["12 late"] == "yellow"
+    assert styles["0 duplicate"] == styles["rows"] == styles["·"] == "dim"
+    assert styles["2026-11-02 05:00 UTC"] == ""
+
+
 def test_what_a_job_does_not_have_is_left_out() -> None:
     view = View("backfill", wall=Clock(WATERMARK_S))
     view.take(JobNumbers(Counts(rows_in=5, pending=5)))
