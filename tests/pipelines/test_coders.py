@@ -11,12 +11,15 @@ from apache_beam.coders.typecoders import registry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.coders import Batch, ElementCoder, Issued, ShardState, frame_bytes, frame_of
-from schemas import observations
+from forecaster.shard import Batch
+from forecaster.sharding import no_batch
+from pipelines.coders import ElementCoder, FleetRows, frame_bytes, frame_of
+from schemas import observations, quarantine
 
 FRAMES = st.sampled_from(
     [
-        observations.empty(),
+        observations.empty(offset=True),
+        quarantine.whole_file("f.csv", "no column timestamp", 7),
         pl.DataFrame(),
         pl.DataFrame({"series_id": ["a", None, "Zürich 🚲"], "value": [1.5, float("nan"), None]}),
         pl.DataFrame({"t": [datetime(2013, 1, 1, tzinfo=UTC)]}, schema={"t": pl.Datetime("us", "UTC")}),
@@ -24,14 +27,21 @@ FRAMES = st.sampled_from(
     ]
 )
 TIMES_US = st.integers(-(2**62), 2**62)
-SECONDS = st.floats(0, 4e9)
-BATCHES = st.builds(Batch, FRAMES, st.lists(TIMES_US, max_size=3).map(tuple), st.none() | TIMES_US, SECONDS)
-ISSUED = st.builds(
-    Issued, FRAMES, st.integers(0, 99), st.integers(0, 10**9), st.lists(SECONDS, max_size=3).map(tuple)
+OFFSETS = st.integers(0, 2**62)
+BATCHES = st.builds(
+    Batch,
+    partition=st.text(max_size=20),
+    start=OFFSETS,
+    stop=OFFSETS,
+    rows=FRAMES,
+    rejected=FRAMES,
+    watermark_us=st.none() | TIMES_US,
+    outside=OFFSETS,
+    arrived_s=st.floats(0, 4e9),
+    snapshot=st.booleans(),
+    ends=st.booleans(),
 )
-SHARD_STATES = st.builds(
-    ShardState, FRAMES, st.binary(max_size=50), st.integers(0, 99), st.none() | st.integers(-9, 9)
-)
+FLEET_ROWS = st.builds(FleetRows, rows=FRAMES, ends=st.lists(TIMES_US, max_size=3).map(tuple))
 
 
 def assert_equal(a: Any, b: Any) -> None:
@@ -46,7 +56,7 @@ def assert_equal(a: Any, b: Any) -> None:
             assert type(value) is type(other)
 
 
-@given(element=BATCHES | ISSUED | SHARD_STATES)
+@given(element=BATCHES | FLEET_ROWS)
 def test_an_element_comes_back_as_it_was(element: Any) -> None:
     coder = ElementCoder(type(element))
     assert_equal(coder.decode(coder.encode(element)), element)
@@ -60,7 +70,7 @@ def test_a_frame_comes_back_as_it_was(frame: pl.DataFrame) -> None:
         assert again.schema == frame.schema
 
 
-@pytest.mark.parametrize("kind", [Batch, Issued, ShardState, pl.DataFrame])
+@pytest.mark.parametrize("kind", [Batch, FleetRows, pl.DataFrame])
 def test_beam_finds_the_coder_by_the_type(kind: type[Any]) -> None:
     coder = registry.get_coder(kind)
     assert coder == ElementCoder(kind)
@@ -69,12 +79,21 @@ def test_beam_finds_the_coder_by_the_type(kind: type[Any]) -> None:
     assert coder != ElementCoder(int)
 
 
+@given(element=BATCHES | FLEET_ROWS)
+def test_the_size_of_an_element_is_that_of_its_frames(element: Any) -> None:
+    frames = [part for part in vars(element).values() if isinstance(part, pl.DataFrame)]
+    size = ElementCoder(type(element)).estimate_size(element)
+    assert size == sum(int(frame.estimated_size()) for frame in frames)
+    assert ElementCoder(pl.DataFrame).estimate_size(frames[0]) == int(frames[0].estimated_size())
+
+
 def test_an_element_crosses_borders_as_json_and_arrow_never_as_a_pickle() -> None:
-    data = ElementCoder(Batch).encode(Batch(observations.empty(), (1, 2), None, 3.5))
+    data = ElementCoder(Batch).encode(no_batch("replay", 7, snapshot=True))
     size = struct.unpack("<q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
-    assert header["closes"] == [1, 2]
-    assert frame_of(data[8 + size :]).schema == observations.empty().schema
+    assert (header["partition"], header["start"], header["snapshot"]) == ("replay", 7, True)
+    rows = data[8 + size : 8 + size + header["rows"]["bytes"]]
+    assert frame_of(rows).schema == observations.empty(offset=True).schema
 
 
 def test_an_element_is_never_a_key() -> None:

@@ -1,152 +1,259 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import polars as pl
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from forecaster.stepping import advance
+from forecaster.model import Forecaster
+from forecaster.stepping import Forecasts, advance
 from forecaster.windows import Windows
-from pipelines.coders import Issued
 from pipelines.sinks import files as sinks
 from pipelines.sinks.files import (
-    CLOSINGS,
+    LATE,
+    PARTS,
+    QUARANTINE,
     Format,
-    WriteForecasts,
-    WriteQuarantine,
-    prepare_folder,
+    ShardFiles,
     read_forecasts,
+    read_late,
     read_quarantine,
+    sync,
 )
-from schemas import observations
+from schemas import late, observations, quarantine
 from schemas.errors import DataError, OutputError
 from schemas.forecasts import check_forecasts
-from tests.fleets import START, forecaster
+from tests.fleets import HOUR_US, START, forecaster
+
+VERSION = forecaster().version
+FORMATS = pytest.mark.parametrize("format_", ["parquet", "jsonl"])
 
 
-def issued(shard: int = 0, windows: int = 4, level: float = 0.0) -> Issued:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for part in PARTS:
+        (tmp_path / part).mkdir()
+    return tmp_path
+
+
+def issued(
+    shard: int = 0,
+    windows: int = 4,
+    level: float = 0.0,
+    start: int = START,
+    model: Forecaster | None = None,
+) -> Forecasts:
+    model = model or forecaster()
     values = level + np.random.default_rng(shard).normal(size=(windows, 2))
-    fleet = Windows((f"a{shard}", f"b{shard}"), START, values)
-    forecasts = advance(forecaster(), forecaster().initial_state(), fleet)[1].frame()
-    return Issued(forecasts, shard, len(forecasts), (1.0,))
+    return advance(model, model.initial_state(), Windows((f"a{shard}", f"b{shard}"), start, values))[1]
 
 
-def write(folder: Path, elements: list[Issued], format_: Format = "parquet") -> None:
-    prepare_folder(folder)
-    step = sinks._WriteForecasts(folder, format_)
-    for element in elements:
-        list(step.process(element))
+def files(folder: Path, shard: int = 0, format_: Format = "parquet", version: str = VERSION) -> ShardFiles:
+    return ShardFiles(folder, shard, 2, version, format_)
+
+
+def write(
+    folder: Path, *shards: int, format_: Format = "parquet", windows: int = 4, level: float = 0
+) -> None:
+    for shard in shards:
+        files(folder, shard, format_).write_forecasts(issued(shard, windows, level))
+
+
+def rejected(*offsets: int) -> pl.DataFrame:
+    raw = pl.DataFrame(
+        {
+            "series_id": ["a"] * len(offsets),
+            "timestamp": ["2013-01-01"] * len(offsets),
+            "value": ["x"] * len(offsets),
+            "row": list(offsets),
+        },
+        schema_overrides={"row": pl.Int64},
+    )
+    return observations.validate(raw.with_columns(file=pl.lit("f.csv")))[1]
+
+
+def too_late(*offsets: int) -> pl.DataFrame:
+    rows = {
+        "series_id": "a",
+        "timestamp": 1_357_000_000_000_000,
+        "value": 1.0,
+        "late_s": 5.0,
+        "partition": "replay",
+        "offset": offsets,
+    }
+    return pl.DataFrame(rows, schema=late.SCHEMA)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_forecasts_are_read_as_they_were_written(tmp_path: Path, format_: Format) -> None:
-    elements = [issued(0), issued(1, level=1e9)]
-    write(tmp_path, elements, format_)
-    found = read_forecasts(tmp_path)
-    expected = pl.concat([element.forecasts for element in elements]).sort("issued_at", "series_id")
+@FORMATS
+def test_forecasts_are_read_as_they_were_written(folder: Path, format_: Format) -> None:
+    parts = [issued(0), issued(1, level=1e9)]
+    for shard, part in enumerate(parts):
+        files(folder, shard, format_).write_forecasts(part)
+    found = read_forecasts(folder)
+    expected = pl.concat([part.frame() for part in parts]).sort("issued_at", "series_id")
     assert check_forecasts(found).equals(expected)
     assert found.schema == expected.schema
 
 
-@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_a_rerun_writes_the_same_files_again(tmp_path: Path, format_: Format) -> None:
-    write(tmp_path, [issued(0), issued(1)], format_)
-    before = contents(tmp_path / "forecasts")
-    write(tmp_path, [issued(1), issued(0)], format_)
-    assert contents(tmp_path / "forecasts") == before
+@FORMATS
+def test_a_rerun_writes_the_same_files_again(folder: Path, format_: Format) -> None:
+    write(folder, 0, 1, format_=format_)
+    before = contents(folder / "forecasts")
+    write(folder, 1, 0, format_=format_)
+    assert contents(folder / "forecasts") == before
     assert sorted(before) == [
-        f"20130101T010000Z-20130101T040000Z-shard-000{shard}.{format_}" for shard in (0, 1)
+        f"20130101T010000Z-20130101T040000Z-{VERSION}-r0-shard-000{shard}-of-0002.{format_}"
+        for shard in (0, 1)
     ]
 
 
 def test_a_writer_that_dies_leaves_nothing_that_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, [issued(0)])
-    before = read_forecasts(tmp_path)
+    write(folder, 0)
+    files(folder).write_rows(QUARANTINE, "replay", 3, rejected(3))
+    before = read_forecasts(folder)
 
     def half(frame: pl.DataFrame, path: Path, format_: Format) -> None:
         path.write_bytes(b"PAR1 and half of it")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sinks, "write_frame", half)
-    for element in (issued(0, level=5), issued(1)):
+    for shard in (0, 1):
         with pytest.raises(KeyboardInterrupt):
-            write(tmp_path, [element])
-    assert read_forecasts(tmp_path).equals(before)
+            write(folder, shard, level=5)
+        with pytest.raises(KeyboardInterrupt):
+            files(folder, shard).write_rows(QUARANTINE, "replay", 9, rejected(9))
+    assert read_forecasts(folder).equals(before)
+    assert read_quarantine(folder)["row"].to_list() == [3]
+    assert read_late(folder).equals(late.empty())
 
 
-def test_of_one_identity_in_two_files_the_last_written_counts(tmp_path: Path) -> None:
-    write(tmp_path, [issued(0, windows=4)])
-    write(tmp_path, [issued(0, windows=3, level=100)])
-    for age, file in enumerate(sorted((tmp_path / "forecasts").iterdir())):
+def test_of_one_identity_in_two_files_the_last_written_counts(folder: Path) -> None:
+    write(folder, 0, windows=4)
+    write(folder, 0, windows=3, level=100)
+    for age, file in enumerate(sorted((folder / "forecasts").iterdir())):
         os.utime(file, (1e9 - age, 1e9 - age))  # the shorter one's name comes first
-    found = read_forecasts(tmp_path)
+    found = read_forecasts(folder)
     assert len(found) == 8
-    again = issued(0, windows=3, level=100).forecasts
+    again = issued(0, windows=3, level=100).frame()
     assert found.join(again, on=["series_id", "issued_at"], how="semi").equals(
         again.sort("issued_at", "series_id")
     )
 
 
-def test_each_file_has_a_line_in_the_log_of_closings(tmp_path: Path) -> None:
-    write(tmp_path, [issued(0), issued(1)])
-    lines = [json.loads(line) for line in (tmp_path / CLOSINGS).read_text().splitlines()]
-    assert [line["shard"] for line in lines] == [0, 1]
-    assert [line["steps"] for line in lines] == [8, 8]
-    assert lines[0]["first"] == "2013-01-01 01:00:00+00:00"
-    assert lines[0]["last"] == "2013-01-01 04:00:00+00:00"
-    assert all(line["latency_ms"][0] > 0 for line in lines)
+def test_two_models_write_side_by_side(folder: Path) -> None:
+    other = forecaster(seed=1)
+    write(folder, 0)
+    files(folder, version=other.version).write_forecasts(issued(model=other))
+    found = read_forecasts(folder)
+    assert len(found) == 16
+    assert set(found["model_version"]) == {VERSION, other.version}
 
 
-def test_quarantined_rows_are_in_one_place_however_often_they_are_written(tmp_path: Path) -> None:
-    raw = pl.DataFrame(
-        {"series_id": ["a", "b"], "timestamp": ["2013-01-01", "never"], "value": ["x", "1"], "row": [7, 3]}
-    )
-    _, bad = observations.validate(raw.with_columns(file=pl.lit("f.csv")))
-    prepare_folder(tmp_path)
+def test_rows_are_in_one_place_however_often_they_are_written(folder: Path) -> None:
     for _ in range(2):
-        with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as p:
-            p | beam.Create([bad, bad.head(1)]).with_output_types(pl.DataFrame) | WriteQuarantine(tmp_path)
-        found = read_quarantine(tmp_path)
-        assert found["row"].to_list() == [3, 7, 7]
-    assert read_quarantine(tmp_path / "nowhere").is_empty()
+        files(folder, 0).write_rows(QUARANTINE, "replay", 0, rejected(7, 3))
+        files(folder, 1).write_rows(QUARANTINE, "folder", 0, rejected(5))
+        files(folder, 1).write_rows(LATE, "replay", 2, too_late(2, 4))
+        files(folder, 0).write_rows(LATE, "replay", 0, too_late(0))
+    assert quarantine.QuarantinedRow.validate(read_quarantine(folder))["row"].to_list() == [3, 5, 7]
+    assert late.LateRow.validate(read_late(folder))["offset"].to_list() == [0, 2, 4]
+    assert read_quarantine(folder / "nowhere").equals(quarantine.empty())
+    assert read_late(folder / "nowhere").equals(late.empty())
 
 
-def test_forecasts_travel_through_a_pipeline_into_files(tmp_path: Path) -> None:
-    prepare_folder(tmp_path)
-    elements = [issued(0), issued(1)]
-    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as p:
-        p | beam.Create(elements).with_output_types(Issued) | WriteForecasts(tmp_path, "parquet")
-    assert len(read_forecasts(tmp_path)) == 16
+def test_a_shard_says_once_what_it_has_written(folder: Path) -> None:
+    mine = files(folder)
+    mine.write_forecasts(issued())
+    mine.write_rows(LATE, "replay", 2, too_late(2))
+    taken = mine.taken()
+    assert {path.parent.name for path in taken} == {"forecasts", "late"}
+    assert all(path.exists() for path in taken)
+    sync(taken)
+    assert mine.taken() == []
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OutputError, match=r"file/out: cannot write here \(Not a directory\).*--output"):
-        prepare_folder(tmp_path / "file" / "out")
+# --- going on from a snapshot ------------------------------------------------------------------------------
 
 
-def test_a_folder_without_forecasts_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no forecasts here"):
-        read_forecasts(tmp_path)
+@pytest.fixture
+def written(folder: Path) -> Path:
+    """Three blocks of windows, and rows of two partitions, of shard 0."""
+    mine = files(folder)
+    for start in (0, 4, 8):
+        mine.write_forecasts(issued(start=START + start))
+    for partition, start in (("replay", 3), ("replay", 7), ("folder", 2)):
+        mine.write_rows(QUARANTINE, partition, start, rejected(start))
+        mine.write_rows(LATE, partition, start, too_late(start))
+    return folder
+
+
+def test_what_was_written_after_a_snapshot_goes(written: Path) -> None:
+    files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3})
+    assert sorted(path.name[:16] for path in (written / "forecasts").iterdir()) == [
+        "20130101T010000Z", "20130101T050000Z",
+    ]  # fmt: skip
+    for part in (QUARANTINE, LATE):
+        names = {path.name.partition("-shard")[0] for path in (written / part).iterdir()}
+        assert names == {"replay-000000000000003", "folder-000000000000002"}
+
+
+def test_what_a_shard_knows_nothing_of_stays_since_it_may_be_another_jobs(written: Path) -> None:
+    before = sorted(written.rglob("*"))
+    files(written).remove_after(None, {})
+    assert sorted(written.rglob("*")) == before
+
+
+def test_what_others_wrote_stays(written: Path) -> None:
+    before = sorted(written.rglob("*"))
+    files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0})
+    ShardFiles(written, 0, 3, VERSION, "parquet").remove_after(START * HOUR_US, {"replay": 0, "folder": 0})
+    files(written, version=forecaster(seed=1).version).remove_after(START * HOUR_US, {})
+    assert sorted(written.rglob("*")) == before
+
+
+@FORMATS
+def test_what_a_killed_shard_had_half_written_goes(folder: Path, format_: Format) -> None:
+    mine = files(folder, format_=format_)
+    mine.write_forecasts(issued())
+    mine.write_rows(LATE, "replay", 2, too_late(2))
+    before = sorted(folder.rglob("*"))
+    for path in mine.taken():
+        path.with_name(f".{path.name}").write_bytes(b"half")
+    mine.remove_after((START + 8) * HOUR_US, {"replay": 7})
+    assert sorted(folder.rglob("*")) == before
+
+
+# --- refusals ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_forecasts_is_named(folder: Path) -> None:
+    for empty in (folder, folder / "nowhere"):
+        with pytest.raises(DataError, match="no forecasts here"):
+            read_forecasts(empty)
+
+
+@FORMATS
+def test_a_file_of_forecasts_that_cannot_be_read_is_named(folder: Path, format_: Format) -> None:
+    (folder / "forecasts" / f"mine.{format_}").write_text("neither\nthis\n")
+    with pytest.raises(DataError, match=rf"mine\.{format_}: no readable file of forecasts") as told:
+        read_forecasts(folder)
+    assert "\n" not in str(told.value)
 
 
 def test_a_disk_that_refuses_a_file_is_told_of_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sinks, "write_frame", full)
-    with pytest.raises(OutputError, match=r"shard-0000\.parquet: cannot be written: No space left"):
-        write(tmp_path, [issued(0)])
+    with pytest.raises(OutputError, match=r"shard-0000-of-0002\.parquet: cannot be written: No space left"):
+        write(folder, 0)
