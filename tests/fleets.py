@@ -19,7 +19,7 @@ from forecaster.counts import Counts
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
-from forecaster.state import State
+from forecaster.state import State, live
 from forecaster.stepping import Forecasts
 from forecaster.windows import MICROSECONDS, Windows, window_end_us, window_index
 from schemas import quarantine
@@ -146,6 +146,13 @@ def assert_same_state(a: State, b: State) -> None:
             name = f"{component}.{place}"
             rtol, atol = 1e-12 if name in rounded else 0.0, 1e-5 if component == "network" else 0.0
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
+
+
+def assert_same_lives(a: Sequence[State], b: Sequence[State]) -> None:
+    """The same series, and the same state of those that live; clocks of retired ones stop with the shard's."""
+    one, other = State.join(a), State.join(b)
+    assert sorted(one.series_ids) == sorted(other.series_ids)
+    assert_same_state(*(state.take(np.flatnonzero(live(state))) for state in (one, other)))
 
 
 def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:

@@ -13,13 +13,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.jobs.stream import StreamJob, run_stream
-from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sources.feeds import Input, WatchFeed
-from pipelines.sources.read import ask_to_stop
+from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
+from pipelines.sinks.numbers import JobNumbers
+from pipelines.sources.files import Input
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.tables import Columns
 from schemas import observations
-from tests.fleets import HOUR_US, START, Arrival, forecaster, run_shards
+from tests.fleets import (
+    HOUR_US,
+    START,
+    Arrival,
+    Logs,
+    all_logs,
+    assert_same,
+    by_key,
+    cut,
+    fold,
+    fold_on,
+    forecaster,
+    interleaved,
+    run_shards,
+)
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "", "  ", None])
 TIMES = st.one_of(
@@ -56,7 +72,55 @@ def test_every_row_of_a_messy_input_is_in_exactly_one_place(
         ran = run_shards(forecaster(), arrivals, shards=3, to_the_end=to_the_end)
         assert ran.counts.missing == 0
         assert ran.counts.rows_in + bad_rows == len(raw)
+        assert ran.counts.late == sum(map(len, ran.late))
         assert not (to_the_end and ran.counts.pending)
+
+
+@given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
+def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data: st.DataObject) -> None:
+    order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
+    stop = data.draw(st.integers(0, len(order)))
+    ran = fold(forecaster(), order[:stop], shards, partitions=logs.partitions)
+    batches, counts = order[:stop], ran.counts
+    files = sum(int((batch.rejected["row"] == 0).sum()) for batch in batches)
+    rejected = sum(len(batch.rejected) for batch in batches) - files
+    assert counts.missing == 0
+    assert counts.rows_in == sum(len(batch.rows) for batch in batches) + rejected
+    assert counts.rejected == rejected
+    assert set(counts.quarantined) <= {"is not a number", "is not finite"}
+    assert counts.bad_files == files
+    assert counts.outside == sum(batch.outside for batch in batches)
+    assert counts.rows_in + counts.bad_files + counts.outside == sum(b.stop - b.start for b in batches)
+    assert counts.late == sum(map(len, ran.late))
+    assert counts.rejected + files == sum(map(len, ran.quarantined))
+    assert counts.pending == sum(len(shard.pending) for shard in ran.shards)
+    assert stop < len(order) or not counts.pending
+
+
+@given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
+def test_what_is_read_again_changes_nothing_and_gives_nothing(
+    logs: Logs, shards: int, data: st.DataObject
+) -> None:
+    model = forecaster()
+    once = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
+    again = [
+        batch for log in logs.parts for batch in cut(data.draw, log, data.draw(st.integers(0, log.stop - 1)))
+    ]
+    twice = fold_on(model, [shard.copy() for shard in once.shards], [again] * shards)
+    assert once.counts == twice.counts
+    assert not by_key(twice.forecasts)
+    assert not sum(map(len, twice.late + twice.quarantined))
+
+    # and in the middle, each batch with a piece of what was read before it
+    order = logs.one_by_one()
+    stutter = []
+    for batch in order:
+        log = next(log for log in logs.parts if log.partition == batch.partition)
+        start = data.draw(st.integers(0, batch.start))
+        stutter += [b for b in log.batches(start=start) if b.stop <= batch.stop]
+    stuttered = fold(model, stutter, shards, partitions=logs.partitions)
+    assert once.counts == stuttered.counts
+    assert_same(by_key(once.forecasts), by_key(stuttered.forecasts), logs.scale)
 
 
 def put(folder: Path, name: str, lines: list[str]) -> None:
@@ -76,23 +140,24 @@ def test_a_watched_folder_with_a_late_file_accounts_for_every_row(tmp_path: Path
     put(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # all too late, and nothing else
     put(folder, "4.csv", [f"new,{day}03:00:00Z,1", f"new,{day}11:00:00Z,2", f"c,{day}12:05:00Z,x", "c,,2"])
     put(folder, "5.csv", [f"c,{day}14:20:00Z,3", f"a,{day}14:20:00Z,3"])
-    job = StreamJob(
-        forecaster(), WatchFeed(str(folder), Input(Columns()), 3600, poll_s=0.05), output, shards=2
-    )
+    (folder / "6.parquet").write_bytes(b"no Parquet at all")
+    os.utime(folder / "6.parquet", (time.time() - 60, time.time() - 60))
+    source = FolderSource(folder, Input(Columns(), skip_bad_files=True), output / "state", poll_s=0.05)
+    job = StreamJob(forecaster(), source, output, shards=2)
 
-    deadline_s = time.time() + 60
-
-    def stop_when_read(lines: list[dict[str, Any]]) -> None:
-        if any(line["last"].startswith("2013-01-01 14:00") for line in lines) or time.time() > deadline_s:
+    def stop_when_read(numbers: JobNumbers) -> None:
+        if numbers.counts.bad_files or time.time() > deadline_s:
             ask_to_stop(job.stop_file)
 
+    deadline_s = time.time() + 60
     counts = run_stream(job, stop_when_read).counts
 
     assert counts.missing == 0
     assert counts.rows_in == 18 + 4 + 5 + 4 + 2
-    assert counts.too_late == 2 + 5 + 1
+    assert counts.late == 2 + 5 + 1 == len(read_late(output))
     assert counts.duplicates == 1
-    assert counts.quarantined == 2 == len(read_quarantine(output))
+    assert counts.bad_files == 1
+    assert counts.rejected == 2 == len(read_quarantine(output)) - 1
     assert counts.pending == 2
     assert counts.used == 18 + 1 + 1
     # A file of late rows opens no window again, and nothing is forecast from windows that are still open.

@@ -1,10 +1,11 @@
-"""Law: `advance` over T windows in one call = T calls of one window, states included."""
+"""Law: however windows are cut into calls, and a log into batches: the same forecasts, counts and state."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,14 +13,23 @@ from hypothesis import strategies as st
 from forecaster.stepping import advance
 from forecaster.windows import Windows
 from tests.fleets import (
+    HOUR_US,
     START,
+    Arrival,
     Floats,
     Key,
+    Logs,
+    all_logs,
     assert_same,
+    assert_same_lives,
     assert_same_state,
     by_key,
+    cut,
     fleets,
+    fold,
     forecaster,
+    rows_of,
+    run_shards,
     scales,
 )
 
@@ -115,3 +125,51 @@ def test_a_call_without_windows_changes_nothing() -> None:
     after, forecasts = advance(model, state, LATE_BEGINNER.between(LATE_BEGINNER.stop, LATE_BEGINNER.stop))
     assert len(forecasts) == 0
     assert_same_state(state, after)
+
+
+@pytest.mark.parametrize("max_gap", [1, 3, 672])
+@given(logs=all_logs(), data=st.data(), windows_per_step=st.integers(1, 40))
+def test_however_a_log_is_cut_into_batches_and_blocks_the_outputs_are_the_same(
+    max_gap: int, logs: Logs, data: st.DataObject, windows_per_step: int
+) -> None:
+    model = forecaster(max_gap=max_gap)
+    whole = fold(model, logs.one_by_one(), 2, 32, logs.partitions)
+    pieces = [batch for log in logs.parts for batch in cut(data.draw, log)]
+    other = fold(model, pieces, 2, windows_per_step, logs.partitions)
+
+    assert whole.counts == other.counts
+    assert_same(by_key(whole.forecasts), by_key(other.forecasts), logs.scale)
+    for one, two in zip(whole.shards, other.shards, strict=True):
+        assert one.closed_through == two.closed_through
+        assert_same_lives([one.state], [two.state])
+
+
+@pytest.mark.parametrize("windows_per_step", [1, 32])
+def test_a_lone_row_years_away_makes_no_windows_between_and_begins_cold(windows_per_step: int) -> None:
+    model = forecaster(max_gap=3)
+    near, far = START, START + 20 * 365 * 24
+    fleet = Windows(("a", "b"), near, np.array([[1.0, 2.0], [1.5, 2.5]]))
+    lone = rows_of(Windows(("a",), far, np.ones((1, 1))))
+    ran = run_shards(
+        model, [Arrival(pl.concat([rows_of(fleet), lone]), (far + 1) * HOUR_US)], 1, windows_per_step
+    )
+    closed = [block.start for block in ran.forecasts if block is not None]
+    assert len(closed) <= 2 + 2 * 6
+    assert ran.counts.cold_starts == 1
+    assert ran.counts.windows == 2 + 3 + 1
+    assert ran.counts.used == 5
+    assert ran.shards[0].closed_through == far
+
+
+def test_series_that_are_born_late_and_never_cost_no_windows_and_no_cold_start() -> None:
+    model = forecaster(max_gap=3)
+    values = np.full((40, 3), np.nan)
+    values[:2, 0] = values[30:, 1] = 1.0
+    ran = run_shards(
+        model, [Arrival(rows_of(Windows(("a", "b", "never"), START, values)), START * HOUR_US)], 2
+    )
+    assert ran.counts.cold_starts == 0
+    assert {name for state in ran.states for name in state.series_ids} == {"a", "b"}
+    assert set(by_key(ran.forecasts)) == {("a", START + k) for k in range(5)} | {
+        ("b", START + k) for k in range(30, 40)
+    }

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.shard import Shard
+from forecaster.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.windows import Windows
-from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.jobs.forecast import BackfillJob, run_backfill
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.feeds import Input
+from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
 from tests.fleets import (
-    Arrival,
+    Logs,
+    Ran,
+    all_logs,
     assert_same,
     assert_same_frames,
+    assert_same_lives,
     by_key,
+    cut,
     fleets,
+    fold,
+    fold_on,
     forecaster,
-    rows_of,
-    run_shards,
+    interleaved,
     scales,
+    sorted_rows,
 )
 
 
@@ -44,13 +53,43 @@ def test_a_series_is_forecast_alone_as_it_is_in_company(
     assert_same(expected, by_key([apart]), scales(fleet))
 
 
-@given(fleet=fleets(), shards=st.integers(2, 9), windows_per_step=st.integers(1, 40))
-def test_the_number_of_shards_is_of_no_matter(fleet: Windows, shards: int, windows_per_step: int) -> None:
-    model = forecaster()
-    arrival = Arrival(rows_of(fleet), fleet.stop * 3_600_000_000)
-    one = run_shards(model, [arrival], 1)
-    many = run_shards(model, [arrival], shards, windows_per_step)
-    assert_same(by_key(one.forecasts), by_key(many.forecasts), scales(fleet))
+@pytest.mark.parametrize("max_gap", [2, 672])
+@given(logs=all_logs(), shards=st.integers(2, 9), windows_per_step=st.integers(1, 40))
+def test_the_number_of_shards_is_of_no_matter(
+    max_gap: int, logs: Logs, shards: int, windows_per_step: int
+) -> None:
+    model = forecaster(max_gap=max_gap)
+    one = fold(model, logs.one_by_one(), 1, 32, logs.partitions)
+    many = fold(model, logs.one_by_one(), shards, windows_per_step, logs.partitions)
+    assert_same_outputs(one, many, logs)
+
+
+@pytest.mark.parametrize("max_gap", [2, 672])
+@given(logs=all_logs(), numbers=st.lists(st.integers(1, 9), min_size=2, max_size=4), data=st.data())
+def test_a_table_that_is_cut_anew_on_the_way_goes_on_as_if_it_had_not_been(
+    max_gap: int, logs: Logs, numbers: list[int], data: st.DataObject
+) -> None:
+    model = forecaster(max_gap=max_gap)
+    batches = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
+    bounds = sorted(data.draw(st.integers(0, len(batches))) for _ in numbers[1:])
+    shards = [Shard.cold(n, numbers[0], model.initial_state(), logs.partitions) for n in range(numbers[0])]
+    together = Ran()
+    for of, first, stop in zip(numbers, [0, *bounds], [*bounds, len(batches)], strict=True):
+        ran = fold_on(model, reshard(shards, of), [batches[first:stop]] * of)
+        together.shards = shards = ran.shards
+        together.forecasts += ran.forecasts
+        together.late += ran.late
+        together.quarantined += ran.quarantined
+    assert_same_outputs(fold(model, batches, 1, partitions=logs.partitions), together, logs)
+
+
+def assert_same_outputs(one: Ran, other: Ran, logs: Logs) -> None:
+    # the most windows of any shard is a matter of who is in which
+    assert replace(one.counts, windows=0) == replace(other.counts, windows=0)
+    assert_same(by_key(one.forecasts), by_key(other.forecasts), logs.scale)
+    assert sorted_rows(one.late).equals(sorted_rows(other.late))
+    assert sorted_rows(one.quarantined).equals(sorted_rows(other.quarantined))
+    assert_same_lives(one.states, other.states)
 
 
 def test_a_backfill_gives_the_same_forecasts_with_1_3_and_8_shards(

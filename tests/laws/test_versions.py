@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,32 @@ import polars as pl
 import pytest
 from hypothesis import assume, given
 
+from forecaster import snapshot
+from forecaster.sharding import no_batch
 from forecaster.state import State
 from forecaster.stepping import advance, rewarm
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.backfill import BackfillJob, run_backfill
+from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.feeds import Input
+from pipelines.sources.files import Input
+from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import ModelError, VersionMismatch
-from tests.fleets import HOUR_US, START, assert_same, assert_same_state, by_key, fleets, forecaster, scales
+from tests.fleets import (
+    HOUR_US,
+    START,
+    Arrival,
+    assert_same,
+    assert_same_state,
+    by_key,
+    fleets,
+    fold_on,
+    forecaster,
+    rows_of,
+    run_shards,
+    scales,
+)
 
 
 def test_a_state_fed_to_other_weights_is_refused_by_name() -> None:
@@ -29,6 +46,15 @@ def test_a_state_fed_to_other_weights_is_refused_by_name() -> None:
         advance(new, state, fleet.between(START + 1, START + 2))
     with pytest.raises(VersionMismatch):
         advance(new, old.initial_state(), fleet)
+
+
+def test_a_shard_under_other_weights_is_refused_by_name() -> None:
+    old, new = forecaster(seed=1), forecaster(seed=2)
+    arrivals = [Arrival(rows_of(Windows(("a",), START, np.ones((3, 1)))), (START + 2) * HOUR_US)]
+    shard = snapshot.from_bytes(snapshot.to_bytes(run_shards(old, arrivals, to_the_end=False).shards[0]))
+    end = replace(no_batch("rows", 3), watermark_us=(START + 3) * HOUR_US)
+    with pytest.raises(VersionMismatch, match=rf"{old.version} .* {new.version}: re-warm"):
+        fold_on(new, [shard], [[end]])
 
 
 def test_even_a_setting_that_changes_no_weight_makes_another_version() -> None:
@@ -83,6 +109,30 @@ def test_a_job_that_starts_from_another_version_s_table_rewarms_it(
     assert issued["model_version"].unique().to_list() == [new.version]
     assert issued.select(pl.col("issued_at").min().dt.epoch("us")).item() == half_us + HOUR_US
     table = state_table.read(tmp_path / "new" / "state").state
-    assert table is not None
     assert table.model_version == new.version
     assert sorted(table.series_ids) == sorted(small_fleet.series_ids)
+
+
+def test_a_stream_that_goes_on_under_other_weights_rewarms_its_shards(
+    small_fleet: Windows, small_file: Path, tmp_path: Path
+) -> None:
+    old, new = forecaster("lstm", ring=60), forecaster("gru", ring=60)
+    half_us, output = (START + 70) * HOUR_US, tmp_path / "out"
+    before = Input(Columns(), end_us=half_us)
+    run_backfill(BackfillJob(old, (str(small_file),), before, tmp_path / "old", shards=3))
+    source = ReplaySource((str(small_file),), Input(Columns(), start_us=half_us), 3600)
+    for model in (old, new):
+        start = tmp_path / "old" / "state"
+        job = StreamJob(model, source, output, shards=3, state_table=start, runner="in-process")
+        assert run_stream(job).counts.missing == 0
+
+    # two models in one folder, side by side
+    issued = read_forecasts(output)
+    assert set(issued["model_version"]) == {old.version, new.version}
+    identities = [
+        set(issued.filter(pl.col("model_version") == m.version).select("series_id", "issued_at").rows())
+        for m in (old, new)
+    ]
+    assert identities[0] == identities[1]
+    assert state_table.read(output / "state").state.model_version == new.version
+    assert sorted(state_table.read(output / "state").state.series_ids) == sorted(small_fleet.series_ids)
