@@ -13,6 +13,7 @@ from forecaster.sharding import no_batch
 from pipelines.sources.base import Source
 
 _HELD_BACK_S = 0.02
+_ASKED_EVERY_S = 0.5
 LONGEST_WAIT_S = 0.5  # how long a stop can go unseen
 
 
@@ -54,6 +55,7 @@ class Reader:
     clock: Callable[[], float] = time.monotonic
     _announced: bool = field(default=False, init=False)
     _snapshot_s: float = field(default=0.0, init=False)
+    _asked_s: float = field(default=0.0, init=False)
     _ahead: list[tuple[int, int]] = field(default_factory=list, init=False)
 
     def next(self, offset: int) -> Read:
@@ -71,14 +73,13 @@ class Reader:
         if self.stop_file.exists():
             return self._end(offset)
         if self._is_held_back():
-            return Read((), offset, _HELD_BACK_S, False)
+            return Read(self._asking(offset), offset, _HELD_BACK_S, False)
         step = self.source.step(offset)
         if step is None:
             return self._end(offset)
         batches = step.batches
-        self._ahead += [
-            (batch.stop, int(batch.rows.estimated_size())) for batch in batches if len(batch.rows)
-        ]
+        if self.applied is not None:
+            self._ahead += [(b.stop, int(b.rows.estimated_size())) for b in batches if len(b.rows)]
         now_s = self.clock()
         if now_s - self._snapshot_s >= self.snapshot_every_s:
             self._snapshot_s = now_s
@@ -88,6 +89,14 @@ class Reader:
     def _end(self, offset: int) -> Read:
         last = no_batch(self.source.partition, offset, snapshot=True, ends=True)
         return Read((last,), offset, 0.0, True)
+
+    def _asking(self, offset: int) -> tuple[Batch, ...]:
+        """Now and then an empty batch: a shard may have said how far it is before it had applied its last."""
+        now_s = self.clock()
+        if now_s - self._asked_s < _ASKED_EVERY_S:
+            return ()
+        self._asked_s = now_s
+        return (no_batch(self.source.partition, offset),)
 
     def _is_held_back(self) -> bool:
         if self.applied is None or not self._ahead:
