@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from forecaster.shard import Batch
+from forecaster.sharding import no_batch
+from pipelines.sources.base import Step
+from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader, ask_to_stop
+from schemas.errors import DataError
+from tests.pipelines.sources.logs import Clock
+
+
+def batch(start: int, rows: int) -> Batch:
+    frame = pl.DataFrame(
+        {"series_id": ["a"] * rows, "value": [1.0] * rows, "offset": range(start, start + rows)}
+    )
+    return replace(no_batch("log", start), stop=start + rows, rows=frame)
+
+
+@dataclass
+class Listed:
+    """A source of steps by their offset; what is not listed has no rows yet, and ``None`` is the end."""
+
+    steps: dict[int, Step | None]
+    partition: str = "log"
+    is_paced: bool = True
+
+    def step(self, offset: int) -> Step | None:
+        return self.steps.get(offset, Step((), offset, 7.0))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(100.0)
+
+
+@pytest.fixture
+def stop_file(tmp_path: Path) -> Path:
+    return tmp_path / "out" / ".stop"
+
+
+def ten_rows_each(count: int) -> Listed:
+    return Listed(
+        {10 * i: Step((batch(10 * i, 10),), 10 * i + 10) for i in range(count)} | {10 * count: None}
+    )
+
+
+def all_of(reader: Reader, offset: int = 0) -> list[Read]:
+    found: list[Read] = []
+    while not found or not found[-1].ended:
+        found.append(reader.next(offset))
+        offset = found[-1].offset
+    return found
+
+
+def batches(reads: Sequence[Read]) -> list[Batch]:
+    return [batch for read in reads for batch in read.batches]
+
+
+def is_empty(batch: Batch) -> bool:
+    return batch.start == batch.stop and not len(batch.rows) and not len(batch.rejected)
+
+
+def test_the_first_batch_announces_the_partition_wherever_it_begins(stop_file: Path, clock: Clock) -> None:
+    for offset in (0, 20):
+        read = Reader(ten_rows_each(3), stop_file, 30, clock=clock).next(offset)
+        (first,) = read.batches
+        assert is_empty(first)
+        assert (first.partition, first.start, first.watermark_us) == ("log", offset, None)
+        assert not first.snapshot
+        assert (read.offset, read.wait_s, read.ended) == (offset, 0.0, False)
+
+
+def test_a_source_is_read_in_its_order_to_its_end_which_asks_for_a_last_snapshot(
+    stop_file: Path, clock: Clock
+) -> None:
+    _, *between, last = batches(all_of(Reader(ten_rows_each(3), stop_file, 30, clock=clock)))
+    assert [(b.start, b.stop) for b in between] == [(0, 10), (10, 20), (20, 30)]
+    assert not any(b.snapshot or b.ends for b in between)
+    assert is_empty(last)
+    assert (last.start, last.snapshot, last.ends) == (30, True, True)
+
+
+def test_a_snapshot_is_asked_for_at_an_interval_after_the_rows_that_it_holds(
+    stop_file: Path, clock: Clock
+) -> None:
+    reader, asked = Reader(ten_rows_each(100), stop_file, 30, clock=clock), []
+    offset = reader.next(0).offset
+    for _ in range(20):
+        clock.now_s += 10
+        read = reader.next(offset)
+        offset = read.offset
+        for found in read.batches:
+            if found.snapshot:
+                assert is_empty(found)
+                assert not found.ends
+                assert found is read.batches[-1]
+                assert found.start == offset
+                asked.append(clock.now_s)
+    assert asked == [130, 160, 190, 220, 250, 280]
+
+
+def test_a_snapshot_is_asked_for_while_there_is_nothing_to_read(stop_file: Path, clock: Clock) -> None:
+    reader = Reader(Listed({}), stop_file, 30, clock=clock)
+    reader.next(5)
+    assert reader.next(5).batches == ()
+    clock.now_s += 31
+    (only,) = reader.next(5).batches
+    assert (only.start, only.snapshot) == (5, True)
+
+
+def test_however_long_a_source_waits_a_stop_is_soon_seen(stop_file: Path, clock: Clock) -> None:
+    reader = Reader(Listed({}), stop_file, 30, clock=clock)
+    reader.next(0)
+    assert reader.next(0) == Read((), 0, LONGEST_WAIT_S, False)
+
+
+def test_a_stop_file_ends_the_reading_with_a_snapshot_where_it_stands(stop_file: Path, clock: Clock) -> None:
+    reader = Reader(ten_rows_each(3), stop_file, 30, clock=clock)
+    reader.next(0)
+    assert reader.next(0).offset == 10
+    ask_to_stop(stop_file)
+    read = reader.next(10)
+    (last,) = read.batches
+    assert read.ended
+    assert (last.start, last.stop, last.snapshot, last.ends, last.watermark_us) == (10, 10, True, True, None)
+
+
+def test_what_is_wrong_with_a_source_is_told(stop_file: Path, clock: Clock) -> None:
+    class Broken(Listed):
+        def step(self, offset: int) -> Step | None:
+            raise DataError("it is gone")
+
+    reader = Reader(Broken({}), stop_file, 30, clock=clock)
+    reader.next(0)
+    with pytest.raises(DataError, match="it is gone"):
+        reader.next(0)
+
+
+@pytest.fixture
+def size() -> int:
+    """Bytes of the rows of a batch of `ten_rows_each`."""
+    return int(batch(0, 10).rows.estimated_size())
+
+
+def test_a_source_that_is_faster_than_the_shards_is_held_back(
+    stop_file: Path, clock: Clock, size: int
+) -> None:
+    reached = 0
+    reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: reached, 3 * size, clock=clock)
+    offset, read_to = reader.next(0).offset, []
+    for _ in range(30):
+        read = reader.next(offset)
+        assert read.ended or read.wait_s or len(batches([read])[0].rows)
+        offset = read.offset
+        read_to.append(offset)
+    assert read_to[-1] == 40  # what waits may be more than the budget by the batch that filled it
+    reached = 20
+    assert [reader.next(offset).offset, reader.next(50).offset, reader.next(60).offset] == [50, 60, 60]
+    reached = 60
+    while not (read := reader.next(offset)).ended:
+        offset, reached = read.offset, read.offset
+    assert offset == 90
+
+
+def test_a_batch_that_is_larger_than_the_budget_goes_on_alone(
+    stop_file: Path, clock: Clock, size: int
+) -> None:
+    reached = 0
+    reader = Reader(ten_rows_each(3), stop_file, 1e9, lambda: reached, size // 2, clock=clock)
+    offset = reader.next(0).offset
+    for expected in (10, 20, 20):
+        offset = reader.next(offset).offset
+        assert offset == expected
+    reached = 20
+    assert reader.next(offset).offset == 30
+
+
+def test_shards_are_asked_how_far_they_are_as_long_as_they_hold_a_source_back(
+    stop_file: Path, clock: Clock, size: int
+) -> None:
+    """A shard says so when it applies a batch, and not each time: without one more it might never."""
+    reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, size, clock=clock)
+    offset, asked = reader.next(0).offset, 0
+    for _ in range(2):
+        offset = reader.next(offset).offset
+    for _ in range(100):
+        clock.now_s += 0.02
+        read = reader.next(offset)
+        assert read.offset == offset == 20
+        assert all(map(is_empty, read.batches))
+        asked += len(read.batches)
+    assert 3 <= asked <= 5
+
+
+def test_a_stop_is_seen_while_a_source_is_held_back(stop_file: Path, clock: Clock) -> None:
+    reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, 1, clock=clock)
+    offset = reader.next(0).offset
+    for _ in range(4):
+        offset = reader.next(offset).offset
+    ask_to_stop(stop_file)
+    assert reader.next(offset).ended
+
+
+def test_what_is_read_is_not_kept(stop_file: Path, clock: Clock) -> None:
+    for applied in (None, lambda: 10**9):
+        reader = Reader(ten_rows_each(500), stop_file, 1e9, applied, clock=clock)
+        all_of(reader)
+        assert len(reader._ahead) <= 1
