@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.counts import Counts
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
 from forecaster.state import State, live
-from forecaster.stepping import Forecasts
 from forecaster.windows import MICROSECONDS, Windows, window_end_us, window_index
 from schemas import quarantine
 
@@ -149,7 +149,7 @@ def assert_same_state(a: State, b: State) -> None:
 
 
 def assert_same_lives(a: Sequence[State], b: Sequence[State]) -> None:
-    """The same series, and the same state of those that live; clocks of retired ones stop with the shard's."""
+    """The same series, and the same state of those that live; clocks of others may have stopped."""
     one, other = State.join(a), State.join(b)
     assert sorted(one.series_ids) == sorted(other.series_ids)
     assert_same_state(*(state.take(np.flatnonzero(live(state))) for state in (one, other)))

@@ -1,7 +1,9 @@
-"""Law: backfill of a file = stream of the same file on Prism: same identities, values within 1e-5."""
+"""Law: backfill of a file = stream of it, in process and on Prism: same identities, values within 1e-5."""
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,32 +12,43 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecaster.counts import Counts
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.windows import aggregate
+from forecaster.windows import Windows, aggregate
 from pipelines import state_table
-from pipelines.jobs.backfill import BackfillJob, run_backfill
-from pipelines.jobs.outcome import Counts
-from pipelines.jobs.stream import StreamJob, run_stream
-from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sources.feeds import Input, ReplayFeed
+from pipelines.jobs.forecast import BackfillJob, Runner, StreamJob, run_backfill, run_stream
+from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
+from pipelines.sinks.numbers import JobNumbers
+from pipelines.sources.files import Input
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas import observations
 from schemas.forecasts import check_forecasts
-from tests.fleets import HOUR_US, START, assert_same_frames, assert_same_state, forecaster, scales
+from tests.fleets import HOUR_US, START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
 
 pytestmark = pytest.mark.prism
 
 
-class Both(NamedTuple):
-    """What a backfill (first) and a stream (second) made of one file."""
+class Ended(NamedTuple):
+    """What a job left."""
+
+    forecasts: pl.DataFrame
+    quarantine: pl.DataFrame
+    late: pl.DataFrame
+    state: State
+    counts: Counts
+
+
+class All(NamedTuple):
+    """What a backfill and streams, by name, made of one file."""
 
     model: Forecaster
     raw: pl.DataFrame
-    forecasts: tuple[pl.DataFrame, pl.DataFrame]
-    quarantine: tuple[pl.DataFrame, pl.DataFrame]
-    states: tuple[State, State]
-    counts: tuple[Counts, Counts]
+    backfill: Ended
+    streams: dict[str, Ended]
 
     def scale(self) -> dict[str, float]:
         """Of each series, from the rows themselves."""
@@ -44,31 +57,32 @@ class Both(NamedTuple):
         return scales(aggregate(good, config).windows, config.empty)
 
 
-def run_both(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path) -> Both:
+def ended(output: Path, counts: Counts) -> Ended:
+    table = state_table.read(output / "state")
+    assert not len(table.pending)
+    return Ended(read_forecasts(output), read_quarantine(output), read_late(output), table.state, counts)
+
+
+def run_all(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path) -> All:
     path = folder / "rows.csv"
     raw.write_csv(path)
-    outputs = folder / "backfill", folder / "stream"
     rows = Input(columns, batch_rows=1000)
-    feed = ReplayFeed(
-        (str(path),), rows, model.window_config.freq_s, model.window_config.lateness_s, windows_per_step=7
-    )
-    backfill = run_backfill(BackfillJob(model, (str(path),), rows, outputs[0], shards=2))
-    stream = run_stream(StreamJob(model, feed, outputs[1], shards=3))
-    assert not stream.stopped
-    states = []
-    for output in outputs:
-        table = state_table.read(output / "state")
-        assert table.state is not None
-        assert not len(table.pending)
-        states.append(table.state)
-    return Both(
-        model,
-        raw,
-        (read_forecasts(outputs[0]), read_forecasts(outputs[1])),
-        (read_quarantine(outputs[0]), read_quarantine(outputs[1])),
-        (states[0], states[1]),
-        (backfill.counts, stream.counts),
-    )
+    config, paths = model.window_config, (str(path),)
+    backfill = run_backfill(BackfillJob(model, paths, rows, folder / "backfill", shards=2)).counts
+    replay = ReplaySource(paths, rows, config.freq_s, config.lateness_s, windows_per_step=7)
+    paced = replace(replay, speed=config.freq_s * 400.0)
+    runs: list[tuple[str, Source, Runner]] = [
+        ("prism", replay, "prism"),
+        ("in process", replay, "in-process"),
+        ("paced", paced, "in-process"),
+    ]
+    streams = {}
+    for name, source, runner in runs:
+        job = StreamJob(model, source, folder / name, shards=3, windows_per_step=5, runner=runner)
+        outcome = run_stream(job)
+        assert not outcome.stopped
+        streams[name] = ended(job.output, outcome.counts)
+    return All(model, raw, ended(folder / "backfill", backfill), streams)
 
 
 def readings() -> pl.DataFrame:
@@ -113,57 +127,41 @@ def events() -> pl.DataFrame:
     return pl.concat([rows, nameless, rows.head(60)]).sample(fraction=1, shuffle=True, seed=2)
 
 
-@pytest.fixture(scope="module")
-def of_readings(tmp_path_factory: pytest.TempPathFactory) -> Both:
-    return run_both(forecaster(), readings(), Columns(), tmp_path_factory.mktemp("readings"))
-
-
-@pytest.fixture(scope="module")
-def of_events(tmp_path_factory: pytest.TempPathFactory) -> Both:
+@pytest.fixture(scope="module", params=["readings", "events"])
+def of_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> All:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "readings":
+        return run_all(forecaster(), readings(), Columns(), folder)
     model = forecaster("gru", aggregate="sum", empty="zero", allowed_lateness="3h")
-    return run_both(model, events(), Columns(event_id="event_id"), tmp_path_factory.mktemp("events"))
+    return run_all(model, events(), Columns(event_id="event_id"), folder)
 
 
-@pytest.fixture(params=["of_readings", "of_events"])
-def both(request: pytest.FixtureRequest) -> Both:
-    found: Both = request.getfixturevalue(request.param)
-    return found
+def test_a_stream_of_a_file_leaves_what_its_backfill_does(of_file: All) -> None:
+    backfill = of_file.backfill
+    assert len(backfill.forecasts) > 1000
+    for stream in of_file.streams.values():
+        assert_same_frames(backfill.forecasts, stream.forecasts, of_file.scale())
+        assert_same_state(backfill.state, stream.state)
+        assert backfill.counts == stream.counts
+        assert backfill.quarantine.equals(stream.quarantine)
+        assert not len(stream.late)
+        check_forecasts(stream.forecasts)
 
 
-def test_a_stream_of_a_file_gives_the_forecasts_of_its_backfill(both: Both) -> None:
-    assert len(both.forecasts[0]) > 1000
-    assert_same_frames(*both.forecasts, both.scale())
-
-
-def test_a_stream_of_a_file_leaves_the_state_of_its_backfill(both: Both) -> None:
-    assert_same_state(*both.states)
-
-
-def test_a_stream_of_a_file_counts_its_rows_as_its_backfill_does(both: Both) -> None:
-    backfill, stream = both.counts
-    assert backfill == replace(stream, series_steps=backfill.series_steps)
-    assert backfill.missing == 0
-    assert backfill.rows_in == len(both.raw)
-    good, bad = observations.validate(both.raw)
+def test_a_backfill_counts_its_rows_as_validation_does(of_file: All) -> None:
+    counts = of_file.backfill.counts
+    good, bad = observations.validate(of_file.raw)
     identity = [name for name in good.columns if name != "value"]
-    assert backfill.quarantined == len(bad) >= 10
-    assert backfill.duplicates == len(good) - len(good.unique(identity)) >= 50
-    assert backfill.series_steps == stream.series_steps == len(both.forecasts[0])
+    assert counts.missing == counts.late == counts.pending == 0
+    assert counts.rows_in == len(of_file.raw)
+    assert counts.rejected == len(bad) == len(of_file.backfill.quarantine) >= 10
+    assert counts.duplicates == len(good) - len(good.unique(identity)) >= 50
+    assert counts.series_steps == len(of_file.backfill.forecasts)
+    check_forecasts(of_file.backfill.forecasts)
 
 
-def test_a_stream_of_a_file_quarantines_the_rows_that_its_backfill_does(both: Both) -> None:
-    backfill, stream = both.quarantine
-    assert len(backfill) == both.counts[0].quarantined
-    assert backfill.sort("row").equals(stream.sort("row"))
-
-
-def test_what_is_forecast_is_what_the_schema_says(both: Both) -> None:
-    for frame in both.forecasts:
-        check_forecasts(frame)
-
-
-def test_every_series_is_forecast_from_its_first_window_to_the_last_of_all(both: Both) -> None:
-    good, _ = observations.validate(both.raw)
+def test_every_series_is_forecast_from_its_first_window_to_the_last_of_all(of_file: All) -> None:
+    good, _ = observations.validate(of_file.raw)
     hour = pl.col("timestamp").dt.epoch("us") // HOUR_US
     last = good.select(hour.max()).item()
     expected = {
@@ -171,5 +169,65 @@ def test_every_series_is_forecast_from_its_first_window_to_the_last_of_all(both:
         for name, first in good.group_by("series_id").agg(hour.min()).iter_rows()
         for window in range(first, last + 1)
     }
-    issued = both.forecasts[0].select("series_id", pl.col("issued_at").dt.epoch("us") // HOUR_US - 1)
+    issued = of_file.backfill.forecasts.select("series_id", pl.col("issued_at").dt.epoch("us") // HOUR_US - 1)
     assert set(issued.iter_rows()) == expected
+
+
+def test_a_watched_folder_of_the_same_rows_in_time_order_forecasts_all_but_what_is_open(
+    small_fleet: Windows, small_file: Path, tmp_path: Path
+) -> None:
+    model, incoming, output = forecaster(), tmp_path / "in", tmp_path / "out"
+    incoming.mkdir()
+    rows = rows_of(small_fleet).sort("timestamp")
+    for number, first in enumerate(range(0, len(rows), 100)):
+        path = incoming / f"{number:03}.parquet"
+        rows[first : first + 100].write_parquet(path)
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    job = StreamJob(
+        model,
+        FolderSource(incoming, Input(Columns()), output / "state", poll_s=0.02),
+        output,
+        shards=3,
+        runner="in-process",
+    )
+    deadline_s = time.time() + 60
+
+    def stop_when_read(numbers: JobNumbers) -> None:
+        if numbers.counts.rows_in == len(rows) or time.time() > deadline_s:
+            ask_to_stop(job.stop_file)
+
+    counts = run_stream(job, stop_when_read).counts
+    run_backfill(BackfillJob(model, (str(small_file),), Input(Columns()), tmp_path / "backfill"))
+
+    last = (small_fleet.stop - 1) * HOUR_US  # the end of the last window but one
+    expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at").dt.epoch("us") <= last)
+    assert_same_frames(expected, read_forecasts(output), scales(small_fleet))
+    assert counts.missing == counts.late == 0
+    assert counts.pending == len(rows.filter(pl.col("timestamp").dt.epoch("us") >= last)) > 0
+    assert counts.used + counts.pending == len(rows)
+
+
+@pytest.mark.parametrize(
+    "newest", ["2013-01-09T00:00:00Z,much", "0001-01-01T00:00:00Z,1", "9999-12-31T00:00:00Z,1"]
+)
+def test_a_row_that_is_quarantined_moves_the_end_of_no_job(newest: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    good = [f"a,2013-01-01T{hour:02}:30:00Z,{hour}" for hour in range(12)]
+    path.write_text("\n".join(["series_id,timestamp,value", *good[:6], f"a,{newest}", *good[6:]]) + "\n")
+    rows, model = Input(Columns()), forecaster()
+    outcomes = [
+        run_backfill(BackfillJob(model, (str(path),), rows, tmp_path / "backfill", shards=2)),
+        run_stream(
+            StreamJob(
+                model,
+                ReplaySource((str(path),), rows, 3600),
+                tmp_path / "stream",
+                shards=3,
+                runner="in-process",
+            )
+        ),
+    ]
+    for outcome in outcomes:
+        assert outcome.counts.rejected == 1
+        assert outcome.counts.used == outcome.counts.windows == 12
+        assert state_table.read(outcome.output / "state").closed_through == START + 11
