@@ -20,6 +20,7 @@ from pipelines import state_table
 from pipelines.jobs.forecast import BackfillJob, Runner, StreamJob, run_backfill, run_stream
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
+from pipelines.sources.base import Source
 from pipelines.sources.files import Input
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
