@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecaster.model import Forecaster
+from forecaster.shard import Batch, Shard
+from forecaster.sharding import Splitter, no_batch
+from forecaster.windows import Windows
+from pipelines import state_table, worker
+from pipelines.sinks import files, numbers
+from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
+from pipelines.worker import Lane, StepSettings, Workers, end_job, of_job
+from schemas import quarantine
+from schemas.errors import OutputError
+from tests.fleets import HOUR_US, START, Arrival, batches_of, forecaster, rows_of
+
+PATIENCE_S = 30.0
+
+
+# --- a lane ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lane() -> Iterator[Lane]:
+    made = Lane("of a test")
+    yield made
+    made.close()
+
+
+def fail() -> None:
+    raise OutputError("the disk is full")
+
+
+def once(free: threading.Event, then: Callable[[], None]) -> Callable[[], None]:
+    """Work that waits until it is free to go on."""
+
+    def work() -> None:
+        assert free.wait(PATIENCE_S)
+        then()
+
+    return work
+
+
+def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_own(lane: Lane) -> None:
+    done: list[tuple[int, str]] = []
+    for number in range(100):
+        lane.put(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
+    lane.wait()
+    assert done == [(number, "of a test") for number in range(100)]
+
+
+def test_what_goes_wrong_reaches_whoever_waits_and_whoever_goes_on(lane: Lane) -> None:
+    done: list[str] = []
+    lane.put(lambda: done.append("before"))
+    begun = threading.Event()
+    lane.put(once(begun, fail))
+    lane.put(lambda: done.append("after"))
+    begun.set()
+    for _ in range(2):
+        with pytest.raises(OutputError, match="the disk is full"):
+            lane.wait()
+    with pytest.raises(OutputError, match="the disk is full"):
+        lane.put(lambda: done.append("later"))
+    assert done == ["before"]
+
+
+def test_a_lane_that_is_full_has_its_source_wait() -> None:
+    narrow, free = Lane("narrow", 2), threading.Event()
+    done: list[int] = []
+    narrow.put(once(free, lambda: done.append(0)))
+
+    def fill() -> None:
+        for number in range(1, 6):
+            narrow.put(lambda number=number: done.append(number))  # type: ignore[misc]
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    filling.join(0.2)
+    assert filling.is_alive()
+    assert done == []
+    free.set()
+    filling.join(PATIENCE_S)
+    narrow.close()
+    assert done == list(range(6))
+
+
+def test_a_lane_that_is_abandoned_ends_what_it_is_at_and_nothing_more(lane: Lane) -> None:
+    begun, free = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def this() -> None:
+        begun.set()
+        once(free, lambda: done.append("this"))()
+
+    lane.put(this)
+    lane.put(lambda: done.append("that"))
+    assert begun.wait(PATIENCE_S)
+    lane.abandon()
+    free.set()
+    lane.wait()
+    assert done == ["this"]
+
+
+# --- shards ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> StepSettings:
+    """Of a job of three shards, whose table has just been put there."""
+    made = StepSettings("a job", forecaster().to_bytes(), 3, 4, tmp_path, "parquet", 2, resumed=False)
+    begin(made)
+    return made
+
+
+def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
+    for part in PARTS:
+        (settings.output / part).mkdir(exist_ok=True)
+    cold = (model or forecaster()).initial_state()
+    state_table.begin(settings.states, settings.shards, None, cold)
+
+
+def log(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
+    """A batch a window, of which each closes its own; the second has a late row and a rejected one."""
+    values = np.random.default_rng(0).normal(size=(windows, 6))
+    names = tuple(f"s{i}" for i in range(6))
+    arrivals = [
+        Arrival(rows_of(Windows(names, START + w, values[w : w + 1])), (START + w + 1) * HOUR_US)
+        for w in range(windows)
+    ]
+    late = rows_of(Windows(("s0",), START, np.ones((1, 1))))
+    arrivals[1] = arrivals[1]._replace(rows=pl.concat([arrivals[1].rows, late]))
+    made = batches_of(arrivals)
+    bad = quarantine.whole_file("f.csv", "no column", 7).with_columns(row=pl.lit(3, pl.Int64))
+    made[1] = replace(made[1], rejected=bad)
+    return [replace(batch, arrived_s=arrived_s) for batch in made]
+
+
+def run(settings: StepSettings, batches: list[Batch]) -> None:
+    workers, splitter = Workers(settings), Splitter(settings.shards)
+    for batch in batches:
+        for number, part in enumerate(splitter.split(batch)):
+            workers.put(number, part)
+    workers.close()
+
+
+def ended(batches: list[Batch]) -> list[Batch]:
+    stop = batches[-1].stop
+    return [*batches, no_batch("rows", stop, snapshot=True, ends=True)]
+
+
+def test_what_comes_of_batches_is_written_and_told(settings: StepSettings) -> None:
+    run(settings, ended(log()))
+    assert len(read_forecasts(settings.output)) == 36
+    assert len(read_late(settings.output)) == 1
+    assert read_quarantine(settings.output)["reason"].to_list() == ["no column"]
+    table = state_table.read(settings.states)
+    assert (table.counts.used, table.counts.late, table.counts.rejected, table.counts.missing) == (
+        36,
+        1,
+        1,
+        0,
+    )
+    assert table.closed_through == START + 5
+    told = numbers.read(settings.output)
+    assert told.counts == table.counts
+    assert told.closed_us == (START + 6) * HOUR_US
+    assert told.series == told.live == 6
+    assert told.snapshot_at_s > 0
+    assert told.latency.count == 0  # nobody waited for these rows
+    assert numbers.applied(settings.output, 3, "rows") == 37
+
+
+def test_latency_counts_for_rows_that_somebody_waits_for(settings: StepSettings) -> None:
+    run(settings, ended(log(arrived_s=1.0)))
+    latency = numbers.read(settings.output).latency
+    shards_with_series = sum(len(shard.state) > 0 for shard in state_table.read(settings.states).shards)
+    assert latency.count == 6 * shards_with_series
+    assert latency.quantile_ms(0.5) > 500_000
+
+
+def test_a_shard_goes_on_from_its_snapshot_and_drops_what_it_has(settings: StepSettings) -> None:
+    batches = log()
+    run(settings, ended(batches[:3]))
+    before = read_forecasts(settings.output)
+    assert len(before) == 18
+    run(replace(settings, job="again", resumed=True), ended(batches))
+    assert len(read_forecasts(settings.output)) == 36
+    assert len(read_late(settings.output)) == 1
+    counts = state_table.read(settings.states).counts
+    assert (counts.used, counts.late, counts.rejected, counts.missing) == (36, 1, 1, 0)
+
+
+def test_what_was_written_after_the_last_snapshot_is_removed_and_written_again(
+    settings: StepSettings,
+) -> None:
+    batches = log()
+    run(settings, ended(batches[:3]))
+    run(replace(settings, job="killed"), batches[3:])  # it ends without a snapshot
+    assert len(read_forecasts(settings.output)) == 36
+    run(replace(settings, job="again", resumed=True), batches[:3])
+    assert len(read_forecasts(settings.output)) == 18
+    run(replace(settings, job="more", resumed=True), ended(batches))
+    assert len(read_forecasts(settings.output)) == 36
+
+
+def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    synced: list[Path] = []
+    write, sync = state_table.write_shard, files.sync
+
+    def look(folder: Path, shard: Shard) -> None:
+        mine = [path for path in synced if f"shard-{shard.number:04d}-" in path.name]
+        seen.append((shard.counts.series_steps, sum(len(pl.read_parquet(path)) for path in mine)))
+        write(folder, shard)
+
+    def note(written: list[Path]) -> None:
+        sync(written)
+        synced.extend(path for path in written if path.parent.name == "forecasts")
+
+    monkeypatch.setattr(state_table, "write_shard", look)
+    monkeypatch.setattr("pipelines.worker.sync", note)
+    batches = [part for batch in log() for part in (batch, no_batch("rows", batch.stop, snapshot=True))]
+    run(settings, ended(batches))
+    assert len(seen) == 3 * 7
+    assert all(steps == on_disk for steps, on_disk in seen)
+
+
+def test_a_snapshot_in_the_background_holds_the_moment_it_was_asked_for(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, kept = threading.Event(), list[tuple[int, set[int]]]()
+    write = state_table.write_shard
+
+    def late(folder: Path, shard: Shard) -> None:
+        assert free.wait(PATIENCE_S)
+        kept.append((shard.offsets["rows"], set(shard.state.clock.tolist())))
+        write(folder, shard)
+
+    monkeypatch.setattr(state_table, "write_shard", late)
+    batches = log()
+    workers, splitter = Workers(settings), Splitter(settings.shards)
+    for batch in (*batches[:2], no_batch("rows", batches[1].stop, snapshot=True), *batches[2:]):
+        for number, part in enumerate(splitter.split(batch)):
+            workers.put(number, part)
+    workers.wait()  # all is stepped, in place, and no snapshot is written yet
+    assert kept == []
+    assert len(read_forecasts(settings.output)) == 36
+    free.set()
+    workers.close()
+    assert {offset for offset, _ in kept} == {batches[1].stop}
+    assert set().union(*(clock for _, clock in kept)) == {START + 1}
+
+
+def test_a_state_of_other_weights_is_re_warmed(settings: StepSettings) -> None:
+    run(settings, ended(log()))
+    other = forecaster(seed=1)
+    swapped = replace(settings, job="swapped", forecaster=other.to_bytes(), resumed=True)
+    run(swapped, ended(log(8)[6:]))
+    versions = read_forecasts(settings.output)["model_version"].value_counts().rows()
+    assert sorted(versions) == sorted([(forecaster().version, 36), (other.version, 12)])
+    assert state_table.read(settings.states).state.model_version == other.version
+
+
+def test_what_goes_wrong_in_a_shard_reaches_whoever_waits(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.ShardFiles, "write_forecasts", lambda *given: fail())
+    workers = Workers(settings)
+    for number, part in enumerate(Splitter(3).split(log()[0])):
+        workers.put(number, part)
+    with pytest.raises(OutputError, match="the disk is full"):
+        workers.wait()
+    with pytest.raises(OutputError, match="the disk is full"):
+        workers.close()
+
+
+def test_what_goes_wrong_with_a_snapshot_in_the_background_reaches_the_jobs_end(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_table, "write_shard", lambda *given: fail())
+    workers = Workers(settings)
+    workers.put(0, no_batch("rows", 0, snapshot=True))
+    workers.wait()
+    with pytest.raises(OutputError, match="the disk is full"):
+        workers.close()
+
+
+def test_workers_that_are_abandoned_leave_undone_what_has_not_begun(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, free = threading.Event(), threading.Event()
+    step = worker.ShardWorker.step
+
+    def slow(self: Any, batch: Batch) -> None:
+        begun.set()
+        assert free.wait(PATIENCE_S)
+        step(self, batch)
+
+    monkeypatch.setattr(worker.ShardWorker, "step", slow)
+    workers = Workers(replace(settings, lanes=1))
+    for batch in log()[:2]:
+        workers.put(1, Splitter(3).split(batch)[1])
+    assert begun.wait(PATIENCE_S)
+    workers.abandon()
+    free.set()
+    workers.close()
+    assert len(read_forecasts(settings.output)["issued_at"].unique()) == 1
+
+
+def test_a_job_has_its_workers_once_and_forgets_them_at_its_end(settings: StepSettings) -> None:
+    first = of_job(settings)
+    assert of_job(settings) is first
+    other = of_job(replace(settings, job="another"))
+    assert other is not first
+    assert first.is_new(2)
+    assert not first.is_new(2)
+    assert other.is_new(2)
+    for job in ("a job", "a job", "another", "never was"):
+        end_job(job)
+    assert of_job(settings) is not first
+    end_job(settings.job, abandon=True)
+
+
+def test_a_job_that_failed_says_so_at_its_end_unless_it_is_abandoned(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ShardWorker, "step", lambda *given: fail())
+    for abandon in (False, True):
+        of_job(settings).put(0, no_batch("rows", 0))
+        if abandon:
+            end_job(settings.job, abandon=True)
+        else:
+            with pytest.raises(OutputError, match="the disk is full"):
+                end_job(settings.job)
