@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pipelines import process
-from pipelines.cli import demo, jobs, models, setup, train
+from pipelines.cli import demo, jobs, models, setup, state, train
 from pipelines.cli.console import errors_to
 from schemas.errors import OutputError, StatecastError
 
@@ -43,10 +43,30 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "ui": models.ui,
     "doctor": setup.doctor,
 }
-for _name, _command in _COMMANDS.items():
-    # One line a paragraph: the terminal's width breaks it, not the source's.
-    _text = "\n\n".join(" ".join(part.split()) for part in (_command.__doc__ or "").split("\n\n"))
-    app.command(_name, help=_text)(_command)
+_TABLES: dict[str, Callable[..., None]] = {
+    "show": state.show,
+    "export": state.export,
+    "import": state.import_,
+}
+
+
+def _offer(to: typer.Typer, commands: dict[str, Callable[..., None]]) -> None:
+    """Adds commands; each one's docstring is its help, a line a paragraph, for the terminal to break."""
+    for name, command in commands.items():
+        paragraphs = (command.__doc__ or "").split("\n\n")
+        to.command(name, help="\n\n".join(" ".join(part.split()) for part in paragraphs))(command)
+
+
+def _help_unless_asked(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+_tables = typer.Typer(help=state.HELP, rich_markup_mode="rich")
+_tables.callback(invoke_without_command=True)(_help_unless_asked)
+_offer(_tables, _TABLES)
+_offer(app, _COMMANDS)
+app.add_typer(_tables, name="state")
 
 _signalled: int = signal.SIGINT
 
@@ -66,8 +86,7 @@ def _begin(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+    _help_unless_asked(context)
 
 
 def main() -> None:

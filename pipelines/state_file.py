@@ -1,0 +1,108 @@
+"""A state table as one Parquet file: to look at, to keep, to carry to another machine.
+
+One row a series, as in a snapshot (`forecaster.snapshot`), of all shards together. The file's metadata holds
+the place in the log, where every row went, and the manifests of sources: whoever unpacks it has the table
+that was packed, and a stream goes on from it exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecaster import snapshot
+from forecaster.sharding import reshard
+from pipelines import state_table
+from pipelines.sinks.folder import LOCK, locked
+from schemas.errors import DataError, ModelError, OutputError
+
+_KEY = b"statecast.table"
+_MANIFESTS = (".json", ".jsonl")
+
+
+def pack(folder: Path, file: Path) -> int:
+    """Writes the table in ``folder`` as one file, whole or not at all.
+
+    Returns:
+        Number of series.
+
+    Raises:
+        DataError: there is no table, or its shards stand at different places.
+        OutputError: a job is writing the table, or the file cannot be written.
+    """
+    with _at_rest(folder):
+        shards = state_table.read(folder).shards
+        manifests = {path.name: path.read_text() for path in folder.iterdir() if path.suffix in _MANIFESTS}
+    try:
+        (shard,) = reshard(shards, 1)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
+    table = snapshot.to_arrow(shard)
+    rest = {"shards": len(shards), "manifests": manifests}
+    table = table.replace_schema_metadata({**table.schema.metadata, _KEY: json.dumps(rest).encode()})
+    hidden = file.with_name(f".{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, hidden, use_dictionary=["model_version"])
+        os.replace(hidden, file)
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written ({error.strerror or error})") from error
+    finally:
+        hidden.unlink(missing_ok=True)
+    return len(shard.state)
+
+
+def unpack(file: Path, folder: Path, shards: int | None = None) -> int:
+    """Writes the table that ``file`` holds into ``folder``, in the place of one that is there.
+
+    Args:
+        file: what `pack` wrote.
+        folder: the table's; that of a job, if it is called ``state``.
+        shards: into so many; as many as there were by default.
+
+    Returns:
+        Number of series.
+
+    Raises:
+        DataError: the file is no table.
+        ModelError: it is of a format that this version does not read.
+        OutputError: a job is writing the table in ``folder``, or it cannot be written.
+    """
+    try:
+        table = pq.read_table(file)
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    rest: dict[str, Any] = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    if not rest:
+        raise DataError(f"{file}: is no table in one file: statecast state export makes one of a table")
+    try:
+        shard = snapshot.from_arrow(table)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+    made = reshard((shard,), rest["shards"] if shards is None else shards)
+    with _at_rest(folder, makes=True), tempfile.TemporaryDirectory() as others:
+        for name, text in rest["manifests"].items():
+            (Path(others) / Path(name).name).write_text(text)
+        state_table.write(folder, made, also=Path(others))
+    return len(shard.state)
+
+
+@contextmanager
+def _at_rest(folder: Path, *, makes: bool = False) -> Iterator[None]:
+    """Keeps jobs off a table that is one's own, which lies in an output folder and is called ``state``."""
+    output = folder.absolute().parent
+    if folder.name == "state" and (makes or (output / LOCK).exists()):
+        with locked(output):
+            yield
+    else:
+        yield
