@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from forecaster.baselines import persistence, seasonal_naive
     from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
     from forecaster.evaluation import calibration, errors, score, series_scale
+    from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
     from forecaster.state import State
-    from forecaster.stepping import Forecasts, advance, rewarm
+    from forecaster.stepping import advance, rewarm
     from forecaster.training import Trained, train
     from forecaster.windows import Windows, aggregate
 
 _HOMES = {
     "Forecaster": "model",
-    "Forecasts": "stepping",
+    "Forecasts": "forecasts",
     "NetworkConfig": "config",
     "Registry": "registry.registry",
     "State": "state",

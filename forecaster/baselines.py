@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from forecaster.config import WindowConfig
+from forecaster.forecasts import Forecasts
 from forecaster.state import Floats, Ints
-from forecaster.stepping import Forecasts
 from forecaster.windows import Windows, observed
 
 _DAY_S, _WEEK_S = 86_400, 604_800

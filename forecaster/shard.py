@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 
 from forecaster.counts import Counts
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State, live
-from forecaster.stepping import Forecasts, advance_in_place
+from forecaster.stepping import advance_in_place
 from forecaster.windows import MICROSECONDS, fill, last_closed
 from schemas import late, quarantine
 

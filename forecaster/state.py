@@ -82,6 +82,11 @@ class State:
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
 
+    def part(self, series: slice) -> State:
+        """Some of the series, in the same memory: what is written into theirs is written into this."""
+        parts = {name: {f: a[series] for f, a in own.items()} for name, own in self.parts.items()}
+        return self._with(self.series_ids[series], self.clock[series], self.silent[series], parts)
+
     @staticmethod
     def join(states: Sequence[State]) -> State:
         """States of disjoint series under the same weights, as one.
@@ -207,7 +212,7 @@ def taken(parts: Mapping[str, Arrays], index: Ints) -> dict[str, Arrays]:
     return {name: {f: a[index] for f, a in own.items()} for name, own in parts.items()}
 
 
-def put(parts: Mapping[str, Arrays], index: Ints, new: Mapping[str, Arrays]) -> None:
+def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arrays]) -> None:
     """Writes every array of ``new`` over the series at ``index``."""
     for name, own in parts.items():
         for f, array in own.items():

@@ -13,84 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from forecaster.components.base import Arrays, Block, Floats, Ints
+from forecaster.components.base import Arrays, Block, Bools, Floats, Ints
 from forecaster.components.ring import in_order
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
-from forecaster.windows import MICROSECONDS, Windows, aggregate
+from forecaster.windows import Windows, aggregate
 from schemas.errors import DataError, ModelError, VersionMismatch
-from schemas.forecasts import quantile_column
 
 _CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache
+_CALL_SERIES = 2_500  # series in one, at the most: so that a call of many series still is one of some windows
 _MOSTLY = 0.9  # share of the slots from which on all are stepped: cheaper than copying some out and back
 _NEVER = -(2**62)  # row of the last value of a series that has none
-
-Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Forecasts:
-    """What was forecast as each of ``T`` windows closed.
-
-    Attributes:
-        model_version: version of the weights.
-        freq_s: length of a window in seconds.
-        quantile_levels: ``Q`` levels.
-        series_ids: ``S`` ids.
-        start: index of the first closed window.
-        values: ``[Q, T, S, N]`` float64, in the series' own unit; NaN where not issued.
-        issued: ``[T, S]`` bool, False where a series had not begun or had retired.
-        cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
-    """
-
-    model_version: str
-    freq_s: int
-    quantile_levels: tuple[float, ...]
-    series_ids: tuple[str, ...]
-    start: int
-    values: Floats
-    issued: Bools
-    cold_starts: int = 0
-
-    def __len__(self) -> int:
-        return int(self.issued.sum())
-
-    def frame(self) -> pl.DataFrame:
-        """The forecasts as rows of ``schemas.forecasts``, window by window, nested by horizon."""
-        horizon = self.values.shape[-1]
-        at, which = np.nonzero(self.issued)
-        rows = len(at)
-        # Copied only where some are left out: filtering the nested frame costs as much as making it.
-        kept = self.values.reshape(len(self.values), -1, horizon)
-        if rows < self.issued.size:
-            kept = kept.take(np.flatnonzero(self.issued), axis=1)
-        steps = pa.array(np.tile(np.arange(1, horizon + 1, dtype=np.int16), rows))
-        names = ["horizon", *(quantile_column(level) for level in self.quantile_levels)]
-        nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in kept)], names)
-        offsets = pa.array(np.arange(0, (rows + 1) * horizon, horizon, dtype=np.int64))
-        end_us = (self.start + 1 + at) * self.freq_s * MICROSECONDS
-        return pl.DataFrame(
-            [
-                _ids(self.series_ids).gather(which),
-                pl.Series("issued_at", end_us).cast(pl.Datetime("us", "UTC")),
-                pl.Series("model_version", [self.model_version]).new_from_index(0, rows),
-                pl.Series("revision", np.zeros(rows, np.int32)),
-                pl.Series("forecast", pa.LargeListArray.from_arrays(offsets, nested)),
-            ]
-        )
-
-
-@lru_cache(maxsize=16)
-def _ids(series_ids: tuple[str, ...]) -> pl.Series:
-    """The ids as a column, made once: a fleet's are the same from window to window."""
-    return pl.Series("series_id", series_ids, pl.String)
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
@@ -153,8 +91,14 @@ def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start
     plan = _plan(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
-    for first, stop in _pieces(plan, max(1, _CALL_STEPS // max(len(state), 1))):
-        _step(forecaster, state, values, start, plan, slice(first, stop), result[:, first:stop])
+    if len(state) <= _CALL_SERIES:
+        _step_block(forecaster, state, values, start, plan, result)
+    else:
+        for first in range(0, len(state), _CALL_SERIES):
+            part = slice(first, first + _CALL_SERIES)
+            some = state.part(part)
+            _step_block(forecaster, some, values[:, part], start, plan.part(part), result[:, :, part])
+            put(state.parts, part, some.parts)
     if not plan.issued.all():
         result[:, ~plan.issued] = np.nan
     state.silent[:] = plan.silent
@@ -168,6 +112,14 @@ def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start
         plan.issued,
         plan.cold_starts,
     )
+
+
+def _step_block(
+    forecaster: Forecaster, state: State, values: Floats, start: int, plan: _Plan, result: Floats
+) -> None:
+    """Steps a block piece by piece; ``result`` ``[Q, T, S, N]`` is filled where something is issued."""
+    for first, stop in _pieces(plan, max(1, _CALL_STEPS // max(len(state), 1))):
+        _step(forecaster, state, values, start, plan, slice(first, stop), result[:, first:stop])
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
@@ -197,6 +149,11 @@ class _Plan:
     silent: Ints
     joins: Ints
     cold_starts: int
+
+    def part(self, series: slice) -> _Plan:
+        """The same of some of the series; ``joins`` and ``cold_starts`` stay those of all."""
+        begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
+        return _Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
 
 def _plan(state: State, values: Floats, start: int, max_gap: int) -> _Plan:

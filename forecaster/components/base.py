@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Arrays = dict[str, NDArray[Any]]
 """A component's arrays by the names of its fields; the first axis of each counts the series."""
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 import polars as pl
 
-from forecaster.stepping import Forecasts
+from forecaster.forecasts import Forecasts
 from forecaster.windows import MICROSECONDS, window_end_us
 from schemas import late, quarantine
 from schemas.errors import DataError, OutputError

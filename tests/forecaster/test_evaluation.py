@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from forecaster.baselines import persistence, seasonal_naive
 from forecaster.config import WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
-from forecaster.stepping import Forecasts
+from forecaster.forecasts import Forecasts
 from forecaster.windows import Windows
 from schemas.scores import check_scores
 from tests.fleets import HOUR_US, START, fleets

@@ -1,52 +1,79 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.shard import admit, closings, shard_of
+from forecaster.model import Forecaster
+from forecaster.shard import Batch, Output, Shard, apply
+from forecaster.sharding import no_batch
 from forecaster.windows import Windows
-from schemas import observations
-from tests.fleets import START, fleets, forecaster, rows_of
+from schemas import observations, quarantine
+from tests.fleets import HOUR_US, START, Arrival, batches_of, fleets, forecaster, rows_of
 
 
-def test_a_series_is_in_the_shard_that_it_was_always_in() -> None:
-    # These numbers are in state tables that people have: a change here is a migration.
-    assert [shard_of(name, 8) for name in ("a", "EWR temp", "Zürich", "🚲", "")] == [3, 7, 6, 6, 0]
+def steps(model: Forecaster, batches: list[Batch], per_step: int = 32) -> Iterator[tuple[Shard, Output]]:
+    """Every shard and output of batches folded through one shard."""
+    shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
+    for batch in batches:
+        for after, output in apply(shard, batch, model, per_step):
+            shard = after
+            yield after, output
 
 
-@given(seed=st.integers(0, 1000), shards=st.integers(1, 16))
-def test_series_are_spread_over_all_shards(seed: int, shards: int) -> None:
-    names = [f"site {seed} meter {i}" for i in range(400)]
-    counts = np.bincount([shard_of(name, shards) for name in names], minlength=shards)
-    assert len(counts) == shards
-    assert counts.min() > 0
-    assert counts.max() < 4 * len(names) / shards
+def last(model: Forecaster, batches: list[Batch]) -> Shard:
+    *_, (shard, _) = steps(model, batches)
+    return shard
+
+
+def ones(series: tuple[str, ...], windows: int, start: int = START) -> pl.DataFrame:
+    return rows_of(Windows(series, start, np.ones((windows, len(series)))))
+
+
+def closing(window: int, start: int = 0) -> Batch:
+    """A batch without rows, whose watermark closes everything up to ``window``."""
+    return replace(no_batch("rows", start), watermark_us=(window + 1) * HOUR_US)
 
 
 @given(fleet=fleets(windows=10), closed=st.integers(-2, 12))
 def test_a_row_is_in_time_as_long_as_its_window_is_open(fleet: Windows, closed: int) -> None:
     rows = rows_of(fleet)
-    open_rows, late = admit(rows, fleet.start + closed, 3600)
+    (batch,) = batches_of([Arrival(rows, 0)])
+    after = last(forecaster(), [closing(fleet.start + closed), replace(batch, watermark_us=None)])
     by_hand = int((~np.isnan(fleet.values[: max(closed + 1, 0)])).sum())
-    assert late == by_hand
-    assert len(open_rows) == len(rows) - by_hand
+    assert after.counts.late == by_hand
+    assert after.counts.pending == len(after.pending) == len(rows) - by_hand
 
 
-def test_before_the_first_window_has_closed_no_row_is_late() -> None:
-    rows = rows_of(Windows(("a",), START, np.ones((3, 1))))
-    assert admit(rows, None, 3600) == (rows, 0)
+def test_before_the_first_watermark_no_row_is_late_and_nothing_is_forecast() -> None:
+    (batch,) = batches_of([Arrival(ones(("a",), 3), 0)])
+    found = list(steps(forecaster(), [replace(batch, watermark_us=None)]))
+    assert found[-1][0].counts.pending == 3
+    assert not any(output.forecasts for _, output in found)
+
+
+def test_no_window_closes_before_each_known_partition_has_a_watermark() -> None:
+    model = forecaster()
+    shard = Shard.cold(0, 1, model.initial_state(), ["rows", "others"])
+    (batch,) = batches_of([Arrival(ones(("a",), 3), (START + 3) * HOUR_US)])
+    *_, (shard, _) = apply(shard, batch, model)
+    assert shard.closed_through is None
+    other = replace(no_batch("others", 0), watermark_us=(START + 2) * HOUR_US)
+    *_, (shard, _) = apply(shard, other, model)
+    assert shard.closed_through == START + 1
 
 
 @pytest.mark.parametrize("per_step", [1, 4, 100])
 def test_blocks_end_at_the_same_windows_wherever_a_run_begins(per_step: int) -> None:
-    model = forecaster()
-    begins = (START, START + 1, START + 6)
     ends = []
-    for begin in begins:
-        rows = rows_of(Windows(("a",), begin, np.ones((START + 11 - begin, 1))))
-        blocks = [f for f, _ in closings(model, model.initial_state(), rows, START + 10, per_step) if f]
+    for begin in (START, START + 1, START + 6):
+        batches = batches_of([Arrival(ones(("a",), START + 11 - begin, begin), (START + 11) * HOUR_US)])
+        blocks = [out.forecasts for _, out in steps(forecaster(), batches, per_step) if out.forecasts]
         stops = [block.start + block.values.shape[1] for block in blocks]
         assert all(block.values.shape[1] <= per_step for block in blocks)
         assert all(stop == after.start for stop, after in zip(stops, blocks[1:], strict=False))
@@ -54,33 +81,64 @@ def test_blocks_end_at_the_same_windows_wherever_a_run_begins(per_step: int) -> 
     assert ends[2] <= ends[1] <= ends[0]
 
 
-def test_rows_of_windows_that_stay_open_wait() -> None:
-    model = forecaster()
-    rows = rows_of(Windows(("a", "b"), START, np.ones((5, 2))))
-    *_, (_, closed) = closings(model, model.initial_state(), rows, START + 2, 32)
-    assert (closed.used, closed.duplicates, len(closed.pending)) == (6, 0, 4)
-    assert closed.state.clock.tolist() == [START + 2] * 2
+def test_late_rows_come_out_with_how_late_they_were_and_where_they_stood() -> None:
+    first, second = batches_of([Arrival(ones(("a",), 3), (START + 3) * HOUR_US), Arrival(ones(("a",), 1), 0)])
+    (late,) = [out.late for _, out in steps(forecaster(), [first, second]) if len(out.late)]
+    within_s = ones(("a",), 1)["timestamp"].dt.epoch("us")[0] / 1e6 - START * 3600
+    assert late["late_s"].to_list() == [3 * 3600 - within_s]
+    assert late.select("series_id", "partition", "offset").rows() == [("a", "rows", 3)]
 
 
-def test_a_shard_without_a_series_has_nothing_to_forecast() -> None:
-    model = forecaster()
-    ((forecasts, closed),) = closings(model, model.initial_state(), observations.empty(), START, 32)
-    assert forecasts is None
-    assert len(closed.state) == closed.used == len(closed.pending) == 0
+def test_a_batch_that_comes_early_waits_for_the_one_that_it_follows() -> None:
+    model, rows = forecaster(), ones(("a",), 6)
+    arrivals = [Arrival(rows[i : i + 2], (START + i + 2) * HOUR_US) for i in (0, 2, 4)]
+    first, second, third = batches_of(arrivals)
+    early = last(model, [third, second])
+    assert len(early.early) == 2
+    assert early.counts.rows_in == 0
+    after = last(model, [third, second, first])
+    assert after.early == ()
+    assert after.counts == last(model, [first, second, third]).counts
+    assert after.offsets == {"rows": 6}
 
 
-def test_a_shard_whose_rows_are_all_of_later_windows_keeps_them() -> None:
-    model = forecaster()
-    rows = rows_of(Windows(("a",), START + 5, np.ones((2, 1))))
-    ((forecasts, closed),) = closings(model, model.initial_state(), rows, START + 3, 32)
-    assert forecasts is None
-    assert len(closed.pending) == 2
+def test_what_was_read_before_is_dropped_row_by_row() -> None:
+    model, rows = forecaster(), ones(("a", "b"), 6)
+    whole = batches_of([Arrival(rows, (START + 6) * HOUR_US)])
+    cut = batches_of([Arrival(rows[:5], 0), Arrival(rows[5:], (START + 6) * HOUR_US)])
+    again = replace(whole[0], watermark_us=None)
+    assert last(model, [cut[0], *whole, again]).counts == last(model, whole).counts
 
 
-def test_closing_what_is_closed_does_nothing() -> None:
-    model = forecaster()
-    rows = rows_of(Windows(("a",), START, np.ones((3, 1))))
-    *_, (_, once) = closings(model, model.initial_state(), rows, START + 2, 32)
-    ((forecasts, again),) = closings(model, once.state, once.pending, START + 1, 32)
-    assert forecasts is None
-    assert again.state is once.state
+def test_rejected_rows_are_counted_by_reason_without_the_cells_that_they_quote() -> None:
+    raw = pl.DataFrame({"series_id": ["a", "", "b", "c"], "timestamp": ["x", "y", "2013-01-01", "never"]})
+    raw = raw.with_columns(value=pl.Series(["1", "2", "much", "3"]), offset=pl.int_range(4))
+    _, rejected = observations.validate(raw)
+    broken = quarantine.whole_file("a.csv", "no column value", 4)
+    batch = replace(no_batch("rows", 0), stop=5, rejected=pl.concat([rejected, broken]))
+    found = list(steps(forecaster(), [batch, batch]))
+    counts = found[-1][0].counts
+    assert counts.quarantined == {"is not a number": 1, "is not a time": 2, "series_id is missing": 1}
+    assert (counts.rows_in, counts.rejected, counts.bad_files, counts.missing) == (4, 4, 1, 0)
+    (written,) = [out.quarantined for _, out in found if len(out.quarantined)]
+    assert len(written) == 5
+    assert list(written.columns) == list(quarantine.SCHEMA)
+
+
+def test_a_lone_row_years_away_makes_no_windows_between() -> None:
+    model = forecaster(max_gap=5)
+    rows = pl.concat([ones(("a",), 1, START - 300_000), ones(("a",), 3)])
+    (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
+    outputs = [out for _, out in steps(model, [batch], 4)]
+    blocks = [out.forecasts for out in outputs if out.forecasts]
+    assert sum(len(block.issued) for block in blocks) < 20
+    counts = last(model, [batch]).counts
+    assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 1, 6 + 3)
+
+
+def test_the_batch_is_on_the_last_output_and_on_no_other() -> None:
+    (batch,) = batches_of([Arrival(ones(("a",), 20), (START + 20) * HOUR_US)])
+    done = [out.done for _, out in steps(forecaster(), [batch], 4)]
+    assert len(done) > 5
+    assert done[-1] is batch
+    assert not any(done[:-1])

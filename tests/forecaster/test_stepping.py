@@ -270,3 +270,19 @@ def test_stepping_all_slots_or_only_those_that_are_there_is_the_same(
     other = advance_in_place(model, other_state, values, START)
     assert_same(by_key([one]), by_key([other]), scales(Windows(names, START, values)))
     assert_same_state(one_state, other_state)
+
+
+def test_a_state_of_many_series_is_stepped_some_at_a_time_and_comes_out_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = forecaster(max_gap=3)
+    chance = np.random.default_rng(4)
+    values = chance.normal(size=(20, 11)).cumsum(axis=0)
+    values[chance.random(values.shape) < 0.4] = np.nan
+    fleet = Windows(tuple(f"s{i}" for i in range(11)), START, values)
+    whole_state, whole = advance(model, model.initial_state(), fleet)
+    monkeypatch.setattr("forecaster.stepping._CALL_SERIES", 3)
+    some_state, some = advance(model, model.initial_state(), fleet)
+    assert whole.cold_starts == some.cold_starts > 0
+    assert_same(by_key([whole]), by_key([some]), scales(fleet))
+    assert_same_state(whole_state, some_state)

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.stepping import Forecasts, advance
+from forecaster.stepping import advance
 from forecaster.windows import Windows
 from pipelines.sinks import files as sinks
 from pipelines.sinks.files import (

@@ -1,0 +1,75 @@
+"""What a forecaster says as windows close: arrays, and a frame of rows.
+
+Letters: T windows, S series, N horizon, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from forecaster.components.base import Bools, Floats
+from forecaster.windows import MICROSECONDS
+from schemas.forecasts import quantile_column
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """What was forecast as each of ``T`` windows closed.
+
+    Attributes:
+        model_version: version of the weights.
+        freq_s: length of a window in seconds.
+        quantile_levels: ``Q`` levels.
+        series_ids: ``S`` ids.
+        start: index of the first closed window.
+        values: ``[Q, T, S, N]`` float64, in the series' own unit; NaN where not issued.
+        issued: ``[T, S]`` bool, False where a series had not begun or had retired.
+        cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
+    """
+
+    model_version: str
+    freq_s: int
+    quantile_levels: tuple[float, ...]
+    series_ids: tuple[str, ...]
+    start: int
+    values: Floats
+    issued: Bools
+    cold_starts: int = 0
+
+    def __len__(self) -> int:
+        return int(self.issued.sum())
+
+    def frame(self) -> pl.DataFrame:
+        """The forecasts as rows of ``schemas.forecasts``, window by window, nested by horizon."""
+        horizon = self.values.shape[-1]
+        at, which = np.nonzero(self.issued)
+        rows = len(at)
+        # Copied only where some are left out: filtering the nested frame costs as much as making it.
+        kept = self.values.reshape(len(self.values), -1, horizon)
+        if rows < self.issued.size:
+            kept = kept.take(np.flatnonzero(self.issued), axis=1)
+        steps = pa.array(np.tile(np.arange(1, horizon + 1, dtype=np.int16), rows))
+        names = ["horizon", *(quantile_column(level) for level in self.quantile_levels)]
+        nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in kept)], names)
+        offsets = pa.array(np.arange(0, (rows + 1) * horizon, horizon, dtype=np.int64))
+        end_us = (self.start + 1 + at) * self.freq_s * MICROSECONDS
+        return pl.DataFrame(
+            [
+                _ids(self.series_ids).gather(which),
+                pl.Series("issued_at", end_us).cast(pl.Datetime("us", "UTC")),
+                pl.Series("model_version", [self.model_version]).new_from_index(0, rows),
+                pl.Series("revision", np.zeros(rows, np.int32)),
+                pl.Series("forecast", pa.LargeListArray.from_arrays(offsets, nested)),
+            ]
+        )
+
+
+@lru_cache(maxsize=16)
+def _ids(series_ids: tuple[str, ...]) -> pl.Series:
+    """The ids as a column, made once: a fleet's are the same from window to window."""
+    return pl.Series("series_id", series_ids, pl.String)
