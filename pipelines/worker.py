@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from forecaster.stepping import rewarm
 from forecaster.windows import window_end_us
 from pipelines import state_table
 from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles, sync
-from pipelines.sinks.numbers import Histogram, ShardNumbers, publish
+from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
 
 _PUBLISHED_EVERY_S = 0.05
 _AHEAD = 2  # batches that wait for a thread; each may hold the rows of many windows
@@ -74,6 +75,7 @@ class ShardWorker:
         self.snapshots = snapshots
         self.shard = self._opened(number)
         self.latency = Histogram()
+        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self.snapshot_at_s = self.snapshot_ms = 0.0
         self.published_s = 0.0
         self.has_issued = False  # by the batch that is being applied
@@ -112,12 +114,21 @@ class ShardWorker:
 
     def _finish(self, batch: Batch) -> None:
         if self.has_issued and batch.arrived_s:
-            self.latency = self.latency.add(1000 * (time.time() - batch.arrived_s))
+            self._measure(1000 * (time.time() - batch.arrived_s))
         if batch.snapshot:
             self._snapshot(wait=batch.ends)
         if self.has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:
             self._publish()
         self.has_issued = False
+
+    def _measure(self, ms: float) -> None:
+        self.latency = self.latency.add(ms)
+        if (closed_us := self._closed_us()) is not None:
+            self.recent.append((closed_us, ms))
+
+    def _closed_us(self) -> int | None:
+        closed, freq_s = self.shard.closed_through, self.shard.state.freq_s
+        return None if closed is None else window_end_us(closed, freq_s)
 
     def _snapshot(self, wait: bool) -> None:
         """Writes a snapshot, in the background where stepping can go on meanwhile."""
@@ -140,14 +151,13 @@ class ShardWorker:
 
     def _publish(self) -> None:
         shard, state = self.shard, self.shard.state
-        closed, freq_s = shard.closed_through, state.freq_s
         self.published_s = time.monotonic()
         publish(
             self.settings.output,
             ShardNumbers(
                 shard=shard.number,
                 counts=shard.counts,
-                closed_us=None if closed is None else window_end_us(closed, freq_s),
+                closed_us=self._closed_us(),
                 watermark_us=shard.watermark_us,
                 offsets=shard.offsets,
                 series=len(state),
@@ -156,6 +166,7 @@ class ShardWorker:
                 latency=self.latency,
                 snapshot_at_s=self.snapshot_at_s,
                 snapshot_ms=self.snapshot_ms,
+                recent=tuple(self.recent),
             ),
         )
 

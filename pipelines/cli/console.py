@@ -95,12 +95,6 @@ class Bar:
         if note:
             self._bars.update(self._task, note=note)
 
-    def reach(self, amount: int, note: str = "") -> None:
-        """``amount`` is done in all."""
-        self._bars.update(self._task, completed=amount)
-        if note:
-            self._bars.update(self._task, note=note)
-
 
 class _Rate(ProgressColumn):
     def __init__(self, unit: str) -> None:

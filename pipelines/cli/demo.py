@@ -12,6 +12,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter_off
+from pipelines.cli.live import watching
 from pipelines.sinks.folder import check_folder, prepare_folder
 from schemas.errors import OutputError, StatecastError
 
@@ -95,8 +96,7 @@ class _Shown:
     def job(self, what: str) -> Callable[[JobNumbers], None]:
         """See `pipelines.jobs.demo.Show`."""
         self.out.say(what, "bold")
-        bar = self._bar("forecasting", "series-steps", None)
-        return lambda numbers: bar.reach(numbers.counts.series_steps)
+        return self.phases.enter_context(watching(self.out, what.split()[0]))
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
         """See `pipelines.jobs.demo.Show`."""
@@ -111,5 +111,5 @@ class _Shown:
         else:
             show_outcome(outcome, self.out)
 
-    def _bar(self, what: str, unit: str, total: int | None) -> Any:
+    def _bar(self, what: str, unit: str, total: int) -> Any:
         return self.phases.enter_context(self.out.progress(what, unit, total))

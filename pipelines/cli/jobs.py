@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from pipelines.cli import options as o
-from pipelines.cli.console import Bar, Out, show_outcome, show_scores, worker_chatter_off
+from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter_off
 from pipelines.sinks.folder import check_folder
 from schemas.errors import ConfigError, StatecastError
 
@@ -34,6 +36,7 @@ def backfill(
     settings: o.Set = None,
     shards: o.Shards = None,
     tracking_uri: o.Store = None,
+    metrics_port: o.MetricsPort = None,
 ) -> None:
     """Forecast from every window of whole files, and leave a state table for a stream to start from.
 
@@ -65,8 +68,8 @@ def backfill(
         format=job.output.format,
         memory_bytes=job.data.memory_mb << 20,
     )
-    with out.progress("backfill", "series-steps") as bar:
-        outcome = run_backfill(spec, lambda numbers: _advance(bar, numbers))
+    with _watched(out, "backfill", metrics_port) as on_progress:
+        outcome = run_backfill(spec, on_progress)
     _finish(outcome, out)
 
 
@@ -111,12 +114,23 @@ def stream(
     settings: o.Set = None,
     shards: o.Shards = None,
     tracking_uri: o.Store = None,
+    metrics_port: o.MetricsPort = None,
 ) -> None:
     """Forecast as windows close, from files replayed at any speed or a folder watched for new ones.
 
     Runs on Prism, Beam's embedded streaming engine. Forecasts are added to OUTPUT/forecasts. Ctrl-C ends it
-    cleanly: what had closed is forecast, rows of windows still open wait in the state table OUTPUT/state, and
-    --resume goes on from there. A second Ctrl-C ends it at once.
+    cleanly: what had closed is forecast, rows of windows still open wait in the state table OUTPUT/state. A
+    second Ctrl-C ends it at once.
+
+    However it ended, killed too, the same command with --resume goes on as if nothing had happened: no row is
+    lost, none counts twice. It takes up the table's snapshots and does again what came after them; there is
+    one every stream.snapshot_every_s seconds.
+
+    Rows that are no observations go to OUTPUT/quarantine, with file, row, column and reason; those that come
+    after their window has closed to OUTPUT/late, with how late. How long to wait for them is
+    windows.allowed_lateness. In a watched folder a file is read once it is whole, and one of a known name and
+    other content is a new one; one that cannot be read goes to quarantine and the stream goes on, unless
+    --stop-on-bad-files says otherwise.
 
     Example: statecast stream weather.parquet --model weather --state out/state --start 2013-11-01
 
@@ -154,8 +168,8 @@ def stream(
         snapshot_every_s=job.stream.snapshot_every_s,
     )
     out.say(f"streaming into {folder}; Ctrl-C ends it and keeps the state")
-    with out.progress("stream", "series-steps") as bar, worker_chatter_off():
-        outcome = run_stream(spec, lambda numbers: _advance(bar, numbers))
+    with _watched(out, "stream", metrics_port) as on_progress, worker_chatter_off():
+        outcome = run_stream(spec, on_progress)
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"
         out.say(f"stopped; {again} goes on from here", "yellow")
@@ -298,13 +312,31 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     )
 
 
-def _advance(bar: Bar, numbers: JobNumbers) -> None:
-    from datetime import UTC, datetime
+@contextmanager
+def _watched(out: Out, what: str, metrics_port: int | None) -> Iterator[Callable[[JobNumbers], None]]:
+    """Shows a job while the block runs, and serves its numbers where that is asked for.
 
-    note = ""
-    if numbers.closed_us is not None:
-        note = f"up to {datetime.fromtimestamp(numbers.closed_us / 1e6, UTC):%Y-%m-%d %H:%M}"
-    bar.reach(numbers.counts.series_steps, note)
+    Yields:
+        What takes the job's numbers, twice a second.
+    """
+    from pipelines.cli.live import watching
+    from pipelines.sinks.numbers import JobNumbers
+
+    latest = JobNumbers()
+
+    def take(numbers: JobNumbers) -> None:
+        nonlocal latest
+        latest = numbers
+        show(numbers)
+
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            from pipelines.sinks.prometheus import serve
+
+            port = stack.enter_context(serve(metrics_port, lambda: latest))
+            out.say(f"numbers for Prometheus: http://127.0.0.1:{port}/metrics")
+        show = stack.enter_context(watching(out, what))
+        yield take
 
 
 def _finish(outcome: Outcome, out: Out) -> None:

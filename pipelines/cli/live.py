@@ -33,6 +33,8 @@ _SPANS = ((365.25 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 def watching(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
     """Shows a job while the block runs: on a terminal as a `View`, else as `Lines`; both on stderr.
 
+    With ``--json`` it is `Lines` everywhere: whoever asks for that has a machine listening.
+
     Args:
         out: where the command speaks.
         what: name of the job.
@@ -40,7 +42,7 @@ def watching(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
     Yields:
         What to call with the job's numbers, twice a second say.
     """
-    if not out.errors.is_terminal:
+    if out.as_json or not out.errors.is_terminal:
         yield Lines(what, out.errors.file).take
         return
     view = View(what)
@@ -226,12 +228,8 @@ def _between(separator: Text, parts: list[Text]) -> Iterator[Text]:
 def _when(us: int) -> str:
     try:
         return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M:%S}".removesuffix(":00") + " UTC"
-    except (
-        OverflowError,
-        ValueError,
-        OSError,
-    ):  # a source that has ended may say that nothing comes any more
-        return "the end"
+    except (OverflowError, ValueError, OSError):
+        return "the end"  # a source that has ended may say that nothing comes any more
 
 
 def _elapsed(seconds: float) -> str:

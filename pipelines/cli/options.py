@@ -136,9 +136,22 @@ SkipBad = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option(
         "--skip-bad-files/--stop-on-bad-files",
-        help="Leave out files that cannot be read and count them, or stop at the first.",
-        show_default="stop-on-bad-files",
+        help="Quarantine files that cannot be read, and go on, or stop at the first.",
+        show_default="stop-on-bad-files; a watched folder goes on",
         rich_help_panel=INPUT,
+    ),
+]
+MetricsPort = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Serve the job's numbers for Prometheus at http://127.0.0.1:PORT/metrics while it runs; 0 takes "
+        "a free one.",
+        show_default="none",
+        rich_help_panel=OUTPUT,
     ),
 ]
 

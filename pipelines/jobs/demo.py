@@ -90,7 +90,7 @@ def run_demo(folder: Path, show: Show) -> DemoOutcome:
             "networks": ", ".join(fits[cell].version.model_version for cell in CELLS),
             f"latency of the {CELLS[0]} stream": f"p50 {p50:,.0f} ms, p99 {p99:,.0f} ms",
         },
-        latency_ms=first.numbers.latency.values_ms(),
+        latency_ms=first.numbers.whole.values_ms(),
         notes=[f"Runs, metrics and plots: statecast ui --tracking-uri {uri}"],
     )
     _log_test(Registry(uri, "demo"), judged, {cell: fit.run_id for cell, fit in fits.items()}, report)

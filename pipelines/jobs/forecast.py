@@ -21,7 +21,7 @@ from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, Format, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
-from pipelines.sinks.numbers import JobNumbers
+from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sinks.replacing import end_replacing, replace_parts
 from pipelines.sources import folder, replay
 from pipelines.sources.base import Source
@@ -148,11 +148,11 @@ class Outcome:
     @property
     def has_latency(self) -> bool:
         """Whether latency was measured; an unpaced replay only works off a backlog."""
-        return self.numbers.latency.count > 0
+        return self.numbers.whole.count > 0
 
     def latency_ms(self, level: float) -> float:
-        """What a share ``level`` of closings took, from the moment rows were due to forecasts on disk."""
-        return self.numbers.latency.quantile_ms(level)
+        """What a share ``level`` of windows took, from the moment rows were due to all forecasts on disk."""
+        return self.numbers.whole.quantile_ms(level)
 
 
 def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None) -> Outcome:
@@ -237,12 +237,13 @@ def _run(
     """Runs a job; the counts are those of the snapshots that it ends with."""
     output = run.settings.output
     numbers.clear(output)
+    reader = JobReader(output, run.settings.shards)
     for source in (folder, replay):
         source.forget()
     # Shards are stepped side by side, which is faster than each on all cores in turn.
     with torch_threads(1), process.loaded_left_alone():
-        engine(run, lambda: on_progress(numbers.read(output)))
-    published = numbers.read(output)
+        engine(run, lambda: on_progress(reader.read()))
+    published = reader.read()
     on_progress(published)
     return state_table.read(run.settings.states).counts, published
 

@@ -169,7 +169,7 @@ class JobNumbers:
         return None if self.watermark_us is None else now_s - self.watermark_us / 1e6
 
     def as_json(self, now_s: float) -> dict[str, Any]:
-        """Flat, for a line of JSON."""
+        """Flat, for a line of JSON; ``p50_ms`` and ``p99_ms`` are of whole windows."""
         age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
         lag = self.watermark_lag_s(now_s)
         return {
@@ -179,8 +179,8 @@ class JobNumbers:
             "closed_us": self.closed_us,
             "watermark_us": self.watermark_us,
             "watermark_lag_s": None if lag is None else round(lag, 1),
-            **_quantiles("", self.latency),
-            **_quantiles("window_", self.whole),
+            **_quantiles("", self.whole),
+            **_quantiles("shard_", self.latency),
             "snapshot_age_s": age,
             "snapshot_ms": round(self.snapshot_ms, 1),
             "state_bytes": self.state_bytes,
@@ -190,33 +190,47 @@ class JobNumbers:
 class JobReader:
     """Reads a job's numbers again and again, and joins what its shards say of each window.
 
-    Attributes:
+    A window counts once every shard has closed it, with the latency of the slowest. Of a shard that closes
+    more than `RECENT` between two reads some are never seen; those windows are left out, in all shards.
+
+    Args:
         folder: the job's output folder.
-        whole: latencies of whole windows so far.
+        shards: how many it has.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.whole = Histogram()
+    def __init__(self, folder: Path, shards: int) -> None:
+        self.folder, self.shards = folder, shards
+        self._whole = Histogram()
         self._read: dict[int, int] = {}  # latencies of each shard that were looked at
         self._open: dict[int, float] = {}  # the longest yet, by the window that was closed
+        self._since_us = 0  # of older windows some shard's latency was not seen
 
     def read(self) -> JobNumbers:
         """What the shards published last, added up."""
-        shards = read_shards(self.folder)
-        for shard in shards:
-            count = shard.latency.count
-            before = self._read.get(shard.shard, 0)
-            new = count - before if count >= before else count  # fewer: its worker began anew
-            self._read[shard.shard] = count
-            for closed_us, ms in shard.recent[-new:] if new > 0 else ():
-                self._open[closed_us] = max(ms, self._open.get(closed_us, 0.0))
-        reached = min((-1 if s.closed_us is None else s.closed_us for s in shards), default=-1)
-        for at_us in sorted(self._open):
-            if at_us > reached and len(self._open) <= _OPEN:
-                break
-            self.whole = self.whole.add(self._open.pop(at_us))
-        return JobNumbers.of(shards, self.whole)
+        told = read_shards(self.folder)
+        for shard in told:
+            self._take(shard)
+        if len(told) == self.shards:
+            self._close(min(-1 if shard.closed_us is None else shard.closed_us for shard in told))
+        for at_us in sorted(self._open)[: max(len(self._open) - _OPEN, 0)]:
+            del self._open[at_us]
+        return JobNumbers.of(told, self._whole)
+
+    def _take(self, shard: ShardNumbers) -> None:
+        count, before = shard.latency.count, self._read.get(shard.shard, 0)
+        new = count - before if count >= before else count  # fewer: its worker began anew
+        self._read[shard.shard] = count
+        seen = shard.recent[-new:] if new else ()
+        if new > len(seen) and seen:
+            self._since_us = max(self._since_us, seen[0][0])
+        for closed_us, ms in seen:
+            self._open[closed_us] = max(ms, self._open.get(closed_us, 0.0))
+
+    def _close(self, through_us: int) -> None:
+        for at_us in sorted(us for us in self._open if us <= through_us):
+            ms = self._open.pop(at_us)
+            if at_us >= self._since_us:
+                self._whole = self._whole.add(ms)
 
 
 def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
@@ -251,8 +265,8 @@ def read_shards(folder: Path) -> list[ShardNumbers]:
 
 
 def read(folder: Path) -> JobNumbers:
-    """What the shards of a job published last, added up; to follow a job, keep a `JobReader`."""
-    return JobReader(folder).read()
+    """What the shards of a job published last, added up, but for whole windows: see `JobReader`."""
+    return JobNumbers.of(read_shards(folder))
 
 
 def applied(folder: Path, shards: int, partition: str) -> int:

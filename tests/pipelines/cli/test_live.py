@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import socket
 import sys
+import urllib.request
+from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from forecaster.counts import Counts
 from pipelines.cli.console import Out
 from pipelines.cli.live import LINE_EVERY_S, Lines, Rate, View, watching
 from pipelines.sinks.numbers import Histogram, JobNumbers
+from tests.pipelines.cli.conftest import ended, start, statecast, until
 
 WATERMARK_S = 1_793_595_600  # 2026-11-02 05:00
 
@@ -163,7 +169,7 @@ def test_lines_of_json_come_every_ten_seconds_and_none_of_a_short_job() -> None:
     assert last["series_steps_per_s"] == 100
     assert last["quarantined"]["is not a number"] == 1100
     assert (last["rows_in"], last["late"], last["watermark_lag_s"]) == (1_234_567, 12, 3.2)
-    assert (last["p50_ms"], last["window_p99_ms"]) == (99.1, 233.8)
+    assert (last["shard_p50_ms"], last["p99_ms"]) == (99.1, 233.8)
 
 
 def test_where_stderr_is_no_terminal_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,10 +178,18 @@ def test_where_stderr_is_no_terminal_nothing_is_drawn(capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_machine_that_listens_on_a_terminal_is_drawn_nothing() -> None:
+    out, screen = Out(as_json=True), io.StringIO()
+    out.errors = Console(file=screen, force_terminal=True)
+    with watching(out, "stream") as take:
+        take(numbers())
+    assert not screen.getvalue()
+
+
 def test_on_a_terminal_the_view_is_drawn_on_stderr_and_leaves_no_trace(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = Out(as_json=True)
+    out = Out()
     screen = io.StringIO()
     out.errors = Console(file=screen, force_terminal=True, width=110)
     before = sys.stderr
@@ -186,3 +200,75 @@ def test_on_a_terminal_the_view_is_drawn_on_stderr_and_leaves_no_trace(
     assert "1,234,567" in drawn
     assert drawn.endswith("\x1b[1A\x1b[2K")  # the last line of the view is taken back
     assert capsys.readouterr().out == ""
+
+
+def rows(first: int, last: int) -> str:
+    lines = [
+        f"s{s},2013-01-{1 + h // 24:02}T{h % 24:02}:30:00Z,{h}" for h in range(first, last) for s in (0, 1)
+    ]
+    return "\n".join(["series_id,timestamp,value", *lines, "s0,2013-01-01T00:30:00Z,much"]) + "\n"
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def scraped(port: int) -> dict[tuple[str, ...], float]:
+    """Every sample by its name and the values of its labels; none while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.prism
+def test_a_running_stream_can_be_scraped_and_its_port_is_refused_to_another(
+    tmp_path: Path, model: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    port = free_port()
+    watch = ("stream", "in", "--watch", "-m", model, "--metrics-port", port)
+    job = start(*watch, "--json", cwd=tmp_path)
+    for number, (first, last) in enumerate(((0, 30), (30, 50))):
+        hidden = tmp_path / "in" / f".{number}.csv"
+        hidden.write_text(rows(first, last))
+        hidden.rename(tmp_path / "in" / f"{number}.csv")
+        read = ("statecast_rows_in_total",)
+        until(lambda last=last, read=read: scraped(port).get(read, 0) >= 2 * last, job)  # type: ignore[misc]
+    until(lambda: scraped(port)["statecast_windows_closed_total",] == 49, job)
+    found = scraped(port)
+    assert found["statecast_rows_total", "used"] == 2 * 49
+    assert found["statecast_rows_quarantined_total", "is not a number"] == 2
+    assert found["statecast_pending_rows",] == 2
+    assert found["statecast_series_live",] == 2
+    assert found["statecast_latency_seconds_count",] >= 1
+
+    other = statecast(*watch, "-o", "other", cwd=tmp_path)
+    assert other.code == 2
+    assert (
+        other.line
+        == f"error: --metrics-port {port}: cannot be had (Address already in use): name another port"
+    )
+    assert not (tmp_path / "other").exists()
+
+    job.send_signal(signal.SIGINT)
+    told = ended(job)
+    assert told.object["pending"] == 2
+    assert told.err == ""
+    assert scraped(port) == {}
+
+
+def test_a_job_that_fails_gives_its_port_back_and_says_one_line(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "empty.csv").write_text("series_id,timestamp,value\n")
+    told = statecast("backfill", "empty.csv", "-m", model, "--metrics-port", 0, cwd=tmp_path)
+    assert told.code == 3
+    assert told.line.startswith("error: ")

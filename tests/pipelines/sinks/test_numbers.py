@@ -135,7 +135,7 @@ def test_a_window_is_done_when_its_slowest_shard_is_however_shards_are_read(
     tmp_path_factory: pytest.TempPathFactory, ms: list[list[float]], chance: object
 ) -> None:
     folder = tmp_path_factory.mktemp("out")
-    reader, told, next_of = JobReader(folder), [shard(n) for n in range(3)], [0, 0, 0]
+    reader, told, next_of = JobReader(folder, 3), [shard(n) for n in range(3)], [0, 0, 0]
     for number in range(3):
         publish(folder, told[number])
     while any(at < len(ms) for at in next_of):
@@ -153,14 +153,38 @@ def test_a_window_is_done_when_its_slowest_shard_is_however_shards_are_read(
 def test_a_shard_that_issues_nothing_keeps_no_window_open(tmp_path: Path) -> None:
     publish(tmp_path, after(shard(0), 5, 80.0))
     publish(tmp_path, shard(1, closed_us=4))
-    reader = JobReader(tmp_path)
+    reader = JobReader(tmp_path, 2)
     assert reader.read().whole.count == 0
     publish(tmp_path, shard(1, closed_us=5))
     assert reader.read().whole.count == 1
 
 
+def test_no_window_is_whole_before_every_shard_has_been_heard_of(tmp_path: Path) -> None:
+    reader = JobReader(tmp_path, 2)
+    publish(tmp_path, after(shard(0), 5, 80.0))
+    assert reader.read().whole.count == 0
+    publish(tmp_path, after(shard(1), 5, 300.0))
+    assert reader.read().whole.buckets == histogram([300.0]).buckets
+
+
+def test_a_window_of_which_a_shard_was_not_heard_in_time_is_left_out(tmp_path: Path) -> None:
+    reader, slow, fast = JobReader(tmp_path, 2), shard(0), shard(1)
+    for at in range(3 * RECENT):
+        slow = after(slow, at, 500.0)
+        if at % 50 == 49:  # every closing is read
+            publish(tmp_path, slow)
+            reader.read()
+    for at in range(3 * RECENT):  # read once: all but the last are gone
+        fast = after(fast, at, 1.0)
+    publish(tmp_path, slow)
+    publish(tmp_path, fast)
+    assert reader.read().whole.buckets == histogram([500.0] * RECENT).buckets
+    other_way = JobReader(tmp_path, 2)
+    assert other_way.read().whole.buckets == histogram([500.0] * RECENT).buckets
+
+
 def test_a_shard_that_begins_anew_is_counted_on(tmp_path: Path) -> None:
-    reader, told = JobReader(tmp_path), shard()
+    reader, told = JobReader(tmp_path, 1), shard()
     for at in range(3):
         told = after(told, at, 10.0)
     publish(tmp_path, told)
@@ -170,7 +194,7 @@ def test_a_shard_that_begins_anew_is_counted_on(tmp_path: Path) -> None:
 
 
 def test_what_a_shard_publishes_and_a_job_keeps_is_bounded(tmp_path: Path) -> None:
-    reader, told, sizes = JobReader(tmp_path), shard(0, offsets={"replay": 10**9}), []
+    reader, told, sizes = JobReader(tmp_path, 2), shard(0, offsets={"replay": 10**9}), []
     publish(tmp_path, shard(1))  # closes nothing, so that every window waits for it
     for at in range(10_000):
         told = after(told, 10**15 + at, 1.01 ** (at % 1200))
@@ -180,7 +204,7 @@ def test_what_a_shard_publishes_and_a_job_keeps_is_bounded(tmp_path: Path) -> No
             sizes.append((tmp_path / FOLDER / "shard-0000.json").stat().st_size)
     assert max(sizes) < 8000
     assert len(reader._open) <= 4096
-    assert reader.whole.count > 5000
+    assert reader.read().whole.count == 0
 
 
 @pytest.mark.parametrize(
