@@ -12,7 +12,8 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 from apache_beam.coders import BytesCoder
-from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 
 from forecaster.shard import Batch
 from forecaster.sharding import Splitter
@@ -83,6 +84,10 @@ class _Step(beam.DoFn):
     # Whose memory the shard is in. An engine that replaces a worker and keeps this tells us so.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
+    # Never set. While a bundle runs whose stage has neither outputs nor timers, Prism (2.77.0, `stage.Execute`)
+    # waits for it with a core of its own; a timer has it wait asleep.
+    WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
+
     workers: Workers
 
     def __init__(self, settings: StepSettings) -> None:
@@ -91,7 +96,12 @@ class _Step(beam.DoFn):
     def setup(self) -> None:
         self.workers = worker.of_job(self.settings)
 
-    def process(self, element: Sharded, opened: Any = beam.DoFn.StateParam(OPENED)) -> Iterator[int]:
+    def process(
+        self,
+        element: Sharded,
+        opened: Any = beam.DoFn.StateParam(OPENED),
+        wait: Any = beam.DoFn.TimerParam(WAIT),
+    ) -> Iterator[int]:
         number, batch = element
         with told_of(self.settings.output):
             if self.workers.is_new(number):
@@ -102,6 +112,10 @@ class _Step(beam.DoFn):
                 opened.write(b"1")
             self.workers.put(number, batch)
         yield number
+
+    @on_timer(WAIT)
+    def on_wait(self) -> None:
+        """See `WAIT`."""
 
     def finish_bundle(self) -> None:
         with told_of(self.settings.output):
