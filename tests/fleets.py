@@ -158,6 +158,8 @@ def assert_same_lives(a: Sequence[State], b: Sequence[State]) -> None:
 def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """Late or quarantined rows of several outputs, in an order that is theirs alone; some have no column."""
     frame = pl.concat([pl.DataFrame(), *frames], how="diagonal")
+    if "late_s" in frame.columns:  # Polars' division differs in the last bit with a frame's length
+        frame = frame.with_columns(pl.col("late_s").round(6))
     return frame.sort(frame.columns) if len(frame) else pl.DataFrame()
 
 

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster import snapshot
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
-from forecaster.stepping import Forecasts
+from forecaster.windows import Windows
+from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.sinks.files import Format, read_forecasts, read_quarantine
+from pipelines.sources.files import Input
+from pipelines.sources.replay import ReplaySource
+from pipelines.sources.tables import Columns
 from tests.fleets import (
     Logs,
     Ran,
     all_logs,
     assert_same,
+    assert_same_frames,
     by_key,
     cut,
     fold,
     forecaster,
     interleaved,
+    rows_of,
+    scales,
     sorted_rows,
 )
 
@@ -127,3 +142,80 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
     assert_same(by_key(clean.forecasts), by_key(killed.forecasts), logs.scale)
     assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
+
+
+class Killed(BaseException):
+    """What stands for the death of a process at one of its renames."""
+
+
+@dataclass
+class Mortal:
+    """`os.replace` of a process that dies at one of them, before or after it, with all its threads."""
+
+    left: int
+    after: bool
+    ghosts: frozenset[threading.Thread]  # threads of processes that died before
+    replace: Any = os.replace
+    dead: bool = False
+    lock: Any = field(default_factory=threading.Lock)
+
+    def __call__(self, source: Any, target: Any) -> None:
+        with self.lock:
+            if threading.current_thread() in self.ghosts:
+                raise Killed
+            self.left -= 1
+            if self.dead or self.left < 0:
+                if self.after and not self.dead:
+                    self.replace(source, target)
+                self.dead = True
+                raise Killed
+            self.replace(source, target)
+
+
+@settings(max_examples=8)
+@given(
+    kills=st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=4),
+    shards=st.integers(1, 3),
+    format_=st.sampled_from(["parquet", "jsonl"]),
+)
+def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not(
+    small_fleet: Windows, kills: list[tuple[int, bool]], shards: int, format_: Format
+) -> None:
+    model = forecaster()
+    with tempfile.TemporaryDirectory() as name:
+        path, output, clean = (Path(name) / part for part in ("rows.csv", "out", "clean"))
+        rows = rows_of(small_fleet).head(400)
+        bad = rows.head(3).with_columns(value=float("nan"))
+        pl.concat([rows.head(200), bad, rows]).sample(fraction=1, shuffle=True, seed=1).write_csv(path)
+        source = ReplaySource(
+            (str(path),), Input(Columns()), 3600, windows_per_step=5, manifest_folder=output / "state"
+        )
+        job = StreamJob(
+            model,
+            source,
+            output,
+            shards=shards,
+            windows_per_step=4,
+            resume=True,
+            format=format_,
+            snapshot_every_s=0.0,
+            runner="in-process",
+        )
+        ghosts = frozenset[threading.Thread]()
+        for left, after in kills:
+            with patch("os.replace", Mortal(left, after, ghosts)), suppress(Killed):
+                run_stream(job)
+            ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
+        with patch("os.replace", Mortal(10**9, True, ghosts)):
+            ended = run_stream(job).counts
+        expected = run_stream(
+            replace(job, output=clean, source=replace(source, manifest_folder=clean / "state"))
+        ).counts
+
+        assert ended == expected
+        assert_same_frames(read_forecasts(clean), read_forecasts(output), scales(small_fleet))
+        assert read_quarantine(clean).equals(read_quarantine(output))
+        # No file is half there, and no forecast in two of them.
+        read = pl.read_parquet if format_ == "parquet" else pl.read_ndjson
+        written = [read(file) for file in (output / "forecasts").iterdir()]
+        assert sum(map(len, written)) == len(read_forecasts(clean))

@@ -30,8 +30,6 @@ from schemas import observations
 from schemas.forecasts import check_forecasts
 from tests.fleets import HOUR_US, START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
 
-pytestmark = pytest.mark.prism
-
 
 class Ended(NamedTuple):
     """What a job left."""
@@ -137,6 +135,7 @@ def of_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return run_all(model, events(), Columns(event_id="event_id"), folder)
 
 
+@pytest.mark.prism
 def test_a_stream_of_a_file_leaves_what_its_backfill_does(of_file: All) -> None:
     backfill = of_file.backfill
     assert len(backfill.forecasts) > 1000
@@ -149,6 +148,7 @@ def test_a_stream_of_a_file_leaves_what_its_backfill_does(of_file: All) -> None:
         check_forecasts(stream.forecasts)
 
 
+@pytest.mark.prism
 def test_a_backfill_counts_its_rows_as_validation_does(of_file: All) -> None:
     counts = of_file.backfill.counts
     good, bad = observations.validate(of_file.raw)
@@ -161,6 +161,7 @@ def test_a_backfill_counts_its_rows_as_validation_does(of_file: All) -> None:
     check_forecasts(of_file.backfill.forecasts)
 
 
+@pytest.mark.prism
 def test_every_series_is_forecast_from_its_first_window_to_the_last_of_all(of_file: All) -> None:
     good, _ = observations.validate(of_file.raw)
     hour = pl.col("timestamp").dt.epoch("us") // HOUR_US
