@@ -111,6 +111,13 @@ class _Rate(ProgressColumn):
         return Text(f"{done}{self.unit}{per_s}", style="cyan")
 
 
+def size_of(n_bytes: int) -> str:
+    """A number of bytes in the unit that fits it."""
+    units = ("KiB", "MiB", "GiB")
+    power = next((p for p in (1, 2) if n_bytes < 10 * 1024 ** (p + 1)), 3)
+    return f"{n_bytes / 1024**power:,.1f} {units[power - 1]}"
+
+
 def _plain(value: Any) -> Any:
     """A value without NaN and infinities, which JSON has no words for."""
     if isinstance(value, dict):

@@ -16,6 +16,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.cli.console import size_of
+
 if TYPE_CHECKING:
     from pipelines.cli.console import Out
     from pipelines.sinks.numbers import Histogram, JobNumbers
@@ -187,7 +189,7 @@ def _rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tuple[st
         if n.snapshot_at_s
         else Text("none yet", "dim")
     )
-    yield "snapshot", _joined(taken, Text(f"state {_bytes(n.state_bytes)}"))
+    yield "snapshot", _joined(taken, Text(f"state {size_of(n.state_bytes)}"))
 
 
 def _count(n: int, word: str) -> Text:
@@ -211,7 +213,7 @@ def _quantiles(what: str, latency: Histogram) -> Text:
     if not latency.count:
         return Text("")
     p50, p99 = (latency.quantile_ms(level) for level in (0.5, 0.99))
-    return Text.assemble(f"{what} p50 ", (f"{p50:,.0f} ms", "bold"), ", p99 ", (f"{p99:,.0f} ms", "bold"))
+    return Text.assemble(f"{what} p50 ", (f"{p50:,.0f}", "bold"), ", p99 ", (f"{p99:,.0f}", "bold"), " ms")
 
 
 def _joined(*parts: Text) -> Text:
@@ -242,7 +244,3 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:,.0f} {unit}"
     return f"{max(seconds, 0.0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def _bytes(n: int) -> str:
-    return f"{n / 2**20:,.1f} MiB" if n < 10 * 2**30 else f"{n / 2**30:,.1f} GiB"

@@ -82,7 +82,7 @@ def test_every_number_is_on_the_terminal() -> None:
         "  series     10,000 live of 10,500 · 245,000 series-steps/s",
         "  windows    1,234 closed · up to 2026-11-02 04:00 UTC",
         "  watermark  2026-11-02 05:00 UTC · 3.2 s behind the clock",
-        "  latency    window p50 234 ms, p99 234 ms · shard p50 99 ms, p99 234 ms",
+        "  latency    window p50 234, p99 234 ms · shard p50 99, p99 234 ms",
         "  snapshot   12 s old, took 353 ms · state 32.9 MiB",
     ]
     assert shown(view).splitlines()[0].endswith("stream 1:02:03")
@@ -123,6 +123,16 @@ def test_how_far_the_watermark_is_behind_has_a_unit_that_fits(behind_s: float, w
     view = View("stream", wall=Clock(WATERMARK_S + behind_s))
     view.take(numbers())
     assert words in shown(view)
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "words"),
+    [(744, "0.7 KiB"), (34_500_000, "32.9 MiB"), (10 * 2**30 - 1, "10,240.0 MiB"), (2**40, "1,024.0 GiB")],
+)
+def test_a_size_has_a_unit_that_fits(n_bytes: int, words: str) -> None:
+    view = View("stream")
+    view.take(numbers(state_bytes=n_bytes))
+    assert f"state {words}" in shown(view)
 
 
 def test_a_watermark_at_the_end_of_time_is_the_end() -> None:
