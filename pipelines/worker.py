@@ -66,8 +66,11 @@ class ShardWorker:
         StatecastError: its snapshot cannot be read.
     """
 
-    def __init__(self, settings: StepSettings, number: int, snapshots: Lane) -> None:
+    def __init__(
+        self, settings: StepSettings, number: int, snapshots: Lane, abandoned: threading.Event
+    ) -> None:
         self.settings = settings
+        self.abandoned = abandoned
         self.forecaster = _forecaster(settings.forecaster)
         self.files = ShardFiles(
             settings.output, number, settings.shards, self.forecaster.version, settings.format
@@ -98,6 +101,8 @@ class ShardWorker:
         """
         outputs = apply(self.shard, batch, self.forecaster, self.settings.windows_per_step)
         for shard, output in outputs:
+            if self.abandoned.is_set():  # a batch may be many blocks, and nobody waits for them
+                return
             self._write(output)
             self.shard = shard
             if output.done is not None:
@@ -232,6 +237,7 @@ class Workers:
         self.settings = settings
         self._lanes = [Lane(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
         self._snapshots = Lane("snapshots")
+        self._abandoned = threading.Event()
         self._shards: dict[int, ShardWorker] = {}
         self._known: set[int] = set()
 
@@ -259,7 +265,8 @@ class Workers:
             lane.wait()
 
     def abandon(self) -> None:
-        """Leaves undone what has not begun."""
+        """Leaves undone what has not begun, be it the next block of a batch."""
+        self._abandoned.set()
         for lane in (*self._lanes, self._snapshots):
             lane.abandon()
 
@@ -276,7 +283,7 @@ class Workers:
 
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:
-            self._shards[number] = ShardWorker(self.settings, number, self._snapshots)
+            self._shards[number] = ShardWorker(self.settings, number, self._snapshots, self._abandoned)
         self._shards[number].step(batch)
 
 

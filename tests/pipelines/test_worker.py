@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Shard
 from forecaster.sharding import Splitter, no_batch
@@ -295,20 +295,25 @@ def test_what_goes_wrong_with_a_snapshot_in_the_background_reaches_the_jobs_end(
         workers.close()
 
 
+@pytest.mark.parametrize("in_one_batch", [False, True])
 def test_workers_that_are_abandoned_leave_undone_what_has_not_begun(
-    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch, in_one_batch: bool
 ) -> None:
     begun, free = threading.Event(), threading.Event()
-    step = worker.ShardWorker.step
+    write = files.ShardFiles.write_forecasts
 
-    def slow(self: Any, batch: Batch) -> None:
+    def slow(self: files.ShardFiles, forecasts: Forecasts) -> None:
         begun.set()
         assert free.wait(PATIENCE_S)
-        step(self, batch)
+        write(self, forecasts)
 
-    monkeypatch.setattr(worker.ShardWorker, "step", slow)
-    workers = Workers(replace(settings, lanes=1))
-    for batch in log()[:2]:
+    monkeypatch.setattr(files.ShardFiles, "write_forecasts", slow)
+    workers = Workers(replace(settings, lanes=1, windows_per_step=1))
+    batches = log()[:2]
+    if in_one_batch:
+        rows = pl.concat([batch.rows for batch in batches])
+        batches = [replace(batches[1], start=0, rows=rows)]
+    for batch in batches:
         workers.put(1, Splitter(3).split(batch)[1])
     assert begun.wait(PATIENCE_S)
     workers.abandon()
