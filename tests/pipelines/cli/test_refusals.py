@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+from forecaster.shard import Shard
+from pipelines import state_table
 from pipelines.cli.app import run
+from pipelines.sinks.folder import locked
+from tests.fleets import forecaster
 from tests.pipelines.cli.conftest import write_series
 
 
@@ -54,6 +58,7 @@ def desk(
     (tmp_path / "folder").mkdir()
     (tmp_path / "torn" / "series").mkdir(parents=True)
     (tmp_path / "torn" / "series" / "shard-0000.parquet").write_text("no Parquet")
+    state_table.write_shard(tmp_path / "half", Shard.cold(0, 2, forecaster().initial_state(), ()))
     return Desk(tmp_path, capsys)
 
 
@@ -86,12 +91,6 @@ REFUSED = [
     ("stream good.csv -m model --speed -1", 2, "--speed -1.0: must be 0.0 or more"),
     ("stream good.csv -m model --watch", 2, "--watch takes one folder that exists"),
     ("stream -m model --watch", 2, "--watch takes one folder that exists"),
-    ("stream good.csv -m model --resume", 2, "--resume: out/state is not there"),
-    (
-        "stream good.csv -m model --resume --state torn",
-        2,
-        "--resume goes on from out/state: leave --state out",
-    ),
     ("init model", 2, "model is there already"),
     ("init --example cars", 2, "--example cars: there are weather and flights"),
     ("ui --port 0", 2, "Invalid value for '--port'"),
@@ -121,6 +120,13 @@ REFUSED = [
         3,
         "torn/series/shard-0000.parquet: not a readable Parquet file",
     ),
+    (
+        "stream good.csv -m model --resume --state torn",
+        3,
+        "torn/series/shard-0000.parquet: not a readable Parquet file",
+    ),
+    ("backfill good.csv -m model --state half", 3, "half: holds 1 shards, not each of 2 once"),
+    ("stream good.csv -m model --state half", 3, "half: holds 1 shards, not each of 2 once"),
     ("evaluate good.csv -f folder", 3, "folder: no forecasts here"),
     ("evaluate good.csv", 3, "out: no forecasts here"),
     # a model or store
@@ -164,6 +170,15 @@ def test_a_name_that_no_model_has_is_refused_with_those_there_are(
     code, said = desk.refused(f"backfill good.csv -m {'0' * 32} {store}")
     assert (code, said.startswith(f"no run {'0' * 32} is in")) == (4, True)
     assert desk.refused(f"promote tiny/2 {store}")[0] == 4
+
+
+def test_a_second_job_on_a_folder_is_refused(desk: Desk) -> None:
+    with locked(desk.folder / "out"):
+        for command in ("backfill good.csv -m model", "stream good.csv -m model --resume --json"):
+            code, said = desk.refused(command)
+            assert code == 6
+            assert "out: another job, process" in said
+            assert "is writing here: wait for its end" in said
 
 
 def test_a_stream_without_prism_says_what_to_run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

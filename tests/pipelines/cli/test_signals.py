@@ -122,17 +122,16 @@ def test_a_stream_that_is_interrupted_ends_cleanly_and_goes_on_later(
     assert stopped["missing"] == 0
     assert 0 < stopped["used"] < 3 * HOURS
     assert gone(engines)
-    assert state_table.read(tmp_path / "out" / "state").position
+    assert state_table.read(tmp_path / "out" / "state").offset("replay") == stopped["rows_in"]
 
     rest = statecast("stream", long, *options, "--resume", cwd=tmp_path).object
     assert (rest["missing"], rest["pending"], rest["stopped"]) == (0, 0, False)
-    assert rest["restored"] == stopped["pending"]
-    assert stopped["used"] + rest["used"] == 3 * HOURS
+    assert rest["rows_in"] == rest["used"] == 3 * HOURS  # counts go on
     assert len(read_forecasts(tmp_path / "out")) == 3 * HOURS
 
 
 @pytest.mark.prism
-def test_a_second_interrupt_ends_a_stream_at_once_and_a_kill_leaves_no_prism(
+def test_a_second_interrupt_ends_a_stream_at_once_and_neither_it_nor_a_kill_leaves_a_prism_or_costs_a_row(
     tmp_path: Path, long: Path, model: Path
 ) -> None:
     for signals in ((signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)):
@@ -148,4 +147,6 @@ def test_a_second_interrupt_ends_a_stream_at_once_and_a_kill_leaves_no_prism(
         assert told.code == (-signal.SIGKILL if signals[-1] == signal.SIGKILL else 130)
         assert "Traceback" not in told.err
         assert gone(engines)
-        assert not (folder / "state").exists()
+        rest = statecast("stream", long, "-m", model, "-o", folder, "--resume", "--json", cwd=tmp_path).object
+        assert (rest["rows_in"], rest["used"], rest["missing"]) == (3 * HOURS, 3 * HOURS, 0)
+        assert len(read_forecasts(folder)) == 3 * HOURS
