@@ -223,6 +223,11 @@ def test_a_fleet_goes_on_from_a_state_table_of_any_number_of_shards(
     assert_same_frames(both, backfilled, scales(observed))
 
 
+def in_halves(elements: list[dict[str, Any]], window: int) -> tuple[Bundle, Bundle]:
+    half = len(elements) // 2
+    return Bundle(elements[:half], end_us(window - 1)), Bundle(elements[half:], end_us(window))
+
+
 @pytest.mark.prism
 def test_an_unbounded_input_gives_the_forecasts_of_a_backfill_as_its_watermark_passes(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
@@ -243,7 +248,8 @@ def test_an_unbounded_input_gives_the_forecasts_of_a_backfill_as_its_watermark_p
         Bundle([*too_late, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
-        *(Bundle(between(rows, w, w + 1).to_dicts(), end_us(w) - 1) for w in range(20, 34)),
+        # each window's rows in two bundles, with the second of which it closes: they must not come too late
+        *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
         Bundle([], end_us(33), after=closed(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
     ]
