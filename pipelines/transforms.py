@@ -84,8 +84,8 @@ class _Step(beam.DoFn):
     # Whose memory the shard is in. An engine that replaces a worker and keeps this tells us so.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
-    # Never set. While a bundle runs whose stage has neither outputs nor timers, Prism (2.77.0, `stage.Execute`)
-    # waits for it with a core of its own; a timer has it wait asleep.
+    # Never set. While a bundle runs whose stage has neither outputs nor timers, Prism (2.77.0, in
+    # `stage.Execute`) waits for it with a core of its own; a timer has it wait asleep.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers
