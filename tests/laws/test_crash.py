@@ -174,12 +174,12 @@ class Mortal:
 
 @settings(max_examples=8)
 @given(
-    kills=st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=4),
+    kills=st.lists(st.tuples(st.integers(0, 60), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),
     format_=st.sampled_from(["parquet", "jsonl"]),
 )
 def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not(
-    small_fleet: Windows, kills: list[tuple[int, bool]], shards: int, format_: Format
+    small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int, format_: Format
 ) -> None:
     model = forecaster()
     with tempfile.TemporaryDirectory() as name:
@@ -202,9 +202,9 @@ def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not
             runner="in-process",
         )
         ghosts = frozenset[threading.Thread]()
-        for left, after in kills:
+        for left, after, windows_per_step in kills:
             with patch("os.replace", Mortal(left, after, ghosts)), suppress(Killed):
-                run_stream(job)
+                run_stream(replace(job, windows_per_step=windows_per_step))
             ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
         with patch("os.replace", Mortal(10**9, True, ghosts)):
             ended = run_stream(job).counts
