@@ -11,20 +11,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forecaster.baselines import persistence, seasonal_naive
     from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+    from forecaster.counts import Counts
     from forecaster.evaluation import calibration, errors, score, series_scale
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
+    from forecaster.shard import Batch, Output, Shard, apply
     from forecaster.state import State
     from forecaster.stepping import advance, rewarm
     from forecaster.training import Trained, train
     from forecaster.windows import Windows, aggregate
 
 _HOMES = {
+    "Batch": "shard",
+    "Counts": "counts",
     "Forecaster": "model",
     "Forecasts": "forecasts",
     "NetworkConfig": "config",
+    "Output": "shard",
     "Registry": "registry.registry",
+    "Shard": "shard",
     "State": "state",
     "Trained": "training",
     "TrainingConfig": "config",
@@ -32,6 +38,7 @@ _HOMES = {
     "Windows": "windows",
     "advance": "stepping",
     "aggregate": "windows",
+    "apply": "shard",
     "calibration": "evaluation",
     "errors": "evaluation",
     "persistence": "baselines",
@@ -43,10 +50,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Batch",
+    "Counts",
     "Forecaster",
     "Forecasts",
     "NetworkConfig",
+    "Output",
     "Registry",
+    "Shard",
     "State",
     "Trained",
     "TrainingConfig",
@@ -54,6 +65,7 @@ __all__ = [
     "Windows",
     "advance",
     "aggregate",
+    "apply",
     "calibration",
     "errors",
     "persistence",

@@ -1,4 +1,4 @@
-"""The pipelines: files and feeds in, validated and windowed; forecasts, states and quarantined rows out."""
+"""The pipelines: files, replays and watched folders in; forecasts, states, late and quarantined rows out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from pipelines.jobs.forecast import BackfillJob, Outcome, StreamJob, run_backfill, run_stream
     from pipelines.runners.prism import PrismServer, prism_options
     from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
+    from pipelines.sinks.numbers import JobNumbers
     from pipelines.sources.files import Input
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
     from pipelines.sources.tables import read_batches
+    from pipelines.transforms import Validate
 
 _HOMES = {
     "BackfillJob": "jobs.forecast",
@@ -23,10 +25,12 @@ _HOMES = {
     "ForecastFleet": "fleet",
     "Input": "sources.files",
     "JobConfig": "config",
+    "JobNumbers": "sinks.numbers",
     "Outcome": "jobs.forecast",
     "PrismServer": "runners.prism",
     "ReplaySource": "sources.replay",
     "StreamJob": "jobs.forecast",
+    "Validate": "transforms",
     "load_config": "config",
     "prism_options": "runners.prism",
     "read_batches": "sources.tables",
@@ -44,10 +48,12 @@ __all__ = [
     "ForecastFleet",
     "Input",
     "JobConfig",
+    "JobNumbers",
     "Outcome",
     "PrismServer",
     "ReplaySource",
     "StreamJob",
+    "Validate",
     "load_config",
     "prism_options",
     "read_batches",

@@ -1,4 +1,4 @@
-"""What a row, a forecast, a state row, a score and a quarantined row are.
+"""What a row, a forecast, a state row, a score, a late row and a quarantined row are.
 
 >>> import polars as pl
 >>> from schemas import validate
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         VersionMismatch,
     )
     from schemas.forecasts import Forecast
+    from schemas.late import LateRow
     from schemas.observations import Observation, validate
     from schemas.quarantine import QuarantinedRow
     from schemas.scores import Score
@@ -34,6 +35,7 @@ __all__ = [
     "DataError",
     "EngineError",
     "Forecast",
+    "LateRow",
     "ModelError",
     "Observation",
     "OutputError",
@@ -47,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "Forecast": "forecasts",
+    "LateRow": "late",
     "Observation": "observations",
     "QuarantinedRow": "quarantine",
     "Score": "scores",

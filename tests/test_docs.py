@@ -14,7 +14,7 @@ import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -128,8 +128,10 @@ def test_every_command_line_that_is_shown_would_be_taken(where: str, line: str) 
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), where
     if program != "statecast" or arguments[0].startswith("-"):
         return
-    name, *arguments = arguments
-    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    command: Any = get_command(app)
+    while hasattr(command, "commands"):
+        name, *arguments = arguments
+        command = command.commands[name]
     given = command.make_context(name, arguments).params
     options.configured(None, list(given.get("settings") or ()))
 
@@ -185,5 +187,21 @@ def test_the_guide_names_every_exit_code() -> None:
 def test_every_command_answers_machines() -> None:
     from typer.main import get_command
 
-    for command in get_command(app).commands.values():  # type: ignore[attr-defined]
-        assert any("--json" in parameter.opts for parameter in command.params), command.name
+    groups: list[Any] = [get_command(app)]
+    while groups:
+        for command in groups.pop().commands.values():
+            if hasattr(command, "commands"):
+                groups.append(command)
+            else:
+                assert any("--json" in parameter.opts for parameter in command.params), command.name
+
+
+def test_the_page_on_running_it_names_every_number_that_a_job_tells() -> None:
+    from pipelines.sinks.numbers import Histogram, JobNumbers
+    from pipelines.sinks.prometheus import metrics
+
+    page = (ROOT / "docs" / "operating.md").read_text()
+    once = Histogram().add(1.0)
+    numbers = JobNumbers(watermark_us=0, latency=once, whole=once)
+    told = [*numbers.as_json(0.0), *(metric.name for metric in metrics(numbers, 0.0))]
+    assert [name for name in told if f"`{name}`" not in page and f"`{name}_total`" not in page] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +13,18 @@ import pytest
 
 PUBLIC = {
     "schemas": """
-        ConfigError DataError EngineError Forecast ModelError Observation OutputError QuarantinedRow Score
-        StateRow StatecastError VersionMismatch validate
+        ConfigError DataError EngineError Forecast LateRow ModelError Observation OutputError QuarantinedRow
+        Score StateRow StatecastError VersionMismatch validate
     """,
     "forecaster": """
-        Forecaster Forecasts NetworkConfig Registry State Trained TrainingConfig WindowConfig Windows advance
-        aggregate calibration errors persistence rewarm score seasonal_naive series_scale train
+        Batch Counts Forecaster Forecasts NetworkConfig Output Registry Shard State Trained TrainingConfig
+        WindowConfig Windows advance aggregate apply calibration errors persistence rewarm score
+        seasonal_naive series_scale train
     """,
     "pipelines": """
-        BackfillJob Columns Counts ForecastFleet Input JobConfig Outcome PrismServer ReplayFeed StreamJob
-        WatchFeed load_config prism_options read_batches read_forecasts read_quarantine run_backfill
-        run_stream
+        BackfillJob Columns FolderSource ForecastFleet Input JobConfig JobNumbers Outcome PrismServer
+        ReplaySource StreamJob Validate load_config prism_options read_batches read_forecasts read_late
+        read_quarantine run_backfill run_stream
     """,
 }
 HEAVY = ("torch", "mlflow", "apache_beam", "polars", "pandera", "matplotlib", "pyarrow", "numpy")
@@ -42,6 +44,13 @@ def test_every_public_name_can_be_had_and_says_what_it_is(package: str) -> None:
         assert (inspect.getdoc(thing) or "").strip(), name
         if inspect.isfunction(thing) and "Raises:" not in (thing.__doc__ or ""):
             assert len((thing.__doc__ or "").split()) >= 5, name
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_no_public_name_is_that_of_a_module(package: str) -> None:
+    module = importlib.import_module(package)
+    beside = {found.name for found in pkgutil.iter_modules(module.__path__)}
+    assert not beside & set(module.__all__)  # once imported, the module would stand where the name should
 
 
 @pytest.mark.parametrize("package", PUBLIC)
