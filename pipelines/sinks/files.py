@@ -113,8 +113,9 @@ class ShardFiles:
 
 
 def sync(files: Iterable[Path]) -> None:
-    """Has the disk keep files."""
-    for path in files:
+    """Has the disk keep files, and the folders that name them."""
+    kept = list(files)
+    for path in (*kept, *{path.parent for path in kept}):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
