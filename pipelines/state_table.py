@@ -104,6 +104,11 @@ def read_shard(folder: Path, number: int, of: int) -> Shard:
     return _read(folder / _name(number, of))
 
 
+def written_ns(folder: Path, number: int, of: int) -> int:
+    """When the last snapshot of a shard was written, in nanoseconds since 1970."""
+    return (folder / _name(number, of)).stat().st_mtime_ns
+
+
 def exists(folder: Path) -> bool:
     """Whether there is a state table in ``folder``."""
     return any(_NAME.fullmatch(path.name) for path in folder.glob("*.parquet")) or _is_old(folder)

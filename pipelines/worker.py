@@ -26,6 +26,7 @@ from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles, sync
 from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
 
 _PUBLISHED_EVERY_S = 0.05
+_LOOK_UP_S = 0.2  # how long who waits for a lane does not see that it was abandoned
 _AHEAD = 2  # batches that wait for a thread; each may hold the rows of many windows
 
 
@@ -90,7 +91,9 @@ class ShardWorker:
             shard = replace(shard, state=state, slots=slots_of(state))
         if self.settings.resumed:
             closed, freq_s = shard.closed_through, shard.state.freq_s
-            self.files.remove_after(None if closed is None else window_end_us(closed, freq_s), shard.offsets)
+            closed_us = None if closed is None else window_end_us(closed, freq_s)
+            snapshot_ns = state_table.written_ns(self.settings.states, number, self.settings.shards)
+            self.files.remove_after(closed_us, shard.offsets, snapshot_ns)
         return shard
 
     def step(self, batch: Batch) -> None:
@@ -187,13 +190,16 @@ class Lane:
         self._thread.start()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Has it done after what was put before; waits where too much is.
+        """Has it done after what was put before; waits where too much is. Abandoned, it does nothing.
 
         Raises:
             BaseException: what an earlier one raised.
         """
         self._raise()
-        self._todo.put(work)
+        while not self._abandoned:
+            with suppress(queue.Full):
+                self._todo.put(work, timeout=_LOOK_UP_S)
+                return
 
     def wait(self) -> None:
         """Until all is done.
@@ -205,9 +211,15 @@ class Lane:
         self._raise()
 
     def close(self) -> None:
-        """Ends the thread, once all is done."""
-        self._todo.put(None)
-        self._thread.join()
+        """Ends the thread, once all is done.
+
+        Raises:
+            BaseException: what one raised; those after it were left undone.
+        """
+        if self._thread.is_alive():
+            self._todo.put(None)
+            self._thread.join()
+        self._raise()
 
     def abandon(self) -> None:
         """Leaves undone what has not begun."""
@@ -276,10 +288,14 @@ class Workers:
         Raises:
             StatecastError: what went wrong.
         """
+        failed: list[BaseException] = []
         for lane in (*self._lanes, self._snapshots):
-            lane.close()
-        for lane in (*self._lanes, self._snapshots):
-            lane.wait()
+            try:
+                lane.close()
+            except BaseException as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:

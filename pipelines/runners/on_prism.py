@@ -43,6 +43,11 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
             result.wait_until_finish()
             worker.end_job(run.settings.job)
         except Exception as error:
+            if prism.pid is None:
+                raise EngineError(
+                    "Prism, the engine, has died (killed, or out of memory): run the same command with "
+                    f"--resume (its log: {output / 'prism.log'})"
+                ) from error
             raise told(output, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)

@@ -83,22 +83,30 @@ class ShardFiles:
         taken, self.unsynced = self.unsynced, []
         return taken
 
-    def remove_after(self, closed_us: int | None, offsets: Mapping[str, int]) -> None:
-        """Removes what this shard wrote after it had closed to ``closed_us`` and read to ``offsets``.
+    def remove_after(self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int) -> None:
+        """Removes what this shard wrote after a snapshot.
 
-        Where it had closed or read nothing, it writes the same names again, and what is there may be an
-        earlier job's: that stays.
+        Args:
+            closed_us: the end of the last window that it had closed by then; None where it had closed none.
+                What is newer than the snapshot was written after it then; the rest is an earlier job's.
+            offsets: how far it had read each partition; of one that is not there it had read nothing.
+            snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
         """
+        closed = None if closed_us is None else _compact(closed_us)
         for path in (self.folder / FORECASTS).glob(f"*-{self.model_version}-r*-{self.shard}.*"):
-            found = _ISSUED.fullmatch(path.name)
-            is_after = found and closed_us is not None and found[1] > _compact(closed_us)
-            if path.name.startswith(".") or is_after:
+            if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
+                is_after = found[1] > closed
+            else:
+                is_after = path.name.startswith(".") or path.stat().st_mtime_ns >= snapshot_ns
+            if is_after:
                 path.unlink(missing_ok=True)
         for part in (QUARANTINE, LATE):
             for path in (self.folder / part).glob(f"*-{self.shard}.*"):
-                found = _ROWS.fullmatch(path.name)
-                is_after = found and found[1] in offsets and int(found[2]) >= offsets[found[1]]
-                if path.name.startswith(".") or is_after:
+                if (found := _ROWS.fullmatch(path.name)) and found[1] in offsets:
+                    is_after = int(found[2]) >= offsets[found[1]]
+                else:
+                    is_after = path.name.startswith(".") or path.stat().st_mtime_ns >= snapshot_ns
+                if is_after:
                     path.unlink(missing_ok=True)
 
     def _write(self, part: str, name: str, write: Callable[[Path], None]) -> None:
@@ -107,8 +115,9 @@ class ShardFiles:
         try:
             write(hidden)
             os.replace(hidden, path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is either
+            said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise OutputError(f"{path}: cannot be written: {said}") from error
         self.unsynced.append(path)
 
 

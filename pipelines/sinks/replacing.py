@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import OutputError
 
 _COMPLETE = "complete"
+_REMOVE_LIMIT_S = 10.0
 _OLD = "old-"
 
 
@@ -36,7 +38,7 @@ def replace_parts(hidden: Path, output: Path, parts: Sequence[str]) -> None:
         if isinstance(error, OSError):
             raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
         raise
-    shutil.rmtree(hidden, ignore_errors=True)
+    remove(hidden)
 
 
 def end_replacing(hidden: Path, output: Path) -> None:
@@ -46,7 +48,7 @@ def end_replacing(hidden: Path, output: Path) -> None:
         for part in mark.read_text().split():
             if (hidden / part).exists():  # else it was moved before
                 _move(part, hidden, output, [])
-    shutil.rmtree(hidden, ignore_errors=True)
+    remove(hidden)
 
 
 def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]]) -> None:
@@ -57,3 +59,12 @@ def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]])
         os.replace(place, old)
     moved.append((place, new))
     os.replace(new, place)
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder, one that is just being written to as well: whoever writes ends soon."""
+    deadline_s = time.monotonic() + _REMOVE_LIMIT_S
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)

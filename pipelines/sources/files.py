@@ -231,24 +231,26 @@ def check_files(data: DataConfig) -> tuple[list[Path], list[str]]:
     Raises:
         DataError: a file cannot be read as series, unless ``data.skip_bad_files``.
     """
-    files, notices, without_zone = [], [], []
+    files, without_zone, bad = [], [], 0
     for file in tables.input_files(data.paths):
         try:
             found = tables.check(file, columns_of(data))
-        except DataError as error:
+        except DataError:
             if not data.skip_bad_files:
                 raise
-            notices.append(f"skipped: {error}")
+            files.append(file)  # who reads it says why it cannot be read
+            bad += 1
             continue
         files.append(file)
         if found.notice:
             without_zone.append(found.notice)
+    notices = []
     if without_zone:
         more = len(without_zone) - 1
         others = f" (and those of {more} more {'file' if more == 1 else 'files'})" if more else ""
         notices.append(without_zone[0] + others)
-    if not files:
-        raise DataError("no file is left to read: all of them were skipped")
+    if bad == len(files):
+        raise DataError("no file is left to read: none of them can be")
     return files, notices
 
 
@@ -285,7 +287,7 @@ def load_observations(
         DataError: a file cannot be read, unless ``data.skip_bad_files``; or no row is left.
     """
     files, notices = check_files(data)
-    skipped = [n for n in notices if n.startswith("skipped: ")]
+    skipped: list[str] = []
     good, bad, outside = [observations.empty()], [quarantine.empty()], 0
     for part in read_files(files, input_of(data, freq_s), time.time(), data.memory_mb << 20):
         files_lost = part.rejected.filter(pl.col("row") == 0)
@@ -299,7 +301,7 @@ def load_observations(
     rows, rejected = pl.concat(good, how="diagonal", rechunk=True), pl.concat(bad)
     if not len(rows):
         raise DataError(_nothing_left(data.paths[0], rejected, outside))
-    return Loaded(rows, rejected, outside, tuple(skipped), tuple(n for n in notices if n not in skipped))
+    return Loaded(rows, rejected, outside, tuple(skipped), tuple(notices))
 
 
 def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:

@@ -197,7 +197,7 @@ def written(folder: Path) -> Path:
 
 
 def test_what_was_written_after_a_snapshot_goes(written: Path) -> None:
-    files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3})
+    files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3}, 0)
     assert sorted(path.name[:16] for path in (written / "forecasts").iterdir()) == [
         "20130101T010000Z", "20130101T050000Z",
     ]  # fmt: skip
@@ -208,15 +208,23 @@ def test_what_was_written_after_a_snapshot_goes(written: Path) -> None:
 
 def test_what_a_shard_knows_nothing_of_stays_since_it_may_be_another_jobs(written: Path) -> None:
     before = sorted(written.rglob("*"))
-    files(written).remove_after(None, {})
+    for path in before:
+        os.utime(path, ns=(5, 5))
+    files(written).remove_after(None, {}, snapshot_ns=6)
     assert sorted(written.rglob("*")) == before
+
+
+def test_what_was_written_after_a_snapshot_of_nothing_goes(written: Path) -> None:
+    files(written).remove_after(None, {}, snapshot_ns=0)
+    assert not [path for path in written.rglob("*") if path.is_file()]
 
 
 def test_what_others_wrote_stays(written: Path) -> None:
     before = sorted(written.rglob("*"))
-    files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0})
-    ShardFiles(written, 0, 3, VERSION, "parquet").remove_after(START * HOUR_US, {"replay": 0, "folder": 0})
-    files(written, version=forecaster(seed=1).version).remove_after(START * HOUR_US, {})
+    files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
+    ShardFiles(written, 0, 3, VERSION, "parquet").remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
+    read = {"replay": 99, "folder": 99}
+    files(written, version=forecaster(seed=1).version).remove_after(START * HOUR_US, read, 0)
     assert sorted(written.rglob("*")) == before
 
 
@@ -228,7 +236,7 @@ def test_what_a_killed_shard_had_half_written_goes(folder: Path, format_: Format
     before = sorted(folder.rglob("*"))
     for path in mine.taken():
         path.with_name(f".{path.name}").write_bytes(b"half")
-    mine.remove_after((START + 8) * HOUR_US, {"replay": 7})
+    mine.remove_after((START + 8) * HOUR_US, {"replay": 7}, 0)
     assert sorted(folder.rglob("*")) == before
 
 

@@ -105,8 +105,8 @@ def test_what_training_loads_leaves_out_bad_files_and_names_them(tmp_path: Path)
     assert (len(loaded.rows), loaded.quarantined["row"].to_list()) == (1, [2])
     told = [line.replace(f"{tmp_path}/", "") for line in loaded.skipped]
     assert told == [
-        "skipped: c.csv: is empty",
         "skipped: b.jsonl: line 2001 is no JSON object: correct or delete it",
+        "skipped: c.csv: is empty",
     ]
     assert sum(read) == 2
     with pytest.raises(DataError, match=r"c\.csv: is empty"):
