@@ -58,9 +58,7 @@ def main(arguments: list[str]) -> int:
     print(where, flush=True)
     with tempfile.TemporaryDirectory(prefix="statecast-bench-") as folder:
         if chosen.windows:
-            results = _measure(
-                [(n, chosen.windows) for n in ("backfill", "stream")], chosen.series, Path(folder)
-            )
+            turns = [(name, chosen.windows) for name in ("backfill", "stream")]
         else:
             turns = [
                 (name, size.watched if name == "watched" else size.windows)

@@ -103,6 +103,7 @@ class _Step(beam.DoFn):
         wait: Any = beam.DoFn.TimerParam(WAIT),
     ) -> Iterator[int]:
         number, batch = element
+        self.has_ended |= batch.ends
         with told_of(self.settings.output):
             if self.workers.is_new(number):
                 if opened.read():
@@ -117,6 +118,14 @@ class _Step(beam.DoFn):
     def on_wait(self) -> None:
         """See `WAIT`."""
 
+    def start_bundle(self) -> None:
+        self.has_ended = False
+
     def finish_bundle(self) -> None:
-        with told_of(self.settings.output):
-            self.workers.wait()
+        """Only the last bundle waits for its batches: with a snapshot they are safe, and no sooner.
+
+        The others would have the threads wait for the engine; what goes wrong in one, the next is told.
+        """
+        if self.has_ended:
+            with told_of(self.settings.output):
+                self.workers.wait()

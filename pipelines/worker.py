@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from forecaster.model import Forecaster
@@ -27,7 +27,8 @@ from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
 
 _PUBLISHED_EVERY_S = 0.05
 _LOOK_UP_S = 0.2  # how long who waits for a lane does not see that it was abandoned
-_AHEAD = 2  # batches that wait for a thread; each may hold the rows of many windows
+_WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
+_AHEAD = 8  # parts of batches that wait for a thread, so that none waits for the other
 
 
 @dataclass(frozen=True)
@@ -68,21 +69,19 @@ class ShardWorker:
     """
 
     def __init__(
-        self, settings: StepSettings, number: int, snapshots: Lane, abandoned: threading.Event
+        self, settings: StepSettings, number: int, writer: Lane, snapshots: Lane, abandoned: threading.Event
     ) -> None:
         self.settings = settings
-        self.abandoned = abandoned
+        self.writer, self.snapshots, self.abandoned = writer, snapshots, abandoned
         self.forecaster = _forecaster(settings.forecaster)
         self.files = ShardFiles(
             settings.output, number, settings.shards, self.forecaster.version, settings.format
         )
-        self.snapshots = snapshots
         self.shard = self._opened(number)
         self.latency = Histogram()
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self.snapshot_at_s = self.snapshot_ms = 0.0
         self.published_s = 0.0
-        self.has_issued = False  # by the batch that is being applied
 
     def _opened(self, number: int) -> Shard:
         shard = state_table.read_shard(self.settings.states, number, self.settings.shards)
@@ -97,19 +96,26 @@ class ShardWorker:
         return shard
 
     def step(self, batch: Batch) -> None:
-        """Applies a batch and writes what comes of it: forecasts and rows first, then the snapshot.
+        """Applies a batch, and has what comes of it written: forecasts and rows, then the snapshot.
+
+        A disk lets its writers wait; the next block is stepped meanwhile.
 
         Raises:
-            OutputError: something cannot be written.
+            OutputError: something could not be written.
         """
-        outputs = apply(self.shard, batch, self.forecaster, self.settings.windows_per_step)
-        for shard, output in outputs:
+        has_issued = False
+        for shard, output in apply(self.shard, batch, self.forecaster, self.settings.windows_per_step):
             if self.abandoned.is_set():  # a batch may be many blocks, and nobody waits for them
                 return
-            self._write(output)
             self.shard = shard
-            if output.done is not None:
-                self._finish(output.done)
+            if output.done is None:
+                has_issued |= output.forecasts is not None and len(output.forecasts) > 0
+                self.writer.put(partial(self._write, output))
+                continue
+            # What is written of a shard in the background must not be stepped on meanwhile.
+            kept = shard.copy() if output.done.snapshot and not output.done.ends else shard
+            self.writer.put(partial(self._finish, output.done, kept, has_issued))
+            has_issued = False
 
     def _write(self, output: Output) -> None:
         if len(output.quarantined):
@@ -118,54 +124,39 @@ class ShardWorker:
             self.files.write_rows(LATE, output.partition, output.start, output.late)
         if output.forecasts is not None and len(output.forecasts):
             self.files.write_forecasts(output.forecasts)
-            self.has_issued = True
 
-    def _finish(self, batch: Batch) -> None:
-        if self.has_issued and batch.arrived_s:
-            self._measure(1000 * (time.time() - batch.arrived_s))
-        if batch.snapshot:
-            self._snapshot(wait=batch.ends)
-        if self.has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:
-            self._publish()
-        self.has_issued = False
-
-    def _measure(self, ms: float) -> None:
-        self.latency = self.latency.add(ms)
-        if (closed_us := self._closed_us()) is not None:
+    def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
+        """What follows when all of a batch is written; ``shard`` is as the batch left it."""
+        if has_issued and batch.arrived_s and (closed_us := _closed_us(shard)) is not None:
+            ms = 1000 * (time.time() - batch.arrived_s)
+            self.latency = self.latency.add(ms)
             self.recent.append((closed_us, ms))
+        if batch.snapshot:
+            write = partial(self._snapshot, shard, self.files.taken())
+            if batch.ends:
+                self.snapshots.wait()  # an older one must not come after this one
+                write()
+            else:
+                self.snapshots.put(write)
+        if has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:
+            self._publish(shard)
 
-    def _closed_us(self) -> int | None:
-        closed, freq_s = self.shard.closed_through, self.shard.state.freq_s
-        return None if closed is None else window_end_us(closed, freq_s)
+    def _snapshot(self, shard: Shard, files: list[Path]) -> None:
+        began_s = time.monotonic()
+        sync(files)
+        state_table.write_shard(self.settings.states, shard)
+        self.snapshot_ms = 1000 * (time.monotonic() - began_s)
+        self.snapshot_at_s = time.time()
 
-    def _snapshot(self, wait: bool) -> None:
-        """Writes a snapshot, in the background where stepping can go on meanwhile."""
-        shard, files = self.shard, self.files.taken()
-        if not wait:
-            shard = shard.copy()
-
-        def write() -> None:
-            began_s = time.monotonic()
-            sync(files)
-            state_table.write_shard(self.settings.states, shard)
-            self.snapshot_ms = 1000 * (time.monotonic() - began_s)
-            self.snapshot_at_s = time.time()
-
-        if not wait:
-            self.snapshots.put(write)
-            return
-        self.snapshots.wait()  # an older one must not come after this one
-        write()
-
-    def _publish(self) -> None:
-        shard, state = self.shard, self.shard.state
+    def _publish(self, shard: Shard) -> None:
+        state = shard.state
         self.published_s = time.monotonic()
         publish(
             self.settings.output,
             ShardNumbers(
                 shard=shard.number,
                 counts=shard.counts,
-                closed_us=self._closed_us(),
+                closed_us=_closed_us(shard),
                 watermark_us=shard.watermark_us,
                 offsets=shard.offsets,
                 series=len(state),
@@ -177,6 +168,12 @@ class ShardWorker:
                 recent=tuple(self.recent),
             ),
         )
+
+
+def _closed_us(shard: Shard) -> int | None:
+    """The end of the last closed window; None before the first."""
+    closed = shard.closed_through
+    return None if closed is None else window_end_us(closed, shard.state.freq_s)
 
 
 class Lane:
@@ -248,7 +245,7 @@ class Workers:
     def __init__(self, settings: StepSettings) -> None:
         self.settings = settings
         self._lanes = [Lane(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
-        self._snapshots = Lane("snapshots")
+        self._writer, self._snapshots = Lane("files", _WRITTEN_AHEAD), Lane("snapshots")
         self._abandoned = threading.Event()
         self._shards: dict[int, ShardWorker] = {}
         self._known: set[int] = set()
@@ -268,18 +265,18 @@ class Workers:
         self._lanes[number % len(self._lanes)].put(lambda: self._step(number, batch))
 
     def wait(self) -> None:
-        """Until every batch has been applied.
+        """Until every batch has been applied, and what came of it written.
 
         Raises:
             StatecastError: what went wrong with one.
         """
-        for lane in self._lanes:
+        for lane in (*self._lanes, self._writer):
             lane.wait()
 
     def abandon(self) -> None:
         """Leaves undone what has not begun, be it the next block of a batch."""
         self._abandoned.set()
-        for lane in (*self._lanes, self._snapshots):
+        for lane in (*self._lanes, self._writer, self._snapshots):
             lane.abandon()
 
     def close(self) -> None:
@@ -289,7 +286,7 @@ class Workers:
             StatecastError: what went wrong.
         """
         failed: list[BaseException] = []
-        for lane in (*self._lanes, self._snapshots):
+        for lane in (*self._lanes, self._writer, self._snapshots):
             try:
                 lane.close()
             except BaseException as error:
@@ -299,7 +296,8 @@ class Workers:
 
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:
-            self._shards[number] = ShardWorker(self.settings, number, self._snapshots, self._abandoned)
+            lanes = self._writer, self._snapshots
+            self._shards[number] = ShardWorker(self.settings, number, *lanes, self._abandoned)
         self._shards[number].step(batch)
 
 

@@ -82,7 +82,7 @@ class Network(nn.Module):
             change, hidden, cell = self(x, hidden, cell, block.lengths)
             # Levels in float64: a meter that stands at a billion still moves by single units.
             scale, last = (torch.from_numpy(part).unsqueeze(-1) for part in (block.scale, block.last))
-            torch.mul(change, scale, out=torch.from_numpy(block.forecast)).add_(last)
+            torch.from_numpy(block.forecast).copy_(change).mul_(scale).add_(last)
         return self._arrays(hidden, cell), block
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:

@@ -13,6 +13,7 @@ from apache_beam.coders import StrUtf8Coder
 from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.utils.timestamp import Duration
 
 from forecaster.shard import Batch
 from pipelines.failure import told_of
@@ -20,6 +21,7 @@ from pipelines.sources.base import Source
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
 
 _DONE = "done"
+_SHORT_S = 0.05
 
 
 @dataclass
@@ -132,14 +134,16 @@ class _StepSource(beam.DoFn):
             return
         yield from read.batches
         if not read.ended:
-            tracker.defer_remainder()
+            tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
     def _next(self, offset: int) -> Read:
-        """What is next, waited for here for a while: to come back costs an engine more than to wait."""
+        """What is next. A short wait is waited for here: to come back costs an engine more.
+
+        A long one is not: for as long as a bundle runs, Prism asks it ten times a second how far it is.
+        """
         until_s = time.monotonic() + LONGEST_WAIT_S
         while True:
             read = self.reader.next(offset)
-            left_s = until_s - time.monotonic()
-            if read.batches or read.ended or left_s <= 0:
+            if read.batches or read.ended or read.wait_s > _SHORT_S or time.monotonic() > until_s:
                 return read
-            time.sleep(max(min(read.wait_s, left_s), 0.001))
+            time.sleep(max(read.wait_s, 0.001))
