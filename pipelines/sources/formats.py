@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,8 @@ KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text ma
 ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # beside the file's own columns, whatever these are
 
 UNNAMED = "(unnamed "
+
+Frames = Generator[pl.DataFrame, None, None]
 
 _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
@@ -62,7 +64,7 @@ def column_names(path: Path) -> list[str]:
     return list(keys)
 
 
-def batches(path: Path, names: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:
+def batches(path: Path, names: Sequence[str], rows: int) -> Frames:
     """Frames of the named columns with ``ROW`` (Int64, data rows from 1), at most ``rows`` rows each.
 
     CSV and JSON lines give String columns, Parquet its own types. ``PROBLEM`` (String) is there in a batch
@@ -139,7 +141,7 @@ def _header(path: Path) -> tuple[list[str], str, int]:
     return [name or f"{UNNAMED}{i})" for i, name in enumerate(names, 1)], delimiter, lines
 
 
-def _csv(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
+def _csv(path: Path, names: list[str], rows: int) -> Frames:
     header, delimiter, lines = _header(path)
     broken: dict[int, str] = {}
 
@@ -201,7 +203,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     return pl.concat([out, added], how="diagonal").sort(ROW)
 
 
-def _parquet(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
+def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=rows, columns=names):
@@ -210,7 +212,7 @@ def _parquet(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
             row += frame.height
 
 
-def _json_lines(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
+def _json_lines(path: Path, names: list[str], rows: int) -> Frames:
     row = number = 0
     with _opened(path) as file:
         while lines := list(islice(file, rows)):

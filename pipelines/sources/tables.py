@@ -11,6 +11,7 @@ import polars as pl
 
 from pipelines.config import Columns
 from pipelines.sources import formats
+from pipelines.sources.ahead import ahead
 from pipelines.sources.columns import Layout, find_layout
 from schemas import cells
 from schemas.errors import DataError
@@ -91,7 +92,7 @@ def read_batches(
     with formats.told(path):
         layout = find_layout(path, _head(path), columns)
         per_batch = max(1, batch_rows // len(layout.values))
-        for batch in formats.batches(path, layout.names, per_batch):
+        for batch in ahead(formats.batches(path, layout.names, per_batch)):
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
             if kept.height:
                 raw = _melted(kept, layout) if layout.kind == "wide" else _named(kept, layout)
