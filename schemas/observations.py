@@ -1,4 +1,4 @@
-"""What an observation is, and the one gate every row passes: ``validate``."""
+"""What an observation is, and the one check that every row passes: ``validate``."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ from forecaster.shard import Batch, Shard
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
 from pipelines import state_table, worker
+from pipelines.lane import Lane
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
-from pipelines.worker import Lane, StepSettings, Workers, end_job, of_job
+from pipelines.worker import StepSettings, Workers, end_job, of_job
 from schemas import quarantine
 from schemas.errors import OutputError
 from tests.fleets import HOUR_US, START, Arrival, batches_of, forecaster, rows_of
