@@ -20,7 +20,7 @@ from apache_beam.coders import BytesCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
-from forecaster.components.base import Arrays, Block
+from forecaster.components.base import Arrays, Block, Outputs
 from forecaster.model import Forecaster
 from pipelines.runners.prism import PrismServer, prism_options
 
@@ -66,13 +66,13 @@ class _StepOne(beam.DoFn):
         name, (at_s, value) = row
         model = _model(self.model)
         config, freq_s = model.network_config, model.window_config.freq_s
-        forecast = np.empty((len(config.quantiles), 1, 1, config.horizon))
-        block = Block(np.array([at_s // freq_s]), np.array([[value]]), freq_s, forecast=forecast)
+        out = Outputs.empty(len(config.quantiles), 0, 1, 1, config.horizon)
+        block = Block(np.array([at_s // freq_s]), np.array([[value]]), freq_s, out=out)
         parts = _unpacked(model, cell.read())
         for component in model.components:
             parts[component.name], block = component.step(parts[component.name], block)
         cell.write(_packed(parts))
-        named = dict(zip(config.quantiles, forecast[:, 0, 0].tolist(), strict=True))
+        named = dict(zip(config.quantiles, out.forecast[:, 0, 0].tolist(), strict=True))
         yield json.dumps({"series_id": name, "issued_at": at_s + freq_s, "forecast": named})
 
 

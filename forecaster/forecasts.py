@@ -5,7 +5,8 @@ Letters: T windows, S series, N horizon, Q quantiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +31,8 @@ class Forecasts:
         values: ``[Q, T, S, N]`` float64, in the series' own unit; NaN where not issued.
         issued: ``[T, S]`` bool, False where a series had not begun or had retired.
         cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
+        network: ``[Q, T, S, N]`` float64, what the network alone says; None where nobody asked.
+        members: ``[T, S, N]`` float64 by name, what each member of the combination says; empty likewise.
     """
 
     model_version: str
@@ -40,6 +43,8 @@ class Forecasts:
     values: Floats
     issued: Bools
     cold_starts: int = 0
+    network: Floats | None = None
+    members: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.issued.sum())

@@ -34,6 +34,7 @@ class Forecaster:
         version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
             ``model_version`` of its forecasts and states. Equal weights have equal versions.
         components: what a state of this forecaster is made of, in the order in which they step.
+        members: names of what is combined, the network among them; none where nothing is.
     """
 
     network_config: NetworkConfig
@@ -41,6 +42,7 @@ class Forecaster:
     network: Network
     version: str = field(init=False)
     components: tuple[Component, ...] = field(init=False)
+    members: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -50,6 +52,7 @@ class Forecaster:
             digest.update(weight.contiguous().numpy().tobytes())
         object.__setattr__(self, "version", f"{self.network_config.cell}-{digest.hexdigest()[:12]}")
         object.__setattr__(self, "components", (*before_network(self.network_config), self.network))
+        object.__setattr__(self, "members", ())
 
     def _config_json(self) -> str:
         windows = self.window_config.model_dump()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from forecaster.components.base import Arrays, Block, Bools, Floats, Ints
+from forecaster.components.base import Arrays, Block, Bools, Floats, Ints, Outputs
 from forecaster.components.ring import in_order
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
@@ -70,7 +70,9 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     return state, advance_in_place(forecaster, state, values, start)
 
 
-def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start: int) -> Forecasts:
+def advance_in_place(
+    forecaster: Forecaster, state: State, values: Floats, start: int, keep_members: bool = False
+) -> Forecasts:
     """Moves ``state`` itself on through a block of windows, and forecasts from each.
 
     Args:
@@ -79,6 +81,7 @@ def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start
         values: ``[T, S]`` float64 by slot, NaN where missing. Not changed.
         start: index of the first window. Windows between the clock of a live series and it are not made up:
             there must be none.
+        keep_members: whether the forecasts say what each member and the network alone forecast, too.
 
     Raises:
         VersionMismatch: other weights made ``state`` (see `rewarm`).
@@ -87,7 +90,8 @@ def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start
     """
     _check_version(forecaster, state)
     config = forecaster.network_config
-    result = np.empty((len(config.quantiles), *values.shape, config.horizon))
+    members = forecaster.members if keep_members else ()
+    result = Outputs.empty(len(config.quantiles), len(members), len(values), len(state), config.horizon)
     plan = _plan(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
@@ -97,10 +101,11 @@ def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start
         for first in range(0, len(state), _CALL_SERIES):
             part = slice(first, first + _CALL_SERIES)
             some = state.part(part)
-            _step_block(forecaster, some, values[:, part], start, plan.part(part), result[:, :, part])
+            _step_block(forecaster, some, values[:, part], start, plan.part(part), result.series(part))
             put(state.parts, part, some.parts)
     if not plan.issued.all():
-        result[:, ~plan.issued] = np.nan
+        for array in result:
+            array[:, ~plan.issued] = np.nan
     state.silent[:] = plan.silent
     return Forecasts(
         state.model_version,
@@ -108,18 +113,20 @@ def advance_in_place(forecaster: Forecaster, state: State, values: Floats, start
         config.quantiles,
         state.series_ids,
         start,
-        result,
+        result.forecast,
         plan.issued,
         plan.cold_starts,
+        result.network if members else None,
+        dict(zip(members, result.members, strict=True)),
     )
 
 
 def _step_block(
-    forecaster: Forecaster, state: State, values: Floats, start: int, plan: _Plan, result: Floats
+    forecaster: Forecaster, state: State, values: Floats, start: int, plan: _Plan, result: Outputs
 ) -> None:
-    """Steps a block piece by piece; ``result`` ``[Q, T, S, N]`` is filled where something is issued."""
+    """Steps a block piece by piece; ``result`` is filled where something is issued."""
     for first, stop in _pieces(plan, max(1, _CALL_STEPS // max(len(state), 1))):
-        _step(forecaster, state, values, start, plan, slice(first, stop), result[:, first:stop])
+        _step(forecaster, state, values, start, plan, slice(first, stop), result.windows(slice(first, stop)))
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
@@ -214,38 +221,39 @@ def _step(
     block_start: int,
     plan: _Plan,
     rows: slice,
-    forecast: Floats,
+    out: Outputs,
 ) -> None:
     """Steps a piece in two calls: the series that are there at its first window, and those that begin later.
 
-    ``forecast`` ``[Q, T, S, N]`` is filled where something is issued.
+    ``out`` is filled where something is issued.
     """
     values, start, begins = block_values[rows], block_start + rows.start, plan.begins[rows]
     stop = start + len(values)
     _reset(forecaster, state, begins[0])
     ahead = state.clock >= start
     there = (live(state) | begins[0]) & ~ahead
-    block = Block(np.array([start]), values, state.freq_s, forecast=forecast)
+    block = Block(np.array([start]), values, state.freq_s, out=out)
     stepped = begins.any(axis=0)
     if there.any() and there.mean() >= _MOSTLY and not ahead.any():
         state.parts.update(_chain(forecaster, state.parts, block))
         stepped = np.ones_like(there)
     elif there.any():
         index = np.flatnonzero(there)
-        part = np.empty((*forecast.shape[:2], len(index), forecast.shape[3]))
-        block = replace(block, values=values[:, index], forecast=part)
+        part = out.like(len(values), len(index))
+        block = replace(block, values=values[:, index], out=part)
         put(state.parts, index, _chain(forecaster, taken(state.parts, index), block))
-        forecast[:, :, index] = part
+        for whole, some in zip(out, part, strict=True):
+            whole[:, :, index] = some
         stepped |= there
     if begins[1:].any():
-        _step_beginners(forecaster, state, values, start, begins, forecast)
+        _step_beginners(forecaster, state, values, start, begins, out)
     state.clock[:] = np.maximum(state.clock, stop - 1)
     # Retired, or stepped along without having begun: as before the first value.
     _reset(forecaster, state, stepped & ~plan.live[rows][-1])
 
 
 def _step_beginners(
-    forecaster: Forecaster, state: State, values: Floats, start: int, begins: Bools, forecast: Floats
+    forecaster: Forecaster, state: State, values: Floats, start: int, begins: Bools, out: Outputs
 ) -> None:
     """Steps the series that begin after the first row, all shifted so that they begin together."""
     index = np.flatnonzero(begins[1:].any(axis=0))
@@ -254,11 +262,12 @@ def _step_beginners(
     row = begin + np.arange(lengths.max())[:, None]
     inside = row < len(values)
     shifted = np.where(inside, values[np.minimum(row, len(values) - 1), index], np.nan)
-    part = np.empty((len(forecast), *shifted.shape, forecast.shape[3]))
-    block = Block(start + begin, shifted, state.freq_s, lengths, forecast=part)
+    part = out.like(*shifted.shape)
+    block = Block(start + begin, shifted, state.freq_s, lengths, out=part)
     put(state.parts, index, _chain(forecaster, _initial(forecaster, len(index)), block))
     at, which = np.nonzero(inside)
-    forecast[:, row[at, which], index[which]] = part[:, at, which]
+    for whole, some in zip(out, part, strict=True):
+        whole[:, row[at, which], index[which]] = some[:, at, which]
 
 
 def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:

@@ -1,6 +1,6 @@
 """What a component of a state is: some arrays a series, and how a block of windows moves them on.
 
-Letters: T windows, S series, M past windows, N horizon, Q quantiles.
+Letters: T windows, S series, M past windows or members, N horizon, Q quantiles.
 """
 
 from __future__ import annotations
@@ -36,6 +36,47 @@ def _absent() -> NDArray[Any]:
     return np.empty(0)
 
 
+class Outputs(NamedTuple):
+    """What is said at each window of a block: arrays for components to fill, all ``[..., T, S, ...]`` alike.
+
+    The second axis of each counts windows and the third series.
+
+    Attributes:
+        forecast: ``[Q, T, S, N]`` float64, in the unit of each series: the network's at first, then the
+            combined and calibrated one.
+        network: ``[Q, T, S, N]`` float64, what the network alone says; no rows where nobody asks.
+        members: ``[M, T, S, N]`` float64, what each member says; no rows where nobody asks.
+        anomaly: ``[2, T, S, 1]`` float64: the p-value of the window's value under the forecast of the window
+            before, and 1 where that raises an alarm, else 0; NaN where there is no value or no forecast yet.
+    """
+
+    forecast: Floats
+    network: Floats
+    members: Floats
+    anomaly: Floats
+
+    @staticmethod
+    def empty(quantiles: int, members: int, windows: int, series: int, horizon: int) -> Outputs:
+        """Room for a block; ``members`` 0 where nobody asks what members and network alone say."""
+        shape = (windows, series, horizon)
+        alone = np.empty((quantiles if members else 0, *shape))
+        anomaly = np.full((2, windows, series, 1), np.nan)
+        return Outputs(np.empty((quantiles, *shape)), alone, np.empty((members, *shape)), anomaly)
+
+    def like(self, windows: int, series: int) -> Outputs:
+        """Room for other windows and series of the same kind."""
+        quantiles, _, _, horizon = self.forecast.shape
+        return Outputs.empty(quantiles, len(self.members), windows, series, horizon)
+
+    def windows(self, part: slice) -> Outputs:
+        """Some of the windows, in the same memory."""
+        return Outputs(*(array[:, part] for array in self))
+
+    def series(self, part: slice) -> Outputs:
+        """Some of the series, in the same memory."""
+        return Outputs(*(array[:, :, part] for array in self))
+
+
 @dataclass(frozen=True)
 class Block:
     """Windows of some series, and what each component of the chain adds for those after it.
@@ -50,7 +91,8 @@ class Block:
         before: from the moments: ``[T, S]`` float64, value of the window before each; NaN where missing.
         mean, last, scale: from the moments: ``[T, S]`` float64 at each window's end; the scale is above 0.
         age: from the moments: ``[T, S]`` int64, windows since the last value.
-        forecast: ``[Q, T, S, N]`` float64, filled by the network.
+        out: what is said of these windows, filled by the network and by what follows it.
+        members: ``[T, S, N]`` float64 by name: what each expert forecasts, in the unit of each series.
     """
 
     start: Ints
@@ -63,7 +105,12 @@ class Block:
     last: Floats = field(default_factory=_absent)
     scale: Floats = field(default_factory=_absent)
     age: Ints = field(default_factory=_absent)
-    forecast: Floats = field(default_factory=_absent)
+    out: Outputs = field(default_factory=lambda: Outputs.empty(0, 0, 0, 0, 0))
+    members: Mapping[str, Floats] = field(default_factory=dict)
+
+    def counts(self, row: int) -> Bools | None:
+        """``[S]`` bool, the series whose row it is and no padding; None where it is every series'."""
+        return None if self.lengths is None else row < self.lengths
 
 
 class Component(Protocol):

@@ -74,7 +74,7 @@ class Network(nn.Module):
         return self._arrays(*(part.detach().clone() for part in self.initial(series)))
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Fills ``forecast``, in the unit of each series."""
+        """Fills ``out.forecast``, in the unit of each series."""
         x = torch.from_numpy(block_inputs(block, self.config.lags))
         hidden = _by_layer(own["hidden"])
         cell = _by_layer(own["cell"]) if "cell" in own else hidden[:0]
@@ -82,7 +82,7 @@ class Network(nn.Module):
             change, hidden, cell = self(x, hidden, cell, block.lengths)
             # Levels in float64: a meter that stands at a billion still moves by single units.
             scale, last = (torch.from_numpy(part).unsqueeze(-1) for part in (block.scale, block.last))
-            torch.from_numpy(block.forecast).copy_(change).mul_(scale).add_(last)
+            torch.from_numpy(block.out.forecast).copy_(change).mul_(scale).add_(last)
         return self._arrays(hidden, cell), block
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from forecaster.components.base import Arrays, Block, Component, Floats, Ints
+from forecaster.components.base import Arrays, Block, Component, Floats, Ints, Outputs
 from forecaster.components.formats import FORMAT_VERSIONS
 from forecaster.model import Forecaster
 from forecaster.state import State
@@ -40,8 +40,11 @@ def run(
 ) -> tuple[Component, dict[str, Arrays], Block]:
     """One block through the chain up to the component ``name``, from the first window or from ``before``."""
     config = model.network_config
-    forecast = np.full((len(config.quantiles), *values.shape, config.horizon), np.nan)
-    block = Block(np.array([start]) if starts is None else starts, values, 3600, lengths, forecast=forecast)
+    windows, series = values.shape
+    out = Outputs.empty(len(config.quantiles), len(model.members), windows, series, config.horizon)
+    for array in out:
+        array[:] = np.nan
+    block = Block(np.array([start]) if starts is None else starts, values, 3600, lengths, out=out)
     after: dict[str, Arrays] = {}
     for component in model.components:
         own = component.init(values.shape[1]) if before is None else before[component.name]
@@ -62,13 +65,14 @@ def added(block: Block) -> Arrays:
     found: Arrays = {
         place.name: getattr(block, place.name)
         for place in fields(Block)
-        if place.name not in ("start", "values", "freq_s", "lengths", "history", "forecast")
+        if place.name not in ("start", "values", "freq_s", "lengths", "history", "out", "members")
     }
     found = {place: array for place, array in found.items() if array.size}
     if block.history.size:
         found["history"] = block.history[-len(block.values) :]
-    found["forecast"] = np.moveaxis(block.forecast, 0, -1)
-    return found
+    for place, array in block.out._asdict().items():
+        found[place] = np.moveaxis(array, 0, -1)
+    return found | dict(block.members)
 
 
 @every
@@ -188,4 +192,4 @@ def test_whatever_comes_in_what_is_kept_and_forecast_is_finite(name: str, cell: 
         known = array[~np.isnan(array)] if name == "ring" else array
         assert np.isfinite(known).all(), field
     if name == "network":
-        assert np.isfinite(block.forecast).all()
+        assert np.isfinite(block.out.forecast).all()
