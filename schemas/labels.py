@@ -1,0 +1,137 @@
+"""What a labelled row is: one step of one sequence, with its channels and, where it is known, its label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pandera.polars as pa
+import polars as pl
+
+from schemas import cells, quarantine
+from schemas.checking import failing
+from schemas.errors import DataError
+from schemas.observations import LARGEST
+
+KEY: dict[str, pl.DataType] = {
+    "series_id": pl.String(),
+    "timestamp": pl.Datetime("us", "UTC"),
+    "label": pl.String(),
+    "split": pl.String(),
+}
+"""Columns and types of a frame of labelled rows before its channels, each of them Float64."""
+
+SPLITS = ("train", "validation", "test")
+RESERVED = (*KEY, "file", "row", "problem")
+"""Names that no channel may have."""
+
+
+def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part a raw frame into good rows and quarantined rows; every row ends in exactly one of the two.
+
+    Args:
+        frame: ``series_id``, ``timestamp`` and the channels, of any type; ``label`` and ``split`` where the
+            file has them; ``file``, ``row`` and ``problem`` as in ``schemas.observations.validate``.
+        channels: columns of values. An empty cell or NaN is a value that is missing, not a bad row.
+
+    Returns:
+        The good rows (``KEY`` and the channels, input order; ``label`` is null where it is not known,
+        ``split`` where none is asked for) and the quarantined rows (``schemas.quarantine``).
+
+    Raises:
+        DataError: a column is absent.
+    """
+    absent = [name for name in ("series_id", "timestamp", *channels) if name not in frame.columns]
+    if absent:
+        raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
+    read = _read(frame, channels)
+    fails = failing(read, _schema(channels))
+    unread = {name: cells.given(frame[name]) & cells.numbers(frame[name]).is_null() for name in channels}
+    bad = {name: fails[name] if name in fails.columns else _none(frame) for name in (*KEY, *channels)}
+    bad |= {name: bad[name] | text for name, text in unread.items()}
+    problem = frame["problem"] if "problem" in frame.columns else None
+    broken = _none(frame) if problem is None else problem.is_not_null()
+    is_bad = broken
+    for part in bad.values():
+        is_bad = is_bad | part
+    return read.filter(~is_bad), _quarantined(frame, read, bad, broken, is_bad)
+
+
+def _none(frame: pl.DataFrame) -> pl.Series:
+    return pl.select(pl.repeat(False, frame.height, dtype=pl.Boolean)).to_series()
+
+
+def _read(frame: pl.DataFrame, channels: Sequence[str]) -> pl.DataFrame:
+    words = {
+        name: _word(frame[name]) if name in frame.columns else pl.repeat(None, frame.height, dtype=pl.String)
+        for name in ("label", "split")
+    }
+    return pl.DataFrame([cells.text(frame["series_id"]), cells.times(frame["timestamp"])]).with_columns(
+        **words, **{name: cells.numbers(frame[name]).fill_nan(None) for name in channels}
+    )
+
+
+def _word(column: pl.Series) -> pl.Series:
+    """Text without the blanks around it; null where the cell is empty. 1.0 and 1 are one label."""
+    whole = column.dtype.is_float() and column.drop_nulls().drop_nans().round().equals(
+        column.drop_nulls().drop_nans()
+    )
+    words = cells.text(column.fill_nan(None).cast(pl.Int64) if whole else column).str.strip_chars()
+    return words.set(~cells.given(column), None)
+
+
+def _schema(channels: Sequence[str]) -> pa.DataFrameSchema:
+    years = pa.Check.in_range(datetime(1678, 1, 1, tzinfo=UTC), datetime(2261, 12, 31, tzinfo=UTC))
+    columns = {
+        "series_id": pa.Column(pl.String, pa.Check.str_contains(r"\S")),
+        "timestamp": pa.Column(pl.Datetime("us", "UTC"), years),
+        "label": pa.Column(pl.String, nullable=True),
+        "split": pa.Column(pl.String, pa.Check.isin(SPLITS), nullable=True),
+    }
+    within = pa.Check.in_range(-LARGEST, LARGEST)
+    columns |= {name: pa.Column(pl.Float64, within, nullable=True) for name in channels}
+    return pa.DataFrameSchema(columns, strict=True, ordered=True)
+
+
+def _quarantined(
+    frame: pl.DataFrame,
+    read: pl.DataFrame,
+    bad: dict[str, pl.Series],
+    broken: pl.Series,
+    is_bad: pl.Series,
+) -> pl.DataFrame:
+    at = is_bad.arg_true()
+    if not len(at):
+        return quarantine.empty()
+    raw = frame[at]
+    made = {name: cells.text(raw[name]) for name in read.columns if name in raw.columns}
+    first, reasons = [pl.lit(None, pl.String)], []
+    work = pl.DataFrame(made).with_columns(broken[at].alias("\0broken"))
+    if "problem" in raw.columns:
+        work = work.with_columns(raw["problem"].cast(pl.String).alias("\0problem"))
+        first.append(pl.when(pl.col("\0broken")).then(pl.lit("")))
+        reasons.append(pl.col("\0problem"))
+    for name in made:
+        work = work.with_columns(bad[name][at].alias(f"\0{name}"))
+        # a row that could not be taken apart has no cells to blame
+        blamed = pl.col(f"\0{name}") & ~pl.col("\0broken")
+        first.append(pl.when(blamed).then(pl.lit(name)))
+        reasons.append(pl.when(blamed).then(_reason(name)))
+    return work.select(
+        (raw["file"] if "file" in raw.columns else pl.repeat("", raw.height)).cast(pl.String).alias("file"),
+        (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
+        pl.coalesce(first).alias("column"),
+        pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
+        pl.struct(list(made)).struct.json_encode().alias("raw"),
+    )
+
+
+def _reason(name: str) -> pl.Expr:
+    cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null(""))
+    if name == "series_id":
+        return pl.lit("series_id is missing")
+    if name == "timestamp":
+        return cell + " is not a time of the years 1678 to 2261"
+    if name == "split":
+        return cell + f" is no part: write {', '.join(SPLITS)}, or nothing"
+    return cell + f" is not a number, or is beyond {LARGEST:g}"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from schemas.errors import DataError
+from schemas.labels import KEY, validate
+
+TIME = "2013-01-01T00:00Z"
+
+
+def raw(**columns: list[object]) -> pl.DataFrame:
+    height = len(next(iter(columns.values())))
+    return pl.DataFrame({"series_id": ["a"] * height, "timestamp": [TIME] * height} | columns, strict=False)
+
+
+def test_good_rows_have_their_types_and_missing_cells_stay_missing() -> None:
+    good, bad = validate(raw(x=["1.5", "", "nan"], y=["1", "2", "3"], label=[" up ", "", "down"]), ["x", "y"])
+    assert bad.is_empty()
+    assert good.schema == KEY | {"x": pl.Float64(), "y": pl.Float64()}
+    assert good["x"].to_list() == [1.5, None, None]
+    assert good["label"].to_list() == ["up", None, "down"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "reason"),
+    [
+        ("x", "soon", "'soon' is not a number, or is beyond 1e+100"),
+        ("x", "inf", "'inf' is not a number, or is beyond 1e+100"),
+        ("series_id", " ", "series_id is missing"),
+        ("timestamp", "soon", "'soon' is not a time of the years 1678 to 2261"),
+        ("split", "exam", "'exam' is no part: write train, validation, test, or nothing"),
+    ],
+)
+def test_a_bad_cell_sends_its_row_to_quarantine_with_column_and_reason(
+    column: str, cell: str, reason: str
+) -> None:
+    frame = raw(x=["1", "2"], split=["train", None], file=["f.csv"] * 2, row=[7, 8])
+    frame = frame.with_columns(pl.when(pl.col("row") == 8).then(pl.lit(cell)).otherwise(column).alias(column))
+    good, bad = validate(frame, ["x"])
+    assert len(good) + len(bad) == 2
+    assert bad.row(0, named=True) | {"raw": ""} == {
+        "file": "f.csv", "row": 8, "column": column, "reason": reason, "raw": ""
+    }  # fmt: skip
+
+
+def test_a_row_that_could_not_be_taken_apart_is_quarantined_by_the_readers_words() -> None:
+    good, bad = validate(raw(x=["1", None], problem=[None, "3 cells where the header has 4: a,b,c"]), ["x"])
+    assert (len(good), bad["column"].to_list()) == (1, [""])
+    assert bad["reason"].to_list() == ["3 cells where the header has 4: a,b,c"]
+
+
+def test_whole_numbers_are_one_label_however_they_are_stored() -> None:
+    good, _ = validate(raw(x=[1, 2, 3], label=[1.0, 0.0, None]), ["x"])
+    assert good["label"].to_list() == ["1", "0", None]
+
+
+def test_a_file_without_a_channel_is_refused() -> None:
+    with pytest.raises(DataError, match="rows without y: there is series_id, timestamp, x"):
+        validate(raw(x=[1]), ["x", "y"])
