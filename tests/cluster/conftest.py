@@ -1,0 +1,3 @@
+from tests.cluster.fixtures import broker
+
+__all__ = ["broker"]

@@ -1,0 +1,111 @@
+"""A server of the test cluster: a process known by its id and its start, and ended as that alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from schemas.errors import EngineError
+
+
+class Server:
+    """A process that goes on without whoever started it, with its log and its id in a folder.
+
+    Args:
+        name: of its files.
+        folder: where `NAME.pid` and `NAME.log` are.
+        command: program and arguments.
+        env: its environment; None for this process's.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name, self.folder = name, folder
+        self.command, self.env = list(command), env
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def record(self) -> Path:
+        """Which process it is."""
+        return self.folder / f"{self.name}.pid"
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The running process; None where there is none, or the id is another's by now."""
+        with suppress(OSError, ValueError, psutil.Error):
+            pid, started_s = json.loads(self.record.read_text())
+            process = psutil.Process(pid)
+            if process.create_time() == started_s and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        return None
+
+    def start(self, is_ready: Callable[[], bool], limit_s: float = 90.0) -> None:
+        """Starts it, and waits until it is ready.
+
+        Raises:
+            EngineError: it ended, or is not ready in time; what it left is ended.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            child = subprocess.Popen(
+                self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+                start_new_session=True,
+            )  # fmt: skip
+        self.record.write_text(json.dumps([child.pid, psutil.Process(child.pid).create_time()]))
+        child.returncode = 0  # it outlives this process on purpose, and is waited for by its id
+        until_s = time.monotonic() + limit_s
+        while not is_ready():
+            if self.process is None or time.monotonic() > until_s:
+                self.kill()
+                raise EngineError(f"{self.name} did not start: see {self.log}")
+            time.sleep(0.1)
+
+    def stop(self, limit_s: float = 20.0) -> None:
+        """Ends it as a supervisor does, with what it started."""
+        self._end(signal.SIGTERM, limit_s)
+
+    def kill(self) -> None:
+        """Ends it at once (SIGKILL), with what it started."""
+        self._end(signal.SIGKILL, 10.0)
+
+    def _end(self, how: signal.Signals, limit_s: float) -> None:
+        if (process := self.process) is not None:
+            family = [process]
+            with suppress(psutil.Error):
+                family += process.children(recursive=True)
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    member.send_signal(how)
+            _, alive = psutil.wait_procs(family, limit_s)
+            for member in alive:
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
+            psutil.wait_procs(alive, 10.0)
+        self.record.unlink(missing_ok=True)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback interface."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False

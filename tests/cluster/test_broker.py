@@ -1,0 +1,37 @@
+"""The broker to test with is a real one: it keeps what it took through a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.broker import Broker
+
+confluent_kafka = pytest.importorskip("confluent_kafka")
+admins = pytest.importorskip("confluent_kafka.admin")
+
+
+def test_a_broker_that_was_killed_goes_on_with_what_it_took(broker: Broker, tmp_path: Path) -> None:
+    with Broker.start(tmp_path / "of its own") as own:
+        assert own.bootstrap != broker.bootstrap
+        admin = admins.AdminClient({"bootstrap.servers": own.bootstrap})
+        admin.create_topics([admins.NewTopic("rows", 2)])["rows"].result(20)
+        producer = confluent_kafka.Producer({"bootstrap.servers": own.bootstrap})
+        for number in range(10):
+            producer.produce("rows", str(number), partition=number % 2)
+        assert producer.flush(20) == 0
+        before, address = own.pid, own.bootstrap
+        own.kill()
+        assert own.pid is None
+        own.restart()
+        assert own.pid not in (None, before)
+        assert own.bootstrap == address
+        consumer = confluent_kafka.Consumer({"bootstrap.servers": own.bootstrap, "group.id": "reader"})
+        ends = [
+            consumer.get_watermark_offsets(confluent_kafka.TopicPartition("rows", partition), timeout=20)
+            for partition in range(2)
+        ]
+        consumer.close()
+        assert ends == [(0, 5), (0, 5)]
+    assert own.pid is None
