@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pipelines import process
-from pipelines.cli import demo, jobs, models, setup, state, train
+from pipelines.cli import demo, jobs, label, models, setup, state, train
 from pipelines.cli.console import errors_to
 from schemas.errors import OutputError, StatecastError
 
@@ -39,6 +39,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "backfill": jobs.backfill,
     "stream": jobs.stream,
     "evaluate": jobs.evaluate,
+    "label": label.label,
     "promote": models.promote,
     "ui": models.ui,
     "doctor": setup.doctor,

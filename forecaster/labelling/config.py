@@ -1,0 +1,53 @@
+"""How a label network is shaped and trained, as typed, frozen settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from forecaster.config import Settings
+
+Scaling = Literal["train", "series", "running"]
+
+
+class LabelConfig(Settings):
+    """Shape and training of a network that labels sequences or their steps."""
+
+    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="recurrent cell: lstm, gru or rnn")
+    hidden: int = Field(64, ge=1, le=4096, description="width of the hidden state")
+    layers: int = Field(1, ge=1, le=16, description="stacked recurrent layers")
+    pooling: Literal["last", "mean"] = Field(
+        "last", description="what a sequence's label is told from: its last hidden state, or the mean of all"
+    )
+    scaling: Scaling | None = Field(
+        None,
+        description="train: by each channel's mean and spread in the training rows, so that levels count; "
+        "series: by those of each sequence, so that only its shape counts; running: by those of the "
+        "steps so far, level-free and causal; unset: train for sequences, running for steps",
+    )
+    epochs: int = Field(100, ge=1, description="most passes over the training rows")
+    patience: int = Field(15, ge=1, description="epochs without a lower validation loss before training ends")
+    batch: int = Field(32, ge=1, description="sequences a gradient is taken over")
+    segment: int = Field(64, ge=2, description="steps per back-propagated segment; the state is carried on")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="of Adam, at the start; halved as epochs fail")
+    weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay")
+    dropout: float = Field(0.2, ge=0, lt=1, description="of the hidden states before the head")
+    balance: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="class weights: 0 all alike, 1 so that rare classes count as much as others",
+    )
+    validation: float = Field(0.2, gt=0, lt=1, description="share held out to stop by: sequences, or time")
+    test: float = Field(
+        0.2, ge=0, lt=1, description="share held out to judge by: sequences, or the last time"
+    )
+    seed: int = Field(0, ge=0, description="of the split, the weights and the order of batches")
+    threads: int = Field(0, ge=0, description="threads of torch; 0 leaves it to torch")
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> LabelConfig:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test leave nothing to learn from: make them smaller")
+        return self

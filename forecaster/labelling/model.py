@@ -1,0 +1,226 @@
+"""A labeller: weights, what they need to run, and the version that names them.
+
+Letters: T steps, S sequences, C channels, L layers, H hidden width, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from forecaster.components.base import Arrays, Floats, Floats32, Ints
+from forecaster.config import NetworkConfig, Settings
+from forecaster.labelling import inputs
+from forecaster.labelling.config import LabelConfig, Scaling
+from forecaster.labelling.network import Carried, LabelNetwork
+from forecaster.labelling.sequences import Sequences
+from schemas.errors import DataError, ModelError
+
+FILE_NAME = "labeller.safetensors"
+_CONFIG = "config"
+_BLOCK = 512  # steps at a time: inputs of a long history at once would not fit into memory
+
+
+class Task(Settings):
+    """What is labelled, and from what.
+
+    Attributes:
+        of: whether a label is a whole ``sequence``'s or a ``step``'s.
+        channels: names of the C values at each step.
+        classes: names of the K labels.
+        scaling: see `LabelConfig.scaling`.
+        mean, std: ``[C]`` of the training rows, for the scaling ``train``; empty for the others.
+        freq_s: seconds between two steps; 0 where steps have no calendar.
+        background: the class of ordinary steps, the most frequent one; every other one is an alarm.
+        threshold: of the probability that a step is not ordinary: above it, an alarm. Chosen on validation
+            rows so that a series raises at most one false alarm a week there. 1 for sequences.
+        level_free: what the inputs of the scaling ``running`` are made of.
+    """
+
+    of: Literal["sequence", "step"]
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    scaling: Scaling
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    freq_s: int = 0
+    background: int = 0
+    threshold: float = 1.0
+    level_free: NetworkConfig = inputs.LEVEL_FREE
+
+
+@dataclass(frozen=True)
+class LabelState:
+    """What `Labeller.step` carries from one step to the next; series is the first axis of every array.
+
+    Attributes:
+        next_window: ``[S]`` int64, window index of each series' next step.
+        parts: ``hidden`` (and ``cell``) ``[S, L, H]`` float32 under ``network``; with the scaling
+            ``running`` also the components of the inputs, a row a series and channel.
+    """
+
+    next_window: Ints
+    parts: dict[str, Arrays]
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A trained label network with its settings.
+
+    Attributes:
+        config: shape and training.
+        task: what it labels.
+        network: the network, in evaluation mode.
+        version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``.
+    """
+
+    config: LabelConfig
+    task: Task
+    network: LabelNetwork
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+        digest = hashlib.sha256(self._config_json().encode())
+        for name, weight in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.contiguous().numpy().tobytes())
+        object.__setattr__(self, "version", f"{self.config.cell}-{digest.hexdigest()[:12]}")
+
+    def probabilities(self, sequences: Sequences) -> Floats32:
+        """``[S, K]`` of sequences, or ``[T, S, K]`` of steps (NaN after a sequence's end).
+
+        A sequence's do not depend on the others; a step's not on later steps.
+
+        Raises:
+            DataError: the channels are not those of the model.
+        """
+        if sequences.channels != self.task.channels:
+            raise DataError(
+                f"the values are {', '.join(sequences.channels)}, and the model was trained on "
+                f"{', '.join(self.task.channels)}"
+            )
+        if self.task.of == "sequence":
+            with torch.inference_mode():
+                x = torch.from_numpy(self.sequence_inputs(sequences.values))
+                logits = self.network.per_sequence(x, torch.from_numpy(sequences.lengths))
+                return np.asarray(logits.softmax(-1).numpy())
+        state, blocks = self.initial_state(sequences.start), []
+        for first in range(0, len(sequences.values), _BLOCK):
+            state, block = self.step(state, sequences.values[first : first + _BLOCK])
+            blocks.append(block)
+        found = np.concatenate(blocks)
+        found[~sequences.there()] = np.nan
+        return found
+
+    def sequence_inputs(self, values: Floats) -> Floats32:
+        """``[T, S, F]`` of whole sequences ``[T, S, C]`` under the scaling ``train`` or ``series``."""
+        if self.task.scaling == "series":
+            return inputs.by_own_spread(values)
+        return inputs.scaled(values, np.array(self.task.mean), np.array(self.task.std))
+
+    def initial_state(self, start: Ints) -> LabelState:
+        """The state of series that have seen nothing, and whose first window will be ``start`` ``[S]``."""
+        parts = {"network": _as_arrays(self.network.initial(len(start)))}
+        if self.task.scaling == "running":
+            columns = len(start) * len(self.task.channels)
+            parts |= inputs.level_free_state(columns, self.task.level_free)
+        return LabelState(start.copy(), parts)
+
+    def step(self, state: LabelState, values: Floats) -> tuple[LabelState, Floats32]:
+        """Probabilities ``[T, S, K]`` of the next steps ``[T, S, C]``, and the state after them.
+
+        One call with T steps gives what T calls with one step give. The state that is given is used up.
+        """
+        x, parts = self.step_inputs(state, values)
+        with torch.inference_mode():
+            carried = tuple(
+                torch.from_numpy(np.ascontiguousarray(part.swapaxes(0, 1)))
+                for part in state.parts["network"].values()
+            )
+            logits, carried = self.network.per_step(torch.from_numpy(x), carried)
+            found = np.asarray(logits.softmax(-1).numpy())
+        parts["network"] = _as_arrays(carried)
+        return replace(state, next_window=state.next_window + len(values), parts=parts), found
+
+    def step_inputs(self, state: LabelState, values: Floats) -> tuple[Floats32, dict[str, Arrays]]:
+        """Inputs ``[T, S, F]`` of the next steps, and the parts of the state that they carry on."""
+        if self.task.scaling != "running":
+            return self.sequence_inputs(values), {}
+        before = {name: part for name, part in state.parts.items() if name != "network"}
+        parts, x = inputs.level_free(
+            before, values, state.next_window, self.task.freq_s, self.task.level_free
+        )
+        return x, parts
+
+    def alarm(self, probabilities: Floats32) -> Floats32:
+        """``[...]`` the probability that a step is not ordinary, of ``[..., K]``."""
+        return np.asarray(1.0 - probabilities[..., self.task.background], np.float32)
+
+    def to_bytes(self) -> bytes:
+        """Weights and settings as one safetensors blob."""
+        weights = {name: weight.contiguous() for name, weight in self.network.state_dict().items()}
+        return save(weights, {_CONFIG: self._config_json()})
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Labeller:
+        """The inverse of `to_bytes`.
+
+        Raises:
+            ModelError: ``data`` is no labeller.
+        """
+        try:
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            parts = json.loads(header["__metadata__"][_CONFIG])
+            config = LabelConfig.model_validate(parts["config"])
+            task = Task.model_validate(parts["task"])
+            network = untrained(config, task)
+            network.load_state_dict(load(data))
+        except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+            raise ModelError(f"this is no labeller: {str(error).splitlines()[0]}") from error
+        return Labeller(config, task, network)
+
+    def save(self, folder: Path) -> Path:
+        """Writes ``labeller.safetensors`` into ``folder``, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / FILE_NAME
+        path.write_bytes(self.to_bytes())
+        return path
+
+    @staticmethod
+    def load(folder: Path) -> Labeller:
+        """What `save` wrote into ``folder``.
+
+        Raises:
+            ModelError: ``folder`` does not hold a labeller.
+        """
+        path = folder / FILE_NAME
+        try:
+            return Labeller.from_bytes(path.read_bytes())
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+    def _config_json(self) -> str:
+        parts = {"config": self.config.model_dump(), "task": self.task.model_dump()}
+        return json.dumps(parts, indent=2, sort_keys=True)
+
+
+def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
+    """A network of the task's shape with random weights."""
+    width = inputs.count(task.scaling, len(task.channels), task.level_free)
+    return LabelNetwork(config, width, len(task.classes))
+
+
+def _as_arrays(carried: Carried) -> Arrays:
+    names = ("hidden", "cell")[: len(carried)]
+    return {name: part.numpy().swapaxes(0, 1) for name, part in zip(names, carried, strict=True)}

@@ -1,0 +1,125 @@
+"""How good labels are: of classes, and of alarms.
+
+Letters: K classes, N judged sequences or steps; T steps, S series.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from forecaster.components.base import Bools, Floats, Floats32, Ints
+from forecaster.labelling.sequences import UNKNOWN
+
+_WEEK_S = 604_800
+_TINY = 1e-12
+
+
+def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
+    """``[K, K]`` counts: row what it was, column what it was called."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, chosen), 1)
+    return counts
+
+
+def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
+    """``accuracy``, ``macro_f1`` and ``log_loss`` of ``[N]`` known labels and ``[N, K]`` probabilities.
+
+    The macro F1 is over the classes that occur, as labels or as answers. All are NaN where N is 0.
+    """
+    if not len(labels):
+        return dict.fromkeys(("accuracy", "macro_f1", "log_loss"), float("nan"))
+    counts = confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+    hits, both = np.diag(counts), counts.sum(axis=0) + counts.sum(axis=1)
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return {
+        "accuracy": float(hits.sum() / len(labels)),
+        "macro_f1": float(np.mean(2 * hits[both > 0] / both[both > 0])),
+        "log_loss": float(-np.log(np.maximum(own, _TINY)).mean()),
+    }
+
+
+class Curve(NamedTuple):
+    """Precision and recall ``[M]`` at each threshold ``[M]``, falling: alarms are scores at or above it."""
+
+    threshold: Floats
+    precision: Floats
+    recall: Floats
+
+
+def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
+    """The curve of ``[N]`` steps; empty where none is anomalous."""
+    if not anomalous.any():
+        return Curve(np.empty(0), np.empty(0), np.empty(0))
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(anomalous[order])
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores are alarms together
+    found = hits[last]
+    return Curve(score[order][last].astype(float), found / (last + 1), found / hits[-1])
+
+
+def average_precision(curve: Curve) -> float:
+    """The mean precision over the recall that each threshold adds; NaN for an empty curve."""
+    if not len(curve.recall):
+        return float("nan")
+    return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
+
+
+def best_f1_threshold(curve: Curve) -> float:
+    """The threshold of the highest F1; 0.5 for an empty curve."""
+    if not len(curve.recall):
+        return 0.5
+    f1 = 2 * curve.precision * curve.recall / np.maximum(curve.precision + curve.recall, _TINY)
+    return float(curve.threshold[int(f1.argmax())])
+
+
+def weekly_threshold(ordinary: Floats32, freq_s: int, a_week: float = 1.0) -> float:
+    """The lowest threshold at which ordinary steps raise at most ``a_week`` alarms a series and week.
+
+    Args:
+        ordinary: ``[N]`` scores of ordinary steps, each a false alarm if it is above the threshold.
+        freq_s: seconds of a step: N steps of a series are ``N * freq_s`` of its time.
+        a_week: alarms; less than one in all of the time allows none.
+    """
+    if not len(ordinary):
+        return 0.5
+    allowed = int(len(ordinary) * freq_s / _WEEK_S * a_week)
+    return float(np.sort(ordinary)[max(len(ordinary) - 1 - allowed, 0)])
+
+
+def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict[str, float]:
+    """``precision``, ``recall`` and ``f1`` at or above a threshold, and ``average_precision``, by steps."""
+    raised = score >= f1_threshold
+    hits = int((raised & anomalous).sum())
+    precision = hits / raised.sum() if raised.any() else 0.0
+    recall = hits / anomalous.sum() if anomalous.any() else float("nan")
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(2 * hits / max(raised.sum() + anomalous.sum(), 1)),
+        "average_precision": average_precision(precision_recall(anomalous, score)),
+    }
+
+
+class Events(NamedTuple):
+    """Anomalies, each a run of one label in one series: ``[E]`` its label, and whether it is found."""
+
+    label: Ints
+    found: Bools
+
+
+def events(labels: Ints, raised: Bools, background: int) -> Events:
+    """The anomalies among ``[T, S]`` labels, found where any of their steps raised an alarm.
+
+    A step without a label ends an anomaly, and is none.
+    """
+    kinds, found = [], []
+    for own, flags in zip(labels.T, raised.T, strict=True):
+        begins = np.flatnonzero(np.diff(own, prepend=UNKNOWN - 1))
+        hits = np.add.reduceat(flags.astype(np.int64), begins) if len(begins) else np.empty(0)
+        for label, hit in zip(own[begins], hits, strict=True):
+            if label not in (UNKNOWN, background):
+                kinds.append(label)
+                found.append(hit > 0)
+    return Events(np.array(kinds, np.int64), np.array(found, bool))

@@ -1,0 +1,241 @@
+"""Labelled sequences, dense: from rows to arrays, and which of them is for what.
+
+Letters: T steps, S sequences, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecaster.components.base import Bools, Floats, Ints
+from forecaster.windows import MICROSECONDS
+from schemas.errors import DataError
+from schemas.labels import SPLITS
+
+UNKNOWN = -1
+"""Label of a step, or of a sequence, whose label is not known."""
+
+TRAIN, VALIDATION, TEST = range(3)
+_LARGEST_BYTES = 8 << 30
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of equal channels, each beginning in row 0, of any length.
+
+    Attributes:
+        series_ids: one a sequence.
+        channels: names of the values at each step.
+        values: ``[T, S, C]`` float64, NaN where missing, and after the end of a sequence.
+        lengths: ``[S]`` int64, steps of each, at least 1.
+        classes: names of the labels.
+        labels: ``[S]`` int64 where a label is a whole sequence's, ``[T, S]`` where it is a step's; the place
+            of its class, ``UNKNOWN`` where there is none.
+        start: ``[S]`` int64, window index of row 0; 0 where steps have no calendar.
+        freq_s: seconds between two steps; 0 where steps have no calendar.
+    """
+
+    series_ids: tuple[str, ...]
+    channels: tuple[str, ...]
+    values: Floats
+    lengths: Ints
+    classes: tuple[str, ...]
+    labels: Ints
+    start: Ints
+    freq_s: int = 0
+
+    @property
+    def is_per_step(self) -> bool:
+        """Whether every step has a label of its own."""
+        return self.labels.ndim == 2
+
+    def there(self) -> Bools:
+        """``[T, S]`` whether a row is a step of the sequence, not what follows its end."""
+        return np.arange(len(self.values))[:, None] < self.lengths
+
+    def take(self, index: Ints) -> Sequences:
+        """Some of the sequences, in the order of ``index``."""
+        return replace(
+            self,
+            series_ids=tuple(self.series_ids[i] for i in index),
+            values=self.values[: self.lengths[index].max(initial=1), index],
+            lengths=self.lengths[index],
+            labels=self.labels[: self.lengths[index].max(initial=1), index]
+            if self.is_per_step
+            else self.labels[index],
+            start=self.start[index],
+        )
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Sequences made of rows.
+
+    Attributes:
+        sequences: what rows gave.
+        split: ``[S]`` int64, what the rows say each sequence is for; None where they do not say.
+        duplicates: rows of a step that had one already; the first is kept.
+    """
+
+    sequences: Sequences
+    split: Ints | None
+    duplicates: int
+
+
+def gather(
+    rows: pl.DataFrame,
+    channels: Sequence[str],
+    freq_s: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> Gathered:
+    """Sequences of the rows' series.
+
+    Where no series has two labels, a label is a whole sequence's, and its steps are its rows by time.
+    Otherwise it is a step's, and steps are windows of ``freq_s`` seconds: one without a row is missing.
+
+    Args:
+        rows: ``schemas.labels.KEY`` and the channels.
+        channels: columns of values.
+        freq_s: seconds between two steps; None finds the commonest distance.
+        classes: names of the labels, in order; None takes those of the rows, sorted.
+
+    Raises:
+        DataError: there is no label, only one, or one that is not among ``classes``; or a series belongs to
+            two parts.
+    """
+    known = rows["label"].drop_nulls().unique().sort().to_list()
+    names = tuple(classes) if classes is not None else tuple(sorted(known, key=_natural))
+    if classes is None and len(names) < 2:
+        raise DataError(f"the label column holds {_held(known)}: there must be two labels to tell apart")
+    strange = [name for name in known if name not in names]
+    if strange:
+        raise DataError(f"label {strange[0]!r} is none of the model's: {', '.join(names)}")
+    counted = rows.group_by("series_id").agg(pl.col("label").drop_nulls().n_unique().alias("n"))
+    is_per_step = bool((counted["n"] > 1).any())
+    coded = rows.with_columns(
+        pl.col("label").replace_strict(
+            list(names), range(len(names)), default=UNKNOWN, return_dtype=pl.Int64
+        ),
+        pl.col("timestamp").dt.epoch("us").alias("us"),
+    ).sort("series_id", "us", maintain_order=True)
+    if is_per_step:
+        step_s = freq_s or _commonest_s(coded)
+        coded = coded.with_columns((pl.col("us") // (step_s * MICROSECONDS)).alias("window"))
+        unique = coded.unique(["series_id", "window"], keep="first", maintain_order=True)
+        row = unique["window"] - unique.select(pl.col("window").min().over("series_id")).to_series()
+    else:
+        step_s = 0
+        unique = coded.unique(["series_id", "us"], keep="first", maintain_order=True)
+        row = unique.select(pl.int_range(pl.len()).over("series_id")).to_series()
+    made = _dense(unique, row.to_numpy(), channels, names, is_per_step, step_s)
+    return Gathered(made, _splits(coded), len(coded) - len(unique))
+
+
+def _dense(
+    unique: pl.DataFrame,
+    row: Ints,
+    channels: Sequence[str],
+    names: tuple[str, ...],
+    is_per_step: bool,
+    step_s: int,
+) -> Sequences:
+    ids = unique["series_id"].unique(maintain_order=True)
+    column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()  # the rows are sorted by series
+    lengths = np.zeros(len(ids), np.int64)
+    np.maximum.at(lengths, column, row + 1)
+    shape = (int(lengths.max()), len(ids), len(channels))
+    if np.prod(shape, dtype=float) * 8 > _LARGEST_BYTES:
+        raise DataError(
+            f"{shape[1]} series of up to {shape[0]} steps and {shape[2]} channels need more than "
+            f"{_LARGEST_BYTES >> 30} GiB: give a longer freq, or fewer of them"
+        )
+    values = np.full(shape, np.nan)
+    for c, channel in enumerate(channels):
+        values[row, column, c] = unique[channel].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    labels = np.full(shape[:2] if is_per_step else shape[1:2], UNKNOWN)
+    given = unique["label"].to_numpy()
+    if is_per_step:
+        labels[row, column] = given
+    else:
+        np.maximum.at(labels, column, given)  # rows of a sequence may leave its label out
+    start = np.zeros(len(ids), np.int64)
+    if is_per_step:
+        start[column[row == 0]] = unique["window"].to_numpy()[row == 0]
+    return Sequences(tuple(ids), tuple(channels), values, lengths, names, labels, start, step_s)
+
+
+def _splits(coded: pl.DataFrame) -> Ints | None:
+    parts = coded.group_by("series_id", maintain_order=True).agg(
+        pl.col("split").drop_nulls().n_unique().alias("n"), pl.col("split").drop_nulls().first()
+    )
+    if parts["split"].null_count() == len(parts):
+        return None
+    torn = parts.filter(pl.col("n") != 1)
+    if len(torn):
+        name, n = torn.row(0)[:2]
+        raise DataError(
+            f"series {name!r} {'belongs to two parts' if n else 'has no part'}: give each series one of "
+            f"{', '.join(SPLITS)} in the split column"
+        )
+    codes: Ints = parts["split"].replace_strict(list(SPLITS), range(3), return_dtype=pl.Int64).to_numpy()
+    return codes
+
+
+def _commonest_s(coded: pl.DataFrame) -> int:
+    """The commonest distance of two rows of a series, in whole seconds."""
+    apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
+    counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
+    if counts.is_empty():
+        raise DataError("no series has two rows a second or more apart: nothing to learn steps from")
+    return int(counts.filter(pl.col("count") == counts["count"][0])["us"].min()) // MICROSECONDS  # type: ignore[arg-type]
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    """Numbers in their order, before words in theirs."""
+    try:
+        return 0, float(name), name
+    except ValueError:
+        return 1, 0.0, name
+
+
+def _held(known: Sequence[str]) -> str:
+    return f"only {known[0]!r}" if known else "no label at all"
+
+
+def stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
+    """``[S]`` what each sequence is for: of each class about the same share; ``UNKNOWN`` labels are for none.
+
+    Args:
+        labels: ``[S]`` int64.
+        config_shares: of validation and of test.
+        seed: equal seeds give equal parts.
+
+    Returns:
+        ``TRAIN``, ``VALIDATION``, ``TEST``, or -1.
+    """
+    rng, parts = np.random.default_rng(seed), np.full(len(labels), UNKNOWN)
+    for label in np.unique(labels[labels != UNKNOWN]):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        # One of a class must be learned from; a class of few goes to validation before it goes to test.
+        validation = min(round(config_shares[0] * len(own)), len(own) - 1)
+        test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
+        parts[own] = TRAIN
+        parts[own[:validation]] = VALIDATION
+        parts[own[validation : validation + test]] = TEST
+    return parts
+
+
+def by_time(sequences: Sequences, shares: tuple[float, float]) -> NDArray[np.int64]:
+    """``[T, S]`` what each step is for: the last ones test, those before them validate; -1 after the end."""
+    window = sequences.start + np.arange(len(sequences.values))[:, None]
+    there = sequences.there()
+    first, stop = int(window[there].min()), int(window[there].max()) + 1
+    test_from = stop - round(shares[1] * (stop - first))
+    validation_from = test_from - round(shares[0] * (stop - first))
+    parts = np.where(window >= test_from, TEST, np.where(window >= validation_from, VALIDATION, TRAIN))
+    return np.where(there, parts, UNKNOWN)

@@ -1,0 +1,302 @@
+"""``statecast label``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from pipelines.cli import options as o
+from pipelines.cli.console import Out
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from forecaster.labelling.config import LabelConfig
+    from pipelines.jobs.label import LabelOutcome
+
+_EXAMPLES = ("vowels", "anomalies")
+
+
+def label(
+    data: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(
+            help="Long files or folders of them: CSV, Parquet or JSON lines; a row is a series, a time, one "
+            "or more values, and a label.",
+            show_default=False,
+            metavar="[DATA]...",
+        ),
+    ] = None,
+    label: Annotated[
+        str, typer.Option("--label", metavar="COLUMN", help="Column of labels.", rich_help_panel=o.INPUT)
+    ] = "label",
+    value: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--value",
+            metavar="COLUMN",
+            help="Column of values; may be given again.",
+            show_default="every other column of numbers",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = None,
+    series_id: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of series.",
+            show_default="series_id, unique_id or item_id",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = "",
+    timestamp: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of times.",
+            show_default="timestamp, ds, time or date",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = "",
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column that says what each series is for: train, validation or test.",
+            show_default="drawn at random, of each label alike",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = "",
+    freq: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="DURATION",
+            help="Length of a step, where labels are per step: 30s, 15m, 1h, 1d.",
+            show_default="the commonest",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = None,
+    example: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NAME",
+            help="Write an example into this folder, and learn from it: vowels (whose voice is it? a label a "
+            "sequence) or anomalies (in weather; a label a step).",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = None,
+    cell: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="CELL",
+            help="Recurrent cell: lstm, gru or rnn.",
+            show_default="lstm",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    hidden: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N", help="Width of the hidden state.", show_default="64", rich_help_panel=o.NETWORK
+        ),
+    ] = None,
+    layers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N", help="Stacked recurrent layers.", show_default="1", rich_help_panel=o.NETWORK
+        ),
+    ] = None,
+    scaling: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="KIND",
+            help="train: levels count; series: only a series' shape does; running: level-free, for steps.",
+            show_default="train for sequences, running for steps",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N",
+            help="Most passes over the training rows.",
+            show_default="100",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N",
+            help="Same seed, data and machine: same weights.",
+            show_default="0",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="Any other setting of the network, as pooling=mean or test=0.3; may be given again.",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Name of the run.",
+            show_default="label-CELL",
+            rich_help_panel=o.MODELS,
+        ),
+    ] = None,
+    tracking_uri: Annotated[
+        str,
+        typer.Option(
+            "--tracking-uri",
+            metavar="URI",
+            help="MLflow store: sqlite:///FILE or http://HOST:PORT.",
+            rich_help_panel=o.MODELS,
+        ),
+    ] = "sqlite:///mlflow.db",
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the model and for what it says of every row.",
+            show_default="none",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Learn labels from labelled series: one for each series, or one for each step.
+
+    Where no series has two labels, a label is a whole series' (whose voice, which device), and series are
+    held out to judge by. Otherwise it is a step's (normal, or which anomaly), told from the steps so far, and
+    the last of the time is held out. Rows without a label are seen and not learned from.
+
+    Example: statecast label --example vowels, or statecast label readings.csv --label fault --value temp
+    """
+    out = Out(as_json)
+    config = _config(
+        settings, cell=cell, hidden=hidden, layers=layers, scaling=scaling, epochs=epochs, seed=seed
+    )
+    from forecaster.config import duration_s
+    from pipelines.cli.preflight import check_store
+    from pipelines.sources.labelled import LabelColumns, find_columns
+    from pipelines.sources.tables import input_files
+
+    try:
+        freq_s = duration_s(freq) if freq else None
+    except ValueError as error:
+        raise ConfigError(f"--freq: {error}") from None
+    check_store(tracking_uri)
+    paths = list(data or [])
+    if example is not None:
+        paths.append(_example(example))
+        split = split or ("split" if example == "vowels" else "")
+        out.say(f"wrote {paths[-1]}")
+    if not paths:
+        raise ConfigError("no input: name a long file with a label column, or try --example vowels")
+    columns = LabelColumns(label, tuple(value or ()), series_id, timestamp, split)
+    for file in input_files(paths):
+        find_columns(file, columns)
+    with out.progress("loading torch and MLflow", "packages"):
+        from pipelines.jobs.label import run_labelling
+
+    with (
+        out.progress("reading", "rows") as rows,
+        out.progress("training", "epochs", config.epochs) as epochs_done,
+    ):
+        found = run_labelling(
+            paths,
+            columns,
+            config,
+            tracking_uri=tracking_uri,
+            name=name or f"label-{config.cell}",
+            freq_s=freq_s,
+            output=output,
+            on_rows=rows.add,
+            on_epoch=lambda e: epochs_done.add(1, f"loss {e['validation_loss']:.4f}"),
+        )
+    _show(out, found)
+    out.say(f"model {found.model_version}, run {found.run_id}: statecast ui --tracking-uri {tracking_uri}")
+    if output is not None:
+        out.say(f"the model, and what it says of every {found.of}: {output}")
+    out.result(found.as_json())
+
+
+def _config(settings: list[str] | None, **named: object) -> LabelConfig:
+    """The network's settings; named options go before ``--set``.
+
+    Raises:
+        ConfigError: one cannot be.
+    """
+    from pydantic import ValidationError
+
+    from forecaster.labelling.config import LabelConfig
+
+    given = {key: value for key, value in named.items() if value is not None}
+    try:
+        return LabelConfig.model_validate(o.assignments(settings) | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        typed = f"--{key} {first['input']}" if key in given else f"--set {key}={first['input']}"
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"{typed}: no such setting; there are {', '.join(LabelConfig.model_fields)}"
+            ) from None
+        raise ConfigError(
+            f"{typed if key else '--set'}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
+
+
+def _example(name: str) -> Path:
+    if name not in _EXAMPLES:
+        raise ConfigError(f"--example {name}: there are {' and '.join(_EXAMPLES)}")
+    path = Path(f"{name}.parquet")
+    if path.exists():
+        raise ConfigError(f"{path} is there already: use it as statecast label {path}, or delete it")
+    from pipelines.jobs.labelled_examples import write_labelled
+
+    return write_labelled(name, path.parent)
+
+
+def _show(out: Out, found: LabelOutcome) -> None:
+    from rich.table import Table
+
+    for line in found.notices:
+        out.notice(line)
+    unlabelled = f", {found.unlabelled:,} of them without a label" if found.unlabelled else ""
+    out.say(
+        f"{found.rows_in:,} rows in = {found.used:,} used{unlabelled} + {found.quarantined:,} quarantined "
+        f"+ {found.duplicates:,} duplicate"
+    )
+    more = ", ..." if len(found.channels) > 6 else ""
+    values = f"{len(found.channels)} values a step ({', '.join(found.channels[:6])}{more})"
+    if found.of == "sequence":
+        out.say(f"a label per series: {found.series:,} series of up to {found.steps:,} steps, {values}")
+    else:
+        out.say(
+            f"a label per step of {found.freq_s} s: {found.series:,} series of up to {found.steps:,} steps, "
+            f"{values}; the ordinary label is {found.background}"
+        )
+    seconds = sum(epoch["seconds"] for epoch in found.history)
+    out.say(f"{len(found.classes)} labels; {len(found.history)} epochs in {seconds:.0f} s")
+    table = Table("score", found.judged)
+    for key, score in found.scores.items():
+        table.add_row(key.replace("_", " "), f"{score:.3f}")
+    out.console.print(table)
+    if found.kinds:
+        kinds = Table("anomaly", "found at one false alarm a series and week", "of")
+        for row in found.kinds:
+            kinds.add_row(row["label"], f"{row['found']:,}", f"{row['of']:,}")
+        out.console.print(kinds)
