@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from forecaster.windows import window_index
 from schemas.errors import DataError, ModelError, OutputError
 
 _NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
+_NO_PARTITIONS: Mapping[str, int] = {}
 _OLD_SERIES, _OLD_PENDING = "series", "pending"
 
 
@@ -70,6 +71,16 @@ class StateTable:
     def offset(self, partition: str) -> int:
         """Where a source goes on: what every shard has read, none reads again."""
         return min(shard.offsets.get(partition, 0) for shard in self.shards)
+
+    def reached(self) -> dict[str, tuple[int, int | None, tuple[int, ...]]]:
+        """Of each partition: the least offset of all shards, its watermark there, and the other offsets."""
+        found = {}
+        for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
+            stands = [(shard.offsets.get(name, 0), shard.watermarks.get(name)) for shard in self.shards]
+            least, *others = sorted({offset for offset, _ in stands})
+            there = [us for offset, us in stands if offset == least and us is not None]
+            found[name] = least, max(there, default=None), tuple(others)
+        return found
 
 
 def write_shard(folder: Path, shard: Shard) -> None:
@@ -135,10 +146,19 @@ def read(folder: Path) -> StateTable:
     return StateTable(shards)
 
 
-def begin(folder: Path, shards: int, start: Path | None, cold: State, *, resume: bool = False) -> None:
+def begin(
+    folder: Path,
+    shards: int,
+    start: Path | None,
+    cold: State,
+    *,
+    resume: bool = False,
+    partitions: Mapping[str, int] = _NO_PARTITIONS,
+) -> None:
     """Puts the table in ``folder`` that a run of a job of ``shards`` shards begins with.
 
     It is whole from the start, so that a job that is killed amid its first snapshots goes on as from any.
+    Each shard knows all of its partitions: no window closes before each of these has a watermark.
 
     Args:
         folder: the job's own table.
@@ -147,12 +167,14 @@ def begin(folder: Path, shards: int, start: Path | None, cold: State, *, resume:
         cold: `forecaster.model.Forecaster.initial_state`, of shards that start cold.
         resume: ``folder`` holds the table of an earlier run of this job, and the run goes on from it; cut
             anew where it has another number of shards.
+        partitions: the offset at which the reading of each begins; of those that a table knows it stays.
 
     Raises:
         DataError: ``start`` holds no table, or one that cannot be cut.
     """
     if start is None:
-        write(folder, [Shard.cold(number, shards, cold, ()) for number in range(shards)])
+        empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
+        write(folder, [_announced(shard, partitions) for shard in empty])
         return
     if resume and _is_old(start):
         raise DataError(
@@ -160,13 +182,24 @@ def begin(folder: Path, shards: int, start: Path | None, cold: State, *, resume:
             "--start where it ended"
         )
     table = read(start)
-    if resume and len(table.shards) == shards:
+    known = [set(partitions) <= set(shard.offsets) for shard in table.shards]
+    if resume and len(table.shards) == shards and all(known):
         return
     try:
         made = reshard(table.shards, shards)
     except DataError as error:
         raise DataError(f"{start}: {error}") from None
-    write(folder, made if resume else handed_over(made), also=folder if resume else None)
+    begun = [_announced(shard, partitions) for shard in (made if resume else handed_over(made))]
+    write(folder, begun, also=folder if resume else None)
+
+
+def _announced(shard: Shard, partitions: Mapping[str, int]) -> Shard:
+    """A shard that knows of all partitions, and waits for the watermark of each."""
+    return replace(
+        shard,
+        offsets={**partitions, **shard.offsets},
+        watermarks={**dict.fromkeys(partitions), **shard.watermarks},
+    )
 
 
 def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -24,7 +24,7 @@ from pipelines.sinks.folder import locked, prepare_folder
 from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sinks.replacing import end_replacing, replace_parts
 from pipelines.sources import folder, replay
-from pipelines.sources.base import Source
+from pipelines.sources.base import Log, Place, Places, Source, log_of
 from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
@@ -93,7 +93,7 @@ class StreamJob:
     """
 
     forecaster: Forecaster
-    source: Source
+    source: Source | Log
     output: Path
     shards: int = 8
     windows_per_step: int = 32
@@ -170,10 +170,11 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
         end_replacing(hidden, job.output)
         try:
             prepare_folder(hidden, *PARTS)
-            state_table.begin(hidden / _STATE, job.shards, job.state_table, job.forecaster.initial_state())
             config = job.forecaster.window_config
-            source = ReplaySource(job.paths, job.input, config.freq_s, memory_bytes=job.memory_bytes)
-            counts, published = _run(_run_of(job, source, hidden, resumed=False), run_in_process, on_progress)
+            log = log_of(ReplaySource(job.paths, job.input, config.freq_s, memory_bytes=job.memory_bytes))
+            places, _ = _begin(job, log, hidden / _STATE, job.state_table, goes_on=False)
+            run = _run_of(job, log, places, hidden, resumed=False)
+            counts, published = _run(run, run_in_process, on_progress)
             if not counts.used + counts.pending:
                 raise DataError(_nothing_used(counts, hidden))
             replace_parts(hidden, job.output, (*PARTS, _STATE))
@@ -199,11 +200,10 @@ def run_stream(job: StreamJob, on_progress: Progress = lambda numbers: None) -> 
         state_table.recover(job.states)
         start = start_of(job.states, job.state_table, job.resume)
         goes_on = start == job.states and job.resume
-        state_table.begin(job.states, job.shards, start, job.forecaster.initial_state(), resume=goes_on)
+        log = log_of(job.source)
+        places, goes_on = _begin(job, log, job.states, start, goes_on)
         job.stop_file.unlink(missing_ok=True)
-        run = _run_of(job, job.source, job.output, resumed=goes_on)
-        if goes_on:
-            run = replace(run, offset=state_table.read(job.states).offset(job.source.partition))
+        run = _run_of(job, log, places, job.output, resumed=goes_on)
         with _ending_cleanly(job.stop_file):
             counts, published = _run(run, _engine(job.runner), on_progress)
         stopped = job.stop_file.exists()
@@ -216,7 +216,33 @@ def start_of(states: Path, start: Path | None, resume: bool) -> Path | None:
     return states if resume and state_table.exists(states) else start
 
 
-def _run_of(job: BackfillJob | StreamJob, source: Source, output: Path, resumed: bool) -> Run:
+def _begin(
+    job: BackfillJob | StreamJob, log: Log, states: Path, start: Path | None, goes_on: bool
+) -> tuple[Places, bool]:
+    """Puts the job's table in place.
+
+    Returns:
+        Where the reading of each partition begins, and whether the run goes on with an earlier one: a table
+        whose job read another log, such as a backfill's, is only started from.
+
+    Raises:
+        DataError: the log cannot be read.
+    """
+    reached = state_table.read(states).reached() if goes_on else {}
+    places = log.begin({name: Place(*place) for name, place in reached.items()})
+    goes_on &= not reached or not reached.keys().isdisjoint(places)
+    state_table.begin(
+        states,
+        job.shards,
+        start,
+        job.forecaster.initial_state(),
+        resume=goes_on,
+        partitions={name: place.offset for name, place in places.items()},
+    )
+    return places, goes_on
+
+
+def _run_of(job: BackfillJob | StreamJob, log: Log, places: Places, output: Path, resumed: bool) -> Run:
     settings = StepSettings(
         job=uuid4().hex,
         forecaster=job.forecaster.to_bytes(),
@@ -228,7 +254,7 @@ def _run_of(job: BackfillJob | StreamJob, source: Source, output: Path, resumed:
         resumed=resumed,
     )
     every_s = job.snapshot_every_s if isinstance(job, StreamJob) else float("inf")
-    return Run(source, 0, settings, output / ".stop", every_s)
+    return Run(log, places, settings, output / ".stop", every_s)
 
 
 def _run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.sources.base import Source
+from pipelines.sources.base import Log, Places
 from pipelines.worker import StepSettings
 
 PROGRESS_S = 0.5
@@ -16,15 +16,15 @@ class Run:
     """One run of a job.
 
     Attributes:
-        source: where rows come from.
-        offset: where in the source it begins.
+        log: where rows come from.
+        places: where in each of its partitions the run begins.
         settings: what workers need.
         stop_file: its appearance ends the run cleanly.
         snapshot_every_s: seconds between two snapshots.
     """
 
-    source: Source
-    offset: int
+    log: Log
+    places: Places
     settings: StepSettings
     stop_file: Path
     snapshot_every_s: float

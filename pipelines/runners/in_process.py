@@ -74,13 +74,13 @@ def _end(workers: Workers, abandoned: threading.Event) -> None:
 
 def _read(run: Run, workers: Workers, abandoned: threading.Event) -> None:
     splitter = Splitter(run.settings.shards)
-    reader, offset = Reader(run.source, run.stop_file, run.snapshot_every_s), run.offset
+    reader, places = Reader(run.log, run.stop_file, run.snapshot_every_s), run.places
     while not abandoned.is_set():
-        read = reader.next(offset)
+        read = reader.next(places)
         for batch in read.batches:
             for number, part in enumerate(splitter.split(batch)):
                 workers.put(number, part)
-        offset = read.offset
+        places = read.places
         if read.ended:
             break
         if read.wait_s:

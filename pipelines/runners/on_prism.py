@@ -56,8 +56,8 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
 
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:
-    """The pipeline of a job, on any engine: the batches of a source, stepped shard by shard."""
+    """The pipeline of a job, on any engine: the batches of a log, stepped shard by shard."""
     output, shards = run.settings.output, run.settings.shards
-    applied = partial(numbers.applied, output, shards, run.source.partition)
-    read = ReadSource(run.source, run.offset, output, applied, run.stop_file, run.snapshot_every_s)
+    applied = partial(numbers.applied, output, shards)
+    read = ReadSource(run.log, run.places, output, applied, run.stop_file, run.snapshot_every_s)
     pipeline | "Read" >> read | "Step" >> StepShards(run.settings)

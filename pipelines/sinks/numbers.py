@@ -269,10 +269,13 @@ def read(folder: Path) -> JobNumbers:
     return JobNumbers.of(read_shards(folder))
 
 
-def applied(folder: Path, shards: int, partition: str) -> int:
-    """How far all shards of a job have come in a partition."""
+def applied(folder: Path, shards: int) -> Mapping[str, int]:
+    """How far all shards of a job have come in each partition; nothing while some have not said."""
     found = read_shards(folder)
-    return min((s.offsets.get(partition, 0) for s in found), default=0) if len(found) == shards else 0
+    if len(found) != shards:
+        return {}
+    names = {name for shard in found for name in shard.offsets}
+    return {name: min(shard.offsets.get(name, 0) for shard in found) for name in names}
 
 
 def clear(folder: Path) -> None:

@@ -1,8 +1,10 @@
-"""What a source of rows is: a partition of a log that is read in steps, without Beam."""
+"""What a source of rows is: a log of one partition or of several, read in steps, without Beam."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from forecaster.shard import Batch
 
@@ -41,3 +43,96 @@ class Source(Protocol):
         Raises:
             DataError: the source is at fault; one line with the fix.
         """
+
+
+class Place(NamedTuple):
+    """Where the reading of a partition stands.
+
+    Attributes:
+        offset: of the next row.
+        watermark_us: the partition's watermark before that row; None where it has none, or its source finds
+            it by itself.
+        cuts: offsets after that one, rising, at which shards stood when they were opened: a batch ends there,
+            so that each shard takes a batch in whole or not at all.
+    """
+
+    offset: int
+    watermark_us: int | None = None
+    cuts: tuple[int, ...] = ()
+
+
+Places = Mapping[str, Place]
+"""Where the reading of each partition stands, by the partition's name."""
+
+
+class Stride(NamedTuple):
+    """What a log has next.
+
+    Attributes:
+        batches: those of one partition in the order of their offsets; none while there is nothing to read.
+        places: where to go on from; a partition that is new among them is announced by its first batch.
+        wait_s: seconds until it is worth asking again.
+    """
+
+    batches: tuple[Batch, ...]
+    places: Places
+    wait_s: float = 0.0
+
+
+@runtime_checkable
+class Log(Protocol):
+    """Partitions that are read together; picklable, as a `Source` is.
+
+    They are one thing to read, and not one each: whether a partition is idle, and how far time has come
+    without it, is known from the others; and a step that waits for one would have the next one wait.
+    """
+
+    @property
+    def is_paced(self) -> bool:
+        """See `Source`."""
+
+    def begin(self, reached: Places) -> Places:
+        """Every partition that there is, and where its reading begins: where it is ``reached``, go on.
+
+        Raises:
+            DataError: the log cannot be read, or not from there; one line with the fix.
+        """
+
+    def step(self, places: Places) -> Stride | None:
+        """The next step from ``places`` on, or None at the end for good.
+
+        Raises:
+            DataError: the log is at fault; one line with the fix.
+        """
+
+
+@dataclass(frozen=True)
+class OnePartition:
+    """A `Source` as a `Log`.
+
+    Attributes:
+        source: its only partition.
+    """
+
+    source: Source
+
+    @property
+    def is_paced(self) -> bool:
+        """See `Source`."""
+        return self.source.is_paced
+
+    def begin(self, reached: Places) -> Places:
+        """See `Log`; a source finds the watermark before an offset by itself."""
+        name = self.source.partition
+        return {name: Place(reached[name].offset if name in reached else 0)}
+
+    def step(self, places: Places) -> Stride | None:
+        """See `Log`."""
+        name = self.source.partition
+        step = self.source.step(places[name].offset)
+        return None if step is None else Stride(step.batches, {name: Place(step.offset)}, step.wait_s)
+
+
+def log_of(source: Source | Log) -> Log:
+    """A source as what is read: a log of one partition, unless it is a log already."""
+    return source if isinstance(source, Log) else OnePartition(source)

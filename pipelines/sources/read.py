@@ -1,9 +1,10 @@
-"""A source as a Beam source of `Batch`es: one splittable DoFn reads them all."""
+"""A log as a Beam source of `Batch`es: one splittable DoFn reads them all."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from apache_beam.utils.timestamp import Duration
 
 from forecaster.shard import Batch
 from pipelines.failure import told_of
-from pipelines.sources.base import Source
+from pipelines.sources.base import Log, Place, Places
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
 
 _DONE = "done"
@@ -26,86 +27,95 @@ _SHORT_S = 0.05
 
 @dataclass
 class ReadSource(beam.PTransform[Any, Any]):
-    """The batches of a source, until it ends or is asked to stop: ``PBegin -> PCollection[Batch]``.
+    """The batches of a log, until it ends or is asked to stop: ``PBegin -> PCollection[Batch]``.
 
     The watermark that closes windows travels in the batches; the engine's own stays at the beginning of time
     and goes to its end with the source, and nothing depends on it.
 
     Attributes:
-        source: the partition.
-        offset: where to begin.
+        log: what is read.
+        places: where to begin.
         output: output folder of the job, where what goes wrong is left.
-        applied: how far every shard has come in the partition; see `pipelines.sources.reader.Reader`.
+        applied: how far every shard has come in each partition; see `pipelines.sources.reader.Reader`.
         stop_file: its appearance ends the reading.
         snapshot_every_s: seconds between two snapshots.
     """
 
-    source: Source
-    offset: int
+    log: Log
+    places: Places
     output: Path
-    applied: Callable[[], int]
+    applied: Callable[[], Mapping[str, int]]
     stop_file: Path
     snapshot_every_s: float
 
     def expand(self, begin: Any) -> Any:
-        """One element, the offset, read by one splittable DoFn."""
+        """One element, the places, read by one splittable DoFn."""
         return (
             begin
-            | "Partition" >> beam.Create([self.offset], reshuffle=False)
+            | "Places" >> beam.Create([_encoded(self.places)], reshuffle=False)
             | "Step" >> beam.ParDo(_StepSource(self)).with_output_types(Batch)
         )
 
 
-class _OffsetTracker(RestrictionTracker):
-    """A restriction that is the offset to go on from. It splits only at 0, which is what deferring does."""
+def _encoded(places: Places) -> str:
+    return json.dumps(places, separators=(",", ":"))
 
-    def __init__(self, offset: str) -> None:
-        self.offset = offset
+
+def _decoded(places: str) -> Places:
+    found = json.loads(places)
+    return {name: Place(offset, us, tuple(cuts)) for name, (offset, us, cuts) in found.items()}
+
+
+class _PlacesTracker(RestrictionTracker):
+    """A restriction that is the places to go on from. It splits only at 0, which is what deferring does."""
+
+    def __init__(self, places: str) -> None:
+        self.places = places
 
     def current_restriction(self) -> str:
-        return self.offset
+        return self.places
 
     def current_progress(self) -> RestrictionProgress:
         return RestrictionProgress(completed=0, remaining=1)
 
-    def try_claim(self, offset: str) -> bool:
-        if self.offset == _DONE:
+    def try_claim(self, places: str) -> bool:
+        if self.places == _DONE:
             return False
-        self.offset = offset
+        self.places = places
         return True
 
     def try_split(self, fraction_of_remainder: float) -> tuple[str, str] | None:
-        if self.offset == _DONE or fraction_of_remainder != 0:
+        if self.places == _DONE or fraction_of_remainder != 0:
             return None
-        rest, self.offset = self.offset, _DONE
+        rest, self.places = self.places, _DONE
         return _DONE, rest
 
     def check_done(self) -> None:
-        if self.offset != _DONE:
-            raise ValueError(f"the source stands at {self.offset} and was neither deferred nor ended")
+        if self.places != _DONE:
+            raise ValueError(f"the source stands at {self.places} and was neither deferred nor ended")
 
     def is_bounded(self) -> bool:
         return False
 
 
-class _Offsets(RestrictionProvider):
-    def initial_restriction(self, element: int) -> str:
-        return str(element)
+class _AllPlaces(RestrictionProvider):
+    def initial_restriction(self, element: str) -> str:
+        return element
 
-    def create_tracker(self, restriction: str) -> _OffsetTracker:
-        return _OffsetTracker(restriction)
+    def create_tracker(self, restriction: str) -> _PlacesTracker:
+        return _PlacesTracker(restriction)
 
-    def restriction_size(self, element: int, restriction: str) -> int:
+    def restriction_size(self, element: str, restriction: str) -> int:
         return 1
 
     def restriction_coder(self) -> StrUtf8Coder:
         return StrUtf8Coder()
 
-    def truncate(self, element: int, restriction: str) -> None:
+    def truncate(self, element: str, restriction: str) -> None:
         return None
 
 
-_OFFSETS, _WATERMARKS = _Offsets(), ManualWatermarkEstimator.default_provider()
+_PLACES, _WATERMARKS = _AllPlaces(), ManualWatermarkEstimator.default_provider()
 
 
 class _StepSource(beam.DoFn):
@@ -116,34 +126,34 @@ class _StepSource(beam.DoFn):
 
     def setup(self) -> None:
         read = self.read
-        self.reader = Reader(read.source, read.stop_file, read.snapshot_every_s, read.applied)
+        self.reader = Reader(read.log, read.stop_file, read.snapshot_every_s, read.applied)
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(
         self,
-        element: int,
-        tracker: Any = beam.DoFn.RestrictionParam(_OFFSETS),
+        element: str,
+        tracker: Any = beam.DoFn.RestrictionParam(_PLACES),
         estimator: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARKS),
     ) -> Iterator[Batch]:
-        offset = tracker.current_restriction()
-        if offset == _DONE:
+        places = tracker.current_restriction()
+        if places == _DONE:
             return
         with told_of(self.read.output):
-            read = self._next(int(offset))
-        if not tracker.try_claim(_DONE if read.ended else str(read.offset)):
+            read = self._next(_decoded(places))
+        if not tracker.try_claim(_DONE if read.ended else _encoded(read.places)):
             return
         yield from read.batches
         if not read.ended:
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
-    def _next(self, offset: int) -> Read:
+    def _next(self, places: Places) -> Read:
         """What is next. A short wait is waited for here: to come back costs an engine more.
 
         A long one is not: for as long as a bundle runs, Prism asks it ten times a second how far it is.
         """
         until_s = time.monotonic() + LONGEST_WAIT_S
         while True:
-            read = self.reader.next(offset)
+            read = self.reader.next(places)
             if read.batches or read.ended or read.wait_s > _SHORT_S or time.monotonic() > until_s:
                 return read
             time.sleep(max(read.wait_s, 0.001))

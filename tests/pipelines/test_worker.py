@@ -178,7 +178,7 @@ def test_what_comes_of_batches_is_written_and_told(settings: StepSettings) -> No
     assert told.series == told.live == 6
     assert told.snapshot_at_s > 0
     assert told.latency.count == 0  # nobody waited for these rows
-    assert numbers.applied(settings.output, 3, "rows") == 37
+    assert numbers.applied(settings.output, 3) == {"rows": 37}
 
 
 def test_latency_counts_for_rows_that_somebody_waits_for(settings: StepSettings) -> None:

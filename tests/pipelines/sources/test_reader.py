@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
 
 from forecaster.shard import Batch
 from forecaster.sharding import no_batch
-from pipelines.sources.base import Step
-from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader, ask_to_stop
+from pipelines.sources import reader as reading
+from pipelines.sources.base import OnePartition, Place, Step
+from pipelines.sources.reader import LONGEST_WAIT_S, ask_to_stop
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import Clock
 
@@ -34,6 +36,35 @@ class Listed:
         return self.steps.get(offset, Step((), offset, 7.0))
 
 
+class Read(NamedTuple):
+    """What is next in the only partition."""
+
+    batches: tuple[Batch, ...]
+    offset: int
+    wait_s: float
+    ended: bool
+
+
+class Reader(reading.Reader):
+    """One that reads one source."""
+
+    def __init__(
+        self,
+        source: Listed,
+        stop_file: Path,
+        every_s: float,
+        applied: Callable[[], int] | None = None,
+        *more: Any,
+        **named: Any,
+    ) -> None:
+        told = None if applied is None else lambda: {"log": applied()}
+        super().__init__(OnePartition(source), stop_file, every_s, told, *more, **named)
+
+    def at(self, offset: int) -> Read:
+        read = self.next({"log": Place(offset)})
+        return Read(read.batches, read.places["log"].offset, read.wait_s, read.ended)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock(100.0)
@@ -53,7 +84,7 @@ def ten_rows_each(count: int) -> Listed:
 def all_of(reader: Reader, offset: int = 0) -> list[Read]:
     found: list[Read] = []
     while not found or not found[-1].ended:
-        found.append(reader.next(offset))
+        found.append(reader.at(offset))
         offset = found[-1].offset
     return found
 
@@ -68,7 +99,7 @@ def is_empty(batch: Batch) -> bool:
 
 def test_the_first_batch_announces_the_partition_wherever_it_begins(stop_file: Path, clock: Clock) -> None:
     for offset in (0, 20):
-        read = Reader(ten_rows_each(3), stop_file, 30, clock=clock).next(offset)
+        read = Reader(ten_rows_each(3), stop_file, 30, clock=clock).at(offset)
         (first,) = read.batches
         assert is_empty(first)
         assert (first.partition, first.start, first.watermark_us) == ("log", offset, None)
@@ -90,10 +121,10 @@ def test_a_snapshot_is_asked_for_at_an_interval_after_the_rows_that_it_holds(
     stop_file: Path, clock: Clock
 ) -> None:
     reader, asked = Reader(ten_rows_each(100), stop_file, 30, clock=clock), []
-    offset = reader.next(0).offset
+    offset = reader.at(0).offset
     for _ in range(20):
         clock.now_s += 10
-        read = reader.next(offset)
+        read = reader.at(offset)
         offset = read.offset
         for found in read.batches:
             if found.snapshot:
@@ -107,25 +138,25 @@ def test_a_snapshot_is_asked_for_at_an_interval_after_the_rows_that_it_holds(
 
 def test_a_snapshot_is_asked_for_while_there_is_nothing_to_read(stop_file: Path, clock: Clock) -> None:
     reader = Reader(Listed({}), stop_file, 30, clock=clock)
-    reader.next(5)
-    assert reader.next(5).batches == ()
+    reader.at(5)
+    assert reader.at(5).batches == ()
     clock.now_s += 31
-    (only,) = reader.next(5).batches
+    (only,) = reader.at(5).batches
     assert (only.start, only.snapshot) == (5, True)
 
 
 def test_however_long_a_source_waits_a_stop_is_soon_seen(stop_file: Path, clock: Clock) -> None:
     reader = Reader(Listed({}), stop_file, 30, clock=clock)
-    reader.next(0)
-    assert reader.next(0) == Read((), 0, LONGEST_WAIT_S, False)
+    reader.at(0)
+    assert reader.at(0) == Read((), 0, LONGEST_WAIT_S, False)
 
 
 def test_a_stop_file_ends_the_reading_with_a_snapshot_where_it_stands(stop_file: Path, clock: Clock) -> None:
     reader = Reader(ten_rows_each(3), stop_file, 30, clock=clock)
-    reader.next(0)
-    assert reader.next(0).offset == 10
+    reader.at(0)
+    assert reader.at(0).offset == 10
     ask_to_stop(stop_file)
-    read = reader.next(10)
+    read = reader.at(10)
     (last,) = read.batches
     assert read.ended
     assert (last.start, last.stop, last.snapshot, last.ends, last.watermark_us) == (10, 10, True, True, None)
@@ -137,9 +168,9 @@ def test_what_is_wrong_with_a_source_is_told(stop_file: Path, clock: Clock) -> N
             raise DataError("it is gone")
 
     reader = Reader(Broken({}), stop_file, 30, clock=clock)
-    reader.next(0)
+    reader.at(0)
     with pytest.raises(DataError, match="it is gone"):
-        reader.next(0)
+        reader.at(0)
 
 
 @pytest.fixture
@@ -153,17 +184,17 @@ def test_a_source_that_is_faster_than_the_shards_is_held_back(
 ) -> None:
     reached = 0
     reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: reached, 3 * size, clock=clock)
-    offset, read_to = reader.next(0).offset, []
+    offset, read_to = reader.at(0).offset, []
     for _ in range(30):
-        read = reader.next(offset)
+        read = reader.at(offset)
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
     assert read_to[-1] == 40  # what waits may be more than the budget by the batch that filled it
     reached = 20
-    assert [reader.next(offset).offset, reader.next(50).offset, reader.next(60).offset] == [50, 60, 60]
+    assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60
-    while not (read := reader.next(offset)).ended:
+    while not (read := reader.at(offset)).ended:
         offset, reached = read.offset, read.offset
     assert offset == 90
 
@@ -173,12 +204,12 @@ def test_a_batch_that_is_larger_than_the_budget_goes_on_alone(
 ) -> None:
     reached = 0
     reader = Reader(ten_rows_each(3), stop_file, 1e9, lambda: reached, size // 2, clock=clock)
-    offset = reader.next(0).offset
+    offset = reader.at(0).offset
     for expected in (10, 20, 20):
-        offset = reader.next(offset).offset
+        offset = reader.at(offset).offset
         assert offset == expected
     reached = 20
-    assert reader.next(offset).offset == 30
+    assert reader.at(offset).offset == 30
 
 
 def test_shards_are_asked_how_far_they_are_as_long_as_they_hold_a_source_back(
@@ -186,12 +217,12 @@ def test_shards_are_asked_how_far_they_are_as_long_as_they_hold_a_source_back(
 ) -> None:
     """A shard says so when it applies a batch, and not each time: without one more it might never."""
     reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, size, clock=clock)
-    offset, asked = reader.next(0).offset, 0
+    offset, asked = reader.at(0).offset, 0
     for _ in range(2):
-        offset = reader.next(offset).offset
+        offset = reader.at(offset).offset
     for _ in range(100):
         clock.now_s += 0.02
-        read = reader.next(offset)
+        read = reader.at(offset)
         assert read.offset == offset == 20
         assert all(map(is_empty, read.batches))
         asked += len(read.batches)
@@ -200,11 +231,11 @@ def test_shards_are_asked_how_far_they_are_as_long_as_they_hold_a_source_back(
 
 def test_a_stop_is_seen_while_a_source_is_held_back(stop_file: Path, clock: Clock) -> None:
     reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, 1, clock=clock)
-    offset = reader.next(0).offset
+    offset = reader.at(0).offset
     for _ in range(4):
-        offset = reader.next(offset).offset
+        offset = reader.at(offset).offset
     ask_to_stop(stop_file)
-    assert reader.next(offset).ended
+    assert reader.at(offset).ended
 
 
 def test_what_is_read_is_not_kept(stop_file: Path, clock: Clock) -> None:
