@@ -15,7 +15,7 @@ import grpc
 import psutil
 import pytest
 
-from pipelines.runners import prism, prism_binary
+from pipelines.runners import engine, prism, prism_binary
 from pipelines.runners.prism import PrismServer, end_orphans, prism_options
 from pipelines.runners.prism_binary import GO_PACKAGE, cached_prism, find_prism, prism_version, setup_prism
 from schemas.errors import EngineError
@@ -66,7 +66,7 @@ def first_number(job: subprocess.Popen[str]) -> int:
 def is_gone(pid: int, within_s: float = PATIENCE_S) -> bool:
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
-        if prism._started(pid) is None:
+        if engine.started_s(pid) is None:
             return True
         time.sleep(0.05)
     return False
@@ -274,7 +274,7 @@ def test_the_server_ends_with_its_block(own_cache: Path, tmp_path: Path) -> None
         pid, watcher = server.pid, server._watcher
         assert pid is not None
         assert watcher is not None
-        assert [path.name for path in (own_cache / "run").iterdir()] == [f"prism-{pid}.json"]
+        assert [path.name for path in (own_cache / "run").iterdir()] == [f"engine-{pid}.json"]
     assert server.pid is None
     assert is_gone(pid)
     assert is_gone(watcher.pid)
@@ -307,7 +307,7 @@ def test_the_next_start_ends_what_a_killed_job_and_its_watcher_left(
             child.kill()
     job.kill()
     job.wait(timeout=PATIENCE_S)
-    assert prism._started(pid) is not None
+    assert engine.started_s(pid) is not None
     assert end_orphans() == [pid]
     assert is_gone(pid)
     assert list((own_cache / "run").iterdir()) == []
@@ -316,14 +316,14 @@ def test_the_next_start_ends_what_a_killed_job_and_its_watcher_left(
 def test_the_prism_of_a_living_job_is_left_alone(job: subprocess.Popen[str], own_cache: Path) -> None:
     pid = first_number(job)
     assert end_orphans() == []
-    assert prism._started(pid) is not None
+    assert engine.started_s(pid) is not None
 
 
 def test_a_process_id_that_is_somebody_elses_by_now_is_left_alone(own_cache: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
-        record = own_cache / "run" / f"prism-{stranger.pid}.json"
+        record = own_cache / "run" / f"engine-{stranger.pid}.json"
         record.parent.mkdir(parents=True)
-        record.write_text(f'{{"prism": [{stranger.pid}, 1.0], "owner": [{2**22 + 1}, 1.0]}}')
+        record.write_text(f'{{"engine": [{stranger.pid}, 1.0], "owner": [{2**22 + 1}, 1.0]}}')
         assert end_orphans() == []
         assert stranger.poll() is None
         assert not record.exists()
