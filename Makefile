@@ -50,8 +50,8 @@ chaos: setup  ## streams killed at random moments (KILLS=20 SEED=1) against the 
 	@$(BIN)/python -m tests.chaos --kills=$(or $(KILLS),20) --seed=$(or $(SEED),1)
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
-	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo and dev. Written by `make lock`.'; \
-	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra dev \
+	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka and dev. Written by `make lock`.'; \
+	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra dev \
 	     --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

@@ -116,7 +116,7 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
     """
     for raw in tables.read_batches(path, how.columns, how.batch_rows, skip_rows):
         inside, outside = how.within(raw)
-        rows, rejected = _validated(inside, how, now_s)
+        rows, rejected = validated(inside, inside["row"] - 1, round(now_s * 1_000_000), how.max_future_s)
         yield Part(rows, rejected, outside, _largest(raw["row"]) or 0)
 
 
@@ -175,17 +175,27 @@ def _largest(whole: pl.Series) -> int | None:
     return None if found is None else int(found)  # type: ignore[arg-type]
 
 
-def _validated(raw: pl.DataFrame, how: Input, now_s: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Good rows and rejected ones, those from the future among these; ``offset`` is the place in the file."""
+def validated(
+    raw: pl.DataFrame, place: pl.Series, came_us: int | pl.Series, max_future_s: int | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Good rows and rejected ones, those from the future among these.
+
+    Args:
+        raw: raw frame.
+        place: Int64 ``[n]``, the ``offset`` of each row.
+        came_us: wall clock at which rows came, of all or of each, in microseconds since 1970.
+        max_future_s: as in `Input`.
+    """
     rows, rejected = observations.validate(raw.with_columns(pl.int_range(len(raw)).alias("offset")))
-    if how.max_future_s is not None:
-        limit_us = round((now_s + how.max_future_s) * 1_000_000)
-        ahead = rows.filter(rows["timestamp"].to_physical() > limit_us)["offset"]
-        if len(ahead):
-            rows = rows.filter(rows["timestamp"].to_physical() <= limit_us)
-            rejected = pl.concat([rejected, _from_the_future(raw[ahead], ahead, how.max_future_s)])
+    if max_future_s is not None:
+        limit_us = came_us + max_future_s * 1_000_000
+        limit_us = limit_us.gather(rows["offset"]) if isinstance(limit_us, pl.Series) else limit_us
+        is_ahead = rows["timestamp"].to_physical() > limit_us
+        if is_ahead.any():
+            ahead = rows.filter(is_ahead)["offset"]
+            rows = rows.filter(~is_ahead)
+            rejected = pl.concat([rejected, _from_the_future(raw[ahead], ahead, max_future_s)])
             rejected = rejected.sort("offset", maintain_order=True)
-    place = raw["row"] - 1
     return _placed(rows, place), _placed(rejected, place)
 
 

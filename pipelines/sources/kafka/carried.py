@@ -1,0 +1,111 @@
+"""How far other partitions carried the time of one that was idle: written down before anybody acts on it.
+
+When a partition is idle depends on clocks, and a re-read would not find the same. So each such decision is a
+line on disk, as part of the log: from this offset on the partition's watermark was so far.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import DataError, OutputError
+
+_NEVER = np.iinfo(np.int64).min
+_LONGEST = 10_000  # lines; of one offset only the last counts, so a longer file is written anew
+
+Offsets = NDArray[np.int64]
+
+
+class Carried:
+    """The decisions of a job so far.
+
+    Args:
+        path: the file; it need not be there yet.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._by: dict[str, tuple[list[int], list[int]]] = {}  # offsets rising, watermarks rising
+        self._lines = 0
+        try:
+            text = path.read_text() if path.exists() else ""
+            for line in text.splitlines(keepends=True):
+                if line.endswith("\n"):  # a line that broke off was acted on by nobody
+                    one = json.loads(line)
+                    self._take(one["partition"], one["offset"], one["watermark_us"])
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path}: cannot be read ({error}): put it back as it was") from None
+        if self._lines > _LONGEST or (not text.endswith("\n") and text):
+            self._write_anew()
+
+    def add(self, partition: str, offset: int, watermark_us: int) -> None:
+        """Before the row at ``offset``, the watermark of ``partition`` is ``watermark_us`` at least.
+
+        Raises:
+            OutputError: it cannot be written down.
+        """
+        try:
+            with self.path.open("a") as file:
+                file.write(_line(partition, offset, watermark_us))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
+        self._take(partition, offset, watermark_us)
+
+    def before(self, partition: str) -> Callable[[Offsets], Offsets]:
+        """For offsets ``[n]`` how far the watermark was carried before each; the least integer if never."""
+        offsets, carried = self._by.get(partition, ([], []))
+        values = np.array([_NEVER, *carried], np.int64)
+        at = np.array(offsets, np.int64)
+        return lambda asked: values[np.searchsorted(at, asked, side="right")]
+
+    def at(self, partition: str, offset: int, watermark_us: int | None) -> int | None:
+        """The watermark before the row at ``offset``, where without this it were ``watermark_us``."""
+        us = int(self.before(partition)(np.array([offset], np.int64))[0])
+        if us == _NEVER:
+            return watermark_us
+        return us if watermark_us is None else max(us, watermark_us)
+
+    def _take(self, partition: str, offset: int, watermark_us: int) -> None:
+        self._lines += 1
+        offsets, carried = self._by.setdefault(partition, ([], []))
+        place = bisect_right(offsets, offset)
+        if place and offsets[place - 1] == offset:
+            carried[place - 1] = max(carried[place - 1], watermark_us)
+        else:
+            offsets.insert(place, offset)
+            carried.insert(place, watermark_us)
+        for later in range(max(place, 1), len(carried)):
+            carried[later] = max(carried[later], carried[later - 1])
+
+    def _write_anew(self) -> None:
+        hidden = self.path.with_name(f".{self.path.name}")
+        lines = [
+            _line(name, offset, us)
+            for name, (offsets, carried) in self._by.items()
+            for offset, us in zip(offsets, carried, strict=True)
+        ]
+        try:
+            with hidden.open("w") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(hidden, self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
+        self._lines = len(lines)
+
+
+def _line(partition: str, offset: int, watermark_us: int) -> str:
+    return json.dumps({"partition": partition, "offset": offset, "watermark_us": watermark_us}) + "\n"

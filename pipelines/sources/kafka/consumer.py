@@ -1,0 +1,165 @@
+"""What is asked of a Kafka consumer: which partitions there are, what is next, where they end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, told
+from pipelines.sources.messages import Messages
+from schemas.errors import DataError
+
+_QUEUED_KB = 32 << 10
+_UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
+_REFUSED = ("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
+
+
+@dataclass
+class Polled:
+    """What came of one partition.
+
+    Attributes:
+        values, keys: of its messages.
+        offsets: likewise.
+        came_ms: when each came to the broker, or was made, as the topic has it; milliseconds since 1970.
+        end: offset at which the partition ended when it was read to there; None where it was not.
+    """
+
+    values: list[bytes | None] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    came_ms: list[int] = field(default_factory=list)
+    end: int | None = None
+
+    @property
+    def messages(self) -> Messages:
+        """Values and keys."""
+        return Messages(self.values, self.keys)
+
+
+class TopicConsumer:
+    """Reads partitions of a topic from offsets of our own; the group is told of them, and decides nothing.
+
+    Args:
+        broker: where it is.
+        topic: its name.
+        group: name under which offsets are shown.
+
+    Raises:
+        ConfigError: an option cannot be, or the package is missing.
+    """
+
+    def __init__(self, broker: Broker, topic: str, group: str) -> None:
+        self.broker, self.topic, self.last = broker, topic, LastError()
+        self._at = client("TopicPartition")
+        settings = broker.settings(
+            self.last,
+            group_id=group,
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            enable_partition_eof=True,
+            auto_offset_reset="error",
+            allow_auto_create_topics=False,
+            queued_max_messages_kbytes=_QUEUED_KB,
+            fetch_wait_max_ms=100,
+        )
+        with told(broker, self.last):
+            self._consumer = client("Consumer")(settings)
+
+    def partitions(self) -> list[int]:
+        """Numbers of the partitions that there are.
+
+        Raises:
+            DataError: nobody answers, we are refused, or there is no such topic.
+        """
+        with told(self.broker, self.last):
+            listed = self._consumer.list_topics(self.topic, timeout=ANSWER_LIMIT_S)
+        found = listed.topics[self.topic]
+        if found.error is not None:
+            raise self._wrong(found.error)
+        return sorted(found.partitions)
+
+    def range_of(self, partition: int) -> tuple[int, int]:
+        """The first offset that the broker still has, and the one that comes next, asked of the broker.
+
+        Raises:
+            DataError: it does not answer.
+        """
+        with told(self.broker, self.last):
+            low, high = self._consumer.get_watermark_offsets(
+                self._at(self.topic, partition), timeout=ANSWER_LIMIT_S, cached=False
+            )
+        return int(low), int(high)
+
+    def at_time(self, partitions: Sequence[int], since: datetime) -> dict[int, int]:
+        """The first offset of each partition whose message came at ``since`` or later; its end if none did.
+
+        Raises:
+            DataError: the broker does not answer.
+        """
+        asked = [self._at(self.topic, p, round(since.timestamp() * 1000)) for p in partitions]
+        with told(self.broker, self.last):
+            found = self._consumer.offsets_for_times(asked, timeout=ANSWER_LIMIT_S)
+        return {f.partition: f.offset if f.offset >= 0 else self.range_of(f.partition)[1] for f in found}
+
+    def read_from(self, offsets: Mapping[int, int]) -> None:
+        """What `poll` gives begins there."""
+        with told(self.broker, self.last):
+            self._consumer.assign([self._at(self.topic, p, offset) for p, offset in offsets.items()])
+
+    def poll(self, most: int, wait_s: float) -> dict[int, Polled]:
+        """What came next, by partition: ``most`` messages, or what there is after ``wait_s``.
+
+        Raises:
+            DataError: what is asked for is gone, or we are refused. A broker that is away is waited for.
+        """
+        polled: dict[int, Polled] = {}
+        with told(self.broker, self.last):
+            messages = self._consumer.consume(most, wait_s)
+        for message in messages:
+            if (error := message.error()) is not None:
+                if error.name() == "_PARTITION_EOF":
+                    polled.setdefault(message.partition(), Polled()).end = message.offset()
+                elif error.name() == "_AUTO_OFFSET_RESET":
+                    raise DataError(self._gone(message.partition(), error))
+                elif error.name() in (*_UNKNOWN, *_REFUSED) or error.fatal():
+                    raise self._wrong(error)
+                continue
+            one = polled.setdefault(message.partition(), Polled())
+            one.values.append(message.value())
+            one.keys.append(message.key())
+            one.offsets.append(message.offset())
+            one.came_ms.append(message.timestamp()[1])
+            one.end = None
+        return polled
+
+    def show(self, offsets: Mapping[int, int]) -> None:
+        """Tells the group how far we are, for people to look at; what comes of it is of no matter."""
+        there = [self._at(self.topic, p, offset) for p, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=there, asynchronous=True)
+        except client("KafkaException") as error:
+            self.last(error.args[0])
+
+    def close(self) -> None:
+        """Ends its threads and connections."""
+        self._consumer.close()
+
+    def _gone(self, partition: int, error: Any) -> str:
+        low, high = self.range_of(partition)
+        return (
+            f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,} by now, and not those "
+            f"to go on from ({error.str()}): begin anew in another output folder, with --state from this one"
+        )
+
+    def _wrong(self, error: Any) -> Exception:
+        name = error.name()
+        if name in _UNKNOWN:
+            return DataError(f"{self.broker.bootstrap}: there is no topic {self.topic!r}: see kafka.topic")
+        if name in _REFUSED:
+            return DataError(
+                f"{self.broker.bootstrap}: we may not read {self.topic!r} ({error.str()}): see kafka.options"
+            )
+        return error_of(self.broker, error, self.last)

@@ -1,0 +1,152 @@
+"""A topic as a log: what a job is told of it, and where the reading of each partition begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from pipelines.kafka import Broker
+from pipelines.sources.base import Place, Places, Stride
+from pipelines.sources.files import Input
+from pipelines.sources.kafka.carried import Carried
+from pipelines.sources.kafka.consumer import TopicConsumer
+from pipelines.sources.kafka.reading import Reading
+from pipelines.sources.messages import DecoderSpec
+from schemas.errors import DataError
+
+
+class Opens(Protocol):
+    """What opens a consumer: `TopicConsumer`, or what stands for it in a test."""
+
+    def __call__(self, broker: Broker, topic: str, group: str) -> TopicConsumer:
+        """A consumer of ``topic``."""
+
+
+@dataclass(frozen=True)
+class KafkaSource:
+    """A topic whose messages are rows, read by one reader for all of its partitions.
+
+    The broker's offsets are the log's. A partition's watermark is its newest row less the lateness, before
+    each row anew, whatever a poll brings at once (see `pipelines.sources.kafka.cuts`). One that is idle, and
+    the broker confirms it, is carried on by the others (see `pipelines.sources.kafka.reading`).
+
+    Attributes:
+        broker: where it is.
+        topic: its name.
+        decoder: what its messages are.
+        input: which rows are used; what it says of files is of no matter.
+        freq_s: length of a window in seconds.
+        folder: where it is written down what idle partitions were carried to: the state table's.
+        lateness_s: how far the watermark stays behind the newest row.
+        start: ``earliest``, ``latest``, or a time: where partitions begin that no state table knows of.
+        idle_s: seconds without a row after which a partition no longer holds the others back.
+        group: name under which the broker shows people how far we are.
+        poll_rows: most messages taken at once.
+        look_s: seconds between looks for new partitions.
+        opens: for tests.
+    """
+
+    broker: Broker
+    topic: str
+    decoder: DecoderSpec
+    input: Input
+    freq_s: int
+    folder: Path
+    lateness_s: int = 0
+    start: str | datetime = "earliest"
+    idle_s: float = 30.0
+    group: str = "statecast"
+    poll_rows: int = 50_000
+    look_s: float = 30.0
+    opens: Opens = TopicConsumer
+
+    @property
+    def carried(self) -> Path:
+        """The file of what partitions were carried to while they were idle; it lies with the state table."""
+        return self.folder / "kafka.jsonl"
+
+    @property
+    def is_paced(self) -> bool:
+        """See `Source`."""
+        return True
+
+    def name(self, partition: int) -> str:
+        """The name of a partition, as in the broker's own folders."""
+        return f"{self.topic}-{partition}"
+
+    def begin(self, reached: Places) -> Places:
+        """See `Log`. A partition that came up since then begins at its first row.
+
+        Raises:
+            DataError: no broker answers, it refuses us, or has no such topic; or it no longer has the rows to
+                go on from.
+            ConfigError: the decoder cannot be had, or an option cannot be.
+        """
+        self.decoder.decoder(self.broker.registry_user)
+        consumer = self.opens(self.broker, self.topic, self.group)
+        try:
+            partitions = consumer.partitions()
+            mine = {self.name(p): reached[self.name(p)] for p in partitions if self.name(p) in reached}
+            ranges = {p: consumer.range_of(p) for p in partitions}
+            for p in partitions:
+                self._check(p, mine.get(self.name(p)), *ranges[p])
+            if mine:
+                return self._go_on(mine, ranges)
+            if isinstance(self.start, datetime):
+                starts = consumer.at_time(partitions, self.start)
+            else:
+                starts = {p: ranges[p][self.start == "latest"] for p in partitions}
+            return {self.name(p): Place(starts[p]) for p in partitions}
+        finally:
+            consumer.close()
+
+    def step(self, places: Places) -> Stride:
+        """See `Log`; a topic has no end.
+
+        Raises:
+            DataError: the topic, or what is to be read of it, is gone, or we are refused.
+            OutputError: what an idle partition is carried to cannot be written down.
+        """
+        return _reading_of(self).step(places)
+
+    def _go_on(self, mine: Places, ranges: dict[int, tuple[int, int]]) -> Places:
+        carried = Carried(self.carried)
+        known = [place.watermark_us for place in mine.values()]
+        slowest = None if None in known else min(us for us in known if us is not None)
+        places = {}
+        for p, (low, _) in ranges.items():
+            name = self.name(p)
+            if name in mine:
+                place = mine[name]
+            else:
+                place = Place(low)
+                if slowest is not None:  # what closed before it was there stays closed
+                    carried.add(name, low, slowest)
+            places[name] = place._replace(watermark_us=carried.at(name, place.offset, place.watermark_us))
+        return places
+
+    def _check(self, partition: int, place: Place | None, low: int, high: int) -> None:
+        if place is not None and not low <= place.offset <= high:
+            raise DataError(
+                f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,}, and we go on "
+                f"from {place.offset:,}: begin anew in another output folder, with --state from this one"
+            )
+
+
+_open: dict[KafkaSource, Reading] = {}
+
+
+def _reading_of(source: KafkaSource) -> Reading:
+    """One consumer serves many steps."""
+    if source not in _open:
+        forget()
+        _open[source] = Reading(source)
+    return _open[source]
+
+
+def forget() -> None:
+    """Ends the consumer of an earlier job in this process."""
+    while _open:
+        _open.popitem()[1].close()

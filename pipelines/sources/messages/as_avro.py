@@ -1,0 +1,106 @@
+"""One Avro record a message, as schema registries have it: a zero byte, the schema's id, the record."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import polars as pl
+
+from pipelines.sources.messages.base import Decoder, Messages, frame_of
+from pipelines.sources.messages.names import Names
+from schemas.errors import DataError
+
+FRAME = struct.Struct(">bI")
+"""What stands before a record: 0, and the id of its schema."""
+
+_TIMEOUT_S = 10.0
+
+Schemas = Callable[[int], Any]
+"""A parsed Avro schema by its id; raises KeyError where there is none."""
+
+
+def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
+    """Decodes records of the schemas that ``schemas`` knows."""
+
+    def decode(messages: Messages) -> pl.DataFrame:
+        records: list[Any] = []
+        for value in messages.values:
+            assert value
+            zero, number = FRAME.unpack_from(value)
+            if zero:
+                raise ValueError(f"begins with byte {zero}, and not with 0 and the id of an Avro schema")
+            record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schemas(number), None)
+            if not isinstance(record, dict):
+                raise ValueError("is no Avro record")
+            records.append(record)
+        return frame_of(records, names.by_column, range(len(records)))
+
+    return decode
+
+
+def schema_of_file(path: Path) -> Schemas:
+    """The schema of a file, whatever id a message names.
+
+    Raises:
+        DataError: there is none, or it is no Avro schema.
+    """
+    try:
+        schema = fastavro.parse_schema(json.loads(path.read_text()))
+    except OSError as error:
+        raise DataError(f"{path}: the Avro schema cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, fastavro.schema.SchemaParseException) as error:
+        raise DataError(f"{path}: is no Avro schema: {' '.join(str(error).split())[:200]}") from None
+    return lambda number: schema
+
+
+def schemas_of_registry(url: str, user_info: str = "") -> Schemas:
+    """The schemas of a registry, each fetched once.
+
+    Args:
+        url: of the registry.
+        user_info: ``name:password``, if it asks for one.
+    """
+
+    @lru_cache(maxsize=1024)
+    def fetched(number: int) -> Any:
+        try:
+            found = ask_registry(url, f"/schemas/ids/{number}", user_info)
+        except KeyError:
+            raise KeyError(f"the registry knows no schema of id {number}") from None
+        return fastavro.parse_schema(json.loads(found["schema"]))
+
+    return fetched
+
+
+def ask_registry(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:
+    """What a schema registry answers.
+
+    Raises:
+        KeyError: it does not know what was asked for.
+        DataError: it cannot be asked; one line.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url.rstrip("/") + path, data)
+    request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+    if user_info:
+        request.add_header("Authorization", f"Basic {base64.b64encode(user_info.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            raise KeyError(path) from None
+        raise DataError(f"{url}: the schema registry answers {error.code} {error.reason}") from None
+    except (OSError, ValueError) as error:
+        said = getattr(error, "reason", error)
+        raise DataError(f"{url}: the schema registry cannot be asked ({said})") from None

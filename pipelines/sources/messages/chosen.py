@@ -1,0 +1,96 @@
+"""Which decoder a job uses."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from pipelines.config import Columns
+from pipelines.sources.messages.as_arrow import arrow_decoder
+from pipelines.sources.messages.as_json import json_decoder
+from pipelines.sources.messages.base import MESSAGE, Decoder, Messages
+from pipelines.sources.messages.names import Names
+from schemas.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """How messages are decoded; a value, since it travels to the workers.
+
+    Attributes:
+        kind: ``json``, ``avro``, ``arrow``, or ``module:function`` of a `Decoder` of one's own.
+        columns: which field is what.
+        series_in_key: the key of a message, as text, is its series.
+        schema: Avro: file of the schema.
+        registry: Avro: URL of the registry, where no file is given.
+    """
+
+    kind: str = "json"
+    columns: Columns = field(default_factory=Columns)
+    series_in_key: bool = False
+    schema: str = ""
+    registry: str = ""
+
+    def decoder(self, user_info: str = "") -> Decoder:
+        """Makes it.
+
+        Args:
+            user_info: ``name:password`` for the schema registry.
+
+        Raises:
+            ConfigError: there is no such function, or nothing says where Avro schemas are.
+            DataError: the file of a schema cannot be read.
+        """
+        made = self._decoder(Names.of(self.columns, self.series_in_key), user_info)
+        return _with_keys(made) if self.series_in_key else made
+
+    def _decoder(self, names: Names, user_info: str) -> Decoder:
+        if self.kind == "json":
+            return json_decoder(names)
+        if self.kind == "arrow":
+            return arrow_decoder(names)
+        if self.kind != "avro":
+            return own_decoder(self.kind)
+        from pipelines.sources.messages.as_avro import avro_decoder, schema_of_file, schemas_of_registry
+
+        if self.schema:
+            return avro_decoder(names, schema_of_file(Path(self.schema)))
+        if not self.registry:
+            raise ConfigError("kafka.decoder = avro needs kafka.schema, a file, or kafka.registry, a URL")
+        return avro_decoder(names, schemas_of_registry(self.registry, user_info))
+
+
+def own_decoder(name: str) -> Decoder:
+    """A decoder of one's own by ``module:function``.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"kafka.decoder = {name}: {error}; json, avro, arrow, or module:function of a function that can "
+            "be imported"
+        ) from None
+
+    def decode(messages: Messages) -> pl.DataFrame:
+        frame = found(messages)
+        if not isinstance(frame, pl.DataFrame) or MESSAGE not in frame.columns:
+            raise DataError(f"kafka.decoder = {name}: gave no Polars frame with a column `{MESSAGE}`")
+        return frame.with_columns(pl.col(MESSAGE).cast(pl.Int64))
+
+    return decode
+
+
+def _with_keys(decode: Decoder) -> Decoder:
+    def with_keys(messages: Messages) -> pl.DataFrame:
+        frame = decode(messages)
+        keys = [None if key is None else key.decode(errors="replace") for key in messages.keys]
+        return frame.with_columns(pl.Series("series_id", keys, pl.String).gather(frame[MESSAGE]))
+
+    return with_keys

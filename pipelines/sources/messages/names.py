@@ -1,0 +1,51 @@
+"""Which field of a message is the series, the time and the value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipelines.config import Columns
+from pipelines.sources.columns import SERIES_NAMES, TIME_NAMES, VALUE_NAMES
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of fields.
+
+    Attributes:
+        by_column: of each column of a raw frame the fields that may hold it; the first that does counts.
+    """
+
+    by_column: dict[str, tuple[str, ...]]
+
+    @staticmethod
+    def of(columns: Columns, series_in_key: bool) -> Names:
+        """As the data section of a job says, or else by the names people use."""
+        found: dict[str, tuple[str, ...]] = {
+            "series_id": (columns.series_id,) if columns.series_id else SERIES_NAMES,
+            "timestamp": (columns.timestamp,) if columns.timestamp else TIME_NAMES,
+            "value": (columns.value,) if columns.value else VALUE_NAMES,
+        }
+        if series_in_key:
+            del found["series_id"]
+        if columns.event_id:
+            found["event_id"] = (columns.event_id,)
+        return Names(found)
+
+    @property
+    def fields(self) -> list[str]:
+        """All of them."""
+        return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
+
+    def chosen(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The columns of a raw frame from those of messages; null where none of the names is there."""
+        return frame.select(_first(frame, names).alias(column) for column, names in self.by_column.items())
+
+
+def _first(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.Expr:
+    there = [name for name in names if name in frame.columns]
+    if not there:
+        return pl.lit(None, pl.String)
+    return pl.coalesce(name for name in there if frame.schema[name] == frame.schema[there[0]])

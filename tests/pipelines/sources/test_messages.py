@@ -1,0 +1,257 @@
+"""Messages into raw frames: each kind, alone and among messages that cannot be decoded."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.config import Columns
+from pipelines.sources.messages import DecoderSpec, Messages, decoded
+from pipelines.sources.messages.as_avro import FRAME
+from schemas import observations
+from schemas.errors import ConfigError, DataError
+
+SCHEMA: dict[str, Any] = {
+    "type": "record",
+    "name": "Row",
+    "fields": [
+        {"name": "series_id", "type": "string"},
+        {"name": "timestamp", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+        {"name": "value", "type": ["null", "double"]},
+    ],
+}
+
+
+def messages(*values: bytes | None, keys: list[bytes | None] | None = None) -> Messages:
+    return Messages(values, keys or [None] * len(values))
+
+
+def row(series: str, value: object, hour: int = 5) -> dict[str, object]:
+    return {"series_id": series, "timestamp": f"2024-01-31T{hour:02}:00:00Z", "value": value}
+
+
+def as_json(*rows: dict[str, object]) -> list[bytes]:
+    return [json.dumps(one).encode() for one in rows]
+
+
+def as_arrow(*rows: dict[str, object]) -> bytes:
+    sink = io.BytesIO()
+    pl.DataFrame(rows).write_ipc_stream(sink)
+    return sink.getvalue()
+
+
+def as_avro(series: str, value: float | None, number: int = 7) -> bytes:
+    sink = io.BytesIO()
+    record = {"series_id": series, "timestamp": 1_706_677_200_000_000, "value": value}
+    fastavro.schemaless_writer(sink, fastavro.parse_schema(SCHEMA), record)
+    return FRAME.pack(0, number) + sink.getvalue()
+
+
+def good(frame: pl.DataFrame) -> list[tuple[str, float, int]]:
+    """Series, value and message of the rows that pass validation."""
+    rows, _ = observations.validate(frame.rename({"message": "offset"}))
+    return list(rows.select("series_id", "value", "offset").iter_rows())
+
+
+def problems(frame: pl.DataFrame) -> list[tuple[int, str]]:
+    if "problem" not in frame.columns:
+        return []
+    return list(frame.filter(pl.col("problem").is_not_null()).select("message", "problem").iter_rows())
+
+
+def test_json_objects_are_read_by_the_names_people_use() -> None:
+    other = {"unique_id": "b", "ds": 1_706_677_200_000, "y": "2.5", "more": {"x": [1]}}
+    frame = decoded(DecoderSpec().decoder(), messages(*as_json(row("a", 1.25), other)))
+    assert good(frame) == [("a", 1.25, 0), ("b", 2.5, 1)]
+    assert frame.columns == ["series_id", "timestamp", "value", "message"]
+
+
+def test_fields_can_be_named() -> None:
+    columns = Columns(series_id="sensor", timestamp="at", value="temp", event_id="nr")
+    value = b'{"sensor": "a", "at": "2024-01-31", "temp": 1, "nr": 17, "value": 5}'
+    frame = decoded(DecoderSpec(columns=columns).decoder(), messages(value))
+    assert frame.rows() == [("a", "2024-01-31", "1", "17", 0)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"nope", b"\xff\x00\xfe", b"[1, 2]", b"5", b'{"a": 1', b'{"a": 1} {"a": 2}', b"[" * 100_000, b"   "],
+    ids=repr,
+)
+def test_a_message_that_is_no_json_object_is_told_and_the_others_are_read(bad: bytes) -> None:
+    one, other = as_json(row("a", 1.0), row("b", 2.0))
+    frame = decoded(DecoderSpec().decoder(), messages(one, bad, None, other))
+    assert good(frame) == [("a", 1.0, 0), ("b", 2.0, 3)]
+    (place, said), (empty, tombstone) = problems(frame)
+    assert (place, empty) == (1, 2)
+    assert said.startswith("is no JSON object")
+    assert len(said) < 130
+    assert "tombstone" in tombstone
+
+
+def test_json_over_several_lines_is_one_message() -> None:
+    pretty = json.dumps(row("a", 1.0), indent=2).encode() + b"\n"
+    assert good(decoded(DecoderSpec().decoder(), messages(pretty, pretty))) == [("a", 1.0, 0), ("a", 1.0, 1)]
+
+
+cells = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=5)
+numbers = st.floats(-1e12, 1e12, allow_subnormal=False).map(lambda x: 0.0 if x == 0 else x)
+
+
+@given(rows=st.lists(st.tuples(cells, cells | numbers), min_size=1, max_size=8))
+def test_a_json_message_reads_alike_alone_and_beside_one_that_is_not_json(
+    rows: list[tuple[object, object]],
+) -> None:
+    values = as_json(*({"series_id": s, "timestamp": "2024-01-31", "value": v} for s, v in rows))
+    decode = DecoderSpec().decoder()
+    alone, beside = decoded(decode, messages(*values)), decoded(decode, messages(*values, b"nope"))
+    assert good(beside.head(len(rows))) == good(alone)
+    assert beside["series_id"].head(len(rows)).to_list() == alone["series_id"].to_list()
+
+
+def test_not_a_number_is_for_the_schema_to_say() -> None:
+    frame = decoded(DecoderSpec().decoder(), messages(*as_json(row("a", float("nan")), row("b", 1))))
+    assert good(frame) == [("b", 1.0, 1)]
+    assert problems(frame) == []
+
+
+def test_an_arrow_message_holds_many_rows_which_share_its_place() -> None:
+    stream = as_arrow(row("a", 1.0), row("b", 2.0))
+    file = io.BytesIO()
+    pl.DataFrame([row("c", 3)]).write_ipc(file)
+    frame = decoded(DecoderSpec("arrow").decoder(), messages(stream, b"nope", file.getvalue()))
+    assert good(frame) == [("a", 1.0, 0), ("b", 2.0, 0), ("c", 3.0, 2)]
+    ((place, said),) = problems(frame)
+    assert place == 1
+    assert said.startswith("cannot be decoded: ")
+
+
+def test_avro_records_are_read_by_the_schema_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "row.avsc"
+    path.write_text(json.dumps(SCHEMA))
+    decode = DecoderSpec("avro", schema=str(path)).decoder()
+    whole = as_avro("b", 2.0)
+    frame = decoded(decode, messages(as_avro("a", 1.5), whole[:-3], b"\x01" + whole[1:], whole, b"\0"))
+    assert good(frame) == [("a", 1.5, 0), ("b", 2.0, 3)]
+    assert [place for place, _ in problems(frame)] == [1, 2, 4]
+    assert "begins with byte 1" in problems(frame)[1][1]
+
+
+@pytest.fixture
+def registry() -> Iterator[tuple[str, list[str | None]]]:
+    """The URL of a schema registry that knows schema 7, and the credentials that it was asked with."""
+    asked: list[str | None] = []
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization"))
+            known = self.path == "/schemas/ids/7"
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps({"schema": json.dumps(SCHEMA)} if known else {}).encode())
+
+        def log_message(self, *given: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_schemas_are_fetched_from_a_registry_once_each(registry: tuple[str, list[str | None]]) -> None:
+    url, asked = registry
+    decode = DecoderSpec("avro", registry=url).decoder("name:secret")
+    values = [as_avro("a", 1.0), as_avro("a", 2.0, number=8), as_avro("a", 3.0)]
+    for _ in range(2):
+        frame = decoded(decode, messages(*values))
+        assert good(frame) == [("a", 1.0, 0), ("a", 3.0, 2)]
+        assert "no schema of id 8" in problems(frame)[0][1]
+    assert asked[0] == "Basic bmFtZTpzZWNyZXQ="
+
+
+def test_a_registry_that_is_away_is_not_the_fault_of_messages() -> None:
+    decode = DecoderSpec("avro", registry="http://127.0.0.1:9").decoder()
+    with pytest.raises(DataError, match="schema registry cannot be asked"):
+        decoded(decode, messages(as_avro("a", 1.0)))
+
+
+def test_avro_without_a_schema_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs kafka\.schema"):
+        DecoderSpec("avro").decoder()
+    with pytest.raises(DataError, match=r"none\.avsc: the Avro schema cannot be read"):
+        DecoderSpec("avro", schema=str(tmp_path / "none.avsc")).decoder()
+    (tmp_path / "bad.avsc").write_text('{"type": "nonsense"}')
+    with pytest.raises(DataError, match=r"bad\.avsc: is no Avro schema"):
+        DecoderSpec("avro", schema=str(tmp_path / "bad.avsc")).decoder()
+
+
+def test_the_key_can_be_the_series() -> None:
+    values = as_json({"timestamp": "2024-01-31", "value": 1}, {"timestamp": "2024-01-31", "value": 2})
+    decode = DecoderSpec(series_in_key=True).decoder()
+    assert good(decoded(decode, messages(*values, keys=[b"a", "ü".encode()]))) == [
+        ("a", 1.0, 0),
+        ("ü", 2.0, 1),
+    ]
+    assert good(decoded(decode, messages(*values, keys=[None, b"b"]))) == [("b", 2.0, 1)]
+
+
+def comma(given: Messages) -> pl.DataFrame:
+    """series,time,value"""
+    parts = [(value or b"").decode().split(",") for value in given.values]
+    return pl.DataFrame(
+        {
+            "series_id": [p[0] for p in parts],
+            "timestamp": [p[1] for p in parts],
+            "value": [float(p[2]) for p in parts],
+            "message": range(len(parts)),
+        }
+    )
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Messages], object]], DecoderSpec]:
+    """How a function becomes one that can be imported."""
+
+    def named(function: Callable[[Messages], object]) -> DecoderSpec:
+        module = type(sys)("my_decoders")
+        vars(module)["decode"] = function
+        monkeypatch.setitem(sys.modules, "my_decoders", module)
+        return DecoderSpec("my_decoders:decode")
+
+    return named
+
+
+def test_a_function_of_ones_own_decodes_and_what_it_raises_is_some_messages_fault(
+    own: Callable[[Callable[[Messages], object]], DecoderSpec],
+) -> None:
+    values = [f"s{i},2024-01-31,{'x' if i in (2, 11) else i}".encode() for i in range(20)]
+    frame = decoded(own(comma).decoder(), messages(*values, keys=None))
+    assert [place for *_, place in good(frame)] == [i for i in range(20) if i not in (2, 11)]
+    assert [place for place, _ in problems(frame)] == [2, 11]
+    assert problems(frame)[0][1] == "cannot be decoded: could not convert string to float: 'x'"
+    assert frame["message"].to_list() == list(range(20))
+
+
+def test_a_decoder_that_is_none_is_refused(
+    own: Callable[[Callable[[Messages], object]], DecoderSpec],
+) -> None:
+    for name in ("no_such_module:decode", "json:no_such_function", "xml"):
+        with pytest.raises(ConfigError, match="json, avro, arrow, or module:function"):
+            DecoderSpec(name).decoder()
+    with pytest.raises(DataError, match="gave no Polars frame"):
+        decoded(own(lambda given: 5).decoder(), messages(b"x"))
