@@ -127,8 +127,30 @@ class TrainingConfig(Settings):
     weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the forecast heads")
+    batch_series: int = Field(
+        512, ge=1, description="most series that one step learns from; their order is drawn anew each epoch"
+    )
     validation: float = Field(
-        0.1, ge=0, lt=0.9, description="last part of the training windows held out to score epochs"
+        0.1,
+        ge=0,
+        lt=0.9,
+        description="part of the windows, before those of the backtest, held out to score epochs",
+    )
+    backtest: float = Field(
+        0.1, ge=0, lt=0.9, description="last part of the windows, held out to judge what was chosen"
+    )
+    refit: bool = Field(
+        True,
+        description="learn from all windows in the end, for as many epochs as did best; the backtest is of "
+        "the weights before",
     )
     seed: int = Field(0, ge=0, description="same seed, data and machine: same weights")
     threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> TrainingConfig:
+        if self.validation + self.backtest >= 0.95:
+            raise ValueError(
+                "training.validation and training.backtest must leave some windows to learn from"
+            )
+        return self

@@ -1,31 +1,35 @@
 """Fitting a network to a fleet: truncated back-propagation through time.
 
-Letters: T windows, B series of a batch, F inputs, N horizon, Q quantiles.
+In two phases. First the number of epochs is *chosen*: the network learns from the first windows, and those
+that follow score every epoch; a last part is left alone, for a backtest of what was chosen. Then it is
+*refit*, from the same first weights, to all windows for that many epochs: it should have seen the newest.
+
+Letters: N horizon, Q quantiles.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
 
-from forecaster.components.inputs import network_inputs
 from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.model import Forecaster
-from forecaster.state import Floats, Ints
+from forecaster.segments import Fleet, Segment, check_size, fleet_of
 from forecaster.threads import torch_threads
 from forecaster.windows import Windows, aggregate, observed
 from schemas.errors import DataError
 
-_TARGET_CLIP = 20.0  # in scales: one broken sensor must not own the gradient
-_BATCH_SERIES = 512
-_LARGEST = 1e150  # a window may be the sum of many rows, each of which is at most `observations.LARGEST`
+_LEAST_SCHEDULE = (
+    10  # steps; a one-cycle schedule of fewer divides by the length of its warm-up, which is none
+)
 
 Epoch = dict[str, float]
 
@@ -35,33 +39,35 @@ class Trained:
     """What a training run made.
 
     Attributes:
-        forecaster: the weights of the best epoch.
-        history: per epoch ``epoch, train_loss, validation_loss, validation_mae, seconds`` (losses are mean
-            pinball in scales; ``validation_*`` are absent where nothing was held out).
+        forecaster: what to forecast with: refit to all windows, or the chosen one where ``training.refit`` is
+            off or nothing was held out.
+        chosen: the weights of the best epoch, which nothing of the backtest's windows has touched.
+        history: per epoch of the first phase ``epoch, train_loss, validation_loss, validation_skill,
+            seconds``. Losses are mean pinball in scales. The skill is 1 minus the pinball loss over that of
+            persistence, averaged over horizons: no setting changes its unit. ``validation_*`` are absent
+            where nothing was held out to score epochs.
+        refit_history: per epoch of the second phase ``epoch, refit_loss, seconds``.
     """
 
     forecaster: Forecaster
+    chosen: Forecaster
     history: list[Epoch]
+    refit_history: list[Epoch] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Prepared tensors of the ``B`` series ``series_ids``, each beginning at its own first value.
+class _Weighing:
+    """What a unit of error weighs at each horizon, ``[N]``.
 
-    ``x`` ``[T, B, F]``, ``target`` ``[T, B, N]`` (NaN where nothing came), ``held_out`` ``[T, B, N]`` bool,
-    and ``weight`` ``[T, B, 1]``: the scale of the moment over the series' average one. Targets are in scales
-    of the moment, people read errors in the series' unit: an error in a storm weighs what it weighs to them.
+    Attributes:
+        learned: in training: the less a series moves, the more. Without it the far horizons, where
+            persistence is some times worse, take all of the gradient.
+        skill: in the held-out windows: one over persistence's pinball loss there, in units of each series'
+            mean change, and over the number of horizons: the weighted errors sum to one minus the skill.
     """
 
-    series_ids: tuple[str, ...]
-    x: Tensor
-    target: Tensor
-    held_out: Tensor
-    weight: Tensor
-
-    def targets(self, held_out: bool, part: slice = slice(None)) -> Tensor:
-        """The targets of ``part`` that are held out, or those that are learned from; NaN for the others."""
-        return torch.where(self.held_out[part] == held_out, self.target[part], torch.nan)
+    learned: Tensor
+    skill: Tensor
 
 
 def train(
@@ -75,8 +81,15 @@ def train(
 
     Every series is run from its first value to its end with its state carried: the loss is summed over
     every window and horizon of a segment, gradients stop at the segment's beginning, the state does not.
-    The last ``training.validation`` of the windows only score epochs. One seed, one machine and one number
-    of threads give the same weights, bit for bit.
+    Batches of series come in another order each epoch. One seed, one machine and one number of threads give
+    the same weights, bit for bit.
+
+    Args:
+        windows: what to learn from, its last parts held out as `training` says until the second phase.
+        network: the shape of the network.
+        training: how it is fitted.
+        window_config: how rows become windows.
+        on_epoch: called after every epoch of both phases.
 
     Raises:
         DataError: no series is long enough to learn from, or the loss is no number any more, or would be; the
@@ -86,69 +99,191 @@ def train(
     window_config = window_config or WindowConfig()
     if isinstance(windows, pl.DataFrame):
         windows = aggregate(windows, window_config).windows
-    batches = _prepare(observed(windows, window_config), network, training, window_config)
+    windows = observed(windows, window_config)
+    check_size(windows)
+    validated_from, judged_from = held_out_from(len(windows.values), training)
+    early = windows.between(windows.start, windows.start + judged_from)
+
+    def fleet(part: Windows, held_from: int) -> Fleet:
+        return fleet_of(part, network, window_config.freq_s, training.batch_series, held_from)
+
     with torch_threads(training.threads), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        module = Network(network, training.dropout)
-        best, history = _fit(module, batches, training, torch.tensor(network.quantiles), on_epoch)
+        module, history, epochs = _choose(fleet(early, validated_from), training, on_epoch)
+        chosen = Forecaster(network, window_config, module)
+        if not training.refit or validated_from == len(windows.values):
+            return Trained(chosen, chosen, history)
+        module, refit_history = _refit(fleet(windows, len(windows.values)), training, epochs, on_epoch)
+    return Trained(Forecaster(network, window_config, module), chosen, history, refit_history)
+
+
+def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
+    """How the rows of ``windows`` are parted while epochs are chosen.
+
+    Returns:
+        Row of the first window that only scores epochs, and of the first that is left for a backtest.
+    """
+    judged_from = windows - round(training.backtest * windows)
+    return judged_from - round(training.validation * windows), judged_from
+
+
+def loss_of(epoch: Epoch) -> float:
+    """The loss that an epoch is judged by: on held-out windows where there are any."""
+    return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
+
+
+def _choose(
+    fleet: Fleet, training: TrainingConfig, on_epoch: Callable[[Epoch], None]
+) -> tuple[Network, list[Epoch], int]:
+    """The network with the weights of the best epoch, all epochs, and the best one's number."""
+    module, weighing = _seeded(fleet, training), _weighing(fleet, training.segment)
+    history: list[Epoch] = []
+    best, lowest, chosen = _weights(module), float("inf"), 1
+    began = time.monotonic()
+    for number, loss in enumerate(_epochs(module, fleet, training, weighing), 1):
+        epoch: Epoch = {"epoch": number, "train_loss": loss}
+        epoch |= _validate(module, fleet, training.segment, weighing)
+        if not np.isfinite(list(epoch.values())).all():
+            raise _ran_away(fleet, range(len(fleet.batches)), training.segment, weighing, number)
+        epoch["seconds"] = time.monotonic() - began
+        history.append(epoch)
+        on_epoch(epoch)
+        if loss_of(epoch) < lowest:
+            best, lowest, chosen = _weights(module), loss_of(epoch), number
+        began = time.monotonic()
     module.load_state_dict(best)
-    return Trained(Forecaster(network, window_config, module), history)
+    return module, history, chosen
 
 
-def _fit(
-    module: Network,
-    batches: list[_Batch],
-    training: TrainingConfig,
-    levels: Tensor,
-    on_epoch: Callable[[Epoch], None],
-) -> tuple[dict[str, Tensor], list[Epoch]]:
+def _refit(
+    fleet: Fleet, training: TrainingConfig, epochs: int, on_epoch: Callable[[Epoch], None]
+) -> tuple[Network, list[Epoch]]:
+    """The network after ``epochs`` epochs over all windows, under the schedule by which these were chosen."""
+    module, weighing = _seeded(fleet, training), _weighing(fleet, training.segment)
+    history: list[Epoch] = []
+    began = time.monotonic()
+    for number, loss in enumerate(islice(_epochs(module, fleet, training, weighing), epochs), 1):
+        epoch: Epoch = {"epoch": number, "refit_loss": loss, "seconds": time.monotonic() - began}
+        history.append(epoch)
+        on_epoch(epoch)
+        began = time.monotonic()
+    return module, history
+
+
+def _seeded(fleet: Fleet, training: TrainingConfig) -> Network:
+    torch.manual_seed(training.seed)
+    return Network(fleet.network, training.dropout)
+
+
+def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _Weighing) -> Iterator[float]:
+    """Trains an epoch at a time and yields its mean loss."""
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    segments = sum(len(range(0, len(batch.x), training.segment)) for batch in batches)
-    # A run of few steps ends before its schedule does, which divides by the length of its warm-up.
-    steps = max(segments * training.epochs + 1, 20)
+    steps = fleet.steps(training.segment) * training.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, training.learning_rate, total_steps=steps, pct_start=0.2
+        optimizer, training.learning_rate, total_steps=max(steps, _LEAST_SCHEDULE), pct_start=0.2
     )
-    history: list[Epoch] = []
-    best, lowest = _weights(module), float("inf")
-    weight = _horizon_weight(batches)
+    levels, chance = torch.tensor(fleet.network.quantiles), np.random.default_rng(training.seed)
     for number in range(1, training.epochs + 1):
-        began = time.monotonic()
         module.train()
         losses = []
-        for batch in batches:
-            for part, hidden, cell in _segments(module, batch, training.segment):
-                quantiles = module(batch.x[part], hidden, cell)[0]
-                target = batch.targets(False, part)
-                loss = pinball_loss(quantiles, target, levels, weight * batch.weight[part])
+        for batch in chance.permutation(len(fleet.batches)):
+            for segment, hidden, cell in _segments_to_learn_from(module, fleet, batch, training.segment):
+                quantiles = module(segment.x, hidden, cell)[0]
+                loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
                 if not torch.isfinite(loss + norm):
-                    raise _ran_away([batch], weight, number)
+                    raise _ran_away(fleet, [batch], training.segment, weighing, number)
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
-        epoch: Epoch = {"epoch": number, "train_loss": float(np.mean(losses))}
-        epoch |= _validate(module, batches, training.segment, levels, weight)
-        if not np.isfinite(list(epoch.values())).all():
-            raise _ran_away(batches, weight, number)
-        epoch["seconds"] = time.monotonic() - began
-        history.append(epoch)
-        on_epoch(epoch)
-        score = epoch.get("validation_loss", epoch["train_loss"])
-        if score < lowest:
-            best, lowest = _weights(module), score
-    return best, history
+        yield float(np.mean(losses))
 
 
-def _ran_away(batches: list[_Batch], weight: Tensor, epoch: int) -> DataError:
+def _segments_to_learn_from(
+    module: Network, fleet: Fleet, batch: int, length: int
+) -> Iterator[tuple[Segment, Tensor, Tensor]]:
+    """The first segments of a batch, up to the held-out ones, with the state that each begins from."""
+    count = fleet.segments_to_learn_from(batch, length)
+    hidden, cell = module.initial(len(fleet.batches[batch]))
+    for number, segment in enumerate(islice(fleet.batch(batch).segments(length), count), 1):
+        yield segment, hidden, cell
+        if number == count:
+            return
+        # The state that the next segment begins from is made by the weights of now, not those of the step
+        # before: a second pass without gradients costs a third and keeps state and weights together.
+        with torch.no_grad():
+            _, hidden, cell = module(segment.x, hidden.detach(), cell.detach())
+
+
+@torch.no_grad()
+def _validate(module: Network, fleet: Fleet, length: int, weighing: _Weighing) -> Epoch:
+    """Loss and skill over the held-out windows, the state carried up to them."""
+    module.eval()
+    levels = torch.tensor(fleet.network.quantiles)
+    loss, lost, count = 0.0, 0.0, 0
+    for number in range(len(fleet.batches)):
+        batch = fleet.batch(number)
+        hidden, cell = module.initial(len(batch.series_ids))
+        for segment in batch.segments(length):
+            quantiles, hidden, cell = module(segment.x, hidden, cell)
+            known = int((~torch.isnan(segment.held_out)).sum())
+            if known:
+                target, unit = segment.held_out, segment.unit
+                weight = weighing.learned * segment.weight
+                loss += float(pinball_loss(quantiles, target, levels, weight)) * known
+                lost += float(pinball_loss(quantiles, target, levels, weighing.skill * unit)) * known
+                count += known
+    if not count:
+        return {}
+    # Where nothing moved, persistence was right and nobody can be better.
+    skill = 1.0 - lost if weighing.skill.any() else 0.0
+    return {"validation_loss": loss / count, "validation_skill": skill}
+
+
+def _weighing(fleet: Fleet, length: int) -> _Weighing:
+    """Weights of the horizons, by how far series move in that many windows.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
+    horizon = fleet.network.horizon
+    moved, known, persistence = (torch.zeros(horizon, dtype=torch.float64) for _ in range(3))
+    for number in range(len(fleet.batches)):
+        for segment in fleet.batch(number).segments(length):
+            moved += segment.learned.abs().nansum(dim=(0, 1))
+            known += (~torch.isnan(segment.learned)).sum(dim=(0, 1))
+            # The pinball loss of a forecast without width, over levels that lie evenly around the median.
+            persistence += 0.5 * (segment.held_out.abs() * segment.unit).nansum(dim=(0, 1))
+    if not known.any():
+        raise DataError(
+            "no series has a second value before the held-out windows: nothing to train on "
+            "(give more windows, or a smaller training.validation or training.backtest)"
+        )
+    weight = 1.0 / (moved / known).clamp(min=1e-3)
+    # A horizon beyond every series has nothing to weigh; it must not make the weights of the others NaN.
+    learned = torch.nan_to_num(weight / weight.nanmean(), nan=1.0)
+    judged = persistence > 0
+    skill = torch.where(judged, 1.0 / torch.where(judged, persistence, 1.0), 0.0) / judged.sum().clamp(min=1)
+    return _Weighing(learned.float(), skill.float())
+
+
+def _ran_away(
+    fleet: Fleet, batches: range | list[int], length: int, weighing: _Weighing, epoch: int
+) -> DataError:
     """What to say when the loss is no number any more: the series that pulls hardest at the weights."""
-    pulls = {}
-    for batch in batches:
-        pull = (batch.target.abs() * weight * batch.weight).nanmean(dim=(0, 2)).nan_to_num(nan=0.0)
+    pulls: dict[str, float] = {}
+    for number in batches:
+        batch = fleet.batch(number)
+        pull, known = torch.zeros(len(batch.series_ids)), torch.zeros(len(batch.series_ids))
+        for segment in batch.segments(length):
+            for target in (segment.learned, segment.held_out):
+                pulled = target.abs() * weighing.learned * segment.weight
+                pull += pulled.nansum(dim=(0, 2))
+                known += (~torch.isnan(pulled)).sum(dim=(0, 2))
+        pull /= known.clamp(min=1)
         pulls[batch.series_ids[int(pull.argmax())]] = float(pull.max())
     worst = max(pulls, key=pulls.__getitem__)
     return DataError(
@@ -157,128 +292,5 @@ def _ran_away(batches: list[_Batch], weight: Tensor, epoch: int) -> DataError:
     )
 
 
-def _horizon_weight(batches: list[_Batch]) -> Tensor:
-    """``[N]`` what a unit of error weighs at each horizon: the less a series moves, the more.
-
-    Without it the far horizons, where persistence is some times worse, take all of the gradient.
-    """
-    moved = torch.stack([batch.targets(False).abs().nanmean(dim=(0, 1)) for batch in batches]).nanmean(dim=0)
-    weight = 1.0 / moved.clamp(min=1e-3)
-    # A horizon beyond every series has nothing to weigh; it must not make the weights of the others NaN.
-    return torch.nan_to_num(weight / weight.nanmean(), nan=1.0)
-
-
 def _weights(module: Network) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in module.state_dict().items()}
-
-
-def _segments(module: Network, batch: _Batch, length: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Segments of a batch that are not all held out, with the state that each begins from."""
-    hidden, cell = module.initial(batch.x.shape[1])
-    for first in range(0, len(batch.x), length):
-        part = slice(first, first + length)
-        if batch.held_out[part].all():
-            return
-        yield part, hidden, cell
-        # The state that the next segment begins from is made by the weights of now, not those of the step
-        # before: a second pass without gradients costs a third and keeps state and weights together.
-        with torch.no_grad():
-            _, hidden, cell = module(batch.x[part], hidden.detach(), cell.detach())
-
-
-@torch.no_grad()
-def _validate(module: Network, batches: list[_Batch], length: int, levels: Tensor, weight: Tensor) -> Epoch:
-    """Loss and absolute error of the median over the held-out windows, the state carried up to them."""
-    module.eval()
-    loss, error, count = 0.0, 0.0, 0
-    middle = module.config.quantiles.index(0.5)
-    for batch in batches:
-        hidden, cell = module.initial(batch.x.shape[1])
-        for first in range(0, len(batch.x), length):
-            part = slice(first, first + length)
-            quantiles, hidden, cell = module(batch.x[part], hidden, cell)
-            target = batch.targets(True, part)
-            known = int((~torch.isnan(target)).sum())
-            if known:
-                loss += float(pinball_loss(quantiles, target, levels, weight * batch.weight[part])) * known
-                error += float((quantiles[middle] - target).abs().nansum())
-                count += known
-    return {"validation_loss": loss / count, "validation_mae": error / count} if count else {}
-
-
-def _prepare(
-    windows: Windows, network: NetworkConfig, training: TrainingConfig, window_config: WindowConfig
-) -> list[_Batch]:
-    """Series from their first value on, longest first, in batches of similar length."""
-    _check_size(windows)
-    has_value = ~np.isnan(windows.values)
-    if not has_value.any():
-        raise DataError("no series has a value: nothing to train on")
-    begins = has_value.argmax(axis=0)
-    lengths = np.where(has_value.any(axis=0), len(windows.values) - begins, 0)
-    order = np.argsort(-lengths, kind="stable")
-    order = order[lengths[order] > 1]
-    if not len(order):
-        raise DataError("no series has two windows between its first value and its end: nothing to train on")
-    held_from = held_out_from(len(windows.values), training)
-    batches = [
-        _batch(windows, order[i : i + _BATCH_SERIES], begins, held_from, network, window_config)
-        for i in range(0, len(order), _BATCH_SERIES)
-    ]
-    if all(bool(batch.targets(False).isnan().all()) for batch in batches):
-        raise DataError(
-            "no series has a second value before the held-out windows: nothing to train on "
-            "(give more windows, or a smaller training.validation)"
-        )
-    return batches
-
-
-def _check_size(windows: Windows) -> None:
-    """Refuses values whose moments would overflow: rows are bounded by their schema, windows are not."""
-    largest = np.fmax.reduce(np.abs(windows.values), axis=0, initial=0.0)
-    if (largest > _LARGEST).any():
-        name = windows.series_ids[int(largest.argmax())]
-        raise DataError(
-            f"series {name!r} reaches {largest.max():g}, whose square leaves no room in a float64: take it "
-            "out, or divide it by a power of ten"
-        )
-
-
-def held_out_from(windows: int, training: TrainingConfig) -> int:
-    """Row of the first of ``windows`` that only scores epochs; nothing is learned from it or after it."""
-    return windows - round(training.validation * windows)
-
-
-def _batch(
-    windows: Windows,
-    index: Ints,
-    begins: Ints,
-    held_from: int,
-    network: NetworkConfig,
-    window_config: WindowConfig,
-) -> _Batch:
-    length = len(windows.values) - int(begins[index].min())
-    row = begins[index][None, :] + np.arange(length)[:, None]
-    there = row < len(windows.values)
-    values: Floats = windows.values[np.minimum(row, len(windows.values) - 1), index[None, :]]
-    values = np.where(there, values, np.nan)
-    series = len(index)
-    start = windows.start + begins[index]
-    inputs = network_inputs(values, start, window_config.freq_s, network)
-    target = np.full((length, series, network.horizon), np.nan, np.float32)
-    for n in range(1, min(network.horizon, length - 1) + 1):
-        change = (values[n:] - inputs.last[:-n]) / inputs.scale[:-n]
-        target[:-n, :, n - 1] = np.clip(change, -_TARGET_CLIP, _TARGET_CLIP)
-    # A target is held out if its own window is: near horizons are learned from up to the very border.
-    held_out = (row[:, :, None] + np.arange(1, network.horizon + 1)) >= held_from
-    # The average scale knows nothing of what is held out, but where the series begins there and only scores.
-    known = ~held_out[:, :, 0] | held_out[:, :, 0].all(axis=0)
-    average = (inputs.scale * known).sum(axis=0) / known.sum(axis=0)
-    weight = (inputs.scale / average).astype(np.float32)[:, :, None]
-    return _Batch(
-        tuple(windows.series_ids[i] for i in index),
-        torch.from_numpy(inputs.x),
-        torch.from_numpy(target),
-        torch.from_numpy(held_out),
-        torch.from_numpy(weight),
-    )

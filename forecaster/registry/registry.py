@@ -67,6 +67,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.models import Model, ModelSignature  # noqa: E402
 from mlflow.tracking.context.registry import resolve_tags  # noqa: E402
 from mlflow.types import ColSpec, DataType, Schema  # noqa: E402
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID  # noqa: E402
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
@@ -109,14 +110,19 @@ class Registry:
 
     @contextmanager
     def start_run(
-        self, name: str, params: Mapping[str, object], tags: Mapping[str, str] | None = None
+        self,
+        name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str] | None = None,
+        parent: Run | None = None,
     ) -> Iterator[Run]:
         """A run to log to; it is finished at the end of the block, FAILED on an error, KILLED on Ctrl-C.
 
         Args:
             name: what the run is called in overviews.
-            params: settings; values too long for MLflow are cut.
+            params: settings, see `Run.log_params`.
             tags: further tags, beside MLflow's own of user, source file and git commit.
+            parent: the run that this one is a part of, under which MLflow shows it.
 
         Raises:
             ModelError: the store refuses.
@@ -134,11 +140,10 @@ class Registry:
                     None if place is None else place.as_uri(),
                     {"mlflow.experimentKind": "custom_model_development"},
                 )
-            entity = client.create_run(experiment_id, tags=resolve_tags(dict(tags or {})), run_name=name)
+            own = dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {})
+            entity = client.create_run(experiment_id, tags=resolve_tags(own), run_name=name)
             run = Run(self, client, entity)
-            values = [Param(key, str(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()]
-            for first in range(0, len(values), 100):  # MLflow's limit of a batch
-                client.log_batch(run.run_id, params=values[first : first + 100])
+            run.log_params(params)
         try:
             yield run
         except BaseException as error:
@@ -331,6 +336,13 @@ class Run:
         self._client = client
         self._step = 0
         self._experiment_id: str = entity.info.experiment_id
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Adds settings, which never change once they are there; values too long for MLflow are cut."""
+        values = [Param(key, str(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()]
+        with self._registry.speaking():
+            for first in range(0, len(values), 100):  # MLflow's limit of a batch
+                self._client.log_batch(self.run_id, params=values[first : first + 100])
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Adds one point to the curve of each metric, at ``step`` (the epoch)."""

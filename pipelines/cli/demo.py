@@ -90,8 +90,10 @@ class _Shown:
     def training(self, cell: str, epochs: int) -> Callable[[Any], None]:
         """See `pipelines.jobs.demo.Show`."""
         self.out.say(f"\n{cell}: training on January to August", "bold")
-        bar = self._bar("training", "epochs", epochs)
-        return lambda epoch: bar.add(1, f"loss {epoch['validation_loss']:.4f}")
+        bar = self._bar("training", "epochs", 2 * epochs)
+        from forecaster.training import loss_of
+
+        return lambda epoch: bar.add(1, f"loss {loss_of(epoch):.4f}")
 
     def job(self, what: str) -> Callable[[JobNumbers], None]:
         """See `pipelines.jobs.demo.Show`."""
@@ -104,9 +106,10 @@ class _Shown:
         from pipelines.jobs.train import TrainOutcome
 
         if isinstance(outcome, TrainOutcome):
-            seconds = sum(epoch["seconds"] for epoch in outcome.history)
+            seconds = sum(epoch["seconds"] for epoch in (*outcome.history, *outcome.refit_history))
             self.out.say(
-                f"{len(outcome.history)} epochs in {seconds:.0f} s: {outcome.version}, run {outcome.run_id}"
+                f"{len(outcome.history)} epochs, {len(outcome.refit_history)} again over all windows, "
+                f"in {seconds:.0f} s: {outcome.version}, run {outcome.run_id}"
             )
         else:
             show_outcome(outcome, self.out)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
+from schemas.errors import OutputError
+
+if TYPE_CHECKING:
+    from pipelines.config import JobConfig
+    from pipelines.jobs.train import TrainOutcome
 
 
 def train(
@@ -78,6 +84,15 @@ def train(
             rich_help_panel=o.MODELS,
         ),
     ] = None,
+    save_state: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--save-state",
+            metavar="FOLDER",
+            help="Keep every series' state after its last window as a state table, for stream --state.",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
     tracking_uri: o.Store = None,
     config: o.Config = None,
     settings: o.Set = None,
@@ -85,9 +100,9 @@ def train(
 ) -> None:
     """Train a network and register it as a model version in MLflow.
 
-    Logs settings, losses by epoch, the data set, plots, and a backtest on the last tenth of the windows
-    against persistence and seasonal naive. The first version of a model becomes its champion; statecast
-    promote makes a later one it.
+    Logs settings, losses by epoch, how far back gradients reach, the data set, plots, and a backtest on the
+    last tenth of the windows against persistence and seasonal naive. What is registered has then learned from
+    all windows. The first version of a model becomes its champion; statecast promote makes a later one it.
 
     Example: statecast train weather.parquet --end 2013-09-01 --register weather
     """
@@ -103,19 +118,22 @@ def train(
 
     check_model_name(job.mlflow.model)
     check_store(job.mlflow.tracking_uri)
+    _check_new(save_state)
     o.input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
+        from forecaster.training import loss_of
         from pipelines.jobs.train import run_training
 
     with (
         out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", job.training.epochs) as epochs_done,
+        out.progress("training", "epochs", _most_epochs(job)) as epochs_done,
     ):
         trained = run_training(
             job,
             name or job.network.cell,
             rows.add,
-            lambda e: epochs_done.add(1, f"loss {e.get('validation_loss', e['train_loss']):.4f}"),
+            lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
+            save_state,
         )
     for line in trained.notices:
         out.notice(line)
@@ -125,14 +143,12 @@ def train(
     )
     if trained.outside:
         out.say(f"{trained.outside:,} rows lay outside the asked time and were not taken in")
-    seconds = sum(epoch["seconds"] for epoch in trained.history)
-    out.say(
-        f"{len(trained.history)} epochs on {trained.series:,} series of {trained.windows:,} windows "
-        f"in {seconds:.0f} s"
-    )
+    _say_epochs(out, trained)
     if len(trained.scores):
         shown = sorted({1, 2, 3, 6, 12, 18, 24, job.network.horizon})
-        title = "backtest on the held-out windows: mean absolute error by horizon, in standard deviations:"
+        title = (
+            "backtest on the last windows, unseen till then: mean absolute error by horizon, in MASE's unit:"
+        )
         show_scores(out, trained.scores, title, shown)
     version = trained.version
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
@@ -142,4 +158,26 @@ def train(
     out.say(f"look at it: statecast ui --tracking-uri {job.mlflow.tracking_uri}")
     if not version.aliases:
         out.say(f"make it the one that jobs load: statecast promote {version.name}/{version.number}")
+    if save_state is not None:
+        out.say(f"every series after its last window: statecast stream --state {save_state}, new rows only")
     out.result(trained.as_json())
+
+
+def _check_new(folder: Path | None) -> None:
+    """Refuses a folder for a state table that has something in it: it might be another job's."""
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"--save-state {folder}: there is something already: name a new folder")
+
+
+def _most_epochs(job: JobConfig) -> int:
+    return job.training.epochs * (2 if job.training.refit else 1)
+
+
+def _say_epochs(out: Out, trained: TrainOutcome) -> None:
+    """How many epochs there were in each phase, and how long they took."""
+    seconds = sum(epoch["seconds"] for epoch in (*trained.history, *trained.refit_history))
+    again = f", then {len(trained.refit_history)} over all of them" if trained.refit_history else ""
+    out.say(
+        f"{len(trained.history)} epochs on {trained.series:,} series of {trained.windows:,} windows{again}, "
+        f"in {seconds:.0f} s"
+    )

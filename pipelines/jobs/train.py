@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,25 @@ import polars as pl
 from forecaster import plots
 from forecaster.baselines import persistence, seasonal_naive
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
+from forecaster.gradient_plot import gradient_figure
+from forecaster.gradients import gradient_norms
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry, Run
 from forecaster.registry.store import check_model_name
 from forecaster.registry.versions import Version
+from forecaster.shard import Shard
+from forecaster.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.training import Epoch, Trained, held_out_from, train
 from forecaster.windows import Windows, aggregate
+from pipelines import state_table
 from pipelines.config import JobConfig
-from pipelines.sources.files import load_observations
+from pipelines.sources.files import Loaded, load_observations
 
 _BACKTEST_SERIES = 100  # enough to judge a version by; a large fleet need not be forecast twice
 _FANS = 3
 _BLOCK = 256  # windows at a time: all forecasts of a long history at once would not fit into memory
+_BLOCK_STEPS = 25_600  # series-steps at a time, of a fleet of any size
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,9 @@ class TrainOutcome:
     Attributes:
         run_id: MLflow run.
         version: registered model version.
-        history: epochs, see `forecaster.training.Trained`.
-        scores: backtest on the held-out windows, with baselines (``schemas.scores``).
+        history, refit_history: epochs of the two phases, see `forecaster.training.Trained`.
+        scores: backtest of the chosen weights on the last windows, with baselines (``schemas.scores``); what
+            is registered has learned from these windows, too, where ``training.refit`` is on.
         series, windows: size of what was trained on.
         rows_in, used, quarantined, duplicates, outside: where the rows went.
         notices: lines that people should see.
@@ -44,6 +52,7 @@ class TrainOutcome:
     run_id: str
     version: Version
     history: list[Epoch]
+    refit_history: list[Epoch]
     scores: pl.DataFrame
     series: int
     windows: int
@@ -56,9 +65,26 @@ class TrainOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` prints."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("version", "history", "scores")}
+        apart = ("version", "history", "refit_history", "scores")
+        plain = {k: v for k, v in vars(self).items() if k not in apart}
         version = {k: v if isinstance(v, (str, int)) else str(v) for k, v in asdict(self.version).items()}
-        return {**plain, "version": version, "epochs": self.history, "backtest": self.scores.to_dicts()}
+        epochs = {"epochs": self.history, "refit_epochs": self.refit_history}
+        return {**plain, "version": version, **epochs, "backtest": self.scores.to_dicts()}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training learns from.
+
+    Attributes:
+        loaded: the rows, and what became of those that are not among them.
+        windows: the rows, aggregated.
+        duplicates: rows that were second copies of another.
+    """
+
+    loaded: Loaded
+    windows: Windows
+    duplicates: int
 
 
 def run_training(
@@ -66,43 +92,97 @@ def run_training(
     name: str,
     on_rows: Callable[[int], None] = lambda rows: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    states: Path | None = None,
 ) -> TrainOutcome:
     """Trains on the job's files and keeps everything about it in MLflow.
+
+    Args:
+        config: the job.
+        name: what the run is called.
+        on_rows: called with the number of rows as they are read.
+        on_epoch: called after every epoch.
+        states: folder for a state table that a stream can start from: every series after its last window.
 
     Raises:
         StatecastError: a file, a setting or the store is at fault; one line.
     """
     check_model_name(config.mlflow.model)
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
-    loaded = load_observations(config.data, on_rows, freq_s=config.windows.freq_s)
-    aggregated = aggregate(loaded.rows, config.windows)
+    data = read(config, on_rows)
     with registry.start_run(name, config.flat(), {"statecast.cell": config.network.cell}) as run:
+        return learn(run, config, data, on_epoch, states)
 
-        def log(epoch: Epoch) -> None:
-            run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
-            on_epoch(epoch)
 
-        run.log_dataset(loaded.rows, "observations", config.data.paths[0])
-        if len(loaded.quarantined):
-            run.log_frame(loaded.quarantined, "quarantine.parquet")
-        trained = train(aggregated.windows, config.network, config.training, config.windows, log)
-        scores = _log_backtest(run, trained, aggregated.windows, config)
-        version = run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
+    """The job's rows as windows.
+
+    Raises:
+        StatecastError: a file is at fault; one line.
+    """
+    loaded = load_observations(config.data, on_rows, freq_s=config.windows.freq_s)
+    return TrainingData(loaded, *aggregate(loaded.rows, config.windows))
+
+
+def learn(
+    run: Run,
+    config: JobConfig,
+    data: TrainingData,
+    on_epoch: Callable[[Epoch], None],
+    states: Path | None = None,
+) -> TrainOutcome:
+    """Trains, judges what was chosen, and registers what was refit, all of it in ``run``.
+
+    Raises:
+        StatecastError: the data or the store is at fault; one line.
+    """
+    loaded, windows = data.loaded, data.windows
+    run.log_dataset(loaded.rows, "observations", config.data.paths[0])
+    if len(loaded.quarantined):
+        run.log_frame(loaded.quarantined, "quarantine.parquet")
+
+    def log(epoch: Epoch) -> None:
+        run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
+        on_epoch(epoch)
+
+    trained = train(windows, config.network, config.training, config.windows, log)
+    _log_gradients(run, trained.forecaster, windows, config)
+    scores = _log_backtest(run, trained, windows, config)
+    version = run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+    if states is not None:
+        write_states(states, trained.forecaster, windows, config.jobs.shards)
     quarantined = len(loaded.quarantined)
     return TrainOutcome(
         run_id=run.run_id,
         version=version,
         history=trained.history,
+        refit_history=trained.refit_history,
         scores=scores,
-        series=len(aggregated.windows.series_ids),
-        windows=len(aggregated.windows.values),
+        series=len(windows.series_ids),
+        windows=len(windows.values),
         rows_in=len(loaded.rows) + quarantined,
-        used=len(loaded.rows) - aggregated.duplicates,
+        used=len(loaded.rows) - data.duplicates,
         quarantined=quarantined,
-        duplicates=aggregated.duplicates,
+        duplicates=data.duplicates,
         outside=loaded.outside,
         notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined)),
     )
+
+
+def write_states(folder: Path, forecaster: Forecaster, windows: Windows, shards: int) -> None:
+    """Runs every series through ``windows`` and keeps where it stands as a state table of ``shards`` shards.
+
+    Training has stepped every series to its end as well, but with weights that changed on the way: a state
+    belongs to the weights that made it.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    state, size = forecaster.initial_state(), max(_BLOCK_STEPS // len(windows.series_ids), 1)
+    for start in range(windows.start, windows.stop, size):
+        state, _ = advance(forecaster, state, windows.between(start, start + size))
+    whole = replace(Shard.cold(0, 1, state, ()), closed_through=windows.stop - 1)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    state_table.write(folder, reshard([whole], shards))
 
 
 def _told(quarantined: pl.DataFrame) -> list[str]:
@@ -119,7 +199,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
 
     Returns:
         Errors (see `forecaster.evaluation.errors`) and scores, those of the baselines among them; each
-        series' unit is the standard deviation of its rows before ``first``.
+        series' unit is that of its rows before ``first`` (`forecaster.evaluation.series_scale`).
     """
     config, horizon = forecaster.window_config, forecaster.network_config.horizon
     state, judged = forecaster.initial_state(), []
@@ -139,15 +219,24 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
     return own, pl.concat(table)
 
 
+def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:
+    """How far back gradients reach, as a curve that runs can be compared by, and as a picture."""
+    norms = gradient_norms(forecaster, windows, config.training.segment)
+    for lag, norm in enumerate(norms.tolist()):
+        run.log_epoch({"gradient_norm_by_lag": norm}, lag)
+    if len(norms) > 1:
+        run.log_figure(gradient_figure(norms, config.network.cell), "plots/gradient_norm_by_lag.png")
+
+
 def _log_backtest(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> pl.DataFrame:
-    """Scores and pictures of the held-out windows, into the run."""
+    """Scores and pictures of the last windows, which the chosen weights have not seen, into the run."""
     run.log_figure(plots.loss_figure(trained.history), "plots/loss.png")
-    first = held_out_from(len(windows.values), config.training)
+    _, first = held_out_from(len(windows.values), config.training)
     if first >= len(windows.values) or first == 0:
         return pl.DataFrame()
     chosen = np.unique(np.linspace(0, len(windows.series_ids) - 1, _BACKTEST_SERIES, dtype=int))
     part = Windows(tuple(windows.series_ids[i] for i in chosen), windows.start, windows.values[:, chosen])
-    own, scores = backtest(trained.forecaster, part, first)
+    own, scores = backtest(trained.chosen, part, first)
     if not len(own):
         return pl.DataFrame()
     cell = config.network.cell

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from forecaster import training as fitting
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.segments import Batch, Fleet
+from forecaster.segments import fleet_of as fleet_of_windows
 from forecaster.stepping import advance
 from forecaster.training import Epoch, Trained, train
 from forecaster.windows import Windows
@@ -17,7 +20,7 @@ from schemas.observations import LARGEST
 from tests.fleets import START
 
 NETWORK = NetworkConfig(hidden=8, layers=1, horizon=6, lags=(1, 2, 3), ring=8)
-BRIEF = TrainingConfig(epochs=2, segment=16, validation=0.2)
+BRIEF = TrainingConfig(epochs=2, segment=16, validation=0.2, backtest=0.0, refit=False)
 
 
 def fleet_of(values: NDArray[np.float64]) -> Windows:
@@ -72,7 +75,7 @@ def test_training_gives_back_the_threads_that_it_took(windows: int) -> None:
         train(
             sines(windows, 3),
             NETWORK,
-            TrainingConfig(epochs=1, threads=before + 2),
+            TrainingConfig(epochs=1, threads=before + 2, refit=False),
             on_epoch=lambda epoch: told.append(torch.get_num_threads()),
         )
     assert torch.get_num_threads() == before
@@ -100,10 +103,12 @@ def test_a_trained_network_beats_persistence_on_waves_that_it_has_not_seen(cell:
 def test_training_lowers_the_loss_that_it_reports() -> None:
     told: list[Epoch] = []
     training = TrainingConfig(epochs=5, segment=16, learning_rate=1e-2, validation=0.2)
-    history = train(sines(150, 8), NETWORK, training, WindowConfig(), told.append).history
-    assert told == history
+    trained = train(sines(150, 8), NETWORK, training, WindowConfig(), told.append)
+    history = trained.history
+    assert told == history + trained.refit_history
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4, 5]
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
+    assert history[-1]["validation_skill"] > history[0]["validation_skill"]
     assert all(epoch["seconds"] > 0 for epoch in history)
 
 
@@ -115,11 +120,111 @@ def test_the_weights_are_those_of_the_best_epoch() -> None:
     scores = [epoch["validation_loss"] for epoch in trained.history]
     best = int(np.argmin(scores)) + 1
     assert best < 5
-    levels = torch.tensor(NETWORK.quantiles)
-    batches = fitting._prepare(sines(100, 6), NETWORK, training, WindowConfig())
-    weight = fitting._horizon_weight(batches)
-    again = fitting._validate(trained.forecaster.network, batches, training.segment, levels, weight)
+    fleet = fleet_of_windows(sines(100, 6), NETWORK, 3600, 512, 80)
+    weighing = fitting._weighing(fleet, training.segment)
+    again = fitting._validate(trained.chosen.network, fleet, training.segment, weighing)
     assert again["validation_loss"] == pytest.approx(scores[best - 1], rel=1e-6)
+
+
+def test_what_is_refit_is_the_chosen_run_over_all_windows() -> None:
+    trained = brief(refit=True, backtest=0.1, epochs=3)
+    best = int(np.argmin([epoch["validation_loss"] for epoch in trained.history])) + 1
+    assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, best + 1))
+    assert set(trained.refit_history[0]) == {"epoch", "refit_loss", "seconds"}
+    assert trained.chosen.version == brief(refit=False, backtest=0.1, epochs=3).chosen.version
+    assert trained.chosen.version != trained.forecaster.version
+    if best == 3:  # no epoch of the schedule was left out: learning from all windows at once is the same
+        whole = brief(validation=0.0, epochs=3)
+        assert trained.forecaster.version == whole.forecaster.version
+
+
+def test_what_is_refit_has_learned_from_the_last_windows_and_what_was_chosen_has_not() -> None:
+    values = sines(100, 6).values
+    other = values.copy()
+    other[90:] += 100.0
+    one, two = (brief(fleet_of(v), refit=True, backtest=0.1, epochs=1) for v in (values, other))
+    assert one.chosen.version == two.chosen.version
+    assert one.history[0]["validation_loss"] == two.history[0]["validation_loss"]
+    assert one.forecaster.version != two.forecaster.version
+
+
+def test_with_nothing_held_out_there_is_nothing_to_refit() -> None:
+    trained = brief(validation=0.0, refit=True)
+    assert trained.refit_history == []
+    assert trained.forecaster is trained.chosen
+
+
+class Watched(torch.optim.AdamW):
+    """An optimizer that keeps the rate of each step that is taken."""
+
+    rates: ClassVar[list[float]] = []
+
+    def step(self, closure: Any = None) -> Any:
+        self.rates.append(self.param_groups[0]["lr"])
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(("validation", "segment", "series"), [(0.0, 16, 6), (0.2, 16, 6), (0.5, 8, 20)])
+def test_the_learning_rate_ends_with_the_last_step(
+    monkeypatch: pytest.MonkeyPatch, validation: float, segment: int, series: int
+) -> None:
+    monkeypatch.setattr(Watched, "rates", [])
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    brief(sines(100, series), validation=validation, segment=segment, epochs=4, batch_series=6)
+    highest = BRIEF.learning_rate
+    assert Watched.rates[-1] == pytest.approx(highest / 25 / 1e4, rel=1e-3)
+    assert Watched.rates.count(min(Watched.rates)) == 1
+    assert max(Watched.rates) == pytest.approx(highest, rel=0.05)
+    early = int(np.argmax(Watched.rates)) / len(Watched.rates)
+    assert 0.1 < early < 0.25
+
+
+def test_batches_come_in_another_order_each_epoch_which_the_seed_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    make = Fleet.batch
+
+    def watched(fleet: Fleet, number: int) -> Batch:
+        asked.append(int(number))
+        return make(fleet, number)
+
+    monkeypatch.setattr(Fleet, "batch", watched)
+
+    def orders(seed: int) -> list[list[int]]:
+        asked.clear()
+        brief(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
+        return [asked[8 * (1 + epoch + epoch) : 8 * (2 + epoch + epoch)] for epoch in range(3)]
+
+    one = orders(0)
+    assert all(sorted(order) == list(range(8)) for order in one)
+    assert len({tuple(order) for order in one}) == 3
+    assert orders(0) == one
+    assert orders(1) != one
+
+
+def test_the_skill_has_a_unit_that_no_setting_changes() -> None:
+    # At a rate of nothing the network stays persistence, whatever the scale of the moment.
+    values = sines(200, 6)
+    still = {"learning_rate": 1e-12, "epochs": 1}
+    bands = [
+        train(
+            values,
+            NetworkConfig.model_validate(NETWORK.model_dump() | {"halflife": halflife, "quantiles": (0.5,)}),
+            TrainingConfig.model_validate(BRIEF.model_dump() | still),
+            WindowConfig(),
+        ).history[0]
+        for halflife in (3, 300)
+    ]
+    assert bands[0]["validation_loss"] != pytest.approx(bands[1]["validation_loss"], rel=0.05)
+    for band in bands:
+        assert band["validation_skill"] == pytest.approx(0.0, abs=0.05)
+
+
+def test_constant_series_are_no_skill_and_no_harm() -> None:
+    trained = brief(fleet_of(np.full((100, 3), 7.0)))
+    assert [epoch["validation_skill"] for epoch in trained.history] == [0.0, 0.0]
+    assert np.isfinite(weights(trained)).all()
 
 
 def test_with_nothing_held_out_nothing_is_validated() -> None:

@@ -67,10 +67,10 @@ def test_what_is_held_out_changes_no_bit_of_the_weights_of_an_epoch(empty: str) 
     network = NetworkConfig(hidden=4, horizon=5, lags=(1,), ring=4)
     window_config = WindowConfig.model_validate({"empty": empty})
     # One epoch: which epoch is the best is what the held-out part is there to say.
-    training = TrainingConfig(epochs=1, segment=16, validation=0.2)
+    training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1)
     trained = [
         train(Windows(tuple("abcdef"), START, v), network, training, window_config) for v in (values, other)
     ]
-    assert trained[0].forecaster.version == trained[1].forecaster.version
+    assert trained[0].chosen.version == trained[1].chosen.version
     assert trained[0].history[0]["train_loss"] == trained[1].history[0]["train_loss"]
     assert trained[0].history[0]["validation_loss"] != trained[1].history[0]["validation_loss"]
