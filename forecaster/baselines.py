@@ -1,4 +1,7 @@
-"""What a forecast must beat: the last value, and the last value of the same time of day."""
+"""What a forecast must beat: the last value, and the last value of the same time of day.
+
+Letters: T issue rows, S series, N steps ahead.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,65 @@ from forecaster.windows import Windows, observed
 _DAY_S, _WEEK_S = 86_400, 604_800
 
 
+def season_windows(freq_s: int) -> int:
+    """Windows of a season: a day, or a week where a window is a day or longer; at least 1."""
+    return max((_DAY_S if freq_s < _DAY_S else _WEEK_S) // freq_s, 1)
+
+
 def persistence(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
     """Forecast frame in which every horizon is the last observed value (column ``q50`` only)."""
-    return _frame("persistence", windows, config, np.zeros(horizon, np.int64))
+    return _frame("persistence", windows, config, _last(horizon))
 
 
 def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
     """Forecast frame in which a horizon is the last value of its season's phase (column ``q50`` only).
 
-    The season is a day, or a week where a window is a day or longer. A value that is missing is the last
-    observed one before it (Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 5.2). A
-    horizon whose phase lies before the series' first value has no forecast: its ``q50`` is null.
+    A value that is missing is the last observed one before it (Hyndman & Athanasopoulos, "Forecasting:
+    Principles and Practice", section 5.2). A horizon whose phase lies before the series' first value has no
+    forecast: its ``q50`` is null.
     """
-    season = max((_DAY_S if config.freq_s < _DAY_S else _WEEK_S) // config.freq_s, 1)
-    ahead = np.arange(1, horizon + 1)
-    return _frame("seasonal naive", windows, config, season * -(-ahead // season) - ahead)
+    return _frame("seasonal naive", windows, config, _same_phase(config, horizon))
+
+
+def baseline_points(filled: Floats, rows: Ints, config: WindowConfig, horizon: int) -> dict[str, Floats]:
+    """What both forecast at the end of some rows, ``[T, S, N]`` by name; NaN where a phase has no value yet.
+
+    Args:
+        filled: ``[rows, S]`` the last value at the end of every row (see `last_values`).
+        rows: the ``T`` rows that forecasts are issued at.
+        config: length of a window.
+        horizon: steps ahead.
+    """
+    backs = {"persistence": _last(horizon), "seasonal_naive": _same_phase(config, horizon)}
+    return {name: _repeated(filled, rows, back) for name, back in backs.items()}
+
+
+def last_values(values: Floats) -> Floats:
+    """The last observed value at each window's end; NaN before the first."""
+    row = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
+    row = np.maximum.accumulate(row, axis=0)
+    return np.where(row >= 0, np.take_along_axis(values, np.maximum(row, 0), axis=0), np.nan)
+
+
+def _last(horizon: int) -> Ints:
+    return np.zeros(horizon, np.int64)
+
+
+def _same_phase(config: WindowConfig, horizon: int) -> Ints:
+    season, ahead = season_windows(config.freq_s), np.arange(1, horizon + 1)
+    return season * -(-ahead // season) - ahead
+
+
+def _repeated(filled: Floats, rows: Ints, back: Ints) -> Floats:
+    """``[T, S, N]`` the value ``back[n - 1]`` windows before the issue, for each horizon ``n``."""
+    row = rows[:, None] - back[None, :]  # [T, N]
+    values = filled[np.maximum(row, 0)].swapaxes(1, 2)
+    return np.where((row >= 0)[:, None, :], values, np.nan)
 
 
 def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
-    """Forecasts that repeat the value ``back[n - 1]`` windows before the issue, for each horizon ``n``."""
-    last = _filled(observed(windows, config).values)
-    row = np.arange(len(last))[:, None] - back[None, :]  # [T, N]
-    values = last[np.maximum(row, 0)].swapaxes(1, 2)  # [T, S, N]
-    values = np.where((row >= 0)[:, None, :], values, np.nan)
+    last = last_values(observed(windows, config).values)
+    values = _repeated(last, np.arange(len(last)), back)
     issued = ~np.isnan(last)
     forecasts = Forecasts(
         name, config.freq_s, (0.5,), windows.series_ids, windows.start, values[None], issued
@@ -44,10 +83,3 @@ def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.
     return forecasts.frame().with_columns(
         pl.col("forecast").list.eval(pl.element().struct.with_fields(value))
     )
-
-
-def _filled(values: Floats) -> Floats:
-    """The last observed value at each window's end; NaN before the first."""
-    row = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
-    row = np.maximum.accumulate(row, axis=0)
-    return np.where(row >= 0, np.take_along_axis(values, np.maximum(row, 0), axis=0), np.nan)

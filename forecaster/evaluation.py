@@ -11,7 +11,9 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
+from forecaster.baselines import season_windows
 from forecaster.config import WindowConfig
+from forecaster.metrics import seasonal_scale
 from forecaster.windows import Windows, observed, window_index
 
 Scale = Mapping[str, float]
@@ -20,19 +22,16 @@ _FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
 def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
-    """Standard deviation of each series' values, in its own unit; 1 where it is 0 or nothing was seen.
+    """The unit of each series' errors, that of MASE: what seasonal naive errs by on ``windows`` on average.
+
+    For series that it does not fit, and for those that never came, see `forecaster.metrics.seasonal_scale`.
 
     Args:
-        windows: what came.
-        config: whether an empty window was an observation of 0 (``empty``).
+        windows: what came, before the forecasts that are to be judged.
+        config: length of a window, and whether an empty one was an observation of 0 (``empty``).
     """
-    windows = observed(windows, config)
-    with np.errstate(invalid="ignore"):
-        seen = ~np.isnan(windows.values)
-        deviation = np.array(
-            [np.std(v[s]) if s.any() else 0.0 for v, s in zip(windows.values.T, seen.T, strict=True)]
-        )
-    return {name: float(d) if d > 0 else 1.0 for name, d in zip(windows.series_ids, deviation, strict=True)}
+    unit = seasonal_scale(observed(windows, config).values, season_windows(config.freq_s))
+    return dict(zip(windows.series_ids, unit.tolist(), strict=True))
 
 
 def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> pl.DataFrame:

@@ -151,7 +151,7 @@ def error_by_horizon_figure(scores: pl.DataFrame) -> Figure:
     """Mean absolute error by horizon, a line a model; persistence and seasonal naive as references.
 
     Args:
-        scores: ``model: String, horizon: Int32, mae: Float64`` (in training standard deviations).
+        scores: ``model: String, horizon: Int32, mae: Float64`` (in the unit of MASE).
 
     Raises:
         ValueError: ``scores`` has no rows.
@@ -159,29 +159,58 @@ def error_by_horizon_figure(scores: pl.DataFrame) -> Figure:
     if scores.is_empty():
         raise ValueError("there is no score to draw")
     figure, axes = _canvas(
-        "Error by horizon", "horizon (windows ahead)", "mean absolute error\n(training standard deviations)"
+        "Error by horizon",
+        "horizon (windows ahead)",
+        "mean absolute error (MASE:\nin seasonal naive's on training rows)",
     )
+    _by_horizon(axes, scores, "mae")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
+def coverage_by_horizon_figure(scores: pl.DataFrame, wanted: float) -> Figure:
+    """Share of what came in the interval, by horizon, a line a model.
+
+    Args:
+        scores: ``model: String, horizon: Int32, coverage: Float64`` (0 to 1).
+        wanted: what it should be.
+
+    Raises:
+        ValueError: ``scores`` has no rows.
+    """
+    if scores.is_empty():
+        raise ValueError("there is no score to draw")
+    figure, axes = _canvas("Coverage by horizon", "horizon (windows ahead)", f"in the {wanted:.0%} interval")
+    axes.axhline(wanted, color=MUTED, linestyle="--", linewidth=1.2, label="wanted")
+    _by_horizon(axes, scores, "coverage")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    low = float(np.nanmin(scores["coverage"].fill_null(np.nan).to_numpy()))
+    axes.set_ylim(min(low - 0.02, wanted - 0.1), 1.0)
+    _legend(axes)
+    return figure
+
+
+def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
+    """A line a model, the references grey."""
     colours = 0
     for model in scores["model"].unique(maintain_order=True):
         part = scores.filter(pl.col("model") == model).sort("horizon")
         dashes = _REFERENCES.get(str(model).replace("_", " ").lower())
         if dashes is not None:
-            axes.plot(part["horizon"], part["mae"], color=MUTED, linestyle=dashes, label=model, zorder=1.5)
+            axes.plot(part["horizon"], part[column], color=MUTED, linestyle=dashes, label=model, zorder=1.5)
             continue
         axes.plot(
             part["horizon"],
-            part["mae"],
+            part[column],
             color=PALETTE[colours % len(PALETTE)],
             marker=_MARKERS[colours % len(_MARKERS)],
             markersize=4,
             label=model,
         )
         colours += 1
-    axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
-    return figure
 
 
 def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figure:

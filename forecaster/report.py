@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -53,12 +54,31 @@ ul { padding-left: 1.2rem; max-width: 46rem; } li { margin: 0.3rem 0; overflow-w
 """
 
 
+@dataclass(frozen=True)
+class Table:
+    """Numbers of a report.
+
+    Attributes:
+        title: heading above it.
+        head: a name for each column, the first that of the rows' names.
+        rows: a name, then numbers; None or NaN is shown as a dash.
+        best: cells to mark: row and column, from 0, names not counted.
+        note: a line below it.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[float | None]]]
+    best: frozenset[tuple[int, int]] = frozenset()
+    note: str = ""
+
+
 def write_report(
     path: Path,
     *,
     title: str,
     facts: Mapping[str, str],
-    scores: pl.DataFrame,
+    tables: Sequence[Table],
     figures: Sequence[tuple[str, Figure]],
     notes: Sequence[str] = (),
 ) -> Path:
@@ -68,8 +88,7 @@ def write_report(
         path: an ``.html`` file.
         title: heading and title of the page.
         facts: short names and values for its top: data, model versions, latency.
-        scores: ``model: String, horizon: Int32, mae: Float64`` (training standard deviations), with more
-            columns if you like; an empty frame leaves the table out.
+        tables: numbers, in order.
         figures: captions and figures, in order.
         notes: sentences for the end: where to look, how to repeat it.
 
@@ -83,8 +102,8 @@ def write_report(
     if facts:
         pairs = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
         body.append(f"<dl>{''.join(pairs)}</dl>")
-    if not scores.is_empty():
-        body += ["<h2>Mean absolute error by horizon</h2>", _table(scores)]
+    for table in tables:
+        body += [f"<h2>{escape(table.title)}</h2>", _table(table)]
     if figures:
         body.append("<h2>Pictures</h2>")
     body += [
@@ -109,29 +128,56 @@ def write_report(
     return path
 
 
-def _table(scores: pl.DataFrame) -> str:
-    """Errors with a row a horizon and a column a model, the least of each row marked."""
+def error_table(scores: pl.DataFrame) -> Table:
+    """Errors with a row a horizon and a column a model, the least of each row marked.
+
+    Args:
+        scores: ``model: String, horizon: Int32, mae: Float64`` in the unit of MASE, with more columns if you
+            like.
+    """
     models = scores["model"].unique(maintain_order=True).to_list()
     errors = {(row["horizon"], row["model"]): row["mae"] for row in scores.iter_rows(named=True)}
-    head = "".join(f'<th scope="col">{escape(model)}</th>' for model in models)
-    rows = []
-    for horizon in scores["horizon"].unique().sort():
-        row = [errors.get((horizon, model)) for model in models]
-        best = min((round(e, 3) for e in row if e is not None and e == e), default=None)
-        rows.append(f'<tr><th scope="row">{horizon}</th>{"".join(_cell(error, best) for error in row)}</tr>')
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr><th scope="col">horizon</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-        "<p><small>In training standard deviations of each series, averaged over series; horizon in windows "
-        "ahead. The least error of each row is marked.</small></p>"
+    horizons = scores["horizon"].unique().sort().to_list()
+    rows = [(str(horizon), [errors.get((horizon, model)) for model in models]) for horizon in horizons]
+    best = {(i, k) for i, (_, row) in enumerate(rows) for k in least(row)}
+    return Table(
+        "Mean absolute error by horizon",
+        ["horizon", *models],
+        rows,
+        frozenset(best),
+        "In seasonal naive's own error (MASE) on each series' training rows, averaged over series; horizon "
+        "in windows ahead. The least error of each row is marked.",
     )
 
 
-def _cell(error: float | None, best: float | None) -> str:
-    if error is None or error != error:  # null or NaN
+def least(numbers: Sequence[float | None]) -> list[int]:
+    """Places of the least number, None and NaN left out; two that read alike are both the least."""
+    shown = {k: round(x, 3) for k, x in enumerate(numbers) if x is not None and x == x}
+    return [k for k, x in shown.items() if x == min(shown.values())]
+
+
+def text_of(number: float) -> str:
+    """A number in the width of a column: 0.338, 37.125, 3.787e+07."""
+    return f"{number:.3f}" if abs(number) < 1000 else f"{number:.4g}"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
+    rows = []
+    for i, (name, numbers) in enumerate(table.rows):
+        cells = "".join(_cell(number, (i, k) in table.best) for k, number in enumerate(numbers))
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    note = f"<p><small>{escape(table.note)}</small></p>" if table.note else ""
+    return (
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{note}"
+    )
+
+
+def _cell(number: float | None, is_best: bool) -> str:
+    if number is None or number != number:  # null or NaN
         return "<td>–</td>"
-    # Marked as printed: two that read alike are both the best.
-    return f'<td class="best">{error:.3f}</td>' if round(error, 3) == best else f"<td>{error:.3f}</td>"
+    return f'<td class="best">{text_of(number)}</td>' if is_best else f"<td>{text_of(number)}</td>"
 
 
 def _svg(figure: Figure, prefix: str, label: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pipelines import process
-from pipelines.cli import demo, jobs, label, models, setup, state, train
+from pipelines.cli import demo, evaluate, jobs, label, models, setup, state, train
 from pipelines.cli.console import errors_to
 from schemas.errors import OutputError, StatecastError
 
@@ -38,7 +38,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "backfill": jobs.backfill,
     "stream": jobs.stream,
-    "evaluate": jobs.evaluate,
+    "evaluate": evaluate.evaluate,
     "label": label.label,
     "promote": models.promote,
     "ui": models.ui,

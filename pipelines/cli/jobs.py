@@ -1,4 +1,4 @@
-"""``statecast backfill``, ``stream`` and ``evaluate``."""
+"""``statecast backfill`` and ``stream``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from pipelines.cli import options as o
-from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter_off
+from pipelines.cli.console import Out, show_outcome, worker_chatter_off
 from pipelines.sinks.folder import check_folder
 from schemas.errors import ConfigError, StatecastError
 
@@ -174,74 +174,6 @@ def stream(
         again = "the same command" if resume else "the same command with --resume"
         out.say(f"stopped; {again} goes on from here", "yellow")
     _finish(outcome, out)
-
-
-def evaluate(
-    data: o.Data = None,
-    forecasts: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(
-            "--forecasts",
-            "-f",
-            metavar="FOLDER",
-            help="Output folder of a backfill or stream; may be given again to compare several.",
-            show_default="output.folder of the job file, out",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = None,
-    freq: o.Freq = None,
-    train_end: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="TIME",
-            help="Rows before this time give each series' unit, its standard deviation.",
-            show_default="the first forecast",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = None,
-    skip_bad_files: o.SkipBad = None,
-    report: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            metavar="FILE",
-            help="Write an HTML report with pictures of forecasts against what came.",
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = None,
-    as_json: o.Json = False,
-    config: o.Config = None,
-    settings: o.Set = None,
-) -> None:
-    """Compare forecasts with what came, by horizon, against persistence and seasonal naive.
-
-    DATA holds what came, and enough of what went before. Its rows become windows as they did in training, so
-    pass the job file of the training (-c), or --freq and --set windows.aggregate=... where they were changed.
-
-    Example: statecast evaluate weather.parquet --forecasts out --report report.html
-    """
-    job = o.configured(
-        config, settings, data__paths=o.paths(data), windows__freq=freq, data__skip_bad_files=skip_bad_files
-    )
-    out = Out(as_json)
-    o.input_files(job)
-    if report is not None:
-        check_folder(report.parent)
-    from pipelines.jobs.evaluate import evaluate_folders, write_evaluation
-
-    with out.progress("reading", "rows") as bar:
-        judged = evaluate_folders(job, forecasts or [Path(job.output.folder)], train_end, bar.add)
-    for line in judged.notices:
-        out.notice(line)
-    show_scores(out, judged.scores, f"mean absolute error by horizon, {judged.unit}:")
-    if report is not None:
-        out.say(f"report: {write_evaluation(judged, report)}")
-    out.result(
-        {
-            "unit": judged.unit,
-            "report": None if report is None else str(report),
-            "scores": judged.scores.to_dicts(),
-        }
-    )
 
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:

@@ -27,6 +27,14 @@ Data = Annotated[
         metavar="[DATA]...",
     ),
 ]
+Wide = Annotated[
+    bool,
+    typer.Option(
+        "--wide",
+        help="DATA is wide: a time column, then one column a series; without it, the columns tell.",
+        rich_help_panel=INPUT,
+    ),
+]
 Config = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
@@ -216,6 +224,30 @@ def _as_typed(line: str, flagged: dict[str, object]) -> str:
     for key in flagged.keys() & FLAGS.keys():
         line = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", FLAGS[key], line)
     return line
+
+
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Different whole numbers from 1 on, rising, that an option lists with commas.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise ConfigError(f"{option} {text}: write whole numbers from 1 on, such as 1,24,48")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def bounds(option: str, text: str) -> tuple[int, int | None]:
+    """The rows ``FIRST:STOP`` or ``FIRST:`` of an option.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    first, colon, stop = text.partition(":")
+    if not (colon and first.isdecimal() and (not stop or stop.isdecimal())):
+        raise ConfigError(f"{option} {text}: write FIRST:STOP, such as 3600:14400, or 3600: to the end")
+    return int(first), int(stop) if stop else None
 
 
 def paths(data: list[Path] | None) -> list[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from forecaster import plots
 from forecaster.baselines import persistence, seasonal_naive
 from forecaster.config import WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
-from forecaster.report import write_report
+from forecaster.report import error_table, write_report
 from forecaster.windows import MICROSECONDS, Windows, aggregate
 from pipelines.config import JobConfig
 from pipelines.sinks.files import read_forecasts
@@ -21,6 +22,7 @@ from pipelines.sources.files import load_observations
 from schemas.errors import ConfigError, DataError
 
 _FANS = 4
+_UNIT = "in seasonal naive's own error (MASE) on each series' rows"
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def evaluate_folders(
     Args:
         job: its data section names the observations, its windows section how to aggregate them.
         folders: output folders of backfills and streams.
-        train_end: rows before this time give each series' unit, its standard deviation; by default those
-            before the first forecast.
+        train_end: rows before this time give each series' unit, what seasonal naive errs by on them; by
+            default those before the first forecast.
         on_rows: called with the number of rows as they are read.
         issued_from: only forecasts issued at this time or later count.
 
@@ -75,19 +77,12 @@ def evaluate_folders(
     by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
     if not all(len(part) for part in by_label.values()):
         raise DataError(f"{job.data.paths[0]}: holds none of the values that were forecast")
-    common = list(by_label)
-    for label in common:
-        for other in common:
-            by_label[label] = matched(by_label[other], by_label[label])
-    own = by_label[common[0]]
+    own = next(iter(by_label.values()))
     unit, words = _unit(windows, job.windows, own, train_end)
-    table = [score(label, part, unit) for label, part in by_label.items()]
-    issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
-    horizon = int(own["horizon"].max())  # type: ignore[arg-type]
-    for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
-        naive = baseline(windows, job.windows, horizon).filter(issued)
-        table.append(score(label, matched(own, errors(naive, windows, job.windows)), unit))
-    return Judged(pl.concat(table), by_label, words, freq_s, (*loaded.notices, *loaded.skipped))
+    everyone = _on_the_same(by_label | _baseline_errors(own, windows, job.windows))
+    table = [score(label, part, unit) for label, part in everyone.items()]
+    judged = {label: everyone[label] for label in by_label}
+    return Judged(pl.concat(table), judged, words, freq_s, (*loaded.notices, *loaded.skipped))
 
 
 def write_evaluation(
@@ -138,10 +133,27 @@ def write_evaluation(
         path,
         title="Statecast: forecasts against what came",
         facts=top,
-        scores=judged.scores,
+        tables=[error_table(judged.scores)],
         figures=figures,
         notes=notes,
     )
+
+
+def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
+    """Errors of the baselines that have a forecast at some of the times that ``own`` has."""
+    issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
+    horizon = int(own["horizon"].max())  # type: ignore[arg-type]
+    found = {
+        label: matched(own, errors(baseline(windows, config, horizon).filter(issued), windows, config))
+        for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive))
+    }
+    return {label: part for label, part in found.items() if len(part)}
+
+
+def _on_the_same(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Everybody's errors at the series, issue times and horizons that all have."""
+    common = reduce(lambda one, other: matched(other, one), by_label.values())
+    return {label: matched(common, part) for label, part in by_label.items()}
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -167,7 +179,7 @@ def _unit(
 ) -> tuple[dict[str, float], str]:
     if train_end is None:
         split = int(own["issued_at"].dt.epoch("us").min())  # type: ignore[arg-type]
-        words = "in standard deviations of each series before the first forecast"
+        words = f"{_UNIT} before the first forecast"
     else:
         try:
             at = datetime.fromisoformat(train_end)
@@ -176,8 +188,8 @@ def _unit(
                 f"--train-end {train_end}: not a time; write 2013-09-01 or 2013-09-01T00:00Z"
             ) from None
         split = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * MICROSECONDS)
-        words = f"in standard deviations of each series before {train_end}"
+        words = f"{_UNIT} before {train_end}"
     before = windows.between(windows.start, split // (config.freq_s * MICROSECONDS))
     if not len(before.values):
-        return series_scale(windows, config), "in standard deviations of each series"
+        return series_scale(windows, config), _UNIT
     return series_scale(before, config), words

@@ -58,7 +58,7 @@ def test_errors_pair_a_horizon_with_the_window_so_many_after_the_last_closed_one
 
 
 @given(windows=fleets(series=3, windows=12), seed=st.integers(0, 100))
-def test_scores_are_means_over_series_of_errors_in_units_of_their_spread(windows: Windows, seed: int) -> None:
+def test_scores_are_means_over_series_of_errors_in_units_of_their_own(windows: Windows, seed: int) -> None:
     made = forecasts_of(windows, seed)
     unit = series_scale(windows, HOURLY)
     pairs = pairs_of(windows, made)
@@ -85,13 +85,11 @@ def test_scores_are_means_over_series_of_errors_in_units_of_their_spread(windows
         assert row["coverage"] == pytest.approx(np.mean(inside))
 
 
-def test_the_spread_of_a_series_that_stands_still_or_never_came_is_one() -> None:
-    values = np.stack([np.arange(4.0), np.full(4, 7.0), np.full(4, np.nan)], axis=1)
-    assert series_scale(Windows(("a", "b", "c"), START, values), HOURLY) == {
-        "a": np.std(np.arange(4)),
-        "b": 1.0,
-        "c": 1.0,
-    }
+def test_the_unit_of_a_series_is_the_error_of_its_seasonal_naive_or_one() -> None:
+    day = np.tile(np.arange(24.0), 2)
+    rising = day + np.repeat([0.0, 3.0], 24)
+    values = np.stack([rising, np.full(48, 7.0), np.full(48, np.nan)], axis=1)
+    assert series_scale(Windows(("a", "b", "c"), START, values), HOURLY) == {"a": 3.0, "b": 1.0, "c": 1.0}
 
 
 def test_calibration_is_the_share_at_or_under_each_quantile_averaged_over_series() -> None:

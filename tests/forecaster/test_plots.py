@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from forecaster.plots import (
     PALETTE,
     calibration_figure,
+    coverage_by_horizon_figure,
     error_by_horizon_figure,
     fan_figure,
     latency_figure,
@@ -58,12 +59,18 @@ def scores() -> pl.DataFrame:
     )
 
 
+def coverages() -> pl.DataFrame:
+    rows = [("combined", 1, 0.91), ("combined", 2, 0.85), ("network", 1, 0.7), ("network", 2, None)]
+    return pl.DataFrame(rows, {"model": pl.String, "horizon": pl.Int32, "coverage": pl.Float64}, orient="row")
+
+
 def test_figures_are_drawn_without_the_window_interface() -> None:
     for figure in (
         loss_figure([{"epoch": 1, "train_loss": 1.0}]),
         calibration_figure([0.1, 0.5, 0.9], [0.2, 0.5, 0.8], "lstm"),
         fan_figure(fan(), "temperature"),
         error_by_horizon_figure(scores()),
+        coverage_by_horizon_figure(coverages(), 0.9),
         latency_figure([10.0, 20.0, 30.0]),
     ):
         assert drawn(figure).startswith("<?xml")
@@ -123,6 +130,14 @@ def test_references_are_grey_and_models_have_colours_of_their_own() -> None:
     assert legend(figure) == ["lstm", "gru", "persistence", "seasonal naive"]
 
 
+def test_coverage_is_drawn_beside_what_it_should_be() -> None:
+    figure = coverage_by_horizon_figure(coverages(), 0.9)
+    assert legend(figure) == ["wanted", "combined", "network"]
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.7
+    assert high == 1.0
+
+
 def test_latency_marks_its_percentiles_and_gathers_stragglers() -> None:
     figure = latency_figure(np.array([*range(1, 1000), 60_000], float))
     assert legend(figure) == ["p50: 500 ms", "p99: 990 ms", "last bar: 1 beyond 1,238 ms"]
@@ -139,7 +154,14 @@ def test_latencies_that_are_all_equal_are_drawn() -> None:
     assert drawn(latency_figure([0.0, 0.0]))
 
 
-@pytest.mark.parametrize("draw", [lambda: loss_figure([]), lambda: error_by_horizon_figure(scores().clear())])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: loss_figure([]),
+        lambda: error_by_horizon_figure(scores().clear()),
+        lambda: coverage_by_horizon_figure(coverages().clear(), 0.9),
+    ],
+)
 def test_nothing_is_no_picture(draw: object) -> None:
     assert callable(draw)
     with pytest.raises(ValueError, match="to draw"):

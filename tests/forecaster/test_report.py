@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from forecaster.plots import error_by_horizon_figure, latency_figure
-from forecaster.report import write_report
+from forecaster.report import Table, error_table, write_report
 from schemas.errors import OutputError
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -64,7 +64,7 @@ def report(folder: Path, frame: pl.DataFrame | None = None, title: str = "A repo
         folder / "report.html",
         title=title,
         facts={"data": "18 series & <gaps>"},
-        scores=frame,
+        tables=[error_table(frame)] if len(frame) else [],
         figures=[
             ('Errors, "by" horizon', error_by_horizon_figure(scores({"lstm": [0.1, 0.2]}))),
             ("Latency", latency_figure([1.0, 2.0])),
@@ -114,6 +114,17 @@ def test_errors_that_read_alike_are_both_the_least(tmp_path: Path) -> None:
 def test_an_error_that_is_not_there_is_a_dash(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [None], "gru": [float("nan")], "rnn": [0.5]}))).cells
     assert cells == [(None, "–"), (None, "–"), ("best", "0.500")]
+
+
+def test_a_table_marks_the_cells_that_it_is_told_to(tmp_path: Path) -> None:
+    table = Table(
+        "Numbers", ["member", "mse"], [("<a>", [1.0]), ("b", [None])], frozenset({(0, 0)}), "a <note>"
+    )
+    path = write_report(tmp_path / "r.html", title="t", facts={}, tables=[table, table], figures=[])
+    text = path.read_text(encoding="utf-8")
+    assert Page(text).cells == [("best", "1.000"), (None, "–")] * 2
+    assert "&lt;a&gt;" in text
+    assert "a &lt;note&gt;" in text
 
 
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from schemas import forecasts, scores, states
 from schemas.errors import DataError
 from schemas.forecasts import check_forecasts, quantile_column
-from schemas.scores import check_scores
+from schemas.scores import check_member_scores, check_scores
 from schemas.states import check_states
 
 T = datetime(2013, 9, 1, tzinfo=UTC)
@@ -111,3 +111,14 @@ def test_scores_pass_and_impossible_ones_do_not() -> None:
     for wrong in ({"coverage": 1.5}, {"mae": -1.0}, {"horizon": 0}):
         with pytest.raises(DataError, match=f"column {next(iter(wrong))}"):
             check_scores(pl.DataFrame([SCORE | wrong], schema=scores.SCHEMA))
+
+
+def test_member_scores_pass_and_impossible_ones_do_not() -> None:
+    row = {"member": "network", "horizon": 1, "count": 9} | dict.fromkeys(scores.MEMBER_MEASURES, 0.5)
+    point = row | {"member": "naive", "msis": None, "coverage_90": None, "width_90": None}
+    assert check_member_scores(pl.DataFrame([row, point], schema=scores.MEMBER_SCHEMA)).height == 2
+    for wrong in ({"coverage_90": 1.5}, {"mse": -1.0}, {"horizon": 0}):
+        with pytest.raises(DataError, match=f"column {next(iter(wrong))}"):
+            check_member_scores(pl.DataFrame([row | wrong], schema=scores.MEMBER_SCHEMA))
+    with pytest.raises(DataError, match="not unique"):
+        check_member_scores(pl.DataFrame([row, row], schema=scores.MEMBER_SCHEMA))

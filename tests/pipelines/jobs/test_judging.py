@@ -29,14 +29,14 @@ def events() -> Windows:
     chance = np.random.default_rng(0)
     values = chance.poisson(4.0, size=(HOURS, 3)).astype(np.float64)
     values[chance.random(values.shape) < 0.67] = np.nan
-    values[:20, 1], values[25:, 2] = np.nan, np.nan
-    values[[0, 20, 1, HOURS - 1], [0, 1, 2, 0]] = 5.0
+    values[:10, 1], values[25:, 2] = np.nan, np.nan
+    values[[0, 10, 1, HOURS - 1], [0, 1, 2, 0]] = 5.0
     return Windows(("a", "b", "c"), START, values)
 
 
 def assert_every_window_counts(scores: pl.DataFrame) -> None:
     """All windows of all series, those without events too, under the model and its baseline."""
-    for model in ("lstm", "persistence"):
+    for model in ("lstm", "persistence", "seasonal naive"):
         count = scores.filter(pl.col("model") == model).sort("horizon")["count"].to_list()
         assert count == [3 * (HOURS - SPLIT - horizon) for horizon in (1, 2, 3)]
     assert scores["mae"].is_finite().all()
@@ -60,3 +60,18 @@ def test_an_evaluation_counts_windows_without_events(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(evaluate, "load_observations", lambda *given, **named: loaded)
     settings = {"data": {"paths": ["x"]}, "windows": {"freq": "1h", "aggregate": "sum", "empty": "zero"}}
     assert_every_window_counts(evaluate_folders(JobConfig.model_validate(settings), [Path("x")]).scores)
+
+
+def test_everybody_is_judged_where_all_have_a_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seasonal naive has none in the first day, and so nobody is judged there."""
+    model = forecaster()
+    hours = np.arange(HOURS, dtype=np.float64)[:, None]
+    _, forecasts = advance(model, model.initial_state(), Windows(("a",), START, hours))
+    loaded = SimpleNamespace(rows=rows_of(Windows(("a",), START, hours)), notices=(), skipped=())
+    monkeypatch.setattr(evaluate, "read_forecasts", lambda folder: forecasts.frame())
+    monkeypatch.setattr(evaluate, "load_observations", lambda *given, **named: loaded)
+    scores = evaluate_folders(JobConfig.model_validate({"data": {"paths": ["x"]}}), [Path("x")]).scores
+    for model_name in ("lstm", "persistence", "seasonal naive"):
+        counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
+        # From the hour on that lies a day before the target, to that whose target is the last hour.
+        assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]

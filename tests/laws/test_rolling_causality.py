@@ -1,0 +1,97 @@
+"""Law: no forecast of a rolling evaluation depends on a row of the file after the one it was issued at."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecaster.components.base import Floats
+from forecaster.rolling import rolled
+from forecaster.training import train
+from pipelines.config import load_config
+from pipelines.jobs.rolling import RollingJob, prepared
+from pipelines.sources.files import load_observations
+
+TRAIN_ROWS, FIRST, STOP, HORIZON = 120, 130, 160, 3
+Normalize = Literal["none", "train"]
+
+
+def values() -> Floats:
+    """Three series with a day's rhythm, one with gaps, one of a level so high that a leaked mean shows."""
+    chance = np.random.default_rng(0)
+    hour = np.arange(170.0)[:, None] + np.array([0.0, 5.0, 11.0])
+    found: Floats = np.sin(2 * np.pi * hour / 24) * 3 + chance.normal(size=hour.shape).cumsum(axis=0)
+    found[chance.random(170) < 0.1, 1] = np.nan
+    found += np.array([0.0, 20.0, 1e4])
+    return found
+
+
+def with_another_future(t: int) -> Floats:
+    """The same up to row ``t``; after it other values, and gaps elsewhere."""
+    chance = np.random.default_rng(t)
+    found = values()
+    found[t + 1 :] = 1e3 * chance.normal(size=found[t + 1 :].shape)
+    found[t + 1 : -1][chance.random(found[t + 1 : -1].shape) < 0.2] = np.nan
+    return found
+
+
+def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[str, Floats], Floats]:
+    """What every member forecast, ``[Q, T, S, N]`` by name, and the rows: from a file to the last block."""
+    begin = datetime(2013, 1, 1, tzinfo=UTC)
+    times = [begin + timedelta(hours=n) for n in range(len(history))]
+    frame = pl.DataFrame({"time": times, **{f"s{i}": column for i, column in enumerate(history.T)}})
+    frame.fill_nan(None).write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    small = {"network.hidden": 4, "network.layers": 1, "network.horizon": HORIZON, "training.epochs": 1}
+    config = load_config(None, {"data.paths": [str(path)], "data.layout": "wide", **small})
+    job = RollingJob(config, (1, HORIZON), TRAIN_ROWS, FIRST, STOP, normalize)
+    windows, split = prepared(job, load_observations(config.data).rows)
+    learned_from = windows.between(windows.start, windows.start + TRAIN_ROWS)
+    settled = job.settled
+    trained = train(learned_from, settled.network, settled.training, settled.windows)
+    blocks = list(rolled(trained.forecaster, windows, split))
+    members = {
+        name: np.concatenate([block.members[name].values for block in blocks], axis=1)
+        for name in blocks[0].members
+    }
+    return members, np.concatenate([block.rows for block in blocks])
+
+
+@lru_cache(maxsize=2)
+def as_it_came(folder: Path, normalize: Normalize) -> tuple[dict[str, Floats], Floats]:
+    return forecasts(folder / "came.csv", values(), normalize)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.mark.parametrize("normalize", ["none", "train"])
+@pytest.mark.parametrize("t", [TRAIN_ROWS - 1, 140, 155])
+def test_other_rows_after_t_change_no_bit_of_what_was_issued_up_to_t(
+    folder: Path, t: int, normalize: Normalize
+) -> None:
+    one, rows = as_it_came(folder, normalize)
+    two, _ = forecasts(folder / "other.csv", with_another_future(t), normalize)
+    assert rows.tolist() == list(range(FIRST - 1, STOP - HORIZON))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name][:, rows <= t], two[name][:, rows <= t], err_msg=name)
+        if name != "seasonal_naive":  # which looks at a day before
+            assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
+
+
+def test_the_rows_between_training_and_test_are_carried_through_but_not_learned_from(folder: Path) -> None:
+    one, rows = as_it_came(folder, "train")
+    other = values()
+    other[TRAIN_ROWS + 2] += 5.0
+    two, _ = forecasts(folder / "other.csv", other, "train")
+    first = {name: found[:, rows == FIRST - 1] for name, found in two.items()}
+    assert not np.array_equal(first["network"], one["network"][:, rows == FIRST - 1])
+    np.testing.assert_array_equal(first["persistence"], one["persistence"][:, rows == FIRST - 1])

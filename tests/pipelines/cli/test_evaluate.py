@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli.app import run
+from tests.pipelines.cli.conftest import statecast, write_series
+
+TINY = ("--set", "network.hidden=4", "--set", "network.layers=1", "--set", "training.epochs=1")
+
+
+def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
+    lines = ["date,a,b"]
+    lines += [f"2016-07-{1 + n // 24:02} {n % 24:02}:00:00,{n % 24},{5 + (n * 7) % 24}" for n in range(240)]
+    (tmp_path / "wide.csv").write_text("\n".join(lines) + "\n")
+    told = statecast(
+        "evaluate", "--data", "wide.csv", "--wide", "--freq", "1h", "--horizons", "1,3", "--train-rows", 144,
+        "--test-rows", "150:230", "--normalize", "train", "--report", "r/report.html", *TINY, "--json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    assert told.line == "wide.csv: times have no zone, UTC assumed"
+    *rows, last = [json.loads(line) for line in told.out.splitlines()]
+    assert {(row["member"], row["horizon"]) for row in rows} >= {("network", 1), ("persistence", 3)}
+    assert {"train_s", "replay_s", "members"} <= set(last)
+    assert last["members"]["network"]["3"]["mse"] == pytest.approx(
+        next(row["mse"] for row in rows if (row["member"], row["horizon"]) == ("network", 3))
+    )
+    assert "<svg" in (tmp_path / "r" / "report.html").read_text()
+    assert (tmp_path / "mlflow.db").exists()
+
+
+def test_people_read_a_table_a_horizon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_series(tmp_path / "long.csv", 200)
+    assert run(["evaluate", "long.csv", "--train-rows", "150", "--horizons", "2", *TINY]) == 0
+    told = capsys.readouterr().out
+    assert "3 series of 200 windows: learned from the first 150" in told
+    assert "judged on 150 to 200" in told
+    assert "horizon 2: errors over the steps 1 to 2, the interval at step 2" in told
+    assert "seasonal_naive" in told
+    assert "…" not in told  # nothing is cut off in a terminal of 80 columns
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--horizons 1,24", "--horizons is for a rolling evaluation: give --train-rows, too"),
+        (
+            "--train-rows 9 -f out",
+            "--forecasts is for forecasts that are there: it does not go",
+        ),
+        ("--train-rows 9 --train-end 2013", "--train-end is for forecasts that are there"),
+        ("--train-rows 9 --horizons 1,x", "--horizons 1,x: write whole numbers from 1 on, such as 1,24,48"),
+        ("--train-rows 9 --horizons 0", "--horizons 0: write whole numbers"),
+        ("--train-rows 9 --test-rows 7", "--test-rows 7: write FIRST:STOP"),
+        ("--train-rows 9 --test-rows 9:20 --test-from 9", "say the same"),
+        ("--train-rows 9 --normalize all", "'all' is not one of"),
+        ("--train-rows 9 --quantiles 0.5,0.1", "network.quantiles must rise"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    write_series(tmp_path / "long.csv", 40)
+    assert run(["evaluate", "long.csv", *arguments.split()]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "mlflow.db").exists()

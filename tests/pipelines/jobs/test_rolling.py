@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from mlflow import MlflowClient
+
+from forecaster.windows import Windows
+from pipelines.config import load_config
+from pipelines.jobs.rolling import Progress, RollingJob, prepared, run_rolling
+from pipelines.jobs.rolling_scores import Evaluated, member_table, write_rolling
+from schemas.errors import ConfigError, DataError
+from schemas.scores import MEMBER_MEASURES, check_member_scores
+from tests.fleets import START, rows_of
+
+ROWS = 150
+SMALL = {"network.hidden": 4, "network.layers": 1, "training.epochs": 1}
+
+
+def history() -> Windows:
+    """Two series with a day's rhythm, and one that is born after the training rows."""
+    chance = np.random.default_rng(0)
+    hour = np.arange(float(ROWS))[:, None] + np.array([0.0, 5.0, 0.0])
+    values = 4 * np.sin(2 * np.pi * hour / 24) + chance.normal(size=hour.shape)
+    values[:110, 2] = np.nan
+    return Windows(("a", "b", "late"), START, values)
+
+
+def job(folder: Path, **settings: object) -> RollingJob:
+    path = folder / "series.csv"
+    rows_of(history()).sort("timestamp").write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    uri = f"sqlite:///{folder / 'runs.db'}"
+    config = load_config(None, {"data.paths": [str(path)], "mlflow.tracking_uri": uri, **SMALL, **settings})
+    return RollingJob(config, (1, 4), train_rows=96, first=100, stop=140, normalize="train", name="tiny")
+
+
+class Told:
+    def __init__(self) -> None:
+        self.rows, self.epochs, self.windows = 0, 0, 0
+
+    def progress(self) -> Progress:
+        return Progress(self._rows, lambda epoch: self._epoch(), self._windows)
+
+    def _rows(self, count: int) -> None:
+        self.rows += count
+
+    def _epoch(self) -> None:
+        self.epochs += 1
+
+    def _windows(self, count: int) -> None:
+        self.windows += count
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told, Evaluated]:
+    folder, told = tmp_path_factory.mktemp("rolling"), Told()
+    return folder, told, run_rolling(job(folder), told.progress())
+
+
+def test_every_member_is_judged_at_every_horizon_on_the_same_pairs(
+    ended: tuple[Path, Told, Evaluated],
+) -> None:
+    scores = check_member_scores(ended[2].scores)
+    members = scores["member"].unique(maintain_order=True).to_list()
+    assert {"network", "persistence", "seasonal_naive"} <= set(members)
+    for horizon in (1, 4):
+        counts = scores.filter(pl.col("horizon") == horizon)["count"]
+        # 40 test rows hold the four targets of 37 issues, of two series; the third has no training row.
+        assert counts.to_list() == [2 * 37 * horizon] * len(members)
+    own = scores.filter(pl.col("member") == members[0])
+    assert own.null_count().sum_horizontal().item() == 0
+
+
+def test_the_lines_and_the_last_object_are_json_and_say_the_same(
+    ended: tuple[Path, Told, Evaluated],
+) -> None:
+    lines: list[dict[str, Any]] = json.loads(json.dumps(ended[2].lines()))
+    whole: dict[str, Any] = json.loads(json.dumps(ended[2].as_json()))
+    assert whole["series"] == 3
+    assert whole["rows"] == ROWS
+    assert whole["train_s"] > 0
+    assert whole["replay_s"] > 0
+    for line in lines:
+        member, horizon = line.pop("member"), line.pop("horizon")
+        assert whole["members"][member][str(horizon)] == line
+        assert set(line) == {"count", *MEMBER_MEASURES, "coverage_by_series"}
+    covered = lines[0]["coverage_by_series"]
+    assert set(covered) == {"a", "b"}
+    assert lines[0]["coverage_90"] == pytest.approx(np.mean(list(covered.values())))
+
+
+def test_progress_is_told_and_a_series_that_is_not_judged_is_named(
+    ended: tuple[Path, Told, Evaluated],
+) -> None:
+    _, told, evaluated = ended
+    assert told.rows == int((~np.isnan(history().values)).sum())
+    assert told.epochs >= 1
+    assert told.windows == 136  # the last forecast that is judged is about the rows 136 to 139
+    assert any("1 series have no value in the training rows" in line for line in evaluated.notices)
+
+
+def test_everything_is_in_the_run(ended: tuple[Path, Told, Evaluated]) -> None:
+    folder, _, evaluated = ended
+    client = MlflowClient(f"sqlite:///{folder / 'runs.db'}")
+    run = client.get_run(evaluated.run_id)
+    assert run.info.run_name == "tiny"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["evaluate.train_rows"] == "96"
+    assert run.data.params["evaluate.horizons"] == "1,4"
+    assert run.data.params["network.horizon"] == "4"
+    for row in evaluated.scores.to_dicts():
+        for measure in MEMBER_MEASURES:
+            if row[measure] is not None:
+                logged = run.data.metrics[f"{row['member']}/{measure}_{row['horizon']}"]
+                assert logged == pytest.approx(row[measure])
+    curve = client.get_metric_history(evaluated.run_id, "persistence/mase_by_step")
+    assert [point.step for point in curve] == [1, 2, 3, 4]
+    names = {file.path for file in client.list_artifacts(evaluated.run_id)}
+    assert {"scores.json", "scores_by_step.json", "coverage_by_series.json", "plots"} <= names
+
+
+def test_the_report_has_a_table_a_horizon_and_pictures(ended: tuple[Path, Told, Evaluated]) -> None:
+    folder, _, evaluated = ended
+    text = write_rolling(evaluated, folder / "report.html", {"data": "series.csv"}).read_text()
+    assert "<h2>Horizon 1</h2>" in text
+    assert "<h2>Horizon 4</h2>" in text
+    assert text.count("<svg") == len(evaluated.figures) >= 6
+
+
+def test_the_best_coverage_is_the_nearest_to_what_was_wanted() -> None:
+    rows = {
+        "member": ["combined", "network"],
+        "horizon": [1, 1],
+        **{measure: [1.0, 2.0] for measure in MEMBER_MEASURES},
+        "coverage_90": [1.0, 0.89],
+        "width_90": [3.0, 1.0],
+    }
+    table = member_table(pl.DataFrame(rows), 1)
+    names = table.head[1:]
+    assert (1, names.index("coverage_90")) in table.best
+    assert (0, names.index("mse")) in table.best
+    assert not {cell for cell in table.best if cell[1] == names.index("width_90")}
+
+
+def test_the_network_forecasts_the_bounds_of_the_interval_unless_it_is_told_its_quantiles(
+    tmp_path: Path,
+) -> None:
+    assert {0.05, 0.5, 0.95} <= set(job(tmp_path).settled.network.quantiles)
+    told = job(tmp_path, **{"network.quantiles": "[0.2, 0.5, 0.8]"})
+    assert told.settled.network.quantiles == (0.2, 0.5, 0.8)
+    assert told.settled.network.horizon == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"train_rows": 150}, "holds 150 windows of 1h, and the first 150 are to be learned from"),
+        ({"stop": 151}, "holds 150 windows of 1h, and the test rows are to end at 151"),
+        ({"first": 90}, "among the 96 training rows"),
+        ({"first": 137, "stop": 140}, "3 test rows"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused_before_anything_is_trained(
+    tmp_path: Path, changes: dict[str, int], told: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=told):
+        prepared(replace(job(tmp_path), **changes), rows_of(history()))  # type: ignore[arg-type]
+
+
+def test_without_bounds_everything_after_the_training_rows_is_judged(tmp_path: Path) -> None:
+    _, split = prepared(replace(job(tmp_path), first=None, stop=None), rows_of(history()))
+    assert (split.first, split.stop) == (96, 150)
