@@ -28,7 +28,7 @@ class LabelConfig(Settings):
     )
     epochs: int = Field(100, ge=1, description="most passes over the training rows")
     patience: int = Field(15, ge=1, description="epochs without a lower validation loss before training ends")
-    batch: int = Field(32, ge=1, description="sequences a gradient is taken over")
+    batch: int = Field(16, ge=1, description="sequences a gradient is taken over")
     segment: int = Field(64, ge=2, description="steps per back-propagated segment; the state is carried on")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="of Adam, at the start; halved as epochs fail")
     weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay")

@@ -19,6 +19,7 @@ from schemas.errors import DataError, OutputError
 
 NAMES = ("vowels", "anomalies")
 _SEED = 0
+_EVERY_S = 7 * 86_400  # an anomaly a week and series: enough of each kind to learn from
 _FRAME_US = 6_400  # from one step to the next: the speech was analysed in frames of 25.6 ms that overlap
 
 
@@ -62,7 +63,7 @@ def anomalies() -> pl.DataFrame:
         pl.datetime_range(pl.col("timestamp").min(), pl.col("timestamp").max(), "1h").alias("timestamp")
     ).join(wide, on="timestamp", how="left", maintain_order="left")
     ids = [name for name in hours.columns if name != "timestamp"]
-    values, kinds = inject(hours.select(ids).to_numpy(), 3600, np.random.default_rng(_SEED))
+    values, kinds = inject(hours.select(ids).to_numpy(), 3600, np.random.default_rng(_SEED), every_s=_EVERY_S)
     names = pl.Series(["normal", *KINDS])
     return pl.concat(
         pl.DataFrame(
