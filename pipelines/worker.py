@@ -6,6 +6,7 @@ they use them all. A shard belongs to one thread, which applies its batches in t
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
 
 _PUBLISHED_EVERY_S = 0.05
 _WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
+_RUN = ".run"  # of an output folder, says which run writes into it
 _AHEAD = 8  # parts of batches that wait for a thread, so that none waits for the other
 
 
@@ -57,6 +59,19 @@ class StepSettings:
     def states(self) -> Path:
         """The folder of the state table, which a shard opens from."""
         return self.output / "state"
+
+
+def take_over(settings: StepSettings) -> None:
+    """Has the output folder belong to this run: a worker of an earlier one, still dying, writes no more."""
+    hidden = settings.output / f".{_RUN}"
+    hidden.write_text(settings.job)
+    os.replace(hidden, settings.output / _RUN)
+
+
+def _is_taken_over(settings: StepSettings) -> bool:
+    with suppress(OSError):
+        return (settings.output / _RUN).read_text() != settings.job
+    return False
 
 
 class ShardWorker:
@@ -116,6 +131,8 @@ class ShardWorker:
             has_issued = False
 
     def _write(self, output: Output) -> None:
+        if self._is_over():
+            return
         if len(output.quarantined):
             self.files.write_rows(QUARANTINE, output.partition, output.start, output.quarantined)
         if len(output.late):
@@ -125,6 +142,8 @@ class ShardWorker:
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
         """What follows when all of a batch is written; ``shard`` is as the batch left it."""
+        if self._is_over():
+            return
         if has_issued and batch.arrived_s and (closed_us := _closed_us(shard)) is not None:
             ms = 1000 * (time.time() - batch.arrived_s)
             self.latency = self.latency.add(ms)
@@ -139,9 +158,17 @@ class ShardWorker:
         if has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:
             self._publish(shard)
 
+    def _is_over(self) -> bool:
+        """Whether a run that was lost is looked after by another: on a cluster its workers may outlive it."""
+        if not self.abandoned.is_set() and _is_taken_over(self.settings):
+            self.abandoned.set()
+        return self.abandoned.is_set()
+
     def _snapshot(self, shard: Shard, files: list[Path]) -> None:
         began_s = time.monotonic()
         sync(files)
+        if self._is_over():
+            return
         state_table.write_shard(self.settings.states, shard)
         self.snapshot_ms = 1000 * (time.monotonic() - began_s)
         self.snapshot_at_s = time.time()

@@ -8,6 +8,7 @@
     ├── ModelError            no such model, version, run or store; a state of other weights    exit 4
     │   └── VersionMismatch   a state met weights that did not make it                          exit 4
     ├── EngineError           a runner that is missing or failed                                exit 5
+    │   └── EngineLost        a runner that died; the same command goes on with --resume        exit 5
     └── OutputError           a place that cannot be written                                    exit 6
 
 The command line prints ``str(error)`` as its one line and leaves with ``exit_code``; a library
@@ -51,6 +52,10 @@ class EngineError(StatecastError):
     """A runner is missing, did not start or failed."""
 
     exit_code: ClassVar[int] = 5
+
+
+class EngineLost(EngineError):
+    """A runner, or a worker of one, died; a stream goes on from its snapshots when it is resumed."""
 
 
 class OutputError(StatecastError):

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -16,7 +17,7 @@ from forecaster.counts import Counts
 from forecaster.model import Forecaster
 from forecaster.threads import torch_threads
 from pipelines import process, state_table
-from pipelines.runners.base import Run
+from pipelines.runners.base import FlinkSettings, Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, Format, read_quarantine
@@ -28,15 +29,16 @@ from pipelines.sources.base import Log, Place, Places, Source, log_of
 from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.worker import StepSettings
-from schemas.errors import DataError
+from pipelines.worker import StepSettings, take_over
+from schemas.errors import DataError, EngineLost
 
 Progress = Callable[[JobNumbers], None]
 """Called twice a second with what the shards have published."""
 
-Runner = Literal["in-process", "prism"]
+Runner = Literal["in-process", "prism", "flink"]
 
 _HIDDEN = ".backfill"
+_LASTING_S = 600.0
 _STATE = "state"
 
 
@@ -90,6 +92,10 @@ class StreamJob:
         lanes: shards stepped side by side.
         snapshot_every_s: seconds between two snapshots.
         runner: the engine.
+        flink: which Flink, where that is the engine.
+        beam_options: more options for Beam's runner; there is none in process.
+        restarts: how often it goes on by itself where its engine, or a worker of it, dies. A run of
+            10 minutes or more makes it be counted anew.
     """
 
     forecaster: Forecaster
@@ -103,6 +109,9 @@ class StreamJob:
     lanes: int = field(default_factory=process.cores)
     snapshot_every_s: float = 30.0
     runner: Runner = "prism"
+    flink: FlinkSettings = field(default_factory=FlinkSettings)
+    beam_options: tuple[str, ...] = ()
+    restarts: int = 0
 
     @property
     def states(self) -> Path:
@@ -183,12 +192,22 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
     return Outcome(counts, time.monotonic() - began_s, job.output, False, published)
 
 
-def run_stream(job: StreamJob, on_progress: Progress = lambda numbers: None) -> Outcome:
+def run_stream(
+    job: StreamJob,
+    on_progress: Progress = lambda numbers: None,
+    on_restart: Callable[[str], None] = lambda line: None,
+) -> Outcome:
     """Runs a stream until its source ends, SIGINT or SIGTERM comes, or its stop file appears.
 
     However it ends of these, what the watermark had passed is forecast, and the rows of windows that are
     still open wait in the state table. A second signal ends it at once, as a kill does: what was done since
-    the last snapshots is done again when it is resumed.
+    the last snapshots is done again when it is resumed. That it does by itself, ``restarts`` times, where the
+    engine dies and not this process.
+
+    Args:
+        job: the stream.
+        on_progress: takes its numbers, twice a second.
+        on_restart: takes the line that says why it goes on from its snapshots.
 
     Raises:
         StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
@@ -197,18 +216,39 @@ def run_stream(job: StreamJob, on_progress: Progress = lambda numbers: None) -> 
     with locked(job.output):
         end_replacing(job.output / _HIDDEN, job.output)
         prepare_folder(job.output, *PARTS)
-        state_table.recover(job.states)
-        start = start_of(job.states, job.state_table, job.resume)
-        goes_on = start == job.states and job.resume
-        log = log_of(job.source)
-        places, goes_on = _begin(job, log, job.states, start, goes_on)
         job.stop_file.unlink(missing_ok=True)
-        run = _run_of(job, log, places, job.output, resumed=goes_on)
         with _ending_cleanly(job.stop_file):
-            counts, published = _run(run, _engine(job.runner), on_progress)
+            counts, published = _restarting(job, on_progress, on_restart)
         stopped = job.stop_file.exists()
         job.stop_file.unlink(missing_ok=True)
     return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published)
+
+
+def _restarting(
+    job: StreamJob, on_progress: Progress, on_restart: Callable[[str], None]
+) -> tuple[Counts, JobNumbers]:
+    left = job.restarts
+    while True:
+        began_s = time.monotonic()
+        try:
+            return _run_once(job, on_progress)
+        except EngineLost as error:
+            if time.monotonic() - began_s >= _LASTING_S:
+                left = job.restarts
+            if not left:
+                raise EngineLost(f"{error}: run the same command with --resume") from error
+            left -= 1
+            on_restart(f"{error}: going on from the last snapshots, {left} more times at most")
+        job = replace(job, resume=True)
+
+
+def _run_once(job: StreamJob, on_progress: Progress) -> tuple[Counts, JobNumbers]:
+    state_table.recover(job.states)
+    start = start_of(job.states, job.state_table, job.resume)
+    log = log_of(job.source)
+    places, goes_on = _begin(job, log, job.states, start, goes_on=start == job.states and job.resume)
+    run = _run_of(job, log, places, job.output, resumed=goes_on)
+    return _run(run, _engine(job), on_progress)
 
 
 def start_of(states: Path, start: Path | None, resume: bool) -> Path | None:
@@ -253,8 +293,10 @@ def _run_of(job: BackfillJob | StreamJob, log: Log, places: Places, output: Path
         lanes=max(min(job.lanes, job.shards), 1),
         resumed=resumed,
     )
-    every_s = job.snapshot_every_s if isinstance(job, StreamJob) else float("inf")
-    return Run(log, places, settings, output / ".stop", every_s)
+    stop_file = output / ".stop"
+    if isinstance(job, BackfillJob):
+        return Run(log, places, settings, stop_file, float("inf"))
+    return Run(log, places, settings, stop_file, job.snapshot_every_s, job.beam_options)
 
 
 def _run(
@@ -262,6 +304,7 @@ def _run(
 ) -> tuple[Counts, JobNumbers]:
     """Runs a job; the counts are those of the snapshots that it ends with."""
     output = run.settings.output
+    take_over(run.settings)
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)
     for source in (folder, replay):
@@ -274,12 +317,16 @@ def _run(
     return state_table.read(run.settings.states).counts, published
 
 
-def _engine(runner: Runner) -> Callable[[Run, Callable[[], None]], None]:
-    if runner == "in-process":
+def _engine(job: StreamJob) -> Callable[[Run, Callable[[], None]], None]:
+    if job.runner == "in-process":
         return run_in_process
-    from pipelines.runners.on_prism import run_on_prism  # Beam takes seconds to load
+    if job.runner == "prism":
+        from pipelines.runners.on_prism import run_on_prism  # Beam takes seconds to load
 
-    return run_on_prism
+        return run_on_prism
+    from pipelines.runners.on_flink import run_on_flink
+
+    return partial(run_on_flink, settings=job.flink)
 
 
 def _nothing_used(counts: Counts, folder: Path) -> str:

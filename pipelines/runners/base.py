@@ -9,6 +9,8 @@ from pipelines.sources.base import Log, Places
 from pipelines.worker import StepSettings
 
 PROGRESS_S = 0.5
+LOCAL = "[local]"
+"""A Flink inside its job server."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Run:
         settings: what workers need.
         stop_file: its appearance ends the run cleanly.
         snapshot_every_s: seconds between two snapshots.
+        beam_options: more options for Beam's runner, where there is one.
     """
 
     log: Log
@@ -28,3 +31,18 @@ class Run:
     settings: StepSettings
     stop_file: Path
     snapshot_every_s: float
+    beam_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FlinkSettings:
+    """Which Flink.
+
+    Attributes:
+        master: ``[local]``, or ``host:port`` of a session cluster's REST interface.
+        workers: ``host:port`` of the pool of Python workers, as task managers reach it; None for workers in
+            this process.
+    """
+
+    master: str = LOCAL
+    workers: str | None = None

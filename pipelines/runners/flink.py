@@ -17,12 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from pipelines.runners.base import LOCAL, FlinkSettings
 from pipelines.runners.engine import EngineProcess, free_port
 from pipelines.runners.java import OPENS, find_java, job_server
 from schemas.errors import EngineError
-
-LOCAL: Final = "[local]"
-"""A Flink inside the job server."""
 
 _DRIVER: Final = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 _START_LIMIT_S: Final = 120.0
@@ -58,28 +56,27 @@ class JobServer(EngineProcess):
         ]  # fmt: skip
 
 
-def flink_options(endpoint: str, master: str, *, workers: str | None, parallelism: int) -> list[str]:
+def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> list[str]:
     """Beam's pipeline options to run a stream on Flink through the job server at ``endpoint``.
 
     Args:
         endpoint: `JobServer.endpoint`.
-        master: ``[local]``, or ``host:port`` of a session cluster.
-        workers: ``host:port`` of the pool of Python workers as task managers reach it; None for workers in
-            this process.
+        settings: which Flink, and where its workers are.
         parallelism: how many shards are stepped side by side.
     """
     environment = (
         ["--environment_type=LOOPBACK"]
-        if workers is None
-        else ["--environment_type=EXTERNAL", f"--environment_config={workers}"]
+        if settings.workers is None
+        else ["--environment_type=EXTERNAL", f"--environment_config={settings.workers}"]
     )
     return [
         "--runner=PortableRunner",
         f"--job_endpoint={endpoint}",
-        f"--flink_master={master}",
+        f"--flink_master={settings.master}",
         *environment,
         "--streaming",
         f"--parallelism={parallelism}",
+        "--experiments=disable_logging_submission_environment",  # it asks pip, which need not be here
         # Bundles last a second else, and what is in one is on its way when it ends. That spelling.
         "--max_bundle_time_mills=20",
         # Whoever started the job goes on from the state table; what Flink kept would be behind it.
@@ -87,13 +84,13 @@ def flink_options(endpoint: str, master: str, *, workers: str | None, parallelis
     ]
 
 
-def jobs(master: str) -> dict[str, str]:
-    """The jobs of a session cluster and what state each is in, by id.
+def jobs(master: str) -> dict[str, tuple[str, str]]:
+    """The jobs of a session cluster by id: the name of each, and what state it is in.
 
     Raises:
         EngineError: nobody answers there.
     """
-    return {job["id"]: job["status"] for job in ask(master, "/jobs")["jobs"]}
+    return {job["jid"]: (job["name"], job["state"]) for job in ask(master, "/jobs/overview")["jobs"]}
 
 
 def cancel(master: str, job: str) -> None:

@@ -17,7 +17,7 @@ from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.sinks import numbers
 from pipelines.sources.read import ReadSource
 from pipelines.transforms import StepShards
-from schemas.errors import EngineError
+from schemas.errors import EngineError, EngineLost
 
 
 def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
@@ -33,7 +33,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
     output = run.settings.output
     clear_told(output)
     with PrismServer(output / "prism.log") as prism:
-        pipeline = beam.Pipeline(options=PipelineOptions(prism_options(prism.endpoint)))
+        pipeline = beam.Pipeline(options=PipelineOptions([*prism_options(prism.endpoint), *run.beam_options]))
         build(pipeline, run)
         try:
             result = pipeline.run()
@@ -44,9 +44,8 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
             worker.end_job(run.settings.job)
         except Exception as error:
             if prism.pid is None:
-                raise EngineError(
-                    "Prism, the engine, has died (killed, or out of memory): run the same command with "
-                    f"--resume (its log: {output / 'prism.log'})"
+                raise EngineLost(
+                    f"Prism has died, killed or out of memory (log: {output / 'prism.log'})"
                 ) from error
             raise told(output, error) from error
         finally:

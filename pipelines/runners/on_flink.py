@@ -1,0 +1,140 @@
+"""A job on Flink, embedded or a session cluster.
+
+A shard lives in the memory of a Python worker, and a job goes on from the state table alone, as on any
+engine. So Flink restarts nothing itself and keeps nothing that matters: a worker, a task manager or a job
+manager that dies ends this run as lost, and whoever started it goes on from the snapshots, as after a kill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from pipelines import worker
+from pipelines.failure import clear_told, told
+from pipelines.runners import flink
+from pipelines.runners.base import LOCAL, PROGRESS_S, FlinkSettings, Run
+from pipelines.runners.flink import JobServer, flink_options
+from pipelines.runners.on_prism import build
+from schemas.errors import EngineError, EngineLost
+
+_ASKED_EVERY_S: Final = 1.0
+_SILENT_S: Final = 5.0  # how long a job manager may not answer
+_COMES_BACK_S: Final = 180.0  # how long one that is lost is waited for
+
+
+def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSettings) -> None:
+    """Runs a job to its end, or until it is asked to stop.
+
+    Args:
+        run: the job's run.
+        on_progress: called twice a second.
+        settings: which Flink, and where its workers are.
+
+    Raises:
+        EngineLost: the engine or a worker died: the job goes on from its snapshots when it is run again.
+        StatecastError: the source, the output folder, a state or the engine is at fault.
+    """
+    output = run.settings.output
+    clear_told(output)
+    name = f"statecast-{run.settings.job}"
+    parallelism = 1 if settings.workers is None else min(_slots(settings.master), run.settings.shards)
+    with JobServer(settings.master, output / "flink.log") as server, _cancelled_after(settings.master, name):
+        options = [*flink_options(server.endpoint, settings, parallelism), f"--job_name={name}"]
+        pipeline = beam.Pipeline(options=PipelineOptions([*options, *run.beam_options]))
+        build(pipeline, run)
+        watch = _Watch(settings.master, name)
+        try:
+            result = pipeline.run()
+            while not PipelineState.is_terminal(ended := result.state):
+                time.sleep(PROGRESS_S)
+                on_progress()
+                watch.look()
+            result.wait_until_finish()
+            worker.end_job(run.settings.job)
+        except EngineLost:
+            raise
+        except Exception as error:
+            raise _why(run, server, error) from error
+        finally:
+            worker.end_job(run.settings.job, abandon=True)
+    if ended != PipelineState.DONE:
+        raise EngineLost(f"Flink's job ended as {ended} (log: {output / 'flink.log'})")
+
+
+def _why(run: Run, server: JobServer, error: Exception) -> EngineError:
+    """What a worker of ours has told, or else that something died: Flink's own words are in the log."""
+    line = told(run.settings.output, error)
+    if not isinstance(line, EngineError):
+        return line  # type: ignore[return-value]
+    what = "Flink's job server has died" if server.pid is None else f"Flink's job failed: {line}"
+    return EngineLost(f"{what} (log: {server.log})")
+
+
+@contextmanager
+def _cancelled_after(master: str, name: str) -> Iterator[None]:
+    """The job of a name is not running in a cluster when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        if master != LOCAL:
+            with suppress(EngineError):
+                for job, (called, state) in flink.jobs(master).items():
+                    if called == name and state in ("CREATED", "RUNNING", "RESTARTING", "FAILING"):
+                        flink.cancel(master, job)
+
+
+def _slots(master: str) -> int:
+    """The task slots of a cluster, once it has any: one that was lost may be coming back.
+
+    Raises:
+        EngineError: it has none.
+    """
+    until_s = time.monotonic() + _COMES_BACK_S
+    while True:
+        with suppress(EngineError):
+            if slots := int(flink.ask(master, "/overview")["slots-total"]):
+                return slots
+        if time.monotonic() > until_s:
+            raise EngineError(f"Flink at {master} has no task manager after {_COMES_BACK_S:.0f} s")
+        time.sleep(1.0)
+
+
+@dataclass
+class _Watch:
+    """Asks a cluster for its job, since a job server goes on asking a dead job manager for minutes."""
+
+    master: str
+    name: str
+    clock: Callable[[], float] = time.monotonic
+    _asked_s: float = field(default=float("-inf"), init=False)
+    _answered_s: float = field(default=float("inf"), init=False)
+    _seen: bool = field(default=False, init=False)
+
+    def look(self) -> None:
+        """Once in a while.
+
+        Raises:
+            EngineLost: nobody answers any more, or the job is not known any more.
+        """
+        now_s = self.clock()
+        if self.master == LOCAL or now_s - self._asked_s < _ASKED_EVERY_S:
+            return
+        self._asked_s = now_s
+        try:
+            known = self.name in {called for called, _ in flink.jobs(self.master).values()}
+        except EngineError as error:
+            if now_s - self._answered_s > _SILENT_S:
+                raise EngineLost(f"the job manager at {self.master} is lost") from error
+            return
+        self._answered_s = now_s
+        if self._seen and not known:
+            raise EngineLost(f"the job manager at {self.master} has lost the job")
+        self._seen |= known

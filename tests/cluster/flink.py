@@ -1,0 +1,179 @@
+"""A real Flink session cluster to test with: one job manager, task managers, and a pool of Python workers.
+
+All are local processes on the loopback interface, from the distribution that a Python package ships.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from pipelines.runners.flink import ask
+from pipelines.runners.java import OPENS, find_java, flink_home
+from schemas.errors import EngineError
+from tests.cluster.process import Server, answers, free_port
+
+_ROOT: Final = Path(__file__).parents[2]
+_START_LIMIT_S: Final = 120.0
+_JOB_MANAGER: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_TASK_MANAGER: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+
+# The memory of a task manager, part by part, is what Flink's own scripts work out.
+_CONFIG: Final = """\
+jobmanager.rpc.address: 127.0.0.1
+jobmanager.rpc.port: {rpc}
+jobmanager.bind-host: 127.0.0.1
+jobmanager.memory.process.size: 768m
+rest.address: 127.0.0.1
+rest.bind-address: 127.0.0.1
+rest.port: {rest}
+blob.server.port: {blob}
+taskmanager.bind-host: 127.0.0.1
+taskmanager.host: 127.0.0.1
+taskmanager.numberOfTaskSlots: 1
+taskmanager.cpu.cores: 1.0
+taskmanager.memory.framework.heap.size: 64m
+taskmanager.memory.task.heap.size: 256m
+taskmanager.memory.framework.off-heap.size: 64m
+taskmanager.memory.task.off-heap.size: 64m
+taskmanager.memory.network.min: 64m
+taskmanager.memory.network.max: 64m
+taskmanager.memory.managed.size: 96m
+taskmanager.memory.jvm-metaspace.size: 256m
+taskmanager.memory.jvm-overhead.min: 64m
+taskmanager.memory.jvm-overhead.max: 64m
+parallelism.default: 1
+classloader.resolve-order: parent-first
+state.backend.type: rocksdb
+state.checkpoints.dir: file://{folder}/checkpoints
+state.savepoints.dir: file://{folder}/savepoints
+execution.checkpointing.interval: 2s
+restart-strategy.type: none
+heartbeat.interval: 1000
+heartbeat.timeout: 20000
+io.tmp.dirs: {folder}/tmp
+"""
+
+_LOGGING: Final = """\
+rootLogger.level = INFO
+rootLogger.appenderRef.out.ref = Out
+appender.out.name = Out
+appender.out.type = CONSOLE
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{HH:mm:ss,SSS} %-5p %c{1} - %m%n
+"""
+
+
+class FlinkCluster:
+    """A session cluster in a folder of its own; it outlives whoever started it until it is stopped.
+
+    ``with FlinkCluster.start(folder) as cluster:`` stops it at the end of the block.
+
+    Args:
+        folder: of a cluster that was started before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rest, self.pool_port = map(int, (folder / "ports").read_text().split())
+        taskmanagers = (folder / "taskmanagers").read_text().split()
+        self.job_manager = Server("jobmanager", folder, _java(folder, _JOB_MANAGER, "-Xmx512m"))
+        self.task_managers = [
+            Server(name, folder, _java(folder, _TASK_MANAGER, "-Xmx320m")) for name in taskmanagers
+        ]
+        self.pool = Server("workers", folder, _pool(self.pool_port), _environment())
+
+    @classmethod
+    def start(cls, folder: Path, task_managers: int = 2) -> Self:
+        """Starts a cluster; of one that was stopped there, or in part, what does not run.
+
+        Args:
+            folder: of its settings, checkpoints, logs and process ids.
+            task_managers: how many, each with one slot.
+
+        Raises:
+            EngineError: Java or Flink are missing, or it does not start.
+        """
+        folder = folder.absolute()
+        if not (folder / "ports").exists():
+            rest, rpc, blob, pool = (free_port() for _ in range(4))
+            (folder / "tmp").mkdir(parents=True, exist_ok=True)
+            config = _CONFIG.format(rpc=rpc, rest=rest, blob=blob, folder=folder)
+            (folder / "config.yaml").write_text(config)
+            (folder / "log4j2.properties").write_text(_LOGGING)
+            (folder / "taskmanagers").write_text(
+                " ".join(f"taskmanager-{n + 1}" for n in range(task_managers))
+            )
+            (folder / "ports").write_text(f"{rest} {pool}")
+        cluster = cls(folder)
+        cluster.go_on()
+        return cluster
+
+    @property
+    def master(self) -> str:
+        """``host:port``, as ``--flink-master`` wants it."""
+        return f"127.0.0.1:{self.rest}"
+
+    @property
+    def workers(self) -> str:
+        """``host:port`` of the pool of Python workers."""
+        return f"127.0.0.1:{self.pool_port}"
+
+    @property
+    def servers(self) -> list[Server]:
+        """All of its processes."""
+        return [self.job_manager, *self.task_managers, self.pool]
+
+    def go_on(self) -> None:
+        """Starts what does not run; ready when this returns: all slots are there."""
+        if self.pool.process is None:
+            self.pool.start(lambda: answers(self.pool_port), _START_LIMIT_S)
+        if self.job_manager.process is None:
+            self.job_manager.start(lambda: answers(self.rest), _START_LIMIT_S)
+        for server in self.task_managers:
+            if server.process is None:
+                server.start(lambda: True)
+        until_s = time.monotonic() + _START_LIMIT_S
+        while self.slots() < len(self.task_managers):
+            if time.monotonic() > until_s:
+                raise EngineError(f"the task managers do not come: see {self.folder}")
+            time.sleep(0.2)
+
+    def slots(self) -> int:
+        """How many slots the job manager knows of."""
+        with suppress(EngineError):
+            return int(ask(self.master, "/overview")["slots-total"])
+        return 0
+
+    def stop(self) -> None:
+        """Ends all of it."""
+        for server in (*self.task_managers, self.job_manager, self.pool):
+            server.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _java(folder: Path, main: str, memory: str) -> list[str]:
+    return [
+        str(find_java()), *OPENS, memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+        f"-Dlog4j.configurationFile={folder / 'log4j2.properties'}", "-cp", str(flink_home() / "lib" / "*"),
+        main, "--configDir", str(folder),
+    ]  # fmt: skip
+
+
+def _pool(port: int) -> list[str]:
+    return [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+
+
+def _environment() -> dict[str, str]:
+    """Of the workers: the pool starts them as ``python``, and each steps its shards on one core."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
