@@ -86,7 +86,7 @@ class NetworkConfig(Settings):
     layers: int = Field(2, ge=1, le=16, description="stacked recurrent layers")
     horizon: int = Field(24, ge=1, le=1024, description="forecast the next 1 to this many windows")
     quantiles: tuple[float, ...] = Field(
-        (0.1, 0.5, 0.9), description="quantile levels, rising, with 0.5 among them"
+        (0.05, 0.5, 0.95), description="quantile levels, rising, with 0.5 among them"
     )
     lags: tuple[int, ...] = Field(
         (1, 2, 3, 6, 12, 18, 21, 22, 23, 24),
@@ -154,3 +154,37 @@ class TrainingConfig(Settings):
                 "training.validation and training.backtest must leave some windows to learn from"
             )
         return self
+
+
+EXPERTS = ("persistence", "seasonal_naive", "least_squares", "seasonal_least_squares")
+
+
+class OnlineConfig(Settings):
+    """What learns while a forecaster runs, of each series alone."""
+
+    experts: tuple[
+        Literal["persistence", "seasonal_naive", "least_squares", "seasonal_least_squares"], ...
+    ] = Field(
+        ("least_squares", "seasonal_least_squares"),
+        description="forecasters beside the network, which are combined with it: persistence, "
+        "seasonal_naive, least_squares, seasonal_least_squares; none leaves the network alone",
+    )
+    intervals: bool = Field(
+        True, description="set quantiles by how far off forecasts were (true), or leave them to the network"
+    )
+    alarms_per_week: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="wanted alarms a week of a series in which nothing is wrong; 0: no p-values, no alarms",
+    )
+
+    @model_validator(mode="after")
+    def _once(self) -> OnlineConfig:
+        if len(set(self.experts)) < len(self.experts):
+            raise ValueError("online.experts must not name one twice")
+        return self
+
+
+OFFLINE = OnlineConfig(experts=(), intervals=False, alarms_per_week=0)
+"""Nothing learns: what forecasters from before there was such a thing are."""

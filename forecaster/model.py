@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from forecaster.components.base import Component
-from forecaster.components.inputs import before_network
+from forecaster.components.chain import chain
+from forecaster.components.expert import Expert
 from forecaster.components.network import Network
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import OFFLINE, NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.state import State
 from schemas.errors import ModelError
 
@@ -31,6 +32,7 @@ class Forecaster:
         network_config: shape of the network.
         window_config: windows that it was trained on.
         network: the network, in evaluation mode.
+        online_config: what learns beside it.
         version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
             ``model_version`` of its forecasts and states. Equal weights have equal versions.
         components: what a state of this forecaster is made of, in the order in which they step.
@@ -40,6 +42,7 @@ class Forecaster:
     network_config: NetworkConfig
     window_config: WindowConfig
     network: Network
+    online_config: OnlineConfig = field(default_factory=OnlineConfig)
     version: str = field(init=False)
     components: tuple[Component, ...] = field(init=False)
     members: tuple[str, ...] = field(init=False)
@@ -51,22 +54,28 @@ class Forecaster:
             digest.update(name.encode())
             digest.update(weight.contiguous().numpy().tobytes())
         object.__setattr__(self, "version", f"{self.network_config.cell}-{digest.hexdigest()[:12]}")
-        object.__setattr__(self, "components", (*before_network(self.network_config), self.network))
-        object.__setattr__(self, "members", ())
+        components = chain(self.network, self.window_config, self.online_config)
+        object.__setattr__(self, "components", components)
+        experts = tuple(part.name for part in components if isinstance(part, Expert))
+        object.__setattr__(self, "members", (self.network.name, *experts) if experts else ())
 
     def _config_json(self) -> str:
         windows = self.window_config.model_dump()
         if windows["max_gap"] == WindowConfig.model_fields["max_gap"].default:
             del windows["max_gap"]  # models from before there was one keep their version
         parts = {"network": self.network_config.model_dump(), "windows": windows}
+        if self.online_config != OFFLINE:  # as above
+            parts["online"] = self.online_config.model_dump()
         return json.dumps(parts, indent=2, sort_keys=True)
 
     @staticmethod
-    def untrained(network: NetworkConfig, windows: WindowConfig, seed: int = 0) -> Forecaster:
+    def untrained(
+        network: NetworkConfig, windows: WindowConfig, seed: int = 0, online: OnlineConfig | None = None
+    ) -> Forecaster:
         """A forecaster with random weights, for tests and benchmarks."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Forecaster(network, windows, Network(network))
+            return Forecaster(network, windows, Network(network), online or OnlineConfig())
 
     def initial_state(self) -> State:
         """The state of a fleet that has seen nothing yet."""
@@ -101,11 +110,12 @@ class Forecaster:
             parts = json.loads(header["__metadata__"][_CONFIG])
             network = NetworkConfig.model_validate(parts["network"])
             windows = WindowConfig.model_validate(parts["windows"])
+            online = OnlineConfig.model_validate(parts["online"]) if "online" in parts else OFFLINE
             module = Network(network)
             module.load_state_dict(load(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster: {str(error).splitlines()[0]}") from error
-        return Forecaster(network, windows, module)
+        return Forecaster(network, windows, module, online)
 
     def save(self, folder: Path) -> None:
         """Writes ``forecaster.safetensors`` into ``folder``, which is made if need be."""

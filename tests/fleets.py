@@ -14,7 +14,7 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.counts import Counts
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
@@ -63,7 +63,7 @@ def forecaster(
     with torch.no_grad():
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=chance)
-    return Forecaster(made.network_config, made.window_config, made.network)
+    return Forecaster(made.network_config, made.window_config, made.network, OnlineConfig(experts=EXPERTS))
 
 
 @st.composite

@@ -91,8 +91,16 @@ class Block:
         before: from the moments: ``[T, S]`` float64, value of the window before each; NaN where missing.
         mean, last, scale: from the moments: ``[T, S]`` float64 at each window's end; the scale is above 0.
         age: from the moments: ``[T, S]`` int64, windows since the last value.
+        moves: from the moments: ``[T, S]`` bool, whether the scale is more than how a level of this size
+        rounds:
+            what is measured in scales of a series that stands still is noise, and nobody should learn from
+            it.
+        shape: from the season: ``[T, K, S]`` float64, how far the K phases of a season lie from its mean, as
+            known at each window's end.
         out: what is said of these windows, filled by the network and by what follows it.
-        members: ``[T, S, N]`` float64 by name: what each expert forecasts, in the unit of each series.
+        members: ``[N, T, S]`` float64 by name: what each expert forecasts, in the unit of each series.
+        residuals: from the stacking: ``[T, A, S]`` float64, each window's value less what was forecast for it
+            ``a`` windows before, for every anchor horizon ``a``; NaN where either is missing.
     """
 
     start: Ints
@@ -105,12 +113,30 @@ class Block:
     last: Floats = field(default_factory=_absent)
     scale: Floats = field(default_factory=_absent)
     age: Ints = field(default_factory=_absent)
+    moves: Bools = field(default_factory=_absent)
+    shape: Floats = field(default_factory=_absent)
     out: Outputs = field(default_factory=lambda: Outputs.empty(0, 0, 0, 0, 0))
     members: Mapping[str, Floats] = field(default_factory=dict)
+    residuals: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
         """``[S]`` bool, the series whose row it is and no padding; None where it is every series'."""
         return None if self.lengths is None else row < self.lengths
+
+
+def series_last(array: NDArray[Any]) -> NDArray[Any]:
+    """``[S, ...]`` -> ``[..., S]``, for arithmetic on all series at once.
+
+    What `series_first` gave is not copied, so what a component returned lies as it wants it with the next
+    block.
+    """
+    moved = np.moveaxis(array, 0, -1)
+    return moved if moved.strides[-1] == moved.itemsize else np.ascontiguousarray(moved)
+
+
+def series_first(array: NDArray[Any]) -> NDArray[Any]:
+    """``[..., S]`` -> ``[S, ...]``, in the same memory."""
+    return np.moveaxis(array, -1, 0)
 
 
 class Component(Protocol):

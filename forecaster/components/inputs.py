@@ -41,7 +41,7 @@ def input_count(config: NetworkConfig) -> int:
 
 def before_network(config: NetworkConfig) -> tuple[Component, ...]:
     """The components that the inputs are made from; a ring of no windows is none."""
-    moments = Moments(config.halflife)
+    moments = Moments(config.halflife, 0.0)
     return (moments, Ring(config.ring, max(config.lags, default=0))) if config.ring else (moments,)
 
 

@@ -1,0 +1,79 @@
+"""Which components a forecaster's state is made of, in the order in which they step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from forecaster.components.anomaly import Anomaly
+from forecaster.components.base import Component
+from forecaster.components.expert import Expert
+from forecaster.components.intervals import Intervals
+from forecaster.components.least_squares import LeastSquares
+from forecaster.components.moments import Moments
+from forecaster.components.naive import Persistence, SeasonalNaive
+from forecaster.components.network import Network
+from forecaster.components.ring import Ring
+from forecaster.components.season import Season, season_of
+from forecaster.components.stacking import Stacking
+from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
+
+_WEEK_S = 604_800
+
+
+def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tuple[Component, ...]:
+    """The components of a forecaster: what it keeps of the past, the network, and what learns as it runs."""
+    config = network.config
+    experts = experts_of(config, windows, online)
+    season = season_in(config.ring, windows.freq_s)
+    reach = max([*config.lags, *(expert.reach for expert in experts), season if experts else 0], default=0)
+    before = (Moments(config.halflife, 0.0), *((Ring(config.ring, reach),) if config.ring else ()))
+    after = (Season(season), *experts) if experts else ()
+    middle = config.quantiles.index(0.5)
+    names = tuple(expert.name for expert in experts)
+    combined = (Stacking(names, config.horizon, middle),) if experts or online.intervals else ()
+    return (*before, network, *after, *combined, *_of_errors(config, windows, online))
+
+
+def season_in(ring: int, freq_s: int) -> int:
+    """Windows in a season of windows of this length; 1, which is none, where the ring is shorter."""
+    season = season_of(freq_s)
+    return season if season <= ring else 1
+
+
+def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
+    """The experts of a forecaster; lags that the ring is too short for are left out."""
+    horizon, season = config.horizon, season_in(config.ring, windows.freq_s)
+    near = (1, 2, 3, 6, 12)
+    round_ = [k * season + off for k in (1, 2, 6, 7) for off in (-2, -1, 0)] if season > 1 else []
+    made: dict[str, Expert | None] = {
+        "persistence": Persistence(horizon),
+        "seasonal_naive": SeasonalNaive(horizon, season),
+        "least_squares": _least_squares("least_squares", config, (*near, season - 1), season=True),
+        "seasonal_least_squares": _least_squares(
+            "seasonal_least_squares", config, (1, 2, 3, *round_), (24, 168)
+        ),
+    }
+    return tuple(expert for name in online.experts if (expert := made[name]) is not None)
+
+
+def _least_squares(
+    label: str,
+    config: NetworkConfig,
+    lags: tuple[int, ...],
+    halflives: tuple[float, ...] = (),
+    season: bool = False,
+) -> Expert | None:
+    kept = tuple(sorted({lag for lag in lags if 1 <= lag < config.ring}))
+    if not kept:
+        return None
+    forget = 0.9998 if season else 0.999
+    return LeastSquares(label, config.horizon, kept, halflives, season, forget)
+
+
+def _of_errors(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> Iterator[Component]:
+    levels = config.quantiles
+    if online.intervals:
+        yield Intervals(levels, config.horizon)
+    rate = online.alarms_per_week * windows.freq_s / _WEEK_S
+    if rate and len(levels) > 1:
+        yield Anomaly(levels[0], levels[-1], min(rate, 0.5), levels.index(0.5))

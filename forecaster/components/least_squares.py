@@ -1,0 +1,161 @@
+"""An expert that regresses each series on its own past, and goes on learning: recursive least squares.
+
+Letters: S series, M past windows, N horizon, L lags, E running means, D = L + E regressors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.components.base import Arrays, Bools, Field, Floats, Floats32, Ints
+from forecaster.components.expert import Expert, Seen
+
+_CLIP = 50.0  # scales of a regressor
+_LARGEST_WEIGHT = 3.0
+_OTHER_LEVEL = 20.0  # scales
+_NOW = np.array([0])
+_ROOM = 2.0  # a forecast stays within so many times the distances that its lags lie from the last value
+
+
+@dataclass(frozen=True)
+class LeastSquares(Expert):
+    """Autoregression of changes, per series, by recursive least squares with forgetting.
+
+    The change from one window to the next is regressed on how far lagged values, and running means, lie from
+    the window before: no level enters. Horizons are forecast one after the other, each from those before it.
+    Haykin, "Adaptive Filter Theory", table 9.1, in scales of the series; what is forgotten is held while the
+    inverse is as large as it began, so that a series that stands still for long does not wind it up.
+
+    Attributes:
+        label: name of the member.
+        horizon: N.
+        lags: windows before the last that are regressors.
+        halflives: of the running means that are.
+        season: whether the season's shape is taken out of values first and put back in the end.
+        forget: what is kept of the past with each value.
+        prior: inverse of the variance that weights have at first.
+    """
+
+    label: str
+    horizon: int
+    lags: tuple[int, ...]
+    halflives: tuple[float, ...] = ()
+    season: bool = False
+    forget: float = 0.9998
+    prior: float = 50.0
+
+    @property
+    def name(self) -> str:
+        """See `Expert`."""
+        return self.label
+
+    @property
+    def reach(self) -> int:
+        """The longest lag and the window that it lags behind."""
+        return max(self.lags) + 1
+
+    @property
+    def _size(self) -> int:
+        return len(self.lags) + len(self.halflives)
+
+    @property
+    def recalled(self) -> tuple[str, ...]:
+        """See `Expert`."""
+        return ("weights", "means") if self.halflives else ("weights",)
+
+    def spec(self) -> Mapping[str, Field]:
+        """Weights, the inverse of the regressors' second moments, running means, and how much was seen."""
+        fields = {
+            "weights": Field("float32", (self._size,)),
+            "inverse": Field("float32", (self._size, self._size)),
+            "known": Field("int32"),
+        }
+        return fields | ({"means": Field("float64", (len(self.halflives),))} if self.halflives else {})
+
+    def init(self, series: int) -> Arrays:
+        """Weights of 0: the last value, with the season's shape."""
+        own = super().init(series)
+        own["inverse"][:] = np.eye(self._size) / self.prior
+        return own
+
+    def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
+        """See `Expert`; a window whose value or that before is missing teaches nothing."""
+        there = ~np.isnan(seen.value) & counts
+        back = np.array((*self.lags, 0)) + 1
+        lagged = self._without_shape(seen, seen.back(back), back)
+        before = lagged[-1]
+        now = self._without_shape(seen, seen.value[None], _NOW)[0]
+        far = _near(lagged[:-1] - before, seen.scale)
+        if self.halflives:
+            far = np.concatenate([far, own["means"] - before])
+        change = now - before
+        learns = there & seen.moves & ~np.isnan(change) & (own["known"] > self.reach)
+        with np.errstate(invalid="ignore"):
+            x = np.where(learns, np.clip(far / seen.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
+            target = np.where(learns, np.clip(change / seen.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
+        self._update(own["weights"], own["inverse"], x, target, learns)
+        own["known"] += there
+        for k, halflife in enumerate(self.halflives):
+            rate = np.maximum(1.0 - 0.5 ** (1.0 / halflife), 1.0 / np.maximum(own["known"], 1))
+            own["means"][k] += np.where(there, rate * (now - own["means"][k]), 0.0)
+
+    def _update(
+        self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
+    ) -> None:
+        """One step of recursive least squares for the series that learn; ``x`` ``[D, S]``."""
+        gain = np.einsum("ijs,js->is", inverse, x)
+        size = np.einsum("is,is->s", gain, x)
+        error = target - np.einsum("is,is->s", weights, x)
+        # In single precision the inverse can lose its sign: it begins anew then.
+        lost = ~(size >= 0) & learns
+        if lost.any():
+            inverse[:, :, lost] = (np.eye(len(x), dtype=np.float32) / self.prior)[:, :, None]
+            gain[:, lost], size[lost] = 0, 0
+        step = gain / (size + np.float32(self.forget))
+        weights += step * error
+        np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
+        trace = np.zeros(len(size), np.float32)
+        for i in range(len(x)):
+            inverse[i] -= step[i] * gain
+            trace += inverse[i, i]
+        forgets = learns & (trace < len(x) / self.prior)
+        inverse *= np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
+
+    def forecast(self, own: Arrays, seen: Seen) -> Floats:
+        """See `Expert`."""
+        now = self._without_shape(seen, seen.last[None], seen.age[None])[0]
+        longest, lags, count = max(self.lags), np.array(self.lags), len(self.lags)
+        values = np.empty((longest + 1 + self.horizon, *now.shape))
+        back = np.arange(longest, -1, -1)
+        past = self._without_shape(seen, seen.back(back), back)
+        values[: longest + 1] = now + _near(past - now, seen.scale)
+        values[longest] = now
+        weights = own["weights"].astype(np.float64)
+        room = _ROOM * np.abs(values[longest - lags] - now).max(axis=0) + seen.scale
+        low, high, stays = now - room, now + room, 1.0 - weights.sum(axis=0)
+        means = [own["means"][k] for k in range(len(self.halflives))]
+        rates = [1.0 - 0.5 ** (1.0 / halflife) for halflife in self.halflives]
+        for row in range(longest, longest + self.horizon):
+            after = stays * values[row] + (weights[:count] * values[row - lags]).sum(axis=0)
+            for k in range(len(means)):
+                after += weights[count + k] * means[k]
+            np.clip(after, low, high, out=values[row + 1])
+            means = [m + r * (values[row + 1] - m) for m, r in zip(means, rates, strict=True)]
+        ahead = values[longest + 1 :]
+        return ahead + seen.shape_ahead(np.arange(1, self.horizon + 1)) if self.season else ahead
+
+    def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
+        """Values ``[n, ..., S]``, ``ago`` (``[n]`` or likewise) windows old, less the season's shape."""
+        return values - seen.shape_ahead(-ago) if self.season else values
+
+
+def _near(far: Floats, scale: Floats) -> Floats:
+    """Distances ``[n, ..., S]`` from the last value; those of another level are 0, as missing ones are.
+
+    Redescending (Hampel 1974): whole up to `_OTHER_LEVEL` scales, nothing from twice that on.
+    """
+    size = np.abs(far) / (scale * _OTHER_LEVEL)
+    return np.where(size < 2.0, far * np.minimum(2.0 - size, 1.0), 0.0)

@@ -1,0 +1,72 @@
+"""Experts that learn nothing: the last value, and the last value of the season.
+
+Letters: S series, M past windows, N horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.components.base import Arrays, Bools, Field, Floats
+from forecaster.components.expert import Expert, Seen
+
+
+@dataclass(frozen=True)
+class Persistence(Expert):
+    """Every horizon is the last value.
+
+    Attributes:
+        horizon: N.
+    """
+
+    horizon: int
+    name = "persistence"
+    reach = 0
+
+    def spec(self) -> Mapping[str, Field]:
+        """It keeps nothing."""
+        return {}
+
+    def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
+        """There is nothing to learn."""
+
+    def forecast(self, own: Arrays, seen: Seen) -> Floats:
+        """See `Expert`."""
+        return np.broadcast_to(seen.last, (self.horizon, *seen.last.shape))
+
+
+@dataclass(frozen=True)
+class SeasonalNaive(Expert):
+    """A horizon is the last value of its season's phase, the last value where that is missing.
+
+    Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 5.2.
+
+    Attributes:
+        horizon: N.
+        season: windows after which a season repeats.
+    """
+
+    horizon: int
+    season: int
+    name = "seasonal_naive"
+
+    @property
+    def reach(self) -> int:
+        """A season."""
+        return self.season - 1
+
+    def spec(self) -> Mapping[str, Field]:
+        """It keeps nothing: the ring does."""
+        return {}
+
+    def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
+        """There is nothing to learn."""
+
+    def forecast(self, own: Arrays, seen: Seen) -> Floats:
+        """See `Expert`."""
+        ahead = np.arange(1, self.horizon + 1)
+        found = seen.back(self.season * -(-ahead // self.season) - ahead)
+        return np.where(np.isnan(found), seen.last, found)
