@@ -46,7 +46,7 @@ class Trained:
             seconds``. Losses are mean pinball in scales. The skill is 1 minus the pinball loss over that of
             persistence, averaged over horizons: no setting changes its unit. ``validation_*`` are absent
             where nothing was held out to score epochs.
-        refit_history: per epoch of the second phase ``epoch, refit_loss, seconds``.
+        refit_history: per epoch of the second phase ``epoch, refit_loss, refit_seconds``.
     """
 
     forecaster: Forecaster
@@ -162,7 +162,7 @@ def _refit(
     history: list[Epoch] = []
     began = time.monotonic()
     for number, loss in enumerate(islice(_epochs(module, fleet, training, weighing), epochs), 1):
-        epoch: Epoch = {"epoch": number, "refit_loss": loss, "seconds": time.monotonic() - began}
+        epoch: Epoch = {"epoch": number, "refit_loss": loss, "refit_seconds": time.monotonic() - began}
         history.append(epoch)
         on_epoch(epoch)
         began = time.monotonic()

@@ -106,10 +106,9 @@ class _Shown:
         from pipelines.jobs.train import TrainOutcome
 
         if isinstance(outcome, TrainOutcome):
-            seconds = sum(epoch["seconds"] for epoch in (*outcome.history, *outcome.refit_history))
             self.out.say(
                 f"{len(outcome.history)} epochs, {len(outcome.refit_history)} again over all windows, "
-                f"in {seconds:.0f} s: {outcome.version}, run {outcome.run_id}"
+                f"in {outcome.seconds:.0f} s: {outcome.version}, run {outcome.run_id}"
             )
         else:
             show_outcome(outcome, self.out)

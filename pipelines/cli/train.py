@@ -84,6 +84,17 @@ def train(
             rich_help_panel=o.MODELS,
         ),
     ] = None,
+    sweep: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--sweep",
+            metavar="N",
+            min=1,
+            help="Try N choices of settings by rolling validation first, and train with the best.",
+            show_default="none",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
     save_state: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -104,6 +115,9 @@ def train(
     last tenth of the windows against persistence and seasonal naive. What is registered has then learned from
     all windows. The first version of a model becomes its champion; statecast promote makes a later one it.
 
+    With --sweep the job as it stands is the first trial; the others differ in network.hidden, layers and
+    halflife and in training.learning_rate, weight_decay, dropout and segment. Ctrl-C keeps the trials so far.
+
     Example: statecast train weather.parquet --end 2013-09-01 --register weather
     """
     job = o.configured(
@@ -122,11 +136,17 @@ def train(
     o.input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training import loss_of
+        from pipelines.cli.sweep import most_epochs, searched
         from pipelines.jobs.train import run_training
 
+    if sweep is not None:
+        swept = searched(job, name or f"{job.network.cell}-sweep", sweep, save_state, out)
+        _say(out, job, swept.trained, save_state)
+        out.result(swept.as_json())
+        return
     with (
         out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", _most_epochs(job)) as epochs_done,
+        out.progress("training", "epochs", most_epochs(job)) as epochs_done,
     ):
         trained = run_training(
             job,
@@ -135,6 +155,12 @@ def train(
             lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
             save_state,
         )
+    _say(out, job, trained, save_state)
+    out.result(trained.as_json())
+
+
+def _say(out: Out, job: JobConfig, trained: TrainOutcome, save_state: Path | None) -> None:
+    """What came out, for people."""
     for line in trained.notices:
         out.notice(line)
     out.say(
@@ -160,7 +186,6 @@ def train(
         out.say(f"make it the one that jobs load: statecast promote {version.name}/{version.number}")
     if save_state is not None:
         out.say(f"every series after its last window: statecast stream --state {save_state}, new rows only")
-    out.result(trained.as_json())
 
 
 def _check_new(folder: Path | None) -> None:
@@ -169,15 +194,10 @@ def _check_new(folder: Path | None) -> None:
         raise OutputError(f"--save-state {folder}: there is something already: name a new folder")
 
 
-def _most_epochs(job: JobConfig) -> int:
-    return job.training.epochs * (2 if job.training.refit else 1)
-
-
 def _say_epochs(out: Out, trained: TrainOutcome) -> None:
     """How many epochs there were in each phase, and how long they took."""
-    seconds = sum(epoch["seconds"] for epoch in (*trained.history, *trained.refit_history))
     again = f", then {len(trained.refit_history)} over all of them" if trained.refit_history else ""
     out.say(
         f"{len(trained.history)} epochs on {trained.series:,} series of {trained.windows:,} windows{again}, "
-        f"in {seconds:.0f} s"
+        f"in {trained.seconds:.0f} s"
     )

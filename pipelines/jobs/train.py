@@ -63,6 +63,12 @@ class TrainOutcome:
     outside: int
     notices: tuple[str, ...]
 
+    @property
+    def seconds(self) -> float:
+        """How long all epochs of both phases took."""
+        refit = sum(epoch["refit_seconds"] for epoch in self.refit_history)
+        return sum(epoch["seconds"] for epoch in self.history) + refit
+
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         apart = ("version", "history", "refit_history", "scores")

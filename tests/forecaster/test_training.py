@@ -130,7 +130,7 @@ def test_what_is_refit_is_the_chosen_run_over_all_windows() -> None:
     trained = brief(refit=True, backtest=0.1, epochs=3)
     best = int(np.argmin([epoch["validation_loss"] for epoch in trained.history])) + 1
     assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, best + 1))
-    assert set(trained.refit_history[0]) == {"epoch", "refit_loss", "seconds"}
+    assert set(trained.refit_history[0]) == {"epoch", "refit_loss", "refit_seconds"}
     assert trained.chosen.version == brief(refit=False, backtest=0.1, epochs=3).chosen.version
     assert trained.chosen.version != trained.forecaster.version
     if best == 3:  # no epoch of the schedule was left out: learning from all windows at once is the same

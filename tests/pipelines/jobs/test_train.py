@@ -1,0 +1,137 @@
+"""What a training leaves in MLflow and in a state table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecaster.registry.registry import Registry
+from forecaster.state import State
+from forecaster.stepping import advance
+from forecaster.windows import Windows
+from pipelines import state_table
+from pipelines.config import JobConfig
+from pipelines.jobs.train import TrainOutcome, run_training, write_states
+from tests.fleets import START, forecaster, rows_of
+
+HOURS = 120
+
+
+def waves(hours: int = HOURS, series: int = 4) -> Windows:
+    t = np.arange(hours)[:, None]
+    noise = np.random.default_rng(0).normal(size=(hours, series))
+    return Windows(
+        tuple(f"s{i}" for i in range(series)), START, np.sin(t / 4 + np.arange(series)) + noise / 5
+    )
+
+
+def job(folder: Path, **training: Any) -> JobConfig:
+    """A small job on `waves`, in a store of its own."""
+    rows_of(waves()).write_parquet(folder / "waves.parquet")
+    return JobConfig.model_validate(
+        {
+            "data": {"paths": [str(folder / "waves.parquet")]},
+            "network": {"hidden": 4, "layers": 1, "horizon": 3, "lags": [1, 2], "ring": 4},
+            "training": {"epochs": 2, "segment": 16} | training,
+            "mlflow": {"tracking_uri": f"sqlite:///{folder}/runs.db", "model": "waves"},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="module")
+def outcome(folder: Path) -> TrainOutcome:
+    return run_training(job(folder), "waves", states=folder / "states" / "new")
+
+
+def curve(config: JobConfig, run_id: str, name: str) -> dict[int, float]:
+    import mlflow
+
+    points = mlflow.MlflowClient(config.mlflow.tracking_uri).get_metric_history(run_id, name)
+    return {point.step: point.value for point in points}
+
+
+def test_the_phases_of_a_training_are_curves_of_their_own(folder: Path, outcome: TrainOutcome) -> None:
+    for name in ("train_loss", "validation_loss", "validation_skill", "seconds"):
+        told = {int(epoch["epoch"]): epoch[name] for epoch in outcome.history}
+        assert curve(job(folder), outcome.run_id, name) == told
+    again = {int(epoch["epoch"]): epoch["refit_loss"] for epoch in outcome.refit_history}
+    assert curve(job(folder), outcome.run_id, "refit_loss") == again
+    assert outcome.as_json()["refit_epochs"] == outcome.refit_history
+
+
+def test_the_backtest_is_of_the_last_tenth_and_its_figures_are_those_of_weights_that_have_not_seen_it(
+    tmp_path: Path,
+) -> None:
+    told = [run_training(job(tmp_path, refit=refit), "waves") for refit in (True, False)]
+    assert told[0].scores.equals(told[1].scores)
+    assert told[0].version.model_version != told[1].version.model_version
+    counts = told[0].scores.filter(pl.col("model") == "lstm").sort("horizon")["count"].to_list()
+    assert counts == [4 * (HOURS // 10 - horizon) for horizon in (1, 2, 3)]
+
+
+def test_how_far_back_gradients_reach_is_a_curve_and_a_picture(folder: Path, outcome: TrainOutcome) -> None:
+    norms = curve(job(folder), outcome.run_id, "gradient_norm_by_lag")
+    assert sorted(norms) == list(range(17))
+    assert all(norm >= 0 for norm in norms.values())
+    assert norms[1] > norms[16]
+    files = folder / "mlartifacts" / outcome.run_id / "artifacts"
+    assert (files / "plots" / "gradient_norm_by_lag.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def joined(folder: Path) -> State:
+    state = State.join([shard.state for shard in state_table.read(folder).shards])
+    return state.take(np.argsort(state.series_ids))
+
+
+def test_a_training_leaves_every_series_where_its_last_window_left_it(
+    folder: Path, outcome: TrainOutcome
+) -> None:
+    made = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
+    expected, _ = advance(made, made.initial_state(), waves())
+    found = joined(folder / "states" / "new")
+    assert found.model_version == outcome.version.model_version
+    assert found.series_ids == expected.series_ids
+    for name, own in expected.parts.items():
+        for field, array in own.items():
+            np.testing.assert_allclose(found.parts[name][field], array, atol=1e-5, rtol=1e-5)
+    shards = state_table.read(folder / "states" / "new").shards
+    assert {shard.closed_through for shard in shards} == {waves().stop - 1}
+    assert len(shards) == JobConfig().jobs.shards
+
+
+def test_a_table_of_states_is_written_a_block_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.jobs import train
+
+    write_states(tmp_path / "one", forecaster(), waves(), 2)
+    monkeypatch.setattr(train, "_BLOCK_STEPS", 28)
+    write_states(tmp_path / "many", forecaster(), waves(), 3)
+    one, many = joined(tmp_path / "one"), joined(tmp_path / "many")
+    assert (one.clock == START + HOURS - 1).all()
+    np.testing.assert_array_equal(one.clock, many.clock)
+    np.testing.assert_allclose(one.parts["network"]["hidden"], many.parts["network"]["hidden"], atol=1e-5)
+
+
+def test_rows_after_the_trainings_last_window_go_on_where_it_ended(tmp_path: Path) -> None:
+    made, all_of = forecaster(), waves()
+    write_states(tmp_path / "half", made, all_of.between(START, START + 80), 2)
+    _, later = advance(made, joined(tmp_path / "half"), all_of.between(START + 80, START + HOURS))
+    _, whole = advance(made, made.initial_state(), all_of)
+    first = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=81)
+    expected = whole.frame().filter(pl.col("issued_at") >= first)
+    flat = [
+        f.explode("forecast").unnest("forecast").sort("series_id", "issued_at", "horizon")
+        for f in (later.frame(), expected)
+    ]
+    np.testing.assert_allclose(flat[0]["q50"], flat[1]["q50"], atol=1e-5)
