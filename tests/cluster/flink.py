@@ -170,10 +170,8 @@ def _java(folder: Path, main: str, memory: str) -> list[str]:
 
 
 def _pool(port: int) -> list[str]:
-    return [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    return [sys.executable, "-m", "pipelines.runners.pool", f"--port={port}"]
 
 
 def _environment() -> dict[str, str]:
-    """Of the workers: the pool starts them as ``python``, and each steps its shards on one core."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,98 @@
+"""A pool of Python workers beside a Flink cluster: its task managers ask it for a worker process each.
+
+::
+
+    python -m pipelines.runners.pool --port 50000
+
+Beam's own pool knows a worker by an id that each task manager counts for itself, so that two of them on one
+pool end each other's workers; it listens on every interface, too. A worker of this one ends when its task
+manager hangs up, and its shards are stepped as in a job's own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final
+
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+
+_THREADS: Final = 8
+
+
+class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type: ignore[misc]
+    """Starts a worker for whoever asks."""
+
+    def __init__(self) -> None:
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._starting = threading.Lock()
+
+    def StartWorker(self, request: Any, context: Any) -> Any:
+        """A worker process that connects to the task manager."""
+        command = [sys.executable, "-m", __spec__.name, "worker", request.control_endpoint.url]
+        with self._starting:
+            self.workers = [worker for worker in self.workers if worker.poll() is None]
+            self.workers.append(subprocess.Popen([*command, request.worker_id], stdin=subprocess.DEVNULL))
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+    def StopWorker(self, request: Any, context: Any) -> Any:
+        """Nothing: the id may be another's, too, and the right one has seen its connection end."""
+        return beam_fn_api_pb2.StopWorkerResponse()
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self.workers:
+            worker.terminate()
+
+
+def serve(host: str, port: int) -> None:
+    """Serves until the process is ended."""
+    pool = Pool()
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
+    bound = server.add_insecure_port(f"{host}:{port}")
+    server.start()
+    print(f"workers are started at {host}:{bound}", flush=True)
+    try:
+        server.wait_for_termination()
+    finally:
+        pool.close()
+
+
+def work(control: str, worker_id: str) -> None:
+    """Runs a worker until its task manager hangs up."""
+    from apache_beam.runners.worker.sdk_worker import SdkHarness
+
+    from forecaster.threads import torch_threads
+    from pipelines.process import use_again
+
+    use_again()
+    with torch_threads(1), suppress(grpc.RpcError):
+        SdkHarness(control, worker_id=worker_id).run()
+
+
+def main(arguments: list[str]) -> int:
+    """The pool; as ``worker CONTROL ID`` a worker of it."""
+    if arguments[:1] == ["worker"]:
+        work(*arguments[1:])
+        sys.stdout.flush()
+        os._exit(0)  # threads of a job that is over are not waited for
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.runners.pool", description="A pool of workers."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=50000, help="port to listen on (50000)")
+    options = parser.parse_args(arguments)
+    with suppress(KeyboardInterrupt):
+        serve(options.host, options.port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
