@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipelines.cli.app import run
+
+ROWS = "series_id,time,x,label\n" + "\n".join(
+    f"s{s},{1_600_000_000 + 60 * t},{np.sin(t * pace + s):.3f},{name}"
+    for s in range(40)
+    for pace, name in [((0.3, "slow"), (2.0, "quick"))[s % 2]]
+    for t in range(8)
+)
+QUICKLY = ("--hidden", "4", "--epochs", "2", "--set", "threads=1")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "rows.csv").write_text(ROWS)
+    return tmp_path
+
+
+def test_a_file_ends_with_what_was_found_and_its_scores(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["label", "rows.csv", *QUICKLY, "-o", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "320 rows in = 320 used + 0 quarantined + 0 duplicate" in said
+    assert "a label per series: 40 series of up to 8 steps, 1 values a step (x)" in said
+    for score in ("accuracy", "macro f1", "log loss"):
+        assert score in said
+    assert {path.name for path in (place / "out").iterdir()} == {"labeller.safetensors", "labels.parquet"}
+
+
+def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    assert run(["label", "rows.csv", *QUICKLY, "--json", "--cell", "rnn", "--scaling", "series"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["rows_in"] == told["used"] + told["quarantined"] + told["duplicates"] == 320
+    assert (told["of"], told["channels"], told["classes"]) == ("sequence", ["x"], ["quick", "slow"])
+    assert {"accuracy", "macro_f1", "log_loss"} == set(told["scores"])
+    assert len(told["epochs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        ([], 2, "error: no input: name a long file with a label column, or try --example vowels"),
+        (["none.csv"], 3, "error: none.csv: no such file or folder"),
+        (["rows.csv", "--label", "state"], 3,
+         "error: rows.csv: no column 'state' (--label); there is series_id, time, x, label"),
+        (["rows.csv", "--cell", "tcn"], 2, "error: --cell tcn: Input should be 'lstm', 'gru' or 'rnn'"),
+        (["rows.csv", "--set", "test=2"], 2, "error: --set test=2: Input should be less than 1"),
+        (["rows.csv", "--set", "depth=2"], 2, "error: --set depth=2: no such setting; there are cell"),
+        (["rows.csv", "--set", "test=0.9"], 2, "error: --set: validation and test leave nothing to learn"),
+        (["rows.csv", "--freq", "1x"], 2, "error: --freq: '1x' is no duration: write 30s, 15m, 1h"),
+        (["--example", "traffic"], 2, "error: --example traffic: there are vowels and anomalies"),
+        (["rows.csv", "--scaling", "running"], 2, "error: scaling running is for labels of steps"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line_that_says_what_to_do(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
+) -> None:
+    assert run(["label", *arguments]) == code
+    told = capsys.readouterr().err
+    assert told.startswith(line)
+    assert told.count("\n") == 1
+
+
+def test_an_example_is_written_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["label", "--example", "vowels", *QUICKLY]) == 0
+    said = capsys.readouterr().out
+    assert "wrote vowels.parquet" in said
+    assert "640 series of up to 29 steps, 12 values a step (c1, c2, c3, c4, c5, c6, ...)" in said
+    assert pl.read_parquet(place / "vowels.parquet").height == 9961
+    assert run(["label", "--example", "vowels"]) == 2
+    assert "vowels.parquet is there already: use it as statecast label" in capsys.readouterr().err
