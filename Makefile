@@ -19,10 +19,10 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME CONDA_PREFIX
 
 say = printf '%s\n' "== $(1)"
 
-.PHONY: help setup demo test lint bench chaos lock clean
+.PHONY: help setup demo test lint bench chaos java cluster-up cluster-down cluster-test lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMPS)/prism  ## the environment from the lock, and Prism (once; minutes the first time)
 	@:
@@ -48,6 +48,19 @@ bench: setup  ## speed and latency; the last line is one JSON object. SERIES=100
 
 chaos: setup  ## streams killed at random moments (KILLS=20 SEED=1) against the same left alone
 	@$(BIN)/python -m tests.chaos --kills=$(or $(KILLS),20) --seed=$(or $(SEED),1)
+
+java: $(STAMPS)/project  ## what Flink needs, and the broker to test with: jars through Maven, once (Java 17 is yours)
+	@$(BIN)/python -m pipelines.runners.java setup
+
+cluster-up: $(STAMPS)/project  ## a Kafka broker and a Flink session cluster as local processes, to try things on
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: $(STAMPS)/project  ## end exactly these, and delete their data
+	@$(BIN)/python -m tests.cluster down
+
+cluster-test: setup java  ## parity on three engines; a cluster killed in every way. The last line is one JSON object
+	@$(BIN)/python -m pytest tests/cluster --cluster
+	@$(BIN)/python -m tests.cluster.faults
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
 	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka and dev. Written by `make lock`.'; \

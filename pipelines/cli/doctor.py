@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from forecaster.registry.store import Store
+from pipelines.runners.java import find_java, job_server
 from pipelines.runners.prism_binary import GO_PACKAGE, beam_version, find_go, find_prism, package_installer
 from pipelines.sinks.folder import check_folder
-from schemas.errors import StatecastError
+from schemas.errors import EngineError, StatecastError
 
 _MIN_FREE_BYTES: Final = 1 << 30
 _MIN_MEMORY_BYTES: Final = 4 << 30
@@ -57,6 +58,7 @@ def diagnose(
         *checks,
         _guarded("Prism", _prism),
         _guarded("Go", _go),
+        _guarded("Flink", _flink),
         _guarded("MLflow store", lambda: _store(tracking_uri)),
         _guarded("output folder", lambda: _output(output)),
     ]
@@ -121,16 +123,16 @@ def _torch() -> Check:
 
 
 def _in_process() -> Check:
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+    from pipelines.runners.in_process import run_in_process
 
-    return Check("in-process runner", True, f"{FnApiRunner.__name__} of Beam: runs backfills")
+    return Check("in-process runner", bool(run_in_process), "always there: runs backfills, and streams too")
 
 
 def _prism() -> Check:
     binary = find_prism()
     if binary is None:
-        return Check("Prism", False, "missing: there is no stream without it", "run statecast doctor --fix")
-    return Check("Prism", True, f"{beam_version()} ({binary}): runs streams")
+        return Check("Prism", True, "missing: streams run in process", "run statecast doctor --fix")
+    return Check("Prism", True, f"{beam_version()} ({binary}): runs streams unless --runner says otherwise")
 
 
 def _go() -> Check:
@@ -142,6 +144,16 @@ def _go() -> Check:
         return Check("Go", True, found, "install Go, or pip to get one with, if Prism is missing")
     told = subprocess.run([go, "version"], capture_output=True, text=True, timeout=20)
     return Check("Go", True, told.stdout.strip().removeprefix("go version ") or f"{go} does not run")
+
+
+def _flink() -> Check:
+    """Missing, it is no fault: nobody needs a cluster who does not ask for one."""
+    try:
+        java, (folder, what) = find_java(), job_server()
+    except EngineError as error:
+        return Check("Flink", True, "not set up: only for --runner flink", str(error))
+    newer = "" if "released" in folder.name else f"; Beam's own for {beam_version()} is not served here"
+    return Check("Flink", True, f"{what} with {java}{newer}: runs streams with --runner flink")
 
 
 def _store(tracking_uri: str) -> Check:

@@ -74,7 +74,7 @@ def _why(run: Run, server: JobServer, error: Exception) -> EngineError:
     line = told(run.settings.output, error)
     if not isinstance(line, EngineError):
         return line  # type: ignore[return-value]
-    what = "Flink's job server has died" if server.pid is None else f"Flink's job failed: {line}"
+    what = "Flink's job server has died" if server.pid is None else "a worker or task of Flink's has died"
     return EngineLost(f"{what} (log: {server.log})")
 
 

@@ -26,7 +26,7 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 _THREADS: Final = 8
 
 
-class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type: ignore[misc]
+class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     """Starts a worker for whoever asks."""
 
     def __init__(self) -> None:

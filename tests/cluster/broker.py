@@ -53,7 +53,7 @@ class Broker:
         self.folder = folder
         properties = folder / "server.properties"
         self.port = int(_setting(properties, "advertised.listeners").rpartition(":")[2])
-        self._server = Server("kafka", folder, [*_java("kafka.Kafka"), str(properties)])
+        self.server = Server("kafka", folder, [*_java("kafka.Kafka"), str(properties)])
 
     @classmethod
     def start(cls, folder: Path, port: int = 0) -> Self:
@@ -80,14 +80,14 @@ class Broker:
     @property
     def pid(self) -> int | None:
         """Its process id; None while it does not run."""
-        process = self._server.process
+        process = self.server.process
         return process.pid if process else None
 
     def go_on(self) -> None:
         """Starts it where it does not run, on the same port with the same data; ready when this returns."""
         if self.pid is not None:
             return
-        log = self._server.log
+        log = self.server.log
         began = log.stat().st_size if log.exists() else 0
 
         def is_ready() -> bool:
@@ -95,15 +95,15 @@ class Broker:
                 file.seek(began)
                 return _STARTED.encode() in file.read() and answers(self.port)
 
-        self._server.start(is_ready)
+        self.server.start(is_ready)
 
     def stop(self) -> None:
         """Ends it cleanly; its data stays."""
-        self._server.stop()
+        self.server.stop()
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._server.kill()
+        self.server.kill()
 
     def restart(self) -> None:
         """Ends it, if it runs, and has it go on."""

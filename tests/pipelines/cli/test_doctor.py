@@ -51,8 +51,27 @@ def test_a_missing_prism_names_the_command_that_gets_it(
 ) -> None:
     monkeypatch.setattr(doctor, "find_prism", lambda: None)
     assert checks(tmp_path)["Prism"] == Check(
-        "Prism", False, "missing: there is no stream without it", "run statecast doctor --fix"
+        "Prism", True, "missing: streams run in process", "run statecast doctor --fix"
     )
+
+
+def test_without_java_flink_is_left_out_and_the_line_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    flink = checks(tmp_path)["Flink"]
+    assert flink.ok
+    assert "only for --runner flink" in flink.found
+    assert "Java is not installed" in flink.fix
+
+
+def test_with_java_and_no_job_server_one_command_sets_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(doctor, "find_java", lambda: Path("java"))
+    assert "make java" in checks(tmp_path)["Flink"].fix
 
 
 def test_go_is_not_needed_and_where_none_is_there_is_one_in_a_package(

@@ -1,0 +1,220 @@
+"""What clusters do while a stream runs on one: processes are killed, and it is held against a quiet stream.
+
+One stream goes through all faults, one after the other. After each it must have gone on by itself; what it
+has written by then is what a job that nothing happened to wrote: nothing lost, nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+import psutil
+
+from forecaster.windows import MICROSECONDS, Windows
+from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.runners.base import FlinkSettings
+from pipelines.sinks import numbers
+from pipelines.sinks.files import FORECASTS, read_forecasts
+from pipelines.sources.files import Input
+from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.replay import ReplaySource
+from pipelines.sources.tables import Columns
+from tests.cluster.flink import FlinkCluster
+from tests.fleets import START, forecaster, rows_of
+
+SERIES: Final = 40
+WINDOWS: Final = 6000
+SHARDS: Final = 4
+_WINDOWS_A_SECOND: Final = 5.0
+_LIMIT_S: Final = 420.0  # of one fault; machines are shared
+_IDENTITY: Final = ["series_id", "issued_at", "model_version", "revision"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a fault.
+
+    Attributes:
+        lost: forecasts that are not there.
+        doubled: forecasts that are there twice, or that a quiet job does not make.
+        recovery_s: from the kill to the next new window.
+    """
+
+    lost: int
+    doubled: int
+    recovery_s: float
+
+
+def kill_worker(cluster: FlinkCluster) -> None:
+    """SIGKILL to a Python worker."""
+    assert cluster.pool.process is not None
+    workers = cluster.pool.process.children()
+    assert workers, "no worker runs"
+    workers[0].kill()
+
+
+def kill_task_manager(cluster: FlinkCluster) -> None:
+    """SIGKILL to one task manager; another takes its place."""
+    cluster.task_managers[0].kill()
+    cluster.go_on()
+
+
+def kill_job_manager(cluster: FlinkCluster) -> None:
+    """SIGKILL to the job manager; the one that takes its place knows of no job."""
+    cluster.job_manager.kill()
+    cluster.go_on()
+
+
+def kill_everything(cluster: FlinkCluster) -> None:
+    """SIGKILL to all of the cluster and all workers at once; it is started anew."""
+    for server in cluster.servers:
+        server.kill()
+    cluster.go_on()
+
+
+FAULTS: Final[Mapping[str, Callable[[FlinkCluster], None]]] = {
+    "worker": kill_worker,
+    "task_manager": kill_task_manager,
+    "job_manager": kill_job_manager,
+    "everything": kill_everything,
+}
+
+
+@dataclass
+class Stream:
+    """A stream on a cluster in a thread of this process, and a quiet job of the same rows beside it."""
+
+    cluster: FlinkCluster
+    folder: Path
+    restarts: list[str] = field(default_factory=list)
+    failed: list[BaseException] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        chance = np.random.default_rng(0)
+        values = chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
+        fleet = Windows(tuple(f"series {i}" for i in range(SERIES)), START, values)
+        path = self.folder / "rows.parquet"
+        rows_of(fleet).write_parquet(path)
+        replay = ReplaySource((str(path),), Input(Columns()), 3600)
+        quiet = StreamJob(forecaster(), replay, self.folder / "quiet", shards=SHARDS, runner="in-process")
+        run_stream(quiet)
+        self.expected = read_forecasts(quiet.output).select(_IDENTITY)
+        self.job = StreamJob(
+            forecaster(),
+            ReplaySource((str(path),), Input(Columns()), 3600, speed=3600 * _WINDOWS_A_SECOND),
+            self.folder / "stream",
+            shards=SHARDS,
+            runner="flink",
+            flink=FlinkSettings(self.cluster.master, self.cluster.workers),
+            snapshot_every_s=2.0,
+            restarts=20,
+        )
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            run_stream(self.job, on_restart=self._told)
+        except BaseException as error:
+            self.failed.append(error)
+
+    def _told(self, line: str) -> None:
+        self.restarts.append(line)
+        print(f"  {line[:300]}", file=sys.stderr, flush=True)
+
+    def through_us(self) -> int:
+        """The end of the last window that every shard has forecast from; 0 before the first."""
+        shards = numbers.read_shards(self.job.output)
+        closed = [shard.closed_us or 0 for shard in shards]
+        return min(closed) if len(closed) == SHARDS else 0
+
+    def await_window(self, after_us: int) -> int:
+        """Waits until every shard is past a time; the end of the last window that all have closed."""
+        until_s = time.monotonic() + _LIMIT_S
+        while (through_us := self.through_us()) <= after_us:
+            if self.failed:
+                raise self.failed[0]
+            if time.monotonic() > until_s or not self.thread.is_alive():
+                raise AssertionError(f"the stream stands still: {self.restarts[-1:]}")
+            time.sleep(0.1)
+        return through_us
+
+    def suffer(self, fault: Callable[[FlinkCluster], None]) -> Verdict:
+        """Has a fault happen, and waits until the stream has gone on."""
+        self.await_window(self.through_us())
+        restarts, newest_us = len(self.restarts), self._newest_us()
+        began_s = time.monotonic()
+        fault(self.cluster)
+        through_us = self.await_window(newest_us)
+        recovery_s = time.monotonic() - began_s
+        assert len(self.restarts) > restarts, "nothing died"
+        return self.judged(through_us, recovery_s)
+
+    def judged(self, through_us: int, recovery_s: float = 0.0) -> Verdict:
+        """What is there up to a time, held against the quiet job's."""
+        end = datetime.fromtimestamp(through_us / MICROSECONDS, UTC)
+        raw = pl.concat([pl.read_parquet(path, columns=_IDENTITY) for path in self._files()])
+        ours = raw.filter(pl.col("issued_at") <= end)
+        theirs = self.expected.filter(pl.col("issued_at") <= end)
+        lost = len(theirs.join(ours, on=_IDENTITY, how="anti"))
+        doubled = len(ours) - len(theirs) + lost
+        return Verdict(lost, doubled, round(recovery_s, 1))
+
+    def end(self) -> None:
+        """Asks the stream to stop, and waits for it."""
+        ask_to_stop(self.job.stop_file)
+        self.thread.join(_LIMIT_S)
+        if self.failed:
+            raise self.failed[0]
+        assert not self.thread.is_alive()
+
+    def _newest_us(self) -> int:
+        """The end of the newest window that any shard has forecast from."""
+        return max(shard.closed_us or 0 for shard in numbers.read_shards(self.job.output))
+
+    def _files(self) -> list[Path]:
+        return [path for path in (self.job.output / FORECASTS).glob("*.parquet") if path.name[0] != "."]
+
+
+def run_faults(
+    folder: Path, names: tuple[str, ...] = tuple(FAULTS), task_managers: int = 2
+) -> dict[str, Verdict]:
+    """A cluster, a stream on it, and faults; the verdict of each, and of the whole when it has stopped."""
+    with FlinkCluster.start(folder / "cluster", task_managers) as cluster:
+        stream = Stream(cluster, folder)
+        verdicts = {}
+        for name in names:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            verdicts[name] = stream.suffer(FAULTS[name])
+            print(f"  {verdicts[name]}", file=sys.stderr, flush=True)
+        stream.end()
+        verdicts["stopped"] = stream.judged(stream.through_us())
+        left = pl.concat([pl.read_parquet(path) for path in stream._files()])
+        quiet = read_forecasts(folder / "quiet").join(left, on=_IDENTITY, how="semi")
+        assert quiet.equals(read_forecasts(stream.job.output)), "other values"
+    return verdicts
+
+
+def main(names: list[str]) -> int:
+    """Runs faults, all or those named; the last line is one JSON object."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="statecast-faults-") as folder:
+        verdicts = run_faults(Path(folder), tuple(names) or tuple(FAULTS))
+    print(json.dumps({name: asdict(verdict) for name, verdict in verdicts.items()}))
+    return int(any(verdict.lost or verdict.doubled for verdict in verdicts.values()))
+
+
+if __name__ == "__main__":
+    psutil.Process().nice(5)
+    sys.exit(main(sys.argv[1:]))
