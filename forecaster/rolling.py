@@ -20,6 +20,7 @@ from forecaster.config import WindowConfig
 from forecaster.forecasts import Forecasts
 from forecaster.metrics import Tally, seasonal_scale
 from forecaster.model import Forecaster
+from forecaster.point_intervals import PointIntervals
 from forecaster.stepping import advance_in_place
 from forecaster.windows import MICROSECONDS, Windows, observed
 from schemas.errors import ConfigError
@@ -70,7 +71,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Member:
-    """What one member forecast: ``values`` ``[Q, T, S, N]`` at ``levels``; a point is the level 0.5 alone."""
+    """What one member forecast: ``values`` ``[Q, T, S, N]`` at ``levels``."""
 
     levels: tuple[float, ...]
     values: Floats
@@ -121,7 +122,8 @@ def rolled(
 ) -> Iterator[Rolled]:
     """Carries a fleet from the first window on, and yields what is forecast at the rows that are judged.
 
-    A series without a value in the training rows has no scale and is not judged.
+    A member that is points gets quantiles by its own errors so far (`PointIntervals`). A series without a
+    value in the training rows has no scale and is not judged.
 
     Args:
         forecaster: trained on the training rows alone; its horizon is that of ``split``.
@@ -134,23 +136,28 @@ def rolled(
     filled = last_values(came)
     has_scale = (~np.isnan(came[: split.train_rows])).any(axis=0)
     state = forecaster.unseen(windows.series_ids, windows.start)
+    levels, scale = forecaster.network_config.quantiles, training_scale(windows, split.train_rows, config)
+    intervals: PointIntervals | None = None
     for rows in _blocks(split, max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))):
         block, start = windows.values[rows.start : rows.stop], windows.start + rows.start
-        is_judged = rows.start >= split.issues.start
-        forecasts = advance_in_place(forecaster, state, block, start, keep_members=is_judged)
-        if is_judged:
-            at = np.arange(rows.start, rows.stop)
-            members = members_of(forecasts)
-            for name, points in baseline_points(filled, at, config, split.horizon).items():
-                members.setdefault(name, Member((0.5,), points[None]))
+        at = np.arange(rows.start, rows.stop)
+        forecasts = advance_in_place(forecaster, state, block, start, keep_members=True)
+        members = members_of(forecasts)
+        for name, values in baseline_points(filled, at, config, split.horizon).items():
+            members.setdefault(name, Member((0.5,), values[None]))
+        points = {name: member.values[0] for name, member in members.items() if member.levels == (0.5,)}
+        intervals = intervals or PointIntervals(tuple(points), levels, split.horizon, scale, config.freq_s)
+        for name, quantiles in intervals.step(start, came[rows.start : rows.stop], points).items():
+            members[name] = Member(levels, quantiles)
+        if rows.start >= split.issues.start:
             yield _judged(at, members, came, forecasts.issued & has_scale)
         on_windows(len(rows))
 
 
 def members_of(forecasts: Forecasts) -> dict[str, Member]:
-    """What a forecaster issued, by member: ``combined`` and ``network``, then each expert's points.
+    """What a forecaster issued, by member: ``combined`` and ``network``, then the points of each expert.
 
-    A forecaster without an online part is its network alone.
+    Points are quantiles of the level 0.5 alone. A forecaster without an online part is its network alone.
     """
     levels = forecasts.quantile_levels
     if not forecasts.members:

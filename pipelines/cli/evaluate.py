@@ -211,12 +211,13 @@ def _check_form(train_rows: int | None, rolling: Mapping[str, object], folders: 
 
 def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
     from forecaster.training import loss_of
+    from pipelines.cli.sweep import most_epochs
     from pipelines.jobs.rolling import Progress, run_rolling
     from pipelines.jobs.rolling_scores import member_table, write_rolling
 
     with (
         out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", job.config.training.epochs) as epochs,
+        out.progress("training", "epochs", most_epochs(job.config)) as epochs,
         out.progress("replaying", "windows") as windows,
     ):
         progress = Progress(

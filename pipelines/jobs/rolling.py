@@ -111,8 +111,8 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
             coverage_by_series,
             by_step,
             [
-                ("Training and validation loss by epoch.", plots.loss_figure(trained.history)),
                 *figures_of(tallies, by_step, fans),
+                ("Training and validation loss by epoch.", plots.loss_figure(trained.history)),
             ],
             train_s,
             replay_s,

@@ -99,9 +99,9 @@ def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | N
         title="Statecast: rolling evaluation",
         facts={
             "history": f"{evaluated.series:,} series, {evaluated.rows:,} windows",
-            "learned from": f"the first {split.train_rows:,} windows, in {evaluated.train_s:,.0f} s",
+            "learned from": f"the first {split.train_rows:,} windows",
             "judged on": f"windows {split.first:,} to {split.stop:,}",
-            "replayed": f"in {evaluated.replay_s:,.0f} s",
+            "took": f"{evaluated.train_s:,.0f} s to train, {evaluated.replay_s:,.0f} s to replay and judge",
             "model": evaluated.model_version,
             **(facts or {}),
             "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

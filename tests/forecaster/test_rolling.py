@@ -8,7 +8,7 @@ import pytest
 
 from forecaster import rolling
 from forecaster.components.base import Floats
-from forecaster.config import WindowConfig
+from forecaster.config import OnlineConfig, WindowConfig
 from forecaster.forecasts import Forecasts
 from forecaster.metrics import Tally
 from forecaster.rolling import FanSample, Rolled, Split, members_of, normalised, rolled, tally, training_scale
@@ -19,6 +19,7 @@ from schemas.forecasts import quantile_column
 from tests.fleets import START, forecaster
 
 MODEL = forecaster()  # three steps ahead
+ALONE = replace(MODEL, online_config=OnlineConfig(experts=()))
 SPLIT = Split(train_rows=30, first=40, stop=70, horizon=3)
 
 
@@ -82,8 +83,9 @@ def test_a_pair_counts_if_something_came_every_member_forecast_it_and_the_series
     np.testing.assert_array_equal(judged[:, 1], ~np.isnan(truth[:, 1]))
     assert not judged[:, 2].any()  # it begins after the training rows
     late = replace(SPLIT, train_rows=36)
-    judged = np.concatenate([block.judged for block in rolled(MODEL, history(), late)])
-    naive = whole(list(rolled(MODEL, history(), late)), "seasonal_naive")[0, :, 2]
+    blocks = list(rolled(ALONE, history(), late))
+    judged = np.concatenate([block.judged for block in blocks])
+    naive = whole(blocks, "seasonal_naive")[1, :, 2]
     np.testing.assert_array_equal(judged[:, 2], ~np.isnan(naive))  # which waits for a whole day
     assert judged[:, 2].any()
     assert not judged[:, 2].all()
@@ -91,11 +93,11 @@ def test_a_pair_counts_if_something_came_every_member_forecast_it_and_the_series
 
 def test_baselines_repeat_the_last_value_and_that_of_the_same_hour() -> None:
     windows = history()
-    blocks = list(rolled(MODEL, windows, SPLIT))
+    blocks = list(rolled(ALONE, windows, SPLIT))
     last, naive = whole(blocks, "persistence"), whole(blocks, "seasonal_naive")
     for i, t in enumerate(range(39, 67)):
-        assert last[0, i, 0].tolist() == [windows.values[t, 0]] * 3
-        assert naive[0, i, 0].tolist() == windows.values[t - 23 : t - 20, 0].tolist()
+        assert last[1, i, 0].tolist() == [windows.values[t, 0]] * 3
+        assert naive[1, i, 0].tolist() == windows.values[t - 23 : t - 20, 0].tolist()
 
 
 def issued(network: Floats | None = None, members: Mapping[str, Floats] | None = None) -> Forecasts:

@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("normalize", ["none", "train"])
-@pytest.mark.parametrize("t", [TRAIN_ROWS - 1, 140, 155])
+@pytest.mark.parametrize("t", [FIRST - 1, 140, 155])
 def test_other_rows_after_t_change_no_bit_of_what_was_issued_up_to_t(
     folder: Path, t: int, normalize: Normalize
 ) -> None:
@@ -92,6 +92,6 @@ def test_the_rows_between_training_and_test_are_carried_through_but_not_learned_
     other = values()
     other[TRAIN_ROWS + 2] += 5.0
     two, _ = forecasts(folder / "other.csv", other, "train")
-    first = {name: found[:, rows == FIRST - 1] for name, found in two.items()}
-    assert not np.array_equal(first["network"], one["network"][:, rows == FIRST - 1])
-    np.testing.assert_array_equal(first["persistence"], one["persistence"][:, rows == FIRST - 1])
+    middle, at = 1, rows == FIRST - 1
+    assert not np.array_equal(two["network"][middle, at], one["network"][middle, at])
+    np.testing.assert_array_equal(two["persistence"][middle, at], one["persistence"][middle, at])
