@@ -59,7 +59,7 @@ cluster-down: $(STAMPS)/project  ## end exactly these, and delete their data
 	@$(BIN)/python -m tests.cluster down
 
 cluster-test: setup java  ## parity on three engines; a cluster killed in every way. The last line is one JSON object
-	@$(BIN)/python -m pytest tests/cluster --cluster
+	@$(BIN)/python -m pytest tests/cluster
 	@$(BIN)/python -m tests.cluster.faults
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml

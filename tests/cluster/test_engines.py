@@ -1,0 +1,68 @@
+"""Law: the same file gives the same forecasts, states and counts in process, on Prism and on Flink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecaster.windows import Windows
+from pipelines import state_table
+from pipelines.jobs.forecast import Runner, StreamJob, run_stream
+from pipelines.runners import java
+from pipelines.sinks.files import read_forecasts, read_quarantine
+from pipelines.sources.files import Input
+from pipelines.sources.replay import ReplaySource
+from pipelines.sources.tables import Columns
+from schemas.errors import EngineError
+from tests.cluster.fixtures import left_out
+from tests.fleets import START, assert_same_state, forecaster, rows_of
+
+SERIES, WINDOWS = 30, 150
+
+
+@pytest.fixture
+def has_flink() -> None:
+    """Skips where Java or the job server are missing: `make java` sets it up."""
+    try:
+        java.find_java()
+        java.job_server()
+    except EngineError as error:
+        left_out(error)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A file with gaps, rows that are none, and no order."""
+    chance = np.random.default_rng(5)
+    values = chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
+    values[chance.random(values.shape) < 0.1] = np.nan
+    good = rows_of(Windows(tuple(f"series {i}" for i in range(SERIES)), START, values))
+    bad = good.head(20).with_columns(value=pl.lit(float("inf")))
+    path = tmp_path / "rows.parquet"
+    pl.concat([good, bad]).sample(fraction=1.0, shuffle=True, seed=1).write_parquet(path)
+    return path
+
+
+@pytest.mark.prism
+@pytest.mark.usefixtures("has_flink")
+def test_the_same_file_gives_the_same_forecasts_on_every_engine(rows: Path, tmp_path: Path) -> None:
+    source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), 3600, windows_per_step=7)
+    engines: tuple[Runner, ...] = ("in-process", "prism", "flink")
+    ended = {}
+    for engine in engines:
+        job = StreamJob(
+            forecaster(), source, tmp_path / engine, shards=3, windows_per_step=5, runner=engine, lanes=1
+        )
+        outcome = run_stream(job)
+        assert not outcome.stopped
+        ended[engine] = outcome.counts, read_forecasts(job.output), state_table.read(job.states)
+    counts, forecasts, table = ended["in-process"]
+    assert len(forecasts) > 4000
+    assert counts.rejected == len(read_quarantine(tmp_path / "in-process")) == 20
+    for engine in engines[1:]:
+        assert ended[engine][0] == counts
+        assert ended[engine][1].equals(forecasts)
+        assert_same_state(ended[engine][2].state, table.state)
