@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
+import polars as pl
+
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply, slots_of
 from forecaster.state import live
@@ -23,6 +25,7 @@ from forecaster.windows import window_end_us
 from pipelines import state_table
 from pipelines.lane import Lane
 from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles, sync
+from pipelines.sinks.kafka import Topics, TopicWriter
 from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
 
 _PUBLISHED_EVERY_S = 0.05
@@ -44,6 +47,7 @@ class StepSettings:
         format: of the forecast files.
         lanes: threads that step shards side by side.
         resumed: what a run before this one wrote after its last snapshots is removed, to be written again.
+        topics: where forecasts are sent, instead of into files; None for files.
     """
 
     job: str
@@ -54,6 +58,7 @@ class StepSettings:
     format: Format
     lanes: int
     resumed: bool
+    topics: Topics | None = None
 
     @property
     def states(self) -> Path:
@@ -75,16 +80,22 @@ def _is_taken_over(settings: StepSettings) -> bool:
 
 
 class ShardWorker:
-    """One shard: its value, its files and its numbers.
+    """One shard: its value, what is written of it, and its numbers.
 
     Raises:
         StatecastError: its snapshot cannot be read.
     """
 
     def __init__(
-        self, settings: StepSettings, number: int, writer: Lane, snapshots: Lane, abandoned: threading.Event
+        self,
+        settings: StepSettings,
+        number: int,
+        writer: Lane,
+        snapshots: Lane,
+        abandoned: threading.Event,
+        topics: TopicWriter | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self.topics = settings, topics
         self.writer, self.snapshots, self.abandoned = writer, snapshots, abandoned
         self.forecaster = _forecaster(settings.forecaster)
         self.files = ShardFiles(
@@ -133,12 +144,20 @@ class ShardWorker:
     def _write(self, output: Output) -> None:
         if self._is_over():
             return
-        if len(output.quarantined):
-            self.files.write_rows(QUARANTINE, output.partition, output.start, output.quarantined)
-        if len(output.late):
-            self.files.write_rows(LATE, output.partition, output.start, output.late)
+        for part, rows in ((QUARANTINE, output.quarantined), (LATE, output.late)):
+            if len(rows):
+                self._write_rows(part, output, rows)
         if output.forecasts is not None and len(output.forecasts):
-            self.files.write_forecasts(output.forecasts)
+            if self.topics is None:
+                self.files.write_forecasts(output.forecasts)
+            else:
+                self.topics.write_forecasts(output.forecasts, self.files.shard)
+
+    def _write_rows(self, part: str, output: Output, rows: pl.DataFrame) -> None:
+        if self.topics is not None and self.topics.topics.of(part):
+            self.topics.write_rows(part, rows)
+        else:
+            self.files.write_rows(part, output.partition, output.start, rows)
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
         """What follows when all of a batch is written; ``shard`` is as the batch left it."""
@@ -166,6 +185,8 @@ class ShardWorker:
 
     def _snapshot(self, shard: Shard, files: list[Path]) -> None:
         began_s = time.monotonic()
+        if self.topics is not None:
+            self.topics.flush()
         sync(files)
         if self._is_over():
             return
@@ -209,6 +230,7 @@ class Workers:
         self._lanes = [Lane(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
         self._writer, self._snapshots = Lane("files", _WRITTEN_AHEAD), Lane("snapshots")
         self._abandoned = threading.Event()
+        self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
         self._known: set[int] = set()
 
@@ -259,7 +281,7 @@ class Workers:
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:
             lanes = self._writer, self._snapshots
-            self._shards[number] = ShardWorker(self.settings, number, *lanes, self._abandoned)
+            self._shards[number] = ShardWorker(self.settings, number, *lanes, self._abandoned, self._topics)
         self._shards[number].step(batch)
 
 

@@ -22,9 +22,10 @@ from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, Format, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
+from pipelines.sinks.kafka import Topics, check_topics
 from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sinks.replacing import end_replacing, replace_parts
-from pipelines.sources import folder, replay
+from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Place, Places, Source, log_of
 from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
@@ -96,6 +97,7 @@ class StreamJob:
         beam_options: more options for Beam's runner; there is none in process.
         restarts: how often it goes on by itself where its engine, or a worker of it, dies. A run of
             10 minutes or more makes it be counted anew.
+        topics: where forecasts are sent, instead of into files; None for files.
     """
 
     forecaster: Forecaster
@@ -112,6 +114,7 @@ class StreamJob:
     flink: FlinkSettings = field(default_factory=FlinkSettings)
     beam_options: tuple[str, ...] = ()
     restarts: int = 0
+    topics: Topics | None = None
 
     @property
     def states(self) -> Path:
@@ -216,6 +219,8 @@ def run_stream(
     with locked(job.output):
         end_replacing(job.output / _HIDDEN, job.output)
         prepare_folder(job.output, *PARTS)
+        if job.topics is not None:
+            check_topics(job.topics)
         job.stop_file.unlink(missing_ok=True)
         with _ending_cleanly(job.stop_file):
             counts, published = _restarting(job, on_progress, on_restart)
@@ -292,6 +297,7 @@ def _run_of(job: BackfillJob | StreamJob, log: Log, places: Places, output: Path
         format=job.format,
         lanes=max(min(job.lanes, job.shards), 1),
         resumed=resumed,
+        topics=job.topics if isinstance(job, StreamJob) else None,
     )
     stop_file = output / ".stop"
     if isinstance(job, BackfillJob):
@@ -307,7 +313,7 @@ def _run(
     take_over(run.settings)
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)
-    for source in (folder, replay):
+    for source in (folder, replay, kafka):
         source.forget()
     # Shards are stepped side by side, which is faster than each on all cores in turn.
     with torch_threads(1), process.loaded_left_alone():

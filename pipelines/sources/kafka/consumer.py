@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,8 @@ from schemas.errors import DataError
 
 _QUEUED_KB = 32 << 10
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
+_PASSING = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
+_AGAIN_S = 0.1
 _REFUSED = ("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
 
 
@@ -74,8 +77,7 @@ class TopicConsumer:
         Raises:
             DataError: nobody answers, we are refused, or there is no such topic.
         """
-        with told(self.broker, self.last):
-            listed = self._consumer.list_topics(self.topic, timeout=ANSWER_LIMIT_S)
+        listed = self._asked(lambda: self._consumer.list_topics(self.topic, timeout=ANSWER_LIMIT_S))
         found = listed.topics[self.topic]
         if found.error is not None:
             raise self._wrong(found.error)
@@ -87,10 +89,10 @@ class TopicConsumer:
         Raises:
             DataError: it does not answer.
         """
-        with told(self.broker, self.last):
-            low, high = self._consumer.get_watermark_offsets(
-                self._at(self.topic, partition), timeout=ANSWER_LIMIT_S, cached=False
-            )
+        at = self._at(self.topic, partition)
+        low, high = self._asked(
+            lambda: self._consumer.get_watermark_offsets(at, timeout=ANSWER_LIMIT_S, cached=False)
+        )
         return int(low), int(high)
 
     def at_time(self, partitions: Sequence[int], since: datetime) -> dict[int, int]:
@@ -100,8 +102,7 @@ class TopicConsumer:
             DataError: the broker does not answer.
         """
         asked = [self._at(self.topic, p, round(since.timestamp() * 1000)) for p in partitions]
-        with told(self.broker, self.last):
-            found = self._consumer.offsets_for_times(asked, timeout=ANSWER_LIMIT_S)
+        found = self._asked(lambda: self._consumer.offsets_for_times(asked, timeout=ANSWER_LIMIT_S))
         return {f.partition: f.offset if f.offset >= 0 else self.range_of(f.partition)[1] for f in found}
 
     def read_from(self, offsets: Mapping[int, int]) -> None:
@@ -146,6 +147,18 @@ class TopicConsumer:
     def close(self) -> None:
         """Ends its threads and connections."""
         self._consumer.close()
+
+    def _asked(self, ask: Callable[[], Any]) -> Any:
+        """An answer of the broker, asked again where it has just moved or made the partition."""
+        until_s = time.monotonic() + ANSWER_LIMIT_S
+        with told(self.broker, self.last):
+            while True:
+                try:
+                    return ask()
+                except client("KafkaException") as error:
+                    if error.args[0].name() not in _PASSING or time.monotonic() > until_s:
+                        raise
+                time.sleep(_AGAIN_S)
 
     def _gone(self, partition: int, error: Any) -> str:
         low, high = self.range_of(partition)

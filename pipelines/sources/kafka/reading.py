@@ -10,11 +10,11 @@ is older is late.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from forecaster.shard import Batch
@@ -25,8 +25,9 @@ from pipelines.sources.files import validated
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import Polled
 from pipelines.sources.kafka.cuts import Taken, batches
-from pipelines.sources.messages import decoded
+from pipelines.sources.messages import Messages, decoded
 from schemas import observations, quarantine
+from schemas.errors import DataError
 
 if TYPE_CHECKING:
     from pipelines.sources.kafka.source import KafkaSource
@@ -52,7 +53,7 @@ class Reading:
         self.source, self.clock = source, clock
         self.decode = source.decoder.decoder(source.broker.registry_user)
         self.consumer = source.opens(source.broker, source.topic, source.group)
-        self.carried = Carried(source.carried)
+        self.carried: Carried
         self.places: dict[str, Place] | None = None
         self.numbers: dict[str, int] = {}
         self.quiet: dict[str, _Quiet] = {}
@@ -69,7 +70,7 @@ class Reading:
         now = dict(places)
         try:
             made = [*self._polled(now)]
-            made += self._looked(now)
+            made += self._looked(now, max((batch.arrived_s for batch in made), default=None))
         except BaseException:
             self.places = None  # asked again, begin again
             raise
@@ -79,57 +80,63 @@ class Reading:
     def _seek(self, places: Places) -> None:
         prefix = len(self.source.topic) + 1
         self.numbers = {name: int(name[prefix:]) for name in places}
+        self.carried = Carried(self.source.carried)  # whoever began this run may have added to it
         self.consumer.read_from({self.numbers[name]: place.offset for name, place in places.items()})
         self.quiet = {name: _Quiet(self.clock()) for name in places}
 
     def _polled(self, places: dict[str, Place]) -> Iterator[Batch]:
         source = self.source
-        for number, polled in self.consumer.poll(source.poll_rows, _POLL_S).items():
+        polled = self.consumer.poll(source.poll_rows, _POLL_S)
+        for number, taken in self._taken(polled):
             name = source.name(number)
             place, quiet = places[name], self.quiet[name]
-            quiet.at_end = polled.end is not None
-            if polled.offsets:
+            quiet.at_end = polled[number].end is not None
+            if polled[number].offsets:
                 quiet.since_s = self.clock()
-            taken = self._taken(number, polled)
             if taken.stop > place.offset:
                 made, places[name] = batches(
                     name, place, taken, source.freq_s, source.lateness_s, self.carried.before(name)
                 )
                 yield from made
 
-    def _taken(self, number: int, polled: Polled) -> Taken:
-        """What came of a partition as validated rows."""
-        source = self.source
-        # an end may lie behind marks of transactions, which have offsets and hold nothing
-        stop = max(polled.offsets[-1] + 1 if polled.offsets else 0, polled.end or 0)
-        if not polled.offsets:
-            return Taken(stop, _NO_ROWS, _NONE_REJECTED, np.zeros(0, np.int64), 0.0)
-        raw = decoded(self.decode, polled.messages)
-        message = raw["message"]
-        offset = pl.Series("offset", polled.offsets, pl.Int64).gather(message)
-        came_ms = pl.Series(polled.came_ms, dtype=pl.Int64).gather(message)
-        came_us = came_ms.set(came_ms == _NO_TIME_MS, _LAST_MS) * 1000
-        row = pl.int_range(len(raw), eager=True) - message.search_sorted(message, "left").cast(pl.Int64) + 1
-        raw = raw.with_columns(row.alias("row"), pl.int_range(len(raw)).alias("place"))
-        inside, left_out = source.input.within(raw)
-        outside = (
-            offset.filter(~raw["place"].is_in(inside["place"].implode())) if left_out else offset.clear()
-        )
-        kept = inside["place"]
-        rows, rejected = validated(
-            inside, offset.gather(kept), came_us.gather(kept), source.input.max_future_s
-        )
-        told = pl.format(f"{source.topic}/{number}/{{}}", pl.col("offset")).alias("file")
-        return Taken(
-            stop,
-            rows,
-            rejected.with_columns(told) if len(rejected) else rejected,
-            outside.to_numpy(),
-            max(polled.came_ms[-1], 0) / 1000,
-        )
+    def _taken(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, Taken]]:
+        """What came of each partition as validated rows; a check costs milliseconds, so one for all."""
+        source, every = self.source, list(polled.values())
+        offsets = pl.Series([at for one in every for at in one.offsets], dtype=pl.Int64)
+        rows, rejected, outside = _NO_ROWS, _NONE_REJECTED, _NO_ROWS["offset"]
+        if len(offsets):
+            raw = decoded(self.decode, Messages.of([one.messages for one in every]))
+            message = raw[
+                "message"
+            ]  # its place among all, which is what `offset` holds until they are parted
+            row = (
+                pl.int_range(len(raw), eager=True) - message.search_sorted(message, "left").cast(pl.Int64) + 1
+            )
+            inside, left_out = source.input.within(raw.with_columns(row.alias("row")))
+            came_ms = pl.Series([ms for one in every for ms in one.came_ms], dtype=pl.Int64)
+            came_us = came_ms.set(came_ms == _NO_TIME_MS, _LAST_MS).gather(inside["message"]) * 1000
+            rows, rejected = validated(inside, inside["message"], came_us, source.input.max_future_s)
+            outside = _without(message, inside["message"]) if left_out else outside
+        low = 0
+        for number, one in polled.items():
+            high = low + len(one.offsets)
+            file = pl.format(f"{source.topic}/{number}/{{}}", pl.col("offset"))
+            mine = _part(rejected, low, high, offsets)
+            yield (
+                number,
+                Taken(
+                    # an end may lie behind marks of transactions, which have offsets and hold nothing
+                    max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
+                    _part(rows, low, high, offsets),
+                    mine.with_columns(file.alias("file")) if len(mine) else mine,
+                    _part(outside.to_frame(), low, high, offsets)["offset"].to_numpy(),
+                    max(one.came_ms[-1], 0) / 1000 if one.came_ms else 0.0,
+                ),
+            )
+            low = high
 
-    def _looked(self, places: dict[str, Place]) -> Iterator[Batch]:
-        """What follows from looks that are not for every poll."""
+    def _looked(self, places: dict[str, Place], came_s: float | None) -> Iterator[Batch]:
+        """What follows from looks that are not for each poll; ``came_s`` is of its rows, None without any."""
         now_s = self.clock()
         if now_s - self.shown_s >= _SHOWN_EVERY_S:
             self.shown_s = now_s
@@ -137,13 +144,15 @@ class Reading:
         if now_s - self.listed_s >= self.source.look_s:
             self.listed_s = now_s
             yield from self._new(places)
-        if now_s - self.looked_s >= _LOOKED_EVERY_S:
+        if came_s is not None or now_s - self.looked_s >= _LOOKED_EVERY_S:
             self.looked_s = now_s
-            yield from self._carried_on(places, now_s)
+            yield from self._carried_on(places, now_s, came_s or 0.0)
 
     def _new(self, places: dict[str, Place]) -> Iterator[Batch]:
         """Announces partitions that came up; what closed without them stays closed."""
-        new = [n for n in self.consumer.partitions() if self.source.name(n) not in places]
+        new: list[int] = []
+        with suppress(DataError):  # a broker that is away for now has no new ones
+            new = [n for n in self.consumer.partitions() if self.source.name(n) not in places]
         if not new:
             return
         slowest = _least([place.watermark_us for place in places.values()])
@@ -155,7 +164,7 @@ class Reading:
             yield replace(no_batch(name, 0), watermark_us=slowest)
         self._seek(places)
 
-    def _carried_on(self, places: dict[str, Place], now_s: float) -> Iterator[Batch]:
+    def _carried_on(self, places: dict[str, Place], now_s: float, came_s: float) -> Iterator[Batch]:
         """Carries the time of idle partitions on; see the module."""
         idle = [
             name
@@ -170,13 +179,33 @@ class Reading:
         for name in idle:
             place = places[name]
             behind = place.watermark_us is None or self._closed(place.watermark_us) < self._closed(until_us)
-            if behind and self.consumer.range_of(self.numbers[name])[1] <= place.offset:
+            if behind and self._is_confirmed(name, place.offset):
                 self.carried.add(name, place.offset, until_us)
                 places[name] = place._replace(watermark_us=until_us)
-                yield replace(no_batch(name, place.offset), watermark_us=until_us)
+                yield replace(no_batch(name, place.offset), watermark_us=until_us, arrived_s=came_s)
+
+    def _is_confirmed(self, name: str, offset: int) -> bool:
+        """Whether the broker says that nothing is there from ``offset`` on; one that is away says nothing."""
+        with suppress(DataError):
+            return self.consumer.range_of(self.numbers[name])[1] <= offset
+        return False
 
     def _closed(self, watermark_us: int) -> int:
         return last_closed(watermark_us, self.source.freq_s)
+
+
+def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
+    """The rows of messages ``[low, high)``, which ``offset`` says, with the offsets of their partition."""
+    first, stop = frame["offset"].search_sorted(low, "left"), frame["offset"].search_sorted(high, "left")
+    part = frame[first:stop]
+    return part.with_columns(offsets.gather(part["offset"]).alias("offset")) if len(part) else part
+
+
+def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
+    """Messages of the rows that were left out, one for each of these; both rise, one row may be of many."""
+    count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
+    left_out = count.with_columns(pl.col("count") - pl.col("kept").fill_null(0)).filter(pl.col("count") > 0)
+    return left_out.select(pl.col("message").repeat_by("count").explode()).to_series().sort().alias("offset")
 
 
 def _least(watermarks_us: list[int | None]) -> int | None:

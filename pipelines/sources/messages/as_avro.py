@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
-import struct
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +12,10 @@ from typing import Any
 import fastavro
 import polars as pl
 
+from pipelines.registry import FRAME, ask_registry
 from pipelines.sources.messages.base import Decoder, Messages, frame_of
 from pipelines.sources.messages.names import Names
 from schemas.errors import DataError
-
-FRAME = struct.Struct(">bI")
-"""What stands before a record: 0, and the id of its schema."""
-
-_TIMEOUT_S = 10.0
 
 Schemas = Callable[[int], Any]
 """A parsed Avro schema by its id; raises KeyError where there is none."""
@@ -80,27 +72,3 @@ def schemas_of_registry(url: str, user_info: str = "") -> Schemas:
         return fastavro.parse_schema(json.loads(found["schema"]))
 
     return fetched
-
-
-def ask_registry(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:
-    """What a schema registry answers.
-
-    Raises:
-        KeyError: it does not know what was asked for.
-        DataError: it cannot be asked; one line.
-    """
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url.rstrip("/") + path, data)
-    request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
-    if user_info:
-        request.add_header("Authorization", f"Basic {base64.b64encode(user_info.encode()).decode()}")
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            raise KeyError(path) from None
-        raise DataError(f"{url}: the schema registry answers {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:
-        said = getattr(error, "reason", error)
-        raise DataError(f"{url}: the schema registry cannot be asked ({said})") from None

@@ -31,6 +31,11 @@ class Messages:
     def __len__(self) -> int:
         return len(self.values)
 
+    @staticmethod
+    def of(several: Sequence[Messages]) -> Messages:
+        """Those of several partitions, one after the other."""
+        return Messages([v for m in several for v in m.values], [k for m in several for k in m.keys])
+
     def at(self, places: Sequence[int]) -> Messages:
         """Those at ``places``."""
         if len(places) == len(self):

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.config import Columns
+from pipelines.registry import FRAME
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
-from pipelines.sources.messages.as_avro import FRAME
 from schemas import observations
 from schemas.errors import ConfigError, DataError
 

@@ -1,0 +1,41 @@
+"""A schema registry, and how messages name their schema: what readers and writers of Avro share."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import urllib.error
+import urllib.request
+from typing import Any, Final
+
+from schemas.errors import DataError
+
+FRAME: Final = struct.Struct(">bI")
+"""What stands before a record: 0, and the id of its schema."""
+
+_TIMEOUT_S = 10.0
+
+
+def ask_registry(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:
+    """What a schema registry answers.
+
+    Raises:
+        KeyError: it does not know what was asked for.
+        DataError: it cannot be asked; one line.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url.rstrip("/") + path, data)
+    request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+    if user_info:
+        request.add_header("Authorization", f"Basic {base64.b64encode(user_info.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            raise KeyError(path) from None
+        raise DataError(f"{url}: the schema registry answers {error.code} {error.reason}") from None
+    except (OSError, ValueError) as error:
+        said = getattr(error, "reason", error)
+        raise DataError(f"{url}: the schema registry cannot be asked ({said})") from None

@@ -1,0 +1,255 @@
+"""Forecasts, late rows and quarantined rows as messages of topics.
+
+Every message says what it is in its headers, so that a consumer can drop one that it has seen: a job that was
+killed writes again what came after its last snapshots, the same forecasts under the same identities. So they
+are there once in effect, by their identity; never fewer than once, since a snapshot is written only when the
+broker has all that it takes for granted.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import fastavro
+import polars as pl
+
+from forecaster.forecasts import Forecasts
+from pipelines.kafka import Broker, LastError, client, error_of, told
+from pipelines.registry import FRAME, ask_registry
+from pipelines.sinks.files import LATE, QUARANTINE
+from schemas.errors import OutputError
+
+MessageFormat = Literal["json", "avro", "arrow"]
+
+_ARROW_BYTES = 500_000  # of one message; brokers take a million by default
+_FLUSHED_EVERY_S = 0.5
+_IDENTITY = ("issued_at", "model_version", "revision")
+
+Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
+"""Key, value and headers."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Where what a job makes is sent; a value, since it travels to the workers.
+
+    Attributes:
+        broker: where it is.
+        forecasts: topic of the forecasts.
+        format: of the forecasts. JSON and Avro: a message each, its series the key, and the rest of its
+            identity the headers ``issued_at``, ``model_version`` and ``revision``. Arrow: many a message.
+        registry: URL of a schema registry, for Avro.
+        late, quarantine: topics of these rows, as JSON; where empty, they are files.
+    """
+
+    broker: Broker
+    forecasts: str
+    format: MessageFormat = "json"
+    registry: str = ""
+    late: str = ""
+    quarantine: str = ""
+
+    def of(self, part: str) -> str:
+        """The topic of late or quarantined rows."""
+        return {LATE: self.late, QUARANTINE: self.quarantine}[part]
+
+
+class TopicWriter:
+    """Sends what the shards of a process make; one for all of its threads.
+
+    Args:
+        topics: where to.
+
+    Raises:
+        ConfigError: an option cannot be, or the package is missing.
+        DataError: the schema registry cannot be asked.
+    """
+
+    def __init__(self, topics: Topics) -> None:
+        self.topics, self.last = topics, LastError()
+        self._failed: OutputError | None = None
+        self._lock = threading.Lock()
+        self._avro = _avro_encoder(topics) if topics.format == "avro" else None
+        settings = topics.broker.settings(
+            self.last,
+            enable_idempotence=True,
+            linger_ms=5,
+            compression_type="lz4",
+            queue_buffering_max_messages=200_000,
+            delivery_report_only_error=True,
+        )
+        with told(topics.broker, self.last, sending=True):
+            self._producer = client("Producer")({**settings, "on_delivery": self._delivered})
+
+    def write_forecasts(self, forecasts: Forecasts, shard: str) -> None:
+        """Sends a block of forecasts of ``shard``.
+
+        Raises:
+            OutputError: an earlier message could not be delivered.
+        """
+        frame = forecasts.frame()
+        if self.topics.format == "arrow":
+            made = _arrow(frame, shard)
+        else:
+            made = _each(frame, _json_lines(frame) if self._avro is None else self._avro(frame))
+        self._send(self.topics.forecasts, made)
+
+    def write_rows(self, part: str, rows: pl.DataFrame) -> None:
+        """Sends late or quarantined rows, as JSON; a late row's key is its series.
+
+        Raises:
+            OutputError: an earlier message could not be delivered.
+        """
+        keys = rows["series_id" if part == LATE else "file"]
+        names = [name for name in ("partition", "offset") if name in rows.columns]
+        heads = (
+            zip(*(rows[name].cast(pl.String) for name in names), strict=True) if names else [()] * len(rows)
+        )
+        lines = _json_lines(rows)
+        self._send(
+            self.topics.of(part),
+            (
+                (key.encode(), line, [(n, cell.encode()) for n, cell in zip(names, cells, strict=True)])
+                for key, line, cells in zip(keys, lines, heads, strict=True)
+            ),
+        )
+
+    def flush(self) -> None:
+        """Waits until the broker has all that was sent before.
+
+        Raises:
+            OutputError: it has not taken a message.
+        """
+        while self._producer.flush(_FLUSHED_EVERY_S) and self._failed is None:
+            pass
+        self._raise()
+
+    def _send(self, topic: str, messages: Iterator[Message]) -> None:
+        with self._lock, told(self.topics.broker, self.last, sending=True):
+            for key, value, headers in messages:
+                while True:
+                    try:
+                        self._producer.produce(topic, value, key, headers=headers)
+                        break
+                    except BufferError:  # more than the client holds: the broker is slower than we are
+                        self._producer.poll(_FLUSHED_EVERY_S)
+                        self._raise()
+            self._producer.poll(0)
+        self._raise()
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        if error is not None and self._failed is None:
+            found = error_of(self.topics.broker, error, self.last, OutputError)
+            self._failed = OutputError(f"topic {message.topic()!r}: {found}")
+
+    def _raise(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+
+def check_topics(topics: Topics) -> None:
+    """Checks that the topics are there, before a job begins.
+
+    Raises:
+        OutputError: no broker answers, it refuses us, or lacks a topic.
+        ConfigError: an option cannot be, or the package is missing.
+    """
+    last = LastError()
+    with told(topics.broker, last, sending=True):
+        asking = client("Consumer")({**topics.broker.settings(last), "group.id": "statecast"})
+        there = asking.list_topics(timeout=10).topics
+    for setting, topic in (
+        ("to_topic", topics.forecasts), ("to_late", topics.late), ("to_quarantine", topics.quarantine)
+    ):  # fmt: skip
+        if topic and topic not in there:
+            raise OutputError(
+                f"{topics.broker.bootstrap}: there is no topic {topic!r} to write to: see kafka.{setting}"
+            )
+
+
+def _each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
+    """A message a forecast."""
+    issued = frame["issued_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    columns = (issued, frame["model_version"], frame["revision"].cast(pl.String))
+    for key, value, *identity in zip(frame["series_id"], values, *columns, strict=True):
+        headers = [(name, cell.encode()) for name, cell in zip(_IDENTITY, identity, strict=True)]
+        yield key.encode(), value, headers
+
+
+def _arrow(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
+    """Messages of many forecasts; the shard is their key, so that those of a series stay in order."""
+    rows = max(1, _ARROW_BYTES * len(frame) // max(int(frame.estimated_size()), 1))
+    version = frame["model_version"][0]
+    for part in frame.iter_slices(rows):
+        sink = io.BytesIO()
+        part.write_ipc_stream(sink)
+        yield shard.encode(), sink.getvalue(), [("model_version", version.encode())]
+
+
+def _json_lines(frame: pl.DataFrame) -> list[bytes]:
+    sink = io.BytesIO()
+    frame.write_ndjson(sink)
+    return sink.getvalue().splitlines()
+
+
+def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
+    """Records in the registry's wire format; the schema of these quantiles under the usual subject."""
+    path, user = f"/subjects/{topics.forecasts}-value/versions", topics.broker.registry_user
+    known: dict[tuple[str, ...], tuple[bytes, Any]] = {}
+
+    def encode(frame: pl.DataFrame) -> list[bytes]:
+        quantiles = tuple(name for name in _nested_names(frame) if name != "horizon")
+        if quantiles not in known:
+            schema = _avro_schema(quantiles)
+            number = ask_registry(topics.registry, path, user, {"schema": json.dumps(schema)})["id"]
+            known[quantiles] = FRAME.pack(0, number), fastavro.parse_schema(schema)
+        head, parsed = known[quantiles]
+        made = []
+        for record in _renamed(frame, quantiles).to_dicts():
+            sink = io.BytesIO(head)
+            sink.seek(0, io.SEEK_END)
+            fastavro.schemaless_writer(sink, parsed, record)
+            made.append(sink.getvalue())
+        return made
+
+    return encode
+
+
+def _avro_name(quantile: str) -> str:
+    return quantile.replace(".", "_")
+
+
+def _renamed(frame: pl.DataFrame, quantiles: Sequence[str]) -> pl.DataFrame:
+    names = ["horizon", *map(_avro_name, quantiles)]
+    return frame.with_columns(pl.col("forecast").list.eval(pl.element().struct.rename_fields(names)))
+
+
+def _nested_names(frame: pl.DataFrame) -> list[str]:
+    dtype = frame.schema["forecast"]
+    assert isinstance(dtype, pl.List)
+    assert isinstance(dtype.inner, pl.Struct)
+    return [field.name for field in dtype.inner.fields]
+
+
+def _avro_schema(quantiles: Sequence[str]) -> dict[str, Any]:
+    """A name in Avro may hold no point: q2.5 is q2_5."""
+    at = [{"name": "horizon", "type": "int"}, *({"name": _avro_name(q), "type": "double"} for q in quantiles)]
+    step = {"type": "record", "name": "Step", "fields": at}
+    time = {"type": "long", "logicalType": "timestamp-micros"}
+    return {
+        "type": "record",
+        "name": "Forecast",
+        "namespace": "statecast",
+        "fields": [
+            {"name": "series_id", "type": "string"},
+            {"name": "issued_at", "type": time},
+            {"name": "model_version", "type": "string"},
+            {"name": "revision", "type": "int"},
+            {"name": "forecast", "type": {"type": "array", "items": step}},
+        ],
+    }

@@ -1,0 +1,90 @@
+"""A topic in memory that fills while it is read, in polls of any size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipelines.sources.kafka.consumer import Polled
+
+CAME_MS = 1_400_000_000_000  # in 2014, after every row of `tests.fleets`
+
+
+@dataclass(eq=False)  # it stands for a broker, of which there is one
+class Topic:
+    """Messages by partition, and what of them the broker has by now.
+
+    Attributes:
+        partitions: the values of each partition's messages.
+        there: how many of each are there.
+        chance: how many a poll brings.
+    """
+
+    partitions: dict[int, list[bytes | None]]
+    there: dict[int, int] = field(default_factory=dict)
+    chance: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def fill(self) -> None:
+        """Everything is there."""
+        self.there = {number: len(values) for number, values in self.partitions.items()}
+
+    def __call__(self, broker: Any, topic: str, group: str) -> Any:
+        """A consumer of it."""
+        return Consumer(self)
+
+
+@dataclass(eq=False)
+class Consumer:
+    """What `TopicConsumer` is to a broker."""
+
+    topic: Topic
+    at: dict[int, int] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
+    shown: dict[int, int] = field(default_factory=dict)
+    closed: bool = False
+
+    def partitions(self) -> list[int]:
+        return sorted(self.topic.there)
+
+    def range_of(self, partition: int) -> tuple[int, int]:
+        return 0, self.topic.there[partition]
+
+    def read_from(self, offsets: Mapping[int, int]) -> None:
+        self.at, self.ended = dict(offsets), set()
+
+    def poll(self, most: int, wait_s: float) -> dict[int, Polled]:
+        found: dict[int, Polled] = {}
+        for number, start in self.at.items():
+            end = self.topic.there[number]
+            stop = min(end, start + int(self.topic.chance.integers(0, most + 1)))
+            if stop > start:
+                values = self.topic.partitions[number][start:stop]
+                found[number] = Polled(
+                    list(values), [None] * len(values), [*range(start, stop)], [CAME_MS] * len(values)
+                )
+                self.at[number] = stop
+                self.ended.discard(number)
+            elif start == end and number not in self.ended:
+                found[number] = Polled(end=end)
+                self.ended.add(number)
+        return found
+
+    def show(self, offsets: Mapping[int, int]) -> None:
+        self.shown = dict(offsets)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def values_of(rows: pl.DataFrame) -> list[bytes | None]:
+    """Rows as JSON messages."""
+    at = rows["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    return [
+        json.dumps({"series_id": series, "timestamp": time, "value": value}).encode()
+        for series, time, value in zip(rows["series_id"], at, rows["value"], strict=True)
+    ]
