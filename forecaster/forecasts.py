@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from forecaster.components.base import Bools, Floats
+from forecaster.components.base import Bools, Floats, Ints
 from forecaster.windows import MICROSECONDS
 from schemas.forecasts import quantile_column
 
@@ -31,6 +31,9 @@ class Forecasts:
         values: ``[Q, T, S, N]`` float64, in the series' own unit; NaN where not issued.
         issued: ``[T, S]`` bool, False where a series had not begun or had retired.
         cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
+        anomaly: ``[2, T, S]`` float64, the p-value of each window's value under the forecast of the window
+        before,
+            and 1 where that raises an alarm, else 0; NaN where there is none.
         network: ``[Q, T, S, N]`` float64, what the network alone says; None where nobody asked.
         members: ``[T, S, N]`` float64 by name, what each member of the combination says; empty likewise.
     """
@@ -43,6 +46,7 @@ class Forecasts:
     values: Floats
     issued: Bools
     cold_starts: int = 0
+    anomaly: Floats | None = None
     network: Floats | None = None
     members: Mapping[str, Floats] = field(default_factory=dict)
 
@@ -69,9 +73,20 @@ class Forecasts:
                 pl.Series("issued_at", end_us).cast(pl.Datetime("us", "UTC")),
                 pl.Series("model_version", [self.model_version]).new_from_index(0, rows),
                 pl.Series("revision", np.zeros(rows, np.int32)),
+                *self._anomalies(at, which),
                 pl.Series("forecast", pa.LargeListArray.from_arrays(offsets, nested)),
             ]
         )
+
+    def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
+        """``p_value`` and ``alarm`` of the windows ``at`` and series ``which``; null where there is none."""
+        if self.anomaly is None:
+            return (
+                pl.Series("p_value", [None], pl.Float64).new_from_index(0, len(at)),
+                pl.Series("alarm", [None], pl.Boolean).new_from_index(0, len(at)),
+            )
+        p_value, alarm = (pl.Series(values[at, which]).fill_nan(None) for values in self.anomaly)
+        return p_value.alias("p_value"), (alarm > 0).alias("alarm")
 
 
 @lru_cache(maxsize=16)

@@ -62,7 +62,7 @@ def latest(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
         .last()
         .explode("forecast")
         .unnest("forecast")
-        .drop("revision")
+        .drop("revision", "p_value", "alarm")
         # MLflow's signatures know no 16 bit integers.
         .with_columns(pl.col("horizon").cast(pl.Int32))
     )

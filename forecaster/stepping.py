@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from forecaster.components.base import Arrays, Block, Bools, Floats, Ints, Outputs
+from forecaster.components.base import Arrays, Block, Bools, Component, Floats, Ints, Outputs
 from forecaster.components.ring import in_order
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
@@ -116,6 +116,7 @@ def advance_in_place(
         result.forecast,
         plan.issued,
         plan.cold_starts,
+        result.anomaly[..., 0] if forecaster.online_config.alarms_per_week else None,
         result.network if members else None,
         dict(zip(members, result.members, strict=True)),
     )
@@ -289,10 +290,11 @@ def _initial(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
 def rewarm(forecaster: Forecaster, state: State) -> State:
     """The state that ``forecaster`` would have, had it seen the last values of every series.
 
-    The ring of each series is run through the new weights from a cold start, which begins at the ring's
-    first value, as every series does; one whose ring holds no value starts from the initial state, as all do
-    where the state has no ring. The moments (mean, variance, counts), which do not depend on weights, stay as
-    they are. A state of the same weights is returned as it is.
+    The ring of each series is run through the new weights from a cold start, which begins at the ring's first
+    value, as every series does; one whose ring holds no value starts from the initial state, as all do where
+    the state has no ring. What does not depend on the network's weights (moments, season, experts) stays as
+    it is, and so does what says how far forecasts were off, until those of the new weights have come true. A
+    state of the same weights is returned as it is.
 
     Raises:
         ModelError: the windows of state and forecaster differ in length.
@@ -316,5 +318,17 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
             advance_in_place(forecaster, part, values[first : first + most], start + first)
         warm.put(index, part)
     warm.silent[:] = state.silent
-    warm.parts["moments"] = {name: array.copy() for name, array in state.parts["moments"].items()}
+    for component in forecaster.components:
+        own = state.parts.get(component.name)
+        if component.name != forecaster.network.name and own is not None and _fits(component, own):
+            warm.parts[component.name] = {name: array.copy() for name, array in own.items()}
     return warm
+
+
+def _fits(component: Component, own: Arrays) -> bool:
+    """Whether arrays are such as the component keeps."""
+    fields = component.spec()
+    return own.keys() == fields.keys() and all(
+        (own[name].dtype.name, own[name].shape[1:]) == (dtype, shape)
+        for name, (dtype, shape) in fields.items()
+    )

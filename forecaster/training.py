@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from forecaster.components.network import Network, pinball_loss
-from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
+from forecaster.linear import fit_linear, typical_change
 from forecaster.model import Forecaster
 from forecaster.segments import Fleet, Segment, check_size, fleet_of
 from forecaster.threads import torch_threads
@@ -30,6 +31,9 @@ from schemas.errors import DataError
 _LEAST_SCHEDULE = (
     10  # steps; a one-cycle schedule of fewer divides by the length of its warm-up, which is none
 )
+
+_EVERY = 4  # windows to one that is learned from: neighbours have nearly the same targets
+_KEEPS = 0.99  # of the running mean of weights, at each step
 
 Epoch = dict[str, float]
 
@@ -41,7 +45,8 @@ class Trained:
     Attributes:
         forecaster: what to forecast with: refit to all windows, or the chosen one where ``training.refit`` is
             off or nothing was held out.
-        chosen: the weights of the best epoch, which nothing of the backtest's windows has touched.
+        chosen: the weights of the best epoch, which nothing of the backtest's windows has touched; those
+            before the first one, where no epoch did better.
         history: per epoch of the first phase ``epoch, train_loss, validation_loss, validation_skill,
             seconds``. Losses are mean pinball in scales. The skill is 1 minus the pinball loss over that of
             persistence, averaged over horizons: no setting changes its unit. ``validation_*`` are absent
@@ -60,8 +65,8 @@ class _Weighing:
     """What a unit of error weighs at each horizon, ``[N]``.
 
     Attributes:
-        learned: in training: the less a series moves, the more. Without it the far horizons, where
-            persistence is some times worse, take all of the gradient.
+        learned: in training: the less the linear part is off, the more. Without it the far horizons, where
+            it is some times worse, take all of the gradient.
         skill: in the held-out windows: one over persistence's pinball loss there, in units of each series'
             mean change, and over the number of horizons: the weighted errors sum to one minus the skill.
     """
@@ -76,6 +81,7 @@ def train(
     training: TrainingConfig | None = None,
     window_config: WindowConfig | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    online: OnlineConfig | None = None,
 ) -> Trained:
     """Fits a network to all series of ``windows``, or of an observation frame that is aggregated first.
 
@@ -90,13 +96,14 @@ def train(
         training: how it is fitted.
         window_config: how rows become windows.
         on_epoch: called after every epoch of both phases.
+        online: what will learn beside the network as it runs.
 
     Raises:
         DataError: no series is long enough to learn from, or the loss is no number any more, or would be; the
             line names the series.
     """
     network, training = network or NetworkConfig(), training or TrainingConfig()
-    window_config = window_config or WindowConfig()
+    window_config, online = window_config or WindowConfig(), online or OnlineConfig()
     if isinstance(windows, pl.DataFrame):
         windows = aggregate(windows, window_config).windows
     windows = observed(windows, window_config)
@@ -109,11 +116,11 @@ def train(
 
     with torch_threads(training.threads), torch.random.fork_rng(devices=[]):
         module, history, epochs = _choose(fleet(early, validated_from), training, on_epoch)
-        chosen = Forecaster(network, window_config, module)
+        chosen = Forecaster(network, window_config, module, online)
         if not training.refit or validated_from == len(windows.values):
             return Trained(chosen, chosen, history)
         module, refit_history = _refit(fleet(windows, len(windows.values)), training, epochs, on_epoch)
-    return Trained(Forecaster(network, window_config, module), chosen, history, refit_history)
+    return Trained(Forecaster(network, window_config, module, online), chosen, history, refit_history)
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
@@ -135,9 +142,12 @@ def _choose(
     fleet: Fleet, training: TrainingConfig, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
     """The network with the weights of the best epoch, all epochs, and the best one's number."""
-    module, weighing = _seeded(fleet, training), _weighing(fleet, training.segment)
+    module, fleet = _seeded(fleet, training)
+    weighing = _weighing(fleet, training.segment)
     history: list[Epoch] = []
-    best, lowest, chosen = _weights(module), float("inf"), 1
+    # A fleet of few series is often best served by the linear part as it was fitted.
+    unlearned = _validate(module, fleet, training.segment, weighing)
+    best, lowest, chosen = _weights(module), unlearned.get("validation_loss", float("inf")), 0
     began = time.monotonic()
     for number, loss in enumerate(_epochs(module, fleet, training, weighing), 1):
         epoch: Epoch = {"epoch": number, "train_loss": loss}
@@ -158,7 +168,8 @@ def _refit(
     fleet: Fleet, training: TrainingConfig, epochs: int, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch]]:
     """The network after ``epochs`` epochs over all windows, under the schedule by which these were chosen."""
-    module, weighing = _seeded(fleet, training), _weighing(fleet, training.segment)
+    module, fleet = _seeded(fleet, training)
+    weighing = _weighing(fleet, training.segment)
     history: list[Epoch] = []
     began = time.monotonic()
     for number, loss in enumerate(islice(_epochs(module, fleet, training, weighing), epochs), 1):
@@ -169,13 +180,23 @@ def _refit(
     return module, history
 
 
-def _seeded(fleet: Fleet, training: TrainingConfig) -> Network:
+def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
+    """A network whose linear part is fitted and whose other weights are random, and the fleet as it sees it."""
     torch.manual_seed(training.seed)
-    return Network(fleet.network, training.dropout)
+    module = Network(fleet.network, training.dropout)
+    prior = typical_change(fleet)
+    module.prior.fill_(prior)
+    if fleet.network.linear:
+        module.ridge.copy_(torch.from_numpy(fit_linear(fleet.knowing(None, prior))))
+    return module, fleet.knowing(module.ridge.numpy() if fleet.network.linear else None, prior)
 
 
 def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _Weighing) -> Iterator[float]:
-    """Trains an epoch at a time and yields its mean loss."""
+    """Trains an epoch at a time and yields its mean loss.
+
+    While the caller has it, the network's weights are running means of those of the last steps (Polyak &
+    Juditsky 1992, "Acceleration of stochastic approximation by averaging").
+    """
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
@@ -184,12 +205,16 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _
         optimizer, training.learning_rate, total_steps=max(steps, _LEAST_SCHEDULE), pct_start=0.2
     )
     levels, chance = torch.tensor(fleet.network.quantiles), np.random.default_rng(training.seed)
+    means, step = _weights(module), 0
     for number in range(1, training.epochs + 1):
         module.train()
         losses = []
         for batch in chance.permutation(len(fleet.batches)):
-            for segment, hidden, cell in _segments_to_learn_from(module, fleet, batch, training.segment):
-                quantiles = module(segment.x, hidden, cell)[0]
+            hidden, cell = module.initial(len(fleet.batches[batch]))
+            count = fleet.segments_to_learn_from(batch, training.segment)
+            segments = fleet.batch(batch).segments(training.segment, _EVERY, chance)
+            for segment in islice(segments, count):
+                quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
                 loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -199,23 +224,23 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
+                hidden, cell, step = hidden.detach(), cell.detach(), step + 1
+                _follow(means, module, min(_KEEPS, (1 + step) / (10 + step)))
+        trained = _weights(module)
+        module.load_state_dict(means)
         yield float(np.mean(losses))
+        module.load_state_dict(trained)
 
 
-def _segments_to_learn_from(
-    module: Network, fleet: Fleet, batch: int, length: int
-) -> Iterator[tuple[Segment, Tensor, Tensor]]:
-    """The first segments of a batch, up to the held-out ones, with the state that each begins from."""
-    count = fleet.segments_to_learn_from(batch, length)
-    hidden, cell = module.initial(len(fleet.batches[batch]))
-    for number, segment in enumerate(islice(fleet.batch(batch).segments(length), count), 1):
-        yield segment, hidden, cell
-        if number == count:
-            return
-        # The state that the next segment begins from is made by the weights of now, not those of the step
-        # before: a second pass without gradients costs a third and keeps state and weights together.
-        with torch.no_grad():
-            _, hidden, cell = module(segment.x, hidden.detach(), cell.detach())
+def _follow(means: dict[str, Tensor], module: Network, keeps: float) -> None:
+    for name, weight in module.state_dict().items():
+        means[name].lerp_(weight, 1.0 - keeps)
+
+
+def _forecast(
+    module: Network, segment: Segment, hidden: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows)
 
 
 @torch.no_grad()
@@ -227,8 +252,8 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: _Weighing) -
     for number in range(len(fleet.batches)):
         batch = fleet.batch(number)
         hidden, cell = module.initial(len(batch.series_ids))
-        for segment in batch.segments(length):
-            quantiles, hidden, cell = module(segment.x, hidden, cell)
+        for segment in batch.segments(length, _EVERY):
+            quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
             known = int((~torch.isnan(segment.held_out)).sum())
             if known:
                 target, unit = segment.held_out, segment.unit
@@ -252,8 +277,9 @@ def _weighing(fleet: Fleet, length: int) -> _Weighing:
     horizon = fleet.network.horizon
     moved, known, persistence = (torch.zeros(horizon, dtype=torch.float64) for _ in range(3))
     for number in range(len(fleet.batches)):
-        for segment in fleet.batch(number).segments(length):
-            moved += segment.learned.abs().nansum(dim=(0, 1))
+        for segment in fleet.batch(number).segments(length, _EVERY):
+            first = segment.learned if segment.experts is None else segment.learned - segment.experts[0]
+            moved += (first.abs() * segment.weight).nansum(dim=(0, 1))
             known += (~torch.isnan(segment.learned)).sum(dim=(0, 1))
             # The pinball loss of a forecast without width, over levels that lie evenly around the median.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit).nansum(dim=(0, 1))

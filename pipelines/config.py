@@ -15,7 +15,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from forecaster.config import Duration, NetworkConfig, Settings, TrainingConfig, WindowConfig
+from forecaster.config import (
+    Duration,
+    NetworkConfig,
+    OnlineConfig,
+    Settings,
+    TrainingConfig,
+    WindowConfig,
+)
 from schemas.errors import ConfigError
 
 
@@ -29,6 +36,9 @@ def _in_utc(time: datetime) -> datetime:
 
 Time = Annotated[datetime, AfterValidator(_in_utc)]
 Name = Annotated[str, Field(min_length=1)]
+
+_SECRET = re.compile(r"password|secret|token|user\.info|key\.pem|jaas")
+"""Options of a client that nobody should write into a job file."""
 
 
 class Columns(Settings):
@@ -101,13 +111,32 @@ class JobsConfig(Settings):
         le=100_000,
         description="most windows of a shard advanced at once, where there is a backlog",
     )
+    runner: Literal["auto", "in-process", "prism", "flink"] = Field(
+        default="auto",
+        description="the engine of a stream; auto: Prism where it is installed, else in process",
+    )
+    flink_master: Name = Field(
+        default="[local]",
+        description="flink: [local], a Flink of the job's own, or HOST:PORT of a session cluster",
+    )
+    flink_workers: str = Field(
+        default="",
+        description="flink: HOST:PORT of the pool of Python workers, as task managers reach it; without it "
+        "the workers are in the job's own process",
+    )
+    restarts: int = Field(
+        default=3,
+        ge=0,
+        description="how often a stream goes on by itself, from its snapshots, where its engine dies",
+    )
 
 
 class StreamConfig(Settings):
     """How rows arrive in a stream."""
 
-    source: Literal["replay", "watch"] = Field(
-        default="replay", description="replay: the files as if they came in now; watch: folders for new files"
+    source: Literal["replay", "watch", "kafka"] = Field(
+        default="replay",
+        description="replay: the files as if they came in now; watch: folders for new files; kafka: a topic",
     )
     speed: float = Field(
         default=0.0,
@@ -128,6 +157,60 @@ class StreamConfig(Settings):
         allow_inf_nan=False,
         description="watch: seconds between two looks into the folders",
     )
+
+
+class KafkaConfig(Settings):
+    """A topic that a stream reads, and topics that it writes to."""
+
+    bootstrap: Name = Field(default="localhost:9092", description="host:port of brokers, with commas between")
+    topic: str = Field(default="", description="topic whose messages are rows")
+    decoder: Name = Field(
+        default="json",
+        description="what a message is: json, avro, arrow, or module:function of a decoder of one's own; "
+        "which field is what is said in [data]",
+    )
+    series: Literal["value", "key"] = Field(
+        default="value", description="key: the key of a message, as text, is its series"
+    )
+    avro_schema: str = Field(default="", description="avro: file of the schema")
+    registry: str = Field(default="", description="avro: URL of the schema registry, where no file is given")
+    start: Literal["earliest", "latest"] | Time = Field(
+        default="earliest",
+        description="where a stream begins that does not go on from its state table: earliest, latest, or a "
+        "time, that of the messages",
+    )
+    idle_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds without a row, confirmed with the broker, after which a partition no longer "
+        "holds the others back; a row that comes later and is older than they are is late",
+    )
+    group: Name = Field(
+        default="statecast", description="consumer group under which the broker shows people how far we are"
+    )
+    to_topic: str = Field(default="", description='topic to send forecasts to; "": files')
+    to_format: Literal["json", "avro", "arrow"] = Field(
+        default="json", description="forecasts as a message each (json, avro), or many (arrow)"
+    )
+    to_late: str = Field(default="", description='topic to send late rows to, as JSON; "": files')
+    to_quarantine: str = Field(
+        default="", description='topic to send quarantined rows to, as JSON; "": files'
+    )
+    options: dict[str, str] = Field(
+        default_factory=dict,
+        description="options of the client (librdkafka), such as "
+        '{ "security.protocol" = "SASL_SSL", "sasl.password" = "$KAFKA_PASSWORD" }; a value $NAME is '
+        "looked up in the environment",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_secrets(self) -> KafkaConfig:
+        for name, value in self.options.items():
+            if _SECRET.search(name) and not value.startswith("$"):
+                raise ValueError(f"kafka.options: {name} must be $NAME, a variable of the environment")
+        if self.to_format == "avro" and self.to_topic and not self.registry:
+            raise ValueError("kafka.to_format = avro needs kafka.registry")
+        return self
 
 
 class MlflowConfig(Settings):
@@ -157,9 +240,11 @@ class JobConfig(Settings):
     data: DataConfig = Field(default_factory=DataConfig)
     windows: WindowConfig = Field(default_factory=WindowConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
+    online: OnlineConfig = Field(default_factory=OnlineConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     stream: StreamConfig = Field(default_factory=StreamConfig)
+    kafka: KafkaConfig = Field(default_factory=KafkaConfig)
     mlflow: MlflowConfig = Field(default_factory=MlflowConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
 
@@ -260,6 +345,8 @@ def _toml(value: object) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(v) for v in value)}]"
     return repr(value)

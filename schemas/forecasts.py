@@ -33,6 +33,8 @@ def schema(quantiles: Sequence[float]) -> dict[str, pl.DataType]:
         "issued_at": pl.Datetime("us", "UTC"),
         "model_version": pl.String(),
         "revision": pl.Int32(),
+        "p_value": pl.Float64(),
+        "alarm": pl.Boolean(),
         "forecast": forecast_type(quantiles),
     }
 
@@ -40,15 +42,20 @@ def schema(quantiles: Sequence[float]) -> dict[str, pl.DataType]:
 class Forecast(pa.DataFrameModel):
     """One row a forecast, nested by horizon.
 
-    ``issued_at`` is the end of the last closed window; horizon ``h`` forecasts the window
-    ``[issued_at + (h-1) freq, issued_at + h freq)``. ``revision`` counts repairs by late rows from 0.
-    ``forecast`` lists structs of ``horizon`` and one Float64 per quantile, in the units of the series.
+    ``issued_at`` is the end of the last closed window; horizon ``h`` forecasts the window ``[issued_at +
+    (h-1) freq, issued_at + h freq)``. ``revision`` counts repairs by late rows from 0. ``p_value`` says how
+    likely a value is that is as far from what was forecast for it as the one of the window that ends at
+    ``issued_at``, and ``alarm`` whether that is rarer than the series may be; both are null without a value
+    or a forecast for it. ``forecast`` lists structs of ``horizon`` and one Float64 per quantile, in the units
+    of the series.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
     issued_at: Annotated[pl.Datetime, "us", "UTC"]
     model_version: pl.String = pa.Field(str_contains=r"\S")
     revision: pl.Int32 = pa.Field(ge=0)
+    p_value: pl.Float64 = pa.Field(nullable=True, ge=0, le=1)
+    alarm: pl.Boolean = pa.Field(nullable=True)
     forecast: pl.List
 
     class Config:

@@ -94,7 +94,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
         run.log_dataset(loaded.rows, "observations", config.data.paths[0], "evaluation")
         began = time.monotonic()
         learned_from = windows.between(windows.start, windows.start + split.train_rows)
-        trained = train(learned_from, config.network, config.training, config.windows, log)
+        trained = train(learned_from, config.network, config.training, config.windows, log, config.online)
         train_s = time.monotonic() - began
         began = time.monotonic()
         tallies: dict[str, Tally] = {}

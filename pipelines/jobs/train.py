@@ -150,7 +150,7 @@ def learn(
         run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
         on_epoch(epoch)
 
-    trained = train(windows, config.network, config.training, config.windows, log)
+    trained = train(windows, config.network, config.training, config.windows, log, config.online)
     _log_gradients(run, trained.forecaster, windows, config)
     scores = _log_backtest(run, trained, windows, config)
     version = run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))

@@ -164,7 +164,7 @@ def read_forecasts(folder: Path) -> pl.DataFrame:
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
-        pl.concat(frames)
+        pl.concat(frames, how="diagonal")  # those written before there were p-values have none
         .unique(["series_id", "issued_at", "model_version", "revision"], keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )
@@ -193,6 +193,9 @@ def _read_lines(file: Path) -> pl.DataFrame:
     return frame.with_columns(
         pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"),
         pl.col("revision").cast(pl.Int32),
+        # A file in which none is known holds no type of theirs.
+        pl.col("p_value").cast(pl.Float64),
+        pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),
     )
 
