@@ -83,21 +83,28 @@ class NetworkConfig(Settings):
 
     cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="recurrent cell: lstm, gru or rnn")
     hidden: int = Field(64, ge=1, le=4096, description="width of the hidden state")
-    layers: int = Field(2, ge=1, le=16, description="stacked recurrent layers")
+    layers: int = Field(
+        2, ge=1, le=4, description="stacked recurrent layers, each adding its input from the second on"
+    )
     horizon: int = Field(24, ge=1, le=1024, description="forecast the next 1 to this many windows")
     quantiles: tuple[float, ...] = Field(
         (0.05, 0.5, 0.95), description="quantile levels, rising, with 0.5 among them"
     )
     lags: tuple[int, ...] = Field(
-        (1, 2, 3, 6, 12, 18, 21, 22, 23, 24),
-        description="past windows whose difference from the last value is an input",
+        (*range(1, 25), 47, 48, 71, 72, 95, 96, *range(144, 169, 2)),
+        description="past windows whose difference from the last value is an input of the cells",
+    )
+    linear: bool = Field(
+        True,
+        description="weigh linear forecasts from all values in the ring, which are fitted first (true), or be "
+        "the recurrent cells alone",
     )
     ring: int = Field(
-        168,
+        336,
         ge=0,
         le=100_000,
-        description="last values kept per series, for lags and for re-warming under a new model; "
-        "0 keeps none, where there are no lags",
+        description="last values kept per series, for the linear forecasts, for lags and for re-warming under "
+        "a new model; 0 keeps none, where there are no lags",
     )
     halflife: int = Field(
         168, ge=1, description="windows after which the running mean and scale have half forgotten"
@@ -119,16 +126,16 @@ class NetworkConfig(Settings):
 class TrainingConfig(Settings):
     """How the network is fitted: truncated back-propagation through time."""
 
-    epochs: int = Field(10, ge=1, description="passes over the training windows")
+    epochs: int = Field(12, ge=1, description="passes over the training windows")
     segment: int = Field(
-        32, ge=2, description="windows per back-propagated segment; the state is carried across segments"
+        96, ge=2, description="windows per back-propagated segment; the state is carried across segments"
     )
     learning_rate: float = Field(3e-3, gt=0, description="peak of the one-cycle schedule (AdamW)")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the forecast heads")
     batch_series: int = Field(
-        512, ge=1, description="most series that one step learns from; their order is drawn anew each epoch"
+        32, ge=1, description="most series that one step learns from; their order is drawn anew each epoch"
     )
     validation: float = Field(
         0.1,
@@ -184,7 +191,3 @@ class OnlineConfig(Settings):
         if len(set(self.experts)) < len(self.experts):
             raise ValueError("online.experts must not name one twice")
         return self
-
-
-OFFLINE = OnlineConfig(experts=(), intervals=False, alarms_per_week=0)
-"""Nothing learns: what forecasters from before there was such a thing are."""

@@ -34,12 +34,14 @@ class Moment(NamedTuple):
 
     Attributes:
         x: ``[lags, S, F]`` inputs of the windows up to t.
-        target: ``[S, N]`` what came after t, in scales; NaN where nothing did.
+        target: ``[S, N]`` what came after t, in units; NaN where nothing did.
+        experts: ``[K, 1, S, N]`` what the linear experts forecast at t; None where there are none.
         hidden, cell: ``[L, S, H]`` state before the first of them, see `Network.forward`.
     """
 
     x: Tensor
     target: Tensor
+    experts: Tensor | None
     hidden: Tensor
     cell: Tensor
 
@@ -71,7 +73,9 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         return
     index = index[np.unique(np.linspace(0, len(index) - 1, _SERIES, dtype=int))]
     sample = Windows(tuple(windows.series_ids[i] for i in index), windows.start, windows.values[:, index])
-    batch = fleet_of(sample, network.config, config.freq_s, _SERIES).batch(0)
+    ridge = network.ridge.numpy() if network.config.linear else None
+    fleet = fleet_of(sample, network.config, config.freq_s, _SERIES).knowing(ridge, float(network.prior))
+    batch = fleet.batch(0)
     latest = len(batch) - 2  # the last window with a target
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(index))
@@ -82,9 +86,11 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
             with torch.no_grad():
                 _, hidden, cell = network(batch.x[at:first], hidden, cell)
         at = first
-        target = torch.from_numpy(batch.targets(slice(end, end + 1))[0])
+        now = np.array([end])
+        target = torch.from_numpy(batch.targets(now)[0])
         if not torch.isnan(target).all():
-            yield Moment(batch.x[first : end + 1], target, hidden.detach(), cell.detach())
+            x = batch.x[first : end + 1]
+            yield Moment(x, target, batch.experts(now), hidden.detach(), cell.detach())
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
@@ -98,7 +104,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
             # A leaf in the graph between two windows: the gradient to it is that to the state handed over.
             nudge = torch.zeros_like(hidden, requires_grad=True)
             carried.append(nudge)
-            quantiles, hidden, cell = network(x, hidden + nudge, cell)
+            quantiles, hidden, cell = network(x, hidden + nudge, cell, experts=moment.experts)
     finally:
         hook.remove()
     loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()  # no series touches another's state

@@ -16,11 +16,13 @@ from forecaster.components.base import Component
 from forecaster.components.chain import chain
 from forecaster.components.expert import Expert
 from forecaster.components.network import Network
-from forecaster.config import OFFLINE, NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.state import State
 from schemas.errors import ModelError
 
 FILE_NAME = "forecaster.safetensors"
+FORMAT = 2
+"""Of settings and weights; a change of their meaning raises it."""
 _CONFIG = "config"
 
 
@@ -60,12 +62,12 @@ class Forecaster:
         object.__setattr__(self, "members", (self.network.name, *experts) if experts else ())
 
     def _config_json(self) -> str:
-        windows = self.window_config.model_dump()
-        if windows["max_gap"] == WindowConfig.model_fields["max_gap"].default:
-            del windows["max_gap"]  # models from before there was one keep their version
-        parts = {"network": self.network_config.model_dump(), "windows": windows}
-        if self.online_config != OFFLINE:  # as above
-            parts["online"] = self.online_config.model_dump()
+        parts = {
+            "format": FORMAT,
+            "network": self.network_config.model_dump(),
+            "windows": self.window_config.model_dump(),
+            "online": self.online_config.model_dump(),
+        }
         return json.dumps(parts, indent=2, sort_keys=True)
 
     @staticmethod
@@ -108,13 +110,17 @@ class Forecaster:
         try:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             parts = json.loads(header["__metadata__"][_CONFIG])
+            if (found := parts.get("format", 1)) != FORMAT:
+                raise ValueError(
+                    f"its format is {found}, and this version reads {FORMAT}: train it anew (statecast train)"
+                )
             network = NetworkConfig.model_validate(parts["network"])
             windows = WindowConfig.model_validate(parts["windows"])
-            online = OnlineConfig.model_validate(parts["online"]) if "online" in parts else OFFLINE
+            online = OnlineConfig.model_validate(parts["online"])
             module = Network(network)
             module.load_state_dict(load(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"this is no forecaster: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
         return Forecaster(network, windows, module, online)
 
     def save(self, folder: Path) -> None:

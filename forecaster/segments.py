@@ -1,16 +1,16 @@
 """What a network learns from, made a segment at a time.
 
 Kept are the windows themselves. The inputs of a batch of series are made when it is visited, and targets are
-views of its values until a segment of them is asked for: memory grows neither with the horizon nor with the
-number of batches.
+views of its values until a segment of them is asked for. Memory does not grow with the horizon, and with the
+number of batches only up to a bound.
 
-Letters: T windows, B series of a batch, F inputs, N horizon; t windows of a segment.
+Letters: T windows, B series of a batch, F inputs, K experts, N horizon; t windows of a segment, n rows of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,32 +18,40 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from forecaster.components.base import Floats32
+from forecaster.components.base import Block, Floats32
 from forecaster.components.inputs import network_inputs
+from forecaster.components.linear import RIDGES, expert_forecasts, regressor_count
+from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 from forecaster.state import Floats, Ints
 from forecaster.windows import Windows
 from schemas.errors import DataError
 
-_TARGET_CLIP = 20.0  # in scales: one broken sensor must not own the gradient
+_TARGET_CLIP = 200.0  # in units: one broken sensor must not own what is reported
+_MOST_WEIGHT = 5.0
+_KEPT_BYTES = 400 * 2**20  # of batches that need not be made again
 _LARGEST = 1e150  # a window may be the sum of many rows, each of which is at most `observations.LARGEST`
 
 
 class Segment(NamedTuple):
-    """Some windows of a batch, as tensors.
+    """Some windows of a batch, as tensors, and what there is to learn at ``n`` rows of them.
 
     Attributes:
         x: ``[t, B, F]`` float32.
-        learned: ``[t, B, N]`` float32, targets to learn from; NaN for all others.
-        held_out: ``[t, B, N]`` float32, targets that only score; NaN for all others.
-        weight: ``[t, B, 1]`` float32, the scale of the moment over the series' average one. Targets are in
-            scales of the moment, people read errors in the series' unit: an error in a storm weighs what it
-            weighs to them.
-        unit: ``[t, B, 1]`` float32, the scale of the moment over the series' mean change from one window to
+        rows: the ``n`` of its windows that are forecast from.
+        experts: ``[K, n, B, N]`` float32, see `forecaster.components.linear`; None without a linear part.
+        learned: ``[n, B, N]`` float32, targets to learn from; NaN for all others.
+        held_out: ``[n, B, N]`` float32, targets that only score; NaN for all others.
+        weight: ``[n, B, 1]`` float32, the unit of the moment over the series' average one, 5 at most. Targets
+            are in units of the moment, people read errors in those of the series: an error in a storm weighs
+            what it weighs to them.
+        unit: ``[n, B, 1]`` float32, the unit of the moment over the series' mean change from one window to
             the next: what brings errors into a unit that no setting changes. 0 for a constant series.
     """
 
     x: Tensor
+    rows: slice
+    experts: Tensor | None
     learned: Tensor
     held_out: Tensor
     weight: Tensor
@@ -57,51 +65,87 @@ class Batch:
     Attributes:
         series_ids: of its ``B`` series.
         x: ``[T, B, F]`` float32.
+        block: the ``T`` windows, with what ring and moments say of them.
         ahead: ``[T, B, N]`` float64, the next ``N`` values: a view, NaN where nothing came.
-        last, scale: ``[T, B]`` float64, see `forecaster.components.inputs.Inputs`.
         first_target: ``[B]`` int64, row of the first target of each series in the fleet's windows.
         held_from: the first row of those that only score.
+        ridge: ``[2, F, N]`` float32, of the linear experts; None where there are none.
+        season: windows of a season.
     """
 
     series_ids: tuple[str, ...]
     x: Tensor
+    block: Block
     ahead: Floats
-    last: Floats
-    scale: Floats
     first_target: Ints
     held_from: int
+    ridge: Floats32 | None
+    season: int
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def targets(self, part: slice) -> Floats32:
-        """``[t, B, N]`` float32, changes from the last value in scales; NaN where nothing came."""
-        change = (self.ahead[part] - self.last[part, :, None]) / self.scale[part, :, None]
-        return np.clip(change, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it holds on to."""
+        return int(self.x.nbytes) + 14 * int(self.block.values.nbytes)
 
-    def segments(self, length: int) -> Iterator[Segment]:
-        """The batch from its first window to its last, ``length`` windows at a time."""
+    def targets(self, rows: Ints) -> Floats32:
+        """``[n, B, N]`` float32, changes from the last value in units; NaN where nothing came."""
+        last, unit = (array[rows][:, :, None] for array in (self.block.last, self.block.unit))
+        return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)
+
+    def experts(self, rows: Ints) -> Tensor | None:
+        """``[K, n, B, N]`` float32, what the linear experts forecast."""
+        if self.ridge is None:
+            return None
+        return torch.from_numpy(expert_forecasts(self.block, self.ridge, self.season, rows))
+
+    def weight(self) -> Floats32:
+        """``[T, B]`` float32, see `Segment`."""
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # The average scale knows nothing of what is held out, unless the series begins there and only scores.
+        # The average unit knows nothing of what is held out, unless the series begins there and only scores.
         known = next_row < self.held_from
         known |= ~known.any(axis=0)
-        average = (self.scale * known).sum(axis=0) / known.sum(axis=0)
+        average = (self.block.unit * known).sum(axis=0) / known.sum(axis=0)
+        weight: Floats32 = np.minimum(self.block.unit / average, _MOST_WEIGHT).astype(np.float32)
+        return weight
+
+    def segments(
+        self, length: int, every: int = 1, chance: np.random.Generator | None = None
+    ) -> Iterator[Segment]:
+        """The batch from its first window to its last, ``length`` windows at a time.
+
+        Args:
+            length: windows in a segment.
+            every: how many windows there are to one that is forecast from.
+            chance: draws which they are, to learn from. By default the first of a segment is one, and all
+                are where a target only scores.
+        """
+        next_row = self.first_target + np.arange(len(self))[:, None]
+        weight = self.weight()
         # Of all windows: a series that stood still up to the held-out ones needs a unit there, too.
-        changes = np.abs(self.ahead[:, :, 0] - self.last)
+        changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
         horizons = np.arange(self.ahead.shape[2])
         for first in range(0, len(self), length):
-            part = slice(first, first + length)
-            scale, target = self.scale[part], self.targets(part)
+            part = range(first, min(first + length, len(self)))
+            phase = int(chance.integers(min(every, len(part)))) if chance is not None else 0
+            scores = chance is None and (next_row[part[-1]] + horizons[-1] >= self.held_from).any()
+            step = 1 if scores else every
+            rows = np.array(part[phase::step])
+            target = self.targets(rows)
             # A target is held out if its own window is: near horizons are learned from up to the very border.
-            held_out = next_row[part, :, None] + horizons >= self.held_from
+            held_out = next_row[rows, :, None] + horizons >= self.held_from
             yield Segment(
-                self.x[part],
+                self.x[part.start : part.stop],
+                slice(phase, None, step),
+                self.experts(rows),
                 torch.from_numpy(np.where(held_out, np.float32(np.nan), target)),
                 torch.from_numpy(np.where(held_out, target, np.float32(np.nan))),
-                torch.from_numpy((scale / average).astype(np.float32)[:, :, None]),
-                torch.from_numpy((scale * per_change).astype(np.float32)[:, :, None]),
+                torch.from_numpy(weight[rows][:, :, None]),
+                torch.from_numpy((self.block.unit[rows] * per_change).astype(np.float32)[:, :, None]),
             )
 
 
@@ -116,6 +160,8 @@ class Fleet:
         held_from: row of the first of ``windows`` that only scores.
         begins: ``[S]`` int64, row of the first value of each series of ``windows``.
         batches: which series are in which batch.
+        ridge: ``[2, F, N]`` float32, of the linear experts; None until it is fitted, and without a linear part.
+        prior: scale of a series of one value, as a share of it.
     """
 
     windows: Windows
@@ -124,12 +170,19 @@ class Fleet:
     held_from: int
     begins: Ints
     batches: tuple[Ints, ...]
+    ridge: Floats32 | None = None
+    prior: float = 0.0
     _made: dict[int, Batch] = field(default_factory=dict)
 
+    def knowing(self, ridge: Floats32 | None, prior: float) -> Fleet:
+        """The same fleet, seen by a network with this linear part and prior."""
+        return replace(self, ridge=ridge, prior=prior, _made={})
+
     def batch(self, number: int) -> Batch:
-        """Batch ``number``, which is kept until another is asked for: a fleet of one batch is made once."""
+        """Batch ``number``, which is kept if it fits in, until the next is asked for at the least."""
         if number not in self._made:
-            self._made.clear()
+            if sum(batch.nbytes for batch in self._made.values()) > _KEPT_BYTES:
+                self._made.clear()
             self._made[number] = self._make(self.batches[number])
         return self._made[number]
 
@@ -151,15 +204,20 @@ class Fleet:
         padded = np.full((length + horizon, len(index)), np.nan)
         padded[:length] = np.where(there, values[np.minimum(row, len(values) - 1), index[None, :]], np.nan)
         start = self.windows.start + begins
-        inputs = network_inputs(padded[:length], start, self.freq_s, self.network)
+        network = self.network
+        ridge = self.ridge
+        if network.linear and ridge is None:
+            ridge = np.zeros((RIDGES, regressor_count(network.ring), horizon), np.float32)
+        x, block = network_inputs(padded[:length], start, self.freq_s, network, ridge, self.prior)
         return Batch(
             tuple(self.windows.series_ids[i] for i in index),
-            torch.from_numpy(inputs.x),
+            torch.from_numpy(x),
+            block,
             sliding_window_view(padded[1:], horizon, axis=0),
-            inputs.last,
-            inputs.scale,
             begins + 1,
             self.held_from,
+            ridge,
+            season_in(network.ring, self.freq_s),
         )
 
 
@@ -184,7 +242,9 @@ def fleet_of(
         raise DataError("no series has a value: nothing to train on")
     begins = has_value.argmax(axis=0)
     lengths = np.where(has_value.any(axis=0), len(windows.values) - begins, 0)
-    order = np.argsort(-lengths, kind="stable")
+    # Of one length in any order: neighbours in a file are often alike, and a batch should be of all kinds.
+    order = np.random.default_rng(0).permutation(len(lengths))
+    order = order[np.argsort(-lengths[order], kind="stable")]
     order = order[lengths[order] > 1]
     if not len(order):
         raise DataError("no series has two windows between its first value and its end: nothing to train on")

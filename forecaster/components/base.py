@@ -89,8 +89,14 @@ class Block:
             None where every series has all ``T``.
         history: from the ring: ``[M + T, S]`` float64, the ``M`` windows before the block, then its own.
         before: from the moments: ``[T, S]`` float64, value of the window before each; NaN where missing.
-        mean, last, scale: from the moments: ``[T, S]`` float64 at each window's end; the scale is above 0.
+        mean, spread, last: from the moments: ``[T, S]`` float64 at each window's end; the spread of values
+            around their mean is above 0.
+        lowest, highest: from the moments: ``[T, S]`` float64, of all values so far.
+        scale: from the moments: ``[T, S]`` float64 above 0, the usual change from window to window.
+        unit: from the moments: ``[T, S]`` float64 above 0, the usual change from season to season: what
+            forecasts are made and judged in.
         age: from the moments: ``[T, S]`` int64, windows since the last value.
+        observed: from the moments: ``[T, S]`` int64, values so far.
         moves: from the moments: ``[T, S]`` bool, whether the scale is more than how a level of this size
         rounds:
             what is measured in scales of a series that stands still is noise, and nobody should learn from
@@ -110,9 +116,14 @@ class Block:
     history: Floats = field(default_factory=_absent)
     before: Floats = field(default_factory=_absent)
     mean: Floats = field(default_factory=_absent)
+    spread: Floats = field(default_factory=_absent)
     last: Floats = field(default_factory=_absent)
+    lowest: Floats = field(default_factory=_absent)
+    highest: Floats = field(default_factory=_absent)
     scale: Floats = field(default_factory=_absent)
+    unit: Floats = field(default_factory=_absent)
     age: Ints = field(default_factory=_absent)
+    observed: Ints = field(default_factory=_absent)
     moves: Bools = field(default_factory=_absent)
     shape: Floats = field(default_factory=_absent)
     out: Outputs = field(default_factory=lambda: Outputs.empty(0, 0, 0, 0, 0))

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from forecaster.components.anomaly import Anomaly
 from forecaster.components.base import Component
 from forecaster.components.expert import Expert
+from forecaster.components.inputs import before_network
 from forecaster.components.intervals import Intervals
 from forecaster.components.least_squares import LeastSquares
-from forecaster.components.moments import Moments
 from forecaster.components.naive import Persistence, SeasonalNaive
 from forecaster.components.network import Network
-from forecaster.components.ring import Ring
-from forecaster.components.season import Season, season_of
+from forecaster.components.season import Season, season_in
 from forecaster.components.stacking import Stacking
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
 
@@ -25,19 +24,13 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
     config = network.config
     experts = experts_of(config, windows, online)
     season = season_in(config.ring, windows.freq_s)
-    reach = max([*config.lags, *(expert.reach for expert in experts), season if experts else 0], default=0)
-    before = (Moments(config.halflife, 0.0), *((Ring(config.ring, reach),) if config.ring else ()))
+    reach = max([*(expert.reach for expert in experts), season if experts else 0], default=0)
+    before = before_network(config, windows.freq_s, float(network.prior), reach)
     after = (Season(season), *experts) if experts else ()
     middle = config.quantiles.index(0.5)
     names = tuple(expert.name for expert in experts)
     combined = (Stacking(names, config.horizon, middle),) if experts or online.intervals else ()
     return (*before, network, *after, *combined, *_of_errors(config, windows, online))
-
-
-def season_in(ring: int, freq_s: int) -> int:
-    """Windows in a season of windows of this length; 1, which is none, where the ring is shorter."""
-    season = season_of(freq_s)
-    return season if season <= ring else 1
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:

@@ -1,6 +1,6 @@
 """Level-free inputs: what the network sees of a value is how far it lies from the series' own past.
 
-Letters: T windows, S series, F inputs.
+Letters: T windows, S series, F inputs, K experts, N horizon.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from forecaster.components.base import Block, Component, Floats, Floats32, Ints
+from forecaster.components.linear import EXPERTS, expert_forecasts, near
 from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
+from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_CLIP = 10.0  # in scales; a first jump after a long constant stretch is 15 of them
+_CLIP = 6.0  # in spreads
+_LARGEST_RATIO = 1e3
 
-INPUTS_BESIDE_LAGS = 8
+INPUTS_BESIDE_LAGS = 11
 
 
 class Inputs(NamedTuple):
@@ -25,27 +28,43 @@ class Inputs(NamedTuple):
 
     Attributes:
         x: ``[T, S, F]`` float32.
-        last: ``[T, S]`` float64, last observed value at each window's end.
-        scale: ``[T, S]`` float64, scale at each window's end, above 0.
+        block: the windows, with what ring and moments say of them.
     """
 
     x: Floats32
-    last: Floats
-    scale: Floats
+    block: Block
 
 
 def input_count(config: NetworkConfig) -> int:
-    """F: inputs per series and window."""
-    return INPUTS_BESIDE_LAGS + len(config.lags)
+    """F: inputs per series and window, the errors of the experts among them where there are any."""
+    return INPUTS_BESIDE_LAGS + len(config.lags) + (EXPERTS if config.linear else 0)
 
 
-def before_network(config: NetworkConfig) -> tuple[Component, ...]:
-    """The components that the inputs are made from; a ring of no windows is none."""
-    moments = Moments(config.halflife, 0.0)
-    return (moments, Ring(config.ring, max(config.lags, default=0))) if config.ring else (moments,)
+def before_network(
+    config: NetworkConfig, freq_s: int, prior: float = 0.0, reach: int = 0
+) -> tuple[Component, ...]:
+    """The components that the inputs are made from; a ring of no windows is none.
+
+    Args:
+        config: half-life, ring, and what looks back.
+        freq_s: length of a window in seconds.
+        prior: see `Moments`.
+        reach: how many windows others look back.
+    """
+    season = season_in(config.ring, freq_s)
+    moments = Moments(config.halflife, prior, season)
+    own = config.ring if config.linear else max([*config.lags, season if season > 1 else 0])
+    return (Ring(config.ring, max(own, reach)), moments) if config.ring else (moments,)
 
 
-def network_inputs(values: Floats, start: Ints, freq_s: int, config: NetworkConfig) -> Inputs:
+def network_inputs(
+    values: Floats,
+    start: Ints,
+    freq_s: int,
+    config: NetworkConfig,
+    ridge: Floats32 | None = None,
+    prior: float = 0.0,
+) -> Inputs:
     """Inputs of series from a cold start, none of which depends on a later window.
 
     Args:
@@ -53,32 +72,69 @@ def network_inputs(values: Floats, start: Ints, freq_s: int, config: NetworkConf
         start: ``[S]`` or ``[1]`` int64, window index of row 0 (of each series).
         freq_s: window length in seconds.
         config: lags and half-life.
+        ridge: see `expert_forecasts`; needed where ``config.linear``.
+        prior: see `Moments`.
     """
     block = Block(start, values, freq_s)
-    for part in before_network(config):
+    for part in before_network(config, freq_s, prior):
         _, block = part.step(part.init(values.shape[1]), block)
-    return Inputs(block_inputs(block, config.lags), block.last, block.scale)
+    x = block_inputs(block, config.lags)
+    if config.linear:
+        if ridge is None:
+            raise ValueError("inputs of a network with a linear part need its ridge")
+        changes = expert_forecasts(block, ridge[:, :, :1], season_in(config.ring, freq_s))[..., 0]
+        nothing = np.full((EXPERTS, values.shape[1]), np.nan)
+        x = np.concatenate([x, expert_errors(block, nothing, levels(block, changes))], axis=2)
+    return Inputs(x, block)
+
+
+def levels(block: Block, changes: Floats32) -> Floats:
+    """``[K, T, S]`` values from changes in units."""
+    return block.last + changes * block.unit
+
+
+def expert_errors(block: Block, before: Floats, expected: Floats) -> Floats32:
+    """``[T, S, K]`` float32, by how many units each expert missed each window, on a logarithmic scale.
+
+    Args:
+        block: with what the moments say of it.
+        before: ``[K, S]`` what was expected of the block's first window; NaN where nothing was.
+        expected: ``[K, T, S]`` what is expected of the window after each.
+    """
+    off = np.empty(expected.shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.subtract(block.values[0], before, out=off[:, 0])
+        np.subtract(block.values[1:], expected[:, :-1], out=off[:, 1:])
+        off /= block.unit
+    off[np.isnan(off)] = 0.0
+    return np.moveaxis(np.copysign(np.log1p(np.abs(off)), off), 0, -1).astype(np.float32)
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """``[T, S, F]`` from what moments and ring have added to ``block``."""
+    """``[T, S, F]`` from what ring and moments have added to ``block``; the experts' errors not among them."""
     values = block.values
     windows, series = values.shape
     longest = len(block.history) - windows
     x = np.empty((windows, series, INPUTS_BESIDE_LAGS + len(lags)), np.float32)
-    unit = 1.0 / block.scale
+    per_spread = 1.0 / block.spread
     with np.errstate(invalid="ignore", over="ignore"):
-        x[:, :, 0] = (block.last - block.mean) * unit
-        x[:, :, 1] = (values - block.before) * unit
+        middle = block.mean - block.last
+        x[:, :, 0] = -middle * per_spread
+        x[:, :, 1] = (values - block.before) * per_spread
         for column, lag in enumerate(lags, INPUTS_BESIDE_LAGS):
             past = block.history[longest - lag : longest - lag + windows]
-            x[:, :, column] = (past - block.last) * unit
-    np.clip(x, -_CLIP, _CLIP, out=x)
-    x[np.isnan(x)] = 0.0  # where something was missing
-    x[:, :, 2] = ~np.isnan(values)
-    x[:, :, 3] = np.log1p(block.age) / 5
+            off = np.where(np.isnan(past), middle, past - block.last)
+            x[:, :, column] = near(off, block.scale) * per_spread
+        x[np.isnan(x)] = 0.0  # where something was missing
+        np.clip(x, -_CLIP, _CLIP, out=x)
+        for column, moved in ((2, block.unit), (3, block.scale)):
+            ratio = np.clip(moved * per_spread, 1.0 / _LARGEST_RATIO, _LARGEST_RATIO)
+            x[:, :, column] = np.log(ratio)
+    x[:, :, 4] = ~np.isnan(values)
+    x[:, :, 5] = np.log1p(block.age) / 5
+    x[:, :, 6] = np.log1p(block.observed) / 7
     at_s = (np.arange(1, windows + 1)[:, None] + block.start[None, :]) * block.freq_s
-    for column, period_s in ((4, _DAY_S), (6, _WEEK_S)):
+    for column, period_s in ((7, _DAY_S), (9, _WEEK_S)):
         phase = 2 * np.pi * ((at_s % period_s) / period_s)
         x[:, :, column], x[:, :, column + 1] = np.sin(phase), np.cos(phase)
     return x

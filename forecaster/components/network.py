@@ -1,6 +1,7 @@
 """The recurrent network that all series share.
 
-Letters: T windows, S series, F inputs, L layers, H hidden width, N horizon, Q quantiles.
+Letters: T windows, n rows of them, S series, F inputs, L layers, H hidden width, K experts, N horizon,
+Q quantiles.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from forecaster.components.base import Arrays, Block, Field, Ints
-from forecaster.components.inputs import block_inputs, input_count
+from forecaster.components.base import Arrays, Block, Field, Floats, Ints
+from forecaster.components.inputs import block_inputs, expert_errors, input_count, levels
+from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, regressor_count
+from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 
 _CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
@@ -23,38 +26,54 @@ _CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "gru": nn.GRU,
     "rnn": nn.RNN,
 }
+_ALL = slice(None)
+_TRUST_IN_RIDGES = 1.5  # the two get 69 % of the weight at first
+_ROOM = 1.0  # units that a median may lie beyond all values seen
 
 
 class Network(nn.Module):
-    """A stacked recurrent network with a learned initial state and quantile heads.
+    """A stacked recurrent network with a learned initial state, which weighs linear forecasts and adds to them.
 
-    It works on level-free inputs and answers in the same unit: change from the last value, divided by the
-    series' scale. The median of a horizon is a change times a gate, so that a series that often stands
-    still (visibility on a clear day) can be forecast to stay exactly where it is; every further quantile
-    is the next one inside plus or minus a softplus, so that quantiles cannot cross (Gasthaus et al. 2019,
-    "Probabilistic Forecasting with Spline Quantile Function RNNs", section 3).
+    It works on level-free inputs and answers in the unit of each series: how far from the last value. The
+    median of a horizon is a weighted mean of what the linear experts forecast (`forecaster.components.linear`)
+    plus a change of the network's own; without a linear part, that change alone. Every further quantile is
+    the next one inside plus or minus a softplus, so that quantiles cannot cross (Gasthaus et al. 2019,
+    "Probabilistic Forecasting with Spline Quantile Function RNNs", section 3). Each layer after the first
+    adds its input to its output (He et al. 2016, "Deep Residual Learning for Image Recognition").
 
-    As a component of a state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32.
+    As a component of a state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and, with
+    a linear part, ``expected``: ``[S, K]`` float64, what each expert forecast for the next window.
+
+    Attributes:
+        ridge: buffer ``[2, F, N]`` float32, the ridge regressions; no rows without a linear part.
+        prior: buffer, scale of a series of one value, as a share of it.
     """
 
     name = "network"
-    format_version = 1
+    format_version = 2
+    ridge: Tensor
+    prior: Tensor
 
     def __init__(self, config: NetworkConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        inputs = input_count(config)
-        self.recurrent = _CELLS[config.cell](inputs, config.hidden, config.layers)
+        cell, width, experts = _CELLS[config.cell], config.hidden, EXPERTS if config.linear else 0
+        self.recurrent = nn.ModuleList(
+            cell(width if layer else input_count(config), width) for layer in range(config.layers)
+        )
         self.dropout = nn.Dropout(dropout)
-        outputs = (len(config.quantiles) + 1) * config.horizon  # one block a quantile, and the gate
-        self.head = nn.Linear(config.hidden, outputs)
-        # A linear path past the cells: what a plain autoregression could do need not go through them.
-        self.skip = nn.Linear(inputs, outputs, bias=False)
-        self.hidden0 = nn.Parameter(torch.zeros(config.layers, config.hidden))
-        self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, config.hidden))
-        nn.init.normal_(self.head.weight, std=1e-2)  # starts as persistence: every change forecast is near 0
+        # One block a quantile, and one an expert.
+        self.head = nn.Linear(width, (len(config.quantiles) + experts) * config.horizon)
+        self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
+        self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
+        nn.init.normal_(self.head.weight, std=1e-2)  # starts as the linear part, or as persistence
         nn.init.zeros_(self.head.bias)
-        nn.init.zeros_(self.skip.weight)
+        if experts:
+            blocks = self.head.bias.detach().view(-1, config.horizon)
+            blocks[len(config.quantiles) : len(config.quantiles) + RIDGES] = _TRUST_IN_RIDGES
+        ridges = RIDGES if config.linear else 0
+        self.register_buffer("ridge", torch.zeros(ridges, regressor_count(config.ring), config.horizon))
+        self.register_buffer("prior", torch.zeros(()))
 
     def initial(self, series: int) -> tuple[Tensor, Tensor]:
         """The learned state of series not seen before: hidden and cell ``[L, S, H]`` (cell ``[0, S, H]``)."""
@@ -64,26 +83,45 @@ class Network(nn.Module):
         )
 
     def spec(self) -> Mapping[str, Field]:
-        """``hidden``, and ``cell`` where the cell has one."""
+        """``hidden``, ``cell`` where the cell has one, and ``expected`` where there is a linear part."""
         field = Field("float32", (self.config.layers, self.config.hidden))
-        return {"hidden": field, "cell": field} if self.config.cell == "lstm" else {"hidden": field}
+        fields = {"hidden": field} | ({"cell": field} if self.config.cell == "lstm" else {})
+        return fields | ({"expected": Field("float64", (EXPERTS,))} if self.config.linear else {})
 
     def init(self, series: int) -> Arrays:
-        """The learned initial state."""
+        """The learned initial state; nothing is expected."""
         # Of one series `initial` is the weights' own memory, into which a state must never write.
-        return self._arrays(*(part.detach().clone() for part in self.initial(series)))
+        own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
+        return own | ({"expected": np.full((series, EXPERTS), np.nan)} if self.config.linear else {})
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Fills ``out.forecast``, in the unit of each series."""
-        x = torch.from_numpy(block_inputs(block, self.config.lags))
+        x, experts, after = block_inputs(block, self.config.lags), None, {}
+        if self.config.linear:
+            changes = expert_forecasts(block, self.ridge.numpy(), season_in(self.config.ring, block.freq_s))
+            expected = levels(block, changes[..., 0])
+            errors = expert_errors(block, own["expected"].T, expected)
+            x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes)
+            after["expected"] = _at_the_end(expected, block.lengths)
         hidden = _by_layer(own["hidden"])
         cell = _by_layer(own["cell"]) if "cell" in own else hidden[:0]
         with torch.inference_mode():
-            change, hidden, cell = self(x, hidden, cell, block.lengths)
-            # Levels in float64: a meter that stands at a billion still moves by single units.
-            scale, last = (torch.from_numpy(part).unsqueeze(-1) for part in (block.scale, block.last))
-            torch.from_numpy(block.out.forecast).copy_(change).mul_(scale).add_(last)
-        return self._arrays(hidden, cell), block
+            change, hidden, cell = self(torch.from_numpy(x), hidden, cell, block.lengths, experts)
+            self._write(change, block)
+        return self._arrays(hidden, cell) | after, block
+
+    def _write(self, change: Tensor, block: Block) -> None:
+        """Forecasts from changes in units; the median keeps near what was ever seen, and the others to it."""
+        last, unit, lowest, highest = (
+            torch.from_numpy(part).unsqueeze(-1)
+            for part in (block.last, block.unit, block.lowest, block.highest)
+        )
+        # Levels in float64: a meter that stands at a billion still moves by single units.
+        out = torch.from_numpy(block.out.forecast)
+        out.copy_(change).mul_(unit)
+        middle = out[self.config.quantiles.index(0.5)]
+        room = _ROOM * unit
+        out += (middle.clamp(lowest - last - room, highest - last + room) - middle + last).unsqueeze(0)
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:
         # Views: the numbers stay layer by layer, as the next step wants them.
@@ -91,7 +129,13 @@ class Network(nn.Module):
         return {name: part.numpy().swapaxes(0, 1) for name, part in both.items()}
 
     def forward(
-        self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None = None
+        self,
+        x: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        lengths: Ints | None = None,
+        experts: Tensor | None = None,
+        rows: slice = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Steps every series through every window of ``x``.
 
@@ -101,41 +145,79 @@ class Network(nn.Module):
             cell: ``[L, S, H]`` float32 for an LSTM, ``[0, S, H]`` for the others.
             lengths: ``[S]`` int64, from 1 to ``T``: windows of each series, the largest being ``T``; what
                 follows them is padding. All have all ``T`` by default.
+            experts: ``[K, n, S, N]`` float32, changes that the linear experts forecast at the rows; 0 by
+                default.
+            rows: the ``n`` of the windows to forecast from.
 
         Returns:
-            Quantiles ``[Q, T, S, N]`` of the change from the last value over the scale, then the hidden and
-            cell state of each series after its last window.
+            Quantiles ``[Q, n, S, N]`` of the change from the last value in units, then the hidden and cell
+            state of each series after its last window.
         """
-        packed: Tensor | PackedSequence = x
-        if lengths is not None:
-            packed = pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
-        if self.config.cell == "lstm":
-            out, (hidden, cell) = self.recurrent(packed, (hidden, cell))
-        else:
-            out, hidden = self.recurrent(packed, hidden)
-        if lengths is not None:
-            out, _ = pad_packed_sequence(out)
-        raw = self.head(self.dropout(out)) + self.skip(x)
-        return self._quantiles(raw), hidden, cell
-
-    def _quantiles(self, raw: Tensor) -> Tensor:
-        """``[T, S, (Q + 1) * N]`` as it leaves the head -> ``[Q, T, S, N]``, rising along Q."""
-        levels = self.config.quantiles
+        out, hidden, cell = self._recur(x, hidden, cell, lengths)
+        raw = self.head(self.dropout(out[rows]))
         # Each part in one piece: on strided memory torch's softplus goes number by number, 12 times slower.
-        parts = raw.view(*raw.shape[:2], len(levels) + 1, self.config.horizon).movedim(-2, 0).contiguous()
-        middle = levels.index(0.5)
-        result = [parts[middle] * torch.sigmoid(parts[-1])] * len(levels)
-        for q in range(middle + 1, len(levels)):
+        parts = raw.view(*raw.shape[:2], -1, self.config.horizon).movedim(-2, 0).contiguous()
+        quantiles = len(self.config.quantiles)
+        base = (parts[quantiles:].softmax(dim=0) * experts).sum(dim=0) if experts is not None else None
+        return self._quantiles(parts[:quantiles], base), hidden, cell
+
+    def _recur(
+        self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``[T, S, H]`` of the last layer, and the state after."""
+        flow: Tensor | PackedSequence = x
+        if lengths is not None:
+            flow = pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
+        hiddens, cells = [], []
+        for layer, recurrent in enumerate(self.recurrent):
+            part = slice(layer, layer + 1)
+            state = (hidden[part], cell[part]) if self.config.cell == "lstm" else hidden[part]
+            out, state = recurrent(flow, state)
+            flow = _plus(out, flow) if layer else out
+            if isinstance(state, tuple):
+                hiddens.append(state[0])
+                cells.append(state[1])
+            else:
+                hiddens.append(state)
+        after = pad_packed_sequence(flow)[0] if isinstance(flow, PackedSequence) else flow
+        return after, torch.cat(hiddens), torch.cat(cells) if cells else cell
+
+    def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
+        """``[Q, n, S, N]`` as they leave the head -> rising along Q, around what the experts say."""
+        middle = self.config.quantiles.index(0.5)
+        result = [parts[middle] if base is None else parts[middle] + base] * len(parts)
+        for q in range(middle + 1, len(parts)):
             result[q] = result[q - 1] + F.softplus(parts[q])
         for q in range(middle - 1, -1, -1):
             result[q] = result[q + 1] - F.softplus(parts[q])
         return torch.stack(result)
 
     def __call__(
-        self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None = None
+        self,
+        x: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        lengths: Ints | None = None,
+        experts: Tensor | None = None,
+        rows: slice = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `forward`."""
-        return cast("tuple[Tensor, Tensor, Tensor]", super().__call__(x, hidden, cell, lengths))
+        return cast(
+            "tuple[Tensor, Tensor, Tensor]", super().__call__(x, hidden, cell, lengths, experts, rows)
+        )
+
+
+def _plus(one: Tensor | PackedSequence, other: Tensor | PackedSequence) -> Tensor | PackedSequence:
+    if isinstance(one, PackedSequence):
+        return one._replace(data=one.data + cast("PackedSequence", other).data)
+    return one + cast("Tensor", other)
+
+
+def _at_the_end(array: Floats, lengths: Ints | None) -> Floats:
+    """``[K, T, S]`` -> ``[S, K]``, of each series' last row that is no padding."""
+    if lengths is None:
+        return array[:, -1].T.copy()
+    return array[:, lengths - 1, np.arange(array.shape[2])].T.copy()
 
 
 def _by_layer(array: np.ndarray) -> Tensor:

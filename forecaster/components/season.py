@@ -28,6 +28,12 @@ def season_of(freq_s: int) -> int:
     return 1
 
 
+def season_in(ring: int, freq_s: int) -> int:
+    """Windows in a season of windows of this length; 1, which is none, where the ring is shorter."""
+    season = season_of(freq_s)
+    return season if season <= ring else 1
+
+
 @dataclass(frozen=True)
 class Season:
     """Per series and phase of its season, how far values lie from the mean of the season around them.

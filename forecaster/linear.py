@@ -1,0 +1,123 @@
+"""Fitting the linear part of a network: ridge regression in closed form, over the windows of all series.
+
+One regression for each horizon, all on the same second moments. Rows are weighed so that errors count in
+units of each series' average, and once more towards a fit of least absolute errors (iteratively reweighted
+least squares; Schlossmacher 1973, "An iterative technique for absolute deviations curve fitting"). Lags that
+lie whole seasons from the last value, or from the value forecast, are shrunk less than others.
+
+Letters: T windows, B series of a batch, F regressors, N horizon, m windows of a season, n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from forecaster.components.base import Floats, Floats32
+from forecaster.components.linear import RIDGES, regressor_count, regressors
+from forecaster.components.season import season_in
+from forecaster.segments import Batch, Fleet
+
+_SHRINKAGE = (1e-4, 1e-2)  # of the mean second moment of a regressor
+_SHRINKAGE_OF_OTHERS = 30.0  # times as much, of lags that are neither near nor whole seasons away
+_NEAR = 3  # lags below this are
+_SEEN = 200  # values that a series has had before its rows count, or a third of all windows
+_MOST_ROWS = 400_000  # rows of a fleet that are looked at; a million take ten seconds
+_LEAST_ERROR = 0.1  # units below which an error counts no more for being smaller
+
+assert len(_SHRINKAGE) == RIDGES
+
+
+def fit_linear(fleet: Fleet) -> Floats32:
+    """``[2, F, N]`` ridge regressions of what is not held out; 0 where there is too little to learn from.
+
+    Args:
+        fleet: what to learn from; rows count whose targets all come before its held-out ones.
+    """
+    count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
+    penalty = _penalty(count, horizon, season_in(fleet.network.ring, fleet.freq_s))
+    squares = _solve(*_moments(fleet, None), penalty, _SHRINKAGE[0]).astype(np.float32)
+    moments = _moments(fleet, squares)
+    return np.stack([_solve(*moments, penalty, share) for share in _SHRINKAGE]).astype(np.float32)
+
+
+def typical_change(fleet: Fleet) -> float:
+    """The usual change from window to window as a share of the usual value, of half of the series at most."""
+    values = fleet.windows.values[: fleet.held_from]
+    changes, sizes = np.abs(np.diff(values, axis=0)), np.abs(values)
+    several = (~np.isnan(changes)).any(axis=0)
+    if not several.any():
+        return 0.0
+    size = np.nanmean(sizes[:, several], axis=0)
+    change = np.nanmean(changes[:, several], axis=0)
+    shares = change[size > 0] / size[size > 0]
+    return float(min(np.median(shares), 1.0)) if len(shares) else 0.0
+
+
+def _moments(fleet: Fleet, squares: Floats32 | None) -> tuple[Floats, Floats]:
+    """Second moments ``[F, F]`` and those with the targets ``[F, N]``, weighed by errors of ``squares``."""
+    count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
+    second, mixed = np.zeros((count, count)), np.zeros((count, horizon))
+    every = max(1, -(-fleet.windows.values.size // _MOST_ROWS))
+    for number in range(len(fleet.batches)):
+        for x, y, weight in _rows(fleet.batch(number), count, every):
+            if squares is not None:
+                error = np.abs(y - x @ squares).mean(axis=1) * weight
+                weight = weight / np.sqrt(np.maximum(error, _LEAST_ERROR))
+            x *= weight[:, None]
+            second += x.T @ x
+            mixed += x.T @ (y * weight[:, None])
+    return second, mixed
+
+
+def _rows(batch: Batch, count: int, every: int) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
+    """Regressors ``[n, F]``, changes ``[n, N]`` and weights ``[n]``, of rows to learn from, a row of windows
+    at a time for some of them."""
+    block, horizon = batch.block, batch.ahead.shape[2]
+    least = min(_SEEN, len(batch) // 3)
+    known = (block.observed > least) & ~np.isnan(block.values)
+    known &= batch.first_target + np.arange(len(batch))[:, None] + horizon <= batch.held_from
+    known &= ~np.isnan(batch.ahead).any(axis=2)
+    weight = batch.weight()
+    x = np.empty((count, len(batch.series_ids)), np.float32)
+    pieces: list[tuple[Floats32, Floats32, Floats32]] = []
+    for row in range(every - 1, len(batch), every):
+        index = np.flatnonzero(known[row])
+        if not len(index):
+            continue
+        regressors(block, row, slice(None), x)
+        target = batch.targets(np.array([row]))[0]
+        pieces.append((x.T[index], target[index], weight[row, index]))
+        if sum(len(piece[0]) for piece in pieces) >= 8192:
+            yield _joined(pieces)
+            pieces = []
+    if pieces:
+        yield _joined(pieces)
+
+
+def _joined(pieces: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:
+    x, y, weight = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return x, y, weight
+
+
+def _penalty(count: int, horizon: int, season: int) -> Floats:
+    """``[F, N]``, how much each regressor is shrunk at each horizon."""
+    lags = np.arange(count - 1, 0, -1)[:, None]
+    ahead = np.arange(1, horizon + 1)
+    less = (lags < _NEAR) | (lags % season == 0) | ((lags + ahead) % season == 0)
+    if season == 1:
+        less = np.broadcast_to(lags < _NEAR, less.shape)
+    mean = np.ones((1, horizon))
+    return np.concatenate([np.where(less, 1.0, _SHRINKAGE_OF_OTHERS), mean])
+
+
+def _solve(second: Floats, mixed: Floats, penalty: Floats, share: float) -> Floats:
+    """``[F, N]``: the regression of each horizon under its own penalty."""
+    size = np.trace(second) / len(second)
+    if not size > 0:
+        return np.zeros_like(mixed)
+    solved = np.empty_like(mixed)
+    for h in range(mixed.shape[1]):
+        solved[:, h] = np.linalg.solve(second + np.diag(share * size * penalty[:, h]), mixed[:, h])
+    return solved
