@@ -36,10 +36,10 @@ def demo(
     December, and compares their errors with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    from pipelines.cli.preflight import check_prism
+    from pipelines.cli.preflight import engine_of
 
     check_folder(output)
-    check_prism()
+    engine, why = engine_of("auto")
     marker = output / ".statecast-demo"
     if output.exists() and any(output.iterdir()):
         if not marker.exists():
@@ -47,11 +47,11 @@ def demo(
         shutil.rmtree(output)
     prepare_folder(output)
     marker.touch()
-    out.say("loading torch, Beam and MLflow ...")
+    out.say(f"streams run {why}; loading torch, Beam and MLflow ...")
     from pipelines.jobs.demo import CELLS, run_demo
 
     with worker_chatter_off(), ExitStack() as phases:
-        ended = run_demo(output, _Shown(out, phases))
+        ended = run_demo(output, _Shown(out, phases), engine)
     out.say("")
     show_scores(
         out,

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from pipelines.config import JobConfig
     from pipelines.jobs.forecast import Outcome
+    from pipelines.sinks.kafka import Topics
     from pipelines.sinks.numbers import JobNumbers
-    from pipelines.sources.base import Source
+    from pipelines.sources.base import Log, Source
 
 
 def backfill(
@@ -93,6 +94,10 @@ def stream(
             rich_help_panel=o.INPUT,
         ),
     ] = None,
+    source: o.Origin = None,
+    bootstrap: o.Bootstrap = None,
+    topic: o.FromTopic = None,
+    to_topic: o.ToTopic = None,
     model: o.Model = None,
     state: o.States = None,
     resume: Annotated[
@@ -113,14 +118,17 @@ def stream(
     config: o.Config = None,
     settings: o.Set = None,
     shards: o.Shards = None,
+    runner: o.Runner = None,
+    flink_master: o.FlinkMaster = None,
     tracking_uri: o.Store = None,
     metrics_port: o.MetricsPort = None,
 ) -> None:
-    """Forecast as windows close, from files replayed at any speed or a folder watched for new ones.
+    """Forecast as windows close, from files replayed at any speed, a folder watched for new ones, or a topic.
 
-    Runs on Prism, Beam's embedded streaming engine. Forecasts are added to OUTPUT/forecasts. Ctrl-C ends it
-    cleanly: what had closed is forecast, rows of windows still open wait in the state table OUTPUT/state. A
-    second Ctrl-C ends it at once.
+    Runs on Prism, Beam's embedded streaming engine, where it is installed, and else in process; --runner and
+    --flink-master name another. What follows -- goes to Beam's runner. Forecasts are added to
+    OUTPUT/forecasts. Ctrl-C ends it cleanly: what had closed is forecast, rows of windows still open wait in
+    the state table OUTPUT/state. A second Ctrl-C ends it at once.
 
     However it ended, killed too, the same command with --resume goes on as if nothing had happened: no row is
     lost, none counts twice. It takes up the table's snapshots and does again what came after them; there is
@@ -135,30 +143,42 @@ def stream(
     Example: statecast stream weather.parquet --model weather --state out/state --start 2013-11-01
 
     Example: statecast stream incoming/ --watch --model weather
+
+    Example: statecast stream weather.parquet --flink-master 127.0.0.1:8081 -- --parallelism=4
+
+    Example: statecast stream --source kafka --topic readings --to-topic forecasts --model weather
     """
+    data, beam_options = o.split_off_beam(data)
+    if flink_master is not None and runner is None:
+        runner = "flink"
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
         output__folder=None if output is None else str(output), stream__speed=speed, output__format=format_,
-        stream__source="watch" if watch else None,
+        stream__source="watch" if watch else source, kafka__bootstrap=bootstrap, kafka__topic=topic,
+        kafka__to_topic=to_topic, jobs__runner=runner, jobs__flink_master=flink_master,
     )  # fmt: skip
     out = Out(as_json)
     folder = Path(job.output.folder)
     watched = job.stream.source == "watch"
+    if job.stream.source == "kafka" and not job.kafka.topic:
+        raise ConfigError("--source kafka needs a topic: name it with --topic")
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
-    from pipelines.cli.preflight import check_prism
+    from pipelines.cli.preflight import engine_of
 
-    check_prism()
-    files = [] if watched else o.input_files(job, out)
+    engine, why = engine_of(job.jobs.runner, beam_options)
+    files = [] if job.stream.source != "replay" else o.input_files(job, out)
     forecaster = _load(job, model, out)
     from pipelines.jobs.forecast import StreamJob, run_stream, start_of
+    from pipelines.runners.base import FlinkSettings
 
     _say_start(start_of(folder / "state", state, resume), forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
         source=_source(job, forecaster, files),
+        topics=_topics(job),
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
@@ -166,10 +186,14 @@ def stream(
         resume=resume,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
+        runner=engine,
+        flink=FlinkSettings(job.jobs.flink_master, job.jobs.flink_workers or None),
+        beam_options=beam_options,
+        restarts=job.jobs.restarts,
     )
-    out.say(f"streaming into {folder}; Ctrl-C ends it and keeps the state")
+    out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")
     with _watched(out, "stream", metrics_port) as on_progress, worker_chatter_off():
-        outcome = run_stream(spec, on_progress)
+        outcome = run_stream(spec, on_progress, out.notice)
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"
         out.say(f"stopped; {again} goes on from here", "yellow")
@@ -215,7 +239,7 @@ def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
         )
 
 
-def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source:
+def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source | Log:
     from pipelines.sources.files import input_of
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
@@ -224,6 +248,8 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     asked = "allowed_lateness" in job.windows.model_fields_set
     lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
     states, memory_bytes = Path(job.output.folder) / "state", job.data.memory_mb << 20
+    if job.stream.source == "kafka":
+        return _topic(job, freq_s, lateness_s, states)
     if job.stream.source == "watch":
         return FolderSource(
             Path(job.data.paths[0]),
@@ -242,6 +268,39 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
         memory_bytes=memory_bytes,
         manifest_folder=states,
     )
+
+
+def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Path) -> Log:
+    from pipelines.kafka import Broker, options_of
+    from pipelines.sources.files import columns_of, input_of
+    from pipelines.sources.kafka import KafkaSource
+    from pipelines.sources.messages import DecoderSpec
+
+    asked = job.kafka
+    columns, in_key = columns_of(job.data), asked.series == "key"
+    return KafkaSource(
+        Broker(asked.bootstrap, options_of(asked.options)),
+        asked.topic,
+        DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
+        input_of(job.data, freq_s),
+        freq_s,
+        states,
+        lateness_s,
+        asked.start,
+        asked.idle_s,
+        asked.group,
+    )
+
+
+def _topics(job: JobConfig) -> Topics | None:
+    asked = job.kafka
+    if not asked.to_topic:
+        return None
+    from pipelines.kafka import Broker, options_of
+    from pipelines.sinks.kafka import Topics
+
+    broker = Broker(asked.bootstrap, options_of(asked.options))
+    return Topics(broker, asked.to_topic, asked.to_format, asked.registry, asked.to_late, asked.to_quarantine)
 
 
 @contextmanager

@@ -130,6 +130,26 @@ Shards = Annotated[
         rich_help_panel=JOB,
     ),
 ]
+Runner = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--runner",
+        metavar="ENGINE",
+        help="in-process, prism or flink; auto is Prism where it is installed, else in process.",
+        show_default="auto",
+        rich_help_panel=JOB,
+    ),
+]
+FlinkMaster = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--flink-master",
+        metavar="MASTER",
+        help="Runs on Flink: [local], one of its own, or HOST:PORT of a session cluster.",
+        show_default="[local]",
+        rich_help_panel=JOB,
+    ),
+]
 Format = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -163,6 +183,38 @@ MetricsPort = Annotated[
     ),
 ]
 
+Origin = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--source",
+        metavar="SOURCE",
+        help="Where rows come from: replay (files as if they came in now), watch (a folder) or kafka.",
+        show_default="replay",
+        rich_help_panel=INPUT,
+    ),
+]
+Bootstrap = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Kafka brokers; how to log in is in \\[kafka.options] of the job file.",
+        show_default="localhost:9092",
+        rich_help_panel=INPUT,
+    ),
+]
+FromTopic = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--topic", metavar="TOPIC", help="Kafka topic to read.", rich_help_panel=INPUT),
+]
+ToTopic = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="TOPIC",
+        help="Kafka topic to send forecasts to, instead of into files.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
 FLAGS = {
     "data.start": "--start",
     "data.end": "--end",
@@ -173,7 +225,13 @@ FLAGS = {
     "training.epochs": "--epochs",
     "training.seed": "--seed",
     "jobs.shards": "--shards",
+    "jobs.runner": "--runner",
+    "jobs.flink_master": "--flink-master",
     "stream.speed": "--speed",
+    "stream.source": "--source",
+    "kafka.bootstrap": "--bootstrap",
+    "kafka.topic": "--topic",
+    "kafka.to_topic": "--to-topic",
     "output.format": "--format",
     "output.folder": "--output",
     "mlflow.model": "--register",
@@ -248,6 +306,13 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
     if not (colon and first.isdecimal() and (not stop or stop.isdecimal())):
         raise ConfigError(f"{option} {text}: write FIRST:STOP, such as 3600:14400, or 3600: to the end")
     return int(first), int(stop) if stop else None
+
+
+def split_off_beam(data: list[Path] | None) -> tuple[list[Path] | None, tuple[str, ...]]:
+    """Data, and what follows ``--``: options of Beam's own, which the command line hands on as more of it."""
+    words = data or []
+    options = tuple(str(word) for word in words if str(word).startswith("--"))
+    return [word for word in words if not str(word).startswith("--")] or None, options
 
 
 def paths(data: list[Path] | None) -> list[str] | None:

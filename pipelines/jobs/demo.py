@@ -15,7 +15,15 @@ from forecaster.training import Epoch
 from pipelines.config import JobConfig, load_config
 from pipelines.jobs import examples
 from pipelines.jobs.evaluate import Judged, evaluate_folders, write_evaluation
-from pipelines.jobs.forecast import BackfillJob, Outcome, Progress, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import (
+    BackfillJob,
+    Outcome,
+    Progress,
+    Runner,
+    StreamJob,
+    run_backfill,
+    run_stream,
+)
 from pipelines.jobs.train import TrainOutcome, run_training
 from pipelines.sources.files import input_of
 from pipelines.sources.replay import ReplaySource
@@ -58,8 +66,13 @@ class DemoOutcome:
     folder: Path
 
 
-def run_demo(folder: Path, show: Show) -> DemoOutcome:
+def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
     """Trains on January to August, backfills September and October, streams November and December.
+
+    Args:
+        folder: where all of it is kept.
+        show: tells where the demo is.
+        runner: the engine of the streams.
 
     Raises:
         StatecastError: something is missing or cannot be written; one line.
@@ -73,7 +86,7 @@ def run_demo(folder: Path, show: Show) -> DemoOutcome:
         fit = job.model_copy(update={"data": job.data.model_copy(update={"end": TRAIN_END})})
         fits[cell] = run_training(fit, cell, on_epoch=show.training(cell, job.training.epochs))
         show.done(fits[cell])
-        streams[cell] = _forecast(job, str(fits[cell].version), str(data), folder / cell, show)
+        streams[cell] = _forecast(job, str(fits[cell].version), str(data), folder / cell, show, runner)
     judged = evaluate_folders(
         _job(data, uri, CELLS[0]),
         [folder / cell / "stream" for cell in CELLS],
@@ -125,7 +138,7 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
     )
 
 
-def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show) -> Outcome:
+def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show, runner: Runner) -> Outcome:
     """September and October as a backfill, then November and December as a stream that goes on from it."""
     forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(version)
     bounds = {"start": TRAIN_END, "end": STREAM_START}
@@ -138,7 +151,9 @@ def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show)
     speed = float(freq_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     output = folder / "stream"
     source = ReplaySource((data,), winter, freq_s, speed=speed, manifest_folder=output / "state")
-    stream = StreamJob(forecaster, source, output, job.jobs.shards, state_table=backfill.states)
+    stream = StreamJob(
+        forecaster, source, output, job.jobs.shards, state_table=backfill.states, runner=runner
+    )
     outcome = run_stream(stream, show.job("stream of November and December"))
     show.done(outcome)
     return outcome

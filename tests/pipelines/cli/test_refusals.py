@@ -128,6 +128,8 @@ REFUSED = [
     ("backfill good.csv -m model --state half", 3, "half: holds 1 shards, not each of 2 once"),
     ("stream good.csv -m model --state half", 3, "half: holds 1 shards, not each of 2 once"),
     ("evaluate good.csv -f folder", 3, "folder: no forecasts here"),
+    ("train good.csv --sweep 0", 2, "Invalid value for '--sweep'"),
+    ("train good.csv --save-state model", 6, "--save-state model: there is something already"),
     ("evaluate good.csv", 3, "out: no forecasts here"),
     # a model or store
     ("backfill good.csv", 4, "there is no MLflow store at"),
@@ -181,12 +183,24 @@ def test_a_second_job_on_a_folder_is_refused(desk: Desk) -> None:
             assert "is writing here: wait for its end" in said
 
 
-def test_a_stream_without_prism_says_what_to_run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_asked_for_and_not_there_is_told_with_what_to_run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipelines.cli.preflight.find_prism", lambda: None)
-    for command in ("stream good.csv -m model", "demo -o new"):
-        code, said = desk.refused(command)
-        assert code == 5
-        assert "run `statecast doctor --fix`" in said
+    code, said = desk.refused("stream good.csv -m model --runner prism")
+    assert code == 5
+    assert "run `statecast doctor --fix`" in said
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    code, said = desk.refused("stream good.csv -m model --flink-master [local]")
+    assert code == 5
+    assert "Java is not installed" in said
+
+
+def test_options_for_beam_are_refused_where_no_beam_runs(desk: Desk) -> None:
+    code, said = desk.refused("stream good.csv -m model --runner in-process -- --parallelism=2")
+    assert code == 2
+    assert "--parallelism=2: there is no Beam in process" in said
 
 
 def test_a_full_disk_and_a_bug_are_one_line_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
