@@ -71,7 +71,7 @@ class PointIntervals:
         residuals = np.full((len(values), len(anchors), values.shape[1]), np.nan)
         for i, ago in enumerate(self._anchors):
             first = max(ago - before, 0)
-            told = whole[before + first - ago : len(whole) - ago, i]
-            residuals[first:, i] = values[first:] - told if len(told) else np.nan
+            if first < len(values):
+                residuals[first:, i] = values[first:] - whole[before + first - ago : len(whole) - ago, i]
         self._said = whole[-self._anchors[-1] :]
         return residuals

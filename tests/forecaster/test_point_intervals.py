@@ -8,11 +8,13 @@ from forecaster.components.base import Floats
 from forecaster.point_intervals import PointIntervals
 
 LEVELS, HORIZON, MIDDLE = (0.05, 0.5, 0.95), 3, 1
+FAR = 30  # more steps ahead than a block has windows
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
     """What is made of points in blocks that end at ``cuts``."""
-    made = PointIntervals(tuple(points), LEVELS, HORIZON, np.ones(values.shape[1]), 3600)
+    horizon = next(iter(points.values())).shape[2]
+    made = PointIntervals(tuple(points), LEVELS, horizon, np.ones(values.shape[1]), 3600)
     parts = []
     for first, stop in zip([0, *cuts], [*cuts, len(values)], strict=True):
         some = {name: point[first:stop] for name, point in points.items()}
@@ -20,11 +22,11 @@ def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dic
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in points}
 
 
-def noise(windows: int, series: int = 2, seed: int = 0) -> tuple[Floats, Floats]:
+def noise(windows: int, series: int = 2, seed: int = 0, horizon: int = HORIZON) -> tuple[Floats, Floats]:
     """Values around 0, and the forecast 0."""
     chance = np.random.default_rng(seed)
     values = chance.normal(size=(windows, series)) * np.arange(1, series + 1)
-    return values, np.zeros((windows, series, HORIZON))
+    return values, np.zeros((windows, series, horizon))
 
 
 def test_intervals_come_to_hold_what_they_should() -> None:
@@ -38,9 +40,13 @@ def test_intervals_come_to_hold_what_they_should() -> None:
     np.testing.assert_array_equal(found[MIDDLE], zero)
 
 
-@given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(0, 40), max_size=4))
-def test_blocks_of_any_size_make_the_same_intervals(seed: int, cuts: list[int]) -> None:
-    values, zero = noise(40, seed=seed)
+@given(
+    seed=st.integers(0, 1000),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+    horizon=st.sampled_from([HORIZON, FAR]),
+)
+def test_blocks_of_any_size_make_the_same_intervals(seed: int, cuts: list[int], horizon: int) -> None:
+    values, zero = noise(60, seed=seed, horizon=horizon)
     values[np.random.default_rng(seed).random(values.shape) < 0.2] = np.nan
     one = quantiles(values, {"zero": zero}, [])["zero"]
     two = quantiles(values, {"zero": zero}, sorted(cuts))["zero"]
