@@ -72,8 +72,8 @@ def label(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="DURATION",
-            help="Length of a step, where labels are per step: 30s, 15m, 1h, 1d.",
-            show_default="the commonest",
+            help="Length of a step, where labels are per step, as 15m or 1h; by default the commonest.",
+            show_default=False,
             rich_help_panel=o.INPUT,
         ),
     ] = None,
@@ -120,8 +120,8 @@ def label(
         Optional[int],  # noqa: UP045
         typer.Option(
             metavar="N",
-            help="Most passes over the training rows.",
-            show_default="100",
+            help="Most passes over the training rows; by default 100, fewer where it learns no more.",
+            show_default=False,
             rich_help_panel=o.NETWORK,
         ),
     ] = None,
@@ -169,8 +169,8 @@ def label(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder for the model and for what it says of every row.",
-            show_default="none",
+            help="Folder for the model and for what it says of every row; by default neither is written.",
+            show_default=False,
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,

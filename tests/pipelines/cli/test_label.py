@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import typer
 
-from pipelines.cli.app import run
+from forecaster.labelling.config import LabelConfig
+from pipelines.cli.app import app, run
 
 ROWS = "series_id,time,x,label\n" + "\n".join(
     f"s{s},{1_600_000_000 + 60 * t},{np.sin(t * pace + s):.3f},{name}"
@@ -81,3 +83,12 @@ def test_an_example_is_written_once(place: Path, capsys: pytest.CaptureFixture[s
     assert pl.read_parquet(place / "vowels.parquet").height == 9961
     assert run(["label", "--example", "vowels"]) == 2
     assert "vowels.parquet is there already: use it as statecast label" in capsys.readouterr().err
+
+
+def test_defaults_in_the_help_are_those_of_the_network() -> None:
+    command = typer.main.get_command(app).commands["label"]  # type: ignore[attr-defined]
+    defaults = LabelConfig()
+    named = {param.name: param for param in command.params}
+    for name in ("cell", "hidden", "layers", "seed"):
+        assert named[name].show_default == str(getattr(defaults, name))
+    assert f"by default {defaults.epochs}," in named["epochs"].help
