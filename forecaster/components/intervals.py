@@ -84,7 +84,7 @@ class Intervals:
         return [level for level in self.levels if level != 0.5]
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Moves every quantile of ``out.forecast`` but the median; they never cross."""
+        """Sets every quantile of ``out.forecast`` around the median; they never cross."""
         own = {name: series_last(array) for name, array in own.items()}
         anchors, outer = anchors_of(self.horizon), [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
@@ -95,12 +95,11 @@ class Intervals:
         far = np.tensordot(spread, distance[0], axes=(1, 1))  # [N, Q - 1, T, S]
         if not (trust == 1.0).all():
             far += np.tensordot(spread, 1.0 - trust, axes=1)[:, None] * np.moveaxis(network, 1, 0)
-        for side in (range(middle, len(outer)), range(middle - 1, -1, -1)):
-            farthest = np.zeros(out.shape[1:])
-            for k in side:
-                sign = 1.0 if k >= middle else -1.0
-                np.maximum(farthest, sign * np.moveaxis(far[:, k], 0, 2), out=farthest)
-                out[outer[k]] = out[middle] + sign * farthest
+        far = np.moveaxis(np.maximum.accumulate(far, axis=1), 0, 3)  # [Q - 1, T, S, N], rising
+        for k, q in enumerate(outer):
+            out[q] = out[middle] + far[k]
+        # A forecast that nearly all values lie on one side of goes to where they are.
+        out[middle] = np.clip(out[middle], *_neighbours(out, middle))
         return {name: series_first(array) for name, array in own.items()}, block
 
     def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats]:
@@ -158,3 +157,9 @@ class Intervals:
         weight = np.maximum(1.0 - 0.5 ** (1.0 / self.halflife), 1.0 / np.maximum(own["known"], 1))
         far = np.where(unit > _NO_UNIT * scale, np.minimum(far, _LARGEST * unit), far)
         unit += np.where(known, weight * (far - unit), 0.0)
+
+
+def _neighbours(quantiles: Floats, middle: int) -> tuple[Floats | None, Floats | None]:
+    """The quantiles next to the middle one, below and above; None where there is none."""
+    below = quantiles[middle - 1] if middle else None
+    return below, quantiles[middle + 1] if middle + 1 < len(quantiles) else None

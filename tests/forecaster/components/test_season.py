@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from forecaster.components.season import Season, season_of
+from tests.forecaster.components.blocks import block_of, through
+
+DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
+
+
+@pytest.mark.parametrize(
+    ("freq_s", "season"),
+    [
+        (60, 1),  # a day of 1,440 minutes is more than is kept
+        (300, 288),
+        (900, 96),
+        (3600, 24),
+        (7 * 3600, 1),  # does not divide a day
+        (43_200, 2),
+        (86_400, 7),
+        (604_800, 52),
+        (52 * 604_800, 1),
+    ],
+)
+def test_windows_of_a_length_have_the_season_that_people_know(freq_s: int, season: int) -> None:
+    assert season_of(freq_s) == season
+
+
+def test_the_shape_is_learned_whatever_level_and_trend_are() -> None:
+    days = np.tile(DAY, 40)
+    values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
+    _, block = through([Season(6)], block_of(values))
+    found = block.shape[-1]  # [K, S]
+    np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
+
+
+def test_one_broken_value_does_not_set_the_shape() -> None:
+    values = np.tile(DAY, 40)[:, None] + np.random.default_rng(0).normal(0, 0.1, (240, 1))
+    broken = values.copy()
+    broken[150] = 1e6
+    _, block = through([Season(6)], block_of(values))
+    _, other = through([Season(6)], block_of(broken))
+    assert np.abs(block.shape[-1] - other.shape[-1]).max() < 3
+
+
+def test_missing_windows_teach_nothing() -> None:
+    values = np.tile(DAY, 40)[:, None]
+    values[np.random.default_rng(1).random(values.shape) < 0.2] = np.nan
+    _, block = through([Season(6)], block_of(values))
+    found = block.shape[-1][:, 0]
+    assert np.isfinite(block.shape).all()
+    np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
+
+
+def test_without_a_season_the_shape_is_nothing() -> None:
+    after, block = through([Season(1)], block_of(np.arange(10.0)[:, None]))
+    assert after["season"] == {}
+    assert not block.shape.any()
