@@ -16,6 +16,7 @@ from forecaster.components.base import Component
 from forecaster.components.chain import chain
 from forecaster.components.expert import Expert
 from forecaster.components.network import Network
+from forecaster.components.stacking import Stacking
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.state import State
 from schemas.errors import ModelError
@@ -38,7 +39,7 @@ class Forecaster:
         version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
             ``model_version`` of its forecasts and states. Equal weights have equal versions.
         components: what a state of this forecaster is made of, in the order in which they step.
-        members: names of what is combined, the network among them; none where nothing is.
+        members: names of what is combined and calibrated, the network first; none where nothing is.
     """
 
     network_config: NetworkConfig
@@ -58,8 +59,9 @@ class Forecaster:
         object.__setattr__(self, "version", f"{self.network_config.cell}-{digest.hexdigest()[:12]}")
         components = chain(self.network, self.window_config, self.online_config)
         object.__setattr__(self, "components", components)
+        combined = any(isinstance(part, Stacking) for part in components)
         experts = tuple(part.name for part in components if isinstance(part, Expert))
-        object.__setattr__(self, "members", (self.network.name, *experts) if experts else ())
+        object.__setattr__(self, "members", (self.network.name, *experts) if combined else ())
 
     def _config_json(self) -> str:
         parts = {

@@ -21,6 +21,7 @@ from forecaster.components.base import (
 )
 from forecaster.components.delay import said_before, say
 
+_LARGEST = 1e9  # scales; its square is a float32
 _ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
 
 
@@ -90,7 +91,10 @@ class Stacking:
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
         origin = [said_before(own["issued"], issued, block.start, a) for a in anchors]
         truth = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)  # [T, A, S]
-        changes = [(member - block.last) / block.scale for member in members]  # of [N, T, S]
+        truth = np.clip(truth, -_LARGEST, _LARGEST)
+        changes = [
+            np.clip((member - block.last) / block.scale, -_LARGEST, _LARGEST) for member in members
+        ]  # of [N, T, S]
         said = np.stack([change[rows] for change in changes], axis=1).astype(np.float32)  # [A, M, T, S]
         combined = changes[0]
         if self.experts:

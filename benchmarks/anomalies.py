@@ -1,0 +1,105 @@
+"""How many anomalies the p-values find, kind by kind: ``python -m benchmarks.anomalies [FILE]``.
+
+A forecaster is trained on the first rows as they are, then stepped through all rows, with anomalies of
+known kinds put in after the first rows (`forecaster.injection`). An anomaly is found if one of its windows
+raises an alarm. The last line is one JSON object: recall by kind, and alarms a week of a series in ordinary
+windows. FILE is a wide hourly file; without it the weather of the example is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from forecaster.components.base import Bools, Floats, Ints
+from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
+from forecaster.injection import KINDS, inject
+from forecaster.stepping import advance_in_place
+from forecaster.training import train
+from forecaster.windows import Windows
+
+_WEEK, _BLOCK = 168, 240
+_WARM = 336  # windows after the training rows in which the threshold finds its place
+
+
+def main() -> None:
+    """Prints a line a kind, and the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("--train-rows", type=int, default=2880)
+    parser.add_argument("--alarms-per-week", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=3, help="how often anomalies are drawn anew")
+    options = parser.parse_args()
+    values = _values(options.file)
+    alarms = options.alarms_per_week
+    found, drawn, ordinary, weeks = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), 0, 0.0
+    ids = tuple(f"s{i}" for i in range(values.shape[1]))
+    trained = train(
+        Windows(ids, 0, values[: options.train_rows]),
+        NetworkConfig(),
+        TrainingConfig(),
+        WindowConfig(),
+        online=OnlineConfig(alarms_per_week=alarms),
+    ).forecaster
+    first = options.train_rows + _WARM
+    for seed in range(options.seeds):
+        chance = np.random.default_rng(seed)
+        changed, labels = inject(values, 3600, chance, every_s=4 * _WEEK * 3600, first=first)
+        state, parts = trained.unseen(ids, 0), []
+        for start in range(0, len(changed), _BLOCK):
+            block = advance_in_place(trained, state, changed[start : start + _BLOCK], start)
+            assert block.anomaly is not None
+            parts.append(block.anomaly[1] > 0)
+        raised = np.concatenate(parts)
+        for kind, number, hit in _episodes(labels, raised):
+            drawn[kind] += number
+            found[kind] += hit
+        ordinary += int((raised[first:] & _apart(labels)[first:]).sum())
+        weeks += float(_apart(labels)[first:].sum()) / _WEEK
+    recall = {kind: found[kind] / drawn[kind] if drawn[kind] else None for kind in KINDS}
+    for kind, share in recall.items():
+        told = "none" if share is None else f"{share:.2f}"
+        sys.stdout.write(f"{kind:16} {told} of {drawn[kind]}\n")
+    sys.stdout.write(
+        json.dumps({"recall": recall, "drawn": drawn, "false_alarms_per_week": ordinary / weeks}) + "\n"
+    )
+
+
+def _values(path: Path | None) -> Floats:
+    if path is None:
+        from pipelines.jobs.examples import weather
+
+        frame = weather().pivot("series_id", index="timestamp", values="value").sort("timestamp")
+        frame = frame.upsample("timestamp", every="1h")
+        return frame.drop("timestamp").to_numpy().astype(np.float64)
+    frame = pl.read_csv(path)
+    return frame.select(pl.selectors.numeric()).to_numpy().astype(np.float64)
+
+
+def _episodes(labels: Ints, raised: Bools) -> list[tuple[str, int, int]]:
+    """Of each kind and series: how many anomalies there are, and how many raised an alarm."""
+    told = []
+    for s in range(labels.shape[1]):
+        own = labels[:, s]
+        begins = np.flatnonzero((own > 0) & (own != np.concatenate([[0], own[:-1]])))
+        for begin in begins:
+            stop = begin + int((own[begin:] != own[begin]).argmax() or len(own) - begin)
+            told.append((KINDS[own[begin] - 1], 1, int(raised[begin:stop, s].any())))
+    return told
+
+
+def _apart(labels: Ints) -> Bools:
+    """Windows that are neither of an anomaly nor in the day after one, whose forecasts still see it."""
+    near = labels > 0
+    for _ in range(24):
+        near[1:] |= near[:-1].copy()
+    return ~near
+
+
+if __name__ == "__main__":
+    main()

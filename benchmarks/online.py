@@ -1,0 +1,64 @@
+"""What each part of a forecaster costs: ``python -m benchmarks.online [--series N] [--windows T] [--horizon N]``.
+
+A fleet is stepped through blocks of windows, as a shard's backfill is, on one thread; every component of the
+chain is timed on its own. The last line is one JSON object: by component microseconds a series-step, and
+bytes a series.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+
+from benchmarks import machine
+from forecaster.components.base import Block, Outputs
+from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.model import Forecaster
+
+_ROUNDS = 12
+_START = 400_000
+
+
+def main() -> None:
+    """Prints a line a component, and the JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
+    parser.add_argument("--series", type=int, default=2_500)
+    parser.add_argument("--windows", type=int, default=4, help="in a block; a stream at rest has one")
+    parser.add_argument("--horizon", type=int, default=NetworkConfig().horizon)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.stdout.write(f"{machine.described()}\n")
+    network = NetworkConfig(horizon=options.horizon)
+    model = Forecaster.untrained(network, WindowConfig(), online=OnlineConfig(experts=EXPERTS))
+    parts = {part.name: part.init(options.series) for part in model.components}
+    chance = np.random.default_rng(0)
+    values = chance.normal(size=(_ROUNDS * options.windows, options.series)).cumsum(axis=0)
+    spent_s: dict[str, list[float]] = {name: [] for name in parts}
+    for number in range(_ROUNDS):
+        rows = slice(number * options.windows, (number + 1) * options.windows)
+        out = Outputs.empty(len(network.quantiles), 0, options.windows, options.series, options.horizon)
+        block = Block(np.array([_START + rows.start]), values[rows], 3600, out=out)
+        for part in model.components:
+            began_s = time.perf_counter()
+            parts[part.name], block = part.step(parts[part.name], block)
+            spent_s[part.name].append(time.perf_counter() - began_s)
+    steps = options.windows * options.series
+    found = {
+        part.name: {
+            "us": round(float(np.median(spent_s[part.name][2:])) / steps * 1e6, 3),
+            "bytes": sum(a.nbytes for a in parts[part.name].values()) // options.series,
+        }
+        for part in model.components
+    }
+    for name, cost in found.items():
+        sys.stdout.write(f"{name:24}{cost['us']:8.3f} us a series-step{cost['bytes']:8,} bytes a series\n")
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
