@@ -30,7 +30,7 @@ from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from tests.cluster.flink import FlinkCluster
-from tests.fleets import START, forecaster, rows_of
+from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
 
 SERIES: Final = 40
 WINDOWS: Final = 6000
@@ -102,9 +102,9 @@ class Stream:
     def __post_init__(self) -> None:
         chance = np.random.default_rng(0)
         values = chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
-        fleet = Windows(tuple(f"series {i}" for i in range(SERIES)), START, values)
+        self.fleet = Windows(tuple(f"series {i}" for i in range(SERIES)), START, values)
         path = self.folder / "rows.parquet"
-        rows_of(fleet).write_parquet(path)
+        rows_of(self.fleet).write_parquet(path)
         replay = ReplaySource((str(path),), Input(Columns()), 3600)
         quiet = StreamJob(forecaster(), replay, self.folder / "quiet", shards=SHARDS, runner="in-process")
         run_stream(quiet)
@@ -199,9 +199,9 @@ def run_faults(
             print(f"  {verdicts[name]}", file=sys.stderr, flush=True)
         stream.end()
         verdicts["stopped"] = stream.judged(stream.through_us())
-        left = pl.concat([pl.read_parquet(path) for path in stream._files()])
+        left = read_forecasts(stream.job.output)
         quiet = read_forecasts(folder / "quiet").join(left, on=_IDENTITY, how="semi")
-        assert quiet.equals(read_forecasts(stream.job.output)), "other values"
+        assert_same_frames(quiet, left, scales(stream.fleet))
     return verdicts
 
 

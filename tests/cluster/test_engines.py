@@ -18,7 +18,7 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import EngineError
 from tests.cluster.fixtures import left_out
-from tests.fleets import START, assert_same_state, forecaster, rows_of
+from tests.fleets import START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
 
 SERIES, WINDOWS = 30, 150
 
@@ -33,13 +33,21 @@ def has_flink() -> None:
         left_out(error)
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    """A file with gaps, rows that are none, and no order."""
+def fleet() -> Windows:
+    """A fleet with gaps."""
     chance = np.random.default_rng(5)
     values = chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
     values[chance.random(values.shape) < 0.1] = np.nan
-    good = rows_of(Windows(tuple(f"series {i}" for i in range(SERIES)), START, values))
+    return Windows(tuple(f"series {i}" for i in range(SERIES)), START, values)
+
+
+FLEET = fleet()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A file with gaps, rows that are none, and no order."""
+    good = rows_of(FLEET)
     bad = good.head(20).with_columns(value=pl.lit(float("inf")))
     path = tmp_path / "rows.parquet"
     pl.concat([good, bad]).sample(fraction=1.0, shuffle=True, seed=1).write_parquet(path)
@@ -64,5 +72,5 @@ def test_the_same_file_gives_the_same_forecasts_on_every_engine(rows: Path, tmp_
     assert counts.rejected == len(read_quarantine(tmp_path / "in-process")) == 20
     for engine in engines[1:]:
         assert ended[engine][0] == counts
-        assert ended[engine][1].equals(forecasts)
+        assert_same_frames(forecasts, ended[engine][1], scales(FLEET))
         assert_same_state(ended[engine][2].state, table.state)

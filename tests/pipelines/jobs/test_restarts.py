@@ -1,0 +1,96 @@
+"""Where an engine dies and not the job's own process, the stream goes on by itself, as after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forecaster.windows import Windows
+from pipelines import state_table, worker
+from pipelines.jobs import forecast
+from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.runners.base import Run
+from pipelines.runners.in_process import run_in_process
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.files import Input
+from pipelines.sources.replay import ReplaySource
+from pipelines.sources.tables import Columns
+from schemas.errors import EngineLost
+from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
+
+CHANCE = np.random.default_rng(1)
+FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0))
+
+
+def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
+    path = tmp_path / "rows.parquet"
+    if not path.exists():
+        rows_of(FLEET).write_parquet(path)
+    source = ReplaySource((str(path),), Input(Columns()), 3600, speed=speed)
+    return StreamJob(
+        forecaster(), source, tmp_path / name, shards=2, runner="in-process", restarts=restarts,
+        snapshot_every_s=0.2, lanes=1,
+    )  # fmt: skip
+
+
+class Mortal:
+    """An engine that dies so often, each time once there are snapshots newer than those it began with."""
+
+    def __init__(self, deaths: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = deaths
+        self.began: list[int] = []
+        monkeypatch.setattr(forecast, "_engine", lambda job: self.run)
+
+    def run(self, run: Run, on_progress: Callable[[], None]) -> None:
+        ((partition, place),) = run.places.items()
+        self.began.append(place.offset)
+
+        def die() -> None:
+            on_progress()
+            reached = state_table.read(run.settings.states).offset(partition)
+            if self.left and reached > place.offset:
+                self.left -= 1
+                raise EngineLost("the engine is no more")
+
+        run_in_process(run, die)
+
+
+def test_a_stream_whose_engine_dies_goes_on_and_ends_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run_stream(stream(tmp_path, "quiet", 0.0, 0))
+    engine = Mortal(2, monkeypatch)
+    told: list[str] = []
+    outcome = run_stream(stream(tmp_path, "mortal", 3600 * 10.0, 2), on_restart=told.append)
+    first, second, third = engine.began
+    assert 0 == first < second < third
+    assert [line.partition(",")[0] for line in told] == [
+        "the engine is no more: going on from the last snapshots"
+    ] * 2
+    assert outcome.counts == expected.counts
+    assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
+
+
+def test_a_stream_whose_engine_dies_too_often_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Mortal(9, monkeypatch)
+    with pytest.raises(EngineLost, match="is no more: run the same command with --resume"):
+        run_stream(stream(tmp_path, "mortal", 3600 * 10.0, 1))
+
+
+def test_a_worker_of_a_run_that_is_over_writes_nothing_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_over_meanwhile(run: Run, on_progress: Callable[[], None]) -> None:
+        settings = run.settings
+        (settings.output / worker._RUN).write_text("another run")
+        run_in_process(run, on_progress)
+
+    monkeypatch.setattr(forecast, "_engine", lambda job: taken_over_meanwhile)
+    job = stream(tmp_path, "over", 0.0, 0)
+    run_stream(job)
+    assert list((job.output / "forecasts").iterdir()) == []

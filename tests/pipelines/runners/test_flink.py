@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from pipelines.runners import flink, on_flink
+from pipelines.runners.base import FlinkSettings
+from pipelines.runners.flink import flink_options
+from schemas.errors import EngineError, EngineLost
+
+
+def test_workers_are_in_this_process_unless_there_is_a_pool() -> None:
+    assert "--environment_type=LOOPBACK" in flink_options("localhost:1", FlinkSettings(), 1)
+    options = flink_options("localhost:1", FlinkSettings("host:8081", "host:50000"), 2)
+    assert "--environment_type=EXTERNAL" in options
+    assert "--environment_config=host:50000" in options
+    assert "--flink_master=host:8081" in options
+    assert "--parallelism=2" in options
+
+
+def test_flink_restarts_nothing_itself() -> None:
+    assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
+
+
+def test_a_cluster_that_does_not_answer_is_one_line() -> None:
+    with pytest.raises(EngineError, match=r"no Flink answers at 127\.0\.0\.1:1"):
+        flink.jobs("127.0.0.1:1")
+
+
+class Cluster:
+    """A cluster's REST interface, and a clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self.answer: dict[str, tuple[str, str]] | None = {}
+        monkeypatch.setattr(flink, "jobs", self.jobs)
+
+    def jobs(self, master: str) -> dict[str, tuple[str, str]]:
+        if self.answer is None:
+            raise EngineError("no")
+        return self.answer
+
+    def look(self, watch: on_flink._Watch, after_s: float = 2.0) -> None:
+        self.now_s += after_s
+        watch.look()
+
+    def watch(self) -> on_flink._Watch:
+        return on_flink._Watch("host:1", "job", lambda: self.now_s)
+
+
+def test_a_job_manager_that_is_silent_for_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch)
+    watch = cluster.watch()
+    cluster.answer = {"1": ("job", "RUNNING")}
+    cluster.look(watch)
+    cluster.answer = None
+    cluster.look(watch)
+    with pytest.raises(EngineLost, match="host:1 is lost"):
+        cluster.look(watch, 10.0)
+
+
+def test_a_job_manager_that_came_back_without_the_job_has_lost_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch)
+    watch = cluster.watch()
+    cluster.look(watch)  # it is still being handed in
+    cluster.answer = {"1": ("job", "RUNNING"), "2": ("another", "FAILED")}
+    cluster.look(watch)
+    cluster.answer = {"2": ("another", "FAILED")}
+    with pytest.raises(EngineLost, match="has lost the job"):
+        cluster.look(watch)
+
+
+def test_an_embedded_flink_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch)
+    cluster.answer = None
+    watch = on_flink._Watch("[local]", "job", lambda: cluster.now_s)
+    for _ in range(3):
+        cluster.look(watch, 100.0)
