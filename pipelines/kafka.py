@@ -13,7 +13,7 @@ from schemas.errors import ConfigError, DataError, OutputError, StatecastError
 REGISTRY_USER = "schema.registry.basic.auth.user.info"
 """Option that is not the client's: ``name:password`` for the schema registry."""
 
-ANSWER_LIMIT_S = 10.0
+ANSWER_LIMIT_S = 5.0
 
 _MISSING = "Kafka needs one more package: pip install 'statecast[kafka]'"
 

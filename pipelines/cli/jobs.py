@@ -197,7 +197,7 @@ def stream(
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"
         out.say(f"stopped; {again} goes on from here", "yellow")
-    _finish(outcome, out)
+    _finish(outcome, out, f"topic {job.kafka.to_topic}" if job.kafka.to_topic else None)
 
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
@@ -278,7 +278,7 @@ def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Path) -> Log:
 
     asked = job.kafka
     columns, in_key = columns_of(job.data), asked.series == "key"
-    return KafkaSource(
+    source = KafkaSource(
         Broker(asked.bootstrap, options_of(asked.options)),
         asked.topic,
         DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
@@ -290,6 +290,8 @@ def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Path) -> Log:
         asked.idle_s,
         asked.group,
     )
+    source.begin({})  # what is wrong with the topic is told before anything is made
+    return source
 
 
 def _topics(job: JobConfig) -> Topics | None:
@@ -297,10 +299,14 @@ def _topics(job: JobConfig) -> Topics | None:
     if not asked.to_topic:
         return None
     from pipelines.kafka import Broker, options_of
-    from pipelines.sinks.kafka import Topics
+    from pipelines.sinks.kafka import Topics, check_topics
 
     broker = Broker(asked.bootstrap, options_of(asked.options))
-    return Topics(broker, asked.to_topic, asked.to_format, asked.registry, asked.to_late, asked.to_quarantine)
+    topics = Topics(
+        broker, asked.to_topic, asked.to_format, asked.registry, asked.to_late, asked.to_quarantine
+    )
+    check_topics(topics)
+    return topics
 
 
 @contextmanager
@@ -330,9 +336,10 @@ def _watched(out: Out, what: str, metrics_port: int | None) -> Iterator[Callable
         yield take
 
 
-def _finish(outcome: Outcome, out: Out) -> None:
+def _finish(outcome: Outcome, out: Out, sent_to: str | None = None) -> None:
     show_outcome(outcome, out)
-    out.say(f"forecasts: {outcome.output / 'forecasts'}, state table: {outcome.output / 'state'}")
+    forecasts = sent_to or outcome.output / "forecasts"
+    out.say(f"forecasts: {forecasts}, state table: {outcome.output / 'state'}")
     out.result(outcome.as_json())
     if outcome.counts.missing:
         raise StatecastError(

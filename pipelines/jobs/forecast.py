@@ -22,7 +22,7 @@ from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, Format, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
-from pipelines.sinks.kafka import Topics, check_topics
+from pipelines.sinks.kafka import Topics
 from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sinks.replacing import end_replacing, replace_parts
 from pipelines.sources import folder, kafka, replay
@@ -219,8 +219,6 @@ def run_stream(
     with locked(job.output):
         end_replacing(job.output / _HIDDEN, job.output)
         prepare_folder(job.output, *PARTS)
-        if job.topics is not None:
-            check_topics(job.topics)
         job.stop_file.unlink(missing_ok=True)
         with _ending_cleanly(job.stop_file):
             counts, published = _restarting(job, on_progress, on_restart)

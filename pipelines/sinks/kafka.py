@@ -19,7 +19,7 @@ import fastavro
 import polars as pl
 
 from forecaster.forecasts import Forecasts
-from pipelines.kafka import Broker, LastError, client, error_of, told
+from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, told
 from pipelines.registry import FRAME, ask_registry
 from pipelines.sinks.files import LATE, QUARANTINE
 from schemas.errors import OutputError
@@ -162,7 +162,7 @@ def check_topics(topics: Topics) -> None:
     last = LastError()
     with told(topics.broker, last, sending=True):
         asking = client("Consumer")({**topics.broker.settings(last), "group.id": "statecast"})
-        there = asking.list_topics(timeout=10).topics
+        there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
     for setting, topic in (
         ("to_topic", topics.forecasts), ("to_late", topics.late), ("to_quarantine", topics.quarantine)
     ):  # fmt: skip

@@ -53,6 +53,9 @@ def desk(
         "sheet.xlsx": "PK",
         "bad.toml": "[network]\nhiden = 3\n",
         "worse.toml": "[network\n",
+        "plain.toml": '[kafka.options]\n"sasl.password" = "open"\n',
+        "no_env.toml": '[kafka.options]\n"sasl.password" = "$NO_SUCH_THING"\n',
+        "no_option.toml": '[kafka.options]\n"no.such.option" = "1"\n',
     }.items():
         (tmp_path / name).write_text(text, encoding="latin-1")
     (tmp_path / "folder").mkdir()
@@ -91,6 +94,12 @@ REFUSED = [
     ("stream good.csv -m model --speed -1", 2, "--speed -1.0: must be 0.0 or more"),
     ("stream good.csv -m model --watch", 2, "--watch takes one folder that exists"),
     ("stream -m model --watch", 2, "--watch takes one folder that exists"),
+    ("stream good.csv -m model --source pigeon", 2, '--source "pigeon": must be replay, watch or kafka'),
+    ("stream -m model --source kafka", 2, "--source kafka needs a topic: name it with --topic"),
+    ("stream -m model --source kafka --topic t -s kafka.decoder=xml", 2, "kafka.decoder = xml"),
+    ("stream -m model --source kafka --topic t -c plain.toml", 2, "sasl.password must be $NAME"),
+    ("stream -m model --source kafka --topic t -c no_env.toml", 2, "the environment has no NO_SUCH_THING"),
+    ("stream -m model --source kafka --topic t -c no_option.toml", 2, "kafka.options: No such configuration"),
     ("init model", 2, "model is there already"),
     ("init --example cars", 2, "--example cars: there are weather and flights"),
     ("ui --port 0", 2, "Invalid value for '--port'"),
@@ -131,6 +140,11 @@ REFUSED = [
     ("train good.csv --sweep 0", 2, "Invalid value for '--sweep'"),
     ("train good.csv --save-state model", 6, "--save-state model: there is something already"),
     ("evaluate good.csv", 3, "out: no forecasts here"),
+    (
+        "stream -m model --source kafka --topic t --bootstrap 127.0.0.1:9",
+        3,
+        "127.0.0.1:9: no Kafka broker answers there",
+    ),
     # a model or store
     ("backfill good.csv", 4, "there is no MLflow store at"),
     ("backfill good.csv -m ./nowhere", 4, "./nowhere is no folder with a saved forecaster"),
@@ -143,7 +157,12 @@ REFUSED = [
     ("train good.csv --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
     ("train good.csv --tracking-uri http://127.0.0.1:9", 4, "no MLflow server answers at http://127.0.0.1:9"),
     ("ui --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
-    # an output folder
+    # an output folder or topic
+    (
+        "stream good.csv -m model --to-topic t --bootstrap 127.0.0.1:9",
+        6,
+        "127.0.0.1:9: no Kafka broker answers there",
+    ),
     ("backfill good.csv -m model -o good.csv", 6, "good.csv is a file, not a folder"),
     ("backfill good.csv -m model -o /proc/nowhere/out", 6, "/proc/nowhere/out: cannot write here"),
     ("evaluate good.csv --report good.csv/report.html", 6, "good.csv is a file, not a folder"),
