@@ -1,4 +1,4 @@
-"""What each part of a forecaster costs: ``python -m benchmarks.online [--series N] [--windows T] [--horizon N]``.
+"""What each part of a forecaster costs: ``python -m benchmarks.online``.
 
 A fleet is stepped through blocks of windows, as a shard's backfill is, on one thread; every component of the
 chain is timed on its own. The last line is one JSON object: by component microseconds a series-step, and

@@ -104,7 +104,7 @@ class Block:
         shape: from the season: ``[T, K, S]`` float64, how far the K phases of a season lie from its mean, as
             known at each window's end.
         out: what is said of these windows, filled by the network and by what follows it.
-        members: ``[N, T, S]`` float64 by name: what each expert forecasts, in the unit of each series.
+        members: ``[N, T, S]`` float32 by name: what each expert forecasts: changes from ``last`` in scales.
         residuals: from the stacking: ``[T, A, S]`` float64, each window's value less what was forecast for it
             ``a`` windows before, for every anchor horizon ``a``; NaN where either is missing.
     """
@@ -127,7 +127,7 @@ class Block:
     moves: Bools = field(default_factory=_absent)
     shape: Floats = field(default_factory=_absent)
     out: Outputs = field(default_factory=lambda: Outputs.empty(0, 0, 0, 0, 0))
-    members: Mapping[str, Floats] = field(default_factory=dict)
+    members: Mapping[str, Floats32] = field(default_factory=dict)
     residuals: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:

@@ -19,6 +19,7 @@ from forecaster.components.base import (
     Bools,
     Field,
     Floats,
+    Floats32,
     Ints,
     series_first,
     series_last,
@@ -103,8 +104,12 @@ class Expert(ABC):
         """Takes one window in, writing into ``own``, for the series that count ``[S]``."""
 
     @abstractmethod
-    def forecast(self, own: Arrays, seen: Seen) -> Floats:
-        """``[N, ..., S]`` float64: what follows ``seen``, after which ``own``'s recalled fields are these."""
+    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
+        """What follows ``seen``, by what ``own`` has recalled of its fields.
+
+        Returns:
+            ``[N, ..., S]``, changes from the last value in scales.
+        """
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Learns window by window and forecasts from all of them at once; adds ``members``."""

@@ -88,13 +88,14 @@ class Intervals:
         own = {name: series_last(array) for name, array in own.items()}
         anchors, outer = anchors_of(self.horizon), [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
-        network = np.moveaxis(out[outer] - out[middle], 3, 1)  # [Q - 1, N, T, S]
         rows = np.array(anchors) - 1
-        distance = self._distances(own, block, network[:, rows])
-        spread, trust = by_horizon(anchors, self.horizon), distance[1]
-        far = np.tensordot(spread, distance[0], axes=(1, 1))  # [N, Q - 1, T, S]
+        network = np.moveaxis(out[outer][..., rows] - out[middle][..., rows], 3, 1)  # [Q - 1, A, T, S]
+        learned, trust = self._distances(own, block, network)
+        spread = by_horizon(anchors, self.horizon)
+        far = np.tensordot(spread, learned, axes=(1, 1))  # [N, Q - 1, T, S]
         if not (trust == 1.0).all():
-            far += np.tensordot(spread, 1.0 - trust, axes=1)[:, None] * np.moveaxis(network, 1, 0)
+            whole = np.moveaxis(out[outer] - out[middle], 3, 0)  # [N, Q - 1, T, S]
+            far += np.tensordot(spread, np.float32(1.0) - trust, axes=1)[:, None] * whole
         far = np.moveaxis(np.maximum.accumulate(far, axis=1), 0, 3)  # [Q - 1, T, S, N], rising
         for k, q in enumerate(outer):
             out[q] = out[middle] + far[k]
@@ -102,7 +103,7 @@ class Intervals:
         out[middle] = np.clip(out[middle], *_neighbours(out, middle))
         return {name: series_first(array) for name, array in own.items()}, block
 
-    def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats]:
+    def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats32, Floats32]:
         """What was learned, window by window.
 
         Args:
@@ -116,7 +117,8 @@ class Intervals:
         """
         anchors, windows = anchors_of(self.horizon), len(block.values)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
-        learned, trust = np.empty(network.shape), np.empty(network.shape[1:])
+        learned = np.empty(network.shape, np.float32)
+        trust = np.empty(network.shape[1:], np.float32)
         served = np.moveaxis(np.empty(network.shape, np.float32), 0, 2)  # [A, T, Q - 1, S]
         until = np.cumsum(anchors)
         stores = [own["issued"][stop - a : stop] for a, stop in zip(anchors, until, strict=True)]

@@ -88,13 +88,13 @@ class LeastSquares(Expert):
         lagged = self._without_shape(seen, seen.back(back), back)
         before = lagged[-1]
         now = self._without_shape(seen, seen.value[None], _NOW)[0]
-        far = _near(lagged[:-1] - before, seen.scale)
+        far = _near((lagged[:-1] - before) / seen.scale)
         if self.halflives:
-            far = np.concatenate([far, own["means"] - before])
+            far = np.concatenate([far, ((own["means"] - before) / seen.scale).astype(np.float32)])
         change = now - before
         learns = there & seen.moves & ~np.isnan(change) & (own["known"] > self.reach)
         with np.errstate(invalid="ignore"):
-            x = np.where(learns, np.clip(far / seen.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
+            x = np.where(learns, np.clip(far, -_CLIP, _CLIP), np.float32(0.0))
             target = np.where(learns, np.clip(change / seen.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
         self._update(own["weights"], own["inverse"], x, target, learns)
         own["known"] += there
@@ -124,38 +124,53 @@ class LeastSquares(Expert):
         forgets = learns & (trace < len(x) / self.prior)
         inverse *= np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
 
-    def forecast(self, own: Arrays, seen: Seen) -> Floats:
+    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""
         now = self._without_shape(seen, seen.last[None], seen.age[None])[0]
-        longest, lags, count = max(self.lags), np.array(self.lags), len(self.lags)
-        values = np.empty((longest + 1 + self.horizon, *now.shape))
-        back = np.arange(longest, -1, -1)
+        longest, count = max(self.lags), len(self.lags)
+        back = np.arange(longest, 0, -1)
         past = self._without_shape(seen, seen.back(back), back)
-        values[: longest + 1] = now + _near(past - now, seen.scale)
-        values[longest] = now
-        weights = own["weights"].astype(np.float64)
-        room = _ROOM * np.abs(values[longest - lags] - now).max(axis=0) + seen.scale
-        low, high, stays = now - room, now + room, 1.0 - weights.sum(axis=0)
-        means = [own["means"][k] for k in range(len(self.halflives))]
-        rates = [1.0 - 0.5 ** (1.0 / halflife) for halflife in self.halflives]
+        # All in scales from the last value: what is small against a level is not lost in single precision.
+        values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
+        values[:longest] = _near((past - now) / seen.scale)
+        lags = np.array(self.lags)
+        room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
+        weights, low = own["weights"], -room
+        stays = np.float32(1.0) - weights.sum(axis=0)
+        means = [
+            ((own["means"][k] - now) / seen.scale).astype(np.float32) for k in range(len(self.halflives))
+        ]
+        rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
+        product = np.empty_like(room)
         for row in range(longest, longest + self.horizon):
-            after = stays * values[row] + (weights[:count] * values[row - lags]).sum(axis=0)
-            for k in range(len(means)):
-                after += weights[count + k] * means[k]
-            np.clip(after, low, high, out=values[row + 1])
-            means = [m + r * (values[row + 1] - m) for m, r in zip(means, rates, strict=True)]
+            after = values[row + 1]
+            np.multiply(stays, values[row], out=after)
+            for weight, lag in zip(weights, self.lags, strict=False):
+                after += np.multiply(weight, values[row - lag], out=product)
+            for weight, mean in zip(weights[count:], means, strict=True):
+                after += np.multiply(weight, mean, out=product)
+            np.clip(after, low, room, out=after)
+            for mean, rate in zip(means, rates, strict=True):
+                mean += rate * (after - mean)
         ahead = values[longest + 1 :]
-        return ahead + seen.shape_ahead(np.arange(1, self.horizon + 1)) if self.season else ahead
+        if not self.season:
+            return ahead
+        shape = seen.shape_ahead(np.arange(1, self.horizon + 1)) + (now - seen.last)
+        ahead += (shape / seen.scale).astype(np.float32)
+        return ahead
 
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
         """Values ``[n, ..., S]``, ``ago`` (``[n]`` or likewise) windows old, less the season's shape."""
         return values - seen.shape_ahead(-ago) if self.season else values
 
 
-def _near(far: Floats, scale: Floats) -> Floats:
-    """Distances ``[n, ..., S]`` from the last value; those of another level are 0, as missing ones are.
+def _near(far: Floats) -> Floats32:
+    """Distances ``[n, ..., S]`` from the last value in scales; those of another level are 0, as missing ones.
 
     Redescending (Hampel 1974): whole up to `_OTHER_LEVEL` scales, nothing from twice that on.
     """
-    size = np.abs(far) / (scale * _OTHER_LEVEL)
-    return np.where(size < 2.0, far * np.minimum(2.0 - size, 1.0), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = far.astype(np.float32)
+        kept = np.float32(2.0) - np.abs(far) * np.float32(1.0 / _OTHER_LEVEL)
+        np.clip(kept, 0.0, 1.0, out=kept)
+        return np.where(kept > 0, far * kept, np.float32(0.0))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Bools, Field, Floats
+from forecaster.components.base import Arrays, Bools, Field, Floats32
 from forecaster.components.expert import Expert, Seen
 
 
@@ -33,9 +33,9 @@ class Persistence(Expert):
     def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
         """There is nothing to learn."""
 
-    def forecast(self, own: Arrays, seen: Seen) -> Floats:
+    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""
-        return np.broadcast_to(seen.last, (self.horizon, *seen.last.shape))
+        return np.zeros((self.horizon, *seen.last.shape), np.float32)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class SeasonalNaive(Expert):
     def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
         """There is nothing to learn."""
 
-    def forecast(self, own: Arrays, seen: Seen) -> Floats:
+    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""
         ahead = np.arange(1, self.horizon + 1)
         found = seen.back(self.season * -(-ahead // self.season) - ahead)
-        return np.where(np.isnan(found), seen.last, found)
+        return np.where(np.isnan(found), 0.0, (found - seen.last) / seen.scale).astype(np.float32)

@@ -123,4 +123,10 @@ class Season:
 
 def phases(shape: Floats, windows: Ints) -> Floats:
     """The shape ``[K, ..., S]`` at some windows: ``[n, ..., S]`` for ``windows`` ``[n, ..., S or 1]``."""
-    return np.take_along_axis(shape, windows % len(shape), axis=0)
+    phase = windows % len(shape)
+    if phase.shape[-1] > 1 or phase.ndim < 3:
+        return np.take_along_axis(shape, phase, axis=0)
+    found = np.empty((len(phase), *shape.shape[1:]))
+    for t in range(phase.shape[1]):  # whole rows: some times as fast as number by number
+        found[:, t] = shape[phase[:, t, 0], t]
+    return found

@@ -14,7 +14,6 @@ from forecaster.components.base import (
     Arrays,
     Block,
     Field,
-    Floats,
     Floats32,
     series_first,
     series_last,
@@ -85,26 +84,26 @@ class Stacking:
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchors_of(self.horizon)
         rows = np.array(anchors) - 1
-        members = [np.moveaxis(out[self.middle], 2, 0), *(block.members[name] for name in self.experts)]
-        _keep(block, members)
+        network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
+        changes = [network.astype(np.float32), *(block.members[name] for name in self.experts)]
+        _keep(block, changes)
         # What a change of a series that stands still is in scales of it says nothing: nobody learns from it.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
         origin = [said_before(own["issued"], issued, block.start, a) for a in anchors]
         truth = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)  # [T, A, S]
         truth = np.clip(truth, -_LARGEST, _LARGEST)
-        changes = [
-            np.clip((member - block.last) / block.scale, -_LARGEST, _LARGEST) for member in members
-        ]  # of [N, T, S]
-        said = np.stack([change[rows] for change in changes], axis=1).astype(np.float32)  # [A, M, T, S]
+        said = np.stack([change[rows] for change in changes], axis=1)  # [A, M, T, S]
+        np.clip(said, -_LARGEST, _LARGEST, out=said)
         combined = changes[0]
         if self.experts:
             weights = self._weights(own, truth.astype(np.float32), said, block)  # [M, A, T, S]
             spread = by_horizon(anchors, self.horizon)
-            combined = np.zeros(combined.shape)
+            combined = np.zeros_like(combined)
             for weight, change in zip(weights, changes, strict=True):
-                combined += np.tensordot(spread, weight, axes=1) * change
+                part = np.tensordot(spread, weight, axes=1)
+                combined += np.multiply(part, change, out=part)
             out += np.moveaxis(block.scale * (combined - changes[0]), 0, 2)
-        ends = np.concatenate([said, combined[rows][:, None].astype(np.float32)], axis=1)
+        ends = np.concatenate([said, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1)
         before = [said_before(w, n, block.start, a)[:, -1] for a, w, n in self._waiting(own, ends)]
         residuals = np.stack([(truth[:, i] - b) * origin[i][:, 1] for i, b in enumerate(before)], axis=1)
         for _, store, new in self._waiting(own, ends):
@@ -172,9 +171,9 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float) -> Floats32:
     return np.stack(right)
 
 
-def _keep(block: Block, members: Sequence[Floats]) -> None:
+def _keep(block: Block, changes: Sequence[Floats32]) -> None:
     """What members and the network alone say, where somebody asks."""
     if len(block.out.members):
         block.out.network[:] = block.out.forecast
-        for row, member in zip(block.out.members, members, strict=True):
-            row[:] = np.moveaxis(member, 0, 2)
+        for row, change in zip(block.out.members, changes, strict=True):
+            row[:] = np.moveaxis(block.last + block.scale * change, 0, 2)

@@ -9,6 +9,7 @@ from forecaster.components.stacking import Stacking, anchors_of, by_horizon
 from tests.forecaster.components.blocks import block_of
 
 HORIZON = 3
+EXPERTS = ("right", "guess")
 
 
 def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arrays, Block, Stacking]:
@@ -21,8 +22,10 @@ def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arra
         later[h - 1, :-h] = values[h:]
     right = np.where(later == 0, block.last, later) + chance.normal(0, 0.1, later.shape)
     guess = block.last + chance.normal(0, 2, later.shape)
-    block = replace(block, members={"right": right, "guess": guess})
-    component = Stacking(("right", "guess"), horizon, middle=1)
+    told = {"right": right, "guess": guess}
+    changes = {name: ((said - block.last) / block.scale).astype(np.float32) for name, said in told.items()}
+    block = replace(block, members=changes)
+    component = Stacking(EXPERTS, horizon, middle=1)
     own, block = component.step(component.init(series), block)
     return own, block, component
 
@@ -43,7 +46,7 @@ def test_the_member_that_is_right_gets_the_weight() -> None:
 def test_before_any_truth_all_members_weigh_the_same() -> None:
     values = walk(5)
     _, block, _ = stacked(values)
-    members = [block.last[0], block.members["right"][0, 0], block.members["guess"][0, 0]]
+    members = [block.last[0], *(block.last[0] + block.scale[0] * block.members[n][0, 0] for n in EXPERTS)]
     np.testing.assert_allclose(block.out.forecast[1, 0, :, 0], np.mean(members, axis=0), atol=1e-6)
 
 
@@ -52,15 +55,17 @@ def test_weights_are_those_of_a_ridge_regression_on_what_has_come_true() -> None
     _, block, component = stacked(values, 1)
     last, scale = block.last[:, 0], block.scale[:, 0]
     moves = block.moves[:, 0]
-    x = np.stack([np.zeros(60), *(block.members[n][0, :, 0] - last for n in ("right", "guess"))], axis=1)
-    x, y = x[:-1][moves[:-1]] / scale[:-1][moves[:-1], None], (values[1:, 0] - last[:-1])[moves[:-1]]
+    x = np.stack([np.zeros(60), *(block.members[n][0, :, 0] for n in EXPERTS)], axis=1)
+    x, y = x[:-1][moves[:-1]], (values[1:, 0] - last[:-1])[moves[:-1]]
     y = y / scale[:-1][moves[:-1]]
     decay = np.sqrt(component.forget ** np.arange(len(y))[::-1])[:, None]
     squares = (decay * x).T @ (decay * x)
     ridge = component.shrink * np.trace(squares) / 3
     weights = np.linalg.solve(squares + ridge * np.eye(3), (decay * x).T @ (decay[:, 0] * y) + ridge / 3)
-    said = np.array([0.0, *(block.members[n][0, -1, 0] - last[-1] for n in ("right", "guess"))])
-    np.testing.assert_allclose(block.out.forecast[1, -1, 0, 0], last[-1] + said @ weights, atol=1e-3)
+    said = np.array([0.0, *(block.members[n][0, -1, 0] for n in EXPERTS)])
+    np.testing.assert_allclose(
+        block.out.forecast[1, -1, 0, 0], last[-1] + scale[-1] * (said @ weights), atol=1e-3
+    )
 
 
 def test_a_horizon_learns_nothing_before_it_has_passed() -> None:
