@@ -96,15 +96,15 @@ class NetworkConfig(Settings):
     )
     linear: bool = Field(
         True,
-        description="weigh linear forecasts from all values in the ring, which are fitted first (true), or be "
-        "the recurrent cells alone",
+        description="weigh linear forecasts from all values in the ring, which are fitted first (true), or "
+        "be the recurrent cells alone",
     )
     ring: int = Field(
         336,
         ge=0,
         le=100_000,
-        description="last values kept per series, for the linear forecasts, for lags and for re-warming under "
-        "a new model; 0 keeps none, where there are no lags",
+        description="last values kept per series, for linear forecasts, for lags and for re-warming under a "
+        "new model; 0 keeps none, where there are no lags",
     )
     halflife: int = Field(
         168, ge=1, description="windows after which the running mean and scale have half forgotten"

@@ -72,8 +72,7 @@ def _moments(fleet: Fleet, squares: Floats32 | None) -> tuple[Floats, Floats]:
 
 
 def _rows(batch: Batch, count: int, every: int) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
-    """Regressors ``[n, F]``, changes ``[n, N]`` and weights ``[n]``, of rows to learn from, a row of windows
-    at a time for some of them."""
+    """Regressors ``[n, F]``, changes ``[n, N]`` and weights ``[n]`` of rows to learn from, some at a time."""
     block, horizon = batch.block, batch.ahead.shape[2]
     least = min(_SEEN, len(batch) // 3)
     known = (block.observed > least) & ~np.isnan(block.values)

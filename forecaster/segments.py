@@ -4,7 +4,8 @@ Kept are the windows themselves. The inputs of a batch of series are made when i
 views of its values until a segment of them is asked for. Memory does not grow with the horizon, and with the
 number of batches only up to a bound.
 
-Letters: T windows, B series of a batch, F inputs, K experts, N horizon; t windows of a segment, n rows of them.
+Letters: T windows, B series of a batch, F inputs, K experts, N horizon; t windows of a segment, n rows of
+them.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class Fleet:
         held_from: row of the first of ``windows`` that only scores.
         begins: ``[S]`` int64, row of the first value of each series of ``windows``.
         batches: which series are in which batch.
-        ridge: ``[2, F, N]`` float32, of the linear experts; None until it is fitted, and without a linear part.
+        ridge: ``[2, F, N]`` float32, of the linear experts; None until it is fitted, or where there are none.
         prior: scale of a series of one value, as a share of it.
     """
 

@@ -181,7 +181,7 @@ def _refit(
 
 
 def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
-    """A network whose linear part is fitted and whose other weights are random, and the fleet as it sees it."""
+    """A network with its linear part fitted and other weights as drawn, and the fleet as it sees it."""
     torch.manual_seed(training.seed)
     module = Network(fleet.network, training.dropout)
     prior = typical_change(fleet)

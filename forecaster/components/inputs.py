@@ -111,7 +111,7 @@ def expert_errors(block: Block, before: Floats, expected: Floats) -> Floats32:
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """``[T, S, F]`` from what ring and moments have added to ``block``; the experts' errors not among them."""
+    """``[T, S, F]`` from what ring and moments have added to ``block``, without the experts' errors."""
     values = block.values
     windows, series = values.shape
     longest = len(block.history) - windows

@@ -92,8 +92,6 @@ class Moments:
             observed = counts[t] = observed + there
             share, of_changes = 1.0 / np.maximum(observed, 1), 1.0 / np.maximum(observed - 1, 1)
             weight = there * np.maximum(share, forget)
-            off = np.where(there, value - mean, 0.0)
-            mean = np.add(mean, weight * off, out=means[t])
             change = np.where(there & known, np.abs(value - last) / np.sqrt(age + 1.0), 0.0)
             most = _LARGEST * np.maximum(fast, 0.5 * slow) * np.exp2(run.astype(np.float64))
             is_far = known & (change > most) & (most > 0)
@@ -107,8 +105,10 @@ class Moments:
             last = lasts[t] = np.where(there, value, last)
             np.maximum(fast, 0.5 * slow, out=scales[t])
             scales[t] = np.where(observed > 1, scales[t], self.prior * np.abs(last))
-            most = _LARGEST_DISTANCE * np.maximum(np.sqrt(variance), scales[t])
-            off = np.clip(off, -most, most)
+            most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(variance), scales[t]), change)
+            most[observed == 1] = np.inf
+            off = np.clip(np.where(there, value - mean, 0.0), -most, most)
+            mean = np.add(mean, weight * off, out=means[t])
             variance = (1.0 - weight) * (variance + weight * off * off)
             spread = np.sqrt(variance, out=spreads[t])
             most = _LARGEST * np.maximum(seasonal, scales[t])

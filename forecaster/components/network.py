@@ -32,10 +32,10 @@ _ROOM = 1.0  # units that a median may lie beyond all values seen
 
 
 class Network(nn.Module):
-    """A stacked recurrent network with a learned initial state, which weighs linear forecasts and adds to them.
+    """A stacked recurrent network with a learned first state that weighs linear forecasts and adds to them.
 
     It works on level-free inputs and answers in the unit of each series: how far from the last value. The
-    median of a horizon is a weighted mean of what the linear experts forecast (`forecaster.components.linear`)
+    median of a horizon is a weighted mean of what linear experts forecast (`forecaster.components.linear`)
     plus a change of the network's own; without a linear part, that change alone. Every further quantile is
     the next one inside plus or minus a softplus, so that quantiles cannot cross (Gasthaus et al. 2019,
     "Probabilistic Forecasting with Spline Quantile Function RNNs", section 3). Each layer after the first

@@ -27,6 +27,7 @@ def untrained(cell: str, layers: int = 1, hidden: int = 4, horizon: int = 3) -> 
     torch.manual_seed(0)
     config = NetworkConfig.model_validate(
         {"cell": cell, "hidden": hidden, "layers": layers, "horizon": horizon, "lags": (1,), "ring": 2}
+        | {"linear": False}
     )
     network = Network(config)
     torch.nn.init.normal_(network.head.weight)
@@ -36,7 +37,7 @@ def untrained(cell: str, layers: int = 1, hidden: int = 4, horizon: int = 3) -> 
 def linear(recurrent: NDArray[np.float32]) -> Forecaster:
     """A plain network that reads nothing: its hidden state stays 0, where tanh is linear with slope 1."""
     made = untrained("rnn", hidden=len(recurrent))
-    weights = made.network.recurrent
+    weights = made.network.recurrent[0]
     with torch.no_grad():
         for name, weight in weights.named_parameters():
             weight.copy_(torch.from_numpy(recurrent)) if name == "weight_hh_l0" else weight.zero_()
@@ -89,7 +90,7 @@ def test_an_open_forget_gate_keeps_a_gradient_that_a_shut_one_loses() -> None:
     kept = []
     for bias in (-5.0, 5.0):
         made = untrained("lstm", hidden=8)
-        forget = dict(made.network.recurrent.named_parameters())["bias_hh_l0"]
+        forget = dict(made.network.recurrent[0].named_parameters())["bias_hh_l0"]
         with torch.no_grad():
             forget[8:16] = bias
         norms = gradient_norms(made, walks(), 20)

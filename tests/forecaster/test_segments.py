@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from forecaster import segments
 from forecaster.components.inputs import network_inputs
 from forecaster.config import NetworkConfig
 from forecaster.segments import Batch, Fleet, fleet_of
@@ -33,7 +34,8 @@ def walks(windows: int, series: int) -> Windows:
 def kept_bytes(batch: Batch) -> int:
     """Bytes of the memory that a batch holds on to, each piece once."""
     pieces: dict[int, int] = {batch.x.data_ptr(): batch.x.nbytes}
-    for array in (batch.ahead, batch.last, batch.scale, batch.first_target):
+    block = batch.block
+    for array in (batch.ahead, block.history, block.last, block.unit, batch.first_target):
         owner: Any = array
         while owner.base is not None:
             owner = owner.base
@@ -68,7 +70,10 @@ def test_the_peak_of_memory_grows_with_a_segment_and_not_with_all_windows_times_
     assert far - near < windows * series * horizon  # a byte a target, where a copy of them has four
 
 
-def test_the_peak_of_memory_is_one_batch_however_many_there_are() -> None:
+def test_the_peak_of_memory_has_a_bound_however_many_batches_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(segments, "_KEPT_BYTES", 0)
     few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ_S, 8), 16) for n in (8, 80))
     assert many < 2.5 * few  # two at once at the most: the last is dropped while the next is made
 
@@ -81,19 +86,23 @@ def test_targets_are_changes_in_scales_and_held_out_by_their_own_window(held_fro
     seen = set()
     for number, index in enumerate(fleet.batches):
         batch = fleet.batch(number)
-        segments = list(batch.segments(length))
-        learned, held_out = (torch.cat(parts).numpy() for parts in list(zip(*segments, strict=True))[1:3])
+        parts = list(batch.segments(length))
+        learned, held_out = (
+            torch.cat(kind).numpy()
+            for kind in ([part.learned for part in parts], [part.held_out for part in parts])
+        )
         for column, series in enumerate(index):
             seen.add(windows.series_ids[series])
             own = windows.values[:, series]
             begin = int(np.flatnonzero(~np.isnan(own))[0])
-            inputs = network_inputs(own[begin:, None], np.array([START + begin]), FREQ_S, fleet.network)
+            start, ridge = np.array([START + begin]), np.zeros((2, 4, horizon), np.float32)
+            inputs = network_inputs(own[begin:, None], start, FREQ_S, fleet.network, ridge)
             np.testing.assert_array_equal(batch.x[: len(own) - begin, column], inputs.x[:, 0])
             for t in range(len(own) - begin):
                 for n in range(1, horizon + 1):
                     row = begin + t + n
                     came = own[row] if row < len(own) else np.nan
-                    expected = np.clip((came - inputs.last[t, 0]) / inputs.scale[t, 0], -20, 20)
+                    expected = np.clip((came - inputs.block.last[t, 0]) / inputs.block.unit[t, 0], -200, 200)
                     learns = row < held_from
                     found = (learned[t, column, n - 1], held_out[t, column, n - 1])
                     assert found == pytest.approx(
@@ -119,10 +128,16 @@ def test_the_segments_to_learn_from_are_those_with_a_target_before_the_held_out_
     assert fleet.steps(length) == total
 
 
-def test_a_fleet_of_one_batch_is_made_once_and_a_larger_one_keeps_the_last() -> None:
-    one, many = (fleet_of(walks(60, 6), network(3), FREQ_S, series) for series in (6, 2))
-    assert one.batch(0) is one.batch(0)
-    first = many.batch(0)
-    assert many.batch(1) is many.batch(1)
-    assert many.batch(0) is not first
-    assert torch.equal(many.batch(0).x, first.x)
+def test_batches_that_fit_into_the_bound_are_made_once_and_the_others_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = fleet_of(walks(60, 6), network(3), FREQ_S, 2)
+    made = [fleet.batch(number) for number in range(3)]
+    assert [fleet.batch(number) for number in range(3)] == made
+    monkeypatch.setattr(segments, "_KEPT_BYTES", 0)
+    assert fleet.batch(1) is made[1]
+    fleet = fleet_of(walks(60, 6), network(3), FREQ_S, 2)
+    first = fleet.batch(0)
+    assert fleet.batch(1) is fleet.batch(1)
+    assert fleet.batch(0) is not first
+    assert torch.equal(fleet.batch(0).x, first.x)

@@ -3,12 +3,76 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecaster.components.base import Block
+from forecaster.components.base import Arrays, Block, Floats
+from forecaster.components.inputs import before_network
 from forecaster.components.moments import Moments
+from forecaster.config import NetworkConfig
+
+SEASON = 7  # windows of a day
+
+
+def run(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:
+    """Moments of daily windows ``[T]`` or ``[T, S]``."""
+    columns = values.reshape(len(values), -1)
+    config = NetworkConfig(halflife=halflife, ring=8, lags=(1,))
+    block = Block(np.array([0]), columns, 86_400)
+    after: Arrays = {}
+    for part in before_network(config, 86_400, prior):
+        after, block = part.step(part.init(columns.shape[1]), block)
+    return after, block
 
 
 def test_the_mean_forgets_by_half_in_a_halflife() -> None:
-    moments = Moments(20)
+    moments = Moments(20, 0.0)
     values = np.array([0.0] * 500 + [1.0] * 20)[:, None]
     after, _ = moments.step(moments.init(1), Block(np.array([0]), values, 3600))
     assert after["mean"][0] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_until_much_was_seen_mean_spread_and_unit_are_plain_averages() -> None:
+    values = 100 + np.random.default_rng(0).normal(size=25)
+    _, block = run(values, halflife=1000)
+    assert block.mean[-1, 0] == pytest.approx(values.mean())
+    assert block.spread[-1, 0] == pytest.approx(values.std())
+    assert block.unit[-1, 0] == pytest.approx(np.abs(values[SEASON:] - values[:-SEASON]).mean())
+    assert (block.lowest[-1, 0], block.highest[-1, 0]) == (values.min(), values.max())
+
+
+def test_a_unit_is_there_before_a_season_has_passed_and_misses_what_is_missing() -> None:
+    values = np.random.default_rng(0).normal(size=40).cumsum()
+    values[[3, 11, 12, 20]] = np.nan
+    _, block = run(values, halflife=1000)
+    assert (block.unit[1:] > 0.05).all()
+    change = np.abs(values[SEASON:] - values[:-SEASON])
+    assert block.unit[-1, 0] == pytest.approx(np.nanmean(change))
+
+
+@pytest.mark.parametrize("size", [1e3, 1e9, 1e15])
+def test_one_broken_reading_hardly_moves_scale_unit_and_spread(size: float) -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    broken = values.copy()
+    broken[300] = size
+    (_, one), (_, other) = run(values, halflife=168), run(broken, halflife=168)
+    for name in ("scale", "unit", "spread"):
+        assert getattr(other, name)[399, 0] < 2 * getattr(one, name)[399, 0], name
+
+
+def test_a_series_that_moves_after_a_long_rest_has_a_scale_and_a_unit_soon() -> None:
+    values = np.concatenate([np.full(500, 7.0), 100 * np.random.default_rng(0).normal(size=120)])
+    _, block = run(values, halflife=20)
+    assert block.scale[-1, 0] > 50
+    assert block.unit[-1, 0] > 50
+
+
+def test_a_series_of_one_value_has_the_scale_and_unit_of_the_prior() -> None:
+    _, block = run(np.array([200.0]), prior=0.1)
+    assert block.scale[0, 0] == pytest.approx(20.0)
+    assert block.unit[0, 0] == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("level", [0.0, -3.0, 1e9, 1e-9])
+def test_a_constant_series_has_a_scale_a_unit_and_a_spread_above_zero(level: float) -> None:
+    _, block = run(np.full(60, level))
+    for array in (block.scale, block.unit, block.spread):
+        assert (array > 0).all()
+    assert not block.moves[2:].any()
