@@ -30,6 +30,7 @@ from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
 
 _PUBLISHED_EVERY_S = 0.05
 _WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
+_ENDED = ".ended-"  # and a shard's number
 _RUN = ".run"  # of an output folder, says which run writes into it
 _AHEAD = 8  # parts of batches that wait for a thread, so that none waits for the other
 
@@ -71,6 +72,13 @@ def take_over(settings: StepSettings) -> None:
     hidden = settings.output / f".{_RUN}"
     hidden.write_text(settings.job)
     os.replace(hidden, settings.output / _RUN)
+    for path in settings.output.glob(f"{_ENDED}*"):
+        path.unlink(missing_ok=True)
+
+
+def has_ended(settings: StepSettings) -> bool:
+    """Whether every shard has its last snapshot of a run; an engine may say that it is done without."""
+    return len(list(settings.output.glob(f"{_ENDED}*"))) == settings.shards
 
 
 def _is_taken_over(settings: StepSettings) -> bool:
@@ -172,6 +180,7 @@ class ShardWorker:
             if batch.ends:
                 self.snapshots.wait()  # an older one must not come after this one
                 write()
+                (self.settings.output / f"{_ENDED}{shard.number:04d}").touch()
             else:
                 self.snapshots.put(write)
         if has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:

@@ -57,16 +57,29 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
                 watch.look()
+            _check_ended(ended, run)
             result.wait_until_finish()
             worker.end_job(run.settings.job)
-        except EngineLost:
+        except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
             raise _why(run, server, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
-    if ended != PipelineState.DONE:
-        raise EngineLost(f"Flink's job ended as {ended} (log: {output / 'flink.log'})")
+
+
+class _EndedByOthers(EngineError):
+    """Somebody else has ended the job; to start it again at once would be against their will."""
+
+
+def _check_ended(state: str, run: Run) -> None:
+    if state == PipelineState.CANCELLED:
+        raise _EndedByOthers("Flink's job was cancelled: the same command with --resume goes on")
+    if state == PipelineState.DONE and not worker.has_ended(run.settings):
+        raise _EndedByOthers(
+            "Flink's job was stopped, with a savepoint that nothing needs: the same command with --resume "
+            "goes on from the last snapshots"
+        )
 
 
 def _why(run: Run, server: JobServer, error: Exception) -> EngineError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 _THREADS: Final = 8
+_STOP_LIMIT_S: Final = 5.0
 
 
 class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
@@ -33,12 +35,16 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self.workers: list[subprocess.Popen[bytes]] = []
         self._starting = threading.Lock()
 
+    def command(self, request: Any) -> list[str]:
+        """How a worker is started."""
+        control = request.control_endpoint.url
+        return [sys.executable, "-m", __spec__.name, "worker", control, request.worker_id]
+
     def StartWorker(self, request: Any, context: Any) -> Any:
         """A worker process that connects to the task manager."""
-        command = [sys.executable, "-m", __spec__.name, "worker", request.control_endpoint.url]
         with self._starting:
             self.workers = [worker for worker in self.workers if worker.poll() is None]
-            self.workers.append(subprocess.Popen([*command, request.worker_id], stdin=subprocess.DEVNULL))
+            self.workers.append(subprocess.Popen(self.command(request), stdin=subprocess.DEVNULL))
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:
@@ -49,6 +55,12 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         """Ends the workers."""
         for worker in self.workers:
             worker.terminate()
+        for worker in self.workers:
+            try:
+                worker.wait(_STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
 
 
 def serve(host: str, port: int) -> None:
@@ -89,6 +101,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=50000, help="port to listen on (50000)")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
         serve(options.host, options.port)
     return 0

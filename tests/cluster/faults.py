@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ import psutil
 
 from forecaster.windows import MICROSECONDS, Windows
 from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.runners import flink
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks import numbers
 from pipelines.sinks.files import FORECASTS, read_forecasts
@@ -29,6 +30,7 @@ from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
+from schemas.errors import EngineError, EngineLost
 from tests.cluster.flink import FlinkCluster
 from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
 
@@ -82,11 +84,30 @@ def kill_everything(cluster: FlinkCluster) -> None:
     cluster.go_on()
 
 
+def cancel(cluster: FlinkCluster) -> None:
+    """The job is cancelled, and started again from the state table."""
+    for job in running(cluster):
+        flink.cancel(cluster.master, job)
+
+
+def stop_with_savepoint(cluster: FlinkCluster) -> None:
+    """The job is stopped with a savepoint, and started again from the state table."""
+    for job in running(cluster):
+        flink.ask(cluster.master, f"/jobs/{job}/stop", "POST", {"drain": False})
+
+
+def running(cluster: FlinkCluster) -> list[str]:
+    """The ids of the jobs that run."""
+    return [job for job, (_, state) in flink.jobs(cluster.master).items() if state == "RUNNING"]
+
+
 FAULTS: Final[Mapping[str, Callable[[FlinkCluster], None]]] = {
     "worker": kill_worker,
     "task_manager": kill_task_manager,
     "job_manager": kill_job_manager,
     "everything": kill_everything,
+    "savepoint": stop_with_savepoint,
+    "cancelled": cancel,
 }
 
 
@@ -116,6 +137,7 @@ class Stream:
             shards=SHARDS,
             runner="flink",
             flink=FlinkSettings(self.cluster.master, self.cluster.workers),
+            beam_options=("--checkpointing_interval=5000",),
             snapshot_every_s=2.0,
             restarts=20,
         )
@@ -124,7 +146,15 @@ class Stream:
 
     def _run(self) -> None:
         try:
-            run_stream(self.job, on_restart=self._told)
+            while True:
+                try:
+                    run_stream(self.job, on_restart=self._told)
+                    return
+                except EngineLost:
+                    raise
+                except EngineError as error:  # somebody ended it: a person would start it again
+                    self._told(str(error))
+                    self.job = replace(self.job, resume=True)
         except BaseException as error:
             self.failed.append(error)
 
@@ -197,6 +227,10 @@ def run_faults(
             print(f"{name} …", file=sys.stderr, flush=True)
             verdicts[name] = stream.suffer(FAULTS[name])
             print(f"  {verdicts[name]}", file=sys.stderr, flush=True)
+        for job in running(cluster):
+            done = flink.ask(cluster.master, f"/jobs/{job}/checkpoints")["latest"]["completed"] or {}
+            size, took_ms = done.get("state_size"), done.get("end_to_end_duration")
+            print(f"the last checkpoint: {size} bytes in {took_ms} ms", file=sys.stderr, flush=True)
         stream.end()
         verdicts["stopped"] = stream.judged(stream.through_us())
         left = read_forecasts(stream.job.output)

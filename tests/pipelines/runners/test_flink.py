@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from pipelines.runners import flink, on_flink
-from pipelines.runners.base import FlinkSettings
+from pipelines.runners.base import FlinkSettings, Run
 from pipelines.runners.flink import flink_options
+from pipelines.worker import StepSettings, take_over
 from schemas.errors import EngineError, EngineLost
+
+Nowhere: Any = object
 
 
 def test_workers_are_in_this_process_unless_there_is_a_pool() -> None:
@@ -24,6 +30,23 @@ def test_flink_restarts_nothing_itself() -> None:
 def test_a_cluster_that_does_not_answer_is_one_line() -> None:
     with pytest.raises(EngineError, match=r"no Flink answers at 127\.0\.0\.1:1"):
         flink.jobs("127.0.0.1:1")
+
+
+def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done(tmp_path: Path) -> None:
+    settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
+    run = Run(Nowhere(), {}, settings, tmp_path / ".stop", 1.0)
+    take_over(settings)
+    on_flink._check_ended("RUNNING", run)
+    for state, what in (("CANCELLED", "was cancelled"), ("DONE", "was stopped")):
+        with pytest.raises(EngineError, match=f"{what}.*--resume") as raised:
+            on_flink._check_ended(state, run)
+        assert not isinstance(raised.value, EngineLost)
+    for number in range(2):
+        (tmp_path / f".ended-{number:04d}").touch()
+    on_flink._check_ended("DONE", run)
+    take_over(settings)
+    with pytest.raises(EngineError, match="was stopped"):
+        on_flink._check_ended("DONE", run)
 
 
 class Cluster:
