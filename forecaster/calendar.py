@@ -1,0 +1,53 @@
+"""Where a window lies in the day, week, month and year, as points on a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from forecaster.components.base import Floats, Floats32, Ints
+
+_DAY_S = 86_400
+_PERIODS_S: Mapping[str, int] = {
+    "day": _DAY_S,
+    "week": 7 * _DAY_S,
+    "month": 30 * _DAY_S,
+    "year": 365 * _DAY_S,
+}
+_US = 1_000_000
+
+
+def phases_worth_knowing(freq_s: int, windows: int) -> tuple[str, ...]:
+    """The periods that have two windows or more and that a history of so many windows has gone round once.
+
+    What it has not gone round is a clock to a network, and no season: every forecast would be of a phase that
+    nothing was learned of.
+    """
+    span_s = freq_s * windows
+    return tuple(name for name, period_s in _PERIODS_S.items() if 2 * freq_s <= period_s <= span_s)
+
+
+def calendar(windows: Ints, freq_s: int, periods: Sequence[str]) -> Floats32:
+    """``[..., 2 P]`` float32, sine and cosine of each period's phase as windows ``[...]`` begin.
+
+    Months and years are those of the calendar, in UTC: the first of a month is phase 0, however long it is.
+    """
+    found = np.empty((*windows.shape, 2 * len(periods)), np.float32)
+    for i, period in enumerate(periods):
+        angle = 2 * np.pi * _phase(windows, freq_s, period)
+        found[..., 2 * i], found[..., 2 * i + 1] = np.sin(angle), np.cos(angle)
+    return found
+
+
+def _phase(windows: Ints, freq_s: int, period: str) -> Floats:
+    begin_s = windows * freq_s
+    if period in ("day", "week"):
+        phase: Floats = begin_s % _PERIODS_S[period] / _PERIODS_S[period]
+        return phase
+    unit = "M" if period == "month" else "Y"
+    at = (begin_s * _US).astype("datetime64[us]")
+    first = at.astype(f"datetime64[{unit}]")
+    length = (first + 1).astype("datetime64[us]") - first.astype("datetime64[us]")
+    share: Floats = (at - first.astype("datetime64[us]")) / length
+    return share

@@ -1,0 +1,61 @@
+"""A decoder: from the state of the recurrent layers, a step for every window ahead, as many as are asked for.
+
+An encoder-decoder (Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder for
+statistical machine translation", section 2): the network that has read the past is the encoder. What the
+decoder reads at each step is what is known of that window, and how far ahead it lies; it reads no forecast of
+its own, so that a step that is wrong spoils no other.
+
+Letters: n rows, S series, H hidden width, N steps ahead, K known features, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+_DISTANCES = 2
+
+
+class Decoder(nn.Module):
+    """A gated recurrent unit that unrolls the future of every series from every row, all at once."""
+
+    def __init__(self, width: int, known: int, quantiles: int) -> None:
+        """Of ``width`` H, with K ``known`` features, for Q ``quantiles``."""
+        super().__init__()
+        self.begin = nn.Linear(width, width)
+        self.recurrent = nn.GRU(_DISTANCES + known, width)
+        self.out = nn.Linear(width, quantiles)
+        nn.init.normal_(self.out.weight, std=1e-2)  # begins by adding next to nothing
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, top: Tensor, known: Tensor) -> Tensor:
+        """What to add to the parts of each quantile.
+
+        Args:
+            top: ``[n, S, H]`` float32, output of the last recurrent layer.
+            known: ``[n, N, S or 1, K]`` float32, the features of the windows that follow each row.
+
+        Returns:
+            ``[Q, n, S, N]`` float32.
+        """
+        rows, series, width = top.shape
+        steps = known.shape[1]
+        ahead = torch.arange(1, steps + 1, dtype=top.dtype)
+        distance = torch.stack([ahead.log1p() / 4, 1 / ahead], dim=1)
+        x = torch.cat(
+            [
+                distance[:, None, None].expand(steps, rows, series, _DISTANCES),
+                known.movedim(1, 0).expand(steps, rows, series, known.shape[3]),
+            ],
+            dim=3,
+        )
+        begin = torch.tanh(self.begin(top)).view(1, rows * series, width)
+        flow, _ = self.recurrent(x.reshape(steps, rows * series, -1), begin)
+        parts: Tensor = self.out(flow).view(steps, rows, series, -1)
+        return parts.permute(3, 1, 2, 0).contiguous()
+
+    def __call__(self, top: Tensor, known: Tensor) -> Tensor:
+        """See `forward`."""
+        return cast("Tensor", super().__call__(top, known))

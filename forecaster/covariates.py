@@ -1,0 +1,171 @@
+"""The features of series and windows, to look up: what is known beside values, future windows included.
+
+Letters: n windows, S series, K known features, D static ones.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load, save
+
+from forecaster.calendar import calendar
+from forecaster.components.base import Floats32, Ints
+from forecaster.features import SERIES, Column, Features, Table, column_of, windows_of
+from schemas.errors import DataError
+
+_MOST_BYTES = 1 << 31
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """The features of series and windows, to look up.
+
+    Attributes:
+        features: what they are.
+        freq_s: length of a window in seconds.
+        start: window of the first row of ``by_window``.
+        by_window: ``[n, P + 1, k]`` float32 of ``P`` series of the known table, and of all others; of
+            ``[n, 1, k]`` where they are of all series alike.
+        places: of the ``P`` series.
+        by_series: ``[R + 1, D]`` float32 of ``R`` series of the static table, and of all others.
+        rows: of the ``R`` series.
+    """
+
+    features: Features = field(default_factory=Features)
+    freq_s: int = 3600
+    start: int = 0
+    by_window: Floats32 = field(default_factory=lambda: np.zeros((0, 1, 0), np.float32))
+    places: Mapping[str, int] = field(default_factory=dict)
+    by_series: Floats32 = field(default_factory=lambda: np.zeros((1, 0), np.float32))
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        features: Features, freq_s: int, known: Table | None = None, static: Table | None = None
+    ) -> Covariates:
+        """Tables as features; a table that is not there knows nothing.
+
+        Several rows of a window are averaged, and a row says nothing of other windows than its own.
+
+        Raises:
+            DataError: a table lacks a column that was learned from, a cell cannot be read, or a series is
+                there twice.
+        """
+        start, by_window = 0, np.zeros((0, 1, _width(features.known)), np.float32)
+        places: Mapping[str, int] = {}
+        if known is not None and features.known:
+            start, by_window, places = _by_window(features.known, known, freq_s)
+        by_series = np.zeros((1, features.static_count), np.float32)
+        rows: Mapping[str, int] = {}
+        if static is not None and features.static:
+            by_series, rows = _by_series(features.static, static)
+        return Covariates(features, freq_s, start, by_window, places, by_series, rows)
+
+    def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
+        """``[windows, S or 1, K]`` float32, the features of each series' windows from ``start`` on.
+
+        One for all where nothing depends on the series, and ``start`` is one.
+
+        Args:
+            series_ids: ``S`` ids; those that the table does not know are missing.
+            start: ``[S]`` or ``[1]`` int64, first window of each.
+            windows: how many.
+        """
+        at = start[None, :] + np.arange(windows)[:, None]
+        parts = [calendar(at, self.freq_s, self.features.calendar)]
+        if self.features.known:
+            row = at - self.start
+            inside = (row >= 0) & (row < len(self.by_window))
+            others = self.by_window.shape[1] - 1
+            place = np.array([self.places.get(name, others) for name in series_ids]) if self.places else 0
+            if len(self.by_window):
+                found = self.by_window[np.where(inside, row, 0), place]
+            else:
+                found = np.zeros((*at.shape, _width(self.features.known)), np.float32)
+            parts.append(np.where(np.broadcast_to(inside, found.shape[:2])[..., None], found, 0.0))
+        series = max(part.shape[1] for part in parts)
+        wide = [np.broadcast_to(part, (windows, series, part.shape[2])) for part in parts]
+        return np.concatenate(wide, axis=2, dtype=np.float32)
+
+    def static(self, series_ids: Sequence[str]) -> Floats32:
+        """``[S, D]`` float32; a series that the table does not know has zeros."""
+        others = len(self.by_series) - 1
+        return self.by_series[[self.rows.get(name, others) for name in series_ids]]
+
+    def to_bytes(self) -> bytes:
+        """Features and tables, as they travel to workers."""
+        told = {
+            "features": self.features.model_dump_json(),
+            "freq_s": str(self.freq_s),
+            "start": str(self.start),
+            "places": json.dumps(self.places),
+            "rows": json.dumps(self.rows),
+        }
+        arrays = {"by_window": self.by_window, "by_series": self.by_series}
+        return zlib.compress(save(arrays, told), level=1)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Covariates:
+        """The inverse of `to_bytes`."""
+        plain = zlib.decompress(data)
+        told = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
+        arrays = load(plain)
+        return Covariates(
+            Features.model_validate_json(told["features"]),
+            int(told["freq_s"]),
+            int(told["start"]),
+            cast("Floats32", arrays["by_window"]),
+            json.loads(told["places"]),
+            cast("Floats32", arrays["by_series"]),
+            json.loads(told["rows"]),
+        )
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(column.width for column in columns)
+
+
+def _by_window(columns: Sequence[Column], table: Table, freq_s: int) -> tuple[int, Floats32, dict[str, int]]:
+    window = windows_of(table, freq_s)
+    names: list[str] = []
+    series = np.zeros(len(window), np.int64)
+    if SERIES in table.frame.columns:
+        ids = column_of(table, SERIES).cast(pl.String)
+        names = ids.unique().sort().to_list()
+        series = ids.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
+    found = np.concatenate([column.features(table) for column in columns], axis=1)
+    if not len(window):
+        return 0, np.zeros((0, 1, found.shape[1]), np.float32), {}
+    start = int(window.min())
+    shape = (int(window.max()) - start + 1, len(names) + bool(names) or 1, found.shape[1])
+    if (size := 4 * int(np.prod(shape))) > _MOST_BYTES:
+        raise DataError(
+            f"{table.name}: {shape[0]:,} windows of {len(names):,} series make {size / 2**30:.1f} GiB of "
+            f"features, and {_MOST_BYTES / 2**30:.0f} are the most: leave out old rows"
+        )
+    total, count = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
+    at = (window - start, series)
+    np.add.at(total, at, found)
+    np.add.at(count, at, 1.0)
+    total /= np.maximum(count, 1.0)[..., None]
+    return start, total, {name: place for place, name in enumerate(names)}
+
+
+def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
+    ids = column_of(table, SERIES).cast(pl.String)
+    if (again := ids.is_duplicated()).any():
+        row = int(again.arg_max() or 0)
+        twice = [i + 1 for i in range(len(ids)) if ids[i] == ids[row]]
+        raise DataError(
+            f"{table.name}: row {twice[1]}: column {SERIES}: {ids[row]!r} is in row {twice[0]}, too: keep one"
+        )
+    found = np.concatenate([column.features(table) for column in columns], axis=1)
+    nothing = np.zeros((1, found.shape[1]), np.float32)
+    return np.concatenate([found, nothing]), {name: row for row, name in enumerate(ids)}

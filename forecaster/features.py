@@ -1,0 +1,191 @@
+"""Tables of covariates, and how their columns become features.
+
+A column of numbers is standardised, one of text has a feature for each of its words, and every column has one
+more that says whether it is known: what is missing is 0 there and everywhere. How columns become features is
+fixed as a network is trained (`Features`) and kept with its weights.
+
+Letters: K known features, D static ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from forecaster.calendar import phases_worth_knowing
+from forecaster.components.base import Bools, Floats, Floats32, Ints
+from forecaster.config import Settings
+from forecaster.windows import Windows, window_index
+from schemas import cells
+from schemas.errors import DataError
+
+_MOST_WORDS = 64
+SERIES, TIME = "series_id", "timestamp"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Covariates as somebody wrote them down.
+
+    Attributes:
+        frame: ``series_id`` and columns (static ones); or ``timestamp``, columns, and ``series_id`` where
+            they are of one series each (known ones). Cells may be text.
+        name: of the file, for people.
+    """
+
+    frame: pl.DataFrame
+    name: str = "the table"
+
+
+class Column(Settings):
+    """How a column becomes features.
+
+    Attributes:
+        name: of the column.
+        mean, scale: by which numbers are standardised.
+        words: the texts that have a feature each, in order; none for numbers.
+    """
+
+    name: str
+    mean: float = 0.0
+    scale: float = 1.0
+    words: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Features, the one that says whether the cell is known among them."""
+        return 1 + max(len(self.words), 1)
+
+    def features(self, table: Table) -> Floats32:
+        """``[rows, width]`` float32.
+
+        Raises:
+            DataError: a cell is no number where numbers were learned from.
+        """
+        column = column_of(table, self.name)
+        found = np.zeros((len(column), self.width), np.float32)
+        if self.words:
+            word = cells.text(column).str.strip_chars()
+            for i, known in enumerate(self.words):
+                found[:, i] = (word == known).fill_null(False).to_numpy()
+            found[:, -1] = cells.given(column).to_numpy()
+            return found
+        number = _numbers(table, column)
+        known_rows = ~np.isnan(number)
+        found[:, 0] = np.where(known_rows, (number - self.mean) / self.scale, 0.0)
+        found[:, 1] = known_rows
+        return found
+
+
+class Features(Settings):
+    """Which features there are, in order; kept with the weights.
+
+    Attributes:
+        calendar: periods whose phases are known of every window.
+        known: columns of windows, future ones too.
+        static: columns of series.
+    """
+
+    calendar: tuple[str, ...] = ()
+    known: tuple[Column, ...] = ()
+    static: tuple[Column, ...] = ()
+
+    @property
+    def known_count(self) -> int:
+        """K."""
+        return 2 * len(self.calendar) + sum(column.width for column in self.known)
+
+    @property
+    def static_count(self) -> int:
+        """D."""
+        return sum(column.width for column in self.static)
+
+    @staticmethod
+    def fit(known: Table | None, static: Table | None, windows: Windows, freq_s: int) -> Features:
+        """The features of two tables, with statistics of what was known by the end of ``windows``.
+
+        Raises:
+            DataError: a table lacks a column, or a cell cannot be read.
+        """
+        periods = phases_worth_knowing(freq_s, len(windows.values))
+        known_columns: tuple[Column, ...] = ()
+        if known is not None:
+            past = windows_of(known, freq_s) < windows.stop
+            known_columns = _columns(known, past)
+        static_columns: tuple[Column, ...] = ()
+        if static is not None:
+            own = column_of(static, SERIES).cast(pl.String).is_in(list(windows.series_ids)).to_numpy()
+            static_columns = _columns(static, own)
+        return Features(calendar=periods, known=known_columns, static=static_columns)
+
+
+def _columns(table: Table, learned: Bools) -> tuple[Column, ...]:
+    """How each column becomes features, by the rows ``learned`` (bool), or by all where there are none."""
+    rows = learned if learned.any() else np.ones_like(learned)
+    names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
+    if not names:
+        raise DataError(f"{table.name}: has no column beside {SERIES} and {TIME}: add one, or leave it out")
+    return tuple(_fitted(table, table.frame[name], rows) for name in names)
+
+
+def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
+    given = cells.given(column)
+    is_number = cells.numbers(column).is_not_null() & given
+    if int(is_number.sum()) * 2 >= int(given.sum()):  # a typing error makes no text of a column of numbers
+        number = _numbers(table, column)[rows]
+        known = number[~np.isnan(number)]
+        mean, scale = (float(known.mean()), float(known.std())) if len(known) else (0.0, 1.0)
+        return Column(name=column.name, mean=mean, scale=scale if scale > 1e-12 * abs(mean) else 1.0)
+    seen = cells.text(column.filter(pl.Series(rows) & given)).str.strip_chars()
+    words = tuple(seen.unique().sort())
+    if len(words) > _MOST_WORDS:
+        raise DataError(
+            f"{table.name}: column {column.name}: holds {len(words):,} different texts, and {_MOST_WORDS} "
+            "are the most: leave the column out, or put them into groups"
+        )
+    return Column(name=column.name, words=words or ("",))
+
+
+def column_of(table: Table, name: str) -> pl.Series:
+    """A column of a table.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if name not in table.frame.columns:
+        there = ", ".join(table.frame.columns)
+        raise DataError(f"{table.name}: has no column {name} (it has {there}): add it")
+    return table.frame[name]
+
+
+def windows_of(table: Table, freq_s: int) -> Ints:
+    """``[rows]`` int64, the window of each row's time.
+
+    Raises:
+        DataError: a time cannot be read.
+    """
+    column = column_of(table, TIME)
+    time = cells.times(column)
+    if time.null_count():
+        row = int(time.is_null().arg_max() or 0)
+        raise DataError(
+            f"{table.name}: row {row + 1}: column {TIME}: {column[row]!r} is no time: write it as "
+            "2013-01-31T05:00:00Z"
+        )
+    window = time.alias(TIME).to_frame().select(window_index(pl.col(TIME), freq_s)).to_series()
+    return window.to_numpy().astype(np.int64)
+
+
+def _numbers(table: Table, column: pl.Series) -> Floats:
+    """``[rows]`` float64, NaN where a cell is missing."""
+    number = cells.numbers(column)
+    broken = cells.given(column) & (number.is_null() | number.is_infinite().fill_null(False))
+    if broken.any():
+        row = int(broken.arg_max() or 0)
+        raise DataError(
+            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is no number, as others in "
+            "it are: write one, or leave the cell empty"
+        )
+    return number.fill_null(float("nan")).to_numpy()
