@@ -92,6 +92,8 @@ class Block:
         mean, spread, last: from the moments: ``[T, S]`` float64 at each window's end; the spread of values
             around their mean is above 0.
         lowest, highest: from the moments: ``[T, S]`` float64, of all values so far.
+        falls, rises: from the moments: ``[T, S]`` float64, by how much a value passes the lowest or highest,
+            on average.
         scale: from the moments: ``[T, S]`` float64 above 0, the usual change from window to window.
         unit: from the moments: ``[T, S]`` float64 above 0, the usual change from season to season: what
             forecasts are made and judged in.
@@ -120,6 +122,8 @@ class Block:
     last: Floats = field(default_factory=_absent)
     lowest: Floats = field(default_factory=_absent)
     highest: Floats = field(default_factory=_absent)
+    falls: Floats = field(default_factory=_absent)
+    rises: Floats = field(default_factory=_absent)
     scale: Floats = field(default_factory=_absent)
     unit: Floats = field(default_factory=_absent)
     age: Ints = field(default_factory=_absent)

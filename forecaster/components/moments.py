@@ -31,6 +31,8 @@ _FIELDS = {
     "seasons": Field("int64"),
     "lowest": Field("float64"),
     "highest": Field("float64"),
+    "falls": Field("float64"),
+    "rises": Field("float64"),
     "last": Field("float64"),
     "age": Field("int64"),
 }
@@ -52,6 +54,9 @@ class Moments:
     The unit is that of absolute changes from season to season, as in the scaled errors of Hyndman & Koehler
     2006, "Another look at measures of forecast accuracy": forecasts are made and judged in it.
 
+    ``falls`` and ``rises`` are by how much a value passes all those before it, per value: 0 after long where
+    the range of a series is known, its slope where it has a trend.
+
     Attributes:
         halflife: windows with a value after which half is forgotten.
         prior: scale of a series of one value, as a share of it.
@@ -65,7 +70,7 @@ class Moments:
     format_version: int = 3
 
     def spec(self) -> Mapping[str, Field]:
-        """Twelve numbers a series."""
+        """Fourteen numbers a series."""
         return _FIELDS
 
     def init(self, series: int) -> Arrays:
@@ -75,12 +80,14 @@ class Moments:
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Adds ``before`` and everything that `Block` says is from the moments."""
         forget, forget_slow = (1.0 - 2.0 ** (-1.0 / (self.halflife * k)) for k in (1, _SLOW))
-        observed, mean, variance, fast, slow, run, seasonal, seasons, lowest, highest, last, age = (
-            own[name] for name in _FIELDS
+        observed, mean, variance, fast, slow, run, seasonal, seasons = (
+            own[name] for name in list(_FIELDS)[:8]
         )
+        lowest, highest, falls, rises, last, age = (own[name] for name in list(_FIELDS)[8:])
         values = block.values
         seen, shape = ~np.isnan(values), values.shape
-        before, means, lasts, scales, units, spreads, lows, highs = (np.empty(shape) for _ in range(8))
+        before, means, lasts, scales, units, spreads = (np.empty(shape) for _ in range(6))
+        lows, highs, fallings, risings = (np.empty(shape) for _ in range(4))
         ages, counts = np.empty(shape, np.int64), np.empty(shape, np.int64)
         before[:1] = np.where((age == 0) & (observed > 0), last, np.nan)
         before[1:] = values[:-1]
@@ -120,8 +127,13 @@ class Moments:
             units[t] = np.maximum(
                 np.where(seasons >= self.season, seasonal, early), _LEAST_OF_SPREAD * spread
             )
-            lowest = lows[t] = np.where(there & ~((value > lowest) & known), value, lowest)
-            highest = highs[t] = np.where(there & ~((value < highest) & known), value, highest)
+            new_low, new_high = (
+                np.where(there & (is_further(value, bound) | ~known), value, bound)
+                for is_further, bound in ((np.less, lowest), (np.greater, highest))
+            )
+            falls = fallings[t] = falls + weight * (np.where(known, lowest - new_low, 0.0) - falls)
+            rises = risings[t] = rises + weight * (np.where(known, new_high - highest, 0.0) - rises)
+            lowest, highest = lows[t], highs[t] = new_low, new_high
             age = ages[t] = np.where(there, 0, age + 1)
         after: Arrays = {
             "observed": observed,
@@ -134,6 +146,8 @@ class Moments:
             "seasons": seasons,
             "lowest": lowest,
             "highest": highest,
+            "falls": falls,
+            "rises": rises,
             "last": last,
             "age": age,
         }
@@ -151,6 +165,8 @@ class Moments:
             last=lasts,
             lowest=lows,
             highest=highs,
+            falls=fallings,
+            rises=risings,
             scale=scales,
             unit=units,
             age=ages,

@@ -28,7 +28,7 @@ _CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
 }
 _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5  # the two get 69 % of the weight at first
-_ROOM = 1.0  # units that a median may lie beyond all values seen
+_ROOM = 2.0  # times as far as a series usually goes beyond all values seen, a median may
 
 
 class Network(nn.Module):
@@ -111,17 +111,17 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write(self, change: Tensor, block: Block) -> None:
-        """Forecasts from changes in units; the median keeps near what was ever seen, and the others to it."""
-        last, unit, lowest, highest = (
-            torch.from_numpy(part).unsqueeze(-1)
-            for part in (block.last, block.unit, block.lowest, block.highest)
-        )
+        """Forecasts from changes in units; a median stays within what was seen, but for a trend."""
+        last, unit = (torch.from_numpy(part).unsqueeze(-1) for part in (block.last, block.unit))
+        ahead = _ROOM * np.arange(1, self.config.horizon + 1)
+        low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
+        high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
         # Levels in float64: a meter that stands at a billion still moves by single units.
         out = torch.from_numpy(block.out.forecast)
         out.copy_(change).mul_(unit)
         middle = out[self.config.quantiles.index(0.5)]
-        room = _ROOM * unit
-        out += (middle.clamp(lowest - last - room, highest - last + room) - middle + last).unsqueeze(0)
+        kept = torch.clamp(middle, torch.from_numpy(low), torch.from_numpy(high))
+        out += kept.sub_(middle).add_(last)
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:
         # Views: the numbers stay layer by layer, as the next step wants them.

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from forecaster.components.base import Floats32
 from forecaster.config import NetworkConfig
 from forecaster.linear import fit_linear, typical_change
 from forecaster.segments import Fleet, fleet_of
@@ -30,13 +31,14 @@ def autoregression(windows: int = 1500, series: int = 6) -> Floats:
     return noise[24:] * 10.0 ** np.arange(series) + 1000.0
 
 
-def error(ridge: Floats, made: Fleet, rows: slice) -> Floats:
+def error(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
     """``[N]`` mean absolute error in units, over the rows of the first batch."""
-    batch = made.knowing(ridge.astype(np.float32), 0.0).batch(0)
+    batch = made.knowing(ridge, 0.0).batch(0)
     at = np.arange(len(batch))[rows]
     said = batch.experts(at)
     assert said is not None
-    return np.nanmean(np.abs(batch.targets(at)[None] - said.numpy()), axis=(1, 2))
+    off: Floats = np.nanmean(np.abs(batch.targets(at)[None] - said.numpy()), axis=(1, 2))
+    return off
 
 
 def test_a_season_is_found() -> None:

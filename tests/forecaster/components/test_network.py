@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.components.inputs import INPUTS_BESIDE_LAGS
+from forecaster.components.base import Block, Floats, Outputs
+from forecaster.components.inputs import before_network, input_count
+from forecaster.components.linear import EXPERTS
 from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig
 
-INPUTS = INPUTS_BESIDE_LAGS + 1
+INPUTS = input_count(NetworkConfig(lags=(1,)))
 LEVELS = (0.025, 0.1, 0.5, 0.8, 0.975)
 
 
@@ -36,8 +40,9 @@ def network(cell: str = "lstm", **changes: object) -> Network:
 def test_quantiles_never_cross(cell: str, seed: int, size: float) -> None:
     made = network(cell)
     x = torch.randn(7, 3, INPUTS, generator=torch.Generator().manual_seed(seed)) * size
+    experts = torch.randn(EXPERTS, 7, 3, 4) * size
     with torch.inference_mode():
-        quantiles, _, _ = made(x, *made.initial(3))
+        quantiles, _, _ = made(x, *made.initial(3), experts=experts)
     assert quantiles.shape == (len(LEVELS), 7, 3, 4)
     assert torch.isfinite(quantiles).all()
     assert (quantiles.diff(dim=0) >= 0).all()
@@ -68,11 +73,83 @@ def test_every_series_begins_with_the_same_learned_state() -> None:
     assert hidden.requires_grad
 
 
-def test_an_untrained_network_forecasts_that_hardly_anything_changes() -> None:
+def test_an_untrained_network_forecasts_little_else_than_its_linear_part() -> None:
     made = Network(NetworkConfig(hidden=16, horizon=24, lags=(1,))).eval()
+    experts = torch.zeros(EXPERTS, 50, 4, 24)
+    experts[:2] = 3.0
     with torch.inference_mode():
-        quantiles, _, _ = made(torch.randn(50, 4, INPUTS), *made.initial(4))
-    assert quantiles[1].abs().max() < 0.2
+        middle = made(torch.randn(50, 4, INPUTS), *made.initial(4), experts=experts)[0][1]
+    assert ((middle > 1.8) & (middle < 2.4)).all()  # the two ridges have 0.69 of the weight
+
+
+def test_the_median_is_a_weighted_mean_of_the_experts_and_a_change_of_its_own() -> None:
+    made, x = network(), torch.randn(5, 3, INPUTS)
+    experts, state = torch.randn(EXPERTS, 5, 3, 4), made.initial(3)
+    with torch.inference_mode():
+        alone, one, two = (
+            made(x, *state, experts=e)[0] for e in (torch.zeros_like(experts), experts, experts + 2.0)
+        )
+        bare = made(x, *state)[0]
+    torch.testing.assert_close(alone, bare)
+    torch.testing.assert_close(two, one + 2.0)  # the weights sum to 1
+    low, high = experts.min(dim=0).values, experts.max(dim=0).values
+    assert ((one - alone >= low - 1e-5) & (one - alone <= high + 1e-5)).all()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_some_rows_are_forecast_as_all_of_them_are(cell: str) -> None:
+    made, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(EXPERTS, 9, 3, 4)
+    rows = slice(1, None, 3)
+    every, hidden, memory = made(x, *made.initial(3), experts=experts)
+    some, hidden_too, memory_too = made(x, *made.initial(3), experts=experts[:, rows], rows=rows)
+    torch.testing.assert_close(some, every[:, rows])
+    torch.testing.assert_close(hidden_too, hidden)
+    torch.testing.assert_close(memory_too, memory)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_each_layer_after_the_first_adds_what_it_is_given(cell: str) -> None:
+    made, x = network(cell, layers=3), torch.randn(6, 3, INPUTS)
+    for layer in (1, 2):
+        for weight in made.recurrent[layer].parameters():
+            weight.detach().zero_()  # such a layer gives nothing of its own
+    one = network(cell, layers=1)
+    one.load_state_dict(
+        {name: part for name, part in made.state_dict().items() if name in one.state_dict()}
+        | {"hidden0": made.hidden0[:1].detach(), "cell0": made.cell0[:1].detach()}
+    )
+    hidden, memory = (part.detach().clone() for part in made.initial(3))
+    hidden[1:], memory[1:] = 0.0, 0.0
+    with torch.inference_mode():
+        torch.testing.assert_close(made(x, hidden, memory)[0], one(x, *one.initial(3))[0])
+
+
+def blocks(values: Floats, made: Network) -> Block:
+    block = Block(np.array([0]), values, 3600)
+    for part in before_network(made.config, 3600):
+        _, block = part.step(part.init(values.shape[1]), block)
+    windows, series = values.shape
+    out = Outputs.empty(len(made.config.quantiles), 0, windows, series, made.config.horizon)
+    return replace(block, out=out)
+
+
+def test_medians_stay_within_what_was_seen_and_those_of_a_trend_do_not() -> None:
+    made, t = network(ring=8, halflife=20), np.arange(300.0)
+    values = np.stack([np.sin(t), 0.1 * t, -0.1 * t], axis=1)
+    for sign in (-1, 1):
+        block = blocks(values, made)
+        with torch.no_grad():
+            made.head.bias[2 * 4 : 3 * 4] = sign * 1e4
+        made.step(made.init(3), block)
+        forecast = block.out.forecast
+        middle, last = forecast[2, -1], values[-1, :, None]
+        assert (np.abs(middle[0]) <= 1.0 + 1e-3).all()
+        ahead = np.arange(1, 5)
+        goes_on, seen = (1, 2) if sign > 0 else (2, 1)
+        np.testing.assert_allclose(middle[goes_on] - last[goes_on], sign * 2 * 0.1 * ahead, rtol=1e-4)
+        assert middle[seen] == pytest.approx(0.0)
+        assert (np.diff(forecast, axis=0) >= 0).all()
+        assert (forecast[4, -1] > forecast[0, -1]).all()
 
 
 def test_the_pinball_loss_is_that_of_its_definition() -> None:
