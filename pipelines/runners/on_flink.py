@@ -57,7 +57,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
                 watch.look()
-            _check_ended(ended, run)
+            _check_ended(ended, run, settings.master, name)
             result.wait_until_finish()
             worker.end_job(run.settings.job)
         except (EngineLost, _EndedByOthers):
@@ -72,14 +72,23 @@ class _EndedByOthers(EngineError):
     """Somebody else has ended the job; to start it again at once would be against their will."""
 
 
-def _check_ended(state: str, run: Run) -> None:
-    if state == PipelineState.CANCELLED:
+def _check_ended(state: str, run: Run, master: str, name: str) -> None:
+    # A job server takes a job that was cancelled for one that failed.
+    if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
         raise _EndedByOthers("Flink's job was cancelled: the same command with --resume goes on")
     if state == PipelineState.DONE and not worker.has_ended(run.settings):
         raise _EndedByOthers(
             "Flink's job was stopped, with a savepoint that nothing needs: the same command with --resume "
             "goes on from the last snapshots"
         )
+
+
+def _state_of(master: str, name: str) -> str | None:
+    """What a cluster says of the job of a name; None where nobody answers or knows it."""
+    if master != LOCAL:
+        with suppress(EngineError):
+            return dict(flink.jobs(master).values()).get(name)
+    return None
 
 
 def _why(run: Run, server: JobServer, error: Exception) -> EngineError:

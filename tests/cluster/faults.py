@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,25 +20,34 @@ from typing import Final
 import numpy as np
 import polars as pl
 import psutil
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from forecaster.windows import MICROSECONDS, Windows
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
+from pipelines.kafka import Broker as Address
 from pipelines.runners import flink
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks import numbers
 from pipelines.sinks.files import FORECASTS, read_forecasts
 from pipelines.sources.files import Input
+from pipelines.sources.kafka import KafkaSource
+from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
-from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import EngineError, EngineLost
+from tests.cluster.broker import Broker
 from tests.cluster.flink import FlinkCluster
 from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
+from tests.topics import values_of
 
 SERIES: Final = 40
 WINDOWS: Final = 6000
 SHARDS: Final = 4
+PARTITIONS: Final = 4
+_TOPIC: Final = "readings"
 _WINDOWS_A_SECOND: Final = 5.0
+_AWAY_S: Final = 10.0
 _LIMIT_S: Final = 420.0  # of one fault; machines are shared
 _IDENTITY: Final = ["series_id", "issued_at", "model_version", "revision"]
 
@@ -57,82 +67,60 @@ class Verdict:
     recovery_s: float
 
 
-def kill_worker(cluster: FlinkCluster) -> None:
-    """SIGKILL to a Python worker."""
-    assert cluster.pool.process is not None
-    workers = cluster.pool.process.children()
-    assert workers, "no worker runs"
-    workers[0].kill()
+def make_topic(broker: Broker) -> None:
+    """An empty topic."""
+    client = AdminClient({"bootstrap.servers": broker.bootstrap})
+    client.create_topics([NewTopic(_TOPIC, PARTITIONS, 1)])[_TOPIC].result(30)
 
 
-def kill_task_manager(cluster: FlinkCluster) -> None:
-    """SIGKILL to one task manager; another takes its place."""
-    cluster.task_managers[0].kill()
-    cluster.go_on()
-
-
-def kill_job_manager(cluster: FlinkCluster) -> None:
-    """SIGKILL to the job manager; the one that takes its place knows of no job."""
-    cluster.job_manager.kill()
-    cluster.go_on()
-
-
-def kill_everything(cluster: FlinkCluster) -> None:
-    """SIGKILL to all of the cluster and all workers at once; it is started anew."""
-    for server in cluster.servers:
-        server.kill()
-    cluster.go_on()
-
-
-def cancel(cluster: FlinkCluster) -> None:
-    """The job is cancelled, and started again from the state table."""
-    for job in running(cluster):
-        flink.cancel(cluster.master, job)
-
-
-def stop_with_savepoint(cluster: FlinkCluster) -> None:
-    """The job is stopped with a savepoint, and started again from the state table."""
-    for job in running(cluster):
-        flink.ask(cluster.master, f"/jobs/{job}/stop", "POST", {"drain": False})
-
-
-def running(cluster: FlinkCluster) -> list[str]:
-    """The ids of the jobs that run."""
-    return [job for job, (_, state) in flink.jobs(cluster.master).items() if state == "RUNNING"]
-
-
-FAULTS: Final[Mapping[str, Callable[[FlinkCluster], None]]] = {
-    "worker": kill_worker,
-    "task_manager": kill_task_manager,
-    "job_manager": kill_job_manager,
-    "everything": kill_everything,
-    "savepoint": stop_with_savepoint,
-    "cancelled": cancel,
-}
+def produce(broker: Broker, rows: pl.DataFrame) -> None:
+    """Sends rows as time goes on, each series to a partition of its own; the last partition stays idle."""
+    client = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0})
+    began_s = time.monotonic()
+    for window, part in enumerate(rows.partition_by("timestamp", maintain_order=True)):
+        for series, value in zip(part["series_id"], values_of(part), strict=True):
+            client.produce(_TOPIC, value, partition=zlib.crc32(series.encode()) % (PARTITIONS - 1))
+        client.poll(0)
+        time.sleep(max(began_s + window / _WINDOWS_A_SECOND - time.monotonic(), 0))
+    client.flush()
 
 
 @dataclass
 class Stream:
-    """A stream on a cluster in a thread of this process, and a quiet job of the same rows beside it."""
+    """A stream of a topic on a cluster, in a thread of this process, and a quiet job of the same rows."""
 
     cluster: FlinkCluster
+    broker: Broker
     folder: Path
     restarts: list[str] = field(default_factory=list)
     failed: list[BaseException] = field(default_factory=list)
+    newest_us: int = 0
 
     def __post_init__(self) -> None:
         chance = np.random.default_rng(0)
         values = chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
         self.fleet = Windows(tuple(f"series {i}" for i in range(SERIES)), START, values)
         path = self.folder / "rows.parquet"
-        rows_of(self.fleet).write_parquet(path)
-        replay = ReplaySource((str(path),), Input(Columns()), 3600)
-        quiet = StreamJob(forecaster(), replay, self.folder / "quiet", shards=SHARDS, runner="in-process")
-        run_stream(quiet)
+        rows = rows_of(self.fleet).sort("timestamp")
+        rows.write_parquet(path)
+        quiet = BackfillJob(
+            forecaster(), (str(path),), Input(Columns()), self.folder / "quiet", shards=SHARDS
+        )
+        run_backfill(quiet)
+        make_topic(self.broker)
+        threading.Thread(target=produce, args=(self.broker, rows), daemon=True).start()
         self.expected = read_forecasts(quiet.output).select(_IDENTITY)
         self.job = StreamJob(
             forecaster(),
-            ReplaySource((str(path),), Input(Columns()), 3600, speed=3600 * _WINDOWS_A_SECOND),
+            KafkaSource(
+                Address(self.broker.bootstrap),
+                _TOPIC,
+                DecoderSpec(),
+                Input(Columns()),
+                3600,
+                self.folder / "stream" / "state",
+                idle_s=1.0,
+            ),
             self.folder / "stream",
             shards=SHARDS,
             runner="flink",
@@ -159,6 +147,7 @@ class Stream:
             self.failed.append(error)
 
     def _told(self, line: str) -> None:
+        self.newest_us = max((s.closed_us or 0 for s in numbers.read_shards(self.job.output)), default=0)
         self.restarts.append(line)
         print(f"  {line[:300]}", file=sys.stderr, flush=True)
 
@@ -179,16 +168,18 @@ class Stream:
             time.sleep(0.1)
         return through_us
 
-    def suffer(self, fault: Callable[[FlinkCluster], None]) -> Verdict:
+    def suffer(self, name: str) -> Verdict:
         """Has a fault happen, and waits until the stream has gone on."""
         self.await_window(self.through_us())
-        restarts, newest_us = len(self.restarts), self._newest_us()
+        restarts, self.newest_us = len(self.restarts), self.through_us()
         began_s = time.monotonic()
-        fault(self.cluster)
-        through_us = self.await_window(newest_us)
-        recovery_s = time.monotonic() - began_s
-        assert len(self.restarts) > restarts, "nothing died"
-        return self.judged(through_us, recovery_s)
+        FAULTS[name](self)
+        # A broker that is away for a while is waited for.
+        while name != "broker" and len(self.restarts) == restarts:
+            assert time.monotonic() - began_s < _LIMIT_S, "nothing died"
+            time.sleep(0.1)
+        through_us = self.await_window(self.newest_us)
+        return self.judged(through_us, time.monotonic() - began_s)
 
     def judged(self, through_us: int, recovery_s: float = 0.0) -> Verdict:
         """What is there up to a time, held against the quiet job's."""
@@ -208,24 +199,87 @@ class Stream:
             raise self.failed[0]
         assert not self.thread.is_alive()
 
-    def _newest_us(self) -> int:
-        """The end of the newest window that any shard has forecast from."""
-        return max(shard.closed_us or 0 for shard in numbers.read_shards(self.job.output))
-
     def _files(self) -> list[Path]:
         return [path for path in (self.job.output / FORECASTS).glob("*.parquet") if path.name[0] != "."]
+
+
+def kill_worker(stream: Stream) -> None:
+    """SIGKILL to a Python worker."""
+    assert stream.cluster.pool.process is not None
+    workers = stream.cluster.pool.process.children()
+    assert workers, "no worker runs"
+    workers[0].kill()
+
+
+def kill_task_manager(stream: Stream) -> None:
+    """SIGKILL to one task manager; another takes its place."""
+    stream.cluster.task_managers[0].kill()
+    stream.cluster.go_on()
+
+
+def kill_job_manager(stream: Stream) -> None:
+    """SIGKILL to the job manager; the one that takes its place knows of no job."""
+    stream.cluster.job_manager.kill()
+    stream.cluster.go_on()
+
+
+def kill_broker(stream: Stream) -> None:
+    """SIGKILL to the broker, which is away for ten seconds."""
+    stream.broker.kill()
+    time.sleep(_AWAY_S)
+    stream.broker.restart()
+
+
+def kill_everything(stream: Stream) -> None:
+    """SIGKILL to the broker, all of the cluster and all workers at once; all are started anew."""
+    stream.broker.kill()
+    for server in stream.cluster.servers:
+        server.kill()
+    stream.broker.restart()
+    stream.cluster.go_on()
+
+
+def cancel(stream: Stream) -> None:
+    """The job is cancelled, and started again from the state table."""
+    for job in running(stream.cluster):
+        flink.cancel(stream.cluster.master, job)
+
+
+def stop_with_savepoint(stream: Stream) -> None:
+    """The job is stopped with a savepoint, and started again from the state table."""
+    for job in running(stream.cluster):
+        flink.ask(stream.cluster.master, f"/jobs/{job}/stop", "POST", {"drain": False})
+
+
+def running(cluster: FlinkCluster) -> list[str]:
+    """The ids of the jobs that run."""
+    return [job for job, (_, state) in flink.jobs(cluster.master).items() if state == "RUNNING"]
+
+
+FAULTS: Final[Mapping[str, Callable[[Stream], None]]] = {
+    "worker": kill_worker,
+    "task_manager": kill_task_manager,
+    "job_manager": kill_job_manager,
+    "broker": kill_broker,
+    "everything": kill_everything,
+    "savepoint": stop_with_savepoint,
+    "cancelled": cancel,
+}
 
 
 def run_faults(
     folder: Path, names: tuple[str, ...] = tuple(FAULTS), task_managers: int = 2
 ) -> dict[str, Verdict]:
     """A cluster, a stream on it, and faults; the verdict of each, and of the whole when it has stopped."""
-    with FlinkCluster.start(folder / "cluster", task_managers) as cluster:
-        stream = Stream(cluster, folder)
+    with (
+        Broker.start(folder / "kafka") as broker,
+        FlinkCluster.start(folder / "cluster", task_managers) as cluster,
+    ):
+        stream = Stream(cluster, broker, folder)
         verdicts = {}
         for name in names:
             print(f"{name} …", file=sys.stderr, flush=True)
-            verdicts[name] = stream.suffer(FAULTS[name])
+            verdicts[name] = stream.suffer(name)
             print(f"  {verdicts[name]}", file=sys.stderr, flush=True)
         for job in running(cluster):
             done = flink.ask(cluster.master, f"/jobs/{job}/checkpoints")["latest"]["completed"] or {}

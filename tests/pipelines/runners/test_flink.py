@@ -32,21 +32,27 @@ def test_a_cluster_that_does_not_answer_is_one_line() -> None:
         flink.jobs("127.0.0.1:1")
 
 
-def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done(tmp_path: Path) -> None:
+def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done_or_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(monkeypatch)
+    cluster.answer = {"1": ("job", "CANCELED")}
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
     run = Run(Nowhere(), {}, settings, tmp_path / ".stop", 1.0)
     take_over(settings)
-    on_flink._check_ended("RUNNING", run)
-    for state, what in (("CANCELLED", "was cancelled"), ("DONE", "was stopped")):
+    on_flink._check_ended("RUNNING", run, "host:1", "job")
+    for state, what in (("FAILED", "was cancelled"), ("DONE", "was stopped")):
         with pytest.raises(EngineError, match=f"{what}.*--resume") as raised:
-            on_flink._check_ended(state, run)
+            on_flink._check_ended(state, run, "host:1", "job")
         assert not isinstance(raised.value, EngineLost)
+    cluster.answer = {"1": ("job", "FAILED")}
+    on_flink._check_ended("FAILED", run, "host:1", "job")
     for number in range(2):
         (tmp_path / f".ended-{number:04d}").touch()
-    on_flink._check_ended("DONE", run)
+    on_flink._check_ended("DONE", run, "host:1", "job")
     take_over(settings)
     with pytest.raises(EngineError, match="was stopped"):
-        on_flink._check_ended("DONE", run)
+        on_flink._check_ended("DONE", run, "host:1", "job")
 
 
 class Cluster:
