@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import io
 import json
 import os
@@ -422,3 +423,23 @@ def test_what_is_wrong_with_a_topic_is_one_line(broker: Broker, tmp_path: Path) 
     assert "\n" not in str(told.value)
     assert "hush" not in str(told.value)
     assert "hush" not in repr(Address(broker.bootstrap, (("sasl.password", "hush"),)))
+
+
+def test_the_consumer_of_the_documentation_lets_each_forecast_through_once(
+    broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "kafka_consumer", Path(__file__).parents[2] / "docs" / "kafka_consumer.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    produce(broker, topics[0], in_time(fleet), homes(fleet))
+    for again in ("a", "b"):  # the same rows, forecast and sent a second time
+        stopped_at(job_of(broker, topics, tmp_path / again, "in-process"), WINDOWS - 1)
+    messages = consumed(broker, topics[1])
+    passed = list(example.forecasts(messages, example.Once()))
+    assert len(messages) == 2 * len(passed)
+    assert len(passed) == len({(one["series_id"], one["issued_at"]) for one in passed})
+    assert len(passed) == len(expected(fleet, tmp_path / "c"))

@@ -74,8 +74,8 @@ def topics(draw: st.DrawFn) -> tuple[Topic, dict[str, float], int]:
 
 
 def source_of(topic: Topic, start: int, folder: Path, lateness_h: int, **more: Any) -> KafkaSource:
-    # The first two hours lie outside, and count.
-    how = Input(Columns(), start_us=(start + 2) * HOUR_US, max_future_s=3600)
+    # The first five hours lie outside, and count.
+    how = Input(Columns(), start_us=(start + 5) * HOUR_US, max_future_s=3600)
     return KafkaSource(
         Broker("nowhere:9092"),
         "rows",
@@ -120,8 +120,8 @@ def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
     for life in range(lives + 1):
         shards = [disk.opened(shard) for disk, shard in zip(disks, cold(model, topic), strict=True)]
-        often = draw(st.sampled_from([0.05, 0.5]))
-        left = [10**9 if life == lives else draw(st.integers(0, 60)) for _ in range(SHARDS)]
+        often = draw(st.sampled_from([0.1, 0.5]))
+        left = [10**9 if life == lives else draw(st.integers(0, 15)) for _ in range(SHARDS)]
         per_step = draw(st.integers(1, 9))
         for batch in read(source, began(source, shards), clock, draw):
             for number in range(SHARDS):
@@ -175,7 +175,7 @@ def late(ran: Ran) -> pl.DataFrame:
 
 
 @settings(max_examples=12)
-@given(made=topics(), kills=st.integers(0, 2), lateness_h=st.integers(0, 2), data=st.data())
+@given(made=topics(), kills=st.integers(0, 5), lateness_h=st.integers(0, 2), data=st.data())
 def test_polls_kills_and_clocks_change_nothing_but_what_is_written_down(
     made: tuple[Topic, dict[str, float], int], kills: int, lateness_h: int, data: st.DataObject
 ) -> None:
@@ -202,7 +202,7 @@ def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
     rows = pl.DataFrame(
         {
             "series_id": ["a"] * 9,
-            "timestamp": [(START + 2 + h) * HOUR_US for h in range(9)],
+            "timestamp": [(START + 5 + h) * HOUR_US for h in range(9)],
             "value": [1.0] * 9,
         }
     ).with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
@@ -213,7 +213,7 @@ def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
         reading, places = Reading(source, clock), began(source, [])
         for _ in range(99):
             places = reading.step(places).places
-        assert places["rows-1"].watermark_us == (START + 2) * HOUR_US
+        assert places["rows-1"].watermark_us == (START + 5) * HOUR_US
         clock.now_s += 31
         topic.there[0] = 6  # it is busy, with whatever has not been read
         batches: list[Batch] = []
@@ -221,8 +221,8 @@ def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
             stride = reading.step(places)
             places, batches = stride.places, [*batches, *stride.batches]
         assert [(b.partition, b.start, b.stop) for b in batches] == [("rows-0", 5, 6), ("rows-1", 1, 1)]
-        assert {b.watermark_us for b in batches} == {(START + 7) * HOUR_US}
-        assert places["rows-1"] == Place(1, (START + 7) * HOUR_US)
+        assert {b.watermark_us for b in batches} == {(START + 10) * HOUR_US}
+        assert places["rows-1"] == Place(1, (START + 10) * HOUR_US)
 
         topic.fill()
         ran = whole(model, source, topic)

@@ -116,25 +116,24 @@ class TopicConsumer:
         Raises:
             DataError: what is asked for is gone, or we are refused. A broker that is away is waited for.
         """
-        polled: dict[int, Polled] = {}
         with told(self.broker, self.last):
             messages = self._consumer.consume(most, wait_s)
+        ends: dict[int, int] = {}
+        by_partition: dict[int, list[Any]] = {}
         for message in messages:
             if (error := message.error()) is not None:
                 if error.name() == "_PARTITION_EOF":
-                    polled.setdefault(message.partition(), Polled()).end = message.offset()
-                elif error.name() == "_AUTO_OFFSET_RESET":
-                    raise DataError(self._gone(message.partition(), error))
-                elif error.name() in (*_UNKNOWN, *_REFUSED) or error.fatal():
-                    raise self._wrong(error)
+                    ends[message.partition()] = message.offset()
+                else:
+                    self._judge(message.partition(), error)
                 continue
-            one = polled.setdefault(message.partition(), Polled())
-            one.values.append(message.value())
-            one.keys.append(message.key())
-            one.offsets.append(message.offset())
-            one.came_ms.append(message.timestamp()[1])
-            one.end = None
-        return polled
+            number = message.partition()
+            if number not in by_partition:
+                by_partition[number] = []
+            by_partition[number].append(message)
+        return {
+            number: _polled(by_partition.get(number, []), ends.get(number)) for number in by_partition | ends
+        }
 
     def show(self, offsets: Mapping[int, int]) -> None:
         """Tells the group how far we are, for people to look at; what comes of it is of no matter."""
@@ -160,6 +159,14 @@ class TopicConsumer:
                         raise
                 time.sleep(_AGAIN_S)
 
+    def _judge(self, partition: int, error: Any) -> None:
+        """Raises what will not pass; a broker that is away for now will be back."""
+        name = error.name()
+        if name == "_AUTO_OFFSET_RESET":
+            raise DataError(self._gone(partition, error))
+        if name in (*_UNKNOWN, *_REFUSED) or error.fatal():
+            raise self._wrong(error)
+
     def _gone(self, partition: int, error: Any) -> str:
         low, high = self.range_of(partition)
         return (
@@ -176,3 +183,15 @@ class TopicConsumer:
                 f"{self.broker.bootstrap}: we may not read {self.topic!r} ({error.str()}): see kafka.options"
             )
         return error_of(self.broker, error, self.last)
+
+
+def _polled(messages: Sequence[Any], end: int | None) -> Polled:
+    """Messages as columns; an end that more came after is none."""
+    offsets = [message.offset() for message in messages]
+    return Polled(
+        [message.value() for message in messages],
+        [message.key() for message in messages],
+        offsets,
+        [message.timestamp()[1] for message in messages],
+        end if end is None or not offsets or end > offsets[-1] else None,
+    )
