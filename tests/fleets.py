@@ -64,7 +64,6 @@ def forecaster(
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=chance)
         made.network.ridge.normal_(0.0, 0.3, generator=chance)
-        made.network.prior.fill_(0.1)
     return Forecaster(made.network_config, made.window_config, made.network, OnlineConfig(experts=EXPERTS))
 
 

@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from forecaster.components.inputs import network_inputs
+from forecaster.components.linear import expert_forecasts
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.stepping import advance
 from forecaster.training import train
@@ -44,13 +45,19 @@ def test_what_comes_later_changes_no_bit_of_an_earlier_forecast(
 
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
 def test_what_comes_later_changes_no_input_of_an_earlier_window(fleet: Windows, t: int, seed: int) -> None:
-    config = forecaster().network_config
+    model = forecaster()
+    ridge, season = model.network.ridge.numpy(), 7
     one, two = (
-        network_inputs(windows.values, np.array([START]), 3600, config)
+        network_inputs(windows.values, np.array([START]), 86_400, model.network_config, ridge, 0.1)
         for windows in (fleet, with_another_future(fleet, t, seed))
     )
-    for name in ("x", "last", "scale"):
-        np.testing.assert_array_equal(getattr(one, name)[:t], getattr(two, name)[:t], err_msg=name)
+    np.testing.assert_array_equal(one.x[:t], two.x[:t])
+    for name in ("mean", "spread", "last", "lowest", "highest", "falls", "rises", "scale", "unit"):
+        np.testing.assert_array_equal(
+            getattr(one.block, name)[:t], getattr(two.block, name)[:t], err_msg=name
+        )
+    said = [expert_forecasts(found.block, ridge, season)[:, :t] for found in (one, two)]
+    np.testing.assert_array_equal(*said)
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
