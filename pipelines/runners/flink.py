@@ -81,6 +81,8 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--max_bundle_time_mills=20",
         # Whoever started the job goes on from the state table; what Flink kept would be behind it.
         "--number_of_execution_retries=0",
+        # With checkpoints the runner keeps a source that has ended alive for ever, and the job with it.
+        "--shutdown_sources_after_idle_ms=0",
     ]
 
 
