@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -295,10 +296,12 @@ def run_faults(
 
 def main(names: list[str]) -> int:
     """Runs faults, all or those named; the last line is one JSON object."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="statecast-faults-") as folder:
-        verdicts = run_faults(Path(folder), tuple(names) or tuple(FAULTS))
+    try:
+        with tempfile.TemporaryDirectory(prefix="statecast-faults-") as folder:
+            verdicts = run_faults(Path(folder), tuple(names) or tuple(FAULTS))
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     print(json.dumps({name: asdict(verdict) for name, verdict in verdicts.items()}))
     return int(any(verdict.lost or verdict.doubled for verdict in verdicts.values()))
 
