@@ -59,12 +59,19 @@ class Broker:
 
 @dataclass
 class LastError:
-    """What a client said last of its connections, which the calls that then time out do not say."""
+    """What a client said last of its connections, which the calls that then time out do not say.
+
+    Attributes:
+        text: one line; empty where there was nothing.
+        count: how often it said something.
+    """
 
     text: str = ""
+    count: int = 0
 
     def __call__(self, error: Any) -> None:
         """Called by the client; that all brokers are down is only the sum of what it said before."""
+        self.count += 1
         if error.name() != "_ALL_BROKERS_DOWN":
             self.text = _line(error.str())
 

@@ -47,6 +47,7 @@ class Consumer:
     ended: set[int] = field(default_factory=set)
     shown: dict[int, int] = field(default_factory=dict)
     closed: bool = False
+    troubles: int = 0
 
     def partitions(self) -> list[int]:
         return sorted(self.topic.there)

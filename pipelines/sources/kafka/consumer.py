@@ -71,6 +71,11 @@ class TopicConsumer:
         with told(broker, self.last):
             self._consumer = client("Consumer")(settings)
 
+    @property
+    def troubles(self) -> int:
+        """How often a connection was lost or refused so far."""
+        return self.last.count
+
     def partitions(self) -> list[int]:
         """Numbers of the partitions that there are.
 

@@ -1,10 +1,10 @@
 """A topic as it is read: what a poll brings as batches, idle partitions, new ones.
 
-**An idle partition.** Nothing came for `idle_s`, it was read to its end, and the broker, asked anew, says
-so. Its time then goes on with the others: to the least watermark of those that are not idle; where all are,
-to the greatest of all. Not to the wall clock, which knows nothing of the event time of a topic that
-somebody replays. So without any rows time stands still, and what waits, waits. A row that comes later and
-is older is late.
+**An idle partition.** No broker was away and nothing came for `idle_s`, it was read to its end, and the
+broker, asked anew, says so. Its time then goes on with the others: to the least watermark of those that are
+not idle; where all are, to the greatest of all. Not to the wall clock, which knows nothing of the event
+time of a topic that somebody replays. So without any rows time stands still, and what waits, waits. A row
+that comes later and is older is late.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Reading:
         self.places: dict[str, Place] | None = None
         self.numbers: dict[str, int] = {}
         self.quiet: dict[str, _Quiet] = {}
+        self.troubles = 0
         self.looked_s = self.listed_s = self.shown_s = clock()
 
     def close(self) -> None:
@@ -166,6 +167,10 @@ class Reading:
 
     def _carried_on(self, places: dict[str, Place], now_s: float, came_s: float) -> Iterator[Batch]:
         """Carries the time of idle partitions on; see the module."""
+        if self.troubles != self.consumer.troubles:  # that nothing came while a broker was away is no silence
+            self.troubles = self.consumer.troubles
+            for quiet in self.quiet.values():
+                quiet.since_s = now_s
         idle = [
             name
             for name, quiet in self.quiet.items()

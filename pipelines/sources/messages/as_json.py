@@ -51,7 +51,7 @@ def _one_by_one(values: Sequence[bytes], names: Names) -> pl.DataFrame:
             found.append({name: _cell(read.get(name)) for name in names.fields})
         else:
             bad.append(place)
-            reasons.append(f"is no JSON object: {shown(value.decode(errors='replace'))}")
+            reasons.append(f"is no JSON object; {shown(value.decode(errors='replace'))}")
     frame = names.chosen(pl.DataFrame(found, schema=dict.fromkeys(names.fields, pl.String)))
     frame = frame.with_columns(pl.Series(MESSAGE, places, pl.Int64))
     return joined([frame, problems(bad, reasons)]).sort(MESSAGE) if bad else frame

@@ -74,7 +74,7 @@ def _parts(decode: Decoder, messages: Messages, places: Sequence[int]) -> Iterat
         raise
     except Exception as error:
         if len(places) == 1:
-            yield problems(places, [f"cannot be decoded: {shown(str(error) or type(error).__name__)}"])
+            yield problems(places, [f"cannot be decoded; {shown(str(error) or type(error).__name__)}"])
             return
         middle = len(places) // 2
         yield from _parts(decode, messages, places[:middle])

@@ -135,7 +135,7 @@ def test_an_arrow_message_holds_many_rows_which_share_its_place() -> None:
     assert good(frame) == [("a", 1.0, 0), ("b", 2.0, 0), ("c", 3.0, 2)]
     ((place, said),) = problems(frame)
     assert place == 1
-    assert said.startswith("cannot be decoded: ")
+    assert said.startswith("cannot be decoded; ")
 
 
 def test_avro_records_are_read_by_the_schema_of_a_file(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_function_of_ones_own_decodes_and_what_it_raises_is_some_messages_faul
     frame = decoded(own(comma).decoder(), messages(*values, keys=None))
     assert [place for *_, place in good(frame)] == [i for i in range(20) if i not in (2, 11)]
     assert [place for place, _ in problems(frame)] == [2, 11]
-    assert problems(frame)[0][1] == "cannot be decoded: could not convert string to float: 'x'"
+    assert problems(frame)[0][1] == "cannot be decoded; could not convert string to float: 'x'"
     assert frame["message"].to_list() == list(range(20))
 
 
