@@ -132,7 +132,9 @@ class Batch:
         horizons = np.arange(self.ahead.shape[2])
         for first in range(0, len(self), length):
             part = range(first, min(first + length, len(self)))
-            phase = int(chance.integers(min(every, len(part)))) if chance is not None else 0
+            # Of the last windows only those with another after them can teach something.
+            followed = max(1, min(part.stop, len(self) - 1) - part.start)
+            phase = int(chance.integers(min(every, followed))) if chance is not None else 0
             scores = chance is None and (next_row[part[-1]] + horizons[-1] >= self.held_from).any()
             step = 1 if scores else every
             rows = np.array(part[phase::step])

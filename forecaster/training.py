@@ -51,12 +51,14 @@ class Trained:
             seconds``. Losses are mean pinball in scales. The skill is 1 minus the pinball loss over that of
             persistence, averaged over horizons: no setting changes its unit. ``validation_*`` are absent
             where nothing was held out to score epochs.
+        epochs: how many of them the chosen weights have seen; 0 where the linear part as fitted did best.
         refit_history: per epoch of the second phase ``epoch, refit_loss, refit_seconds``.
     """
 
     forecaster: Forecaster
     chosen: Forecaster
     history: list[Epoch]
+    epochs: int
     refit_history: list[Epoch] = field(default_factory=list)
 
 
@@ -118,9 +120,10 @@ def train(
         module, history, epochs = _choose(fleet(early, validated_from), training, on_epoch)
         chosen = Forecaster(network, window_config, module, online)
         if not training.refit or validated_from == len(windows.values):
-            return Trained(chosen, chosen, history)
+            return Trained(chosen, chosen, history, epochs)
         module, refit_history = _refit(fleet(windows, len(windows.values)), training, epochs, on_epoch)
-    return Trained(Forecaster(network, window_config, module, online), chosen, history, refit_history)
+    forecaster = Forecaster(network, window_config, module, online)
+    return Trained(forecaster, chosen, history, epochs, refit_history)
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
@@ -246,6 +249,8 @@ def _forecast(
 @torch.no_grad()
 def _validate(module: Network, fleet: Fleet, length: int, weighing: _Weighing) -> Epoch:
     """Loss and skill over the held-out windows, the state carried up to them."""
+    if fleet.held_from >= len(fleet.windows.values):
+        return {}
     module.eval()
     levels = torch.tensor(fleet.network.quantiles)
     loss, lost, count = 0.0, 0.0, 0

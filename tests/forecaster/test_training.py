@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from forecaster import training as fitting
+from forecaster.components.network import Network
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.segments import Batch, Fleet
 from forecaster.segments import fleet_of as fleet_of_windows
@@ -112,25 +114,45 @@ def test_training_lowers_the_loss_that_it_reports() -> None:
     assert all(epoch["seconds"] > 0 for epoch in history)
 
 
-def test_the_weights_are_those_of_the_best_epoch() -> None:
-    # What rises while it is learned from falls from then on: the more was learned, the worse.
+def turning() -> Windows:
+    """What rises while it is learned from falls from then on: the more was learned, the worse."""
     t = np.arange(100.0)[:, None]
-    turning = fleet_of(np.minimum(t, 160 - t) + np.random.default_rng(0).normal(size=(100, 6)))
-    training = TrainingConfig.model_validate(BRIEF.model_dump() | {"epochs": 5, "learning_rate": 1e-2})
-    trained = train(turning, NETWORK, training, WindowConfig())
-    scores = [epoch["validation_loss"] for epoch in trained.history]
-    best = int(np.argmin(scores)) + 1
-    assert best < 5
-    fleet = fleet_of_windows(turning, NETWORK, 3600, 512, 80)
+    return fleet_of(np.minimum(t, 160 - t) + np.random.default_rng(0).normal(size=(100, 6)))
+
+
+@pytest.mark.parametrize(
+    ("windows", "rate"), [(turning(), 1e-2), (sines(100, 6), 1e-2), (sines(100, 6), 0.3)]
+)
+def test_the_weights_are_those_of_the_best_epoch_or_before_the_first(windows: Windows, rate: float) -> None:
+    training = TrainingConfig.model_validate(BRIEF.model_dump() | {"epochs": 5, "learning_rate": rate})
+    trained = train(windows, NETWORK, training, WindowConfig())
+    unlearned, fleet = fitting._seeded(fleet_of_windows(windows, NETWORK, 3600, 32, 80), training)
     weighing = fitting._weighing(fleet, training.segment)
-    again = fitting._validate(trained.chosen.network, fleet, training.segment, weighing)
-    assert again["validation_loss"] == pytest.approx(scores[best - 1], rel=1e-6)
+
+    def score(module: Network) -> float:
+        return fitting._validate(module, fleet, training.segment, weighing)["validation_loss"]
+
+    scores = [score(unlearned), *(epoch["validation_loss"] for epoch in trained.history)]
+    assert trained.epochs == int(np.argmin(scores))
+    assert score(trained.chosen.network) == pytest.approx(min(scores), rel=1e-6)
+
+
+def test_where_the_linear_part_alone_did_best_it_is_what_is_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+    worse = count(1)
+    monkeypatch.setattr(fitting, "_validate", lambda *_: {"validation_loss": float(next(worse))})
+    trained = brief(refit=True, backtest=0.1)
+    assert trained.epochs == 0
+    assert trained.refit_history == []
+    fitted = [model.network.ridge for model in (trained.chosen, trained.forecaster)]
+    assert (fitted[0] != fitted[1]).any()
+    for name, weight in trained.chosen.network.named_parameters():
+        assert torch.equal(weight, trained.forecaster.network.get_parameter(name)), name
 
 
 def test_what_is_refit_is_the_chosen_run_over_all_windows() -> None:
     trained = brief(refit=True, backtest=0.1, epochs=3)
-    best = int(np.argmin([epoch["validation_loss"] for epoch in trained.history])) + 1
-    assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, best + 1))
+    assert trained.epochs > 0
+    assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, trained.epochs + 1))
     assert set(trained.refit_history[0]) == {"epoch", "refit_loss", "refit_seconds"}
     assert trained.chosen.version == brief(refit=False, backtest=0.1, epochs=3).chosen.version
     assert trained.chosen.version != trained.forecaster.version
@@ -197,7 +219,8 @@ def test_batches_come_in_another_order_each_epoch_which_the_seed_draws(
     def orders(seed: int) -> list[list[int]]:
         asked.clear()
         brief(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
-        return [asked[8 * (1 + epoch + epoch) : 8 * (2 + epoch + epoch)] for epoch in range(3)]
+        # Twice for the linear part and once for the weights of the horizons, then once an epoch.
+        return [asked[8 * (3 + epoch) : 8 * (4 + epoch)] for epoch in range(3)]
 
     one = orders(0)
     assert all(sorted(order) == list(range(8)) for order in one)
@@ -244,7 +267,7 @@ def test_series_shorter_than_the_horizon_are_learned_from(length: int) -> None:
     assert np.isfinite(weights(trained)).all()
     assert all(np.isfinite(epoch["train_loss"]) and epoch["train_loss"] > 0 for epoch in trained.history)
     before = brief(sines(length, 4), validation=0.0, learning_rate=1e-12, epochs=1)
-    assert np.abs(weights(trained) - weights(before)).max() > 1e-4
+    assert np.abs(weights(trained) - weights(before)).max() > 1e-5
 
 
 def test_short_series_beside_long_ones_are_no_harm() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from forecaster import training as fitting
 from forecaster.components.inputs import network_inputs
 from forecaster.components.linear import expert_forecasts
+from forecaster.components.network import Network
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.stepping import advance
 from forecaster.training import train
@@ -56,12 +62,14 @@ def test_what_comes_later_changes_no_input_of_an_earlier_window(fleet: Windows, 
         np.testing.assert_array_equal(
             getattr(one.block, name)[:t], getattr(two.block, name)[:t], err_msg=name
         )
-    said = [expert_forecasts(found.block, ridge, season)[:, :t] for found in (one, two)]
-    np.testing.assert_array_equal(*said)
+    said, other = (expert_forecasts(found.block, ridge, season)[:, :t] for found in (one, two))
+    np.testing.assert_array_equal(said, other)
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
-def test_what_is_held_out_changes_no_bit_of_the_weights_of_an_epoch(empty: str) -> None:
+def test_what_is_held_out_changes_no_bit_of_the_weights_of_an_epoch(
+    monkeypatch: pytest.MonkeyPatch, empty: str
+) -> None:
     chance = np.random.default_rng(0)
     values = chance.normal(size=(100, 6)).cumsum(axis=0)
     values[chance.random(values.shape) < 0.1] = np.nan
@@ -73,11 +81,22 @@ def test_what_is_held_out_changes_no_bit_of_the_weights_of_an_epoch(empty: str) 
 
     network = NetworkConfig(hidden=4, horizon=5, lags=(1,), ring=4)
     window_config = WindowConfig.model_validate({"empty": empty})
-    # One epoch: which epoch is the best is what the held-out part is there to say.
-    training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1)
+    # The weights after one epoch: which epoch is the best is what the held-out part is there to say.
+    training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1, refit=False)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def watched(module: Network, *rest: Any) -> Iterator[float]:
+        for loss in epochs(module, *rest):
+            seen.append({name: weight.clone() for name, weight in module.state_dict().items()})
+            yield loss
+
+    epochs = fitting._epochs
+    monkeypatch.setattr(fitting, "_epochs", watched)
     trained = [
         train(Windows(tuple("abcdef"), START, v), network, training, window_config) for v in (values, other)
     ]
-    assert trained[0].chosen.version == trained[1].chosen.version
+    one, two = seen
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
     assert trained[0].history[0]["train_loss"] == trained[1].history[0]["train_loss"]
     assert trained[0].history[0]["validation_loss"] != trained[1].history[0]["validation_loss"]
