@@ -303,6 +303,30 @@ def test_another_job_gets_states_and_rows_and_a_log_of_its_own(tmp_path: Path) -
         assert not (own / "folder.jsonl").exists()
 
 
+def test_a_table_knows_how_far_its_shards_have_come_and_where_they_stand_apart(tmp_path: Path) -> None:
+    first, second, third = some(3)
+    shards = [
+        replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),
+        replace(second, offsets={"a": 5, "b": 4}, watermarks={"a": 3, "b": 7}),
+        replace(third, offsets={"a": 8, "b": 6}, watermarks={"a": 9, "b": 8}),
+    ]
+    state_table.write(tmp_path / "state", shards)
+    assert state_table.read(tmp_path / "state").reached() == {"a": (5, 3, (8,)), "b": (4, 7, (6, 9))}
+
+
+def test_every_shard_knows_all_partitions_from_the_start_and_waits_for_each(tmp_path: Path) -> None:
+    cold, folder = forecaster().initial_state(), tmp_path / "state"
+    state_table.begin(folder, 2, None, cold, partitions={"a": 100, "b": 0})
+    for shard in state_table.read(folder).shards:
+        assert (shard.offsets, shard.watermarks) == ({"a": 100, "b": 0}, {"a": None, "b": None})
+    state_table.begin(folder, 2, folder, cold, resume=True, partitions={"a": 7, "b": 7, "c": 3})
+    for shard in state_table.read(folder).shards:
+        assert (shard.offsets, shard.watermarks) == (
+            {"a": 100, "b": 0, "c": 3},
+            {"a": None, "b": None, "c": None},
+        )
+
+
 def test_a_cold_start_takes_what_was_there_away_and_leaves_a_whole_table(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     state_table.write(folder, some(3))

@@ -1,0 +1,196 @@
+"""A stream through a real broker: latency from produced to consumed, and the rate of a topic that is full.
+
+``python -m benchmarks.kafka`` takes some minutes; ``--quick`` two. It needs Java (`pipelines.runners.java`).
+The last line of standard output is one JSON object.
+
+Paced: each second one window of the whole fleet is produced, as JSON, by one process, and another consumes
+the forecasts; a window closes with the first rows of the next: latency counts from when these were produced.
+Unpaced: a topic of Arrow messages, or of JSON, is read as fast as the job can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from benchmarks import fleet, machine
+from benchmarks.fleet import Fleet
+from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.kafka import Broker as Address
+from pipelines.sinks.kafka import Topics
+from pipelines.sources.kafka import KafkaSource
+from pipelines.sources.messages import DecoderSpec
+from pipelines.sources.reader import ask_to_stop
+from tests.cluster.broker import Broker
+
+_PARTITIONS = 4
+_ROWS_A_MESSAGE = 2_500
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kafka", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a short run, to see that it runs")
+    parser.add_argument("--series", type=int, default=10_000, help="size of the fleet")
+    parser.add_argument("--part", choices=["produce", "consume"], help=argparse.SUPPRESS)
+    parser.add_argument("--bootstrap", help=argparse.SUPPRESS)
+    parser.add_argument("--windows", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.part == "produce":
+        return _produce_paced(chosen.bootstrap, chosen.series, chosen.windows)
+    if chosen.part == "consume":
+        return _consume(chosen.bootstrap, chosen.series, chosen.windows)
+    print(machine.described(), flush=True)
+    found: dict[str, Any] = {"series": chosen.series}
+    with (
+        tempfile.TemporaryDirectory(prefix="statecast-kafka-") as folder,
+        Broker.start(Path(folder) / "broker") as broker,
+    ):
+        windows = 20 if chosen.quick else 60
+        found |= _paced(broker.bootstrap, Path(folder) / "paced", chosen.series, windows)
+        print(found, flush=True)
+        rows = 1_000_000 if chosen.quick else 10_000_000
+        for kind in ("arrow", "json"):
+            rate = _unpaced(broker.bootstrap, Path(folder) / kind, kind, chosen.series, rows)
+            found[f"{kind}_rate"] = round(rate)
+            print(found, flush=True)
+    print(json.dumps(found))
+    return 0
+
+
+def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str, float]:
+    _make(bootstrap, "paced", "forecasts")
+    asked = ["--bootstrap", bootstrap, "--series", str(series), "--windows", str(windows)]
+    command = [sys.executable, "-m", "benchmarks.kafka", *asked, "--part"]
+    parts = [
+        subprocess.Popen([*command, part], stdout=subprocess.PIPE, text=True)
+        for part in ("produce", "consume")
+    ]
+    job = _job(bootstrap, "paced", "json", output, Topics(Address(bootstrap), "forecasts"))
+    _run(job, series * windows)
+    produced, consumed = (json.loads(part.communicate()[0]) for part in parts)
+    latency_ms = [1000 * (at - produced[window + 1]) for window, at in consumed if window + 1 < len(produced)]
+    latency_ms = latency_ms[len(latency_ms) // 5 :]  # the beginning is that of the engine
+    levels = statistics.quantiles(latency_ms, n=100)
+    return {"p50_ms": round(levels[49], 1), "p99_ms": round(levels[98], 1)}
+
+
+def _unpaced(bootstrap: str, output: Path, kind: str, series: int, rows: int) -> float:
+    """Rows a second from the first that are read to the last forecast that is written."""
+    _make(bootstrap, kind)
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "compression.type": "lz4"})
+    of = Fleet(series)
+    for frame in of.frames(rows // series):
+        for value, partition in _messages(frame, kind):
+            _put(producer, kind, value, partition)
+    producer.flush()
+    job = _job(bootstrap, kind, kind, output, None)
+    began_s = time.monotonic()
+    outcome = _run(job, rows // series * series)
+    assert outcome.counts.missing == 0
+    return float(outcome.counts.series_steps / (time.monotonic() - began_s))
+
+
+def _run(job: StreamJob, rows: int) -> Any:
+    def look(numbers: Any) -> None:
+        if numbers.counts.rows_in >= rows:
+            ask_to_stop(job.stop_file)
+
+    return run_stream(job, look)
+
+
+def _job(bootstrap: str, topic: str, kind: str, output: Path, topics: Topics | None) -> StreamJob:
+    source = KafkaSource(
+        Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ_S, output / "state"
+    )
+    return StreamJob(fleet.forecaster(), source, output, topics=topics)
+
+
+def _make(bootstrap: str, *names: str) -> None:
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    for made in client.create_topics([NewTopic(name, _PARTITIONS, 1) for name in names]).values():
+        made.result(30)
+
+
+def _messages(frame: pl.DataFrame, kind: str) -> Iterator[tuple[bytes, int]]:
+    """Rows in the order of time as messages, those of a series always in one partition."""
+    home = frame["series_id"].str.tail(2).cast(pl.Int64) % _PARTITIONS
+    for _, window in frame.with_columns(home.alias("home")).group_by("timestamp", maintain_order=True):
+        for number in range(_PARTITIONS):
+            part = window.filter(pl.col("home") == number).drop("home")
+            if kind == "arrow":
+                for piece in part.iter_slices(_ROWS_A_MESSAGE):
+                    sink = io.BytesIO()
+                    piece.write_ipc_stream(sink)
+                    yield sink.getvalue(), number
+            else:
+                sink = io.BytesIO()
+                part.write_ndjson(sink)
+                for line in sink.getvalue().splitlines():
+                    yield line, number
+
+
+def _put(producer: Any, topic: str, value: bytes, partition: int) -> None:
+    while True:
+        try:
+            producer.produce(topic, value, partition=partition)
+            return
+        except BufferError:
+            producer.poll(0.05)
+
+
+def _produce_paced(bootstrap: str, series: int, windows: int) -> int:
+    """A window a second; prints when each was begun."""
+    frames = [window for _, window in _all(Fleet(series), windows).group_by("timestamp", maintain_order=True)]
+    made = [[*_messages(frame, "json")] for frame in frames]
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    time.sleep(5)
+    began_s, at = time.time(), []
+    for window, messages in enumerate(made):
+        time.sleep(max(0.0, began_s + window - time.time()))
+        at.append(time.time())
+        for value, partition in messages:
+            _put(producer, "paced", value, partition)
+        producer.poll(0)
+    producer.flush()
+    print(json.dumps(at))
+    return 0
+
+
+def _all(of: Fleet, windows: int) -> pl.DataFrame:
+    return pl.concat(of.frames(windows))
+
+
+def _consume(bootstrap: str, series: int, windows: int) -> int:
+    """Prints when each forecast came, with its window."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench"})
+    consumer.assign([TopicPartition("forecasts", number, 0) for number in range(_PARTITIONS)])
+    found: list[tuple[int, float]] = []
+    while len(found) < series * (windows - 1):
+        messages, now_s = consumer.consume(10_000, 0.01), time.time()
+        for message in messages:
+            issued = dict(message.headers() or ())["issued_at"]
+            assert isinstance(issued, bytes)
+            end_s = datetime.fromisoformat(issued.decode()).timestamp()
+            found.append((int(end_s) // fleet.FREQ_S - 1 - fleet.START, now_s))
+    consumer.close()
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
