@@ -63,7 +63,7 @@ def forecaster(
     with torch.no_grad():
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=chance)
-        made.network.ridge.normal_(0.0, 0.3, generator=chance)
+        made.network.ridge.normal_(0.0, 0.1, generator=chance)
     return Forecaster(made.network_config, made.window_config, made.network, OnlineConfig(experts=EXPERTS))
 
 
@@ -132,6 +132,10 @@ def assert_same(a: dict[Key, Floats], b: dict[Key, Floats], scale: dict[str, flo
         assert off <= 1e-5, f"{key} is off by {off} scales"
 
 
+_OF_FORECASTS = ("stacking", "intervals", "anomaly")
+"""Components whose numbers come from forecasts, which are compared for themselves, far more closely."""
+
+
 def assert_same_state(a: State, b: State) -> None:
     """The same state of the same series, whatever their order."""
     assert a.model_version == b.model_version
@@ -146,6 +150,8 @@ def assert_same_state(a: State, b: State) -> None:
         for place, array in own.items():
             name = f"{component}.{place}"
             rtol, atol = 1e-12 if name in rounded else 0.0, 1e-5 if component == "network" else 0.0
+            if component in _OF_FORECASTS and array.dtype.kind == "f":
+                rtol, atol = 1e-3, 1e-4
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
 

@@ -19,6 +19,7 @@ from forecaster.config import NetworkConfig
 _DAY_S, _WEEK_S = 86_400, 604_800
 _CLIP = 6.0  # in spreads
 _LARGEST_RATIO = 1e3
+_LARGEST_ERROR = 1e6  # units
 
 INPUTS_BESIDE_LAGS = 11
 
@@ -83,31 +84,29 @@ def network_inputs(
         if ridge is None:
             raise ValueError("inputs of a network with a linear part need its ridge")
         changes = expert_forecasts(block, ridge[:, :, :1], season_in(config.ring, freq_s))[..., 0]
-        nothing = np.full((EXPERTS, values.shape[1]), np.nan)
-        x = np.concatenate([x, expert_errors(block, nothing, levels(block, changes))], axis=2)
+        nothing = np.full((EXPERTS, values.shape[1]), np.nan, np.float32)
+        x = np.concatenate([x, expert_errors(block, nothing, changes)], axis=2)
     return Inputs(x, block)
 
 
-def levels(block: Block, changes: Floats32) -> Floats:
-    """``[K, T, S]`` values from changes in units."""
-    return block.last + changes * block.unit
-
-
-def expert_errors(block: Block, before: Floats, expected: Floats) -> Floats32:
+def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats32:
     """``[T, S, K]`` float32, by how many units each expert missed each window, on a logarithmic scale.
+
+    0 where the window or that before it has no value.
 
     Args:
         block: with what the moments say of it.
-        before: ``[K, S]`` what was expected of the block's first window; NaN where nothing was.
-        expected: ``[K, T, S]`` what is expected of the window after each.
+        before: ``[K, S]`` the change that was expected into the block's first window, in units; NaN where
+            none was.
+        expected: ``[K, T, S]`` the change that is expected into the window after each.
     """
-    off = np.empty(expected.shape)
     with np.errstate(invalid="ignore", over="ignore"):
-        np.subtract(block.values[0], before, out=off[:, 0])
-        np.subtract(block.values[1:], expected[:, :-1], out=off[:, 1:])
-        off /= block.unit
+        came = ((block.values - block.before) / block.unit).astype(np.float32)
+    off = np.concatenate([before[:, None], expected[:, :-1]], axis=1)
+    np.subtract(came, off, out=off)
     off[np.isnan(off)] = 0.0
-    return np.moveaxis(np.copysign(np.log1p(np.abs(off)), off), 0, -1).astype(np.float32)
+    np.clip(off, -_LARGEST_ERROR, _LARGEST_ERROR, out=off)
+    return np.moveaxis(np.copysign(np.log1p(np.abs(off)), off), 0, -1)
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:

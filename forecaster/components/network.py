@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from forecaster.components.base import Arrays, Block, Field, Floats, Ints
-from forecaster.components.inputs import block_inputs, expert_errors, input_count, levels
+from forecaster.components.base import Arrays, Block, Field, Floats32, Ints
+from forecaster.components.inputs import block_inputs, expert_errors, input_count
 from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, regressor_count
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
@@ -42,7 +42,8 @@ class Network(nn.Module):
     adds its input to its output (He et al. 2016, "Deep Residual Learning for Image Recognition").
 
     As a component of a state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and, with
-    a linear part, ``expected``: ``[S, K]`` float64, what each expert forecast for the next window.
+    a linear part, ``expected``: ``[S, K]`` float32, the change in units that each expert forecast for the
+    next window.
 
     Attributes:
         ridge: buffer ``[2, F, N]`` float32, the ridge regressions; no rows without a linear part.
@@ -86,20 +87,22 @@ class Network(nn.Module):
         """``hidden``, ``cell`` where the cell has one, and ``expected`` where there is a linear part."""
         field = Field("float32", (self.config.layers, self.config.hidden))
         fields = {"hidden": field} | ({"cell": field} if self.config.cell == "lstm" else {})
-        return fields | ({"expected": Field("float64", (EXPERTS,))} if self.config.linear else {})
+        return fields | ({"expected": Field("float32", (EXPERTS,))} if self.config.linear else {})
 
     def init(self, series: int) -> Arrays:
         """The learned initial state; nothing is expected."""
         # Of one series `initial` is the weights' own memory, into which a state must never write.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
-        return own | ({"expected": np.full((series, EXPERTS), np.nan)} if self.config.linear else {})
+        return own | (
+            {"expected": np.full((series, EXPERTS), np.nan, np.float32)} if self.config.linear else {}
+        )
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Fills ``out.forecast``, in the unit of each series."""
         x, experts, after = block_inputs(block, self.config.lags), None, {}
         if self.config.linear:
             changes = expert_forecasts(block, self.ridge.numpy(), season_in(self.config.ring, block.freq_s))
-            expected = levels(block, changes[..., 0])
+            expected = np.ascontiguousarray(changes[..., 0])
             errors = expert_errors(block, own["expected"].T, expected)
             x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes)
             after["expected"] = _at_the_end(expected, block.lengths)
@@ -213,7 +216,7 @@ def _plus(one: Tensor | PackedSequence, other: Tensor | PackedSequence) -> Tenso
     return one + cast("Tensor", other)
 
 
-def _at_the_end(array: Floats, lengths: Ints | None) -> Floats:
+def _at_the_end(array: Floats32, lengths: Ints | None) -> Floats32:
     """``[K, T, S]`` -> ``[S, K]``, of each series' last row that is no padding."""
     if lengths is None:
         return array[:, -1].T.copy()
