@@ -16,7 +16,6 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecaster import state_format_1
 from forecaster.columns import array_of, column_of
 from forecaster.components.base import Arrays, Field, Floats, Ints
 from forecaster.components.formats import FORMAT_VERSIONS
@@ -135,7 +134,7 @@ class State:
 
     @staticmethod
     def from_arrow(table: pa.Table) -> State:
-        """The inverse of `to_arrow`; a table of format 1 is read, too.
+        """The inverse of `to_arrow`.
 
         Raises:
             ModelError: the table is no state table, or it or a component of it is of a format that this
@@ -143,11 +142,9 @@ class State:
         """
         metadata = table.schema.metadata or {}
         found = metadata.get(_FORMAT_KEY, b"none").decode()
-        if found == "1":
-            return State(*state_format_1.read(table))
         if found != FORMAT_VERSION:
             raise ModelError(
-                f"state format {found} is not readable here (this version reads 1 and {FORMAT_VERSION})"
+                f"state format {found} is not readable here (this version reads {FORMAT_VERSION})"
             )
         layout = json.loads(metadata[_LAYOUT_KEY])
         for name, component in layout["components"].items():

@@ -17,22 +17,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecaster import snapshot
 from forecaster.counts import Counts
-from forecaster.shard import PENDING, Shard, slots_of
+from forecaster.shard import Shard
 from forecaster.sharding import handed_over, reshard
 from forecaster.state import State
-from forecaster.windows import window_index
 from schemas.errors import DataError, ModelError, OutputError
 
 _NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 _NO_PARTITIONS: Mapping[str, int] = {}
-_OLD_SERIES, _OLD_PENDING = "series", "pending"
+_OLD_SERIES = "series"
 
 
 @dataclass(frozen=True)
@@ -126,14 +124,16 @@ def exists(folder: Path) -> bool:
 
 
 def read(folder: Path) -> StateTable:
-    """The state table in ``folder``, one of format 1 too.
+    """The state table in ``folder``.
 
     Raises:
         DataError: there is none, a file of it cannot be read, or a shard is missing.
         ModelError: it is of a format that this version does not read.
     """
     if _is_old(folder):
-        return StateTable((_read_old(folder),))
+        raise ModelError(
+            f"{folder}: a state table of format 1 is not readable here: start without it, from the rows themselves"
+        )
     paths = sorted(path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name))
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
@@ -176,11 +176,6 @@ def begin(
         empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
         write(folder, [_announced(shard, partitions) for shard in empty])
         return
-    if resume and _is_old(start):
-        raise DataError(
-            f"{start}: was left by a version that kept no place in a log: start from it with --state, and "
-            "--start where it ended"
-        )
     table = read(start)
     known = [set(partitions) <= set(shard.offsets) for shard in table.shards]
     if resume and len(table.shards) == shards and all(known):
@@ -259,52 +254,6 @@ def _read(path: Path) -> Shard:
         raise ModelError(f"{path}: {error}") from error
 
 
-# --- format 1, which had a folder for series and one for rows that wait ------------------------------------
-
-
 def _is_old(folder: Path) -> bool:
+    """Whether it holds a table of format 1, which had a folder for series."""
     return any((folder / _OLD_SERIES).glob("*.parquet"))
-
-
-def _read_old(folder: Path) -> Shard:
-    states, closed = [], []
-    for file in sorted((folder / _OLD_SERIES).glob("*.parquet")):
-        try:
-            table = pq.read_table(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-        if text := (table.schema.metadata or {}).get(b"statecast.closed_through", b""):
-            closed.append(int(text))
-        states.append(State.from_arrow(table))
-    state = State.join(states)
-    waiting = [pl.read_parquet(file) for file in sorted((folder / _OLD_PENDING).glob("*.parquet"))]
-    waiting = [rows for rows in waiting if len(rows)]
-    closed_through = max(closed, default=None)
-    nothing = pl.DataFrame(schema=PENDING)
-    shard = Shard(0, 1, state, slots_of(state), nothing, {}, {}, closed_through, Counts())
-    if not waiting:
-        return shard
-    rows = pl.concat(waiting, how="diagonal")
-    new = rows.join(shard.slots, on="series_id", how="anti")["series_id"].unique(maintain_order=True)
-    state = _with_unborn(state, tuple(new), folder)
-    slots = slots_of(state)
-    rows = rows.join(slots, on="series_id", how="left", maintain_order="left")
-    rows = rows.with_columns(window=window_index(pl.col("timestamp"), state.freq_s))
-    columns = [*PENDING, *(["event_id"] if "event_id" in rows.columns else [])]
-    counts = Counts(pending=len(rows))
-    return replace(
-        shard, state=state, slots=slots, pending=rows.select(columns).sort("window"), counts=counts
-    )
-
-
-def _with_unborn(state: State, ids: tuple[str, ...], folder: Path) -> State:
-    """The state with a slot for series that wait for their first window to close."""
-    if not ids:
-        return state
-    if not len(state):
-        raise DataError(
-            f"{folder}: holds rows and no series: start without --state, from the rows themselves"
-        )
-    unborn = replace(state.take(np.zeros(len(ids), np.int64)), series_ids=ids)
-    unborn.silent[:], unborn.parts["moments"]["observed"][:] = 0, 0
-    return State.join([state, unborn])

@@ -71,15 +71,6 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
     return np.take_along_axis(ring, slots, axis=1)
 
 
-def in_slots(ordered: Floats, clock: Ints) -> Floats:
-    """The inverse of `in_order`."""
-    windows = ordered.shape[1]
-    slots = (clock[:, None] + 1 + np.arange(windows)) % windows
-    ring = np.empty_like(ordered)
-    np.put_along_axis(ring, slots, ordered, axis=1)
-    return ring
-
-
 def _slots(start: int, windows: int, ring: int) -> list[slice]:
     """Where ``windows`` windows from ``start`` on lie, at most once round."""
     first = start % ring

@@ -40,15 +40,18 @@ def test_a_version_names_the_cell_and_the_weights() -> None:
     assert same[0].version == same[1].version
 
 
-def test_a_setting_that_came_later_leaves_the_versions_of_older_models_alone() -> None:
-    """The versions are what the release before ``max_gap`` named these very forecasters."""
-    small = NetworkConfig(hidden=4, layers=2, horizon=3, lags=(1, 2), ring=5, halflife=20)
-    assert Forecaster.untrained(small, WindowConfig(freq="1h"), seed=7).version == "lstm-5747690f8a43"
+def test_every_setting_and_buffer_is_part_of_the_version() -> None:
     config = NetworkConfig(hidden=8, layers=1, horizon=2)
-    assert Forecaster.untrained(config, WindowConfig(), seed=3).version == "lstm-cc0f77b5427b"
-    other = Forecaster.untrained(config, WindowConfig(max_gap=5), seed=3)
-    assert other.version != "lstm-cc0f77b5427b"
-    assert Forecaster.from_bytes(other.to_bytes()).window_config.max_gap == 5
+    made = [
+        Forecaster.untrained(config, windows, seed=3) for windows in (WindowConfig(), WindowConfig(max_gap=5))
+    ]
+    assert made[0].version != made[1].version
+    assert Forecaster.from_bytes(made[1].to_bytes()).window_config.max_gap == 5
+    network = Forecaster.from_bytes(made[0].to_bytes()).network
+    network.prior.fill_(0.5)
+    other = Forecaster(config, WindowConfig(), network)
+    assert other.version != made[0].version
+    assert float(Forecaster.from_bytes(other.to_bytes()).network.prior) == 0.5
 
 
 def test_a_ring_is_as_long_as_the_longest_lag_or_longer() -> None:
@@ -70,12 +73,14 @@ def tampered() -> dict[str, bytes]:
 
     config = json.loads(header["__metadata__"]["config"])
     wider = {**config, "network": {**config["network"], "hidden": 9}}
+    older = {name: part for name, part in config.items() if name != "format"}
     unknown = {**config, "network": {**config["network"], "cell": "transformer"}}
     renamed = {("head.w" if name == "head.weight" else name): part for name, part in header.items()}
     return {
         "nothing": b"",
         "half": data[: len(data) // 2],
         "text": b"these are no weights, whatever the name of the file says",
+        "another format": with_header({**header, "__metadata__": {"config": json.dumps(older)}}),
         "another width": with_header({**header, "__metadata__": {"config": json.dumps(wider)}}),
         "another cell": with_header({**header, "__metadata__": {"config": json.dumps(unknown)}}),
         "no settings": with_header({k: v for k, v in header.items() if k != "__metadata__"}),
@@ -94,6 +99,11 @@ def test_bytes_that_were_tampered_with_are_refused_in_one_line(how: str, tmp_pat
     with pytest.raises(ModelError, match=FILE_NAME) as told:
         Forecaster.load(tmp_path)
     assert "\n" not in str(told.value)
+
+
+def test_a_forecaster_of_the_first_format_is_refused_by_its_format() -> None:
+    with pytest.raises(ModelError, match=r"its format is 1, and this version reads 2: train it anew"):
+        Forecaster.from_bytes(tampered()["another format"])
 
 
 def test_a_folder_without_a_forecaster_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster import snapshot
-from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.counts import Counts
-from forecaster.model import Forecaster
 from forecaster.shard import Shard, apply
 from forecaster.sharding import no_batch, shard_of
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.config import Columns
-from pipelines.jobs.forecast import StreamJob, run_stream
-from pipelines.sinks.files import read_forecasts
-from pipelines.sources.files import Input
-from pipelines.sources.replay import ReplaySource
 from schemas.errors import DataError, ModelError, OutputError
 from schemas.states import check_states
 from tests.fleets import (
@@ -38,13 +30,10 @@ from tests.fleets import (
     fleets,
     fold,
     forecaster,
-    nested,
     rows_of,
 )
 
 NAMES = tuple(f"series {i}" for i in range(20))
-OLD = Path(__file__).parent / "data" / "state_format_1"
-"""Written by the version that had it: see `test_a_table_of_format_1_is_forecast_from_as_...`."""
 
 
 def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
@@ -398,71 +387,15 @@ def test_a_table_is_left_where_it_is_when_it_cannot_be_replaced(
     assert len(state_table.read(folder).shards) == 3
 
 
-# --- format 1 ----------------------------------------------------------------------------------------------
-
-
-def old_model() -> Forecaster:
-    network = NetworkConfig(hidden=4, layers=2, horizon=3, lags=(1, 2), ring=5, halflife=20)
-    return Forecaster.untrained(network, WindowConfig(freq="1h"), seed=7)
-
-
-def hour(at: float) -> datetime:
-    return datetime.fromtimestamp(START * 3600, UTC) + timedelta(hours=at)
-
-
-def test_a_table_of_format_1_is_read_with_the_rows_that_wait(tmp_path: Path) -> None:
-    assert state_table.exists(OLD)
-    table = state_table.read(OLD)
-    assert table.closed_through == START + 6
-    assert table.state.model_version == old_model().version
-    assert sorted(table.state.series_ids) == ["a", "b", "c", "d"]
-    assert sorted(table.pending.select("series_id", "value").rows()) == [
-        ("a", 3.0), ("a", 5.0), ("c", 6.0), ("d", 2.0),
-    ]  # fmt: skip
-    assert table.counts.pending == 4
-
-
-def test_a_table_of_format_1_is_forecast_from_as_the_version_that_wrote_it_did(tmp_path: Path) -> None:
-    """Folder and numbers are that version's own, of `old_model` and this fleet, with rows that waited::
-
-    a: 1, 2, -, 4, 5, 7, 6    b: -, -, 7, 8, -, 9.5, -    c: 5, then nothing
-    waiting, in window 7: a 3 and 5, d 2 (its first); in window 8: c 6
-    """
-    pl.DataFrame({"series_id": ["a"], "timestamp": [hour(9.5)], "value": [1.0]}).write_csv(tmp_path / "1.csv")
-    source = ReplaySource((str(tmp_path / "1.csv"),), Input(Columns()), 3600)
-    job = StreamJob(
-        old_model(), source, tmp_path / "out", shards=3, state_table=OLD, resume=True, runner="in-process"
-    )
-    counts = run_stream(job).counts
-    assert (counts.restored, counts.rows_in, counts.used, counts.missing) == (4, 1, 5, 0)
-    issued = nested(read_forecasts(job.output)).filter(
-        (pl.col("horizon") == 1) & (pl.col("issued_at") < hour(10))
-    )
-    expected = {
-        ("a", hour(8)): 3.9955882344391447,
-        ("b", hour(8)): 9.49763261759522,
-        ("c", hour(8)): 4.999999999999986,
-        ("d", hour(8)): 1.9999999999999978,
-        ("a", hour(9)): 3.9958098207338835,
-        ("b", hour(9)): 9.497777392005691,
-        ("c", hour(9)): 5.998596329474822,
-        ("d", hour(9)): 1.9999999999999964,
-    }
-    found = {(name, at): value for name, at, value in issued.select("series_id", "issued_at", "q50").rows()}
-    assert found == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_table_of_format_1_kept_no_place_in_a_log_so_none_goes_on_from_it(tmp_path: Path) -> None:
-    shutil.copytree(OLD, tmp_path / "state")
+def test_a_table_of_format_1_is_refused_in_one_line_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "state" / "series").mkdir(parents=True)
+    (tmp_path / "state" / "series" / "shard-0000.parquet").write_bytes(b"PAR1")
     before = contents(tmp_path)
-    with pytest.raises(DataError, match=r"kept no place in a log: start from it with --state") as told:
-        begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
-    assert "\n" not in str(told.value)
+    assert state_table.exists(tmp_path / "state")
+    for resume in (False, True):
+        with pytest.raises(
+            ModelError, match=r"state: .* format 1 is not readable here: start without"
+        ) as told:
+            begin(tmp_path / "state", 2, tmp_path / "state", resume=resume)
+        assert "\n" not in str(told.value)
     assert contents(tmp_path) == before
-
-
-def test_a_table_of_format_1_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    shutil.copytree(OLD, tmp_path / "state")
-    (tmp_path / "state" / "series" / "shard-0001.parquet").write_bytes(b"PAR1 and nothing")
-    with pytest.raises(DataError, match=r"series/shard-0001\.parquet: not a readable Parquet file"):
-        state_table.read(tmp_path / "state")
