@@ -20,6 +20,8 @@ from forecaster.components.base import (
 )
 from forecaster.components.delay import said_before, say
 
+_ROOM = np.float32(0.5)  # of the distance between the farthest members, beyond either
+_LEAST_RIDGE = 0.05  # scales squared: members that say next to nothing need more than a few truths
 _LARGEST = 1e9  # scales; its square is a float32
 _ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
 
@@ -102,6 +104,7 @@ class Stacking:
             for weight, change in zip(weights, changes, strict=True):
                 part = np.tensordot(spread, weight, axes=1)
                 combined += np.multiply(part, change, out=part)
+            _within(combined, changes)
             out += np.moveaxis(block.scale * (combined - changes[0]), 0, 2)
         ends = np.concatenate([said, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1)
         before = [said_before(w, n, block.start, a)[:, -1] for a, w, n in self._waiting(own, ends)]
@@ -152,7 +155,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float) -> Floats32:
     members = len(products)
     pairs = {(i, j): i * (i + 1) // 2 + j for i in range(members) for j in range(i + 1)}
     ridge = sum(squares[pairs[i, i]] for i in range(members)) * np.float32(shrink / members)
-    ridge = np.maximum(ridge, np.float32(1e-6))
+    ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     right = [product + ridge * np.float32(1.0 / members) for product in products]
     lower: dict[tuple[int, int], Floats32] = {}
     for (i, j), pair in pairs.items():
@@ -169,6 +172,16 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float) -> Floats32:
             right[i] = right[i] - lower[k, i] * right[k]
         right[i] = right[i] / lower[i, i]
     return np.stack(right)
+
+
+def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
+    """Keeps a combination near its members: few truths can give two that agree large weights of either sign."""
+    low, high = changes[0].copy(), changes[0].copy()
+    for change in changes[1:]:
+        np.minimum(low, change, out=low)
+        np.maximum(high, change, out=high)
+    room = _ROOM * (high - low)
+    np.clip(combined, low - room, high + room, out=combined)
 
 
 def _keep(block: Block, changes: Sequence[Floats32]) -> None:
