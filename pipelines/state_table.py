@@ -132,7 +132,7 @@ def read(folder: Path) -> StateTable:
     """
     if _is_old(folder):
         raise ModelError(
-            f"{folder}: a state table of format 1 is not readable here: start without it, from the rows themselves"
+            f"{folder}: a state table of format 1 is not readable here: start without it, from the rows"
         )
     paths = sorted(path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name))
     if not paths:
