@@ -109,6 +109,11 @@ class NetworkConfig(Settings):
     halflife: int = Field(
         168, ge=1, description="windows after which the running mean and scale have half forgotten"
     )
+    decoder: bool = Field(
+        False,
+        description="unroll the future from the carried state, a step a window, each with what is known of "
+        "its window: the calendar, and [covariates]",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> NetworkConfig:
@@ -191,3 +196,16 @@ class OnlineConfig(Settings):
         if len(set(self.experts)) < len(self.experts):
             raise ValueError("online.experts must not name one twice")
         return self
+
+
+class CovariatesConfig(Settings):
+    """What is known of series beside their values; empty cells are missing."""
+
+    known: str = Field(
+        "",
+        description="file of what is known of windows, future ones too, such as prices and promotions: a "
+        "time, a series (or none, where it is of all alike), and columns; needs network.decoder",
+    )
+    static: str = Field(
+        "", description="file of what is known of series, a row each: series_id and columns, numbers or text"
+    )

@@ -17,8 +17,9 @@ from safetensors.numpy import load, save
 
 from forecaster.calendar import calendar
 from forecaster.components.base import Floats32, Ints
-from forecaster.features import SERIES, Column, Features, Table, column_of, windows_of
-from schemas.errors import DataError
+from forecaster.features import SERIES, Column, Features, Table, Tables, column_of, windows_of
+from forecaster.windows import Windows
+from schemas.errors import ConfigError, DataError
 
 _MOST_BYTES = 1 << 31
 
@@ -47,9 +48,7 @@ class Covariates:
     rows: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(
-        features: Features, freq_s: int, known: Table | None = None, static: Table | None = None
-    ) -> Covariates:
+    def of(features: Features, freq_s: int, tables: Tables | None = None) -> Covariates:
         """Tables as features; a table that is not there knows nothing.
 
         Several rows of a window are averaged, and a row says nothing of other windows than its own.
@@ -58,6 +57,7 @@ class Covariates:
             DataError: a table lacks a column that was learned from, a cell cannot be read, or a series is
                 there twice.
         """
+        known, static = tables or Tables()
         start, by_window = 0, np.zeros((0, 1, _width(features.known)), np.float32)
         places: Mapping[str, int] = {}
         if known is not None and features.known:
@@ -67,6 +67,25 @@ class Covariates:
         if static is not None and features.static:
             by_series, rows = _by_series(features.static, static)
         return Covariates(features, freq_s, start, by_window, places, by_series, rows)
+
+    @staticmethod
+    def fitted(tables: Tables, windows: Windows, freq_s: int, decoder: bool) -> Covariates:
+        """Tables as the features of a network that is to be trained on ``windows``.
+
+        Raises:
+            ConfigError: windows have covariates, and the network has no decoder to read them.
+            DataError: a table cannot be read.
+        """
+        if tables.known is not None and not decoder:
+            raise ConfigError(
+                "covariates.known needs network.decoder = true: nothing else looks at what is ahead"
+            )
+        if tables.static is None and not decoder:
+            return Covariates()
+        features = Features.fit(tables, windows, freq_s)
+        if not decoder:
+            features = features.model_copy(update={"calendar": ()})  # the inputs have one of their own
+        return Covariates.of(features, freq_s, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
         """``[windows, S or 1, K]`` float32, the features of each series' windows from ``start`` on.

@@ -10,6 +10,7 @@ Letters: K known features, D static ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -37,6 +38,13 @@ class Table:
 
     frame: pl.DataFrame
     name: str = "the table"
+
+
+class Tables(NamedTuple):
+    """What is known of windows and what is known of series; None where nothing is."""
+
+    known: Table | None = None
+    static: Table | None = None
 
 
 class Column(Settings):
@@ -102,13 +110,19 @@ class Features(Settings):
         """D."""
         return sum(column.width for column in self.static)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none."""
+        return not self.known_count + self.static_count
+
     @staticmethod
-    def fit(known: Table | None, static: Table | None, windows: Windows, freq_s: int) -> Features:
-        """The features of two tables, with statistics of what was known by the end of ``windows``.
+    def fit(tables: Tables, windows: Windows, freq_s: int) -> Features:
+        """The features of tables and a calendar, with statistics of what was known as ``windows`` ended.
 
         Raises:
             DataError: a table lacks a column, or a cell cannot be read.
         """
+        known, static = tables
         periods = phases_worth_knowing(freq_s, len(windows.values))
         known_columns: tuple[Column, ...] = ()
         if known is not None:

@@ -36,12 +36,14 @@ class Moment(NamedTuple):
         x: ``[lags, S, F]`` inputs of the windows up to t.
         target: ``[S, N]`` what came after t, in units; NaN where nothing did.
         experts: ``[K, 1, S, N]`` what the linear experts forecast at t; None where there are none.
+        known: ``[1, N, S or 1, C]`` what is known of the windows after t; None without a decoder.
         hidden, cell: ``[L, S, H]`` state before the first of them, see `Network.forward`.
     """
 
     x: Tensor
     target: Tensor
     experts: Tensor | None
+    known: Tensor | None
     hidden: Tensor
     cell: Tensor
 
@@ -74,11 +76,11 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
     index = index[np.unique(np.linspace(0, len(index) - 1, _SERIES, dtype=int))]
     sample = Windows(tuple(windows.series_ids[i] for i in index), windows.start, windows.values[:, index])
     ridge = network.ridge.numpy() if network.config.linear else None
-    fleet = fleet_of(sample, network.config, config.freq_s, _SERIES).knowing(ridge, float(network.prior))
-    batch = fleet.batch(0)
+    fleet = fleet_of(sample, network.config, config.freq_s, _SERIES, covariates=forecaster.covariates)
+    batch = fleet.knowing(ridge, float(network.prior)).batch(0)
     latest = len(batch) - 2  # the last window with a target
     lags = min(lags, latest + 1)
-    hidden, cell = network.initial(len(index))
+    hidden, cell = network.initial(len(index), batch.static())
     at = 0
     for end in np.unique(np.linspace(lags - 1, latest, _MOMENTS, dtype=int)).tolist():
         first = end - lags + 1
@@ -90,7 +92,8 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         target = torch.from_numpy(batch.targets(now)[0])
         if not torch.isnan(target).all():
             x = batch.x[first : end + 1]
-            yield Moment(x, target, batch.experts(now), hidden.detach(), cell.detach())
+            known = batch.known(slice(end, end + 1))
+            yield Moment(x, target, batch.experts(now), known, hidden.detach(), cell.detach())
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
@@ -104,7 +107,9 @@ def _norms(network: Network, moment: Moment) -> Tensor:
             # A leaf in the graph between two windows: the gradient to it is that to the state handed over.
             nudge = torch.zeros_like(hidden, requires_grad=True)
             carried.append(nudge)
-            quantiles, hidden, cell = network(x, hidden + nudge, cell, experts=moment.experts)
+            quantiles, hidden, cell = network(
+                x, hidden + nudge, cell, experts=moment.experts, known=moment.known
+            )
     finally:
         hook.remove()
     loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()  # no series touches another's state

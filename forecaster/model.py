@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from forecaster.components.expert import Expert
 from forecaster.components.network import Network
 from forecaster.components.stacking import Stacking
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.covariates import Covariates
+from forecaster.features import Features
 from forecaster.state import State
 from schemas.errors import ModelError
 
@@ -36,6 +38,8 @@ class Forecaster:
         window_config: windows that it was trained on.
         network: the network, in evaluation mode.
         online_config: what learns beside it.
+        covariates: what is known beside values: features, which belong to the weights, and tables, which are
+            a job's and neither saved with them nor named by the version.
         version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
             ``model_version`` of its forecasts and states. Equal weights have equal versions.
         components: what a state of this forecaster is made of, in the order in which they step.
@@ -46,6 +50,7 @@ class Forecaster:
     window_config: WindowConfig
     network: Network
     online_config: OnlineConfig = field(default_factory=OnlineConfig)
+    covariates: Covariates = field(default_factory=Covariates, compare=False)
     version: str = field(init=False)
     components: tuple[Component, ...] = field(init=False)
     members: tuple[str, ...] = field(init=False)
@@ -64,22 +69,45 @@ class Forecaster:
         object.__setattr__(self, "members", (self.network.name, *experts) if combined else ())
 
     def _config_json(self) -> str:
-        parts = {
+        network = self.network_config
+        parts: dict[str, object] = {
             "format": FORMAT,
-            "network": self.network_config.model_dump(),
+            # What came later and is left off is not said, so that older models keep their versions.
+            "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
             "windows": self.window_config.model_dump(),
             "online": self.online_config.model_dump(),
         }
+        if not self.covariates.features.is_empty:
+            parts["covariates"] = self.covariates.features.model_dump()
         return json.dumps(parts, indent=2, sort_keys=True)
 
     @staticmethod
     def untrained(
-        network: NetworkConfig, windows: WindowConfig, seed: int = 0, online: OnlineConfig | None = None
+        network: NetworkConfig,
+        windows: WindowConfig,
+        seed: int = 0,
+        online: OnlineConfig | None = None,
+        covariates: Covariates | None = None,
     ) -> Forecaster:
         """A forecaster with random weights, for tests and benchmarks."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Forecaster(network, windows, Network(network), online or OnlineConfig())
+            covariates = covariates or Covariates()
+            features = covariates.features
+            module = Network(network, known=features.known_count, static=features.static_count)
+            return Forecaster(network, windows, module, online or OnlineConfig(), covariates)
+
+    def knowing(self, covariates: Covariates) -> Forecaster:
+        """The same forecaster with these tables.
+
+        Raises:
+            ModelError: they are of other features than those it was trained with.
+        """
+        if covariates.features != self.covariates.features:
+            raise ModelError(
+                f"{self.version} was trained with other covariates: encode them with its features"
+            )
+        return replace(self, covariates=covariates)
 
     def initial_state(self) -> State:
         """The state of a fleet that has seen nothing yet."""
@@ -119,11 +147,12 @@ class Forecaster:
             network = NetworkConfig.model_validate(parts["network"])
             windows = WindowConfig.model_validate(parts["windows"])
             online = OnlineConfig.model_validate(parts["online"])
-            module = Network(network)
+            features = Features.model_validate(parts.get("covariates", {}))
+            module = Network(network, known=features.known_count, static=features.static_count)
             module.load_state_dict(load(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
-        return Forecaster(network, windows, module, online)
+        return Forecaster(network, windows, module, online, Covariates.of(features, windows.freq_s))
 
     def save(self, folder: Path) -> None:
         """Writes ``forecaster.safetensors`` into ``folder``, which is made if need be."""

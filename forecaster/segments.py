@@ -20,10 +20,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from forecaster.components.base import Block, Floats32
-from forecaster.components.inputs import network_inputs
+from forecaster.components.inputs import known_ahead, network_inputs, with_covariates
 from forecaster.components.linear import RIDGES, expert_forecasts, regressor_count
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
+from forecaster.covariates import Covariates
 from forecaster.state import Floats, Ints
 from forecaster.windows import Windows
 from schemas.errors import DataError
@@ -41,6 +42,9 @@ class Segment(NamedTuple):
         x: ``[t, B, F]`` float32.
         rows: the ``n`` of its windows that are forecast from.
         experts: ``[K, n, B, N]`` float32, see `forecaster.components.linear`; None without a linear part.
+        known: ``[n, N, B or 1, C]`` float32, what is known of the windows ahead; None without a decoder.
+        ahead: ``[n, B, N]`` float64, the values to learn from themselves, NaN likewise; None unless series
+            have static features and there is a decoder.
         learned: ``[n, B, N]`` float32, targets to learn from; NaN for all others.
         held_out: ``[n, B, N]`` float32, targets that only score; NaN for all others.
         weight: ``[n, B, 1]`` float32, the unit of the moment over the series' average one, 5 at most. Targets
@@ -53,6 +57,8 @@ class Segment(NamedTuple):
     x: Tensor
     rows: slice
     experts: Tensor | None
+    known: Tensor | None
+    ahead: Tensor | None
     learned: Tensor
     held_out: Tensor
     weight: Tensor
@@ -72,6 +78,7 @@ class Batch:
         held_from: the first row of those that only score.
         ridge: ``[2, F, N]`` float32, of the linear experts; None where there are none.
         season: windows of a season.
+        decoder: whether what is known of the windows ahead is looked at.
     """
 
     series_ids: tuple[str, ...]
@@ -82,6 +89,7 @@ class Batch:
     held_from: int
     ridge: Floats32 | None
     season: int
+    decoder: bool = False
 
     def __len__(self) -> int:
         return len(self.x)
@@ -89,7 +97,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """About how much memory it holds on to."""
-        return int(self.x.nbytes) + 14 * int(self.block.values.nbytes)
+        return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
     def targets(self, rows: Ints) -> Floats32:
         """``[n, B, N]`` float32, changes from the last value in units; NaN where nothing came."""
@@ -101,6 +109,14 @@ class Batch:
         if self.ridge is None:
             return None
         return torch.from_numpy(expert_forecasts(self.block, self.ridge, self.season, rows))
+
+    def known(self, rows: slice) -> Tensor | None:
+        """``[n, N, B or 1, C]`` float32, see `Segment`."""
+        return torch.from_numpy(known_ahead(self.block, rows, self.ahead.shape[2])) if self.decoder else None
+
+    def static(self) -> Tensor | None:
+        """``[B, D]`` float32, what is known of each series; None where nothing is."""
+        return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
         """``[T, B]`` float32, see `Segment`."""
@@ -129,7 +145,7 @@ class Batch:
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
-        horizons = np.arange(self.ahead.shape[2])
+        horizons, cold = np.arange(self.ahead.shape[2]), self.decoder and self.block.static.size
         for first in range(0, len(self), length):
             part = range(first, min(first + length, len(self)))
             # Of the last windows only those with another after them can teach something.
@@ -145,6 +161,8 @@ class Batch:
                 self.x[part.start : part.stop],
                 slice(phase, None, step),
                 self.experts(rows),
+                self.known(slice(part.start + phase, part.stop, step)),
+                torch.from_numpy(np.where(held_out, np.nan, self.ahead[rows])) if cold else None,
                 torch.from_numpy(np.where(held_out, np.float32(np.nan), target)),
                 torch.from_numpy(np.where(held_out, target, np.float32(np.nan))),
                 torch.from_numpy(weight[rows][:, :, None]),
@@ -165,6 +183,7 @@ class Fleet:
         batches: which series are in which batch.
         ridge: ``[2, F, N]`` float32, of the linear experts; None until it is fitted, or where there are none.
         prior: scale of a series of one value, as a share of it.
+        covariates: what is known beside the values.
     """
 
     windows: Windows
@@ -175,6 +194,7 @@ class Fleet:
     batches: tuple[Ints, ...]
     ridge: Floats32 | None = None
     prior: float = 0.0
+    covariates: Covariates = field(default_factory=Covariates)
     _made: dict[int, Batch] = field(default_factory=dict)
 
     def knowing(self, ridge: Floats32 | None, prior: float) -> Fleet:
@@ -212,8 +232,13 @@ class Fleet:
         if network.linear and ridge is None:
             ridge = np.zeros((RIDGES, regressor_count(network.ring), horizon), np.float32)
         x, block = network_inputs(padded[:length], start, self.freq_s, network, ridge, self.prior)
+        ids = tuple(self.windows.series_ids[i] for i in index)
+        if not self.covariates.features.is_empty:
+            known = self.covariates.known(ids, start, length + horizon)
+            block = replace(block, known=known, static=self.covariates.static(ids))
+            x = with_covariates(x, block)
         return Batch(
-            tuple(self.windows.series_ids[i] for i in index),
+            ids,
             torch.from_numpy(x),
             block,
             sliding_window_view(padded[1:], horizon, axis=0),
@@ -221,11 +246,17 @@ class Fleet:
             self.held_from,
             ridge,
             season_in(network.ring, self.freq_s),
+            network.decoder,
         )
 
 
 def fleet_of(
-    windows: Windows, network: NetworkConfig, freq_s: int, batch_series: int, held_from: int | None = None
+    windows: Windows,
+    network: NetworkConfig,
+    freq_s: int,
+    batch_series: int,
+    held_from: int | None = None,
+    covariates: Covariates | None = None,
 ) -> Fleet:
     """Cuts ``windows`` into batches of at most ``batch_series`` series that can be learned from.
 
@@ -235,6 +266,7 @@ def fleet_of(
         freq_s: length of a window in seconds.
         batch_series: most series in a batch.
         held_from: row of the first window that only scores; none does by default.
+        covariates: what is known beside the values; nothing by default.
 
     Raises:
         DataError: no series has two windows.
@@ -253,7 +285,13 @@ def fleet_of(
         raise DataError("no series has two windows between its first value and its end: nothing to train on")
     batches = tuple(order[i : i + batch_series] for i in range(0, len(order), batch_series))
     return Fleet(
-        windows, network, freq_s, len(windows.values) if held_from is None else held_from, begins, batches
+        windows,
+        network,
+        freq_s,
+        len(windows.values) if held_from is None else held_from,
+        begins,
+        batches,
+        covariates=covariates or Covariates(),
     )
 
 

@@ -11,7 +11,7 @@ Letters: T windows, S series, N horizon, Q quantiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -236,12 +236,14 @@ def _step(
     block = Block(np.array([start]), values, state.freq_s, out=out)
     stepped = begins.any(axis=0)
     if there.any() and there.mean() >= _MOSTLY and not ahead.any():
+        block = block_knowing(forecaster, state.series_ids, block)
         state.parts.update(_chain(forecaster, state.parts, block))
         stepped = np.ones_like(there)
     elif there.any():
         index = np.flatnonzero(there)
         part = out.like(len(values), len(index))
         block = replace(block, values=values[:, index], out=part)
+        block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
         put(state.parts, index, _chain(forecaster, taken(state.parts, index), block))
         for whole, some in zip(out, part, strict=True):
             whole[:, :, index] = some
@@ -265,10 +267,21 @@ def _step_beginners(
     shifted = np.where(inside, values[np.minimum(row, len(values) - 1), index], np.nan)
     part = out.like(*shifted.shape)
     block = Block(start + begin, shifted, state.freq_s, lengths, out=part)
+    block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
     put(state.parts, index, _chain(forecaster, _initial(forecaster, len(index)), block))
     at, which = np.nonzero(inside)
     for whole, some in zip(out, part, strict=True):
         whole[:, row[at, which], index[which]] = some[:, at, which]
+
+
+def block_knowing(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
+    """A block with what is known of its series and windows; the same one where nothing ever is."""
+    covariates = forecaster.covariates
+    if covariates.features.is_empty:
+        return block
+    windows = len(block.values) + block.out.forecast.shape[-1]
+    known = covariates.known(series_ids, block.start, windows)
+    return replace(block, known=known, static=covariates.static(series_ids))
 
 
 def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:

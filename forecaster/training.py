@@ -19,8 +19,11 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from forecaster.cold_start import cold_loss, fit_of_static
 from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
+from forecaster.covariates import Covariates
+from forecaster.features import Tables
 from forecaster.linear import fit_linear, typical_change
 from forecaster.model import Forecaster
 from forecaster.segments import Fleet, Segment, check_size, fleet_of
@@ -84,6 +87,7 @@ def train(
     window_config: WindowConfig | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     online: OnlineConfig | None = None,
+    tables: Tables | None = None,
 ) -> Trained:
     """Fits a network to all series of ``windows``, or of an observation frame that is aggregated first.
 
@@ -99,8 +103,10 @@ def train(
         window_config: how rows become windows.
         on_epoch: called after every epoch of both phases.
         online: what will learn beside the network as it runs.
+        tables: what is known beside the values.
 
     Raises:
+        ConfigError: windows have covariates, and the network has no decoder to read them.
         DataError: no series is long enough to learn from, or the loss is no number any more, or would be; the
             line names the series.
     """
@@ -110,19 +116,20 @@ def train(
         windows = aggregate(windows, window_config).windows
     windows = observed(windows, window_config)
     check_size(windows)
+    covariates = Covariates.fitted(tables or Tables(), windows, window_config.freq_s, network.decoder)
     validated_from, judged_from = held_out_from(len(windows.values), training)
     early = windows.between(windows.start, windows.start + judged_from)
 
     def fleet(part: Windows, held_from: int) -> Fleet:
-        return fleet_of(part, network, window_config.freq_s, training.batch_series, held_from)
+        return fleet_of(part, network, window_config.freq_s, training.batch_series, held_from, covariates)
 
     with torch_threads(training.threads), torch.random.fork_rng(devices=[]):
         module, history, epochs = _choose(fleet(early, validated_from), training, on_epoch)
-        chosen = Forecaster(network, window_config, module, online)
+        chosen = Forecaster(network, window_config, module, online, covariates)
         if not training.refit or validated_from == len(windows.values):
             return Trained(chosen, chosen, history, epochs)
         module, refit_history = _refit(fleet(windows, len(windows.values)), training, epochs, on_epoch)
-    forecaster = Forecaster(network, window_config, module, online)
+    forecaster = Forecaster(network, window_config, module, online, covariates)
     return Trained(forecaster, chosen, history, epochs, refit_history)
 
 
@@ -186,7 +193,10 @@ def _refit(
 def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
     """A network with its linear part fitted and other weights as drawn, and the fleet as it sees it."""
     torch.manual_seed(training.seed)
-    module = Network(fleet.network, training.dropout)
+    features = fleet.covariates.features
+    module = Network(fleet.network, training.dropout, features.known_count, features.static_count)
+    if features.static_count:
+        module.of_static.copy_(torch.from_numpy(fit_of_static(fleet)))
     prior = typical_change(fleet)
     module.prior.fill_(prior)
     if fleet.network.linear:
@@ -213,12 +223,16 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _
         module.train()
         losses = []
         for batch in chance.permutation(len(fleet.batches)):
-            hidden, cell = module.initial(len(fleet.batches[batch]))
+            made = fleet.batch(batch)
+            static = made.static()
+            hidden, cell = module.initial(len(fleet.batches[batch]), static)
             count = fleet.segments_to_learn_from(batch, training.segment)
-            segments = fleet.batch(batch).segments(training.segment, _EVERY, chance)
+            segments = made.segments(training.segment, _EVERY, chance)
             for segment in islice(segments, count):
                 quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
                 loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
+                if static is not None and segment.ahead is not None:
+                    loss = loss + cold_loss(module, segment, static, levels)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
@@ -243,7 +257,7 @@ def _follow(means: dict[str, Tensor], module: Network, keeps: float) -> None:
 def _forecast(
     module: Network, segment: Segment, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows)
+    return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
 
 
 @torch.no_grad()
@@ -256,7 +270,7 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: _Weighing) -
     loss, lost, count = 0.0, 0.0, 0
     for number in range(len(fleet.batches)):
         batch = fleet.batch(number)
-        hidden, cell = module.initial(len(batch.series_ids))
+        hidden, cell = module.initial(len(batch.series_ids), batch.static())
         for segment in batch.segments(length, _EVERY):
             quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
             known = int((~torch.isnan(segment.held_out)).sum())

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from forecaster.config import (
+    CovariatesConfig,
     Duration,
     NetworkConfig,
     OnlineConfig,
@@ -239,6 +240,7 @@ class JobConfig(Settings):
 
     data: DataConfig = Field(default_factory=DataConfig)
     windows: WindowConfig = Field(default_factory=WindowConfig)
+    covariates: CovariatesConfig = Field(default_factory=CovariatesConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     online: OnlineConfig = Field(default_factory=OnlineConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)

@@ -31,6 +31,7 @@ from forecaster.windows import MICROSECONDS
 from pipelines import state_table
 from pipelines.coders import ElementCoder, FleetRows, ShardedRows
 from pipelines.transforms import QUARANTINED, Validate
+from pipelines.worker import forecaster_of, tables_of
 
 Row = Mapping[str, Any]
 
@@ -72,7 +73,13 @@ class ForecastFleet(beam.PTransform[Any, Any]):
             | "Validate" >> Validate()
         )
         split = beam.ParDo(_SplitRows(self.shards, freq_s)).with_output_types(ShardedRows)
-        fold = _Fold(self.forecaster.to_bytes(), self.shards, self.windows_per_step, self.state_table)
+        fold = _Fold(
+            self.forecaster.to_bytes(),
+            tables_of(self.forecaster),
+            self.shards,
+            self.windows_per_step,
+            self.state_table,
+        )
         parts = validated.good | "Split" >> split
         if rows.is_bounded:
             last = (
@@ -164,12 +171,13 @@ class _Fold:
     """How shards are opened and moved on."""
 
     forecaster: bytes
+    covariates: bytes
     shards: int
     windows_per_step: int
     state_table: Path | None
 
     def open(self, number: int) -> Shard:
-        forecaster = _forecaster(self.forecaster)
+        forecaster = forecaster_of(self.forecaster, self.covariates)
         if self.state_table is None:
             return Shard.cold(number, self.shards, forecaster.initial_state(), ())
         shard = _table(self.state_table, self.shards)[number].copy()
@@ -181,7 +189,8 @@ class _Fold:
         nothing = no_batch(_PARTITION, 0)
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
         batch = replace(nothing, rows=frame, watermark_us=end_us)
-        for after, output in apply(shard, batch, _forecaster(self.forecaster), self.windows_per_step):
+        forecaster = forecaster_of(self.forecaster, self.covariates)
+        for after, output in apply(shard, batch, forecaster, self.windows_per_step):
             shard = after
             if len(output.late):
                 yield beam.pvalue.TaggedOutput(LATE, output.late)
@@ -255,11 +264,6 @@ class _FoldAtWatermark(beam.DoFn):
 def _read_ends(cell: Any) -> set[int]:
     data = cell.read()
     return set(json.loads(data)) if data else set()
-
-
-@lru_cache(maxsize=4)
-def _forecaster(data: bytes) -> Forecaster:
-    return Forecaster.from_bytes(data)
 
 
 @lru_cache(maxsize=2)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
+from forecaster.covariates import Covariates
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply, slots_of
 from forecaster.state import live
@@ -49,6 +50,7 @@ class StepSettings:
         lanes: threads that step shards side by side.
         resumed: what a run before this one wrote after its last snapshots is removed, to be written again.
         topics: where forecasts are sent, instead of into files; None for files.
+        covariates: `tables_of` the forecaster.
     """
 
     job: str
@@ -60,6 +62,7 @@ class StepSettings:
     lanes: int
     resumed: bool
     topics: Topics | None = None
+    covariates: bytes = b""
 
     @property
     def states(self) -> Path:
@@ -105,7 +108,7 @@ class ShardWorker:
     ) -> None:
         self.settings, self.topics = settings, topics
         self.writer, self.snapshots, self.abandoned = writer, snapshots, abandoned
-        self.forecaster = _forecaster(settings.forecaster)
+        self.forecaster = forecaster_of(settings.forecaster, settings.covariates)
         self.files = ShardFiles(
             settings.output, number, settings.shards, self.forecaster.version, settings.format
         )
@@ -329,6 +332,18 @@ def end_job(job: str, *, abandon: bool = False) -> None:
 
 
 @lru_cache(maxsize=4)
-def _forecaster(data: bytes) -> Forecaster:
-    """The forecaster of a worker process, decoded once."""
-    return Forecaster.from_bytes(data)
+def forecaster_of(data: bytes, covariates: bytes = b"") -> Forecaster:
+    """The forecaster of a worker process with its tables, decoded once.
+
+    Args:
+        data: `Forecaster.to_bytes`.
+        covariates: `tables_of` it.
+    """
+    forecaster = Forecaster.from_bytes(data)
+    return forecaster.knowing(Covariates.from_bytes(covariates)) if covariates else forecaster
+
+
+def tables_of(forecaster: Forecaster) -> bytes:
+    """What a forecaster knows beside values, as it travels to workers; nothing where it reads nothing."""
+    covariates = forecaster.covariates
+    return b"" if covariates.features.is_empty else covariates.to_bytes()

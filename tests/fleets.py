@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.counts import Counts
+from forecaster.covariates import Covariates
+from forecaster.features import Features, Table, Tables
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply
@@ -45,8 +47,12 @@ def forecaster(
     empty: str = "missing",
     allowed_lateness: str = "0s",
     max_gap: int = 672,
+    decoder: bool = False,
 ) -> Forecaster:
-    """A forecaster with weights so large that every input and every bit of state matters to a forecast."""
+    """A forecaster with weights so large that every input and every bit of state matters to a forecast.
+
+    With a decoder it has `covariates`.
+    """
     network: dict[str, Any] = {"cell": cell, "hidden": 8, "layers": layers, "horizon": horizon}
     windows = {
         "freq": freq,
@@ -56,15 +62,36 @@ def forecaster(
         "max_gap": max_gap,
     }
     made = Forecaster.untrained(
-        NetworkConfig.model_validate(network | {"lags": (1, 2, 5), "ring": ring, "halflife": 20}),
+        NetworkConfig.model_validate(
+            network | {"lags": (1, 2, 5), "ring": ring, "halflife": 20, "decoder": decoder}
+        ),
         WindowConfig.model_validate(windows),
+        covariates=covariates(decoder),
     )
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=chance)
+        for weight in made.network.decoder.parameters() if decoder else ():
+            weight.mul_(0.3)  # what is rounded differently in company is made larger step by step
         made.network.ridge.normal_(0.0, 0.1, generator=chance)
-    return Forecaster(made.network_config, made.window_config, made.network, OnlineConfig(experts=EXPERTS))
+    return replace(made, online_config=OnlineConfig(experts=EXPERTS))
+
+
+@lru_cache
+def covariates(decoder: bool) -> Covariates:
+    """Of six series, some windows of which nothing is known; none at all without a decoder to read them."""
+    if not decoder:
+        return Covariates()
+    chance, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
+    at, series = np.nonzero(chance.random((400, 6)) < 0.7)
+    hours = pl.Series((START - 50 + at) * HOUR_US).cast(pl.Datetime("us", "UTC"))
+    price = chance.normal(size=len(at))
+    known = pl.DataFrame({"series_id": [ids[s] for s in series], "timestamp": hours, "price": price})
+    static = pl.DataFrame({"series_id": ids, "size": [1, 2, None] * 2, "kind": ["x", "y", "x"] * 2})
+    tables = Tables(Table(known), Table(static))
+    features = Features.fit(tables, Windows(tuple(ids), START, np.zeros((48, 6))), 3600)
+    return Covariates.of(features, 3600, tables)
 
 
 @st.composite

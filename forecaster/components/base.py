@@ -87,6 +87,9 @@ class Block:
         freq_s: length of a window in seconds.
         lengths: ``[S]`` int64, rows of each series; what follows them is padding (NaN) and moves nothing.
             None where every series has all ``T``.
+        known: ``[T + N, S or 1, C]`` float32, what is known of each window and of those after the block; read
+            by networks with covariates alone.
+        static: ``[S, D]`` float32, what is known of each series, likewise.
         history: from the ring: ``[M + T, S]`` float64, the ``M`` windows before the block, then its own.
         before: from the moments: ``[T, S]`` float64, value of the window before each; NaN where missing.
         mean, spread, last: from the moments: ``[T, S]`` float64 at each window's end; the spread of values
@@ -115,6 +118,8 @@ class Block:
     values: Floats
     freq_s: int
     lengths: Ints | None = None
+    known: Floats32 = field(default_factory=_absent)
+    static: Floats32 = field(default_factory=_absent)
     history: Floats = field(default_factory=_absent)
     before: Floats = field(default_factory=_absent)
     mean: Floats = field(default_factory=_absent)

@@ -25,7 +25,7 @@ class Decoder(nn.Module):
         """Of ``width`` H, with K ``known`` features, for Q ``quantiles``."""
         super().__init__()
         self.begin = nn.Linear(width, width)
-        self.recurrent = nn.GRU(_DISTANCES + known, width)
+        self.recurrent = nn.GRU(_DISTANCES + known + width, width)
         self.out = nn.Linear(width, quantiles)
         nn.init.normal_(self.out.weight, std=1e-2)  # begins by adding next to nothing
         nn.init.zeros_(self.out.bias)
@@ -42,16 +42,18 @@ class Decoder(nn.Module):
         """
         rows, series, width = top.shape
         steps = known.shape[1]
+        summary = torch.tanh(self.begin(top))
         ahead = torch.arange(1, steps + 1, dtype=top.dtype)
         distance = torch.stack([ahead.log1p() / 4, 1 / ahead], dim=1)
         x = torch.cat(
             [
                 distance[:, None, None].expand(steps, rows, series, _DISTANCES),
                 known.movedim(1, 0).expand(steps, rows, series, known.shape[3]),
+                summary.expand(steps, rows, series, width),
             ],
             dim=3,
         )
-        begin = torch.tanh(self.begin(top)).view(1, rows * series, width)
+        begin = summary.reshape(1, rows * series, width)
         flow, _ = self.recurrent(x.reshape(steps, rows * series, -1), begin)
         parts: Tensor = self.out(flow).view(steps, rows, series, -1)
         return parts.permute(3, 1, 2, 0).contiguous()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from forecaster.components.base import Block, Component, Floats, Floats32, Ints
 from forecaster.components.linear import EXPERTS, expert_forecasts, near
@@ -36,9 +37,25 @@ class Inputs(NamedTuple):
     block: Block
 
 
-def input_count(config: NetworkConfig) -> int:
-    """F: inputs per series and window, the errors of the experts among them where there are any."""
-    return INPUTS_BESIDE_LAGS + len(config.lags) + (EXPERTS if config.linear else 0)
+def input_count(config: NetworkConfig, covariates: int = 0) -> int:
+    """F: inputs per series and window, the errors of the experts and covariates where there are any."""
+    return INPUTS_BESIDE_LAGS + len(config.lags) + (EXPERTS if config.linear else 0) + covariates
+
+
+def with_covariates(x: Floats32, block: Block) -> Floats32:
+    """``[T, S, F + C + D]`` float32, inputs ``[T, S, F]`` and what is known of each window and series."""
+    windows, series, _ = x.shape
+    known = np.broadcast_to(block.known[:windows], (windows, series, block.known.shape[2]))
+    static = np.broadcast_to(block.static, (windows, *block.static.shape))
+    return np.concatenate([x, known, static], axis=2)
+
+
+def known_ahead(block: Block, rows: slice, horizon: int) -> Floats32:
+    """``[n, N, S or 1, C]`` float32, what is known of the windows after each of ``n`` rows of a block."""
+    if block.known.ndim < 3:
+        return np.zeros((len(block.values[rows]), horizon, 1, 0), np.float32)
+    after = sliding_window_view(block.known[1:], horizon, axis=0)[: len(block.values)][rows]
+    return np.moveaxis(after, 3, 1).copy()
 
 
 def before_network(

@@ -1,7 +1,7 @@
 """The recurrent network that all series share.
 
 Letters: T windows, n rows of them, S series, F inputs, L layers, H hidden width, K experts, N horizon,
-Q quantiles.
+Q quantiles, C known features of a window, D static ones of a series.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from forecaster.components.base import Arrays, Block, Field, Floats32, Ints
-from forecaster.components.inputs import block_inputs, expert_errors, input_count
+from forecaster.components.decoder import Decoder
+from forecaster.components.inputs import (
+    block_inputs,
+    expert_errors,
+    input_count,
+    known_ahead,
+    with_covariates,
+)
 from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, regressor_count
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
@@ -45,22 +52,32 @@ class Network(nn.Module):
     a linear part, ``expected``: ``[S, K]`` float32, the change in units that each expert forecast for the
     next window.
 
+    With a decoder, what that says of each step is added to the parts of every quantile, and any number of
+    steps can be asked for: of those beyond the horizon the other parts repeat the last season. With static
+    features a series' first state is a learned map of them, and a whole trajectory can be had without any
+    value (`cold`).
+
     Attributes:
         ridge: buffer ``[2, F, N]`` float32, the ridge regressions; no rows without a linear part.
         prior: buffer, scale of a series of one value, as a share of it.
+        of_static: buffer ``[1 + D, 2]`` float64, the ridge regression of level and log scale on 1 and the
+            static features; no columns without any.
     """
 
     name = "network"
     format_version = 2
     ridge: Tensor
     prior: Tensor
+    of_static: Tensor
 
-    def __init__(self, config: NetworkConfig, dropout: float = 0.0) -> None:
+    def __init__(self, config: NetworkConfig, dropout: float = 0.0, known: int = 0, static: int = 0) -> None:
+        """Of windows with ``known`` C features and series with ``static`` D ones."""
         super().__init__()
-        self.config = config
+        self.config, self.covariates = config, known + static
         cell, width, experts = _CELLS[config.cell], config.hidden, EXPERTS if config.linear else 0
         self.recurrent = nn.ModuleList(
-            cell(width if layer else input_count(config), width) for layer in range(config.layers)
+            cell(width if layer else input_count(config, self.covariates), width)
+            for layer in range(config.layers)
         )
         self.dropout = nn.Dropout(dropout)
         # One block a quantile, and one an expert.
@@ -75,13 +92,50 @@ class Network(nn.Module):
         ridges = RIDGES if config.linear else 0
         self.register_buffer("ridge", torch.zeros(ridges, regressor_count(config.ring), config.horizon))
         self.register_buffer("prior", torch.zeros(()))
+        if config.decoder:
+            self.decoder = Decoder(width, known, len(config.quantiles))
+        if static:
+            self.begin = nn.Linear(static, config.layers * width, bias=False)
+            nn.init.zeros_(self.begin.weight)
+            self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
-    def initial(self, series: int) -> tuple[Tensor, Tensor]:
-        """The learned state of series not seen before: hidden and cell ``[L, S, H]`` (cell ``[0, S, H]``)."""
-        return (
-            self.hidden0.unsqueeze(1).expand(-1, series, -1).contiguous(),
-            self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous(),
-        )
+    def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The learned state of series not seen before: hidden and cell ``[L, S, H]`` (cell ``[0, S, H]``).
+
+        Args:
+            series: S.
+            static: ``[S, D]`` float32, their features; by default what is the same for all.
+        """
+        hidden = self.hidden0.unsqueeze(1).expand(-1, series, -1)
+        if static is not None and static.shape[1]:
+            hidden = hidden + self._begun(static)
+        return hidden.contiguous(), self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous()
+
+    def _begun(self, static: Tensor) -> Tensor:
+        """``[L, S, H]``, what a series' features add to its first state."""
+        made: Tensor = self.begin(static)
+        return made.view(len(static), self.config.layers, -1).movedim(1, 0)
+
+    def cold(self, static: Tensor, known: Tensor) -> Tensor:
+        """Forecasts of series without a value, in scales from the level that their features say.
+
+        Args:
+            static: ``[S, D]`` float32.
+            known: ``[n, N, S or 1, C]`` float32, of the windows to forecast, as many as are wanted, after
+                each of ``n`` beginnings.
+
+        Returns:
+            Quantiles ``[Q, n, S, N]``; see `level_and_scale`.
+        """
+        hidden, _ = self.initial(len(static), static)
+        # Each layer adds its input to its output: the last one's is the sum of them all.
+        top = hidden.sum(dim=0).expand(len(known), -1, -1)
+        return self._quantiles(self.decoder(top, known), None)
+
+    def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
+        """``[S]`` float64 each, of series with features ``[S, D]`` and without a value."""
+        level, log_scale = (self.of_static[0] + static.double() @ self.of_static[1:]).unbind(dim=1)
+        return level, log_scale.exp()
 
     def spec(self) -> Mapping[str, Field]:
         """``hidden``, ``cell`` where the cell has one, and ``expected`` where there is a linear part."""
@@ -100,23 +154,33 @@ class Network(nn.Module):
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Fills ``out.forecast``, in the unit of each series."""
         x, experts, after = block_inputs(block, self.config.lags), None, {}
+        season, steps = season_in(self.config.ring, block.freq_s), block.out.forecast.shape[-1]
+        horizons = _horizons(self.config.horizon, steps, season)
         if self.config.linear:
-            changes = expert_forecasts(block, self.ridge.numpy(), season_in(self.config.ring, block.freq_s))
+            changes = expert_forecasts(block, self.ridge.numpy(), season)
             expected = np.ascontiguousarray(changes[..., 0])
             errors = expert_errors(block, own["expected"].T, expected)
-            x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes)
+            x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes[..., horizons])
             after["expected"] = _at_the_end(expected, block.lengths)
+        if self.covariates:
+            x = with_covariates(x, block)
         hidden = _by_layer(own["hidden"])
         cell = _by_layer(own["cell"]) if "cell" in own else hidden[:0]
+        known = torch.from_numpy(known_ahead(block, _ALL, steps)) if self.config.decoder else None
         with torch.inference_mode():
-            change, hidden, cell = self(torch.from_numpy(x), hidden, cell, block.lengths, experts)
+            if block.static.size:
+                begins = torch.from_numpy((block.observed[0] == 1) & ~np.isnan(block.values[0]))
+                hidden = hidden + self._begun(torch.from_numpy(block.static)) * begins[:, None]
+            change, hidden, cell = self(
+                torch.from_numpy(x), hidden, cell, block.lengths, experts, known=known, horizons=horizons
+            )
             self._write(change, block)
         return self._arrays(hidden, cell) | after, block
 
     def _write(self, change: Tensor, block: Block) -> None:
         """Forecasts from changes in units; a median stays within what was seen, but for a trend."""
         last, unit = (torch.from_numpy(part).unsqueeze(-1) for part in (block.last, block.unit))
-        ahead = _ROOM * np.arange(1, self.config.horizon + 1)
+        ahead = _ROOM * np.arange(1, block.out.forecast.shape[-1] + 1)
         low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
         high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
         # Levels in float64: a meter that stands at a billion still moves by single units.
@@ -139,6 +203,8 @@ class Network(nn.Module):
         lengths: Ints | None = None,
         experts: Tensor | None = None,
         rows: slice = _ALL,
+        known: Tensor | None = None,
+        horizons: slice | Ints = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Steps every series through every window of ``x``.
 
@@ -151,18 +217,24 @@ class Network(nn.Module):
             experts: ``[K, n, S, N]`` float32, changes that the linear experts forecast at the rows; 0 by
                 default.
             rows: the ``n`` of the windows to forecast from.
+            known: ``[n, N, S or 1, C]`` float32, features of the windows after each row, for a decoder;
+                nothing is decoded by default.
+            horizons: ``[N]`` indices, which of the horizons learned stands for each step in all other parts;
+                each for itself by default.
 
         Returns:
             Quantiles ``[Q, n, S, N]`` of the change from the last value in units, then the hidden and cell
             state of each series after its last window.
         """
         out, hidden, cell = self._recur(x, hidden, cell, lengths)
-        raw = self.head(self.dropout(out[rows]))
+        top = self.dropout(out[rows])
+        raw = self.head(top)
         # Each part in one piece: on strided memory torch's softplus goes number by number, 12 times slower.
-        parts = raw.view(*raw.shape[:2], -1, self.config.horizon).movedim(-2, 0).contiguous()
+        parts = raw.view(*raw.shape[:2], -1, self.config.horizon).movedim(-2, 0)[..., horizons].contiguous()
         quantiles = len(self.config.quantiles)
         base = (parts[quantiles:].softmax(dim=0) * experts).sum(dim=0) if experts is not None else None
-        return self._quantiles(parts[:quantiles], base), hidden, cell
+        own = parts[:quantiles] if known is None else parts[:quantiles] + self.decoder(top, known)
+        return self._quantiles(own, base), hidden, cell
 
     def _recur(
         self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
@@ -203,11 +275,21 @@ class Network(nn.Module):
         lengths: Ints | None = None,
         experts: Tensor | None = None,
         rows: slice = _ALL,
+        known: Tensor | None = None,
+        horizons: slice | Ints = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `forward`."""
-        return cast(
-            "tuple[Tensor, Tensor, Tensor]", super().__call__(x, hidden, cell, lengths, experts, rows)
-        )
+        given = (x, hidden, cell, lengths, experts, rows, known, horizons)
+        return cast("tuple[Tensor, Tensor, Tensor]", super().__call__(*given))
+
+
+def _horizons(learned: int, steps: int, season: int) -> slice | Ints:
+    """Which of the horizons that were learned stands for each step: itself, or the last of the same phase."""
+    if steps == learned:
+        return _ALL
+    step = np.arange(steps)
+    season = season if season <= learned else 1
+    return np.where(step < learned, step, step - season * (-(-(step - learned + 1) // season)))
 
 
 def _plus(one: Tensor | PackedSequence, other: Tensor | PackedSequence) -> Tensor | PackedSequence:

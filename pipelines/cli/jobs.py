@@ -221,7 +221,11 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
         if (asked := getattr(job.windows, key)) != (was := getattr(trained, key)):
             raise ConfigError(f"windows.{key} is {asked}, but {name} was trained with {was}: leave it out")
-    return forecaster
+    from pipelines.sources.covariates import missing_tables, with_tables
+
+    for line in missing_tables(forecaster, job.covariates):
+        out.notice(line)
+    return with_tables(forecaster, job.covariates)
 
 
 def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:

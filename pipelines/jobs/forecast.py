@@ -30,7 +30,7 @@ from pipelines.sources.base import Log, Place, Places, Source, log_of
 from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.worker import StepSettings, take_over
+from pipelines.worker import StepSettings, tables_of, take_over
 from schemas.errors import DataError, EngineLost
 
 Progress = Callable[[JobNumbers], None]
@@ -296,6 +296,7 @@ def _run_of(job: BackfillJob | StreamJob, log: Log, places: Places, output: Path
         lanes=max(min(job.lanes, job.shards), 1),
         resumed=resumed,
         topics=job.topics if isinstance(job, StreamJob) else None,
+        covariates=tables_of(job.forecaster),
     )
     stop_file = output / ".stop"
     if isinstance(job, BackfillJob):

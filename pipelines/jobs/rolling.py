@@ -18,6 +18,7 @@ from forecaster.training import Epoch, train
 from forecaster.windows import Windows, aggregate
 from pipelines.config import JobConfig
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
+from pipelines.sources.covariates import read_tables
 from pipelines.sources.files import Loaded, load_observations
 from schemas.errors import DataError
 
@@ -82,6 +83,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     """
     progress, config = progress or Progress(), job.settled
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
+    tables = read_tables(config.covariates)
     loaded = load_observations(config.data, progress.rows, freq_s=config.windows.freq_s)
     windows, split = prepared(job, loaded.rows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
@@ -94,7 +96,9 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
         run.log_dataset(loaded.rows, "observations", config.data.paths[0], "evaluation")
         began = time.monotonic()
         learned_from = windows.between(windows.start, windows.start + split.train_rows)
-        trained = train(learned_from, config.network, config.training, config.windows, log, config.online)
+        trained = train(
+            learned_from, config.network, config.training, config.windows, log, config.online, tables
+        )
         train_s = time.monotonic() - began
         began = time.monotonic()
         tallies: dict[str, Tally] = {}

@@ -25,6 +25,7 @@ from forecaster.training import Epoch, held_out_from, loss_of, train
 from forecaster.windows import Windows
 from pipelines.config import JobConfig
 from pipelines.jobs.train import TrainOutcome, learn, read
+from pipelines.sources.covariates import read_tables
 from schemas.errors import ConfigError, DataError
 
 _FOLDS = 2
@@ -246,7 +247,7 @@ def _rolled(
     config: JobConfig, windows: Windows, run: Run, drawn: optuna.Trial | None, skills: list[float]
 ) -> Literal["finished", "pruned", "failed"]:
     """Trains on every fold; ``skills`` gets that of each, or the last before the trial was given up."""
-    seen, done = 0.0, 0
+    seen, done, tables = 0.0, 0, read_tables(config.covariates)
 
     def log(epoch: Epoch) -> None:
         nonlocal seen
@@ -261,7 +262,7 @@ def _rolled(
 
     for part, training in folds(windows, config.training):
         try:
-            trained = train(part, config.network, training, config.windows, log)
+            trained = train(part, config.network, training, config.windows, log, tables=tables)
         except optuna.TrialPruned:
             skills.append(seen)
             return "pruned"

@@ -13,6 +13,7 @@ import polars as pl
 from forecaster import plots
 from forecaster.baselines import persistence, seasonal_naive
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
+from forecaster.features import Tables
 from forecaster.gradient_plot import gradient_figure
 from forecaster.gradients import gradient_norms
 from forecaster.model import Forecaster
@@ -26,6 +27,7 @@ from forecaster.training import Epoch, Trained, held_out_from, train
 from forecaster.windows import Windows, aggregate
 from pipelines import state_table
 from pipelines.config import JobConfig
+from pipelines.sources.covariates import read_tables
 from pipelines.sources.files import Loaded, load_observations
 
 _BACKTEST_SERIES = 100  # enough to judge a version by; a large fleet need not be forecast twice
@@ -86,11 +88,13 @@ class TrainingData:
         loaded: the rows, and what became of those that are not among them.
         windows: the rows, aggregated.
         duplicates: rows that were second copies of another.
+        tables: what is known beside the values.
     """
 
     loaded: Loaded
     windows: Windows
     duplicates: int
+    tables: Tables
 
 
 def run_training(
@@ -125,8 +129,9 @@ def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
     Raises:
         StatecastError: a file is at fault; one line.
     """
+    tables = read_tables(config.covariates)
     loaded = load_observations(config.data, on_rows, freq_s=config.windows.freq_s)
-    return TrainingData(loaded, *aggregate(loaded.rows, config.windows))
+    return TrainingData(loaded, *aggregate(loaded.rows, config.windows), tables)
 
 
 def learn(
@@ -150,7 +155,7 @@ def learn(
         run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
         on_epoch(epoch)
 
-    trained = train(windows, config.network, config.training, config.windows, log, config.online)
+    trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
     _log_gradients(run, trained.forecaster, windows, config)
     scores = _log_backtest(run, trained, windows, config)
     version = run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))

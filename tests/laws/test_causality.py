@@ -34,13 +34,15 @@ def with_another_future(fleet: Windows, t: int, seed: int) -> Windows:
     return Windows(fleet.series_ids, fleet.start, values)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    ("cell", "decoder"), [("lstm", False), ("gru", False), ("rnn", False), ("lstm", True)]
+)
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
 def test_what_comes_later_changes_no_bit_of_an_earlier_forecast(
-    cell: str, fleet: Windows, t: int, seed: int
+    cell: str, decoder: bool, fleet: Windows, t: int, seed: int
 ) -> None:
     assume(t < len(fleet.values))
-    model = forecaster(cell)
+    model = forecaster(cell, decoder=decoder)
     other = with_another_future(fleet, t, seed)
     _, one = advance(model, model.initial_state(), fleet)
     _, two = advance(model, model.initial_state(), other)

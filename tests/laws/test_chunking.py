@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import polars as pl
@@ -45,16 +45,20 @@ RETURNS_TWICE = Windows(
 )
 
 
-@pytest.mark.parametrize("max_gap", [1, 3, 672])
-@pytest.mark.parametrize("empty", ["missing", "zero"])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    ("cell", "empty", "max_gap", "decoder"),
+    [
+        *product(("lstm", "gru", "rnn"), ("missing", "zero"), (1, 3, 672), (False,)),
+        ("lstm", "missing", 3, True),
+    ],
+)
 @given(fleet=fleets(), cuts=st.lists(st.integers(0, 30), max_size=4))
 @example(fleet=LATE_BEGINNER, cuts=[1, 3])
 @example(fleet=RETURNS_TWICE, cuts=[3])
 def test_however_windows_are_cut_into_calls_the_forecasts_and_the_state_are_the_same(
-    cell: str, empty: str, max_gap: int, fleet: Windows, cuts: list[int]
+    cell: str, empty: str, max_gap: int, decoder: bool, fleet: Windows, cuts: list[int]
 ) -> None:
-    model = forecaster(cell, empty=empty, max_gap=max_gap)
+    model = forecaster(cell, empty=empty, max_gap=max_gap, decoder=decoder)
     whole_state, whole = advance(model, model.initial_state(), fleet)
 
     in_blocks, parts = model.initial_state(), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,15 @@ from tests.fleets import (
 )
 
 
-@pytest.mark.parametrize("max_gap", [2, 672])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    ("cell", "max_gap", "decoder"),
+    [*product(("lstm", "gru", "rnn"), (2, 672), (False,)), ("lstm", 2, True)],
+)
 @given(fleet=fleets(), data=st.data())
 def test_a_series_is_forecast_alone_as_it_is_in_company(
-    cell: str, max_gap: int, fleet: Windows, data: st.DataObject
+    cell: str, max_gap: int, decoder: bool, fleet: Windows, data: st.DataObject
 ) -> None:
-    model = forecaster(cell, max_gap=max_gap)
+    model = forecaster(cell, max_gap=max_gap, decoder=decoder)
     _, together = advance(model, model.initial_state(), fleet)
     order = data.draw(st.permutations(range(len(fleet.series_ids))))
     some = order[: data.draw(st.integers(1, len(order)))]
@@ -92,14 +95,18 @@ def assert_same_outputs(one: Ran, other: Ran, logs: Logs) -> None:
     assert_same_lives(one.states, other.states)
 
 
+@pytest.mark.parametrize("decoder", [False, True])
 def test_a_backfill_gives_the_same_forecasts_with_1_3_and_8_shards(
-    small_fleet: Windows, small_file: Path, tmp_path: Path
+    decoder: bool, small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
+    model = forecaster(decoder=decoder)
     frames = {}
     for shards in (1, 3, 8):
         output = tmp_path / str(shards)
-        job = BackfillJob(forecaster(), (str(small_file),), Input(Columns()), output, shards=shards)
+        job = BackfillJob(model, (str(small_file),), Input(Columns()), output, shards=shards)
         assert run_backfill(job).counts.missing == 0
         frames[shards] = read_forecasts(output)
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
+    _, said = advance(model, model.initial_state(), small_fleet)
+    assert_same_frames(frames[1], said.frame(), scales(small_fleet))  # the tables are there, too

@@ -1,0 +1,158 @@
+"""Trajectories of series that nothing, or one value, is known of; and any number of windows ahead of others.
+
+A series without a value has no level to forecast from: where its values lie and how far they scatter is a
+ridge regression on its static features, fitted to the fleet. How it goes on from there the decoder says, from
+a first state that is a learned map of the same features, as if the series began at that window.
+
+Letters: S series, D static features, N windows ahead, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from forecaster.components.base import Block, Floats, Outputs
+from forecaster.components.network import Network, pinball_loss
+from forecaster.covariates import Covariates
+from forecaster.features import SERIES, Table, Tables
+from forecaster.forecasts import Forecasts
+from forecaster.model import Forecaster
+from forecaster.segments import Fleet, Segment
+from forecaster.state import State, live
+from forecaster.stepping import block_knowing
+from schemas.errors import DataError, ModelError
+
+_SHRINKAGE = 1.0  # series' worth of evidence that a feature says nothing
+_EVERY = 4  # rows to one at which a series is learned from as if it began there
+
+
+def trajectory(
+    forecaster: Forecaster,
+    static: pl.DataFrame,
+    start: int,
+    horizon: int,
+    first: Floats | None = None,
+) -> Forecasts:
+    """Forecasts of a whole trajectory of new series, as the network alone says it.
+
+    Args:
+        forecaster: with a decoder, trained with static features; its tables say what is known of the windows.
+        static: ``series_id`` and the columns of static features, a row a series.
+        start: the first window.
+        horizon: N, as many windows as are wanted.
+        first: ``[S]`` float64, the value of each series in the first window, if there is one.
+
+    Returns:
+        One issue: of ``start`` and the windows after it, issued as it begins; or, where there is a first
+        value, of those after it, issued as it ends.
+
+    Raises:
+        DataError: the features cannot be read, or a series has no first value while there are some.
+        ModelError: the forecaster was trained without a decoder, or without static features.
+    """
+    features = forecaster.covariates.features
+    if not (forecaster.network_config.decoder and features.static):
+        raise ModelError(
+            f"{forecaster.version} cannot forecast what has not begun: train it with network.decoder = true "
+            "and covariates.static"
+        )
+    own = Covariates.of(
+        features, forecaster.window_config.freq_s, Tables(None, Table(static, "the features"))
+    )
+    known = replace(forecaster.covariates, by_series=own.by_series, rows=own.rows)
+    forecaster = forecaster.knowing(known)
+    ids = tuple(static[SERIES].cast(pl.String))
+    if first is not None:
+        if np.isnan(first).any():
+            raise DataError(
+                f"series {ids[int(np.isnan(first).argmax())]!r} has no first value: leave out all"
+            )
+        return unrolled(forecaster, forecaster.unseen(ids, start), first, horizon)
+    ahead = known.known(ids, np.array([start]), horizon)
+    with torch.inference_mode():
+        of_series = torch.from_numpy(known.static(ids))
+        level, scale = forecaster.network.level_and_scale(of_series)
+        said = forecaster.network.cold(of_series, torch.from_numpy(ahead[None]))
+        values = level[:, None] + scale[:, None] * said.double()
+    return _issued(forecaster, ids, start - 1, values.numpy(), np.ones(len(ids), bool))
+
+
+def unrolled(forecaster: Forecaster, state: State, values: Floats, horizon: int) -> Forecasts:
+    """What the network alone forecasts for any number of windows after one more, from a carried state.
+
+    Beyond the trained horizon a network without a decoder repeats its last season.
+
+    Args:
+        forecaster: weights and settings.
+        state: of series whose next window is the same. Not changed.
+        values: ``[S]`` float64 by slot, of that window; NaN where missing.
+        horizon: N, as many windows as are wanted.
+
+    Raises:
+        ValueError: the series' clocks differ.
+    """
+    closed = int(state.clock[0])
+    if (state.clock != closed).any():
+        raise ValueError("series whose clocks differ have no next window in common")
+    quantiles = len(forecaster.network_config.quantiles)
+    out = Outputs.empty(quantiles, 0, 1, len(state), horizon)
+    block = Block(np.array([closed + 1]), values[None], state.freq_s, out=out)
+    block = block_knowing(forecaster, state.series_ids, block)
+    parts = state.copy().parts
+    for component in forecaster.components:
+        _, block = component.step(parts[component.name], block)
+        if component.name == forecaster.network.name:
+            break
+    issued = live(state) | ~np.isnan(values)
+    return _issued(forecaster, state.series_ids, closed + 1, out.forecast, issued)
+
+
+def _issued(
+    forecaster: Forecaster, ids: tuple[str, ...], closed: int, values: Floats, issued: np.ndarray
+) -> Forecasts:
+    values = np.where(issued[:, None], values, np.nan)
+    levels, freq_s = forecaster.network_config.quantiles, forecaster.window_config.freq_s
+    return Forecasts(forecaster.version, freq_s, levels, ids, closed, values, issued[None])
+
+
+def fit_of_static(fleet: Fleet) -> Floats:
+    """``[1 + D, 2]`` float64, a ridge regression of each series' mean and log scale on its static features.
+
+    The scale is the standard deviation of a series' values. What is held out is not looked at.
+    """
+    values = fleet.windows.values[: fleet.held_from]
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, values, 0.0).sum(axis=0) / count
+    scale = np.sqrt(np.where(known, (values - mean) ** 2, 0.0).sum(axis=0) / count)
+    x = np.column_stack([np.ones(len(mean)), fleet.covariates.static(fleet.windows.series_ids)])
+    fitted = np.zeros((x.shape[1], 2))
+    has_mean, moves = known.any(axis=0), scale > 0
+    if has_mean.any():
+        fitted[:, 0] = _ridge(x[has_mean], mean[has_mean])
+    if moves.any():  # a constant series says nothing of how far others go
+        fitted[:, 1] = _ridge(x[moves], np.log(scale[moves]))
+    return fitted
+
+
+def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
+    """Mean pinball loss of series as if they began after some of the segment's rows, in their scales."""
+    assert segment.known is not None
+    assert segment.ahead is not None
+    level, scale = module.level_and_scale(static)
+    target = (segment.ahead[::_EVERY] - level[:, None]) / scale[:, None]
+    return pinball_loss(module.cold(static, segment.known[::_EVERY]), target.float().clamp(-20, 20), levels)
+
+
+def _ridge(x: Floats, y: Floats) -> Floats:
+    """``[1 + D]``, not shrinking the first: of features that say nothing the mean is left."""
+    centre = y.mean()
+    shrinkage = _SHRINKAGE * np.diag([1e-9, *np.ones(x.shape[1] - 1)])
+    found: Floats = np.linalg.solve(x.T @ x + shrinkage, x.T @ (y - centre))
+    found[0] += centre
+    return found
