@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from schemas.observations import Observation, validate
     from schemas.quarantine import QuarantinedRow
     from schemas.scores import Score
-    from schemas.states import StateRow
 
 __all__ = [
     "ConfigError",
@@ -41,7 +40,6 @@ __all__ = [
     "OutputError",
     "QuarantinedRow",
     "Score",
-    "StateRow",
     "StatecastError",
     "VersionMismatch",
     "validate",
@@ -53,7 +51,6 @@ _HOMES = {
     "Observation": "observations",
     "QuarantinedRow": "quarantine",
     "Score": "scores",
-    "StateRow": "states",
     "validate": "observations",
 }
 

@@ -1,15 +1,37 @@
-"""What the state table holds: per series, all that a forecaster needs to go on from its clock."""
+"""What the state table holds: per series, all that a forecaster needs to go on from its clock.
+
+``clock`` is the end of the last closed window and ``silent`` the windows closed since the last row. The other
+columns are the model's components, one column an array; those of a component that is turned off are absent.
+
+- ``moments``: ``observed``, the windows with a value so far, is 0 for a series that has a slot but has not
+begun
+  (or was silent for so long that it begins anew), whatever its other columns hold. ``age`` is the windows
+  since the last value; ``mean``, ``variance``, ``last``, and running means of changes (``fast``, ``slow``,
+  ``seasonal``) are in the unit of the series.
+- ``ring``: the values of the last R windows, NaN where missing. Window ``w``, the one that ends ``(w + 1) *
+freq``
+  after 1970, is the item at ``w % R``, from 0: so the last closed one is at ``(clock / freq - 1) % R``, and
+  the oldest right after it, or at 0.
+- ``network``: ``hidden`` and ``cell`` are ``[layers * hidden]``; ``expected`` is what each linear expert said
+of
+  the next window.
+- ``season``, the experts, ``stacking``, ``intervals``, ``anomaly``: what is learned of a series as it runs,
+see
+  ``docs/architecture.md``.
+
+Fixed-size arrays are taken as lists.
+"""
 
 from __future__ import annotations
-
-from typing import Annotated
 
 import pandera.polars as pa
 import polars as pl
 
 from schemas.checking import checked
 
-SCHEMA: dict[str, pl.DataType] = {
+_F32S, _F64S = pl.List(pl.Float32()), pl.List(pl.Float64())
+
+_ALWAYS: dict[str, pl.DataType] = {
     "series_id": pl.String(),
     "model_version": pl.String(),
     "clock": pl.Datetime("us", "UTC"),
@@ -17,60 +39,74 @@ SCHEMA: dict[str, pl.DataType] = {
     "moments.observed": pl.Int64(),
     "moments.mean": pl.Float64(),
     "moments.variance": pl.Float64(),
+    "moments.fast": pl.Float64(),
+    "moments.slow": pl.Float64(),
+    "moments.run": pl.UInt8(),
+    "moments.seasonal": pl.Float64(),
+    "moments.seasons": pl.Int64(),
+    "moments.lowest": pl.Float64(),
+    "moments.highest": pl.Float64(),
+    "moments.falls": pl.Float64(),
+    "moments.rises": pl.Float64(),
     "moments.last": pl.Float64(),
     "moments.age": pl.Int64(),
-    "ring.values": pl.List(pl.Float64()),
-    "network.hidden": pl.List(pl.Float32()),
-    "network.cell": pl.List(pl.Float32()),
+    "network.hidden": _F32S,
 }
+_SOMETIMES: dict[str, pl.DataType] = {
+    "ring.values": _F64S,
+    "network.cell": _F32S,
+    "network.expected": _F32S,
+    "season.shape": _F64S,
+    "season.seen": pl.List(pl.UInt8()),
+    "least_squares.weights": _F32S,
+    "least_squares.inverse": _F32S,
+    "least_squares.known": pl.Int32(),
+    "seasonal_least_squares.weights": _F32S,
+    "seasonal_least_squares.inverse": _F32S,
+    "seasonal_least_squares.known": pl.Int32(),
+    "seasonal_least_squares.means": _F64S,
+    "stacking.squares": _F32S,
+    "stacking.products": _F32S,
+    "stacking.waiting": _F32S,
+    "stacking.issued": _F64S,
+    "intervals.offset": _F32S,
+    "intervals.unit": _F64S,
+    "intervals.known": pl.List(pl.Int32()),
+    "intervals.issued": _F32S,
+    "anomaly.expected": _F64S,
+    "anomaly.excess": pl.Float32(),
+    "anomaly.beyond": pl.Int32(),
+    "anomaly.threshold": pl.Float32(),
+    "anomaly.last": pl.Float64(),
+    "anomaly.run": pl.Int32(),
+    "anomaly.repeats": pl.Float32(),
+}
+SCHEMA: dict[str, pl.DataType] = _ALWAYS | _SOMETIMES
 """Columns and types of a state table; those of a component that is turned off, or has no cell, are absent."""
 
-
-class StateRow(pa.DataFrameModel):
-    """The state of one series under one model version.
-
-    ``clock`` is the end of the last closed window and ``silent`` the windows closed since the last row. The
-    other columns are the model's components, one column an array:
-
-    - ``moments``: ``observed``, the windows with a value so far, is 0 for a series that has a slot but has
-      not begun (or was silent for so long that it begins anew), whatever its other columns hold. ``age`` is
-      the windows since the last value; ``mean``, ``variance`` and ``last`` are in the unit of the series.
-    - ``ring``: the values of the last R windows, NaN where missing. Window ``w``, the one that ends
-      ``(w + 1) * freq`` after 1970, is the item at ``w % R``, from 0: so the last closed one is at
-      ``(clock / freq - 1) % R``, and the oldest right after it, or at 0.
-    - ``network``: ``hidden`` and ``cell`` are ``[layers * hidden]``.
-
-    Fixed-size arrays are taken as lists.
-    """
-
-    series_id: pl.String = pa.Field(str_contains=r"\S")
-    model_version: pl.String = pa.Field(str_contains=r"\S")
-    clock: Annotated[pl.Datetime, "us", "UTC"]
-    silent: pl.Int64 = pa.Field(ge=0)
-    observed: pl.Int64 = pa.Field(ge=0, alias="moments.observed")
-    mean: pl.Float64 = pa.Field(nullable=True, alias="moments.mean")
-    variance: pl.Float64 = pa.Field(nullable=True, ge=0, alias="moments.variance")
-    last: pl.Float64 = pa.Field(nullable=True, alias="moments.last")
-    age: pl.Int64 = pa.Field(ge=0, alias="moments.age")
-    ring: Annotated[pl.List, pl.Float64()] | None = pa.Field(alias="ring.values")
-    hidden: Annotated[pl.List, pl.Float32()] = pa.Field(alias="network.hidden")
-    cell: Annotated[pl.List, pl.Float32()] | None = pa.Field(alias="network.cell")
-
-    class Config:
-        """These columns and no others; an identity comes once."""
-
-        strict = True
-        unique = ["series_id", "model_version", "clock"]  # noqa: RUF012 - pandera's own form
+_NOT_NEGATIVE = ("silent", "moments.observed", "moments.age", "moments.variance")
+_NULLABLE = ("moments.mean", "moments.variance", "moments.last", "anomaly.last")
 
 
-_STATES = StateRow.to_schema()
+def _column(name: str, dtype: pl.DataType) -> pa.Column:
+    checks = [pa.Check.str_contains(r"\S")] if dtype == pl.String else []
+    checks += [pa.Check.ge(0)] if name in _NOT_NEGATIVE else []
+    return pa.Column(dtype, checks, nullable=name in _NULLABLE, required=name in _ALWAYS)
+
+
+_STATES = pa.DataFrameSchema(
+    {name: _column(name, dtype) for name, dtype in SCHEMA.items()},
+    strict=True,
+    unique=["series_id", "model_version", "clock"],
+)
 
 
 def check_states(frame: pl.DataFrame) -> pl.DataFrame:
     """The state table with arrays turned into lists, if it is one.
 
     Raises:
-        DataError: A column is absent or of another type, a count or variance is negative, or a series
+        DataError: A column is absent, unknown or of another type, a count or variance is negative, or a
+        series
             has two states of one version and clock.
     """
     arrays = [n for n, t in frame.schema.items() if isinstance(t, pl.Array) and n in SCHEMA]

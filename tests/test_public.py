@@ -14,7 +14,7 @@ import pytest
 PUBLIC = {
     "schemas": """
         ConfigError DataError EngineError Forecast LateRow ModelError Observation OutputError QuarantinedRow
-        Score StateRow StatecastError VersionMismatch validate
+        Score StatecastError VersionMismatch validate
     """,
     "forecaster": """
         Batch Counts Forecaster Forecasts NetworkConfig Output Registry Shard State Trained TrainingConfig

@@ -16,6 +16,7 @@ from forecaster.components.expert import Expert, Seen
 _CLIP = 50.0  # scales of a regressor
 _LARGEST_WEIGHT = 3.0
 _OTHER_LEVEL = 20.0  # scales
+_FARTHEST = 1e9  # scales
 _NOW = np.array([0])
 _ROOM = 2.0  # a forecast stays within so many times the distances that its lags lie from the last value
 
@@ -90,7 +91,7 @@ class LeastSquares(Expert):
         now = self._without_shape(seen, seen.value[None], _NOW)[0]
         far = _near((lagged[:-1] - before) / seen.scale)
         if self.halflives:
-            far = np.concatenate([far, ((own["means"] - before) / seen.scale).astype(np.float32)])
+            far = np.concatenate([far, _in_scales(own["means"] - before, seen.scale)])
         change = now - before
         learns = there & seen.moves & ~np.isnan(change) & (own["known"] > self.reach)
         with np.errstate(invalid="ignore"):
@@ -156,12 +157,17 @@ class LeastSquares(Expert):
         if not self.season:
             return ahead
         shape = seen.shape_ahead(np.arange(1, self.horizon + 1)) + (now - seen.last)
-        ahead += (shape / seen.scale).astype(np.float32)
+        ahead += _in_scales(shape, seen.scale)
         return ahead
 
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
         """Values ``[n, ..., S]``, ``ago`` (``[n]`` or likewise) windows old, less the season's shape."""
         return values - seen.shape_ahead(-ago) if self.season else values
+
+
+def _in_scales(far: Floats, scale: Floats) -> Floats32:
+    """Distances in scales; a scale may be so small that they would leave the range of single precision."""
+    return np.clip(far / scale, -_FARTHEST, _FARTHEST).astype(np.float32)
 
 
 def _near(far: Floats) -> Floats32:
@@ -170,7 +176,7 @@ def _near(far: Floats) -> Floats32:
     Redescending (Hampel 1974): whole up to `_OTHER_LEVEL` scales, nothing from twice that on.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        far = far.astype(np.float32)
+        far = np.clip(far, -_FARTHEST, _FARTHEST).astype(np.float32)
         kept = np.float32(2.0) - np.abs(far) * np.float32(1.0 / _OTHER_LEVEL)
         np.clip(kept, 0.0, 1.0, out=kept)
         return np.where(kept > 0, far * kept, np.float32(0.0))

@@ -13,6 +13,8 @@ import numpy as np
 from forecaster.components.base import Arrays, Bools, Field, Floats32
 from forecaster.components.expert import Expert, Seen
 
+_FARTHEST = 1e9  # scales, well within single precision
+
 
 @dataclass(frozen=True)
 class Persistence(Expert):
@@ -69,4 +71,6 @@ class SeasonalNaive(Expert):
         """See `Expert`."""
         ahead = np.arange(1, self.horizon + 1)
         found = seen.back(self.season * -(-ahead // self.season) - ahead)
-        return np.where(np.isnan(found), 0.0, (found - seen.last) / seen.scale).astype(np.float32)
+        return np.where(
+            np.isnan(found), 0.0, np.clip((found - seen.last) / seen.scale, -_FARTHEST, _FARTHEST)
+        ).astype(np.float32)

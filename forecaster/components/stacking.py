@@ -87,6 +87,7 @@ class Stacking:
         out, anchors = block.out.forecast, anchors_of(self.horizon)
         rows = np.array(anchors) - 1
         network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
+        np.clip(network, -_LARGEST, _LARGEST, out=network)
         changes = [network.astype(np.float32), *(block.members[name] for name in self.experts)]
         _keep(block, changes)
         # What a change of a series that stands still is in scales of it says nothing: nobody learns from it.
@@ -175,7 +176,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float) -> Floats32:
 
 
 def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
-    """Keeps a combination near its members: few truths can give two that agree large weights of either sign."""
+    """Keeps a combination near its members: two that agree can get large weights of either sign."""
     low, high = changes[0].copy(), changes[0].copy()
     for change in changes[1:]:
         np.minimum(low, change, out=low)

@@ -51,7 +51,7 @@ def train(
         typer.Option(
             metavar="N",
             help="Passes over the training windows.",
-            show_default="10",
+            show_default="12",
             rich_help_panel=o.NETWORK,
         ),
     ] = None,

@@ -15,9 +15,12 @@ from schemas.states import check_states
 T = datetime(2013, 9, 1, tzinfo=UTC)
 FORECAST: dict[str, Any] = {
     "series_id": "a", "issued_at": T, "model_version": "lstm-1", "revision": 0,
+    "p_value": 0.3, "alarm": False,
     "forecast": [{"horizon": 1, "q10": 1.0, "q50": 2.0, "q90": 3.0}],
 }  # fmt: skip
 STATE: dict[str, Any] = {
+    name: [] if isinstance(dtype, pl.List) else 0 for name, dtype in states.SCHEMA.items()
+} | {
     "series_id": "a", "model_version": "lstm-1", "clock": T, "silent": 0, "moments.observed": 3,
     "moments.mean": 1.0, "moments.variance": 2.0, "moments.last": 1.5, "moments.age": 0,
     "ring.values": [float("nan"), 1.0], "network.hidden": [0.0], "network.cell": [0.0],

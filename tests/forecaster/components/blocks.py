@@ -16,7 +16,8 @@ RING = 200
 
 def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 0) -> Block:
     """``values`` ``[T, S]`` in hourly windows, with room for forecasts, which are the last value."""
-    out = Outputs.empty(quantiles, 0, *values.shape, horizon)
+    windows, series = values.shape
+    out = Outputs.empty(quantiles, 0, windows, series, horizon)
     block = Block(np.array([start]), values, 3600, out=out)
     block = through((Moments(168, 0.0), Ring(RING, RING)), block)[1]
     out.forecast[:] = block.last[None, :, :, None]

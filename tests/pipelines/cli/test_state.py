@@ -23,9 +23,9 @@ from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files import Input
-from pipelines.sources.folder import FolderSource
+from pipelines.sources.folder import PARTITION, FolderSource
 from pipelines.sources.reader import ask_to_stop
-from tests.fleets import START, assert_same_frames, forecaster, rows_of
+from tests.fleets import START, assert_same_frames, assert_same_state, forecaster, rows_of
 
 NAMES = ("a", "b", "c", "d")
 Command = Callable[..., tuple[int, str, str]]
@@ -95,7 +95,7 @@ def test_what_a_table_holds_is_shown_to_people_and_machines(job: StreamJob, comm
     assert (told["series"], told["live"], told["pending"], told["shards"]) == (4, 4, 4, 3)
     assert told["model_version"] == job.forecaster.version
     assert told["closed_until"] == "2013-01-01T09:00:00+00:00"
-    partition = told["partitions"][job.source.partition]
+    partition = told["partitions"][PARTITION]
     assert partition["offset"] == partition["furthest"] == 40
     assert partition["watermark"].startswith("2013-01-01T09:")
     state = table.state
@@ -107,8 +107,7 @@ def test_what_a_table_holds_is_shown_to_people_and_machines(job: StreamJob, comm
 def same_table(one: Path, other: Path) -> None:
     """Series by series the same, and so is all else."""
     first, second = (state_table.read(folder) for folder in (one, other))
-    frames = [table.state.frame().sort("series_id") for table in (first, second)]
-    assert frames[0].equals(frames[1])
+    assert_same_state(first.state, second.state)
     assert first.pending.sort("series_id").equals(second.pending.sort("series_id"))
     assert first.closed_through == second.closed_through
     assert first.counts == second.counts
@@ -209,7 +208,7 @@ def test_what_is_there_is_kept_unless_that_is_said(job: StreamJob, command: Comm
 
     assert command("export", "out/state", "b.parquet", "--force")[0] == 0
     assert command("import", "a.parquet", "out/state", "--force")[0] == 0
-    assert state_table.read(job.states).offset(job.source.partition) == 40
+    assert state_table.read(job.states).offset(PARTITION) == 40
 
 
 def test_what_is_no_table_is_refused_in_one_line(job: StreamJob, command: Command, tmp_path: Path) -> None:
