@@ -321,7 +321,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         )
     warm = forecaster.unseen(state.series_ids, 0)
     warm.clock[:] = state.clock
-    for clock in np.unique(state.clock) if "ring" in state.parts else ():
+    for clock in np.unique(state.clock) if state.parts.get("ring") else ():
         index = np.flatnonzero(state.clock == clock)
         values = in_order(state.parts["ring"]["values"][index], state.clock[index]).T
         start = int(clock) + 1 - len(values)

@@ -61,7 +61,7 @@ def known_ahead(block: Block, rows: slice, horizon: int) -> Floats32:
 def before_network(
     config: NetworkConfig, freq_s: int, prior: float = 0.0, reach: int = 0
 ) -> tuple[Component, ...]:
-    """The components that the inputs are made from; a ring of no windows is none.
+    """The components that the inputs are made from.
 
     Args:
         config: half-life, ring, and what looks back.
@@ -72,7 +72,7 @@ def before_network(
     season = season_in(config.ring, freq_s)
     moments = Moments(config.halflife, prior, season)
     own = config.ring if config.linear else max([*config.lags, season if season > 1 else 0])
-    return (Ring(config.ring, max(own, reach)), moments) if config.ring else (moments,)
+    return Ring(config.ring, max(own, reach)), moments
 
 
 def network_inputs(

@@ -138,9 +138,7 @@ class LeastSquares(Expert):
         room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
         weights, low = own["weights"], -room
         stays = np.float32(1.0) - weights.sum(axis=0)
-        means = [
-            ((own["means"][k] - now) / seen.scale).astype(np.float32) for k in range(len(self.halflives))
-        ]
+        means = [_in_scales(own["means"][k] - now, seen.scale) for k in range(len(self.halflives))]
         rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
         product = np.empty_like(room)
         for row in range(longest, longest + self.horizon):

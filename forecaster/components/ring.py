@@ -28,15 +28,21 @@ class Ring:
     format_version: int = 1
 
     def spec(self) -> Mapping[str, Field]:
-        """One field."""
+        """One field; none where it keeps nothing."""
+        if not self.windows:
+            return {}
         return {"values": Field("float64", (self.windows,))}
 
     def init(self, series: int) -> Arrays:
         """Nothing but missing windows."""
+        if not self.windows:
+            return {}
         return {"values": np.full((series, self.windows), np.nan)}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Adds ``history``, and writes the block's values in place."""
+        if not self.windows:
+            return own, replace(block, history=block.values)
         ring, windows = own["values"], len(block.values)
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
         history[self.longest_lag :] = block.values

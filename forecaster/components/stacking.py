@@ -20,7 +20,6 @@ from forecaster.components.base import (
 )
 from forecaster.components.delay import said_before, say
 
-_ROOM = np.float32(0.5)  # of the distance between the farthest members, beyond either
 _LEAST_RIDGE = 0.05  # scales squared: members that say next to nothing need more than a few truths
 _LARGEST = 1e9  # scales; its square is a float32
 _ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
@@ -43,16 +42,19 @@ class Stacking:
     """Online ridge stacking, per series and anchor horizon (Breiman 1996, "Stacked Regressions").
 
     Members' forecasts and the truth are changes from the last value at issue, in scales of that moment. The
-    weights solve a least squares that forgets, shrunk towards the same weight for each member by a share
-    ``shrink`` of the mean square of the members, so that they need no truth to begin with. The weights of a
-    horizon change once the window that it is about has closed, never before.
+    weights solve a least squares that forgets, shrunk towards those of Bates & Granger (1969, "The
+    Combination of Forecasts"), which go with a power of the inverse of each member's own mean squared error:
+    where members are as good as one another that is the mean of them, which is hard to beat, and where one is
+    far better it is that one. A combination lies between its members. The weights of a horizon change once
+    the window that it is about has closed, never before.
 
     Attributes:
         experts: names of the members beside the network; where there are none, the network is all.
         horizon: N.
         middle: which of the network's quantiles is the median.
         forget: what is kept of the past with each truth.
-        shrink: see above.
+        shrink: how strongly, as a share of the members' mean square.
+        power: of the inverse errors.
         clip: a change of more scales than this counts less, as if it were just this large.
     """
 
@@ -60,8 +62,9 @@ class Stacking:
     horizon: int
     middle: int
     forget: float = 0.9998
-    shrink: float = 0.3
+    shrink: float = 10.0
     clip: float = 30.0
+    power: float = 4.0
     name: str = "stacking"
     format_version: int = 1
 
@@ -70,7 +73,7 @@ class Stacking:
         anchors, members = anchors_of(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            "products": Field("float32", (len(anchors), members)),
+            "products": Field("float32", (len(anchors), members + 1)),  # the last is the truth's with itself
             "waiting": Field("float32", (sum(anchors), members + 1)),  # the last is the combined one
             "issued": Field("float64", (self.horizon, 2)),
         }
@@ -134,30 +137,36 @@ class Stacking:
             known &= (np.arange(len(truth))[:, None] < block.lengths)[:, None]
         truth, told = np.where(known, truth, 0), np.where(known[:, None], told, 0)
         largest = np.maximum(np.abs(truth), np.abs(told).max(axis=1))
-        weighted = told * np.square(self.clip / np.maximum(largest, np.float32(self.clip)))[:, None]
+        share = np.square(np.float32(self.clip) / np.maximum(largest, np.float32(self.clip)))
+        weighted = told * share[:, None]
         kept = np.where(known, np.float32(self.forget), np.float32(1.0))
         members = range(told.shape[1])
         pairs = [(i, j) for i in members for j in range(i + 1)]
         squares = np.empty((len(pairs), *truth.shape), np.float32)
-        products = np.empty((len(members), *truth.shape), np.float32)
+        products = np.empty((len(members) + 1, *truth.shape), np.float32)
         last = np.moveaxis(own["squares"], 1, 0), np.moveaxis(own["products"], 1, 0)
         for t in range(len(truth)):
             for p, (i, j) in enumerate(pairs):
                 squares[p, t] = last[0][p] * kept[t] + weighted[t, i] * told[t, j]
             for i in members:
                 products[i, t] = last[1][i] * kept[t] + weighted[t, i] * truth[t]
+            products[-1, t] = last[1][-1] * kept[t] + share[t] * truth[t] * truth[t]
             last = squares[:, t], products[:, t]
         own["squares"], own["products"] = (np.moveaxis(array, 0, 1).copy() for array in last)
-        return np.moveaxis(_ridge(squares, products, self.shrink), 2, 1)
+        return np.moveaxis(_ridge(squares, products, self.shrink, self.power), 2, 1)
 
 
-def _ridge(squares: Floats32, products: Floats32, shrink: float) -> Floats32:
+def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
     """Weights ``[M, ...]`` of squares ``[P, ...]`` and products ``[M, ...]``: Cholesky, all side by side."""
-    members = len(products)
+    members = len(products) - 1
     pairs = {(i, j): i * (i + 1) // 2 + j for i in range(members) for j in range(i + 1)}
     ridge = sum(squares[pairs[i, i]] for i in range(members)) * np.float32(shrink / members)
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
-    right = [product + ridge * np.float32(1.0 / members) for product in products]
+    error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
+    error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
+    first = error ** np.float32(-power)
+    first /= first.sum(axis=0)
+    right = [product + ridge * share for product, share in zip(products, first, strict=False)]
     lower: dict[tuple[int, int], Floats32] = {}
     for (i, j), pair in pairs.items():
         rest = squares[pair] + (ridge if i == j else np.float32(0))
@@ -176,13 +185,12 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float) -> Floats32:
 
 
 def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
-    """Keeps a combination near its members: two that agree can get large weights of either sign."""
+    """Keeps a combination between its members: two that agree can get large weights of either sign."""
     low, high = changes[0].copy(), changes[0].copy()
     for change in changes[1:]:
         np.minimum(low, change, out=low)
         np.maximum(high, change, out=high)
-    room = _ROOM * (high - low)
-    np.clip(combined, low - room, high + room, out=combined)
+    np.clip(combined, low, high, out=combined)
 
 
 def _keep(block: Block, changes: Sequence[Floats32]) -> None:

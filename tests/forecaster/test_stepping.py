@@ -250,7 +250,7 @@ def test_a_frame_holds_what_was_issued_and_nothing_else() -> None:
     for key, values in by_key([forecasts]).items():
         end_us = (key[1] + 1) * HOUR_US
         of_key = frame.filter(series_id=key[0]).filter(pl.col("issued_at").dt.epoch("us") == end_us)
-        np.testing.assert_array_equal(nested(of_key).select("q10", "q50", "q90").to_numpy().T, values)
+        np.testing.assert_array_equal(nested(of_key).select("q5", "q50", "q95").to_numpy().T, values)
 
 
 @pytest.mark.parametrize("share", [0.0, 2.0])

@@ -59,13 +59,21 @@ def test_weights_are_those_of_a_ridge_regression_on_what_has_come_true() -> None
     x, y = x[:-1][moves[:-1]], (values[1:, 0] - last[:-1])[moves[:-1]]
     y = y / scale[:-1][moves[:-1]]
     decay = np.sqrt(component.forget ** np.arange(len(y))[::-1])[:, None]
-    squares = (decay * x).T @ (decay * x)
+    squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
-    weights = np.linalg.solve(squares + ridge * np.eye(3), (decay * x).T @ (decay[:, 0] * y) + ridge / 3)
+    errors = np.square(decay * (x - y[:, None])).sum(axis=0)  # Bates & Granger
+    first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
+    weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)
     said = np.array([0.0, *(block.members[n][0, -1, 0] for n in EXPERTS)])
-    np.testing.assert_allclose(
-        block.out.forecast[1, -1, 0, 0], last[-1] + scale[-1] * (said @ weights), atol=1e-3
-    )
+    expected = last[-1] + scale[-1] * np.clip(said @ weights, said.min(), said.max())
+    np.testing.assert_allclose(block.out.forecast[1, -1, 0, 0], expected, atol=1e-3)
+
+
+def test_a_member_that_is_far_worse_has_no_say() -> None:
+    values = walk(600, 1)
+    _, block, _ = stacked(values)
+    right = block.last + block.scale * block.members["right"][0]
+    assert np.abs(block.out.forecast[1, 300:, :, 0] - right[300:]).mean() < 0.15
 
 
 def test_a_horizon_learns_nothing_before_it_has_passed() -> None:

@@ -59,8 +59,8 @@ def desk(
     }.items():
         (tmp_path / name).write_text(text, encoding="latin-1")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "torn" / "series").mkdir(parents=True)
-    (tmp_path / "torn" / "series" / "shard-0000.parquet").write_text("no Parquet")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "shard-0000-of-0001.parquet").write_text("no Parquet")
     state_table.write_shard(tmp_path / "half", Shard.cold(0, 2, forecaster().initial_state(), ()))
     return Desk(tmp_path, capsys)
 
@@ -127,12 +127,12 @@ REFUSED = [
     (
         "backfill good.csv -m model --state torn",
         3,
-        "torn/series/shard-0000.parquet: not a readable Parquet file",
+        "torn/shard-0000-of-0001.parquet: not a readable Parquet file",
     ),
     (
         "stream good.csv -m model --resume --state torn",
         3,
-        "torn/series/shard-0000.parquet: not a readable Parquet file",
+        "torn/shard-0000-of-0001.parquet: not a readable Parquet file",
     ),
     ("backfill good.csv -m model --state half", 3, "half: holds 1 shards, not each of 2 once"),
     ("stream good.csv -m model --state half", 3, "half: holds 1 shards, not each of 2 once"),
