@@ -72,7 +72,7 @@ _SOMETIMES: dict[str, pl.DataType] = {
     "intervals.offset": _F32S,
     "intervals.unit": _F64S,
     "intervals.known": pl.List(pl.Int32()),
-    "intervals.issued": _F32S,
+    "intervals.issued": _F64S,
     "anomaly.expected": _F64S,
     "anomaly.excess": pl.Float32(),
     "anomaly.beyond": pl.Int32(),

@@ -69,7 +69,7 @@ class Intervals:
             "offset": Field("float32", (anchors, len(self.levels) - 1)),
             "unit": Field("float64", (anchors,)),
             "known": Field("int32", (anchors,)),
-            "issued": Field("float32", (sum(anchors_of(self.horizon)), len(self.levels) - 1)),
+            "issued": Field("float64", (sum(anchors_of(self.horizon)), len(self.levels) - 1)),
         }
 
     def init(self, series: int) -> Arrays:
@@ -103,7 +103,7 @@ class Intervals:
         out[middle] = np.clip(out[middle], *_neighbours(out, middle))
         return {name: series_first(array) for name, array in own.items()}, block
 
-    def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats32, Floats32]:
+    def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32]:
         """What was learned, window by window.
 
         Args:
@@ -117,9 +117,9 @@ class Intervals:
         """
         anchors, windows = anchors_of(self.horizon), len(block.values)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
-        learned = np.empty(network.shape, np.float32)
+        learned = np.empty(network.shape)
         trust = np.empty(network.shape[1:], np.float32)
-        served = np.moveaxis(np.empty(network.shape, np.float32), 0, 2)  # [A, T, Q - 1, S]
+        served = np.moveaxis(np.empty(network.shape), 0, 2)  # [A, T, Q - 1, S]
         until = np.cumsum(anchors)
         stores = [own["issued"][stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
         before = [
@@ -140,7 +140,7 @@ class Intervals:
         self,
         own: Arrays,
         residual: Floats,
-        band: Floats32,
+        band: Floats,
         scale: Floats,
         rates: Floats32,
         counts: Bools | None,
