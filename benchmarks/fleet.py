@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.model import Forecaster
 from forecaster.windows import MICROSECONDS
 from pipelines.sources.files import Input
@@ -79,5 +79,11 @@ class Fleet:
 
 
 def forecaster() -> Forecaster:
-    """The network of the design (LSTM, two layers of 64, 24 horizons, 3 quantiles) with random weights."""
+    """The recurrent network alone (LSTM, two layers of 64, 24 horizons, 3 quantiles) with random weights."""
+    alone = OnlineConfig(experts=(), intervals=False, alarms_per_week=0)
+    return Forecaster.untrained(NetworkConfig(linear=False), WindowConfig(freq=f"{FREQ_S}s"), online=alone)
+
+
+def whole() -> Forecaster:
+    """What the defaults make: with linear forecasts in the network, experts, intervals and p-values."""
     return Forecaster.untrained(NetworkConfig(), WindowConfig(freq=f"{FREQ_S}s"))

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import bare, fleet, machine, naive
 from benchmarks.fleet import Fleet
+from forecaster.model import Forecaster
 from pipelines.jobs.forecast import BackfillJob, Outcome, StreamJob, run_backfill, run_stream
 from pipelines.process import cores
 from pipelines.sources.base import Source, Step
@@ -50,10 +51,15 @@ def run_gappy_phase(folder: Path, series: int, windows: int) -> Result:
     return _backfill(folder, Fleet(series, **_GAPPY), windows)
 
 
-def _backfill(folder: Path, of: Fleet, windows: int) -> Result:
+def run_whole_phase(folder: Path, series: int, windows: int) -> Result:
+    """The same by a forecaster with everything on that is on by default."""
+    return _backfill(folder, Fleet(series), windows, fleet.whole())
+
+
+def _backfill(folder: Path, of: Fleet, windows: int, model: Forecaster | None = None) -> Result:
     rows = str(_rows(folder, of, windows))
     with machine.MemorySampler() as memory:
-        outcome = run_backfill(BackfillJob(fleet.forecaster(), (rows,), fleet.INPUT, folder / "out"))
+        outcome = run_backfill(BackfillJob(model or fleet.forecaster(), (rows,), fleet.INPUT, folder / "out"))
     _check(outcome, of.steps(windows))
     return {"rate": outcome.counts.series_steps / outcome.seconds, "rss_most_mb": memory.most()}
 
@@ -126,6 +132,7 @@ PHASES: dict[str, Callable[[Path, int, int], Result]] = {
     "bare": run_bare,
     "backfill": run_backfill_phase,
     "gappy": run_gappy_phase,
+    "whole": run_whole_phase,
     "stream": run_stream_phase,
     "watched": run_watched_phase,
     "naive": run_naive,

@@ -24,7 +24,7 @@ from benchmarks import machine, phases
 
 Results = dict[str, list[dict[str, Any]]]
 
-_TURNS = ("bare", "backfill", "gappy", "stream", "watched")
+_TURNS = ("bare", "backfill", "gappy", "whole", "stream", "watched")
 
 
 class Size(NamedTuple):
@@ -117,6 +117,7 @@ def _report(results: Results, size: Size) -> dict[str, float]:
     _rate(side_by_side, "the fastest of each round, side by side: what both jobs use")
     _rate(rate["backfill"], "backfill, whole job, Parquet to Parquet")
     _rate(rate["gappy"], "  of a fleet with 5 % of rows missing and 2 % of series born late")
+    _rate(rate["whole"], "  with all that is on by default: linear part, experts, intervals, p-values")
     _rate(rate["stream"], "stream, from the first rows released to the last forecast written")
     _rate(with_start, "  whole job, start-up of engine and pipeline included")
     _rate(rate["watched"], "watched folder, a file a window, from the first rows to the last forecast")
@@ -133,7 +134,7 @@ def _report(results: Results, size: Size) -> dict[str, float]:
     print(f"  memory {paced['rss_start_mb']:.0f} MiB half-way, {paced['rss_end_mb']:.0f} MiB at the end")
     _line("growth (%)", 100 * growth, "within", 5)
     summary: dict[str, float] = {"bare": round(rate["bare"]), "side_by_side": round(side_by_side)}
-    summary |= {name: round(rate[name]) for name in ("backfill", "gappy", "stream")}
+    summary |= {name: round(rate[name]) for name in ("backfill", "gappy", "whole", "stream")}
     summary["stream_with_start"] = round(with_start)
     summary |= {name: round(rate[name]) for name in ("watched", "naive")}
     for name in ("p50_ms", "p99_ms", "snapshot_ms", "rss_start_mb", "rss_end_mb"):

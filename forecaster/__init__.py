@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forecaster.baselines import persistence, seasonal_naive
-    from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+    from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
     from forecaster.counts import Counts
     from forecaster.evaluation import calibration, errors, score, series_scale
     from forecaster.forecasts import Forecasts
@@ -28,6 +28,7 @@ _HOMES = {
     "Forecaster": "model",
     "Forecasts": "forecasts",
     "NetworkConfig": "config",
+    "OnlineConfig": "config",
     "Output": "shard",
     "Registry": "registry.registry",
     "Shard": "shard",
@@ -55,6 +56,7 @@ __all__ = [
     "Forecaster",
     "Forecasts",
     "NetworkConfig",
+    "OnlineConfig",
     "Output",
     "Registry",
     "Shard",

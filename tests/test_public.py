@@ -17,8 +17,8 @@ PUBLIC = {
         Score StatecastError VersionMismatch validate
     """,
     "forecaster": """
-        Batch Counts Forecaster Forecasts NetworkConfig Output Registry Shard State Trained TrainingConfig
-        WindowConfig Windows advance aggregate apply calibration errors persistence rewarm score
+        Batch Counts Forecaster Forecasts NetworkConfig OnlineConfig Output Registry Shard State Trained
+        TrainingConfig WindowConfig Windows advance aggregate apply calibration errors persistence rewarm score
         seasonal_naive series_scale train
     """,
     "pipelines": """
