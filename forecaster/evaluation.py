@@ -55,7 +55,8 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
     window = window_index(pl.col("issued_at"), config.freq_s) + pl.col("horizon").cast(pl.Int64) - 1
-    flat = forecasts.explode("forecast").unnest("forecast").drop("model_version", "revision").drop_nulls()
+    said = forecasts.select("series_id", "issued_at", "forecast")  # a p-value that is not there is no gap
+    flat = said.explode("forecast").unnest("forecast").drop_nulls()
     return flat.with_columns(window=window).join(came, on=["series_id", "window"]).drop("window")
 
 

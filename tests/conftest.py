@@ -12,7 +12,7 @@ settings.register_profile(
     "statecast",
     deadline=None,  # two cores, shared: a slow example is not a wrong one
     derandomize=bool(os.environ.get("CI")),  # CI sees the same examples every time, a desk new ones
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("statecast")

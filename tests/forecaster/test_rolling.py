@@ -47,7 +47,9 @@ def test_what_is_judged_is_what_the_stream_would_have_issued_at_each_row() -> No
         state, issued = advance(MODEL, state, windows.between(now, now + 1))
         if t >= 39:
             found = whole(blocks, next(iter(blocks[0].members)))[:, t - 39]
-            np.testing.assert_allclose(found[:, : len(issued.series_ids)], issued.values[:, 0], rtol=1e-5)
+            np.testing.assert_allclose(
+                found[:, : len(issued.series_ids)], issued.values[:, 0], rtol=1e-5, atol=1e-5
+            )
 
 
 def test_what_came_is_the_value_so_many_rows_after_the_issue() -> None:

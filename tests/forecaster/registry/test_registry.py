@@ -276,7 +276,7 @@ def test_what_is_logged_with_a_model_is_small_and_holds_no_caches(place: Path, f
 
 def test_serving_answers_with_the_last_forecast_of_every_series() -> None:
     answer = ServedForecaster(forecaster()).predict(history())
-    assert answer.columns == ["series_id", "issued_at", "model_version", "horizon", "q10", "q50", "q90"]
+    assert answer.columns == ["series_id", "issued_at", "model_version", "horizon", "q5", "q50", "q95"]
     assert answer["series_id"].to_list() == ["a"] * 3 + ["b"] * 3
     assert answer["horizon"].to_list() == [1, 2, 3] * 2
     assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
