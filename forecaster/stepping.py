@@ -18,7 +18,10 @@ import numpy as np
 import polars as pl
 
 from forecaster.components.base import Arrays, Block, Bools, Component, Floats, Ints, Outputs
-from forecaster.components.ring import in_order
+from forecaster.components.expert import Expert
+from forecaster.components.moments import Moments
+from forecaster.components.ring import Ring, in_order
+from forecaster.components.season import Season
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
@@ -28,6 +31,7 @@ from schemas.errors import DataError, ModelError, VersionMismatch
 _CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache
 _CALL_SERIES = 2_500  # series in one, at the most: so that a call of many series still is one of some windows
 _MOSTLY = 0.9  # share of the slots from which on all are stepped: cheaper than copying some out and back
+_OF_VALUES = (Ring, Moments, Season, Expert)  # components that no network has a part in
 _NEVER = -(2**62)  # row of the last value of a series that has none
 
 
@@ -305,9 +309,9 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
     The ring of each series is run through the new weights from a cold start, which begins at the ring's first
     value, as every series does; one whose ring holds no value starts from the initial state, as all do where
-    the state has no ring. What does not depend on the network's weights (moments, season, experts) stays as
-    it is, and so does what says how far forecasts were off, until those of the new weights have come true. A
-    state of the same weights is returned as it is.
+    the state has no ring. What does not depend on the network's weights (ring, moments, season, experts)
+    stays as it is; what is learned of its errors is learned anew on the way. A state of the same weights is
+    returned as it is.
 
     Raises:
         ModelError: the windows of state and forecaster differ in length.
@@ -333,7 +337,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
     warm.silent[:] = state.silent
     for component in forecaster.components:
         own = state.parts.get(component.name)
-        if component.name != forecaster.network.name and own is not None and _fits(component, own):
+        if isinstance(component, _OF_VALUES) and own is not None and _fits(component, own):
             warm.parts[component.name] = {name: array.copy() for name, array in own.items()}
     return warm
 

@@ -178,7 +178,7 @@ def assert_same_state(a: State, b: State) -> None:
             name = f"{component}.{place}"
             rtol, atol = 1e-12 if name in rounded else 0.0, 1e-5 if component == "network" else 0.0
             if component not in _EXACT and array.dtype.kind == "f":
-                rtol, atol = 1e-3, 1e-4
+                rtol, atol = 1e-3, 1e-3
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
 
