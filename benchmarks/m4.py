@@ -26,7 +26,7 @@ from forecaster.training import train
 from forecaster.windows import Windows
 
 _HORIZON, _SEASON, _BLOCK = 48, 24, 24
-_QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
+_QUANTILES = (0.025, 0.5, 0.975)
 
 
 def main() -> None:

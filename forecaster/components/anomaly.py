@@ -125,9 +125,8 @@ class Anomaly:
         repeats = there & (value == own["last"])
         own["run"] = np.where(there, np.where(repeats, own["run"] + 1, 0), own["run"]).astype(np.int32)
         p_value: Floats = np.power(own["repeats"].astype(np.float64), own["run"])
-        # A run counts as one: it is learned from when it ends, or a long one would excuse itself.
-        usual = np.where(repeats & (own["run"] > 1), 0.0, _FORGET * (repeats - own["repeats"]))
-        own["repeats"] += np.where(there, usual, 0.0).astype(np.float32)
+        # Slowly: a sensor that hangs for a day must not excuse itself.
+        own["repeats"] += np.where(there, _FORGET * (repeats - own["repeats"]), 0.0).astype(np.float32)
         np.clip(own["repeats"], 1e-3, 0.999, out=own["repeats"])
         own["last"] = np.where(there, value, own["last"])
         return p_value
