@@ -50,8 +50,7 @@ class Anomaly:
     Attributes:
         low, high: the outermost quantile levels, 0 < low < 0.5 < high < 1.
         rate: wanted alarms per window of a series in which nothing is wrong, above 0 and below 1.
-        quantiles: how many quantiles there are; the outermost are the first and the last.
-        middle: which of them is the median.
+        middle: which of the quantiles is the median; the outermost are the first and the last.
     """
 
     low: float

@@ -26,6 +26,8 @@ from forecaster.components.base import (
 )
 from forecaster.components.season import phases
 
+FARTHEST = 1e9  # scales, well within single precision
+
 
 class Seen(NamedTuple):
     """What an expert sees as a window closes: of one window, or of ``T`` at once.
@@ -138,3 +140,8 @@ def seen_in(block: Block, reach: int) -> Seen:
     at = block.start[None, :] + np.arange(windows)[:, None]
     shape = np.moveaxis(block.shape, 1, 0)
     return Seen(at, block.values, past, block.last, block.age, block.scale, block.moves, shape)
+
+
+def in_scales(far: Floats, scale: Floats) -> Floats32:
+    """Distances in scales; a scale may be so small that they would leave the range of single precision."""
+    return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

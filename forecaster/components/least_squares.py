@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.components.base import Arrays, Bools, Field, Floats, Floats32, Ints
-from forecaster.components.expert import Expert, Seen
+from forecaster.components.expert import FARTHEST, Expert, Seen, in_scales
 
 _CLIP = 50.0  # scales of a regressor
 _LARGEST_WEIGHT = 3.0
 _OTHER_LEVEL = 20.0  # scales
-_FARTHEST = 1e9  # scales
 _NOW = np.array([0])
 _ROOM = 2.0  # a forecast stays within so many times the distances that its lags lie from the last value
 
@@ -91,7 +90,7 @@ class LeastSquares(Expert):
         now = self._without_shape(seen, seen.value[None], _NOW)[0]
         far = _near((lagged[:-1] - before) / seen.scale)
         if self.halflives:
-            far = np.concatenate([far, _in_scales(own["means"] - before, seen.scale)])
+            far = np.concatenate([far, in_scales(own["means"] - before, seen.scale)])
         change = now - before
         learns = there & seen.moves & ~np.isnan(change) & (own["known"] > self.reach)
         with np.errstate(invalid="ignore"):
@@ -138,7 +137,7 @@ class LeastSquares(Expert):
         room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
         weights, low = own["weights"], -room
         stays = np.float32(1.0) - weights.sum(axis=0)
-        means = [_in_scales(own["means"][k] - now, seen.scale) for k in range(len(self.halflives))]
+        means = [in_scales(own["means"][k] - now, seen.scale) for k in range(len(self.halflives))]
         rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
         product = np.empty_like(room)
         for row in range(longest, longest + self.horizon):
@@ -155,17 +154,12 @@ class LeastSquares(Expert):
         if not self.season:
             return ahead
         shape = seen.shape_ahead(np.arange(1, self.horizon + 1)) + (now - seen.last)
-        ahead += _in_scales(shape, seen.scale)
+        ahead += in_scales(shape, seen.scale)
         return ahead
 
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
         """Values ``[n, ..., S]``, ``ago`` (``[n]`` or likewise) windows old, less the season's shape."""
         return values - seen.shape_ahead(-ago) if self.season else values
-
-
-def _in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Distances in scales; a scale may be so small that they would leave the range of single precision."""
-    return np.clip(far / scale, -_FARTHEST, _FARTHEST).astype(np.float32)
 
 
 def _near(far: Floats) -> Floats32:
@@ -174,7 +168,7 @@ def _near(far: Floats) -> Floats32:
     Redescending (Hampel 1974): whole up to `_OTHER_LEVEL` scales, nothing from twice that on.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        far = np.clip(far, -_FARTHEST, _FARTHEST).astype(np.float32)
+        far = np.clip(far, -FARTHEST, FARTHEST).astype(np.float32)
         kept = np.float32(2.0) - np.abs(far) * np.float32(1.0 / _OTHER_LEVEL)
         np.clip(kept, 0.0, 1.0, out=kept)
         return np.where(kept > 0, far * kept, np.float32(0.0))

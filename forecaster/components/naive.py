@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.components.base import Arrays, Bools, Field, Floats32
-from forecaster.components.expert import Expert, Seen
-
-_FARTHEST = 1e9  # scales, well within single precision
+from forecaster.components.expert import Expert, Seen, in_scales
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,4 @@ class SeasonalNaive(Expert):
         """See `Expert`."""
         ahead = np.arange(1, self.horizon + 1)
         found = seen.back(self.season * -(-ahead // self.season) - ahead)
-        return np.where(
-            np.isnan(found), 0.0, np.clip((found - seen.last) / seen.scale, -_FARTHEST, _FARTHEST)
-        ).astype(np.float32)
+        return np.where(np.isnan(found), np.float32(0.0), in_scales(found - seen.last, seen.scale))

@@ -28,7 +28,7 @@ from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, regr
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 
-_CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "lstm": nn.LSTM,
     "gru": nn.GRU,
     "rnn": nn.RNN,
@@ -74,7 +74,7 @@ class Network(nn.Module):
         """Of windows with ``known`` C features and series with ``static`` D ones."""
         super().__init__()
         self.config, self.covariates = config, known + static
-        cell, width, experts = _CELLS[config.cell], config.hidden, EXPERTS if config.linear else 0
+        cell, width, experts = CELLS[config.cell], config.hidden, EXPERTS if config.linear else 0
         self.recurrent = nn.ModuleList(
             cell(width if layer else input_count(config, self.covariates), width)
             for layer in range(config.layers)

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from forecaster.components.network import CELLS
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.sequences import UNKNOWN
-
-_CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
-    "lstm": nn.LSTM,
-    "gru": nn.GRU,
-    "rnn": nn.RNN,
-}
 
 Carried = tuple[Tensor, ...]
 """Hidden state, and for an LSTM the cell state: ``[L, S, H]`` each."""
@@ -30,7 +25,7 @@ class LabelNetwork(nn.Module):
         super().__init__()
         self.config = config
         between = config.dropout if config.layers > 1 else 0.0
-        self.recurrent = _CELLS[config.cell](inputs, config.hidden, config.layers, dropout=between)
+        self.recurrent = CELLS[config.cell](inputs, config.hidden, config.layers, dropout=between)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.hidden, classes)
 

@@ -86,21 +86,8 @@ def label(
             rich_help_panel=o.INPUT,
         ),
     ] = None,
-    cell: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="CELL",
-            help="Recurrent cell: lstm, gru or rnn.",
-            show_default="lstm",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
-    hidden: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N", help="Width of the hidden state.", show_default="64", rich_help_panel=o.NETWORK
-        ),
-    ] = None,
+    cell: o.Cell = None,
+    hidden: o.Hidden = None,
     layers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
@@ -125,15 +112,7 @@ def label(
             rich_help_panel=o.NETWORK,
         ),
     ] = None,
-    seed: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N",
-            help="Same seed, data and machine: same weights.",
-            show_default="0",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
+    seed: o.Seed = None,
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(

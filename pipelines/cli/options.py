@@ -85,6 +85,28 @@ Freq = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+Cell = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="CELL",
+        help="Recurrent cell: lstm, gru or rnn.",
+        show_default="lstm",
+        rich_help_panel=NETWORK,
+    ),
+]
+Hidden = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(metavar="N", help="Width of the hidden state.", show_default="64", rich_help_panel=NETWORK),
+]
+Seed = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        metavar="N",
+        help="Same seed, data and machine: same weights.",
+        show_default="0",
+        rich_help_panel=NETWORK,
+    ),
+]
 Start = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -22,21 +22,8 @@ def train(
     start: o.Start = None,
     end: o.End = None,
     skip_bad_files: o.SkipBad = None,
-    cell: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="CELL",
-            help="Recurrent cell: lstm, gru or rnn.",
-            show_default="lstm",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
-    hidden: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N", help="Width of the hidden state.", show_default="64", rich_help_panel=o.NETWORK
-        ),
-    ] = None,
+    cell: o.Cell = None,
+    hidden: o.Hidden = None,
     horizon: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
@@ -55,15 +42,7 @@ def train(
             rich_help_panel=o.NETWORK,
         ),
     ] = None,
-    seed: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N",
-            help="Same seed, data and machine: same weights.",
-            show_default="0",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
+    seed: o.Seed = None,
     name: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
