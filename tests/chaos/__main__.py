@@ -105,12 +105,15 @@ def _model(folder: Path, aggregate: str, empty: str) -> Path:
 
 def _kill_some(stream: Stream, kills: int, chance: random.Random) -> list[str]:
     killed: list[str] = []
-    while len(killed) < kills:
-        what = stream.live_and_die(chance)
-        if not what:
-            raise SystemExit(f"{stream.output}: came to its end after {len(killed)} kills")
-        killed.append(what)
-        print(f"  kill {len(killed)}: {what}", flush=True)
+    try:
+        while len(killed) < kills:
+            what = stream.live_and_lose(chance)
+            if not what:
+                raise SystemExit(f"{stream.output}: came to its end after {len(killed)} kills")
+            killed.append(what)
+            print(f"  kill {len(killed)}: {what}", flush=True)
+    finally:
+        stream.end()
     return killed
 
 

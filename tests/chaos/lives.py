@@ -28,12 +28,14 @@ class Stream:
     Attributes:
         arguments: of ``statecast stream``, without ``--resume``.
         output: its output folder.
-        recovery_s: of each life after a kill, seconds from its start to its first progress.
+        recovery_s: of each life, and of each Prism after a kill, seconds to its first progress.
     """
 
     arguments: list[str]
     output: Path
     recovery_s: list[float] = field(default_factory=list)
+    _process: subprocess.Popen[bytes] | None = None
+    _lost: str = ""
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starts the command: the same one every time."""
@@ -72,34 +74,43 @@ class Stream:
         if process.returncode:
             raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
 
-    def live_and_die(self, chance: random.Random) -> str:
-        """A life that is killed: the pipeline, its Prism or both, at a random moment after some progress.
+    def live_and_lose(self, chance: random.Random) -> str:
+        """A life in which the pipeline, its Prism or both are killed, at a random moment after some progress.
+
+        Where the pipeline is killed, the next call starts it again; where Prism is, it goes on by itself.
 
         Returns:
             What was killed; "" if it had come to its own end before.
         """
-        process = self.start()
         began_s, reached = time.monotonic(), self._files()
+        process = self._process = self._process or self.start()
         if not _until(lambda: self._files() > reached, process):
-            return ""
+            # It goes on by itself a few times only, and then says that it does not.
+            gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
+            return self.live_and_lose(chance) if gave_up else ""
         self.recovery_s.append(time.monotonic() - began_s)
         time.sleep(chance.random() * 2.0)
         prisms = [child.pid for child in _children(process.pid) if "prism" in child.name()]
         if chance.random() < 0.3:  # in the midst of a snapshot
             _until(lambda: any((self.output / "state").glob(".shard-*")), process, pause_s=0.0)
-        what = chance.choice(("pipeline", "prism", "both"))
-        victims = {"pipeline": [process.pid], "prism": prisms, "both": [process.pid, *prisms]}[what]
+        self._lost = chance.choice(("pipeline", "prism", "both"))
         if process.poll() is not None:
             return ""
-        _kill(victims)
-        try:
+        _kill({"pipeline": [process.pid], "prism": prisms, "both": [process.pid, *prisms]}[self._lost])
+        if self._lost != "prism":
             process.wait(60)
-        except subprocess.TimeoutExpired:
-            raise SystemExit(f"{self.output}: goes on for a minute without its {what}") from None
+            self._process = None
         orphans = psutil.wait_procs([psutil.Process(pid) for pid in prisms if psutil.pid_exists(pid)], 30)[1]
         if orphans:
             raise SystemExit(f"a Prism is left behind: {orphans}")
-        return what
+        return self._lost
+
+    def end(self) -> None:
+        """Kills what is left of the last life, with its Prism."""
+        if self._process is not None:
+            _kill([self._process.pid, *(child.pid for child in _children(self._process.pid))])
+            self._process.wait(60)
+            self._process = None
 
     def _files(self) -> int:
         """When the last file of forecasts was written; forecasts are progress, whatever else is."""
