@@ -32,7 +32,7 @@ demo: setup  ## train, backfill, stream and compare, on real data
 
 test: lint  ## lint, types, layers and all tests
 	@$(call say,tests)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup  ## lint, format, types and layers
 	@$(call say,ruff)

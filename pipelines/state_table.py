@@ -247,7 +247,8 @@ def _sync(folder: Path) -> None:
 
 def _read(path: Path) -> Shard:
     try:
-        return snapshot.from_arrow(pq.read_table(path))
+        with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
+            return snapshot.from_arrow(pq.ParquetFile(file).read())
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
     except ModelError as error:

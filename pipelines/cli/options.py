@@ -167,7 +167,7 @@ FlinkMaster = Annotated[
     typer.Option(
         "--flink-master",
         metavar="MASTER",
-        help="Runs on Flink: [local], one of its own, or HOST:PORT of a session cluster.",
+        help="Runs on Flink: \\[local], one of its own, or HOST:PORT of a session cluster.",
         show_default="[local]",
         rich_help_panel=JOB,
     ),

@@ -1,0 +1,96 @@
+"""The deployments of docs/deploy/: valid by their schemas, and of versions and options that there are."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import typer
+import yaml
+
+from pipelines.cli.app import app
+from pipelines.config import JobConfig
+from pipelines.runners.java import OPENS, versions
+
+DEPLOY = Path(__file__).parents[1] / "docs" / "deploy"
+KUBERNETES = "1.31"
+
+
+def compose() -> Any:
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def manifests() -> tuple[Any, Any]:
+    flink, deployment = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    return flink, deployment
+
+
+def of_stream(arguments: list[str]) -> list[str]:
+    command, *options = arguments
+    assert command == "stream"
+    return options
+
+
+def test_compose_file_is_one_by_the_schema_of_its_specification() -> None:
+    schema = files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    jsonschema.validate(compose(), json.loads(schema.read_text()))
+
+
+def test_every_service_waits_for_services_that_are_there() -> None:
+    services = compose()["services"]
+    for service in services.values():
+        assert set(service.get("depends_on", ())) <= services.keys()
+        assert service.get("network_mode", "service:kafka").removeprefix("service:") in services
+
+
+def test_the_commands_pod_is_valid() -> None:
+    kubernetes_validate.validate(manifests()[1], KUBERNETES, strict=True)
+
+
+def test_the_task_managers_pods_are_valid() -> None:
+    template = manifests()[0]["spec"]["taskManager"]["podTemplate"]
+    main, workers = template["spec"]["containers"]
+    assert main == {"name": "flink-main-container"}, "the operator gives it the rest"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "taskmanager"},
+        "spec": {"containers": [workers]},
+    }
+    kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("text", [path.read_text() for path in sorted(DEPLOY.glob("*.yaml"))])
+def test_flink_is_of_the_pinned_version_and_open_to_what_beam_reaches_into(text: str) -> None:
+    assert f"flink:{versions()['flink.version']}-" in text
+    assert all(option in text for option in OPENS)
+    assert "classloader.resolve-order: parent-first" in text
+
+
+def test_kafka_is_of_the_pinned_version() -> None:
+    assert compose()["services"]["kafka"]["image"] == f"apache/kafka:{versions()['kafka.version']}"
+
+
+def test_the_job_file_is_one() -> None:
+    job = JobConfig.model_validate(tomllib.loads((DEPLOY / "job.toml").read_text()))
+    assert job.jobs.runner == "flink"
+    topics = compose()["services"]["topics"]["command"][0]
+    kafka = job.kafka
+    for topic in (kafka.topic, kafka.to_topic, kafka.to_late, kafka.to_quarantine):
+        assert topic in topics
+
+
+def test_their_commands_are_commands() -> None:
+    stream = typer.main.get_command(app).commands["stream"]  # type: ignore[attr-defined]
+    container = manifests()[1]["spec"]["template"]["spec"]["containers"][0]
+    for arguments in (compose()["services"]["stream"]["command"], container["args"]):
+        parsed = stream.make_context("stream", of_stream(arguments)).params
+        assert parsed["resume"]
+        assert parsed["flink_master"].endswith(":8081")
+        assert parsed["settings"] == ["jobs.flink_workers=127.0.0.1:50000"]
