@@ -209,3 +209,14 @@ class CovariatesConfig(Settings):
     static: str = Field(
         "", description="file of what is known of series, a row each: series_id and columns, numbers or text"
     )
+    observed: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        description="columns of the data's own rows that are observed beside the value, such as a "
+        "temperature: numbers, known up to now and not ahead (long files and messages)",
+    )
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> CovariatesConfig:
+        if len(set(self.observed)) < len(self.observed):
+            raise ValueError("covariates.observed must name each column once")
+        return self

@@ -80,7 +80,7 @@ class Covariates:
             raise ConfigError(
                 "covariates.known needs network.decoder = true: nothing else looks at what is ahead"
             )
-        if tables.static is None and not decoder:
+        if tables.static is None and not decoder and not windows.past:
             return Covariates()
         features = Features.fit(tables, windows, freq_s)
         if not decoder:

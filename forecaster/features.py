@@ -94,11 +94,13 @@ class Features(Settings):
         calendar: periods whose phases are known of every window.
         known: columns of windows, future ones too.
         static: columns of series.
+        observed: columns of the rows themselves, known up to now.
     """
 
     calendar: tuple[str, ...] = ()
     known: tuple[Column, ...] = ()
     static: tuple[Column, ...] = ()
+    observed: tuple[str, ...] = ()
 
     @property
     def known_count(self) -> int:
@@ -113,7 +115,7 @@ class Features(Settings):
     @property
     def is_empty(self) -> bool:
         """Whether there is none."""
-        return not self.known_count + self.static_count
+        return not (self.known_count or self.static_count or self.observed)
 
     @staticmethod
     def fit(tables: Tables, windows: Windows, freq_s: int) -> Features:
@@ -132,7 +134,8 @@ class Features(Settings):
         if static is not None:
             own = column_of(static, SERIES).cast(pl.String).is_in(list(windows.series_ids)).to_numpy()
             static_columns = _columns(static, own)
-        return Features(calendar=periods, known=known_columns, static=static_columns)
+        observed = tuple(windows.past)
+        return Features(calendar=periods, known=known_columns, static=static_columns, observed=observed)
 
 
 def _columns(table: Table, learned: Bools) -> tuple[Column, ...]:

@@ -74,7 +74,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
     if not len(index):
         return
     index = index[np.unique(np.linspace(0, len(index) - 1, _SERIES, dtype=int))]
-    sample = Windows(tuple(windows.series_ids[i] for i in index), windows.start, windows.values[:, index])
+    sample = windows.of_series(index)
     ridge = network.ridge.numpy() if network.config.linear else None
     fleet = fleet_of(sample, network.config, config.freq_s, _SERIES, covariates=forecaster.covariates)
     batch = fleet.knowing(ridge, float(network.prior)).batch(0)

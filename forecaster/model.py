@@ -78,7 +78,8 @@ class Forecaster:
             "online": self.online_config.model_dump(),
         }
         if not self.covariates.features.is_empty:
-            parts["covariates"] = self.covariates.features.model_dump()
+            features = self.covariates.features
+            parts["covariates"] = features.model_dump(exclude=None if features.observed else {"observed"})
         return json.dumps(parts, indent=2, sort_keys=True)
 
     @staticmethod
@@ -94,7 +95,7 @@ class Forecaster:
             torch.manual_seed(seed)
             covariates = covariates or Covariates()
             features = covariates.features
-            module = Network(network, known=features.known_count, static=features.static_count)
+            module = _network(network, features)
             return Forecaster(network, windows, module, online or OnlineConfig(), covariates)
 
     def knowing(self, covariates: Covariates) -> Forecaster:
@@ -148,7 +149,7 @@ class Forecaster:
             windows = WindowConfig.model_validate(parts["windows"])
             online = OnlineConfig.model_validate(parts["online"])
             features = Features.model_validate(parts.get("covariates", {}))
-            module = Network(network, known=features.known_count, static=features.static_count)
+            module = _network(network, features)
             module.load_state_dict(load(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
@@ -173,3 +174,7 @@ class Forecaster:
             raise ModelError(f"{path} cannot be read: {error.strerror}") from error
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
+
+
+def _network(config: NetworkConfig, features: Features) -> Network:
+    return Network(config, known=features.known_count, static=features.static_count, past=features.observed)

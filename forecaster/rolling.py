@@ -9,7 +9,7 @@ Letters: T issue rows, S series, N steps ahead, Q quantiles.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -105,7 +105,7 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, train, 0.0).sum(axis=0) / count
     spread = np.sqrt(np.where(known, np.square(train - mean), 0.0).sum(axis=0) / count)
-    return Windows(windows.series_ids, windows.start, (values - mean) / np.where(spread > 0, spread, 1.0))
+    return replace(windows, values=(values - mean) / np.where(spread > 0, spread, 1.0))
 
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
@@ -141,7 +141,8 @@ def rolled(
     for rows in _blocks(split, max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))):
         block, start = windows.values[rows.start : rows.stop], windows.start + rows.start
         at = np.arange(rows.start, rows.stop)
-        forecasts = advance_in_place(forecaster, state, block, start, keep_members=True)
+        beside = windows.between(start, start + len(block)).past_of(forecaster.covariates.features.observed)
+        forecasts = advance_in_place(forecaster, state, block, start, keep_members=True, past=beside)
         members = members_of(forecasts)
         for name, values in baseline_points(filled, at, config, split.horizon).items():
             members.setdefault(name, Member((0.5,), values[None]))

@@ -22,6 +22,7 @@ from torch import Tensor
 from forecaster.components.base import Block, Floats32
 from forecaster.components.inputs import known_ahead, network_inputs, with_covariates
 from forecaster.components.linear import RIDGES, expert_forecasts, regressor_count
+from forecaster.components.past import PastCovariates
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 from forecaster.covariates import Covariates
@@ -224,8 +225,13 @@ class Fleet:
         length = len(values) - int(begins.min())
         row = begins[None, :] + np.arange(length)[:, None]
         there = row < len(values)
+
+        def begun(array: Floats) -> Floats:
+            """``[length, B]``, each series from its first value on."""
+            return np.where(there, array[np.minimum(row, len(values) - 1), index[None, :]], np.nan)
+
         padded = np.full((length + horizon, len(index)), np.nan)
-        padded[:length] = np.where(there, values[np.minimum(row, len(values) - 1), index[None, :]], np.nan)
+        padded[:length] = begun(values)
         start = self.windows.start + begins
         network = self.network
         ridge = self.ridge
@@ -236,6 +242,12 @@ class Fleet:
         if not self.covariates.features.is_empty:
             known = self.covariates.known(ids, start, length + horizon)
             block = replace(block, known=known, static=self.covariates.static(ids))
+            if names := self.covariates.features.observed:
+                part = PastCovariates(names, network.halflife, ring=0)
+                past = self.windows.past
+                missing = np.full_like(values, np.nan)
+                block = replace(block, past=np.stack([begun(past.get(n, missing)) for n in names], axis=2))
+                _, block = part.step(part.init(len(index)), block)
             x = with_covariates(x, block)
         return Batch(
             ids,

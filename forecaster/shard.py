@@ -19,7 +19,7 @@ from forecaster.model import Forecaster
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
 from forecaster.windows import MICROSECONDS, fill, last_closed
-from schemas import late, quarantine
+from schemas import late, observations, quarantine
 
 PENDING: dict[str, pl.DataType] = {
     "slot": pl.Int32(),
@@ -27,7 +27,7 @@ PENDING: dict[str, pl.DataType] = {
     "timestamp": pl.Datetime("us", "UTC"),
     "value": pl.Float64(),
 }
-"""Columns and types of rows that wait for their window; ``event_id: String`` follows where rows have one."""
+"""Columns and types of rows that wait for their window; what `observations.more_of` a row has follows."""
 
 _NONE_QUARANTINED, _NONE_LATE = quarantine.empty(), late.empty()
 
@@ -261,7 +261,7 @@ def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[S
         state = State.join([shard.state, forecaster.unseen(ids, clock + 1)])
         shard = replace(shard, state=state, slots=slots_of(state))
         found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
-    names = [*PENDING, *(["event_id"] if "event_id" in rows.columns else [])]
+    names = [*PENDING, *observations.more_of(rows.columns)]
     return shard, pl.DataFrame([found[name] for name in names])
 
 
@@ -300,11 +300,13 @@ def _close_block(
     shard: Shard, rows: pl.DataFrame, start: int, stop: int, forecaster: Forecaster
 ) -> tuple[Shard, Forecasts]:
     values = np.full((stop - start, len(shard.state)), np.nan)
+    names = forecaster.covariates.features.observed
+    past = np.full((*values.shape, len(names)), np.nan) if names else None
     duplicates = 0
     if len(rows):
         window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
-        duplicates = fill(values, rows, window, slot, forecaster.window_config)
-    forecasts = advance_in_place(forecaster, shard.state, values, start)
+        duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
+    forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
     counts = shard.counts + Counts(
         used=len(rows) - duplicates,
         duplicates=duplicates,

@@ -12,7 +12,7 @@ import polars as pl
 from forecaster.counts import Counts
 from forecaster.shard import PENDING, Batch, Shard, slots_of
 from forecaster.state import State
-from schemas import quarantine
+from schemas import observations, quarantine
 from schemas.errors import DataError
 
 
@@ -99,7 +99,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
         part = state.take(np.flatnonzero(home == number))
         slots = slots_of(part)
         mine = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
-        columns = [*PENDING, *(["event_id"] if "event_id" in mine.columns else [])]
+        columns = [*PENDING, *observations.more_of(mine.columns)]
         own = counts if number == 0 else Counts()
         own = replace(own, pending=len(mine), windows=counts.windows)
         made.append(

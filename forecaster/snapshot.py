@@ -19,6 +19,7 @@ from forecaster.shard import PENDING, Shard, slots_of
 from forecaster.state import State
 from forecaster.windows import window_index
 from schemas.errors import ModelError
+from schemas.observations import more_of
 
 _KEY = b"statecast.shard"
 _PENDING = "pending"
@@ -94,9 +95,7 @@ def _pending(column: pa.ChunkedArray, freq_s: int) -> pl.DataFrame:
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
     rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
     rows = rows.with_columns(slot, window=window_index(pl.col("timestamp"), freq_s))
-    return rows.select(*PENDING, *(name for name in rows.columns if name == "event_id")).sort(
-        "window", maintain_order=True
-    )
+    return rows.select(*PENDING, *more_of(rows.columns)).sort("window", maintain_order=True)
 
 
 def _fields(struct: pa.StructArray) -> tuple[list[str], list[pa.Array]]:

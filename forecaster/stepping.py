@@ -20,6 +20,7 @@ import polars as pl
 from forecaster.components.base import Arrays, Block, Bools, Component, Floats, Ints, Outputs
 from forecaster.components.expert import Expert
 from forecaster.components.moments import Moments
+from forecaster.components.past import PastCovariates, ring_of
 from forecaster.components.ring import Ring, in_order
 from forecaster.components.season import Season
 from forecaster.forecasts import Forecasts
@@ -31,7 +32,7 @@ from schemas.errors import DataError, ModelError, VersionMismatch
 _CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache
 _CALL_SERIES = 2_500  # series in one, at the most: so that a call of many series still is one of some windows
 _MOSTLY = 0.9  # share of the slots from which on all are stepped: cheaper than copying some out and back
-_OF_VALUES = (Ring, Moments, Season, Expert)  # components that no network has a part in
+_OF_VALUES = (Ring, Moments, PastCovariates, Season, Expert)  # components that no network has a part in
 _NEVER = -(2**62)  # row of the last value of a series that has none
 
 
@@ -60,6 +61,8 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     start = min([block.start, *(state.clock[live(state)] + 1)])
+    beside = block.past_of(forecaster.covariates.features.observed)
+    past = beside
     if block.series_ids == state.series_ids and start == block.start:
         state, values = state.copy(), block.values  # the stream's every step
     else:
@@ -71,11 +74,19 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         slots = np.array([place.get(name, -1) for name in block.series_ids], np.int64)
         values = np.full((block.stop - start, len(state)), np.nan)
         values[block.start - start :, slots[slots >= 0]] = block.values[:, slots >= 0]
-    return state, advance_in_place(forecaster, state, values, start)
+        if beside is not None:
+            past = np.full((*values.shape, beside.shape[2]), np.nan)
+            past[block.start - start :, slots[slots >= 0]] = beside[:, slots >= 0]
+    return state, advance_in_place(forecaster, state, values, start, past=past)
 
 
 def advance_in_place(
-    forecaster: Forecaster, state: State, values: Floats, start: int, keep_members: bool = False
+    forecaster: Forecaster,
+    state: State,
+    values: Floats,
+    start: int,
+    keep_members: bool = False,
+    past: Floats | None = None,
 ) -> Forecasts:
     """Moves ``state`` itself on through a block of windows, and forecasts from each.
 
@@ -86,6 +97,8 @@ def advance_in_place(
         start: index of the first window. Windows between the clock of a live series and it are not made up:
             there must be none.
         keep_members: whether the forecasts say what each member and the network alone forecast, too.
+        past: ``[T, S, C]`` float64, the covariates observed beside the values, in the order of the
+            forecaster's features, NaN where missing; by default all are.
 
     Raises:
         VersionMismatch: other weights made ``state`` (see `rewarm`).
@@ -99,13 +112,16 @@ def advance_in_place(
     plan = _plan(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
+    if past is None:
+        past = np.empty((*values.shape, 0))
     if len(state) <= _CALL_SERIES:
-        _step_block(forecaster, state, values, start, plan, result)
+        _step_block(forecaster, state, values, past, start, plan, result)
     else:
         for first in range(0, len(state), _CALL_SERIES):
             part = slice(first, first + _CALL_SERIES)
             some = state.part(part)
-            _step_block(forecaster, some, values[:, part], start, plan.part(part), result.series(part))
+            own, beside = plan.part(part), past[:, part]
+            _step_block(forecaster, some, values[:, part], beside, start, own, result.series(part))
             put(state.parts, part, some.parts)
     if not plan.issued.all():
         for array in result:
@@ -127,11 +143,18 @@ def advance_in_place(
 
 
 def _step_block(
-    forecaster: Forecaster, state: State, values: Floats, start: int, plan: _Plan, result: Outputs
+    forecaster: Forecaster,
+    state: State,
+    values: Floats,
+    past: Floats,
+    start: int,
+    plan: _Plan,
+    result: Outputs,
 ) -> None:
     """Steps a block piece by piece; ``result`` is filled where something is issued."""
     for first, stop in _pieces(plan, max(1, _CALL_STEPS // max(len(state), 1))):
-        _step(forecaster, state, values, start, plan, slice(first, stop), result.windows(slice(first, stop)))
+        rows = slice(first, stop)
+        _step(forecaster, state, values, past, start, plan, rows, result.windows(rows))
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
@@ -223,6 +246,7 @@ def _step(
     forecaster: Forecaster,
     state: State,
     block_values: Floats,
+    block_past: Floats,
     block_start: int,
     plan: _Plan,
     rows: slice,
@@ -233,11 +257,12 @@ def _step(
     ``out`` is filled where something is issued.
     """
     values, start, begins = block_values[rows], block_start + rows.start, plan.begins[rows]
+    past = block_past[rows]
     stop = start + len(values)
     _reset(forecaster, state, begins[0])
     ahead = state.clock >= start
     there = (live(state) | begins[0]) & ~ahead
-    block = Block(np.array([start]), values, state.freq_s, out=out)
+    block = Block(np.array([start]), values, state.freq_s, past=past, out=out)
     stepped = begins.any(axis=0)
     if there.any() and there.mean() >= _MOSTLY and not ahead.any():
         block = block_knowing(forecaster, state.series_ids, block)
@@ -246,21 +271,27 @@ def _step(
     elif there.any():
         index = np.flatnonzero(there)
         part = out.like(len(values), len(index))
-        block = replace(block, values=values[:, index], out=part)
+        block = replace(block, values=values[:, index], past=past[:, index], out=part)
         block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
         put(state.parts, index, _chain(forecaster, taken(state.parts, index), block))
         for whole, some in zip(out, part, strict=True):
             whole[:, :, index] = some
         stepped |= there
     if begins[1:].any():
-        _step_beginners(forecaster, state, values, start, begins, out)
+        _step_beginners(forecaster, state, values, past, start, begins, out)
     state.clock[:] = np.maximum(state.clock, stop - 1)
     # Retired, or stepped along without having begun: as before the first value.
     _reset(forecaster, state, stepped & ~plan.live[rows][-1])
 
 
 def _step_beginners(
-    forecaster: Forecaster, state: State, values: Floats, start: int, begins: Bools, out: Outputs
+    forecaster: Forecaster,
+    state: State,
+    values: Floats,
+    past: Floats,
+    start: int,
+    begins: Bools,
+    out: Outputs,
 ) -> None:
     """Steps the series that begin after the first row, all shifted so that they begin together."""
     index = np.flatnonzero(begins[1:].any(axis=0))
@@ -268,9 +299,11 @@ def _step_beginners(
     lengths = len(values) - begin
     row = begin + np.arange(lengths.max())[:, None]
     inside = row < len(values)
-    shifted = np.where(inside, values[np.minimum(row, len(values) - 1), index], np.nan)
+    there = np.minimum(row, len(values) - 1)
+    shifted = np.where(inside, values[there, index], np.nan)
+    beside = np.where(inside[:, :, None], past[there, index], np.nan)
     part = out.like(*shifted.shape)
-    block = Block(start + begin, shifted, state.freq_s, lengths, out=part)
+    block = Block(start + begin, shifted, state.freq_s, lengths, past=beside, out=part)
     block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
     put(state.parts, index, _chain(forecaster, _initial(forecaster, len(index)), block))
     at, which = np.nonzero(inside)
@@ -308,10 +341,11 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
     """The state that ``forecaster`` would have, had it seen the last values of every series.
 
     The ring of each series is run through the new weights from a cold start, which begins at the ring's first
-    value, as every series does; one whose ring holds no value starts from the initial state, as all do where
-    the state has no ring. What does not depend on the network's weights (ring, moments, season, experts)
-    stays as it is; what is learned of its errors is learned anew on the way. A state of the same weights is
-    returned as it is.
+    value, as every series does, with the observed covariates of the same windows (missing where the state
+    kept none of that name); one whose ring holds no value starts from the initial state, as all do where the
+    state has no ring. What does not depend on the network's weights (ring, moments, covariates, season,
+    experts) stays as it is; what is learned of its errors is learned anew on the way. A state of the same
+    weights is returned as it is.
 
     Raises:
         ModelError: the windows of state and forecaster differ in length.
@@ -328,11 +362,13 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
     for clock in np.unique(state.clock) if state.parts.get("ring") else ():
         index = np.flatnonzero(state.clock == clock)
         values = in_order(state.parts["ring"]["values"][index], state.clock[index]).T
+        past = _past_in_order(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.unseen(tuple(state.series_ids[i] for i in index), start)
         most = max(1, _CALL_STEPS // len(index))  # its forecasts are for nobody: a few windows at a time
         for first in range(0, len(values), most):
-            advance_in_place(forecaster, part, values[first : first + most], start + first)
+            rows = slice(first, first + most)
+            advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
         warm.put(index, part)
     warm.silent[:] = state.silent
     for component in forecaster.components:
@@ -340,6 +376,17 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         if isinstance(component, _OF_VALUES) and own is not None and _fits(component, own):
             warm.parts[component.name] = {name: array.copy() for name, array in own.items()}
     return warm
+
+
+def _past_in_order(forecaster: Forecaster, state: State, index: Ints, values: Floats) -> Floats:
+    """``[R, n, C]``, what a state has kept of the covariates that a forecaster reads; NaN where nothing."""
+    names = forecaster.covariates.features.observed
+    past = np.full((*values.shape, len(names)), np.nan)
+    for place, name in enumerate(names):
+        kept = state.parts.get("past", {}).get(ring_of(name))
+        if kept is not None:
+            past[:, :, place] = in_order(kept[index], state.clock[index]).T
+    return past
 
 
 def _fits(component: Component, own: Arrays) -> bool:

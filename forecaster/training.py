@@ -194,7 +194,8 @@ def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
     """A network with its linear part fitted and other weights as drawn, and the fleet as it sees it."""
     torch.manual_seed(training.seed)
     features = fleet.covariates.features
-    module = Network(fleet.network, training.dropout, features.known_count, features.static_count)
+    known, static = features.known_count, features.static_count
+    module = Network(fleet.network, training.dropout, known, static, features.observed)
     if features.static_count:
         module.of_static.copy_(torch.from_numpy(fit_of_static(fleet)))
     prior = typical_change(fleet)

@@ -6,8 +6,8 @@ network counts windows by that integer; only what people read carries timestamps
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from forecaster.config import WindowConfig
+from schemas.observations import OBSERVED, covariates_of
 
 MICROSECONDS = 1_000_000
 
@@ -36,15 +37,20 @@ class Windows:
         series_ids: ``S`` distinct ids.
         start: index of the first window.
         values: ``[T, S]`` float64; NaN where a series has no value in a window.
+        past: ``[T, S]`` float64 of each observed covariate, by its name; NaN where missing.
     """
 
     series_ids: tuple[str, ...]
     start: int
     values: NDArray[np.float64]
+    past: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.series_ids):
             raise ValueError(f"values are {self.values.shape}, not [T, {len(self.series_ids)}]")
+        for name, array in self.past.items():
+            if array.shape != self.values.shape:
+                raise ValueError(f"covariate {name!r} is {array.shape}, and values are {self.values.shape}")
 
     @property
     def stop(self) -> int:
@@ -54,7 +60,20 @@ class Windows:
     def between(self, start: int, stop: int) -> Windows:
         """The part in ``[start, stop)``; bounds outside the block are cut to it."""
         first, last = max(start - self.start, 0), max(stop - self.start, 0)
-        return Windows(self.series_ids, max(start, self.start), self.values[first:last])
+        past = {name: array[first:last] for name, array in self.past.items()}
+        return Windows(self.series_ids, max(start, self.start), self.values[first:last], past)
+
+    def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
+        """The series at ``index``, in that order."""
+        past = {name: array[:, index] for name, array in self.past.items()}
+        return Windows(tuple(self.series_ids[i] for i in index), self.start, self.values[:, index], past)
+
+    def past_of(self, names: Sequence[str]) -> NDArray[np.float64] | None:
+        """``[T, S, C]`` float64, covariates by name, NaN where missing; None where none is named."""
+        if not names:
+            return None
+        nothing = np.full(self.values.shape, np.nan)
+        return np.stack([self.past.get(name, nothing) for name in names], axis=2)
 
 
 class Aggregated(NamedTuple):
@@ -74,7 +93,7 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     begun = np.logical_or.accumulate(~missing, axis=0)
-    return Windows(windows.series_ids, windows.start, np.where(missing & begun, 0.0, windows.values))
+    return replace(windows, values=np.where(missing & begun, 0.0, windows.values))
 
 
 def window_index(timestamp: pl.Expr, freq_s: int) -> pl.Expr:
@@ -99,10 +118,10 @@ def aggregate(
 
     Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are copies of
     one observation. One of them counts: the one of the largest value, a rule as good as any that does not
-    depend on arrival.
+    depend on arrival. A covariate of a window is the mean of those of its rows that are not missing.
 
     Args:
-        rows: observation frame (``series_id, timestamp, value[, event_id]``) of valid rows.
+        rows: observation frame (``series_id, timestamp, value[, event_id, observed...]``) of valid rows.
         config: window length and aggregate.
         start: first window of the block; by default the first with a row.
         stop: one past the last window of the block; by default the last with a row.
@@ -123,8 +142,11 @@ def aggregate(
     if len(window) and (window.min() < start or window.max() >= stop):
         raise ValueError(f"rows lie outside the windows [{start}, {stop})")
     values = np.full(((stop - start), len(ids)), np.nan)
-    duplicates = fill(values, rows, window - start, code, config) if len(rows) else 0
-    return Aggregated(Windows(tuple(ids) if len(rows) else (), start, values), duplicates)
+    names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
+    past = np.full((*values.shape, len(names)), np.nan)
+    duplicates = fill(values, rows, window - start, code, config, past, names) if len(rows) else 0
+    of_names = {name: past[:, :, i] for i, name in enumerate(names)}
+    return Aggregated(Windows(tuple(ids) if len(rows) else (), start, values, of_names), duplicates)
 
 
 def fill(
@@ -133,26 +155,43 @@ def fill(
     window: NDArray[np.int64],
     series: NDArray[np.int64],
     config: WindowConfig,
+    past: NDArray[np.float64] | None = None,
+    names: Sequence[str] = (),
 ) -> int:
     """Aggregates rows into a block of windows, and counts those that were second copies of another.
 
     Args:
         values: ``[T, S]`` float64, NaN; each window with a row gets its value.
-        rows: ``timestamp, value[, event_id]``, one or more.
+        rows: ``timestamp, value[, event_id, observed...]``, one or more.
         window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
         series: ``[rows]`` int64, which of the ``S`` series it belongs to.
         config: which aggregate.
+        past: ``[T, S, C]`` float64, NaN; each window with a row gets its covariates.
+        names: of the ``C`` covariates; one that rows have no column of is missing.
     """
     cell = window * values.shape[1] + series
     if np.bincount(cell).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
+        _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
         return 0
     identity = ["cell", *(name for name in ("timestamp", "event_id") if name in rows.columns)]
     kept = (
         rows.with_columns(cell=pl.Series(cell))
-        .sort(*identity, "value")  # also fixes the order of a floating-point sum
+        # also fixes the order of a floating-point sum
+        .sort(*identity, "value", *covariates_of(rows.columns))
         .unique(identity, keep="last", maintain_order=True)
     )
     cells = kept.group_by("cell", maintain_order=True).agg(_AGGREGATES[config.aggregate])
     values.reshape(-1)[cells["cell"].to_numpy()] = cells["value"].to_numpy()
+    means = [name for name in covariates_of(rows.columns) if name.removeprefix(OBSERVED) in names]
+    if means:
+        _fill_past(past, kept.group_by("cell", maintain_order=True).agg(pl.col(means).mean()), names)
     return len(rows) - len(kept)
+
+
+def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
+    """Writes the covariates of ``rows``, one a ``cell``, into ``past``."""
+    for place, name in enumerate(names):
+        if past is not None and OBSERVED + name in rows.columns:
+            found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()
+            past.reshape(-1, len(names))[rows["cell"].to_numpy(), place] = found

@@ -42,7 +42,7 @@ _SECRET = re.compile(r"password|secret|token|user\.info|key\.pem|jaas")
 """Options of a client that nobody should write into a job file."""
 
 
-class Columns(Settings):
+class ColumnsConfig(Settings):
     """Which column of a file is what; an empty name is found by the names people use."""
 
     layout: Literal["auto", "long", "wide"] = Field(
@@ -63,7 +63,13 @@ class Columns(Settings):
     )
 
 
-class DataConfig(Columns):
+class Columns(ColumnsConfig):
+    """Which column is what, those of ``covariates.observed`` among them."""
+
+    observed: tuple[str, ...] = ()
+
+
+class DataConfig(ColumnsConfig):
     """What is read."""
 
     paths: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(

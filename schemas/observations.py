@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Optional
 
 import pandera.polars as pa
@@ -19,8 +21,12 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns and types of an observation frame.
 
-``event_id: String`` follows where the job names one, ``offset: Int64`` where rows have a place in a log.
+``event_id: String`` follows where the job names one, ``observed.NAME: Float64`` for each covariate that is
+observed beside the value (null where missing), ``offset: Int64`` where rows have a place in a log.
 """
+
+OBSERVED = "observed."
+"""What the columns of observed covariates begin with, so that a covariate may have any name."""
 
 LARGEST = 1e100
 """Largest absolute value of an observation: the square of a difference overflows a float64 from 1e154 on, and
@@ -55,6 +61,22 @@ class Observation(pa.DataFrameModel):
 _OBSERVATIONS = Observation.to_schema()  # built once: pandera would build one per thread
 
 
+@lru_cache(maxsize=64)
+def _with_covariates(names: tuple[str, ...]) -> pa.DataFrameSchema:
+    within = pa.Check.in_range(-LARGEST, LARGEST)
+    return _OBSERVATIONS.add_columns({n: pa.Column(pl.Float64(), within, nullable=True) for n in names})
+
+
+def covariates_of(columns: Iterable[str]) -> list[str]:
+    """Those of the columns that hold observed covariates, in their order."""
+    return [name for name in columns if name.startswith(OBSERVED)]
+
+
+def more_of(columns: Iterable[str]) -> list[str]:
+    """What a row has beside `SCHEMA`, place in a log aside: ``event_id`` and covariates, in their order."""
+    return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
+
+
 def empty(event_id: bool = False, offset: bool = False) -> pl.DataFrame:
     """An observation frame without rows."""
     more: dict[str, pl.DataType] = {"event_id": pl.String()} if event_id else {}
@@ -70,15 +92,16 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Part a raw frame into good rows and quarantined rows; every row ends in exactly one of the two.
 
     Args:
-        frame: ``series_id``, ``timestamp`` and ``value`` of any type, ``event_id`` where rows have one;
+        frame: ``series_id``, ``timestamp`` and ``value`` of any type, ``event_id`` where rows have one, and
+            ``observed.NAME`` for each covariate, whose empty cells and NaN are missing and no fault;
             ``file`` and ``row`` say where a row stood (else "" and its position from 1); ``problem`` may
             hold a reader's own reason (String, null for none) why a row cannot be read at all; ``offset``
             (Int64) is a row's place in a log, which it keeps.
 
     Returns:
         The observation frame of the good rows (exactly ``series_id``, ``timestamp``, ``value`` and, if
-        given, ``event_id`` and ``offset``; input order), and the quarantined rows (``schemas.quarantine``,
-        and ``offset`` if given).
+        given, ``event_id``, covariates and ``offset``; input order), and the quarantined rows
+        (``schemas.quarantine``, and ``offset`` if given).
 
     Raises:
         DataError: One of the three columns is absent.
@@ -87,7 +110,8 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     if absent:
         raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
     read = _read(frame)
-    fails = failing(read, _OBSERVATIONS)
+    covariates = tuple(covariates_of(read.columns))
+    fails = failing(read, _with_covariates(covariates) if covariates else _OBSERVATIONS)
     bad = pl.select(pl.repeat(False, frame.height, dtype=pl.Boolean)).to_series()
     for column in fails.iter_columns():
         bad = bad | column
@@ -110,7 +134,15 @@ def _read(frame: pl.DataFrame) -> pl.DataFrame:
     ]
     if "event_id" in frame.columns:
         columns.append(cells.text(frame["event_id"]))
+    columns += [_covariate(frame[name]) for name in covariates_of(frame.columns)]
     return pl.DataFrame(columns)
+
+
+def _covariate(given: pl.Series) -> pl.Series:
+    """Numbers, null where missing; infinite where a cell is no number, which the schema does not let pass."""
+    number = cells.numbers(given).fill_nan(None)
+    is_unreadable = cells.given(given) & cells.numbers(given).is_null()
+    return number.set(is_unreadable, float("inf")) if is_unreadable.any() else number
 
 
 def _quarantined(
@@ -138,14 +170,14 @@ def _quarantined(
         )
         # a row that could not be taken apart has no cells to blame
         blamed = pl.col(f"{name} fails") & ~unreadable
-        first.append(pl.when(blamed).then(pl.lit(name)))
+        first.append(pl.when(blamed).then(pl.lit(name.removeprefix(OBSERVED))))
         reasons.append(pl.when(blamed).then(_reason(name)))
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
         pl.coalesce(first).alias("column"),
         pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
-        pl.struct(list(made)).struct.json_encode().alias("raw"),
+        pl.struct(pl.col(n).alias(n.removeprefix(OBSERVED)) for n in made).struct.json_encode().alias("raw"),
     )
 
 
@@ -153,6 +185,14 @@ def _reason(name: str) -> pl.Expr:
     """Why the cell of this column fails, from what was given and what was read."""
     read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
     cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null("?"))
+    if name.startswith(OBSERVED):
+        label = name.removeprefix(OBSERVED)
+        no_number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null()
+        return (
+            pl.when(no_number).then(pl.lit(f"{label} ") + cell + " is not a number")
+            .when(read.is_infinite()).then(pl.lit(f"{label} is infinite"))
+            .otherwise(pl.lit(f"{label} is beyond {LARGEST:g}: its square leaves no room in a float64"))
+        )  # fmt: skip
     if name == "value":
         return (
             pl.when(unread).then(cell + " is not a number")

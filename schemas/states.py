@@ -15,6 +15,8 @@ freq``
 - ``network``: ``hidden`` and ``cell`` are ``[layers * hidden]``; ``expected`` is what each linear expert said
 of
   the next window.
+- ``past``: of each observed covariate, such as ``temperature``, what ``moments`` has of the values, called
+  ``past.temperature.mean``, and ``past.temperature.ring``, as ``ring.values``.
 - ``season``, the experts, ``stacking``, ``intervals``, ``anomaly``: what is learned of a series as it runs,
 see
   ``docs/architecture.md``.
@@ -109,5 +111,15 @@ def check_states(frame: pl.DataFrame) -> pl.DataFrame:
         series
             has two states of one version and clock.
     """
-    arrays = [n for n, t in frame.schema.items() if isinstance(t, pl.Array) and n in SCHEMA]
-    return checked(frame.with_columns(pl.col(n).arr.to_list() for n in arrays), _STATES, "state table")
+    covariates = {n: _of_covariate(n) for n in frame.columns if n.startswith("past.")}
+    known = {**SCHEMA, **{n: dtype for n, dtype in covariates.items() if dtype is not None}}
+    arrays = [n for n, t in frame.schema.items() if isinstance(t, pl.Array) and n in known]
+    more = {n: pa.Column(dtype) for n, dtype in known.items() if n in covariates}
+    schema = _STATES.add_columns(more) if more else _STATES
+    return checked(frame.with_columns(pl.col(n).arr.to_list() for n in arrays), schema, "state table")
+
+
+def _of_covariate(column: str) -> pl.DataType | None:
+    """The type of a column of a past covariate; None where there is none such."""
+    field = column.rpartition(".")[2]
+    return _F64S if field == "ring" else SCHEMA.get(f"moments.{field}")

@@ -25,6 +25,7 @@ from forecaster.sharding import Splitter, no_batch
 from forecaster.state import State, live
 from forecaster.windows import MICROSECONDS, Windows, window_end_us, window_index
 from schemas import quarantine
+from schemas.observations import OBSERVED
 
 HOUR_US = 3600 * MICROSECONDS
 START = 376_944  # the window that begins with 2013, for windows of an hour
@@ -48,10 +49,11 @@ def forecaster(
     allowed_lateness: str = "0s",
     max_gap: int = 672,
     decoder: bool = False,
+    observed: tuple[str, ...] = (),
 ) -> Forecaster:
     """A forecaster with weights so large that every input and every bit of state matters to a forecast.
 
-    With a decoder it has `covariates`.
+    With a decoder it has `covariates`; ``observed`` are columns of the rows.
     """
     network: dict[str, Any] = {"cell": cell, "hidden": 8, "layers": layers, "horizon": horizon}
     windows = {
@@ -66,7 +68,7 @@ def forecaster(
             network | {"lags": (1, 2, 5), "ring": ring, "halflife": 20, "decoder": decoder}
         ),
         WindowConfig.model_validate(windows),
-        covariates=covariates(decoder),
+        covariates=covariates(decoder, observed),
     )
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -79,10 +81,10 @@ def forecaster(
 
 
 @lru_cache
-def covariates(decoder: bool) -> Covariates:
+def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
     """Of six series, some windows of which nothing is known; none at all without a decoder to read them."""
     if not decoder:
-        return Covariates()
+        return Covariates(Features(observed=observed))
     chance, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
     at, series = np.nonzero(chance.random((400, 6)) < 0.7)
     hours = pl.Series((START - 50 + at) * HOUR_US).cast(pl.Datetime("us", "UTC"))
@@ -90,7 +92,10 @@ def covariates(decoder: bool) -> Covariates:
     known = pl.DataFrame({"series_id": [ids[s] for s in series], "timestamp": hours, "price": price})
     static = pl.DataFrame({"series_id": ids, "size": [1, 2, None] * 2, "kind": ["x", "y", "x"] * 2})
     tables = Tables(Table(known), Table(static))
-    features = Features.fit(tables, Windows(tuple(ids), START, np.zeros((48, 6))), 3600)
+    nothing = np.zeros((48, 6))
+    features = Features.fit(
+        tables, Windows(tuple(ids), START, nothing, dict.fromkeys(observed, nothing)), 3600
+    )
     return Covariates.of(features, 3600, tables)
 
 
@@ -114,8 +119,16 @@ def fleets(draw: st.DrawFn, series: int = 5, windows: int = 30) -> Windows:
     return Windows(tuple(f"s{i}" for i in range(count)), start, np.stack(columns, axis=1))
 
 
+def with_heat(fleet: Windows, seed: int = 0) -> Windows:
+    """The same windows with a covariate ``heat``, that is missing here and there."""
+    chance = np.random.default_rng(seed)
+    heat = 20.0 + chance.normal(size=fleet.values.shape).cumsum(axis=0)
+    heat[chance.random(heat.shape) < 0.2] = np.nan
+    return replace(fleet, past={"heat": heat})
+
+
 def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
-    """An observation somewhere in every window that has a value."""
+    """An observation somewhere in every window that has a value, its covariates with it."""
     at, series = np.nonzero(~np.isnan(windows.values))
     within_us = (at * 40_503 + series * 65_537) * 1_000_003 % freq_us
     return pl.DataFrame(
@@ -123,6 +136,10 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
             "series_id": [windows.series_ids[s] for s in series],
             "timestamp": pl.Series((windows.start + at) * freq_us + within_us, dtype=pl.Int64),
             "value": windows.values[at, series],
+            **{
+                OBSERVED + name: pl.Series(array[at, series]).fill_nan(None)
+                for name, array in windows.past.items()
+            },
         },
         schema_overrides={"series_id": pl.String, "value": pl.Float64},
     ).with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
@@ -159,7 +176,7 @@ def assert_same(a: dict[Key, Floats], b: dict[Key, Floats], scale: dict[str, flo
         assert off <= 1e-5, f"{key} is off by {off} scales"
 
 
-_EXACT = ("ring", "moments", "network")
+_EXACT = ("ring", "moments", "past", "network")
 """The others' numbers end in what forecasts say, which are compared for themselves, far more closely."""
 
 
@@ -170,7 +187,7 @@ def assert_same_state(a: State, b: State) -> None:
     a, b = (part.take(np.argsort(np.array(part.series_ids, str))) for part in (a, b))
     np.testing.assert_array_equal(a.clock, b.clock, err_msg="clock")
     np.testing.assert_array_equal(a.silent, b.silent, err_msg="silent")
-    rounded = ("moments.mean", "moments.variance")
+    rounded = ("moments.mean", "moments.variance", "past.heat.mean", "past.heat.variance")
     assert a.parts.keys() == b.parts.keys()
     for component, own in a.parts.items():
         assert own.keys() == b.parts[component].keys()

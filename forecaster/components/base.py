@@ -90,6 +90,8 @@ class Block:
         known: ``[T + N, S or 1, C]`` float32, what is known of each window and of those after the block; read
             by networks with covariates alone.
         static: ``[S, D]`` float32, what is known of each series, likewise.
+        past: ``[T, S, C]`` float64, observed covariates, NaN where missing; empty where all of them are.
+        past_inputs: from the past covariates: ``[T, S, I]`` float32, what the network reads of them.
         history: from the ring: ``[M + T, S]`` float64, the ``M`` windows before the block, then its own.
         before: from the moments: ``[T, S]`` float64, value of the window before each; NaN where missing.
         mean, spread, last: from the moments: ``[T, S]`` float64 at each window's end; the spread of values
@@ -120,6 +122,8 @@ class Block:
     lengths: Ints | None = None
     known: Floats32 = field(default_factory=_absent)
     static: Floats32 = field(default_factory=_absent)
+    past: Floats = field(default_factory=_absent)
+    past_inputs: Floats32 = field(default_factory=_absent)
     history: Floats = field(default_factory=_absent)
     before: Floats = field(default_factory=_absent)
     mean: Floats = field(default_factory=_absent)

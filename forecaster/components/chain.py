@@ -12,6 +12,7 @@ from forecaster.components.intervals import Intervals
 from forecaster.components.least_squares import LeastSquares
 from forecaster.components.naive import Persistence, SeasonalNaive
 from forecaster.components.network import Network
+from forecaster.components.past import PastCovariates
 from forecaster.components.season import Season, season_in
 from forecaster.components.stacking import Stacking
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
@@ -26,11 +27,12 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
     season = season_in(config.ring, windows.freq_s)
     reach = max([*(expert.reach for expert in experts), season if experts else 0], default=0)
     before = before_network(config, windows.freq_s, float(network.prior), reach)
+    past = (PastCovariates(network.past, config.halflife, config.ring),) if network.past else ()
     after = (Season(season), *experts) if experts else ()
     middle = config.quantiles.index(0.5)
     names = tuple(expert.name for expert in experts)
     combined = (Stacking(names, config.horizon, middle),) if experts or online.intervals else ()
-    return (*before, network, *after, *combined, *_of_errors(config, windows, online))
+    return (*before, *past, network, *after, *combined, *_of_errors(config, windows, online))
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:

@@ -43,11 +43,14 @@ def input_count(config: NetworkConfig, covariates: int = 0) -> int:
 
 
 def with_covariates(x: Floats32, block: Block) -> Floats32:
-    """``[T, S, F + C + D]`` float32, inputs ``[T, S, F]`` and what is known of each window and series."""
+    """``[T, S, F + C + D + I]`` float32, inputs ``[T, S, F]``, what is known of each window and series, and
+    what was observed beside its value.
+    """
     windows, series, _ = x.shape
     known = np.broadcast_to(block.known[:windows], (windows, series, block.known.shape[2]))
     static = np.broadcast_to(block.static, (windows, *block.static.shape))
-    return np.concatenate([x, known, static], axis=2)
+    past = [block.past_inputs] if block.past_inputs.size else []
+    return np.concatenate([x, known, static, *past], axis=2)
 
 
 def known_ahead(block: Block, rows: slice, horizon: int) -> Floats32:

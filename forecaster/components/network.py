@@ -25,6 +25,7 @@ from forecaster.components.inputs import (
     with_covariates,
 )
 from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, regressor_count
+from forecaster.components.past import INPUTS_EACH
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 
@@ -70,10 +71,18 @@ class Network(nn.Module):
     prior: Tensor
     of_static: Tensor
 
-    def __init__(self, config: NetworkConfig, dropout: float = 0.0, known: int = 0, static: int = 0) -> None:
-        """Of windows with ``known`` C features and series with ``static`` D ones."""
+    def __init__(
+        self,
+        config: NetworkConfig,
+        dropout: float = 0.0,
+        known: int = 0,
+        static: int = 0,
+        past: tuple[str, ...] = (),
+    ) -> None:
+        """Of windows with ``known`` C features, series with ``static`` D ones, and ``past`` covariates."""
         super().__init__()
-        self.config, self.covariates = config, known + static
+        self.config, self.past = config, past
+        self.covariates = known + static + INPUTS_EACH * len(past)
         cell, width, experts = CELLS[config.cell], config.hidden, EXPERTS if config.linear else 0
         self.recurrent = nn.ModuleList(
             cell(width if layer else input_count(config, self.covariates), width)

@@ -61,7 +61,7 @@ def backfill(
     spec = BackfillJob(
         forecaster=forecaster,
         paths=tuple(map(str, files)),
-        input=input_of(job.data, forecaster.window_config.freq_s),
+        input=input_of(job.data, forecaster.window_config.freq_s, observed=job.covariates.observed),
         output=Path(job.output.folder),
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
@@ -257,7 +257,7 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     if job.stream.source == "watch":
         return FolderSource(
             Path(job.data.paths[0]),
-            input_of(job.data, freq_s, skip_bad_files=True),
+            input_of(job.data, freq_s, skip_bad_files=True, observed=job.covariates.observed),
             states,
             lateness_s,
             job.stream.poll_s,
@@ -265,7 +265,7 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
         )
     return ReplaySource(
         tuple(map(str, files)),
-        input_of(job.data, freq_s),
+        input_of(job.data, freq_s, observed=job.covariates.observed),
         freq_s,
         lateness_s,
         job.stream.speed,
@@ -281,12 +281,12 @@ def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Path) -> Log:
     from pipelines.sources.messages import DecoderSpec
 
     asked = job.kafka
-    columns, in_key = columns_of(job.data), asked.series == "key"
+    columns, in_key = columns_of(job.data, job.covariates.observed), asked.series == "key"
     source = KafkaSource(
         Broker(asked.bootstrap, options_of(asked.options)),
         asked.topic,
         DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
-        input_of(job.data, freq_s),
+        input_of(job.data, freq_s, observed=job.covariates.observed),
         freq_s,
         states,
         lateness_s,

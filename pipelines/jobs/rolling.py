@@ -84,7 +84,12 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     progress, config = progress or Progress(), job.settled
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
     tables = read_tables(config.covariates)
-    loaded = load_observations(config.data, progress.rows, freq_s=config.windows.freq_s)
+    loaded = load_observations(
+        config.data,
+        progress.rows,
+        freq_s=config.windows.freq_s,
+        observed=config.covariates.observed,
+    )
     windows, split = prepared(job, loaded.rows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
     with registry.start_run(job.name, job.params(), tags) as run:

@@ -130,7 +130,12 @@ def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
         StatecastError: a file is at fault; one line.
     """
     tables = read_tables(config.covariates)
-    loaded = load_observations(config.data, on_rows, freq_s=config.windows.freq_s)
+    loaded = load_observations(
+        config.data,
+        on_rows,
+        freq_s=config.windows.freq_s,
+        observed=config.covariates.observed,
+    )
     return TrainingData(loaded, *aggregate(loaded.rows, config.windows), tables)
 
 
@@ -246,7 +251,7 @@ def _log_backtest(run: Run, trained: Trained, windows: Windows, config: JobConfi
     if first >= len(windows.values) or first == 0:
         return pl.DataFrame()
     chosen = np.unique(np.linspace(0, len(windows.series_ids) - 1, _BACKTEST_SERIES, dtype=int))
-    part = Windows(tuple(windows.series_ids[i] for i in chosen), windows.start, windows.values[:, chosen])
+    part = windows.of_series(chosen)
     own, scores = backtest(trained.chosen, part, first)
     if not len(own):
         return pl.DataFrame()

@@ -26,7 +26,7 @@ class Layout:
     """The columns to read of one file.
 
     ``values`` is the one value column of a long file, or the column of each series of a wide one;
-    ``series_id`` is empty for wide, ``event_id`` where there is none.
+    ``series_id`` is empty for wide, ``event_id`` where there is none; ``observed`` are covariates.
     """
 
     kind: Literal["long", "wide"]
@@ -34,11 +34,12 @@ class Layout:
     timestamp: str
     values: tuple[str, ...]
     event_id: str
+    observed: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """The columns of the file that are read."""
-        named = [self.series_id, self.timestamp, *self.values, self.event_id]
+        named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
         return list(dict.fromkeys(name for name in named if name))
 
 
@@ -53,6 +54,9 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
         name = getattr(columns, option)
         if name and name not in there:
             raise DataError(f"{path}: no column {name!r} (data.{option}); there is {_listed(there)}")
+    for name in columns.observed:
+        if name not in there:
+            raise DataError(f"{path}: no column {name!r} (covariates.observed); there is {_listed(there)}")
     series = columns.series_id or _alias(there, SERIES_NAMES)
     if columns.layout == "long" or (columns.layout == "auto" and (series or columns.value)):
         return _long(path, there, columns, series)
@@ -69,7 +73,7 @@ def _long(path: Path, there: Sequence[str], columns: Columns, series: str) -> La
             raise DataError(
                 f"{path}: no column {_either(names)}; there is {_listed(there)}: name one with data.{option}"
             )
-    return Layout("long", series, time, (value,), columns.event_id)
+    return Layout("long", series, time, (value,), columns.event_id, columns.observed)
 
 
 def _wide(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
@@ -82,6 +86,11 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
         )
     if columns.event_id:
         raise DataError(f"{path}: data.event_id = {columns.event_id!r} needs a long file, this one is wide")
+    if columns.observed:
+        raise DataError(
+            f"{path}: covariates.observed names {columns.observed[0]!r}, a column of each row, and this file "
+            "is wide: write it long (series_id, timestamp, value and that column)"
+        )
     # a column without a name is somebody's row numbers, unless it holds the times
     values = tuple(name for name in there if name != time and not name.startswith(UNNAMED))
     if not values:

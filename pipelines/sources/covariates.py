@@ -35,7 +35,7 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
     """A forecaster with the job's tables.
 
     Raises:
-        ConfigError: a table is named, and the forecaster was trained without.
+        ConfigError: a table or column is named, and the forecaster was trained without.
         DataError: a table cannot be read, or lacks a column that was learned from.
     """
     features = forecaster.covariates.features
@@ -44,6 +44,12 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
             raise ConfigError(
                 f"covariates.{name} is {path!r}, but {forecaster.version} was trained without: leave it out"
             )
+    for column in config.observed:
+        if column not in features.observed:
+            raise ConfigError(
+                f"covariates.observed names {column!r}, but {forecaster.version} was trained without: leave "
+                "it out"
+            )
     if not (config.known or config.static):
         return forecaster
     freq_s = forecaster.window_config.freq_s
@@ -51,7 +57,7 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
 
 
 def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str]:
-    """A line for each table that a forecaster was trained with and the job does not name."""
+    """A line for each table, and one for columns, that a forecaster knows and the job does not name."""
     features, lines = forecaster.covariates.features, []
     for name, columns in (("known", features.known), ("static", features.static)):
         if columns and not getattr(config, name):
@@ -60,6 +66,11 @@ def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str
                 f"{forecaster.version} was trained with {named}, which count as missing: name their file "
                 f"with covariates.{name}"
             )
+    if absent := [column for column in features.observed if column not in config.observed]:
+        lines.append(
+            f"{forecaster.version} was trained with {', '.join(absent)} in the rows, which count as missing: "
+            "name them in covariates.observed"
+        )
     return lines
 
 

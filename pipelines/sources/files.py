@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.config import duration_s
-from pipelines.config import DataConfig
+from pipelines.config import ColumnsConfig, DataConfig
 from pipelines.sources import tables
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
@@ -216,26 +216,34 @@ def _words(seconds: int) -> str:
     return f"{seconds // _UNITS_S[unit]}{unit}"
 
 
-def columns_of(data: DataConfig) -> tables.Columns:
-    """Which column is what, as the data section of a job says."""
-    return tables.Columns(**{name: getattr(data, name) for name in tables.Columns.model_fields})
+def columns_of(data: DataConfig, observed: tuple[str, ...] = ()) -> tables.Columns:
+    """Which column is what, as the data section of a job says, and ``covariates.observed``."""
+    named = {name: getattr(data, name) for name in ColumnsConfig.model_fields}
+    return tables.Columns(**named, observed=observed)
 
 
-def input_of(data: DataConfig, freq_s: int | None = None, *, skip_bad_files: bool = False) -> Input:
+def input_of(
+    data: DataConfig,
+    freq_s: int | None = None,
+    *,
+    skip_bad_files: bool = False,
+    observed: tuple[str, ...] = (),
+) -> Input:
     """How the data section of a job says that files are read.
 
     Args:
         data: the section.
         freq_s: length of a window in seconds: how far rows may lie in the future unless the section says.
         skip_bad_files: what the job does with a file that cannot be read unless the section says.
+        observed: ``covariates.observed`` of the job.
     """
     start, end = (None if t is None else round(t.timestamp() * 1_000_000) for t in (data.start, data.end))
     skip = skip_bad_files if data.skip_bad_files is None else data.skip_bad_files
     max_future_s = freq_s if data.max_future is None else duration_s(data.max_future)
-    return Input(columns_of(data), start, end, data.batch_rows, skip, max_future_s)
+    return Input(columns_of(data, observed), start, end, data.batch_rows, skip, max_future_s)
 
 
-def check_files(data: DataConfig) -> tuple[list[Path], list[str]]:
+def check_files(data: DataConfig, observed: tuple[str, ...] = ()) -> tuple[list[Path], list[str]]:
     """The files of a job after a look at each one's first rows, and lines that people should see.
 
     Raises:
@@ -244,7 +252,7 @@ def check_files(data: DataConfig) -> tuple[list[Path], list[str]]:
     files, without_zone, bad = [], [], 0
     for file in tables.input_files(data.paths):
         try:
-            found = tables.check(file, columns_of(data))
+            found = tables.check(file, columns_of(data, observed))
         except DataError:
             if not data.skip_bad_files:
                 raise
@@ -284,7 +292,11 @@ class Loaded:
 
 
 def load_observations(
-    data: DataConfig, on_rows: Callable[[int], None] = lambda rows: None, *, freq_s: int | None = None
+    data: DataConfig,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    *,
+    freq_s: int | None = None,
+    observed: tuple[str, ...] = (),
 ) -> Loaded:
     """Every row of a job's files, validated: for training and evaluation, which work on all rows at once.
 
@@ -292,14 +304,16 @@ def load_observations(
         data: the data section of the job.
         on_rows: told how many rows each piece had.
         freq_s: as in `input_of`.
+        observed: likewise.
 
     Raises:
         DataError: a file cannot be read, unless ``data.skip_bad_files``; or no row is left.
     """
-    files, notices = check_files(data)
+    files, notices = check_files(data, observed)
     skipped: list[str] = []
     good, bad, outside = [observations.empty()], [quarantine.empty()], 0
-    for part in read_files(files, input_of(data, freq_s), time.time(), data.memory_mb << 20):
+    how = input_of(data, freq_s, observed=observed)
+    for part in read_files(files, how, time.time(), data.memory_mb << 20):
         files_lost = part.rejected.filter(pl.col("row") == 0)
         skipped += [
             f"skipped: {file}: {reason}" for file, reason in files_lost.select("file", "reason").rows()

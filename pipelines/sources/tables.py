@@ -15,6 +15,7 @@ from pipelines.sources.ahead import ahead
 from pipelines.sources.columns import Layout, find_layout
 from schemas import cells
 from schemas.errors import DataError
+from schemas.observations import OBSERVED
 
 __all__ = ["Columns", "FileCheck", "check", "input_files", "read_batches"]
 
@@ -78,11 +79,11 @@ def read_batches(
 ) -> Iterator[pl.DataFrame]:
     """Raw frames of a file in its order, at most about ``batch_rows`` rows at a time.
 
-    A raw frame has ``series_id``, ``timestamp``, ``value`` (and ``event_id`` where the job names one) as
-    the file gave them: text for CSV and JSON lines, typed for Parquet; ``file`` (String) and ``row`` (Int64,
-    counts the data rows of the file from 1, all cells of a wide row alike); and ``problem`` (String) in a
-    batch with rows that cannot be taken apart. An empty cell of a wide file is a gap and makes no row.
-    Rows up to ``skip_rows`` are read over.
+    A raw frame has ``series_id``, ``timestamp``, ``value`` (and ``event_id`` and ``observed.NAME`` where the
+    job names them) as the file gave them: text for CSV and JSON lines, typed for Parquet; ``file`` (String)
+    and ``row`` (Int64, counts the data rows of the file from 1, all cells of a wide row alike); and
+    ``problem`` (String) in a batch with rows that cannot be taken apart. An empty cell of a wide file is a
+    gap and makes no row. Rows up to ``skip_rows`` are read over.
 
     Raises:
         DataError: The file cannot be read or its columns do not fit; one line with the fix. A file that
@@ -110,6 +111,7 @@ def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     chosen = {"series_id": layout.series_id, "timestamp": layout.timestamp, "value": layout.values[0]}
     if layout.event_id:
         chosen["event_id"] = layout.event_id
+    chosen |= {OBSERVED + name: name for name in layout.observed}
     return batch.select(
         *(pl.col(source).alias(name) for name, source in chosen.items()),
         pl.col(formats.ROW).alias("row"),

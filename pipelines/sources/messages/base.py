@@ -45,7 +45,8 @@ class Messages:
 
 Decoder = Callable[[Messages], pl.DataFrame]
 """Messages, none of them empty, into a raw frame: ``series_id``, ``timestamp`` and ``value`` of any type,
-``event_id`` where rows have one, and ``message`` (rising); ``problem`` (String) says why one cannot be read.
+``event_id`` and ``observed.NAME`` where rows have them, and ``message`` (rising); ``problem`` (String) says
+why one cannot be read.
 
 What it raises is taken as a fault of some message, which is looked for; a `StatecastError` is everybody's.
 """

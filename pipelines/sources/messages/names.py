@@ -8,6 +8,7 @@ import polars as pl
 
 from pipelines.config import Columns
 from pipelines.sources.columns import SERIES_NAMES, TIME_NAMES, VALUE_NAMES
+from schemas.observations import OBSERVED
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Names:
             del found["series_id"]
         if columns.event_id:
             found["event_id"] = (columns.event_id,)
+        found |= {OBSERVED + name: (name,) for name in columns.observed}
         return Names(found)
 
     @property

@@ -12,6 +12,7 @@ from forecaster.components.base import Arrays, Block, Component, Floats, Ints, O
 from forecaster.components.formats import FORMAT_VERSIONS
 from forecaster.model import Forecaster
 from forecaster.state import State
+from forecaster.stepping import block_knowing
 from tests.fleets import START, forecaster
 
 CELLS = ("lstm", "gru", "rnn")
@@ -19,15 +20,15 @@ KINDS = [*((part, "lstm") for part in FORMAT_VERSIONS if part != "network"), *((
 every = pytest.mark.parametrize(("name", "cell"), KINDS)
 
 MISSING = [("ring", "values"), ("stacking", "waiting"), ("stacking", "issued"), ("intervals", "issued")]
-MISSING += [("anomaly", "expected"), ("anomaly", "last")]
+MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN says that there is nothing."""
 
 WINDOWS, SERIES = 11, 4  # longer than the ring of 8
 
 
 def model_of(cell: str) -> Forecaster:
-    """Of daily windows, whose season of a week fits into the ring."""
-    return forecaster(cell, freq="1d")
+    """Of daily windows, whose season of a week fits into the ring, and with a covariate."""
+    return forecaster(cell, freq="1d", observed=("heat",))
 
 
 def fleet(seed: int = 0) -> Floats:
@@ -53,7 +54,11 @@ def run(
     out = Outputs.empty(len(config.quantiles), len(model.members), windows, series, config.horizon)
     for array in out:
         array[:] = np.nan
-    block = Block(np.array([start]) if starts is None else starts, values, 86_400, lengths, out=out)
+    past = (values % 7.0)[:, :, None]
+    block = Block(
+        np.array([start]) if starts is None else starts, values, 86_400, lengths, past=past, out=out
+    )
+    block = block_knowing(model, [str(s) for s in range(series)], block)
     after: dict[str, Arrays] = {}
     for component in model.components:
         own = component.init(values.shape[1]) if before is None else before[component.name]
@@ -75,7 +80,18 @@ def added(block: Block) -> Arrays:
         place.name: getattr(block, place.name)
         for place in fields(Block)
         if place.name
-        not in ("start", "values", "freq_s", "lengths", "history", "out", "members", "shape", "residuals")
+        not in (
+            "start",
+            "values",
+            "freq_s",
+            "lengths",
+            "history",
+            "out",
+            "members",
+            "shape",
+            "residuals",
+            "known",
+        )
     }
     found = {place: array for place, array in found.items() if array.size}
     if block.history.size:
