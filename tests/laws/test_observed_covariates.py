@@ -103,7 +103,7 @@ def test_rows_in_any_order_and_any_number_of_shards_forecast_what_their_windows_
         Arrival(part, int(before)) for part in rows.sample(fraction=1, shuffle=True, seed=seed).iter_slices(7)
     ]
     ran = run_shards(model, arrivals, shards)
-    last = int((~np.isnan(fleet.values)).any(axis=1).nonzero()[0].max()) + fleet.start
+    last = int(np.flatnonzero((~np.isnan(fleet.values)).any(axis=1)).max()) + fleet.start
     until = {key: values for key, values in by_key([expected]).items() if key[1] <= last}
     assert_same(until, by_key(ran.forecasts), scales(fleet))
 
