@@ -63,8 +63,8 @@ cluster-test: setup java  ## parity on three engines; a cluster killed in every 
 	@$(BIN)/python -m tests.cluster.faults
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
-	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka and dev. Written by `make lock`.'; \
-	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra dev \
+	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka, s3 and dev. Written by `make lock`.'; \
+	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra s3 --extra dev \
 	     --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
