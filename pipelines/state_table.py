@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +27,7 @@ from forecaster.counts import Counts
 from forecaster.shard import Shard
 from forecaster.sharding import handed_over, reshard
 from forecaster.state import State
+from pipelines.storage import sync_folder, write_whole
 from schemas.errors import DataError, ModelError, OutputError
 
 _NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
@@ -87,18 +89,11 @@ def write_shard(folder: Path, shard: Shard) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    path = folder / _name(shard.number, shard.of)
-    hidden = path.with_name(f".{path.name}")
+    path, table = folder / _name(shard.number, shard.of), snapshot.to_arrow(shard)
+    parquet = partial(pq.write_table, table, use_dictionary=["model_version"], write_statistics=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with hidden.open("wb") as file:
-            pq.write_table(
-                snapshot.to_arrow(shard), file, use_dictionary=["model_version"], write_statistics=False
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(hidden, path)
-        _sync(folder)
+        write_whole(path, parquet, kept=True)
     except OSError as error:
         raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
 
@@ -219,7 +214,7 @@ def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> No
             os.replace(folder, old)
         os.replace(new, folder)
         shutil.rmtree(old, ignore_errors=True)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
 
@@ -235,14 +230,6 @@ def recover(folder: Path) -> None:
 
 def _name(number: int, of: int) -> str:
     return f"shard-{number:04d}-of-{of:04d}.parquet"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> Shard:

@@ -6,7 +6,6 @@ they use them all. A shard belongs to one thread, which applies its batches in t
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -25,9 +24,10 @@ from forecaster.stepping import rewarm
 from forecaster.windows import window_end_us
 from pipelines import state_table
 from pipelines.lane import Lane
-from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles, sync
+from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles
 from pipelines.sinks.kafka import Topics, TopicWriter
 from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
+from pipelines.storage import sync, write_text
 
 _PUBLISHED_EVERY_S = 0.05
 _WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
@@ -72,9 +72,7 @@ class StepSettings:
 
 def take_over(settings: StepSettings) -> None:
     """Has the output folder belong to this run: a worker of an earlier one, still dying, writes no more."""
-    hidden = settings.output / f".{_RUN}"
-    hidden.write_text(settings.job)
-    os.replace(hidden, settings.output / _RUN)
+    write_text(settings.output / _RUN, settings.job)
     for path in settings.output.glob(f"{_ENDED}*"):
         path.unlink(missing_ok=True)
 

@@ -8,9 +8,8 @@ removed when it goes on, since it is written again (`ShardFiles.remove_after`).
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.windows import MICROSECONDS, window_end_us
+from pipelines.storage import write_whole
 from schemas import late, quarantine
 from schemas.errors import DataError, OutputError
 
@@ -111,25 +111,12 @@ class ShardFiles:
 
     def _write(self, part: str, name: str, write: Callable[[Path], None]) -> None:
         path = self.folder / part / name
-        hidden = path.with_name(f".{name}")
         try:
-            write(hidden)
-            os.replace(hidden, path)
+            write_whole(path, write)
         except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is either
             said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
             raise OutputError(f"{path}: cannot be written: {said}") from error
         self.unsynced.append(path)
-
-
-def sync(files: Iterable[Path]) -> None:
-    """Has the disk keep files, and the folders that name them."""
-    kept = list(files)
-    for path in (*kept, *{path.parent for path in kept}):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_frame(frame: pl.DataFrame, path: Path, format_: Format) -> None:

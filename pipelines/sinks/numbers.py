@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from forecaster.counts import Counts
+from pipelines.storage import write_text
 
 FOLDER: Final = ".numbers"
 
@@ -242,12 +242,10 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
 def publish(folder: Path, numbers: ShardNumbers) -> None:
     """Puts a shard's numbers where the job finds them; an output folder that is gone is no error."""
     path = folder / FOLDER / f"shard-{numbers.shard:04d}.json"
-    hidden = path.with_suffix(".new")
+    # `asdict` would copy every latency, twenty times a second.
+    parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency)}
     try:
-        # `asdict` would copy every latency, twenty times a second.
-        parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency)}
-        hidden.write_text(json.dumps(vars(numbers) | parts))
-        os.replace(hidden, path)
+        write_text(path, json.dumps(vars(numbers) | parts))
     except FileNotFoundError:
         if folder.exists():
             path.parent.mkdir(exist_ok=True)

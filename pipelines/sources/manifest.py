@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipelines.storage import add_line, sync_folder, write_text
 from schemas.errors import DataError, OutputError
 
 
@@ -33,7 +34,8 @@ def check_replay(manifest: Path, paths: Sequence[str], how: str, offset: int, no
             raise DataError(
                 f"{manifest}: is gone, so nobody knows which rows came before: begin anew, in another folder"
             )
-        _write_whole(manifest, json.dumps({"now_s": now_s, "how": how, "files": files}))
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        write_text(manifest, json.dumps({"now_s": now_s, "how": how, "files": files}), kept=True)
         return now_s
     begun = json.loads(manifest.read_text())
     then = [tuple(file) for file in begun["files"]]
@@ -105,7 +107,7 @@ class FolderManifest:
         except OSError as error:
             raise OutputError(f"{path}: cannot write here ({error.strerror}): name another folder") from error
         _cut_torn_line(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         self.stop = 0
         self.watermark_us: int | None = None
         self._known: set[tuple[str, int, int]] = set()
@@ -131,10 +133,7 @@ class FolderManifest:
 
     def add(self, entry: Entry) -> None:
         """Adds a file; on return it is on disk for good."""
-        with self.path.open("ab") as file:
-            file.write(json.dumps(asdict(entry)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        add_line(self.path, json.dumps(asdict(entry)))
         self._keep(entry)
 
     def _keep(self, entry: Entry) -> None:
@@ -150,28 +149,8 @@ def _identity(path: str) -> tuple[str, int, int]:
     return path, found.st_size, found.st_mtime_ns
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """A file that is there whole or not at all, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}")
-    with hidden.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(hidden, path)
-    _sync_folder(path.parent)
-
-
 def _cut_torn_line(path: Path) -> None:
     """Cuts off a last line that a crash left half: of its file nothing went on."""
     whole = path.read_bytes()
     if whole and not whole.endswith(b"\n"):
         os.truncate(path, whole.rfind(b"\n") + 1)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -156,7 +156,7 @@ def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
 
     def die(*given: Any, **options: Any) -> None:
         if at == "write_table":
-            given[1].write(b"PAR1 and half of it")
+            given[1].write_bytes(b"PAR1 and half of it")
         raise error
 
     monkeypatch.setattr(pq if at == "write_table" else os, at, die)

@@ -15,7 +15,7 @@ from forecaster.model import Forecaster
 from forecaster.shard import Batch, Shard
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
-from pipelines import state_table, worker
+from pipelines import state_table, storage, worker
 from pipelines.lane import Lane
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
@@ -219,7 +219,7 @@ def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
 ) -> None:
     seen: list[tuple[int, int]] = []
     synced: list[Path] = []
-    write, sync = state_table.write_shard, files.sync
+    write, sync = state_table.write_shard, storage.sync
 
     def look(folder: Path, shard: Shard) -> None:
         mine = [path for path in synced if f"shard-{shard.number:04d}-" in path.name]

@@ -21,8 +21,8 @@ from pipelines.sinks.files import (
     read_forecasts,
     read_late,
     read_quarantine,
-    sync,
 )
+from pipelines.storage import sync
 from schemas import late, observations, quarantine
 from schemas.errors import DataError, OutputError
 from schemas.forecasts import check_forecasts
