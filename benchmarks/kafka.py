@@ -95,7 +95,7 @@ def _unpaced(bootstrap: str, output: Path, kind: str, series: int, rows: int) ->
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "compression.type": "lz4"})
     of = Fleet(series)
     for frame in of.frames(rows // series):
-        for value, partition in _messages(frame, kind):
+        for value, partition in messages(frame, kind):
             _put(producer, kind, value, partition)
     producer.flush()
     job = _job(bootstrap, kind, kind, output, None)
@@ -126,7 +126,7 @@ def _make(bootstrap: str, *names: str) -> None:
         made.result(30)
 
 
-def _messages(frame: pl.DataFrame, kind: str) -> Iterator[tuple[bytes, int]]:
+def messages(frame: pl.DataFrame, kind: str) -> Iterator[tuple[bytes, int]]:
     """Rows in the order of time as messages, those of a series always in one partition."""
     home = frame["series_id"].str.tail(2).cast(pl.Int64) % _PARTITIONS
     for _, window in frame.with_columns(home.alias("home")).group_by("timestamp", maintain_order=True):
@@ -156,7 +156,7 @@ def _put(producer: Any, topic: str, value: bytes, partition: int) -> None:
 def _produce_paced(bootstrap: str, series: int, windows: int) -> int:
     """A window a second; prints when each was begun."""
     frames = [window for _, window in _all(Fleet(series), windows).group_by("timestamp", maintain_order=True)]
-    made = [[*_messages(frame, "json")] for frame in frames]
+    made = [[*messages(frame, "json")] for frame in frames]
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
     time.sleep(5)
     began_s, at = time.time(), []

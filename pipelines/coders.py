@@ -10,6 +10,7 @@ import io
 import json
 import struct
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -99,14 +100,35 @@ class ElementCoder(Coder):
 
 def frame_bytes(frame: pl.DataFrame) -> bytes:
     """A frame as an Arrow IPC stream."""
-    sink = io.BytesIO()
-    frame.write_ipc_stream(sink)
-    return sink.getvalue()
+    if not len(frame):
+        return _empty_bytes(tuple(frame.schema.items()))
+    return _ipc(frame)
 
 
 def frame_of(data: bytes) -> pl.DataFrame:
     """The inverse of `frame_bytes`."""
-    return pl.read_ipc_stream(io.BytesIO(data))
+    if (empty := _empties.get(data)) is not None:
+        return empty
+    frame = pl.read_ipc_stream(io.BytesIO(data))
+    if not len(frame) and len(_empties) < _MOST_EMPTIES:
+        _empties[data] = frame
+    return frame
+
+
+# Most parts of most polls are empty, and to read or write a schema takes as long as thousands of rows do.
+_MOST_EMPTIES = 64
+_empties: dict[bytes, pl.DataFrame] = {}
+
+
+@lru_cache(maxsize=_MOST_EMPTIES)
+def _empty_bytes(schema: tuple[tuple[str, pl.DataType], ...]) -> bytes:
+    return _ipc(pl.DataFrame(schema=dict(schema)))
+
+
+def _ipc(frame: pl.DataFrame) -> bytes:
+    sink = io.BytesIO()
+    frame.write_ipc_stream(sink)
+    return sink.getvalue()
 
 
 for _kind in (Batch, FleetRows, pl.DataFrame):
