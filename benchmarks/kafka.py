@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,18 +25,21 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from benchmarks import fleet, machine
 from benchmarks.fleet import Fleet
+from benchmarks.targets import line
 from pipelines.jobs.forecast import StreamJob, run_stream
 from pipelines.kafka import Broker as Address
 from pipelines.sinks.kafka import Topics
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.replay import ReplaySource
 from tests.cluster.broker import Broker
 
 _PARTITIONS = 4
@@ -55,20 +59,23 @@ def main(arguments: list[str]) -> int:
     if chosen.part == "consume":
         return _consume(chosen.bootstrap, chosen.series, chosen.windows)
     print(machine.described(), flush=True)
-    found: dict[str, Any] = {"series": chosen.series}
+    found: dict[str, float] = {"series": chosen.series}
     with (
         tempfile.TemporaryDirectory(prefix="statecast-kafka-") as folder,
         Broker.start(Path(folder) / "broker") as broker,
     ):
         windows = 20 if chosen.quick else 60
         found |= _paced(broker.bootstrap, Path(folder) / "paced", chosen.series, windows)
-        print(found, flush=True)
-        rows = 1_000_000 if chosen.quick else 10_000_000
+        line("produced to consumed, p50 (ms)", found["p50_ms"], "at most", 300)
+        line("produced to consumed, p99 (ms)", found["p99_ms"], "at most", 600)
+        windows = (1_000_000 if chosen.quick else 10_000_000) // chosen.series
+        found["replay"] = _replayed(Path(folder) / "replay", chosen.series, windows)
+        print(f"{found['replay']:>12,.0f}  a replay of {windows * chosen.series:,} rows, whole job")
         for kind in ("arrow", "json"):
-            rate = _unpaced(broker.bootstrap, Path(folder) / kind, kind, chosen.series, rows)
-            found[f"{kind}_rate"] = round(rate)
-            print(found, flush=True)
-    print(json.dumps(found))
+            found[kind] = _unpaced(broker.bootstrap, Path(folder) / kind, kind, chosen.series, windows)
+            print(f"{found[kind]:>12,.0f}  the same from a topic, {kind}")
+            line(f"{kind} / replay", found[kind] / found["replay"], "at least", 0.8)
+    print(json.dumps({name: round(value, 1) for name, value in found.items()}))
     return 0
 
 
@@ -89,20 +96,39 @@ def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str,
     return {"p50_ms": round(levels[49], 1), "p99_ms": round(levels[98], 1)}
 
 
-def _unpaced(bootstrap: str, output: Path, kind: str, series: int, rows: int) -> float:
-    """Rows a second from the first that are read to the last forecast that is written."""
+def _replayed(folder: Path, series: int, windows: int) -> float:
+    """Rows a second of a replay from Parquet, from its start to its end."""
+    folder.mkdir()
+    writer = None
+    for frame in Fleet(series).frames(windows):
+        table = frame.to_arrow()
+        writer = writer or pq.ParquetWriter(folder / "rows.parquet", table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+    rows, states = str(folder / "rows.parquet"), folder / "out" / "state"
+    source = ReplaySource((rows,), fleet.INPUT, fleet.FREQ_S, manifest_folder=states)
+    return _rate(StreamJob(fleet.forecaster(), source, folder / "out"), series * windows)
+
+
+def _unpaced(bootstrap: str, output: Path, kind: str, series: int, windows: int) -> float:
+    """The same of a topic that holds the rows."""
     _make(bootstrap, kind)
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "compression.type": "lz4"})
-    of = Fleet(series)
-    for frame in of.frames(rows // series):
+    for frame in Fleet(series).frames(windows):
         for value, partition in messages(frame, kind):
             _put(producer, kind, value, partition)
     producer.flush()
-    job = _job(bootstrap, kind, kind, output, None)
+    return _rate(_job(bootstrap, kind, kind, output, None), series * windows)
+
+
+def _rate(job: StreamJob, rows: int) -> float:
     began_s = time.monotonic()
-    outcome = _run(job, rows // series * series)
-    assert outcome.counts.missing == 0
-    return float(outcome.counts.series_steps / (time.monotonic() - began_s))
+    outcome = _run(job, rows)
+    assert outcome.counts.missing == 0, outcome.counts
+    rate = outcome.counts.series_steps / (time.monotonic() - began_s)
+    shutil.rmtree(job.output)  # gigabytes of forecasts
+    return float(rate)
 
 
 def _run(job: StreamJob, rows: int) -> Any:
