@@ -88,3 +88,17 @@ def test_a_forecaster_takes_the_tables_that_it_was_trained_with_and_no_others(tm
         ConfigError, match=r"covariates.known is '.*known.csv', but lstm-.* was trained without"
     ):
         with_tables(forecaster(), config)
+
+
+def test_a_forecaster_takes_the_columns_of_rows_that_it_was_trained_with_and_no_others() -> None:
+    model, heat = forecaster(observed=("heat",)), CovariatesConfig(observed=("heat",))
+    assert with_tables(model, heat) is model
+    assert missing_tables(model, heat) == []
+    (told,) = missing_tables(model, CovariatesConfig())
+    assert told.endswith(
+        "was trained with heat in the rows, which count as missing: name them in covariates.observed"
+    )
+    with pytest.raises(ConfigError, match=r"covariates.observed names 'heat', but lstm-.* trained without"):
+        with_tables(forecaster(), heat)
+    with pytest.raises(ValueError, match=r"covariates.observed must name each column once"):
+        CovariatesConfig(observed=("heat", "heat"))
