@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -74,6 +74,18 @@ def no_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool 
     """A batch without rows at ``offset``: it announces a partition, or asks for a snapshot."""
     rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
+
+
+def announced(shard: Shard, partitions: Mapping[str, int]) -> Shard:
+    """A shard that knows of all ``partitions``, each with the offset of its first row.
+
+    It waits for the watermark of each that it did not know.
+    """
+    return replace(
+        shard,
+        offsets={**partitions, **shard.offsets},
+        watermarks={**dict.fromkeys(partitions), **shard.watermarks},
+    )
 
 
 def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from forecaster import snapshot
 from forecaster.counts import Counts
 from forecaster.shard import Shard
-from forecaster.sharding import handed_over, reshard
+from forecaster.sharding import announced, handed_over, reshard
 from forecaster.state import State
 from pipelines.storage import sync_folder, write_whole
 from schemas.errors import DataError, ModelError, OutputError
@@ -72,14 +72,17 @@ class StateTable:
         """Where a source goes on: what every shard has read, none reads again."""
         return min(shard.offsets.get(partition, 0) for shard in self.shards)
 
-    def reached(self) -> dict[str, tuple[int, int | None, tuple[int, ...]]]:
-        """Of each partition: the least offset of all shards, its watermark there, and the other offsets."""
+    def reached(self) -> dict[str, tuple[int, int | None, tuple[int, ...], int | None]]:
+        """Of each partition: the least offset of all shards, its watermark there, the other offsets, and its
+        watermark at the shard that is furthest.
+        """
         found = {}
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(shard.offsets.get(name, 0), shard.watermarks.get(name)) for shard in self.shards]
             least, *others = sorted({offset for offset, _ in stands})
             there = [us for offset, us in stands if offset == least and us is not None]
-            found[name] = least, max(there, default=None), tuple(others)
+            ahead_us = max((us for _, us in stands if us is not None), default=None)
+            found[name] = least, max(there, default=None), tuple(others), ahead_us
         return found
 
 
@@ -169,27 +172,19 @@ def begin(
     """
     if start is None:
         empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
-        write(folder, [_announced(shard, partitions) for shard in empty])
+        write(folder, [announced(shard, partitions) for shard in empty])
         return
     table = read(start)
     known = [set(partitions) <= set(shard.offsets) for shard in table.shards]
     if resume and len(table.shards) == shards and all(known):
         return
     try:
-        made = reshard(table.shards, shards)
+        same = resume and len(table.shards) == shards  # a killed job's may stand anywhere
+        made = table.shards if same else reshard(table.shards, shards)
     except DataError as error:
         raise DataError(f"{start}: {error}") from None
-    begun = [_announced(shard, partitions) for shard in (made if resume else handed_over(made))]
+    begun = [announced(shard, partitions) for shard in (made if resume else handed_over(made))]
     write(folder, begun, also=folder if resume else None)
-
-
-def _announced(shard: Shard, partitions: Mapping[str, int]) -> Shard:
-    """A shard that knows of all partitions, and waits for the watermark of each."""
-    return replace(
-        shard,
-        offsets={**partitions, **shard.offsets},
-        watermarks={**dict.fromkeys(partitions), **shard.watermarks},
-    )
 
 
 def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> None:

@@ -63,7 +63,7 @@ def _encoded(places: Places) -> str:
 
 def _decoded(places: str) -> Places:
     found = json.loads(places)
-    return {name: Place(offset, us, tuple(cuts)) for name, (offset, us, cuts) in found.items()}
+    return {name: Place(offset, us, tuple(cuts), *rest) for name, (offset, us, cuts, *rest) in found.items()}
 
 
 class _PlacesTracker(RestrictionTracker):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,11 +79,12 @@ class Disk:
 
 
 def outputs(
-    model: Forecaster, shard: Shard, batches: list[Batch], windows_per_step: int
+    model: Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """One shard's way through its batches."""
+    splitter = Splitter(shard.of)
     for batch in batches:
-        part = Splitter(shard.of).split(batch)[shard.number]
+        part = splitter.split(batch)[shard.number]
         for after, output in apply(shard, part, model, windows_per_step):
             shard = after
             yield after, output

@@ -300,7 +300,7 @@ def test_a_table_knows_how_far_its_shards_have_come_and_where_they_stand_apart(t
         replace(third, offsets={"a": 8, "b": 6}, watermarks={"a": 9, "b": 8}),
     ]
     state_table.write(tmp_path / "state", shards)
-    assert state_table.read(tmp_path / "state").reached() == {"a": (5, 3, (8,)), "b": (4, 7, (6, 9))}
+    assert state_table.read(tmp_path / "state").reached() == {"a": (5, 3, (8,), 9), "b": (4, 7, (6, 9), 8)}
 
 
 def test_every_shard_knows_all_partitions_from_the_start_and_waits_for_each(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.lateness import NEVER
 from schemas.errors import DataError, OutputError
 
-_NEVER = np.iinfo(np.int64).min
 _LONGEST = 10_000  # lines; of one offset only the last counts, so a longer file is written anew
 
 Offsets = NDArray[np.int64]
@@ -64,16 +64,16 @@ class Carried:
         self._take(partition, offset, watermark_us)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """For offsets ``[n]`` how far the watermark was carried before each; the least integer if never."""
+        """For offsets ``[n]`` how far the watermark was carried before each; `NEVER` if it was not."""
         offsets, carried = self._by.get(partition, ([], []))
-        values = np.array([_NEVER, *carried], np.int64)
+        values = np.array([NEVER, *carried], np.int64)
         at = np.array(offsets, np.int64)
         return lambda asked: values[np.searchsorted(at, asked, side="right")]
 
     def at(self, partition: str, offset: int, watermark_us: int | None) -> int | None:
         """The watermark before the row at ``offset``, where without this it were ``watermark_us``."""
         us = int(self.before(partition)(np.array([offset], np.int64))[0])
-        if us == _NEVER:
+        if us == NEVER:
             return watermark_us
         return us if watermark_us is None else max(us, watermark_us)
 

@@ -20,7 +20,7 @@ import polars as pl
 from forecaster.shard import Batch
 from forecaster.sharding import no_batch
 from forecaster.windows import last_closed
-from pipelines.sources.base import Place, Places, Stride
+from pipelines.sources.base import Place, Places, Stride, least
 from pipelines.sources.files import validated
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import Polled
@@ -98,7 +98,7 @@ class Reading:
                 made, places[name] = batches(
                     name, place, taken, source.freq_s, source.lateness_s, self.carried.before(name)
                 )
-                yield from made
+                yield from (replace(batch, partitions=len(places)) for batch in made)
 
     def _taken(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, Taken]]:
         """What came of each partition as validated rows; a check costs milliseconds, so one for all."""
@@ -150,19 +150,22 @@ class Reading:
             yield from self._carried_on(places, now_s, came_s or 0.0)
 
     def _new(self, places: dict[str, Place]) -> Iterator[Batch]:
-        """Announces partitions that came up; what closed without them stays closed."""
+        """Announces partitions that came up; what closed without them stays closed.
+
+        What is read from here on waits in a shard that has not heard of them, see `Batch.partitions`.
+        """
         new: list[int] = []
         with suppress(DataError):  # a broker that is away for now has no new ones
             new = [n for n in self.consumer.partitions() if self.source.name(n) not in places]
         if not new:
             return
-        slowest = _least([place.watermark_us for place in places.values()])
+        slowest = least(place.furthest_us for place in places.values())
         for number in new:
             name = self.source.name(number)
             if slowest is not None:
                 self.carried.add(name, 0, slowest)
+            yield replace(no_batch(name, 0), watermark_us=slowest, partitions=len(places))
             places[name] = Place(0, slowest)
-            yield replace(no_batch(name, 0), watermark_us=slowest)
         self._seek(places)
 
     def _carried_on(self, places: dict[str, Place], now_s: float, came_s: float) -> Iterator[Batch]:
@@ -178,7 +181,7 @@ class Reading:
         ]
         busy = [place.watermark_us for name, place in places.items() if name not in idle]
         known = [place.watermark_us for place in places.values() if place.watermark_us is not None]
-        until_us = _least(busy) if busy else max(known, default=None)
+        until_us = least(busy) if busy else max(known, default=None)
         if until_us is None:
             return
         for name in idle:
@@ -187,7 +190,8 @@ class Reading:
             if behind and self._is_confirmed(name, place.offset):
                 self.carried.add(name, place.offset, until_us)
                 places[name] = place._replace(watermark_us=until_us)
-                yield replace(no_batch(name, place.offset), watermark_us=until_us, arrived_s=came_s)
+                nothing = no_batch(name, place.offset)
+                yield replace(nothing, watermark_us=until_us, arrived_s=came_s, partitions=len(places))
 
     def _is_confirmed(self, name: str, offset: int) -> bool:
         """Whether the broker says that nothing is there from ``offset`` on; one that is away says nothing."""
@@ -211,11 +215,6 @@ def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
     count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
     left_out = count.with_columns(pl.col("count") - pl.col("kept").fill_null(0)).filter(pl.col("count") > 0)
     return left_out.select(pl.col("message").repeat_by("count").explode()).to_series().sort().alias("offset")
-
-
-def _least(watermarks_us: list[int | None]) -> int | None:
-    known = [us for us in watermarks_us if us is not None]
-    return min(known) if known and len(known) == len(watermarks_us) else None
 
 
 _NO_ROWS, _NONE_REJECTED = observations.empty(offset=True), quarantine.empty(offset=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.kafka import Broker
-from pipelines.sources.base import Place, Places, Stride
+from pipelines.sources.base import Place, Places, Stride, least
 from pipelines.sources.files import Input
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import TopicConsumer
@@ -113,18 +113,15 @@ class KafkaSource:
 
     def _go_on(self, mine: Places, ranges: dict[int, tuple[int, int]]) -> Places:
         carried = Carried(self.carried)
-        known = [place.watermark_us for place in mine.values()]
-        slowest = None if None in known else min(us for us in known if us is not None)
+        ahead = [carried.at(name, place.offset, place.furthest_us) for name, place in mine.items()]
         places = {}
         for p, (low, _) in ranges.items():
             name = self.name(p)
-            if name in mine:
-                place = mine[name]
-            else:
-                place = Place(low)
-                if slowest is not None:  # what closed before it was there stays closed
-                    carried.add(name, low, slowest)
-            places[name] = place._replace(watermark_us=carried.at(name, place.offset, place.watermark_us))
+            if name not in mine and (slowest := least(ahead)) is not None:
+                carried.add(name, low, slowest)  # what a shard closed before it was there stays closed
+            place = mine.get(name, Place(low))
+            us = carried.at(name, place.offset, place.watermark_us)
+            places[name] = place._replace(watermark_us=us)
         return places
 
     def _check(self, partition: int, place: Place | None, low: int, high: int) -> None:

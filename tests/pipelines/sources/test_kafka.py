@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forecaster.lateness import BEFORE, NEVER
 from forecaster.shard import Batch
 from pipelines.kafka import Broker
 from pipelines.sources.base import Log, Place
@@ -24,7 +25,6 @@ from schemas.errors import ConfigError, DataError
 from tests.pipelines.sources.logs import Clock
 from tests.topics import CAME_MS, Topic
 
-NEVER = np.iinfo(np.int64).min
 HOUR_US = 3_600_000_000
 
 
@@ -72,7 +72,11 @@ def test_a_row_is_late_by_the_rows_before_it_and_not_by_the_poll(tmp_path: Path)
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
     stride = Reading(source).step(source.begin({}))
-    assert [(b.start, b.stop) for b in stride.batches] == [(0, 2), (2, 5), (5, 7)]
+    (batch,) = stride.batches
+    newest = [None, 5, 6, 6, 6, 9, 9]
+    expected = [NEVER if h is None else (376_944 + h) * HOUR_US + HOUR_US // 2 for h in newest]
+    assert (batch.start, batch.stop, batch.before_us) == (0, 7, None)
+    assert batch.rows[BEFORE].to_list() == expected
 
 
 def test_what_is_gone_on_from_must_be_there(tmp_path: Path) -> None:
@@ -87,6 +91,10 @@ def test_a_partition_that_came_up_since_begins_where_the_others_were(tmp_path: P
     places = source.begin({"rows-0": Place(1, 7 * HOUR_US)})
     assert places["rows-1"] == Place(0, 7 * HOUR_US)
     assert Carried(source.carried).at("rows-1", 0, None) == 7 * HOUR_US
+    places = source.begin(
+        {"rows-0": Place(1, 7 * HOUR_US, (3,), 9 * HOUR_US)}
+    )  # what a shard closed is closed
+    assert places["rows-1"] == Place(0, 9 * HOUR_US)
 
 
 def test_a_partition_that_comes_up_is_announced_before_its_rows(tmp_path: Path) -> None:
@@ -100,8 +108,14 @@ def test_a_partition_that_comes_up_is_announced_before_its_rows(tmp_path: Path) 
     (announced,) = stride.batches
     assert (announced.partition, announced.start, announced.stop) == ("rows-1", 0, 0)
     assert announced.watermark_us == places["rows-0"].watermark_us
+    assert announced.partitions == 1
     stride = reading.step(stride.places)
-    assert [b.partition for b in stride.batches] == ["rows-1"]
+    assert [(b.partition, b.partitions) for b in stride.batches] == [("rows-1", 2)]
+    known_us = places["rows-0"].watermark_us
+    assert known_us is not None
+    ahead = {"rows-0": places["rows-0"]._replace(ahead_us=known_us + HOUR_US)}
+    (announced,) = reading.step(ahead).batches
+    assert announced.watermark_us == ahead["rows-0"].ahead_us
 
 
 def test_that_nothing_came_while_a_broker_was_away_is_no_silence(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Which rows come too late: decided by the watermark before each, so that a re-read decides alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from forecaster.windows import MICROSECONDS
+from schemas import late
+
+BEFORE: Final = "before_us"
+"""Column (Int64) of a batch's rows: their partition's watermark before each, where one is late."""
+
+NEVER: Final = -(1 << 62)
+"""A watermark, in microseconds, before the first."""
+
+NONE_LATE = late.empty()
+
+
+def parted(
+    rows: pl.DataFrame, partition: str, before_us: int | None, closed_through: int | None, freq_s: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows (with ``window``) whose windows are open, and a frame of those that came too late for theirs.
+
+    Args:
+        rows: observation frame with ``offset``, and `BEFORE` where rows have watermarks of their own.
+        partition: which they are of.
+        before_us: its watermark before them in microseconds; None before its first.
+        closed_through: index of the last closed window; None before the first.
+        freq_s: length of a window in seconds.
+    """
+    freq_us = freq_s * MICROSECONDS
+    window = rows["timestamp"].to_physical().to_numpy() // freq_us
+    rows = rows.hstack([pl.Series("window", window)])
+    scalar = np.int64(NEVER if before_us is None else before_us)
+    before = rows[BEFORE].to_numpy() if BEFORE in rows.columns else scalar
+    closed = np.maximum(before // freq_us - 1, NEVER if closed_through is None else closed_through)
+    is_late = window <= closed
+    if not is_late.any():
+        return rows, NONE_LATE
+    closed_us = np.maximum(before, (closed + 1) * freq_us)
+    columns = [*late.SCHEMA, *(["event_id"] if "event_id" in rows.columns else [])]
+    too_late = rows.with_columns(closed_us=pl.lit(closed_us) if closed_us.ndim == 0 else closed_us)
+    too_late = too_late.filter(is_late).with_columns(
+        late_s=(pl.col("closed_us") - pl.col("timestamp").dt.epoch("us")) / MICROSECONDS,
+        partition=pl.lit(partition),
+    )
+    return rows.filter(~is_late), too_late.select(columns)
