@@ -314,7 +314,7 @@ def _topics(job: JobConfig) -> Topics | None:
 
 
 @contextmanager
-def _watched(out: Out, what: str, metrics_port: int | None) -> Iterator[Callable[[JobNumbers], None]]:
+def _watched(out: Out, what: str, metrics_port: str | None) -> Iterator[Callable[[JobNumbers], None]]:
     """Shows a job while the block runs, and serves its numbers where that is asked for.
 
     Yields:
@@ -332,10 +332,11 @@ def _watched(out: Out, what: str, metrics_port: int | None) -> Iterator[Callable
 
     with ExitStack() as stack:
         if metrics_port is not None:
-            from pipelines.sinks.prometheus import serve
+            from pipelines.sinks.prometheus import address_of, serve
 
-            port = stack.enter_context(serve(metrics_port, lambda: latest))
-            out.say(f"numbers for Prometheus: http://127.0.0.1:{port}/metrics")
+            host, asked = address_of(metrics_port)
+            port = stack.enter_context(serve(asked, lambda: latest, host))
+            out.say(f"numbers for Prometheus: http://{host}:{port}/metrics")
         show = stack.enter_context(watching(out, what))
         yield take
 

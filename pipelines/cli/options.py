@@ -192,14 +192,12 @@ SkipBad = Annotated[
     ),
 ]
 MetricsPort = Annotated[
-    Optional[int],  # noqa: UP045
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--metrics-port",
-        metavar="PORT",
-        min=0,
-        max=65535,
+        metavar="[HOST:]PORT",
         help="Serve the job's numbers for Prometheus at http://127.0.0.1:PORT/metrics while it runs; 0 takes "
-        "a free one.",
+        "a free one. 0.0.0.0:PORT answers other machines, too.",
         show_default="none",
         rich_help_panel=OUTPUT,
     ),
