@@ -37,6 +37,7 @@ def trajectory(
     start: int,
     horizon: int,
     first: Floats | None = None,
+    name: str = "the features",
 ) -> Forecasts:
     """Forecasts of a whole trajectory of new series, as the network alone says it.
 
@@ -46,6 +47,7 @@ def trajectory(
         start: the first window.
         horizon: N, as many windows as are wanted.
         first: ``[S]`` float64, the value of each series in the first window, if there is one.
+        name: of the file of ``static``, for people.
 
     Returns:
         One issue: of ``start`` and the windows after it, issued as it begins; or, where there is a first
@@ -61,9 +63,7 @@ def trajectory(
             f"{forecaster.version} cannot forecast what has not begun: train it with network.decoder = true "
             "and covariates.static"
         )
-    own = Covariates.of(
-        features, forecaster.window_config.freq_s, Tables(None, Table(static, "the features"))
-    )
+    own = Covariates.of(features, forecaster.window_config.freq_s, Tables(None, Table(static, name)))
     known = replace(forecaster.covariates, by_series=own.by_series, rows=own.rows)
     forecaster = forecaster.knowing(known)
     ids = tuple(static[SERIES].cast(pl.String))

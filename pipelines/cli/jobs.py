@@ -202,21 +202,11 @@ def stream(
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     """The job's model, after what can be refused without loading anything."""
-    from forecaster.registry.store import Reference
-    from pipelines.cli.preflight import check_model
+    from pipelines.cli.models import load_model
 
     name = model or job.mlflow.model
-    check_model(name, job.mlflow.tracking_uri)
     check_folder(Path(job.output.folder))
-    with out.progress(f"loading {name}", "models"):
-        if folder := Reference.parse(name).folder:
-            from forecaster.model import Forecaster
-
-            forecaster = Forecaster.load(folder)
-        else:
-            from forecaster.registry.registry import Registry
-
-            forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(name)
+    forecaster = load_model(name, job, out)
     trained = forecaster.window_config
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
         if (asked := getattr(job.windows, key)) != (was := getattr(trained, key)):
