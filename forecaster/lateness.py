@@ -17,6 +17,7 @@ NEVER: Final = -(1 << 62)
 """A watermark, in microseconds, before the first."""
 
 NONE_LATE = late.empty()
+_NO_WINDOWS = pl.Series("window", [], dtype=pl.Int64)
 
 
 def parted(
@@ -31,6 +32,8 @@ def parted(
         closed_through: index of the last closed window; None before the first.
         freq_s: length of a window in seconds.
     """
+    if not len(rows):  # as in most parts of most polls
+        return rows.hstack([_NO_WINDOWS]), NONE_LATE
     freq_us = freq_s * MICROSECONDS
     window = rows["timestamp"].to_physical().to_numpy() // freq_us
     rows = rows.hstack([pl.Series("window", window)])
