@@ -107,7 +107,7 @@ def _replayed(folder: Path, series: int, windows: int) -> float:
     assert writer is not None
     writer.close()
     rows, states = str(folder / "rows.parquet"), folder / "out" / "state"
-    source = ReplaySource((rows,), fleet.INPUT, fleet.FREQ_S, manifest_folder=states)
+    source = ReplaySource((rows,), fleet.INPUT, fleet.FREQ, manifest_folder=states)
     return _rate(StreamJob(fleet.forecaster(), source, folder / "out"), series * windows)
 
 
@@ -141,7 +141,7 @@ def _run(job: StreamJob, rows: int) -> Any:
 
 def _job(bootstrap: str, topic: str, kind: str, output: Path, topics: Topics | None) -> StreamJob:
     source = KafkaSource(
-        Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ_S, output / "state"
+        Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ, output / "state"
     )
     return StreamJob(fleet.forecaster(), source, output, topics=topics)
 

@@ -194,7 +194,7 @@ def _rows(folder: Path, of: Fleet, windows: int) -> Path:
 
 def _replay(folder: Path, of: Fleet, windows: int, speed: float) -> ReplaySource:
     rows, states = str(_rows(folder, of, windows)), folder / "out" / "state"
-    return ReplaySource((rows,), fleet.INPUT, fleet.FREQ_S, speed=speed, manifest_folder=states)
+    return ReplaySource((rows,), fleet.INPUT, fleet.FREQ, speed=speed, manifest_folder=states)
 
 
 def _check(outcome: Outcome, steps: int) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from forecaster.frequency import Frequency
 from forecaster.windows import MICROSECONDS
 from schemas import late
 
@@ -21,7 +22,7 @@ _NO_WINDOWS = pl.Series("window", [], dtype=pl.Int64)
 
 
 def parted(
-    rows: pl.DataFrame, partition: str, before_us: int | None, closed_through: int | None, freq_s: int
+    rows: pl.DataFrame, partition: str, before_us: int | None, closed_through: int | None, freq: Frequency
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows (with ``window``) whose windows are open, and a frame of those that came too late for theirs.
 
@@ -30,24 +31,26 @@ def parted(
         partition: which they are of.
         before_us: its watermark before them in microseconds; None before its first.
         closed_through: index of the last closed window; None before the first.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
     """
     if not len(rows):  # as in most parts of most polls
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
-    freq_us = freq_s * MICROSECONDS
-    window = rows["timestamp"].to_physical().to_numpy() // freq_us
+    window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
     rows = rows.hstack([pl.Series("window", window)])
-    scalar = np.int64(NEVER if before_us is None else before_us)
-    before = rows[BEFORE].to_numpy() if BEFORE in rows.columns else scalar
-    closed = np.maximum(before // freq_us - 1, NEVER if closed_through is None else closed_through)
+    one_for_all = np.array([NEVER if before_us is None else before_us])
+    before = rows[BEFORE].to_numpy() if BEFORE in rows.columns else one_for_all
+    closed = np.maximum(freq.window_of(before) - 1, NEVER if closed_through is None else closed_through)
     is_late = window <= closed
     if not is_late.any():
         return rows, NONE_LATE
-    closed_us = np.maximum(before, (closed + 1) * freq_us)
+    closed_us = np.broadcast_to(np.maximum(before, freq.end_us(closed)), window.shape)
     columns = [*late.SCHEMA, *(["event_id"] if "event_id" in rows.columns else [])]
-    too_late = rows.with_columns(closed_us=pl.lit(closed_us) if closed_us.ndim == 0 else closed_us)
-    too_late = too_late.filter(is_late).with_columns(
-        late_s=(pl.col("closed_us") - pl.col("timestamp").dt.epoch("us")) / MICROSECONDS,
-        partition=pl.lit(partition),
+    too_late = (
+        rows.with_columns(closed_us=closed_us)
+        .filter(is_late)
+        .with_columns(
+            late_s=(pl.col("closed_us") - pl.col("timestamp").dt.epoch("us")) / MICROSECONDS,
+            partition=pl.lit(partition),
+        )
     )
     return rows.filter(~is_late), too_late.select(columns)

@@ -119,7 +119,7 @@ class Forecaster:
         series = len(series_ids)
         return State(
             model_version=self.version,
-            freq_s=self.window_config.freq_s,
+            freq=self.window_config.frequency,
             series_ids=series_ids,
             clock=np.full(series, start - 1, np.int64),
             silent=np.zeros(series, np.int64),
@@ -153,7 +153,7 @@ class Forecaster:
             module.load_state_dict(load(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
-        return Forecaster(network, windows, module, online, Covariates.of(features, windows.freq_s))
+        return Forecaster(network, windows, module, online, Covariates.of(features, windows.frequency))
 
     def save(self, folder: Path) -> None:
         """Writes ``forecaster.safetensors`` into ``folder``, which is made if need be."""

@@ -19,7 +19,7 @@ from forecaster.lateness import NONE_LATE, parted
 from forecaster.model import Forecaster
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
-from forecaster.windows import fill, last_closed
+from forecaster.windows import fill
 from schemas import observations, quarantine
 
 PENDING: dict[str, pl.DataType] = {
@@ -203,7 +203,7 @@ def _apply_next(
     shard, output = _take_in(shard, batch, forecaster)
     yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
-        through = last_closed(watermark_us, forecaster.window_config.freq_s)
+        through = forecaster.window_config.frequency.last_closed(watermark_us)
         for after, forecasts in _close(shard, through, forecaster, windows_per_step):
             shard = after
             yield after, Output(batch.partition, output.start, forecasts)
@@ -220,8 +220,8 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     if batch.start < reached:
         rows, rejected = (frame.filter(pl.col("offset") >= reached) for frame in (rows, rejected))
     before_us = _newest(shard.watermarks.get(batch.partition), batch.before_us)
-    freq_s = forecaster.window_config.freq_s
-    in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq_s)
+    freq = forecaster.window_config.frequency
+    in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
         shard, placed = _placed(shard, in_time, forecaster)
         waiting = [frame for frame in (shard.pending, placed) if len(frame)]

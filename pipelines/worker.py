@@ -21,7 +21,6 @@ from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply, slots_of
 from forecaster.state import live
 from forecaster.stepping import rewarm
-from forecaster.windows import window_end_us
 from pipelines import state_table
 from pipelines.lane import Lane
 from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles
@@ -122,8 +121,8 @@ class ShardWorker:
             state = rewarm(self.forecaster, shard.state)
             shard = replace(shard, state=state, slots=slots_of(state))
         if self.settings.resumed:
-            closed, freq_s = shard.closed_through, shard.state.freq_s
-            closed_us = None if closed is None else window_end_us(closed, freq_s)
+            closed, freq = shard.closed_through, shard.state.freq
+            closed_us = None if closed is None else freq.end_us(closed)
             snapshot_ns = state_table.written_ns(self.settings.states, number, self.settings.shards)
             self.files.remove_after(closed_us, shard.offsets, snapshot_ns)
         return shard
@@ -229,7 +228,7 @@ class ShardWorker:
 def _closed_us(shard: Shard) -> int | None:
     """The end of the last closed window; None before the first."""
     closed = shard.closed_through
-    return None if closed is None else window_end_us(closed, shard.state.freq_s)
+    return None if closed is None else shard.state.freq.end_us(closed)
 
 
 class Workers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from forecaster.frequency import Frequency
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
 from pipelines.sinks.folder import check_folder
@@ -61,7 +62,7 @@ def backfill(
     spec = BackfillJob(
         forecaster=forecaster,
         paths=tuple(map(str, files)),
-        input=input_of(job.data, forecaster.window_config.freq_s, observed=job.covariates.observed),
+        input=input_of(job.data, forecaster.window_config.frequency, observed=job.covariates.observed),
         output=Path(job.output.folder),
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
@@ -238,16 +239,16 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
 
-    freq_s = forecaster.window_config.freq_s
+    freq = forecaster.window_config.frequency
     asked = "allowed_lateness" in job.windows.model_fields_set
     lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
     states, memory_bytes = Path(job.output.folder) / "state", job.data.memory_mb << 20
     if job.stream.source == "kafka":
-        return _topic(job, freq_s, lateness_s, states)
+        return _topic(job, freq, lateness_s, states)
     if job.stream.source == "watch":
         return FolderSource(
             Path(job.data.paths[0]),
-            input_of(job.data, freq_s, skip_bad_files=True, observed=job.covariates.observed),
+            input_of(job.data, freq, skip_bad_files=True, observed=job.covariates.observed),
             states,
             lateness_s,
             job.stream.poll_s,
@@ -255,8 +256,8 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
         )
     return ReplaySource(
         tuple(map(str, files)),
-        input_of(job.data, freq_s, observed=job.covariates.observed),
-        freq_s,
+        input_of(job.data, freq, observed=job.covariates.observed),
+        freq,
         lateness_s,
         job.stream.speed,
         memory_bytes=memory_bytes,
@@ -264,7 +265,7 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     )
 
 
-def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Path) -> Log:
+def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Path) -> Log:
     from pipelines.kafka import Broker, options_of
     from pipelines.sources.files import columns_of, input_of
     from pipelines.sources.kafka import KafkaSource
@@ -276,8 +277,8 @@ def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Path) -> Log:
         Broker(asked.bootstrap, options_of(asked.options)),
         asked.topic,
         DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
-        input_of(job.data, freq_s, observed=job.covariates.observed),
-        freq_s,
+        input_of(job.data, freq, observed=job.covariates.observed),
+        freq,
         states,
         lateness_s,
         asked.start,

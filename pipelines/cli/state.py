@@ -138,7 +138,6 @@ def import_(
 def _told(folder: Path, table: StateTable) -> dict[str, Any]:
     """What a table holds, for a machine; times as ISO 8601, sizes in bytes."""
     from forecaster.state import live
-    from forecaster.windows import window_end_us
 
     shards = table.shards
     states = [shard.state for shard in shards]
@@ -149,8 +148,8 @@ def _told(folder: Path, table: StateTable) -> dict[str, Any]:
         "series": sum(map(len, states)),
         "live": sum(int(live(state).sum()) for state in states),
         "model_version": state.model_version,
-        "freq_s": state.freq_s,
-        "closed_until": None if closed is None else _iso(window_end_us(closed, state.freq_s)),
+        "freq_s": state.freq.nominal_s,
+        "closed_until": None if closed is None else _iso(state.freq.end_us(closed)),
         "pending": sum(len(shard.pending) for shard in shards),
         "partitions": {name: _place(name, table) for name in sorted({n for s in shards for n in s.offsets})},
         "bytes_per_series": {name: round(size, 1) for name, size in state.bytes_by_component.items()},

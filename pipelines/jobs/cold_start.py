@@ -37,10 +37,10 @@ def run_cold_start(
         DataError: the table cannot be read; the line names file and column.
         ModelError: the forecaster cannot forecast what has not begun.
     """
-    freq_us = forecaster.window_config.freq_s * MICROSECONDS
-    start, past = divmod(round(at.timestamp() * MICROSECONDS), freq_us)
-    if past:
-        begins = datetime.fromtimestamp(start * freq_us / MICROSECONDS, UTC)
+    freq, at_us = forecaster.window_config.frequency, round(at.timestamp() * MICROSECONDS)
+    start = freq.window_of(at_us)
+    if (start_us := freq.start_us(start)) != at_us:
+        begins = datetime.fromtimestamp(start_us / MICROSECONDS, UTC)
         raise ConfigError(
             f"--at {at.isoformat()}: no window of {forecaster.window_config.freq} begins then: write "
             f"{begins.isoformat()}"

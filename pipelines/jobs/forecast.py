@@ -183,7 +183,7 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
         try:
             prepare_folder(hidden, *PARTS)
             config = job.forecaster.window_config
-            log = log_of(ReplaySource(job.paths, job.input, config.freq_s, memory_bytes=job.memory_bytes))
+            log = log_of(ReplaySource(job.paths, job.input, config.frequency, memory_bytes=job.memory_bytes))
             places, _ = _begin(job, log, hidden / _STATE, job.state_table, goes_on=False)
             run = _run_of(job, log, places, hidden, resumed=False)
             counts, published = _run(run, run_in_process, on_progress)

@@ -18,7 +18,7 @@ from typing import Literal
 import polars as pl
 
 from forecaster.forecasts import Forecasts
-from forecaster.windows import MICROSECONDS, window_end_us
+from forecaster.windows import MICROSECONDS
 from pipelines.storage import write_whole
 from schemas import late, quarantine
 from schemas.errors import DataError, OutputError
@@ -64,7 +64,7 @@ class ShardFiles:
             OutputError: the file cannot be written.
         """
         stop = forecasts.start + len(forecasts.issued)
-        first, last = (_compact(window_end_us(w, forecasts.freq_s)) for w in (forecasts.start, stop - 1))
+        first, last = (_compact(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
         name = f"{first}-{last}-{self.model_version}-r0-{self.shard}.{self.format}"
         frame = forecasts.frame()
         self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))

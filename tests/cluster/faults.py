@@ -39,7 +39,7 @@ from pipelines.sources.tables import Columns
 from schemas.errors import EngineError, EngineLost
 from tests.cluster.broker import Broker
 from tests.cluster.flink import FlinkCluster
-from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 from tests.topics import values_of
 
 SERIES: Final = 40
@@ -118,7 +118,7 @@ class Stream:
                 _TOPIC,
                 DecoderSpec(),
                 Input(Columns()),
-                3600,
+                HOUR,
                 self.folder / "stream" / "state",
                 idle_s=1.0,
             ),

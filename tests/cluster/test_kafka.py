@@ -39,7 +39,7 @@ from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.tables import Columns
 from schemas.errors import ConfigError, DataError, OutputError
 from tests.cluster.broker import Broker
-from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 from tests.processes import started
 from tests.topics import values_of
 
@@ -138,7 +138,7 @@ def forecasts_of(messages: Sequence[Any]) -> pl.DataFrame:
 
 def source_of(broker: Broker, topic: str, output: Path, **more: Any) -> KafkaSource:
     how = Input(Columns(), max_future_s=3600)
-    return KafkaSource(Address(broker.bootstrap), topic, DecoderSpec(), how, 3600, output / "state", **more)
+    return KafkaSource(Address(broker.bootstrap), topic, DecoderSpec(), how, HOUR, output / "state", **more)
 
 
 def job_of(

@@ -17,7 +17,7 @@ from forecaster.segments import fleet_of
 from forecaster.stepping import advance
 from forecaster.training import train
 from forecaster.windows import Windows
-from tests.fleets import START, forecaster, with_heat
+from tests.fleets import HOUR, START, forecaster, with_heat
 
 LEARNED, JUDGED = 300, 100
 
@@ -53,7 +53,7 @@ def test_what_training_reads_of_a_covariate_is_what_the_stream_does() -> None:
     values[:9, 1], values[:20, 2], values[12:15] = np.nan, np.nan, np.nan
     fleet = with_heat(Windows(("a", "b", "c"), START, values))
     model = forecaster(observed=("heat",))
-    batch = fleet_of(fleet, model.network_config, 3600, 8, covariates=model.covariates).batch(0)
+    batch = fleet_of(fleet, model.network_config, HOUR, 8, covariates=model.covariates).batch(0)
     for place, name in enumerate(batch.series_ids):
         s = fleet.series_ids.index(name)
         begin = int((~np.isnan(values[:, s])).argmax())
@@ -61,7 +61,7 @@ def test_what_training_reads_of_a_covariate_is_what_the_stream_does() -> None:
         own = part.init(1)
         for row in range(begin, 30):
             beside = fleet.past["heat"][row : row + 1, [s], None]
-            block = Block(np.array([START + row]), values[row : row + 1, [s]], 3600, past=beside)
+            block = Block(np.array([START + row]), values[row : row + 1, [s]], HOUR, past=beside)
             own, block = part.step(own, block)
             expected = batch.x[row - begin, place, -INPUTS_EACH:].numpy()
             np.testing.assert_allclose(block.past_inputs[0, 0], expected, rtol=1e-6, atol=1e-6)

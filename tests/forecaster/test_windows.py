@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.config import WindowConfig
-from forecaster.windows import Windows, aggregate, last_closed, window_end_us, window_index
+from forecaster.frequency import Frequency
+from forecaster.windows import Windows, aggregate
 from schemas import observations
+from tests.fleets import HOUR
 
 FREQ_S = 900
 BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # windows before 1970 count backwards
@@ -120,16 +122,16 @@ def test_a_window_begins_with_its_first_microsecond_and_ends_before_the_next() -
     hour = datetime(2013, 1, 1, 5, tzinfo=UTC)
     times = [hour, hour + timedelta(hours=1, microseconds=-1), hour + timedelta(hours=1)]
     frame = pl.DataFrame({"t": times}, schema={"t": pl.Datetime("us", "UTC")})
-    index = frame.select(window_index(pl.col("t"), 3600)).to_series().to_list()
+    index = frame.select(HOUR.window(pl.col("t"))).to_series().to_list()
     assert index == [index[0], index[0], index[0] + 1]
-    assert window_end_us(index[0], 3600) == times[2].timestamp() * 1_000_000
+    assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
 @given(index=st.integers(-10_000, 10_000), freq_s=st.sampled_from([1, 900, 3600, 86_400]))
 def test_a_window_is_closed_from_the_moment_that_it_ends(index: int, freq_s: int) -> None:
-    end_us = window_end_us(index, freq_s)
-    assert last_closed(end_us, freq_s) == index
-    assert last_closed(end_us - 1, freq_s) == index - 1
+    freq = Frequency(freq_s)
+    assert freq.last_closed(freq.end_us(index)) == index
+    assert freq.last_closed(freq.end_us(index) - 1) == index - 1
 
 
 def test_the_part_between_bounds_is_cut_to_the_block() -> None:

@@ -30,6 +30,7 @@ from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from tests.fleets import (
+    HOUR,
     Logs,
     Ran,
     all_logs,
@@ -189,7 +190,11 @@ def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not
         bad = rows.head(3).with_columns(value=float("nan"))
         pl.concat([rows.head(200), bad, rows]).sample(fraction=1, shuffle=True, seed=1).write_csv(path)
         source = ReplaySource(
-            (str(path),), Input(Columns()), 3600, windows_per_step=5, manifest_folder=output / "state"
+            (str(path),),
+            Input(Columns()),
+            HOUR,
+            windows_per_step=5,
+            manifest_folder=output / "state",
         )
         job = StreamJob(
             model,

@@ -27,6 +27,7 @@ from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from tests.fleets import (
+    HOUR,
     HOUR_US,
     START,
     Arrival,
@@ -110,7 +111,7 @@ def test_a_stream_goes_on_where_a_backfill_ended(
     t_us = (START + 55) * HOUR_US
     before, after = Input(Columns(), end_us=t_us), Input(Columns(), start_us=t_us)
     first = run_backfill(BackfillJob(MODEL, (str(small_file),), before, tmp_path / "a", shards=5))
-    source = ReplaySource((str(small_file),), after, 3600, lateness_s=7200)
+    source = ReplaySource((str(small_file),), after, HOUR, lateness_s=7200)
     second = run_stream(
         StreamJob(MODEL, source, tmp_path / "b", shards=2, state_table=tmp_path / "a" / "state")
     )
@@ -153,7 +154,7 @@ def test_rows_before_the_handover_come_too_late_and_the_clock_never_goes_back(
     old = Input(Columns(), end_us=(START + 20) * HOUR_US)
     job = StreamJob(
         MODEL,
-        ReplaySource((str(small_file),), old, 3600),
+        ReplaySource((str(small_file),), old, HOUR),
         tmp_path / "out",
         state_table=tmp_path / "state",
         runner="in-process",
@@ -191,7 +192,7 @@ def test_a_stream_that_is_stopped_and_gone_on_with_is_one_stream(
     share: float, small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     output, rows = tmp_path / "out", len(rows_of(small_fleet))
-    source = ReplaySource((str(small_file),), EVERYTHING, 3600, 7200, windows_per_step=4)
+    source = ReplaySource((str(small_file),), EVERYTHING, HOUR, 7200, windows_per_step=4)
     job = StreamJob(MODEL, source, output, shards=3, resume=True, runner="in-process")
     at = int(share * rows)
     stopped = run_stream(replace(job, source=Asked(source, at, job.stop_file)))

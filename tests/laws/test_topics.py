@@ -32,6 +32,7 @@ from pipelines.sources.reader import Reader
 from pipelines.sources.tables import Columns
 from pipelines.state_table import StateTable
 from tests.fleets import (
+    HOUR,
     HOUR_US,
     START,
     Floats,
@@ -89,7 +90,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness_h: int, **more: A
         "rows",
         DecoderSpec(),
         how,
-        3600,
+        HOUR,
         folder,
         lateness_h * 3600,
         opens=topic,

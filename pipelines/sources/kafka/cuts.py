@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from forecaster.frequency import Frequency
 from forecaster.lateness import BEFORE, NEVER
 from forecaster.shard import Batch
 from forecaster.windows import MICROSECONDS
@@ -46,7 +47,7 @@ def batches(
     partition: str,
     place: Place,
     taken: Taken,
-    freq_s: int,
+    freq: Frequency,
     lateness_s: int,
     carried_us: Callable[[Offsets], Offsets],
 ) -> tuple[list[Batch], Place]:
@@ -56,13 +57,13 @@ def batches(
         partition: its name.
         place: where the reading began.
         taken: what was read.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         lateness_s: how far the watermark stays behind the newest row.
         carried_us: for offsets ``[n]`` the watermark that other partitions had carried this one's to before
             each; `NEVER` where they had not.
     """
     log = _Log(place, taken, lateness_s, carried_us)
-    rows = log.rows(freq_s * MICROSECONDS)
+    rows = log.rows(freq)
     made: list[Batch] = []
     before = log.watermark_us(place.offset)
     cuts = [cut for cut in place.cuts if cut < taken.stop]
@@ -107,10 +108,10 @@ class _Log:
         us = int(self.before(np.array([offset], np.int64))[0])
         return None if us == NEVER else us
 
-    def rows(self, freq_us: int) -> pl.DataFrame:
+    def rows(self, freq: Frequency) -> pl.DataFrame:
         """What was read, with the watermark before each row where one of them is late."""
         before = self.before(self.offsets)
-        is_late = self.event_us // freq_us < before // freq_us
+        is_late = freq.window_of(self.event_us) < freq.window_of(before)
         return self.taken.rows.with_columns(pl.Series(BEFORE, before)) if is_late.any() else self.taken.rows
 
 

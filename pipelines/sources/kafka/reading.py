@@ -19,7 +19,6 @@ import polars as pl
 
 from forecaster.shard import Batch
 from forecaster.sharding import no_batch
-from forecaster.windows import last_closed
 from pipelines.sources.base import Place, Places, Stride, least
 from pipelines.sources.files import validated
 from pipelines.sources.kafka.carried import Carried
@@ -96,7 +95,7 @@ class Reading:
                 quiet.since_s = self.clock()
             if taken.stop > place.offset:
                 made, places[name] = batches(
-                    name, place, taken, source.freq_s, source.lateness_s, self.carried.before(name)
+                    name, place, taken, source.freq, source.lateness_s, self.carried.before(name)
                 )
                 yield from (replace(batch, partitions=len(places)) for batch in made)
 
@@ -200,7 +199,7 @@ class Reading:
         return False
 
     def _closed(self, watermark_us: int) -> int:
-        return last_closed(watermark_us, self.source.freq_s)
+        return self.source.freq.last_closed(watermark_us)
 
 
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from forecaster.frequency import Frequency
 from pipelines.kafka import Broker
 from pipelines.sources.base import Place, Places, Stride, least
 from pipelines.sources.files import Input
@@ -37,7 +38,7 @@ class KafkaSource:
         topic: its name.
         decoder: what its messages are.
         input: which rows are used; what it says of files is of no matter.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         folder: where it is written down what idle partitions were carried to: the state table's.
         lateness_s: how far the watermark stays behind the newest row.
         start: ``earliest``, ``latest``, or a time: where partitions begin that no state table knows of.
@@ -52,7 +53,7 @@ class KafkaSource:
     topic: str
     decoder: DecoderSpec
     input: Input
-    freq_s: int
+    freq: Frequency
     folder: Path
     lateness_s: int = 0
     start: str | datetime = "earliest"

@@ -26,7 +26,7 @@ from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.states import check_states
-from tests.fleets import HOUR_US, START, assert_same_frames, rows_of, scales, with_heat
+from tests.fleets import HOUR, HOUR_US, START, assert_same_frames, rows_of, scales, with_heat
 
 HOURS, SERIES = 120, 4
 
@@ -103,7 +103,7 @@ def test_columns_observed_in_the_rows_go_from_the_job_file_through_backfill_and_
     model = Registry(config.mlflow.tracking_uri, config.mlflow.experiment).load("heated")
     assert model.covariates.features.observed == ("heat",)
 
-    rows, paths = input_of(config.data, 3600, observed=config.covariates.observed), (str(path),)
+    rows, paths = input_of(config.data, HOUR, observed=config.covariates.observed), (str(path),)
     counts = run_backfill(BackfillJob(model, paths, rows, tmp_path / "out", shards=2)).counts
     assert (counts.missing, counts.rejected, counts.used) == (0, 2, HOURS * SERIES)
     assert set(read_quarantine(tmp_path / "out")["column"]) == {"heat"}
@@ -112,7 +112,7 @@ def test_columns_observed_in_the_rows_go_from_the_job_file_through_backfill_and_
     _, without = advance(model, model.initial_state(), replace(fleet, past={}))
     assert np.abs(said.values - without.values).max() > 1e-4
 
-    source = ReplaySource(paths, rows, 3600, windows_per_step=7)
+    source = ReplaySource(paths, rows, HOUR, windows_per_step=7)
     job = StreamJob(model, source, tmp_path / "stream", shards=3, windows_per_step=5, runner="in-process")
     assert run_stream(job).counts.missing == 0
     assert_same_frames(read_forecasts(tmp_path / "stream"), said.frame(), scales(fleet))

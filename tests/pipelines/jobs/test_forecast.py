@@ -26,7 +26,7 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from schemas.errors import DataError, OutputError
-from tests.fleets import START, assert_same_frames, forecaster, nested, rows_of
+from tests.fleets import HOUR, START, assert_same_frames, forecaster, nested, rows_of
 
 ALL = Input(Columns())
 UNITS = {"a": 1.0, "b": 1.0, "c": 1.0}
@@ -337,7 +337,7 @@ def replayed(tmp_path: Path) -> StreamJob:
 
 
 def into(output: Path, path: Path) -> StreamJob:
-    source = ReplaySource((str(path),), ALL, 3600, windows_per_step=6, manifest_folder=output / "state")
+    source = ReplaySource((str(path),), ALL, HOUR, windows_per_step=6, manifest_folder=output / "state")
     return StreamJob(forecaster(), source, output, shards=2, runner="in-process")
 
 

@@ -19,7 +19,7 @@ from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import EngineLost
-from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 
 CHANCE = np.random.default_rng(1)
 FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0))
@@ -29,7 +29,7 @@ def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
     path = tmp_path / "rows.parquet"
     if not path.exists():
         rows_of(FLEET).write_parquet(path)
-    source = ReplaySource((str(path),), Input(Columns()), 3600, speed=speed)
+    source = ReplaySource((str(path),), Input(Columns()), HOUR, speed=speed)
     return StreamJob(
         forecaster(), source, tmp_path / name, shards=2, runner="in-process", restarts=restarts,
         snapshot_every_s=0.2, lanes=1,

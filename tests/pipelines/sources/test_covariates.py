@@ -13,7 +13,7 @@ from forecaster.features import Features
 from forecaster.windows import Windows
 from pipelines.sources.covariates import missing_tables, read_tables, with_tables
 from schemas.errors import ConfigError, DataError
-from tests.fleets import START, forecaster
+from tests.fleets import HOUR, START, forecaster
 
 KNOWN = "unique_id,ds,price\na,2013-01-01T00:00Z,3\na,2013-01-01T01:00Z,5\n"
 STATIC = "item_id,size,kind\na,1,shop\nb,,hall\n"
@@ -27,13 +27,13 @@ def written(folder: Path, known: str = KNOWN, static: str = STATIC) -> Covariate
 
 def test_files_are_read_by_the_names_that_people_use(tmp_path: Path) -> None:
     tables = read_tables(written(tmp_path))
-    features = Features.fit(tables, Windows(("a", "b"), START, np.zeros((4, 2))), 3600)
+    features = Features.fit(tables, Windows(("a", "b"), START, np.zeros((4, 2))), HOUR)
     assert [column.name for column in features.known] == ["price"]
     assert [(column.name, column.words) for column in features.static] == [
         ("size", ()),
         ("kind", ("hall", "shop")),
     ]
-    found = Covariates.of(features, 3600, tables)
+    found = Covariates.of(features, HOUR, tables)
     np.testing.assert_array_equal(found.known(("a",), np.array([START]), 3)[:, 0, 0], [-1, 1, 0])
     np.testing.assert_array_equal(found.static(("b",))[0], [0, 0, 1, 0, 1])
 
@@ -60,7 +60,9 @@ def test_a_file_that_cannot_be_is_refused_with_its_name_row_and_column(
 ) -> None:
     with pytest.raises(DataError) as told:
         Features.fit(
-            read_tables(written(tmp_path, known, static)), Windows(("a",), START, np.zeros((4, 1))), 3600
+            read_tables(written(tmp_path, known, static)),
+            Windows(("a",), START, np.zeros((4, 1))),
+            HOUR,
         )
     assert line in str(told.value)
     assert "\n" not in str(told.value)

@@ -22,6 +22,7 @@ from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.tables import Columns
 from schemas.errors import ConfigError, DataError
+from tests.fleets import HOUR
 from tests.pipelines.sources.logs import Clock
 from tests.topics import CAME_MS, Topic
 
@@ -34,7 +35,7 @@ def row(hour: int, value: object = 1.0, day: str = "2013-01-01") -> bytes:
 
 def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
     how = Input(Columns(), max_future_s=3600)
-    made = KafkaSource(Broker("nowhere:9092"), "rows", DecoderSpec(), how, 3600, folder, opens=topic)
+    made = KafkaSource(Broker("nowhere:9092"), "rows", DecoderSpec(), how, HOUR, folder, opens=topic)
     return replace(made, **more)  # type: ignore[arg-type]
 
 
