@@ -39,8 +39,8 @@ _BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 
 class Batch:
     """A piece of a partition's log: the rows at offsets ``[start, stop)``, on their way in.
 
-    A batch reaches every shard of a job, with the rows of that shard alone, so that a shard without rows
-    closes its windows when the others do.
+    A batch reaches every shard of a job that follows its partition, with the rows of that shard alone, so
+    that a shard without rows closes its windows when the others do.
 
     Attributes:
         partition: name of the partition.
@@ -56,6 +56,7 @@ class Batch:
             without rows that moved it have come by now; None where there are none of these.
         partitions: how many partitions the log had before this. A shard that knows of fewer lets it wait for
             their announcements: no window closes past a partition that a shard has not heard of.
+        shard: the only one that follows the partition, as in a topic keyed by series; None where all do.
         outside: rows between ``start`` and ``stop`` that lie outside the job's time bounds.
         arrived_s: wall clock (seconds since 1970) at which the rows were due; 0 where nobody waits for them,
             as in a replay of a backlog.
@@ -75,6 +76,7 @@ class Batch:
     ends: bool = False
     before_us: int | None = None
     partitions: int = 0
+    shard: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Shard:
         closed_through: index of the last closed window; None before the first.
         counts: where the rows went.
         early: batches that came before those that they follow.
+        keyed: it alone follows its partitions, and its series are those of their rows.
     """
 
     number: int
@@ -126,6 +129,7 @@ class Shard:
     closed_through: int | None
     counts: Counts
     early: tuple[Batch, ...] = ()
+    keyed: bool = False
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:

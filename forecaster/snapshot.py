@@ -41,6 +41,7 @@ def to_arrow(shard: Shard) -> pa.Table:
         "watermarks_us": dict(shard.watermarks),
         "closed_through": shard.closed_through,
         "counts": asdict(shard.counts),
+        "keyed": shard.keyed,
     }
     return table.replace_schema_metadata({**table.schema.metadata, _KEY: json.dumps(rest).encode()})
 
@@ -66,6 +67,7 @@ def from_arrow(table: pa.Table) -> Shard:
         watermarks=rest["watermarks_us"],
         closed_through=rest["closed_through"],
         counts=Counts(**rest["counts"]),
+        keyed=rest.get("keyed", False),
     )
 
 

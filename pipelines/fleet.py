@@ -162,7 +162,7 @@ class _SplitRows(beam.DoFn):
         windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
         ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
         batch = replace(no_batch(_PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
-        for number, part in enumerate(self.splitter.split(batch)):
+        for number, part in self.splitter.split(batch).items():
             yield number, FleetRows(part.rows, ends)
 
 

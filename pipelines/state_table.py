@@ -70,7 +70,7 @@ class StateTable:
 
     def offset(self, partition: str) -> int:
         """Where a source goes on: what every shard has read, none reads again."""
-        return min(shard.offsets.get(partition, 0) for shard in self.shards)
+        return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
     def reached(self) -> dict[str, tuple[int, int | None, tuple[int, ...], int | None]]:
         """Of each partition: the least offset of all shards, its watermark there, the other offsets, and its
@@ -78,12 +78,18 @@ class StateTable:
         """
         found = {}
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
-            stands = [(shard.offsets.get(name, 0), shard.watermarks.get(name)) for shard in self.shards]
+            stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
             least, *others = sorted({offset for offset, _ in stands})
             there = [us for offset, us in stands if offset == least and us is not None]
             ahead_us = max((us for _, us in stands if us is not None), default=None)
             found[name] = least, max(there, default=None), tuple(others), ahead_us
         return found
+
+    def _followers(self, partition: str) -> list[Shard]:
+        """The shards that read it; all where none has begun to."""
+        return [shard for shard in self.shards if not shard.keyed or partition in shard.offsets] or [
+            *self.shards
+        ]
 
 
 def write_shard(folder: Path, shard: Shard) -> None:
@@ -144,6 +150,23 @@ def read(folder: Path) -> StateTable:
     return StateTable(shards)
 
 
+def homes(folder: Path) -> dict[str, int]:
+    """The shard of each series of the table in ``folder``; none where there is no table.
+
+    Raises:
+        DataError: a file of it cannot be read.
+    """
+    found: dict[str, int] = {}
+    for path in folder.glob("*.parquet"):
+        if (name := _NAME.fullmatch(path.name)) is not None:
+            try:
+                ids = pq.read_table(path, columns=["series_id"])["series_id"]
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(_unreadable(path, error)) from error
+            found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
+    return found
+
+
 def begin(
     folder: Path,
     shards: int,
@@ -152,6 +175,7 @@ def begin(
     *,
     resume: bool = False,
     partitions: Mapping[str, int] = _NO_PARTITIONS,
+    owners: Mapping[str, int] = _NO_PARTITIONS,
 ) -> None:
     """Puts the table in ``folder`` that a run of a job of ``shards`` shards begins with.
 
@@ -166,25 +190,36 @@ def begin(
         resume: ``folder`` holds the table of an earlier run of this job, and the run goes on from it; cut
             anew where it has another number of shards.
         partitions: the offset at which the reading of each begins; of those that a table knows it stays.
+        owners: of each partition of a topic that is keyed by series, the only shard that follows it.
 
     Raises:
-        DataError: ``start`` holds no table, or one that cannot be cut.
+        DataError: ``start`` holds no table, or one that cannot be cut as asked.
     """
     if start is None:
         empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
-        write(folder, [announced(shard, partitions) for shard in empty])
+        write(folder, [announced(shard, partitions, owners) for shard in empty])
         return
     table = read(start)
-    known = [set(partitions) <= set(shard.offsets) for shard in table.shards]
-    if resume and len(table.shards) == shards and all(known):
-        return
     try:
-        same = resume and len(table.shards) == shards  # a killed job's may stand anywhere
-        made = table.shards if same else reshard(table.shards, shards)
+        made = _as_asked(table, shards, is_keyed=bool(owners), resume=resume)
     except DataError as error:
         raise DataError(f"{start}: {error}") from None
-    begun = [announced(shard, partitions) for shard in (made if resume else handed_over(made))]
-    write(folder, begun, also=folder if resume else None)
+    begun = [announced(shard, partitions, owners) for shard in (made if resume else handed_over(made))]
+    knew = [shard.offsets.keys() for shard in table.shards]
+    if not resume or knew != [shard.offsets.keys() for shard in begun]:
+        write(folder, begun, also=folder if resume else None)
+
+
+def _as_asked(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -> Sequence[Shard]:
+    """The shards of a table in the number asked for; those that a run goes on from stay as they are."""
+    if is_keyed and not table.shards[0].keyed:
+        raise DataError(
+            "its series lie in shards by their names, and with kafka.keyed = true by partitions: begin "
+            "without it, or read the topic with kafka.keyed = false"
+        )
+    if len(table.shards) == shards and (is_keyed or (resume and not table.shards[0].keyed)):
+        return table.shards
+    return reshard(table.shards, shards)
 
 
 def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> None:
@@ -232,9 +267,13 @@ def _read(path: Path) -> Shard:
         with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
             return snapshot.from_arrow(pq.ParquetFile(file).read())
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        raise DataError(_unreadable(path, error)) from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def _unreadable(path: Path, error: BaseException) -> str:
+    return f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}"
 
 
 def _is_old(folder: Path) -> bool:

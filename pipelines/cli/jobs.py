@@ -266,6 +266,7 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
 
 
 def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Path) -> Log:
+    from pipelines import state_table
     from pipelines.kafka import Broker, options_of
     from pipelines.sources.files import columns_of, input_of
     from pipelines.sources.kafka import KafkaSource
@@ -284,6 +285,8 @@ def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Path) -> Lo
         asked.start,
         asked.idle_s,
         asked.group,
+        keyed_shards=job.jobs.shards if asked.keyed else None,
+        homes=state_table.homes,
     )
     source.begin({})  # what is wrong with the topic is told before anything is made
     return source

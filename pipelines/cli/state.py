@@ -159,7 +159,7 @@ def _told(folder: Path, table: StateTable) -> dict[str, Any]:
 
 
 def _place(partition: str, table: StateTable) -> dict[str, Any]:
-    offsets = [shard.offsets.get(partition, 0) for shard in table.shards]
+    offsets = [s.offsets.get(partition, 0) for s in table.shards if partition in s.offsets or not s.keyed]
     marks = [us for s in table.shards if (us := s.watermarks.get(partition)) is not None]
     watermark = _iso(min(marks)) if marks else None
     return {"offset": min(offsets), "furthest": max(offsets), "watermark": watermark}

@@ -281,6 +281,7 @@ def _begin(
         job.forecaster.initial_state(),
         resume=goes_on,
         partitions={name: place.offset for name, place in places.items()},
+        owners={name: place.shard for name, place in places.items() if place.shard is not None},
     )
     return places, goes_on
 

@@ -268,12 +268,12 @@ def read(folder: Path) -> JobNumbers:
 
 
 def applied(folder: Path, shards: int) -> Mapping[str, int]:
-    """How far all shards of a job have come in each partition; nothing while some have not said."""
+    """How far all shards that follow it have come in each partition; nothing while some have not said."""
     found = read_shards(folder)
     if len(found) != shards:
         return {}
     names = {name for shard in found for name in shard.offsets}
-    return {name: min(shard.offsets.get(name, 0) for shard in found) for name in names}
+    return {name: min(s.offsets[name] for s in found if name in s.offsets) for name in names}
 
 
 def clear(folder: Path) -> None:

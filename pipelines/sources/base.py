@@ -56,12 +56,14 @@ class Place(NamedTuple):
             so that each shard takes a batch in whole or not at all.
         ahead_us: the partition's watermark at the shard that was furthest, since what that has closed is
             closed; None where no shard was further than the others.
+        shard: the only one that follows it; None where all do.
     """
 
     offset: int
     watermark_us: int | None = None
     cuts: tuple[int, ...] = ()
     ahead_us: int | None = None
+    shard: int | None = None
 
     @property
     def furthest_us(self) -> int | None:
@@ -78,6 +80,11 @@ def least(watermarks_us: Iterable[int | None]) -> int | None:
     found = [*watermarks_us]
     known = [us for us in found if us is not None]
     return min(known) if known and len(known) == len(found) else None
+
+
+def furthest_us(places: Places, shard: int | None) -> int | None:
+    """No shard that follows what ``shard`` does has closed windows beyond; None where it has closed none."""
+    return least(place.furthest_us for place in places.values() if place.shard == shard)
 
 
 class Stride(NamedTuple):

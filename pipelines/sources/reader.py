@@ -85,11 +85,12 @@ class Reader:
         now_s = self.clock()
         if now_s - self._snapshot_s >= self.snapshot_every_s:
             self._snapshot_s = now_s
-            batches = (*batches, replace(_empty(places), snapshot=True))
+            batches = (*batches, *(replace(word, snapshot=True) for word in _words(places)))
         return Read(batches, places, min(stride.wait_s, LONGEST_WAIT_S), False)
 
     def _end(self, places: Places) -> Read:
-        return Read((replace(_empty(places), snapshot=True, ends=True),), places, 0.0, True)
+        last = tuple(replace(word, snapshot=True, ends=True) for word in _words(places))
+        return Read(last, places, 0.0, True)
 
     def _asking(self, places: Places) -> tuple[Batch, ...]:
         """Now and then an empty batch: a shard may have said how far it is before it had applied its last."""
@@ -97,7 +98,7 @@ class Reader:
         if now_s - self._asked_s < _ASKED_EVERY_S:
             return ()
         self._asked_s = now_s
-        return (_empty(places),)
+        return tuple(_words(places))
 
     def _is_held_back(self) -> bool:
         if self.applied is None or not self._ahead:
@@ -111,13 +112,14 @@ class Reader:
 def _announcing(places: Places) -> Iterator[Batch]:
     """An empty batch of every partition."""
     for name, place in places.items():
-        yield replace(no_batch(name, place.offset), watermark_us=place.watermark_us)
+        yield replace(no_batch(name, place.offset), watermark_us=place.watermark_us, shard=place.shard)
 
 
-def _empty(places: Places) -> Batch:
-    """An empty batch of some partition: a word to every shard, which applies it after what came before."""
-    name, place = next(iter(places.items()))
-    return no_batch(name, place.offset)
+def _words(places: Places) -> Iterator[Batch]:
+    """A word to every shard: an empty batch of a partition that it follows, after what came before."""
+    followed = {place.shard: (name, place.offset) for name, place in places.items()}
+    for shard, (name, offset) in followed.items():
+        yield replace(no_batch(name, offset), shard=shard)
 
 
 def ask_to_stop(stop_file: Path) -> None:

@@ -85,8 +85,8 @@ def outputs(
     """One shard's way through its batches."""
     splitter = Splitter(shard.of)
     for batch in batches:
-        part = splitter.split(batch)[shard.number]
-        for after, output in apply(shard, part, model, windows_per_step):
+        part = splitter.split(batch).get(shard.number)
+        for after, output in () if part is None else apply(shard, part, model, windows_per_step):
             shard = after
             yield after, output
 

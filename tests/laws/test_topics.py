@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -60,8 +61,11 @@ class Clock:
 
 
 @st.composite
-def topics(draw: st.DrawFn) -> tuple[Topic, dict[str, float], int]:
-    """Rows on four partitions of uneven speed, some late, some no rows; scales; the first window."""
+def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
+    """Rows on four partitions of uneven speed, some late, some no rows; scales; the first window.
+
+    Where they are ``keyed``, a series has one partition, and there are enough for all shards.
+    """
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     values = 1e3 + chance.normal(size=(16, 5)).cumsum(axis=0)
     values[chance.random(values.shape) < draw(st.sampled_from([0.0, 0.2]))] = np.nan
@@ -72,13 +76,15 @@ def topics(draw: st.DrawFn) -> tuple[Topic, dict[str, float], int]:
     rows = rows[np.argsort(event_us + chance.integers(0, delay_us + 1, len(rows)), kind="stable")]
     share = draw(st.sampled_from([[0.4, 0.3, 0.2, 0.1], [0.6, 0.3, 0.1, 0.0]]))
     home = pl.Series(chance.choice(4, len(rows), p=share))
+    if keyed:
+        home = rows["series_id"].replace_strict({f"s{n}": n % 4 for n in range(5)})
     partitions = {}
     for number in range(4):
         messages = values_of(rows.filter(home == number))
         for at in sorted(chance.integers(0, len(messages) + 1, int(chance.integers(0, 3)))):
             messages.insert(int(at), chance.choice(np.array([b"nope", b'{"value": 5}'], object)))
         partitions[number] = messages
-    there = dict.fromkeys(range(draw(st.integers(1, 4))), 0)  # the others come up later
+    there = dict.fromkeys(range(draw(st.integers(SHARDS if keyed else 1, 4))), 0)  # the others come up later
     return Topic(partitions, there, chance), scales(fleet), fleet.start
 
 
@@ -126,9 +132,15 @@ def read(source: KafkaSource, places: Places, clock: Clock) -> Iterator[Batch]:
         places = stride.places
 
 
-def cold(model: Forecaster, topic: Topic) -> list[Shard]:
-    names = [f"rows-{number}" for number in topic.there]
-    return [Shard.cold(number, SHARDS, model.initial_state(), names) for number in range(SHARDS)]
+def opened(model: Forecaster, source: KafkaSource, disks: Iterable[Disk]) -> tuple[list[Shard], Places]:
+    """The shards that a run begins with, as `state_table.begin` puts them there, and where it reads on."""
+    cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
+    cold = [replace(shard, keyed=source.keyed_shards is not None) for shard in cold]
+    shards = [disk.opened(shard) for disk, shard in zip(disks, cold, strict=True)]
+    places = began(source, shards)
+    owners = {name: place.shard for name, place in places.items() if place.shard is not None}
+    offsets = {name: place.offset for name, place in places.items()}
+    return [announced(shard, offsets, owners) for shard in shards], places
 
 
 def delivered(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
@@ -147,11 +159,7 @@ def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
     for life in range(lives + 1):
         is_last = life == lives
-        shards = [disk.opened(shard) for disk, shard in zip(disks, cold(model, topic), strict=True)]
-        places = began(source, shards)
-        shards = [
-            announced(shard, {name: place.offset for name, place in places.items()}) for shard in shards
-        ]
+        shards, places = opened(model, source, disks)
         read_so_far = [*islice(read(source, places, clock), None if is_last else draw(st.integers(0, 80)))]
         often, in_order = draw(st.sampled_from([0.1, 0.5])), draw(st.sampled_from([0.2, 0.7, 1.0]))
         per_step = draw(st.integers(1, 9))
@@ -175,8 +183,8 @@ def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw
 def whole(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
     """The same topic read at once, with what was written down of it."""
     topic.fill()
-    ran = Ran(cold(model, topic))
-    places = began(source, ran.shards)
+    shards, places = opened(model, source, [Disk() for _ in range(SHARDS)])
+    ran = Ran(shards)
     reading = Reading(source, Clock())
     batches = [*Reader(reading, Path("/nowhere"), 1e9).next(places).batches]  # type: ignore[arg-type]
     while not is_read(source, topic, places):
@@ -199,26 +207,32 @@ def swings(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, f
     return found
 
 
+@pytest.mark.parametrize("keyed", [False, True])
 # its input is chance's, which does not shrink, and to try takes minutes
-@settings(max_examples=8, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-@given(made=topics(), kills=st.integers(0, 3), lateness_h=st.integers(0, 2), data=st.data())
+@settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(kills=st.integers(0, 3), lateness_h=st.integers(0, 2), data=st.data())
 def test_polls_kills_and_clocks_change_nothing_but_what_is_written_down(
-    made: tuple[Topic, dict[str, float], int], kills: int, lateness_h: int, data: st.DataObject
+    keyed: bool, kills: int, lateness_h: int, data: st.DataObject
 ) -> None:
-    topic, scale, start = made
+    topic, scale, start = data.draw(topics(keyed))
     model = forecaster(aggregate="sum", allowed_lateness=f"{lateness_h}h")
     with tempfile.TemporaryDirectory() as name:
-        source = source_of(
-            topic, start, Path(name), lateness_h, poll_rows=data.draw(st.integers(2, 30)), idle_s=30
-        )
+        polled = data.draw(st.integers(2, 30))
+        source = source_of(topic, start, Path(name), lateness_h, poll_rows=polled, idle_s=30)
+        source = replace(source, keyed_shards=SHARDS if keyed else None)
         killed = lived(model, source, topic, kills, data.draw)
-        clean = whole(model, replace(source, poll_rows=10**6), topic)
-    assert killed.counts == clean.counts
-    assert clean.counts.missing == 0
+        clean = whole(model, replace(source, poll_rows=10**6, keyed_shards=None), topic)
+    closed = [shard.closed_through for shard in clean.shards]
+    found = by_key(killed.forecasts)
+    if keyed:  # its shards wait for less
+        found = {key: one for key, one in found.items() if key[1] <= (closed[0] or 0)}
+    assert killed.counts.rows_in == clean.counts.rows_in
+    assert killed.counts == clean.counts or keyed
+    assert killed.counts.missing == clean.counts.missing == 0
     messages = sum(len(values) for values in topic.partitions.values())
     assert clean.counts.rows_in + clean.counts.outside == messages
     forecasts = by_key(clean.forecasts)
-    assert_same(forecasts, by_key(killed.forecasts), swings(forecasts, scale))
+    assert_same(forecasts, found, swings(forecasts, scale))
     assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
