@@ -142,9 +142,16 @@ def source_of(broker: Broker, topic: str, output: Path, **more: Any) -> KafkaSou
 
 
 def job_of(
-    broker: Broker, topics: tuple[str, str], output: Path, runner: Runner, idle_s: float = 1e9
+    broker: Broker,
+    topics: tuple[str, str],
+    output: Path,
+    runner: Runner,
+    idle_s: float = 1e9,
+    keyed: bool = False,
 ) -> StreamJob:
     source = source_of(broker, topics[0], output, idle_s=idle_s)
+    if keyed:
+        source = replace(source, keyed_shards=3, homes=state_table.homes)
     sent = Topics(Address(broker.bootstrap), topics[1])
     return StreamJob(
         forecaster(), source, output, 3, resume=True, snapshot_every_s=0.5, runner=runner, topics=sent
@@ -218,19 +225,22 @@ child(*sys.argv[1:])
 """
 
 
-def child(bootstrap: str, topic: str, to_topic: str, output: str, runner: str) -> None:
+def child(bootstrap: str, topic: str, to_topic: str, output: str, runner: str, keyed: str) -> None:
     """A stream in a process of its own."""
 
     class At:
         def __init__(self) -> None:
             self.bootstrap = bootstrap
 
-    run_stream(job_of(At(), (topic, to_topic), Path(output), runner, IDLE_S))  # type: ignore[arg-type]
+    job = job_of(At(), (topic, to_topic), Path(output), runner, IDLE_S, bool(keyed))  # type: ignore[arg-type]
+    run_stream(job)
 
 
-def killed_at(broker: Broker, topics: tuple[str, str], output: Path, runner: Runner, windows: int) -> None:
+def killed_at(
+    broker: Broker, topics: tuple[str, str], output: Path, runner: Runner, windows: int, keyed: bool
+) -> None:
     """Runs a stream in another process, which SIGKILL ends."""
-    arguments = [broker.bootstrap, *topics, str(output), runner]
+    arguments = [broker.bootstrap, *topics, str(output), runner, "keyed" if keyed else ""]
     process = started([sys.executable, "-c", _CHILD, *arguments], cwd=Path(__file__).parents[2])
     try:
         until_s = time.monotonic() + PATIENCE_S
@@ -243,17 +253,21 @@ def killed_at(broker: Broker, topics: tuple[str, str], output: Path, runner: Run
     assert closed(output) >= windows
 
 
+@pytest.mark.parametrize("keyed", [False, True])
 def test_killed_in_the_middle_it_ends_with_the_same_forecasts_by_identity(
-    broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, tmp_path: Path
+    broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, keyed: bool, tmp_path: Path
 ) -> None:
     rows, home, output = in_time(fleet), homes(fleet), tmp_path / "out"
     for number, (first, windows) in enumerate([(0, 8), (300, 20)]):
         produce(broker, topics[0], rows[first : 300 + 300 * number], home)
-        killed_at(broker, topics, output, runner, windows)
+        killed_at(broker, topics, output, runner, windows, keyed)
     produce(broker, topics[0], rows[600:], home)
-    outcome = stopped_at(job_of(broker, topics, output, "in-process", IDLE_S), WINDOWS - 1)
+    outcome = stopped_at(job_of(broker, topics, output, "in-process", IDLE_S, keyed), WINDOWS - 1)
     assert outcome.counts.rows_in == len(rows)
     assert outcome.counts.missing == outcome.counts.late == 0
+    followed = [sorted(shard.offsets) for shard in state_table.read(output / "state").shards]
+    alone = [[f"{topics[0]}-{n}" for n in range(4) if n % 3 == number] for number in range(3)]
+    assert followed == (alone if keyed else [[f"{topics[0]}-{n}" for n in range(4)]] * 3)
     messages = consumed(broker, topics[1])
     assert_same_frames(expected(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))
 
