@@ -18,7 +18,6 @@ from safetensors.numpy import load, save
 from forecaster.calendar import calendar
 from forecaster.components.base import Floats32, Ints
 from forecaster.features import SERIES, Column, Features, Table, Tables, column_of, windows_of
-from forecaster.frequency import Frequency
 from forecaster.windows import Windows
 from schemas.errors import ConfigError, DataError
 
@@ -31,7 +30,7 @@ class Covariates:
 
     Attributes:
         features: what they are.
-        freq: length of a window.
+        freq_s: length of a window in seconds.
         start: window of the first row of ``by_window``.
         by_window: ``[n, P + 1, k]`` float32 of ``P`` series of the known table, and of all others; of
             ``[n, 1, k]`` where they are of all series alike.
@@ -41,7 +40,7 @@ class Covariates:
     """
 
     features: Features = field(default_factory=Features)
-    freq: Frequency = Frequency(3600)  # noqa: RUF009
+    freq_s: int = 3600
     start: int = 0
     by_window: Floats32 = field(default_factory=lambda: np.zeros((0, 1, 0), np.float32))
     places: Mapping[str, int] = field(default_factory=dict)
@@ -49,7 +48,7 @@ class Covariates:
     rows: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
+    def of(features: Features, freq_s: int, tables: Tables | None = None) -> Covariates:
         """Tables as features; a table that is not there knows nothing.
 
         Several rows of a window are averaged, and a row says nothing of other windows than its own.
@@ -62,15 +61,15 @@ class Covariates:
         start, by_window = 0, np.zeros((0, 1, _width(features.known)), np.float32)
         places: Mapping[str, int] = {}
         if known is not None and features.known:
-            start, by_window, places = _by_window(features.known, known, freq)
+            start, by_window, places = _by_window(features.known, known, freq_s)
         by_series = np.zeros((1, features.static_count), np.float32)
         rows: Mapping[str, int] = {}
         if static is not None and features.static:
             by_series, rows = _by_series(features.static, static)
-        return Covariates(features, freq, start, by_window, places, by_series, rows)
+        return Covariates(features, freq_s, start, by_window, places, by_series, rows)
 
     @staticmethod
-    def fitted(tables: Tables, windows: Windows, freq: Frequency, decoder: bool) -> Covariates:
+    def fitted(tables: Tables, windows: Windows, freq_s: int, decoder: bool) -> Covariates:
         """Tables as the features of a network that is to be trained on ``windows``.
 
         Raises:
@@ -83,10 +82,10 @@ class Covariates:
             )
         if tables.static is None and not decoder and not windows.past:
             return Covariates()
-        features = Features.fit(tables, windows, freq)
+        features = Features.fit(tables, windows, freq_s)
         if not decoder:
             features = features.model_copy(update={"calendar": ()})  # the inputs have one of their own
-        return Covariates.of(features, freq, tables)
+        return Covariates.of(features, freq_s, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
         """``[windows, S or 1, K]`` float32, the features of each series' windows from ``start`` on.
@@ -99,7 +98,7 @@ class Covariates:
             windows: how many.
         """
         at = start[None, :] + np.arange(windows)[:, None]
-        parts = [calendar(at, self.freq, self.features.calendar)]
+        parts = [calendar(at, self.freq_s, self.features.calendar)]
         if self.features.known:
             row = at - self.start
             inside = (row >= 0) & (row < len(self.by_window))
@@ -123,7 +122,7 @@ class Covariates:
         """Features and tables, as they travel to workers."""
         told = {
             "features": self.features.model_dump_json(),
-            "freq": str(self.freq),
+            "freq_s": str(self.freq_s),
             "start": str(self.start),
             "places": json.dumps(self.places),
             "rows": json.dumps(self.rows),
@@ -139,7 +138,7 @@ class Covariates:
         arrays = load(plain)
         return Covariates(
             Features.model_validate_json(told["features"]),
-            Frequency.parse(told["freq"]),
+            int(told["freq_s"]),
             int(told["start"]),
             cast("Floats32", arrays["by_window"]),
             json.loads(told["places"]),
@@ -152,10 +151,8 @@ def _width(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns)
 
 
-def _by_window(
-    columns: Sequence[Column], table: Table, freq: Frequency
-) -> tuple[int, Floats32, dict[str, int]]:
-    window = windows_of(table, freq)
+def _by_window(columns: Sequence[Column], table: Table, freq_s: int) -> tuple[int, Floats32, dict[str, int]]:
+    window = windows_of(table, freq_s)
     names: list[str] = []
     series = np.zeros(len(window), np.int64)
     if SERIES in table.frame.columns:

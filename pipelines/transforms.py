@@ -77,7 +77,7 @@ class _Split(beam.DoFn):
         self.splitter = Splitter(self.shards)
 
     def process(self, batch: Batch) -> Iterable[Sharded]:
-        return self.splitter.split(batch).items()
+        return enumerate(self.splitter.split(batch))
 
 
 class _Step(beam.DoFn):

@@ -66,12 +66,12 @@ Store = Annotated[
     ),
 ]
 Output = Annotated[
-    Optional[Path],  # noqa: UP045
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Output folder.",
+        help="Output folder, or s3://BUCKET/PREFIX.",
         show_default="out",
         rich_help_panel=OUTPUT,
     ),
@@ -135,7 +135,7 @@ Model = Annotated[
     ),
 ]
 States = Annotated[
-    Optional[Path],  # noqa: UP045
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--state",
         metavar="FOLDER",
@@ -192,12 +192,14 @@ SkipBad = Annotated[
     ),
 ]
 MetricsPort = Annotated[
-    Optional[str],  # noqa: UP045
+    Optional[int],  # noqa: UP045
     typer.Option(
         "--metrics-port",
-        metavar="[HOST:]PORT",
+        metavar="PORT",
+        min=0,
+        max=65535,
         help="Serve the job's numbers for Prometheus at http://127.0.0.1:PORT/metrics while it runs; 0 takes "
-        "a free one. 0.0.0.0:PORT answers other machines, too.",
+        "a free one.",
         show_default="none",
         rich_help_panel=OUTPUT,
     ),
