@@ -58,7 +58,7 @@ def _inputs(model: Forecaster, series: int) -> Tensor:
     """``[WINDOWS, series, F]`` from the fleet's own values."""
     start = np.array([fleet.START])
     values = fleet.Fleet(series).values(WINDOWS)
-    return torch.from_numpy(network_inputs(values, start, fleet.FREQ_S, model.network_config).x)
+    return torch.from_numpy(network_inputs(values, start, fleet.FREQ, model.network_config).x)
 
 
 def _rate(model: Forecaster, inputs: Tensor, layout: Layout, threads: int, seconds: float) -> float:

@@ -10,12 +10,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
 from forecaster.windows import MICROSECONDS
 from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
 
 FREQ_S = 3600
+FREQ = Frequency(FREQ_S)
 START = 1_735_689_600 // FREQ_S  # 2025-01-01 00:00 UTC, as a window index
 INPUT = Input(Columns())
 

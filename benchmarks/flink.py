@@ -69,7 +69,7 @@ def measured(folder: Path, task_managers: int, series: int, windows: int) -> dic
     assert writer is not None
     writer.close()
     with FlinkCluster.start(folder / "cluster", task_managers) as cluster:
-        source = ReplaySource((str(rows),), fleet.INPUT, fleet.FREQ_S, manifest_folder=folder / "out/state")
+        source = ReplaySource((str(rows),), fleet.INPUT, fleet.FREQ, manifest_folder=folder / "out/state")
         job = StreamJob(
             fleet.forecaster(), source, folder / "out", runner="flink",
             flink=FlinkSettings(cluster.master, cluster.workers),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,6 @@ from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.storage import remove_tree
 from tests.cluster.broker import Broker
 
 _PARTITIONS = 4
@@ -107,7 +107,7 @@ def _replayed(folder: Path, series: int, windows: int) -> float:
     assert writer is not None
     writer.close()
     rows, states = str(folder / "rows.parquet"), folder / "out" / "state"
-    source = ReplaySource((rows,), fleet.INPUT, fleet.FREQ_S, manifest_folder=states)
+    source = ReplaySource((rows,), fleet.INPUT, fleet.FREQ, manifest_folder=states)
     return _rate(StreamJob(fleet.forecaster(), source, folder / "out"), series * windows)
 
 
@@ -127,7 +127,7 @@ def _rate(job: StreamJob, rows: int) -> float:
     outcome = _run(job, rows)
     assert outcome.counts.missing == 0, outcome.counts
     rate = outcome.counts.series_steps / (time.monotonic() - began_s)
-    remove_tree(job.output)  # gigabytes of forecasts
+    shutil.rmtree(job.output)  # gigabytes of forecasts
     return float(rate)
 
 
@@ -141,7 +141,7 @@ def _run(job: StreamJob, rows: int) -> Any:
 
 def _job(bootstrap: str, topic: str, kind: str, output: Path, topics: Topics | None) -> StreamJob:
     source = KafkaSource(
-        Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ_S, output / "state"
+        Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ, output / "state"
     )
     return StreamJob(fleet.forecaster(), source, output, topics=topics)
 

@@ -65,15 +65,15 @@ class _StepOne(beam.DoFn):
     def process(self, row: Row, cell: Any = beam.DoFn.StateParam(STATE)) -> Iterator[str]:
         name, (at_s, value) = row
         model = _model(self.model)
-        config, freq_s = model.network_config, model.window_config.freq_s
+        config, freq = model.network_config, model.window_config.frequency
         out = Outputs.empty(len(config.quantiles), 0, 1, 1, config.horizon)
-        block = Block(np.array([at_s // freq_s]), np.array([[value]]), freq_s, out=out)
+        block = Block(np.array([at_s // freq.seconds]), np.array([[value]]), freq, out=out)
         parts = _unpacked(model, cell.read())
         for component in model.components:
             parts[component.name], block = component.step(parts[component.name], block)
         cell.write(_packed(parts))
         named = dict(zip(config.quantiles, out.forecast[:, 0, 0].tolist(), strict=True))
-        yield json.dumps({"series_id": name, "issued_at": at_s + freq_s, "forecast": named})
+        yield json.dumps({"series_id": name, "issued_at": at_s + freq.seconds, "forecast": named})
 
 
 class _WriteLines(beam.DoFn):

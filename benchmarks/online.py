@@ -18,6 +18,7 @@ import torch
 from benchmarks import machine
 from forecaster.components.base import Block, Outputs
 from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
 
 _ROUNDS = 12
@@ -42,7 +43,7 @@ def main() -> None:
     for number in range(_ROUNDS):
         rows = slice(number * options.windows, (number + 1) * options.windows)
         out = Outputs.empty(len(network.quantiles), 0, options.windows, options.series, options.horizon)
-        block = Block(np.array([_START + rows.start]), values[rows], 3600, out=out)
+        block = Block(np.array([_START + rows.start]), values[rows], Frequency(3600), out=out)
         for part in model.components:
             began_s = time.perf_counter()
             parts[part.name], block = part.step(parts[part.name], block)

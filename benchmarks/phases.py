@@ -21,7 +21,6 @@ from pipelines.sources.base import Source, Step
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.storage import written_ns
 
 Result = dict[str, Any]
 
@@ -195,7 +194,7 @@ def _rows(folder: Path, of: Fleet, windows: int) -> Path:
 
 def _replay(folder: Path, of: Fleet, windows: int, speed: float) -> ReplaySource:
     rows, states = str(_rows(folder, of, windows)), folder / "out" / "state"
-    return ReplaySource((rows,), fleet.INPUT, fleet.FREQ_S, speed=speed, manifest_folder=states)
+    return ReplaySource((rows,), fleet.INPUT, fleet.FREQ, speed=speed, manifest_folder=states)
 
 
 def _check(outcome: Outcome, steps: int) -> None:
@@ -206,4 +205,4 @@ def _check(outcome: Outcome, steps: int) -> None:
 
 def _last_written_s(outcome: Outcome) -> float:
     """Wall clock of the last file of forecasts."""
-    return max(map(written_ns, (outcome.output / "forecasts").glob("*"))) / 1e9
+    return max(path.stat().st_mtime for path in (outcome.output / "forecasts").iterdir())

@@ -10,15 +10,16 @@ import polars as pl
 
 from forecaster.config import WindowConfig
 from forecaster.forecasts import Forecasts
+from forecaster.frequency import Frequency
 from forecaster.state import Floats, Ints
 from forecaster.windows import Windows, observed
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 
 
-def season_windows(freq_s: int) -> int:
+def season_windows(freq: Frequency) -> int:
     """Windows of a season: a day, or a week where a window is a day or longer; at least 1."""
-    return max((_DAY_S if freq_s < _DAY_S else _WEEK_S) // freq_s, 1)
+    return max((_DAY_S if freq.seconds < _DAY_S else _WEEK_S) // freq.seconds, 1)
 
 
 def persistence(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
@@ -61,7 +62,7 @@ def _last(horizon: int) -> Ints:
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    season, ahead = season_windows(config.freq_s), np.arange(1, horizon + 1)
+    season, ahead = season_windows(config.frequency), np.arange(1, horizon + 1)
     return season * -(-ahead // season) - ahead
 
 
@@ -77,7 +78,7 @@ def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.
     values = _repeated(last, np.arange(len(last)), back)
     issued = ~np.isnan(last)
     forecasts = Forecasts(
-        name, config.freq_s, (0.5,), windows.series_ids, windows.start, values[None], issued
+        name, config.frequency, (0.5,), windows.series_ids, windows.start, values[None], issued
     )
     value = pl.element().struct.field("q50").fill_nan(None)
     return forecasts.frame().with_columns(

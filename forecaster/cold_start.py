@@ -37,6 +37,7 @@ def trajectory(
     start: int,
     horizon: int,
     first: Floats | None = None,
+    name: str = "the features",
 ) -> Forecasts:
     """Forecasts of a whole trajectory of new series, as the network alone says it.
 
@@ -46,6 +47,7 @@ def trajectory(
         start: the first window.
         horizon: N, as many windows as are wanted.
         first: ``[S]`` float64, the value of each series in the first window, if there is one.
+        name: of the file of ``static``, for people.
 
     Returns:
         One issue: of ``start`` and the windows after it, issued as it begins; or, where there is a first
@@ -61,9 +63,7 @@ def trajectory(
             f"{forecaster.version} cannot forecast what has not begun: train it with network.decoder = true "
             "and covariates.static"
         )
-    own = Covariates.of(
-        features, forecaster.window_config.freq_s, Tables(None, Table(static, "the features"))
-    )
+    own = Covariates.of(features, forecaster.window_config.frequency, Tables(None, Table(static, name)))
     known = replace(forecaster.covariates, by_series=own.by_series, rows=own.rows)
     forecaster = forecaster.knowing(known)
     ids = tuple(static[SERIES].cast(pl.String))
@@ -101,7 +101,7 @@ def unrolled(forecaster: Forecaster, state: State, values: Floats, horizon: int)
         raise ValueError("series whose clocks differ have no next window in common")
     quantiles = len(forecaster.network_config.quantiles)
     out = Outputs.empty(quantiles, 0, 1, len(state), horizon)
-    block = Block(np.array([closed + 1]), values[None], state.freq_s, out=out)
+    block = Block(np.array([closed + 1]), values[None], state.freq, out=out)
     block = block_knowing(forecaster, state.series_ids, block)
     parts = state.copy().parts
     for component in forecaster.components:
@@ -116,8 +116,8 @@ def _issued(
     forecaster: Forecaster, ids: tuple[str, ...], closed: int, values: Floats, issued: np.ndarray
 ) -> Forecasts:
     values = np.where(issued[:, None], values, np.nan)
-    levels, freq_s = forecaster.network_config.quantiles, forecaster.window_config.freq_s
-    return Forecasts(forecaster.version, freq_s, levels, ids, closed, values, issued[None])
+    levels, freq = forecaster.network_config.quantiles, forecaster.window_config.frequency
+    return Forecasts(forecaster.version, freq, levels, ids, closed, values, issued[None])
 
 
 def fit_of_static(fleet: Fleet) -> Floats:

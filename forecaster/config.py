@@ -5,30 +5,21 @@ A field's description is what ``statecast init`` writes beside it in the job fil
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DURATION = re.compile(r"(\d+)([smhdw])")
-
-
-def duration_s(text: str) -> int:
-    """Whole seconds of a duration such as ``"15m"``, ``"1h"`` or ``"1d12h"``.
-
-    Raises:
-        ValueError: ``text`` is not a sequence of whole numbers with a unit of s, m, h, d or w.
-    """
-    parts = _DURATION.findall(text)
-    if not parts or "".join(n + u for n, u in parts) != text:
-        raise ValueError(f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h")
-    return sum(int(n) * _UNITS_S[u] for n, u in parts)
+from forecaster.frequency import Frequency, duration_s
 
 
 def _is_duration(text: str) -> str:
     duration_s(text)
+    return text
+
+
+def _is_frequency(text: str) -> str:
+    Frequency.parse(text)
     return text
 
 
@@ -44,7 +35,9 @@ class Settings(BaseModel):
 class WindowConfig(Settings):
     """How rows become one value per series and window."""
 
-    freq: Duration = Field("1h", description="length of a window: 30s, 15m, 1h, 1d")
+    freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
+        "1h", description="length of a window: 30s, 15m, 1h, 1d"
+    )
     aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
         "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"
     )
@@ -62,20 +55,14 @@ class WindowConfig(Settings):
     )
 
     @property
-    def freq_s(self) -> int:
-        """Length of a window in seconds."""
-        return duration_s(self.freq)
+    def frequency(self) -> Frequency:
+        """Length of a window."""
+        return Frequency.parse(self.freq)
 
     @property
     def lateness_s(self) -> int:
         """Allowed lateness in seconds."""
         return duration_s(self.allowed_lateness)
-
-    @model_validator(mode="after")
-    def _has_length(self) -> WindowConfig:
-        if self.freq_s == 0:
-            raise ValueError("windows.freq must be longer than 0s")
-        return self
 
 
 class NetworkConfig(Settings):

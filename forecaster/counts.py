@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+import polars as pl
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -61,3 +63,11 @@ class Counts:
             if place.name not in ("quarantined", "windows")
         }
         return Counts(quarantined=reasons, windows=max(self.windows, other.windows), **numbers)
+
+
+def by_reason(rejected: pl.DataFrame) -> dict[str, int]:
+    """Quarantined rows by reason, without the cells that reasons quote."""
+    first = pl.col("reason").str.split("; ").list.first()
+    kind = first.str.replace(r"^'.*' ", "").str.replace(r"^\d+ cells .*$", "cells other than the header's")
+    found = rejected.group_by(kind.str.head(60).alias("reason")).len().sort("reason")
+    return dict(found.iter_rows())

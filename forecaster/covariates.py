@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from forecaster.calendar import calendar
 from forecaster.components.base import Floats32, Ints
 from forecaster.features import SERIES, Column, Features, Table, Tables, column_of, windows_of
+from forecaster.frequency import Frequency
 from forecaster.windows import Windows
 from schemas.errors import ConfigError, DataError
 
@@ -30,7 +31,7 @@ class Covariates:
 
     Attributes:
         features: what they are.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         start: window of the first row of ``by_window``.
         by_window: ``[n, P + 1, k]`` float32 of ``P`` series of the known table, and of all others; of
             ``[n, 1, k]`` where they are of all series alike.
@@ -40,7 +41,7 @@ class Covariates:
     """
 
     features: Features = field(default_factory=Features)
-    freq_s: int = 3600
+    freq: Frequency = Frequency(3600)  # noqa: RUF009
     start: int = 0
     by_window: Floats32 = field(default_factory=lambda: np.zeros((0, 1, 0), np.float32))
     places: Mapping[str, int] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Covariates:
     rows: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(features: Features, freq_s: int, tables: Tables | None = None) -> Covariates:
+    def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
         """Tables as features; a table that is not there knows nothing.
 
         Several rows of a window are averaged, and a row says nothing of other windows than its own.
@@ -61,15 +62,15 @@ class Covariates:
         start, by_window = 0, np.zeros((0, 1, _width(features.known)), np.float32)
         places: Mapping[str, int] = {}
         if known is not None and features.known:
-            start, by_window, places = _by_window(features.known, known, freq_s)
+            start, by_window, places = _by_window(features.known, known, freq)
         by_series = np.zeros((1, features.static_count), np.float32)
         rows: Mapping[str, int] = {}
         if static is not None and features.static:
             by_series, rows = _by_series(features.static, static)
-        return Covariates(features, freq_s, start, by_window, places, by_series, rows)
+        return Covariates(features, freq, start, by_window, places, by_series, rows)
 
     @staticmethod
-    def fitted(tables: Tables, windows: Windows, freq_s: int, decoder: bool) -> Covariates:
+    def fitted(tables: Tables, windows: Windows, freq: Frequency, decoder: bool) -> Covariates:
         """Tables as the features of a network that is to be trained on ``windows``.
 
         Raises:
@@ -82,10 +83,10 @@ class Covariates:
             )
         if tables.static is None and not decoder and not windows.past:
             return Covariates()
-        features = Features.fit(tables, windows, freq_s)
+        features = Features.fit(tables, windows, freq)
         if not decoder:
             features = features.model_copy(update={"calendar": ()})  # the inputs have one of their own
-        return Covariates.of(features, freq_s, tables)
+        return Covariates.of(features, freq, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
         """``[windows, S or 1, K]`` float32, the features of each series' windows from ``start`` on.
@@ -98,7 +99,7 @@ class Covariates:
             windows: how many.
         """
         at = start[None, :] + np.arange(windows)[:, None]
-        parts = [calendar(at, self.freq_s, self.features.calendar)]
+        parts = [calendar(at, self.freq, self.features.calendar)]
         if self.features.known:
             row = at - self.start
             inside = (row >= 0) & (row < len(self.by_window))
@@ -122,7 +123,7 @@ class Covariates:
         """Features and tables, as they travel to workers."""
         told = {
             "features": self.features.model_dump_json(),
-            "freq_s": str(self.freq_s),
+            "freq": str(self.freq),
             "start": str(self.start),
             "places": json.dumps(self.places),
             "rows": json.dumps(self.rows),
@@ -138,7 +139,7 @@ class Covariates:
         arrays = load(plain)
         return Covariates(
             Features.model_validate_json(told["features"]),
-            int(told["freq_s"]),
+            Frequency.parse(told["freq"]),
             int(told["start"]),
             cast("Floats32", arrays["by_window"]),
             json.loads(told["places"]),
@@ -151,8 +152,10 @@ def _width(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns)
 
 
-def _by_window(columns: Sequence[Column], table: Table, freq_s: int) -> tuple[int, Floats32, dict[str, int]]:
-    window = windows_of(table, freq_s)
+def _by_window(
+    columns: Sequence[Column], table: Table, freq: Frequency
+) -> tuple[int, Floats32, dict[str, int]]:
+    window = windows_of(table, freq)
     names: list[str] = []
     series = np.zeros(len(window), np.int64)
     if SERIES in table.frame.columns:

@@ -6,15 +6,15 @@ Letters: T windows, S series.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
 from forecaster.baselines import season_windows
 from forecaster.config import WindowConfig
+from forecaster.frequency import Frequency
 from forecaster.metrics import seasonal_scale
-from forecaster.windows import Windows, observed, window_index
+from forecaster.windows import Windows, observed
 
 Scale = Mapping[str, float]
 
@@ -30,7 +30,7 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
         windows: what came, before the forecasts that are to be judged.
         config: length of a window, and whether an empty one was an observation of 0 (``empty``).
     """
-    unit = seasonal_scale(observed(windows, config).values, season_windows(config.freq_s))
+    unit = seasonal_scale(observed(windows, config).values, season_windows(config.frequency))
     return dict(zip(windows.series_ids, unit.tolist(), strict=True))
 
 
@@ -54,7 +54,7 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
         },
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
-    window = window_index(pl.col("issued_at"), config.freq_s) + pl.col("horizon").cast(pl.Int64) - 1
+    window = config.frequency.window(pl.col("issued_at")) + pl.col("horizon").cast(pl.Int64) - 1
     said = forecasts.select("series_id", "issued_at", "forecast")  # a p-value that is not there is no gap
     flat = said.explode("forecast").unnest("forecast").drop_nulls()
     return flat.with_columns(window=window).join(came, on=["series_id", "window"]).drop("window")
@@ -119,7 +119,7 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame({"level": [float(n[1:]) / 100 for n in names], "observed": means}).sort("level")
 
 
-def fans(errors: pl.DataFrame, series_id: str, freq_s: int) -> pl.DataFrame:
+def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
     """Fans of one series end to end with what came, about a week of hours (for `plots.fan_figure`).
 
     From the middle of what was forecast: each fan was issued where the one before ends, so that nothing of
@@ -131,9 +131,10 @@ def fans(errors: pl.DataFrame, series_id: str, freq_s: int) -> pl.DataFrame:
         return own.with_columns(target_at=pl.col("issued_at"))
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     issues = min(max(_FAN_WINDOWS // horizon, 4), _MOST_FANS)
-    first = times[max(len(times) // 2 - issues * horizon // 2, 0)]
-    apart = timedelta(seconds=freq_s * horizon)
-    ahead = pl.duration(seconds=(pl.col("horizon").cast(pl.Int64) - 1) * freq_s)
-    return own.filter(pl.col("issued_at").is_in([first + k * apart for k in range(issues)])).with_columns(
-        target_at=pl.col("issued_at") + ahead
-    )
+    windows = freq.window_of(times.to_physical().to_numpy())
+    first = windows[max(len(times) // 2 - issues * horizon // 2, 0)]
+    chosen = freq.start_us(first + horizon * np.arange(issues))
+    shown = own.filter(pl.col("issued_at").to_physical().is_in(chosen))
+    issued = freq.window_of(shown["issued_at"].to_physical().to_numpy())
+    target_us = freq.start_us(issued + shown["horizon"].to_numpy() - 1)
+    return shown.with_columns(target_at=pl.Series(target_us).cast(pl.Datetime("us", "UTC")))

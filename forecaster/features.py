@@ -18,7 +18,8 @@ import polars as pl
 from forecaster.calendar import phases_worth_knowing
 from forecaster.components.base import Bools, Floats, Floats32, Ints
 from forecaster.config import Settings
-from forecaster.windows import Windows, window_index
+from forecaster.frequency import Frequency
+from forecaster.windows import Windows
 from schemas import cells
 from schemas.errors import DataError
 
@@ -118,17 +119,17 @@ class Features(Settings):
         return not (self.known_count or self.static_count or self.observed)
 
     @staticmethod
-    def fit(tables: Tables, windows: Windows, freq_s: int) -> Features:
+    def fit(tables: Tables, windows: Windows, freq: Frequency) -> Features:
         """The features of tables and a calendar, with statistics of what was known as ``windows`` ended.
 
         Raises:
             DataError: a table lacks a column, or a cell cannot be read.
         """
         known, static = tables
-        periods = phases_worth_knowing(freq_s, len(windows.values))
+        periods = phases_worth_knowing(freq, len(windows.values))
         known_columns: tuple[Column, ...] = ()
         if known is not None:
-            past = windows_of(known, freq_s) < windows.stop
+            past = windows_of(known, freq) < windows.stop
             known_columns = _columns(known, past)
         static_columns: tuple[Column, ...] = ()
         if static is not None:
@@ -177,7 +178,7 @@ def column_of(table: Table, name: str) -> pl.Series:
     return table.frame[name]
 
 
-def windows_of(table: Table, freq_s: int) -> Ints:
+def windows_of(table: Table, freq: Frequency) -> Ints:
     """``[rows]`` int64, the window of each row's time.
 
     Raises:
@@ -191,7 +192,7 @@ def windows_of(table: Table, freq_s: int) -> Ints:
             f"{table.name}: row {row + 1}: column {TIME}: {column[row]!r} is no time: write it as "
             "2013-01-31T05:00:00Z"
         )
-    window = time.alias(TIME).to_frame().select(window_index(pl.col(TIME), freq_s)).to_series()
+    window = time.alias(TIME).to_frame().select(freq.window(pl.col(TIME))).to_series()
     return window.to_numpy().astype(np.int64)
 
 

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from forecaster.components.base import Bools, Floats, Ints
-from forecaster.windows import MICROSECONDS
+from forecaster.frequency import Frequency
 from schemas.forecasts import quantile_column
 
 
@@ -24,7 +24,7 @@ class Forecasts:
 
     Attributes:
         model_version: version of the weights.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         quantile_levels: ``Q`` levels.
         series_ids: ``S`` ids.
         start: index of the first closed window.
@@ -39,7 +39,7 @@ class Forecasts:
     """
 
     model_version: str
-    freq_s: int
+    freq: Frequency
     quantile_levels: tuple[float, ...]
     series_ids: tuple[str, ...]
     start: int
@@ -66,7 +66,7 @@ class Forecasts:
         names = ["horizon", *(quantile_column(level) for level in self.quantile_levels)]
         nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in kept)], names)
         offsets = pa.array(np.arange(0, (rows + 1) * horizon, horizon, dtype=np.int64))
-        end_us = (self.start + 1 + at) * self.freq_s * MICROSECONDS
+        end_us = self.freq.end_us(self.start + at)
         return pl.DataFrame(
             [
                 _ids(self.series_ids).gather(which),

@@ -76,7 +76,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
     index = index[np.unique(np.linspace(0, len(index) - 1, _SERIES, dtype=int))]
     sample = windows.of_series(index)
     ridge = network.ridge.numpy() if network.config.linear else None
-    fleet = fleet_of(sample, network.config, config.freq_s, _SERIES, covariates=forecaster.covariates)
+    fleet = fleet_of(sample, network.config, config.frequency, _SERIES, covariates=forecaster.covariates)
     batch = fleet.knowing(ridge, float(network.prior)).batch(0)
     latest = len(batch) - 2  # the last window with a target
     lags = min(lags, latest + 1)

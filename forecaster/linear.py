@@ -36,7 +36,7 @@ def fit_linear(fleet: Fleet) -> Floats32:
         fleet: what to learn from; rows count whose targets all come before its held-out ones.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
-    penalty = _penalty(count, horizon, season_in(fleet.network.ring, fleet.freq_s))
+    penalty = _penalty(count, horizon, season_in(fleet.network.ring, fleet.freq))
     squares = _solve(*_moments(fleet, None), penalty, _SHRINKAGE[0]).astype(np.float32)
     moments = _moments(fleet, squares)
     return np.stack([_solve(*moments, penalty, share) for share in _SHRINKAGE]).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from forecaster.components.base import Component
 from forecaster.components.chain import chain
@@ -21,12 +19,12 @@ from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.covariates import Covariates
 from forecaster.features import Features
 from forecaster.state import State
+from forecaster.weights import config_in, packed, read, version_of, weights_in
 from schemas.errors import ModelError
 
 FILE_NAME = "forecaster.safetensors"
 FORMAT = 2
 """Of settings and weights; a change of their meaning raises it."""
-_CONFIG = "config"
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,8 @@ class Forecaster:
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
-        digest = hashlib.sha256(self._config_json().encode())
-        for name, weight in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.contiguous().numpy().tobytes())
-        object.__setattr__(self, "version", f"{self.network_config.cell}-{digest.hexdigest()[:12]}")
+        version = version_of(self.network_config.cell, self._config_json(), self.network)
+        object.__setattr__(self, "version", version)
         components = chain(self.network, self.window_config, self.online_config)
         object.__setattr__(self, "components", components)
         combined = any(isinstance(part, Stacking) for part in components)
@@ -119,7 +114,7 @@ class Forecaster:
         series = len(series_ids)
         return State(
             model_version=self.version,
-            freq_s=self.window_config.freq_s,
+            freq=self.window_config.frequency,
             series_ids=series_ids,
             clock=np.full(series, start - 1, np.int64),
             silent=np.zeros(series, np.int64),
@@ -128,8 +123,7 @@ class Forecaster:
 
     def to_bytes(self) -> bytes:
         """Weights and settings as one safetensors blob: what travels to workers and stands in files."""
-        weights = {name: weight.contiguous() for name, weight in self.network.state_dict().items()}
-        return save(weights, {_CONFIG: self._config_json()})
+        return packed(self._config_json(), self.network)
 
     @staticmethod
     def from_bytes(data: bytes) -> Forecaster:
@@ -139,8 +133,7 @@ class Forecaster:
             ModelError: ``data`` is no forecaster.
         """
         try:
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            parts = json.loads(header["__metadata__"][_CONFIG])
+            parts = config_in(data)
             if (found := parts.get("format", 1)) != FORMAT:
                 raise ValueError(
                     f"its format is {found}, and this version reads {FORMAT}: train it anew (statecast train)"
@@ -150,10 +143,10 @@ class Forecaster:
             online = OnlineConfig.model_validate(parts["online"])
             features = Features.model_validate(parts.get("covariates", {}))
             module = _network(network, features)
-            module.load_state_dict(load(data))
+            module.load_state_dict(weights_in(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
-        return Forecaster(network, windows, module, online, Covariates.of(features, windows.freq_s))
+        return Forecaster(network, windows, module, online, Covariates.of(features, windows.frequency))
 
     def save(self, folder: Path) -> None:
         """Writes ``forecaster.safetensors`` into ``folder``, which is made if need be."""
@@ -167,13 +160,7 @@ class Forecaster:
         Raises:
             ModelError: ``folder`` does not hold a forecaster.
         """
-        path = folder / FILE_NAME
-        try:
-            return Forecaster.from_bytes(path.read_bytes())
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
+        return read(folder / FILE_NAME, Forecaster.from_bytes)
 
 
 def _network(config: NetworkConfig, features: Features) -> Network:

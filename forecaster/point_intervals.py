@@ -12,6 +12,7 @@ import numpy as np
 from forecaster.components.base import Block, Floats, Outputs
 from forecaster.components.intervals import Intervals
 from forecaster.components.stacking import anchors_of
+from forecaster.frequency import Frequency
 
 
 class PointIntervals:
@@ -25,13 +26,18 @@ class PointIntervals:
         levels: Q quantile levels, rising, 0.5 among them.
         horizon: N.
         scale: ``[S]`` how much each series moves.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
     """
 
     def __init__(
-        self, members: tuple[str, ...], levels: tuple[float, ...], horizon: int, scale: Floats, freq_s: int
+        self,
+        members: tuple[str, ...],
+        levels: tuple[float, ...],
+        horizon: int,
+        scale: Floats,
+        freq: Frequency,
     ) -> None:
-        self._members, self._freq_s = members, freq_s
+        self._members, self._freq = members, freq
         self._scale = np.tile(scale, len(members))
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
@@ -53,7 +59,7 @@ class PointIntervals:
         block = Block(
             np.array([start]),
             values,
-            self._freq_s,
+            self._freq,
             scale=np.broadcast_to(self._scale, values.shape),
             out=out,
             residuals=self._residuals(values, said),

@@ -18,11 +18,12 @@ from forecaster.baselines import baseline_points, last_values, season_windows
 from forecaster.components.base import Bools, Floats, Ints
 from forecaster.config import WindowConfig
 from forecaster.forecasts import Forecasts
+from forecaster.frequency import Frequency
 from forecaster.metrics import Tally, seasonal_scale
 from forecaster.model import Forecaster
 from forecaster.point_intervals import PointIntervals
 from forecaster.stepping import advance_in_place
-from forecaster.windows import MICROSECONDS, Windows, observed
+from forecaster.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
@@ -111,7 +112,7 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
     """``[S]`` the unit of MASE: what seasonal naive errs by on the training rows (`seasonal_scale`)."""
     train = observed(windows, config).values[:train_rows]
-    return seasonal_scale(train, season_windows(config.freq_s))
+    return seasonal_scale(train, season_windows(config.frequency))
 
 
 def rolled(
@@ -147,7 +148,7 @@ def rolled(
         for name, values in baseline_points(filled, at, config, split.horizon).items():
             members.setdefault(name, Member((0.5,), values[None]))
         points = {name: member.values[0] for name, member in members.items() if member.levels == (0.5,)}
-        intervals = intervals or PointIntervals(tuple(points), levels, split.horizon, scale, config.freq_s)
+        intervals = intervals or PointIntervals(tuple(points), levels, split.horizon, scale, config.frequency)
         for name, quantiles in intervals.step(start, came[rows.start : rows.stop], points).items():
             members[name] = Member(levels, quantiles)
         if rows.start >= split.issues.start:
@@ -182,7 +183,7 @@ def tally(tallies: dict[str, Tally], block: Rolled) -> None:
 class FanSample:
     """Some series' forecasts, end to end around the middle of the judged rows, for `plots.fan_figure`."""
 
-    def __init__(self, windows: Windows, split: Split, freq_s: int) -> None:
+    def __init__(self, windows: Windows, split: Split, freq: Frequency) -> None:
         count = len(windows.series_ids)
         chosen = np.unique(np.linspace(0, count - 1, min(_FAN_SERIES, count), dtype=int))
         self._series = {windows.series_ids[i]: int(i) for i in chosen}
@@ -190,7 +191,7 @@ class FanSample:
         issues = split.issues
         first = max(issues.start, (issues.start + issues.stop - fans * split.horizon) // 2)
         self._rows = range(first, min(first + fans * split.horizon, issues.stop), split.horizon)
-        self._start, self._freq_us = windows.start, freq_s * MICROSECONDS
+        self._start, self._freq = windows.start, freq
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: Rolled) -> None:
@@ -198,13 +199,15 @@ class FanSample:
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
-            issued_us = (self._start + int(block.rows[t]) + 1) * self._freq_us
-            target_us = issued_us + np.arange(block.truth.shape[2]) * self._freq_us
+            first = self._start + int(block.rows[t]) + 1
+            target_us = self._freq.start_us(first + np.arange(block.truth.shape[2]))
             for name, s in self._series.items():
                 quantiles = dict(zip(columns, member.values[:, t, s], strict=True))
                 fan = pl.DataFrame({"target_at": target_us, "observed": block.truth[t, s], **quantiles})
                 self._parts[name].append(
-                    fan.filter(pl.col(columns[0]).is_not_nan()).with_columns(issued_at=pl.lit(issued_us))
+                    fan.filter(pl.col(columns[0]).is_not_nan()).with_columns(
+                        issued_at=pl.lit(self._freq.start_us(first))
+                    )
                 )
 
     def frames(self) -> dict[str, pl.DataFrame]:

@@ -26,6 +26,7 @@ from forecaster.components.past import PastCovariates
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 from forecaster.covariates import Covariates
+from forecaster.frequency import Frequency
 from forecaster.state import Floats, Ints
 from forecaster.windows import Windows
 from schemas.errors import DataError
@@ -178,7 +179,7 @@ class Fleet:
     Attributes:
         windows: what was observed.
         network: settings of the inputs, and the horizon.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         held_from: row of the first of ``windows`` that only scores.
         begins: ``[S]`` int64, row of the first value of each series of ``windows``.
         batches: which series are in which batch.
@@ -189,7 +190,7 @@ class Fleet:
 
     windows: Windows
     network: NetworkConfig
-    freq_s: int
+    freq: Frequency
     held_from: int
     begins: Ints
     batches: tuple[Ints, ...]
@@ -237,7 +238,7 @@ class Fleet:
         ridge = self.ridge
         if network.linear and ridge is None:
             ridge = np.zeros((RIDGES, regressor_count(network.ring), horizon), np.float32)
-        x, block = network_inputs(padded[:length], start, self.freq_s, network, ridge, self.prior)
+        x, block = network_inputs(padded[:length], start, self.freq, network, ridge, self.prior)
         ids = tuple(self.windows.series_ids[i] for i in index)
         if not self.covariates.features.is_empty:
             known = self.covariates.known(ids, start, length + horizon)
@@ -257,7 +258,7 @@ class Fleet:
             begins + 1,
             self.held_from,
             ridge,
-            season_in(network.ring, self.freq_s),
+            season_in(network.ring, self.freq),
             network.decoder,
         )
 
@@ -265,7 +266,7 @@ class Fleet:
 def fleet_of(
     windows: Windows,
     network: NetworkConfig,
-    freq_s: int,
+    freq: Frequency,
     batch_series: int,
     held_from: int | None = None,
     covariates: Covariates | None = None,
@@ -275,7 +276,7 @@ def fleet_of(
     Args:
         windows: what was observed.
         network: settings of the inputs, and the horizon.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         batch_series: most series in a batch.
         held_from: row of the first window that only scores; none does by default.
         covariates: what is known beside the values; nothing by default.
@@ -299,7 +300,7 @@ def fleet_of(
     return Fleet(
         windows,
         network,
-        freq_s,
+        freq,
         len(windows.values) if held_from is None else held_from,
         begins,
         batches,

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from forecaster.counts import Counts
+from forecaster.counts import Counts, by_reason
 from forecaster.forecasts import Forecasts
+from forecaster.lateness import NONE_LATE, parted
 from forecaster.model import Forecaster
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
-from forecaster.windows import MICROSECONDS, fill, last_closed
-from schemas import late, observations, quarantine
+from forecaster.windows import fill
+from schemas import observations, quarantine
 
 PENDING: dict[str, pl.DataType] = {
     "slot": pl.Int32(),
@@ -29,7 +30,7 @@ PENDING: dict[str, pl.DataType] = {
 }
 """Columns and types of rows that wait for their window; what `observations.more_of` a row has follows."""
 
-_NONE_QUARANTINED, _NONE_LATE = quarantine.empty(), late.empty()
+_NONE_QUARANTINED = quarantine.empty()
 
 _BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 MB then
 
@@ -38,18 +39,24 @@ _BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 
 class Batch:
     """A piece of a partition's log: the rows at offsets ``[start, stop)``, on their way in.
 
-    A batch reaches every shard of a job, with the rows of that shard alone, so that a shard without rows
-    closes its windows when the others do.
+    A batch reaches every shard of a job that follows its partition, with the rows of that shard alone, so
+    that a shard without rows closes its windows when the others do.
 
     Attributes:
         partition: name of the partition.
         start: offset of the first row, from 0.
         stop: one past the offset of the last; ``start`` where the batch only carries a watermark.
-        rows: observation frame with ``offset`` (Int64) beside its columns.
+        rows: observation frame with ``offset`` (Int64) beside its columns, and with
+            `forecaster.lateness.BEFORE` where the watermark moved between two of them so that one is late.
         rejected: frame of quarantined rows (``schemas.quarantine``) with ``offset``; a file that cannot be
             read is one of them, its ``row`` being 0.
         watermark_us: after this batch no row in time of this partition is older (event time in microseconds);
             None where that has not changed. It may change only where a re-read would change it, too.
+        before_us: the watermark before this batch, by which its rows are late, whether or not the batches
+            without rows that moved it have come by now; None where there are none of these.
+        partitions: how many partitions the log had before this. A shard that knows of fewer lets it wait for
+            their announcements: no window closes past a partition that a shard has not heard of.
+        shard: the only one that follows the partition, as in a topic keyed by series; None where all do.
         outside: rows between ``start`` and ``stop`` that lie outside the job's time bounds.
         arrived_s: wall clock (seconds since 1970) at which the rows were due; 0 where nobody waits for them,
             as in a replay of a backlog.
@@ -67,6 +74,9 @@ class Batch:
     arrived_s: float = 0.0
     snapshot: bool = False
     ends: bool = False
+    before_us: int | None = None
+    partitions: int = 0
+    shard: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Output:
     start: int
     forecasts: Forecasts | None = None
     quarantined: pl.DataFrame = field(default_factory=lambda: _NONE_QUARANTINED)
-    late: pl.DataFrame = field(default_factory=lambda: _NONE_LATE)
+    late: pl.DataFrame = field(default_factory=lambda: NONE_LATE)
     done: Batch | None = None
 
 
@@ -106,6 +116,7 @@ class Shard:
         closed_through: index of the last closed window; None before the first.
         counts: where the rows went.
         early: batches that came before those that they follow.
+        keyed: it alone follows its partitions, and its series are those of their rows.
     """
 
     number: int
@@ -118,6 +129,7 @@ class Shard:
     closed_through: int | None
     counts: Counts
     early: tuple[Batch, ...] = ()
+    keyed: bool = False
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
@@ -155,8 +167,8 @@ def apply(
     """Moves a shard on by a batch of its log: takes the rows in, then closes what the watermark allows.
 
     What the shard has taken in before is dropped, row by row; a batch that comes before the one that it
-    follows waits for it. A row is late by the watermark of its own partition, so a rerun decides alike,
-    however partitions interleave.
+    follows waits for it. A row is late by the watermark of its own partition before it, so a rerun decides
+    alike, in whatever order batches come.
 
     Args:
         shard: used up, see `Shard`.
@@ -171,16 +183,21 @@ def apply(
     todo = [batch]
     while todo:
         batch = todo.pop()
-        if batch.start > shard.offsets.get(batch.partition, 0):
+        if _is_early(shard, batch):
             yield replace(shard, early=(*shard.early, batch)), Output(batch.partition, batch.start)
             return
         for after, output in _apply_next(shard, batch, forecaster, windows_per_step):
             shard = after
             yield after, output
-        ready = [early for early in shard.early if early.start <= shard.offsets.get(early.partition, 0)]
+        ready = [early for early in shard.early if not _is_early(shard, early)]
         if ready:
             shard = replace(shard, early=tuple(early for early in shard.early if early is not ready[0]))
             todo.append(ready[0])
+
+
+def _is_early(shard: Shard, batch: Batch) -> bool:
+    unread = batch.start > shard.offsets.get(batch.partition, 0)
+    return unread or batch.partitions > len(shard.watermarks)
 
 
 def _apply_next(
@@ -190,7 +207,7 @@ def _apply_next(
     shard, output = _take_in(shard, batch, forecaster)
     yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
-        through = last_closed(watermark_us, forecaster.window_config.freq_s)
+        through = forecaster.window_config.frequency.last_closed(watermark_us)
         for after, forecasts in _close(shard, through, forecaster, windows_per_step):
             shard = after
             yield after, Output(batch.partition, output.start, forecasts)
@@ -206,7 +223,9 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     rows, rejected = batch.rows, batch.rejected
     if batch.start < reached:
         rows, rejected = (frame.filter(pl.col("offset") >= reached) for frame in (rows, rejected))
-    in_time, too_late = _parted(shard, batch.partition, rows, forecaster.window_config.freq_s)
+    before_us = _newest(shard.watermarks.get(batch.partition), batch.before_us)
+    freq = forecaster.window_config.frequency
+    in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
         shard, placed = _placed(shard, in_time, forecaster)
         waiting = [frame for frame in (shard.pending, placed) if len(frame)]
@@ -214,42 +233,20 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     whole_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
     counts = shard.counts + Counts(
         rows_in=len(rows) + len(rejected) - whole_files,
-        quarantined=_by_reason(rejected.filter(pl.col("row") > 0)) if len(rejected) else {},
+        quarantined=by_reason(rejected.filter(pl.col("row") > 0)) if len(rejected) else {},
         late=len(too_late),
         pending=len(in_time),
         outside=batch.outside if batch.start >= reached else 0,
         bad_files=whole_files,
     )
-    before = shard.watermarks.get(batch.partition)
-    now = max((us for us in (before, batch.watermark_us) if us is not None), default=None)
     shard = replace(
         shard,
         offsets={**shard.offsets, batch.partition: max(batch.stop, reached)},
-        watermarks={**shard.watermarks, batch.partition: now},
+        watermarks={**shard.watermarks, batch.partition: _newest(before_us, batch.watermark_us)},
         counts=counts,
     )
     quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else _NONE_QUARANTINED
     return shard, Output(batch.partition, max(batch.start, reached), None, quarantined, too_late)
-
-
-def _parted(
-    shard: Shard, partition: str, rows: pl.DataFrame, freq_s: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows (with ``window``) whose windows are open, and frames of those that came too late for theirs."""
-    window = rows["timestamp"].to_physical().to_numpy() // (freq_s * MICROSECONDS)
-    rows = rows.hstack([pl.Series("window", window)])
-    watermark_us = shard.watermarks.get(partition)
-    closed = [] if shard.closed_through is None else [shard.closed_through]
-    closed += [] if watermark_us is None else [last_closed(watermark_us, freq_s)]
-    if not closed or not len(rows) or window.min() > max(closed):
-        return rows, _NONE_LATE
-    is_late = pl.col("window") <= max(closed)
-    closed_us = max(watermark_us or 0, (max(closed) + 1) * freq_s * MICROSECONDS)
-    columns = [*late.SCHEMA, *(["event_id"] if "event_id" in rows.columns else [])]
-    too_late = rows.filter(is_late).with_columns(
-        late_s=(closed_us - pl.col("timestamp").dt.epoch("us")) / MICROSECONDS, partition=pl.lit(partition)
-    )
-    return rows.filter(~is_late), too_late.select(columns)
 
 
 def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[Shard, pl.DataFrame]:
@@ -319,9 +316,5 @@ def _close_block(
     return replace(shard, closed_through=stop - 1, counts=counts), forecasts
 
 
-def _by_reason(rejected: pl.DataFrame) -> dict[str, int]:
-    """Quarantined rows by reason, without the cells that reasons quote."""
-    first = pl.col("reason").str.split("; ").list.first()
-    kind = first.str.replace(r"^'.*' ", "").str.replace(r"^\d+ cells .*$", "cells other than the header's")
-    found = rejected.group_by(kind.str.head(60).alias("reason")).len().sort("reason")
-    return dict(found.iter_rows())
+def _newest(*watermarks_us: int | None) -> int | None:
+    return max((us for us in watermarks_us if us is not None), default=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,25 +32,27 @@ class Splitter:
         self.shards = shards
         self._known = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
 
-    def split(self, batch: Batch) -> list[Batch]:
-        """The part of every shard, in order.
+    def split(self, batch: Batch) -> dict[int, Batch]:
+        """The part of every shard that follows the batch's partition, by the shard's number.
 
         Each has the batch's place in the log and its watermark, so that a shard without rows closes its
         windows when the others do. What belongs to no series (quarantined rows, rows outside the job's
         time) goes to one shard, which its partition names.
         """
+        if batch.shard is not None:
+            return {batch.shard: batch}
         rows = self._by_shard(batch.rows)
         owner = shard_of(batch.partition, self.shards)
         no_rows, none_rejected = batch.rows.clear(), batch.rejected.clear()
-        return [
-            replace(
+        return {
+            number: replace(
                 batch,
                 rows=rows.get(number, no_rows),
                 rejected=batch.rejected if number == owner else none_rejected,
                 outside=batch.outside if number == owner else 0,
             )
             for number in range(self.shards)
-        ]
+        }
 
     def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
         if not len(rows):
@@ -70,18 +72,45 @@ class Splitter:
         return rows.join(self._known, on="series_id", how="left", maintain_order="left")
 
 
+KEYED = (
+    "its series lie by the partitions of a keyed topic: only a stream with kafka.keyed = true and as many "
+    "shards can go on from it"
+)
+
+
 def no_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
     """A batch without rows at ``offset``: it announces a partition, or asks for a snapshot."""
     rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
 
 
+def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None) -> Shard:
+    """A shard that knows of the partitions that it follows, and waits for the watermark of each new one.
+
+    Args:
+        shard: as it was.
+        partitions: of each the offset of its first row.
+        owners: of each the only shard that follows it, of a keyed topic.
+    """
+    alone, number = owners or {}, shard.number
+    mine = {name: offset for name, offset in partitions.items() if alone.get(name, number) == number}
+    return replace(
+        shard,
+        offsets={**mine, **shard.offsets},
+        watermarks={**dict.fromkeys(mine), **shard.watermarks},
+        keyed=bool(alone),
+    )
+
+
 def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
     """The same series, rows and place in the log, in another number of shards.
 
     Raises:
-        DataError: the shards do not stand at the same place in the log, as those of a job that was killed.
+        DataError: the shards do not stand at the same place in the log, as those of a job that was killed;
+            or their series lie by partition, which nothing but their topic knows.
     """
+    if shards[0].keyed:
+        raise DataError(KEYED)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
             "its shards stand at different places of their input, since the job that wrote it was killed: "

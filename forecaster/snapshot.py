@@ -15,9 +15,9 @@ import polars as pl
 import pyarrow as pa
 
 from forecaster.counts import Counts
+from forecaster.frequency import Frequency
 from forecaster.shard import PENDING, Shard, slots_of
 from forecaster.state import State
-from forecaster.windows import window_index
 from schemas.errors import ModelError
 from schemas.observations import more_of
 
@@ -41,6 +41,7 @@ def to_arrow(shard: Shard) -> pa.Table:
         "watermarks_us": dict(shard.watermarks),
         "closed_through": shard.closed_through,
         "counts": asdict(shard.counts),
+        "keyed": shard.keyed,
     }
     return table.replace_schema_metadata({**table.schema.metadata, _KEY: json.dumps(rest).encode()})
 
@@ -61,11 +62,12 @@ def from_arrow(table: pa.Table) -> Shard:
         of=rest["of"],
         state=state,
         slots=slots_of(state),
-        pending=_pending(table[_PENDING], state.freq_s),
+        pending=_pending(table[_PENDING], state.freq),
         offsets=rest["offsets"],
         watermarks=rest["watermarks_us"],
         closed_through=rest["closed_through"],
         counts=Counts(**rest["counts"]),
+        keyed=rest.get("keyed", False),
     )
 
 
@@ -89,12 +91,12 @@ def from_bytes(data: bytes) -> Shard:
         raise ModelError(f"this is no shard: {error}") from error
 
 
-def _pending(column: pa.ChunkedArray, freq_s: int) -> pl.DataFrame:
+def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
     rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
-    rows = rows.with_columns(slot, window=window_index(pl.col("timestamp"), freq_s))
+    rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
     return rows.select(*PENDING, *more_of(rows.columns)).sort("window", maintain_order=True)
 
 

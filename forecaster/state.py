@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from forecaster.columns import array_of, column_of
 from forecaster.components.base import Arrays, Field, Floats, Ints
 from forecaster.components.formats import FORMAT_VERSIONS
-from forecaster.windows import MICROSECONDS
+from forecaster.frequency import Frequency
 from schemas.errors import ModelError
 
 __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
@@ -37,7 +37,7 @@ class State:
 
     Attributes:
         model_version: version of the only weights this state may be fed to.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         series_ids: ``S`` distinct ids, a slot each.
         clock: ``[S]`` int64, index of each series' last closed window.
         silent: ``[S]`` int64, windows closed since the last row of each series; 0 before its first.
@@ -45,7 +45,7 @@ class State:
     """
 
     model_version: str
-    freq_s: int
+    freq: Frequency
     series_ids: tuple[str, ...]
     clock: Ints
     silent: Ints
@@ -112,7 +112,7 @@ class State:
         )
 
     def _with(self, ids: tuple[str, ...], clock: Ints, silent: Ints, parts: dict[str, Arrays]) -> State:
-        return State(self.model_version, self.freq_s, ids, clock, silent, parts)
+        return State(self.model_version, self.freq, ids, clock, silent, parts)
 
     def to_arrow(self) -> pa.Table:
         """The state table: one row a series (see ``schemas.states``), formats and shapes in its metadata."""
@@ -120,7 +120,7 @@ class State:
         columns: dict[str, Any] = {
             "series_id": pa.array(self.series_ids, pa.large_string()),
             "model_version": pa.repeat(pa.scalar(self.model_version, pa.large_string()), series),
-            "clock": pa.array((self.clock + 1) * (self.freq_s * MICROSECONDS), pa.timestamp("us", "UTC")),
+            "clock": pa.array(self.freq.end_us(self.clock), pa.timestamp("us", "UTC")),
             "silent": pa.array(self.silent),
         }
         components: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class State:
             columns |= {f"{name}.{f}": column_of(array) for f, array in own.items()}
             fields = {f: (a.dtype.name, a.shape[1:]) for f, a in own.items()}
             components[name] = {"format": FORMAT_VERSIONS[name], "fields": fields}
-        layout = {"model_version": self.model_version, "freq_s": self.freq_s, "components": components}
+        layout = {"model_version": self.model_version, "freq_s": self.freq.seconds, "components": components}
         metadata = {_FORMAT_KEY: FORMAT_VERSION, _LAYOUT_KEY: json.dumps(layout)}
         return pa.table(columns).replace_schema_metadata(metadata)
 
@@ -154,12 +154,12 @@ class State:
                     f"the state's {name} is of format {component['format']}, not readable here "
                     f"(this version reads {known})"
                 )
-        freq_us = layout["freq_s"] * MICROSECONDS
+        freq = Frequency(layout["freq_s"])
         return State(
             layout["model_version"],
-            layout["freq_s"],
+            freq,
             tuple(table["series_id"].to_pylist()),
-            array_of(table, "clock", Field("int64")) // freq_us - 1,
+            freq.window_of(array_of(table, "clock", Field("int64"))) - 1,
             array_of(table, "silent", Field("int64")),
             {
                 name: {

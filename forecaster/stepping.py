@@ -129,7 +129,7 @@ def advance_in_place(
     state.silent[:] = plan.silent
     return Forecasts(
         state.model_version,
-        state.freq_s,
+        state.freq,
         config.quantiles,
         state.series_ids,
         start,
@@ -262,7 +262,7 @@ def _step(
     _reset(forecaster, state, begins[0])
     ahead = state.clock >= start
     there = (live(state) | begins[0]) & ~ahead
-    block = Block(np.array([start]), values, state.freq_s, past=past, out=out)
+    block = Block(np.array([start]), values, state.freq, past=past, out=out)
     stepped = begins.any(axis=0)
     if there.any() and there.mean() >= _MOSTLY and not ahead.any():
         block = block_knowing(forecaster, state.series_ids, block)
@@ -303,7 +303,7 @@ def _step_beginners(
     shifted = np.where(inside, values[there, index], np.nan)
     beside = np.where(inside[:, :, None], past[there, index], np.nan)
     part = out.like(*shifted.shape)
-    block = Block(start + begin, shifted, state.freq_s, lengths, past=beside, out=part)
+    block = Block(start + begin, shifted, state.freq, lengths, past=beside, out=part)
     block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
     put(state.parts, index, _chain(forecaster, _initial(forecaster, len(index)), block))
     at, which = np.nonzero(inside)
@@ -352,10 +352,10 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
     """
     if state.model_version == forecaster.version:
         return state
-    if state.freq_s != forecaster.window_config.freq_s:
+    if state.freq != forecaster.window_config.frequency:
         raise ModelError(
-            f"a state of {state.freq_s} s windows cannot be re-warmed for {forecaster.version}, "
-            f"whose windows are {forecaster.window_config.freq_s} s long"
+            f"a state of windows of {state.freq} cannot be re-warmed for {forecaster.version}, "
+            f"whose windows are {forecaster.window_config.frequency}"
         )
     warm = forecaster.unseen(state.series_ids, 0)
     warm.clock[:] = state.clock

@@ -116,12 +116,12 @@ def train(
         windows = aggregate(windows, window_config).windows
     windows = observed(windows, window_config)
     check_size(windows)
-    covariates = Covariates.fitted(tables or Tables(), windows, window_config.freq_s, network.decoder)
+    covariates = Covariates.fitted(tables or Tables(), windows, window_config.frequency, network.decoder)
     validated_from, judged_from = held_out_from(len(windows.values), training)
     early = windows.between(windows.start, windows.start + judged_from)
 
     def fleet(part: Windows, held_from: int) -> Fleet:
-        return fleet_of(part, network, window_config.freq_s, training.batch_series, held_from, covariates)
+        return fleet_of(part, network, window_config.frequency, training.batch_series, held_from, covariates)
 
     with torch_threads(training.threads), torch.random.fork_rng(devices=[]):
         module, history, epochs = _choose(fleet(early, validated_from), training, on_epoch)

@@ -96,21 +96,6 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
     return replace(windows, values=np.where(missing & begun, 0.0, windows.values))
 
 
-def window_index(timestamp: pl.Expr, freq_s: int) -> pl.Expr:
-    """Index of the window that a Datetime falls in, as Int64."""
-    return timestamp.dt.epoch("us").floordiv(freq_s * MICROSECONDS)
-
-
-def window_end_us(index: int, freq_s: int) -> int:
-    """End of window ``index`` in microseconds since the epoch: when its forecasts are issued."""
-    return (index + 1) * freq_s * MICROSECONDS
-
-
-def last_closed(watermark_us: int, freq_s: int) -> int:
-    """Index of the last window whose end the watermark has reached."""
-    return watermark_us // (freq_s * MICROSECONDS) - 1
-
-
 def aggregate(
     rows: pl.DataFrame, config: WindowConfig, start: int | None = None, stop: int | None = None
 ) -> Aggregated:
@@ -134,7 +119,7 @@ def aggregate(
     """
     ids = rows["series_id"].unique().sort()
     code = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
-    window = rows.select(window_index(pl.col("timestamp"), config.freq_s)).to_series().to_numpy()
+    window = rows.select(config.frequency.window(pl.col("timestamp"))).to_series().to_numpy()
     if start is None:
         start = int(window.min()) if len(window) else 0
     if stop is None:

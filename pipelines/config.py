@@ -179,6 +179,11 @@ class KafkaConfig(Settings):
     series: Literal["value", "key"] = Field(
         default="value", description="key: the key of a message, as text, is its series"
     )
+    keyed: bool = Field(
+        default=False,
+        description="true: every series has one partition, and each shard follows its own partitions alone: "
+        "partition N goes to shard N modulo jobs.shards",
+    )
     avro_schema: str = Field(default="", description="avro: file of the schema")
     registry: str = Field(default="", description="avro: URL of the schema registry, where no file is given")
     start: Literal["earliest", "latest"] | Time = Field(

@@ -23,11 +23,11 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from forecaster import snapshot
+from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
 from forecaster.shard import Shard, apply, slots_of
 from forecaster.sharding import Splitter, handed_over, no_batch, reshard
 from forecaster.stepping import rewarm
-from forecaster.windows import MICROSECONDS
 from pipelines import state_table
 from pipelines.coders import ElementCoder, FleetRows, ShardedRows
 from pipelines.transforms import QUARANTINED, Validate
@@ -65,14 +65,14 @@ class ForecastFleet(beam.PTransform[Any, Any]):
 
     def expand(self, rows: Any) -> Any:
         """``PCollection[Row | DataFrame]`` -> frames: ``"forecasts"``, ``"quarantined"`` and ``"late"``."""
-        freq_s = self.forecaster.window_config.freq_s
+        freq = self.forecaster.window_config.frequency
         validated = (
             rows
             | "Global" >> beam.WindowInto(GlobalWindows())
             | "Gather" >> beam.ParDo(_Gather()).with_output_types(pl.DataFrame)
             | "Validate" >> Validate()
         )
-        split = beam.ParDo(_SplitRows(self.shards, freq_s)).with_output_types(ShardedRows)
+        split = beam.ParDo(_SplitRows(self.shards, freq)).with_output_types(ShardedRows)
         fold = _Fold(
             self.forecaster.to_bytes(),
             tables_of(self.forecaster),
@@ -151,18 +151,18 @@ class _SplitRows(beam.DoFn):
 
     splitter: Splitter
 
-    def __init__(self, shards: int, freq_s: int) -> None:
+    def __init__(self, shards: int, freq: Frequency) -> None:
         self.shards = shards
-        self.freq_us = freq_s * MICROSECONDS
+        self.freq = freq
 
     def setup(self) -> None:
         self.splitter = Splitter(self.shards)
 
     def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
-        at = rows["timestamp"].dt.epoch("us")
-        ends = tuple(((at // self.freq_us + 1) * self.freq_us).unique().sort().to_list())
+        windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
+        ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
         batch = replace(no_batch(_PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
-        for number, part in enumerate(self.splitter.split(batch)):
+        for number, part in self.splitter.split(batch).items():
             yield number, FleetRows(part.rows, ends)
 
 

@@ -5,8 +5,7 @@ A folder of snapshots, readable with any Parquet reader::
     state/shard-0003-of-0008.parquet     one row a series; `forecaster.snapshot` says what else is in it
 
 A snapshot is one shard whole. It is written under a hidden name, synced and renamed, and the folder is synced
-after it; in an object store it is put at once. Whoever opens it finds the last one that was complete,
-whenever the writer died.
+after it: whoever opens it finds the last one that was complete, whenever the writer died.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,25 +25,14 @@ import pyarrow.parquet as pq
 from forecaster import snapshot
 from forecaster.counts import Counts
 from forecaster.shard import Shard
-from forecaster.sharding import handed_over, reshard
+from forecaster.sharding import announced, handed_over, reshard
 from forecaster.state import State
-from pipelines import storage
-from pipelines.storage import (
-    Location,
-    Remote,
-    as_of_one_moment,
-    end_putting,
-    make_folder,
-    put_in_place,
-    sync_folder,
-    write_whole,
-)
+from pipelines.storage import sync_folder, write_whole
 from schemas.errors import DataError, ModelError, OutputError
 
 _NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 _NO_PARTITIONS: Mapping[str, int] = {}
 _OLD_SERIES = "series"
-_SECOND_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -82,20 +70,29 @@ class StateTable:
 
     def offset(self, partition: str) -> int:
         """Where a source goes on: what every shard has read, none reads again."""
-        return min(shard.offsets.get(partition, 0) for shard in self.shards)
+        return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
-    def reached(self) -> dict[str, tuple[int, int | None, tuple[int, ...]]]:
-        """Of each partition: the least offset of all shards, its watermark there, and the other offsets."""
+    def reached(self) -> dict[str, tuple[int, int | None, tuple[int, ...], int | None]]:
+        """Of each partition: the least offset of all shards, its watermark there, the other offsets, and its
+        watermark at the shard that is furthest.
+        """
         found = {}
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
-            stands = [(shard.offsets.get(name, 0), shard.watermarks.get(name)) for shard in self.shards]
+            stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
             least, *others = sorted({offset for offset, _ in stands})
             there = [us for offset, us in stands if offset == least and us is not None]
-            found[name] = least, max(there, default=None), tuple(others)
+            ahead_us = max((us for _, us in stands if us is not None), default=None)
+            found[name] = least, max(there, default=None), tuple(others), ahead_us
         return found
 
+    def _followers(self, partition: str) -> list[Shard]:
+        """The shards that read it; all where none has begun to."""
+        return [shard for shard in self.shards if not shard.keyed or partition in shard.offsets] or [
+            *self.shards
+        ]
 
-def write_shard(folder: Location, shard: Shard) -> None:
+
+def write_shard(folder: Path, shard: Shard) -> None:
     """Writes a snapshot: whole, or not at all.
 
     Raises:
@@ -104,13 +101,13 @@ def write_shard(folder: Location, shard: Shard) -> None:
     path, table = folder / _name(shard.number, shard.of), snapshot.to_arrow(shard)
     parquet = partial(pq.write_table, table, use_dictionary=["model_version"], write_statistics=False)
     try:
-        make_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, parquet, kept=True)
     except OSError as error:
         raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
 
 
-def read_shard(folder: Location, number: int, of: int) -> Shard:
+def read_shard(folder: Path, number: int, of: int) -> Shard:
     """The last snapshot of a shard.
 
     Raises:
@@ -120,38 +117,28 @@ def read_shard(folder: Location, number: int, of: int) -> Shard:
     return _read(folder / _name(number, of))
 
 
-def written_ns(folder: Location, number: int, of: int) -> int:
-    """When the last snapshot of a shard was written, in nanoseconds since 1970.
-
-    An object store knows the second, and this is its end: who is not sure does not call another file newer.
-    """
-    name = _name(number, of)
-    if isinstance(folder, Path):
-        return storage.written_ns(folder / name)
-    return max(storage.written_ns(path) // _SECOND_NS + 1 for path in folder.glob(name)) * _SECOND_NS
+def written_ns(folder: Path, number: int, of: int) -> int:
+    """When the last snapshot of a shard was written, in nanoseconds since 1970."""
+    return (folder / _name(number, of)).stat().st_mtime_ns
 
 
-def exists(folder: Location) -> bool:
+def exists(folder: Path) -> bool:
     """Whether there is a state table in ``folder``."""
-    return as_of_one_moment(folder, lambda there: bool(_paths(there)) or _is_old(there))
+    return any(_NAME.fullmatch(path.name) for path in folder.glob("*.parquet")) or _is_old(folder)
 
 
-def read(folder: Location) -> StateTable:
+def read(folder: Path) -> StateTable:
     """The state table in ``folder``.
 
     Raises:
         DataError: there is none, a file of it cannot be read, or a shard is missing.
         ModelError: it is of a format that this version does not read.
     """
-    return as_of_one_moment(folder, _read_table)
-
-
-def _read_table(folder: Location) -> StateTable:
     if _is_old(folder):
         raise ModelError(
             f"{folder}: a state table of format 1 is not readable here: start without it, from the rows"
         )
-    paths = _paths(folder)
+    paths = sorted(path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name))
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
     shards = tuple(_read(path) for path in paths)
@@ -163,19 +150,32 @@ def _read_table(folder: Location) -> StateTable:
     return StateTable(shards)
 
 
-def _paths(folder: Location) -> list[Location]:
-    found = [path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name)
+def homes(folder: Path) -> dict[str, int]:
+    """The shard of each series of the table in ``folder``; none where there is no table.
+
+    Raises:
+        DataError: a file of it cannot be read.
+    """
+    found: dict[str, int] = {}
+    for path in folder.glob("*.parquet"):
+        if (name := _NAME.fullmatch(path.name)) is not None:
+            try:
+                ids = pq.read_table(path, columns=["series_id"])["series_id"]
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(_unreadable(path, error)) from error
+            found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
+    return found
 
 
 def begin(
-    folder: Location,
+    folder: Path,
     shards: int,
-    start: Location | None,
+    start: Path | None,
     cold: State,
     *,
     resume: bool = False,
     partitions: Mapping[str, int] = _NO_PARTITIONS,
+    owners: Mapping[str, int] = _NO_PARTITIONS,
 ) -> None:
     """Puts the table in ``folder`` that a run of a job of ``shards`` shards begins with.
 
@@ -190,36 +190,39 @@ def begin(
         resume: ``folder`` holds the table of an earlier run of this job, and the run goes on from it; cut
             anew where it has another number of shards.
         partitions: the offset at which the reading of each begins; of those that a table knows it stays.
+        owners: of each partition of a topic that is keyed by series, the only shard that follows it.
 
     Raises:
-        DataError: ``start`` holds no table, or one that cannot be cut.
+        DataError: ``start`` holds no table, or one that cannot be cut as asked.
     """
     if start is None:
         empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
-        write(folder, [_announced(shard, partitions) for shard in empty])
+        write(folder, [announced(shard, partitions, owners) for shard in empty])
         return
     table = read(start)
-    known = [set(partitions) <= set(shard.offsets) for shard in table.shards]
-    if resume and len(table.shards) == shards and all(known):
-        return
     try:
-        made = reshard(table.shards, shards)
+        made = _as_asked(table, shards, is_keyed=bool(owners), resume=resume)
     except DataError as error:
         raise DataError(f"{start}: {error}") from None
-    begun = [_announced(shard, partitions) for shard in (made if resume else handed_over(made))]
-    write(folder, begun, also=folder if resume else None)
+    begun = [announced(shard, partitions, owners) for shard in (made if resume else handed_over(made))]
+    knew = [shard.offsets.keys() for shard in table.shards]
+    if not resume or knew != [shard.offsets.keys() for shard in begun]:
+        write(folder, begun, also=folder if resume else None)
 
 
-def _announced(shard: Shard, partitions: Mapping[str, int]) -> Shard:
-    """A shard that knows of all partitions, and waits for the watermark of each."""
-    return replace(
-        shard,
-        offsets={**partitions, **shard.offsets},
-        watermarks={**dict.fromkeys(partitions), **shard.watermarks},
-    )
+def _as_asked(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -> Sequence[Shard]:
+    """The shards of a table in the number asked for; those that a run goes on from stay as they are."""
+    if is_keyed and not table.shards[0].keyed:
+        raise DataError(
+            "its series lie in shards by their names, and with kafka.keyed = true by partitions: begin "
+            "without it, or read the topic with kafka.keyed = false"
+        )
+    if len(table.shards) == shards and (is_keyed or (resume and not table.shards[0].keyed)):
+        return table.shards
+    return reshard(table.shards, shards)
 
 
-def write(folder: Location, shards: Sequence[Shard], also: Location | None = None) -> None:
+def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> None:
     """Writes a whole table and puts it in the place of the one that is there.
 
     Args:
@@ -227,14 +230,11 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
         shards: all of them.
         also: folder whose other files, the manifests of sources, go with it.
     """
-    if isinstance(folder, Remote):
-        _put(folder, shards, also)
-        return
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     for shard in shards:
         write_shard(new, shard)
-    for path in also.iterdir() if isinstance(also, Path) else ():
+    for path in () if also is None else also.iterdir():
         if path.is_file() and not _NAME.fullmatch(path.name):
             shutil.copy2(path, new)
     old = folder.with_name(f".{folder.name}.old")
@@ -249,31 +249,8 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
 
 
-def _put(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
-    hidden = folder.with_name(f".{folder.name}.new")
-    try:
-        end_putting(hidden, folder.parent)
-        for shard in shards:
-            write_shard(hidden / folder.name, shard)
-        for path in () if also is None else also.glob("*.json*"):
-            (hidden / folder.name / path.name).write_bytes(path.read_bytes())
-        put_in_place(hidden, folder.parent, [folder.name])
-    except OSError as error:
-        raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
-
-
-def recover(folder: Location) -> None:
-    """Ends what a `write` that was killed had begun.
-
-    Raises:
-        OutputError: an object store cannot be reached.
-    """
-    if isinstance(folder, Remote):
-        try:
-            end_putting(folder.with_name(f".{folder.name}.new"), folder.parent)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
-        return
+def recover(folder: Path) -> None:
+    """Ends what a `write` that was killed had begun."""
     new, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
     if old.exists() and not folder.exists():
         os.replace(old, folder)
@@ -285,16 +262,20 @@ def _name(number: int, of: int) -> str:
     return f"shard-{number:04d}-of-{of:04d}.parquet"
 
 
-def _read(path: Location) -> Shard:
+def _read(path: Path) -> Shard:
     try:
         with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
             return snapshot.from_arrow(pq.ParquetFile(file).read())
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        raise DataError(_unreadable(path, error)) from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _is_old(folder: Location) -> bool:
+def _unreadable(path: Path, error: BaseException) -> str:
+    return f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}"
+
+
+def _is_old(folder: Path) -> bool:
     """Whether it holds a table of format 1, which had a folder for series."""
     return any((folder / _OLD_SERIES).glob("*.parquet"))

@@ -77,7 +77,7 @@ class _Split(beam.DoFn):
         self.splitter = Splitter(self.shards)
 
     def process(self, batch: Batch) -> Iterable[Sharded]:
-        return enumerate(self.splitter.split(batch))
+        return self.splitter.split(batch).items()
 
 
 class _Step(beam.DoFn):

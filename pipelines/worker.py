@@ -21,21 +21,14 @@ from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply, slots_of
 from forecaster.state import live
 from forecaster.stepping import rewarm
-from forecaster.windows import window_end_us
 from pipelines import state_table
 from pipelines.lane import Lane
 from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles
 from pipelines.sinks.kafka import Topics, TopicWriter
-from pipelines.sinks.numbers import (
-    PUBLISHED_EVERY_S,
-    PUBLISHED_REMOTELY_EVERY_S,
-    RECENT,
-    Histogram,
-    ShardNumbers,
-    publish,
-)
-from pipelines.storage import Location, sync, write_text
+from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
+from pipelines.storage import sync, write_text
 
+_PUBLISHED_EVERY_S = 0.05
 _WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
 _ENDED = ".ended-"  # and a shard's number
 _RUN = ".run"  # of an output folder, says which run writes into it
@@ -63,7 +56,7 @@ class StepSettings:
     forecaster: bytes
     shards: int
     windows_per_step: int
-    output: Location
+    output: Path
     format: Format
     lanes: int
     resumed: bool
@@ -71,7 +64,7 @@ class StepSettings:
     covariates: bytes = b""
 
     @property
-    def states(self) -> Location:
+    def states(self) -> Path:
         """The folder of the state table, which a shard opens from."""
         return self.output / "state"
 
@@ -128,8 +121,8 @@ class ShardWorker:
             state = rewarm(self.forecaster, shard.state)
             shard = replace(shard, state=state, slots=slots_of(state))
         if self.settings.resumed:
-            closed, freq_s = shard.closed_through, shard.state.freq_s
-            closed_us = None if closed is None else window_end_us(closed, freq_s)
+            closed, freq = shard.closed_through, shard.state.freq
+            closed_us = None if closed is None else freq.end_us(closed)
             snapshot_ns = state_table.written_ns(self.settings.states, number, self.settings.shards)
             self.files.remove_after(closed_us, shard.offsets, snapshot_ns)
         return shard
@@ -187,16 +180,11 @@ class ShardWorker:
             if batch.ends:
                 self.snapshots.wait()  # an older one must not come after this one
                 write()
-                write_text(self.settings.output / f"{_ENDED}{shard.number:04d}", "")
+                (self.settings.output / f"{_ENDED}{shard.number:04d}").touch()
             else:
                 self.snapshots.put(write)
-        if batch.ends or self._is_to_publish(has_issued):
+        if has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:
             self._publish(shard)
-
-    def _is_to_publish(self, has_news: bool) -> bool:
-        is_local = isinstance(self.settings.output, Path)
-        every_s = PUBLISHED_EVERY_S if is_local else PUBLISHED_REMOTELY_EVERY_S
-        return (has_news and is_local) or time.monotonic() - self.published_s >= every_s
 
     def _is_over(self) -> bool:
         """Whether a run that was lost is looked after by another: on a cluster its workers may outlive it."""
@@ -204,7 +192,7 @@ class ShardWorker:
             self.abandoned.set()
         return self.abandoned.is_set()
 
-    def _snapshot(self, shard: Shard, files: list[Location]) -> None:
+    def _snapshot(self, shard: Shard, files: list[Path]) -> None:
         began_s = time.monotonic()
         if self.topics is not None:
             self.topics.flush()
@@ -240,7 +228,7 @@ class ShardWorker:
 def _closed_us(shard: Shard) -> int | None:
     """The end of the last closed window; None before the first."""
     closed = shard.closed_through
-    return None if closed is None else window_end_us(closed, shard.state.freq_s)
+    return None if closed is None else shard.state.freq.end_us(closed)
 
 
 class Workers:

@@ -177,7 +177,7 @@ def _quarantined(
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
         pl.coalesce(first).alias("column"),
         pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
-        pl.struct(pl.col(n).alias(n.removeprefix(OBSERVED)) for n in made).struct.json_encode().alias("raw"),
+        pl.struct(list(made)).struct.json_encode().alias("raw"),
     )
 
 

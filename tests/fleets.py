@@ -19,14 +19,16 @@ from forecaster.counts import Counts
 from forecaster.covariates import Covariates
 from forecaster.features import Features, Table, Tables
 from forecaster.forecasts import Forecasts
+from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
 from forecaster.state import State, live
-from forecaster.windows import MICROSECONDS, Windows, window_end_us, window_index
+from forecaster.windows import MICROSECONDS, Windows
 from schemas import quarantine
 from schemas.observations import OBSERVED
 
+HOUR = Frequency(3600)
 HOUR_US = 3600 * MICROSECONDS
 START = 376_944  # the window that begins with 2013, for windows of an hour
 
@@ -94,9 +96,9 @@ def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
     tables = Tables(Table(known), Table(static))
     nothing = np.zeros((48, 6))
     features = Features.fit(
-        tables, Windows(tuple(ids), START, nothing, dict.fromkeys(observed, nothing)), 3600
+        tables, Windows(tuple(ids), START, nothing, dict.fromkeys(observed, nothing)), HOUR
     )
-    return Covariates.of(features, 3600, tables)
+    return Covariates.of(features, HOUR, tables)
 
 
 @st.composite
@@ -278,10 +280,10 @@ def run_shards(
     """Folds arrivals through shards as a job does, and at the end closes what is open."""
     batches = batches_of(arrivals)
     if to_the_end:
-        freq_s = model.window_config.freq_s
-        last = _last_window([arrival.rows for arrival in arrivals], freq_s)
+        freq = model.window_config.frequency
+        last = _last_window([arrival.rows for arrival in arrivals], freq)
         end = no_batch(batches[-1].partition, batches[-1].stop)
-        batches.append(replace(end, watermark_us=(last + 1) * freq_s * MICROSECONDS))
+        batches.append(replace(end, watermark_us=freq.end_us(last)))
     return fold(model, batches, shards, windows_per_step)
 
 
@@ -322,8 +324,8 @@ def fold_on(
     return ran
 
 
-def _last_window(frames: Sequence[pl.DataFrame], freq_s: int) -> int:
-    index = pl.concat(frames).select(window_index(pl.col("timestamp"), freq_s)).to_series()
+def _last_window(frames: Sequence[pl.DataFrame], freq: Frequency) -> int:
+    index = pl.concat(frames).select(freq.window(pl.col("timestamp"))).to_series()
     return int(index.max()) if len(index) else 0  # type: ignore[arg-type]
 
 
@@ -412,7 +414,7 @@ def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int
     again = rows.filter(pl.Series(chance.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))))
     away = rows.head(draw(st.integers(0, 1))).with_columns(pl.col("timestamp") + pl.duration(days=2000))
     rows = pl.concat([rows, again, away]) if draw(st.booleans()) else pl.concat([rows, again])
-    end_us = window_end_us(_last_window([rows], 3600), 3600)
+    end_us = HOUR.end_us(_last_window([rows], HOUR))
     names = [f"p{number}" for number in range(draw(st.integers(1, partitions)))]
     home = pl.Series(chance.integers(0, len(names), len(rows)))
     lateness_h, delay_h = draw(st.integers(0, 4)), draw(st.integers(0, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,8 @@ import yaml
 from pipelines.cli.app import app
 from pipelines.config import JobConfig
 from pipelines.runners.java import OPENS, versions
+from pipelines.sinks.numbers import Histogram, JobNumbers
+from pipelines.sinks.prometheus import metrics
 
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy"
 KUBERNETES = "1.31"
@@ -66,7 +69,9 @@ def test_the_task_managers_pods_are_valid() -> None:
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("text", [path.read_text() for path in sorted(DEPLOY.glob("*.yaml"))])
+@pytest.mark.parametrize(
+    "text", [(DEPLOY / name).read_text() for name in ("compose.yaml", "kubernetes.yaml")]
+)
 def test_flink_is_of_the_pinned_version_and_open_to_what_beam_reaches_into(text: str) -> None:
     assert f"flink:{versions()['flink.version']}-" in text
     assert all(option in text for option in OPENS)
@@ -94,3 +99,31 @@ def test_their_commands_are_commands() -> None:
         assert parsed["resume"]
         assert parsed["flink_master"].endswith(":8081")
         assert parsed["settings"] == ["jobs.flink_workers=127.0.0.1:50000"]
+
+
+def alarms() -> list[Any]:
+    (group,) = yaml.safe_load((DEPLOY / "alarms.yaml").read_text())["groups"]
+    return list(group["rules"])
+
+
+def test_alarms_are_of_numbers_that_a_job_tells() -> None:
+    once = Histogram().add(1.0)
+    told = set()
+    for metric in metrics(JobNumbers(watermark_us=0, snapshot_at_s=1.0, latency=once, whole=once), 2.0):
+        told |= {sample.name for sample in metric.samples} | (
+            {f"{metric.name}_total"} if metric.type == "counter" else set()
+        )
+    for rule in alarms():
+        asked = set(re.findall(r"statecast_\w+", rule["expr"]))
+        assert asked
+        assert asked <= told, rule["alert"]
+
+
+def test_every_alarm_has_its_place_on_the_page_with_what_it_asks() -> None:
+    page = (DEPLOY.parent / "alarms.md").read_text()
+    titles = re.findall(r"^## (\w+)$", page, re.MULTILINE)
+    assert titles == [rule["alert"] for rule in alarms()]
+    flat = " ".join(page.split())
+    for rule in alarms():
+        assert f"`{rule['expr']}`" in flat
+        assert rule["annotations"]["runbook"] == f"docs/alarms.md#{rule['alert'].lower()}"

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.frequency import Frequency
+
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -84,7 +86,7 @@ class Block:
     Attributes:
         start: ``[S]`` int64, index of the window in row 0 of each series; ``[1]`` where it is one for all.
         values: ``[T, S]`` float64, NaN where missing.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         lengths: ``[S]`` int64, rows of each series; what follows them is padding (NaN) and moves nothing.
             None where every series has all ``T``.
         known: ``[T + N, S or 1, C]`` float32, what is known of each window and of those after the block; read
@@ -118,7 +120,7 @@ class Block:
 
     start: Ints
     values: Floats
-    freq_s: int
+    freq: Frequency
     lengths: Ints | None = None
     known: Floats32 = field(default_factory=_absent)
     static: Floats32 = field(default_factory=_absent)

@@ -24,9 +24,9 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
     """The components of a forecaster: what it keeps of the past, the network, and what learns as it runs."""
     config = network.config
     experts = experts_of(config, windows, online)
-    season = season_in(config.ring, windows.freq_s)
+    season = season_in(config.ring, windows.frequency)
     reach = max([*(expert.reach for expert in experts), season if experts else 0], default=0)
-    before = before_network(config, windows.freq_s, float(network.prior), reach)
+    before = before_network(config, windows.frequency, float(network.prior), reach)
     past = (PastCovariates(network.past, config.halflife, config.ring),) if network.past else ()
     after = (Season(season), *experts) if experts else ()
     middle = config.quantiles.index(0.5)
@@ -37,7 +37,7 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
     """The experts of a forecaster; lags that the ring is too short for are left out."""
-    horizon, season = config.horizon, season_in(config.ring, windows.freq_s)
+    horizon, season = config.horizon, season_in(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
     round_ = [k * season + off for k in (1, 2, 6, 7) for off in (-2, -1, 0)] if season > 1 else []
     made: dict[str, Expert | None] = {
@@ -69,6 +69,6 @@ def _of_errors(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     levels = config.quantiles
     if online.intervals:
         yield Intervals(levels, config.horizon)
-    rate = online.alarms_per_week * windows.freq_s / _WEEK_S
+    rate = online.alarms_per_week * windows.frequency.nominal_s / _WEEK_S
     if rate and len(levels) > 1:
         yield Anomaly(levels[0], levels[-1], min(rate, 0.5), levels.index(0.5))

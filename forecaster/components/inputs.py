@@ -16,8 +16,9 @@ from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
+from forecaster.frequency import Frequency
 
-_DAY_S, _WEEK_S = 86_400, 604_800
+_DAY_US, _WEEK_US = 86_400_000_000, 604_800_000_000
 _CLIP = 6.0  # in spreads
 _LARGEST_RATIO = 1e3
 _LARGEST_ERROR = 1e6  # units
@@ -62,17 +63,17 @@ def known_ahead(block: Block, rows: slice, horizon: int) -> Floats32:
 
 
 def before_network(
-    config: NetworkConfig, freq_s: int, prior: float = 0.0, reach: int = 0
+    config: NetworkConfig, freq: Frequency, prior: float = 0.0, reach: int = 0
 ) -> tuple[Component, ...]:
     """The components that the inputs are made from.
 
     Args:
         config: half-life, ring, and what looks back.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         prior: see `Moments`.
         reach: how many windows others look back.
     """
-    season = season_in(config.ring, freq_s)
+    season = season_in(config.ring, freq)
     moments = Moments(config.halflife, prior, season)
     own = config.ring if config.linear else max([*config.lags, season if season > 1 else 0])
     return Ring(config.ring, max(own, reach)), moments
@@ -81,7 +82,7 @@ def before_network(
 def network_inputs(
     values: Floats,
     start: Ints,
-    freq_s: int,
+    freq: Frequency,
     config: NetworkConfig,
     ridge: Floats32 | None = None,
     prior: float = 0.0,
@@ -91,19 +92,19 @@ def network_inputs(
     Args:
         values: ``[T, S]`` float64, NaN where missing.
         start: ``[S]`` or ``[1]`` int64, window index of row 0 (of each series).
-        freq_s: window length in seconds.
+        freq: length of a window.
         config: lags and half-life.
         ridge: see `expert_forecasts`; needed where ``config.linear``.
         prior: see `Moments`.
     """
-    block = Block(start, values, freq_s)
-    for part in before_network(config, freq_s, prior):
+    block = Block(start, values, freq)
+    for part in before_network(config, freq, prior):
         _, block = part.step(part.init(values.shape[1]), block)
     x = block_inputs(block, config.lags)
     if config.linear:
         if ridge is None:
             raise ValueError("inputs of a network with a linear part need its ridge")
-        changes = expert_forecasts(block, ridge[:, :, :1], season_in(config.ring, freq_s))[..., 0]
+        changes = expert_forecasts(block, ridge[:, :, :1], season_in(config.ring, freq))[..., 0]
         nothing = np.full((EXPERTS, values.shape[1]), np.nan, np.float32)
         x = np.concatenate([x, expert_errors(block, nothing, changes)], axis=2)
     return Inputs(x, block)
@@ -152,8 +153,8 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     x[:, :, 4] = ~np.isnan(values)
     x[:, :, 5] = np.log1p(block.age) / 5
     x[:, :, 6] = np.log1p(block.observed) / 7
-    at_s = (np.arange(1, windows + 1)[:, None] + block.start[None, :]) * block.freq_s
-    for column, period_s in ((7, _DAY_S), (9, _WEEK_S)):
-        phase = 2 * np.pi * ((at_s % period_s) / period_s)
+    at_us = block.freq.start_us(np.arange(1, windows + 1)[:, None] + block.start[None, :])
+    for column, period_us in ((7, _DAY_US), (9, _WEEK_US)):
+        phase = 2 * np.pi * ((at_us % period_us) / period_us)
         x[:, :, column], x[:, :, column + 1] = np.sin(phase), np.cos(phase)
     return x

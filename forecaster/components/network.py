@@ -163,7 +163,7 @@ class Network(nn.Module):
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Fills ``out.forecast``, in the unit of each series."""
         x, experts, after = block_inputs(block, self.config.lags), None, {}
-        season, steps = season_in(self.config.ring, block.freq_s), block.out.forecast.shape[-1]
+        season, steps = season_in(self.config.ring, block.freq), block.out.forecast.shape[-1]
         horizons = _horizons(self.config.horizon, steps, season)
         if self.config.linear:
             changes = expert_forecasts(block, self.ridge.numpy(), season)

@@ -11,26 +11,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forecaster.components.base import Arrays, Block, Bools, Field, Floats, Ints, series_first, series_last
+from forecaster.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # windows: a day of five minutes
 _LARGEST = 8.0  # scales by which one value can differ from what its phase is used to
 
 
-def season_of(freq_s: int) -> int:
+def season_of(freq: Frequency) -> int:
     """Windows in the season that windows of this length are likely to have: a day, a week, or a year.
 
     1, which is none, where a window does not divide it, or it has more than 288 of them.
     """
+    freq_s = freq.seconds
     for period_s in (_DAY_S, _WEEK_S, 52 * _WEEK_S):
         if period_s >= 2 * freq_s:
             return period_s // freq_s if period_s % freq_s == 0 and period_s <= _LONGEST * freq_s else 1
     return 1
 
 
-def season_in(ring: int, freq_s: int) -> int:
+def season_in(ring: int, freq: Frequency) -> int:
     """Windows in a season of windows of this length; 1, which is none, where the ring is shorter."""
-    season = season_of(freq_s)
+    season = season_of(freq)
     return season if season <= ring else 1
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from forecaster.components.base import Arrays, Block, Floats, Floats32, Ints
 from forecaster.components.inputs import before_network, block_inputs, input_count
 from forecaster.config import NetworkConfig
+from forecaster.frequency import Frequency
 from forecaster.labelling.config import Scaling
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Level-free inputs are those of the forecasting network, lags and calendar among them."""
-_STEP_S = 1  # a length of which no season is known
+_STEP = Frequency(1)  # a length of which no season is known
 _CLIP = 10.0  # in spreads
 _TINY = 1e-12  # of the level: what moves less than this is constant
 
@@ -50,7 +51,7 @@ def by_own_spread(values: Floats) -> Floats32:
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
     """What level-free inputs carry from step to step, of ``S x C`` columns that have seen nothing."""
-    return {part.name: part.init(columns) for part in before_network(config, _STEP_S)}
+    return {part.name: part.init(columns) for part in before_network(config, _STEP)}
 
 
 def level_free(
@@ -61,8 +62,8 @@ def level_free(
     The state that is given is used up: it may share memory with the one that comes back.
     """
     steps, series, channels = values.shape
-    block = Block(np.repeat(start, channels), values.reshape(steps, series * channels), freq_s)
+    block = Block(np.repeat(start, channels), values.reshape(steps, series * channels), Frequency(freq_s))
     after = {}
-    for part in before_network(config, _STEP_S):
+    for part in before_network(config, _STEP):
         after[part.name], block = part.step(parts[part.name], block)
     return after, block_inputs(block, config.lags).reshape(steps, series, -1)

@@ -5,7 +5,6 @@ Letters: T steps, S sequences, C channels, L layers, H hidden width, K classes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from forecaster.components.base import Arrays, Floats, Floats32, Ints
 from forecaster.config import NetworkConfig, Settings
@@ -22,10 +20,10 @@ from forecaster.labelling import inputs
 from forecaster.labelling.config import LabelConfig, Scaling
 from forecaster.labelling.network import Carried, LabelNetwork
 from forecaster.labelling.sequences import Sequences
+from forecaster.weights import config_in, packed, read, version_of, weights_in
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-_CONFIG = "config"
 _BLOCK = 512  # steps at a time: inputs of a long history at once would not fit into memory
 
 
@@ -89,11 +87,8 @@ class Labeller:
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
-        digest = hashlib.sha256(self._config_json().encode())
-        for name, weight in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.contiguous().numpy().tobytes())
-        object.__setattr__(self, "version", f"{self.config.cell}-{digest.hexdigest()[:12]}")
+        version = version_of(self.config.cell, self._config_json(), self.network)
+        object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
         """``[S, K]`` of sequences, or ``[T, S, K]`` of steps (NaN after a sequence's end).
@@ -167,8 +162,7 @@ class Labeller:
 
     def to_bytes(self) -> bytes:
         """Weights and settings as one safetensors blob."""
-        weights = {name: weight.contiguous() for name, weight in self.network.state_dict().items()}
-        return save(weights, {_CONFIG: self._config_json()})
+        return packed(self._config_json(), self.network)
 
     @staticmethod
     def from_bytes(data: bytes) -> Labeller:
@@ -178,12 +172,11 @@ class Labeller:
             ModelError: ``data`` is no labeller.
         """
         try:
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            parts = json.loads(header["__metadata__"][_CONFIG])
+            parts = config_in(data)
             config = LabelConfig.model_validate(parts["config"])
             task = Task.model_validate(parts["task"])
             network = untrained(config, task)
-            network.load_state_dict(load(data))
+            network.load_state_dict(weights_in(data))
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no labeller: {str(error).splitlines()[0]}") from error
         return Labeller(config, task, network)
@@ -202,13 +195,7 @@ class Labeller:
         Raises:
             ModelError: ``folder`` does not hold a labeller.
         """
-        path = folder / FILE_NAME
-        try:
-            return Labeller.from_bytes(path.read_bytes())
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
+        return read(folder / FILE_NAME, Labeller.from_bytes)
 
     def _config_json(self) -> str:
         parts = {"config": self.config.model_dump(), "task": self.task.model_dump()}

@@ -36,9 +36,10 @@ from forecaster.registry.store import (
     ui_environment,
 )
 from forecaster.registry.versions import Promotion, RunOverview, Version, runs_frame, versions_frame
-from forecaster.serving import HISTORY
+from forecaster.serving import HISTORY, columns_of
 from schemas.errors import ModelError
 from schemas.forecasts import quantile_column
+from schemas.observations import OBSERVED
 
 # MLflow reads these while it is imported, hence before the import: no usage reports, no chatter.
 for _name, _value in {
@@ -413,7 +414,8 @@ class Run:
         Args:
             forecaster: what was trained.
             model_name: the registered model, made if need be.
-            example: a few rows of ``series_id, timestamp, value``, kept beside the model.
+            example: a few rows of ``series_id, timestamp, value`` and observed covariates, kept beside the
+                model.
 
         Raises:
             ModelError: ``model_name`` cannot be a name, or the store refuses.
@@ -438,10 +440,7 @@ class Run:
                     model_id=logged.model_id,
                 ),
                 signature=_signature(forecaster),
-                # MLflow's datetime has no zone; `forecaster.serving` reads it as UTC.
-                input_example=example.select(*HISTORY)
-                .with_columns(pl.col("timestamp").dt.replace_time_zone(None))
-                .to_pandas(),
+                input_example=_example(forecaster, example).to_pandas(),
                 pip_requirements=_requirements(),
                 # Statecast travels with the model (0.2 MB): no index need have it where it is served.
                 code_paths=[str(package) for package in _OURS],
@@ -470,6 +469,8 @@ def _requirements() -> list[str]:
 
 def _signature(forecaster: Forecaster) -> ModelSignature:
     inputs = {"series_id": DataType.string, "timestamp": DataType.datetime, "value": DataType.double}
+    for name, column in columns_of(forecaster.covariates.features).items():
+        inputs[name] = DataType.string if column is not None and column.words else DataType.double
     outputs = {
         "series_id": DataType.string,
         "issued_at": DataType.datetime,
@@ -478,6 +479,19 @@ def _signature(forecaster: Forecaster) -> ModelSignature:
         **{quantile_column(level): DataType.double for level in forecaster.network_config.quantiles},
     }
     return ModelSignature(_schema(inputs), _schema(outputs))
+
+
+def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows as the served model takes them; a covariate that they do not have is a usual one."""
+    columns = []
+    for name, column in columns_of(forecaster.covariates.features).items():
+        if column is not None:
+            columns.append(pl.lit(column.words[0] if column.words else column.mean).alias(name))
+        else:
+            there = OBSERVED + name in rows.columns
+            columns.append((pl.col(OBSERVED + name) if there else pl.lit(None, pl.Float64)).alias(name))
+    # MLflow's datetime has no zone; `forecaster.serving` reads it as UTC.
+    return rows.select(*HISTORY, *columns).with_columns(pl.col("timestamp").dt.replace_time_zone(None))
 
 
 def _schema(columns: Mapping[str, DataType]) -> Schema:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pipelines import process
-from pipelines.cli import demo, evaluate, jobs, label, models, setup, state, train
+from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
 from pipelines.cli.console import errors_to
 from schemas.errors import OutputError, StatecastError
 
@@ -38,6 +38,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "backfill": jobs.backfill,
     "stream": jobs.stream,
+    "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,
     "promote": models.promote,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from forecaster.frequency import Frequency
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
 from pipelines.sinks.folder import check_folder
-from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
@@ -50,24 +50,23 @@ def backfill(
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=output, output__format=format_,
+        output__folder=None if output is None else str(output), output__format=format_,
     )  # fmt: skip
     out = Out(as_json)
-    folder, start_from = location(job.output.folder), None if state is None else location(state)
     files = o.input_files(job, out)
     forecaster = _load(job, model, out)
-    _say_start(start_from, forecaster, out)
+    _say_start(state, forecaster, out)
     from pipelines.jobs.forecast import BackfillJob, run_backfill
     from pipelines.sources.files import input_of
 
     spec = BackfillJob(
         forecaster=forecaster,
         paths=tuple(map(str, files)),
-        input=input_of(job.data, forecaster.window_config.freq_s, observed=job.covariates.observed),
-        output=folder,
+        input=input_of(job.data, forecaster.window_config.frequency, observed=job.covariates.observed),
+        output=Path(job.output.folder),
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
-        state_table=start_from,
+        state_table=state,
         format=job.output.format,
         memory_bytes=job.data.memory_mb << 20,
     )
@@ -156,12 +155,12 @@ def stream(
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=output, stream__speed=speed, output__format=format_,
+        output__folder=None if output is None else str(output), stream__speed=speed, output__format=format_,
         stream__source="watch" if watch else source, kafka__bootstrap=bootstrap, kafka__topic=topic,
         kafka__to_topic=to_topic, jobs__runner=runner, jobs__flink_master=flink_master,
     )  # fmt: skip
     out = Out(as_json)
-    folder, start_from = location(job.output.folder), None if state is None else location(state)
+    folder = Path(job.output.folder)
     watched = job.stream.source == "watch"
     if job.stream.source == "kafka" and not job.kafka.topic:
         raise ConfigError("--source kafka needs a topic: name it with --topic")
@@ -175,7 +174,7 @@ def stream(
     from pipelines.jobs.forecast import StreamJob, run_stream, start_of
     from pipelines.runners.base import FlinkSettings
 
-    _say_start(start_of(folder / "state", start_from, resume), forecaster, out)
+    _say_start(start_of(folder / "state", state, resume), forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
@@ -184,7 +183,7 @@ def stream(
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
-        state_table=start_from,
+        state_table=state,
         resume=resume,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
@@ -204,21 +203,11 @@ def stream(
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     """The job's model, after what can be refused without loading anything."""
-    from forecaster.registry.store import Reference
-    from pipelines.cli.preflight import check_model
+    from pipelines.cli.models import load_model
 
     name = model or job.mlflow.model
-    check_model(name, job.mlflow.tracking_uri)
-    check_folder(location(job.output.folder))
-    with out.progress(f"loading {name}", "models"):
-        if folder := Reference.parse(name).folder:
-            from forecaster.model import Forecaster
-
-            forecaster = Forecaster.load(folder)
-        else:
-            from forecaster.registry.registry import Registry
-
-            forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(name)
+    check_folder(Path(job.output.folder))
+    forecaster = load_model(name, job, out)
     trained = forecaster.window_config
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
         if (asked := getattr(job.windows, key)) != (was := getattr(trained, key)):
@@ -230,7 +219,7 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     return with_tables(forecaster, job.covariates)
 
 
-def _say_start(table: Location | None, forecaster: Forecaster, out: Out) -> None:
+def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
     """Refuses a state table that cannot be read, and says so where it is of another model."""
     if table is None:
         return
@@ -250,16 +239,16 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
 
-    freq_s = forecaster.window_config.freq_s
+    freq = forecaster.window_config.frequency
     asked = "allowed_lateness" in job.windows.model_fields_set
     lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
-    states, memory_bytes = location(job.output.folder) / "state", job.data.memory_mb << 20
+    states, memory_bytes = Path(job.output.folder) / "state", job.data.memory_mb << 20
     if job.stream.source == "kafka":
-        return _topic(job, freq_s, lateness_s, states)
+        return _topic(job, freq, lateness_s, states)
     if job.stream.source == "watch":
         return FolderSource(
             Path(job.data.paths[0]),
-            input_of(job.data, freq_s, skip_bad_files=True, observed=job.covariates.observed),
+            input_of(job.data, freq, skip_bad_files=True, observed=job.covariates.observed),
             states,
             lateness_s,
             job.stream.poll_s,
@@ -267,8 +256,8 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
         )
     return ReplaySource(
         tuple(map(str, files)),
-        input_of(job.data, freq_s, observed=job.covariates.observed),
-        freq_s,
+        input_of(job.data, freq, observed=job.covariates.observed),
+        freq,
         lateness_s,
         job.stream.speed,
         memory_bytes=memory_bytes,
@@ -276,7 +265,8 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     )
 
 
-def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Location) -> Log:
+def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Path) -> Log:
+    from pipelines import state_table
     from pipelines.kafka import Broker, options_of
     from pipelines.sources.files import columns_of, input_of
     from pipelines.sources.kafka import KafkaSource
@@ -288,13 +278,15 @@ def _topic(job: JobConfig, freq_s: int, lateness_s: int, states: Location) -> Lo
         Broker(asked.bootstrap, options_of(asked.options)),
         asked.topic,
         DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
-        input_of(job.data, freq_s, observed=job.covariates.observed),
-        freq_s,
+        input_of(job.data, freq, observed=job.covariates.observed),
+        freq,
         states,
         lateness_s,
         asked.start,
         asked.idle_s,
         asked.group,
+        keyed_shards=job.jobs.shards if asked.keyed else None,
+        homes=state_table.homes,
     )
     source.begin({})  # what is wrong with the topic is told before anything is made
     return source
@@ -316,7 +308,7 @@ def _topics(job: JobConfig) -> Topics | None:
 
 
 @contextmanager
-def _watched(out: Out, what: str, metrics_port: int | None) -> Iterator[Callable[[JobNumbers], None]]:
+def _watched(out: Out, what: str, metrics_port: str | None) -> Iterator[Callable[[JobNumbers], None]]:
     """Shows a job while the block runs, and serves its numbers where that is asked for.
 
     Yields:
@@ -334,10 +326,11 @@ def _watched(out: Out, what: str, metrics_port: int | None) -> Iterator[Callable
 
     with ExitStack() as stack:
         if metrics_port is not None:
-            from pipelines.sinks.prometheus import serve
+            from pipelines.sinks.prometheus import address_of, serve
 
-            port = stack.enter_context(serve(metrics_port, lambda: latest))
-            out.say(f"numbers for Prometheus: http://127.0.0.1:{port}/metrics")
+            host, asked = address_of(metrics_port)
+            port = stack.enter_context(serve(asked, lambda: latest, host))
+            out.say(f"numbers for Prometheus: http://{host}:{port}/metrics")
         show = stack.enter_context(watching(out, what))
         yield take
 

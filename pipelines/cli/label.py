@@ -167,7 +167,7 @@ def label(
     config = _config(
         settings, cell=cell, hidden=hidden, layers=layers, scaling=scaling, epochs=epochs, seed=seed
     )
-    from forecaster.config import duration_s
+    from forecaster.frequency import duration_s
     from pipelines.cli.preflight import check_store
     from pipelines.sources.labelled import LabelColumns, find_columns
     from pipelines.sources.tables import input_files

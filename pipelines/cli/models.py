@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
 from schemas.errors import ModelError
+
+if TYPE_CHECKING:
+    from forecaster.model import Forecaster
+    from pipelines.config import JobConfig
 
 
 def promote(
@@ -85,3 +89,23 @@ def ui(
             return
     if code:
         raise ModelError(f"MLflow's server ended with exit code {code}: is port {port} taken? try --port")
+
+
+def load_model(name: str, job: JobConfig, out: Out) -> Forecaster:
+    """The model that people name so, from a folder or the job's store.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from forecaster.registry.store import Reference
+    from pipelines.cli.preflight import check_model
+
+    check_model(name, job.mlflow.tracking_uri)
+    with out.progress(f"loading {name}", "models"):
+        if folder := Reference.parse(name).folder:
+            from forecaster.model import Forecaster
+
+            return Forecaster.load(folder)
+        from forecaster.registry.registry import Registry
+
+        return Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(name)

@@ -66,12 +66,12 @@ Store = Annotated[
     ),
 ]
 Output = Annotated[
-    Optional[str],  # noqa: UP045
+    Optional[Path],  # noqa: UP045
     typer.Option(
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Output folder, or s3://BUCKET/PREFIX.",
+        help="Output folder.",
         show_default="out",
         rich_help_panel=OUTPUT,
     ),
@@ -135,7 +135,7 @@ Model = Annotated[
     ),
 ]
 States = Annotated[
-    Optional[str],  # noqa: UP045
+    Optional[Path],  # noqa: UP045
     typer.Option(
         "--state",
         metavar="FOLDER",
@@ -192,14 +192,12 @@ SkipBad = Annotated[
     ),
 ]
 MetricsPort = Annotated[
-    Optional[int],  # noqa: UP045
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--metrics-port",
-        metavar="PORT",
-        min=0,
-        max=65535,
+        metavar="[HOST:]PORT",
         help="Serve the job's numbers for Prometheus at http://127.0.0.1:PORT/metrics while it runs; 0 takes "
-        "a free one.",
+        "a free one. 0.0.0.0:PORT answers other machines, too.",
         show_default="none",
         rich_help_panel=OUTPUT,
     ),

@@ -11,7 +11,6 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, size_of
-from pipelines.storage import location
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ HELP = (
 )
 
 _Folder = Annotated[
-    str,
+    Path,
     typer.Argument(metavar="FOLDER", help="State table: the `state` folder of a job.", show_default=False),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=o.OUTPUT)]
@@ -45,7 +44,7 @@ def show(folder: _Folder, as_json: o.Json = False) -> None:
     from pipelines import state_table
 
     out = Out(as_json)
-    told = _told(folder, state_table.read(location(folder)))
+    told = _told(folder, state_table.read(folder))
     facts, places = Table.grid(padding=(0, 2)), Table(box=None, padding=(0, 2, 0, 0))
     for name, value in _facts(told):
         facts.add_row(name, value)
@@ -86,7 +85,7 @@ def export(
     check_folder(file.parent)
     out = Out(as_json)
     with out.progress("packing", "tables"):
-        series = pack(location(folder), file)
+        series = pack(folder, file)
     size_bytes = file.stat().st_size
     out.say(f"{file}: {series:,} series, {size_of(size_bytes)}; statecast state import unpacks it")
     out.result({"file": str(file), "series": series, "bytes": size_bytes})
@@ -97,7 +96,7 @@ def import_(
         Path, typer.Argument(metavar="FILE", help="File that an export wrote.", show_default=False)
     ],
     folder: Annotated[
-        str,
+        Path,
         typer.Argument(metavar="FOLDER", help="Folder for the table; OUTPUT/state makes it a stream's own."),
     ],
     shards: Annotated[
@@ -121,38 +120,36 @@ def import_(
     from pipelines.sinks.folder import check_folder
     from pipelines.state_file import unpack
 
-    table = location(folder)
-    check_folder(table)
-    if state_table.exists(table):
+    check_folder(folder)
+    if state_table.exists(folder):
         if not force:
             raise ConfigError(
                 f"{folder} holds a state table: name another folder, or pass --force to replace it"
             )
-    elif any(table.glob("*")):
+    elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and no state table: name another folder")
     out = Out(as_json)
     with out.progress("unpacking", "tables"):
-        series = unpack(file, table, shards)
+        series = unpack(file, folder, shards)
     out.say(f"{folder}: {series:,} series; start from it with --state {folder}")
-    out.result({"folder": folder, "series": series})
+    out.result({"folder": str(folder), "series": series})
 
 
-def _told(folder: str, table: StateTable) -> dict[str, Any]:
+def _told(folder: Path, table: StateTable) -> dict[str, Any]:
     """What a table holds, for a machine; times as ISO 8601, sizes in bytes."""
     from forecaster.state import live
-    from forecaster.windows import window_end_us
 
     shards = table.shards
     states = [shard.state for shard in shards]
     state, closed = max(states, key=len), table.closed_through
     return {
-        "folder": folder,
+        "folder": str(folder),
         "shards": len(shards),
         "series": sum(map(len, states)),
         "live": sum(int(live(state).sum()) for state in states),
         "model_version": state.model_version,
-        "freq_s": state.freq_s,
-        "closed_until": None if closed is None else _iso(window_end_us(closed, state.freq_s)),
+        "freq_s": state.freq.nominal_s,
+        "closed_until": None if closed is None else _iso(state.freq.end_us(closed)),
         "pending": sum(len(shard.pending) for shard in shards),
         "partitions": {name: _place(name, table) for name in sorted({n for s in shards for n in s.offsets})},
         "bytes_per_series": {name: round(size, 1) for name, size in state.bytes_by_component.items()},
@@ -162,7 +159,7 @@ def _told(folder: str, table: StateTable) -> dict[str, Any]:
 
 
 def _place(partition: str, table: StateTable) -> dict[str, Any]:
-    offsets = [shard.offsets.get(partition, 0) for shard in table.shards]
+    offsets = [s.offsets.get(partition, 0) for s in table.shards if partition in s.offsets or not s.keyed]
     marks = [us for s in table.shards if (us := s.watermarks.get(partition)) is not None]
     watermark = _iso(min(marks)) if marks else None
     return {"offset": min(offsets), "furthest": max(offsets), "watermark": watermark}

@@ -146,11 +146,11 @@ def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show,
     winter = input_of(job.data.model_copy(update={"start": STREAM_START}))
     backfill = BackfillJob(forecaster, (data,), autumn, folder / "backfill", job.jobs.shards)
     show.done(run_backfill(backfill, show.job("backfill of September and October")))
-    freq_s = forecaster.window_config.freq_s
+    freq = forecaster.window_config.frequency
     # The first network's stream is paced, so that its latency means something; the others need not wait.
-    speed = float(freq_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
+    speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     output = folder / "stream"
-    source = ReplaySource((data,), winter, freq_s, speed=speed, manifest_folder=output / "state")
+    source = ReplaySource((data,), winter, freq, speed=speed, manifest_folder=output / "state")
     stream = StreamJob(
         forecaster, source, output, job.jobs.shards, state_table=backfill.states, runner=runner
     )

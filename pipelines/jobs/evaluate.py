@@ -8,18 +8,19 @@ from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from forecaster import plots
 from forecaster.baselines import persistence, seasonal_naive
 from forecaster.config import WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
+from forecaster.frequency import Frequency
 from forecaster.report import error_table, write_report
 from forecaster.windows import MICROSECONDS, Windows, aggregate
 from pipelines.config import JobConfig
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import load_observations
-from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
 
 _FANS = 4
@@ -34,20 +35,20 @@ class Judged:
         scores: by model and horizon (``schemas.scores``), those of the baselines last.
         errors: per model, see `forecaster.evaluation.errors`.
         unit: what a score of 1 is, in words.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         notices: lines that people should see.
     """
 
     scores: pl.DataFrame
     errors: Mapping[str, pl.DataFrame]
     unit: str
-    freq_s: int
+    freq: Frequency
     notices: tuple[str, ...]
 
 
 def evaluate_folders(
     job: JobConfig,
-    folders: Sequence[Location],
+    folders: Sequence[Path],
     train_end: str | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
     issued_from: datetime | None = None,
@@ -71,9 +72,9 @@ def evaluate_folders(
     forecasts = pl.concat([read_forecasts(folder) for folder in folders])
     if issued_from is not None:
         forecasts = forecasts.filter(pl.col("issued_at") >= issued_from)
-    freq_s = job.windows.freq_s
-    _check_freq(forecasts, freq_s, job.windows.freq)
-    loaded = load_observations(job.data, on_rows, freq_s=freq_s)
+    freq = job.windows.frequency
+    _check_freq(forecasts, freq)
+    loaded = load_observations(job.data, on_rows, freq=freq)
     windows = aggregate(loaded.rows, job.windows).windows
     by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
     if not all(len(part) for part in by_label.values()):
@@ -83,7 +84,7 @@ def evaluate_folders(
     everyone = _on_the_same(by_label | _baseline_errors(own, windows, job.windows))
     table = [score(label, part, unit) for label, part in everyone.items()]
     judged = {label: everyone[label] for label in by_label}
-    return Judged(pl.concat(table), judged, words, freq_s, (*loaded.notices, *loaded.skipped))
+    return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped))
 
 
 def write_evaluation(
@@ -107,7 +108,7 @@ def write_evaluation(
     label = next(iter(judged.errors))
     ids = first["series_id"].unique().sort()
     for series_id in ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]:
-        fan = fans(first, series_id, judged.freq_s)
+        fan = fans(first, series_id, judged.freq)
         if len(fan):
             figures.append(
                 (f"{series_id}: what {label} forecast, and what came.", plots.fan_figure(fan, series_id))
@@ -166,9 +167,12 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return parts
 
 
-def _check_freq(forecasts: pl.DataFrame, freq_s: int, freq: str) -> None:
-    apart = forecasts["issued_at"].unique().sort().diff().drop_nulls().dt.total_seconds().sort()
-    if len(apart) and apart[0] != freq_s:
+def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
+    times = forecasts["issued_at"].unique().sort()
+    apart = times.diff().drop_nulls().dt.total_seconds().sort()
+    issued_us = times.to_physical().to_numpy()
+    window = freq.window_of(issued_us)
+    if len(apart) and ((freq.start_us(window) != issued_us).any() or np.diff(window).min() > 1):
         raise ConfigError(
             f"the forecasts were issued {apart[0]} s apart and windows.freq is {freq}: "
             "pass the --freq that the model was trained with"
@@ -190,7 +194,7 @@ def _unit(
             ) from None
         split = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * MICROSECONDS)
         words = f"{_UNIT} before {train_end}"
-    before = windows.between(windows.start, split // (config.freq_s * MICROSECONDS))
+    before = windows.between(windows.start, config.frequency.window_of(split))
     if not len(before.values):
         return series_scale(windows, config), _UNIT
     return series_scale(before, config), words

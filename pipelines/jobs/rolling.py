@@ -87,7 +87,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     loaded = load_observations(
         config.data,
         progress.rows,
-        freq_s=config.windows.freq_s,
+        freq=config.windows.frequency,
         observed=config.covariates.observed,
     )
     windows, split = prepared(job, loaded.rows)
@@ -107,7 +107,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
         train_s = time.monotonic() - began
         began = time.monotonic()
         tallies: dict[str, Tally] = {}
-        fans = FanSample(windows, split, config.windows.freq_s)
+        fans = FanSample(windows, split, config.windows.frequency)
         for block in rolled(trained.forecaster, windows, split, progress.windows):
             tally(tallies, block)
             fans.add(block)

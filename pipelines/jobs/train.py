@@ -133,7 +133,7 @@ def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
     loaded = load_observations(
         config.data,
         on_rows,
-        freq_s=config.windows.freq_s,
+        freq=config.windows.frequency,
         observed=config.covariates.observed,
     )
     return TrainingData(loaded, *aggregate(loaded.rows, config.windows), tables)
@@ -264,7 +264,7 @@ def _log_backtest(run: Run, trained: Trained, windows: Windows, config: JobConfi
         "plots/calibration.png",
     )
     for number, series_id in enumerate(part.series_ids[:: max(len(part.series_ids) // _FANS, 1)][:_FANS]):
-        fan = fans(own, series_id, config.windows.freq_s)
+        fan = fans(own, series_id, config.windows.frequency)
         if len(fan):
             run.log_figure(plots.fan_figure(fan, f"{series_id}, backtest"), f"plots/fan_{number + 1}.png")
     for row in scores.filter(pl.col("model") == cell).to_dicts():

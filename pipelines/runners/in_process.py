@@ -78,7 +78,7 @@ def _read(run: Run, workers: Workers, abandoned: threading.Event) -> None:
     while not abandoned.is_set():
         read = reader.next(places)
         for batch in read.batches:
-            for number, part in enumerate(splitter.split(batch)):
+            for number, part in splitter.split(batch).items():
                 workers.put(number, part)
         places = read.places
         if read.ended:

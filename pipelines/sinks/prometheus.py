@@ -18,11 +18,24 @@ from prometheus_client.registry import Collector
 from pipelines.sinks.numbers import BUCKETS, Histogram, JobNumbers, upper_ms
 from schemas.errors import ConfigError
 
+_THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535
 _BUCKETS_IN_ONE = 4  # an end is 1.46 times the one before: 37 series of each histogram are enough to store
 
 
+def address_of(text: str) -> tuple[str, int]:
+    """Host and port of ``[HOST:]PORT``; without a host this machine's own callers are answered.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT or (colon and not host):
+        raise ConfigError(f"--metrics-port {text}: write PORT or HOST:PORT, a port being 0 to {_LAST_PORT}")
+    return host or _THIS_MACHINE, int(port)
+
+
 @contextmanager
-def serve(port: int, read: Callable[[], JobNumbers], address: str = "127.0.0.1") -> Iterator[int]:
+def serve(port: int, read: Callable[[], JobNumbers], address: str = _THIS_MACHINE) -> Iterator[int]:
     """Serves ``http://ADDRESS:PORT/metrics`` while the block runs.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -54,15 +54,37 @@ class Place(NamedTuple):
             it by itself.
         cuts: offsets after that one, rising, at which shards stood when they were opened: a batch ends there,
             so that each shard takes a batch in whole or not at all.
+        ahead_us: the partition's watermark at the shard that was furthest, since what that has closed is
+            closed; None where no shard was further than the others.
+        shard: the only one that follows it; None where all do.
     """
 
     offset: int
     watermark_us: int | None = None
     cuts: tuple[int, ...] = ()
+    ahead_us: int | None = None
+    shard: int | None = None
+
+    @property
+    def furthest_us(self) -> int | None:
+        """The partition's greatest watermark in any shard."""
+        return max((us for us in (self.watermark_us, self.ahead_us) if us is not None), default=None)
 
 
 Places = Mapping[str, Place]
 """Where the reading of each partition stands, by the partition's name."""
+
+
+def least(watermarks_us: Iterable[int | None]) -> int | None:
+    """The least of watermarks; None where one is not known."""
+    found = [*watermarks_us]
+    known = [us for us in found if us is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def furthest_us(places: Places, shard: int | None) -> int | None:
+    """No shard that follows what ``shard`` does has closed windows beyond; None where it has closed none."""
+    return least(place.furthest_us for place in places.values() if place.shard == shard)
 
 
 class Stride(NamedTuple):

@@ -52,8 +52,8 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
             )
     if not (config.known or config.static):
         return forecaster
-    freq_s = forecaster.window_config.freq_s
-    return forecaster.knowing(Covariates.of(features, freq_s, read_tables(config)))
+    freq = forecaster.window_config.frequency
+    return forecaster.knowing(Covariates.of(features, freq, read_tables(config)))
 
 
 def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str]:

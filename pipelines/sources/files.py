@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from forecaster.config import duration_s
+from forecaster.frequency import Frequency, duration_s
 from pipelines.config import ColumnsConfig, DataConfig
 from pipelines.sources import tables
 from schemas import cells, observations, quarantine
@@ -224,7 +224,7 @@ def columns_of(data: DataConfig, observed: tuple[str, ...] = ()) -> tables.Colum
 
 def input_of(
     data: DataConfig,
-    freq_s: int | None = None,
+    freq: Frequency | None = None,
     *,
     skip_bad_files: bool = False,
     observed: tuple[str, ...] = (),
@@ -233,13 +233,14 @@ def input_of(
 
     Args:
         data: the section.
-        freq_s: length of a window in seconds: how far rows may lie in the future unless the section says.
+        freq: length of a window: how far rows may lie in the future unless the section says.
         skip_bad_files: what the job does with a file that cannot be read unless the section says.
         observed: ``covariates.observed`` of the job.
     """
     start, end = (None if t is None else round(t.timestamp() * 1_000_000) for t in (data.start, data.end))
     skip = skip_bad_files if data.skip_bad_files is None else data.skip_bad_files
-    max_future_s = freq_s if data.max_future is None else duration_s(data.max_future)
+    default_s = None if freq is None else freq.nominal_s
+    max_future_s = default_s if data.max_future is None else duration_s(data.max_future)
     return Input(columns_of(data, observed), start, end, data.batch_rows, skip, max_future_s)
 
 
@@ -295,7 +296,7 @@ def load_observations(
     data: DataConfig,
     on_rows: Callable[[int], None] = lambda rows: None,
     *,
-    freq_s: int | None = None,
+    freq: Frequency | None = None,
     observed: tuple[str, ...] = (),
 ) -> Loaded:
     """Every row of a job's files, validated: for training and evaluation, which work on all rows at once.
@@ -303,7 +304,7 @@ def load_observations(
     Args:
         data: the data section of the job.
         on_rows: told how many rows each piece had.
-        freq_s: as in `input_of`.
+        freq: as in `input_of`.
         observed: likewise.
 
     Raises:
@@ -312,7 +313,7 @@ def load_observations(
     files, notices = check_files(data, observed)
     skipped: list[str] = []
     good, bad, outside = [observations.empty()], [quarantine.empty()], 0
-    how = input_of(data, freq_s, observed=observed)
+    how = input_of(data, freq, observed=observed)
     for part in read_files(files, how, time.time(), data.memory_mb << 20):
         files_lost = part.rejected.filter(pl.col("row") == 0)
         skipped += [

@@ -17,7 +17,6 @@ from pipelines.sources.base import Step
 from pipelines.sources.files import Input, Part, WholeFile, bad_file, read_file, read_through
 from pipelines.sources.listing import Found, Listing, identity_of
 from pipelines.sources.manifest import Entry, FolderManifest
-from pipelines.storage import Location
 from schemas import observations, quarantine
 from schemas.errors import DataError
 
@@ -49,7 +48,7 @@ class FolderSource:
 
     folder: Path
     input: Input
-    manifest_folder: Location
+    manifest_folder: Path
     lateness_s: int = 0
     poll_s: float = 1.0
     settle_s: float = 10.0

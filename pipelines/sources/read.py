@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -19,7 +20,6 @@ from forecaster.shard import Batch
 from pipelines.failure import told_of
 from pipelines.sources.base import Log, Place, Places
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
-from pipelines.storage import Location
 
 _DONE = "done"
 _SHORT_S = 0.05
@@ -43,9 +43,9 @@ class ReadSource(beam.PTransform[Any, Any]):
 
     log: Log
     places: Places
-    output: Location
+    output: Path
     applied: Callable[[], Mapping[str, int]]
-    stop_file: Location
+    stop_file: Path
     snapshot_every_s: float
 
     def expand(self, begin: Any) -> Any:
@@ -63,7 +63,7 @@ def _encoded(places: Places) -> str:
 
 def _decoded(places: str) -> Places:
     found = json.loads(places)
-    return {name: Place(offset, us, tuple(cuts)) for name, (offset, us, cuts) in found.items()}
+    return {name: Place(offset, us, tuple(cuts), *rest) for name, (offset, us, cuts, *rest) in found.items()}
 
 
 class _PlacesTracker(RestrictionTracker):

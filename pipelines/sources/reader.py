@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from forecaster.shard import Batch
 from forecaster.sharding import no_batch
 from pipelines.sources.base import Log, Places
-from pipelines.storage import Location, Remote, make_folder
 
 _HELD_BACK_S = 0.02
 _ASKED_EVERY_S = 0.5
@@ -48,7 +48,7 @@ class Reader:
     """
 
     log: Log
-    stop_file: Location
+    stop_file: Path
     snapshot_every_s: float
     applied: Callable[[], Mapping[str, int]] | None = None
     most_ahead_bytes: int = 256 << 20
@@ -56,7 +56,6 @@ class Reader:
     _announced: bool = field(default=False, init=False)
     _snapshot_s: float = field(default=0.0, init=False)
     _asked_s: float = field(default=0.0, init=False)
-    _looked_s: float = field(default=float("-inf"), init=False)
     _ahead: list[tuple[str, int, int]] = field(default_factory=list, init=False)
 
     def next(self, places: Places) -> Read:
@@ -71,7 +70,7 @@ class Reader:
         if not self._announced:
             self._announced, self._snapshot_s = True, self.clock()
             return Read(tuple(_announcing(places)), places, 0.0, False)
-        if self._is_to_stop():
+        if self.stop_file.exists():
             return self._end(places)
         if self._is_held_back():
             return Read(self._asking(places), places, _HELD_BACK_S, False)
@@ -86,11 +85,12 @@ class Reader:
         now_s = self.clock()
         if now_s - self._snapshot_s >= self.snapshot_every_s:
             self._snapshot_s = now_s
-            batches = (*batches, replace(_empty(places), snapshot=True))
+            batches = (*batches, *(replace(word, snapshot=True) for word in _words(places)))
         return Read(batches, places, min(stride.wait_s, LONGEST_WAIT_S), False)
 
     def _end(self, places: Places) -> Read:
-        return Read((replace(_empty(places), snapshot=True, ends=True),), places, 0.0, True)
+        last = tuple(replace(word, snapshot=True, ends=True) for word in _words(places))
+        return Read(last, places, 0.0, True)
 
     def _asking(self, places: Places) -> tuple[Batch, ...]:
         """Now and then an empty batch: a shard may have said how far it is before it had applied its last."""
@@ -98,14 +98,7 @@ class Reader:
         if now_s - self._asked_s < _ASKED_EVERY_S:
             return ()
         self._asked_s = now_s
-        return (_empty(places),)
-
-    def _is_to_stop(self) -> bool:
-        if isinstance(self.stop_file, Remote):  # a look there is paid for
-            if self.clock() - self._looked_s < LONGEST_WAIT_S:
-                return False
-            self._looked_s = self.clock()
-        return self.stop_file.exists()
+        return tuple(_words(places))
 
     def _is_held_back(self) -> bool:
         if self.applied is None or not self._ahead:
@@ -119,16 +112,17 @@ class Reader:
 def _announcing(places: Places) -> Iterator[Batch]:
     """An empty batch of every partition."""
     for name, place in places.items():
-        yield replace(no_batch(name, place.offset), watermark_us=place.watermark_us)
+        yield replace(no_batch(name, place.offset), watermark_us=place.watermark_us, shard=place.shard)
 
 
-def _empty(places: Places) -> Batch:
-    """An empty batch of some partition: a word to every shard, which applies it after what came before."""
-    name, place = next(iter(places.items()))
-    return no_batch(name, place.offset)
+def _words(places: Places) -> Iterator[Batch]:
+    """A word to every shard: an empty batch of a partition that it follows, after what came before."""
+    followed = {place.shard: (name, place.offset) for name, place in places.items()}
+    for shard, (name, offset) in followed.items():
+        yield replace(no_batch(name, offset), shard=shard)
 
 
-def ask_to_stop(stop_file: Location) -> None:
+def ask_to_stop(stop_file: Path) -> None:
     """Asks the job that watches ``stop_file`` to end cleanly; the file's time is of no matter."""
-    make_folder(stop_file.parent)
-    stop_file.write_bytes(f"{time.time():.3f}\n".encode())
+    stop_file.parent.mkdir(parents=True, exist_ok=True)
+    stop_file.write_text(f"{time.time():.3f}\n")

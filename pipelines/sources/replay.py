@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from forecaster.frequency import Frequency
 from forecaster.shard import Batch
-from forecaster.windows import MICROSECONDS, window_end_us
+from forecaster.windows import MICROSECONDS
 from pipelines.sources.base import Step
 from pipelines.sources.files import Input, read_files
 from pipelines.sources.manifest import check_replay
 from pipelines.sources.runs import Sorter, sweep
-from pipelines.storage import Location
 from schemas import observations, quarantine
 
 PARTITION = "replay"
@@ -36,7 +36,7 @@ class ReplaySource:
     Attributes:
         paths: the files.
         input: how to read them.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         lateness_s: how far the watermark stays behind, until the last batch closes all.
         speed: event-time seconds per second; 0 plays as fast as the job can follow.
         windows_per_step: without a pace, a batch ends at windows whose index is a multiple of this; with
@@ -49,12 +49,12 @@ class ReplaySource:
 
     paths: tuple[str, ...]
     input: Input
-    freq_s: int
+    freq: Frequency
     lateness_s: int = 0
     speed: float = 0.0
     windows_per_step: int = 64
     memory_bytes: int = 2 << 30
-    manifest_folder: Location | None = None
+    manifest_folder: Path | None = None
     clock: Callable[[], float] = time.time
 
     @property
@@ -94,7 +94,9 @@ class _Player:
         self.offset: int | None = None
         self.batches: Iterator[Batch] = iter(())
         self.ahead: Batch | None = None  # one that is not due yet
-        self.begun: tuple[float, int] | None = None  # wall clock of the first step, and the window due then
+        self.begun: tuple[float, int] | None = (
+            None  # wall clock of the first step, and the window due then (µs)
+        )
         self.sorter: Sorter | None = None
         self.rejected = self.outside = 0  # rejected rows; rows outside that no batch of them told of
 
@@ -136,11 +138,12 @@ class _Player:
     def _due_s(self, batch: Batch, now_s: float) -> float:
         if not self.source.speed or not len(batch.rows):
             return now_s
-        window = int(batch.rows["timestamp"].to_physical()[0]) // (self.source.freq_s * MICROSECONDS)
+        freq = self.source.freq
+        start_us = freq.start_us(freq.window_of(int(batch.rows["timestamp"].to_physical()[0])))
         if self.begun is None:
-            self.begun = now_s, window
-        began_s, began = self.begun
-        return began_s + (window - began) * self.source.freq_s / self.source.speed
+            self.begun = now_s, start_us
+        began_s, began_us = self.begun
+        return began_s + (start_us - began_us) / MICROSECONDS / self.source.speed
 
     def _seek(self, offset: int) -> None:
         self.ahead, self.begun, self.offset = None, None, offset
@@ -162,10 +165,8 @@ class _Player:
         if folder is not None:
             how = repr(replace(source.input, batch_rows=0))
             now_s = check_replay(folder / "replay.json", source.paths, how, offset, now_s)
-        runs = folder if isinstance(folder, Path) else None
-        if runs is not None:
-            sweep(runs)
-        sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0
+            sweep(folder)
+        sorter, rejected, outside = Sorter(source.memory_bytes, folder), 0, 0
         for part in read_files(map(Path, source.paths), source.input, now_s, source.memory_bytes // 4):
             sorter.add(part.rows.drop("offset"))
             outside += part.outside
@@ -179,10 +180,10 @@ class _Player:
     def _good(self, sorter: Sorter, offset: int) -> Iterator[Batch]:
         """The batches of good rows from ``offset`` on; an empty one where there are none."""
         start, outside = self.rejected, self.outside
-        freq_us, lateness_us = self.source.freq_s * MICROSECONDS, self.source.lateness_s * MICROSECONDS
+        freq, lateness_us = self.source.freq, self.source.lateness_s * MICROSECONDS
         for rows, is_last in self._pieces(sorter.frames()):
-            last_window = int(rows["timestamp"].to_physical()[-1]) // freq_us
-            watermark_us = window_end_us(last_window, self.source.freq_s) - (0 if is_last else lateness_us)
+            last_window = freq.window_of(int(rows["timestamp"].to_physical()[-1]))
+            watermark_us = freq.end_us(last_window) - (0 if is_last else lateness_us)
             yield from _from(offset, start, rows=rows, watermark_us=watermark_us, outside=outside)
             start, outside = start + len(rows), 0
         if start == self.rejected and offset <= start:
@@ -203,7 +204,7 @@ class _Player:
 
     def _cuts(self, timestamp: pl.Series, start: int) -> list[int]:
         """Where to cut sorted rows, the first of them at offset ``start``; their last window may go on."""
-        window = timestamp.to_physical().to_numpy() // (self.source.freq_s * MICROSECONDS)
+        window = self.source.freq.window_of(timestamp.to_physical().to_numpy())
         ends = np.flatnonzero(window[1:] != window[:-1]) + 1
         if self.source.speed:
             return [int(end) for end in ends]

@@ -39,8 +39,7 @@ from pipelines.sources.tables import Columns
 from schemas.errors import EngineError, EngineLost
 from tests.cluster.broker import Broker
 from tests.cluster.flink import FlinkCluster
-from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
-from tests.stores import on_disk
+from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 from tests.topics import values_of
 
 SERIES: Final = 40
@@ -119,7 +118,7 @@ class Stream:
                 _TOPIC,
                 DecoderSpec(),
                 Input(Columns()),
-                3600,
+                HOUR,
                 self.folder / "stream" / "state",
                 idle_s=1.0,
             ),
@@ -202,9 +201,7 @@ class Stream:
         assert not self.thread.is_alive()
 
     def _files(self) -> list[Path]:
-        return [
-            path for path in (on_disk(self.job.output) / FORECASTS).glob("*.parquet") if path.name[0] != "."
-        ]
+        return [path for path in (self.job.output / FORECASTS).glob("*.parquet") if path.name[0] != "."]
 
 
 def kill_worker(stream: Stream) -> None:

@@ -18,7 +18,7 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import EngineError
 from tests.cluster.fixtures import left_out
-from tests.fleets import START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
 
 SERIES, WINDOWS = 30, 150
 
@@ -57,7 +57,7 @@ def rows(tmp_path: Path) -> Path:
 @pytest.mark.prism
 @pytest.mark.usefixtures("has_flink")
 def test_the_same_file_gives_the_same_forecasts_on_every_engine(rows: Path, tmp_path: Path) -> None:
-    source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), 3600, windows_per_step=7)
+    source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), HOUR, windows_per_step=7)
     engines: tuple[Runner, ...] = ("in-process", "prism", "flink")
     ended = {}
     for engine in engines:

@@ -37,10 +37,9 @@ from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.tables import Columns
-from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError, OutputError
 from tests.cluster.broker import Broker
-from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 from tests.processes import started
 from tests.topics import values_of
 
@@ -139,20 +138,27 @@ def forecasts_of(messages: Sequence[Any]) -> pl.DataFrame:
 
 def source_of(broker: Broker, topic: str, output: Path, **more: Any) -> KafkaSource:
     how = Input(Columns(), max_future_s=3600)
-    return KafkaSource(Address(broker.bootstrap), topic, DecoderSpec(), how, 3600, output / "state", **more)
+    return KafkaSource(Address(broker.bootstrap), topic, DecoderSpec(), how, HOUR, output / "state", **more)
 
 
 def job_of(
-    broker: Broker, topics: tuple[str, str], output: Path, runner: Runner, idle_s: float = 1e9
+    broker: Broker,
+    topics: tuple[str, str],
+    output: Path,
+    runner: Runner,
+    idle_s: float = 1e9,
+    keyed: bool = False,
 ) -> StreamJob:
     source = source_of(broker, topics[0], output, idle_s=idle_s)
+    if keyed:
+        source = replace(source, keyed_shards=3, homes=state_table.homes)
     sent = Topics(Address(broker.bootstrap), topics[1])
     return StreamJob(
         forecaster(), source, output, 3, resume=True, snapshot_every_s=0.5, runner=runner, topics=sent
     )
 
 
-def closed(output: Location) -> int:
+def closed(output: Path) -> int:
     """Windows that all shards have closed."""
     shards = numbers.read_shards(output)
     ends = [shard.closed_us for shard in shards]
@@ -208,7 +214,7 @@ def test_a_stream_from_a_topic_forecasts_what_a_backfill_of_its_rows_does(
     assert len({identity(m) for m in messages}) == len(messages)
     assert len({(m.key(), m.partition()) for m in messages}) == len(fleet.series_ids)
     assert_same_frames(expected(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))
-    assert not any((job.output / "forecasts").glob("*"))
+    assert not any((job.output / "forecasts").iterdir())
 
 
 _CHILD = """
@@ -219,19 +225,22 @@ child(*sys.argv[1:])
 """
 
 
-def child(bootstrap: str, topic: str, to_topic: str, output: str, runner: str) -> None:
+def child(bootstrap: str, topic: str, to_topic: str, output: str, runner: str, keyed: str) -> None:
     """A stream in a process of its own."""
 
     class At:
         def __init__(self) -> None:
             self.bootstrap = bootstrap
 
-    run_stream(job_of(At(), (topic, to_topic), Path(output), runner, IDLE_S))  # type: ignore[arg-type]
+    job = job_of(At(), (topic, to_topic), Path(output), runner, IDLE_S, bool(keyed))  # type: ignore[arg-type]
+    run_stream(job)
 
 
-def killed_at(broker: Broker, topics: tuple[str, str], output: Path, runner: Runner, windows: int) -> None:
+def killed_at(
+    broker: Broker, topics: tuple[str, str], output: Path, runner: Runner, windows: int, keyed: bool
+) -> None:
     """Runs a stream in another process, which SIGKILL ends."""
-    arguments = [broker.bootstrap, *topics, str(output), runner]
+    arguments = [broker.bootstrap, *topics, str(output), runner, "keyed" if keyed else ""]
     process = started([sys.executable, "-c", _CHILD, *arguments], cwd=Path(__file__).parents[2])
     try:
         until_s = time.monotonic() + PATIENCE_S
@@ -244,17 +253,21 @@ def killed_at(broker: Broker, topics: tuple[str, str], output: Path, runner: Run
     assert closed(output) >= windows
 
 
+@pytest.mark.parametrize("keyed", [False, True])
 def test_killed_in_the_middle_it_ends_with_the_same_forecasts_by_identity(
-    broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, tmp_path: Path
+    broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, keyed: bool, tmp_path: Path
 ) -> None:
     rows, home, output = in_time(fleet), homes(fleet), tmp_path / "out"
     for number, (first, windows) in enumerate([(0, 8), (300, 20)]):
         produce(broker, topics[0], rows[first : 300 + 300 * number], home)
-        killed_at(broker, topics, output, runner, windows)
+        killed_at(broker, topics, output, runner, windows, keyed)
     produce(broker, topics[0], rows[600:], home)
-    outcome = stopped_at(job_of(broker, topics, output, "in-process", IDLE_S), WINDOWS - 1)
+    outcome = stopped_at(job_of(broker, topics, output, "in-process", IDLE_S, keyed), WINDOWS - 1)
     assert outcome.counts.rows_in == len(rows)
     assert outcome.counts.missing == outcome.counts.late == 0
+    followed = [sorted(shard.offsets) for shard in state_table.read(output / "state").shards]
+    alone = [[f"{topics[0]}-{n}" for n in range(4) if n % 3 == number] for number in range(3)]
+    assert followed == (alone if keyed else [[f"{topics[0]}-{n}" for n in range(4)]] * 3)
     messages = consumed(broker, topics[1])
     assert_same_frames(expected(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))
 
@@ -275,7 +288,7 @@ def test_what_is_no_row_and_what_is_late_is_sent_on_with_its_place(
     assert job.topics is not None
     counts = stopped_at(replace(job, topics=replace(job.topics, late=late, quarantine=bad)), 38).counts
     assert (counts.rejected, counts.late, counts.missing) == (3, 2, 0)
-    assert not any((job.output / "late").glob("*"))
+    assert not any((job.output / "late").iterdir())
     found = {message.key().decode(): json.loads(message.value()) for message in consumed(broker, bad)}
     assert set(found) == {f"{topics[0]}/0/{offset}" for offset in (400, 401, 402)}
     assert found[f"{topics[0]}/0/400"]["reason"] == "is no JSON object; nope"

@@ -15,6 +15,7 @@ from forecaster.components.base import Bools, Floats
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
 from forecaster.covariates import Covariates
 from forecaster.features import Table, Tables
+from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
 from forecaster.stepping import advance, advance_in_place
 from forecaster.training import train
@@ -124,7 +125,7 @@ def test_rows_of_forecasts_of_a_series_that_has_not_begun_are_issued_as_its_firs
 
 def test_from_a_first_value_on_it_is_what_the_stream_says_however_long(knowing: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
-    own = Covariates.of(knowing.covariates.features, 86_400, SHOPS.tables(promotions=True))
+    own = Covariates.of(knowing.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
     model = knowing.knowing(own)
     ids = SHOPS.windows.series_ids[STORES:]
     _, stream = advance(model, model.initial_state(), Windows(ids, FIRST, first[None]))

@@ -11,14 +11,15 @@ import pytest
 from forecaster.calendar import calendar, phases_worth_knowing
 from forecaster.covariates import Covariates
 from forecaster.features import Column, Features, Table, Tables
+from forecaster.frequency import Frequency
 from forecaster.windows import Windows
 from schemas.errors import DataError
 
-HOUR_S, DAY_S = 3600, 86_400
+HOUR, DAY = Frequency(3600), Frequency(86_400)
 NO_NUMBER = "is no number, as others in it are: write one, or leave the cell empty"
 TOO_MANY = "holds 99 different texts, and 64 are the most: leave the column out, or put them into groups"
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
-FIRST = int(BEGIN.timestamp()) // HOUR_S
+FIRST = int(BEGIN.timestamp()) // 3600
 
 
 def windows(length: int = 48, series: tuple[str, ...] = ("a", "b")) -> Windows:
@@ -37,31 +38,31 @@ def stores() -> Table:
 
 
 def test_a_phase_is_known_that_has_two_windows_and_that_history_has_gone_round() -> None:
-    assert phases_worth_knowing(HOUR_S, 24) == ("day",)
-    assert phases_worth_knowing(HOUR_S, 24 * 400) == ("day", "week", "month", "year")
-    assert phases_worth_knowing(DAY_S, 100) == ("week", "month")
-    assert phases_worth_knowing(7 * DAY_S, 200) == ("month", "year")
-    assert phases_worth_knowing(40 * DAY_S, 200) == ("year",)
+    assert phases_worth_knowing(HOUR, 24) == ("day",)
+    assert phases_worth_knowing(HOUR, 24 * 400) == ("day", "week", "month", "year")
+    assert phases_worth_knowing(DAY, 100) == ("week", "month")
+    assert phases_worth_knowing(Frequency(7 * 86_400), 200) == ("month", "year")
+    assert phases_worth_knowing(Frequency(40 * 86_400), 200) == ("year",)
 
 
 def test_months_and_years_are_those_of_the_calendar() -> None:
     def first_of(month: int, year: int = 2024) -> int:
-        return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) // DAY_S
+        return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) // 86_400
 
-    firsts = calendar(np.array([first_of(m) for m in (1, 2, 3, 12)]), DAY_S, ("month",))
+    firsts = calendar(np.array([first_of(m) for m in (1, 2, 3, 12)]), DAY, ("month",))
     np.testing.assert_allclose(firsts, [[0.0, 1.0]] * 4, atol=1e-6)
-    january = calendar(np.array([first_of(1), first_of(1, 2025), first_of(7)]), DAY_S, ("year",))
+    january = calendar(np.array([first_of(1), first_of(1, 2025), first_of(7)]), DAY, ("year",))
     np.testing.assert_allclose(january[:2], [[0.0, 1.0]] * 2, atol=1e-6)
     assert january[2, 1] < -0.99
-    np.testing.assert_array_equal(calendar(np.array([7, 31]), HOUR_S, ("day",))[0], calendar(
-        np.array([31]), HOUR_S, ("day",)
+    np.testing.assert_array_equal(calendar(np.array([7, 31]), HOUR, ("day",))[0], calendar(
+        np.array([31]), HOUR, ("day",)
     )[0])  # fmt: skip
 
 
 def test_known_features_are_looked_up_by_series_and_window() -> None:
-    features = Features.fit(Tables(promotions()), windows(), HOUR_S)
+    features = Features.fit(Tables(promotions()), windows(), HOUR)
     assert features.known == (Column(name="price", mean=2.0, scale=1.0),)  # the 51st hour is still to come
-    table = Covariates.of(features, HOUR_S, Tables(promotions()))
+    table = Covariates.of(features, HOUR, Tables(promotions()))
     found = table.known(("b", "a", "new"), np.array([FIRST]), 51)
     assert found.shape == (51, 3, features.known_count)
     assert found.dtype == np.float32
@@ -73,7 +74,7 @@ def test_known_features_are_looked_up_by_series_and_window() -> None:
 
 
 def test_windows_before_after_and_of_their_own_are_looked_up_alike() -> None:
-    table = Covariates.of(Features.fit(Tables(promotions()), windows(), HOUR_S), HOUR_S, Tables(promotions()))
+    table = Covariates.of(Features.fit(Tables(promotions()), windows(), HOUR), HOUR, Tables(promotions()))
     whole = table.known(("a", "b"), np.array([FIRST - 5]), 100)
     assert not whole[:5, :, -2:].any()
     assert not whole[56:, :, -2:].any()
@@ -84,8 +85,8 @@ def test_windows_before_after_and_of_their_own_are_looked_up_alike() -> None:
 
 def test_what_is_of_all_series_alike_is_looked_up_once() -> None:
     frame = promotions().frame.filter(pl.col("series_id") == "a").drop("series_id")
-    features = Features.fit(Tables(Table(frame)), windows(), HOUR_S)
-    table = Covariates.of(features, HOUR_S, Tables(Table(frame)))
+    features = Features.fit(Tables(Table(frame)), windows(), HOUR)
+    table = Covariates.of(features, HOUR, Tables(Table(frame)))
     found = table.known(("a", "new"), np.array([FIRST]), 3)
     assert found.shape == (3, 1, features.known_count)
     np.testing.assert_array_equal(found[:, 0, -2:], [[-1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
@@ -96,27 +97,27 @@ def test_what_is_of_all_series_alike_is_looked_up_once() -> None:
 def test_rows_of_one_window_are_averaged_and_words_have_a_feature_each() -> None:
     at = [BEGIN, BEGIN + timedelta(minutes=30), BEGIN + timedelta(hours=1)]
     table = Table(pl.DataFrame({"timestamp": at, "on": [True, False, True], "day": ["feast", "feast", None]}))
-    features = Features.fit(Tables(table), windows(), HOUR_S)
-    found = Covariates.of(features, HOUR_S, Tables(table)).known(("a",), np.array([FIRST]), 2)[:, 0, -4:]
+    features = Features.fit(Tables(table), windows(), HOUR)
+    found = Covariates.of(features, HOUR, Tables(table)).known(("a",), np.array([FIRST]), 2)[:, 0, -4:]
     on = features.known[0]
     np.testing.assert_allclose(found[:, 0], (np.array([0.5, 1.0]) - on.mean) / on.scale, rtol=1e-6)
     np.testing.assert_array_equal(found[:, 1:], [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
 
 
 def test_static_features_are_standardised_by_the_series_learned_from_and_unknown_is_nothing() -> None:
-    features = Features.fit(Tables(None, stores()), windows(), HOUR_S)
+    features = Features.fit(Tables(None, stores()), windows(), HOUR)
     assert features.static == (
         Column(name="size", mean=15.0, scale=5.0),
         Column(name="kind", words=("hall", "shop")),
     )
-    found = Covariates.of(features, HOUR_S, Tables(None, stores())).static(("b", "a", "c", "new"))
+    found = Covariates.of(features, HOUR, Tables(None, stores())).static(("b", "a", "c", "new"))
     expected = [[1, 1, 1, 0, 1], [-1, 1, 0, 1, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]
     np.testing.assert_array_equal(found, np.array(expected, np.float32), strict=True)
 
 
 def test_covariates_come_back_from_bytes_as_they_were() -> None:
-    features = Features.fit(Tables(promotions(), stores()), windows(), HOUR_S)
-    table = Covariates.of(features, HOUR_S, Tables(promotions(), stores()))
+    features = Features.fit(Tables(promotions(), stores()), windows(), HOUR)
+    table = Covariates.of(features, HOUR, Tables(promotions(), stores()))
     again = Covariates.from_bytes(table.to_bytes())
     assert again.features == features
     ids, start = ("b", "new", "a"), np.array([FIRST])
@@ -127,12 +128,12 @@ def test_covariates_come_back_from_bytes_as_they_were() -> None:
 def test_without_tables_nothing_is_known_but_the_calendar() -> None:
     assert Covariates().known(("a", "b"), np.array([FIRST]), 4).shape == (4, 1, 0)
     assert Covariates().static(("a", "b")).shape == (2, 0)
-    features = Features.fit(Tables(promotions(), stores()), windows(), HOUR_S)
-    bare = Covariates(features, HOUR_S, by_series=np.zeros((1, features.static_count), np.float32))
+    features = Features.fit(Tables(promotions(), stores()), windows(), HOUR)
+    bare = Covariates(features, HOUR, by_series=np.zeros((1, features.static_count), np.float32))
     found = bare.known(("a", "b"), np.array([FIRST]), 4)
     assert found.shape[2] == features.known_count
     assert not found[..., -2:].any()
-    assert not Covariates.of(features, HOUR_S).static(("a",)).any()
+    assert not Covariates.of(features, HOUR).static(("a",)).any()
 
 
 @pytest.mark.parametrize(
@@ -159,13 +160,11 @@ def test_a_table_that_cannot_be_is_refused_in_a_line_with_file_row_and_column(
     one = None if known is None else Table(pl.DataFrame(known), "k.csv")
     other = None if static is None else Table(pl.DataFrame(static), "s.csv")
     with pytest.raises(DataError) as told:
-        Covariates.of(
-            Features.fit(Tables(one, other), windows(series=()), HOUR_S), HOUR_S, Tables(one, other)
-        )
+        Covariates.of(Features.fit(Tables(one, other), windows(series=()), HOUR), HOUR, Tables(one, other))
     assert str(told.value) == line
 
 
 def test_a_table_without_a_column_that_was_learned_from_is_refused() -> None:
-    features = Features.fit(Tables(promotions()), windows(), HOUR_S)
+    features = Features.fit(Tables(promotions()), windows(), HOUR)
     with pytest.raises(DataError, match=r"promotions.csv: has no column price"):
-        Covariates.of(features, HOUR_S, Tables(Table(promotions().frame.drop("price"), "promotions.csv")))
+        Covariates.of(features, HOUR, Tables(Table(promotions().frame.drop("price"), "promotions.csv")))

@@ -14,7 +14,7 @@ from forecaster.evaluation import calibration, errors, fans, matched, score, ser
 from forecaster.forecasts import Forecasts
 from forecaster.windows import Windows
 from schemas.scores import check_scores
-from tests.fleets import HOUR_US, START, fleets
+from tests.fleets import HOUR, HOUR_US, START, fleets
 
 HORIZON = 3
 HOURLY = WindowConfig()
@@ -28,7 +28,7 @@ def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
     middle, width = chance.normal(size=shape), chance.random(shape)
     values = np.stack([middle - width, middle, middle + width])
     issued = np.ones(windows.values.shape, bool)
-    return Forecasts("m", 3600, (0.1, 0.5, 0.9), windows.series_ids, windows.start, values, issued)
+    return Forecasts("m", HOUR, (0.1, 0.5, 0.9), windows.series_ids, windows.start, values, issued)
 
 
 def pairs_of(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tuple[float, list[float]]]:
@@ -114,7 +114,7 @@ def test_others_are_judged_on_the_same_forecasts_alone() -> None:
 
 def test_fans_lie_end_to_end_around_the_middle() -> None:
     windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
-    found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", 3600)
+    found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", HOUR)
     assert found["series_id"].unique().to_list() == ["b"]
     targets = (found["target_at"].dt.epoch("us").sort() // HOUR_US - START).to_list()
     assert targets == list(range(targets[0], targets[0] + 28 * HORIZON))
@@ -125,8 +125,8 @@ def test_fans_lie_end_to_end_around_the_middle() -> None:
 def test_few_forecasts_make_few_fans_and_none_none() -> None:
     windows = Windows(("a",), START, np.arange(5.0)[:, None])
     found = errors(forecasts_of(windows).frame(), windows, HOURLY)
-    assert fans(found, "a", 3600)["issued_at"].n_unique() == 2
-    assert fans(found, "nobody", 3600).is_empty()
+    assert fans(found, "a", HOUR)["issued_at"].n_unique() == 2
+    assert fans(found, "nobody", HOUR).is_empty()
 
 
 @given(windows=fleets(series=3, windows=60))

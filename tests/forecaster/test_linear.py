@@ -7,19 +7,20 @@ import pytest
 
 from forecaster.components.base import Floats32
 from forecaster.config import NetworkConfig
+from forecaster.frequency import Frequency
 from forecaster.linear import fit_linear, typical_change
 from forecaster.segments import Fleet, fleet_of
 from forecaster.state import Floats
 from forecaster.windows import Windows
 from tests.fleets import START
 
-HOUR_S = 3600
+HOUR = Frequency(3600)
 NETWORK = NetworkConfig(horizon=5, ring=30, lags=(1,))
 
 
 def fleet(values: Floats, held_from: int | None = None) -> Fleet:
     names = tuple(f"s{i}" for i in range(values.shape[1]))
-    return fleet_of(Windows(names, START, values), NETWORK, HOUR_S, 4, held_from)
+    return fleet_of(Windows(names, START, values), NETWORK, HOUR, 4, held_from)
 
 
 def autoregression(windows: int = 1500, series: int = 6) -> Floats:

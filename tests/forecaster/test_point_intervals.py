@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from forecaster.components.base import Floats
 from forecaster.point_intervals import PointIntervals
+from tests.fleets import HOUR
 
 LEVELS, HORIZON, MIDDLE = (0.05, 0.5, 0.95), 3, 1
 FAR = 30  # more steps ahead than a block has windows
@@ -14,7 +15,7 @@ FAR = 30  # more steps ahead than a block has windows
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
     """What is made of points in blocks that end at ``cuts``."""
     horizon = next(iter(points.values())).shape[2]
-    made = PointIntervals(tuple(points), LEVELS, horizon, np.ones(values.shape[1]), 3600)
+    made = PointIntervals(tuple(points), LEVELS, horizon, np.ones(values.shape[1]), HOUR)
     parts = []
     for first, stop in zip([0, *cuts], [*cuts, len(values)], strict=True):
         some = {name: point[first:stop] for name, point in points.items()}

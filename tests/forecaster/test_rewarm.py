@@ -68,5 +68,5 @@ def test_a_state_of_the_same_weights_is_left_as_it_is() -> None:
 
 
 def test_a_state_of_other_windows_cannot_be_rewarmed() -> None:
-    with pytest.raises(ModelError, match="3600 s windows"):
+    with pytest.raises(ModelError, match="windows of 1h"):
         rewarm(forecaster(freq="30m"), forecaster().unseen(("a",), START))

@@ -16,7 +16,7 @@ from forecaster.stepping import advance
 from forecaster.windows import Windows
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
-from tests.fleets import START, forecaster
+from tests.fleets import HOUR, START, forecaster
 
 MODEL = forecaster()  # three steps ahead
 ALONE = replace(MODEL, online_config=OnlineConfig(experts=()))
@@ -105,7 +105,7 @@ def test_baselines_repeat_the_last_value_and_that_of_the_same_hour() -> None:
 def issued(network: Floats | None = None, members: Mapping[str, Floats] | None = None) -> Forecasts:
     values = np.zeros((3, 1, 1, 2))
     flags = np.ones((1, 1), bool)
-    made = Forecasts("m", 3600, (0.1, 0.5, 0.9), ("a",), START, values, flags)
+    made = Forecasts("m", HOUR, (0.1, 0.5, 0.9), ("a",), START, values, flags)
     return replace(made, network=network, members=members or {})
 
 
@@ -157,7 +157,7 @@ def test_a_single_origin_is_enough() -> None:
 
 def test_fans_lie_end_to_end_among_the_judged_rows() -> None:
     windows = history()
-    fans = FanSample(windows, SPLIT, 3600)
+    fans = FanSample(windows, SPLIT, HOUR)
     for block in rolled(MODEL, windows, SPLIT):
         fans.add(block)
     frame = fans.frames()["a"].sort("target_at")

@@ -10,11 +10,12 @@ import torch
 from forecaster import segments
 from forecaster.components.inputs import network_inputs
 from forecaster.config import NetworkConfig
+from forecaster.frequency import Frequency
 from forecaster.segments import Batch, Fleet, fleet_of
 from forecaster.windows import Windows
 from tests.fleets import START
 
-FREQ_S = 3600
+FREQ = Frequency(3600)
 
 
 def network(horizon: int) -> NetworkConfig:
@@ -56,14 +57,14 @@ def peak_bytes(fleet: Fleet, length: int) -> int:
 
 
 def test_what_is_kept_of_a_batch_does_not_grow_with_the_horizon() -> None:
-    one, many = (fleet_of(walks(1000, 5), network(n), FREQ_S, 512).batch(0) for n in (1, 64))
+    one, many = (fleet_of(walks(1000, 5), network(n), FREQ, 512).batch(0) for n in (1, 64))
     padding = 63 * 5 * 8
     assert kept_bytes(many) == kept_bytes(one) + padding
 
 
 def test_the_peak_of_memory_grows_with_a_segment_and_not_with_all_windows_times_the_horizon() -> None:
     windows, series, length, horizon = 4000, 8, 16, 64
-    fleets = [fleet_of(walks(windows, series), network(n), FREQ_S, 8) for n in (1, horizon)]
+    fleets = [fleet_of(walks(windows, series), network(n), FREQ, 8) for n in (1, horizon)]
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
     segment = length * series * horizon
     assert far - near < 64 * segment
@@ -74,7 +75,7 @@ def test_the_peak_of_memory_has_a_bound_however_many_batches_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(segments, "_KEPT_BYTES", 0)
-    few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ_S, 8), 16) for n in (8, 80))
+    few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ, 8), 16) for n in (8, 80))
     assert many < 2.5 * few  # two at once at the most: the last is dropped while the next is made
 
 
@@ -82,7 +83,7 @@ def test_the_peak_of_memory_has_a_bound_however_many_batches_there_are(
 @pytest.mark.parametrize("length", [7, 16, 100])
 def test_targets_are_changes_in_scales_and_held_out_by_their_own_window(held_from: int, length: int) -> None:
     windows, horizon = walks(60, 4), 5
-    fleet = fleet_of(windows, network(horizon), FREQ_S, 2, held_from)
+    fleet = fleet_of(windows, network(horizon), FREQ, 2, held_from)
     seen = set()
     for number, index in enumerate(fleet.batches):
         batch = fleet.batch(number)
@@ -96,7 +97,7 @@ def test_targets_are_changes_in_scales_and_held_out_by_their_own_window(held_fro
             own = windows.values[:, series]
             begin = int(np.flatnonzero(~np.isnan(own))[0])
             start, ridge = np.array([START + begin]), np.zeros((2, 4, horizon), np.float32)
-            inputs = network_inputs(own[begin:, None], start, FREQ_S, fleet.network, ridge)
+            inputs = network_inputs(own[begin:, None], start, FREQ, fleet.network, ridge)
             np.testing.assert_array_equal(batch.x[: len(own) - begin, column], inputs.x[:, 0])
             for t in range(len(own) - begin):
                 for n in range(1, horizon + 1):
@@ -117,7 +118,7 @@ def test_the_segments_to_learn_from_are_those_with_a_target_before_the_held_out_
     held_from: int, length: int
 ) -> None:
     windows = walks(60, 6)
-    fleet = fleet_of(windows, network(3), FREQ_S, 2, held_from)
+    fleet = fleet_of(windows, network(3), FREQ, 2, held_from)
     total = 0
     for number, index in enumerate(fleet.batches):
         begin = int(fleet.begins[index].min())
@@ -131,12 +132,12 @@ def test_the_segments_to_learn_from_are_those_with_a_target_before_the_held_out_
 def test_batches_that_fit_into_the_bound_are_made_once_and_the_others_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fleet = fleet_of(walks(60, 6), network(3), FREQ_S, 2)
+    fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)
     made = [fleet.batch(number) for number in range(3)]
     assert [fleet.batch(number) for number in range(3)] == made
     monkeypatch.setattr(segments, "_KEPT_BYTES", 0)
     assert fleet.batch(1) is made[1]
-    fleet = fleet_of(walks(60, 6), network(3), FREQ_S, 2)
+    fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)
     first = fleet.batch(0)
     assert fleet.batch(1) is fleet.batch(1)
     assert fleet.batch(0) is not first

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.lateness import BEFORE, NEVER
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Output, Shard, apply
 from forecaster.sharding import no_batch
@@ -100,6 +101,50 @@ def test_a_batch_that_comes_early_waits_for_the_one_that_it_follows() -> None:
     assert after.early == ()
     assert after.counts == last(model, [first, second, third]).counts
     assert after.offsets == {"rows": 6}
+
+
+def test_rows_are_late_by_the_watermark_before_them_though_the_batch_that_moved_it_comes_after_them() -> None:
+    model, rows = forecaster(), ones(("a",), 3)
+    first, second = batches_of([Arrival(rows[:1], 0), Arrival(rows[1:], 0)])
+    moved_us = (START + 2) * HOUR_US
+    moves = replace(no_batch("rows", 1), watermark_us=moved_us)
+    second = replace(second, before_us=moved_us)
+    for order in (
+        [first, moves, second],
+        [first, second, moves],
+        [second, moves, first],
+        [moves, second, first],
+    ):
+        found = list(steps(model, order))
+        (late,) = [output.late for _, output in found if len(output.late)]
+        assert late["offset"].to_list() == [1]
+        assert found[-1][0].closed_through == START + 1
+
+
+def test_rows_of_a_batch_may_have_watermarks_of_their_own() -> None:
+    rows = ones(("a",), 3)
+    (batch,) = batches_of([Arrival(rows, 0)])
+    before = pl.Series(BEFORE, [NEVER, (START + 1) * HOUR_US, (START + 5) * HOUR_US])
+    (late,) = [
+        o.late
+        for _, o in steps(forecaster(), [replace(batch, rows=batch.rows.hstack([before]))])
+        if len(o.late)
+    ]
+    assert late["offset"].to_list() == [2]
+    assert late["late_s"].to_list() == [((START + 5) * HOUR_US - rows["timestamp"].dt.epoch("us")[2]) / 1e6]
+
+
+def test_what_was_read_with_a_partition_waits_until_the_shard_has_heard_of_it() -> None:
+    model = forecaster()
+    (batch,) = batches_of([Arrival(ones(("a",), 3), (START + 3) * HOUR_US)])
+    closed_us = (START + 1) * HOUR_US
+    others = [
+        replace(no_batch(name, 0), watermark_us=closed_us, partitions=n) for n, name in ((1, "b"), (2, "c"))
+    ]
+    shard = last(model, [replace(batch, partitions=3), others[1]])
+    assert (len(shard.early), shard.closed_through, shard.counts.rows_in) == (2, None, 0)
+    shard = last(model, [replace(batch, partitions=3), others[1], others[0]])
+    assert (shard.early, shard.closed_through, shard.counts.rows_in) == ((), START, 3)
 
 
 def test_what_was_read_before_is_dropped_row_by_row() -> None:

@@ -39,9 +39,9 @@ def test_a_batch_is_cut_into_parts_that_are_the_whole(fleet: Windows, shards: in
     for _ in range(2):  # the second time series are known
         parts = splitter.split(batch)
         assert len(parts) == shards
-        assert pl.concat([part.rows for part in parts]).sort("offset").equals(rows)
-        for number, part in enumerate(parts):
+        assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)
+        for number, part in parts.items():
             assert {shard_of(name, shards) for name in part.rows["series_id"]} <= {number}
             assert (part.start, part.stop, part.watermark_us) == (0, len(rows), 7)
-        assert sum(part.outside for part in parts) == 3
-        assert sum(len(part.rejected) for part in parts) == 1
+        assert sum(part.outside for part in parts.values()) == 3
+        assert sum(len(part.rejected) for part in parts.values()) == 1

@@ -26,7 +26,7 @@ from tests.fleets import HOUR_US, START, fleets, forecaster
 
 def assert_equal(a: State, b: State) -> None:
     """Equal to the bit, types and shapes included."""
-    assert (a.model_version, a.freq_s, a.series_ids) == (b.model_version, b.freq_s, b.series_ids)
+    assert (a.model_version, a.freq, a.series_ids) == (b.model_version, b.freq, b.series_ids)
     one, other = arrays(a), arrays(b)
     assert one.keys() == other.keys()
     for name, array in one.items():

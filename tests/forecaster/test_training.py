@@ -19,7 +19,7 @@ from forecaster.training import Epoch, Trained, train
 from forecaster.windows import Windows
 from schemas.errors import DataError
 from schemas.observations import LARGEST
-from tests.fleets import START
+from tests.fleets import HOUR, START
 
 NETWORK = NetworkConfig(hidden=8, layers=1, horizon=6, lags=(1, 2, 3), ring=8)
 BRIEF = TrainingConfig(epochs=2, segment=16, validation=0.2, backtest=0.0, refit=False)
@@ -126,7 +126,7 @@ def turning() -> Windows:
 def test_the_weights_are_those_of_the_best_epoch_or_before_the_first(windows: Windows, rate: float) -> None:
     training = TrainingConfig.model_validate(BRIEF.model_dump() | {"epochs": 5, "learning_rate": rate})
     trained = train(windows, NETWORK, training, WindowConfig())
-    unlearned, fleet = fitting._seeded(fleet_of_windows(windows, NETWORK, 3600, 32, 80), training)
+    unlearned, fleet = fitting._seeded(fleet_of_windows(windows, NETWORK, HOUR, 32, 80), training)
     weighing = fitting._weighing(fleet, training.segment)
 
     def score(module: Network) -> float:

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.config import WindowConfig
-from forecaster.windows import Windows, aggregate, last_closed, window_end_us, window_index
+from forecaster.frequency import Frequency
+from forecaster.windows import Windows, aggregate
 from schemas import observations
+from tests.fleets import HOUR
 
 FREQ_S = 900
 BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # windows before 1970 count backwards
@@ -120,16 +122,16 @@ def test_a_window_begins_with_its_first_microsecond_and_ends_before_the_next() -
     hour = datetime(2013, 1, 1, 5, tzinfo=UTC)
     times = [hour, hour + timedelta(hours=1, microseconds=-1), hour + timedelta(hours=1)]
     frame = pl.DataFrame({"t": times}, schema={"t": pl.Datetime("us", "UTC")})
-    index = frame.select(window_index(pl.col("t"), 3600)).to_series().to_list()
+    index = frame.select(HOUR.window(pl.col("t"))).to_series().to_list()
     assert index == [index[0], index[0], index[0] + 1]
-    assert window_end_us(index[0], 3600) == times[2].timestamp() * 1_000_000
+    assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
 @given(index=st.integers(-10_000, 10_000), freq_s=st.sampled_from([1, 900, 3600, 86_400]))
 def test_a_window_is_closed_from_the_moment_that_it_ends(index: int, freq_s: int) -> None:
-    end_us = window_end_us(index, freq_s)
-    assert last_closed(end_us, freq_s) == index
-    assert last_closed(end_us - 1, freq_s) == index - 1
+    freq = Frequency(freq_s)
+    assert freq.last_closed(freq.end_us(index)) == index
+    assert freq.last_closed(freq.end_us(index) - 1) == index - 1
 
 
 def test_the_part_between_bounds_is_cut_to_the_block() -> None:
@@ -143,3 +145,30 @@ def test_the_part_between_bounds_is_cut_to_the_block() -> None:
 def test_windows_have_a_column_for_each_series() -> None:
     with pytest.raises(ValueError, match=r"not \[T, 2\]"):
         Windows(("a", "b"), 0, np.zeros((3, 1)))
+
+
+def test_a_covariate_of_a_window_is_the_mean_of_what_its_rows_have() -> None:
+    def rows(order: list[int]) -> pl.DataFrame:
+        minutes, heat = [0, 10, 10, 20, 60, 130], [1.0, 3.0, 9.0, None, None, 5.0]
+        at = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(minutes=m) for m in minutes]
+        made = {"series_id": ["a"] * 6, "timestamp": at, "value": [1.0, 2.0, 2.0, 3.0, 4.0, 5.0]}
+        return pl.DataFrame(made | {"observed.heat": heat})[order]
+
+    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 2, 3, 1, 0]):
+        windows, duplicates = aggregate(rows(order), WindowConfig())
+        assert duplicates == 1  # of the two copies the one with more heat counts
+        np.testing.assert_array_equal(windows.past["heat"], [[5.0], [np.nan], [5.0]])
+    lone, _ = aggregate(rows([0, 4, 5]), WindowConfig())  # one row a window
+    np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
+    both = lone.past_of(("wind", "heat"))
+    assert both is not None
+    np.testing.assert_array_equal(both[:, 0], [[np.nan, 1.0], [np.nan, np.nan], [np.nan, 5.0]])
+
+
+def test_covariates_go_with_their_windows_and_series() -> None:
+    values = np.arange(6.0).reshape(3, 2)
+    whole = Windows(("a", "b"), 7, values, {"heat": values + 10})
+    np.testing.assert_array_equal(whole.between(8, 16).past["heat"], values[1:] + 10)
+    np.testing.assert_array_equal(whole.of_series([1]).past["heat"], values[:, [1]] + 10)
+    with pytest.raises(ValueError, match="covariate 'heat' is"):
+        Windows(("a", "b"), 7, values, {"heat": values[:2]})

@@ -16,6 +16,7 @@ from forecaster.components.inputs import network_inputs
 from forecaster.components.linear import expert_forecasts
 from forecaster.components.network import Network
 from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.frequency import Frequency
 from forecaster.stepping import advance
 from forecaster.training import train
 from forecaster.windows import Windows
@@ -56,7 +57,7 @@ def test_what_comes_later_changes_no_input_of_an_earlier_window(fleet: Windows, 
     model = forecaster()
     ridge, season = model.network.ridge.numpy(), 7
     one, two = (
-        network_inputs(windows.values, np.array([START]), 86_400, model.network_config, ridge, 0.1)
+        network_inputs(windows.values, np.array([START]), Frequency(86_400), model.network_config, ridge, 0.1)
         for windows in (fleet, with_another_future(fleet, t, seed))
     )
     np.testing.assert_array_equal(one.x[:t], two.x[:t])

@@ -26,8 +26,8 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from pipelines.storage import Location
 from tests.fleets import (
+    HOUR,
     HOUR_US,
     START,
     Arrival,
@@ -61,7 +61,7 @@ def whole(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def assert_same_ends(one: Location, other: Location) -> None:
+def assert_same_ends(one: Path, other: Path) -> None:
     """The state tables of two outputs are the same."""
     a, b = (state_table.read(output / "state") for output in (one, other))
     assert a.closed_through == b.closed_through
@@ -111,7 +111,7 @@ def test_a_stream_goes_on_where_a_backfill_ended(
     t_us = (START + 55) * HOUR_US
     before, after = Input(Columns(), end_us=t_us), Input(Columns(), start_us=t_us)
     first = run_backfill(BackfillJob(MODEL, (str(small_file),), before, tmp_path / "a", shards=5))
-    source = ReplaySource((str(small_file),), after, 3600, lateness_s=7200)
+    source = ReplaySource((str(small_file),), after, HOUR, lateness_s=7200)
     second = run_stream(
         StreamJob(MODEL, source, tmp_path / "b", shards=2, state_table=tmp_path / "a" / "state")
     )
@@ -154,7 +154,7 @@ def test_rows_before_the_handover_come_too_late_and_the_clock_never_goes_back(
     old = Input(Columns(), end_us=(START + 20) * HOUR_US)
     job = StreamJob(
         MODEL,
-        ReplaySource((str(small_file),), old, 3600),
+        ReplaySource((str(small_file),), old, HOUR),
         tmp_path / "out",
         state_table=tmp_path / "state",
         runner="in-process",
@@ -164,7 +164,7 @@ def test_rows_before_the_handover_come_too_late_and_the_clock_never_goes_back(
     assert counts.late == counts.rows_in == len(read_late(job.output)) > 0
     assert counts.restored == counts.pending == 1
     assert counts.missing == 0
-    assert not list((job.output / "forecasts").glob("*"))
+    assert not list((job.output / "forecasts").iterdir())
     assert_same_ends(whole, job.output)
     assert state_table.read(job.states).pending.select(waiting.columns).equals(waiting)
 
@@ -175,7 +175,7 @@ class Asked:
 
     source: Source
     at: int
-    stop_file: Location
+    stop_file: Path
     partition: str = "replay"
     is_paced: bool = False
 
@@ -192,7 +192,7 @@ def test_a_stream_that_is_stopped_and_gone_on_with_is_one_stream(
     share: float, small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     output, rows = tmp_path / "out", len(rows_of(small_fleet))
-    source = ReplaySource((str(small_file),), EVERYTHING, 3600, 7200, windows_per_step=4)
+    source = ReplaySource((str(small_file),), EVERYTHING, HOUR, 7200, windows_per_step=4)
     job = StreamJob(MODEL, source, output, shards=3, resume=True, runner="in-process")
     at = int(share * rows)
     stopped = run_stream(replace(job, source=Asked(source, at, job.stop_file)))

@@ -26,10 +26,18 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from pipelines.storage import Location
 from schemas import observations
 from schemas.forecasts import check_forecasts
-from tests.fleets import HOUR_US, START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
+from tests.fleets import (
+    HOUR,
+    HOUR_US,
+    START,
+    assert_same_frames,
+    assert_same_state,
+    forecaster,
+    rows_of,
+    scales,
+)
 
 
 class Ended(NamedTuple):
@@ -57,7 +65,7 @@ class All(NamedTuple):
         return scales(aggregate(good, config).windows, config.empty)
 
 
-def ended(output: Location, counts: Counts) -> Ended:
+def ended(output: Path, counts: Counts) -> Ended:
     table = state_table.read(output / "state")
     assert not len(table.pending)
     return Ended(read_forecasts(output), read_quarantine(output), read_late(output), table.state, counts)
@@ -69,8 +77,8 @@ def run_all(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path
     rows = Input(columns, batch_rows=1000)
     config, paths = model.window_config, (str(path),)
     backfill = run_backfill(BackfillJob(model, paths, rows, folder / "backfill", shards=2)).counts
-    replay = ReplaySource(paths, rows, config.freq_s, config.lateness_s, windows_per_step=7)
-    paced = replace(replay, speed=config.freq_s * 400.0)
+    replay = ReplaySource(paths, rows, config.frequency, config.lateness_s, windows_per_step=7)
+    paced = replace(replay, speed=config.frequency.nominal_s * 400.0)
     runs: list[tuple[str, Source, Runner]] = [
         ("prism", replay, "prism"),
         ("in process", replay, "in-process"),
@@ -223,7 +231,7 @@ def test_a_row_that_is_quarantined_moves_the_end_of_no_job(newest: str, tmp_path
         run_stream(
             StreamJob(
                 model,
-                ReplaySource((str(path),), rows, 3600),
+                ReplaySource((str(path),), rows, HOUR),
                 tmp_path / "stream",
                 shards=3,
                 runner="in-process",

@@ -1,21 +1,28 @@
-"""Law: a topic, and what is written down of its idle partitions, decide all; polls, kills, clocks nothing."""
+"""Law: a topic, and what is written down of its idle partitions, decide all.
+
+Polls, kills, clocks, when partitions came up, and the order in which an engine delivers change nothing.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from hypothesis import given, settings
+import pytest
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from forecaster import snapshot
 from forecaster.model import Forecaster
 from forecaster.shard import Batch, Shard
+from forecaster.sharding import announced
+from forecaster.windows import Windows
 from pipelines.kafka import Broker
 from pipelines.sources.base import Place, Places
 from pipelines.sources.files import Input
@@ -26,6 +33,7 @@ from pipelines.sources.reader import Reader
 from pipelines.sources.tables import Columns
 from pipelines.state_table import StateTable
 from tests.fleets import (
+    HOUR,
     HOUR_US,
     START,
     Floats,
@@ -33,7 +41,6 @@ from tests.fleets import (
     Ran,
     assert_same,
     by_key,
-    fleets,
     forecaster,
     rows_of,
     scales,
@@ -54,23 +61,31 @@ class Clock:
 
 
 @st.composite
-def topics(draw: st.DrawFn) -> tuple[Topic, dict[str, float], int]:
-    """Rows on four partitions of uneven speed, some late, some no rows; scales; the first window."""
-    fleet = draw(fleets(series=4, windows=10))
+def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
+    """Rows on four partitions of uneven speed, some late, some no rows; scales; the first window.
+
+    Where they are ``keyed``, a series has one partition, and there are enough for all shards.
+    """
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = 1e3 + chance.normal(size=(16, 5)).cumsum(axis=0)
+    values[chance.random(values.shape) < draw(st.sampled_from([0.0, 0.2]))] = np.nan
+    fleet = Windows(tuple(f"s{number}" for number in range(5)), START, values)
     rows = rows_of(fleet)
     delay_us = draw(st.integers(0, 4)) * HOUR_US
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     rows = rows[np.argsort(event_us + chance.integers(0, delay_us + 1, len(rows)), kind="stable")]
-    share = [0.6, 0.3, 0.1, 0.0] if draw(st.booleans()) else [0.4, 0.3, 0.2, 0.1]
+    share = draw(st.sampled_from([[0.4, 0.3, 0.2, 0.1], [0.6, 0.3, 0.1, 0.0]]))
     home = pl.Series(chance.choice(4, len(rows), p=share))
+    if keyed:
+        home = rows["series_id"].replace_strict({f"s{n}": n % 4 for n in range(5)})
     partitions = {}
     for number in range(4):
-        values = values_of(rows.filter(home == number))
-        for at in sorted(chance.integers(0, len(values) + 1, int(chance.integers(0, 3)))):
-            values.insert(int(at), chance.choice(np.array([b"nope", b'{"value": 5}'], object)))
-        partitions[number] = values
-    return Topic(partitions, dict.fromkeys(partitions, 0), chance), scales(fleet), fleet.start
+        messages = values_of(rows.filter(home == number))
+        for at in sorted(chance.integers(0, len(messages) + 1, int(chance.integers(0, 3)))):
+            messages.insert(int(at), chance.choice(np.array([b"nope", b'{"value": 5}'], object)))
+        partitions[number] = messages
+    there = dict.fromkeys(range(draw(st.integers(SHARDS if keyed else 1, 4))), 0)  # the others come up later
+    return Topic(partitions, there, chance), scales(fleet), fleet.start
 
 
 def source_of(topic: Topic, start: int, folder: Path, lateness_h: int, **more: Any) -> KafkaSource:
@@ -81,7 +96,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness_h: int, **more: A
         "rows",
         DecoderSpec(),
         how,
-        3600,
+        HOUR,
         folder,
         lateness_h * 3600,
         opens=topic,
@@ -94,46 +109,69 @@ def began(source: KafkaSource, shards: list[Shard]) -> Places:
     return source.begin({name: Place(*place) for name, place in reached.items()})
 
 
-def read(source: KafkaSource, places: Places, clock: Clock, draw: Any) -> Iterator[Batch]:
+def is_read(source: KafkaSource, topic: Topic, places: Places) -> bool:
+    ends = {source.name(number): len(values) for number, values in topic.partitions.items()}
+    return all(name in places and places[name].offset == end for name, end in ends.items())
+
+
+def read(source: KafkaSource, places: Places, clock: Clock) -> Iterator[Batch]:
     """The batches of a run that lives until all is there and read, with whatever its clock says."""
     reading, topic = Reading(source, clock), source.opens
     assert isinstance(topic, Topic)
     yield from Reader(reading, Path("/nowhere"), 1e9).next(places).batches  # type: ignore[arg-type]
-    while any(places[source.name(p)].offset < len(v) for p, v in topic.partitions.items()):
+    while not is_read(source, topic, places):
+        if (coming := len(topic.there)) < len(topic.partitions) and topic.chance.random() < 0.1:
+            topic.there[coming] = 0
         for number in topic.there:
             most = len(topic.partitions[number]) - topic.there[number]
-            topic.there[number] += int(topic.chance.integers(0, min(most, 9) + 1))
+            if topic.chance.random() < 0.6:  # else it is silent for now
+                topic.there[number] += int(topic.chance.integers(0, min(most, 9) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
         stride = reading.step(places)
         yield from stride.batches
         places = stride.places
 
 
-def cold(model: Forecaster, topic: Topic) -> list[Shard]:
-    names = [f"rows-{number}" for number in topic.partitions]
-    made = [Shard.cold(number, SHARDS, model.initial_state(), names) for number in range(SHARDS)]
-    return [replace(shard, offsets=dict.fromkeys(names, 0)) for shard in made]
+def opened(model: Forecaster, source: KafkaSource, disks: Iterable[Disk]) -> tuple[list[Shard], Places]:
+    """The shards that a run begins with, as `state_table.begin` puts them there, and where it reads on."""
+    cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
+    cold = [replace(shard, keyed=source.keyed_shards is not None) for shard in cold]
+    shards = [disk.opened(shard) for disk, shard in zip(disks, cold, strict=True)]
+    places = began(source, shards)
+    owners = {name: place.shard for name, place in places.items() if place.shard is not None}
+    offsets = {name: place.offset for name, place in places.items()}
+    return [announced(shard, offsets, owners) for shard in shards], places
+
+
+def delivered(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
+    """Batches as an engine may bring them to a shard: any may be overtaken by any that follow it."""
+    held: list[Batch] = []
+    for batch in batches:
+        held.append(batch)
+        while held and chance.random() < often:
+            yield held.pop(int(chance.integers(0, len(held))))
+    while held:
+        yield held.pop(int(chance.integers(0, len(held))))
 
 
 def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw: Any) -> Ran:
     """A job that is killed again and again, each shard at a moment of its own."""
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
     for life in range(lives + 1):
-        shards = [disk.opened(shard) for disk, shard in zip(disks, cold(model, topic), strict=True)]
-        often = draw(st.sampled_from([0.1, 0.5]))
-        left = [10**9 if life == lives else draw(st.integers(0, 15)) for _ in range(SHARDS)]
+        is_last = life == lives
+        shards, places = opened(model, source, disks)
+        read_so_far = [*islice(read(source, places, clock), None if is_last else draw(st.integers(0, 80)))]
+        often, in_order = draw(st.sampled_from([0.1, 0.5])), draw(st.sampled_from([0.2, 0.7, 1.0]))
         per_step = draw(st.integers(1, 9))
-        for batch in read(source, began(source, shards), clock, draw):
-            for number in range(SHARDS):
-                for after, output in outputs(model, shards[number], [batch], per_step):
-                    if left[number] > 0:
-                        left[number] -= 1
-                        disks[number].write(output)
-                        if topic.chance.random() < often:
-                            disks[number].snapshot = snapshot.to_bytes(after)
-                    shards[number] = after
-            if max(left) <= 0:
-                break
+        for number in range(SHARDS):
+            left = None if is_last else draw(st.integers(0, 60))
+            mine = delivered(read_so_far, in_order, topic.chance)
+            for after, output in islice(outputs(model, shards[number], mine, per_step), left):
+                shards[number] = after
+                disks[number].write(output)
+                if topic.chance.random() < often:
+                    disks[number].snapshot = snapshot.to_bytes(after)
+    assert not any(shard.early for shard in shards)
     return Ran(
         shards,
         [one for disk in disks for one in disk.forecasts.values()],
@@ -145,11 +183,11 @@ def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw
 def whole(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
     """The same topic read at once, with what was written down of it."""
     topic.fill()
-    ran = Ran(cold(model, topic))
-    places = began(source, ran.shards)
+    shards, places = opened(model, source, [Disk() for _ in range(SHARDS)])
+    ran = Ran(shards)
     reading = Reading(source, Clock())
     batches = [*Reader(reading, Path("/nowhere"), 1e9).next(places).batches]  # type: ignore[arg-type]
-    while any(places[source.name(p)].offset < len(v) for p, v in topic.partitions.items()):
+    while not is_read(source, topic, places):
         stride = reading.step(places)
         batches += stride.batches
         places = stride.places
@@ -169,31 +207,33 @@ def swings(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, f
     return found
 
 
-def late(ran: Ran) -> pl.DataFrame:
-    """Late rows; how late is told by the batch that brought them, and polls make these."""
-    return sorted_rows([rows.drop("late_s") for rows in ran.late])
-
-
-@settings(max_examples=12)
-@given(made=topics(), kills=st.integers(0, 5), lateness_h=st.integers(0, 2), data=st.data())
+@pytest.mark.parametrize("keyed", [False, True])
+# its input is chance's, which does not shrink, and to try takes minutes
+@settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(kills=st.integers(0, 3), lateness_h=st.integers(0, 2), data=st.data())
 def test_polls_kills_and_clocks_change_nothing_but_what_is_written_down(
-    made: tuple[Topic, dict[str, float], int], kills: int, lateness_h: int, data: st.DataObject
+    keyed: bool, kills: int, lateness_h: int, data: st.DataObject
 ) -> None:
-    topic, scale, start = made
+    topic, scale, start = data.draw(topics(keyed))
     model = forecaster(aggregate="sum", allowed_lateness=f"{lateness_h}h")
     with tempfile.TemporaryDirectory() as name:
-        source = source_of(
-            topic, start, Path(name), lateness_h, poll_rows=data.draw(st.integers(2, 30)), idle_s=30
-        )
+        polled = data.draw(st.integers(2, 30))
+        source = source_of(topic, start, Path(name), lateness_h, poll_rows=polled, idle_s=30)
+        source = replace(source, keyed_shards=SHARDS if keyed else None)
         killed = lived(model, source, topic, kills, data.draw)
-        clean = whole(model, replace(source, poll_rows=10**6), topic)
-    assert killed.counts == clean.counts
-    assert clean.counts.missing == 0
+        clean = whole(model, replace(source, poll_rows=10**6, keyed_shards=None), topic)
+    closed = [shard.closed_through for shard in clean.shards]
+    found = by_key(killed.forecasts)
+    if keyed:  # its shards wait for less
+        found = {key: one for key, one in found.items() if key[1] <= (closed[0] or 0)}
+    assert killed.counts.rows_in == clean.counts.rows_in
+    assert killed.counts == clean.counts or keyed
+    assert killed.counts.missing == clean.counts.missing == 0
     messages = sum(len(values) for values in topic.partitions.values())
     assert clean.counts.rows_in + clean.counts.outside == messages
     forecasts = by_key(clean.forecasts)
-    assert_same(forecasts, by_key(killed.forecasts), swings(forecasts, scale))
-    assert late(killed).equals(late(clean))
+    assert_same(forecasts, found, swings(forecasts, scale))
+    assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
@@ -226,4 +266,4 @@ def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
 
         topic.fill()
         ran = whole(model, source, topic)
-    assert late(ran).select("series_id", "partition", "offset").rows() == [("b", "rows-1", 1)]
+    assert sorted_rows(ran.late).select("series_id", "partition", "offset").rows() == [("b", "rows-1", 1)]

@@ -23,6 +23,7 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import ModelError, VersionMismatch
 from tests.fleets import (
+    HOUR,
     HOUR_US,
     START,
     Arrival,
@@ -120,7 +121,7 @@ def test_a_stream_that_goes_on_under_other_weights_rewarms_its_shards(
     half_us, output = (START + 70) * HOUR_US, tmp_path / "out"
     before = Input(Columns(), end_us=half_us)
     run_backfill(BackfillJob(old, (str(small_file),), before, tmp_path / "old", shards=3))
-    source = ReplaySource((str(small_file),), Input(Columns(), start_us=half_us), 3600)
+    source = ReplaySource((str(small_file),), Input(Columns(), start_us=half_us), HOUR)
     for model in (old, new):
         start = tmp_path / "old" / "state"
         job = StreamJob(model, source, output, shards=3, state_table=start, runner="in-process")

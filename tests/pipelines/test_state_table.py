@@ -300,7 +300,7 @@ def test_a_table_knows_how_far_its_shards_have_come_and_where_they_stand_apart(t
         replace(third, offsets={"a": 8, "b": 6}, watermarks={"a": 9, "b": 8}),
     ]
     state_table.write(tmp_path / "state", shards)
-    assert state_table.read(tmp_path / "state").reached() == {"a": (5, 3, (8,)), "b": (4, 7, (6, 9))}
+    assert state_table.read(tmp_path / "state").reached() == {"a": (5, 3, (8,), 9), "b": (4, 7, (6, 9), 8)}
 
 
 def test_every_shard_knows_all_partitions_from_the_start_and_waits_for_each(tmp_path: Path) -> None:
@@ -314,6 +314,38 @@ def test_every_shard_knows_all_partitions_from_the_start_and_waits_for_each(tmp_
             {"a": 100, "b": 0, "c": 3},
             {"a": None, "b": None, "c": None},
         )
+
+
+def test_shards_of_a_keyed_topic_know_their_own_partitions_and_stay_as_they_are(tmp_path: Path) -> None:
+    cold, folder = forecaster().initial_state(), tmp_path / "state"
+    partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
+
+    def begun(
+        shards: int, start: Path | None, resume: bool = False, own: dict[str, int] = owners
+    ) -> list[Any]:
+        state_table.begin(folder, shards, start, cold, resume=resume, partitions=partitions, owners=own)
+        return [dict(shard.offsets) for shard in state_table.read(folder).shards]
+
+    assert begun(2, None) == begun(2, folder) == [{"t-0": 0, "t-2": 7}, {"t-1": 0}]
+    made = state_table.read(folder).shards
+    state_table.write(folder, [replace(made[0], offsets={"t-0": 5, "t-2": 9}), made[1]])
+    partitions["t-3"], owners["t-3"] = 0, 1
+    assert begun(2, folder, True) == [{"t-0": 5, "t-2": 9}, {"t-1": 0, "t-3": 0}]
+    assert {name: place[0] for name, place in state_table.read(folder).reached().items()} == {
+        "t-0": 5,
+        "t-2": 9,
+        "t-1": 0,
+        "t-3": 0,
+    }
+    for shards, resume, own in ((3, True, owners), (3, False, owners), (2, True, {}), (2, False, {})):
+        with pytest.raises(DataError, match=r"state: its series lie by the partitions of a keyed topic"):
+            begun(shards, folder, resume, own)
+    state_table.write(folder, some(2))
+    for resume in (True, False):
+        with pytest.raises(DataError, match=r"state: its series lie in shards by their names, and .*= false"):
+            begun(2, folder, resume)
+    assert state_table.homes(folder) == {name: shard_of(name, 2) for name in NAMES}
+    assert state_table.homes(tmp_path) == {}
 
 
 def test_a_cold_start_takes_what_was_there_away_and_leaves_a_whole_table(tmp_path: Path) -> None:

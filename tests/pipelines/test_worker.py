@@ -19,7 +19,6 @@ from pipelines import state_table, storage, worker
 from pipelines.lane import Lane
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
-from pipelines.storage import make_folder
 from pipelines.worker import StepSettings, Workers, end_job, of_job
 from schemas import quarantine
 from schemas.errors import OutputError
@@ -126,7 +125,7 @@ def settings(tmp_path: Path) -> StepSettings:
 
 def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
     for part in PARTS:
-        make_folder(settings.output / part)
+        (settings.output / part).mkdir(exist_ok=True)
     cold = (model or forecaster()).initial_state()
     state_table.begin(settings.states, settings.shards, None, cold)
 
@@ -150,7 +149,7 @@ def log(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
 def run(settings: StepSettings, batches: list[Batch]) -> None:
     workers, splitter = Workers(settings), Splitter(settings.shards)
     for batch in batches:
-        for number, part in enumerate(splitter.split(batch)):
+        for number, part in splitter.split(batch).items():
             workers.put(number, part)
     workers.close()
 
@@ -254,7 +253,7 @@ def test_a_snapshot_in_the_background_holds_the_moment_it_was_asked_for(
     batches = log()
     workers, splitter = Workers(settings), Splitter(settings.shards)
     for batch in (*batches[:2], no_batch("rows", batches[1].stop, snapshot=True), *batches[2:]):
-        for number, part in enumerate(splitter.split(batch)):
+        for number, part in splitter.split(batch).items():
             workers.put(number, part)
     workers.wait()  # all is stepped, in place, and no snapshot is written yet
     assert kept == []
@@ -280,7 +279,7 @@ def test_what_goes_wrong_in_a_shard_reaches_whoever_waits(
 ) -> None:
     monkeypatch.setattr(files.ShardFiles, "write_forecasts", lambda *given: fail())
     workers = Workers(settings)
-    for number, part in enumerate(Splitter(3).split(log()[0])):
+    for number, part in Splitter(3).split(log()[0]).items():
         workers.put(number, part)
     with pytest.raises(OutputError, match="the disk is full"):
         workers.wait()

@@ -232,3 +232,28 @@ def test_it_is_known_whether_utc_had_to_be_assumed(cell: Any, lacks: bool) -> No
 def test_times_that_repeat_read_as_they_do_alone(texts: list[str]) -> None:
     alone = [cells.times(pl.Series([text]))[0] for text in texts]
     assert cells.times(pl.Series(texts, dtype=pl.String)).to_list() == alone
+
+
+def test_a_covariate_that_is_empty_is_missing_and_one_that_is_no_number_rejects_its_row() -> None:
+    heat = ["1.5", "", None, "NaN", "warm", "inf", "1e200"]
+    raw = frame(value=[float(i) for i in range(7)], series_id=["a"] * 7, timestamp=["2013-01-01T00:00Z"] * 7)
+    good, bad = validate(raw.with_columns(pl.Series("observed.heat", heat)))
+    assert good.columns == ["series_id", "timestamp", "value", "observed.heat"]
+    assert good["observed.heat"].to_list() == [1.5, None, None, None]
+    assert bad["row"].to_list() == [5, 6, 7]
+    assert bad["column"].to_list() == ["heat"] * 3
+    assert bad["reason"].to_list() == [
+        "heat 'warm' is not a number",
+        "heat is infinite",
+        "heat is beyond 1e+100: its square leaves no room in a float64",
+    ]
+    assert json.loads(bad["raw"][0])["observed.heat"] == "warm"
+
+
+def test_a_covariate_may_have_the_name_of_any_column() -> None:
+    raw = frame().with_columns(pl.lit(3).alias("observed.value"), pl.lit("x").alias("observed.offset"))
+    _, bad = validate(raw)
+    assert bad.select("column", "reason").row(0) == ("offset", "offset 'x' is not a number")
+    good, _ = validate(raw.drop("observed.offset").with_columns(offset=pl.lit(7, pl.Int64)))
+    assert good.row(0, named=True)["observed.value"] == 3.0
+    assert good.columns[-1] == "offset"

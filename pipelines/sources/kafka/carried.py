@@ -7,16 +7,17 @@ line on disk, as part of the log: from this offset on the partition's watermark 
 from __future__ import annotations
 
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.storage import Location, add_line, write_text
+from forecaster.lateness import NEVER
 from schemas.errors import DataError, OutputError
 
-_NEVER = np.iinfo(np.int64).min
 _LONGEST = 10_000  # lines; of one offset only the last counts, so a longer file is written anew
 
 Offsets = NDArray[np.int64]
@@ -32,7 +33,7 @@ class Carried:
         DataError: it cannot be read.
     """
 
-    def __init__(self, path: Location) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._by: dict[str, tuple[list[int], list[int]]] = {}  # offsets rising, watermarks rising
         self._lines = 0
@@ -54,22 +55,25 @@ class Carried:
             OutputError: it cannot be written down.
         """
         try:
-            add_line(self.path, _line(partition, offset, watermark_us))
+            with self.path.open("a") as file:
+                file.write(_line(partition, offset, watermark_us))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._take(partition, offset, watermark_us)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """For offsets ``[n]`` how far the watermark was carried before each; the least integer if never."""
+        """For offsets ``[n]`` how far the watermark was carried before each; `NEVER` if it was not."""
         offsets, carried = self._by.get(partition, ([], []))
-        values = np.array([_NEVER, *carried], np.int64)
+        values = np.array([NEVER, *carried], np.int64)
         at = np.array(offsets, np.int64)
         return lambda asked: values[np.searchsorted(at, asked, side="right")]
 
     def at(self, partition: str, offset: int, watermark_us: int | None) -> int | None:
         """The watermark before the row at ``offset``, where without this it were ``watermark_us``."""
         us = int(self.before(partition)(np.array([offset], np.int64))[0])
-        if us == _NEVER:
+        if us == NEVER:
             return watermark_us
         return us if watermark_us is None else max(us, watermark_us)
 
@@ -86,17 +90,22 @@ class Carried:
             carried[later] = max(carried[later], carried[later - 1])
 
     def _write_anew(self) -> None:
+        hidden = self.path.with_name(f".{self.path.name}")
         lines = [
-            _line(name, offset, us) + "\n"
+            _line(name, offset, us)
             for name, (offsets, carried) in self._by.items()
             for offset, us in zip(offsets, carried, strict=True)
         ]
         try:
-            write_text(self.path, "".join(lines), kept=True)
+            with hidden.open("w") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(hidden, self.path)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._lines = len(lines)
 
 
 def _line(partition: str, offset: int, watermark_us: int) -> str:
-    return json.dumps({"partition": partition, "offset": offset, "watermark_us": watermark_us})
+    return json.dumps({"partition": partition, "offset": offset, "watermark_us": watermark_us}) + "\n"

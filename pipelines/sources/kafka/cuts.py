@@ -1,15 +1,13 @@
-"""Where what was read of a partition is cut into batches: a re-read must decide alike which rows are late.
+"""What was read of a partition as batches: a re-read must decide alike which rows are late, and how much.
 
 A poll ends where it happens to end, and what is late must not depend on that. So the watermark before an
-offset is a function of the rows before it, and a row is late by the watermark before its own message. But a
-shard judges all rows of a batch by the watermark before the batch. Hence a batch ends before the first row
-for which the two differ: once for every window that closes and then has one more row; with rows in order
-never.
+offset is a function of the rows before it, and a row is late by the watermark before its own message. Where
+one is, the rows of its batch say it each; else that before the batch will do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,11 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from forecaster.frequency import Frequency
+from forecaster.lateness import BEFORE, NEVER
 from forecaster.shard import Batch
 from forecaster.windows import MICROSECONDS
 from pipelines.sources.base import Place
-
-_NEVER = np.iinfo(np.int64).min
 
 Offsets = NDArray[np.int64]
 
@@ -49,7 +47,7 @@ def batches(
     partition: str,
     place: Place,
     taken: Taken,
-    freq_s: int,
+    freq: Frequency,
     lateness_s: int,
     carried_us: Callable[[Offsets], Offsets],
 ) -> tuple[list[Batch], Place]:
@@ -59,31 +57,34 @@ def batches(
         partition: its name.
         place: where the reading began.
         taken: what was read.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         lateness_s: how far the watermark stays behind the newest row.
         carried_us: for offsets ``[n]`` the watermark that other partitions had carried this one's to before
-            each; the least integer where they had not.
+            each; `NEVER` where they had not.
     """
     log = _Log(place, taken, lateness_s, carried_us)
-    cuts = {cut for cut in place.cuts if cut < taken.stop} | {*log.late_cuts(freq_s * MICROSECONDS)}
+    rows = log.rows(freq)
     made: list[Batch] = []
-    before = place.watermark_us
-    for start, stop in pairwise([place.offset, *sorted(cuts), taken.stop]):
+    before = log.watermark_us(place.offset)
+    cuts = [cut for cut in place.cuts if cut < taken.stop]
+    for start, stop in pairwise([place.offset, *cuts, taken.stop]):
         after = log.watermark_us(stop)
         made.append(
             Batch(
                 partition,
                 start,
                 stop,
-                _between(taken.rows, start, stop),
+                _between(rows, start, stop),
                 _between(taken.rejected, start, stop),
                 after if after != before else None,
                 int(((taken.outside >= start) & (taken.outside < stop)).sum()),
                 taken.came_s,
+                before_us=before,
             )
         )
         before = after
-    return made, Place(taken.stop, before, tuple(cut for cut in place.cuts if cut > taken.stop))
+    left = tuple(cut for cut in place.cuts if cut > taken.stop)
+    return made, place._replace(offset=taken.stop, watermark_us=before, cuts=left)
 
 
 class _Log:
@@ -92,10 +93,10 @@ class _Log:
     def __init__(
         self, place: Place, taken: Taken, lateness_s: int, carried_us: Callable[[Offsets], Offsets]
     ) -> None:
-        self.carried_us, self.start = carried_us, place.offset
+        self.carried_us, self.taken = carried_us, taken
         self.offsets: Offsets = taken.rows["offset"].to_numpy()
         self.event_us: Offsets = taken.rows["timestamp"].to_physical().to_numpy()
-        first = _NEVER if place.watermark_us is None else place.watermark_us
+        first = NEVER if place.watermark_us is None else place.watermark_us
         moved = np.maximum.accumulate(np.append(first, self.event_us - lateness_s * MICROSECONDS))
         self.moved: Offsets = moved  # [rows + 1]: by the rows before each
 
@@ -105,19 +106,13 @@ class _Log:
 
     def watermark_us(self, offset: int) -> int | None:
         us = int(self.before(np.array([offset], np.int64))[0])
-        return None if us == _NEVER else us
+        return None if us == NEVER else us
 
-    def late_cuts(self, freq_us: int) -> Iterator[int]:
-        """Offsets before which a batch must end; see the module."""
-        window, closed = self.event_us // freq_us, self.before(self.offsets) // freq_us - 1
-        late = np.flatnonzero(window <= closed)
-        known = int(self.before(np.array([self.start], np.int64))[0]) // freq_us - 1
-        while len(late := late[np.argmax(window[late] > known) :] if len(late) else late):
-            row = late[0]
-            if window[row] <= known:
-                return
-            yield int(self.offsets[row])
-            known = closed[row]
+    def rows(self, freq: Frequency) -> pl.DataFrame:
+        """What was read, with the watermark before each row where one of them is late."""
+        before = self.before(self.offsets)
+        is_late = freq.window_of(self.event_us) < freq.window_of(before)
+        return self.taken.rows.with_columns(pl.Series(BEFORE, before)) if is_late.any() else self.taken.rows
 
 
 def _between(frame: pl.DataFrame, start: int, stop: int) -> pl.DataFrame:

@@ -4,7 +4,8 @@
 broker, asked anew, says so. Its time then goes on with the others: to the least watermark of those that are
 not idle; where all are, to the greatest of all. Not to the wall clock, which knows nothing of the event
 time of a topic that somebody replays. So without any rows time stands still, and what waits, waits. A row
-that comes later and is older is late.
+that comes later and is older is late. Where a topic is keyed, the others are those of its shard, unless all
+of these are idle: a shard waits for no partition that it does not follow.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import polars as pl
 
 from forecaster.shard import Batch
 from forecaster.sharding import no_batch
-from forecaster.windows import last_closed
-from pipelines.sources.base import Place, Places, Stride
+from pipelines.sources.base import Place, Places, Stride, furthest_us, least
 from pipelines.sources.files import validated
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import Polled
 from pipelines.sources.kafka.cuts import Taken, batches
+from pipelines.sources.kafka.homes import Homes
 from pipelines.sources.messages import Messages, decoded
 from schemas import observations, quarantine
 from schemas.errors import DataError
@@ -53,6 +54,7 @@ class Reading:
         self.source, self.clock = source, clock
         self.decode = source.decoder.decoder(source.broker.registry_user)
         self.consumer = source.opens(source.broker, source.topic, source.group)
+        self.homes = None if source.keyed_shards is None else Homes(source.homes(source.folder))
         self.carried: Carried
         self.places: dict[str, Place] | None = None
         self.numbers: dict[str, int] = {}
@@ -79,8 +81,7 @@ class Reading:
         return Stride(tuple(made), now)
 
     def _seek(self, places: Places) -> None:
-        prefix = len(self.source.topic) + 1
-        self.numbers = {name: int(name[prefix:]) for name in places}
+        self.numbers = {name: self.source.number(name) for name in places}
         self.carried = Carried(self.source.carried)  # whoever began this run may have added to it
         self.consumer.read_from({self.numbers[name]: place.offset for name, place in places.items()})
         self.quiet = {name: _Quiet(self.clock()) for name in places}
@@ -94,11 +95,14 @@ class Reading:
             quiet.at_end = polled[number].end is not None
             if polled[number].offsets:
                 quiet.since_s = self.clock()
+            if self.homes is not None and place.shard is not None:
+                series_ids = taken.rows["series_id"].unique(maintain_order=True)
+                self.homes.check(f"{source.topic}/{number}", series_ids, place.shard)
             if taken.stop > place.offset:
                 made, places[name] = batches(
-                    name, place, taken, source.freq_s, source.lateness_s, self.carried.before(name)
+                    name, place, taken, source.freq, source.lateness_s, self.carried.before(name)
                 )
-                yield from made
+                yield from (_placed(batch, places) for batch in made)
 
     def _taken(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, Taken]]:
         """What came of each partition as validated rows; a check costs milliseconds, so one for all."""
@@ -150,19 +154,23 @@ class Reading:
             yield from self._carried_on(places, now_s, came_s or 0.0)
 
     def _new(self, places: dict[str, Place]) -> Iterator[Batch]:
-        """Announces partitions that came up; what closed without them stays closed."""
+        """Announces partitions that came up; what closed without them stays closed.
+
+        What is read from here on waits in a shard that has not heard of them, see `Batch.partitions`.
+        """
         new: list[int] = []
         with suppress(DataError):  # a broker that is away for now has no new ones
             new = [n for n in self.consumer.partitions() if self.source.name(n) not in places]
         if not new:
             return
-        slowest = _least([place.watermark_us for place in places.values()])
         for number in new:
-            name = self.source.name(number)
+            name, shard = self.source.name(number), self.source.shard_of(number)
+            slowest = furthest_us(places, shard)
             if slowest is not None:
                 self.carried.add(name, 0, slowest)
-            places[name] = Place(0, slowest)
-            yield replace(no_batch(name, 0), watermark_us=slowest)
+            known = _followed(places, shard)
+            yield replace(no_batch(name, 0), watermark_us=slowest, partitions=known, shard=shard)
+            places[name] = Place(0, slowest, shard=shard)
         self._seek(places)
 
     def _carried_on(self, places: dict[str, Place], now_s: float, came_s: float) -> Iterator[Batch]:
@@ -176,18 +184,19 @@ class Reading:
             for name, quiet in self.quiet.items()
             if quiet.at_end and now_s - quiet.since_s >= self.source.idle_s
         ]
-        busy = [place.watermark_us for name, place in places.items() if name not in idle]
-        known = [place.watermark_us for place in places.values() if place.watermark_us is not None]
-        until_us = _least(busy) if busy else max(known, default=None)
-        if until_us is None:
-            return
+        until = {
+            place.shard: _until_us(places, {*places} - {*idle}, place.shard) for place in places.values()
+        }
         for name in idle:
             place = places[name]
+            if (until_us := until[place.shard]) is None:
+                continue
             behind = place.watermark_us is None or self._closed(place.watermark_us) < self._closed(until_us)
             if behind and self._is_confirmed(name, place.offset):
                 self.carried.add(name, place.offset, until_us)
                 places[name] = place._replace(watermark_us=until_us)
-                yield replace(no_batch(name, place.offset), watermark_us=until_us, arrived_s=came_s)
+                nothing = no_batch(name, place.offset)
+                yield _placed(replace(nothing, watermark_us=until_us, arrived_s=came_s), places)
 
     def _is_confirmed(self, name: str, offset: int) -> bool:
         """Whether the broker says that nothing is there from ``offset`` on; one that is away says nothing."""
@@ -196,7 +205,27 @@ class Reading:
         return False
 
     def _closed(self, watermark_us: int) -> int:
-        return last_closed(watermark_us, self.source.freq_s)
+        return self.source.freq.last_closed(watermark_us)
+
+
+def _placed(batch: Batch, places: Places) -> Batch:
+    shard = places[batch.partition].shard
+    return replace(batch, partitions=_followed(places, shard), shard=shard)
+
+
+def _followed(places: Places, shard: int | None) -> int:
+    """How many partitions a shard follows."""
+    return sum(place.shard == shard for place in places.values())
+
+
+def _until_us(places: Places, busy: set[str], shard: int | None) -> int | None:
+    """How far an idle partition is carried on, which ``shard`` follows; None: not at all."""
+    beside = [places[name].watermark_us for name in busy if places[name].shard == shard]
+    if beside or busy:
+        return least(beside or [places[name].watermark_us for name in busy])
+    return max(
+        (place.watermark_us for place in places.values() if place.watermark_us is not None), default=None
+    )
 
 
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
@@ -211,11 +240,6 @@ def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
     count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
     left_out = count.with_columns(pl.col("count") - pl.col("kept").fill_null(0)).filter(pl.col("count") > 0)
     return left_out.select(pl.col("message").repeat_by("count").explode()).to_series().sort().alias("offset")
-
-
-def _least(watermarks_us: list[int | None]) -> int | None:
-    known = [us for us in watermarks_us if us is not None]
-    return min(known) if known and len(known) == len(watermarks_us) else None
 
 
 _NO_ROWS, _NONE_REJECTED = observations.empty(offset=True), quarantine.empty(offset=True)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
+from forecaster.frequency import Frequency
 from pipelines.kafka import Broker
-from pipelines.sources.base import Place, Places, Stride
+from pipelines.sources.base import Place, Places, Stride, furthest_us
 from pipelines.sources.files import Input
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
-from pipelines.storage import Location
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 
 
 class Opens(Protocol):
@@ -22,6 +24,10 @@ class Opens(Protocol):
 
     def __call__(self, broker: Broker, topic: str, group: str) -> TopicConsumer:
         """A consumer of ``topic``."""
+
+
+def _no_homes(folder: Path) -> dict[str, int]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class KafkaSource:
         topic: its name.
         decoder: what its messages are.
         input: which rows are used; what it says of files is of no matter.
-        freq_s: length of a window in seconds.
+        freq: length of a window.
         folder: where it is written down what idle partitions were carried to: the state table's.
         lateness_s: how far the watermark stays behind the newest row.
         start: ``earliest``, ``latest``, or a time: where partitions begin that no state table knows of.
@@ -46,14 +52,18 @@ class KafkaSource:
         poll_rows: most messages taken at once.
         look_s: seconds between looks for new partitions.
         opens: for tests.
+        keyed_shards: number of shards among which the partitions are dealt, of a topic that is keyed by
+            series: partition ``n`` to shard ``n % keyed_shards``, so that new ones move none. None where
+            every shard follows all.
+        homes: reads the shard of each series from ``folder``; asked where the topic is keyed.
     """
 
     broker: Broker
     topic: str
     decoder: DecoderSpec
     input: Input
-    freq_s: int
-    folder: Location
+    freq: Frequency
+    folder: Path
     lateness_s: int = 0
     start: str | datetime = "earliest"
     idle_s: float = 30.0
@@ -61,9 +71,15 @@ class KafkaSource:
     poll_rows: int = 50_000
     look_s: float = 30.0
     opens: Opens = TopicConsumer
+    keyed_shards: int | None = None
+    homes: Callable[[Path], dict[str, int]] = _no_homes
+
+    def shard_of(self, partition: int) -> int | None:
+        """The only shard that follows a partition; None where all do."""
+        return None if self.keyed_shards is None else partition % self.keyed_shards
 
     @property
-    def carried(self) -> Location:
+    def carried(self) -> Path:
         """The file of what partitions were carried to while they were idle; it lies with the state table."""
         return self.folder / "kafka.jsonl"
 
@@ -76,13 +92,18 @@ class KafkaSource:
         """The name of a partition, as in the broker's own folders."""
         return f"{self.topic}-{partition}"
 
+    def number(self, name: str) -> int:
+        """The inverse of `name`."""
+        return int(name[len(self.topic) + 1 :])
+
     def begin(self, reached: Places) -> Places:
         """See `Log`. A partition that came up since then begins at its first row.
 
         Raises:
             DataError: no broker answers, it refuses us, or has no such topic; or it no longer has the rows to
                 go on from.
-            ConfigError: the decoder cannot be had, or an option cannot be.
+            ConfigError: the decoder cannot be had, or an option cannot be; or a keyed topic has fewer
+                partitions than the job has shards.
         """
         self.decoder.decoder(self.broker.registry_user)
         consumer = self.opens(self.broker, self.topic, self.group)
@@ -90,6 +111,11 @@ class KafkaSource:
             partitions = consumer.partitions()
             mine = {self.name(p): reached[self.name(p)] for p in partitions if self.name(p) in reached}
             ranges = {p: consumer.range_of(p) for p in partitions}
+            if self.keyed_shards is not None and len(partitions) < self.keyed_shards:
+                raise ConfigError(
+                    f"jobs.shards = {self.keyed_shards}, {self.topic!r} has {len(partitions)} partitions: "
+                    "with kafka.keyed = true a shard follows partitions of its own, so set no more shards"
+                )
             for p in partitions:
                 self._check(p, mine.get(self.name(p)), *ranges[p])
             if mine:
@@ -98,7 +124,7 @@ class KafkaSource:
                 starts = consumer.at_time(partitions, self.start)
             else:
                 starts = {p: ranges[p][self.start == "latest"] for p in partitions}
-            return {self.name(p): Place(starts[p]) for p in partitions}
+            return {self.name(p): Place(starts[p], shard=self.shard_of(p)) for p in partitions}
         finally:
             consumer.close()
 
@@ -113,18 +139,19 @@ class KafkaSource:
 
     def _go_on(self, mine: Places, ranges: dict[int, tuple[int, int]]) -> Places:
         carried = Carried(self.carried)
-        known = [place.watermark_us for place in mine.values()]
-        slowest = None if None in known else min(us for us in known if us is not None)
+        mine = {name: place._replace(shard=self.shard_of(self.number(name))) for name, place in mine.items()}
+        ahead = {
+            name: place._replace(ahead_us=carried.at(name, place.offset, place.furthest_us))
+            for name, place in mine.items()
+        }
         places = {}
         for p, (low, _) in ranges.items():
             name = self.name(p)
-            if name in mine:
-                place = mine[name]
-            else:
-                place = Place(low)
-                if slowest is not None:  # what closed before it was there stays closed
-                    carried.add(name, low, slowest)
-            places[name] = place._replace(watermark_us=carried.at(name, place.offset, place.watermark_us))
+            place = mine.get(name, Place(low, shard=self.shard_of(p)))
+            if name not in mine and (slowest := furthest_us(ahead, place.shard)) is not None:
+                carried.add(name, low, slowest)  # what a shard closed before it was there stays closed
+            us = carried.at(name, place.offset, place.watermark_us)
+            places[name] = place._replace(watermark_us=us)
         return places
 
     def _check(self, partition: int, place: Place | None, low: int, high: int) -> None:

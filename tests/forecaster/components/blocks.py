@@ -10,6 +10,7 @@ import numpy as np
 from forecaster.components.base import Arrays, Block, Component, Floats, Outputs
 from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
+from tests.fleets import HOUR
 
 RING = 200
 
@@ -18,7 +19,7 @@ def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 
     """``values`` ``[T, S]`` in hourly windows, with room for forecasts, which are the last value."""
     windows, series = values.shape
     out = Outputs.empty(quantiles, 0, windows, series, horizon)
-    block = Block(np.array([start]), values, 3600, out=out)
+    block = Block(np.array([start]), values, HOUR, out=out)
     block = through((Moments(168, 0.0), Ring(RING, RING)), block)[1]
     out.forecast[:] = block.last[None, :, :, None]
     return block

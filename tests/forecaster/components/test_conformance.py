@@ -10,6 +10,7 @@ import pytest
 
 from forecaster.components.base import Arrays, Block, Component, Floats, Ints, Outputs
 from forecaster.components.formats import FORMAT_VERSIONS
+from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.stepping import block_knowing
@@ -23,6 +24,7 @@ MISSING = [("ring", "values"), ("stacking", "waiting"), ("stacking", "issued"), 
 MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN says that there is nothing."""
 
+DAY = Frequency(86_400)
 WINDOWS, SERIES = 11, 4  # longer than the ring of 8
 
 
@@ -55,9 +57,7 @@ def run(
     for array in out:
         array[:] = np.nan
     past = (values % 7.0)[:, :, None]
-    block = Block(
-        np.array([start]) if starts is None else starts, values, 86_400, lengths, past=past, out=out
-    )
+    block = Block(np.array([start]) if starts is None else starts, values, DAY, lengths, past=past, out=out)
     block = block_knowing(model, [str(s) for s in range(series)], block)
     after: dict[str, Arrays] = {}
     for component in model.components:
@@ -83,7 +83,7 @@ def added(block: Block) -> Arrays:
         not in (
             "start",
             "values",
-            "freq_s",
+            "freq",
             "lengths",
             "history",
             "out",

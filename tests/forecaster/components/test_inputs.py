@@ -10,20 +10,23 @@ from hypothesis import strategies as st
 from forecaster.components.inputs import INPUTS_BESIDE_LAGS, Inputs, input_count, network_inputs
 from forecaster.components.linear import EXPERTS, regressor_count
 from forecaster.config import NetworkConfig
+from forecaster.frequency import Frequency
 from forecaster.windows import Windows
-from tests.fleets import fleets
+from tests.fleets import HOUR, fleets
 
 CONFIG = NetworkConfig(hidden=4, lags=(1, 2, 5), ring=6, halflife=20)
 RIDGE = np.random.default_rng(0).normal(size=(2, regressor_count(6), 1)).astype(np.float32)
 
 
 def inputs_of(values: list[float], start: int = 0, freq_s: int = 3600, prior: float = 0.0) -> Inputs:
-    return network_inputs(np.array(values)[:, None], np.array([start]), freq_s, CONFIG, RIDGE, prior)
+    return network_inputs(
+        np.array(values)[:, None], np.array([start]), Frequency(freq_s), CONFIG, RIDGE, prior
+    )
 
 
 @given(fleet=fleets(windows=20), freq_s=st.sampled_from([900, 3600, 86_400]))
 def test_lags_are_distances_from_the_last_value_in_spreads(fleet: Windows, freq_s: int) -> None:
-    found = network_inputs(fleet.values, np.array([fleet.start]), freq_s, CONFIG, RIDGE)
+    found = network_inputs(fleet.values, np.array([fleet.start]), Frequency(freq_s), CONFIG, RIDGE)
     assert found.x.shape == (*fleet.values.shape, input_count(CONFIG))
     assert np.isfinite(found.x).all()
     block = found.block
@@ -103,6 +106,6 @@ def test_without_lags_ring_and_a_linear_part_the_inputs_are_those_beside_the_lag
     values = np.random.default_rng(0).normal(size=(20, 2))
     values[4:6] = np.nan
     bare = NetworkConfig(lags=(), ring=0, halflife=20, linear=False)
-    one = network_inputs(values, np.array([0]), 3600, bare)
-    full = network_inputs(values, np.array([0]), 3600, CONFIG, RIDGE)
+    one = network_inputs(values, np.array([0]), HOUR, bare)
+    full = network_inputs(values, np.array([0]), HOUR, CONFIG, RIDGE)
     np.testing.assert_array_equal(one.x, full.x[:, :, :INPUTS_BESIDE_LAGS])

@@ -7,15 +7,16 @@ from forecaster.components.base import Block, Floats
 from forecaster.components.inputs import before_network
 from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, near, regressor_count
 from forecaster.config import NetworkConfig
+from forecaster.frequency import Frequency
 
-RING, HORIZON, SEASON, DAY_S = 60, 10, 7, 86_400
+RING, HORIZON, SEASON, DAY = 60, 10, 7, Frequency(86_400)
 CONFIG = NetworkConfig(ring=RING, horizon=HORIZON, lags=(1,), halflife=1000)
 NOTHING = np.zeros((RIDGES, regressor_count(RING), HORIZON), np.float32)
 
 
 def block_of(values: Floats) -> Block:
-    block = Block(np.array([0]), values.reshape(len(values), -1), DAY_S)
-    for part in before_network(CONFIG, DAY_S):
+    block = Block(np.array([0]), values.reshape(len(values), -1), DAY)
+    for part in before_network(CONFIG, DAY):
         _, block = part.step(part.init(block.values.shape[1]), block)
     return block
 

@@ -7,6 +7,8 @@ from forecaster.components.base import Arrays, Block, Floats
 from forecaster.components.inputs import before_network
 from forecaster.components.moments import Moments
 from forecaster.config import NetworkConfig
+from forecaster.frequency import Frequency
+from tests.fleets import HOUR
 
 SEASON = 7  # windows of a day
 
@@ -15,9 +17,9 @@ def run(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays,
     """Moments of daily windows ``[T]`` or ``[T, S]``."""
     columns = values.reshape(len(values), -1)
     config = NetworkConfig(halflife=halflife, ring=8, lags=(1,))
-    block = Block(np.array([0]), columns, 86_400)
+    block = Block(np.array([0]), columns, Frequency(86_400))
     after: Arrays = {}
-    for part in before_network(config, 86_400, prior):
+    for part in before_network(config, Frequency(86_400), prior):
         after, block = part.step(part.init(columns.shape[1]), block)
     return after, block
 
@@ -25,7 +27,7 @@ def run(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays,
 def test_the_mean_forgets_by_half_in_a_halflife() -> None:
     moments = Moments(20, 0.0)
     values = np.array([0.0] * 500 + [1.0] * 20)[:, None]
-    after, _ = moments.step(moments.init(1), Block(np.array([0]), values, 3600))
+    after, _ = moments.step(moments.init(1), Block(np.array([0]), values, HOUR))
     assert after["mean"][0] == pytest.approx(0.5, abs=1e-6)
 
 

@@ -13,6 +13,7 @@ from forecaster.components.inputs import before_network, input_count
 from forecaster.components.linear import EXPERTS
 from forecaster.components.network import Network, pinball_loss
 from forecaster.config import NetworkConfig
+from tests.fleets import HOUR
 
 INPUTS = input_count(NetworkConfig(lags=(1,)))
 LEVELS = (0.025, 0.1, 0.5, 0.8, 0.975)
@@ -125,8 +126,8 @@ def test_each_layer_after_the_first_adds_what_it_is_given(cell: str) -> None:
 
 
 def blocks(values: Floats, made: Network) -> Block:
-    block = Block(np.array([0]), values, 3600)
-    for part in before_network(made.config, 3600):
+    block = Block(np.array([0]), values, HOUR)
+    for part in before_network(made.config, HOUR):
         _, block = part.step(part.init(values.shape[1]), block)
     windows, series = values.shape
     out = Outputs.empty(len(made.config.quantiles), 0, windows, series, made.config.horizon)

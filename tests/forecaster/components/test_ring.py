@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from forecaster.components.base import Block, Floats
 from forecaster.components.ring import Ring, in_order
+from tests.fleets import HOUR
 
 
 @given(
@@ -23,7 +24,7 @@ def test_a_window_lies_in_its_slot_until_the_one_a_ring_later_takes_it(
     for length in cuts:
         values = fleet[first : first + length]
         array = own["values"]
-        own, block = component.step(own, Block(np.array([start + first]), values, 3600))
+        own, block = component.step(own, Block(np.array([start + first]), values, HOUR))
         assert own["values"] is array
         expected = np.arange(start + first - ring, start + first + length) * 1.0
         np.testing.assert_array_equal(block.history[:, 0], np.where(expected < start, np.nan, expected))
@@ -40,12 +41,12 @@ def test_padding_takes_no_slot() -> None:
     ring = Ring(4, 2)
     own = {"values": np.array([[10.0, 11.0, 12.0, 13.0]] * 2)}
     values = np.array([[1.0, 2.0], [3.0, np.nan], [np.nan, np.nan]])
-    own, _ = ring.step(own, Block(np.array([4, 6]), values, 3600, np.array([2, 1])))
+    own, _ = ring.step(own, Block(np.array([4, 6]), values, HOUR, np.array([2, 1])))
     assert own["values"].tolist() == [[1.0, 3.0, 12.0, 13.0], [10.0, 11.0, 2.0, 13.0]]
 
 
 def test_lags_may_be_as_long_as_the_ring() -> None:
     ring = Ring(3, 3)
-    own, _ = ring.step(ring.init(1), Block(np.array([0]), np.array([[1.0], [2.0], [3.0]]), 3600))
-    _, block = ring.step(own, Block(np.array([3]), np.array([[4.0]]), 3600))
+    own, _ = ring.step(ring.init(1), Block(np.array([0]), np.array([[1.0], [2.0], [3.0]]), HOUR))
+    _, block = ring.step(own, Block(np.array([3]), np.array([[4.0]]), HOUR))
     assert block.history[:, 0].tolist() == pytest.approx([1.0, 2.0, 3.0, 4.0])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from forecaster.components.season import Season, season_of
+from forecaster.frequency import Frequency
 from tests.forecaster.components.blocks import block_of, through
 
 DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
@@ -24,7 +25,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
     ],
 )
 def test_windows_of_a_length_have_the_season_that_people_know(freq_s: int, season: int) -> None:
-    assert season_of(freq_s) == season
+    assert season_of(Frequency(freq_s)) == season
 
 
 def test_the_shape_is_learned_whatever_level_and_trend_are() -> None:

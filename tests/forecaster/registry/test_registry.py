@@ -6,15 +6,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.covariates import Covariates
+from forecaster.features import Column, Features, Table, Tables
 from forecaster.model import Forecaster
 from forecaster.plots import loss_figure
 from forecaster.registry.store import (
@@ -373,3 +378,92 @@ def test_the_pages_are_served_on_loopback_from_the_store_alone(tmp_path: Path) -
     assert ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
     with pytest.raises(ModelError, match="is a server already"):
         ui_command("http://127.0.0.1:5000")
+
+
+def knowing() -> Forecaster:
+    """Reads a price that is known ahead, a kind and a size of each series, and a heat that is observed."""
+    price, size = Column(name="price", mean=5.0, scale=2.0), Column(name="size", mean=5.0, scale=2.0)
+    features = Features(
+        known=(price,), static=(size, Column(name="kind", words=("hall", "shop"))), observed=("heat",)
+    )
+    network = NetworkConfig(hidden=4, layers=1, horizon=3, decoder=True)
+    made = Forecaster.untrained(network, WINDOWS, covariates=Covariates(features))
+    chance = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in made.network.parameters():
+            weight.normal_(0.0, 0.3, generator=chance)
+    return replace(made)
+
+
+def request() -> pl.DataFrame:
+    """Of two series, and of the price for three hours more."""
+    rows = history(43).with_columns(
+        value=pl.when(pl.int_range(43).over("series_id") < 40).then("value"),
+        heat=(pl.int_range(86) % 7).cast(pl.Float64),
+        price=(pl.int_range(86) % 3).cast(pl.Float64),
+        size=pl.when(pl.col("series_id") == "a").then(3.0),
+        kind=pl.when(pl.col("series_id") == "a").then(pl.lit("hall")).otherwise(pl.lit("shop")),
+    )
+    return rows.sample(fraction=1, shuffle=True, seed=2)
+
+
+def test_the_served_model_takes_its_covariates_with_the_history() -> None:
+    model, asked = knowing(), request()
+    served = ServedForecaster(model)
+    answer = served.predict(asked)
+    assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
+
+    static = pl.DataFrame({"series_id": ["a", "b"], "size": [3.0, None], "kind": ["hall", "shop"]})
+    tables = Tables(Table(asked.select("series_id", "timestamp", "price")), Table(static))
+    told = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
+    rows = asked.drop_nulls("value").rename({"heat": "observed.heat"})
+    assert answer.equals(latest(model.knowing(told), rows))
+    for name in ("heat", "price", "size", "kind"):
+        empty = served.predict(asked.with_columns(pl.lit(None, asked.schema[name]).alias(name)))
+        assert not np.allclose(answer["q50"], empty["q50"]), name
+    ahead = asked.with_columns(price=pl.when(pl.col("value").is_null()).then(9.0).otherwise("price"))
+    assert not np.allclose(answer["q50"], served.predict(ahead)["q50"])
+    naive = asked.with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
+    assert served.predict(naive).equals(answer.to_pandas())
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            request().drop("price"),
+            "the history has no column 'price', which lstm-.* was trained",
+        ),
+        (
+            request().with_columns(price=pl.lit("dear")),
+            "the history: row 1: column price: 'dear' is no",
+        ),
+        (request().with_columns(heat=pl.lit("warm")), "the history cannot be read as numbers"),
+        (request().with_columns(size=pl.lit("big")), "the series of the history: row 1: column size: 'big'"),
+    ],
+)
+def test_serving_says_in_a_line_which_covariate_cannot_be(changed: pl.DataFrame, line: str) -> None:
+    with pytest.raises(DataError, match=line) as told:
+        ServedForecaster(knowing()).predict(changed)
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_with_covariates_is_logged_with_them_in_its_signature_and_example(
+    store: Registry, place: Path
+) -> None:
+    import mlflow
+
+    with store.start_run("knowing", {}) as run:
+        rows = history(3).with_columns(pl.lit(1.5).alias("observed.heat"))
+        run.log_model(knowing(), "knowing", rows)
+    logged = (place / "mlartifacts" / "models").rglob("MLmodel")
+    folder = next(found.parent for found in logged if "heat" in found.read_text())
+    served = mlflow.pyfunc.load_model(str(folder))
+    inputs = served.metadata.signature.inputs
+    assert inputs.input_names()[3:] == ["heat", "price", "size", "kind"]
+    assert [str(one.type) for one in inputs.inputs[3:]] == ["DataType.double"] * 3 + ["DataType.string"]
+    example = served.input_example
+    assert example["heat"].tolist() == [1.5] * 6
+    assert len(served.predict(example)) == 6
+    naive = request().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
+    assert served.predict(naive).equals(ServedForecaster(knowing()).predict(naive))

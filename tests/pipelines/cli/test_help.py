@@ -11,7 +11,18 @@ from pipelines.cli.app import app, run
 from pipelines.config import JobConfig
 from tests.pipelines.cli.conftest import ROOT
 
-COMMANDS = ("demo", "init", "train", "backfill", "stream", "evaluate", "promote", "ui", "doctor")
+COMMANDS = (
+    "demo",
+    "init",
+    "train",
+    "backfill",
+    "stream",
+    "cold-start",
+    "evaluate",
+    "promote",
+    "ui",
+    "doctor",
+)
 
 
 def test_help_answers_at_once_for_it_imports_nothing_that_takes_long() -> None:

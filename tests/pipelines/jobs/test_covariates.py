@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +13,20 @@ import polars as pl
 from forecaster.registry.registry import Registry
 from forecaster.stepping import advance
 from forecaster.windows import Windows
+from pipelines import state_table
 from pipelines.config import JobConfig
-from pipelines.jobs.forecast import BackfillJob, run_backfill
+from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
 from pipelines.jobs.train import run_training
-from pipelines.sinks.files import read_forecasts
+from pipelines.sinks.files import read_forecasts, read_quarantine
+from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.covariates import with_tables
-from pipelines.sources.files import Input
+from pipelines.sources.files import Input, input_of
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from tests.fleets import HOUR_US, START, assert_same_frames, rows_of, scales
+from schemas.states import check_states
+from tests.fleets import HOUR, HOUR_US, START, assert_same_frames, rows_of, scales, with_heat
 
 HOURS, SERIES = 120, 4
 
@@ -62,3 +71,69 @@ def test_what_is_known_goes_from_the_job_file_into_the_weights_and_to_the_worker
     assert_same_frames(backfill, said.frame(), scales(fleet))
     _, without = advance(bare, bare.initial_state(), fleet)
     assert np.abs(said.values - without.values).max() > 1e-3
+
+
+def heated(folder: Path) -> tuple[Path, Windows]:
+    """A file of rows with a column of heat, and what a good reader makes of it."""
+    chance = np.random.default_rng(0)
+    bare = Windows(tuple(f"s{i}" for i in range(SERIES)), START, chance.normal(size=(HOURS, SERIES)))
+    fleet = with_heat(bare)
+    rows = rows_of(fleet).rename({"observed.heat": "heat"}).sort("timestamp")
+    rows = rows.with_columns(pl.col("heat").cast(pl.String))
+    wrong = rows.head(2).with_columns(pl.Series("heat", ["warm", "inf"]), pl.lit("s9").alias("series_id"))
+    pl.concat([rows, wrong]).write_csv(folder / "rows.csv", datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+    return folder / "rows.csv", fleet
+
+
+def test_columns_observed_in_the_rows_go_from_the_job_file_through_backfill_and_streams(
+    tmp_path: Path,
+) -> None:
+    path, fleet = heated(tmp_path)
+    network = {"hidden": 4, "layers": 1, "horizon": 3, "lags": [1, 2], "ring": 4}
+    config = JobConfig.model_validate(
+        {
+            "data": {"paths": [str(path)]},
+            "covariates": {"observed": ["heat"]},
+            "network": network,
+            "training": {"epochs": 1, "segment": 16},
+            "mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/runs.db", "model": "heated"},
+        }
+    )
+    run_training(config, "heated")
+    model = Registry(config.mlflow.tracking_uri, config.mlflow.experiment).load("heated")
+    assert model.covariates.features.observed == ("heat",)
+
+    rows, paths = input_of(config.data, HOUR, observed=config.covariates.observed), (str(path),)
+    counts = run_backfill(BackfillJob(model, paths, rows, tmp_path / "out", shards=2)).counts
+    assert (counts.missing, counts.rejected, counts.used) == (0, 2, HOURS * SERIES)
+    assert set(read_quarantine(tmp_path / "out")["column"]) == {"heat"}
+    _, said = advance(model, model.initial_state(), fleet)
+    assert_same_frames(read_forecasts(tmp_path / "out"), said.frame(), scales(fleet))
+    _, without = advance(model, model.initial_state(), replace(fleet, past={}))
+    assert np.abs(said.values - without.values).max() > 1e-4
+
+    source = ReplaySource(paths, rows, HOUR, windows_per_step=7)
+    job = StreamJob(model, source, tmp_path / "stream", shards=3, windows_per_step=5, runner="in-process")
+    assert run_stream(job).counts.missing == 0
+    assert_same_frames(read_forecasts(tmp_path / "stream"), said.frame(), scales(fleet))
+    table = state_table.read(tmp_path / "stream" / "state").state
+    assert "past.heat.mean" in check_states(table.frame()).columns
+
+    watched = StreamJob(
+        model,
+        FolderSource(tmp_path / "in", rows, tmp_path / "watched" / "state", poll_s=0.02),
+        tmp_path / "watched",
+        runner="in-process",
+    )
+    (tmp_path / "in").mkdir()
+    shutil.copy(path, tmp_path / "in")
+    os.utime(tmp_path / "in" / "rows.csv", (0, 0))
+
+    def stop_when_read(numbers: JobNumbers) -> None:
+        if numbers.counts.rows_in == HOURS * SERIES + 2:
+            ask_to_stop(watched.stop_file)
+
+    run_stream(watched, stop_when_read)
+    issued = read_forecasts(tmp_path / "watched")
+    expected = said.frame().filter(pl.col("issued_at") <= issued["issued_at"].max())
+    assert_same_frames(issued, expected, scales(fleet))

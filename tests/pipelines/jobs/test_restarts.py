@@ -18,9 +18,8 @@ from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from pipelines.storage import write_text
 from schemas.errors import EngineLost
-from tests.fleets import START, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 
 CHANCE = np.random.default_rng(1)
 FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0))
@@ -30,7 +29,7 @@ def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
     path = tmp_path / "rows.parquet"
     if not path.exists():
         rows_of(FLEET).write_parquet(path)
-    source = ReplaySource((str(path),), Input(Columns()), 3600, speed=speed)
+    source = ReplaySource((str(path),), Input(Columns()), HOUR, speed=speed)
     return StreamJob(
         forecaster(), source, tmp_path / name, shards=2, runner="in-process", restarts=restarts,
         snapshot_every_s=0.2, lanes=1,
@@ -88,10 +87,10 @@ def test_a_worker_of_a_run_that_is_over_writes_nothing_any_more(
 ) -> None:
     def taken_over_meanwhile(run: Run, on_progress: Callable[[], None]) -> None:
         settings = run.settings
-        write_text(settings.output / worker._RUN, "another run")
+        (settings.output / worker._RUN).write_text("another run")
         run_in_process(run, on_progress)
 
     monkeypatch.setattr(forecast, "_engine", lambda job: taken_over_meanwhile)
     job = stream(tmp_path, "over", 0.0, 0)
     run_stream(job)
-    assert list((job.output / "forecasts").glob("*")) == []
+    assert list((job.output / "forecasts").iterdir()) == []

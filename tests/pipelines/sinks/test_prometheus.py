@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forecaster.counts import Counts
 from pipelines.sinks.numbers import Histogram, JobNumbers
-from pipelines.sinks.prometheus import serve
+from pipelines.sinks.prometheus import address_of, serve
 from schemas.errors import ConfigError
 
 COUNTS = Counts(
@@ -136,3 +136,23 @@ def test_two_jobs_of_one_process_have_numbers_of_their_own() -> None:
     with serve(0, job(1)) as one, serve(0, job(2)) as two:
         assert [samples(scraped(port))["statecast_rows_total", "used"] for port in (one, two)] == [1, 2]
     assert not [family.name for family in REGISTRY.collect() if family.name.startswith("statecast")]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("9464", ("127.0.0.1", 9464)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("metrics.local:80", ("metrics.local", 80)),
+    ],
+)
+def test_an_address_is_a_port_of_this_machine_unless_a_host_is_named(
+    text: str, address: tuple[str, int]
+) -> None:
+    assert address_of(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "many", ":9464", "-1", "65536", "host:", "\u0663"])
+def test_what_is_no_address_is_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--metrics-port .*: write PORT or HOST:PORT"):
+        address_of(text)

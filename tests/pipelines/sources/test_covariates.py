@@ -13,7 +13,7 @@ from forecaster.features import Features
 from forecaster.windows import Windows
 from pipelines.sources.covariates import missing_tables, read_tables, with_tables
 from schemas.errors import ConfigError, DataError
-from tests.fleets import START, forecaster
+from tests.fleets import HOUR, START, forecaster
 
 KNOWN = "unique_id,ds,price\na,2013-01-01T00:00Z,3\na,2013-01-01T01:00Z,5\n"
 STATIC = "item_id,size,kind\na,1,shop\nb,,hall\n"
@@ -27,13 +27,13 @@ def written(folder: Path, known: str = KNOWN, static: str = STATIC) -> Covariate
 
 def test_files_are_read_by_the_names_that_people_use(tmp_path: Path) -> None:
     tables = read_tables(written(tmp_path))
-    features = Features.fit(tables, Windows(("a", "b"), START, np.zeros((4, 2))), 3600)
+    features = Features.fit(tables, Windows(("a", "b"), START, np.zeros((4, 2))), HOUR)
     assert [column.name for column in features.known] == ["price"]
     assert [(column.name, column.words) for column in features.static] == [
         ("size", ()),
         ("kind", ("hall", "shop")),
     ]
-    found = Covariates.of(features, 3600, tables)
+    found = Covariates.of(features, HOUR, tables)
     np.testing.assert_array_equal(found.known(("a",), np.array([START]), 3)[:, 0, 0], [-1, 1, 0])
     np.testing.assert_array_equal(found.static(("b",))[0], [0, 0, 1, 0, 1])
 
@@ -60,7 +60,9 @@ def test_a_file_that_cannot_be_is_refused_with_its_name_row_and_column(
 ) -> None:
     with pytest.raises(DataError) as told:
         Features.fit(
-            read_tables(written(tmp_path, known, static)), Windows(("a",), START, np.zeros((4, 1))), 3600
+            read_tables(written(tmp_path, known, static)),
+            Windows(("a",), START, np.zeros((4, 1))),
+            HOUR,
         )
     assert line in str(told.value)
     assert "\n" not in str(told.value)
@@ -88,3 +90,17 @@ def test_a_forecaster_takes_the_tables_that_it_was_trained_with_and_no_others(tm
         ConfigError, match=r"covariates.known is '.*known.csv', but lstm-.* was trained without"
     ):
         with_tables(forecaster(), config)
+
+
+def test_a_forecaster_takes_the_columns_of_rows_that_it_was_trained_with_and_no_others() -> None:
+    model, heat = forecaster(observed=("heat",)), CovariatesConfig(observed=("heat",))
+    assert with_tables(model, heat) is model
+    assert missing_tables(model, heat) == []
+    (told,) = missing_tables(model, CovariatesConfig())
+    assert told.endswith(
+        "was trained with heat in the rows, which count as missing: name them in covariates.observed"
+    )
+    with pytest.raises(ConfigError, match=r"covariates.observed names 'heat', but lstm-.* trained without"):
+        with_tables(forecaster(), heat)
+    with pytest.raises(ValueError, match=r"covariates.observed must name each column once"):
+        CovariatesConfig(observed=("heat", "heat"))

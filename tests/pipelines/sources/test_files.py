@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from forecaster.frequency import Frequency
 from pipelines.config import DataConfig
 from pipelines.sources.files import (
     Input,
@@ -88,8 +89,8 @@ def test_a_file_read_through_is_held_if_there_is_room(tmp_path: Path) -> None:
 
 
 def test_a_job_says_how_files_are_read() -> None:
-    assert input_of(DataConfig(), 900) == replace(ALL, max_future_s=900)
-    assert input_of(DataConfig(max_future="2h"), 900).max_future_s == 7200
+    assert input_of(DataConfig(), Frequency(900)) == replace(ALL, max_future_s=900)
+    assert input_of(DataConfig(max_future="2h"), Frequency(900)).max_future_s == 7200
     assert input_of(DataConfig(), skip_bad_files=True).skip_bad_files
     assert not input_of(DataConfig(skip_bad_files=False), skip_bad_files=True).skip_bad_files
 

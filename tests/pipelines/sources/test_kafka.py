@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forecaster.lateness import BEFORE, NEVER
 from forecaster.shard import Batch
 from pipelines.kafka import Broker
-from pipelines.sources.base import Log, Place
+from pipelines.sources.base import Log, Place, Places
 from pipelines.sources.files import Input
 from pipelines.sources.kafka import KafkaSource, forget
 from pipelines.sources.kafka.carried import Carried
@@ -21,10 +22,10 @@ from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.tables import Columns
 from schemas.errors import ConfigError, DataError
+from tests.fleets import HOUR
 from tests.pipelines.sources.logs import Clock
 from tests.topics import CAME_MS, Topic
 
-NEVER = np.iinfo(np.int64).min
 HOUR_US = 3_600_000_000
 
 
@@ -34,7 +35,7 @@ def row(hour: int, value: object = 1.0, day: str = "2013-01-01") -> bytes:
 
 def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
     how = Input(Columns(), max_future_s=3600)
-    made = KafkaSource(Broker("nowhere:9092"), "rows", DecoderSpec(), how, 3600, folder, opens=topic)
+    made = KafkaSource(Broker("nowhere:9092"), "rows", DecoderSpec(), how, HOUR, folder, opens=topic)
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -72,7 +73,11 @@ def test_a_row_is_late_by_the_rows_before_it_and_not_by_the_poll(tmp_path: Path)
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
     stride = Reading(source).step(source.begin({}))
-    assert [(b.start, b.stop) for b in stride.batches] == [(0, 2), (2, 5), (5, 7)]
+    (batch,) = stride.batches
+    newest = [None, 5, 6, 6, 6, 9, 9]
+    expected = [NEVER if h is None else (376_944 + h) * HOUR_US + HOUR_US // 2 for h in newest]
+    assert (batch.start, batch.stop, batch.before_us) == (0, 7, None)
+    assert batch.rows[BEFORE].to_list() == expected
 
 
 def test_what_is_gone_on_from_must_be_there(tmp_path: Path) -> None:
@@ -87,6 +92,10 @@ def test_a_partition_that_came_up_since_begins_where_the_others_were(tmp_path: P
     places = source.begin({"rows-0": Place(1, 7 * HOUR_US)})
     assert places["rows-1"] == Place(0, 7 * HOUR_US)
     assert Carried(source.carried).at("rows-1", 0, None) == 7 * HOUR_US
+    places = source.begin(
+        {"rows-0": Place(1, 7 * HOUR_US, (3,), 9 * HOUR_US)}
+    )  # what a shard closed is closed
+    assert places["rows-1"] == Place(0, 9 * HOUR_US)
 
 
 def test_a_partition_that_comes_up_is_announced_before_its_rows(tmp_path: Path) -> None:
@@ -100,8 +109,76 @@ def test_a_partition_that_comes_up_is_announced_before_its_rows(tmp_path: Path) 
     (announced,) = stride.batches
     assert (announced.partition, announced.start, announced.stop) == ("rows-1", 0, 0)
     assert announced.watermark_us == places["rows-0"].watermark_us
+    assert announced.partitions == 1
     stride = reading.step(stride.places)
-    assert [b.partition for b in stride.batches] == ["rows-1"]
+    assert [(b.partition, b.partitions) for b in stride.batches] == [("rows-1", 2)]
+    known_us = places["rows-0"].watermark_us
+    assert known_us is not None
+    ahead = {"rows-0": places["rows-0"]._replace(ahead_us=known_us + HOUR_US)}
+    (announced,) = reading.step(ahead).batches
+    assert announced.watermark_us == ahead["rows-0"].ahead_us
+
+
+def read_all(reading: Reading, places: Places) -> Places:
+    for _ in range(99):
+        places = reading.step(places).places
+    return places
+
+
+def of(series: str, hour: int) -> bytes:
+    return row(hour).replace(b'"a"', f'"{series}"'.encode())
+
+
+def test_the_batches_of_a_keyed_topic_are_for_the_shard_that_follows_their_partition(tmp_path: Path) -> None:
+    topic = Topic({n: [of(f"s{n}", 5)] for n in range(4)}, dict.fromkeys(range(3), 0))
+    source = source_of(topic, tmp_path, keyed_shards=2, look_s=0.0, idle_s=1e9)
+    reading, places = Reading(source), source.begin({})
+    topic.fill()
+    batches: list[Batch] = []
+    while len(places) < 4 or min(place.offset for place in places.values()) < 1:
+        stride = reading.step(places)
+        places, batches = stride.places, [*batches, *stride.batches]
+    assert {b.partition: b.shard for b in batches} == {f"rows-{n}": n % 2 for n in range(4)}
+    assert {b.partition: b.partitions for b in batches if b.shard == 0} == {"rows-0": 2, "rows-2": 2}
+    assert {name: place.shard for name, place in source.begin(places).items()} == {
+        f"rows-{n}": n % 2 for n in range(4)
+    }
+    with pytest.raises(ConfigError, match=r"jobs\.shards = 5, 'rows' has 4 partitions: with kafka\.keyed"):
+        replace(source, keyed_shards=5).begin({})
+
+
+def test_a_series_of_a_keyed_topic_that_strays_into_a_partition_of_another_shard_ends_the_job(
+    tmp_path: Path,
+) -> None:
+    topic = Topic({0: [of("s", 5)], 1: [], 2: [of("s", 6)], 3: [of("t", 6), of("s", 7)]})
+    topic.fill()
+    source = source_of(topic, tmp_path, keyed_shards=2, poll_rows=10**6)
+    known = replace(source, homes=lambda folder: {"t": 0})
+    for asked, series in ((source, "s"), (known, "t")):
+        reading, places = Reading(asked), asked.begin({})
+        topic.chance = np.random.default_rng(0)
+        with pytest.raises(DataError, match=rf"rows/3: the series '{series}' has rows here, .* of shard 0: "):
+            read_all(reading, places)
+
+
+def test_an_idle_partition_of_a_keyed_topic_waits_for_no_partition_of_another_shard(tmp_path: Path) -> None:
+    hours = {0: 9, 1: 6}  # the newest of the partitions that are busy
+    topic = Topic(
+        {n: [of(f"s{n}", hours.get(n, 5)), of(f"s{n}", 9)] for n in range(4)}, dict.fromkeys(range(4), 1)
+    )
+    expected = {None: {2: 6, 3: 6}, 2: {2: 9, 3: 6}}
+    for shards in (None, 2):
+        topic.there, clock = dict.fromkeys(range(4), 1), Clock(0.0)
+        (folder := tmp_path / str(shards)).mkdir()
+        source = source_of(topic, folder, keyed_shards=shards, poll_rows=10**6)
+        reading = Reading(source, clock)
+        places = read_all(reading, source.begin({}))
+        clock.now_s += 31
+        for number in hours:
+            reading.quiet[f"rows-{number}"].since_s = clock.now_s
+        places = reading.step(places).places
+        found = {n: places[f"rows-{n}"].watermark_us for n in (2, 3)}
+        assert found == {n: (376_944 + h) * HOUR_US + HOUR_US // 2 for n, h in expected[shards].items()}
 
 
 def test_that_nothing_came_while_a_broker_was_away_is_no_silence(tmp_path: Path) -> None:

@@ -255,3 +255,28 @@ def test_a_decoder_that_is_none_is_refused(
             DecoderSpec(name).decoder()
     with pytest.raises(DataError, match="gave no Polars frame"):
         decoded(own(lambda given: 5).decoder(), messages(b"x"))
+
+
+@pytest.mark.parametrize("kind", ["json", "arrow", "avro"])
+def test_observed_covariates_are_fields_and_one_that_is_not_there_is_missing(
+    kind: str, tmp_path: Path
+) -> None:
+    rows = [row("a", 1.5) | {"heat": 20.5}, row("b", 2.5)]
+    if kind == "json":
+        sent = as_json(*rows)
+    elif kind == "arrow":
+        sent = [as_arrow(one) for one in rows]
+    else:
+        field = {"name": "heat", "type": ["null", "double"]}
+        schema = fastavro.parse_schema(SCHEMA | {"fields": [*SCHEMA["fields"], field]})
+        (tmp_path / "row.avsc").write_text(json.dumps(schema))
+        sent = []
+        for one in rows:
+            sink = io.BytesIO()
+            record = {"heat": None, **one, "timestamp": 1_706_677_200_000_000}
+            fastavro.schemaless_writer(sink, schema, record)
+            sent.append(FRAME.pack(0, 1) + sink.getvalue())
+    spec = DecoderSpec(kind, Columns(observed=("heat",)), schema=str(tmp_path / "row.avsc"))
+    good, bad = observations.validate(decoded(spec.decoder(), messages(*sent)))
+    assert bad.is_empty()
+    assert good["observed.heat"].to_list() == [20.5, None]

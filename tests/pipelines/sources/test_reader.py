@@ -11,7 +11,7 @@ import pytest
 from forecaster.shard import Batch
 from forecaster.sharding import no_batch
 from pipelines.sources import reader as reading
-from pipelines.sources.base import OnePartition, Place, Step
+from pipelines.sources.base import OnePartition, Place, Places, Step, Stride
 from pipelines.sources.reader import LONGEST_WAIT_S, ask_to_stop
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import Clock
@@ -63,6 +63,34 @@ class Reader(reading.Reader):
     def at(self, offset: int) -> Read:
         read = self.next({"log": Place(offset)})
         return Read(read.batches, read.places["log"].offset, read.wait_s, read.ended)
+
+
+@dataclass
+class Keyed:
+    """A log of three partitions and two shards that never has anything."""
+
+    is_paced: bool = True
+
+    def begin(self, reached: Places) -> Places:
+        return {"t-0": Place(3, 7, shard=0), "t-1": Place(4, shard=1), "t-2": Place(5, shard=0)}
+
+    def step(self, places: Places) -> Stride:
+        return Stride((), places)
+
+
+def test_of_a_keyed_log_each_shard_hears_of_its_own_partitions_alone(stop_file: Path, clock: Clock) -> None:
+    places = Keyed().begin({})
+    reader = reading.Reader(Keyed(), stop_file, 0.0, clock=clock)
+    for expected in (
+        [(0, "t-0", False), (1, "t-1", False), (0, "t-2", False)],
+        [(0, "t-2", True), (1, "t-1", True)],
+    ):
+        read = reader.next(places)
+        assert [(b.shard, b.partition, b.snapshot) for b in read.batches] == expected
+        assert all(b.start == places[b.partition].offset for b in read.batches)
+    ask_to_stop(stop_file)
+    read = reader.next(places)
+    assert [(b.shard, b.snapshot, b.ends) for b in read.batches] == [(0, True, True), (1, True, True)]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import DataError
+from tests.fleets import HOUR
 from tests.pipelines.sources.logs import (
     HOUR_US,
     NOW_S,
@@ -47,7 +48,7 @@ ROWS = st.lists(
 
 
 def source(*files: Path, **changes: Any) -> ReplaySource:
-    how: dict[str, Any] = {"input": ALL, "freq_s": 3600, "clock": Clock()} | changes
+    how: dict[str, Any] = {"input": ALL, "freq": HOUR, "clock": Clock()} | changes
     return ReplaySource(tuple(map(str, files)), **how)
 
 
@@ -259,7 +260,7 @@ def test_runs_on_disk_go_at_the_end_and_at_the_next_start(tmp_path: Path) -> Non
 
 
 def test_a_source_travels_to_the_worker_that_reads(tmp_path: Path) -> None:
-    one = ReplaySource((str(tmp_path / "a.csv"),), ALL, 3600)
+    one = ReplaySource((str(tmp_path / "a.csv"),), ALL, HOUR)
     assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301 - Beam's way, within one process
 
 

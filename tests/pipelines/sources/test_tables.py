@@ -211,6 +211,21 @@ def test_a_named_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert told == "FILE: no column 'temp' (data.value); there is series_id, timestamp, value"
 
 
+def test_observed_covariates_are_columns_of_a_long_file(tmp_path: Path) -> None:
+    heat = Columns(observed=("heat", "value"))
+    path = written(tmp_path, "in.csv", b"series_id,timestamp,value,heat\na,2013-01-01,1,20\n")
+    (raw,) = read_batches(path, heat)
+    assert raw.row(0, named=True)["observed.heat"] == "20"
+    assert raw.row(0, named=True)["observed.value"] == "1"
+    told = refused(written(tmp_path, "in.csv", LONG), heat)
+    assert told == "FILE: no column 'heat' (covariates.observed); there is series_id, timestamp, value"
+    wide = written(tmp_path, "in.csv", b"time,a,heat\n2013-01-01,1,20\n")
+    told = refused(wide, Columns(observed=("heat",)))
+    assert told.startswith(
+        "FILE: covariates.observed names 'heat', a column of each row, and this file is wide"
+    )
+
+
 def test_a_parquet_file_that_breaks_off_is_refused(tmp_path: Path) -> None:
     pl.DataFrame({"series_id": ["a"], "timestamp": [0], "value": [1.0]}).write_parquet(
         tmp_path / "in.parquet"

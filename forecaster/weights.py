@@ -1,0 +1,66 @@
+"""A network's weights and settings as one safetensors blob, and the version that names both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load, save
+
+from schemas.errors import ModelError
+
+_CONFIG = "config"
+
+Model = TypeVar("Model")
+
+
+def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
+    """``cell`` and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``; equal for equal ones."""
+    digest = hashlib.sha256(config.encode())
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.contiguous().numpy().tobytes())
+    return f"{cell}-{digest.hexdigest()[:12]}"
+
+
+def packed(config: str, network: torch.nn.Module) -> bytes:
+    """Settings, as JSON, and weights."""
+    weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+    return save(weights, {_CONFIG: config})
+
+
+def config_in(data: bytes) -> dict[str, Any]:
+    """The settings of a blob that `packed` made.
+
+    Raises:
+        ValueError, KeyError: it is no such blob.
+    """
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(json.loads(header["__metadata__"][_CONFIG]))
+
+
+def weights_in(data: bytes) -> dict[str, torch.Tensor]:
+    """The weights of one.
+
+    Raises:
+        SafetensorError: it is no such blob.
+    """
+    return load(data)
+
+
+def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
+    """The model in a file.
+
+    Raises:
+        ModelError: it cannot be read, or is none; the line names the file.
+    """
+    try:
+        return unpacked(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
