@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from forecaster.components.season import season_of
 from forecaster.config import WindowConfig
 from forecaster.forecasts import Forecasts
 from forecaster.frequency import Frequency
@@ -18,7 +19,9 @@ _DAY_S, _WEEK_S = 86_400, 604_800
 
 
 def season_windows(freq: Frequency) -> int:
-    """Windows of a season: a day, or a week where a window is a day or longer; at least 1."""
+    """Windows of a season: a day, or a week of days, or a year of months; at least 1."""
+    if freq.is_calendar:
+        return season_of(freq)
     return max((_DAY_S if freq.seconds < _DAY_S else _WEEK_S) // freq.seconds, 1)
 
 

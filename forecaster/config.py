@@ -36,7 +36,8 @@ class WindowConfig(Settings):
     """How rows become one value per series and window."""
 
     freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
-        "1h", description="length of a window: 30s, 15m, 1h, 1d"
+        "1h",
+        description="length of a window: 30s, 15m, 1h, 1d; or 1mo, 1q, 1y of the calendar",
     )
     aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
         "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"
@@ -175,7 +176,8 @@ class OnlineConfig(Settings):
         1.0,
         ge=0,
         allow_inf_nan=False,
-        description="wanted alarms a week of a series in which nothing is wrong; 0: no p-values, no alarms",
+        description="wanted alarms a week of a series in which nothing is wrong (of months, one in 20 at "
+        "most); 0: no p-values, no alarms",
     )
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ PENDING: dict[str, pl.DataType] = {
 
 _NONE_QUARANTINED = quarantine.empty()
 
+_EARLIEST_US = -9_214_560_000_000_000  # 1678: no observation is older (see `schemas.observations`)
 _BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 MB then
 
 
@@ -254,8 +255,9 @@ def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[S
     found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if found["slot"].null_count():
         ids = tuple(found.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
-        clock = shard.closed_through if shard.closed_through is not None else -1
-        state = State.join([shard.state, forecaster.unseen(ids, clock + 1)])
+        first = forecaster.window_config.frequency.window_of(_EARLIEST_US)
+        start = first if shard.closed_through is None else shard.closed_through + 1
+        state = State.join([shard.state, forecaster.unseen(ids, start)])
         shard = replace(shard, state=state, slots=slots_of(state))
         found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     names = [*PENDING, *observations.more_of(rows.columns)]

@@ -128,7 +128,12 @@ class State:
             columns |= {f"{name}.{f}": column_of(array) for f, array in own.items()}
             fields = {f: (a.dtype.name, a.shape[1:]) for f, a in own.items()}
             components[name] = {"format": FORMAT_VERSIONS[name], "fields": fields}
-        layout = {"model_version": self.model_version, "freq_s": self.freq.seconds, "components": components}
+        layout = {
+            "model_version": self.model_version,
+            "freq_s": self.freq.seconds,
+            "freq_months": self.freq.months,
+            "components": components,
+        }
         metadata = {_FORMAT_KEY: FORMAT_VERSION, _LAYOUT_KEY: json.dumps(layout)}
         return pa.table(columns).replace_schema_metadata(metadata)
 
@@ -154,7 +159,7 @@ class State:
                     f"the state's {name} is of format {component['format']}, not readable here "
                     f"(this version reads {known})"
                 )
-        freq = Frequency(layout["freq_s"])
+        freq = Frequency(layout["freq_s"], layout.get("freq_months", 0))
         return State(
             layout["model_version"],
             freq,

@@ -1,6 +1,6 @@
 """Rows in, one value per series and window out.
 
-A window ``k`` is ``[k * freq, (k + 1) * freq)`` since the Unix epoch, in UTC. Everything that steps the
+Windows are counted from the Unix epoch, in UTC (see `forecaster.frequency`). Everything that steps the
 network counts windows by that integer; only what people read carries timestamps.
 """
 

@@ -43,11 +43,11 @@ class Forecast(pa.DataFrameModel):
     """One row a forecast, nested by horizon.
 
     ``issued_at`` is the end of the last closed window; horizon ``h`` forecasts the window ``[issued_at +
-    (h-1) freq, issued_at + h freq)``. ``revision`` counts repairs by late rows from 0. ``p_value`` says how
-    likely a value is that is as far from what was forecast for it as the one of the window that ends at
-    ``issued_at``, and ``alarm`` whether that is rarer than the series may be; both are null without a value
-    or a forecast for it. ``forecast`` lists structs of ``horizon`` and one Float64 per quantile, in the units
-    of the series.
+    (h-1) freq, issued_at + h freq)``, which is the ``h``-th month from there where windows are months.
+    ``revision`` counts repairs by late rows from 0. ``p_value`` says how likely a value is that is as far
+    from what was forecast for it as the one of the window that ends at ``issued_at``, and ``alarm``
+    whether that is rarer than the series may be; both are null without a value or a forecast for it.
+    ``forecast`` lists structs of ``horizon`` and one Float64 per quantile, in the units of the series.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")

@@ -18,6 +18,7 @@ from forecaster.components.stacking import Stacking
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
 
 _WEEK_S = 604_800
+_MOST_OFTEN = 0.05  # of the windows of the calendar, where an alarm a week would be several in each
 
 
 def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tuple[Component, ...]:
@@ -39,7 +40,9 @@ def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     """The experts of a forecaster; lags that the ring is too short for are left out."""
     horizon, season = config.horizon, season_in(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
-    round_ = [k * season + off for k in (1, 2, 6, 7) for off in (-2, -1, 0)] if season > 1 else []
+    # A week of days is seven of them; a year of months is no part of anything, and few series hold seven.
+    rounds = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
+    round_ = [k * season + off for k in rounds for off in (-2, -1, 0)] if season > 1 else []
     made: dict[str, Expert | None] = {
         "persistence": Persistence(horizon),
         "seasonal_naive": SeasonalNaive(horizon, season),
@@ -71,4 +74,9 @@ def _of_errors(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
         yield Intervals(levels, config.horizon)
     rate = online.alarms_per_week * windows.frequency.nominal_s / _WEEK_S
     if rate and len(levels) > 1:
-        yield Anomaly(levels[0], levels[-1], min(rate, 0.5), levels.index(0.5))
+        yield Anomaly(
+            levels[0],
+            levels[-1],
+            min(rate, _MOST_OFTEN if windows.frequency.is_calendar else 0.5),
+            levels.index(0.5),
+        )

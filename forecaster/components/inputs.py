@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from forecaster.calendar import calendar
 from forecaster.components.base import Block, Component, Floats, Floats32, Ints
 from forecaster.components.linear import EXPERTS, expert_forecasts, near
 from forecaster.components.moments import Moments
@@ -18,7 +19,6 @@ from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 from forecaster.frequency import Frequency
 
-_DAY_US, _WEEK_US = 86_400_000_000, 604_800_000_000
 _CLIP = 6.0  # in spreads
 _LARGEST_RATIO = 1e3
 _LARGEST_ERROR = 1e6  # units
@@ -153,8 +153,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     x[:, :, 4] = ~np.isnan(values)
     x[:, :, 5] = np.log1p(block.age) / 5
     x[:, :, 6] = np.log1p(block.observed) / 7
-    at_us = block.freq.start_us(np.arange(1, windows + 1)[:, None] + block.start[None, :])
-    for column, period_us in ((7, _DAY_US), (9, _WEEK_US)):
-        phase = 2 * np.pi * ((at_us % period_us) / period_us)
-        x[:, :, column], x[:, :, column + 1] = np.sin(phase), np.cos(phase)
+    following = np.arange(1, windows + 1)[:, None] + block.start[None, :]
+    periods = ("month", "year") if block.freq.is_calendar else ("day", "week")
+    x[:, :, 7:11] = calendar(following, block.freq, periods)
     return x

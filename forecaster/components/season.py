@@ -23,6 +23,8 @@ def season_of(freq: Frequency) -> int:
 
     1, which is none, where a window does not divide it, or it has more than 288 of them.
     """
+    if freq.is_calendar:
+        return 12 // freq.months if 12 % freq.months == 0 else 1
     freq_s = freq.seconds
     for period_s in (_DAY_S, _WEEK_S, 52 * _WEEK_S):
         if period_s >= 2 * freq_s:

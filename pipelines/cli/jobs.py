@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from forecaster.frequency import Frequency
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
 from pipelines.sinks.folder import check_folder
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
+    from forecaster.frequency import Frequency
     from forecaster.model import Forecaster
     from pipelines.config import JobConfig
     from pipelines.jobs.forecast import Outcome

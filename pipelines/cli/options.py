@@ -80,7 +80,7 @@ Freq = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="DURATION",
-        help="Length of a window: 30s, 15m, 1h, 1d.",
+        help="Length of a window: 30s, 15m, 1h, 1d, or 1mo, 1q, 1y of the calendar.",
         show_default="1h",
         rich_help_panel=INPUT,
     ),

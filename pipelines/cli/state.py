@@ -148,6 +148,7 @@ def _told(folder: Path, table: StateTable) -> dict[str, Any]:
         "series": sum(map(len, states)),
         "live": sum(int(live(state).sum()) for state in states),
         "model_version": state.model_version,
+        "freq": str(state.freq),
         "freq_s": state.freq.nominal_s,
         "closed_until": None if closed is None else _iso(state.freq.end_us(closed)),
         "pending": sum(len(shard.pending) for shard in shards),

@@ -43,6 +43,9 @@ def test_a_phase_is_known_that_has_two_windows_and_that_history_has_gone_round()
     assert phases_worth_knowing(DAY, 100) == ("week", "month")
     assert phases_worth_knowing(Frequency(7 * 86_400), 200) == ("month", "year")
     assert phases_worth_knowing(Frequency(40 * 86_400), 200) == ("year",)
+    assert phases_worth_knowing(Frequency(0, 1), 11) == ()
+    assert phases_worth_knowing(Frequency(0, 1), 12) == phases_worth_knowing(Frequency(0, 3), 4) == ("year",)
+    assert phases_worth_knowing(Frequency(0, 12), 200) == ()
 
 
 def test_months_and_years_are_those_of_the_calendar() -> None:
@@ -54,6 +57,10 @@ def test_months_and_years_are_those_of_the_calendar() -> None:
     january = calendar(np.array([first_of(1), first_of(1, 2025), first_of(7)]), DAY, ("year",))
     np.testing.assert_allclose(january[:2], [[0.0, 1.0]] * 2, atol=1e-6)
     assert january[2, 1] < -0.99
+    monthly = calendar(12 * 54 + np.arange(12), Frequency(0, 1), ("year",))
+    np.testing.assert_array_equal(monthly, calendar(
+        np.array([first_of(m) for m in range(1, 13)]), DAY, ("year",)
+    ))  # fmt: skip
     np.testing.assert_array_equal(calendar(np.array([7, 31]), HOUR, ("day",))[0], calendar(
         np.array([31]), HOUR, ("day",)
     )[0])  # fmt: skip

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.config import WindowConfig
-from forecaster.frequency import Frequency
 from forecaster.windows import Windows, aggregate
 from schemas import observations
 from tests.fleets import HOUR
@@ -125,13 +124,6 @@ def test_a_window_begins_with_its_first_microsecond_and_ends_before_the_next() -
     index = frame.select(HOUR.window(pl.col("t"))).to_series().to_list()
     assert index == [index[0], index[0], index[0] + 1]
     assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
-
-
-@given(index=st.integers(-10_000, 10_000), freq_s=st.sampled_from([1, 900, 3600, 86_400]))
-def test_a_window_is_closed_from_the_moment_that_it_ends(index: int, freq_s: int) -> None:
-    freq = Frequency(freq_s)
-    assert freq.last_closed(freq.end_us(index)) == index
-    assert freq.last_closed(freq.end_us(index) - 1) == index - 1
 
 
 def test_the_part_between_bounds_is_cut_to_the_block() -> None:

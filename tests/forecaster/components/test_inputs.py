@@ -102,6 +102,15 @@ def test_the_hour_of_the_day_comes_round(freq_s: int, windows: int) -> None:
     assert not np.allclose(x[0, 7:9], x[windows // 2, 7:9])
 
 
+def test_the_month_of_the_year_comes_round() -> None:
+    values = np.zeros((13, 1))
+    x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
+    np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)  # of the day and month nothing
+    np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)  # what follows December is January
+    np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)
+    assert x[5, 10] < -0.99
+
+
 def test_without_lags_ring_and_a_linear_part_the_inputs_are_those_beside_the_lags() -> None:
     values = np.random.default_rng(0).normal(size=(20, 2))
     values[4:6] = np.nan

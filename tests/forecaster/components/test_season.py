@@ -3,11 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from forecaster.baselines import season_windows
 from forecaster.components.season import Season, season_of
 from forecaster.frequency import Frequency
 from tests.forecaster.components.blocks import block_of, through
 
 DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
+
+
+@pytest.mark.parametrize(
+    ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
+)
+def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int) -> None:
+    assert season_of(Frequency(0, months)) == season_windows(Frequency(0, months)) == season
 
 
 @pytest.mark.parametrize(

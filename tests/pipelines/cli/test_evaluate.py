@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.cli.app import run
@@ -30,6 +31,28 @@ def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
     )
     assert "<svg" in (tmp_path / "r" / "report.html").read_text()
     assert (tmp_path / "mlflow.db").exists()
+
+
+def test_months_have_the_season_of_a_year(tmp_path: Path) -> None:
+    chance, months = np.random.default_rng(0), range(80)  # 1963 to 1969
+    year = 10 * chance.normal(size=(12, 4))
+    values = [100 + year[m % 12] + 0.3 * m + 2 * chance.normal(size=4) for m in months]
+    lines = [
+        f"{1963 + m // 12}-{m % 12 + 1:02}-01,{','.join(map(str, row))}"
+        for m, row in zip(months, values, strict=True)
+    ]
+    (tmp_path / "wide.csv").write_text("\n".join(["date,a,b,c,d", *lines]) + "\n")
+    told = statecast(
+        "evaluate", "wide.csv", "--wide", "--freq", "1mo", "--horizons", "1,12", "--train-rows", 56, "--json",
+        "--set", "network.hidden=8", "--set", "training.epochs=2", cwd=tmp_path,
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    members = json.loads(told.out.splitlines()[-1])["members"]
+    found = {name: [horizons[h]["mase"] for h in ("1", "12")] for name, horizons in members.items()}
+    assert np.isfinite([*found.values()]).all()
+    for seasonal, other in zip(found["seasonal_naive"], found["persistence"], strict=True):
+        assert seasonal < 0.5 * other  # a season of 12
+    assert (np.array(found["combined"]) < found["seasonal_naive"]).all()
 
 
 def test_people_read_a_table_a_horizon(
