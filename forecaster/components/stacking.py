@@ -48,11 +48,16 @@ class Stacking:
     far better it is that one. A combination lies between its members. The weights of a horizon change once
     the window that it is about has closed, never before.
 
+    A young series forgets faster, in proportion to its age: a network whose ring was not full yet, and a
+    regression that had learned nothing, were not what they are now.
+
     Attributes:
         experts: names of the members beside the network; where there are none, the network is all.
         horizon: N.
         middle: which of the network's quantiles is the median.
-        forget: what is kept of the past with each truth.
+        forget: what is kept of the past with each truth, at most.
+        young: of ``n`` values ``n / (n + young)`` is kept where that is less; truths then weigh as the
+            ``young``-th power of the age at which they came.
         shrink: how strongly, as a share of the members' mean square.
         power: of the inverse errors.
         clip: a change of more scales than this counts less, as if it were just this large.
@@ -62,9 +67,10 @@ class Stacking:
     horizon: int
     middle: int
     forget: float = 0.9998
-    shrink: float = 10.0
+    young: float = 2.0
+    shrink: float = 30.0
     clip: float = 30.0
-    power: float = 4.0
+    power: float = 8.0
     name: str = "stacking"
     format_version: int = 1
 
@@ -139,7 +145,9 @@ class Stacking:
         largest = np.maximum(np.abs(truth), np.abs(told).max(axis=1))
         share = np.square(np.float32(self.clip) / np.maximum(largest, np.float32(self.clip)))
         weighted = told * share[:, None]
-        kept = np.where(known, np.float32(self.forget), np.float32(1.0))
+        observed = block.observed[:, None].astype(np.float32)
+        kept = np.minimum(np.float32(self.forget), observed / (observed + np.float32(self.young)))
+        kept = np.where(known, kept, np.float32(1.0))
         members = range(told.shape[1])
         pairs = [(i, j) for i in members for j in range(i + 1)]
         squares = np.empty((len(pairs), *truth.shape), np.float32)
@@ -164,7 +172,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    first = error ** np.float32(-power)
+    first = (error / error.min(axis=0)) ** np.float32(-power)  # the best one's is 1: they may not all be lost
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
     lower: dict[tuple[int, int], Floats32] = {}

@@ -58,7 +58,9 @@ def test_weights_are_those_of_a_ridge_regression_on_what_has_come_true() -> None
     x = np.stack([np.zeros(60), *(block.members[n][0, :, 0] for n in EXPERTS)], axis=1)
     x, y = x[:-1][moves[:-1]], (values[1:, 0] - last[:-1])[moves[:-1]]
     y = y / scale[:-1][moves[:-1]]
-    decay = np.sqrt(component.forget ** np.arange(len(y))[::-1])[:, None]
+    age = np.arange(2, 61)[moves[:-1]]
+    kept = np.minimum(component.forget, age / (age + component.young))
+    decay = np.sqrt(kept[::-1].cumprod()[::-1] / kept)[:, None]
     squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
     errors = np.square(decay * (x - y[:, None])).sum(axis=0)  # Bates & Granger
@@ -74,6 +76,29 @@ def test_a_member_that_is_far_worse_has_no_say() -> None:
     _, block, _ = stacked(values)
     right = block.last + block.scale * block.members["right"][0]
     assert np.abs(block.out.forecast[1, 300:, :, 0] - right[300:]).mean() < 0.15
+
+
+def test_a_member_that_was_bad_while_the_series_was_young_gets_its_weight_back() -> None:
+    values = walk(300, 1)
+    block = block_of(values, 1)
+    nearly = np.append(values[1:, 0], 0.0) + np.where(np.arange(300) < 30, 20.0, 0.1)
+    said = ((nearly - block.last[:, 0]) / block.scale[:, 0]).astype(np.float32)
+    block = replace(block, members={"late": said[None, :, None]})
+    component = Stacking(("late",), 1, middle=1)
+    _, block = component.step(component.init(1), block)
+    missed = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
+    assert missed[20:30].mean() < 2.0  # the last value, by far the better then
+    assert missed[280:].mean() < 0.3
+
+
+def test_members_that_are_all_far_off_leave_a_number() -> None:
+    values = walk(2400, 1)  # the sum of so many errors to a high power is beyond single precision
+    block = block_of(values, 1)
+    block = replace(block, members={"lost": np.full((1, 2400, 1), 1e9, np.float32)})
+    block.out.forecast[:] = -1e9
+    component = Stacking(("lost",), 1, middle=1)
+    _, block = component.step(component.init(1), block)
+    assert np.isfinite(block.out.forecast).all()
 
 
 def test_a_horizon_learns_nothing_before_it_has_passed() -> None:
