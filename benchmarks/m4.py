@@ -1,9 +1,10 @@
 """M4 hourly by the competition's own metrics: ``python -m benchmarks.m4 FOLDER``, which holds its two files.
 
 One network is trained on all 414 series to their ends, every series is stepped through its history, and what
-is forecast at its end for the next 48 hours is judged: sMAPE (of 200 %), MASE with a season of 24, and MSIS
-at 95 % (Makridakis et al. 2020, "The M4 Competition", section 2). With ``--validation`` the last 48 of the
-training values are judged instead, which is where settings were chosen. The last line is one JSON object.
+is forecast at its end for the next 48 hours is judged, in about two minutes: sMAPE (of 200 %), MASE with a
+season of 24, and MSIS at 95 % (Makridakis et al. 2020, "The M4 Competition", section 2). With
+``--validation`` the last 48 of the training values are judged instead, which is where settings were chosen.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -45,14 +46,19 @@ def main() -> None:
     began_s = time.monotonic()
     network = NetworkConfig(horizon=_HORIZON, quantiles=_QUANTILES)
     # The competition has no validation part: what is chosen with one is the number of epochs, 12 by default.
-    model = train(windows, network, TrainingConfig(validation=0.0, backtest=0.0), WindowConfig()).forecaster
-    train_s = time.monotonic() - began_s
+    # Two threads gain next to nothing on matrices this small, and wait for one another on a busy machine.
+    training = TrainingConfig(validation=0.0, backtest=0.0, threads=1)
+    model = train(windows, network, training, WindowConfig()).forecaster
+    train_s, began_s = time.monotonic() - began_s, time.monotonic()
     found = {name: _scores(said, learned, came) for name, said in _at_ends(model, windows, learned).items()}
+    replay_s = time.monotonic() - began_s
     for name, scores in found.items():
         sys.stdout.write(
             f"{name:24}" + "  ".join(f"{key} {value:.3f}" for key, value in scores.items()) + "\n"
         )
-    sys.stdout.write(json.dumps({"train_s": round(train_s), "members": found}) + "\n")
+    sys.stdout.write(
+        json.dumps({"train_s": round(train_s), "replay_s": round(replay_s), "members": found}) + "\n"
+    )
 
 
 def _read(path: Path) -> list[Floats]:

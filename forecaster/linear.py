@@ -16,6 +16,7 @@ import numpy as np
 
 from forecaster.components.base import Floats, Floats32
 from forecaster.components.linear import RIDGES, regressor_count, regressors
+from forecaster.components.log_linear import log_regressors
 from forecaster.components.season import season_in
 from forecaster.segments import Batch, Fleet
 
@@ -30,16 +31,21 @@ assert len(_SHRINKAGE) == RIDGES
 
 
 def fit_linear(fleet: Fleet) -> Floats32:
-    """``[2, F, N]`` ridge regressions of what is not held out; 0 where there is too little to learn from.
+    """``[3, F, N]`` ridge regressions of what is not held out; 0 where there is too little to learn from.
+
+    The last is in logarithms, of the rows in which all that counts is above 0.
 
     Args:
         fleet: what to learn from; rows count whose targets all come before its held-out ones.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     penalty = _penalty(count, horizon, season_in(fleet.network.ring, fleet.freq))
-    squares = _solve(*_moments(fleet, None), penalty, _SHRINKAGE[0]).astype(np.float32)
-    moments = _moments(fleet, squares)
-    return np.stack([_solve(*moments, penalty, share) for share in _SHRINKAGE]).astype(np.float32)
+    fitted = []
+    for logs, shares in ((False, _SHRINKAGE), (True, _SHRINKAGE[:1])):
+        squares = _solve(*_moments(fleet, logs, None), penalty, shares[0]).astype(np.float32)
+        moments = _moments(fleet, logs, squares)
+        fitted += [_solve(*moments, penalty, share) for share in shares]
+    return np.stack(fitted).astype(np.float32)
 
 
 def typical_change(fleet: Fleet) -> float:
@@ -55,13 +61,13 @@ def typical_change(fleet: Fleet) -> float:
     return float(min(np.median(shares), 1.0)) if len(shares) else 0.0
 
 
-def _moments(fleet: Fleet, squares: Floats32 | None) -> tuple[Floats, Floats]:
+def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats, Floats]:
     """Second moments ``[F, F]`` and those with the targets ``[F, N]``, weighed by errors of ``squares``."""
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     second, mixed = np.zeros((count, count)), np.zeros((count, horizon))
     every = max(1, -(-fleet.windows.values.size // _MOST_ROWS))
     for number in range(len(fleet.batches)):
-        for x, y, weight in _rows(fleet.batch(number), count, every):
+        for x, y, weight in _rows(fleet.batch(number), count, every, logs):
             if squares is not None:
                 error = np.abs(y - x @ squares).mean(axis=1) * weight
                 weight = weight / np.sqrt(np.maximum(error, _LEAST_ERROR))
@@ -71,28 +77,45 @@ def _moments(fleet: Fleet, squares: Floats32 | None) -> tuple[Floats, Floats]:
     return second, mixed
 
 
-def _rows(batch: Batch, count: int, every: int) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
+def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
     """Regressors ``[n, F]``, changes ``[n, N]`` and weights ``[n]`` of rows to learn from, some at a time."""
     block, horizon = batch.block, batch.ahead.shape[2]
     least = min(_SEEN, len(batch) // 3)
     known = (block.observed > least) & ~np.isnan(block.values)
     known &= batch.first_target + np.arange(len(batch))[:, None] + horizon <= batch.held_from
     known &= ~np.isnan(batch.ahead).any(axis=2)
-    weight = batch.weight()
+    weight = _weight_of_logs(batch) if logs else batch.weight()
+    if logs:
+        known &= (block.lowest > 0) & (batch.ahead > 0).all(axis=2) & (weight > 0)
     x = np.empty((count, len(batch.series_ids)), np.float32)
     pieces: list[tuple[Floats32, Floats32, Floats32]] = []
     for row in range(every - 1, len(batch), every):
         index = np.flatnonzero(known[row])
         if not len(index):
             continue
-        regressors(block, row, slice(None), x)
-        target = batch.targets(np.array([row]))[0]
-        pieces.append((x.T[index], target[index], weight[row, index]))
+        if logs:
+            log_regressors(block, row, slice(None), x)
+            target = np.log(batch.ahead[row, index] / block.last[row, index, None]).astype(np.float32)
+        else:
+            regressors(block, row, slice(None), x)
+            target = batch.targets(np.array([row]))[0, index]
+        pieces.append((x.T[index], target, weight[row, index]))
         if sum(len(piece[0]) for piece in pieces) >= 8192:
             yield _joined(pieces)
             pieces = []
     if pieces:
         yield _joined(pieces)
+
+
+def _weight_of_logs(batch: Batch) -> Floats32:
+    """``[T, B]``, one over the mean change of logarithms from season to season; 0 where there is none."""
+    values, season = batch.block.values, batch.season
+    known = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from
+    logs = np.log(np.where(known & (values > 0), values, np.nan))
+    changes = np.abs(logs[season:] - logs[:-season])
+    sums, counts = np.nansum(changes, axis=0), (~np.isnan(changes)).sum(axis=0)
+    weight = np.divide(counts, sums, out=np.zeros(len(sums)), where=sums > 0)
+    return np.broadcast_to(weight.astype(np.float32), values.shape)
 
 
 def _joined(pieces: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from forecaster.components.base import Block, Floats32
 from forecaster.components.inputs import known_ahead, network_inputs, with_covariates
-from forecaster.components.linear import RIDGES, expert_forecasts, regressor_count
+from forecaster.components.linear import regressor_count
+from forecaster.components.log_linear import ALL_RIDGES, all_forecasts
 from forecaster.components.past import PastCovariates
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
@@ -78,7 +79,7 @@ class Batch:
         ahead: ``[T, B, N]`` float64, the next ``N`` values: a view, NaN where nothing came.
         first_target: ``[B]`` int64, row of the first target of each series in the fleet's windows.
         held_from: the first row of those that only score.
-        ridge: ``[2, F, N]`` float32, of the linear experts; None where there are none.
+        ridge: ``[3, F, N]`` float32, of the linear experts; None where there are none.
         season: windows of a season.
         decoder: whether what is known of the windows ahead is looked at.
     """
@@ -110,7 +111,7 @@ class Batch:
         """``[K, n, B, N]`` float32, what the linear experts forecast."""
         if self.ridge is None:
             return None
-        return torch.from_numpy(expert_forecasts(self.block, self.ridge, self.season, rows))
+        return torch.from_numpy(all_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
         """``[n, N, B or 1, C]`` float32, see `Segment`."""
@@ -183,7 +184,7 @@ class Fleet:
         held_from: row of the first of ``windows`` that only scores.
         begins: ``[S]`` int64, row of the first value of each series of ``windows``.
         batches: which series are in which batch.
-        ridge: ``[2, F, N]`` float32, of the linear experts; None until it is fitted, or where there are none.
+        ridge: ``[3, F, N]`` float32, of the linear experts; None until it is fitted, or where there are none.
         prior: scale of a series of one value, as a share of it.
         covariates: what is known beside the values.
     """
@@ -237,7 +238,7 @@ class Fleet:
         network = self.network
         ridge = self.ridge
         if network.linear and ridge is None:
-            ridge = np.zeros((RIDGES, regressor_count(network.ring), horizon), np.float32)
+            ridge = np.zeros((ALL_RIDGES, regressor_count(network.ring), horizon), np.float32)
         x, block = network_inputs(padded[:length], start, self.freq, network, ridge, self.prior)
         ids = tuple(self.windows.series_ids[i] for i in index)
         if not self.covariates.features.is_empty:

@@ -24,7 +24,8 @@ from forecaster.components.inputs import (
     known_ahead,
     with_covariates,
 )
-from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, regressor_count
+from forecaster.components.linear import EXPERTS, RIDGES, regressor_count
+from forecaster.components.log_linear import ALL_EXPERTS, ALL_RIDGES, all_forecasts
 from forecaster.components.past import INPUTS_EACH
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
@@ -35,7 +36,7 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "rnn": nn.RNN,
 }
 _ALL = slice(None)
-_TRUST_IN_RIDGES = 1.5  # the two get 69 % of the weight at first
+_TRUST_IN_RIDGES = 1.5  # two of seven experts get 64 % of the weight at first
 _ROOM = 2.0  # times as far as a series usually goes beyond all values seen, a median may
 
 
@@ -59,7 +60,7 @@ class Network(nn.Module):
     value (`cold`).
 
     Attributes:
-        ridge: buffer ``[2, F, N]`` float32, the ridge regressions; no rows without a linear part.
+        ridge: buffer ``[3, F, N]`` float32, the ridge regressions; no rows without a linear part.
         prior: buffer, scale of a series of one value, as a share of it.
         of_static: buffer ``[1 + D, 2]`` float64, the ridge regression of level and log scale on 1 and the
             static features; no columns without any.
@@ -83,7 +84,7 @@ class Network(nn.Module):
         super().__init__()
         self.config, self.past = config, past
         self.covariates = known + static + INPUTS_EACH * len(past)
-        cell, width, experts = CELLS[config.cell], config.hidden, EXPERTS if config.linear else 0
+        cell, width, experts = CELLS[config.cell], config.hidden, ALL_EXPERTS if config.linear else 0
         self.recurrent = nn.ModuleList(
             cell(width if layer else input_count(config, self.covariates), width)
             for layer in range(config.layers)
@@ -98,7 +99,7 @@ class Network(nn.Module):
         if experts:
             blocks = self.head.bias.detach().view(-1, config.horizon)
             blocks[len(config.quantiles) : len(config.quantiles) + RIDGES] = _TRUST_IN_RIDGES
-        ridges = RIDGES if config.linear else 0
+        ridges = ALL_RIDGES if config.linear else 0
         self.register_buffer("ridge", torch.zeros(ridges, regressor_count(config.ring), config.horizon))
         self.register_buffer("prior", torch.zeros(()))
         if config.decoder:
@@ -166,8 +167,8 @@ class Network(nn.Module):
         season, steps = season_in(self.config.ring, block.freq), block.out.forecast.shape[-1]
         horizons = _horizons(self.config.horizon, steps, season)
         if self.config.linear:
-            changes = expert_forecasts(block, self.ridge.numpy(), season)
-            expected = np.ascontiguousarray(changes[..., 0])
+            changes = all_forecasts(block, self.ridge.numpy(), season)
+            expected = np.ascontiguousarray(changes[:EXPERTS, ..., 0])
             errors = expert_errors(block, own["expected"].T, expected)
             x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes[..., horizons])
             after["expected"] = _at_the_end(expected, block.lengths)

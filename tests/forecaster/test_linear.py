@@ -51,8 +51,18 @@ def test_a_season_is_found() -> None:
         assert (off[k] < 0.7 * off[5]).all()
 
 
+def test_what_moves_by_shares_is_best_told_in_logarithms() -> None:
+    noise = np.random.default_rng(0).normal(size=(1524, 6))
+    for t in range(24, len(noise)):
+        noise[t] += 0.8 * noise[t - 24]
+    made = fleet(np.exp(noise[24:]) * 10.0 ** np.arange(6), 1200)
+    off = error(fit_linear(made), made, slice(1200, None))
+    assert (off[-1] < 0.95 * off[0]).all()
+    assert (off[-1] < 0.95 * off[1]).all()
+
+
 def test_it_learns_nothing_from_what_is_held_out() -> None:
-    values = autoregression(400)
+    values = np.abs(autoregression(400)) + 1.0  # such that there is a regression in logarithms, too
     other = values.copy()
     other[300:] = 1e6 * np.random.default_rng(1).normal(size=other[300:].shape)
     one, two = (fleet(v, 300) for v in (values, other))
@@ -70,7 +80,7 @@ def test_a_series_weighs_by_its_errors_in_its_own_unit() -> None:
 @pytest.mark.parametrize("windows", [2, 5, 20])
 def test_too_little_to_learn_from_is_the_last_value_or_near(windows: int) -> None:
     ridge = fit_linear(fleet(autoregression(windows)))
-    assert ridge.shape == (2, 30, 5)
+    assert ridge.shape == (3, 30, 5)
     assert np.isfinite(ridge).all()
     if windows <= 5:
         assert (ridge == 0).all()

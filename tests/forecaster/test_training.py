@@ -219,8 +219,8 @@ def test_batches_come_in_another_order_each_epoch_which_the_seed_draws(
     def orders(seed: int) -> list[list[int]]:
         asked.clear()
         brief(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
-        # Twice for the linear part and once for the weights of the horizons, then once an epoch.
-        return [asked[8 * (3 + epoch) : 8 * (4 + epoch)] for epoch in range(3)]
+        # Four times for the linear part and once for the weights of the horizons, then once an epoch.
+        return [asked[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
     one = orders(0)
     assert all(sorted(order) == list(range(8)) for order in one)
