@@ -26,7 +26,8 @@ import torch
 from benchmarks import fleet, machine
 from benchmarks.fleet import FREQ_S, START, Fleet
 from benchmarks.kafka import messages
-from forecaster.shard import Batch, Shard, apply
+from forecaster.batch import Batch
+from forecaster.shard import Shard, apply
 from forecaster.sharding import no_batch
 from forecaster.windows import MICROSECONDS
 from pipelines import state_table

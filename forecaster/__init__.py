@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forecaster.baselines import persistence, seasonal_naive
+    from forecaster.batch import Batch
     from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
     from forecaster.counts import Counts
     from forecaster.evaluation import calibration, errors, score, series_scale
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
-    from forecaster.shard import Batch, Output, Shard, apply
+    from forecaster.shard import Output, Shard, apply
     from forecaster.state import State
     from forecaster.stepping import advance, rewarm
     from forecaster.training import Trained, train
     from forecaster.windows import Windows, aggregate
 
 _HOMES = {
-    "Batch": "shard",
+    "Batch": "batch",
     "Counts": "counts",
     "Forecaster": "model",
     "Forecasts": "forecasts",

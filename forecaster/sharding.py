@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from forecaster.batch import Batch
 from forecaster.counts import Counts
-from forecaster.shard import PENDING, Batch, Shard, slots_of
+from forecaster.shard import PENDING, Shard, slots_of
 from forecaster.state import State
 from schemas import observations, quarantine
 from schemas.errors import DataError

@@ -17,7 +17,7 @@ import polars as pl
 from apache_beam.coders import Coder
 from apache_beam.coders.typecoders import registry
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 
 _LENGTH = struct.Struct("<q")
 

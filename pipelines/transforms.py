@@ -15,7 +15,7 @@ from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from forecaster.sharding import Splitter
 from pipelines import worker
 from pipelines.coders import Sharded

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import polars as pl
 
+from forecaster.batch import Batch
 from forecaster.covariates import Covariates
 from forecaster.model import Forecaster
-from forecaster.shard import Batch, Output, Shard, apply, slots_of
+from forecaster.shard import Output, Shard, apply, slots_of
 from forecaster.state import live
 from forecaster.stepping import rewarm
 from pipelines import state_table

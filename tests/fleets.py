@@ -14,6 +14,7 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from forecaster.batch import Batch
 from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
 from forecaster.counts import Counts
 from forecaster.covariates import Covariates
@@ -21,7 +22,7 @@ from forecaster.features import Features, Table, Tables
 from forecaster.forecasts import Forecasts
 from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
-from forecaster.shard import Batch, Output, Shard, apply
+from forecaster.shard import Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
 from forecaster.state import State, live
 from forecaster.windows import MICROSECONDS, Windows

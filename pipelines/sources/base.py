@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 
 
 class Step(NamedTuple):

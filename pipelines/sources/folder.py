@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from forecaster.windows import MICROSECONDS
 from pipelines.sources.base import Step
 from pipelines.sources.files import Input, Part, WholeFile, bad_file, read_file, read_through

@@ -16,7 +16,7 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils.timestamp import Duration
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from pipelines.failure import told_of
 from pipelines.sources.base import Log, Place, Places
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader

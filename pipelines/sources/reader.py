@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from forecaster.sharding import no_batch
 from pipelines.sources.base import Log, Places
 

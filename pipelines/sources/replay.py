@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from forecaster.batch import Batch
 from forecaster.frequency import Frequency
-from forecaster.shard import Batch
 from forecaster.windows import MICROSECONDS
 from pipelines.sources.base import Step
 from pipelines.sources.files import Input, read_files

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.batch import Batch
 from forecaster.lateness import BEFORE, NEVER
 from forecaster.model import Forecaster
-from forecaster.shard import Batch, Output, Shard, apply
+from forecaster.shard import Output, Shard, apply
 from forecaster.sharding import no_batch
 from forecaster.windows import Windows
 from schemas import observations, quarantine

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster import snapshot
+from forecaster.batch import Batch
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.shard import Batch, Output, Shard, apply
+from forecaster.shard import Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
 from pipelines.jobs.forecast import StreamJob, run_stream

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from forecaster.sharding import handed_over, no_batch, reshard
 from forecaster.windows import Windows
 from pipelines import state_table

@@ -19,8 +19,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from forecaster import snapshot
+from forecaster.batch import Batch
 from forecaster.model import Forecaster
-from forecaster.shard import Batch, Shard
+from forecaster.shard import Shard
 from forecaster.sharding import announced
 from forecaster.windows import Windows
 from pipelines.kafka import Broker

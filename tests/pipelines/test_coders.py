@@ -11,7 +11,7 @@ from apache_beam.coders.typecoders import registry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from forecaster.sharding import no_batch
 from pipelines.coders import ElementCoder, FleetRows, frame_bytes, frame_of
 from schemas import observations, quarantine

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecaster.batch import Batch
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.shard import Batch, Shard
+from forecaster.shard import Shard
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
 from pipelines import state_table, storage, worker

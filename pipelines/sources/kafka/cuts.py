@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from forecaster.batch import Batch
 from forecaster.frequency import Frequency
 from forecaster.lateness import BEFORE, NEVER
-from forecaster.shard import Batch
 from forecaster.windows import MICROSECONDS
 from pipelines.sources.base import Place
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from forecaster.sharding import no_batch
 from pipelines.sources.base import Place, Places, Stride, furthest_us, least
 from pipelines.sources.files import validated

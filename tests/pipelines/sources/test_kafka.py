@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forecaster.batch import Batch
 from forecaster.lateness import BEFORE, NEVER
-from forecaster.shard import Batch
 from pipelines.kafka import Broker
 from pipelines.sources.base import Log, Place, Places
 from pipelines.sources.files import Input

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-from forecaster.shard import Batch
+from forecaster.batch import Batch
 from forecaster.sharding import no_batch
 from pipelines.sources import reader as reading
 from pipelines.sources.base import OnePartition, Place, Places, Step, Stride
