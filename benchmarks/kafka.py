@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
+from pipelines.storage import remove_tree
 from tests.cluster.broker import Broker
 
 _PARTITIONS = 4
@@ -127,7 +127,7 @@ def _rate(job: StreamJob, rows: int) -> float:
     outcome = _run(job, rows)
     assert outcome.counts.missing == 0, outcome.counts
     rate = outcome.counts.series_steps / (time.monotonic() - began_s)
-    shutil.rmtree(job.output)  # gigabytes of forecasts
+    remove_tree(job.output)  # gigabytes of forecasts
     return float(rate)
 
 

@@ -21,6 +21,7 @@ from pipelines.sources.base import Source, Step
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
+from pipelines.storage import written_ns
 
 Result = dict[str, Any]
 
@@ -205,4 +206,4 @@ def _check(outcome: Outcome, steps: int) -> None:
 
 def _last_written_s(outcome: Outcome) -> float:
     """Wall clock of the last file of forecasts."""
-    return max(path.stat().st_mtime for path in (outcome.output / "forecasts").iterdir())
+    return max(map(written_ns, (outcome.output / "forecasts").glob("*"))) / 1e9

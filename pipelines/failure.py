@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.storage import Location
 from schemas import errors
 from schemas.errors import EngineError, StatecastError
 
@@ -15,23 +16,27 @@ _FAILED = ".failed.json"
 
 
 @contextmanager
-def told_of(output: Path) -> Iterator[None]:
+def told_of(output: Location) -> Iterator[None]:
     """Leaves an error of ours in the output folder, for whoever started the job."""
     try:
         yield
     except StatecastError as error:
-        hidden = output / f"{_FAILED}.{os.getpid()}"
-        hidden.write_text(json.dumps({"kind": type(error).__name__, "line": str(error)}))
-        os.replace(hidden, output / _FAILED)
+        told = json.dumps({"kind": type(error).__name__, "line": str(error)})
+        if isinstance(output, Path):
+            hidden = output / f"{_FAILED}.{os.getpid()}"  # several workers may fail at once
+            hidden.write_text(told)
+            os.replace(hidden, output / _FAILED)
+        else:
+            (output / _FAILED).write_bytes(told.encode())
         raise
 
 
-def clear_told(output: Path) -> None:
+def clear_told(output: Location) -> None:
     """Forgets the error of an earlier run."""
     (output / _FAILED).unlink(missing_ok=True)
 
 
-def told(output: Path, error: BaseException) -> StatecastError:
+def told(output: Location, error: BaseException) -> StatecastError:
     """The one line behind what a runner raised: our own if a worker left one, else the runner's last."""
     if isinstance(error, StatecastError):
         return error

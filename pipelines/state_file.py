@@ -22,13 +22,14 @@ from forecaster import snapshot
 from forecaster.sharding import reshard
 from pipelines import state_table
 from pipelines.sinks.folder import LOCK, locked
+from pipelines.storage import Location, Remote, as_of_one_moment, was_leased
 from schemas.errors import DataError, ModelError, OutputError
 
 _KEY = b"statecast.table"
 _MANIFESTS = (".json", ".jsonl")
 
 
-def pack(folder: Path, file: Path) -> int:
+def pack(folder: Location, file: Path) -> int:
     """Writes the table in ``folder`` as one file, whole or not at all.
 
     Returns:
@@ -40,7 +41,7 @@ def pack(folder: Path, file: Path) -> int:
     """
     with _at_rest(folder):
         shards = state_table.read(folder).shards
-        manifests = {path.name: path.read_text() for path in folder.iterdir() if path.suffix in _MANIFESTS}
+        manifests = as_of_one_moment(folder, _manifests)
     try:
         (shard,) = reshard(shards, 1)
     except DataError as error:
@@ -60,7 +61,7 @@ def pack(folder: Path, file: Path) -> int:
     return len(shard.state)
 
 
-def unpack(file: Path, folder: Path, shards: int | None = None) -> int:
+def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
     """Writes the table that ``file`` holds into ``folder``, in the place of one that is there.
 
     Args:
@@ -97,11 +98,20 @@ def unpack(file: Path, folder: Path, shards: int | None = None) -> int:
     return len(shard.state)
 
 
+def _manifests(folder: Location) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("*") if path.suffix in _MANIFESTS}
+
+
 @contextmanager
-def _at_rest(folder: Path, *, makes: bool = False) -> Iterator[None]:
+def _at_rest(folder: Location, *, makes: bool = False) -> Iterator[None]:
     """Keeps jobs off a table that is one's own, which lies in an output folder and is called ``state``."""
-    output = folder.absolute().parent
-    if folder.name == "state" and (makes or (output / LOCK).exists()):
+    if isinstance(folder, Remote):
+        output: Location = folder.parent
+        is_job_s = was_leased(folder.parent)
+    else:
+        output = folder.absolute().parent
+        is_job_s = (output / LOCK).exists()
+    if folder.name == "state" and (makes or is_job_s):
         with locked(output):
             yield
     else:

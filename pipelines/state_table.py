@@ -5,7 +5,8 @@ A folder of snapshots, readable with any Parquet reader::
     state/shard-0003-of-0008.parquet     one row a series; `forecaster.snapshot` says what else is in it
 
 A snapshot is one shard whole. It is written under a hidden name, synced and renamed, and the folder is synced
-after it: whoever opens it finds the last one that was complete, whenever the writer died.
+after it; in an object store it is put at once. Whoever opens it finds the last one that was complete,
+whenever the writer died.
 """
 
 from __future__ import annotations
@@ -27,12 +28,24 @@ from forecaster.counts import Counts
 from forecaster.shard import Shard
 from forecaster.sharding import announced, handed_over, reshard
 from forecaster.state import State
-from pipelines.storage import sync_folder, write_whole
+from pipelines import storage
+from pipelines.storage import (
+    Location,
+    Remote,
+    as_of_one_moment,
+    end_putting,
+    make_folder,
+    put_in_place,
+    source_of,
+    sync_folder,
+    write_whole,
+)
 from schemas.errors import DataError, ModelError, OutputError
 
 _NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 _NO_PARTITIONS: Mapping[str, int] = {}
 _OLD_SERIES = "series"
+_SECOND_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class StateTable:
         ]
 
 
-def write_shard(folder: Path, shard: Shard) -> None:
+def write_shard(folder: Location, shard: Shard) -> None:
     """Writes a snapshot: whole, or not at all.
 
     Raises:
@@ -101,13 +114,13 @@ def write_shard(folder: Path, shard: Shard) -> None:
     path, table = folder / _name(shard.number, shard.of), snapshot.to_arrow(shard)
     parquet = partial(pq.write_table, table, use_dictionary=["model_version"], write_statistics=False)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(path, parquet, kept=True)
     except OSError as error:
         raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
 
 
-def read_shard(folder: Path, number: int, of: int) -> Shard:
+def read_shard(folder: Location, number: int, of: int) -> Shard:
     """The last snapshot of a shard.
 
     Raises:
@@ -117,28 +130,38 @@ def read_shard(folder: Path, number: int, of: int) -> Shard:
     return _read(folder / _name(number, of))
 
 
-def written_ns(folder: Path, number: int, of: int) -> int:
-    """When the last snapshot of a shard was written, in nanoseconds since 1970."""
-    return (folder / _name(number, of)).stat().st_mtime_ns
+def written_ns(folder: Location, number: int, of: int) -> int:
+    """When the last snapshot of a shard was written, in nanoseconds since 1970.
+
+    An object store knows the second, and this is its end: who is not sure does not call another file newer.
+    """
+    name = _name(number, of)
+    if isinstance(folder, Path):
+        return storage.written_ns(folder / name)
+    return max(storage.written_ns(path) // _SECOND_NS + 1 for path in folder.glob(name)) * _SECOND_NS
 
 
-def exists(folder: Path) -> bool:
+def exists(folder: Location) -> bool:
     """Whether there is a state table in ``folder``."""
-    return any(_NAME.fullmatch(path.name) for path in folder.glob("*.parquet")) or _is_old(folder)
+    return as_of_one_moment(folder, lambda there: bool(_paths(there)) or _is_old(there))
 
 
-def read(folder: Path) -> StateTable:
+def read(folder: Location) -> StateTable:
     """The state table in ``folder``.
 
     Raises:
         DataError: there is none, a file of it cannot be read, or a shard is missing.
         ModelError: it is of a format that this version does not read.
     """
+    return as_of_one_moment(folder, _read_table)
+
+
+def _read_table(folder: Location) -> StateTable:
     if _is_old(folder):
         raise ModelError(
             f"{folder}: a state table of format 1 is not readable here: start without it, from the rows"
         )
-    paths = sorted(path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name))
+    paths = _paths(folder)
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
     shards = tuple(_read(path) for path in paths)
@@ -150,27 +173,32 @@ def read(folder: Path) -> StateTable:
     return StateTable(shards)
 
 
-def homes(folder: Path) -> dict[str, int]:
+def homes(folder: Location) -> dict[str, int]:
     """The shard of each series of the table in ``folder``; none where there is no table.
 
     Raises:
         DataError: a file of it cannot be read.
     """
     found: dict[str, int] = {}
-    for path in folder.glob("*.parquet"):
+    for path in _paths(folder):
         if (name := _NAME.fullmatch(path.name)) is not None:
             try:
-                ids = pq.read_table(path, columns=["series_id"])["series_id"]
+                ids = pq.read_table(source_of(path), columns=["series_id"])["series_id"]
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(_unreadable(path, error)) from error
             found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
     return found
 
 
+def _paths(folder: Location) -> list[Location]:
+    found = [path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name)
+
+
 def begin(
-    folder: Path,
+    folder: Location,
     shards: int,
-    start: Path | None,
+    start: Location | None,
     cold: State,
     *,
     resume: bool = False,
@@ -222,7 +250,7 @@ def _as_asked(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -
     return reshard(table.shards, shards)
 
 
-def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> None:
+def write(folder: Location, shards: Sequence[Shard], also: Location | None = None) -> None:
     """Writes a whole table and puts it in the place of the one that is there.
 
     Args:
@@ -230,11 +258,14 @@ def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> No
         shards: all of them.
         also: folder whose other files, the manifests of sources, go with it.
     """
+    if isinstance(folder, Remote):
+        _put(folder, shards, also)
+        return
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     for shard in shards:
         write_shard(new, shard)
-    for path in () if also is None else also.iterdir():
+    for path in also.iterdir() if isinstance(also, Path) else ():
         if path.is_file() and not _NAME.fullmatch(path.name):
             shutil.copy2(path, new)
     old = folder.with_name(f".{folder.name}.old")
@@ -249,8 +280,31 @@ def write(folder: Path, shards: Sequence[Shard], also: Path | None = None) -> No
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
 
 
-def recover(folder: Path) -> None:
-    """Ends what a `write` that was killed had begun."""
+def _put(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
+    hidden = folder.with_name(f".{folder.name}.new")
+    try:
+        end_putting(hidden, folder.parent)
+        for shard in shards:
+            write_shard(hidden / folder.name, shard)
+        for path in () if also is None else also.glob("*.json*"):
+            (hidden / folder.name / path.name).write_bytes(path.read_bytes())
+        put_in_place(hidden, folder.parent, [folder.name])
+    except OSError as error:
+        raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
+
+
+def recover(folder: Location) -> None:
+    """Ends what a `write` that was killed had begun.
+
+    Raises:
+        OutputError: an object store cannot be reached.
+    """
+    if isinstance(folder, Remote):
+        try:
+            end_putting(folder.with_name(f".{folder.name}.new"), folder.parent)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
+        return
     new, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
     if old.exists() and not folder.exists():
         os.replace(old, folder)
@@ -262,7 +316,7 @@ def _name(number: int, of: int) -> str:
     return f"shard-{number:04d}-of-{of:04d}.parquet"
 
 
-def _read(path: Path) -> Shard:
+def _read(path: Location) -> Shard:
     try:
         with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
             return snapshot.from_arrow(pq.ParquetFile(file).read())
@@ -272,10 +326,10 @@ def _read(path: Path) -> Shard:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _unreadable(path: Path, error: BaseException) -> str:
+def _unreadable(path: Location, error: BaseException) -> str:
     return f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}"
 
 
-def _is_old(folder: Path) -> bool:
+def _is_old(folder: Location) -> bool:
     """Whether it holds a table of format 1, which had a folder for series."""
     return any((folder / _OLD_SERIES).glob("*.parquet"))

@@ -26,10 +26,16 @@ from pipelines import state_table
 from pipelines.lane import Lane
 from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles
 from pipelines.sinks.kafka import Topics, TopicWriter
-from pipelines.sinks.numbers import RECENT, Histogram, ShardNumbers, publish
-from pipelines.storage import sync, write_text
+from pipelines.sinks.numbers import (
+    PUBLISHED_EVERY_S,
+    PUBLISHED_REMOTELY_EVERY_S,
+    RECENT,
+    Histogram,
+    ShardNumbers,
+    publish,
+)
+from pipelines.storage import Location, sync, write_text
 
-_PUBLISHED_EVERY_S = 0.05
 _WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
 _ENDED = ".ended-"  # and a shard's number
 _RUN = ".run"  # of an output folder, says which run writes into it
@@ -57,7 +63,7 @@ class StepSettings:
     forecaster: bytes
     shards: int
     windows_per_step: int
-    output: Path
+    output: Location
     format: Format
     lanes: int
     resumed: bool
@@ -65,7 +71,7 @@ class StepSettings:
     covariates: bytes = b""
 
     @property
-    def states(self) -> Path:
+    def states(self) -> Location:
         """The folder of the state table, which a shard opens from."""
         return self.output / "state"
 
@@ -181,11 +187,16 @@ class ShardWorker:
             if batch.ends:
                 self.snapshots.wait()  # an older one must not come after this one
                 write()
-                (self.settings.output / f"{_ENDED}{shard.number:04d}").touch()
+                write_text(self.settings.output / f"{_ENDED}{shard.number:04d}", "")
             else:
                 self.snapshots.put(write)
-        if has_issued or batch.ends or time.monotonic() - self.published_s >= _PUBLISHED_EVERY_S:
+        if batch.ends or self._is_to_publish(has_issued):
             self._publish(shard)
+
+    def _is_to_publish(self, has_news: bool) -> bool:
+        is_local = isinstance(self.settings.output, Path)
+        every_s = PUBLISHED_EVERY_S if is_local else PUBLISHED_REMOTELY_EVERY_S
+        return (has_news and is_local) or time.monotonic() - self.published_s >= every_s
 
     def _is_over(self) -> bool:
         """Whether a run that was lost is looked after by another: on a cluster its workers may outlive it."""
@@ -193,7 +204,7 @@ class ShardWorker:
             self.abandoned.set()
         return self.abandoned.is_set()
 
-    def _snapshot(self, shard: Shard, files: list[Path]) -> None:
+    def _snapshot(self, shard: Shard, files: list[Location]) -> None:
         began_s = time.monotonic()
         if self.topics is not None:
             self.topics.flush()

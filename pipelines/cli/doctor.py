@@ -17,6 +17,7 @@ from forecaster.registry.store import Store
 from pipelines.runners.java import find_java, job_server
 from pipelines.runners.prism_binary import GO_PACKAGE, beam_version, find_go, find_prism, package_installer
 from pipelines.sinks.folder import check_folder
+from pipelines.storage import Location, Remote
 from schemas.errors import EngineError, StatecastError
 
 _MIN_FREE_BYTES: Final = 1 << 30
@@ -42,7 +43,7 @@ class Check:
 
 
 def diagnose(
-    tracking_uri: str = "sqlite:///mlflow.db", output: Path = Path(), with_engines: bool = True
+    tracking_uri: str = "sqlite:///mlflow.db", output: Location = Path(), with_engines: bool = True
 ) -> list[Check]:
     """Look at everything Statecast needs; nothing is changed or installed, and no check raises.
 
@@ -163,8 +164,10 @@ def _store(tracking_uri: str) -> Check:
     return Check("MLflow store", True, shown if store.exists() else f"{shown} (made by the first run)")
 
 
-def _output(folder: Path) -> Check:
+def _output(folder: Location) -> Check:
     free_bytes = check_folder(folder)
+    if free_bytes is None or isinstance(folder, Remote):
+        return Check("output folder", True, f"{folder}, can be written")
     if free_bytes < _MIN_FREE_BYTES:
         found = f"{folder.absolute()} has only {_size(free_bytes)} free"
         return Check("output folder", False, found, "make room, or choose another")

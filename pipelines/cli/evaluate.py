@@ -13,6 +13,7 @@ from rich.table import Table
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
 from pipelines.sinks.folder import check_folder
+from pipelines.storage import location
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def evaluate(
     ] = None,
     tracking_uri: o.Store = None,
     forecasts: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--forecasts",
             "-f",
@@ -269,12 +270,13 @@ def _shown(table: ReportTable) -> Table:
 
 
 def _evaluate_folders(
-    job: JobConfig, forecasts: list[Path] | None, train_end: str | None, report: Path | None, out: Out
+    job: JobConfig, forecasts: list[str] | None, train_end: str | None, report: Path | None, out: Out
 ) -> None:
     from pipelines.jobs.evaluate import evaluate_folders, write_evaluation
 
     with out.progress("reading", "rows") as bar:
-        judged = evaluate_folders(job, forecasts or [Path(job.output.folder)], train_end, bar.add)
+        folders = [location(folder) for folder in forecasts or [job.output.folder]]
+        judged = evaluate_folders(job, folders, train_end, bar.add)
     for line in judged.notices:
         out.notice(line)
     show_scores(out, judged.scores, f"mean absolute error by horizon, {judged.unit}:")

@@ -12,6 +12,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
 from pipelines.sinks.folder import check_folder
+from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ def backfill(
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=None if output is None else str(output), output__format=format_,
+        output__folder=output, output__format=format_,
     )  # fmt: skip
     out = Out(as_json)
+    folder, start_from = location(job.output.folder), None if state is None else location(state)
     files = o.input_files(job, out)
     forecaster = _load(job, model, out)
-    _say_start(state, forecaster, out)
+    _say_start(start_from, forecaster, out)
     from pipelines.jobs.forecast import BackfillJob, run_backfill
     from pipelines.sources.files import input_of
 
@@ -63,10 +65,10 @@ def backfill(
         forecaster=forecaster,
         paths=tuple(map(str, files)),
         input=input_of(job.data, forecaster.window_config.frequency, observed=job.covariates.observed),
-        output=Path(job.output.folder),
+        output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
-        state_table=state,
+        state_table=start_from,
         format=job.output.format,
         memory_bytes=job.data.memory_mb << 20,
     )
@@ -155,12 +157,12 @@ def stream(
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=None if output is None else str(output), stream__speed=speed, output__format=format_,
+        output__folder=output, stream__speed=speed, output__format=format_,
         stream__source="watch" if watch else source, kafka__bootstrap=bootstrap, kafka__topic=topic,
         kafka__to_topic=to_topic, jobs__runner=runner, jobs__flink_master=flink_master,
     )  # fmt: skip
     out = Out(as_json)
-    folder = Path(job.output.folder)
+    folder, start_from = location(job.output.folder), None if state is None else location(state)
     watched = job.stream.source == "watch"
     if job.stream.source == "kafka" and not job.kafka.topic:
         raise ConfigError("--source kafka needs a topic: name it with --topic")
@@ -174,7 +176,7 @@ def stream(
     from pipelines.jobs.forecast import StreamJob, run_stream, start_of
     from pipelines.runners.base import FlinkSettings
 
-    _say_start(start_of(folder / "state", state, resume), forecaster, out)
+    _say_start(start_of(folder / "state", start_from, resume), forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
@@ -183,7 +185,7 @@ def stream(
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
-        state_table=state,
+        state_table=start_from,
         resume=resume,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
@@ -206,7 +208,7 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     from pipelines.cli.models import load_model
 
     name = model or job.mlflow.model
-    check_folder(Path(job.output.folder))
+    check_folder(location(job.output.folder))
     forecaster = load_model(name, job, out)
     trained = forecaster.window_config
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
@@ -219,7 +221,7 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     return with_tables(forecaster, job.covariates)
 
 
-def _say_start(table: Path | None, forecaster: Forecaster, out: Out) -> None:
+def _say_start(table: Location | None, forecaster: Forecaster, out: Out) -> None:
     """Refuses a state table that cannot be read, and says so where it is of another model."""
     if table is None:
         return
@@ -242,7 +244,7 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     freq = forecaster.window_config.frequency
     asked = "allowed_lateness" in job.windows.model_fields_set
     lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
-    states, memory_bytes = Path(job.output.folder) / "state", job.data.memory_mb << 20
+    states, memory_bytes = location(job.output.folder) / "state", job.data.memory_mb << 20
     if job.stream.source == "kafka":
         return _topic(job, freq, lateness_s, states)
     if job.stream.source == "watch":
@@ -265,7 +267,7 @@ def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source
     )
 
 
-def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Path) -> Log:
+def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -> Log:
     from pipelines import state_table
     from pipelines.kafka import Broker, options_of
     from pipelines.sources.files import columns_of, input_of

@@ -66,12 +66,12 @@ Store = Annotated[
     ),
 ]
 Output = Annotated[
-    Optional[Path],  # noqa: UP045
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Output folder.",
+        help="Output folder, or s3://BUCKET/PREFIX.",
         show_default="out",
         rich_help_panel=OUTPUT,
     ),
@@ -135,7 +135,7 @@ Model = Annotated[
     ),
 ]
 States = Annotated[
-    Optional[Path],  # noqa: UP045
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--state",
         metavar="FOLDER",

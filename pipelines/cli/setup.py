@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError, OutputError
 
 # What each example needs to be said about it.
@@ -86,7 +87,7 @@ def doctor(
         config,
         settings,
         mlflow__tracking_uri=tracking_uri,
-        output__folder=None if output is None else str(output),
+        output__folder=output,
     )
     out = Out(as_json)
     from rich.markup import escape
@@ -101,7 +102,7 @@ def doctor(
             prism = setup_prism()
         out.say(f"Prism: {prism}")
     with out.progress("looking", "checks"):
-        checks = diagnose(job.mlflow.tracking_uri, Path(job.output.folder))
+        checks = diagnose(job.mlflow.tracking_uri, location(job.output.folder))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for check in checks:
         mark = "[green]ok[/]" if check.ok else "[bold red]missing[/]"

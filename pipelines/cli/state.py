@@ -11,6 +11,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, size_of
+from pipelines.storage import location
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ HELP = (
 )
 
 _Folder = Annotated[
-    Path,
+    str,
     typer.Argument(metavar="FOLDER", help="State table: the `state` folder of a job.", show_default=False),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=o.OUTPUT)]
@@ -44,7 +45,7 @@ def show(folder: _Folder, as_json: o.Json = False) -> None:
     from pipelines import state_table
 
     out = Out(as_json)
-    told = _told(folder, state_table.read(folder))
+    told = _told(folder, state_table.read(location(folder)))
     facts, places = Table.grid(padding=(0, 2)), Table(box=None, padding=(0, 2, 0, 0))
     for name, value in _facts(told):
         facts.add_row(name, value)
@@ -85,7 +86,7 @@ def export(
     check_folder(file.parent)
     out = Out(as_json)
     with out.progress("packing", "tables"):
-        series = pack(folder, file)
+        series = pack(location(folder), file)
     size_bytes = file.stat().st_size
     out.say(f"{file}: {series:,} series, {size_of(size_bytes)}; statecast state import unpacks it")
     out.result({"file": str(file), "series": series, "bytes": size_bytes})
@@ -96,7 +97,7 @@ def import_(
         Path, typer.Argument(metavar="FILE", help="File that an export wrote.", show_default=False)
     ],
     folder: Annotated[
-        Path,
+        str,
         typer.Argument(metavar="FOLDER", help="Folder for the table; OUTPUT/state makes it a stream's own."),
     ],
     shards: Annotated[
@@ -120,22 +121,23 @@ def import_(
     from pipelines.sinks.folder import check_folder
     from pipelines.state_file import unpack
 
-    check_folder(folder)
-    if state_table.exists(folder):
+    table = location(folder)
+    check_folder(table)
+    if state_table.exists(table):
         if not force:
             raise ConfigError(
                 f"{folder} holds a state table: name another folder, or pass --force to replace it"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif any(table.glob("*")):
         raise ConfigError(f"{folder} is not empty and no state table: name another folder")
     out = Out(as_json)
     with out.progress("unpacking", "tables"):
-        series = unpack(file, folder, shards)
+        series = unpack(file, table, shards)
     out.say(f"{folder}: {series:,} series; start from it with --state {folder}")
-    out.result({"folder": str(folder), "series": series})
+    out.result({"folder": folder, "series": series})
 
 
-def _told(folder: Path, table: StateTable) -> dict[str, Any]:
+def _told(folder: str, table: StateTable) -> dict[str, Any]:
     """What a table holds, for a machine; times as ISO 8601, sizes in bytes."""
     from forecaster.state import live
 
@@ -143,7 +145,7 @@ def _told(folder: Path, table: StateTable) -> dict[str, Any]:
     states = [shard.state for shard in shards]
     state, closed = max(states, key=len), table.closed_through
     return {
-        "folder": str(folder),
+        "folder": folder,
         "shards": len(shards),
         "series": sum(map(len, states)),
         "live": sum(int(live(state).sum()) for state in states),

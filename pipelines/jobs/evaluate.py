@@ -21,6 +21,7 @@ from forecaster.windows import MICROSECONDS, Windows, aggregate
 from pipelines.config import JobConfig
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import load_observations
+from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
 
 _FANS = 4
@@ -48,7 +49,7 @@ class Judged:
 
 def evaluate_folders(
     job: JobConfig,
-    folders: Sequence[Path],
+    folders: Sequence[Location],
     train_end: str | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
     issued_from: datetime | None = None,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -30,6 +29,7 @@ from pipelines.sources.base import Log, Place, Places, Source, log_of
 from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
+from pipelines.storage import BACKFILL, Location
 from pipelines.worker import StepSettings, tables_of, take_over
 from schemas.errors import DataError, EngineLost
 
@@ -38,7 +38,6 @@ Progress = Callable[[JobNumbers], None]
 
 Runner = Literal["in-process", "prism", "flink"]
 
-_HIDDEN = ".backfill"
 _LASTING_S = 600.0
 _STATE = "state"
 
@@ -63,16 +62,16 @@ class BackfillJob:
     forecaster: Forecaster
     paths: tuple[str, ...]
     input: Input
-    output: Path
+    output: Location
     shards: int = 8
     windows_per_step: int = 32
-    state_table: Path | None = None
+    state_table: Location | None = None
     format: Format = "parquet"
     lanes: int = field(default_factory=process.cores)
     memory_bytes: int = 2 << 30
 
     @property
-    def states(self) -> Path:
+    def states(self) -> Location:
         """The state table that the job leaves."""
         return self.output / _STATE
 
@@ -102,10 +101,10 @@ class StreamJob:
 
     forecaster: Forecaster
     source: Source | Log
-    output: Path
+    output: Location
     shards: int = 8
     windows_per_step: int = 32
-    state_table: Path | None = None
+    state_table: Location | None = None
     resume: bool = False
     format: Format = "parquet"
     lanes: int = field(default_factory=process.cores)
@@ -117,12 +116,12 @@ class StreamJob:
     topics: Topics | None = None
 
     @property
-    def states(self) -> Path:
+    def states(self) -> Location:
         """The state table that the job leaves."""
         return self.output / _STATE
 
     @property
-    def stop_file(self) -> Path:
+    def stop_file(self) -> Location:
         """The file whose appearance ends the job cleanly."""
         return self.output / ".stop"
 
@@ -141,7 +140,7 @@ class Outcome:
 
     counts: Counts
     seconds: float
-    output: Path
+    output: Location
     stopped: bool
     numbers: JobNumbers
 
@@ -177,8 +176,8 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
         StatecastError: a file, the state table or the output folder is at fault; one line.
     """
     began_s = time.monotonic()
-    with locked(job.output):
-        hidden = job.output / _HIDDEN
+    with locked(job.output) as check:
+        hidden = job.output / BACKFILL
         end_replacing(hidden, job.output)
         try:
             prepare_folder(hidden, *PARTS)
@@ -186,7 +185,7 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
             log = log_of(ReplaySource(job.paths, job.input, config.frequency, memory_bytes=job.memory_bytes))
             places, _ = _begin(job, log, hidden / _STATE, job.state_table, goes_on=False)
             run = _run_of(job, log, places, hidden, resumed=False)
-            counts, published = _run(run, run_in_process, on_progress)
+            counts, published = _run(run, run_in_process, _checking(check, on_progress))
             if not counts.used + counts.pending:
                 raise DataError(_nothing_used(counts, hidden))
             replace_parts(hidden, job.output, (*PARTS, _STATE))
@@ -216,15 +215,25 @@ def run_stream(
         StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
     """
     began_s = time.monotonic()
-    with locked(job.output):
-        end_replacing(job.output / _HIDDEN, job.output)
+    with locked(job.output) as check:
+        end_replacing(job.output / BACKFILL, job.output)
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
         with _ending_cleanly(job.stop_file):
-            counts, published = _restarting(job, on_progress, on_restart)
+            counts, published = _restarting(job, _checking(check, on_progress), on_restart)
         stopped = job.stop_file.exists()
         job.stop_file.unlink(missing_ok=True)
     return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published)
+
+
+def _checking(check: Callable[[], None], on_progress: Progress) -> Progress:
+    """Has a job whose lock is lost end at its next look."""
+
+    def take(numbers: JobNumbers) -> None:
+        check()
+        on_progress(numbers)
+
+    return take
 
 
 def _restarting(
@@ -254,13 +263,13 @@ def _run_once(job: StreamJob, on_progress: Progress) -> tuple[Counts, JobNumbers
     return _run(run, _engine(job), on_progress)
 
 
-def start_of(states: Path, start: Path | None, resume: bool) -> Path | None:
+def start_of(states: Location, start: Location | None, resume: bool) -> Location | None:
     """The table that a stream begins from: with ``resume`` its own, ``states``, if there is one by now."""
     return states if resume and state_table.exists(states) else start
 
 
 def _begin(
-    job: BackfillJob | StreamJob, log: Log, states: Path, start: Path | None, goes_on: bool
+    job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, goes_on: bool
 ) -> tuple[Places, bool]:
     """Puts the job's table in place.
 
@@ -286,7 +295,7 @@ def _begin(
     return places, goes_on
 
 
-def _run_of(job: BackfillJob | StreamJob, log: Log, places: Places, output: Path, resumed: bool) -> Run:
+def _run_of(job: BackfillJob | StreamJob, log: Log, places: Places, output: Location, resumed: bool) -> Run:
     settings = StepSettings(
         job=uuid4().hex,
         forecaster=job.forecaster.to_bytes(),
@@ -318,7 +327,7 @@ def _run(
     # Shards are stepped side by side, which is faster than each on all cores in turn.
     with torch_threads(1), process.loaded_left_alone():
         engine(run, lambda: on_progress(reader.read()))
-    published = reader.read()
+    published = reader.read_now()
     on_progress(published)
     return state_table.read(run.settings.states).counts, published
 
@@ -335,7 +344,7 @@ def _engine(job: StreamJob) -> Callable[[Run, Callable[[], None]], None]:
     return partial(run_on_flink, settings=job.flink)
 
 
-def _nothing_used(counts: Counts, folder: Path) -> str:
+def _nothing_used(counts: Counts, folder: Location) -> str:
     if not counts.rows_in + counts.outside:
         return "the files hold no rows: there is nothing to forecast from"
     quarantined = read_quarantine(folder)
@@ -348,7 +357,7 @@ def _nothing_used(counts: Counts, folder: Path) -> str:
 
 
 @contextmanager
-def _ending_cleanly(stop_file: Path) -> Iterator[None]:
+def _ending_cleanly(stop_file: Location) -> Iterator[None]:
     """SIGINT and SIGTERM ask the source to end; a second one gets its usual meaning."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipelines.sources.base import Log, Places
+from pipelines.storage import Location
 from pipelines.worker import StepSettings
 
 PROGRESS_S = 0.5
@@ -29,7 +29,7 @@ class Run:
     log: Log
     places: Places
     settings: StepSettings
-    stop_file: Path
+    stop_file: Location
     snapshot_every_s: float
     beam_options: tuple[str, ...] = ()
 

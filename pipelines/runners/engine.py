@@ -23,6 +23,7 @@ import grpc
 import psutil
 
 from pipelines.runners.prism_binary import cache_dir
+from pipelines.storage import Location
 from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
@@ -32,6 +33,13 @@ _CONNECTED: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # Reads until the owner's end of the pipe closes, which its death does too, however it dies.
 _WATCH: Final = 'read -r _; kill "$1"'
+
+
+def log_file(output: Location, name: str) -> Path:
+    """Where an engine's log goes: into the output folder; with an object store, this machine's cache."""
+    if isinstance(output, Path):
+        return output / name
+    return cache_dir() / "logs" / output.url.replace("://", "-").replace("/", "-") / name
 
 
 class EngineProcess:

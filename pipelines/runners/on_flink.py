@@ -21,6 +21,7 @@ from pipelines import worker
 from pipelines.failure import clear_told, told
 from pipelines.runners import flink
 from pipelines.runners.base import LOCAL, PROGRESS_S, FlinkSettings, Run
+from pipelines.runners.engine import log_file
 from pipelines.runners.flink import JobServer, flink_options
 from pipelines.runners.on_prism import build
 from schemas.errors import EngineError, EngineLost
@@ -46,7 +47,10 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
     clear_told(output)
     name = f"statecast-{run.settings.job}"
     parallelism = 1 if settings.workers is None else min(_slots(settings.master), run.settings.shards)
-    with JobServer(settings.master, output / "flink.log") as server, _cancelled_after(settings.master, name):
+    with (
+        JobServer(settings.master, log_file(output, "flink.log")) as server,
+        _cancelled_after(settings.master, name),
+    ):
         options = [*flink_options(server.endpoint, settings, parallelism), f"--job_name={name}"]
         pipeline = beam.Pipeline(options=PipelineOptions([*options, *run.beam_options]))
         build(pipeline, run)

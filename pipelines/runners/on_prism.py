@@ -13,6 +13,7 @@ from apache_beam.runners.runner import PipelineState
 from pipelines import worker
 from pipelines.failure import clear_told, told
 from pipelines.runners.base import PROGRESS_S, Run
+from pipelines.runners.engine import log_file
 from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.sinks import numbers
 from pipelines.sources.read import ReadSource
@@ -32,7 +33,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
     """
     output = run.settings.output
     clear_told(output)
-    with PrismServer(output / "prism.log") as prism:
+    with PrismServer(log_file(output, "prism.log")) as prism:
         pipeline = beam.Pipeline(options=PipelineOptions([*prism_options(prism.endpoint), *run.beam_options]))
         build(pipeline, run)
         try:
@@ -44,14 +45,12 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
             worker.end_job(run.settings.job)
         except Exception as error:
             if prism.pid is None:
-                raise EngineLost(
-                    f"Prism has died, killed or out of memory (log: {output / 'prism.log'})"
-                ) from error
+                raise EngineLost(f"Prism has died, killed or out of memory (log: {prism.log})") from error
             raise told(output, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
     if ended != PipelineState.DONE:
-        raise EngineError(f"the stream ended as {ended}: see {output / 'prism.log'}")
+        raise EngineError(f"the stream ended as {ended}: see {prism.log}")
 
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:

@@ -1,9 +1,9 @@
 """Files of forecasts, late rows and quarantined rows in an output folder.
 
-Files appear whole: each is written under a hidden name and renamed. A name says what is in the file: windows,
-model version, revision and shard of forecasts; place in the log of rows. So a rerun writes over what it
-wrote before, and two models can write into one folder. What a killed job wrote after its last snapshot is
-removed when it goes on, since it is written again (`ShardFiles.remove_after`).
+Files appear whole: each is written under a hidden name and renamed, or put at once. A name says what is in
+the file: windows, model version, revision and shard of forecasts; place in the log of rows. So a rerun writes
+over what it wrote before, and two models can write into one folder. What a killed job wrote after its last
+snapshot is removed when it goes on, since it is written again (`ShardFiles.remove_after`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.windows import MICROSECONDS
-from pipelines.storage import write_whole
+from pipelines.storage import Location, Target, as_of_one_moment, source_of, write_whole, written_ns
 from schemas import late, quarantine
 from schemas.errors import DataError, OutputError
 
@@ -45,12 +44,12 @@ class ShardFiles:
         unsynced: files written since `taken` was called last.
     """
 
-    folder: Path
+    folder: Location
     number: int
     of: int
     model_version: str
     format: Format
-    unsynced: list[Path] = field(default_factory=list)
+    unsynced: list[Location] = field(default_factory=list)
 
     @property
     def shard(self) -> str:
@@ -78,7 +77,7 @@ class ShardFiles:
         name = f"{partition}-{start:015d}-{self.shard}.parquet"
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
-    def taken(self) -> list[Path]:
+    def taken(self) -> list[Location]:
         """What was written since the last call: a snapshot takes for granted that the disk keeps it."""
         taken, self.unsynced = self.unsynced, []
         return taken
@@ -97,7 +96,7 @@ class ShardFiles:
             if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
                 is_after = found[1] > closed
             else:
-                is_after = path.name.startswith(".") or path.stat().st_mtime_ns >= snapshot_ns
+                is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
             if is_after:
                 path.unlink(missing_ok=True)
         for part in (QUARANTINE, LATE):
@@ -105,11 +104,11 @@ class ShardFiles:
                 if (found := _ROWS.fullmatch(path.name)) and found[1] in offsets:
                     is_after = int(found[2]) >= offsets[found[1]]
                 else:
-                    is_after = path.name.startswith(".") or path.stat().st_mtime_ns >= snapshot_ns
+                    is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
                 if is_after:
                     path.unlink(missing_ok=True)
 
-    def _write(self, part: str, name: str, write: Callable[[Path], None]) -> None:
+    def _write(self, part: str, name: str, write: Callable[[Target], None]) -> None:
         path = self.folder / part / name
         try:
             write_whole(path, write)
@@ -119,7 +118,7 @@ class ShardFiles:
         self.unsynced.append(path)
 
 
-def write_frame(frame: pl.DataFrame, path: Path, format_: Format) -> None:
+def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
     """A frame as Parquet or JSON lines.
 
     Parquet is not compressed: forecasts are random bits to a compressor, which saves a sixth of the bytes and
@@ -131,7 +130,7 @@ def write_frame(frame: pl.DataFrame, path: Path, format_: Format) -> None:
         frame.write_parquet(path, compression="uncompressed", statistics=False)
 
 
-def read_forecasts(folder: Path) -> pl.DataFrame:
+def read_forecasts(folder: Location) -> pl.DataFrame:
     """All forecasts under ``folder`` (an output folder), sorted by issue time and series.
 
     Where several files hold the same identity, the last written counts.
@@ -139,15 +138,7 @@ def read_forecasts(folder: Path) -> pl.DataFrame:
     Raises:
         DataError: there are none, or a file of them cannot be read.
     """
-    there = [path for path in (folder / FORECASTS).glob("*") if not path.name.startswith(".")]
-    files = sorted(there, key=lambda file: file.stat().st_mtime_ns)
-    frames = []
-    for file in files:
-        try:
-            frames.append(pl.read_parquet(file) if file.suffix == ".parquet" else _read_lines(file))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise DataError(f"{file}: no readable file of forecasts ({said}): delete it") from error
+    frames = as_of_one_moment(folder / FORECASTS, _read_forecasts)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
@@ -157,22 +148,38 @@ def read_forecasts(folder: Path) -> pl.DataFrame:
     )
 
 
-def read_quarantine(folder: Path) -> pl.DataFrame:
+def _read_forecasts(folder: Location) -> list[pl.DataFrame]:
+    there = [path for path in folder.glob("*") if not path.name.startswith(".")]
+    frames = []
+    for file in sorted(there, key=written_ns):
+        try:
+            data = source_of(file)
+            frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else _read_lines(data))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise DataError(f"{file}: no readable file of forecasts ({said}): delete it") from error
+    return frames
+
+
+def read_quarantine(folder: Location) -> pl.DataFrame:
     """All quarantined rows under ``folder`` (``schemas.quarantine``), by file and row."""
     return _read_rows(folder / QUARANTINE, quarantine.empty()).sort("file", "row")
 
 
-def read_late(folder: Path) -> pl.DataFrame:
+def read_late(folder: Location) -> pl.DataFrame:
     """All late rows under ``folder`` (``schemas.late``), by their place in the log."""
     return _read_rows(folder / LATE, late.empty()).sort("partition", "offset")
 
 
-def _read_rows(folder: Path, empty: pl.DataFrame) -> pl.DataFrame:
-    files = [path for path in folder.glob("*.parquet") if not path.name.startswith(".")]
-    return pl.concat([empty, *(pl.read_parquet(file) for file in files)], how="diagonal")
+def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:
+    def read(there: Location) -> list[pl.DataFrame]:
+        files = [path for path in there.glob("*.parquet") if not path.name.startswith(".")]
+        return [pl.read_parquet(source_of(file)) for file in files]
+
+    return pl.concat([empty, *as_of_one_moment(folder, read)], how="diagonal")
 
 
-def _read_lines(file: Path) -> pl.DataFrame:
+def _read_lines(file: Target) -> pl.DataFrame:
     frame = pl.read_ndjson(file)
     nested_fields = frame.select("forecast").explode("forecast").unnest("forecast").columns
     names = [name for name in nested_fields if name != "horizon"]

@@ -7,27 +7,31 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from pipelines.storage import Location, Remote, check_writable, leased
 from schemas.errors import OutputError
 
 LOCK: Final = ".lock"
 """The file under an output folder that its job holds locked."""
 
 
-def check_folder(folder: Path) -> int:
+def check_folder(folder: Location) -> int | None:
     """Checks that a folder can be written to, or made; makes nothing.
 
     Returns:
-        Free bytes on its disk.
+        Free bytes on its disk; None of an object store.
 
     Raises:
         OutputError: it cannot; one line.
     """
+    if isinstance(folder, Remote):
+        check_writable(folder)
+        return None
     folder = folder.expanduser().absolute()
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not there.is_dir():
@@ -41,7 +45,7 @@ def check_folder(folder: Path) -> int:
         raise _cannot_write(folder, error) from error
 
 
-def prepare_folder(folder: Path, *parts: str) -> None:
+def prepare_folder(folder: Location, *parts: str) -> None:
     """Makes a folder and those under it that are written to as rows come in.
 
     Args:
@@ -51,6 +55,8 @@ def prepare_folder(folder: Path, *parts: str) -> None:
     Raises:
         OutputError: it cannot be written to.
     """
+    if isinstance(folder, Remote):  # it has no folders, and its lease has shown that it can be written to
+        return
     check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,19 +67,26 @@ def prepare_folder(folder: Path, *parts: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Location) -> Iterator[Callable[[], None]]:
     """Makes an output folder and keeps every other job off it, in this process, too, until the block ends.
 
     The kernel holds the lock for the process: however that dies, its lock is gone. A folder that was made
-    here and is still empty in the end goes with it.
+    here and is still empty in the end goes with it. In an object store it is a lease; see `leased`.
+
+    Yields:
+        What raises `OutputError` where the lock has been lost after all, as a lease can be.
 
     Raises:
         OutputError: another job has it, which the line names; or it cannot be written to.
     """
+    if isinstance(folder, Remote):
+        with leased(folder) as check:
+            yield check
+        return
     is_new = not folder.exists()
     lock = _acquire(folder)
     try:
-        yield
+        yield lambda: None
     finally:
         # Before it is let go, so that nobody's lock is removed but our own; see `_is_current`.
         with suppress(OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -17,9 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from forecaster.counts import Counts
-from pipelines.storage import write_text
+from pipelines.storage import Location, Remote, remove_tree, write_text
 
 FOLDER: Final = ".numbers"
+
+PUBLISHED_EVERY_S: Final = 0.05
+"""Seconds between two publications of a shard, where there is nothing new."""
+
+PUBLISHED_REMOTELY_EVERY_S: Final = 2.0
+"""Seconds between two publications of a shard, and two looks, in an object store: each is paid for."""
 
 RECENT: Final = 64
 """So many of a shard's last closings are published one by one, for whoever joins them over shards."""
@@ -198,14 +204,22 @@ class JobReader:
         shards: how many it has.
     """
 
-    def __init__(self, folder: Path, shards: int) -> None:
+    def __init__(self, folder: Location, shards: int) -> None:
         self.folder, self.shards = folder, shards
+        self._last, self._read_s = JobNumbers(), float("-inf")
         self._whole = Histogram()
         self._read: dict[int, int] = {}  # latencies of each shard that were looked at
         self._open: dict[int, float] = {}  # the longest yet, by the window that was closed
         self._since_us = 0  # of older windows some shard's latency was not seen
 
     def read(self) -> JobNumbers:
+        """What the shards published last, added up; of an object store, what they had a moment ago."""
+        if isinstance(self.folder, Remote) and time.monotonic() - self._read_s < PUBLISHED_REMOTELY_EVERY_S:
+            return self._last
+        self._last, self._read_s = self.read_now(), time.monotonic()
+        return self._last
+
+    def read_now(self) -> JobNumbers:
         """What the shards published last, added up."""
         told = read_shards(self.folder)
         for shard in told:
@@ -239,7 +253,7 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
     return {f"{prefix}p{p}_ms": round(latency.quantile_ms(p / 100), 1) for p in (50, 99)}
 
 
-def publish(folder: Path, numbers: ShardNumbers) -> None:
+def publish(folder: Location, numbers: ShardNumbers) -> None:
     """Puts a shard's numbers where the job finds them; an output folder that is gone is no error."""
     path = folder / FOLDER / f"shard-{numbers.shard:04d}.json"
     # `asdict` would copy every latency, twenty times a second.
@@ -247,27 +261,31 @@ def publish(folder: Path, numbers: ShardNumbers) -> None:
     try:
         write_text(path, json.dumps(vars(numbers) | parts))
     except FileNotFoundError:
-        if folder.exists():
-            path.parent.mkdir(exist_ok=True)
+        if isinstance(folder, Path) and folder.exists():
+            (folder / FOLDER).mkdir(exist_ok=True)
             publish(folder, numbers)
 
 
-def read_shards(folder: Path) -> list[ShardNumbers]:
+def _published(folder: Location) -> list[Location]:
+    return sorted((folder / FOLDER).glob("shard-*.json"), key=lambda path: path.name)
+
+
+def read_shards(folder: Location) -> list[ShardNumbers]:
     """What the shards of a job published last, those that have."""
     found = []
-    for path in sorted((folder / FOLDER).glob("shard-*.json")):
+    for path in _published(folder):
         # One that is not there, whole or of this version, says nothing; it comes again.
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             found.append(_decoded(json.loads(path.read_bytes())))
     return found
 
 
-def read(folder: Path) -> JobNumbers:
+def read(folder: Location) -> JobNumbers:
     """What the shards of a job published last, added up, but for whole windows: see `JobReader`."""
     return JobNumbers.of(read_shards(folder))
 
 
-def applied(folder: Path, shards: int) -> Mapping[str, int]:
+def applied(folder: Location, shards: int) -> Mapping[str, int]:
     """How far all shards that follow it have come in each partition; nothing while some have not said."""
     found = read_shards(folder)
     if len(found) != shards:
@@ -276,9 +294,9 @@ def applied(folder: Path, shards: int) -> Mapping[str, int]:
     return {name: min(s.offsets[name] for s in found if name in s.offsets) for name in names}
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Location) -> None:
     """Forgets what an earlier job published."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    remove_tree(folder / FOLDER)
 
 
 def _decoded(told: dict[str, Any]) -> ShardNumbers:

@@ -17,6 +17,7 @@ from pipelines.sources.base import Step
 from pipelines.sources.files import Input, Part, WholeFile, bad_file, read_file, read_through
 from pipelines.sources.listing import Found, Listing, identity_of
 from pipelines.sources.manifest import Entry, FolderManifest
+from pipelines.storage import Location
 from schemas import observations, quarantine
 from schemas.errors import DataError
 
@@ -48,7 +49,7 @@ class FolderSource:
 
     folder: Path
     input: Input
-    manifest_folder: Path
+    manifest_folder: Location
     lateness_s: int = 0
     poll_s: float = 1.0
     settle_s: float = 10.0

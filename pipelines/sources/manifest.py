@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.storage import add_line, sync_folder, write_text
+from pipelines.storage import Location, Remote, add_line, make_folder, sync_folder, write_text
 from schemas.errors import DataError, OutputError
 
 
-def check_replay(manifest: Path, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
+def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
     """Checks that a replay is of the files it was begun with; writes their manifest if it begins here.
 
     Args:
@@ -34,7 +34,7 @@ def check_replay(manifest: Path, paths: Sequence[str], how: str, offset: int, no
             raise DataError(
                 f"{manifest}: is gone, so nobody knows which rows came before: begin anew, in another folder"
             )
-        manifest.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(manifest.parent)
         write_text(manifest, json.dumps({"now_s": now_s, "how": how, "files": files}), kept=True)
         return now_s
     begun = json.loads(manifest.read_text())
@@ -93,7 +93,7 @@ class FolderManifest:
         watermark_us: the watermark there; None before the first row.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         """Opens the manifest, or makes one.
 
         Raises:
@@ -102,12 +102,9 @@ class FolderManifest:
         """
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            _make(path)
         except OSError as error:
             raise OutputError(f"{path}: cannot write here ({error.strerror}): name another folder") from error
-        _cut_torn_line(path)
-        sync_folder(path.parent)
         self.stop = 0
         self.watermark_us: int | None = None
         self._known: set[tuple[str, int, int]] = set()
@@ -147,6 +144,17 @@ def _identity(path: str) -> tuple[str, int, int]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     return path, found.st_size, found.st_mtime_ns
+
+
+def _make(path: Location) -> None:
+    if isinstance(path, Remote):  # it is always whole
+        if not path.exists():
+            path.write_bytes(b"")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    _cut_torn_line(path)
+    sync_folder(path.parent)
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -20,6 +19,7 @@ from forecaster.batch import Batch
 from pipelines.failure import told_of
 from pipelines.sources.base import Log, Place, Places
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
+from pipelines.storage import Location
 
 _DONE = "done"
 _SHORT_S = 0.05
@@ -43,9 +43,9 @@ class ReadSource(beam.PTransform[Any, Any]):
 
     log: Log
     places: Places
-    output: Path
+    output: Location
     applied: Callable[[], Mapping[str, int]]
-    stop_file: Path
+    stop_file: Location
     snapshot_every_s: float
 
     def expand(self, begin: Any) -> Any:

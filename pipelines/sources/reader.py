@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from forecaster.batch import Batch
 from forecaster.sharding import no_batch
 from pipelines.sources.base import Log, Places
+from pipelines.storage import Location, Remote, make_folder
 
 _HELD_BACK_S = 0.02
 _ASKED_EVERY_S = 0.5
@@ -48,7 +48,7 @@ class Reader:
     """
 
     log: Log
-    stop_file: Path
+    stop_file: Location
     snapshot_every_s: float
     applied: Callable[[], Mapping[str, int]] | None = None
     most_ahead_bytes: int = 256 << 20
@@ -56,6 +56,7 @@ class Reader:
     _announced: bool = field(default=False, init=False)
     _snapshot_s: float = field(default=0.0, init=False)
     _asked_s: float = field(default=0.0, init=False)
+    _looked_s: float = field(default=float("-inf"), init=False)
     _ahead: list[tuple[str, int, int]] = field(default_factory=list, init=False)
 
     def next(self, places: Places) -> Read:
@@ -70,7 +71,7 @@ class Reader:
         if not self._announced:
             self._announced, self._snapshot_s = True, self.clock()
             return Read(tuple(_announcing(places)), places, 0.0, False)
-        if self.stop_file.exists():
+        if self._is_to_stop():
             return self._end(places)
         if self._is_held_back():
             return Read(self._asking(places), places, _HELD_BACK_S, False)
@@ -100,6 +101,13 @@ class Reader:
         self._asked_s = now_s
         return tuple(_words(places))
 
+    def _is_to_stop(self) -> bool:
+        if isinstance(self.stop_file, Remote):  # a look there is paid for
+            if self.clock() - self._looked_s < LONGEST_WAIT_S:
+                return False
+            self._looked_s = self.clock()
+        return self.stop_file.exists()
+
     def _is_held_back(self) -> bool:
         if self.applied is None or not self._ahead:
             return False
@@ -122,7 +130,7 @@ def _words(places: Places) -> Iterator[Batch]:
         yield replace(no_batch(name, offset), shard=shard)
 
 
-def ask_to_stop(stop_file: Path) -> None:
+def ask_to_stop(stop_file: Location) -> None:
     """Asks the job that watches ``stop_file`` to end cleanly; the file's time is of no matter."""
-    stop_file.parent.mkdir(parents=True, exist_ok=True)
-    stop_file.write_text(f"{time.time():.3f}\n")
+    make_folder(stop_file.parent)
+    stop_file.write_bytes(f"{time.time():.3f}\n".encode())

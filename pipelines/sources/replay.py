@@ -19,6 +19,7 @@ from pipelines.sources.base import Step
 from pipelines.sources.files import Input, read_files
 from pipelines.sources.manifest import check_replay
 from pipelines.sources.runs import Sorter, sweep
+from pipelines.storage import Location
 from schemas import observations, quarantine
 
 PARTITION = "replay"
@@ -54,7 +55,7 @@ class ReplaySource:
     speed: float = 0.0
     windows_per_step: int = 64
     memory_bytes: int = 2 << 30
-    manifest_folder: Path | None = None
+    manifest_folder: Location | None = None
     clock: Callable[[], float] = time.time
 
     @property
@@ -165,8 +166,10 @@ class _Player:
         if folder is not None:
             how = repr(replace(source.input, batch_rows=0))
             now_s = check_replay(folder / "replay.json", source.paths, how, offset, now_s)
-            sweep(folder)
-        sorter, rejected, outside = Sorter(source.memory_bytes, folder), 0, 0
+        runs = folder if isinstance(folder, Path) else None
+        if runs is not None:
+            sweep(runs)
+        sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0
         for part in read_files(map(Path, source.paths), source.input, now_s, source.memory_bytes // 4):
             sorter.add(part.rows.drop("offset"))
             outside += part.outside

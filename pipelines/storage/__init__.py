@@ -1,5 +1,45 @@
-"""Where outputs and state tables lie: how a file comes to be there whole, and stays."""
+"""Where outputs and state tables lie: a folder on a disk, or in an object store.
 
-from pipelines.storage.whole import add_line, sync, sync_folder, write_text, write_whole
+Functions here do the same to both. On a disk a file is written under a hidden name, synced and renamed. In an
+object store there is no rename and no folder: an object appears whole with its one PUT, under its final key,
+and is kept from then on. What must be replaced together there, is by one PUT of a manifest; see `parts`.
+"""
 
-__all__ = ["add_line", "sync", "sync_folder", "write_text", "write_whole"]
+from pipelines.storage.lease import check_writable, leased, was_leased
+from pipelines.storage.parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
+from pipelines.storage.remote import Location, Remote, location
+from pipelines.storage.whole import (
+    Target,
+    add_line,
+    make_folder,
+    remove_tree,
+    source_of,
+    sync,
+    sync_folder,
+    write_text,
+    write_whole,
+    written_ns,
+)
+
+__all__ = [
+    "BACKFILL",
+    "Location",
+    "Remote",
+    "Target",
+    "add_line",
+    "as_of_one_moment",
+    "check_writable",
+    "end_putting",
+    "leased",
+    "location",
+    "make_folder",
+    "put_in_place",
+    "remove_tree",
+    "source_of",
+    "sync",
+    "sync_folder",
+    "was_leased",
+    "write_text",
+    "write_whole",
+    "written_ns",
+]

@@ -40,6 +40,7 @@ from schemas.errors import EngineError, EngineLost
 from tests.cluster.broker import Broker
 from tests.cluster.flink import FlinkCluster
 from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
+from tests.stores import on_disk
 from tests.topics import values_of
 
 SERIES: Final = 40
@@ -201,7 +202,9 @@ class Stream:
         assert not self.thread.is_alive()
 
     def _files(self) -> list[Path]:
-        return [path for path in (self.job.output / FORECASTS).glob("*.parquet") if path.name[0] != "."]
+        return [
+            path for path in (on_disk(self.job.output) / FORECASTS).glob("*.parquet") if path.name[0] != "."
+        ]
 
 
 def kill_worker(stream: Stream) -> None:

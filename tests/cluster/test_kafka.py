@@ -37,6 +37,7 @@ from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.tables import Columns
+from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError, OutputError
 from tests.cluster.broker import Broker
 from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
@@ -158,7 +159,7 @@ def job_of(
     )
 
 
-def closed(output: Path) -> int:
+def closed(output: Location) -> int:
     """Windows that all shards have closed."""
     shards = numbers.read_shards(output)
     ends = [shard.closed_us for shard in shards]
@@ -214,7 +215,7 @@ def test_a_stream_from_a_topic_forecasts_what_a_backfill_of_its_rows_does(
     assert len({identity(m) for m in messages}) == len(messages)
     assert len({(m.key(), m.partition()) for m in messages}) == len(fleet.series_ids)
     assert_same_frames(expected(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))
-    assert not any((job.output / "forecasts").iterdir())
+    assert not any((job.output / "forecasts").glob("*"))
 
 
 _CHILD = """
@@ -288,7 +289,7 @@ def test_what_is_no_row_and_what_is_late_is_sent_on_with_its_place(
     assert job.topics is not None
     counts = stopped_at(replace(job, topics=replace(job.topics, late=late, quarantine=bad)), 38).counts
     assert (counts.rejected, counts.late, counts.missing) == (3, 2, 0)
-    assert not any((job.output / "late").iterdir())
+    assert not any((job.output / "late").glob("*"))
     found = {message.key().decode(): json.loads(message.value()) for message in consumed(broker, bad)}
     assert set(found) == {f"{topics[0]}/0/{offset}" for offset in (400, 401, 402)}
     assert found[f"{topics[0]}/0/400"]["reason"] == "is no JSON object; nope"

@@ -26,6 +26,7 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
+from pipelines.storage import Location
 from schemas import observations
 from schemas.forecasts import check_forecasts
 from tests.fleets import (
@@ -65,7 +66,7 @@ class All(NamedTuple):
         return scales(aggregate(good, config).windows, config.empty)
 
 
-def ended(output: Path, counts: Counts) -> Ended:
+def ended(output: Location, counts: Counts) -> Ended:
     table = state_table.read(output / "state")
     assert not len(table.pending)
     return Ended(read_forecasts(output), read_quarantine(output), read_late(output), table.state, counts)

@@ -20,6 +20,7 @@ from pipelines import state_table, storage, worker
 from pipelines.lane import Lane
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
+from pipelines.storage import make_folder
 from pipelines.worker import StepSettings, Workers, end_job, of_job
 from schemas import quarantine
 from schemas.errors import OutputError
@@ -126,7 +127,7 @@ def settings(tmp_path: Path) -> StepSettings:
 
 def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
     for part in PARTS:
-        (settings.output / part).mkdir(exist_ok=True)
+        make_folder(settings.output / part)
     cold = (model or forecaster()).initial_state()
     state_table.begin(settings.states, settings.shards, None, cold)
 

@@ -7,15 +7,14 @@ line on disk, as part of the log: from this offset on the partition's watermark 
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.lateness import NEVER
+from pipelines.storage import Location, add_line, write_text
 from schemas.errors import DataError, OutputError
 
 _LONGEST = 10_000  # lines; of one offset only the last counts, so a longer file is written anew
@@ -33,7 +32,7 @@ class Carried:
         DataError: it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
         self._by: dict[str, tuple[list[int], list[int]]] = {}  # offsets rising, watermarks rising
         self._lines = 0
@@ -55,10 +54,7 @@ class Carried:
             OutputError: it cannot be written down.
         """
         try:
-            with self.path.open("a") as file:
-                file.write(_line(partition, offset, watermark_us))
-                file.flush()
-                os.fsync(file.fileno())
+            add_line(self.path, _line(partition, offset, watermark_us))
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._take(partition, offset, watermark_us)
@@ -90,22 +86,17 @@ class Carried:
             carried[later] = max(carried[later], carried[later - 1])
 
     def _write_anew(self) -> None:
-        hidden = self.path.with_name(f".{self.path.name}")
         lines = [
-            _line(name, offset, us)
+            _line(name, offset, us) + "\n"
             for name, (offsets, carried) in self._by.items()
             for offset, us in zip(offsets, carried, strict=True)
         ]
         try:
-            with hidden.open("w") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(hidden, self.path)
+            write_text(self.path, "".join(lines), kept=True)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._lines = len(lines)
 
 
 def _line(partition: str, offset: int, watermark_us: int) -> str:
-    return json.dumps({"partition": partition, "offset": offset, "watermark_us": watermark_us}) + "\n"
+    return json.dumps({"partition": partition, "offset": offset, "watermark_us": watermark_us})

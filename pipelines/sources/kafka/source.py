@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 from forecaster.frequency import Frequency
@@ -16,6 +15,7 @@ from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
+from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
 
 
@@ -26,7 +26,7 @@ class Opens(Protocol):
         """A consumer of ``topic``."""
 
 
-def _no_homes(folder: Path) -> dict[str, int]:
+def _no_homes(folder: Location) -> dict[str, int]:
     return {}
 
 
@@ -63,7 +63,7 @@ class KafkaSource:
     decoder: DecoderSpec
     input: Input
     freq: Frequency
-    folder: Path
+    folder: Location
     lateness_s: int = 0
     start: str | datetime = "earliest"
     idle_s: float = 30.0
@@ -72,14 +72,14 @@ class KafkaSource:
     look_s: float = 30.0
     opens: Opens = TopicConsumer
     keyed_shards: int | None = None
-    homes: Callable[[Path], dict[str, int]] = _no_homes
+    homes: Callable[[Location], dict[str, int]] = _no_homes
 
     def shard_of(self, partition: int) -> int | None:
         """The only shard that follows a partition; None where all do."""
         return None if self.keyed_shards is None else partition % self.keyed_shards
 
     @property
-    def carried(self) -> Path:
+    def carried(self) -> Location:
         """The file of what partitions were carried to while they were idle; it lies with the state table."""
         return self.folder / "kafka.jsonl"
 

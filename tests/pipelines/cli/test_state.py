@@ -25,7 +25,9 @@ from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files import Input
 from pipelines.sources.folder import PARTITION, FolderSource
 from pipelines.sources.reader import ask_to_stop
+from pipelines.storage import Location
 from tests.fleets import START, assert_same_frames, assert_same_state, forecaster, rows_of
+from tests.stores import on_disk
 
 NAMES = ("a", "b", "c", "d")
 Command = Callable[..., tuple[int, str, str]]
@@ -104,7 +106,7 @@ def test_what_a_table_holds_is_shown_to_people_and_machines(job: StreamJob, comm
     assert (told["counts"]["used"], told["counts"]["missing"]) == (36, 0)
 
 
-def same_table(one: Path, other: Path) -> None:
+def same_table(one: Location, other: Location) -> None:
     """Series by series the same, and so is all else."""
     first, second = (state_table.read(folder) for folder in (one, other))
     assert_same_state(first.state, second.state)
@@ -161,8 +163,8 @@ def refused(told: tuple[int, str, str], code: int, line: str) -> None:
     assert line in told[2]
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(folder: Location) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in on_disk(folder).rglob("*") if path.is_file()}
 
 
 def test_a_table_whose_shards_stand_apart_is_not_packed(

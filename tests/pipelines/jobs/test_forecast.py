@@ -25,21 +25,24 @@ from pipelines.sources.files import Input
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
+from pipelines.storage import Location
 from schemas.errors import DataError, OutputError
 from tests.fleets import HOUR, START, assert_same_frames, forecaster, nested, rows_of
+from tests.stores import on_disk
 
 ALL = Input(Columns())
 UNITS = {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(place: Location) -> dict[str, bytes]:
+    folder = on_disk(place)
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def hidden(folder: Path) -> list[str]:
+def hidden(folder: Location) -> list[str]:
     """What a job should have cleared away; its numbers and how its shards ended stay, for who looks later."""
     kept = (".numbers", ".run", ".ended-")
-    return [p.name for p in folder.iterdir() if p.name.startswith(".") and not p.name.startswith(kept)]
+    return [p.name for p in folder.glob(".*") if not p.name.startswith(kept)]
 
 
 # --- backfill ----------------------------------------------------------------------------------------------
@@ -80,14 +83,14 @@ def test_forecasts_as_json_lines_are_those_of_parquet(job: BackfillJob) -> None:
     for format_ in ("parquet", "jsonl"):
         run_backfill(replace(job, format=format_))
         frames.append(read_forecasts(job.output))
-        assert {path.suffix for path in (job.output / "forecasts").iterdir()} == {f".{format_}"}
+        assert {path.suffix for path in (job.output / "forecasts").glob("*")} == {f".{format_}"}
     assert frames[0].equals(frames[1])
 
 
 def test_a_backfill_replaces_what_an_earlier_one_wrote(job: BackfillJob) -> None:
     run_backfill(replace(job, shards=5))
     run_backfill(replace(job, paths=job.paths[:1], shards=1, windows_per_step=3, format="jsonl"))
-    names = [path.name for path in (job.output / "forecasts").iterdir()]
+    names = [path.name for path in (job.output / "forecasts").glob("*")]
     assert len(names) == 2
     assert all(name.endswith("-shard-0000-of-0001.jsonl") for name in names)
     assert [path.name for path in job.states.glob("*.parquet")] == ["shard-0000-of-0001.parquet"]
@@ -250,15 +253,15 @@ def test_a_backfill_that_died_among_its_renames_is_ended_by_the_next_job(
         nonlocal made
         if {Path(source).parent.name, Path(target).parent.name} == {".backfill", "out"} and not kept.exists():
             if made == renames:
-                shutil.copytree(job.output, kept)  # as the disk was when the process died
+                shutil.copytree(on_disk(job.output), kept)  # as the disk was when the process died
             made += 1
         real(source, target)
 
     monkeypatch.setattr(os, "replace", die)
     run_backfill(job)
     monkeypatch.undo()
-    shutil.rmtree(job.output)
-    kept.rename(job.output)
+    shutil.rmtree(on_disk(job.output))
+    kept.rename(on_disk(job.output))
 
     nothing = tmp_path / "nothing.csv"
     nothing.write_text("what\n")
@@ -275,8 +278,8 @@ def test_a_backfill_that_died_among_its_renames_is_ended_by_a_stream_too(
 ) -> None:
     run_backfill(replace(job, output=tmp_path / "new"))
     run_backfill(replace(job, paths=job.paths[:1]))
-    (tmp_path / "new").rename(job.output / ".backfill")
-    (job.output / ".backfill" / "complete").write_text("\n".join((*PARTS, "state")))
+    (tmp_path / "new").rename(on_disk(job.output) / ".backfill")
+    (on_disk(job.output) / ".backfill" / "complete").write_text("\n".join((*PARTS, "state")))
     (tmp_path / "in").mkdir()
     source = FolderSource(tmp_path / "in", ALL, job.states)
     stream = StreamJob(job.forecaster, source, job.output, shards=2, resume=True, runner="in-process")
@@ -294,7 +297,7 @@ class Stopping:
     """A source that has its job asked to stop once it has read so far."""
 
     source: ReplaySource
-    stop_file: Path
+    stop_file: Location
     at: int
 
     @property
@@ -507,7 +510,9 @@ def assert_whole(job: StreamJob, counts: Counts, whole: pl.DataFrame) -> None:
     """Forecasts and counts are those of a stream that nothing interrupted, each forecast in one file."""
     assert counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
     assert_same_frames(read_forecasts(job.output), whole, UNITS)
-    files = [path for path in (job.output / "forecasts").iterdir() if job.forecaster.version in path.name]
+    files = [
+        path for path in on_disk(job.output / "forecasts").iterdir() if job.forecaster.version in path.name
+    ]
     rows = [len(pl.read_parquet(f) if f.suffix == ".parquet" else pl.read_ndjson(f)) for f in files]
     assert sum(rows) == 60
 
@@ -653,7 +658,7 @@ def test_two_models_write_into_one_folder_and_neither_loses_a_forecast(
     first = replace(replayed, format=format_)
     second = replace(first, forecaster=forecaster(seed=1), resume=True)
     run_stream(first)
-    shutil.rmtree(first.states)  # the second begins cold, where the first one's files are
+    shutil.rmtree(on_disk(first.states))  # the second begins cold, where the first one's files are
     with pytest.raises(DataError, match="the cable was pulled"):
         run_stream(breaking(second, 40))
     run_stream(second)

@@ -18,6 +18,7 @@ from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
+from pipelines.storage import write_text
 from schemas.errors import EngineLost
 from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 
@@ -87,10 +88,10 @@ def test_a_worker_of_a_run_that_is_over_writes_nothing_any_more(
 ) -> None:
     def taken_over_meanwhile(run: Run, on_progress: Callable[[], None]) -> None:
         settings = run.settings
-        (settings.output / worker._RUN).write_text("another run")
+        write_text(settings.output / worker._RUN, "another run")
         run_in_process(run, on_progress)
 
     monkeypatch.setattr(forecast, "_engine", lambda job: taken_over_meanwhile)
     job = stream(tmp_path, "over", 0.0, 0)
     run_stream(job)
-    assert list((job.output / "forecasts").iterdir()) == []
+    assert list((job.output / "forecasts").glob("*")) == []

@@ -1,0 +1,102 @@
+"""One job at a time on an output in an object store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipelines.sinks.folder import locked
+from pipelines.storage import Remote, lease, write_text
+from schemas.errors import OutputError
+from tests.stores import keys
+
+
+def test_a_second_job_is_told_who_holds_the_output(s3: Remote) -> None:
+    line = r"another job, process \d+ on .+ since .+ UTC .*, is writing here: wait for its end"
+    with locked(s3) as check:
+        check()
+        with pytest.raises(OutputError, match=line), locked(s3):
+            pass
+    with locked(s3):
+        assert keys(s3) == [".lock-000002"]
+
+
+def test_a_job_that_failed_lets_go(s3: Remote) -> None:
+    with pytest.raises(ZeroDivisionError), locked(s3):
+        raise ZeroDivisionError
+    with locked(s3):
+        pass
+
+
+def _for_long(*checks: Callable[[], None]) -> None:
+    until_s = time.monotonic() + 60
+    while time.monotonic() < until_s:
+        for check in checks:
+            check()
+
+
+def held_by(s3: Remote, **said: Any) -> None:
+    write_text(s3 / ".lock-000004", json.dumps(json.loads(lease._identity()) | said))
+
+
+def test_a_job_that_was_killed_on_this_machine_holds_nothing(s3: Remote) -> None:
+    held_by(s3, started_s=1.0)
+    with locked(s3):
+        assert keys(s3) == [".lock-000005"]
+
+
+def test_a_silent_job_of_another_machine_holds_until_its_lease_is_up(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_by(s3, machine="another", host="far", pid=7)
+    with (
+        pytest.raises(OutputError, match=r"process 7 on far since .* UTC .if that has died: for"),
+        locked(s3),
+    ):
+        pass
+    monkeypatch.setattr(lease, "LAPSES_S", -1.0)
+    with locked(s3):
+        assert keys(s3) == [".lock-000005"]
+
+
+def test_a_job_that_was_taken_for_dead_learns_that_another_has_taken_over(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_RENEWED_EVERY_S", 0.01)
+    with locked(s3) as check:
+        monkeypatch.setattr(lease, "_is_dead", lambda told: True)
+        with locked(s3) as other, pytest.raises(OutputError, match="another job has taken over"):
+            _for_long(check, other)
+    assert keys(s3) == [".lock-000002"]
+
+
+def test_of_two_that_begin_at_once_one_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = lease._look
+
+    def look_and_be_late(folder: Remote) -> tuple[float, list[Remote]]:
+        seen = look(folder)
+        (folder / ".lock-000001").create(b"{}")
+        return seen
+
+    monkeypatch.setattr(lease, "_look", look_and_be_late)
+    with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
+        pass
+
+
+def test_who_looked_long_ago_does_not_take_a_number_that_was_passed(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_by(s3)  # it is number 4, and those before it are gone
+    monkeypatch.setattr(lease, "_look", lambda folder: (0.0, []))
+    with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
+        pass
+
+
+def test_a_store_without_conditional_puts_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remote, "create", lambda self, data: (self.write_bytes(data), True)[1])
+    with pytest.raises(OutputError, match="a store without conditional PUT"), locked(s3):
+        pass

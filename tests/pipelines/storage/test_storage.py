@@ -1,0 +1,163 @@
+"""What holds of a folder wherever it lies: on a disk, in memory, on an S3 server."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipelines.storage import (
+    Location,
+    Remote,
+    add_line,
+    as_of_one_moment,
+    location,
+    make_folder,
+    remove_tree,
+    source_of,
+    sync,
+    write_text,
+    write_whole,
+    written_ns,
+)
+from schemas.errors import ConfigError, OutputError
+
+
+def test_what_was_written_is_read(place: Location) -> None:
+    file, frame = place / "a.parquet", pl.DataFrame({"x": [1, 2]})
+    make_folder(place)
+    write_whole(file, frame.write_parquet, kept=True)
+    write_text(place / "b.txt", "été")
+    assert pl.read_parquet(source_of(file)).equals(frame)
+    assert (place / "b.txt").read_text() == "été"
+    with file.open("rb") as opened:
+        assert opened.read() == file.read_bytes()
+    (listed,) = place.glob("a.*")
+    assert written_ns(listed) > 1_000_000_000 * 10**9
+    sync([file])
+
+
+def test_a_file_that_could_not_be_written_whole_is_as_it_was(place: Location) -> None:
+    file = place / "a.txt"
+    write_text(file, "before")
+
+    def die(target: Any) -> None:
+        (target.write if not isinstance(target, Path) else target.write_bytes)(b"half of")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(file, die)
+    assert file.read_text() == "before"
+
+
+def test_a_folder_lists_its_own_files_as_they_are_now(place: Location) -> None:
+    assert list(place.glob("*")) == []
+    for name in ("b.x", "a.x", "c.y"):
+        write_text(place / name, name)
+    make_folder(place / "below")
+    write_text(place / "below" / "d.x", "d")
+    assert sorted(path.name for path in place.glob("*.x")) == ["a.x", "b.x"]
+    (place / "a.x").unlink()
+    assert [path.name for path in place.glob("*.x")] == ["b.x"]
+    assert list((place / "nowhere").glob("*")) == []
+    assert not (place / "a.x").exists()
+    (place / "a.x").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError):
+        (place / "a.x").read_bytes()
+
+
+def test_a_tree_is_removed_and_its_neighbours_are_not(place: Location) -> None:
+    for name in ("tree", "tree2"):
+        make_folder(place / name / "below")
+        write_text(place / name / "below" / "x", "x")
+    remove_tree(place / "tree")
+    remove_tree(place / "nowhere")
+    assert list((place / "tree" / "below").glob("*")) == []
+    assert [path.name for path in (place / "tree2" / "below").glob("*")] == ["x"]
+
+
+def test_lines_are_added_in_order(place: Location) -> None:
+    for line in ("one", "two"):
+        add_line(place / "lines", line)
+    assert (place / "lines").read_text() == "one\ntwo\n"
+
+
+def test_a_location_has_the_names_of_a_path_and_travels(place: Location) -> None:
+    file = place / "state" / "shard.parquet"
+    assert (file.name, file.suffix, file.parent.name) == ("shard.parquet", ".parquet", "state")
+    assert file.with_name("other") == place / "state" / "other"
+    assert pickle.loads(pickle.dumps(file)) == file  # noqa: S301
+    assert str(file).startswith(str(place))
+
+
+def test_what_is_replaced_meanwhile_is_read_again(s3: Remote) -> None:
+    seen: list[str] = []
+    write_text(s3 / "state" / "x", "old")
+    hidden = s3 / ".state.new"
+    write_text(hidden / "state" / "x", "new")
+
+    def read(there: Location) -> str:
+        seen.append(there.name if there == s3 / "state" else "hidden")
+        if len(seen) == 1:
+            write_text(s3 / ".state.new.json", '{"id": "1", "parts": ["state"]}')
+        return (there / "x").read_text()
+
+    assert as_of_one_moment(s3 / "state", read) == "new"
+    assert seen == ["state", "hidden"]
+
+
+# --- which places there are --------------------------------------------------------------------------------
+
+
+def test_a_path_is_a_path_and_a_url_is_remote(s3: Remote) -> None:
+    assert location("out/x") == Path("out/x")
+    assert location(f"{s3}/") == s3
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("ftp://host/out", "ftp://: not a store that a job can write to: name a folder, or s3://, gs://"),
+        ("s3://key:secret@bucket/out", "s3://: no credentials in a URL: they belong into the environment"),
+        ("s3://bucket", "s3://bucket: names a bucket alone: add a prefix, such as s3://bucket/out"),
+        ("gs://bucket/out", "gs:// needs one more package: pip install gcsfs"),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused_in_one_line(url: str, line: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        location(url)
+    assert str(told.value).startswith(line)
+    assert "secret" not in str(told.value)
+
+
+def test_a_missing_bucket_is_told_in_one_line(bucket: Remote) -> None:
+    from pipelines.sinks.folder import check_folder, locked
+
+    nowhere = Remote("s3://no-such-bucket/out")
+    line = "s3://no-such-bucket/out: cannot write here .*bucket does not exist.*: name another folder"
+    with pytest.raises(OutputError, match=line):
+        check_folder(nowhere)
+    with pytest.raises(OutputError, match=line), locked(nowhere):
+        pass
+
+
+def test_missing_credentials_are_told_in_one_line(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    from pipelines.sinks.folder import check_folder
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(OutputError) as told:
+            check_folder(s3)
+    finally:
+        monkeypatch.undo()
+        s3fs.S3FileSystem.clear_instance_cache()
+    assert str(told.value) == f"{s3}: cannot write here (Unable to locate credentials): name another folder"

@@ -1,0 +1,75 @@
+"""Object stores for tests: an S3 server of this process (moto's), and one in memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from uuid import uuid4
+
+from pipelines.storage import Location, Remote
+
+
+def on_disk(place: Location) -> Path:
+    """The path of what lies on a disk."""
+    assert isinstance(place, Path)
+    return place
+
+
+_ASKED = Remote._asked
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def s3_server() -> Iterator[Remote]:
+    """A bucket of a server on this machine; the environment says where it is, and holds credentials."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    said = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "unsaid",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    try:
+        with patch.dict(os.environ, said):
+            s3fs.S3FileSystem.clear_instance_cache()  # whose connections are to another server
+            name = f"bucket-{uuid4().hex[:8]}"  # all servers of a process are of one store
+            s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
+            yield Remote(f"s3://{name}")
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        server.stop()
+
+
+@contextmanager
+def in_memory() -> Iterator[Remote]:
+    """A prefix of a store in memory, which is asked by one thread at a time: it is no more than a dict."""
+
+    @contextmanager
+    def one_by_one(self: Remote) -> Iterator[Any]:
+        with _LOCK, _ASKED(self) as store:
+            yield store
+
+    with patch.object(Remote, "_asked", one_by_one):
+        place = Remote(f"memory://{uuid4().hex}/out")
+        try:
+            yield place
+        finally:
+            place.parent.remove_below()
+
+
+def keys(place: Remote) -> list[str]:
+    """What lies under a prefix, without it."""
+    return sorted(path.url.removeprefix(f"{place.url}/") for path in place.below())
