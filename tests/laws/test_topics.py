@@ -133,15 +133,22 @@ def read(source: KafkaSource, places: Places, clock: Clock) -> Iterator[Batch]:
         places = stride.places
 
 
-def opened(model: Forecaster, source: KafkaSource, disks: Iterable[Disk]) -> tuple[list[Shard], Places]:
-    """The shards that a run begins with, as `state_table.begin` puts them there, and where it reads on."""
-    cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
-    cold = [replace(shard, keyed=source.keyed_shards is not None) for shard in cold]
-    shards = [disk.opened(shard) for disk, shard in zip(disks, cold, strict=True)]
-    places = began(source, shards)
+def knowing(shard: Shard, places: Places) -> Shard:
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
-    offsets = {name: place.offset for name, place in places.items()}
-    return [announced(shard, offsets, owners) for shard in shards], places
+    return announced(shard, {name: place.offset for name, place in places.items()}, owners)
+
+
+def opened(
+    model: Forecaster, source: KafkaSource, first: Places, disks: Iterable[Disk]
+) -> tuple[list[Shard], Places]:
+    """The shards that a run begins with, as `state_table.begin` puts them there, and where it reads on.
+
+    Shards without a snapshot are as the ``first`` run found the topic.
+    """
+    cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
+    shards = [disk.opened(knowing(shard, first)) for disk, shard in zip(disks, cold, strict=True)]
+    places = began(source, shards)
+    return [knowing(shard, places) for shard in shards], places
 
 
 def delivered(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
@@ -157,10 +164,11 @@ def delivered(batches: Iterable[Batch], often: float, chance: np.random.Generato
 
 def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw: Any) -> Ran:
     """A job that is killed again and again, each shard at a moment of its own."""
+    first = source.begin({})
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
     for life in range(lives + 1):
         is_last = life == lives
-        shards, places = opened(model, source, disks)
+        shards, places = opened(model, source, first, disks)
         read_so_far = [*islice(read(source, places, clock), None if is_last else draw(st.integers(0, 80)))]
         often, in_order = draw(st.sampled_from([0.1, 0.5])), draw(st.sampled_from([0.2, 0.7, 1.0]))
         per_step = draw(st.integers(1, 9))
@@ -184,7 +192,7 @@ def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw
 def whole(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
     """The same topic read at once, with what was written down of it."""
     topic.fill()
-    shards, places = opened(model, source, [Disk() for _ in range(SHARDS)])
+    shards, places = opened(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])
     ran = Ran(shards)
     reading = Reading(source, Clock())
     batches = [*Reader(reading, Path("/nowhere"), 1e9).next(places).batches]  # type: ignore[arg-type]
