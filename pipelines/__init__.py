@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.config import Columns, JobConfig, load_config
+    from pipelines.config import Columns, JobConfig
     from pipelines.fleet import ForecastFleet
+    from pipelines.job_file import load_config
     from pipelines.jobs.forecast import BackfillJob, Outcome, StreamJob, run_backfill, run_stream
     from pipelines.runners.prism import PrismServer, prism_options
     from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
@@ -31,7 +32,7 @@ _HOMES = {
     "ReplaySource": "sources.replay",
     "StreamJob": "jobs.forecast",
     "Validate": "transforms",
-    "load_config": "config",
+    "load_config": "job_file",
     "prism_options": "runners.prism",
     "read_batches": "sources.tables",
     "read_forecasts": "sinks.files",

@@ -266,7 +266,7 @@ def configured(config: Path | None, settings: list[str] | None, **named: Any) ->
     Raises:
         ConfigError: a setting cannot be; one line, in the words that were typed.
     """
-    from pipelines.config import load_config
+    from pipelines.job_file import load_config
 
     overrides = assignments(settings)
     flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}

@@ -43,7 +43,7 @@ def init(
 
     Example: statecast init --example weather, then statecast train -c statecast.toml
     """
-    from pipelines.config import commented_toml, load_config
+    from pipelines.job_file import commented_toml, load_config
 
     overrides: dict[str, object] = {}
     data = None

@@ -12,7 +12,8 @@ import polars as pl
 
 from forecaster.registry.registry import Registry
 from forecaster.training import Epoch
-from pipelines.config import JobConfig, load_config
+from pipelines.config import JobConfig
+from pipelines.job_file import load_config
 from pipelines.jobs import examples
 from pipelines.jobs.evaluate import Judged, evaluate_folders, write_evaluation
 from pipelines.jobs.forecast import (

@@ -14,7 +14,7 @@ import pytest
 from forecaster.components.base import Floats
 from forecaster.rolling import rolled
 from forecaster.training import train
-from pipelines.config import load_config
+from pipelines.job_file import load_config
 from pipelines.jobs.rolling import RollingJob, prepared
 from pipelines.sources.files import load_observations
 

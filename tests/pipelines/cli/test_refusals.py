@@ -229,9 +229,9 @@ def test_a_full_disk_and_a_bug_are_one_line_too(desk: Desk, monkeypatch: pytest.
     def broken(*arguments: Any) -> None:
         raise KeyError("oops\n")
 
-    monkeypatch.setattr("pipelines.config.load_config", full)
+    monkeypatch.setattr("pipelines.job_file.load_config", full)
     assert desk.refused("train good.csv") == (6, "out/forecasts/x: No space left on device")
-    monkeypatch.setattr("pipelines.config.load_config", broken)
+    monkeypatch.setattr("pipelines.job_file.load_config", broken)
     code, said = desk.refused("train good.csv")
     assert code == 1
     assert "KeyError" in said

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from forecaster.windows import Windows
-from pipelines.config import load_config
+from pipelines.job_file import load_config
 from pipelines.jobs.rolling import Progress, RollingJob, prepared, run_rolling
 from pipelines.jobs.rolling_scores import Evaluated, member_table, write_rolling
 from schemas.errors import ConfigError, DataError
