@@ -186,10 +186,10 @@ def _produce_paced(bootstrap: str, series: int, windows: int) -> int:
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
     time.sleep(5)
     began_s, at = time.time(), []
-    for window, messages in enumerate(made):
+    for window, sent in enumerate(made):
         time.sleep(max(0.0, began_s + window - time.time()))
         at.append(time.time())
-        for value, partition in messages:
+        for value, partition in sent:
             _put(producer, "paced", value, partition)
         producer.poll(0)
     producer.flush()

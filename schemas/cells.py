@@ -19,6 +19,9 @@ _ZONE = r"[Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?"
 _ISO = rf"^({_DAY})(?:[Tt ]({_CLOCK})(?::([0-5]\d)(?:[.,](\d{{1,9}}))?)?\s?({_ZONE})?)?$"
 _PLAIN = rf"^{_DAY}[Tt ]{_CLOCK}:[0-5]\d[Zz]?$"
 _NO_ZONE = rf"^\s*{_DAY}(?:[Tt ]{_CLOCK}(?::[0-5]\d(?:[.,]\d{{1,9}})?)?)?\s*$"
+_MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
+_QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
+_PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
 _LEAST_US = -11_676_096_000_000_000  # the year 1600 and the year 2300: times beyond are cut to these,
 _MOST_US = 10_413_792_000_000_000  # which no observation may have, so that no unit conversion overflows
@@ -60,7 +63,8 @@ def times(cells: pl.Series) -> pl.Series:
 
     Times with a zone are converted to UTC, times and dates without one are taken as UTC. Text is ISO
     8601: a date, or date and clock parted by ``T`` or a blank, with or without seconds, fractions and
-    zone, mixed as they come. Numbers, as text too, count from 1970 in seconds, milliseconds, micro-
+    zone, mixed as they come; ``2013-04``, ``2013Q2`` and ``2013-Q2`` are the first day of the month or
+    quarter. Numbers, as text too, count from 1970 in seconds, milliseconds, micro-
     or nanoseconds, whichever their size says; see ``day_or_seconds`` for those that could be either.
     """
     dtype = cells.dtype
@@ -84,7 +88,8 @@ def lacks_zone(cells: pl.Series) -> bool:
         return True
     if cells.dtype.is_numeric() or cells.dtype == pl.Null:
         return False
-    return bool(text(cells).str.contains(_NO_ZONE).any())
+    words = text(cells)
+    return bool((words.str.contains(_NO_ZONE) | words.str.contains(_PERIOD)).any())
 
 
 def day_or_seconds(number: pl.Expr) -> pl.Expr:
@@ -146,6 +151,7 @@ def _from_repeated(words: pl.Series) -> pl.Series:
 
 
 def _from_any_text(words: pl.Series) -> pl.Series:
+    words = _days_of_periods(words)
     part = words.alias("t").to_frame().select(pl.col("t").str.extract_groups(_ISO)).unnest("t")
     day, clock, second, fraction, zone = (pl.col(name) for name in part.columns)
     start = day + "T" + clock.fill_null("00:00") + ":" + second.fill_null("00")
@@ -163,6 +169,17 @@ def _from_any_text(words: pl.Series) -> pl.Series:
     seconds = _from_epoch(whole)
     broken = _from_epoch(epoch.zip_with(whole.is_null(), pl.Series([None], dtype=pl.String)).cast(pl.Float64))
     return pl.select(pl.coalesce(iso, seconds, broken)).to_series()
+
+
+def _days_of_periods(words: pl.Series) -> pl.Series:
+    """The words, with months and quarters as the first of their days."""
+    quarter = pl.col("t").str.extract(_QUARTER, 2)
+    if not words.str.contains(_MONTH).any() and not words.str.contains(_QUARTER).any():
+        return words
+    month = (quarter.cast(pl.Int64) * 3 - 2).cast(pl.String).str.zfill(2)
+    of_quarter = pl.col("t").str.extract(_QUARTER, 1) + "-" + month + "-01"
+    of_month = pl.when(pl.col("t").str.contains(_MONTH)).then(pl.col("t") + "-01")
+    return words.alias("t").to_frame().select(pl.coalesce(of_quarter, of_month, "t")).to_series()
 
 
 def _parsed(iso: pl.Expr) -> pl.Expr:

@@ -29,7 +29,7 @@ _TRUSTED = 40  # residuals after which the network's own distances no longer cou
 _LARGEST = (
     8.0  # units that one residual counts as at the most: an outlier of a thousand would stay for months
 )
-_TIE = 1e-3  # of the unit: a residual so near to a quantile lies on both sides of it. Ties would else be
+_TIE = 1e-2  # of the unit: a residual so near to a quantile lies on both sides of it. Ties would else be
 # decided by the last bit of a forecast, which depends on how many series are stepped in one call.
 _NO_UNIT = 1e-6  # of the series' scale: what does not move has no quantiles to learn
 _SLOWER = 0.15  # power of the horizon by which farther offsets move slower: their residuals overlap

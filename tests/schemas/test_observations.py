@@ -257,3 +257,13 @@ def test_a_covariate_may_have_the_name_of_any_column() -> None:
     good, _ = validate(raw.drop("observed.offset").with_columns(offset=pl.lit(7, pl.Int64)))
     assert good.row(0, named=True)["observed.value"] == 3.0
     assert good.columns[-1] == "offset"
+
+
+def test_months_and_quarters_are_their_first_days() -> None:
+    texts = ["2013-04", " 2013Q2", "2013-Q2", "2013 q2", "2013-04-01", "2013-13", "2013Q5", "2013"]
+    read = cells.times(pl.Series(texts))
+    april = datetime(2013, 4, 1, tzinfo=UTC)
+    assert read.to_list()[:5] == [april] * 5
+    assert read.to_list()[5:7] == [None, None]
+    assert cells.lacks_zone(pl.Series(["2013Q2"]))
+    assert cells.lacks_zone(pl.Series(["2013-04"]))

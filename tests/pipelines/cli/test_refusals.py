@@ -73,7 +73,7 @@ REFUSED = [
     ("train good.csv --horizon x", 2, "Invalid value for '--horizon'"),
     ("train good.csv --horizon -1", 2, "--horizon -1: must be 1 or more"),
     ("train good.csv --cell transformer", 2, '--cell "transformer": must be lstm, gru or rnn'),
-    ("train good.csv --freq 5q", 2, "--freq \"5q\": '5q' is no duration"),
+    ("train good.csv --freq 5x", 2, "--freq \"5x\": '5x' is no duration"),
     ("train good.csv --set hidden=3", 2, "hidden: no such setting; did you mean network.hidden?"),
     (
         "train good.csv --set network.hiden=3",
