@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
+    from forecaster.rewarming import rewarm
     from forecaster.shard import Output, Shard, apply
     from forecaster.state import State
-    from forecaster.stepping import advance, rewarm
+    from forecaster.stepping import advance
     from forecaster.training import Trained, train
     from forecaster.windows import Windows, aggregate
 
@@ -44,7 +45,7 @@ _HOMES = {
     "calibration": "evaluation",
     "errors": "evaluation",
     "persistence": "baselines",
-    "rewarm": "stepping",
+    "rewarm": "rewarming",
     "score": "evaluation",
     "seasonal_naive": "baselines",
     "series_scale": "evaluation",

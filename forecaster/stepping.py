@@ -3,37 +3,31 @@
 The backfill, the streaming job, the evaluation and the served model all call `advance`, or what it calls,
 `advance_in_place`; nothing else steps the network on behalf of a state.
 
-A series is stepped from its first value on. Silent for more than ``windows.max_gap`` windows it retires: it
-is no longer forecast, and a later value is its first one again.
+A series is stepped from its first value on until it retires, which `forecaster.plan` says; then it is no
+longer forecast.
 
 Letters: T windows, S series, N horizon, Q quantiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from forecaster.components.base import Arrays, Block, Bools, Component, Floats, Ints, Outputs
-from forecaster.components.expert import Expert
-from forecaster.components.moments import Moments
-from forecaster.components.past import PastCovariates, ring_of
-from forecaster.components.ring import Ring, in_order
-from forecaster.components.season import Season
+from forecaster.components.base import Arrays, Block, Bools, Floats, Outputs
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
+from forecaster.plan import Plan, plan_of
 from forecaster.state import State, live, put, taken
 from forecaster.windows import Windows, aggregate
-from schemas.errors import DataError, ModelError, VersionMismatch
+from schemas.errors import VersionMismatch
 
 _CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache
 _CALL_SERIES = 2_500  # series in one, at the most: so that a call of many series still is one of some windows
 _MOSTLY = 0.9  # share of the slots from which on all are stepped: cheaper than copying some out and back
-_OF_VALUES = (Ring, Moments, PastCovariates, Season, Expert)  # components that no network has a part in
-_NEVER = -(2**62)  # row of the last value of a series that has none
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
@@ -109,7 +103,7 @@ def advance_in_place(
     config = forecaster.network_config
     members = forecaster.members if keep_members else ()
     result = Outputs.empty(len(config.quantiles), len(members), len(values), len(state), config.horizon)
-    plan = _plan(state, values, start, forecaster.window_config.max_gap)
+    plan = plan_of(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
     if past is None:
@@ -148,13 +142,18 @@ def _step_block(
     values: Floats,
     past: Floats,
     start: int,
-    plan: _Plan,
+    plan: Plan,
     result: Outputs,
 ) -> None:
     """Steps a block piece by piece; ``result`` is filled where something is issued."""
-    for first, stop in _pieces(plan, max(1, _CALL_STEPS // max(len(state), 1))):
+    for first, stop in plan.pieces(windows_per_call(len(state))):
         rows = slice(first, stop)
         _step(forecaster, state, values, past, start, plan, rows, result.windows(rows))
+
+
+def windows_per_call(series: int) -> int:
+    """How many windows of so many series are stepped in one network call, at the most."""
+    return max(1, _CALL_STEPS // max(series, 1))
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
@@ -165,90 +164,13 @@ def _check_version(forecaster: Forecaster, state: State) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What happens to each series in a block, which depends on nothing but where the values are.
-
-    Attributes:
-        begins: ``[T, S]`` the windows at which a series starts from the initial state.
-        live: ``[T, S]`` the windows at whose end it has begun and not retired.
-        issued: ``[T, S]`` the same without those that were closed before the block.
-        silent: ``[S]`` windows since its last row after the block.
-        joins: rows at which series come in that were ahead of the others.
-        cold_starts: how many of ``begins`` are returns.
-    """
-
-    begins: Bools
-    live: Bools
-    issued: Bools
-    silent: Ints
-    joins: Ints
-    cold_starts: int
-
-    def part(self, series: slice) -> _Plan:
-        """The same of some of the series; ``joins`` and ``cold_starts`` stay those of all."""
-        begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
-        return _Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
-
-
-def _plan(state: State, values: Floats, start: int, max_gap: int) -> _Plan:
-    windows, seen = len(values), ~np.isnan(values)
-    row = np.arange(windows)[:, None]
-    closed = state.clock + 1 - start  # rows of each series that are closed already
-    began = live(state)
-    if (left_out := began & (closed < 0)).any():
-        name = state.series_ids[int(left_out.argmax())]
-        raise ValueError(f"windows of {name!r} before {start} are left out")
-    ahead = (closed > 0).any()
-    if ahead and (again := seen & (row < closed)).any():
-        name = state.series_ids[int(again.any(axis=0).argmax())]
-        raise DataError(
-            f"{int(again.sum())} values belong to windows that are already closed (the first series is "
-            f"{name!r}): feed only windows after the state's clock"
-        )
-    if windows and began.all() and not ahead and state.silent.max(initial=0) + windows <= max_gap:
-        # Nobody can begin or retire: the stream's every step.
-        ago = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + windows)
-        always = np.ones(seen.shape, bool)
-        return _Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
-    last = closed - 1 - state.silent  # row of the last value before the block
-    latest = np.empty((windows + 1, len(state)), np.int64)  # and of that before each row
-    latest[0] = np.where(began, last, _NEVER)
-    latest[1:] = np.where(seen, row, _NEVER)
-    np.maximum.accumulate(latest, axis=0, out=latest)
-    alive = row - latest[1:] <= max_gap
-    begins = seen & (row - latest[:-1] > max_gap + 1)
-    known = began | (state.silent > 0)
-    last = np.where(latest[-1] >= 0, latest[-1], last)
-    return _Plan(
-        begins,
-        alive,
-        alive & (row >= closed) if ahead else alive,
-        np.where(known | (latest[-1] >= 0), np.maximum(windows, closed) - 1 - last, 0),
-        np.unique(closed[began & (closed > 0)]),
-        int(begins.sum()) - int((begins.any(axis=0) & ~known).sum()),
-    )
-
-
-def _pieces(plan: _Plan, most: int) -> Iterator[tuple[int, int]]:
-    """Pieces of at most ``most`` windows, in which no series begins twice and none joins after the first."""
-    first, windows = 0, len(plan.begins)
-    while first < windows:
-        stop = min([first + most, windows, *plan.joins[plan.joins > first]])
-        twice = (plan.begins[first:stop].cumsum(axis=0) > 1).any(axis=1)
-        if twice.any():
-            stop = first + int(twice.argmax())
-        yield first, stop
-        first = stop
-
-
 def _step(
     forecaster: Forecaster,
     state: State,
     block_values: Floats,
     block_past: Floats,
     block_start: int,
-    plan: _Plan,
+    plan: Plan,
     rows: slice,
     out: Outputs,
 ) -> None:
@@ -335,64 +257,3 @@ def _chain(forecaster: Forecaster, parts: Mapping[str, Arrays], block: Block) ->
 
 def _initial(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
     return {component.name: component.init(series) for component in forecaster.components}
-
-
-def rewarm(forecaster: Forecaster, state: State) -> State:
-    """The state that ``forecaster`` would have, had it seen the last values of every series.
-
-    The ring of each series is run through the new weights from a cold start, which begins at the ring's first
-    value, as every series does, with the observed covariates of the same windows (missing where the state
-    kept none of that name); one whose ring holds no value starts from the initial state, as all do where the
-    state has no ring. What does not depend on the network's weights (ring, moments, covariates, season,
-    experts) stays as it is; what is learned of its errors is learned anew on the way. A state of the same
-    weights is returned as it is.
-
-    Raises:
-        ModelError: the windows of state and forecaster differ in length.
-    """
-    if state.model_version == forecaster.version:
-        return state
-    if state.freq != forecaster.window_config.frequency:
-        raise ModelError(
-            f"a state of windows of {state.freq} cannot be re-warmed for {forecaster.version}, "
-            f"whose windows are {forecaster.window_config.frequency}"
-        )
-    warm = forecaster.unseen(state.series_ids, 0)
-    warm.clock[:] = state.clock
-    for clock in np.unique(state.clock) if state.parts.get("ring") else ():
-        index = np.flatnonzero(state.clock == clock)
-        values = in_order(state.parts["ring"]["values"][index], state.clock[index]).T
-        past = _past_in_order(forecaster, state, index, values)
-        start = int(clock) + 1 - len(values)
-        part = forecaster.unseen(tuple(state.series_ids[i] for i in index), start)
-        most = max(1, _CALL_STEPS // len(index))  # its forecasts are for nobody: a few windows at a time
-        for first in range(0, len(values), most):
-            rows = slice(first, first + most)
-            advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
-        warm.put(index, part)
-    warm.silent[:] = state.silent
-    for component in forecaster.components:
-        own = state.parts.get(component.name)
-        if isinstance(component, _OF_VALUES) and own is not None and _fits(component, own):
-            warm.parts[component.name] = {name: array.copy() for name, array in own.items()}
-    return warm
-
-
-def _past_in_order(forecaster: Forecaster, state: State, index: Ints, values: Floats) -> Floats:
-    """``[R, n, C]``, what a state has kept of the covariates that a forecaster reads; NaN where nothing."""
-    names = forecaster.covariates.features.observed
-    past = np.full((*values.shape, len(names)), np.nan)
-    for place, name in enumerate(names):
-        kept = state.parts.get("past", {}).get(ring_of(name))
-        if kept is not None:
-            past[:, :, place] = in_order(kept[index], state.clock[index]).T
-    return past
-
-
-def _fits(component: Component, own: Arrays) -> bool:
-    """Whether arrays are such as the component keeps."""
-    fields = component.spec()
-    return own.keys() == fields.keys() and all(
-        (own[name].dtype.name, own[name].shape[1:]) == (dtype, shape)
-        for name, (dtype, shape) in fields.items()
-    )

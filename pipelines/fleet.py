@@ -25,9 +25,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from forecaster import snapshot
 from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
+from forecaster.rewarming import rewarm
 from forecaster.shard import Shard, apply, slots_of
 from forecaster.sharding import Splitter, handed_over, no_batch, reshard
-from forecaster.stepping import rewarm
 from pipelines import state_table
 from pipelines.coders import ElementCoder, FleetRows, ShardedRows
 from pipelines.transforms import QUARANTINED, Validate

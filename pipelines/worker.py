@@ -19,9 +19,9 @@ import polars as pl
 from forecaster.batch import Batch
 from forecaster.covariates import Covariates
 from forecaster.model import Forecaster
+from forecaster.rewarming import rewarm
 from forecaster.shard import Output, Shard, apply, slots_of
 from forecaster.state import live
-from forecaster.stepping import rewarm
 from pipelines import state_table
 from pipelines.lane import Lane
 from pipelines.sinks.files import LATE, QUARANTINE, Format, ShardFiles

@@ -10,8 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from forecaster import snapshot
+from forecaster.rewarming import rewarm
 from forecaster.sharding import handed_over, reshard
-from forecaster.stepping import advance, rewarm
+from forecaster.stepping import advance
 from forecaster.windows import Windows
 from tests.fleets import (
     HOUR_US,

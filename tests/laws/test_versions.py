@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, given
 
 from forecaster import snapshot
+from forecaster.rewarming import rewarm
 from forecaster.sharding import no_batch
 from forecaster.state import State
-from forecaster.stepping import advance, rewarm
+from forecaster.stepping import advance
 from forecaster.windows import Windows
 from pipelines import state_table
 from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream

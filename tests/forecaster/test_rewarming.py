@@ -6,8 +6,9 @@ import pytest
 from forecaster.components.ring import in_order
 from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.model import Forecaster
+from forecaster.rewarming import rewarm
 from forecaster.state import State, live
-from forecaster.stepping import advance, rewarm
+from forecaster.stepping import advance
 from forecaster.windows import Windows
 from schemas.errors import ModelError
 from tests.fleets import START, assert_same_state, forecaster
