@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Block, Field, Floats
+from forecaster.components.base import Arrays, Block, Bools, Field, Floats
 
 _TINY = 1e-12  # of the level: a meter that stands at a billion and moves by single units is not constant
 _LARGEST = 8.0  # scales that one change counts as at the most
@@ -36,6 +37,11 @@ _FIELDS = {
     "last": Field("float64"),
     "age": Field("int64"),
 }
+_SAID = (
+    *("mean", "spread", "last", "lowest", "highest", "falls", "rises"),
+    *("scale", "unit", "age", "observed"),
+)
+"""What is said to those after it of each window."""
 
 
 @dataclass(frozen=True)
@@ -79,103 +85,110 @@ class Moments:
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Adds ``before`` and everything that `Block` says is from the moments."""
-        forget, forget_slow = (1.0 - 2.0 ** (-1.0 / (self.halflife * k)) for k in (1, _SLOW))
-        observed, mean, variance, fast, slow, run, seasonal, seasons = (
-            own[name] for name in list(_FIELDS)[:8]
-        )
-        lowest, highest, falls, rises, last, age = (own[name] for name in list(_FIELDS)[8:])
         values = block.values
-        seen, shape = ~np.isnan(values), values.shape
-        before, means, lasts, scales, units, spreads = (np.empty(shape) for _ in range(6))
-        lows, highs, fallings, risings = (np.empty(shape) for _ in range(4))
-        ages, counts = np.empty(shape, np.int64), np.empty(shape, np.int64)
-        before[:1] = np.where((age == 0) & (observed > 0), last, np.nan)
+        before = np.empty(values.shape)
+        before[:1] = np.where((own["age"] == 0) & (own["observed"] > 0), own["last"], np.nan)
         before[1:] = values[:-1]
-        round_ = np.abs(values - self._season_ago(block, before))
-        rounds = ~np.isnan(round_)
-        round_[~rounds] = 0.0
-        for t, (value, there) in enumerate(zip(values, seen, strict=True)):
-            known = observed > 0
-            observed = counts[t] = observed + there
-            share, of_changes = 1.0 / np.maximum(observed, 1), 1.0 / np.maximum(observed - 1, 1)
-            weight = there * np.maximum(share, forget)
-            change = np.where(there & known, np.abs(value - last) / np.sqrt(age + 1.0), 0.0)
-            most = _LARGEST * np.maximum(fast, 0.5 * slow) * np.exp2(run.astype(np.float64))
-            is_far = known & (change > most) & (most > 0)
-            run = np.where(there, np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), 0), run).astype(
-                np.uint8
-            )
-            change = np.where(is_far, most, change)
-            changes = there & known
-            fast = fast + changes * np.maximum(of_changes, forget) * (change - fast)
-            slow = slow + changes * np.maximum(of_changes, forget_slow) * (change - slow)
-            last = lasts[t] = np.where(there, value, last)
-            np.maximum(fast, 0.5 * slow, out=scales[t])
-            scales[t] = np.where(observed > 1, scales[t], self.prior * np.abs(last))
-            most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(variance), scales[t]), change)
-            most[observed == 1] = np.inf
-            off = np.clip(np.where(there, value - mean, 0.0), -most, most)
-            mean = np.add(mean, weight * off, out=means[t])
-            variance = (1.0 - weight) * (variance + weight * off * off)
-            spread = np.sqrt(variance, out=spreads[t])
-            most = _LARGEST * np.maximum(seasonal, scales[t])
-            seasons = seasons + rounds[t]
-            seasonal = seasonal + rounds[t] * np.maximum(1.0 / np.maximum(seasons, 1), forget) * (
-                np.minimum(round_[t], most) - seasonal
-            )
-            early = np.maximum(scales[t], _OF_SPREAD * spread)
-            units[t] = np.maximum(
-                np.where(seasons >= self.season, seasonal, early), _LEAST_OF_SPREAD * spread
-            )
-            new_low, new_high = (
-                np.where(there & (is_further(value, bound) | ~known), value, bound)
-                for is_further, bound in ((np.less, lowest), (np.greater, highest))
-            )
-            falls = fallings[t] = falls + weight * (np.where(known, lowest - new_low, 0.0) - falls)
-            rises = risings[t] = rises + weight * (np.where(known, new_high - highest, 0.0) - rises)
-            lowest, highest = lows[t], highs[t] = new_low, new_high
-            age = ages[t] = np.where(there, 0, age + 1)
-        after: Arrays = {
-            "observed": observed,
-            "mean": mean.copy(),  # not a view, which would keep the whole block
-            "variance": variance,
-            "fast": fast,
-            "slow": slow,
-            "run": run,
-            "seasonal": seasonal,
-            "seasons": seasons,
-            "lowest": lowest,
-            "highest": highest,
-            "falls": falls,
-            "rises": rises,
-            "last": last,
-            "age": age,
+        rounds = np.abs(values - self._season_ago(block, before))
+        running = _Running(self, own)
+        said: dict[str, Any] = {
+            name: np.empty(values.shape, np.int64 if name in ("age", "observed") else np.float64)
+            for name in _SAID
         }
-        least = _TINY * np.maximum(np.abs(means), 1.0)
-        moves = scales > 10 * least
-        for array in (scales, units, spreads):
-            np.maximum(array, least, out=array)
+        for t, (value, round_) in enumerate(zip(values, rounds, strict=True)):
+            running.take(value, round_)
+            for name, array in said.items():
+                array[t] = getattr(running, name)
+        after: Arrays = {name: getattr(running, name) for name in _FIELDS}
         if block.lengths is not None:
-            after["age"] = age - (len(values) - block.lengths)  # padding has no value, and moves nothing else
-        return after, replace(
-            block,
-            before=before,
-            mean=means,
-            spread=spreads,
-            last=lasts,
-            lowest=lows,
-            highest=highs,
-            falls=fallings,
-            rises=risings,
-            scale=scales,
-            unit=units,
-            age=ages,
-            observed=counts,
-            moves=moves,
-        )
+            # Padding has no value, and moves nothing else.
+            after["age"] = running.age - (len(values) - block.lengths)
+        least = _TINY * np.maximum(np.abs(said["mean"]), 1.0)
+        moves = said["scale"] > 10 * least
+        for name in ("scale", "unit", "spread"):
+            np.maximum(said[name], least, out=said[name])
+        return after, replace(block, before=before, moves=moves, **said)
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season
         return block.history[first : first + len(block.values)]
+
+
+class _Running:
+    """The moments of all series, ``[S]`` each, as they stand after one window and before the next.
+
+    Attributes are the fields of `Moments`, and what is made of them for `Block`: ``scale, unit, spread``.
+    """
+
+    def __init__(self, settings: Moments, own: Arrays) -> None:
+        self.season, self.prior = settings.season, settings.prior
+        self.forget, self.forget_slow = (1.0 - 2.0 ** (-1.0 / (settings.halflife * k)) for k in (1, _SLOW))
+        self.observed, self.age, self.last = own["observed"], own["age"], own["last"]
+        self.fast, self.slow, self.run = own["fast"], own["slow"], own["run"]
+        self.mean, self.variance = own["mean"], own["variance"]
+        self.seasonal, self.seasons = own["seasonal"], own["seasons"]
+        self.lowest, self.highest = own["lowest"], own["highest"]
+        self.falls, self.rises = own["falls"], own["rises"]
+
+    def take(self, value: Floats, round_: Floats) -> None:
+        """Moves all on by a window.
+
+        Args:
+            value: ``[S]``, NaN where missing.
+            round_: ``[S]``, the absolute change from a season ago; NaN where either value is missing.
+        """
+        there, known = ~np.isnan(value), self.observed > 0
+        self.observed = self.observed + there
+        weight = there * np.maximum(1.0 / np.maximum(self.observed, 1), self.forget)
+        change = self._take_change(value, there, known)
+        self._take_level(value, there, weight, change)
+        self._take_season(round_)
+        self._take_range(value, there, known, weight)
+        self.age = np.where(there, 0, self.age + 1)
+
+    def _take_change(self, value: Floats, there: Bools, known: Bools) -> Floats:
+        """Fast and slow mean of changes, and the scale; returns the change as it counts."""
+        change = np.where(there & known, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
+        run = self.run
+        most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
+        is_far = known & (change > most) & (most > 0)
+        longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), 0)
+        self.run = np.where(there, longer, run).astype(np.uint8)
+        change = np.where(is_far, most, change)
+        changes, share = there & known, 1.0 / np.maximum(self.observed - 1, 1)
+        self.fast = self.fast + changes * np.maximum(share, self.forget) * (change - self.fast)
+        self.slow = self.slow + changes * np.maximum(share, self.forget_slow) * (change - self.slow)
+        self.last = np.where(there, value, self.last)
+        usual = np.maximum(self.fast, 0.5 * self.slow)
+        self.scale = np.where(self.observed > 1, usual, self.prior * np.abs(self.last))
+        return change
+
+    def _take_level(self, value: Floats, there: Bools, weight: Floats, change: Floats) -> None:
+        """Mean and spread; a distance from the mean counts as so many spreads at the most."""
+        most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
+        most[self.observed == 1] = np.inf
+        off = np.clip(np.where(there, value - self.mean, 0.0), -most, most)
+        self.mean = self.mean + weight * off
+        self.variance = (1.0 - weight) * (self.variance + weight * off * off)
+        self.spread = np.sqrt(self.variance)
+
+    def _take_season(self, round_: Floats) -> None:
+        """Mean of changes from season to season, and the unit."""
+        there = ~np.isnan(round_)
+        change = np.minimum(np.where(there, round_, 0.0), _LARGEST * np.maximum(self.seasonal, self.scale))
+        self.seasons = self.seasons + there
+        weight = there * np.maximum(1.0 / np.maximum(self.seasons, 1), self.forget)
+        self.seasonal = self.seasonal + weight * (change - self.seasonal)
+        early = np.maximum(self.scale, _OF_SPREAD * self.spread)
+        unit = np.where(self.seasons >= self.season, self.seasonal, early)
+        self.unit = np.maximum(unit, _LEAST_OF_SPREAD * self.spread)
+
+    def _take_range(self, value: Floats, there: Bools, known: Bools, weight: Floats) -> None:
+        """Lowest and highest value, and by how much a value passes them."""
+        low = np.where(there & ((value < self.lowest) | ~known), value, self.lowest)
+        high = np.where(there & ((value > self.highest) | ~known), value, self.highest)
+        self.falls = self.falls + weight * (np.where(known, self.lowest - low, 0.0) - self.falls)
+        self.rises = self.rises + weight * (np.where(known, high - self.highest, 0.0) - self.rises)
+        self.lowest, self.highest = low, high
