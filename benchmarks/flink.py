@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from benchmarks import fleet, machine
 from benchmarks.fleet import Fleet
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.runners import flink
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.numbers import JobNumbers

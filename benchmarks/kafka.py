@@ -32,7 +32,8 @@ from confluent_kafka.cimpl import NewTopic
 from benchmarks import fleet, machine
 from benchmarks.fleet import Fleet
 from benchmarks.targets import line
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.kafka import Broker as Address
 from pipelines.sinks.kafka import Topics
 from pipelines.sources.kafka import KafkaSource

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from benchmarks import bare, fleet, machine, naive
 from benchmarks.fleet import Fleet
 from forecaster.model import Forecaster
-from pipelines.jobs.forecast import BackfillJob, Outcome, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
 from pipelines.process import cores
 from pipelines.sources.base import Source, Step
 from pipelines.sources.folder import FolderSource

@@ -31,7 +31,8 @@ from forecaster.shard import Shard, apply
 from forecaster.sharding import no_batch
 from forecaster.windows import MICROSECONDS
 from pipelines import state_table
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import write_frame
 from pipelines.sources.base import Place, Places, Stride
 from pipelines.sources.files import validated

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from pipelines.config import Columns, JobConfig
     from pipelines.fleet import ForecastFleet
     from pipelines.job_file import load_config
-    from pipelines.jobs.forecast import BackfillJob, Outcome, StreamJob, run_backfill, run_stream
+    from pipelines.jobs.forecast import run_backfill, run_stream
+    from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
     from pipelines.runners.prism import PrismServer, prism_options
     from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
     from pipelines.sinks.numbers import JobNumbers
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from pipelines.transforms import Validate
 
 _HOMES = {
-    "BackfillJob": "jobs.forecast",
+    "BackfillJob": "jobs.job",
     "Columns": "config",
     "FolderSource": "sources.folder",
     "ForecastFleet": "fleet",
     "Input": "sources.files",
     "JobConfig": "config",
     "JobNumbers": "sinks.numbers",
-    "Outcome": "jobs.forecast",
+    "Outcome": "jobs.job",
     "PrismServer": "runners.prism",
     "ReplaySource": "sources.replay",
-    "StreamJob": "jobs.forecast",
+    "StreamJob": "jobs.job",
     "Validate": "transforms",
     "load_config": "job_file",
     "prism_options": "runners.prism",

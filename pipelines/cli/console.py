@@ -29,7 +29,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import polars as pl
 
-    from pipelines.jobs.forecast import Outcome
+    from pipelines.jobs.job import Outcome
 
 
 def errors_to(stream: TextIO) -> Console:

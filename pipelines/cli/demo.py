@@ -17,7 +17,7 @@ from pipelines.sinks.folder import check_folder, prepare_folder
 from schemas.errors import OutputError, StatecastError
 
 if TYPE_CHECKING:
-    from pipelines.jobs.forecast import Outcome
+    from pipelines.jobs.job import Outcome
     from pipelines.jobs.train import TrainOutcome
     from pipelines.sinks.numbers import JobNumbers
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forecaster.frequency import Frequency
     from forecaster.model import Forecaster
     from pipelines.config import JobConfig
-    from pipelines.jobs.forecast import Outcome
+    from pipelines.jobs.job import Outcome
     from pipelines.sinks.kafka import Topics
     from pipelines.sinks.numbers import JobNumbers
     from pipelines.sources.base import Log, Source
@@ -58,7 +58,8 @@ def backfill(
     files = o.input_files(job, out)
     forecaster = _load(job, model, out)
     _say_start(start_from, forecaster, out)
-    from pipelines.jobs.forecast import BackfillJob, run_backfill
+    from pipelines.jobs.forecast import run_backfill
+    from pipelines.jobs.job import BackfillJob
     from pipelines.sources.files import input_of
 
     spec = BackfillJob(
@@ -173,7 +174,8 @@ def stream(
     engine, why = engine_of(job.jobs.runner, beam_options)
     files = [] if job.stream.source != "replay" else o.input_files(job, out)
     forecaster = _load(job, model, out)
-    from pipelines.jobs.forecast import StreamJob, run_stream, start_of
+    from pipelines.jobs.forecast import run_stream, start_of
+    from pipelines.jobs.job import StreamJob
     from pipelines.runners.base import FlinkSettings
 
     _say_start(start_of(folder / "state", start_from, resume), forecaster, out)

@@ -14,7 +14,7 @@ from pipelines.runners.prism_binary import beam_version
 from schemas.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from pipelines.jobs.forecast import Runner
+    from pipelines.jobs.job import Runner
 
 
 def check_model(ref: str, tracking_uri: str) -> None:

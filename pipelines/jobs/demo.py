@@ -16,15 +16,8 @@ from pipelines.config import JobConfig
 from pipelines.job_file import load_config
 from pipelines.jobs import examples
 from pipelines.jobs.evaluate import Judged, evaluate_folders, write_evaluation
-from pipelines.jobs.forecast import (
-    BackfillJob,
-    Outcome,
-    Progress,
-    Runner,
-    StreamJob,
-    run_backfill,
-    run_stream,
-)
+from pipelines.jobs.forecast import Progress, run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Outcome, Runner, StreamJob
 from pipelines.jobs.train import TrainOutcome, run_training
 from pipelines.sources.files import input_of
 from pipelines.sources.replay import ReplaySource

@@ -7,26 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 from forecaster.counts import Counts
-from forecaster.model import Forecaster
 from forecaster.threads import torch_threads
 from pipelines import process, state_table
-from pipelines.runners.base import FlinkSettings, Run
+from pipelines.jobs.job import STATE, BackfillJob, Outcome, StreamJob
+from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
-from pipelines.sinks.files import PARTS, Format, read_quarantine
+from pipelines.sinks.files import PARTS, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
-from pipelines.sinks.kafka import Topics
 from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sinks.replacing import end_replacing, replace_parts
 from pipelines.sources import folder, kafka, replay
-from pipelines.sources.base import Log, Place, Places, Source, log_of
-from pipelines.sources.files import Input
+from pipelines.sources.base import Log, Place, Places, log_of
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.storage import BACKFILL, Location
@@ -36,134 +34,7 @@ from schemas.errors import DataError, EngineLost
 Progress = Callable[[JobNumbers], None]
 """Called twice a second with what the shards have published."""
 
-Runner = Literal["in-process", "prism", "flink"]
-
 _LASTING_S = 600.0
-_STATE = "state"
-
-
-@dataclass(frozen=True)
-class BackfillJob:
-    """A backfill.
-
-    Attributes:
-        forecaster: weights and settings.
-        paths: files to read.
-        input: how to read them.
-        output: output folder; forecasts and states of an earlier job in it are replaced.
-        shards: groups of series stepped together.
-        windows_per_step: most windows in one network call.
-        state_table: state table to start from; None starts cold.
-        format: of the forecast files.
-        lanes: shards stepped side by side.
-        memory_bytes: what may be held of the rows; more are sorted in pieces on disk.
-    """
-
-    forecaster: Forecaster
-    paths: tuple[str, ...]
-    input: Input
-    output: Location
-    shards: int = 8
-    windows_per_step: int = 32
-    state_table: Location | None = None
-    format: Format = "parquet"
-    lanes: int = field(default_factory=process.cores)
-    memory_bytes: int = 2 << 30
-
-    @property
-    def states(self) -> Location:
-        """The state table that the job leaves."""
-        return self.output / _STATE
-
-
-@dataclass(frozen=True)
-class StreamJob:
-    """A stream.
-
-    Attributes:
-        forecaster: weights and settings.
-        source: where rows come from.
-        output: output folder; forecasts are added to those in it.
-        shards: groups of series stepped together.
-        windows_per_step: most windows in one network call, when there is a backlog.
-        state_table: state table to start from; None starts cold.
-        resume: go on from the output folder's own table, if there is one, in state and in input.
-        format: of the forecast files.
-        lanes: shards stepped side by side.
-        snapshot_every_s: seconds between two snapshots.
-        runner: the engine.
-        flink: which Flink, where that is the engine.
-        beam_options: more options for Beam's runner; there is none in process.
-        restarts: how often it goes on by itself where its engine, or a worker of it, dies. A run of
-            10 minutes or more makes it be counted anew.
-        topics: where forecasts are sent, instead of into files; None for files.
-    """
-
-    forecaster: Forecaster
-    source: Source | Log
-    output: Location
-    shards: int = 8
-    windows_per_step: int = 32
-    state_table: Location | None = None
-    resume: bool = False
-    format: Format = "parquet"
-    lanes: int = field(default_factory=process.cores)
-    snapshot_every_s: float = 30.0
-    runner: Runner = "prism"
-    flink: FlinkSettings = field(default_factory=FlinkSettings)
-    beam_options: tuple[str, ...] = ()
-    restarts: int = 0
-    topics: Topics | None = None
-
-    @property
-    def states(self) -> Location:
-        """The state table that the job leaves."""
-        return self.output / _STATE
-
-    @property
-    def stop_file(self) -> Location:
-        """The file whose appearance ends the job cleanly."""
-        return self.output / ".stop"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A job that has ended.
-
-    Attributes:
-        counts: where the rows went, those of the runs that a stream was resumed from included.
-        seconds: wall clock of this run.
-        output: its output folder.
-        stopped: it was asked to stop, and its source may have more.
-        numbers: the last that its shards published.
-    """
-
-    counts: Counts
-    seconds: float
-    output: Location
-    stopped: bool
-    numbers: JobNumbers
-
-    def as_json(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        quantiles = {f"p{p}_ms": self.latency_ms(p / 100) for p in (50, 99)} if self.has_latency else {}
-        return {
-            "output": str(self.output),
-            "seconds": round(self.seconds, 3),
-            "stopped": self.stopped,
-            **asdict(self.counts),
-            "missing": self.counts.missing,
-            **quantiles,
-        }
-
-    @property
-    def has_latency(self) -> bool:
-        """Whether latency was measured; an unpaced replay only works off a backlog."""
-        return self.numbers.whole.count > 0
-
-    def latency_ms(self, level: float) -> float:
-        """What a share ``level`` of windows took, from the moment rows were due to all forecasts on disk."""
-        return self.numbers.whole.quantile_ms(level)
 
 
 def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None) -> Outcome:
@@ -183,12 +54,12 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
             prepare_folder(hidden, *PARTS)
             config = job.forecaster.window_config
             log = log_of(ReplaySource(job.paths, job.input, config.frequency, memory_bytes=job.memory_bytes))
-            places, _ = _begin(job, log, hidden / _STATE, job.state_table, goes_on=False)
+            places, _ = _begin(job, log, hidden / STATE, job.state_table, goes_on=False)
             run = _run_of(job, log, places, hidden, resumed=False)
             counts, published = _run(run, run_in_process, _checking(check, on_progress))
             if not counts.used + counts.pending:
                 raise DataError(_nothing_used(counts, hidden))
-            replace_parts(hidden, job.output, (*PARTS, _STATE))
+            replace_parts(hidden, job.output, (*PARTS, STATE))
         finally:
             end_replacing(hidden, job.output)
     return Outcome(counts, time.monotonic() - began_s, job.output, False, published)

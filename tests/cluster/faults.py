@@ -25,7 +25,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from forecaster.windows import MICROSECONDS, Windows
-from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.kafka import Broker as Address
 from pipelines.runners import flink
 from pipelines.runners.base import FlinkSettings

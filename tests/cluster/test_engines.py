@@ -10,7 +10,8 @@ import pytest
 
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.forecast import Runner, StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import Runner, StreamJob
 from pipelines.runners import java
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sources.files import Input

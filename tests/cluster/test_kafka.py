@@ -25,7 +25,8 @@ import pytest
 
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.forecast import BackfillJob, Runner, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.kafka import Broker as Address
 from pipelines.registry import FRAME
 from pipelines.sinks import numbers

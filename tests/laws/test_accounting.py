@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files import Input

@@ -14,7 +14,8 @@ from forecaster.shard import Shard
 from forecaster.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.windows import Windows
-from pipelines.jobs.forecast import BackfillJob, run_backfill
+from pipelines.jobs.forecast import run_backfill
+from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns

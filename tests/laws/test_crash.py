@@ -25,7 +25,8 @@ from forecaster.model import Forecaster
 from forecaster.shard import Output, Shard, apply
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import Format, read_forecasts, read_quarantine
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.windows import Windows
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource

@@ -17,7 +17,8 @@ from forecaster.batch import Batch
 from forecaster.sharding import handed_over, no_batch, reshard
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Source, Step

@@ -13,7 +13,8 @@ import pytest
 from forecaster.frequency import Frequency
 from forecaster.windows import aggregate
 from pipelines import state_table
-from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from forecaster import windows
 from forecaster.shard import Shard
 from forecaster.windows import Windows
-from pipelines.jobs.forecast import BackfillJob, Runner, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.base import Step
 from pipelines.sources.files import Input

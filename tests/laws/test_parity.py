@@ -17,7 +17,8 @@ from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.windows import Windows, aggregate
 from pipelines import state_table
-from pipelines.jobs.forecast import BackfillJob, Runner, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Source

@@ -17,7 +17,8 @@ from forecaster.state import State
 from forecaster.stepping import advance
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource

@@ -25,7 +25,8 @@ from forecaster.model import Forecaster
 from forecaster.windows import Windows
 from pipelines.config import Columns
 from pipelines.fleet import ForecastFleet, Row
-from pipelines.jobs.forecast import BackfillJob, run_backfill
+from pipelines.jobs.forecast import run_backfill
+from pipelines.jobs.job import BackfillJob
 from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input

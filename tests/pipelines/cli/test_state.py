@@ -18,7 +18,8 @@ from forecaster.windows import Windows
 from pipelines import state_table
 from pipelines.cli.app import run
 from pipelines.config import Columns
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers

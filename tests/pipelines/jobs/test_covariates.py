@@ -15,7 +15,8 @@ from forecaster.stepping import advance
 from forecaster.windows import Windows
 from pipelines import state_table
 from pipelines.config import JobConfig
-from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.jobs.train import run_training
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sinks.numbers import JobNumbers

@@ -16,7 +16,8 @@ from forecaster.counts import Counts
 from forecaster.windows import Windows
 from pipelines import state_table
 from pipelines.config import Columns
-from pipelines.jobs.forecast import BackfillJob, Runner, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import PARTS, Format, read_forecasts, read_late, read_quarantine
 from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers

@@ -16,7 +16,8 @@ import pytest
 
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.forecast import BackfillJob, StreamJob, run_backfill, run_stream
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sinks.replacing import end_replacing
 from pipelines.sources.files import Input

@@ -11,7 +11,8 @@ import pytest
 from forecaster.windows import Windows
 from pipelines import state_table, worker
 from pipelines.jobs import forecast
-from pipelines.jobs.forecast import StreamJob, run_stream
+from pipelines.jobs.forecast import run_stream
+from pipelines.jobs.job import StreamJob
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks.files import read_forecasts

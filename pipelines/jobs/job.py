@@ -1,0 +1,146 @@
+"""What a backfill and a stream are, and what one that has ended tells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from forecaster.counts import Counts
+from forecaster.model import Forecaster
+from pipelines import process
+from pipelines.runners.base import FlinkSettings
+from pipelines.sinks.files import Format
+from pipelines.sinks.kafka import Topics
+from pipelines.sinks.numbers import JobNumbers
+from pipelines.sources.base import Log, Source
+from pipelines.sources.files import Input
+from pipelines.storage import Location
+
+Runner = Literal["in-process", "prism", "flink"]
+
+STATE = "state"
+"""The folder of the state table in an output folder."""
+
+
+@dataclass(frozen=True)
+class BackfillJob:
+    """A backfill.
+
+    Attributes:
+        forecaster: weights and settings.
+        paths: files to read.
+        input: how to read them.
+        output: output folder; forecasts and states of an earlier job in it are replaced.
+        shards: groups of series stepped together.
+        windows_per_step: most windows in one network call.
+        state_table: state table to start from; None starts cold.
+        format: of the forecast files.
+        lanes: shards stepped side by side.
+        memory_bytes: what may be held of the rows; more are sorted in pieces on disk.
+    """
+
+    forecaster: Forecaster
+    paths: tuple[str, ...]
+    input: Input
+    output: Location
+    shards: int = 8
+    windows_per_step: int = 32
+    state_table: Location | None = None
+    format: Format = "parquet"
+    lanes: int = field(default_factory=process.cores)
+    memory_bytes: int = 2 << 30
+
+    @property
+    def states(self) -> Location:
+        """The state table that the job leaves."""
+        return self.output / STATE
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """A stream.
+
+    Attributes:
+        forecaster: weights and settings.
+        source: where rows come from.
+        output: output folder; forecasts are added to those in it.
+        shards: groups of series stepped together.
+        windows_per_step: most windows in one network call, when there is a backlog.
+        state_table: state table to start from; None starts cold.
+        resume: go on from the output folder's own table, if there is one, in state and in input.
+        format: of the forecast files.
+        lanes: shards stepped side by side.
+        snapshot_every_s: seconds between two snapshots.
+        runner: the engine.
+        flink: which Flink, where that is the engine.
+        beam_options: more options for Beam's runner; there is none in process.
+        restarts: how often it goes on by itself where its engine, or a worker of it, dies. A run of
+            10 minutes or more makes it be counted anew.
+        topics: where forecasts are sent, instead of into files; None for files.
+    """
+
+    forecaster: Forecaster
+    source: Source | Log
+    output: Location
+    shards: int = 8
+    windows_per_step: int = 32
+    state_table: Location | None = None
+    resume: bool = False
+    format: Format = "parquet"
+    lanes: int = field(default_factory=process.cores)
+    snapshot_every_s: float = 30.0
+    runner: Runner = "prism"
+    flink: FlinkSettings = field(default_factory=FlinkSettings)
+    beam_options: tuple[str, ...] = ()
+    restarts: int = 0
+    topics: Topics | None = None
+
+    @property
+    def states(self) -> Location:
+        """The state table that the job leaves."""
+        return self.output / STATE
+
+    @property
+    def stop_file(self) -> Location:
+        """The file whose appearance ends the job cleanly."""
+        return self.output / ".stop"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A job that has ended.
+
+    Attributes:
+        counts: where the rows went, those of the runs that a stream was resumed from included.
+        seconds: wall clock of this run.
+        output: its output folder.
+        stopped: it was asked to stop, and its source may have more.
+        numbers: the last that its shards published.
+    """
+
+    counts: Counts
+    seconds: float
+    output: Location
+    stopped: bool
+    numbers: JobNumbers
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        quantiles = {f"p{p}_ms": self.latency_ms(p / 100) for p in (50, 99)} if self.has_latency else {}
+        return {
+            "output": str(self.output),
+            "seconds": round(self.seconds, 3),
+            "stopped": self.stopped,
+            **asdict(self.counts),
+            "missing": self.counts.missing,
+            **quantiles,
+        }
+
+    @property
+    def has_latency(self) -> bool:
+        """Whether latency was measured; an unpaced replay only works off a backlog."""
+        return self.numbers.whole.count > 0
+
+    def latency_ms(self, level: float) -> float:
+        """What a share ``level`` of windows took, from the moment rows were due to all forecasts on disk."""
+        return self.numbers.whole.quantile_ms(level)
