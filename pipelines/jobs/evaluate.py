@@ -20,7 +20,7 @@ from forecaster.report import error_table, write_report
 from forecaster.windows import MICROSECONDS, Windows, aggregate
 from pipelines.config import JobConfig
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.files import load_observations
+from pipelines.sources.loaded import load_observations
 from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
 

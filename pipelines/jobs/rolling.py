@@ -19,7 +19,7 @@ from forecaster.windows import Windows, aggregate
 from pipelines.config import JobConfig
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
 from pipelines.sources.covariates import read_tables
-from pipelines.sources.files import Loaded, load_observations
+from pipelines.sources.loaded import Loaded, load_observations
 from schemas.errors import DataError
 
 _INTERVAL = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)

@@ -28,7 +28,7 @@ from forecaster.windows import Windows, aggregate
 from pipelines import state_table
 from pipelines.config import JobConfig
 from pipelines.sources.covariates import read_tables
-from pipelines.sources.files import Loaded, load_observations
+from pipelines.sources.loaded import Loaded, load_observations
 
 _BACKTEST_SERIES = 100  # enough to judge a version by; a large fleet need not be forecast twice
 _FANS = 3

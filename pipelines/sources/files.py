@@ -5,8 +5,7 @@ Imports neither torch nor Beam nor MLflow.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -271,69 +270,3 @@ def check_files(data: DataConfig, observed: tuple[str, ...] = ()) -> tuple[list[
     if bad == len(files):
         raise DataError("no file is left to read: none of them can be")
     return files, notices
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What files held.
-
-    Attributes:
-        rows: observation frame of the valid rows, duplicates and all.
-        quarantined: frame of the others.
-        outside: rows outside the asked time.
-        skipped: files that could not be read, with the reason.
-        notices: lines that people should see.
-    """
-
-    rows: pl.DataFrame
-    quarantined: pl.DataFrame
-    outside: int
-    skipped: tuple[str, ...]
-    notices: tuple[str, ...]
-
-
-def load_observations(
-    data: DataConfig,
-    on_rows: Callable[[int], None] = lambda rows: None,
-    *,
-    freq: Frequency | None = None,
-    observed: tuple[str, ...] = (),
-) -> Loaded:
-    """Every row of a job's files, validated: for training and evaluation, which work on all rows at once.
-
-    Args:
-        data: the data section of the job.
-        on_rows: told how many rows each piece had.
-        freq: as in `input_of`.
-        observed: likewise.
-
-    Raises:
-        DataError: a file cannot be read, unless ``data.skip_bad_files``; or no row is left.
-    """
-    files, notices = check_files(data, observed)
-    skipped: list[str] = []
-    good, bad, outside = [observations.empty()], [quarantine.empty()], 0
-    how = input_of(data, freq, observed=observed)
-    for part in read_files(files, how, time.time(), data.memory_mb << 20):
-        files_lost = part.rejected.filter(pl.col("row") == 0)
-        skipped += [
-            f"skipped: {file}: {reason}" for file, reason in files_lost.select("file", "reason").rows()
-        ]
-        good.append(part.rows.drop("offset"))
-        bad.append(part.rejected.filter(pl.col("row") > 0).drop("offset"))
-        outside += part.outside
-        on_rows(len(good[-1]) + len(bad[-1]))
-    rows, rejected = pl.concat(good, how="diagonal", rechunk=True), pl.concat(bad)
-    if not len(rows):
-        raise DataError(_nothing_left(data.paths[0], rejected, outside))
-    return Loaded(rows, rejected, outside, tuple(skipped), tuple(notices))
-
-
-def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:
-    if not outside and not len(rejected):
-        return f"{path}: holds no rows: there is nothing to work with"
-    first = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
-    return (
-        f"{path}: no row can be used: {outside:,} lie outside the asked time, "
-        f"{len(rejected):,} are no observations{first}"
-    )

@@ -16,7 +16,7 @@ from forecaster.rolling import rolled
 from forecaster.training import train
 from pipelines.job_file import load_config
 from pipelines.jobs.rolling import RollingJob, prepared
-from pipelines.sources.files import load_observations
+from pipelines.sources.loaded import load_observations
 
 TRAIN_ROWS, FIRST, STOP, HORIZON = 120, 130, 160, 3
 Normalize = Literal["none", "train"]

@@ -10,9 +10,7 @@ from forecaster.frequency import Frequency
 from pipelines.config import DataConfig
 from pipelines.sources.files import (
     Input,
-    check_files,
     input_of,
-    load_observations,
     read_file,
     read_files,
     read_through,
@@ -93,22 +91,3 @@ def test_a_job_says_how_files_are_read() -> None:
     assert input_of(DataConfig(max_future="2h"), Frequency(900)).max_future_s == 7200
     assert input_of(DataConfig(), skip_bad_files=True).skip_bad_files
     assert not input_of(DataConfig(skip_bad_files=False), skip_bad_files=True).skip_bad_files
-
-
-def test_what_training_loads_leaves_out_bad_files_and_names_them(tmp_path: Path) -> None:
-    put(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x")])
-    put(tmp_path / "b.jsonl", LINE * 2000 + '{"ser')  # further down than the first look goes
-    put(tmp_path / "c.csv", "")
-    data = DataConfig(paths=(str(tmp_path),), skip_bad_files=True)
-    read: list[int] = []
-    loaded = load_observations(data, read.append)
-    assert loaded.rows.columns == ["series_id", "timestamp", "value"]
-    assert (len(loaded.rows), loaded.quarantined["row"].to_list()) == (1, [2])
-    told = [line.replace(f"{tmp_path}/", "") for line in loaded.skipped]
-    assert told == [
-        "skipped: b.jsonl: line 2001 is no JSON object: correct or delete it",
-        "skipped: c.csv: is empty",
-    ]
-    assert sum(read) == 2
-    with pytest.raises(DataError, match=r"c\.csv: is empty"):
-        check_files(data.model_copy(update={"skip_bad_files": None}))
