@@ -156,18 +156,20 @@ class TrainingConfig(Settings):
         return self
 
 
-EXPERTS = ("persistence", "seasonal_naive", "least_squares", "seasonal_least_squares")
+EXPERTS = ("persistence", "seasonal_naive", "weekly_naive", "least_squares", "seasonal_least_squares")
 
 
 class OnlineConfig(Settings):
     """What learns while a forecaster runs, of each series alone."""
 
     experts: tuple[
-        Literal["persistence", "seasonal_naive", "least_squares", "seasonal_least_squares"], ...
+        Literal["persistence", "seasonal_naive", "weekly_naive", "least_squares", "seasonal_least_squares"],
+        ...,
     ] = Field(
-        ("least_squares", "seasonal_least_squares"),
+        ("weekly_naive", "least_squares", "seasonal_least_squares"),
         description="forecasters beside the network, which are combined with it: persistence, "
-        "seasonal_naive, least_squares, seasonal_least_squares; none leaves the network alone",
+        "seasonal_naive, weekly_naive (windows of less than a day), least_squares, seasonal_least_squares; "
+        "none leaves the network alone",
     )
     intervals: bool = Field(
         True, description="set quantiles by how far off forecasts were (true), or leave them to the network"

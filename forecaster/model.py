@@ -23,7 +23,7 @@ from forecaster.weights import config_in, packed, read, version_of, weights_in
 from schemas.errors import ModelError
 
 FILE_NAME = "forecaster.safetensors"
-FORMAT = 2
+FORMAT = 3
 """Of settings and weights; a change of their meaning raises it."""
 
 

@@ -157,7 +157,7 @@ class State:
             if component["format"] != known:
                 raise ModelError(
                     f"the state's {name} is of format {component['format']}, not readable here "
-                    f"(this version reads {known})"
+                    f"(this version reads {known}): start without it, from the rows"
                 )
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0))
         return State(

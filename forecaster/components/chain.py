@@ -13,7 +13,7 @@ from forecaster.components.least_squares import LeastSquares
 from forecaster.components.naive import Persistence, SeasonalNaive
 from forecaster.components.network import Network
 from forecaster.components.past import PastCovariates
-from forecaster.components.season import Season, season_in
+from forecaster.components.season import Season, season_in, week_in
 from forecaster.components.stacking import Stacking
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
 
@@ -37,15 +37,17 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
-    """The experts of a forecaster; lags that the ring is too short for are left out."""
+    """The experts of a forecaster; those, and lags, that the ring is too short for are left out."""
     horizon, season = config.horizon, season_in(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
     # A week of days is seven of them; a year of months is no part of anything, and few series hold seven.
     rounds = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
+    week = week_in(config.ring, windows.frequency)
     round_ = [k * season + off for k in rounds for off in (-2, -1, 0)] if season > 1 else []
     made: dict[str, Expert | None] = {
         "persistence": Persistence(horizon),
         "seasonal_naive": SeasonalNaive(horizon, season),
+        "weekly_naive": SeasonalNaive(horizon, week, "weekly_naive") if week else None,
         "least_squares": _least_squares("least_squares", config, (*near, season - 1), season=True),
         "seasonal_least_squares": _least_squares(
             "seasonal_least_squares", config, (1, 2, 3, *round_), (24, 168)

@@ -47,11 +47,17 @@ class SeasonalNaive(Expert):
     Attributes:
         horizon: N.
         season: windows after which a season repeats.
+        label: name of the member.
     """
 
     horizon: int
     season: int
-    name = "seasonal_naive"
+    label: str = "seasonal_naive"
+
+    @property
+    def name(self) -> str:
+        """See `Expert`."""
+        return self.label
 
     @property
     def reach(self) -> int:

@@ -38,6 +38,14 @@ def season_in(ring: int, freq: Frequency) -> int:
     return season if season <= ring else 1
 
 
+def week_in(ring: int, freq: Frequency) -> int | None:
+    """Windows in a week; None where they are no whole number, as few as a season, or more than the ring."""
+    if freq.is_calendar or _WEEK_S % freq.seconds:
+        return None
+    week = _WEEK_S // freq.seconds
+    return week if season_in(ring, freq) < week <= ring else None
+
+
 @dataclass(frozen=True)
 class Season:
     """Per series and phase of its season, how far values lie from the mean of the season around them.

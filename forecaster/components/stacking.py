@@ -72,7 +72,7 @@ class Stacking:
     clip: float = 30.0
     power: float = 8.0
     name: str = "stacking"
-    format_version: int = 1
+    format_version: int = 2
 
     def spec(self) -> Mapping[str, Field]:
         """Sums of squares and products, what waits for its truth, and what it is a change from."""

@@ -73,14 +73,16 @@ def tampered() -> dict[str, bytes]:
 
     config = json.loads(header["__metadata__"]["config"])
     wider = {**config, "network": {**config["network"], "hidden": 9}}
-    older = {name: part for name, part in config.items() if name != "format"}
+    first = {name: part for name, part in config.items() if name != "format"}
+    older = {**config, "format": 2}
     unknown = {**config, "network": {**config["network"], "cell": "transformer"}}
     renamed = {("head.w" if name == "head.weight" else name): part for name, part in header.items()}
     return {
         "nothing": b"",
         "half": data[: len(data) // 2],
         "text": b"these are no weights, whatever the name of the file says",
-        "another format": with_header({**header, "__metadata__": {"config": json.dumps(older)}}),
+        "the first format": with_header({**header, "__metadata__": {"config": json.dumps(first)}}),
+        "an older format": with_header({**header, "__metadata__": {"config": json.dumps(older)}}),
         "another width": with_header({**header, "__metadata__": {"config": json.dumps(wider)}}),
         "another cell": with_header({**header, "__metadata__": {"config": json.dumps(unknown)}}),
         "no settings": with_header({k: v for k, v in header.items() if k != "__metadata__"}),
@@ -101,9 +103,10 @@ def test_bytes_that_were_tampered_with_are_refused_in_one_line(how: str, tmp_pat
     assert "\n" not in str(told.value)
 
 
-def test_a_forecaster_of_the_first_format_is_refused_by_its_format() -> None:
-    with pytest.raises(ModelError, match=r"its format is 1, and this version reads 2: train it anew"):
-        Forecaster.from_bytes(tampered()["another format"])
+@pytest.mark.parametrize(("how", "number"), [("the first format", 1), ("an older format", 2)])
+def test_a_forecaster_of_an_older_format_is_refused_by_its_format(how: str, number: int) -> None:
+    with pytest.raises(ModelError, match=rf"its format is {number}, and this version reads 3: train it anew"):
+        Forecaster.from_bytes(tampered()[how])
 
 
 def test_a_folder_without_a_forecaster_is_named(tmp_path: Path) -> None:

@@ -24,13 +24,14 @@ MISSING = [("ring", "values"), ("stacking", "waiting"), ("stacking", "issued"), 
 MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN says that there is nothing."""
 
-DAY = Frequency(86_400)
-WINDOWS, SERIES = 11, 4  # longer than the ring of 8
+HALF_DAY = Frequency(43_200)
+RING = 15  # a day and a week fit
+WINDOWS, SERIES = 19, 4  # longer than the ring
 
 
 def model_of(cell: str) -> Forecaster:
-    """Of daily windows, whose season of a week fits into the ring, and with a covariate."""
-    return forecaster(cell, freq="1d", observed=("heat",))
+    """Of half days, whose day and whose week fit into the ring, and with a covariate."""
+    return forecaster(cell, freq="12h", ring=RING, observed=("heat",))
 
 
 def fleet(seed: int = 0) -> Floats:
@@ -57,7 +58,9 @@ def run(
     for array in out:
         array[:] = np.nan
     past = (values % 7.0)[:, :, None]
-    block = Block(np.array([start]) if starts is None else starts, values, DAY, lengths, past=past, out=out)
+    block = Block(
+        np.array([start]) if starts is None else starts, values, HALF_DAY, lengths, past=past, out=out
+    )
     block = block_knowing(model, [str(s) for s in range(series)], block)
     after: dict[str, Arrays] = {}
     for component in model.components:

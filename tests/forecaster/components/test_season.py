@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from forecaster.baselines import season_windows
-from forecaster.components.season import Season, season_of
+from forecaster.components.season import Season, season_of, week_in
 from forecaster.frequency import Frequency
 from tests.forecaster.components.blocks import block_of, through
 
@@ -34,6 +34,28 @@ def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int)
 )
 def test_windows_of_a_length_have_the_season_that_people_know(freq_s: int, season: int) -> None:
     assert season_of(Frequency(freq_s)) == season
+
+
+@pytest.mark.parametrize(
+    ("freq_s", "ring", "week"),
+    [
+        (3600, 168, 168),
+        (3600, 167, None),
+        (43_200, 336, 14),
+        (7 * 3600, 336, 24),  # divides a week, not a day
+        (5 * 3600, 336, None),
+        (86_400, 336, None),  # a week is the season
+        (604_800, 336, None),
+    ],
+)
+def test_a_week_is_one_where_it_is_longer_than_the_season_and_fits(
+    freq_s: int, ring: int, week: int | None
+) -> None:
+    assert week_in(ring, Frequency(freq_s)) == week
+
+
+def test_months_have_no_week() -> None:
+    assert week_in(336, Frequency(0, 1)) is None
 
 
 def test_the_shape_is_learned_whatever_level_and_trend_are() -> None:
