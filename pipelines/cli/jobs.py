@@ -11,18 +11,16 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
+from pipelines.cli.ends import source_of, topics_of
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
-    from forecaster.frequency import Frequency
     from forecaster.model import Forecaster
     from pipelines.config import JobConfig
     from pipelines.jobs.job import Outcome
-    from pipelines.sinks.kafka import Topics
     from pipelines.sinks.numbers import JobNumbers
-    from pipelines.sources.base import Log, Source
 
 
 def backfill(
@@ -182,8 +180,8 @@ def stream(
 
     spec = StreamJob(
         forecaster=forecaster,
-        source=_source(job, forecaster, files),
-        topics=_topics(job),
+        source=source_of(job, forecaster, files),
+        topics=topics_of(job),
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
@@ -236,79 +234,6 @@ def _say_start(table: Location | None, forecaster: Forecaster, out: Out) -> None
             f"{table} was left by {version}: its {series:,} series are re-warmed for {forecaster.version} "
             "from the last values of each"
         )
-
-
-def _source(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source | Log:
-    from pipelines.sources.files import input_of
-    from pipelines.sources.folder import FolderSource
-    from pipelines.sources.replay import ReplaySource
-
-    freq = forecaster.window_config.frequency
-    asked = "allowed_lateness" in job.windows.model_fields_set
-    lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
-    states, memory_bytes = location(job.output.folder) / "state", job.data.memory_mb << 20
-    if job.stream.source == "kafka":
-        return _topic(job, freq, lateness_s, states)
-    if job.stream.source == "watch":
-        return FolderSource(
-            Path(job.data.paths[0]),
-            input_of(job.data, freq, skip_bad_files=True, observed=job.covariates.observed),
-            states,
-            lateness_s,
-            job.stream.poll_s,
-            memory_bytes=memory_bytes,
-        )
-    return ReplaySource(
-        tuple(map(str, files)),
-        input_of(job.data, freq, observed=job.covariates.observed),
-        freq,
-        lateness_s,
-        job.stream.speed,
-        memory_bytes=memory_bytes,
-        manifest_folder=states,
-    )
-
-
-def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -> Log:
-    from pipelines import state_table
-    from pipelines.kafka import Broker, options_of
-    from pipelines.sources.files import columns_of, input_of
-    from pipelines.sources.kafka import KafkaSource
-    from pipelines.sources.messages import DecoderSpec
-
-    asked = job.kafka
-    columns, in_key = columns_of(job.data, job.covariates.observed), asked.series == "key"
-    source = KafkaSource(
-        Broker(asked.bootstrap, options_of(asked.options)),
-        asked.topic,
-        DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
-        input_of(job.data, freq, observed=job.covariates.observed),
-        freq,
-        states,
-        lateness_s,
-        asked.start,
-        asked.idle_s,
-        asked.group,
-        keyed_shards=job.jobs.shards if asked.keyed else None,
-        homes=state_table.homes,
-    )
-    source.begin({})  # what is wrong with the topic is told before anything is made
-    return source
-
-
-def _topics(job: JobConfig) -> Topics | None:
-    asked = job.kafka
-    if not asked.to_topic:
-        return None
-    from pipelines.kafka import Broker, options_of
-    from pipelines.sinks.kafka import Topics, check_topics
-
-    broker = Broker(asked.bootstrap, options_of(asked.options))
-    topics = Topics(
-        broker, asked.to_topic, asked.to_format, asked.registry, asked.to_late, asked.to_quarantine
-    )
-    check_topics(topics)
-    return topics
 
 
 @contextmanager
