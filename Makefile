@@ -58,9 +58,9 @@ cluster-up: $(STAMPS)/project  ## a Kafka broker and a Flink session cluster as 
 cluster-down: $(STAMPS)/project  ## end exactly these, and delete their data
 	@$(BIN)/python -m tests.cluster down
 
-cluster-test: setup java  ## parity on three engines; a cluster killed in every way. The last line is one JSON object
+cluster-test: setup java  ## parity on three engines; a cluster killed in every way (FAULTS="worker broker" in two). Last line: one JSON object
 	@$(BIN)/python -m pytest tests/cluster
-	@$(BIN)/python -m tests.cluster.faults
+	@$(BIN)/python -m tests.cluster.faults $(FAULTS)
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
 	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka, s3 and dev. Written by `make lock`.'; \
