@@ -154,21 +154,22 @@ def _make(bootstrap: str, *names: str) -> None:
 
 
 def messages(frame: pl.DataFrame, kind: str) -> Iterator[tuple[bytes, int]]:
-    """Rows in the order of time as messages, those of a series always in one partition."""
+    """Rows in the order of time as messages, those of a series always in one partition.
+
+    JSON has a message a row, partitions mixed as rows of a fleet come; Arrow many rows of one partition.
+    """
     home = frame["series_id"].str.tail(2).cast(pl.Int64) % _PARTITIONS
     for _, window in frame.with_columns(home.alias("home")).group_by("timestamp", maintain_order=True):
+        if kind == "json":
+            sink = io.BytesIO()
+            window.drop("home").write_ndjson(sink)
+            yield from zip(sink.getvalue().splitlines(), window["home"].to_list(), strict=True)
+            continue
         for number in range(_PARTITIONS):
-            part = window.filter(pl.col("home") == number).drop("home")
-            if kind == "arrow":
-                for piece in part.iter_slices(_ROWS_A_MESSAGE):
-                    sink = io.BytesIO()
-                    piece.write_ipc_stream(sink)
-                    yield sink.getvalue(), number
-            else:
+            for piece in window.filter(pl.col("home") == number).drop("home").iter_slices(_ROWS_A_MESSAGE):
                 sink = io.BytesIO()
-                part.write_ndjson(sink)
-                for line in sink.getvalue().splitlines():
-                    yield line, number
+                piece.write_ipc_stream(sink)
+                yield sink.getvalue(), number
 
 
 def _put(producer: Any, topic: str, value: bytes, partition: int) -> None:
