@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import polars as pl
 import psutil
-import torch
 
 from benchmarks import fleet, machine
 from benchmarks.fleet import FREQ_S, START, Fleet
@@ -29,6 +28,7 @@ from benchmarks.kafka import messages
 from forecaster.batch import Batch
 from forecaster.shard import Shard, apply
 from forecaster.sharding import no_batch
+from forecaster.threads import compute_threads
 from forecaster.windows import MICROSECONDS
 from pipelines import state_table
 from pipelines.jobs.forecast import run_stream
@@ -312,9 +312,8 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=512)
     parser.add_argument("--polls", type=float, default=2.0, help="polls a second")
     chosen = parser.parse_args()
-    torch.set_num_threads(1)
     print(machine.described(), flush=True)
-    with tempfile.TemporaryDirectory(prefix="statecast-scale-") as folder:
+    with compute_threads(1), tempfile.TemporaryDirectory(prefix="statecast-scale-") as folder:
         (Path(folder) / "state").mkdir()
         parts = measured(Path(folder))
     for name, value in asdict(parts).items():

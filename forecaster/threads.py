@@ -1,4 +1,4 @@
-"""How many threads torch computes with: taken for a while, and given back."""
+"""How many threads torch and NumPy compute with: taken for a while, and given back."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Torch computes with ``count`` threads inside the block, and with as many as before after it.
+def compute_threads(count: int) -> Iterator[None]:
+    """Torch, and the BLAS that NumPy calls, compute with ``count`` threads inside the block.
 
-    Torch's count belongs to the process: whoever calls a job of ours must find theirs again, whatever the
-    job's end was. 0 leaves it as it is.
+    After it they do with as many as before: the counts belong to the process, and whoever calls a job of ours
+    must find theirs again, whatever the job's end was. 0 leaves them as they are. The threads of a BLAS wait
+    for work by spinning, so where shards are stepped side by side they would take cores from one another.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
-        yield
+        with threadpool_limits(limits=count or None, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)

@@ -27,7 +27,7 @@ from forecaster.features import Tables
 from forecaster.linear import fit_linear, typical_change
 from forecaster.model import Forecaster
 from forecaster.segments import Fleet, Segment, check_size, fleet_of
-from forecaster.threads import torch_threads
+from forecaster.threads import compute_threads
 from forecaster.windows import Windows, aggregate, observed
 from schemas.errors import DataError
 
@@ -123,7 +123,7 @@ def train(
     def fleet(part: Windows, held_from: int) -> Fleet:
         return fleet_of(part, network, window_config.frequency, training.batch_series, held_from, covariates)
 
-    with torch_threads(training.threads), torch.random.fork_rng(devices=[]):
+    with compute_threads(training.threads), torch.random.fork_rng(devices=[]):
         module, history, epochs = _choose(fleet(early, validated_from), training, on_epoch)
         chosen = Forecaster(network, window_config, module, online, covariates)
         if not training.refit or validated_from == len(windows.values):

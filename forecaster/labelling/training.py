@@ -20,7 +20,7 @@ from forecaster.labelling.model import Labeller, Task, untrained
 from forecaster.labelling.network import LabelNetwork, class_weights, label_loss
 from forecaster.labelling.scores import weekly_threshold
 from forecaster.labelling.sequences import TRAIN, UNKNOWN, VALIDATION, Sequences, by_time, stratified
-from forecaster.threads import torch_threads
+from forecaster.threads import compute_threads
 from schemas.errors import ConfigError, DataError
 
 Epoch = dict[str, float]
@@ -79,7 +79,7 @@ def train_labeller(
             "the validation part has no label, so training would not know when to stop: give more"
         )
     task = _task(sequences, config, parts)
-    with torch_threads(config.threads), torch.random.fork_rng(devices=[]):
+    with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)
         fit = (

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from forecaster.counts import Counts
-from forecaster.threads import torch_threads
+from forecaster.threads import compute_threads
 from pipelines import process, state_table
 from pipelines.jobs.job import STATE, BackfillJob, Outcome, StreamJob
 from pipelines.runners.base import Run
@@ -196,7 +196,7 @@ def _run(
     for source in (folder, replay, kafka):
         source.forget()
     # Shards are stepped side by side, which is faster than each on all cores in turn.
-    with torch_threads(1), process.loaded_left_alone():
+    with compute_threads(1), process.loaded_left_alone():
         engine(run, lambda: on_progress(reader.read()))
     published = reader.read_now()
     on_progress(published)

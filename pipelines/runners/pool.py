@@ -81,11 +81,11 @@ def work(control: str, worker_id: str) -> None:
     """Runs a worker until its task manager hangs up."""
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
-    from forecaster.threads import torch_threads
+    from forecaster.threads import compute_threads
     from pipelines.process import use_again
 
     use_again()
-    with torch_threads(1), suppress(grpc.RpcError):
+    with compute_threads(1), suppress(grpc.RpcError):
         SdkHarness(control, worker_id=worker_id).run()
 
 
