@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
@@ -73,6 +76,16 @@ class Fleet:
                     "value": part[at, which],
                 }
             )
+
+    def write(self, path: Path, windows: int) -> Path:
+        """The same as one Parquet file."""
+        with contextlib.ExitStack() as stack:
+            writer = None
+            for frame in self.frames(windows):
+                table = frame.to_arrow()
+                writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
+                writer.write_table(table)
+        return path
 
     def steps(self, windows: int) -> int:
         """Series-steps that a job makes of it: each series from its first value on."""

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from benchmarks import fleet, machine
 from benchmarks.fleet import Fleet
 from pipelines.jobs.forecast import run_stream
@@ -61,14 +59,7 @@ class _Watch:
 def measured(folder: Path, task_managers: int, series: int, windows: int) -> dict[str, float]:
     """Series-steps a second; the last checkpoint's size in bytes, and how long it took in milliseconds."""
     folder.mkdir(parents=True)
-    rows = folder / "rows.parquet"
-    writer = None
-    for frame in Fleet(series).frames(windows):
-        table = frame.to_arrow()
-        writer = writer or pq.ParquetWriter(rows, table.schema)
-        writer.write_table(table)
-    assert writer is not None
-    writer.close()
+    rows = Fleet(series).write(folder / "rows.parquet", windows)
     with FlinkCluster.start(folder / "cluster", task_managers) as cluster:
         source = ReplaySource((str(rows),), fleet.INPUT, fleet.FREQ, manifest_folder=folder / "out/state")
         job = StreamJob(

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -100,14 +99,7 @@ def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str,
 def _replayed(folder: Path, series: int, windows: int) -> float:
     """Rows a second of a replay from Parquet, from its start to its end."""
     folder.mkdir()
-    writer = None
-    for frame in Fleet(series).frames(windows):
-        table = frame.to_arrow()
-        writer = writer or pq.ParquetWriter(folder / "rows.parquet", table.schema)
-        writer.write_table(table)
-    assert writer is not None
-    writer.close()
-    rows, states = str(folder / "rows.parquet"), folder / "out" / "state"
+    rows, states = str(Fleet(series).write(folder / "rows.parquet", windows)), folder / "out" / "state"
     source = ReplaySource((rows,), fleet.INPUT, fleet.FREQ, manifest_folder=states)
     return _rate(StreamJob(fleet.forecaster(), source, folder / "out"), series * windows)
 

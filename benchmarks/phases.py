@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from benchmarks import bare, fleet, machine, naive
 from benchmarks.fleet import Fleet
@@ -183,15 +182,7 @@ class _Noted:
 def _rows(folder: Path, of: Fleet, windows: int) -> Path:
     """The fleet's rows, written once for all phases."""
     path = folder.parent / f"fleet-{hash(of)}-{windows}.parquet"
-    if not path.exists():
-        writer = None
-        for frame in of.frames(windows):
-            table = frame.to_arrow()
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-        assert writer is not None
-        writer.close()
-    return path
+    return path if path.exists() else of.write(path, windows)
 
 
 def _replay(folder: Path, of: Fleet, windows: int, speed: float) -> ReplaySource:
