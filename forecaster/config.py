@@ -6,7 +6,7 @@ A field's description is what ``statecast init`` writes beside it in the job fil
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -156,16 +156,14 @@ class TrainingConfig(Settings):
         return self
 
 
-EXPERTS = ("persistence", "seasonal_naive", "weekly_naive", "least_squares", "seasonal_least_squares")
+_Expert = Literal["persistence", "seasonal_naive", "weekly_naive", "least_squares", "seasonal_least_squares"]
+EXPERTS: tuple[_Expert, ...] = get_args(_Expert)
 
 
 class OnlineConfig(Settings):
     """What learns while a forecaster runs, of each series alone."""
 
-    experts: tuple[
-        Literal["persistence", "seasonal_naive", "weekly_naive", "least_squares", "seasonal_least_squares"],
-        ...,
-    ] = Field(
+    experts: tuple[_Expert, ...] = Field(
         ("weekly_naive", "least_squares", "seasonal_least_squares"),
         description="forecasters beside the network, which are combined with it: persistence, "
         "seasonal_naive, weekly_naive (windows of less than a day), least_squares, seasonal_least_squares; "

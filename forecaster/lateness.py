@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,18 @@ NEVER: Final = -(1 << 62)
 
 NONE_LATE = late.empty()
 _NO_WINDOWS = pl.Series("window", [], dtype=pl.Int64)
+
+
+def least(watermarks_us: Iterable[int | None]) -> int | None:
+    """The least of watermarks; None where one is not known, or there is none."""
+    found = [*watermarks_us]
+    known = [us for us in found if us is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def newest(watermarks_us: Iterable[int | None]) -> int | None:
+    """The greatest of the watermarks that are known; None where none is."""
+    return max((us for us in watermarks_us if us is not None), default=None)
 
 
 def parted(

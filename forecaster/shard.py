@@ -16,7 +16,7 @@ import polars as pl
 from forecaster.batch import Batch
 from forecaster.counts import Counts, by_reason
 from forecaster.forecasts import Forecasts
-from forecaster.lateness import NONE_LATE, parted
+from forecaster.lateness import NONE_LATE, least, newest, parted
 from forecaster.model import Forecaster
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
@@ -109,8 +109,7 @@ class Shard:
     @property
     def watermark_us(self) -> int | None:
         """The least watermark of all partitions; None while one has none."""
-        known = [us for us in self.watermarks.values() if us is not None]
-        return min(known) if known and len(known) == len(self.watermarks) else None
+        return least(self.watermarks.values())
 
 
 def slots_of(state: State) -> pl.DataFrame:
@@ -181,7 +180,7 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     rows, rejected = batch.rows, batch.rejected
     if batch.start < reached:
         rows, rejected = (frame.filter(pl.col("offset") >= reached) for frame in (rows, rejected))
-    before_us = _newest(shard.watermarks.get(batch.partition), batch.before_us)
+    before_us = newest((shard.watermarks.get(batch.partition), batch.before_us))
     freq = forecaster.window_config.frequency
     in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
@@ -200,7 +199,7 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     shard = replace(
         shard,
         offsets={**shard.offsets, batch.partition: max(batch.stop, reached)},
-        watermarks={**shard.watermarks, batch.partition: _newest(before_us, batch.watermark_us)},
+        watermarks={**shard.watermarks, batch.partition: newest((before_us, batch.watermark_us))},
         counts=counts,
     )
     quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else _NONE_QUARANTINED
@@ -273,7 +272,3 @@ def _close_block(
     # Not stop - start: where all series retire within a block depends on how windows are cut into blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     return replace(shard, closed_through=stop - 1, counts=counts), forecasts
-
-
-def _newest(*watermarks_us: int | None) -> int | None:
-    return max((us for us in watermarks_us if us is not None), default=None)

@@ -157,7 +157,8 @@ def fill(
     cell = window * values.shape[1] + series
     if np.bincount(cell).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
-        _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
+        if names:
+            _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
         return 0
     identity = ["cell", *(name for name in ("timestamp", "event_id") if name in rows.columns)]
     kept = (

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from forecaster import snapshot
 from forecaster.counts import Counts
+from forecaster.lateness import newest
 from forecaster.shard import Shard
 from forecaster.sharding import announced, handed_over, reshard
 from forecaster.state import State
@@ -93,9 +94,8 @@ class StateTable:
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
             least, *others = sorted({offset for offset, _ in stands})
-            there = [us for offset, us in stands if offset == least and us is not None]
-            ahead_us = max((us for _, us in stands if us is not None), default=None)
-            found[name] = least, max(there, default=None), tuple(others), ahead_us
+            there_us = newest(us for offset, us in stands if offset == least)
+            found[name] = least, there_us, tuple(others), newest(us for _, us in stands)
         return found
 
     def _followers(self, partition: str) -> list[Shard]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from forecaster.batch import Batch
+from forecaster.lateness import least, newest
 
 
 class Step(NamedTuple):
@@ -68,18 +69,11 @@ class Place(NamedTuple):
     @property
     def furthest_us(self) -> int | None:
         """The partition's greatest watermark in any shard."""
-        return max((us for us in (self.watermark_us, self.ahead_us) if us is not None), default=None)
+        return newest((self.watermark_us, self.ahead_us))
 
 
 Places = Mapping[str, Place]
 """Where the reading of each partition stands, by the partition's name."""
-
-
-def least(watermarks_us: Iterable[int | None]) -> int | None:
-    """The least of watermarks; None where one is not known."""
-    found = [*watermarks_us]
-    known = [us for us in found if us is not None]
-    return min(known) if known and len(known) == len(found) else None
 
 
 def furthest_us(places: Places, shard: int | None) -> int | None:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from forecaster.batch import Batch
+from forecaster.lateness import least, newest
 from forecaster.sharding import no_batch
-from pipelines.sources.base import Place, Places, Stride, furthest_us, least
+from pipelines.sources.base import Place, Places, Stride, furthest_us
 from pipelines.sources.files import validated
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import Polled
@@ -223,9 +224,7 @@ def _until_us(places: Places, busy: set[str], shard: int | None) -> int | None:
     beside = [places[name].watermark_us for name in busy if places[name].shard == shard]
     if beside or busy:
         return least(beside or [places[name].watermark_us for name in busy])
-    return max(
-        (place.watermark_us for place in places.values() if place.watermark_us is not None), default=None
-    )
+    return newest(place.watermark_us for place in places.values())
 
 
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
