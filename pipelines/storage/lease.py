@@ -103,9 +103,7 @@ def _created(lock: Remote) -> bool:
     try:
         return lock.create(_identity())
     except OSError as error:
-        raise OutputError(
-            f"{lock.parent}: cannot write here ({error.strerror}): name another folder"
-        ) from error
+        raise _cannot_write(lock.parent, error) from error
 
 
 def _look(folder: Remote) -> tuple[float, list[Remote]]:
