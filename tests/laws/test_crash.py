@@ -47,6 +47,7 @@ from tests.fleets import (
     scales,
     sorted_rows,
 )
+from tests.mortals import Killed, Mortal
 
 
 @dataclass
@@ -148,34 +149,6 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-class Killed(BaseException):
-    """What stands for the death of a process at one of its renames."""
-
-
-@dataclass
-class Mortal:
-    """`os.replace` of a process that dies at one of them, before or after it, with all its threads."""
-
-    left: int
-    after: bool
-    ghosts: frozenset[threading.Thread]  # threads of processes that died before
-    replace: Any = os.replace
-    dead: bool = False
-    lock: Any = field(default_factory=threading.Lock)
-
-    def __call__(self, source: Any, target: Any) -> None:
-        with self.lock:
-            if threading.current_thread() in self.ghosts:
-                raise Killed
-            self.left -= 1
-            if self.dead or self.left < 0:
-                if self.after and not self.dead:
-                    self.replace(source, target)
-                self.dead = True
-                raise Killed
-            self.replace(source, target)
-
-
 @settings(max_examples=8)
 @given(
     kills=st.lists(st.tuples(st.integers(0, 60), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
@@ -211,10 +184,10 @@ def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not
         )
         ghosts = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
-            with patch("os.replace", Mortal(left, after, ghosts)), suppress(Killed):
+            with patch("os.replace", Mortal(left, after, ghosts).of(os.replace)), suppress(Killed):
                 run_stream(replace(job, windows_per_step=windows_per_step))
             ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        with patch("os.replace", Mortal(10**9, True, ghosts)):
+        with patch("os.replace", Mortal(10**9, True, ghosts).of(os.replace)):
             ended = run_stream(job).counts
         expected = run_stream(
             replace(job, output=clean, source=replace(source, manifest_folder=clean / "state"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,41 +23,10 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from pipelines.storage import Location, Remote, lease
 from tests.fleets import HOUR, assert_same_frames, forecaster, rows_of, scales
+from tests.mortals import Killed, Mortal
 from tests.stores import in_memory
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-
-
-class Killed(BaseException):
-    """What stands for the death of a process at one of its requests."""
-
-
-@dataclass
-class Mortal:
-    """The changes of a process that dies at one of them, before or after it, with all its threads."""
-
-    left: int
-    after: bool
-    ghosts: frozenset[threading.Thread]  # threads of processes that died before
-    dead: bool = False
-    lock: Any = field(default_factory=threading.Lock)
-
-    def of(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """A change of a `Remote` as this process makes it."""
-
-        def made(*given: Any, **options: Any) -> Any:
-            with self.lock:
-                if threading.current_thread() in self.ghosts:
-                    raise Killed
-                self.left -= 1
-                if self.dead or self.left < 0:
-                    if self.after and not self.dead:
-                        change(*given, **options)
-                    self.dead = True
-                    raise Killed
-            return change(*given, **options)
-
-        return made
 
 
 def lived(job: StreamJob, mortal: Mortal) -> Any:

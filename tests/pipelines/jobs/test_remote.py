@@ -28,22 +28,10 @@ from pipelines.storage import BACKFILL, Location, Remote
 from schemas.errors import OutputError
 from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 from tests.processes import started
-from tests.stores import in_memory, keys, s3_server
+from tests.stores import in_memory, keys
 
 FLEET = Windows(tuple("abcde"), START, np.random.default_rng(1).normal(size=(60, 5)).cumsum(axis=0))
 ALL = Input(Columns())
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Remote]:
-    with s3_server() as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def s3(bucket: Remote) -> Iterator[Remote]:
-    yield bucket / "out"
-    bucket.remove_below()
 
 
 @pytest.fixture

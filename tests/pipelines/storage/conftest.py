@@ -5,22 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.storage import Location, Remote
-from tests.stores import in_memory, s3_server
-
-
-@pytest.fixture(scope="session")
-def bucket() -> Iterator[Remote]:
-    """A bucket of an S3 server."""
-    with s3_server() as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def s3(bucket: Remote) -> Iterator[Remote]:
-    """An empty prefix in it."""
-    yield bucket / "out"
-    bucket.remove_below()
+from pipelines.storage import Location
+from tests.stores import in_memory
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])
