@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from forecaster.components.season import season_of
+from forecaster.components.season import season_of, windows_ago
 from forecaster.config import WindowConfig
 from forecaster.forecasts import Forecasts
 from forecaster.frequency import Frequency
@@ -65,8 +65,7 @@ def _last(horizon: int) -> Ints:
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    season, ahead = season_windows(config.frequency), np.arange(1, horizon + 1)
-    return season * -(-ahead // season) - ahead
+    return windows_ago(season_windows(config.frequency), horizon)
 
 
 def _repeated(filled: Floats, rows: Ints, back: Ints) -> Floats:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from forecaster.components.base import Floats, Floats32
-from forecaster.components.linear import RIDGES, regressor_count, regressors
+from forecaster.components.linear import RIDGES, Rows, regressor_count, regressors
 from forecaster.components.log_linear import log_regressors
 from forecaster.components.season import season_in
 from forecaster.segments import Batch, Fleet
@@ -87,17 +87,19 @@ def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Fl
     weight = _weight_of_logs(batch) if logs else batch.weight()
     if logs:
         known &= (block.lowest > 0) & (batch.ahead > 0).all(axis=2) & (weight > 0)
-    x = np.empty((count, len(batch.series_ids)), np.float32)
+    padded = np.zeros((count + 1, len(batch.series_ids)), np.float32)
+    x = np.empty_like(padded[:-1])
     pieces: list[tuple[Floats32, Floats32, Floats32]] = []
     for row in range(every - 1, len(batch), every):
         index = np.flatnonzero(known[row])
         if not len(index):
             continue
+        piece = Rows(0, row, slice(None), padded, regressors(block, row, slice(None), padded[:-1]))
         if logs:
-            log_regressors(block, row, slice(None), x)
+            log_regressors(piece, block, x)
             target = np.log(batch.ahead[row, index] / block.last[row, index, None]).astype(np.float32)
         else:
-            regressors(block, row, slice(None), x)
+            np.multiply(padded[:-1], (piece.size / block.unit[row]).astype(np.float32), out=x)
             target = batch.targets(np.array([row]))[0, index]
         pieces.append((x.T[index], target, weight[row, index]))
         if sum(len(piece[0]) for piece in pieces) >= 8192:

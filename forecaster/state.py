@@ -218,4 +218,25 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
     """Writes every array of ``new`` over the series at ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            array[index] = new[name][f]
+            # What was written in place is there already.
+            if not isinstance(index, slice) or not _is(array[index], new[name][f]):
+                array[index] = new[name][f]
+
+
+def lay_as(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
+    """Lays every array out in memory as that of ``some`` of its series, which steps gave, is.
+
+    A step copies what lies otherwise, from a part of a large fleet each time.
+    """
+    for name, own in parts.items():
+        for f, array in own.items():
+            order, now = (np.argsort([-s for s in a.strides], kind="stable") for a in (some[name][f], array))
+            if (order != now).any():
+                laid = np.ascontiguousarray(array.transpose(order))
+                own[f] = laid.transpose(np.argsort(order))
+
+
+def _is(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether both are the same numbers in the same memory."""
+    same = one.__array_interface__["data"] == other.__array_interface__["data"]
+    return same and one.strides == other.strides and one.dtype == other.dtype

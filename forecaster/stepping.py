@@ -21,7 +21,7 @@ from forecaster.components.base import Arrays, Block, Bools, Floats, Outputs
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.plan import Plan, plan_of
-from forecaster.state import State, live, put, taken
+from forecaster.state import State, lay_as, live, put, taken
 from forecaster.windows import Windows, aggregate
 from schemas.errors import VersionMismatch
 
@@ -116,6 +116,8 @@ def advance_in_place(
             some = state.part(part)
             own, beside = plan.part(part), past[:, part]
             _step_block(forecaster, some, values[:, part], beside, start, own, result.series(part))
+            if first == 0:
+                lay_as(state.parts, some.parts)
             put(state.parts, part, some.parts)
     if not plan.issued.all():
         for array in result:

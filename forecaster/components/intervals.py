@@ -96,11 +96,12 @@ class Intervals:
         if not (trust == 1.0).all():
             whole = np.moveaxis(out[outer] - out[middle], 3, 0)  # [N, Q - 1, T, S]
             far += np.tensordot(spread, np.float32(1.0) - trust, axes=1)[:, None] * whole
-        far = np.moveaxis(np.maximum.accumulate(far, axis=1), 0, 3)  # [Q - 1, T, S, N], rising
         for k, q in enumerate(outer):
-            out[q] = out[middle] + far[k]
+            if k:
+                np.maximum(far[:, k], far[:, k - 1], out=far[:, k])
+            np.add(out[middle], np.moveaxis(far[:, k], 0, 2), out=out[q])
         # A forecast that nearly all values lie on one side of goes to where they are.
-        out[middle] = np.clip(out[middle], *_neighbours(out, middle))
+        np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         return {name: series_first(array) for name, array in own.items()}, block
 
     def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32]:

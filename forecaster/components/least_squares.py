@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from forecaster.components.base import Arrays, Bools, Field, Floats, Floats32, Ints
-from forecaster.components.expert import FARTHEST, Expert, Seen, in_scales
+from forecaster.components.expert import Expert, Seen, in_scales
+from forecaster.components.linear import OTHER_LEVEL, near_in_place
 
 _CLIP = 50.0  # scales of a regressor
 _LARGEST_WEIGHT = 3.0
-_OTHER_LEVEL = 20.0  # scales
 _NOW = np.array([0])
+_AT_ONCE = 16  # windows, so that what is made on the way stays in the cache
 _ROOM = 2.0  # a forecast stays within so many times the distances that its lags lie from the last value
 
 
@@ -88,7 +90,7 @@ class LeastSquares(Expert):
         lagged = self._without_shape(seen, seen.back(back), back)
         before = lagged[-1]
         now = self._without_shape(seen, seen.value[None], _NOW)[0]
-        far = _near((lagged[:-1] - before) / seen.scale)
+        far = _near(lagged[:-1], before, seen.scale)
         if self.halflives:
             far = np.concatenate([far, in_scales(own["means"] - before, seen.scale)])
         change = now - before
@@ -127,29 +129,16 @@ class LeastSquares(Expert):
     def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""
         now = self._without_shape(seen, seen.last[None], seen.age[None])[0]
-        longest, count = max(self.lags), len(self.lags)
-        back = np.arange(longest, 0, -1)
-        past = self._without_shape(seen, seen.back(back), back)
+        longest = max(self.lags)
         # All in scales from the last value: what is small against a level is not lost in single precision.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
-        values[:longest] = _near((past - now) / seen.scale)
+        for back in self._looked_at:
+            past = self._without_shape(seen, seen.back(back), back)
+            values[longest - back[0] : longest - back[-1] + 1] = _near(past, now, seen.scale)
         lags = np.array(self.lags)
         room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
-        weights, low = own["weights"], -room
-        stays = np.float32(1.0) - weights.sum(axis=0)
         means = [in_scales(own["means"][k] - now, seen.scale) for k in range(len(self.halflives))]
-        rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
-        product = np.empty_like(room)
-        for row in range(longest, longest + self.horizon):
-            after = values[row + 1]
-            np.multiply(stays, values[row], out=after)
-            for weight, lag in zip(weights, self.lags, strict=False):
-                after += np.multiply(weight, values[row - lag], out=product)
-            for weight, mean in zip(weights[count:], means, strict=True):
-                after += np.multiply(weight, mean, out=product)
-            np.clip(after, low, room, out=after)
-            for mean, rate in zip(means, rates, strict=True):
-                mean += rate * (after - mean)
+        self._unroll(values, own["weights"], means, room)
         ahead = values[longest + 1 :]
         if not self.season:
             return ahead
@@ -157,18 +146,50 @@ class LeastSquares(Expert):
         ahead += in_scales(shape, seen.scale)
         return ahead
 
+    @cached_property
+    def _looked_at(self) -> list[Ints]:
+        """``[n]`` each: how many windows ago what a forecast looks back to lies, in runs that fall by 1."""
+        ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
+        runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
+        return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
+
+    def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
+        """Fills the horizons of ``values`` ``[M + N, ..., S]``, each from what is before it."""
+        longest, count, low = max(self.lags), len(self.lags), -room
+        stays = np.float32(1.0) - weights.sum(axis=0)
+        rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
+        ahead = values[longest + 1 :]
+        product = np.empty_like(ahead)
+        for weight, lag in zip(weights, self.lags, strict=False):  # of what has come, all horizons at once
+            until = min(lag + 1, self.horizon)
+            part = np.multiply(weight, values[longest - lag : longest - lag + until], out=product[:until])
+            ahead[:until] += part
+        for h, after in enumerate(ahead):
+            row = longest + h
+            after += np.multiply(stays, values[row], out=product[0])
+            for weight, lag in zip(weights, self.lags, strict=False):
+                if lag < h:
+                    after += np.multiply(weight, values[row - lag], out=product[0])
+            for weight, mean in zip(weights[count:], means, strict=True):
+                after += np.multiply(weight, mean, out=product[0])
+            np.minimum(after, room, out=after)
+            np.maximum(after, low, out=after)
+            for mean, rate in zip(means, rates, strict=True):
+                mean += rate * (after - mean)
+
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
         """Values ``[n, ..., S]``, ``ago`` (``[n]`` or likewise) windows old, less the season's shape."""
         return values - seen.shape_ahead(-ago) if self.season else values
 
 
-def _near(far: Floats) -> Floats32:
+def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
     """Distances ``[n, ..., S]`` from the last value in scales; those of another level are 0, as missing ones.
 
-    Redescending (Hampel 1974): whole up to `_OTHER_LEVEL` scales, nothing from twice that on.
+    Redescending (Hampel 1974): whole up to 20 scales, nothing from twice that on.
     """
+    far = np.empty(values.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        far = np.clip(far, -FARTHEST, FARTHEST).astype(np.float32)
-        kept = np.float32(2.0) - np.abs(far) * np.float32(1.0 / _OTHER_LEVEL)
-        np.clip(kept, 0.0, 1.0, out=kept)
-        return np.where(kept > 0, far * kept, np.float32(0.0))
+        np.multiply(values - last, 1.0 / (OTHER_LEVEL * scale), out=far, casting="same_kind")
+    near_in_place(far, 0.0)
+    far *= np.float32(OTHER_LEVEL)
+    return far

@@ -13,19 +13,41 @@ Letters: T windows, n rows of them, S series, R ring, F regressors, K experts, N
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.components.base import Block, Floats, Floats32
+from forecaster.components.base import Block, Floats, Floats32, Ints
+from forecaster.components.season import windows_ago
 
 RIDGES = 2
 EXPERTS = RIDGES + 4  # K
-_OTHER_LEVEL = 20.0  # scales
+OTHER_LEVEL = 20.0  # scales
+_FAR = np.float32(1e30)  # times that; its square need not be a number
 _LARGEST = 2000.0  # units that a forecast can lie from the last value
-_LARGEST_LAG = 1e6  # units
-_SERIES = 128  # at once, so that what is made on the way stays in the cache
+_SERIES, _LAGS = 512, 42  # at once, so that what is made on the way stays in the cache
+
+
+class Rows(NamedTuple):
+    """Regressors of some series at one window of a block.
+
+    Attributes:
+        i: which of the rows asked for it is.
+        row: of the block.
+        some: series of the block.
+        x: ``[F + 1, S]`` float32, see `regressors`; the last row is 0.
+        size: ``[S]`` float64, see there.
+    """
+
+    i: int
+    row: int
+    some: slice
+    x: Floats32
+    size: Floats
 
 
 def regressor_count(ring: int) -> int:
@@ -35,37 +57,101 @@ def regressor_count(ring: int) -> int:
 
 def near(off: Floats, scale: Floats) -> Floats:
     """Distances from the last value: whole up to 20 scales, nothing from twice that on."""
-    size = np.abs(off) / (scale * _OTHER_LEVEL)
+    size = np.abs(off) / (scale * OTHER_LEVEL)
     return np.where(size < 2.0, off * np.minimum(2.0 - size, 1.0), 0.0)
 
 
-def regressors(block: Block, row: int, some: slice, out: Floats32) -> None:
-    """How far lags and mean lie from the last value, in units.
+def regressors(block: Block, row: int, some: slice, out: Floats32) -> Floats:
+    """How far lags and mean lie from the last value, in 20 scales: `near`, hence from -1 to 1.
 
     Args:
         block: with what ring and moments say of it.
         row: of the block.
         some: series of the block.
         out: ``[F, S]``, is filled.
+
+    Returns:
+        ``[S]`` float64, by what to multiply to have them in the unit of the values.
     """
-    now = len(block.history) - len(block.values) + row
-    last = block.last[row, some]
-    middle = block.mean[row, some] - last
-    per_unit = 1.0 / block.unit[row, some]
-    off = np.empty(out.shape)
-    off[-1] = middle
-    np.subtract(block.history[now - len(out) + 1 : now, some], last, out=off[:-1])
-    if np.isnan(off.sum()):  # half the price of looking at each
-        np.copyto(off, middle, where=np.isnan(off))
+    now, lags = len(block.history) - len(block.values) + row, len(out) - 1
+    last, size = block.last[row, some], OTHER_LEVEL * block.scale[row, some]
+    per_size, off = 1.0 / size, np.empty((min(_LAGS, lags), len(last)))
     with np.errstate(over="ignore"):
-        np.multiply(off, per_unit, out=out, casting="same_kind")
-    np.clip(out, -_LARGEST_LAG, _LARGEST_LAG, out=out)
-    to_level = block.unit[row, some] / (_OTHER_LEVEL * block.scale[row, some])
-    size = np.abs(out)
-    size *= np.minimum(to_level, _LARGEST_LAG).astype(np.float32)
-    np.subtract(np.float32(2.0), size, out=size)
-    np.clip(size, 0.0, 1.0, out=size)
-    out *= size
+        np.multiply(block.mean[row, some] - last, per_size, out=out[-1], casting="same_kind")
+        for first in range(0, lags, _LAGS):
+            part = out[first : min(first + _LAGS, lags)]
+            past = block.history[now - lags + first : now - lags + first + len(part), some]
+            np.subtract(past, last, out=off[: len(part)])
+            np.multiply(off[: len(part)], per_size, out=part, casting="same_kind")
+    near_in_place(out, out[-1])
+    return size
+
+
+def near_in_place(x: Floats32, missing: Floats32 | float) -> None:
+    """`near` of distances in 20 scales, where ``missing`` stands for NaN: all from -1 to 1 in the end."""
+    kept = np.abs(x)
+    largest = kept.max(initial=0.0)
+    if not largest <= _FAR:
+        np.copyto(x, missing, where=np.isnan(x))
+        np.clip(x, -_FAR, _FAR, out=x)
+        np.abs(x, out=kept)
+    if not largest <= 1.0:
+        np.subtract(np.float32(2.0), kept, out=kept)
+        np.clip(kept, np.float32(0.0), np.float32(1.0), out=kept)
+        x *= kept
+
+
+def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[Rows]:
+    """The ``F = count`` regressors of all series at ``rows`` ``[n]`` of a block, some series at a time.
+
+    The memory of each is that of the next.
+    """
+    series = block.values.shape[1]
+    for first in range(0, series, _SERIES):
+        some = slice(first, min(first + _SERIES, series))
+        x = np.zeros((count + 1, some.stop - first), np.float32)
+        for i, row in enumerate(rows):
+            yield Rows(i, int(row), some, x, regressors(block, int(row), some, x[:count]))
+
+
+@dataclass(frozen=True)
+class Experts:
+    """What the linear experts say of regressors.
+
+    Attributes:
+        ridge: ``[2, F, N]`` float32.
+        season: windows of a season; 1 where there is none.
+    """
+
+    ridge: Floats32
+    season: int
+
+    @cached_property
+    def _weights(self) -> Floats32:
+        """``[F, 2 N]``."""
+        return np.concatenate(list(self.ridge), axis=1)
+
+    @cached_property
+    def _places(self) -> list[Ints]:
+        """``[N]`` for each of two seasons, in which row of the regressors the last value of a phase lies."""
+        _, count, horizon = self.ridge.shape
+        ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
+        # A lag of 0 is the last value, and so is one that the ring is too short for: the row of zeros.
+        return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
+
+    def say(self, piece: Rows, block: Block, said: Floats32) -> None:
+        """Writes into ``said`` ``[K, n, S, N]`` the changes from the last value, in units."""
+        x, horizon = piece.x, self.ridge.shape[2]
+        to_units = (piece.size / block.unit[piece.row, piece.some]).astype(np.float32)[:, None]
+        out = said[:EXPERTS, piece.i, piece.some]
+        both = x[:-1].T @ self._weights
+        for k in range(RIDGES):
+            np.multiply(both[:, k * horizon : (k + 1) * horizon], to_units, out=out[k])
+        for k, places in enumerate(self._places, RIDGES):
+            np.multiply(x[places].T, to_units, out=out[k])
+        out[EXPERTS - 2] = x[-2, :, None] * to_units
+        out[EXPERTS - 1] = 0.0
+        np.clip(out, -_LARGEST, _LARGEST, out=out)
 
 
 def expert_forecasts(
@@ -79,26 +165,9 @@ def expert_forecasts(
         season: windows of a season; 1 where there is none.
         rows: ``[n]`` of the block; all by default.
     """
-    _, count, horizon = ridge.shape
     rows = np.arange(len(block.values)) if rows is None else rows
-    series = block.values.shape[1]
-    said = np.zeros((EXPERTS, len(rows), series, horizon), np.float32)
-    weights = np.concatenate(list(ridge), axis=1)  # [F, 2 N]
-    ahead = np.arange(1, horizon + 1)
-    ago = (period * -(-ahead // period) - ahead for period in (season, 7 * season))
-    # A lag of 0 is the last value, and so is one that the ring is too short for: the row of zeros.
-    naive = [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
-    for first in range(0, series, _SERIES):
-        some = slice(first, min(first + _SERIES, series))
-        padded = np.zeros((count + 1, some.stop - first), np.float32)
-        x = padded[:count]
-        for i, row in enumerate(rows):
-            regressors(block, int(row), some, x)
-            both = x.T @ weights
-            for k in range(RIDGES):
-                said[k, i, some] = both[:, k * horizon : (k + 1) * horizon]
-            for k, places in enumerate(naive, RIDGES):
-                said[k, i, some] = padded[places].T
-            said[EXPERTS - 2, i, some] = x[-1, :, None]
-    np.clip(said, -_LARGEST, _LARGEST, out=said)
+    experts = Experts(ridge, season)
+    said = np.empty((EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
+    for piece in pieces(block, ridge.shape[1], rows):
+        experts.say(piece, block, said)
     return said

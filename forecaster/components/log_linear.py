@@ -16,38 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.components.base import Block, Floats32
-from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, near
+from forecaster.components.linear import EXPERTS, RIDGES, Experts, Rows, pieces
 
 ALL_RIDGES = RIDGES + 1
 ALL_EXPERTS = EXPERTS + 1  # K; this one is the last
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # to the last value
 _ROOM = 0.7  # beyond the largest and the smallest value seen, in logarithms
-_LARGEST = 2000.0  # units that a forecast can lie from the last value
-_SERIES = 128  # at once, so that what is made on the way stays in the cache
+_LARGEST = np.float32(2000.0)  # units that a forecast can lie from the last value
 
 
-def log_regressors(block: Block, row: int, some: slice, out: Floats32) -> None:
+def log_regressors(piece: Rows, block: Block, out: Floats32) -> None:
     """How far the logarithms of lags and mean lie from that of the last value, of series above 0.
 
     Args:
-        block: with what ring and moments say of it.
-        row: of the block.
-        some: series of the block; of those that are not above 0 what comes out means nothing.
-        out: ``[F, S]``, is filled; a lag that is missing counts as the running mean, one from another level
-            as the last value.
+        piece: the distances themselves.
+        block: where they are from.
+        out: ``[F, S]``, is filled; of series that are not above 0 what comes out means nothing. A lag that is
+            missing counts as the running mean, one from another level as the last value.
     """
-    now = len(block.history) - len(block.values) + row
-    last = block.last[row, some]
-    middle = block.mean[row, some] - last
-    off = np.empty(out.shape)
-    off[-1] = middle
-    np.subtract(block.history[now - len(out) + 1 : now, some], last, out=off[:-1])
-    if np.isnan(off.sum()):
-        np.copyto(off, middle, where=np.isnan(off))
     with np.errstate(all="ignore"):
-        np.divide(near(off, block.scale[row, some]), last, out=out, casting="same_kind")
-    np.clip(out, _LEAST_RATIO - 1.0, _LARGEST_RATIO, out=out)
-    np.log1p(out, out=out)
+        ratio = np.minimum(piece.size / block.last[piece.row, piece.some], _LARGEST_RATIO)
+        np.multiply(piece.x[:-1], ratio.astype(np.float32), out=out)
+        np.clip(out, np.float32(_LEAST_RATIO - 1.0), np.float32(_LARGEST_RATIO), out=out)
+        np.log1p(out, out=out)
 
 
 def all_forecasts(
@@ -64,24 +55,33 @@ def all_forecasts(
         rows: ``[n]`` of the block; all by default.
     """
     rows = np.arange(len(block.values)) if rows is None else rows
-    others = expert_forecasts(block, ridge[:RIDGES], season, rows)
-    said = np.concatenate([others, others[RIDGES - 1 : RIDGES]])
-    for first in range(0, others.shape[2], _SERIES):
-        some = slice(first, min(first + _SERIES, others.shape[2]))
-        x = np.empty((ridge.shape[1], some.stop - first), np.float32)
-        for i, row in enumerate(rows):
-            above = block.lowest[row, some] > 0
-            if above.any():
-                log_regressors(block, int(row), some, x)
-                said[EXPERTS, i, some][above] = _in_units(block, int(row), some, x.T @ ridge[RIDGES])[above]
+    experts = Experts(ridge[:RIDGES], season)
+    said = np.empty((ALL_EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
+    for piece in pieces(block, ridge.shape[1], rows):
+        experts.say(piece, block, said)
+        _say(piece, block, ridge[RIDGES], said[:, piece.i, piece.some])
     return said
 
 
+def _say(piece: Rows, block: Block, ridge: Floats32, said: Floats32) -> None:
+    """Writes the last of ``said`` ``[K, S, N]``."""
+    above = block.lowest[piece.row, piece.some] > 0
+    if not above.all():
+        said[EXPERTS] = said[RIDGES - 1]
+    if above.any():
+        x = np.empty_like(piece.x[:-1])
+        log_regressors(piece, block, x)
+        change = _in_units(block, piece.row, piece.some, x.T @ ridge)
+        np.copyto(said[EXPERTS], change, where=above[:, None])
+
+
 def _in_units(block: Block, row: int, some: slice, change: Floats32) -> Floats32:
-    """``[S, N]`` logarithmic changes, none far from what was seen, as changes in units."""
-    last = block.last[row, some, None]
+    """``[S, N]`` logarithmic changes, none far from what was seen, as changes in units, in their memory."""
+    last = block.last[row, some]
     with np.errstate(all="ignore"):
-        low = np.log(block.lowest[row, some, None] / last) - _ROOM
-        high = np.log(block.highest[row, some, None] / last) + _ROOM
-        said = np.expm1(np.clip(change, low, high)) * (last / block.unit[row, some, None])
-        return np.clip(said, -_LARGEST, _LARGEST).astype(np.float32)
+        low = np.log(block.lowest[row, some] / last) - _ROOM
+        high = np.log(block.highest[row, some] / last) + _ROOM
+        np.clip(change, *(bound.astype(np.float32)[:, None] for bound in (low, high)), out=change)
+        np.expm1(change, out=change)
+        change *= (last / block.unit[row, some]).astype(np.float32)[:, None]
+        return np.clip(change, -_LARGEST, _LARGEST, out=change)

@@ -12,6 +12,7 @@ import numpy as np
 
 from forecaster.components.base import Arrays, Bools, Field, Floats32
 from forecaster.components.expert import Expert, Seen, in_scales
+from forecaster.components.season import windows_ago
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,5 @@ class SeasonalNaive(Expert):
 
     def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""
-        ahead = np.arange(1, self.horizon + 1)
-        found = seen.back(self.season * -(-ahead // self.season) - ahead)
+        found = seen.back(windows_ago(self.season, self.horizon))
         return np.where(np.isnan(found), np.float32(0.0), in_scales(found - seen.last, seen.scale))

@@ -317,7 +317,8 @@ def _at_the_end(array: Floats32, lengths: Ints | None) -> Floats32:
 
 def _by_layer(array: np.ndarray) -> Tensor:
     """``[S, L, H]`` -> ``[L, S, H]``; what `Network.step` returned before is not copied."""
-    return torch.from_numpy(np.ascontiguousarray(array.swapaxes(0, 1)))
+    layers = array.swapaxes(0, 1)
+    return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))
 
 
 def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Block, Field, Floats, Ints
+from forecaster.components.base import Arrays, Block, Field, Floats, Ints, series_first, series_last
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class Ring:
         """Nothing but missing windows."""
         if not self.windows:
             return {}
-        return {"values": np.full((series, self.windows), np.nan)}
+        return {"values": series_first(np.full((self.windows, series), np.nan))}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Adds ``history``, and writes the block's values in place."""
         if not self.windows:
             return own, replace(block, history=block.values)
-        ring, windows = own["values"], len(block.values)
+        ring, windows = series_last(own["values"]), len(block.values)
+        after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
         history[self.longest_lag :] = block.values
         kept = min(windows, self.windows)  # of a block longer than the ring, the end
@@ -52,22 +53,22 @@ class Ring:
             done = 0
             for slots in _slots(start - self.longest_lag, self.longest_lag, self.windows):
                 stop = done + slots.stop - slots.start
-                history[done:stop] = ring[:, slots].T
+                history[done:stop] = ring[slots]
                 done = stop
             done = windows - kept
             for slots in _slots(start + done, kept, self.windows):
                 stop = done + slots.stop - slots.start
-                ring[:, slots] = block.values[done:stop].T
+                ring[slots] = block.values[done:stop]
                 done = stop
-            return own, replace(block, history=history)
-        ago = np.arange(-self.longest_lag, 0)
-        series = np.arange(len(ring))[:, None]
-        history[: self.longest_lag] = ring[series, (block.start[:, None] + ago) % self.windows].T
-        lengths = np.full(len(ring), windows) if block.lengths is None else block.lengths
+            return after, replace(block, history=history)
+        series = ring.shape[1]
+        ago = np.arange(-self.longest_lag, 0)[:, None]
+        history[: self.longest_lag] = ring[(block.start + ago) % self.windows, np.arange(series)]
+        lengths = np.full(series, windows) if block.lengths is None else block.lengths
         row = np.arange(windows)[:, None]
         at, which = np.nonzero((row < lengths) & (row >= lengths - self.windows))
-        ring[which, (block.start[which] + at) % self.windows] = block.values[at, which]
-        return own, replace(block, history=history)
+        ring[(block.start[which] + at) % self.windows, which] = block.values[at, which]
+        return after, replace(block, history=history)
 
 
 def in_order(ring: Floats, clock: Ints) -> Floats:

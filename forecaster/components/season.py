@@ -142,3 +142,9 @@ def phases(shape: Floats, windows: Ints) -> Floats:
     for t in range(phase.shape[1]):  # whole rows: some times as fast as number by number
         found[:, t] = shape[phase[:, t, 0], t]
     return found
+
+
+def windows_ago(season: int, horizon: int) -> Ints:
+    """``[N]`` how many windows before the last the last one of the same phase lies, of each window ahead."""
+    ahead = np.arange(1, horizon + 1)
+    return season * -(-ahead // season) - ahead
