@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 from uuid import uuid4
 
 from forecaster.counts import Counts
 from forecaster.threads import compute_threads
 from pipelines import process, state_table
-from pipelines.jobs.job import STATE, BackfillJob, Outcome, StreamJob
+from pipelines.jobs.job import STATE, BackfillJob, OnEngine, Outcome, StreamJob
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
@@ -34,29 +34,44 @@ from schemas.errors import DataError, EngineLost
 Progress = Callable[[JobNumbers], None]
 """Called twice a second with what the shards have published."""
 
+OnRestart = Callable[[str], None]
+"""Called with the line that says why a job whose engine has died goes on or begins again."""
+
+Ended: TypeAlias = tuple[Counts, JobNumbers]
+
 _LASTING_S = 600.0
 
 
-def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None) -> Outcome:
-    """Runs a backfill to its end, in this process.
+def run_backfill(
+    job: BackfillJob,
+    on_progress: Progress = lambda numbers: None,
+    on_restart: OnRestart = lambda line: None,
+) -> Outcome:
+    """Runs a backfill to its end.
 
     It works in a hidden folder beside the output and puts it in place at the end: where it fails or is
-    interrupted, what an earlier job left is as it was.
+    interrupted, what an earlier job left is as it was. Where the engine dies and not this process, it begins
+    again by itself, ``restarts`` times.
+
+    Args:
+        job: the backfill.
+        on_progress: takes its numbers, twice a second.
+        on_restart: takes the line that says why it begins again.
 
     Raises:
-        StatecastError: a file, the state table or the output folder is at fault; one line.
+        StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
     """
     began_s = time.monotonic()
     with locked(job.output) as check:
         hidden = job.output / BACKFILL
-        end_replacing(hidden, job.output)
+        take = _checking(check, on_progress)
         try:
-            prepare_folder(hidden, *PARTS)
-            config = job.forecaster.window_config
-            log = log_of(ReplaySource(job.paths, job.input, config.frequency, memory_bytes=job.memory_bytes))
-            places, _ = _begin(job, log, hidden / STATE, job.state_table, goes_on=False)
-            run = _run_of(job, log, places, hidden, resumed=False)
-            counts, published = _run(run, run_in_process, _checking(check, on_progress))
+            counts, published = _restarting(
+                lambda is_again: _backfill_once(job, hidden, take),
+                job.restarts,
+                _Words("beginning again", f"{job.output} is as it was, run the same command again"),
+                on_restart,
+            )
             if not counts.used + counts.pending:
                 raise DataError(_nothing_used(counts, hidden))
             replace_parts(hidden, job.output, (*PARTS, STATE))
@@ -68,7 +83,7 @@ def run_backfill(job: BackfillJob, on_progress: Progress = lambda numbers: None)
 def run_stream(
     job: StreamJob,
     on_progress: Progress = lambda numbers: None,
-    on_restart: Callable[[str], None] = lambda line: None,
+    on_restart: OnRestart = lambda line: None,
 ) -> Outcome:
     """Runs a stream until its source ends, SIGINT or SIGTERM comes, or its stop file appears.
 
@@ -90,8 +105,14 @@ def run_stream(
         end_replacing(job.output / BACKFILL, job.output)
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
+        take = _checking(check, on_progress)
         with _ending_cleanly(job.stop_file):
-            counts, published = _restarting(job, _checking(check, on_progress), on_restart)
+            counts, published = _restarting(
+                lambda is_again: _stream_once(replace(job, resume=job.resume or is_again), take),
+                job.restarts,
+                _Words("going on from the last snapshots", "run the same command with --resume"),
+                on_restart,
+            )
         stopped = job.stop_file.exists()
         job.stop_file.unlink(missing_ok=True)
     return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published)
@@ -107,36 +128,71 @@ def _checking(check: Callable[[], None], on_progress: Progress) -> Progress:
     return take
 
 
-def _restarting(
-    job: StreamJob, on_progress: Progress, on_restart: Callable[[str], None]
-) -> tuple[Counts, JobNumbers]:
-    left = job.restarts
+class _Words(NamedTuple):
+    """What is said where an engine has died: of going on, and of how a person does."""
+
+    going_on: str
+    advice: str
+
+
+def _restarting(once: Callable[[bool], Ended], restarts: int, words: _Words, on_restart: OnRestart) -> Ended:
+    """Runs a job ``once``, which is told whether it is again, and again where its engine dies."""
+    left, is_again = restarts, False
     while True:
         began_s = time.monotonic()
         try:
-            return _run_once(job, on_progress)
+            return once(is_again)
         except EngineLost as error:
             if time.monotonic() - began_s >= _LASTING_S:
-                left = job.restarts
+                left = restarts
             if not left:
-                raise EngineLost(f"{error}: run the same command with --resume") from error
+                raise EngineLost(f"{error}: {words.advice}") from error
             left -= 1
-            on_restart(f"{error}: going on from the last snapshots, {left} more times at most")
-        job = replace(job, resume=True)
+            on_restart(f"{error}: {words.going_on}, {left} more times at most")
+        is_again = True
 
 
-def _run_once(job: StreamJob, on_progress: Progress) -> tuple[Counts, JobNumbers]:
+def _backfill_once(job: BackfillJob, hidden: Location, on_progress: Progress) -> Ended:
+    end_replacing(hidden, job.output)
+    prepare_folder(hidden, *PARTS)
+    freq = job.forecaster.window_config.frequency
+    log = log_of(ReplaySource(job.paths, job.input, freq, memory_bytes=job.memory_bytes))
+    return _run(_begun(job, log, hidden, job.state_table, goes_on=False), _engine(job), on_progress)
+
+
+def _stream_once(job: StreamJob, on_progress: Progress) -> Ended:
     state_table.recover(job.states)
     start = start_of(job.states, job.state_table, job.resume)
-    log = log_of(job.source)
-    places, goes_on = _begin(job, log, job.states, start, goes_on=start == job.states and job.resume)
-    run = _run_of(job, log, places, job.output, resumed=goes_on)
-    return _run(run, _engine(job), on_progress)
+    goes_on = start == job.states and job.resume
+    return _run(_begun(job, log_of(job.source), job.output, start, goes_on), _engine(job), on_progress)
 
 
 def start_of(states: Location, start: Location | None, resume: bool) -> Location | None:
     """The table that a stream begins from: with ``resume`` its own, ``states``, if there is one by now."""
     return states if resume and state_table.exists(states) else start
+
+
+def _begun(
+    job: BackfillJob | StreamJob, log: Log, output: Location, start: Location | None, goes_on: bool
+) -> Run:
+    """A run that writes into ``output``, whose table is in place."""
+    settings = StepSettings(
+        job=uuid4().hex,
+        forecaster=job.forecaster.to_bytes(),
+        shards=job.shards,
+        windows_per_step=job.windows_per_step,
+        output=output,
+        format=job.format,
+        lanes=max(min(job.lanes, job.shards), 1),
+        resumed=False,
+        topics=job.topics if isinstance(job, StreamJob) else None,
+        covariates=tables_of(job.forecaster),
+    )
+    take_over(settings)  # before the table is looked at, which a worker of a lost run may still write to
+    places, goes_on = _begin(job, log, settings.states, start, goes_on)
+    every_s = job.snapshot_every_s if isinstance(job, StreamJob) else float("inf")
+    settings = replace(settings, resumed=goes_on)
+    return Run(log, places, settings, output / ".stop", every_s, job.output, job.beam_options)
 
 
 def _begin(
@@ -166,31 +222,9 @@ def _begin(
     return places, goes_on
 
 
-def _run_of(job: BackfillJob | StreamJob, log: Log, places: Places, output: Location, resumed: bool) -> Run:
-    settings = StepSettings(
-        job=uuid4().hex,
-        forecaster=job.forecaster.to_bytes(),
-        shards=job.shards,
-        windows_per_step=job.windows_per_step,
-        output=output,
-        format=job.format,
-        lanes=max(min(job.lanes, job.shards), 1),
-        resumed=resumed,
-        topics=job.topics if isinstance(job, StreamJob) else None,
-        covariates=tables_of(job.forecaster),
-    )
-    stop_file = output / ".stop"
-    if isinstance(job, BackfillJob):
-        return Run(log, places, settings, stop_file, float("inf"))
-    return Run(log, places, settings, stop_file, job.snapshot_every_s, job.beam_options)
-
-
-def _run(
-    run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progress: Progress
-) -> tuple[Counts, JobNumbers]:
+def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progress: Progress) -> Ended:
     """Runs a job; the counts are those of the snapshots that it ends with."""
     output = run.settings.output
-    take_over(run.settings)
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)
     for source in (folder, replay, kafka):
@@ -203,7 +237,7 @@ def _run(
     return state_table.read(run.settings.states).counts, published
 
 
-def _engine(job: StreamJob) -> Callable[[Run, Callable[[], None]], None]:
+def _engine(job: OnEngine) -> Callable[[Run, Callable[[], None]], None]:
     if job.runner == "in-process":
         return run_in_process
     if job.runner == "prism":

@@ -22,8 +22,26 @@ STATE = "state"
 """The folder of the state table in an output folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnEngine:
+    """What a job runs on, a backfill as a stream.
+
+    Attributes:
+        runner: the engine.
+        flink: which Flink, where that is the engine.
+        beam_options: more options for Beam's runner; there is none in process.
+        restarts: how often the job goes on by itself where its engine, or a worker of it, dies: a stream from
+            its snapshots, a backfill from the start. A run of 10 minutes or more makes it be counted anew.
+    """
+
+    runner: Runner = "in-process"
+    flink: FlinkSettings = field(default_factory=FlinkSettings)
+    beam_options: tuple[str, ...] = ()
+    restarts: int = 0
+
+
 @dataclass(frozen=True)
-class BackfillJob:
+class BackfillJob(OnEngine):
     """A backfill.
 
     Attributes:
@@ -57,7 +75,7 @@ class BackfillJob:
 
 
 @dataclass(frozen=True)
-class StreamJob:
+class StreamJob(OnEngine):
     """A stream.
 
     Attributes:
@@ -71,11 +89,6 @@ class StreamJob:
         format: of the forecast files.
         lanes: shards stepped side by side.
         snapshot_every_s: seconds between two snapshots.
-        runner: the engine.
-        flink: which Flink, where that is the engine.
-        beam_options: more options for Beam's runner; there is none in process.
-        restarts: how often it goes on by itself where its engine, or a worker of it, dies. A run of
-            10 minutes or more makes it be counted anew.
         topics: where forecasts are sent, instead of into files; None for files.
     """
 
@@ -89,10 +102,7 @@ class StreamJob:
     format: Format = "parquet"
     lanes: int = field(default_factory=process.cores)
     snapshot_every_s: float = 30.0
-    runner: Runner = "prism"
-    flink: FlinkSettings = field(default_factory=FlinkSettings)
-    beam_options: tuple[str, ...] = ()
-    restarts: int = 0
+    runner: Runner = field(default="prism", kw_only=True)
     topics: Topics | None = None
 
     @property

@@ -23,6 +23,7 @@ class Run:
         settings: what workers need.
         stop_file: its appearance ends the run cleanly.
         snapshot_every_s: seconds between two snapshots.
+        logs: folder in which an engine leaves its log, for whoever looks when all is over.
         beam_options: more options for Beam's runner, where there is one.
     """
 
@@ -31,6 +32,7 @@ class Run:
     settings: StepSettings
     stop_file: Location
     snapshot_every_s: float
+    logs: Location
     beam_options: tuple[str, ...] = ()
 
 

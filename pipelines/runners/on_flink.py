@@ -48,7 +48,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
     name = f"statecast-{run.settings.job}"
     parallelism = 1 if settings.workers is None else min(_slots(settings.master), run.settings.shards)
     with (
-        JobServer(settings.master, log_file(output, "flink.log")) as server,
+        JobServer(settings.master, log_file(run.logs, "flink.log")) as server,
         _cancelled_after(settings.master, name),
     ):
         options = [*flink_options(server.endpoint, settings, parallelism), f"--job_name={name}"]
@@ -79,11 +79,11 @@ class _EndedByOthers(EngineError):
 def _check_ended(state: str, run: Run, master: str, name: str) -> None:
     # A job server takes a job that was cancelled for one that failed.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
-        raise _EndedByOthers("Flink's job was cancelled: the same command with --resume goes on")
+        raise _EndedByOthers("Flink's job was cancelled: run the same command again, a stream with --resume")
     if state == PipelineState.DONE and not worker.has_ended(run.settings):
         raise _EndedByOthers(
-            "Flink's job was stopped, with a savepoint that nothing needs: the same command with --resume "
-            "goes on from the last snapshots"
+            "Flink's job was stopped, with a savepoint that nothing needs: run the same command again, a "
+            "stream with --resume"
         )
 
 

@@ -33,7 +33,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
     """
     output = run.settings.output
     clear_told(output)
-    with PrismServer(log_file(output, "prism.log")) as prism:
+    with PrismServer(log_file(run.logs, "prism.log")) as prism:
         pipeline = beam.Pipeline(options=PipelineOptions([*prism_options(prism.endpoint), *run.beam_options]))
         build(pipeline, run)
         try:
@@ -50,7 +50,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
         finally:
             worker.end_job(run.settings.job, abandon=True)
     if ended != PipelineState.DONE:
-        raise EngineError(f"the stream ended as {ended}: see {prism.log}")
+        raise EngineError(f"the job ended as {ended}: see {prism.log}")
 
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:

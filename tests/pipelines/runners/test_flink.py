@@ -38,7 +38,7 @@ def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done_or_has
     cluster = Cluster(monkeypatch)
     cluster.answer = {"1": ("job", "CANCELED")}
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
-    run = Run(Nowhere(), {}, settings, tmp_path / ".stop", 1.0)
+    run = Run(Nowhere(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     take_over(settings)
     on_flink._check_ended("RUNNING", run, "host:1", "job")
     for state, what in (("FAILED", "was cancelled"), ("DONE", "was stopped")):
