@@ -30,9 +30,22 @@ def _in_utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
+def _local_or_address(text: str) -> str:
+    if text != "[local]" and not _ADDRESS.fullmatch(text):
+        raise ValueError("must be [local] or HOST:PORT")
+    return text
+
+
+def _no_or_address(text: str) -> str:
+    if text and not _ADDRESS.fullmatch(text):
+        raise ValueError("must be HOST:PORT")
+    return text
+
+
 Time = Annotated[datetime, AfterValidator(_in_utc)]
 Name = Annotated[str, Field(min_length=1)]
 
+_ADDRESS = re.compile(r"[^/\s]+:\d+")
 _SECRET = re.compile(r"password|secret|token|user\.info|key\.pem|jaas")
 """Options of a client that nobody should write into a job file."""
 
@@ -115,13 +128,14 @@ class JobsConfig(Settings):
     )
     runner: Literal["auto", "in-process", "prism", "flink"] = Field(
         default="auto",
-        description="the engine of a stream; auto: Prism where it is installed, else in process",
+        description="the engine; auto: a backfill runs in process, a stream on Prism where it is installed, "
+        "else in process",
     )
-    flink_master: Name = Field(
+    flink_master: Annotated[str, AfterValidator(_local_or_address)] = Field(
         default="[local]",
         description="flink: [local], a Flink of the job's own, or HOST:PORT of a session cluster",
     )
-    flink_workers: str = Field(
+    flink_workers: Annotated[str, AfterValidator(_no_or_address)] = Field(
         default="",
         description="flink: HOST:PORT of the pool of Python workers, as task managers reach it; without it "
         "the workers are in the job's own process",
@@ -129,7 +143,8 @@ class JobsConfig(Settings):
     restarts: int = Field(
         default=3,
         ge=0,
-        description="how often a stream goes on by itself, from its snapshots, where its engine dies",
+        description="how often a job goes on by itself where its engine dies: a stream from its snapshots, a "
+        "backfill from the start",
     )
 
 

@@ -36,10 +36,11 @@ def demo(
     December, and compares their errors with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    from pipelines.cli.preflight import engine_of
+    from pipelines.cli.engine import engine_of
+    from pipelines.config import JobsConfig
 
     check_folder(output)
-    engine, why = engine_of("auto")
+    engine, why = engine_of(JobsConfig())
     marker = output / ".statecast-demo"
     if output.exists() and any(output.iterdir()):
         if not marker.exists():

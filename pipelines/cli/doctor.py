@@ -154,7 +154,7 @@ def _flink() -> Check:
     except EngineError as error:
         return Check("Flink", True, "not set up: only for --runner flink", str(error))
     newer = "" if "released" in folder.name else f"; Beam's own for {beam_version()} is not served here"
-    return Check("Flink", True, f"{what} with {java}{newer}: runs streams with --runner flink")
+    return Check("Flink", True, f"{what} with {java}{newer}: runs what has --runner flink")
 
 
 def _store(tracking_uri: str) -> Check:

@@ -36,6 +36,8 @@ def backfill(
     config: o.Config = None,
     settings: o.Set = None,
     shards: o.Shards = None,
+    runner: o.Runner = None,
+    flink_master: o.FlinkMaster = None,
     tracking_uri: o.Store = None,
     metrics_port: o.MetricsPort = None,
 ) -> None:
@@ -44,15 +46,25 @@ def backfill(
     Writes OUTPUT/forecasts (nested by horizon), OUTPUT/state and OUTPUT/quarantine. What an earlier job left
     there is replaced when this one has ended well, and stays as it is when it has not.
 
+    Runs in process; --runner and --flink-master name an engine, and what follows -- goes to Beam's runner.
+    Where the engine dies, the backfill begins again by itself, jobs.restarts times.
+
     Example: statecast backfill weather.parquet --model weather --start 2013-09-01 --end 2013-11-01
+
+    Example: statecast backfill weather.parquet --flink-master 127.0.0.1:8081 -- --parallelism=4
     """
+    from pipelines.cli.engine import engine_of, on_engine, runner_of, split_off_beam
+
+    data, beam_options = split_off_beam(data)
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=output, output__format=format_,
+        output__folder=output, output__format=format_, jobs__runner=runner_of(runner, flink_master),
+        jobs__flink_master=flink_master,
     )  # fmt: skip
     out = Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
+    engine, why = engine_of(job.jobs, beam_options, is_bounded=True)
     files = o.input_files(job, out)
     forecaster = _load(job, model, out)
     _say_start(start_from, forecaster, out)
@@ -70,9 +82,12 @@ def backfill(
         state_table=start_from,
         format=job.output.format,
         memory_bytes=job.data.memory_mb << 20,
+        **vars(on_engine(engine, job.jobs, beam_options)),
     )
-    with _watched(out, "backfill", metrics_port) as on_progress:
-        outcome = run_backfill(spec, on_progress)
+    if engine != "in-process":
+        out.say(f"filling {folder} {why}; Ctrl-C leaves it as it was")
+    with _watched(out, "backfill", metrics_port) as on_progress, worker_chatter_off():
+        outcome = run_backfill(spec, on_progress, out.notice)
     _finish(outcome, out)
 
 
@@ -150,15 +165,16 @@ def stream(
 
     Example: statecast stream --source kafka --topic readings --to-topic forecasts --model weather
     """
-    data, beam_options = o.split_off_beam(data)
-    if flink_master is not None and runner is None:
-        runner = "flink"
+    from pipelines.cli.engine import engine_of, on_engine, runner_of, split_off_beam
+
+    data, beam_options = split_off_beam(data)
     job = o.configured(
         config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
         output__folder=output, stream__speed=speed, output__format=format_,
         stream__source="watch" if watch else source, kafka__bootstrap=bootstrap, kafka__topic=topic,
-        kafka__to_topic=to_topic, jobs__runner=runner, jobs__flink_master=flink_master,
+        kafka__to_topic=to_topic, jobs__runner=runner_of(runner, flink_master),
+        jobs__flink_master=flink_master,
     )  # fmt: skip
     out = Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
@@ -167,14 +183,11 @@ def stream(
         raise ConfigError("--source kafka needs a topic: name it with --topic")
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
-    from pipelines.cli.preflight import engine_of
-
-    engine, why = engine_of(job.jobs.runner, beam_options)
+    engine, why = engine_of(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else o.input_files(job, out)
     forecaster = _load(job, model, out)
     from pipelines.jobs.forecast import run_stream, start_of
     from pipelines.jobs.job import StreamJob
-    from pipelines.runners.base import FlinkSettings
 
     _say_start(start_of(folder / "state", start_from, resume), forecaster, out)
 
@@ -189,10 +202,7 @@ def stream(
         resume=resume,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
-        runner=engine,
-        flink=FlinkSettings(job.jobs.flink_master, job.jobs.flink_workers or None),
-        beam_options=beam_options,
-        restarts=job.jobs.restarts,
+        **vars(on_engine(engine, job.jobs, beam_options)),
     )
     out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")
     with _watched(out, "stream", metrics_port) as on_progress, worker_chatter_off():

@@ -157,7 +157,8 @@ Runner = Annotated[
     typer.Option(
         "--runner",
         metavar="ENGINE",
-        help="in-process, prism or flink; auto is Prism where it is installed, else in process.",
+        help="in-process, prism or flink; auto is in process for a backfill, and for a stream Prism "
+        "where it is installed.",
         show_default="auto",
         rich_help_panel=JOB,
     ),
@@ -326,13 +327,6 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
     if not (colon and first.isdecimal() and (not stop or stop.isdecimal())):
         raise ConfigError(f"{option} {text}: write FIRST:STOP, such as 3600:14400, or 3600: to the end")
     return int(first), int(stop) if stop else None
-
-
-def split_off_beam(data: list[Path] | None) -> tuple[list[Path] | None, tuple[str, ...]]:
-    """Data, and what follows ``--``: options of Beam's own, which the command line hands on as more of it."""
-    words = data or []
-    options = tuple(str(word) for word in words if str(word).startswith("--"))
-    return [word for word in words if not str(word).startswith("--")] or None, options
 
 
 def paths(data: list[Path] | None) -> list[str] | None:

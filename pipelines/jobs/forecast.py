@@ -157,14 +157,22 @@ def _backfill_once(job: BackfillJob, hidden: Location, on_progress: Progress) ->
     prepare_folder(hidden, *PARTS)
     freq = job.forecaster.window_config.frequency
     log = log_of(ReplaySource(job.paths, job.input, freq, memory_bytes=job.memory_bytes))
-    return _run(_begun(job, log, hidden, job.state_table, goes_on=False), _engine(job), on_progress)
+    settings = _settings_of(job, hidden, resumed=False)
+    take_over(settings)  # before there is a table, which a worker of a lost run may still want to write to
+    places, _ = _begin(job, log, settings.states, job.state_table, goes_on=False)
+    run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options)
+    return _run(run, _engine(job), on_progress)
 
 
 def _stream_once(job: StreamJob, on_progress: Progress) -> Ended:
     state_table.recover(job.states)
     start = start_of(job.states, job.state_table, job.resume)
-    goes_on = start == job.states and job.resume
-    return _run(_begun(job, log_of(job.source), job.output, start, goes_on), _engine(job), on_progress)
+    log = log_of(job.source)
+    places, goes_on = _begin(job, log, job.states, start, goes_on=start == job.states and job.resume)
+    settings = _settings_of(job, job.output, resumed=goes_on)
+    take_over(settings)
+    run = Run(log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options)
+    return _run(run, _engine(job), on_progress)
 
 
 def start_of(states: Location, start: Location | None, resume: bool) -> Location | None:
@@ -172,11 +180,9 @@ def start_of(states: Location, start: Location | None, resume: bool) -> Location
     return states if resume and state_table.exists(states) else start
 
 
-def _begun(
-    job: BackfillJob | StreamJob, log: Log, output: Location, start: Location | None, goes_on: bool
-) -> Run:
-    """A run that writes into ``output``, whose table is in place."""
-    settings = StepSettings(
+def _settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -> StepSettings:
+    """What workers need for a run of a job that writes into ``output``."""
+    return StepSettings(
         job=uuid4().hex,
         forecaster=job.forecaster.to_bytes(),
         shards=job.shards,
@@ -184,15 +190,10 @@ def _begun(
         output=output,
         format=job.format,
         lanes=max(min(job.lanes, job.shards), 1),
-        resumed=False,
+        resumed=resumed,
         topics=job.topics if isinstance(job, StreamJob) else None,
         covariates=tables_of(job.forecaster),
     )
-    take_over(settings)  # before the table is looked at, which a worker of a lost run may still write to
-    places, goes_on = _begin(job, log, settings.states, start, goes_on)
-    every_s = job.snapshot_every_s if isinstance(job, StreamJob) else float("inf")
-    settings = replace(settings, resumed=goes_on)
-    return Run(log, places, settings, output / ".stop", every_s, job.output, job.beam_options)
 
 
 def _begin(

@@ -10,8 +10,8 @@ import pytest
 
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.forecast import run_stream
-from pipelines.jobs.job import Runner, StreamJob
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.runners import java
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sources.files import Input
@@ -75,3 +75,22 @@ def test_the_same_file_gives_the_same_forecasts_on_every_engine(rows: Path, tmp_
         assert ended[engine][0] == counts
         assert_same_frames(forecasts, ended[engine][1], scales(FLEET))
         assert_same_state(ended[engine][2].state, table.state)
+
+
+@pytest.mark.prism
+@pytest.mark.usefixtures("has_flink")
+def test_a_backfill_leaves_the_same_on_flink_as_in_process(rows: Path, tmp_path: Path) -> None:
+    engines: tuple[Runner, ...] = ("in-process", "flink")
+    ended = {}
+    for engine in engines:
+        output = tmp_path / engine
+        job = BackfillJob(
+            forecaster(), (str(rows),), Input(Columns()), output, shards=3, runner=engine, lanes=1
+        )
+        ended[engine] = run_backfill(job).counts, read_forecasts(output), state_table.read(job.states)
+        assert not (output / ".backfill").exists()
+    counts, forecasts, table = ended["in-process"]
+    assert len(forecasts) > 4000
+    assert ended["flink"][0] == counts
+    assert_same_frames(forecasts, ended["flink"][1], scales(FLEET))
+    assert_same_state(ended["flink"][2].state, table.state)

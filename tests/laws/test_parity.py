@@ -53,12 +53,12 @@ class Ended(NamedTuple):
 
 
 class All(NamedTuple):
-    """What a backfill and streams, by name, made of one file."""
+    """What a backfill in process, and other jobs by name, made of one file."""
 
     model: Forecaster
     raw: pl.DataFrame
     backfill: Ended
-    streams: dict[str, Ended]
+    others: dict[str, Ended]
 
     def scale(self) -> dict[str, float]:
         """Of each series, from the rows themselves."""
@@ -86,13 +86,15 @@ def run_all(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path
         ("in process", replay, "in-process"),
         ("paced", paced, "in-process"),
     ]
-    streams = {}
+    others = {}
     for name, source, runner in runs:
         job = StreamJob(model, source, folder / name, shards=3, windows_per_step=5, runner=runner)
         outcome = run_stream(job)
         assert not outcome.stopped
-        streams[name] = ended(job.output, outcome.counts)
-    return All(model, raw, ended(folder / "backfill", backfill), streams)
+        others[name] = ended(job.output, outcome.counts)
+    on_prism = BackfillJob(model, paths, rows, folder / "backfill on prism", shards=3, runner="prism")
+    others["backfill on prism"] = ended(on_prism.output, run_backfill(on_prism).counts)
+    return All(model, raw, ended(folder / "backfill", backfill), others)
 
 
 def readings() -> pl.DataFrame:
@@ -147,16 +149,16 @@ def of_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.prism
-def test_a_stream_of_a_file_leaves_what_its_backfill_does(of_file: All) -> None:
+def test_every_stream_and_backfill_of_a_file_leaves_the_same(of_file: All) -> None:
     backfill = of_file.backfill
     assert len(backfill.forecasts) > 1000
-    for stream in of_file.streams.values():
-        assert_same_frames(backfill.forecasts, stream.forecasts, of_file.scale())
-        assert_same_state(backfill.state, stream.state)
-        assert backfill.counts == stream.counts
-        assert backfill.quarantine.equals(stream.quarantine)
-        assert not len(stream.late)
-        check_forecasts(stream.forecasts)
+    for other in of_file.others.values():
+        assert_same_frames(backfill.forecasts, other.forecasts, of_file.scale())
+        assert_same_state(backfill.state, other.state)
+        assert backfill.counts == other.counts
+        assert backfill.quarantine.equals(other.quarantine)
+        assert not len(other.late)
+        check_forecasts(other.forecasts)
 
 
 @pytest.mark.prism

@@ -205,10 +205,11 @@ def test_a_second_job_on_a_folder_is_refused(desk: Desk) -> None:
 def test_an_engine_that_is_asked_for_and_not_there_is_told_with_what_to_run(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.cli.preflight.find_prism", lambda: None)
-    code, said = desk.refused("stream good.csv -m model --runner prism")
-    assert code == 5
-    assert "run `statecast doctor --fix`" in said
+    monkeypatch.setattr("pipelines.cli.engine.find_prism", lambda: None)
+    for job in ("stream", "backfill"):
+        code, said = desk.refused(f"{job} good.csv -m model --runner prism")
+        assert code == 5
+        assert "run `statecast doctor --fix`" in said
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     code, said = desk.refused("stream good.csv -m model --flink-master [local]")
@@ -216,10 +217,45 @@ def test_an_engine_that_is_asked_for_and_not_there_is_told_with_what_to_run(
     assert "Java is not installed" in said
 
 
-def test_options_for_beam_are_refused_where_no_beam_runs(desk: Desk) -> None:
-    code, said = desk.refused("stream good.csv -m model --runner in-process -- --parallelism=2")
+@pytest.mark.parametrize("job", ["stream", "backfill"])
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            "--runner in-process -- --parallelism=2",
+            "--parallelism=2: there is no Beam in process: name --runner",
+        ),
+        (
+            "--runner prism --flink-master [local]",
+            "--flink-master [local] and --runner prism ask for two engines: leave one of them out",
+        ),
+        ("--runner prism -- --runner=DirectRunner", "--runner=DirectRunner: name the engine before the --"),
+        ("-- --flink_master=a:1", "--flink_master=a:1: name it before the --: --flink-master HOST:PORT"),
+        ("--flink-master http://a:1/", 'flink-master "http://a:1/": must be [local] or HOST:PORT'),
+        ("--runner flink -s jobs.flink_workers=a", 'jobs.flink_workers="a": must be HOST:PORT'),
+    ],
+)
+def test_options_of_engines_that_cannot_be_are_refused_with_what_can(
+    desk: Desk, job: str, options: str, line: str
+) -> None:
+    code, said = desk.refused(f"{job} good.csv -m model {options}")
     assert code == 2
-    assert "--parallelism=2: there is no Beam in process" in said
+    assert line in said
+
+
+def test_a_flink_that_does_not_answer_or_is_none_is_told_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.cli.engine.find_java", lambda: Path("java"))
+    monkeypatch.setattr("pipelines.cli.engine.job_server", lambda: (Path("jars"), "a job server"))
+    for job in ("stream", "backfill"):
+        code, said = desk.refused(f"{job} good.csv -m model --flink-master 127.0.0.1:1")
+        assert code == 5
+        assert "no Flink answers at 127.0.0.1:1" in said
+        assert "name its REST address, host:port, or [local]" in said
+    monkeypatch.setattr("pipelines.runners.flink.ask", lambda master, path: {"version": 3})
+    code, said = desk.refused("stream good.csv -m model --flink-master 127.0.0.1:1")
+    assert (code, said[:36]) == (5, "what answers at 127.0.0.1:1 is no Fl")
 
 
 def test_a_full_disk_and_a_bug_are_one_line_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

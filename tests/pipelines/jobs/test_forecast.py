@@ -216,6 +216,22 @@ def test_a_backfill_that_fails_leaves_what_was_there(job: BackfillJob, tmp_path:
     assert not hidden(job.output)
 
 
+@pytest.mark.prism
+def test_a_backfill_that_fails_on_an_engine_leaves_what_was_there_and_the_engines_log(
+    job: BackfillJob, tmp_path: Path
+) -> None:
+    run_backfill(job)
+    before = contents(job.output)
+    bad = tmp_path / "bad.csv"
+    bad.write_text("what,is,this\nx,y,z\n")
+    with pytest.raises(DataError, match=r"bad\.csv: no column"):
+        run_backfill(replace(job, paths=(*job.paths, str(bad)), runner="prism"))
+    after = contents(job.output)
+    assert after.pop("prism.log", None) is not None
+    assert after == before
+    assert not hidden(job.output)
+
+
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("at", range(8))
 def test_putting_in_place_that_is_interrupted_anywhere_leaves_what_was_there(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,15 @@ import pytest
 from forecaster.windows import Windows
 from pipelines import state_table, worker
 from pipelines.jobs import forecast
-from pipelines.jobs.forecast import run_stream
-from pipelines.jobs.job import StreamJob
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from pipelines.storage import write_text
+from pipelines.storage import Location, write_text
 from schemas.errors import EngineLost
 from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
 
@@ -27,15 +28,24 @@ CHANCE = np.random.default_rng(1)
 FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0))
 
 
-def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
+def rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.parquet"
     if not path.exists():
         rows_of(FLEET).write_parquet(path)
+    return path
+
+
+def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
+    path = rows(tmp_path)
     source = ReplaySource((str(path),), Input(Columns()), HOUR, speed=speed)
     return StreamJob(
         forecaster(), source, tmp_path / name, shards=2, runner="in-process", restarts=restarts,
         snapshot_every_s=0.2, lanes=1,
     )  # fmt: skip
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Mortal:
@@ -82,6 +92,47 @@ def test_a_stream_whose_engine_dies_too_often_says_how_to_go_on(
     Mortal(9, monkeypatch)
     with pytest.raises(EngineLost, match="is no more: run the same command with --resume"):
         run_stream(stream(tmp_path, "mortal", 3600 * 10.0, 1))
+
+
+def test_a_backfill_whose_engine_dies_begins_again_and_leaves_what_it_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = BackfillJob(forecaster(), (str(rows(tmp_path)),), Input(Columns()), tmp_path / "quiet", shards=2)
+    expected = run_backfill(job)
+    left: list[Location] = []
+
+    def dying(run: Run, on_progress: Callable[[], None]) -> None:
+        assert [path for path in left if path.exists()] == []
+        run_in_process(run, on_progress)
+        if len(left) < 2:  # all is written, and so is what a run of its own would not have left
+            left.append(run.settings.output / "forecasts" / f"{len(left)}.parquet")
+            left[-1].write_bytes(b"")
+            raise EngineLost("the engine is no more")
+
+    monkeypatch.setattr(forecast, "_engine", lambda job: dying)
+    told: list[str] = []
+    outcome = run_backfill(replace(job, output=tmp_path / "mortal", restarts=2), on_restart=told.append)
+    assert told == [f"the engine is no more: beginning again, {more} more times at most" for more in (1, 0)]
+    assert outcome.counts == expected.counts
+    assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
+    assert not (outcome.output / ".backfill").exists()
+
+
+def test_a_backfill_whose_engine_dies_too_often_leaves_what_was_there_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = BackfillJob(forecaster(), (str(rows(tmp_path)),), Input(Columns()), tmp_path / "out", shards=2)
+    run_backfill(job)
+    before = contents(tmp_path / "out")
+
+    def dead(run: Run, on_progress: Callable[[], None]) -> None:
+        run_in_process(run, on_progress)
+        raise EngineLost("the engine is no more")
+
+    monkeypatch.setattr(forecast, "_engine", lambda job: dead)
+    with pytest.raises(EngineLost, match=r"no more: .*out is as it was, run the same command again"):
+        run_backfill(replace(job, restarts=1))
+    assert contents(tmp_path / "out") == before
 
 
 def test_a_worker_of_a_run_that_is_over_writes_nothing_any_more(

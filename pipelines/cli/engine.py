@@ -1,0 +1,120 @@
+"""The engine that a job runs on, as its options and its job file name it: refused before anything is loaded.
+
+Imports neither torch nor Beam, unless a cluster is to be asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pipelines.runners.java import find_java, job_server
+from pipelines.runners.prism import MISSING, find_prism
+from pipelines.runners.prism_binary import beam_version
+from schemas.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from pipelines.config import JobsConfig
+    from pipelines.jobs.job import OnEngine, Runner
+
+_OURS: Final = {
+    "--runner": "name the engine before the --: --runner prism or flink",
+    "--flink_master": "name it before the --: --flink-master HOST:PORT",
+    "--job_endpoint": "the job server is the command's own: leave it out",
+    "--environment_type": "where a cluster's workers are is jobs.flink_workers",
+    "--environment_config": "where a cluster's workers are is jobs.flink_workers",
+}
+"""Options of Beam's that are set here, and what is said to whoever sets them after ``--``."""
+
+
+def split_off_beam(data: list[Path] | None) -> tuple[list[Path] | None, tuple[str, ...]]:
+    """Data, and what follows ``--``: options of Beam's own, which the command line hands on as more of it.
+
+    Raises:
+        ConfigError: one is of what Statecast sets itself.
+    """
+    words = data or []
+    options = tuple(str(word) for word in words if str(word).startswith("--"))
+    for option in options:
+        if advice := _OURS.get(option.partition("=")[0]):
+            raise ConfigError(f"{option}: {advice}")
+    return [word for word in words if not str(word).startswith("--")] or None, options
+
+
+def runner_of(runner: str | None, flink_master: str | None) -> str | None:
+    """The engine that options ask for: who names a Flink means it.
+
+    Raises:
+        ConfigError: they ask for a Flink and for another engine.
+    """
+    if flink_master is None:
+        return runner
+    if runner not in (None, "auto", "flink"):
+        raise ConfigError(
+            f"--flink-master {flink_master} and --runner {runner} ask for two engines: leave one of them out"
+        )
+    return "flink"
+
+
+def engine_of(
+    asked: JobsConfig, beam_options: tuple[str, ...] = (), *, is_bounded: bool = False
+) -> tuple[Runner, str]:
+    """The engine that a job runs on, and why, in a few words.
+
+    Args:
+        asked: what was asked for; the runner ``auto`` takes what is there.
+        beam_options: options for Beam's runner.
+        is_bounded: the job is a backfill, which ``auto`` has run in process.
+
+    Raises:
+        EngineError: what was asked for is not installed, or no cluster answers.
+        ConfigError: there is no Beam in process to take options.
+    """
+    runner = asked.runner
+    if runner == "flink":
+        find_java()
+        what = job_server()[1]
+        check_flink(asked.flink_master)
+        return "flink", f"on Flink, through {what}"
+    if runner == "prism" or (runner == "auto" and not is_bounded and find_prism() is not None):
+        check_prism()
+        return "prism", f"on Prism {beam_version()}"
+    if beam_options:
+        raise ConfigError(f"{beam_options[0]}: there is no Beam in process: name --runner prism or flink")
+    no_prism = runner == "auto" and not is_bounded
+    return "in-process", "in process" + (": Prism is not installed" if no_prism else "")
+
+
+def on_engine(runner: Runner, asked: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:
+    """What a job says of the engine that it runs on."""
+    from pipelines.jobs.job import OnEngine
+    from pipelines.runners.base import FlinkSettings
+
+    flink = FlinkSettings(asked.flink_master, asked.flink_workers or None)
+    return OnEngine(runner=runner, flink=flink, beam_options=beam_options, restarts=asked.restarts)
+
+
+def check_prism() -> None:
+    """Checks that the streaming engine is installed.
+
+    Raises:
+        EngineError: it is not.
+    """
+    if find_prism() is None:
+        raise EngineError(MISSING)
+
+
+def check_flink(master: str) -> None:
+    """Checks that a session cluster answers, where one is named.
+
+    Raises:
+        EngineError: nobody answers, or no Flink.
+    """
+    from pipelines.runners.base import LOCAL
+    from pipelines.runners.flink import ask
+
+    if master == LOCAL:
+        return
+    told = ask(master, "/overview")
+    if not isinstance(told, dict) or "slots-total" not in told:
+        raise EngineError(f"what answers at {master} is no Flink: name the REST address of a session cluster")

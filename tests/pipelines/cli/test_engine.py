@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import engine
+from pipelines.cli.engine import engine_of, on_engine, runner_of, split_off_beam
+from pipelines.config import JobsConfig
+from pipelines.jobs.job import OnEngine
+from pipelines.runners.base import FlinkSettings
+
+AUTO, IN_PROCESS = JobsConfig(), JobsConfig(runner="in-process")
+
+
+def test_a_stream_takes_prism_where_it_is_and_else_runs_in_process_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "find_prism", lambda: Path("prism"))
+    assert engine_of(AUTO)[0] == "prism"
+    assert engine_of(IN_PROCESS) == ("in-process", "in process")
+    monkeypatch.setattr(engine, "find_prism", lambda: None)
+    assert engine_of(AUTO) == ("in-process", "in process: Prism is not installed")
+
+
+def test_a_backfill_runs_in_process_unless_an_engine_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "find_prism", lambda: Path("prism"))
+    assert engine_of(AUTO, is_bounded=True) == ("in-process", "in process")
+    assert engine_of(JobsConfig(runner="prism"), ("--x=1",), is_bounded=True)[0] == "prism"
+
+
+def test_who_names_a_flink_means_it() -> None:
+    assert (
+        runner_of(None, "[local]") == runner_of("flink", "host:1") == runner_of("auto", "host:1") == "flink"
+    )
+    assert runner_of("prism", None) == "prism"
+    assert runner_of(None, None) is None
+
+
+def test_what_the_job_file_says_of_the_engine_reaches_every_job() -> None:
+    asked = JobsConfig(flink_master="a:1", flink_workers="b:2", restarts=7)
+    expected = OnEngine(
+        runner="flink", flink=FlinkSettings("a:1", "b:2"), beam_options=("--c=3",), restarts=7
+    )
+    assert on_engine("flink", asked, ("--c=3",)) == expected
+    assert on_engine("prism", JobsConfig(), ()).flink.workers is None
+
+
+def test_what_follows_two_dashes_is_beams() -> None:
+    data = [Path("a.csv"), Path("--parallelism=2"), Path("--experiments=x")]
+    assert split_off_beam(data) == ([Path("a.csv")], ("--parallelism=2", "--experiments=x"))
+    assert split_off_beam(None) == (None, ())
