@@ -187,11 +187,12 @@ class ShardWorker:
             if batch.ends:
                 self.snapshots.wait()  # an older one must not come after this one
                 write()
-                write_text(self.settings.output / f"{_ENDED}{shard.number:04d}", "")
             else:
                 self.snapshots.put(write)
         if batch.ends or self._is_to_publish(has_issued):
             self._publish(shard)
+        if batch.ends:  # last: an engine may be ended as soon as all shards have
+            write_text(self.settings.output / f"{_ENDED}{shard.number:04d}", "")
 
     def _is_to_publish(self, has_news: bool) -> bool:
         is_local = isinstance(self.settings.output, Path)

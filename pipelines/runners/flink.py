@@ -25,6 +25,7 @@ from schemas.errors import EngineError
 _DRIVER: Final = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 _START_LIMIT_S: Final = 120.0
 _ASK_LIMIT_S: Final = 10.0
+_FOR_EVER_MS: Final = 2**62
 
 
 class JobServer(EngineProcess):
@@ -81,8 +82,10 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--max_bundle_time_mills=20",
         # Whoever started the job goes on from the state table; what Flink kept would be behind it.
         "--number_of_execution_retries=0",
-        # With checkpoints the runner keeps a source that has ended alive for ever, and the job with it.
-        "--shutdown_sources_after_idle_ms=0",
+        # A source that has ended has Flink finish the steps after it one by one, and the runner would read
+        # our log to its end in there (`ExecutableStageDoFnOperator.flushData`): meanwhile no checkpoint
+        # passes, and no savepoint. So it never ends; whoever runs the job cancels it when all shards have.
+        f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 
 

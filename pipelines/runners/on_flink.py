@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import apache_beam as beam
@@ -24,6 +25,7 @@ from pipelines.runners.base import LOCAL, PROGRESS_S, FlinkSettings, Run
 from pipelines.runners.engine import log_file
 from pipelines.runners.flink import JobServer, flink_options
 from pipelines.runners.on_prism import build
+from pipelines.sources.read import ReadSourceByTimer
 from schemas.errors import EngineError, EngineLost
 
 _ASKED_EVERY_S: Final = 1.0
@@ -53,17 +55,18 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
     ):
         options = [*flink_options(server.endpoint, settings, parallelism), f"--job_name={name}"]
         pipeline = beam.Pipeline(options=PipelineOptions([*options, *run.beam_options]))
-        build(pipeline, run)
-        watch = _Watch(settings.master, name)
+        build(pipeline, run, ReadSourceByTimer)
+        watch = _Watch(settings.master, name, partial(worker.has_ended, run.settings))
         try:
             result = pipeline.run()
-            while not PipelineState.is_terminal(ended := result.state):
+            while not watch.sees_end():
+                if PipelineState.is_terminal(state := result.state):
+                    _check_ended(state, run, settings.master, name)
+                    result.wait_until_finish()
                 time.sleep(PROGRESS_S)
                 on_progress()
-                watch.look()
-            _check_ended(ended, run, settings.master, name)
-            result.wait_until_finish()
             worker.end_job(run.settings.job)
+            result.cancel()  # the job itself runs for ever, see `flink_options`
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
@@ -139,21 +142,29 @@ class _Watch:
 
     master: str
     name: str
+    has_ended: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     _asked_s: float = field(default=float("-inf"), init=False)
     _answered_s: float = field(default=float("inf"), init=False)
     _seen: bool = field(default=False, init=False)
 
-    def look(self) -> None:
-        """Once in a while.
+    def sees_end(self) -> bool:
+        """Whether all shards have ended, looked at once in a while.
 
         Raises:
             EngineLost: nobody answers any more, or the job is not known any more.
         """
         now_s = self.clock()
-        if self.master == LOCAL or now_s - self._asked_s < _ASKED_EVERY_S:
-            return
+        if now_s - self._asked_s < _ASKED_EVERY_S:
+            return False
         self._asked_s = now_s
+        if self.has_ended():
+            return True
+        if self.master != LOCAL:
+            self._ask(now_s)
+        return False
+
+    def _ask(self, now_s: float) -> None:
         try:
             known = self.name in {called for called, _ in flink.jobs(self.master).values()}
         except EngineError as error:

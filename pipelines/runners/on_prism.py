@@ -53,9 +53,9 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
         raise EngineError(f"the job ended as {ended}: see {prism.log}")
 
 
-def build(pipeline: beam.Pipeline, run: Run) -> None:
+def build(pipeline: beam.Pipeline, run: Run, source: type[ReadSource] = ReadSource) -> None:
     """The pipeline of a job, on any engine: the batches of a log, stepped shard by shard."""
     output, shards = run.settings.output, run.settings.shards
     applied = partial(numbers.applied, output, shards)
-    read = ReadSource(run.log, run.places, output, applied, run.stop_file, run.snapshot_every_s)
+    read = source(run.log, run.places, output, applied, run.stop_file, run.snapshot_every_s)
     pipeline | "Read" >> read | "Step" >> StepShards(run.settings)

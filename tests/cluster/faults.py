@@ -49,7 +49,7 @@ WINDOWS: Final = 6000
 SHARDS: Final = 4
 PARTITIONS: Final = 4
 _TOPIC: Final = "readings"
-_WINDOWS_A_SECOND: Final = 5.0
+_WINDOWS_A_SECOND: Final = 2.0
 _AWAY_S: Final = 10.0
 _SAVEPOINT_S: Final = 60.0
 _LIMIT_S: Final = 420.0  # of one fault; machines are shared
@@ -81,7 +81,8 @@ def produce(broker: Broker, rows: pl.DataFrame) -> None:
     """Sends rows as time goes on, each series to a partition of its own; the last partition stays idle."""
     client = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0})
     began_s = time.monotonic()
-    for window, part in enumerate(rows.partition_by("timestamp", maintain_order=True)):
+    windows = rows.with_columns(pl.col("timestamp").dt.truncate("1h").alias("window"))
+    for window, part in enumerate(windows.partition_by("window", maintain_order=True, include_key=False)):
         for series, value in zip(part["series_id"], values_of(part), strict=True):
             client.produce(_TOPIC, value, partition=zlib.crc32(series.encode()) % (PARTITIONS - 1))
         client.poll(0)
@@ -252,27 +253,31 @@ def cancel(stream: Stream) -> None:
 
 
 def stop_with_savepoint(stream: Stream) -> None:
-    """The job is stopped with a savepoint, and started again from the state table.
-
-    A source that always has something to read lets no savepoint through (seen with a topic, Flink 1.19.3 and
-    the runner of Beam 2.70): then it is cancelled, as whoever waits for it would do.
-    """
-    jobs = running(stream.cluster)
-    for job in jobs:
-        flink.ask(stream.cluster.master, f"/jobs/{job}/stop", "POST", {"drain": False})
-    until_s = time.monotonic() + _SAVEPOINT_S
-    while left := set(jobs) & set(running(stream.cluster)):
-        if time.monotonic() > until_s:
-            print(f"  no savepoint in {_SAVEPOINT_S:.0f} s: cancelling", file=sys.stderr, flush=True)
-            for job in left:
-                flink.cancel(stream.cluster.master, job)
-            return
-        time.sleep(1.0)
+    """The job is stopped with a savepoint, and started again from the state table."""
+    master = stream.cluster.master
+    for job in running(stream.cluster):
+        asked = flink.ask(master, f"/jobs/{job}/stop", "POST", {"drain": False})["request-id"]
+        until_s = time.monotonic() + _SAVEPOINT_S
+        while (done := flink.ask(master, f"/jobs/{job}/savepoints/{asked}"))["status"]["id"] != "COMPLETED":
+            assert time.monotonic() < until_s, f"no savepoint in {_SAVEPOINT_S:.0f} s"
+            time.sleep(0.2)
+        assert Path(done["operation"]["location"].removeprefix("file:")).is_dir(), done
 
 
 def running(cluster: FlinkCluster) -> list[str]:
     """The ids of the jobs that run."""
     return [job for job, (_, state) in flink.jobs(cluster.master).items() if state == "RUNNING"]
+
+
+def await_checkpoint(cluster: FlinkCluster) -> str:
+    """A checkpoint of the job that runs is complete, as it is every few seconds; its size and time."""
+    until_s = time.monotonic() + _SAVEPOINT_S
+    while time.monotonic() < until_s:
+        for job in running(cluster):
+            if done := flink.ask(cluster.master, f"/jobs/{job}/checkpoints")["latest"]["completed"]:
+                return f"{done['state_size']} bytes in {done['end_to_end_duration']} ms"
+        time.sleep(0.5)
+    raise AssertionError(f"no checkpoint in {_SAVEPOINT_S:.0f} s")
 
 
 FAULTS: Final[Mapping[str, Callable[[Stream], None]]] = {
@@ -300,10 +305,7 @@ def run_faults(
             print(f"{name} …", file=sys.stderr, flush=True)
             verdicts[name] = stream.suffer(name)
             print(f"  {verdicts[name]}", file=sys.stderr, flush=True)
-        for job in running(cluster):
-            done = flink.ask(cluster.master, f"/jobs/{job}/checkpoints")["latest"]["completed"] or {}
-            size, took_ms = done.get("state_size"), done.get("end_to_end_duration")
-            print(f"the last checkpoint: {size} bytes in {took_ms} ms", file=sys.stderr, flush=True)
+        print(f"the last checkpoint: {await_checkpoint(cluster)}", file=sys.stderr, flush=True)
         stream.end()
         verdicts["stopped"] = stream.judged(stream.through_us())
         left = read_forecasts(stream.job.output)

@@ -27,6 +27,12 @@ def test_flink_restarts_nothing_itself() -> None:
     assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
 
 
+def test_a_source_that_has_ended_is_kept_so_that_checkpoints_pass() -> None:
+    options = flink_options("localhost:1", FlinkSettings(), 1)
+    (idle_ms,) = [one.partition("=")[2] for one in options if one.startswith("--shutdown_sources_after_idle")]
+    assert int(idle_ms) > 1000 * 3600 * 24 * 365 * 100
+
+
 def test_a_cluster_that_does_not_answer_is_one_line() -> None:
     with pytest.raises(EngineError, match=r"no Flink answers at 127\.0\.0\.1:1"):
         flink.jobs("127.0.0.1:1")
@@ -60,6 +66,7 @@ class Cluster:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
+        self.ended = False
         self.answer: dict[str, tuple[str, str]] | None = {}
         monkeypatch.setattr(flink, "jobs", self.jobs)
 
@@ -68,12 +75,12 @@ class Cluster:
             raise EngineError("no")
         return self.answer
 
-    def look(self, watch: on_flink._Watch, after_s: float = 2.0) -> None:
+    def look(self, watch: on_flink._Watch, after_s: float = 2.0) -> bool:
         self.now_s += after_s
-        watch.look()
+        return watch.sees_end()
 
-    def watch(self) -> on_flink._Watch:
-        return on_flink._Watch("host:1", "job", lambda: self.now_s)
+    def watch(self, master: str = "host:1") -> on_flink._Watch:
+        return on_flink._Watch(master, "job", lambda: self.ended, lambda: self.now_s)
 
 
 def test_a_job_manager_that_is_silent_for_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +108,19 @@ def test_a_job_manager_that_came_back_without_the_job_has_lost_it(monkeypatch: p
 def test_an_embedded_flink_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     cluster.answer = None
-    watch = on_flink._Watch("[local]", "job", lambda: cluster.now_s)
+    watch = cluster.watch("[local]")
     for _ in range(3):
-        cluster.look(watch, 100.0)
+        assert not cluster.look(watch, 100.0)
+
+
+@pytest.mark.parametrize("master", ["[local]", "host:1"])
+def test_a_job_is_over_when_all_its_shards_have_ended_whatever_its_cluster_says(
+    monkeypatch: pytest.MonkeyPatch, master: str
+) -> None:
+    cluster = Cluster(monkeypatch)
+    watch = cluster.watch(master)
+    cluster.answer = {"1": ("job", "RUNNING")}
+    assert not cluster.look(watch)
+    cluster.ended, cluster.answer = True, None
+    assert not cluster.look(watch, 0.5)
+    assert cluster.look(watch)
