@@ -30,8 +30,8 @@ from forecaster.shard import Shard, apply, slots_of
 from forecaster.sharding import Splitter, handed_over, no_batch, reshard
 from pipelines import state_table
 from pipelines.coders import ElementCoder, FleetRows, ShardedRows
+from pipelines.step_settings import forecaster_of, tables_of
 from pipelines.transforms import QUARANTINED, Validate
-from pipelines.worker import forecaster_of, tables_of
 
 Row = Mapping[str, Any]
 

@@ -111,7 +111,7 @@ def _at_rest(folder: Location, *, makes: bool = False) -> Iterator[None]:
     else:
         output = folder.absolute().parent
         is_job_s = (output / LOCK).exists()
-    if folder.name == "state" and (makes or is_job_s):
+    if folder.name == state_table.FOLDER and (makes or is_job_s):
         with locked(output):
             yield
     else:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
@@ -42,6 +43,9 @@ from pipelines.storage import (
     write_whole,
 )
 from schemas.errors import DataError, ModelError, OutputError
+
+FOLDER: Final = "state"
+"""The folder of the state table in an output folder."""
 
 _NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 _NO_PARTITIONS: Mapping[str, int] = {}

@@ -20,7 +20,8 @@ from forecaster.sharding import Splitter
 from pipelines import worker
 from pipelines.coders import Sharded
 from pipelines.failure import told_of
-from pipelines.worker import StepSettings, Workers
+from pipelines.step_settings import StepSettings
+from pipelines.worker import Workers
 from schemas import observations
 from schemas.errors import EngineError
 

@@ -26,6 +26,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     Raises:
         StatecastError: the topic cannot be read as asked.
     """
+    from pipelines import state_table
     from pipelines.sources.files import input_of
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
@@ -33,7 +34,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     freq = forecaster.window_config.frequency
     asked = "allowed_lateness" in job.windows.model_fields_set
     lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
-    states, memory_bytes = location(job.output.folder) / "state", job.data.memory_mb << 20
+    states, memory_bytes = location(job.output.folder) / state_table.FOLDER, job.data.memory_mb << 20
     if job.stream.source == "kafka":
         return _topic(job, freq, lateness_s, states)
     if job.stream.source == "watch":

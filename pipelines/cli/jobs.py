@@ -186,10 +186,11 @@ def stream(
     engine, why = engine_of(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else o.input_files(job, out)
     forecaster = _load(job, model, out)
+    from pipelines import state_table
     from pipelines.jobs.forecast import run_stream, start_of
     from pipelines.jobs.job import StreamJob
 
-    _say_start(start_of(folder / "state", start_from, resume), forecaster, out)
+    _say_start(start_of(folder / state_table.FOLDER, start_from, resume), forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
@@ -275,9 +276,11 @@ def _watched(out: Out, what: str, metrics_port: str | None) -> Iterator[Callable
 
 
 def _finish(outcome: Outcome, out: Out, sent_to: str | None = None) -> None:
+    from pipelines import state_table
+
     show_outcome(outcome, out)
     forecasts = sent_to or outcome.output / "forecasts"
-    out.say(f"forecasts: {forecasts}, state table: {outcome.output / 'state'}")
+    out.say(f"forecasts: {forecasts}, state table: {outcome.output / state_table.FOLDER}")
     out.result(outcome.as_json())
     if outcome.counts.missing:
         raise StatecastError(

@@ -12,6 +12,7 @@ import polars as pl
 
 from forecaster.registry.registry import Registry
 from forecaster.training import Epoch
+from pipelines import state_table
 from pipelines.config import JobConfig
 from pipelines.job_file import load_config
 from pipelines.jobs import examples
@@ -144,7 +145,7 @@ def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show,
     # The first network's stream is paced, so that its latency means something; the others need not wait.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     output = folder / "stream"
-    source = ReplaySource((data,), winter, freq, speed=speed, manifest_folder=output / "state")
+    source = ReplaySource((data,), winter, freq, speed=speed, manifest_folder=output / state_table.FOLDER)
     stream = StreamJob(
         forecaster, source, output, job.jobs.shards, state_table=backfill.states, runner=runner
     )

@@ -15,7 +15,8 @@ from uuid import uuid4
 from forecaster.counts import Counts
 from forecaster.threads import compute_threads
 from pipelines import process, state_table
-from pipelines.jobs.job import STATE, BackfillJob, OnEngine, Outcome, StreamJob
+from pipelines.jobs.job import BackfillJob, OnEngine, Outcome, StreamJob
+from pipelines.ownership import take_over
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
@@ -27,8 +28,8 @@ from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Place, Places, log_of
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
+from pipelines.step_settings import StepSettings, tables_of
 from pipelines.storage import BACKFILL, Location
-from pipelines.worker import StepSettings, tables_of, take_over
 from schemas.errors import DataError, EngineLost
 
 Progress = Callable[[JobNumbers], None]
@@ -74,7 +75,7 @@ def run_backfill(
             )
             if not counts.used + counts.pending:
                 raise DataError(_nothing_used(counts, hidden))
-            replace_parts(hidden, job.output, (*PARTS, STATE))
+            replace_parts(hidden, job.output, (*PARTS, state_table.FOLDER))
         finally:
             end_replacing(hidden, job.output)
     return Outcome(counts, time.monotonic() - began_s, job.output, False, published)

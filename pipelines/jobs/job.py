@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from forecaster.counts import Counts
 from forecaster.model import Forecaster
-from pipelines import process
+from pipelines import process, state_table
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import Format
 from pipelines.sinks.kafka import Topics
@@ -17,9 +17,6 @@ from pipelines.sources.files import Input
 from pipelines.storage import Location
 
 Runner = Literal["in-process", "prism", "flink"]
-
-STATE = "state"
-"""The folder of the state table in an output folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +68,7 @@ class BackfillJob(OnEngine):
     @property
     def states(self) -> Location:
         """The state table that the job leaves."""
-        return self.output / STATE
+        return self.output / state_table.FOLDER
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class StreamJob(OnEngine):
     @property
     def states(self) -> Location:
         """The state table that the job leaves."""
-        return self.output / STATE
+        return self.output / state_table.FOLDER
 
     @property
     def stop_file(self) -> Location:

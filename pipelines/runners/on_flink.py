@@ -18,7 +18,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from pipelines import worker
+from pipelines import ownership, worker
 from pipelines.failure import clear_told, told
 from pipelines.runners import flink
 from pipelines.runners.base import LOCAL, PROGRESS_S, FlinkSettings, Run
@@ -83,7 +83,7 @@ def _check_ended(state: str, run: Run, master: str, name: str) -> None:
     # A job server takes a job that was cancelled for one that failed.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
         raise _EndedByOthers("Flink's job was cancelled: run the same command again, a stream with --resume")
-    if state == PipelineState.DONE and not worker.has_ended(run.settings):
+    if state == PipelineState.DONE and not ownership.has_ended(run.settings):
         raise _EndedByOthers(
             "Flink's job was stopped, with a savepoint that nothing needs: run the same command again, a "
             "stream with --resume"

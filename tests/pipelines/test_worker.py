@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +14,12 @@ from forecaster.model import Forecaster
 from forecaster.shard import Shard
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
-from pipelines import state_table, storage, worker
-from pipelines.lane import Lane
+from pipelines import shard_worker, state_table, storage
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
+from pipelines.step_settings import StepSettings
 from pipelines.storage import make_folder
-from pipelines.worker import StepSettings, Workers, end_job, of_job
+from pipelines.worker import Workers, end_job, of_job
 from schemas import quarantine
 from schemas.errors import OutputError
 from tests.fleets import HOUR_US, START, Arrival, batches_of, forecaster, rows_of
@@ -29,92 +27,8 @@ from tests.fleets import HOUR_US, START, Arrival, batches_of, forecaster, rows_o
 PATIENCE_S = 30.0
 
 
-# --- a lane ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lane() -> Iterator[Lane]:
-    made = Lane("of a test")
-    yield made
-    with suppress(OutputError):
-        made.close()
-
-
 def fail() -> None:
     raise OutputError("the disk is full")
-
-
-def once(free: threading.Event, then: Callable[[], None]) -> Callable[[], None]:
-    """Work that waits until it is free to go on."""
-
-    def work() -> None:
-        assert free.wait(PATIENCE_S)
-        then()
-
-    return work
-
-
-def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_own(lane: Lane) -> None:
-    done: list[tuple[int, str]] = []
-    for number in range(100):
-        lane.put(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
-    lane.wait()
-    assert done == [(number, "of a test") for number in range(100)]
-
-
-def test_what_goes_wrong_reaches_whoever_waits_and_whoever_goes_on(lane: Lane) -> None:
-    done: list[str] = []
-    lane.put(lambda: done.append("before"))
-    begun = threading.Event()
-    lane.put(once(begun, fail))
-    lane.put(lambda: done.append("after"))
-    begun.set()
-    for _ in range(2):
-        with pytest.raises(OutputError, match="the disk is full"):
-            lane.wait()
-    with pytest.raises(OutputError, match="the disk is full"):
-        lane.put(lambda: done.append("later"))
-    assert done == ["before"]
-
-
-def test_a_lane_that_is_full_has_its_source_wait() -> None:
-    narrow, free = Lane("narrow", 2), threading.Event()
-    done: list[int] = []
-    narrow.put(once(free, lambda: done.append(0)))
-
-    def fill() -> None:
-        for number in range(1, 6):
-            narrow.put(lambda number=number: done.append(number))  # type: ignore[misc]
-
-    filling = threading.Thread(target=fill)
-    filling.start()
-    filling.join(0.2)
-    assert filling.is_alive()
-    assert done == []
-    free.set()
-    filling.join(PATIENCE_S)
-    narrow.close()
-    assert done == list(range(6))
-
-
-def test_a_lane_that_is_abandoned_ends_what_it_is_at_and_nothing_more(lane: Lane) -> None:
-    begun, free = threading.Event(), threading.Event()
-    done: list[str] = []
-
-    def this() -> None:
-        begun.set()
-        once(free, lambda: done.append("this"))()
-
-    lane.put(this)
-    lane.put(lambda: done.append("that"))
-    assert begun.wait(PATIENCE_S)
-    lane.abandon()
-    free.set()
-    lane.wait()
-    assert done == ["this"]
-
-
-# --- shards ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -233,7 +147,7 @@ def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
         synced.extend(path for path in written if path.parent.name == "forecasts")
 
     monkeypatch.setattr(state_table, "write_shard", look)
-    monkeypatch.setattr("pipelines.worker.sync", note)
+    monkeypatch.setattr("pipelines.shard_worker.sync", note)
     batches = [part for batch in log() for part in (batch, no_batch("rows", batch.stop, snapshot=True))]
     run(settings, ended(batches))
     assert len(seen) == 3 * 7
@@ -344,7 +258,7 @@ def test_a_job_has_its_workers_once_and_forgets_them_at_its_end(settings: StepSe
 def test_a_job_that_failed_says_so_at_its_end_unless_it_is_abandoned(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.ShardWorker, "step", lambda *given: fail())
+    monkeypatch.setattr(shard_worker.ShardWorker, "step", lambda *given: fail())
     for abandon in (False, True):
         of_job(settings).put(0, no_batch("rows", 0))
         if abandon:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from forecaster.windows import Windows
-from pipelines import state_table, worker
+from pipelines import ownership, state_table
 from pipelines.jobs import forecast
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
@@ -140,7 +140,7 @@ def test_a_worker_of_a_run_that_is_over_writes_nothing_any_more(
 ) -> None:
     def taken_over_meanwhile(run: Run, on_progress: Callable[[], None]) -> None:
         settings = run.settings
-        write_text(settings.output / worker._RUN, "another run")
+        write_text(settings.output / ownership._RUN, "another run")
         run_in_process(run, on_progress)
 
     monkeypatch.setattr(forecast, "_engine", lambda job: taken_over_meanwhile)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.ownership import take_over
 from pipelines.runners import flink, on_flink
 from pipelines.runners.base import FlinkSettings, Run
 from pipelines.runners.flink import flink_options
-from pipelines.worker import StepSettings, take_over
+from pipelines.step_settings import StepSettings
 from schemas.errors import EngineError, EngineLost
 
 Nowhere: Any = object

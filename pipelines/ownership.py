@@ -1,0 +1,39 @@
+"""Whose an output folder is: which run writes into it, and which of its shards have ended.
+
+An engine may lose a run whose workers live on, on another machine; whoever goes on must not have them write
+between.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from pipelines.step_settings import StepSettings
+from pipelines.storage import write_text
+
+_ENDED = ".ended-"  # and a shard's number
+_RUN = ".run"  # says which run writes into the folder
+
+
+def take_over(settings: StepSettings) -> None:
+    """Has the output folder belong to this run: a worker of an earlier one, still dying, writes no more."""
+    write_text(settings.output / _RUN, settings.job)
+    for path in settings.output.glob(f"{_ENDED}*"):
+        path.unlink(missing_ok=True)
+
+
+def has_ended(settings: StepSettings) -> bool:
+    """Whether every shard has its last snapshot of a run; an engine may say that it is done without."""
+    return len(list(settings.output.glob(f"{_ENDED}*"))) == settings.shards
+
+
+def is_taken_over(settings: StepSettings) -> bool:
+    """Whether the output folder belongs to another run by now: on a cluster workers may outlive their own."""
+    with suppress(OSError):
+        return (settings.output / _RUN).read_text() != settings.job
+    return False
+
+
+def say_ended(settings: StepSettings, shard: int) -> None:
+    """Says that a shard has its last snapshot of the run."""
+    write_text(settings.output / f"{_ENDED}{shard:04d}", "")

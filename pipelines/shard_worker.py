@@ -1,0 +1,182 @@
+"""One shard as a worker has it: stepped through its batches, what comes of them written, its numbers told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from forecaster.batch import Batch
+from forecaster.rewarming import rewarm
+from forecaster.shard import Output, Shard, apply, slots_of
+from forecaster.state import live
+from pipelines import state_table
+from pipelines.lane import Lane
+from pipelines.ownership import is_taken_over, say_ended
+from pipelines.sinks.files import LATE, QUARANTINE, ShardFiles
+from pipelines.sinks.kafka import TopicWriter
+from pipelines.sinks.numbers import (
+    PUBLISHED_EVERY_S,
+    PUBLISHED_REMOTELY_EVERY_S,
+    RECENT,
+    Histogram,
+    ShardNumbers,
+    publish,
+)
+from pipelines.step_settings import StepSettings, forecaster_of
+from pipelines.storage import Location, sync
+
+
+class ShardWorker:
+    """One shard: its value, what is written of it, and its numbers.
+
+    Raises:
+        StatecastError: its snapshot cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: StepSettings,
+        number: int,
+        writer: Lane,
+        snapshots: Lane,
+        abandoned: threading.Event,
+        topics: TopicWriter | None = None,
+    ) -> None:
+        self.settings, self.topics = settings, topics
+        self.writer, self.snapshots, self.abandoned = writer, snapshots, abandoned
+        self.forecaster = forecaster_of(settings.forecaster, settings.covariates)
+        self.files = ShardFiles(
+            settings.output, number, settings.shards, self.forecaster.version, settings.format
+        )
+        self.shard = self._opened(number)
+        self.latency = Histogram()
+        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
+        self.snapshot_at_s = self.snapshot_ms = 0.0
+        self.published_s = 0.0
+
+    def _opened(self, number: int) -> Shard:
+        shard = state_table.read_shard(self.settings.states, number, self.settings.shards)
+        if shard.state.model_version != self.forecaster.version:
+            state = rewarm(self.forecaster, shard.state)
+            shard = replace(shard, state=state, slots=slots_of(state))
+        if self.settings.resumed:
+            closed, freq = shard.closed_through, shard.state.freq
+            closed_us = None if closed is None else freq.end_us(closed)
+            snapshot_ns = state_table.written_ns(self.settings.states, number, self.settings.shards)
+            self.files.remove_after(closed_us, shard.offsets, snapshot_ns)
+        return shard
+
+    def step(self, batch: Batch) -> None:
+        """Applies a batch, and has what comes of it written: forecasts and rows, then the snapshot.
+
+        A disk lets its writers wait; the next block is stepped meanwhile.
+
+        Raises:
+            OutputError: something could not be written.
+        """
+        has_issued = False
+        for shard, output in apply(self.shard, batch, self.forecaster, self.settings.windows_per_step):
+            if self.abandoned.is_set():  # a batch may be many blocks, and nobody waits for them
+                return
+            self.shard = shard
+            if output.done is None:
+                has_issued |= output.forecasts is not None and len(output.forecasts) > 0
+                self.writer.put(partial(self._write, output))
+                continue
+            # What is written of a shard in the background must not be stepped on meanwhile.
+            kept = shard.copy() if output.done.snapshot and not output.done.ends else shard
+            self.writer.put(partial(self._finish, output.done, kept, has_issued))
+            has_issued = False
+
+    def _write(self, output: Output) -> None:
+        if self._is_over():
+            return
+        for part, rows in ((QUARANTINE, output.quarantined), (LATE, output.late)):
+            if len(rows):
+                self._write_rows(part, output, rows)
+        if output.forecasts is not None and len(output.forecasts):
+            if self.topics is None:
+                self.files.write_forecasts(output.forecasts)
+            else:
+                self.topics.write_forecasts(output.forecasts, self.files.shard)
+
+    def _write_rows(self, part: str, output: Output, rows: pl.DataFrame) -> None:
+        if self.topics is not None and self.topics.topics.of(part):
+            self.topics.write_rows(part, rows)
+        else:
+            self.files.write_rows(part, output.partition, output.start, rows)
+
+    def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
+        """What follows when all of a batch is written; ``shard`` is as the batch left it."""
+        if self._is_over():
+            return
+        if has_issued and batch.arrived_s and (closed_us := _closed_us(shard)) is not None:
+            ms = 1000 * (time.time() - batch.arrived_s)
+            self.latency = self.latency.add(ms)
+            self.recent.append((closed_us, ms))
+        if batch.snapshot:
+            write = partial(self._snapshot, shard, self.files.taken())
+            if batch.ends:
+                self.snapshots.wait()  # an older one must not come after this one
+                write()
+            else:
+                self.snapshots.put(write)
+        if batch.ends or self._is_to_publish(has_issued):
+            self._publish(shard)
+        if batch.ends:  # last: an engine may be ended as soon as all shards have
+            say_ended(self.settings, shard.number)
+
+    def _is_to_publish(self, has_news: bool) -> bool:
+        is_local = isinstance(self.settings.output, Path)
+        every_s = PUBLISHED_EVERY_S if is_local else PUBLISHED_REMOTELY_EVERY_S
+        return (has_news and is_local) or time.monotonic() - self.published_s >= every_s
+
+    def _is_over(self) -> bool:
+        """Whether nobody waits any more for what this run writes."""
+        if not self.abandoned.is_set() and is_taken_over(self.settings):
+            self.abandoned.set()
+        return self.abandoned.is_set()
+
+    def _snapshot(self, shard: Shard, files: list[Location]) -> None:
+        began_s = time.monotonic()
+        if self.topics is not None:
+            self.topics.flush()
+        sync(files)
+        if self._is_over():
+            return
+        state_table.write_shard(self.settings.states, shard)
+        self.snapshot_ms = 1000 * (time.monotonic() - began_s)
+        self.snapshot_at_s = time.time()
+
+    def _publish(self, shard: Shard) -> None:
+        state = shard.state
+        self.published_s = time.monotonic()
+        publish(
+            self.settings.output,
+            ShardNumbers(
+                shard=shard.number,
+                counts=shard.counts,
+                closed_us=_closed_us(shard),
+                watermark_us=shard.watermark_us,
+                offsets=shard.offsets,
+                series=len(state),
+                live=int(live(state).sum()),
+                state_bytes=round(state.bytes_per_series * len(state)),
+                latency=self.latency,
+                snapshot_at_s=self.snapshot_at_s,
+                snapshot_ms=self.snapshot_ms,
+                recent=tuple(self.recent),
+            ),
+        )
+
+
+def _closed_us(shard: Shard) -> int | None:
+    """The end of the last closed window; None before the first."""
+    closed = shard.closed_through
+    return None if closed is None else shard.state.freq.end_us(closed)
