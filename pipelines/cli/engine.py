@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 from pipelines.runners.java import find_java, job_server
 from pipelines.runners.prism import MISSING, find_prism
 from pipelines.runners.prism_binary import beam_version
+from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from pipelines.config import JobsConfig
+    from pipelines.config import JobConfig, JobsConfig
     from pipelines.jobs.job import OnEngine, Runner
 
 _OURS: Final = {
@@ -92,6 +93,23 @@ def on_engine(runner: Runner, asked: JobsConfig, beam_options: tuple[str, ...]) 
 
     flink = FlinkSettings(asked.flink_master, asked.flink_workers or None)
     return OnEngine(runner=runner, flink=flink, beam_options=beam_options, restarts=asked.restarts)
+
+
+def seen_by_workers(job: JobConfig) -> JobConfig:
+    """A job whose paths hold in other processes, too: its workers are not in this one's folder."""
+    if job.jobs.runner != "flink" or not job.jobs.flink_workers:
+        return job
+    paths = tuple(str(Path(path).absolute()) for path in job.data.paths)
+    folder = location(job.output.folder)
+    output = str(folder.absolute() if isinstance(folder, Path) else folder)
+    schema = job.kafka.avro_schema and str(Path(job.kafka.avro_schema).absolute())
+    return job.model_copy(
+        update={
+            "data": job.data.model_copy(update={"paths": paths}),
+            "kafka": job.kafka.model_copy(update={"avro_schema": schema}),
+            "output": job.output.model_copy(update={"folder": output}),
+        }
+    )
 
 
 def check_prism() -> None:

@@ -53,7 +53,7 @@ def backfill(
 
     Example: statecast backfill weather.parquet --flink-master 127.0.0.1:8081 -- --parallelism=4
     """
-    from pipelines.cli.engine import engine_of, on_engine, runner_of, split_off_beam
+    from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
 
     data, beam_options = split_off_beam(data)
     job = o.configured(
@@ -62,7 +62,7 @@ def backfill(
         output__folder=output, output__format=format_, jobs__runner=runner_of(runner, flink_master),
         jobs__flink_master=flink_master,
     )  # fmt: skip
-    out = Out(as_json)
+    job, out = seen_by_workers(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
     engine, why = engine_of(job.jobs, beam_options, is_bounded=True)
     files = o.input_files(job, out)
@@ -165,7 +165,7 @@ def stream(
 
     Example: statecast stream --source kafka --topic readings --to-topic forecasts --model weather
     """
-    from pipelines.cli.engine import engine_of, on_engine, runner_of, split_off_beam
+    from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
 
     data, beam_options = split_off_beam(data)
     job = o.configured(
@@ -176,7 +176,7 @@ def stream(
         kafka__to_topic=to_topic, jobs__runner=runner_of(runner, flink_master),
         jobs__flink_master=flink_master,
     )  # fmt: skip
-    out = Out(as_json)
+    job, out = seen_by_workers(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
     watched = job.stream.source == "watch"
     if job.stream.source == "kafka" and not job.kafka.topic:

@@ -7,11 +7,13 @@ manager that dies ends this run as lost, and whoever started it goes on from the
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import apache_beam as beam
@@ -56,7 +58,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
         options = [*flink_options(server.endpoint, settings, parallelism), f"--job_name={name}"]
         pipeline = beam.Pipeline(options=PipelineOptions([*options, *run.beam_options]))
         build(pipeline, run, ReadSourceByTimer)
-        watch = _Watch(settings.master, name, partial(worker.has_ended, run.settings))
+        watch = _Watch(settings.master, name, partial(ownership.has_ended, run.settings))
         try:
             result = pipeline.run()
             while not watch.sees_end():
@@ -70,7 +72,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
-            raise _why(run, server, error) from error
+            raise _why(run, server, settings.workers, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
 
@@ -98,13 +100,32 @@ def _state_of(master: str, name: str) -> str | None:
     return None
 
 
-def _why(run: Run, server: JobServer, error: Exception) -> EngineError:
+def _why(run: Run, server: JobServer, workers: str | None, error: Exception) -> EngineError:
     """What a worker of ours has told, or else that something died: Flink's own words are in the log."""
     line = told(run.settings.output, error)
     if not isinstance(line, EngineError):
         return line  # type: ignore[return-value]
-    what = "Flink's job server has died" if server.pid is None else "a worker or task of Flink's has died"
+    what = "a worker or task of Flink's has died"
+    if server.pid is None:
+        what = "Flink's job server has died"
+    elif workers is not None and _is_unreachable(workers, server.log):
+        port = workers.rpartition(":")[2]
+        what = (
+            f"Flink's task managers reach no pool of workers at {workers}: start python -m "
+            f"pipelines.runners.pool --port {port} there, or mend jobs.flink_workers"
+        )
     return EngineLost(f"{what} (log: {server.log})")
+
+
+def _is_unreachable(workers: str, log: Path) -> bool:
+    """Whether Flink's words end with its task managers asking in vain for a worker."""
+    host, _, port = workers.rpartition(":")
+    in_vain = re.compile(
+        rf"ConnectException: .*:{port}$|UnknownHostException: {re.escape(host)}\b", re.MULTILINE
+    )
+    with suppress(OSError):
+        return in_vain.search(log.read_text(errors="replace")) is not None
+    return False
 
 
 @contextmanager

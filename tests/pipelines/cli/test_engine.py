@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import engine
-from pipelines.cli.engine import engine_of, on_engine, runner_of, split_off_beam
-from pipelines.config import JobsConfig
+from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
+from pipelines.config import JobConfig, JobsConfig
 from pipelines.jobs.job import OnEngine
 from pipelines.runners.base import FlinkSettings
 
@@ -44,6 +44,24 @@ def test_what_the_job_file_says_of_the_engine_reaches_every_job() -> None:
     )
     assert on_engine("flink", asked, ("--c=3",)) == expected
     assert on_engine("prism", JobsConfig(), ()).flink.workers is None
+
+
+def test_workers_of_a_cluster_are_told_paths_that_hold_wherever_they_are() -> None:
+    given = {
+        "data": {"paths": ["rows.csv", "/data/more"]},
+        "output": {"folder": "out"},
+        "kafka": {"avro_schema": "row.avsc"},
+        "jobs": {"runner": "flink", "flink_workers": "host:1"},
+    }
+    here, job = Path.cwd(), JobConfig.model_validate(given)
+    seen = seen_by_workers(job)
+    assert seen.data.paths == (f"{here}/rows.csv", "/data/more")
+    assert (seen.output.folder, seen.kafka.avro_schema) == (f"{here}/out", f"{here}/row.avsc")
+    in_store = JobConfig.model_validate({**given, "output": {"folder": "s3://bucket/out"}, "kafka": {}})
+    assert seen_by_workers(in_store).output.folder == "s3://bucket/out"
+    assert seen_by_workers(in_store).kafka.avro_schema == ""
+    own = JobConfig.model_validate({**given, "jobs": {"runner": "flink"}})
+    assert seen_by_workers(own) == own
 
 
 def test_what_follows_two_dashes_is_beams() -> None:

@@ -62,6 +62,24 @@ def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done_or_has
         on_flink._check_ended("DONE", run, "host:1", "job")
 
 
+@pytest.mark.parametrize(
+    ("words", "is_unreachable"),
+    [
+        ("netty.AnnotatedConnectException: Connection refused: /10.0.0.7:50000\n\tat java\n", True),
+        ("Caused by: java.net.UnknownHostException: pool: Name or service not known\n", True),
+        ("netty.AnnotatedConnectException: Connection refused: /10.0.0.7:6123\n", False),
+        ("RuntimeException: out of memory\n", False),
+    ],
+)
+def test_a_pool_of_workers_that_nobody_reaches_is_named(
+    words: str, is_unreachable: bool, tmp_path: Path
+) -> None:
+    log = tmp_path / "flink.log"
+    assert not on_flink._is_unreachable("pool:50000", log)
+    log.write_text(f"WARN something\n{words}")
+    assert on_flink._is_unreachable("pool:50000", log) == is_unreachable
+
+
 class Cluster:
     """A cluster's REST interface, and a clock."""
 
