@@ -30,7 +30,7 @@ from forecaster.shard import Shard, apply
 from forecaster.sharding import no_batch
 from forecaster.threads import compute_threads
 from forecaster.windows import MICROSECONDS
-from pipelines import state_table
+from pipelines import snapshot_file
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import write_frame
@@ -169,7 +169,7 @@ def measured(folder: Path) -> Parts:
     arrow_us, arrow_bytes = _decoding(frame, "arrow")
     shard = Shard.cold(0, 1, fleet.whole().initial_state(), ("log",))
     step_us, write_us, forecast_bytes, shard = _stepping(shard, folder)
-    snapshot_us = _least(lambda: state_table.write_shard(folder / "state", shard)) / _SERIES
+    snapshot_us = _least(lambda: snapshot_file.write_shard(folder / "state", shard)) / _SERIES
     stored = sum(path.stat().st_size for path in (folder / "state").glob("*.parquet"))
     return Parts(
         decode_json_us=json_us,

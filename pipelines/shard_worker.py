@@ -15,16 +15,16 @@ from forecaster.batch import Batch
 from forecaster.rewarming import rewarm
 from forecaster.shard import Output, Shard, apply, slots_of
 from forecaster.state import live
-from pipelines import state_table
+from pipelines import snapshot_file
 from pipelines.lane import Lane
 from pipelines.ownership import is_taken_over, say_ended
 from pipelines.sinks.files import LATE, QUARANTINE, ShardFiles
 from pipelines.sinks.kafka import TopicWriter
+from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import (
     PUBLISHED_EVERY_S,
     PUBLISHED_REMOTELY_EVERY_S,
     RECENT,
-    Histogram,
     ShardNumbers,
     publish,
 )
@@ -61,14 +61,14 @@ class ShardWorker:
         self.published_s = 0.0
 
     def _opened(self, number: int) -> Shard:
-        shard = state_table.read_shard(self.settings.states, number, self.settings.shards)
+        shard = snapshot_file.read_shard(self.settings.states, number, self.settings.shards)
         if shard.state.model_version != self.forecaster.version:
             state = rewarm(self.forecaster, shard.state)
             shard = replace(shard, state=state, slots=slots_of(state))
         if self.settings.resumed:
             closed, freq = shard.closed_through, shard.state.freq
             closed_us = None if closed is None else freq.end_us(closed)
-            snapshot_ns = state_table.written_ns(self.settings.states, number, self.settings.shards)
+            snapshot_ns = snapshot_file.written_ns(self.settings.states, number, self.settings.shards)
             self.files.remove_after(closed_us, shard.offsets, snapshot_ns)
         return shard
 
@@ -150,7 +150,7 @@ class ShardWorker:
         sync(files)
         if self._is_over():
             return
-        state_table.write_shard(self.settings.states, shard)
+        snapshot_file.write_shard(self.settings.states, shard)
         self.snapshot_ms = 1000 * (time.monotonic() - began_s)
         self.snapshot_at_s = time.time()
 

@@ -12,11 +12,9 @@ whenever the writer died.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,33 +22,28 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecaster import snapshot
 from forecaster.counts import Counts
 from forecaster.lateness import newest
 from forecaster.shard import Shard
 from forecaster.sharding import announced, handed_over, reshard
 from forecaster.state import State
-from pipelines import storage
+from pipelines.snapshot_file import NAME, read_file, unreadable, write_shard
 from pipelines.storage import (
     Location,
     Remote,
     as_of_one_moment,
     end_putting,
-    make_folder,
     put_in_place,
     source_of,
     sync_folder,
-    write_whole,
 )
 from schemas.errors import DataError, ModelError, OutputError
 
 FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
-_NAME = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 _NO_PARTITIONS: Mapping[str, int] = {}
 _OLD_SERIES = "series"
-_SECOND_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -109,42 +102,6 @@ class StateTable:
         ]
 
 
-def write_shard(folder: Location, shard: Shard) -> None:
-    """Writes a snapshot: whole, or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path, table = folder / _name(shard.number, shard.of), snapshot.to_arrow(shard)
-    parquet = partial(pq.write_table, table, use_dictionary=["model_version"], write_statistics=False)
-    try:
-        make_folder(folder)
-        write_whole(path, parquet, kept=True)
-    except OSError as error:
-        raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
-
-
-def read_shard(folder: Location, number: int, of: int) -> Shard:
-    """The last snapshot of a shard.
-
-    Raises:
-        DataError: there is none, or the file cannot be read.
-        ModelError: it is of a format that this version does not read.
-    """
-    return _read(folder / _name(number, of))
-
-
-def written_ns(folder: Location, number: int, of: int) -> int:
-    """When the last snapshot of a shard was written, in nanoseconds since 1970.
-
-    An object store knows the second, and this is its end: who is not sure does not call another file newer.
-    """
-    name = _name(number, of)
-    if isinstance(folder, Path):
-        return storage.written_ns(folder / name)
-    return max(storage.written_ns(path) // _SECOND_NS + 1 for path in folder.glob(name)) * _SECOND_NS
-
-
 def exists(folder: Location) -> bool:
     """Whether there is a state table in ``folder``."""
     return as_of_one_moment(folder, lambda there: bool(_paths(there)) or _is_old(there))
@@ -168,7 +125,7 @@ def _read_table(folder: Location) -> StateTable:
     paths = _paths(folder)
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
-    shards = tuple(_read(path) for path in paths)
+    shards = tuple(read_file(path) for path in paths)
     of = shards[0].of
     if [(s.number, s.of) for s in shards] != [(number, of) for number in range(of)]:
         raise DataError(
@@ -185,17 +142,17 @@ def homes(folder: Location) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for path in _paths(folder):
-        if (name := _NAME.fullmatch(path.name)) is not None:
+        if (name := NAME.fullmatch(path.name)) is not None:
             try:
                 ids = pq.read_table(source_of(path), columns=["series_id"])["series_id"]
             except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(_unreadable(path, error)) from error
+                raise DataError(unreadable(path, error)) from error
             found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
     return found
 
 
 def _paths(folder: Location) -> list[Location]:
-    found = [path for path in folder.glob("*.parquet") if _NAME.fullmatch(path.name)]
+    found = [path for path in folder.glob("*.parquet") if NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: path.name)
 
 
@@ -270,7 +227,7 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
     for shard in shards:
         write_shard(new, shard)
     for path in also.iterdir() if isinstance(also, Path) else ():
-        if path.is_file() and not _NAME.fullmatch(path.name):
+        if path.is_file() and not NAME.fullmatch(path.name):
             shutil.copy2(path, new)
     old = folder.with_name(f".{folder.name}.old")
     try:
@@ -314,24 +271,6 @@ def recover(folder: Location) -> None:
         os.replace(old, folder)
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _name(number: int, of: int) -> str:
-    return f"shard-{number:04d}-of-{of:04d}.parquet"
-
-
-def _read(path: Location) -> Shard:
-    try:
-        with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
-            return snapshot.from_arrow(pq.ParquetFile(file).read())
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(_unreadable(path, error)) from error
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-
-
-def _unreadable(path: Location, error: BaseException) -> str:
-    return f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}"
 
 
 def _is_old(folder: Location) -> bool:

@@ -18,7 +18,8 @@ import yaml
 from pipelines.cli.app import app
 from pipelines.config import JobConfig
 from pipelines.runners.java import OPENS, versions
-from pipelines.sinks.numbers import Histogram, JobNumbers
+from pipelines.sinks.latency import Histogram
+from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.prometheus import metrics
 
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy"

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-from pipelines.cli import options
+from pipelines.cli import settings
 from pipelines.cli.app import app
 from schemas import errors
 
@@ -133,7 +133,7 @@ def test_every_command_line_that_is_shown_would_be_taken(where: str, line: str) 
         name, *arguments = arguments
         command = command.commands[name]
     given = command.make_context(name, arguments).params
-    options.configured(None, list(given.get("settings") or ()))
+    settings.configured(None, list(given.get("settings") or ()))
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=by_place)
@@ -197,7 +197,8 @@ def test_every_command_answers_machines() -> None:
 
 
 def test_the_page_on_metrics_names_every_number_that_a_job_tells() -> None:
-    from pipelines.sinks.numbers import Histogram, JobNumbers
+    from pipelines.sinks.latency import Histogram
+    from pipelines.sinks.numbers import JobNumbers
     from pipelines.sinks.prometheus import metrics
 
     page = (ROOT / "docs" / "metrics.md").read_text()

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
+from pipelines.cli.settings import bounds, configured, input_files, paths, whole_numbers
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import location
 from schemas.errors import ConfigError
@@ -167,9 +168,9 @@ def evaluate(
     }  # fmt: skip
     folders = {"--forecasts": forecasts, "--train-end": train_end}
     _check_form(train_rows, rolling, folders)
-    steps = None if horizons is None else o.whole_numbers("--horizons", horizons)
-    job = o.configured(
-        config, settings, data__paths=o.paths([*(data or []), *(more_data or [])]),
+    steps = None if horizons is None else whole_numbers("--horizons", horizons)
+    job = configured(
+        config, settings, data__paths=paths([*(data or []), *(more_data or [])]),
         data__layout="wide" if wide else None, data__skip_bad_files=skip_bad_files, windows__freq=freq,
         network__horizon=max(steps) if steps else None,
         network__quantiles=None if quantiles is None else f"[{quantiles}]",
@@ -179,16 +180,16 @@ def evaluate(
     if report is not None:
         check_folder(report.parent)
     if train_rows is None:
-        o.input_files(job)
+        input_files(job)
         _evaluate_folders(job, forecasts, train_end, report, out)
         return
     if test_rows is not None and test_from is not None:
         raise ConfigError("--test-from and --test-rows say the same: give one of them")
-    first, stop = o.bounds("--test-rows", test_rows) if test_rows is not None else (test_from, None)
+    first, stop = bounds("--test-rows", test_rows) if test_rows is not None else (test_from, None)
     from pipelines.cli.preflight import check_store
 
     check_store(job.mlflow.tracking_uri)
-    o.input_files(job)
+    input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
         from pipelines.jobs.rolling import RollingJob
 

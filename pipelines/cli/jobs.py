@@ -12,6 +12,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
 from pipelines.cli.ends import source_of, topics_of
+from pipelines.cli.settings import configured, input_files, paths
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
@@ -56,8 +57,8 @@ def backfill(
     from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
 
     data, beam_options = split_off_beam(data)
-    job = o.configured(
-        config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
+    job = configured(
+        config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
         output__folder=output, output__format=format_, jobs__runner=runner_of(runner, flink_master),
         jobs__flink_master=flink_master,
@@ -65,7 +66,7 @@ def backfill(
     job, out = seen_by_workers(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
     engine, why = engine_of(job.jobs, beam_options, is_bounded=True)
-    files = o.input_files(job, out)
+    files = input_files(job, out)
     forecaster = _load(job, model, out)
     _say_start(start_from, forecaster, out)
     from pipelines.jobs.forecast import run_backfill
@@ -168,8 +169,8 @@ def stream(
     from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
 
     data, beam_options = split_off_beam(data)
-    job = o.configured(
-        config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
+    job = configured(
+        config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
         output__folder=output, stream__speed=speed, output__format=format_,
         stream__source="watch" if watch else source, kafka__bootstrap=bootstrap, kafka__topic=topic,
@@ -184,7 +185,7 @@ def stream(
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
     engine, why = engine_of(job.jobs, beam_options)
-    files = [] if job.stream.source != "replay" else o.input_files(job, out)
+    files = [] if job.stream.source != "replay" else input_files(job, out)
     forecaster = _load(job, model, out)
     from pipelines import state_table
     from pipelines.jobs.forecast import run_stream, start_of

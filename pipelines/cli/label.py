@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.cli.settings import assignments
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _config(settings: list[str] | None, **named: object) -> LabelConfig:
 
     given = {key: value for key, value in named.items() if value is not None}
     try:
-        return LabelConfig.model_validate(o.assignments(settings) | given)
+        return LabelConfig.model_validate(assignments(settings) | given)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""

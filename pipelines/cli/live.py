@@ -20,7 +20,8 @@ from pipelines.cli.console import size_of
 
 if TYPE_CHECKING:
     from pipelines.cli.console import Out
-    from pipelines.sinks.numbers import Histogram, JobNumbers
+    from pipelines.sinks.latency import Histogram
+    from pipelines.sinks.numbers import JobNumbers
 
 LINE_EVERY_S: Final = 10.0
 """Seconds between two lines of JSON where nobody watches a terminal."""

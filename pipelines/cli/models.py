@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.cli.settings import configured
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def promote(
 
     Example: statecast promote weather/2
     """
-    job = o.configured(config, settings, mlflow__tracking_uri=tracking_uri)
+    job = configured(config, settings, mlflow__tracking_uri=tracking_uri)
     out = Out(as_json)
     from pipelines.cli.preflight import check_model
 
@@ -73,7 +74,7 @@ def ui(
 
     With --json, the object is printed when the server starts.
     """
-    job = o.configured(config, settings, mlflow__tracking_uri=tracking_uri)
+    job = configured(config, settings, mlflow__tracking_uri=tracking_uri)
     from forecaster.registry.store import ui_command, ui_environment
 
     command = ui_command(job.mlflow.tracking_uri, host, port)

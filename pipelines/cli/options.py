@@ -1,18 +1,11 @@
-"""Options that several commands share, and how they become one configuration."""
+"""Options that several commands share; `pipelines.cli.settings` makes one configuration of them."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
-
-from schemas.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pipelines.cli.console import Out
-    from pipelines.config import JobConfig
 
 INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and training", "Output"
 
@@ -235,119 +228,3 @@ ToTopic = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-
-FLAGS = {
-    "data.start": "--start",
-    "data.end": "--end",
-    "windows.freq": "--freq",
-    "network.cell": "--cell",
-    "network.hidden": "--hidden",
-    "network.horizon": "--horizon",
-    "training.epochs": "--epochs",
-    "training.seed": "--seed",
-    "jobs.shards": "--shards",
-    "jobs.runner": "--runner",
-    "jobs.flink_master": "--flink-master",
-    "stream.speed": "--speed",
-    "stream.source": "--source",
-    "kafka.bootstrap": "--bootstrap",
-    "kafka.topic": "--topic",
-    "kafka.to_topic": "--to-topic",
-    "output.format": "--format",
-    "output.folder": "--output",
-    "mlflow.model": "--register",
-    "mlflow.tracking_uri": "--tracking-uri",
-}
-"""Settings that have an option of their own."""
-
-
-def configured(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
-    """The job's settings: the file, then ``--set``, then named options (``section__key=value``).
-
-    Raises:
-        ConfigError: a setting cannot be; one line, in the words that were typed.
-    """
-    from pipelines.job_file import load_config
-
-    overrides = assignments(settings)
-    flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}
-    try:
-        return load_config(config, overrides | flagged)
-    except ConfigError as error:
-        raise ConfigError(_as_typed(str(error), flagged)) from None
-
-
-def assignments(settings: list[str] | None) -> dict[str, object]:
-    """What ``--set`` says, by setting.
-
-    Raises:
-        ConfigError: one is no KEY=VALUE.
-    """
-    found: dict[str, object] = {}
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {setting}: write KEY=VALUE, such as --set network.hidden=128")
-        found[key.strip()] = value.strip()
-    return found
-
-
-def _as_typed(line: str, flagged: dict[str, object]) -> str:
-    """A refusal with the option that was given in place of the setting that it stands for."""
-    if found := re.match(r"option ([\w.]+) = (.*)", line, re.DOTALL):
-        key, rest = found.groups()
-        if key in flagged and key in FLAGS:
-            return f"{FLAGS[key]} {rest}"
-        return f"--set {key}={rest}"
-    line = line.removeprefix("option ")
-    for key in flagged.keys() & FLAGS.keys():
-        line = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", FLAGS[key], line)
-    return line
-
-
-def whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    """Different whole numbers from 1 on, rising, that an option lists with commas.
-
-    Raises:
-        ConfigError: one is none.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise ConfigError(f"{option} {text}: write whole numbers from 1 on, such as 1,24,48")
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def bounds(option: str, text: str) -> tuple[int, int | None]:
-    """The rows ``FIRST:STOP`` or ``FIRST:`` of an option.
-
-    Raises:
-        ConfigError: it names none.
-    """
-    first, colon, stop = text.partition(":")
-    if not (colon and first.isdecimal() and (not stop or stop.isdecimal())):
-        raise ConfigError(f"{option} {text}: write FIRST:STOP, such as 3600:14400, or 3600: to the end")
-    return int(first), int(stop) if stop else None
-
-
-def paths(data: list[Path] | None) -> list[str] | None:
-    """Arguments as the configuration wants them."""
-    return [str(path) for path in data] if data else None
-
-
-def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
-    """The input files of a job after a look at each, before anything heavy is loaded.
-
-    Args:
-        job: its data section names them.
-        out: where lines go that people should see; None where they are told later.
-
-    Raises:
-        DataError: a file cannot be read as series.
-    """
-    from pipelines.sources.files import check_files
-
-    files, notices = check_files(job.data, job.covariates.observed)
-    if out is not None:
-        for line in notices:
-            out.notice(line)
-    return files

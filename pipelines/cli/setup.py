@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.cli.settings import assignments, configured
 from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError, OutputError
 
@@ -52,8 +53,8 @@ def init(
             raise ConfigError(f"--example {example}: there are {' and '.join(_EXAMPLES)}")
         data = path.parent / f"{example}.parquet"
         overrides = {"data.paths": [str(data)], **_EXAMPLES[example]}
-    o.configured(None, settings)  # what cannot be is told in the words that were typed
-    text = commented_toml(load_config(None, overrides | o.assignments(settings)))
+    configured(None, settings)  # what cannot be is told in the words that were typed
+    text = commented_toml(load_config(None, overrides | assignments(settings)))
     for file in filter(None, (path, data)):
         if file.exists() and not force:
             raise ConfigError(f"{file} is there already: name another file, or pass --force to replace it")
@@ -83,7 +84,7 @@ def doctor(
 
     Changes nothing unless --fix is given, which fetches Prism, the streaming engine, or builds it with Go.
     """
-    job = o.configured(
+    job = configured(
         config,
         settings,
         mlflow__tracking_uri=tracking_uri,

@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
+from pipelines.cli.settings import configured, input_files, paths
 from schemas.errors import OutputError
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def train(
 
     Example: statecast train weather.parquet --end 2013-09-01 --register weather
     """
-    job = o.configured(
-        config, settings, data__paths=o.paths(data), data__start=start, data__end=end,
+    job = configured(
+        config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, network__cell=cell, network__hidden=hidden,
         network__horizon=horizon, training__epochs=epochs, training__seed=seed,
         windows__freq=freq, mlflow__model=register, mlflow__tracking_uri=tracking_uri,
@@ -112,7 +113,7 @@ def train(
     check_model_name(job.mlflow.model)
     check_store(job.mlflow.tracking_uri)
     _check_new(save_state)
-    o.input_files(job)
+    input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training import loss_of
         from pipelines.cli.sweep import most_epochs, searched

@@ -15,7 +15,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from pipelines.sinks.numbers import BUCKETS, Histogram, JobNumbers, upper_ms
+from pipelines.sinks.latency import BUCKETS, Histogram, upper_ms
+from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
 
 _THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535

@@ -18,7 +18,7 @@ from forecaster.counts import Counts
 from forecaster.shard import Shard, apply
 from forecaster.sharding import no_batch, shard_of
 from forecaster.windows import Windows
-from pipelines import state_table
+from pipelines import snapshot_file, state_table
 from schemas.errors import DataError, ModelError, OutputError
 from schemas.states import check_states
 from tests.fleets import (
@@ -80,9 +80,9 @@ def test_a_shard_comes_back_as_it_was(
     folder = tmp_path_factory.mktemp("table")
     shards = shards_of(fleet, of, closed, event)
     for shard in shards:
-        state_table.write_shard(folder, shard)
+        snapshot_file.write_shard(folder, shard)
     for shard in shards:
-        assert_equal(state_table.read_shard(folder, shard.number, of), shard)
+        assert_equal(snapshot_file.read_shard(folder, shard.number, of), shard)
         assert_equal(snapshot.from_bytes(snapshot.to_bytes(shard)), shard)
     assert [shard.number for shard in state_table.read(folder).shards] == list(range(of))
 
@@ -93,8 +93,8 @@ def test_what_is_read_goes_on_as_what_was_written(
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
     (shard,) = shards_of(fleet, 1, closed)
-    state_table.write_shard(folder, shard)
-    again = state_table.read_shard(folder, 0, 1)
+    snapshot_file.write_shard(folder, shard)
+    again = snapshot_file.read_shard(folder, 0, 1)
     end = replace(no_batch("rows", again.offsets["rows"]), watermark_us=(fleet.start + 40) * HOUR_US)
     ended = []
     for one in (shard, again):
@@ -111,7 +111,7 @@ def test_what_is_read_goes_on_as_what_was_written(
 
 def test_a_table_is_one_of_parquet_files_that_anybody_reads(tmp_path: Path) -> None:
     for shard in some(3):
-        state_table.write_shard(tmp_path, shard)
+        snapshot_file.write_shard(tmp_path, shard)
     rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
     check_states(rows.drop("pending"))
     assert rows["pending"].list.len().sum() == 2 * len(NAMES)
@@ -119,7 +119,7 @@ def test_a_table_is_one_of_parquet_files_that_anybody_reads(tmp_path: Path) -> N
 
 def test_a_table_says_of_all_shards_what_they_say(tmp_path: Path) -> None:
     for shard in some(3, event="e1"):
-        state_table.write_shard(tmp_path, shard)
+        snapshot_file.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
     assert sorted(table.state.series_ids) == sorted(NAMES)
     assert table.closed_through == START + 2
@@ -134,14 +134,14 @@ def test_a_table_says_of_all_shards_what_they_say(tmp_path: Path) -> None:
 def test_a_source_goes_on_from_what_every_shard_has_read(tmp_path: Path) -> None:
     first, second, third = some(3)
     for shard in (first, replace(second, offsets={"rows": 70}), third):
-        state_table.write_shard(tmp_path, shard)
+        snapshot_file.write_shard(tmp_path, shard)
     assert state_table.read(tmp_path).offset("rows") == 70
 
 
 def test_the_last_snapshot_of_a_shard_is_the_one_that_counts(tmp_path: Path) -> None:
     for closed in (2, 3):
         (shard,) = some(1, closed)
-        state_table.write_shard(tmp_path, shard)
+        snapshot_file.write_shard(tmp_path, shard)
     assert state_table.read(tmp_path).closed_through == START + 2
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
 
@@ -152,7 +152,7 @@ def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
     tmp_path: Path, at: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (old,) = some(1, 2)
-    state_table.write_shard(tmp_path, old)
+    snapshot_file.write_shard(tmp_path, old)
 
     def die(*given: Any, **options: Any) -> None:
         if at == "write_table":
@@ -161,13 +161,13 @@ def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
 
     monkeypatch.setattr(pq if at == "write_table" else os, at, die)
     with pytest.raises((OutputError, KeyboardInterrupt)) as told:
-        state_table.write_shard(tmp_path, some(1, 4)[0])
+        snapshot_file.write_shard(tmp_path, some(1, 4)[0])
     if isinstance(error, OSError):
         assert "shard-0000-of-0001.parquet: the state cannot be written: No space left" in str(told.value)
     monkeypatch.undo()
-    assert_equal(state_table.read_shard(tmp_path, 0, 1), old)
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
     assert state_table.read(tmp_path).closed_through == START + 1
-    state_table.write_shard(tmp_path, some(1, 4)[0])
+    snapshot_file.write_shard(tmp_path, some(1, 4)[0])
     assert state_table.read(tmp_path).closed_through == START + 3
 
 
@@ -187,7 +187,7 @@ def test_a_snapshot_is_on_disk_before_its_name_is_and_the_name_before_it_returns
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
-    state_table.write_shard(tmp_path / "state", some(1)[0])
+    snapshot_file.write_shard(tmp_path / "state", some(1)[0])
     hidden = ".shard-0000-of-0001.parquet"
     assert done == [f"sync {hidden}", f"rename {hidden}", "sync state"]
 
@@ -207,7 +207,7 @@ def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", some(2))
     (tmp_path / "state" / "shard-0001-of-0002.parquet").write_bytes(b"PAR1 and nothing")
-    for read in (lambda f: state_table.read(f), lambda f: state_table.read_shard(f, 1, 2)):
+    for read in (lambda f: state_table.read(f), lambda f: snapshot_file.read_shard(f, 1, 2)):
         with pytest.raises(
             DataError, match=r"shard-0001-of-0002\.parquet: not a readable Parquet file"
         ) as told:
@@ -229,7 +229,7 @@ def test_a_table_that_is_not_whole_is_refused(tmp_path: Path, spoil: str) -> Non
     if spoil == "missing":
         (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
     else:
-        state_table.write_shard(tmp_path / "state", some(2)[0])
+        snapshot_file.write_shard(tmp_path / "state", some(2)[0])
     with pytest.raises(DataError, match=r"not each of [23] once: copy the folder again, as a whole"):
         state_table.read(tmp_path / "state")
 

@@ -14,7 +14,7 @@ from forecaster.model import Forecaster
 from forecaster.shard import Shard
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
-from pipelines import shard_worker, state_table, storage
+from pipelines import shard_worker, snapshot_file, state_table, storage
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
 from pipelines.step_settings import StepSettings
@@ -135,7 +135,7 @@ def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
 ) -> None:
     seen: list[tuple[int, int]] = []
     synced: list[Path] = []
-    write, sync = state_table.write_shard, storage.sync
+    write, sync = snapshot_file.write_shard, storage.sync
 
     def look(folder: Path, shard: Shard) -> None:
         mine = [path for path in synced if f"shard-{shard.number:04d}-" in path.name]
@@ -146,7 +146,7 @@ def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
         sync(written)
         synced.extend(path for path in written if path.parent.name == "forecasts")
 
-    monkeypatch.setattr(state_table, "write_shard", look)
+    monkeypatch.setattr(snapshot_file, "write_shard", look)
     monkeypatch.setattr("pipelines.shard_worker.sync", note)
     batches = [part for batch in log() for part in (batch, no_batch("rows", batch.stop, snapshot=True))]
     run(settings, ended(batches))
@@ -158,14 +158,14 @@ def test_a_snapshot_in_the_background_holds_the_moment_it_was_asked_for(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, kept = threading.Event(), list[tuple[int, set[int]]]()
-    write = state_table.write_shard
+    write = snapshot_file.write_shard
 
     def late(folder: Path, shard: Shard) -> None:
         assert free.wait(PATIENCE_S)
         kept.append((shard.offsets["rows"], set(shard.state.clock.tolist())))
         write(folder, shard)
 
-    monkeypatch.setattr(state_table, "write_shard", late)
+    monkeypatch.setattr(snapshot_file, "write_shard", late)
     batches = log()
     workers, splitter = Workers(settings), Splitter(settings.shards)
     for batch in (*batches[:2], no_batch("rows", batches[1].stop, snapshot=True), *batches[2:]):
@@ -206,7 +206,7 @@ def test_what_goes_wrong_in_a_shard_reaches_whoever_waits(
 def test_what_goes_wrong_with_a_snapshot_in_the_background_reaches_the_jobs_end(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_table, "write_shard", lambda *given: fail())
+    monkeypatch.setattr(snapshot_file, "write_shard", lambda *given: fail())
     workers = Workers(settings)
     workers.put(0, no_batch("rows", 0, snapshot=True))
     workers.wait()

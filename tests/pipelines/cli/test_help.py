@@ -6,7 +6,7 @@ import sys
 import pytest
 import typer
 
-from pipelines.cli import options
+from pipelines.cli import settings
 from pipelines.cli.app import app, run
 from pipelines.config import JobConfig
 from tests.pipelines.cli.conftest import ROOT
@@ -73,6 +73,6 @@ def test_defaults_in_the_help_are_those_of_the_job_file() -> None:
     defaults = JobConfig().flat()
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         shown = {option: param.show_default for param in command.params for option in param.opts}
-        for key, flag in options.FLAGS.items():
+        for key, flag in settings.FLAGS.items():
             if flag in shown and isinstance(shown[flag], str):
                 assert str(defaults[key]).removesuffix(".0") == shown[flag], f"{name} {flag}"

@@ -15,7 +15,8 @@ from rich.console import Console
 from forecaster.counts import Counts
 from pipelines.cli.console import Out
 from pipelines.cli.live import LINE_EVERY_S, Lines, Rate, View, watching
-from pipelines.sinks.numbers import Histogram, JobNumbers
+from pipelines.sinks.latency import Histogram
+from pipelines.sinks.numbers import JobNumbers
 from tests.pipelines.cli.conftest import ended, start, statecast, until
 
 WATERMARK_S = 1_793_595_600  # 2026-11-02 05:00

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from forecaster.shard import Shard
-from pipelines import state_table
+from pipelines import snapshot_file
 from pipelines.cli.app import run
 from pipelines.sinks.folder import locked
 from tests.fleets import forecaster
@@ -61,7 +61,7 @@ def desk(
     (tmp_path / "folder").mkdir()
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "shard-0000-of-0001.parquet").write_text("no Parquet")
-    state_table.write_shard(tmp_path / "half", Shard.cold(0, 2, forecaster().initial_state(), ()))
+    snapshot_file.write_shard(tmp_path / "half", Shard.cold(0, 2, forecaster().initial_state(), ()))
     return Desk(tmp_path, capsys)
 
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.counts import Counts
+from pipelines.sinks.latency import BUCKETS, Histogram, upper_ms
 from pipelines.sinks.numbers import (
-    BUCKETS,
     FOLDER,
     RECENT,
-    Histogram,
     JobNumbers,
     JobReader,
     ShardNumbers,
@@ -24,7 +23,6 @@ from pipelines.sinks.numbers import (
     publish,
     read,
     read_shards,
-    upper_ms,
 )
 
 latencies = st.lists(st.floats(0, 500_000), max_size=60)

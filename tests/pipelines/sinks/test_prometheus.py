@@ -9,7 +9,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from forecaster.counts import Counts
-from pipelines.sinks.numbers import Histogram, JobNumbers
+from pipelines.sinks.latency import Histogram
+from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.prometheus import address_of, serve
 from schemas.errors import ConfigError
 
