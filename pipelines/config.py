@@ -20,6 +20,7 @@ from forecaster.config import (
     TrainingConfig,
     WindowConfig,
 )
+from schemas.errors import ConfigError
 
 
 def _as_list(paths: object) -> object:
@@ -40,6 +41,18 @@ def _no_or_address(text: str) -> str:
     if text and not _ADDRESS.fullmatch(text):
         raise ValueError("must be HOST:PORT")
     return text
+
+
+def time_of(option: str, text: str) -> datetime:
+    """The time that an option names, in UTC unless it has a zone.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    try:
+        return _in_utc(datetime.fromisoformat(text))
+    except ValueError:
+        raise ConfigError(f"{option} {text}: not a time; write 2013-09-01 or 2013-09-01T00:00Z") from None
 
 
 Time = Annotated[datetime, AfterValidator(_in_utc)]

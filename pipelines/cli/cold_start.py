@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -16,6 +15,8 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
+
+    from pipelines.sinks.files import Format
 
 _SHOWN_ROWS = 12
 
@@ -98,13 +99,14 @@ def cold_start(
         config, settings, covariates__known=None if known is None else str(known),
         mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
+    from pipelines.config import time_of
+
     out = Out(as_json)
-    begins = _time(at)
+    begins = time_of("--at", at)
     if output is not None:
         from pipelines.sinks.folder import check_folder
 
-        if output.suffix not in (".parquet", ".jsonl"):
-            raise ConfigError(f"--output {output}: call it .parquet or .jsonl")
+        format_ = _format_of(output)
         check_folder(output.parent)
     from pipelines.cli.models import load_model
     from pipelines.sources.covariates import missing_tables, read_tables, with_tables
@@ -123,7 +125,7 @@ def cold_start(
     steps = horizon or forecaster.network_config.horizon
     forecasts = run_cold_start(forecaster, table, begins, steps, first)
     if output is not None:
-        write_cold_start(forecasts, output)
+        write_cold_start(forecasts, output, format_)
     _show(out, forecasts, steps, output)
     told: dict[str, Any] = {
         "model_version": forecaster.version,
@@ -138,12 +140,13 @@ def cold_start(
 _ASKED = ("series_id", "forecast")
 
 
-def _time(text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--at {text}: not a time; write 2013-09-01 or 2013-09-01T00:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+def _format_of(output: Path) -> Format:
+    """Parquet or JSON lines, as the file is called."""
+    if output.suffix == ".parquet":
+        return "parquet"
+    if output.suffix == ".jsonl":
+        return "jsonl"
+    raise ConfigError(f"--output {output}: call it .parquet or .jsonl")
 
 
 def _show(out: Out, forecasts: pl.DataFrame, horizon: int, output: Path | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -51,16 +50,12 @@ def run_cold_start(
     return check_forecasts(made.frame())
 
 
-def write_cold_start(forecasts: pl.DataFrame, file: Path) -> None:
-    """Writes them as ``.parquet`` or ``.jsonl``, whichever the file is called.
+def write_cold_start(forecasts: pl.DataFrame, file: Path, format_: Format) -> None:
+    """Writes them into a file.
 
     Raises:
-        ConfigError: it is called otherwise.
         OutputError: it cannot be written.
     """
-    format_: Format | None = next((f for f in get_args(Format) if file.suffix == f".{f}"), None)
-    if format_ is None:
-        raise ConfigError(f"{file}: call it .parquet or .jsonl")
     try:
         write_frame(forecasts, file, format_)
     except OSError as error:

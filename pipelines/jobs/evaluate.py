@@ -18,7 +18,7 @@ from forecaster.evaluation import calibration, errors, fans, matched, score, ser
 from forecaster.frequency import Frequency
 from forecaster.report import error_table, write_report
 from forecaster.windows import MICROSECONDS, Windows, aggregate
-from pipelines.config import JobConfig
+from pipelines.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.loaded import load_observations
 from pipelines.storage import Location
@@ -187,13 +187,7 @@ def _unit(
         split = int(own["issued_at"].dt.epoch("us").min())  # type: ignore[arg-type]
         words = f"{_UNIT} before the first forecast"
     else:
-        try:
-            at = datetime.fromisoformat(train_end)
-        except ValueError:
-            raise ConfigError(
-                f"--train-end {train_end}: not a time; write 2013-09-01 or 2013-09-01T00:00Z"
-            ) from None
-        split = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * MICROSECONDS)
+        split = round(time_of("--train-end", train_end).timestamp() * MICROSECONDS)
         words = f"{_UNIT} before {train_end}"
     before = windows.between(windows.start, config.frequency.window_of(split))
     if not len(before.values):
