@@ -6,64 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster import snapshot
 from forecaster.counts import Counts
-from forecaster.shard import Shard, apply
-from forecaster.sharding import no_batch, shard_of
+from forecaster.sharding import shard_of
 from forecaster.windows import Windows
 from pipelines import snapshot_file, state_table
 from schemas.errors import DataError, ModelError, OutputError
 from schemas.states import check_states
 from tests.fleets import (
-    HOUR_US,
     START,
-    Arrival,
     assert_same_state,
-    batches_of,
     fleets,
-    fold,
     forecaster,
-    rows_of,
 )
-
-NAMES = tuple(f"series {i}" for i in range(20))
-
-
-def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
-    """Shards that have read all of ``windows`` and closed so many of them."""
-    rows = rows_of(windows)
-    rows = rows if event is None else rows.with_columns(event_id=pl.lit(event))
-    arrival = Arrival(rows, (windows.start + closed) * HOUR_US)
-    return fold(forecaster(), batches_of([arrival]), of).shards
-
-
-def some(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
-    values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
-    return shards_of(Windows(NAMES, START, values), of, closed, event)
-
-
-def rows_by_series(shard: Shard) -> pl.DataFrame:
-    """The rows that wait, with the names of their series."""
-    named = shard.pending.join(shard.slots, on="slot", how="left").drop("slot")
-    return named.select(sorted(named.columns)).sort("series_id", "timestamp", "value")
-
-
-def assert_equal(a: Shard, b: Shard) -> None:
-    """One shard and the same."""
-    for name in ("number", "of", "offsets", "watermarks", "closed_through", "counts"):
-        assert getattr(a, name) == getattr(b, name), name
-    assert a.state.series_ids == b.state.series_ids
-    assert a.slots.equals(b.slots)
-    assert_same_state(a.state, b.state)
-    assert a.pending.schema == b.pending.schema
-    assert rows_by_series(a).equals(rows_by_series(b))
+from tests.shards import NAMES, shards_of, some
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,42 +32,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 # --- snapshots ---------------------------------------------------------------------------------------------
-
-
-@given(fleet=fleets(), of=st.integers(1, 4), closed=st.integers(0, 30), event=st.none() | st.just("é"))
-def test_a_shard_comes_back_as_it_was(
-    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, of: int, closed: int, event: str | None
-) -> None:
-    folder = tmp_path_factory.mktemp("table")
-    shards = shards_of(fleet, of, closed, event)
-    for shard in shards:
-        snapshot_file.write_shard(folder, shard)
-    for shard in shards:
-        assert_equal(snapshot_file.read_shard(folder, shard.number, of), shard)
-        assert_equal(snapshot.from_bytes(snapshot.to_bytes(shard)), shard)
-    assert [shard.number for shard in state_table.read(folder).shards] == list(range(of))
-
-
-@given(fleet=fleets(), closed=st.integers(0, 30))
-def test_what_is_read_goes_on_as_what_was_written(
-    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, closed: int
-) -> None:
-    folder = tmp_path_factory.mktemp("table")
-    (shard,) = shards_of(fleet, 1, closed)
-    snapshot_file.write_shard(folder, shard)
-    again = snapshot_file.read_shard(folder, 0, 1)
-    end = replace(no_batch("rows", again.offsets["rows"]), watermark_us=(fleet.start + 40) * HOUR_US)
-    ended = []
-    for one in (shard, again):
-        issued = []
-        for after, output in apply(one, end, forecaster()):
-            one = after
-            issued += [] if output.forecasts is None else [output.forecasts.frame()]
-        ended.append((one, issued))
-    assert_same_state(ended[0][0].state, ended[1][0].state)
-    assert ended[0][0].counts == ended[1][0].counts
-    for a, b in zip(ended[0][1], ended[1][1], strict=True):
-        assert a.equals(b)
 
 
 def test_a_table_is_one_of_parquet_files_that_anybody_reads(tmp_path: Path) -> None:
@@ -136,60 +61,6 @@ def test_a_source_goes_on_from_what_every_shard_has_read(tmp_path: Path) -> None
     for shard in (first, replace(second, offsets={"rows": 70}), third):
         snapshot_file.write_shard(tmp_path, shard)
     assert state_table.read(tmp_path).offset("rows") == 70
-
-
-def test_the_last_snapshot_of_a_shard_is_the_one_that_counts(tmp_path: Path) -> None:
-    for closed in (2, 3):
-        (shard,) = some(1, closed)
-        snapshot_file.write_shard(tmp_path, shard)
-    assert state_table.read(tmp_path).closed_through == START + 2
-    assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
-
-
-@pytest.mark.parametrize("at", ["write_table", "fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
-    tmp_path: Path, at: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (old,) = some(1, 2)
-    snapshot_file.write_shard(tmp_path, old)
-
-    def die(*given: Any, **options: Any) -> None:
-        if at == "write_table":
-            given[1].write_bytes(b"PAR1 and half of it")
-        raise error
-
-    monkeypatch.setattr(pq if at == "write_table" else os, at, die)
-    with pytest.raises((OutputError, KeyboardInterrupt)) as told:
-        snapshot_file.write_shard(tmp_path, some(1, 4)[0])
-    if isinstance(error, OSError):
-        assert "shard-0000-of-0001.parquet: the state cannot be written: No space left" in str(told.value)
-    monkeypatch.undo()
-    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
-    assert state_table.read(tmp_path).closed_through == START + 1
-    snapshot_file.write_shard(tmp_path, some(1, 4)[0])
-    assert state_table.read(tmp_path).closed_through == START + 3
-
-
-def test_a_snapshot_is_on_disk_before_its_name_is_and_the_name_before_it_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
-    fsync, rename = os.fsync, os.replace
-
-    def synced(descriptor: int) -> None:
-        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        fsync(descriptor)
-
-    def renamed(source: Any, target: Any) -> None:
-        done.append("rename " + Path(source).name)
-        rename(source, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", renamed)
-    snapshot_file.write_shard(tmp_path / "state", some(1)[0])
-    hidden = ".shard-0000-of-0001.parquet"
-    assert done == [f"sync {hidden}", f"rename {hidden}", "sync state"]
 
 
 # --- what is no table --------------------------------------------------------------------------------------

@@ -274,7 +274,8 @@ def test_a_running_stream_can_be_scraped_and_its_port_is_refused_to_another(
     job.send_signal(signal.SIGINT)
     told = ended(job)
     assert told.object["pending"] == 2
-    assert told.err == ""
+    # a machine that is busy may take so long that a line of numbers is due
+    assert [line for line in told.err.splitlines() if not line.startswith('{"job": "stream"')] == []
     assert scraped(port) == {}
 
 

@@ -1,0 +1,42 @@
+"""Shards that have read a small fleet, and what it means that two are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from forecaster.shard import Shard
+from forecaster.windows import Windows
+from tests.fleets import HOUR_US, START, Arrival, assert_same_state, batches_of, fold, forecaster, rows_of
+
+NAMES = tuple(f"series {i}" for i in range(20))
+
+
+def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
+    """Shards that have read all of ``windows`` and closed so many of them."""
+    rows = rows_of(windows)
+    rows = rows if event is None else rows.with_columns(event_id=pl.lit(event))
+    arrival = Arrival(rows, (windows.start + closed) * HOUR_US)
+    return fold(forecaster(), batches_of([arrival]), of).shards
+
+
+def some(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
+    values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
+    return shards_of(Windows(NAMES, START, values), of, closed, event)
+
+
+def rows_by_series(shard: Shard) -> pl.DataFrame:
+    """The rows that wait, with the names of their series."""
+    named = shard.pending.join(shard.slots, on="slot", how="left").drop("slot")
+    return named.select(sorted(named.columns)).sort("series_id", "timestamp", "value")
+
+
+def assert_equal(a: Shard, b: Shard) -> None:
+    """One shard and the same."""
+    for name in ("number", "of", "offsets", "watermarks", "closed_through", "counts"):
+        assert getattr(a, name) == getattr(b, name), name
+    assert a.state.series_ids == b.state.series_ids
+    assert a.slots.equals(b.slots)
+    assert_same_state(a.state, b.state)
+    assert a.pending.schema == b.pending.schema
+    assert rows_by_series(a).equals(rows_by_series(b))
