@@ -152,7 +152,7 @@ def _allowed(error: ErrorDetails, key: str) -> str:
     if kind in _PHRASES:
         return _PHRASES[kind].format(**context)
     if kind == "literal_error":
-        return "must be " + re.sub(r"'(\w+)'", r"\1", str(context["expected"]))
+        return "must be " + re.sub(r"'([\w-]+)'", r"\1", str(context["expected"]))
     if kind == "value_error":
         return str(context["error"])
     if kind in ("model_type", "model_attributes_type"):

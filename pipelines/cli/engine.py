@@ -37,7 +37,7 @@ def split_off_beam(data: list[Path] | None) -> tuple[list[Path] | None, tuple[st
     words = data or []
     options = tuple(str(word) for word in words if str(word).startswith("--"))
     for option in options:
-        if advice := _OURS.get(option.partition("=")[0]):
+        if advice := _OURS.get("--" + option[2:].partition("=")[0].replace("-", "_")):
             raise ConfigError(f"{option}: {advice}")
     return [word for word in words if not str(word).startswith("--")] or None, options
 

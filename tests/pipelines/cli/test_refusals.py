@@ -231,6 +231,8 @@ def test_an_engine_that_is_asked_for_and_not_there_is_told_with_what_to_run(
         ),
         ("--runner prism -- --runner=DirectRunner", "--runner=DirectRunner: name the engine before the --"),
         ("-- --flink_master=a:1", "--flink_master=a:1: name it before the --: --flink-master HOST:PORT"),
+        ("--runner prism -- --flink-master=a:1", "--flink-master=a:1: name it before the --"),
+        ("--runner spark", '--runner "spark": must be auto, in-process, prism or flink'),
         ("--flink-master http://a:1/", 'flink-master "http://a:1/": must be [local] or HOST:PORT'),
         ("--runner flink -s jobs.flink_workers=a", 'jobs.flink_workers="a": must be HOST:PORT'),
     ],
