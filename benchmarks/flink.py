@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from schemas.errors import EngineError
 from tests.cluster.flink import FlinkCluster
 
 _SIZES = ((10_000, 200), (1_000_000, 4))  # series, windows
-_CHECKPOINT_EVERY_MS = 5_000
+_HEAP_MB = 1024  # a window of the large fleet is on its way at once
+_ROWS_AT_ONCE = 1_000_000
+_CHECKPOINT_EVERY_MS = 2_000  # a fleet of 10,000 is through in less than half a minute
 
 
 @dataclass
@@ -42,7 +44,7 @@ class _Watch:
     job: StreamJob
     rows: int
     began_s: float = 0.0
-    checkpoint: dict[str, Any] = field(default_factory=dict)
+    checkpoints: dict[str, Any] | None = None
 
     def look(self, numbers: JobNumbers) -> None:
         if numbers.counts.rows_in and not self.began_s:
@@ -51,17 +53,24 @@ class _Watch:
             for job, (_, state) in flink.jobs(self.master).items():
                 if state == "RUNNING":
                     told = flink.ask(self.master, f"/jobs/{job}/checkpoints")
-                    self.checkpoint = told["latest"]["completed"] or self.checkpoint
+                    if told["counts"]["completed"]:
+                        self.checkpoints = told["summary"]
         if numbers.counts.rows_in >= self.rows:
             ask_to_stop(self.job.stop_file)
 
 
 def measured(folder: Path, task_managers: int, series: int, windows: int) -> dict[str, float]:
-    """Series-steps a second; the last checkpoint's size in bytes, and how long it took in milliseconds."""
+    """Series-steps a second; bytes and milliseconds of Flink's checkpoints; memory of all processes."""
     folder.mkdir(parents=True)
     rows = Fleet(series).write(folder / "rows.parquet", windows)
-    with FlinkCluster.start(folder / "cluster", task_managers) as cluster:
-        source = ReplaySource((str(rows),), fleet.INPUT, fleet.FREQ, manifest_folder=folder / "out/state")
+    with (
+        FlinkCluster.start(folder / "cluster", task_managers, _HEAP_MB) as cluster,
+        machine.MemorySampler() as memory,
+    ):
+        source = ReplaySource(
+            (str(rows),), fleet.INPUT, fleet.FREQ, manifest_folder=folder / "out/state",
+            windows_per_step=max(_ROWS_AT_ONCE // series, 1),
+        )  # fmt: skip
         job = StreamJob(
             fleet.forecaster(), source, folder / "out", runner="flink",
             flink=FlinkSettings(cluster.master, cluster.workers),
@@ -72,23 +81,27 @@ def measured(folder: Path, task_managers: int, series: int, windows: int) -> dic
     written_s = max(path.stat().st_mtime for path in (folder / "out/forecasts").iterdir())
     seconds = written_s - time.time() + time.monotonic() - watch.began_s
     assert outcome.counts.missing == 0, outcome.counts
+    assert watch.checkpoints is not None, "no checkpoint came"
     return {
         "rate": outcome.counts.series_steps / seconds,
-        "checkpoint_bytes": watch.checkpoint.get("state_size", float("nan")),
-        "checkpoint_ms": watch.checkpoint.get("end_to_end_duration", float("nan")),
+        "checkpoint_bytes": watch.checkpoints["state_size"]["max"],
+        "checkpoint_p50_ms": watch.checkpoints["end_to_end_duration"]["p50"],
+        "checkpoint_most_ms": watch.checkpoints["end_to_end_duration"]["max"],
         "snapshot_ms": outcome.numbers.snapshot_ms,
+        "rss_most_mb": memory.most(),
     }
 
 
 def main() -> int:
     """Prints a line a run, and the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flink", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the small fleet alone, to see that it runs")
+    parser.add_argument("--series", type=int, choices=[size for size, _ in _SIZES], help="that fleet alone")
+    parser.add_argument("--task-managers", type=int, choices=(1, 2), help="so many alone")
     chosen = parser.parse_args()
     print(machine.described(), flush=True)
     found = {}
-    for series, windows in _SIZES[: 1 if chosen.quick else None]:
-        for task_managers in (1, 2):
+    for series, windows in (size for size in _SIZES if chosen.series in (None, size[0])):
+        for task_managers in (1, 2) if chosen.task_managers is None else (chosen.task_managers,):
             with tempfile.TemporaryDirectory(prefix="statecast-flink-") as folder:
                 one = measured(Path(folder) / "run", task_managers, series, windows)
             found[f"{series}x{task_managers}"] = {name: round(value) for name, value in one.items()}

@@ -37,7 +37,7 @@ taskmanager.host: 127.0.0.1
 taskmanager.numberOfTaskSlots: 1
 taskmanager.cpu.cores: 1.0
 taskmanager.memory.framework.heap.size: 64m
-taskmanager.memory.task.heap.size: 256m
+taskmanager.memory.task.heap.size: {heap}m
 taskmanager.memory.framework.off-heap.size: 64m
 taskmanager.memory.task.off-heap.size: 64m
 taskmanager.memory.network.min: 64m
@@ -80,20 +80,19 @@ class FlinkCluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rest, self.pool_port = map(int, (folder / "ports").read_text().split())
-        taskmanagers = (folder / "taskmanagers").read_text().split()
+        heap, *names = (folder / "taskmanagers").read_text().split()
         self.job_manager = Server("jobmanager", folder, _java(folder, _JOB_MANAGER, "-Xmx512m"))
-        self.task_managers = [
-            Server(name, folder, _java(folder, _TASK_MANAGER, "-Xmx320m")) for name in taskmanagers
-        ]
+        self.task_managers = [Server(name, folder, _java(folder, _TASK_MANAGER, heap)) for name in names]
         self.pool = Server("workers", folder, _pool(self.pool_port), _environment())
 
     @classmethod
-    def start(cls, folder: Path, task_managers: int = 2) -> Self:
+    def start(cls, folder: Path, task_managers: int = 2, heap_mb: int = 256) -> Self:
         """Starts a cluster; of one that was stopped there, or in part, what does not run.
 
         Args:
             folder: of its settings, checkpoints, logs and process ids.
             task_managers: how many, each with one slot.
+            heap_mb: of a task manager; the batches that are on their way lie there.
 
         Raises:
             EngineError: Java or Flink are missing, or it does not start.
@@ -102,12 +101,11 @@ class FlinkCluster:
         if not (folder / "ports").exists():
             rest, rpc, blob, pool = (free_port() for _ in range(4))
             (folder / "tmp").mkdir(parents=True, exist_ok=True)
-            config = _CONFIG.format(rpc=rpc, rest=rest, blob=blob, folder=folder)
+            config = _CONFIG.format(rpc=rpc, rest=rest, blob=blob, folder=folder, heap=heap_mb)
             (folder / "config.yaml").write_text(config)
             (folder / "log4j2.properties").write_text(_LOGGING)
-            (folder / "taskmanagers").write_text(
-                " ".join(f"taskmanager-{n + 1}" for n in range(task_managers))
-            )
+            names = [f"taskmanager-{n + 1}" for n in range(task_managers)]
+            (folder / "taskmanagers").write_text(" ".join([f"-Xmx{heap_mb + 64}m", *names]))
             (folder / "ports").write_text(f"{rest} {pool}")
         cluster = cls(folder)
         cluster.go_on()
