@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -100,6 +101,22 @@ def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[
         raise error_of(broker, raised.args[0], last, kind) from None
     except ValueError as error:  # an option that the client does not know
         raise ConfigError(f"kafka.options: {_line(str(error))}") from None
+
+
+@contextmanager
+def not_collecting() -> Iterator[None]:
+    """Python's collector rests, which would go through all objects of the process for some 100,000 new ones.
+
+    So many messages a client makes at once, none of them part of a cycle. With Beam and torch loaded that
+    took most of the time of a poll, and kept all other threads waiting.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def error_of(

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
-from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, told
+from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, not_collecting, told
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
@@ -121,21 +122,24 @@ class TopicConsumer:
         Raises:
             DataError: what is asked for is gone, or we are refused. A broker that is away is waited for.
         """
-        with told(self.broker, self.last):
-            messages = self._consumer.consume(most, wait_s)
+        with told(self.broker, self.last), not_collecting():
+            return self._columns(self._consumer.consume(most, wait_s))
+
+    def _columns(self, messages: Sequence[Any]) -> dict[int, Polled]:
+        message_of = client("Message")
         ends: dict[int, int] = {}
-        by_partition: dict[int, list[Any]] = {}
-        for message in messages:
-            if (error := message.error()) is not None:
+        if any(error is not None for error in map(message_of.error, messages)):
+            for message in messages:
+                if (error := message.error()) is None:
+                    continue
                 if error.name() == "_PARTITION_EOF":
                     ends[message.partition()] = message.offset()
                 else:
                     self._judge(message.partition(), error)
-                continue
-            number = message.partition()
-            if number not in by_partition:
-                by_partition[number] = []
-            by_partition[number].append(message)
+            messages = [message for message in messages if message.error() is None]
+        by_partition: dict[int, list[Any]] = {}
+        for number, run in groupby(messages, message_of.partition):
+            by_partition.setdefault(number, []).extend(run)
         return {
             number: _polled(by_partition.get(number, []), ends.get(number)) for number in by_partition | ends
         }
@@ -192,10 +196,11 @@ class TopicConsumer:
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
     """Messages as columns; an end that more came after is none."""
-    offsets = [message.offset() for message in messages]
+    message_of = client("Message")
+    offsets = [*map(message_of.offset, messages)]
     return Polled(
-        [message.value() for message in messages],
-        [message.key() for message in messages],
+        [*map(message_of.value, messages)],
+        [*map(message_of.key, messages)],
         offsets,
         [message.timestamp()[1] for message in messages],
         end if end is None or not offsets or end > offsets[-1] else None,

@@ -68,7 +68,7 @@ class KafkaSource:
     start: str | datetime = "earliest"
     idle_s: float = 30.0
     group: str = "statecast"
-    poll_rows: int = 50_000
+    poll_rows: int = 300_000
     look_s: float = 30.0
     opens: Opens = TopicConsumer
     keyed_shards: int | None = None
