@@ -173,12 +173,18 @@ def check_topics(topics: Topics) -> None:
 
 
 def _each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
-    """A message a forecast."""
+    """A message a forecast; those of a window have their headers in common."""
     issued = frame["issued_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     columns = (issued, frame["model_version"], frame["revision"].cast(pl.String))
-    for key, value, *identity in zip(frame["series_id"], values, *columns, strict=True):
-        headers = [(name, cell.encode()) for name, cell in zip(_IDENTITY, identity, strict=True)]
-        yield key.encode(), value, headers
+    rows = zip(*columns, strict=True)
+    keys = frame["series_id"].cast(pl.Binary)
+    known: dict[tuple[str, ...], list[tuple[str, bytes]]] = {}
+    for key, value, identity in zip(keys, values, rows, strict=True):
+        headers = known.get(identity)
+        if headers is None:
+            cells = zip(_IDENTITY, identity, strict=True)
+            headers = known[identity] = [(name, cell.encode()) for name, cell in cells]
+        yield key, value, headers
 
 
 def _arrow(frame: pl.DataFrame, shard: str) -> Iterator[Message]:

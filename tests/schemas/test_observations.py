@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import cells, observations, quarantine
+from schemas.checking import failing
 from schemas.errors import DataError
 from schemas.observations import LARGEST, Observation, lacks_zone, validate
 from schemas.quarantine import QuarantinedRow
@@ -22,6 +23,31 @@ TIMES = st.datetimes(datetime(1678, 1, 2), datetime(2261, 12, 30), timezones=ZON
 def frame(timestamp: Any = "2013-01-01T00:00:00Z", value: Any = 1.0, series_id: Any = "a") -> pl.DataFrame:
     cells = {"series_id": series_id, "timestamp": timestamp, "value": value}
     return pl.DataFrame({name: cell if isinstance(cell, list) else [cell] for name, cell in cells.items()})
+
+
+EDGES = [-LARGEST, LARGEST, math.nextafter(LARGEST, math.inf), -math.inf, math.nan, -math.nan, 0.0, None]
+DAYS = [datetime(1678, 1, 1), datetime(1677, 12, 31, 23, 59, 59, 999_999), datetime(2262, 1, 1), None]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "", " ", "\t\n", "\u00a0", "\u3000", "\x1c", None]),
+            st.sampled_from([*DAYS, datetime(2261, 12, 31, 23, 59, 59, 999_999)]) | st.datetimes(),
+            st.sampled_from(EDGES) | st.floats(),
+            st.sampled_from(["e", " ", None]),
+            st.sampled_from(EDGES) | st.floats(),
+        ),
+        max_size=3,
+    )
+)
+def test_a_column_is_good_where_the_schema_lets_every_cell_pass(rows: list[tuple[object, ...]]) -> None:
+    names = ["series_id", "timestamp", "value", "event_id", "observed.heat"]
+    types = [pl.String(), pl.Datetime("us"), pl.Float64(), pl.String(), pl.Float64()]
+    read = observations._read(pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row"))
+    fails = failing(read, observations._with_covariates(("observed.heat",)))
+    told = {name for name in fails.columns if fails[name].any()}
+    assert {name for name in names if not observations._is_good(read[name])} == told
 
 
 def reason(raw: pl.DataFrame) -> str:

@@ -118,6 +118,5 @@ class _Log:
 def _between(frame: pl.DataFrame, start: int, stop: int) -> pl.DataFrame:
     if not len(frame):
         return frame
-    offsets = frame["offset"]
-    low, high = offsets.search_sorted(start, "left"), offsets.search_sorted(stop, "left")
-    return frame[low:high]
+    low, high = np.searchsorted(frame["offset"].to_numpy(), (start, stop))
+    return frame[int(low) : int(high)]

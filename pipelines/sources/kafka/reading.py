@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from forecaster.batch import Batch
@@ -112,13 +113,10 @@ class Reading:
         rows, rejected, outside = _NO_ROWS, _NONE_REJECTED, _NO_ROWS["offset"]
         if len(offsets):
             raw = decoded(self.decode, Messages.of([one.messages for one in every]))
-            message = raw[
-                "message"
-            ]  # its place among all, which is what `offset` holds until they are parted
-            row = (
-                pl.int_range(len(raw), eager=True) - message.search_sorted(message, "left").cast(pl.Int64) + 1
-            )
-            inside, left_out = source.input.within(raw.with_columns(row.alias("row")))
+            message = raw["message"]  # place among all, which `offset` holds until they are parted
+            first = np.searchsorted(message.to_numpy(), message.to_numpy())
+            row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
+            inside, left_out = source.input.within(raw.with_columns(row))
             came_ms = pl.Series([ms for one in every for ms in one.came_ms], dtype=pl.Int64)
             came_us = came_ms.set(came_ms == _NO_TIME_MS, _LAST_MS).gather(inside["message"]) * 1000
             rows, rejected = validated(inside, inside["message"], came_us, source.input.max_future_s)
@@ -229,8 +227,10 @@ def _until_us(places: Places, busy: set[str], shard: int | None) -> int | None:
 
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
     """The rows of messages ``[low, high)``, which ``offset`` says, with the offsets of their partition."""
-    first, stop = frame["offset"].search_sorted(low, "left"), frame["offset"].search_sorted(high, "left")
-    part = frame[first:stop]
+    if not len(frame):
+        return frame
+    first, stop = np.searchsorted(frame["offset"].to_numpy(), (low, high))
+    part = frame[int(first) : int(stop)]
     return part.with_columns(offsets.gather(part["offset"]).alias("offset")) if len(part) else part
 
 

@@ -18,7 +18,6 @@ def json_decoder(names: Names) -> Decoder:
     The messages of a poll are read at once. Where that fails, NaN and Infinity among the reasons, each is
     read on its own, which takes twenty times as long.
     """
-    schema = dict.fromkeys(names.fields, pl.String)
 
     def decode(messages: Messages) -> pl.DataFrame:
         values = [value or b"" for value in messages.values]
@@ -26,7 +25,7 @@ def json_decoder(names: Names) -> Decoder:
         if lines.count(b"\n") >= len(values):  # a line break within JSON is a blank, in text it is written \n
             lines = b"\n".join(value.replace(b"\n", b" ") for value in values)
         try:
-            frame = pl.read_ndjson(io.BytesIO(lines), schema=schema)
+            frame = _at_once(lines, values[0], names)
         except pl.exceptions.PolarsError:
             return _one_by_one(values, names)
         if len(frame) != len(values):
@@ -34,6 +33,19 @@ def json_decoder(names: Names) -> Decoder:
         return names.chosen(frame).with_columns(pl.int_range(len(values), dtype=pl.Int64).alias(MESSAGE))
 
     return decode
+
+
+def _at_once(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
+    """The fields of all lines; those that no line needs are left out, for to look for a field takes time.
+
+    None is needed beside one that comes before it and is there in every line.
+    """
+    foremost = [known[0] for known in names.by_column.values()]
+    if all(f'"{name}"'.encode() in first for name in foremost):
+        frame = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(foremost, pl.String))
+        if not any(frame[known[0]].null_count() for known in names.by_column.values() if len(known) > 1):
+            return frame
+    return pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(names.fields, pl.String))
 
 
 def _one_by_one(values: Sequence[bytes], names: Names) -> pl.DataFrame:

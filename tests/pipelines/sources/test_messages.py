@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from pipelines.config import Columns
 from pipelines.registry import FRAME
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
+from pipelines.sources.messages.as_json import json_decoder
+from pipelines.sources.messages.names import Names
 from schemas import observations
 from schemas.errors import ConfigError, DataError
 
@@ -119,6 +121,21 @@ def test_a_json_message_reads_alike_alone_and_beside_one_that_is_not_json(
     alone, beside = decoded(decode, messages(*values)), decoded(decode, messages(*values, b"nope"))
     assert good(beside.head(len(rows))) == good(alone)
     assert beside["series_id"].head(len(rows)).to_list() == alone["series_id"].to_list()
+
+
+FIELDS = ["series_id", "unique_id", "item_id", "timestamp", "ds", "value", "y", "target", "heat", "more"]
+fields = st.dictionaries(st.sampled_from(FIELDS), cells | numbers, max_size=len(FIELDS))
+usual = st.fixed_dictionaries({"series_id": cells, "timestamp": cells, "value": cells | numbers})
+both = st.builds(lambda some, more: more | some, usual, fields)
+
+
+@given(rows=st.lists(usual | both, min_size=1, max_size=3) | st.lists(fields, min_size=1, max_size=3))
+def test_fields_that_are_not_looked_for_are_not_needed(rows: list[dict[str, object]]) -> None:
+    names = Names.of(Columns(observed=("heat",)), series_in_key=False)
+    lines = io.BytesIO(b"\n".join(as_json(*rows)))
+    of_all = names.chosen(pl.read_ndjson(lines, schema=dict.fromkeys(names.fields, pl.String)))
+    found = decoded(json_decoder(names), messages(*as_json(*rows)))
+    assert found.drop("message").equals(of_all)
 
 
 def test_not_a_number_is_for_the_schema_to_say() -> None:
