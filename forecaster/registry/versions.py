@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+VERSION_TAG = "model_version"
 _UTC = pl.Datetime("us", "UTC")
 
 
@@ -95,3 +100,36 @@ def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
             **{name: pl.Series([run.metrics.get(name) for run in runs], dtype=pl.Float64) for name in names},
         }
     )
+
+
+def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
+    """A version as we say it; ``aliases`` are those of its model, with the number each points at."""
+    return Version(
+        name=found.name,
+        number=int(found.version),
+        run_id=found.run_id or "",
+        model_version=found.tags.get(VERSION_TAG, ""),
+        aliases=tuple(
+            sorted(alias for alias, number in aliases.items() if str(number) == str(found.version))
+        ),
+        created=_instant(found.creation_timestamp),
+    )
+
+
+def overview_of(run: Run) -> RunOverview:
+    """A run as we say it."""
+    start, end = run.info.start_time, run.info.end_time
+    cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")
+    return RunOverview(
+        name=run.info.run_name,
+        run_id=run.info.run_id,
+        status=run.info.status,
+        cell=next(cells, None),
+        started=_instant(start),
+        seconds=None if end is None else (end - start) / 1000,
+        metrics=run.data.metrics,
+    )
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

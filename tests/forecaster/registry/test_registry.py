@@ -1,61 +1,28 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 import pytest
-import torch
 from polars.testing import assert_frame_equal
 
-from forecaster.config import NetworkConfig, WindowConfig
-from forecaster.covariates import Covariates
-from forecaster.features import Column, Features, Table, Tables
 from forecaster.model import Forecaster
 from forecaster.plots import loss_figure
-from forecaster.registry.store import (
-    Reference,
-    Store,
-    check_alias,
-    check_model_name,
-    ui_command,
-    ui_environment,
-)
 from forecaster.serving import ServedForecaster, latest
-from schemas.errors import DataError, ModelError
+from schemas.errors import ModelError
+from tests.forecaster.registry.models import forecaster, history, knowing, request
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset
 
     from forecaster.registry.registry import Registry
 
-WINDOWS = WindowConfig()
 ALONE = Path(__file__).parent / "serve_alone.py"
-
-
-def forecaster(seed: int = 0) -> Forecaster:
-    return Forecaster.untrained(NetworkConfig(hidden=4, layers=1, horizon=3), WINDOWS, seed)
-
-
-def history(hours: int = 40) -> pl.DataFrame:
-    start = datetime(2013, 1, 1, tzinfo=UTC)
-    times = [start + timedelta(hours=hour) for hour in range(hours)]
-    return pl.DataFrame(
-        {
-            "series_id": ["a"] * hours + ["b"] * hours,
-            "timestamp": pl.Series(times * 2, dtype=pl.Datetime("us", "UTC")),
-            "value": [float(hour % 24) for hour in range(2 * hours)],
-        }
-    )
 
 
 @pytest.fixture(scope="module")
@@ -279,33 +246,6 @@ def test_what_is_logged_with_a_model_is_small_and_holds_no_caches(place: Path, f
     assert sum(path.stat().st_size for path in code.rglob("*") if path.is_file()) < 500_000
 
 
-def test_serving_answers_with_the_last_forecast_of_every_series() -> None:
-    answer = ServedForecaster(forecaster()).predict(history())
-    assert answer.columns == ["series_id", "issued_at", "model_version", "horizon", "q5", "q50", "q95"]
-    assert answer["series_id"].to_list() == ["a"] * 3 + ["b"] * 3
-    assert answer["horizon"].to_list() == [1, 2, 3] * 2
-    assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
-
-
-def test_serving_answers_in_the_library_it_is_asked_in() -> None:
-    served = ServedForecaster(forecaster())
-    expected = served.predict(history()).to_pandas()
-    assert served.predict(history().to_pandas()).equals(expected)
-    abroad = history().with_columns(pl.col("timestamp").dt.convert_time_zone("Asia/Tokyo"))
-    assert served.predict(abroad.to_pandas()).equals(expected)
-    assert served.predict(abroad).to_pandas().equals(expected)
-
-
-def test_serving_names_a_column_that_is_missing_or_of_another_type() -> None:
-    served = ServedForecaster(forecaster())
-    with pytest.raises(DataError, match="no column 'value'"):
-        served.predict(history().drop("value"))
-    with pytest.raises(DataError, match="make it a datetime"):
-        served.predict(history().with_columns(pl.col("timestamp").cast(pl.String)))
-    with pytest.raises(DataError, match="cannot be read as numbers"):
-        served.predict(history().with_columns(value=pl.lit("warm")))
-
-
 def test_looking_into_a_store_that_is_not_there_makes_none(place: Path) -> None:
     from forecaster.registry.registry import Registry
 
@@ -314,138 +254,6 @@ def test_looking_into_a_store_that_is_not_there_makes_none(place: Path) -> None:
         with pytest.raises(ModelError, match="no MLflow store"):
             look()
     assert not (place / "none.db").exists()
-
-
-def test_a_store_that_cannot_be_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = tmp_path / "text.db"
-    text.write_text("series_id,timestamp,value\n" * 10)
-    with pytest.raises(ModelError, match="no SQLite database"):
-        Store.parse(f"sqlite:///{text}").check()
-    with pytest.raises(ModelError, match="mkdir -p"):
-        Store.parse(f"sqlite:///{tmp_path}/missing/mlflow.db").check()
-    with pytest.raises(ModelError, match="is a folder"):
-        Store.parse(f"sqlite:///{tmp_path}").check()
-    for uri in ("mlruns", "ftp://host/x", "sqlite:///", "sqlite:///:memory:", "http://"):
-        with pytest.raises(ModelError, match="write "):
-            Store.parse(uri)
-
-    # Root may write anywhere, so the answer of the system is put in its mouth.
-    def refused(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
-    with pytest.raises(ModelError, match="cannot be written"):
-        Store.parse(f"sqlite:///{tmp_path}/mlflow.db").check()
-
-
-def test_a_server_that_does_not_answer_is_refused_at_once() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers
-        port = taken.getsockname()[1]
-        with pytest.raises(ModelError, match=f"no MLflow server answers at http://127.0.0.1:{port}"):
-            Store.parse(f"http://127.0.0.1:{port}/").check()
-
-
-def test_a_reference_means_one_thing() -> None:
-    assert Reference.parse("weather") == Reference("weather", name="weather", alias="champion")
-    assert Reference.parse("models:/my model/12").version == 12
-    assert Reference.parse("weather@next").alias == "next"
-    assert Reference.parse("a" * 32).run_id == "a" * 32
-    assert Reference.parse("runs:/" + "a" * 32).run_id == "a" * 32
-
-
-@pytest.mark.parametrize("name", ["", "a/b", "a:b", "it's", "a@b", "0" * 32])
-def test_a_name_that_no_reference_could_mean_is_refused(name: str) -> None:
-    with pytest.raises(ModelError, match="cannot name a model"):
-        check_model_name(name)
-
-
-def test_an_alias_that_mlflow_keeps_for_itself_is_refused() -> None:
-    check_alias("next-2")
-    for alias in ("latest", "V3", "a b", ""):
-        with pytest.raises(ModelError, match="cannot be an alias"):
-            check_alias(alias)
-
-
-def test_the_pages_are_served_on_loopback_from_the_store_alone(tmp_path: Path) -> None:
-    command = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=5055)
-    assert command[1:4] == ["-m", "mlflow", "server"]
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert command[command.index("--port") + 1] == "5055"
-    assert command[command.index("--default-artifact-root") + 1] == (tmp_path / "mlartifacts").as_uri()
-    assert ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    with pytest.raises(ModelError, match="is a server already"):
-        ui_command("http://127.0.0.1:5000")
-
-
-def knowing() -> Forecaster:
-    """Reads a price that is known ahead, a kind and a size of each series, and a heat that is observed."""
-    price, size = Column(name="price", mean=5.0, scale=2.0), Column(name="size", mean=5.0, scale=2.0)
-    features = Features(
-        known=(price,), static=(size, Column(name="kind", words=("hall", "shop"))), observed=("heat",)
-    )
-    network = NetworkConfig(hidden=4, layers=1, horizon=3, decoder=True)
-    made = Forecaster.untrained(network, WINDOWS, covariates=Covariates(features))
-    chance = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in made.network.parameters():
-            weight.normal_(0.0, 0.3, generator=chance)
-    return replace(made)
-
-
-def request() -> pl.DataFrame:
-    """Of two series, and of the price for three hours more."""
-    rows = history(43).with_columns(
-        value=pl.when(pl.int_range(43).over("series_id") < 40).then("value"),
-        heat=(pl.int_range(86) % 7).cast(pl.Float64),
-        price=(pl.int_range(86) % 3).cast(pl.Float64),
-        size=pl.when(pl.col("series_id") == "a").then(3.0),
-        kind=pl.when(pl.col("series_id") == "a").then(pl.lit("hall")).otherwise(pl.lit("shop")),
-    )
-    return rows.sample(fraction=1, shuffle=True, seed=2)
-
-
-def test_the_served_model_takes_its_covariates_with_the_history() -> None:
-    model, asked = knowing(), request()
-    served = ServedForecaster(model)
-    answer = served.predict(asked)
-    assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
-
-    static = pl.DataFrame({"series_id": ["a", "b"], "size": [3.0, None], "kind": ["hall", "shop"]})
-    tables = Tables(Table(asked.select("series_id", "timestamp", "price")), Table(static))
-    told = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
-    rows = asked.drop_nulls("value").rename({"heat": "observed.heat"})
-    assert answer.equals(latest(model.knowing(told), rows))
-    for name in ("heat", "price", "size", "kind"):
-        empty = served.predict(asked.with_columns(pl.lit(None, asked.schema[name]).alias(name)))
-        assert not np.allclose(answer["q50"], empty["q50"]), name
-    ahead = asked.with_columns(price=pl.when(pl.col("value").is_null()).then(9.0).otherwise("price"))
-    assert not np.allclose(answer["q50"], served.predict(ahead)["q50"])
-    naive = asked.with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
-    assert served.predict(naive).equals(answer.to_pandas())
-
-
-@pytest.mark.parametrize(
-    ("changed", "line"),
-    [
-        (
-            request().drop("price"),
-            "the history has no column 'price', which lstm-.* was trained",
-        ),
-        (
-            request().with_columns(price=pl.lit("dear")),
-            "the history: row 1: column price: 'dear' is no",
-        ),
-        (request().with_columns(heat=pl.lit("warm")), "the history cannot be read as numbers"),
-        (request().with_columns(size=pl.lit("big")), "the series of the history: row 1: column size: 'big'"),
-    ],
-)
-def test_serving_says_in_a_line_which_covariate_cannot_be(changed: pl.DataFrame, line: str) -> None:
-    with pytest.raises(DataError, match=line) as told:
-        ServedForecaster(knowing()).predict(changed)
-    assert "\n" not in str(told.value)
 
 
 def test_a_model_with_covariates_is_logged_with_them_in_its_signature_and_example(

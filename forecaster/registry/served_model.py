@@ -1,0 +1,94 @@
+"""A forecaster as MLflow serves it: its signature, an example, and what it needs where it is served.
+
+Weights travel as safetensors behind the loader ``forecaster.serving``; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import mlflow.pyfunc
+import polars as pl
+from mlflow.entities import LoggedModel
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+import forecaster as statecast
+import schemas
+from forecaster.model import Forecaster
+from forecaster.serving import HISTORY, columns_of
+from schemas.forecasts import quantile_column
+from schemas.observations import OBSERVED
+
+ARTIFACT = "model"
+_OURS = [Path(str(package.__file__)).parent for package in (statecast, schemas)]
+_REQUIREMENTS = ("numpy", "pandera[polars]", "polars", "pyarrow", "pydantic", "safetensors", "torch")
+
+
+def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, folder: Path) -> None:
+    """Writes a forecaster into ``folder`` as the files of the model ``logged``.
+
+    Args:
+        forecaster: what was trained.
+        example: a few rows of ``series_id, timestamp, value`` and observed covariates.
+        logged: the model as the store knows it, still without files.
+        folder: is made.
+    """
+    with tempfile.TemporaryDirectory() as saved:
+        forecaster.save(Path(saved) / "forecaster")
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module="forecaster.serving",
+            data_path=str(Path(saved) / "forecaster"),
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                model_uuid=logged.model_id,
+                run_id=logged.source_run_id,
+                model_id=logged.model_id,
+            ),
+            signature=_signature(forecaster),
+            input_example=_example(forecaster, example).to_pandas(),
+            pip_requirements=_requirements(),
+            # Statecast travels with the model (0.2 MB): no index need have it where it is served.
+            code_paths=[str(package) for package in _OURS],
+        )
+
+
+def _requirements() -> list[str]:
+    """What serving imports, as installed; a build's own part of a version (``+cpu``) is in no index."""
+    installed = {name: installed_version(name.partition("[")[0]) for name in _REQUIREMENTS}
+    return [f"{name}=={version.partition('+')[0]}" for name, version in installed.items()]
+
+
+def _signature(forecaster: Forecaster) -> ModelSignature:
+    inputs = {"series_id": DataType.string, "timestamp": DataType.datetime, "value": DataType.double}
+    for name, column in columns_of(forecaster.covariates.features).items():
+        inputs[name] = DataType.string if column is not None and column.words else DataType.double
+    outputs = {
+        "series_id": DataType.string,
+        "issued_at": DataType.datetime,
+        "model_version": DataType.string,
+        "horizon": DataType.integer,
+        **{quantile_column(level): DataType.double for level in forecaster.network_config.quantiles},
+    }
+    return ModelSignature(_schema(inputs), _schema(outputs))
+
+
+def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows as the served model takes them; a covariate that they do not have is a usual one."""
+    columns = []
+    for name, column in columns_of(forecaster.covariates.features).items():
+        if column is not None:
+            columns.append(pl.lit(column.words[0] if column.words else column.mean).alias(name))
+        else:
+            there = OBSERVED + name in rows.columns
+            columns.append((pl.col(OBSERVED + name) if there else pl.lit(None, pl.Float64)).alias(name))
+    # MLflow's datetime has no zone; `forecaster.serving` reads it as UTC.
+    return rows.select(*HISTORY, *columns).with_columns(pl.col("timestamp").dt.replace_time_zone(None))
+
+
+def _schema(columns: Mapping[str, DataType]) -> Schema:
+    return Schema([ColSpec(kind, name) for name, kind in columns.items()])

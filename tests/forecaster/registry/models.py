@@ -1,0 +1,59 @@
+"""Small models, and rows to ask them with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import torch
+
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.covariates import Covariates
+from forecaster.features import Column, Features
+from forecaster.model import Forecaster
+
+WINDOWS = WindowConfig()
+
+
+def forecaster(seed: int = 0) -> Forecaster:
+    return Forecaster.untrained(NetworkConfig(hidden=4, layers=1, horizon=3), WINDOWS, seed)
+
+
+def history(hours: int = 40) -> pl.DataFrame:
+    start = datetime(2013, 1, 1, tzinfo=UTC)
+    times = [start + timedelta(hours=hour) for hour in range(hours)]
+    return pl.DataFrame(
+        {
+            "series_id": ["a"] * hours + ["b"] * hours,
+            "timestamp": pl.Series(times * 2, dtype=pl.Datetime("us", "UTC")),
+            "value": [float(hour % 24) for hour in range(2 * hours)],
+        }
+    )
+
+
+def knowing() -> Forecaster:
+    """Reads a price that is known ahead, a kind and a size of each series, and a heat that is observed."""
+    price, size = Column(name="price", mean=5.0, scale=2.0), Column(name="size", mean=5.0, scale=2.0)
+    features = Features(
+        known=(price,), static=(size, Column(name="kind", words=("hall", "shop"))), observed=("heat",)
+    )
+    network = NetworkConfig(hidden=4, layers=1, horizon=3, decoder=True)
+    made = Forecaster.untrained(network, WINDOWS, covariates=Covariates(features))
+    chance = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in made.network.parameters():
+            weight.normal_(0.0, 0.3, generator=chance)
+    return replace(made)
+
+
+def request() -> pl.DataFrame:
+    """Of two series, and of the price for three hours more."""
+    rows = history(43).with_columns(
+        value=pl.when(pl.int_range(43).over("series_id") < 40).then("value"),
+        heat=(pl.int_range(86) % 7).cast(pl.Float64),
+        price=(pl.int_range(86) % 3).cast(pl.Float64),
+        size=pl.when(pl.col("series_id") == "a").then(3.0),
+        kind=pl.when(pl.col("series_id") == "a").then(pl.lit("hall")).otherwise(pl.lit("shop")),
+    )
+    return rows.sample(fraction=1, shuffle=True, seed=2)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from forecaster.registry.store import (
+    Reference,
+    Store,
+    check_alias,
+    check_model_name,
+    ui_command,
+    ui_environment,
+)
+from schemas.errors import ModelError
+
+
+def test_a_store_that_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.db"
+    text.write_text("series_id,timestamp,value\n" * 10)
+    with pytest.raises(ModelError, match="no SQLite database"):
+        Store.parse(f"sqlite:///{text}").check()
+    with pytest.raises(ModelError, match="mkdir -p"):
+        Store.parse(f"sqlite:///{tmp_path}/missing/mlflow.db").check()
+    with pytest.raises(ModelError, match="is a folder"):
+        Store.parse(f"sqlite:///{tmp_path}").check()
+    for uri in ("mlruns", "ftp://host/x", "sqlite:///", "sqlite:///:memory:", "http://"):
+        with pytest.raises(ModelError, match="write "):
+            Store.parse(uri)
+
+    # Root may write anywhere, so the answer of the system is put in its mouth.
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    with pytest.raises(ModelError, match="cannot be written"):
+        Store.parse(f"sqlite:///{tmp_path}/mlflow.db").check()
+
+
+def test_a_server_that_does_not_answer_is_refused_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers
+        port = taken.getsockname()[1]
+        with pytest.raises(ModelError, match=f"no MLflow server answers at http://127.0.0.1:{port}"):
+            Store.parse(f"http://127.0.0.1:{port}/").check()
+
+
+def test_a_reference_means_one_thing() -> None:
+    assert Reference.parse("weather") == Reference("weather", name="weather", alias="champion")
+    assert Reference.parse("models:/my model/12").version == 12
+    assert Reference.parse("weather@next").alias == "next"
+    assert Reference.parse("a" * 32).run_id == "a" * 32
+    assert Reference.parse("runs:/" + "a" * 32).run_id == "a" * 32
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "it's", "a@b", "0" * 32])
+def test_a_name_that_no_reference_could_mean_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="cannot name a model"):
+        check_model_name(name)
+
+
+def test_an_alias_that_mlflow_keeps_for_itself_is_refused() -> None:
+    check_alias("next-2")
+    for alias in ("latest", "V3", "a b", ""):
+        with pytest.raises(ModelError, match="cannot be an alias"):
+            check_alias(alias)
+
+
+def test_the_pages_are_served_on_loopback_from_the_store_alone(tmp_path: Path) -> None:
+    command = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=5055)
+    assert command[1:4] == ["-m", "mlflow", "server"]
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "5055"
+    assert command[command.index("--default-artifact-root") + 1] == (tmp_path / "mlartifacts").as_uri()
+    assert ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    with pytest.raises(ModelError, match="is a server already"):
+        ui_command("http://127.0.0.1:5000")
