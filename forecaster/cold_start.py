@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from forecaster.components.base import Block, Floats, Outputs
-from forecaster.components.network import Network, pinball_loss
+from forecaster.components.network import Network
 from forecaster.covariates import Covariates
 from forecaster.features import SERIES, Table, Tables
+from forecaster.fleet import Fleet
 from forecaster.forecasts import Forecasts
+from forecaster.losses import pinball_loss
 from forecaster.model import Forecaster
-from forecaster.segments import Fleet, Segment
+from forecaster.segments import Segment
 from forecaster.state import State, live
 from forecaster.stepping import block_knowing
 from schemas.errors import DataError, ModelError

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forecaster.components.network import Network, pinball_loss
+from forecaster.components.network import Network
+from forecaster.fleet import fleet_of
+from forecaster.losses import pinball_loss
 from forecaster.model import Forecaster
-from forecaster.segments import fleet_of
 from forecaster.state import Floats
 from forecaster.windows import Windows, observed
 

@@ -18,7 +18,8 @@ from forecaster.components.base import Floats, Floats32
 from forecaster.components.linear import RIDGES, Rows, regressor_count, regressors
 from forecaster.components.log_linear import log_regressors
 from forecaster.components.season import season_in
-from forecaster.segments import Batch, Fleet
+from forecaster.fleet import Fleet
+from forecaster.segments import Batch
 
 _SHRINKAGE = (1e-4, 1e-2)  # of the mean second moment of a regressor
 _SHRINKAGE_OF_OTHERS = 30.0  # times as much, of lags that are neither near nor whole seasons away

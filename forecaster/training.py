@@ -20,22 +20,22 @@ import torch
 from torch import Tensor, nn
 
 from forecaster.cold_start import cold_loss, fit_of_static
-from forecaster.components.network import Network, pinball_loss
+from forecaster.components.network import Network
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
 from forecaster.covariates import Covariates
 from forecaster.features import Tables
+from forecaster.fleet import Fleet, check_size, fleet_of
 from forecaster.linear import fit_linear, typical_change
+from forecaster.losses import EVERY, Weighing, pinball_loss, ran_away, weighing_of
 from forecaster.model import Forecaster
-from forecaster.segments import Fleet, Segment, check_size, fleet_of
+from forecaster.segments import Segment
 from forecaster.threads import compute_threads
 from forecaster.windows import Windows, aggregate, observed
-from schemas.errors import DataError
 
 _LEAST_SCHEDULE = (
     10  # steps; a one-cycle schedule of fewer divides by the length of its warm-up, which is none
 )
 
-_EVERY = 4  # windows to one that is learned from: neighbours have nearly the same targets
 _KEEPS = 0.99  # of the running mean of weights, at each step
 
 Epoch = dict[str, float]
@@ -63,21 +63,6 @@ class Trained:
     history: list[Epoch]
     epochs: int
     refit_history: list[Epoch] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Weighing:
-    """What a unit of error weighs at each horizon, ``[N]``.
-
-    Attributes:
-        learned: in training: the less the linear part is off, the more. Without it the far horizons, where
-            it is some times worse, take all of the gradient.
-        skill: in the held-out windows: one over persistence's pinball loss there, in units of each series'
-            mean change, and over the number of horizons: the weighted errors sum to one minus the skill.
-    """
-
-    learned: Tensor
-    skill: Tensor
 
 
 def train(
@@ -153,7 +138,7 @@ def _choose(
 ) -> tuple[Network, list[Epoch], int]:
     """The network with the weights of the best epoch, all epochs, and the best one's number."""
     module, fleet = _seeded(fleet, training)
-    weighing = _weighing(fleet, training.segment)
+    weighing = weighing_of(fleet, training.segment)
     history: list[Epoch] = []
     # A fleet of few series is often best served by the linear part as it was fitted.
     unlearned = _validate(module, fleet, training.segment, weighing)
@@ -163,7 +148,7 @@ def _choose(
         epoch: Epoch = {"epoch": number, "train_loss": loss}
         epoch |= _validate(module, fleet, training.segment, weighing)
         if not np.isfinite(list(epoch.values())).all():
-            raise _ran_away(fleet, range(len(fleet.batches)), training.segment, weighing, number)
+            raise ran_away(fleet, range(len(fleet.batches)), training.segment, weighing, number)
         epoch["seconds"] = time.monotonic() - began
         history.append(epoch)
         on_epoch(epoch)
@@ -179,7 +164,7 @@ def _refit(
 ) -> tuple[Network, list[Epoch]]:
     """The network after ``epochs`` epochs over all windows, under the schedule by which these were chosen."""
     module, fleet = _seeded(fleet, training)
-    weighing = _weighing(fleet, training.segment)
+    weighing = weighing_of(fleet, training.segment)
     history: list[Epoch] = []
     began = time.monotonic()
     for number, loss in enumerate(islice(_epochs(module, fleet, training, weighing), epochs), 1):
@@ -205,7 +190,7 @@ def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
     return module, fleet.knowing(module.ridge.numpy() if fleet.network.linear else None, prior)
 
 
-def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _Weighing) -> Iterator[float]:
+def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: Weighing) -> Iterator[float]:
     """Trains an epoch at a time and yields its mean loss.
 
     While the caller has it, the network's weights are running means of those of the last steps (Polyak &
@@ -228,7 +213,7 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _
             static = made.static()
             hidden, cell = module.initial(len(fleet.batches[batch]), static)
             count = fleet.segments_to_learn_from(batch, training.segment)
-            segments = made.segments(training.segment, _EVERY, chance)
+            segments = made.segments(training.segment, EVERY, chance)
             for segment in islice(segments, count):
                 quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
                 loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
@@ -238,7 +223,7 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: _
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
                 if not torch.isfinite(loss + norm):
-                    raise _ran_away(fleet, [batch], training.segment, weighing, number)
+                    raise ran_away(fleet, [batch], training.segment, weighing, number)
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
@@ -262,7 +247,7 @@ def _forecast(
 
 
 @torch.no_grad()
-def _validate(module: Network, fleet: Fleet, length: int, weighing: _Weighing) -> Epoch:
+def _validate(module: Network, fleet: Fleet, length: int, weighing: Weighing) -> Epoch:
     """Loss and skill over the held-out windows, the state carried up to them."""
     if fleet.held_from >= len(fleet.windows.values):
         return {}
@@ -272,7 +257,7 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: _Weighing) -
     for number in range(len(fleet.batches)):
         batch = fleet.batch(number)
         hidden, cell = module.initial(len(batch.series_ids), batch.static())
-        for segment in batch.segments(length, _EVERY):
+        for segment in batch.segments(length, EVERY):
             quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
             known = int((~torch.isnan(segment.held_out)).sum())
             if known:
@@ -286,56 +271,6 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: _Weighing) -
     # Where nothing moved, persistence was right and nobody can be better.
     skill = 1.0 - lost if weighing.skill.any() else 0.0
     return {"validation_loss": loss / count, "validation_skill": skill}
-
-
-def _weighing(fleet: Fleet, length: int) -> _Weighing:
-    """Weights of the horizons, by how far series move in that many windows.
-
-    Raises:
-        DataError: there is nothing to learn from.
-    """
-    horizon = fleet.network.horizon
-    moved, known, persistence = (torch.zeros(horizon, dtype=torch.float64) for _ in range(3))
-    for number in range(len(fleet.batches)):
-        for segment in fleet.batch(number).segments(length, _EVERY):
-            first = segment.learned if segment.experts is None else segment.learned - segment.experts[0]
-            moved += (first.abs() * segment.weight).nansum(dim=(0, 1))
-            known += (~torch.isnan(segment.learned)).sum(dim=(0, 1))
-            # The pinball loss of a forecast without width, over levels that lie evenly around the median.
-            persistence += 0.5 * (segment.held_out.abs() * segment.unit).nansum(dim=(0, 1))
-    if not known.any():
-        raise DataError(
-            "no series has a second value before the held-out windows: nothing to train on "
-            "(give more windows, or a smaller training.validation or training.backtest)"
-        )
-    weight = 1.0 / (moved / known).clamp(min=1e-3)
-    # A horizon beyond every series has nothing to weigh; it must not make the weights of the others NaN.
-    learned = torch.nan_to_num(weight / weight.nanmean(), nan=1.0)
-    judged = persistence > 0
-    skill = torch.where(judged, 1.0 / torch.where(judged, persistence, 1.0), 0.0) / judged.sum().clamp(min=1)
-    return _Weighing(learned.float(), skill.float())
-
-
-def _ran_away(
-    fleet: Fleet, batches: range | list[int], length: int, weighing: _Weighing, epoch: int
-) -> DataError:
-    """What to say when the loss is no number any more: the series that pulls hardest at the weights."""
-    pulls: dict[str, float] = {}
-    for number in batches:
-        batch = fleet.batch(number)
-        pull, known = torch.zeros(len(batch.series_ids)), torch.zeros(len(batch.series_ids))
-        for segment in batch.segments(length):
-            for target in (segment.learned, segment.held_out):
-                pulled = target.abs() * weighing.learned * segment.weight
-                pull += pulled.nansum(dim=(0, 2))
-                known += (~torch.isnan(pulled)).sum(dim=(0, 2))
-        pull /= known.clamp(min=1)
-        pulls[batch.series_ids[int(pull.argmax())]] = float(pull.max())
-    worst = max(pulls, key=pulls.__getitem__)
-    return DataError(
-        f"training stopped in epoch {epoch}: its loss is no number any more; series {worst!r} pulls hardest: "
-        "look at its values, or lower training.learning_rate"
-    )
 
 
 def _weights(module: Network) -> dict[str, Tensor]:

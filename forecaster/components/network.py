@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from forecaster.components.base import Arrays, Block, Field, Floats32, Ints
 from forecaster.components.decoder import Decoder
@@ -27,14 +26,10 @@ from forecaster.components.inputs import (
 from forecaster.components.linear import EXPERTS, RIDGES, regressor_count
 from forecaster.components.log_linear import ALL_EXPERTS, ALL_RIDGES, all_forecasts
 from forecaster.components.past import INPUTS_EACH
+from forecaster.components.recurrent import Recurrent
 from forecaster.components.season import season_in
 from forecaster.config import NetworkConfig
 
-CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
-    "lstm": nn.LSTM,
-    "gru": nn.GRU,
-    "rnn": nn.RNN,
-}
 _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5  # two of seven experts get 64 % of the weight at first
 _ROOM = 2.0  # times as far as a series usually goes beyond all values seen, a median may
@@ -47,8 +42,7 @@ class Network(nn.Module):
     median of a horizon is a weighted mean of what linear experts forecast (`forecaster.components.linear`)
     plus a change of the network's own; without a linear part, that change alone. Every further quantile is
     the next one inside plus or minus a softplus, so that quantiles cannot cross (Gasthaus et al. 2019,
-    "Probabilistic Forecasting with Spline Quantile Function RNNs", section 3). Each layer after the first
-    adds its input to its output (He et al. 2016, "Deep Residual Learning for Image Recognition").
+    "Probabilistic Forecasting with Spline Quantile Function RNNs", section 3).
 
     As a component of a state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and, with
     a linear part, ``expected``: ``[S, K]`` float32, the change in units that each expert forecast for the
@@ -84,11 +78,8 @@ class Network(nn.Module):
         super().__init__()
         self.config, self.past = config, past
         self.covariates = known + static + INPUTS_EACH * len(past)
-        cell, width, experts = CELLS[config.cell], config.hidden, ALL_EXPERTS if config.linear else 0
-        self.recurrent = nn.ModuleList(
-            cell(width if layer else input_count(config, self.covariates), width)
-            for layer in range(config.layers)
-        )
+        width, experts = config.hidden, ALL_EXPERTS if config.linear else 0
+        self.recurrent = Recurrent(config.cell, input_count(config, self.covariates), width, config.layers)
         self.dropout = nn.Dropout(dropout)
         # One block a quantile, and one an expert.
         self.head = nn.Linear(width, (len(config.quantiles) + experts) * config.horizon)
@@ -236,7 +227,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]`` of the change from the last value in units, then the hidden and cell
             state of each series after its last window.
         """
-        out, hidden, cell = self._recur(x, hidden, cell, lengths)
+        out, hidden, cell = self.recurrent(x, hidden, cell, lengths)
         top = self.dropout(out[rows])
         raw = self.head(top)
         # Each part in one piece: on strided memory torch's softplus goes number by number, 12 times slower.
@@ -245,27 +236,6 @@ class Network(nn.Module):
         base = (parts[quantiles:].softmax(dim=0) * experts).sum(dim=0) if experts is not None else None
         own = parts[:quantiles] if known is None else parts[:quantiles] + self.decoder(top, known)
         return self._quantiles(own, base), hidden, cell
-
-    def _recur(
-        self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """``[T, S, H]`` of the last layer, and the state after."""
-        flow: Tensor | PackedSequence = x
-        if lengths is not None:
-            flow = pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
-        hiddens, cells = [], []
-        for layer, recurrent in enumerate(self.recurrent):
-            part = slice(layer, layer + 1)
-            state = (hidden[part], cell[part]) if self.config.cell == "lstm" else hidden[part]
-            out, state = recurrent(flow, state)
-            flow = _plus(out, flow) if layer else out
-            if isinstance(state, tuple):
-                hiddens.append(state[0])
-                cells.append(state[1])
-            else:
-                hiddens.append(state)
-        after = pad_packed_sequence(flow)[0] if isinstance(flow, PackedSequence) else flow
-        return after, torch.cat(hiddens), torch.cat(cells) if cells else cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
         """``[Q, n, S, N]`` as they leave the head -> rising along Q, around what the experts say."""
@@ -302,12 +272,6 @@ def _horizons(learned: int, steps: int, season: int) -> slice | Ints:
     return np.where(step < learned, step, step - season * (-(-(step - learned + 1) // season)))
 
 
-def _plus(one: Tensor | PackedSequence, other: Tensor | PackedSequence) -> Tensor | PackedSequence:
-    if isinstance(one, PackedSequence):
-        return one._replace(data=one.data + cast("PackedSequence", other).data)
-    return one + cast("Tensor", other)
-
-
 def _at_the_end(array: Floats32, lengths: Ints | None) -> Floats32:
     """``[K, T, S]`` -> ``[S, K]``, of each series' last row that is no padding."""
     if lengths is None:
@@ -319,23 +283,3 @@ def _by_layer(array: np.ndarray) -> Tensor:
     """``[S, L, H]`` -> ``[L, S, H]``; what `Network.step` returned before is not copied."""
     layers = array.swapaxes(0, 1)
     return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))
-
-
-def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean pinball loss over what was observed (Koenker & Bassett 1978).
-
-    Args:
-        quantiles: ``[Q, ...]`` forecasts.
-        target: ``[...]`` what came; NaN where nothing did.
-        levels: ``[Q]`` quantile levels.
-        weight: of each error, in a shape that broadcasts against ``target``; 1 by default.
-
-    Returns:
-        A scalar; 0 where nothing was observed.
-    """
-    known = ~torch.isnan(target)
-    error = torch.where(known, target, 0.0) - quantiles
-    level = levels.view(-1, *[1] * target.dim())
-    loss = torch.maximum(level * error, (level - 1) * error)
-    loss = loss * known if weight is None else loss * known * weight
-    return loss.sum() / (known.sum().clamp(min=1) * len(levels))

@@ -7,9 +7,9 @@ import pytest
 
 from forecaster.components.base import Floats32
 from forecaster.config import NetworkConfig
+from forecaster.fleet import Fleet, fleet_of
 from forecaster.frequency import Frequency
 from forecaster.linear import fit_linear, typical_change
-from forecaster.segments import Fleet, fleet_of
 from forecaster.state import Floats
 from forecaster.windows import Windows
 from tests.fleets import START

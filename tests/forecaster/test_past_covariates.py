@@ -11,9 +11,9 @@ from forecaster.components.base import Block
 from forecaster.components.past import INPUTS_EACH, PastCovariates
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.features import Features
+from forecaster.fleet import fleet_of
 from forecaster.model import Forecaster
 from forecaster.rolling import Split, rolled
-from forecaster.segments import fleet_of
 from forecaster.stepping import advance
 from forecaster.training import train
 from forecaster.windows import Windows

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from forecaster import segments
 from forecaster.components.inputs import network_inputs
 from forecaster.config import NetworkConfig
+from forecaster.fleet import Fleet, fleet_of
 from forecaster.frequency import Frequency
-from forecaster.segments import Batch, Fleet, fleet_of
+from forecaster.segments import Batch
 from forecaster.windows import Windows
 from tests.fleets import START
 
@@ -74,7 +74,7 @@ def test_the_peak_of_memory_grows_with_a_segment_and_not_with_all_windows_times_
 def test_the_peak_of_memory_has_a_bound_however_many_batches_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(segments, "_KEPT_BYTES", 0)
+    monkeypatch.setattr("forecaster.fleet._KEPT_BYTES", 0)
     few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ, 8), 16) for n in (8, 80))
     assert many < 2.5 * few  # two at once at the most: the last is dropped while the next is made
 
@@ -135,7 +135,7 @@ def test_batches_that_fit_into_the_bound_are_made_once_and_the_others_again(
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)
     made = [fleet.batch(number) for number in range(3)]
     assert [fleet.batch(number) for number in range(3)] == made
-    monkeypatch.setattr(segments, "_KEPT_BYTES", 0)
+    monkeypatch.setattr("forecaster.fleet._KEPT_BYTES", 0)
     assert fleet.batch(1) is made[1]
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)
     first = fleet.batch(0)

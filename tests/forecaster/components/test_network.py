@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from forecaster.components.base import Block, Floats, Outputs
 from forecaster.components.inputs import before_network, input_count
 from forecaster.components.log_linear import ALL_EXPERTS
-from forecaster.components.network import Network, pinball_loss
+from forecaster.components.network import Network
 from forecaster.config import NetworkConfig
+from forecaster.losses import pinball_loss
 from tests.fleets import HOUR
 
 INPUTS = input_count(NetworkConfig(lags=(1,)))

@@ -1,0 +1,38 @@
+"""Brief trainings of small fleets."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.training import Trained, train
+from forecaster.windows import Windows
+from tests.fleets import START
+
+NETWORK = NetworkConfig(hidden=8, layers=1, horizon=6, lags=(1, 2, 3), ring=8)
+BRIEF = TrainingConfig(epochs=2, segment=16, validation=0.2, backtest=0.0, refit=False)
+
+
+def fleet_of(values: NDArray[np.float64]) -> Windows:
+    return Windows(tuple(f"s{i}" for i in range(values.shape[1])), START, values)
+
+
+def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
+    """Daily waves of any phase, height and level, with noise a tenth as high."""
+    chance = np.random.default_rng(seed)
+    phase, level = chance.uniform(0, 2 * np.pi, series), chance.normal(0, 100, series)
+    height = 10.0 ** chance.uniform(-1, 2, series)
+    t = np.arange(windows)[:, None]
+    noise = 0.1 * chance.normal(size=(windows, series))
+    return fleet_of(level + height * (np.sin(2 * np.pi * t / 24 + phase) + noise))
+
+
+def brief(windows: Windows | None = None, **changes: object) -> Trained:
+    training = TrainingConfig.model_validate(BRIEF.model_dump() | changes)
+    return train(windows or sines(100, 6), NETWORK, training, WindowConfig())
+
+
+def weights(trained: Trained) -> NDArray[np.float32]:
+    parts = trained.forecaster.network.state_dict().values()
+    return np.concatenate([part.numpy().reshape(-1) for part in parts])
