@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from forecaster.calendar import calendar
 from forecaster.components.base import Block, Component, Floats, Floats32, Ints
-from forecaster.components.linear import EXPERTS, expert_forecasts, near
+from forecaster.components.linear import EXPERTS, OTHER_LEVEL, expert_forecasts, near_in_place
 from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
 from forecaster.components.season import season_in
@@ -21,6 +21,7 @@ from forecaster.frequency import Frequency
 
 _CLIP = 6.0  # in spreads
 _LARGEST_RATIO = 1e3
+_MOST_SPREADS = 1e30  # in a scale; a number in single precision
 _LARGEST_ERROR = 1e6  # units
 
 INPUTS_BESIDE_LAGS = 11
@@ -134,18 +135,13 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     """``[T, S, F]`` from what ring and moments have added to ``block``, without the experts' errors."""
     values = block.values
     windows, series = values.shape
-    longest = len(block.history) - windows
     x = np.empty((windows, series, INPUTS_BESIDE_LAGS + len(lags)), np.float32)
     per_spread = 1.0 / block.spread
     with np.errstate(invalid="ignore", over="ignore"):
-        middle = block.mean - block.last
-        x[:, :, 0] = -middle * per_spread
-        x[:, :, 1] = (values - block.before) * per_spread
-        for column, lag in enumerate(lags, INPUTS_BESIDE_LAGS):
-            past = block.history[longest - lag : longest - lag + windows]
-            off = np.where(np.isnan(past), middle, past - block.last)
-            x[:, :, column] = near(off, block.scale) * per_spread
-        x[np.isnan(x)] = 0.0  # where something was missing
+        x[:, :, 0] = (block.last - block.mean) * per_spread
+        change = (values - block.before) * per_spread
+        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # where something was missing
+        x[:, :, INPUTS_BESIDE_LAGS:] = np.moveaxis(_lagged(block, lags), 0, 2)
         np.clip(x, -_CLIP, _CLIP, out=x)
         for column, moved in ((2, block.unit), (3, block.scale)):
             ratio = np.clip(moved * per_spread, 1.0 / _LARGEST_RATIO, _LARGEST_RATIO)
@@ -157,3 +153,17 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     periods = ("month", "year") if block.freq.is_calendar else ("day", "week")
     x[:, :, 7:11] = calendar(following, block.freq, periods)
     return x
+
+
+def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
+    """``[n, T, S]``, how many spreads lagged values lie from the last, or the mean where one is missing."""
+    windows, longest = len(block.values), len(block.history) - len(block.values)
+    size = OTHER_LEVEL * block.scale
+    per_size, off = 1.0 / size, np.empty(block.values.shape)
+    far = np.empty((len(lags), *off.shape), np.float32)
+    for column, lag in enumerate(lags):
+        np.subtract(block.history[longest - lag : longest - lag + windows], block.last, out=off)
+        np.multiply(off, per_size, out=far[column], casting="same_kind")
+    near_in_place(far, ((block.mean - block.last) * per_size).astype(np.float32))
+    far *= np.minimum(size / block.spread, _MOST_SPREADS).astype(np.float32)
+    return far

@@ -89,7 +89,8 @@ class Intervals:
         anchors, outer = anchors_of(self.horizon), [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
-        network = np.moveaxis(out[outer][..., rows] - out[middle][..., rows], 3, 1)  # [Q - 1, A, T, S]
+        # [Q - 1, A, T, S]
+        network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
         learned, trust = self._distances(own, block, network)
         spread = by_horizon(anchors, self.horizon)
         far = np.tensordot(spread, learned, axes=(1, 1))  # [N, Q - 1, T, S]

@@ -119,12 +119,13 @@ class LeastSquares(Expert):
         step = gain / (size + np.float32(self.forget))
         weights += step * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        trace = np.zeros(len(size), np.float32)
-        for i in range(len(x)):
-            inverse[i] -= step[i] * gain
-            trace += inverse[i, i]
+        trace = sum(inverse[i, i] - step[i] * gain[i] for i in range(len(x)))
         forgets = learns & (trace < len(x) / self.prior)
-        inverse *= np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
+        grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
+        product = np.empty_like(gain)
+        for row, share in zip(inverse, step, strict=True):  # each once through the cache
+            row -= np.multiply(share, gain, out=product)
+            row *= grows
 
     def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""

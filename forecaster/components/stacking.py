@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -30,7 +31,8 @@ def anchors_of(horizon: int) -> tuple[int, ...]:
     return (*(a for a in _ANCHORS if a < horizon), horizon)
 
 
-def by_horizon(anchors: Sequence[int], horizon: int) -> Floats32:
+@lru_cache(maxsize=16)
+def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
     """``[N, A]`` how numbers by anchor become numbers by horizon: linear in the logarithm of the horizon."""
     ahead, at = np.log(np.arange(1, horizon + 1)), np.log(anchors)
     one = [np.interp(ahead, at, row) for row in np.eye(len(anchors))]
@@ -97,7 +99,8 @@ class Stacking:
         rows = np.array(anchors) - 1
         network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        changes = [network.astype(np.float32), *(block.members[name] for name in self.experts)]
+        # In the order of the members in memory, as all that is computed with them.
+        changes = [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
         _keep(block, changes)
         # What a change of a series that stands still is in scales of it says nothing: nobody learns from it.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
@@ -115,7 +118,8 @@ class Stacking:
                 part = np.tensordot(spread, weight, axes=1)
                 combined += np.multiply(part, change, out=part)
             _within(combined, changes)
-            out += np.moveaxis(block.scale * (combined - changes[0]), 0, 2)
+            moved = np.moveaxis(combined - changes[0], 0, 2).copy()
+            out += block.scale[..., None] * moved
         ends = np.concatenate([said, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1)
         before = [said_before(w, n, block.start, a)[:, -1] for a, w, n in self._waiting(own, ends)]
         residuals = np.stack([(truth[:, i] - b) * origin[i][:, 1] for i, b in enumerate(before)], axis=1)
