@@ -79,7 +79,7 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         f"--parallelism={parallelism}",
         "--experiments=disable_logging_submission_environment",  # it asks pip, which need not be here
         # Bundles last a second else, and what is in one is on its way when it ends. That spelling.
-        "--max_bundle_time_mills=20",
+        "--max_bundle_time_mills=5",
         # Whoever started the job goes on from the state table; what Flink kept would be behind it.
         "--number_of_execution_retries=0",
         # A source that has ended has Flink finish the steps after it one by one, and the runner would read
