@@ -95,16 +95,16 @@ class ShardWorker:
             has_issued = False
 
     def _write(self, output: Output) -> None:
-        if self._is_over():
-            return
         for part, rows in ((QUARANTINE, output.quarantined), (LATE, output.late)):
-            if len(rows):
+            if len(rows) and not self._is_over():
                 self._write_rows(part, output, rows)
-        if output.forecasts is not None and len(output.forecasts):
-            if self.topics is None:
-                self.files.write_forecasts(output.forecasts)
-            else:
-                self.topics.write_forecasts(output.forecasts, self.files.shard)
+        forecasts = output.forecasts
+        if forecasts is None or not len(forecasts) or self._is_over():
+            return
+        if self.topics is None:
+            self.files.write_forecasts(forecasts)
+        else:
+            self.topics.write_forecasts(forecasts, self.files.shard)
 
     def _write_rows(self, part: str, output: Output, rows: pl.DataFrame) -> None:
         if self.topics is not None and self.topics.topics.of(part):
