@@ -70,6 +70,39 @@ def in_memory() -> Iterator[Remote]:
             place.parent.remove_below()
 
 
+Objects = dict[str, Any]
+"""The objects of a store in memory by key; none is ever changed, only put anew."""
+
+
+def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
+    """All under a prefix of a store in memory, as of now; save those whose names below it begin like that."""
+    import fsspec
+
+    prefix = _key(place)
+    with _LOCK:
+        every = fsspec.filesystem("memory").store
+        return {
+            key: every[key]
+            for key in every
+            if key.startswith(prefix) and not key.removeprefix(prefix).startswith(but)
+        }
+
+
+def put_back(place: Remote, kept: Objects) -> None:
+    """Has a prefix of a store in memory hold what it held once, as old as it was."""
+    import fsspec
+
+    with _LOCK:
+        every = fsspec.filesystem("memory").store
+        for key in objects(place):
+            del every[key]
+        every.update(kept)
+
+
+def _key(place: Remote) -> str:
+    return place.url.removeprefix("memory:/") + "/"
+
+
 def keys(place: Remote) -> list[str]:
     """What lies under a prefix, without it."""
     return sorted(path.url.removeprefix(f"{place.url}/") for path in place.below())

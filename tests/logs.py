@@ -1,0 +1,122 @@
+"""A log in memory as the source of a job: rows out of order, some too late, some twice, some no rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from forecaster.counts import Counts
+from forecaster.windows import Windows
+from pipelines.jobs.job import StreamJob
+from pipelines.sinks.files import FORECASTS, read_forecasts, read_late, read_quarantine
+from pipelines.sources.base import Step
+from pipelines.storage import Location, source_of
+from schemas import quarantine
+from tests.fleets import HOUR_US, START, Log, assert_same_frames, forecaster, rows_of, scales
+
+
+@dataclass(frozen=True)
+class LogSource:
+    """A log as a `pipelines.sources.base.Source`, a batch a step.
+
+    Attributes:
+        log: all of it.
+        stop: the offset at which it ends for now; one of the log's watermarks is there.
+    """
+
+    log: Log
+    stop: int
+    is_paced: bool = False
+
+    @property
+    def partition(self) -> str:
+        """See `Source`."""
+        return self.log.partition
+
+    def step(self, offset: int) -> Step | None:
+        """See `Source`."""
+        following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
+        return Step((following[0],), following[0].stop) if following else None
+
+
+def job_of(
+    log: Log, output: Location, *, stop: int | None = None, shards: int = 1, windows_per_step: int = 4
+) -> StreamJob:
+    """A stream of a log in this process, up to ``stop``, that goes on and asks for snapshots all the time."""
+    return StreamJob(
+        forecaster(),
+        LogSource(log, log.stop if stop is None else stop),
+        output,
+        shards=shards,
+        windows_per_step=windows_per_step,
+        resume=True,
+        snapshot_every_s=0.0,
+        runner="in-process",
+        lanes=1,
+    )
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a stream of a log leaves.
+
+    Attributes:
+        output: where.
+        counts: where the rows went.
+        scale: how much each series moves.
+    """
+
+    output: Location
+    counts: Counts
+    scale: dict[str, float]
+
+    def assert_same(self, output: Location, counts: Counts) -> None:
+        """Another stream left the same, and no forecast in two files."""
+        # the most windows of any shard is a matter of who is in which
+        assert replace(counts, windows=0) == replace(self.counts, windows=0)
+        forecasts = read_forecasts(self.output)
+        assert_same_frames(forecasts, read_forecasts(output), self.scale)
+        assert read_quarantine(self.output).equals(read_quarantine(output))
+        assert read_late(self.output).equals(read_late(output))
+        written = [pl.read_parquet(source_of(file)) for file in (output / FORECASTS).glob("*.parquet")]
+        assert sum(map(len, written)) == len(forecasts)
+
+
+def half_of(log: Log) -> int:
+    """An offset amid a log at which a watermark comes."""
+    every = sorted(log.watermarks_us)
+    return every[len(every) // 2 - 1]
+
+
+def small_log(windows: int = 12, every: int = 12) -> tuple[Log, dict[str, float]]:
+    """A log of four series with a watermark after ``every`` offsets, and how much each series moves."""
+    chance = np.random.default_rng(5)
+    values = 1e3 + chance.normal(size=(windows, 4)).cumsum(axis=0)
+    values[chance.random(values.shape) < 0.1] = np.nan
+    fleet = Windows(tuple("abcd"), START, values)
+    rows = rows_of(fleet)
+    rows = pl.concat([rows, rows.filter(pl.Series(chance.random(len(rows)) < 0.1))])
+    event_us = rows["timestamp"].dt.epoch("us").to_numpy()
+    order = np.argsort(event_us + chance.integers(0, 3 * HOUR_US, len(rows)), kind="stable")
+    is_bad = chance.random(len(rows) + 8) < 0.1
+    is_bad[np.flatnonzero(~is_bad)[len(rows) :]] = True
+    places = np.flatnonzero(~is_bad)
+    rows, event_us = rows[order[: len(places)]], event_us[order[: len(places)]]
+    bad = np.flatnonzero(is_bad)
+    rejected = pl.DataFrame(
+        {
+            "file": ["log"] * len(bad),
+            "row": bad + 1,
+            "column": ["value"] * len(bad),
+            "reason": ["is not a number"] * len(bad),
+            "raw": ["{}"] * len(bad),
+            "offset": bad,
+        },
+        schema=quarantine.SCHEMA | {"offset": pl.Int64()},
+    )
+    moved = {stop: int(event_us[places < stop].max()) - HOUR_US for stop in range(every, len(is_bad), every)}
+    end_us = (START + windows) * HOUR_US
+    rows = rows.with_columns(offset=pl.Series(places, dtype=pl.Int64))
+    return Log("log", rows, rejected, (), moved | {len(is_bad): end_us}), scales(fleet)
