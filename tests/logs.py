@@ -14,7 +14,9 @@ from pipelines.sinks.files import FORECASTS, read_forecasts, read_late, read_qua
 from pipelines.sources.base import Step
 from pipelines.storage import Location, source_of
 from schemas import quarantine
-from tests.fleets import HOUR_US, START, Log, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR_US, SHORT_WEEK, START, Log, assert_same_frames, forecaster, rows_of, scales
+
+HALF_A_DAY_US = 12 * HOUR_US
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def job_of(
 ) -> StreamJob:
     """A stream of a log in this process, up to ``stop``, that goes on and asks for snapshots all the time."""
     return StreamJob(
-        forecaster(),
+        forecaster(**SHORT_WEEK),
         LogSource(log, log.stop if stop is None else stop),
         output,
         shards=shards,
@@ -90,16 +92,21 @@ def half_of(log: Log) -> int:
     return every[len(every) // 2 - 1]
 
 
-def small_log(windows: int = 12, every: int = 12) -> tuple[Log, dict[str, float]]:
-    """A log of four series with a watermark after ``every`` offsets, and how much each series moves."""
+def small_log(windows: int = 20, every: int = 22) -> tuple[Log, dict[str, float]]:
+    """A log of four series, in windows of half a day, and how much each series moves.
+
+    Args:
+        windows: how many.
+        every: offsets between two watermarks.
+    """
     chance = np.random.default_rng(5)
     values = 1e3 + chance.normal(size=(windows, 4)).cumsum(axis=0)
     values[chance.random(values.shape) < 0.1] = np.nan
-    fleet = Windows(tuple("abcd"), START, values)
-    rows = rows_of(fleet)
+    fleet = Windows(tuple("abcd"), START // 12, values)
+    rows = rows_of(fleet, HALF_A_DAY_US)
     rows = pl.concat([rows, rows.filter(pl.Series(chance.random(len(rows)) < 0.1))])
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
-    order = np.argsort(event_us + chance.integers(0, 3 * HOUR_US, len(rows)), kind="stable")
+    order = np.argsort(event_us + chance.integers(0, 3 * HALF_A_DAY_US, len(rows)), kind="stable")
     is_bad = chance.random(len(rows) + 8) < 0.1
     is_bad[np.flatnonzero(~is_bad)[len(rows) :]] = True
     places = np.flatnonzero(~is_bad)
@@ -116,7 +123,9 @@ def small_log(windows: int = 12, every: int = 12) -> tuple[Log, dict[str, float]
         },
         schema=quarantine.SCHEMA | {"offset": pl.Int64()},
     )
-    moved = {stop: int(event_us[places < stop].max()) - HOUR_US for stop in range(every, len(is_bad), every)}
-    end_us = (START + windows) * HOUR_US
+    moved = {
+        stop: int(event_us[places < stop].max()) - HALF_A_DAY_US for stop in range(every, len(is_bad), every)
+    }
+    end_us = fleet.stop * HALF_A_DAY_US
     rows = rows.with_columns(offset=pl.Series(places, dtype=pl.Int64))
     return Log("log", rows, rejected, (), moved | {len(is_bad): end_us}), scales(fleet)

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from forecaster.config import EXPERTS
 from forecaster.stepping import advance
 from forecaster.windows import Windows
 from tests.fleets import (
     HOUR_US,
+    SHORT_WEEK,
     START,
     Arrival,
     Floats,
@@ -45,6 +47,10 @@ RETURNS_TWICE = Windows(
 )
 
 
+def test_every_expert_is_there_where_a_week_is_short() -> None:
+    assert {*EXPERTS} < {*forecaster(**SHORT_WEEK).members}
+
+
 @pytest.mark.parametrize(
     ("cell", "empty", "max_gap", "decoder"),
     [
@@ -58,7 +64,8 @@ RETURNS_TWICE = Windows(
 def test_however_windows_are_cut_into_calls_the_forecasts_and_the_state_are_the_same(
     cell: str, empty: str, max_gap: int, decoder: bool, fleet: Windows, cuts: list[int]
 ) -> None:
-    model = forecaster(cell, empty=empty, max_gap=max_gap, decoder=decoder)
+    more = {} if decoder else SHORT_WEEK
+    model = forecaster(cell, empty=empty, max_gap=max_gap, decoder=decoder, **more)
     whole_state, whole = advance(model, model.initial_state(), fleet)
 
     in_blocks, parts = model.initial_state(), []

@@ -20,6 +20,7 @@ from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
 from tests.fleets import (
+    SHORT_WEEK,
     Logs,
     Ran,
     all_logs,
@@ -46,7 +47,7 @@ from tests.fleets import (
 def test_a_series_is_forecast_alone_as_it_is_in_company(
     cell: str, max_gap: int, decoder: bool, fleet: Windows, data: st.DataObject
 ) -> None:
-    model = forecaster(cell, max_gap=max_gap, decoder=decoder)
+    model = forecaster(cell, max_gap=max_gap, decoder=decoder, **({} if decoder else SHORT_WEEK))
     _, together = advance(model, model.initial_state(), fleet)
     order = data.draw(st.permutations(range(len(fleet.series_ids))))
     some = order[: data.draw(st.integers(1, len(order)))]

@@ -27,7 +27,7 @@ from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
-from pipelines.sinks.files import Format, read_forecasts, read_quarantine
+from pipelines.sinks.files import PARTS, Format, read_forecasts, read_quarantine
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
@@ -47,7 +47,8 @@ from tests.fleets import (
     scales,
     sorted_rows,
 )
-from tests.mortals import Killed, Mortal
+from tests.logs import Left, half_of, job_of, small_log
+from tests.mortals import Killed, Mortal, Renames, put_back
 
 
 @dataclass
@@ -149,7 +150,21 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-@settings(max_examples=8)
+def test_a_stream_goes_on_from_what_each_rename_leaves_with_power_and_without(tmp_path: Path) -> None:
+    (log, scale), output, clean = small_log(), tmp_path / "out", tmp_path / "clean"
+    whole = Left(clean, run_stream(job_of(log, clean)).counts, scale)
+    run_stream(job_of(log, output, stop=half_of(log)))
+    renames = Renames(output, but=(".numbers", ".lock", ".ended", ".run"), slow=PARTS, slow_s=0.03)
+    with patch("os.replace", renames.replace), patch("os.fsync", renames.fsync):
+        # it begins with a table cut anew, which takes the old one's place
+        run_stream(job_of(log, output, shards=2))
+    for left in renames.left:
+        put_back(output, left)
+        ended = run_stream(job_of(log, output, shards=2, windows_per_step=3))
+        whole.assert_same(output, ended.counts)
+
+
+@settings(max_examples=3)
 @given(
     kills=st.lists(st.tuples(st.integers(0, 60), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),

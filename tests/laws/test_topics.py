@@ -43,6 +43,7 @@ from tests.fleets import (
     assert_same,
     by_key,
     forecaster,
+    interleaved,
     rows_of,
     scales,
     sorted_rows,
@@ -115,18 +116,23 @@ def is_read(source: KafkaSource, topic: Topic, places: Places) -> bool:
     return all(name in places and places[name].offset == end for name, end in ends.items())
 
 
-def read(source: KafkaSource, places: Places, clock: Clock) -> Iterator[Batch]:
-    """The batches of a run that lives until all is there and read, with whatever its clock says."""
+def read(
+    source: KafkaSource, places: Places, clock: Clock, at_once: int = 9, comes_up: float = 0.1
+) -> Iterator[Batch]:
+    """The batches of a run that lives until all is there and read, with whatever its clock says.
+
+    In a step at most so many messages come ``at_once``, and with this chance another partition ``comes_up``.
+    """
     reading, topic = Reading(source, clock), source.opens
     assert isinstance(topic, Topic)
     yield from Reader(reading, Path("/nowhere"), 1e9).next(places).batches  # type: ignore[arg-type]
     while not is_read(source, topic, places):
-        if (coming := len(topic.there)) < len(topic.partitions) and topic.chance.random() < 0.1:
+        if (coming := len(topic.there)) < len(topic.partitions) and topic.chance.random() < comes_up:
             topic.there[coming] = 0
         for number in topic.there:
             most = len(topic.partitions[number]) - topic.there[number]
             if topic.chance.random() < 0.6:  # else it is silent for now
-                topic.there[number] += int(topic.chance.integers(0, min(most, 9) + 1))
+                topic.there[number] += int(topic.chance.integers(0, min(most, at_once) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
         stride = reading.step(places)
         yield from stride.batches
@@ -162,14 +168,23 @@ def delivered(batches: Iterable[Batch], often: float, chance: np.random.Generato
         yield held.pop(int(chance.integers(0, len(held))))
 
 
-def lived(model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw: Any) -> Ran:
-    """A job that is killed again and again, each shard at a moment of its own."""
+def lived(
+    model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw: Any, between: bool = False
+) -> Ran:
+    """A job that is killed again and again, each shard at a moment of its own.
+
+    Where that is said, a partition comes up ``between`` each two lives, and none while one lasts.
+    """
+    pace = (2, 0.0) if between else (9, 0.1)
     first = source.begin({})
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
     for life in range(lives + 1):
         is_last = life == lives
+        if between and life:
+            topic.there[life] = 0
         shards, places = opened(model, source, first, disks)
-        read_so_far = [*islice(read(source, places, clock), None if is_last else draw(st.integers(0, 80)))]
+        batches = read(source, places, clock, *pace)
+        read_so_far = [*islice(batches, None if is_last else draw(st.integers(0, 80)))]
         often, in_order = draw(st.sampled_from([0.1, 0.5])), draw(st.sampled_from([0.2, 0.7, 1.0]))
         per_step = draw(st.integers(1, 9))
         for number in range(SHARDS):
@@ -201,10 +216,15 @@ def whole(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
         batches += stride.batches
         places = stride.places
     for number in range(SHARDS):
-        for shard, output in outputs(model, ran.shards[number], batches, 4):
-            ran.shards[number] = shard
-            ran.take(output)
+        fold_on(model, ran, number, batches)
     return ran
+
+
+def fold_on(model: Forecaster, ran: Ran, number: int, batches: Iterable[Batch]) -> None:
+    """Has one of the shards take batches."""
+    for shard, output in outputs(model, ran.shards[number], batches, 4):
+        ran.shards[number] = shard
+        ran.take(output)
 
 
 def swings(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, float]:
@@ -231,6 +251,10 @@ def test_polls_kills_and_clocks_change_nothing_but_what_is_written_down(
         source = replace(source, keyed_shards=SHARDS if keyed else None)
         killed = lived(model, source, topic, kills, data.draw)
         clean = whole(model, replace(source, poll_rows=10**6, keyed_shards=None), topic)
+    assert_same_ran(killed, clean, topic, scale, keyed)
+
+
+def assert_same_ran(killed: Ran, clean: Ran, topic: Topic, scale: dict[str, float], keyed: bool) -> None:
     closed = [shard.closed_through for shard in clean.shards]
     found = by_key(killed.forecasts)
     if keyed:  # its shards wait for less
@@ -244,6 +268,50 @@ def test_polls_kills_and_clocks_change_nothing_but_what_is_written_down(
     assert_same(forecasts, found, swings(forecasts, scale))
     assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
+
+
+@settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(lateness_h=st.integers(0, 2), data=st.data())
+def test_what_the_furthest_shard_had_closed_stays_closed_to_a_partition_that_comes_up_between_lives(
+    lateness_h: int, data: st.DataObject
+) -> None:
+    topic, scale, start = data.draw(topics(keyed=False))
+    topic.there = {0: 0}
+    model = forecaster(aggregate="sum", allowed_lateness=f"{lateness_h}h")
+    with tempfile.TemporaryDirectory() as name:
+        source = source_of(topic, start, Path(name), lateness_h, poll_rows=5, idle_s=30)
+        killed = lived(model, source, topic, 3, data.draw, between=True)
+        clean = whole(model, replace(source, poll_rows=10**6), topic)
+    assert_same_ran(killed, clean, topic, scale, keyed=False)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(data=st.data())
+def test_a_partition_that_comes_up_is_waited_for_in_whatever_order_batches_come(
+    keyed: bool, data: st.DataObject
+) -> None:
+    topic, scale, start = data.draw(topics(keyed))
+    topic.there = dict.fromkeys(range(SHARDS if keyed else 1), 0)
+    model = forecaster(aggregate="sum")
+    with tempfile.TemporaryDirectory() as name:
+        source = source_of(topic, start, Path(name), 2, poll_rows=5, idle_s=30, look_s=0)
+        source = replace(source, keyed_shards=SHARDS if keyed else None)
+        shards, places = opened(model, source, began(source, []), [Disk() for _ in range(SHARDS)])
+        batches = [*read(source, places, Clock(), at_once=2, comes_up=0.3)]
+    parts = [
+        [b for b in batches if b.partition == one] for one in dict.fromkeys(b.partition for b in batches)
+    ]
+    in_order, as_it_came = Ran([shard.copy() for shard in shards]), Ran(shards)
+    for number in range(SHARDS):
+        for ran, mine in ((in_order, batches), (as_it_came, interleaved(data.draw, parts))):
+            fold_on(model, ran, number, mine)
+    assert not any(shard.early for shard in as_it_came.shards)
+    assert as_it_came.counts == in_order.counts
+    forecasts = by_key(in_order.forecasts)
+    assert_same(forecasts, by_key(as_it_came.forecasts), swings(forecasts, scale))
+    assert sorted_rows(as_it_came.late).equals(sorted_rows(in_order.late))
+    assert sorted_rows(as_it_came.quarantined).equals(sorted_rows(in_order.quarantined))
 
 
 def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
