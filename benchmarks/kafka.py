@@ -11,6 +11,7 @@ Unpaced: a topic of Arrow messages, or of JSON, is read as fast as the job can.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import statistics
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -54,6 +56,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--bootstrap", help=argparse.SUPPRESS)
     parser.add_argument("--windows", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
+    if chosen.part:
+        gc.disable()  # the two that watch share two cores with the job, and their messages are in no cycle
     if chosen.part == "produce":
         return _produce_paced(chosen.bootstrap, chosen.series, chosen.windows)
     if chosen.part == "consume":
@@ -90,7 +94,12 @@ def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str,
     job = _job(bootstrap, "paced", "json", output, Topics(Address(bootstrap), "forecasts"))
     _run(job, series * windows)
     produced, consumed = (json.loads(part.communicate()[0]) for part in parts)
-    latency_ms = [1000 * (at - produced[window + 1]) for window, at in consumed if window + 1 < len(produced)]
+    latency_ms = [
+        1000 * (at - produced[window + 1])
+        for window, at, many in consumed
+        if window + 1 < len(produced)
+        for _ in range(many)
+    ]
     latency_ms = latency_ms[len(latency_ms) // 5 :]  # the beginning is that of the engine
     levels = statistics.quantiles(latency_ms, n=100)
     return {"p50_ms": round(levels[49], 1), "p99_ms": round(levels[98], 1)}
@@ -196,20 +205,22 @@ def _all(of: Fleet, windows: int) -> pl.DataFrame:
 
 
 def _consume(bootstrap: str, series: int, windows: int) -> int:
-    """Prints when each forecast came, with its window."""
+    """Prints when forecasts came, with their window and how many they were."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench"})
     consumer.assign([TopicPartition("forecasts", number, 0) for number in range(_PARTITIONS)])
-    found: list[tuple[int, float]] = []
-    while len(found) < series * (windows - 1):
+    found: Counter[tuple[Any, float]] = Counter()
+    while found.total() < series * (windows - 1):
         messages, now_s = consumer.consume(10_000, 0.01), time.time()
-        for message in messages:
-            issued = dict(message.headers() or ())["issued_at"]
-            assert isinstance(issued, bytes)
-            end_s = datetime.fromisoformat(issued.decode()).timestamp()
-            found.append((int(end_s) // fleet.FREQ_S - 1 - fleet.START, now_s))
+        found.update((dict(message.headers() or ())["issued_at"], now_s) for message in messages)
     consumer.close()
-    print(json.dumps(found))
+    print(json.dumps([(_window_before(issued), now_s, many) for (issued, now_s), many in found.items()]))
     return 0
+
+
+def _window_before(issued_at: bytes) -> int:
+    """Which window a forecast was made at the end of, from 0."""
+    end_s = datetime.fromisoformat(issued_at.decode()).timestamp()
+    return int(end_s) // fleet.FREQ_S - 1 - fleet.START
 
 
 if __name__ == "__main__":
