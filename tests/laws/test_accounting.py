@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.jobs.forecast import run_stream
@@ -98,6 +98,7 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
     assert stop < len(order) or not counts.pending
 
 
+@settings(max_examples=6)  # each reads a log some times over
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
 def test_what_is_read_again_changes_nothing_and_gives_nothing(
     logs: Logs, shards: int, data: st.DataObject

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 
 from forecaster import snapshot
+from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.sharding import no_batch
 from forecaster.state import State
@@ -30,6 +31,7 @@ from tests.fleets import (
     START,
     Arrival,
     assert_same,
+    assert_same_frames,
     assert_same_state,
     by_key,
     fleets,
@@ -96,6 +98,13 @@ def test_a_rewarmed_state_forecasts_as_a_cold_start_on_the_values_that_it_kept(
     assert_same(by_key([after_cold]), by_key([after_warm]), scales(fleet, empty))
 
 
+def said_by(model: Forecaster, output: Path, fleet: Windows) -> pl.DataFrame:
+    """What a model says of the rest of a fleet, once it has re-warmed the table of a job of another."""
+    warm = rewarm(model, state_table.read(output / "state").state)
+    _, said = advance(model, warm, fleet.between(START + 70, fleet.stop))
+    return said.frame()
+
+
 def test_a_job_that_starts_from_another_version_s_table_rewarms_it(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
@@ -111,6 +120,7 @@ def test_a_job_that_starts_from_another_version_s_table_rewarms_it(
     issued = read_forecasts(tmp_path / "new")
     assert issued["model_version"].unique().to_list() == [new.version]
     assert issued.select(pl.col("issued_at").min().dt.epoch("us")).item() == half_us + HOUR_US
+    assert_same_frames(issued, said_by(new, tmp_path / "old", small_fleet), scales(small_fleet))
     table = state_table.read(tmp_path / "new" / "state").state
     assert table.model_version == new.version
     assert sorted(table.series_ids) == sorted(small_fleet.series_ids)
@@ -137,5 +147,7 @@ def test_a_stream_that_goes_on_under_other_weights_rewarms_its_shards(
         for m in (old, new)
     ]
     assert identities[0] == identities[1]
+    mine = issued.filter(pl.col("model_version") == new.version)
+    assert_same_frames(mine, said_by(new, tmp_path / "old", small_fleet), scales(small_fleet))
     assert state_table.read(output / "state").state.model_version == new.version
     assert sorted(state_table.read(output / "state").state.series_ids) == sorted(small_fleet.series_ids)
