@@ -22,6 +22,7 @@ from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
 from tests.fleets import (
     HOUR_US,
+    START,
     Arrival,
     Log,
     Logs,
@@ -107,11 +108,25 @@ def late_by_its_own_watermark(log: Log) -> set[int]:
 def test_a_row_is_late_by_the_watermark_of_its_own_partition_and_no_other(
     logs: Logs, data: st.DataObject
 ) -> None:
+    expected = {(log.partition, o) for log in logs.parts for o in late_by_its_own_watermark(log)}
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
-    ran = fold(forecaster(), order, 2, partitions=logs.partitions)
-    late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
-    found = set(late.select("partition", "offset").rows()) if len(late) else set()
-    assert found == {(log.partition, o) for log in logs.parts for o in late_by_its_own_watermark(log)}
+    for batches in (order, logs.one_by_one()):  # of these the first partitions find no window closed
+        ran = fold(forecaster(max_gap=3), batches, 2, partitions=logs.partitions)
+        late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
+        found = set(late.select("partition", "offset").rows()) if len(late) else set()
+        assert found == expected
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_row_is_late_though_another_partition_holds_its_window_open(early: bool) -> None:
+    rows = rows_of(Windows(("a",), START, np.arange(4.0)[:, None]))
+    arrivals = [
+        Arrival(rows[part], us) for part, us in ((slice(2, 4), (START + 3) * HOUR_US), (slice(0, 2), 0))
+    ]
+    batches = batches_of(arrivals, "p0")
+    ran = fold(forecaster(), batches[::-1] if early else batches, partitions=("p0", "p1"))
+    assert sorted_rows(ran.late).select("partition", "offset").rows() == [("p0", 2), ("p0", 3)]
+    assert ran.counts.pending == 2
 
 
 @dataclass(frozen=True)
