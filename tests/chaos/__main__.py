@@ -16,7 +16,6 @@ import statistics
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecaster.config import NetworkConfig, WindowConfig
 from forecaster.counts import Counts
-from forecaster.model import Forecaster
 from tests.chaos import inputs
 from tests.chaos.lives import Stream
 from tests.chaos.verdict import Verdict, compare
@@ -62,7 +59,7 @@ def _weather(folder: Path, kills: int, seed: int, seconds: float) -> Ended:
     days = 60
     folder.mkdir(parents=True)
     inputs.write_weather(folder / "weather.csv", np.random.default_rng(seed), days)
-    model = _model(folder / "model", "mean", "missing")
+    model = inputs.write_model(folder / "model", "mean", "missing")
     options = [str(folder / "weather.csv"), "--model", str(model), "--shards", "3"]
     print("weather, left alone ...", flush=True)
     Stream(options, folder / "clean").run(lambda: False)
@@ -76,31 +73,19 @@ def _weather(folder: Path, kills: int, seed: int, seconds: float) -> Ended:
 def _flights(folder: Path, kills: int, seed: int, seconds: float) -> Ended:
     """A watched folder, filled at a pace that lasts; the stream that is left alone finds all files there."""
     files = inputs.write_flights(folder / "files", np.random.default_rng(seed), days=60)
-    model = _model(folder / "model", "sum", "zero")
+    model = inputs.write_model(folder / "model", "sum", "zero")
     streams = {}
     for name in ("clean", "killed"):
-        (folder / f"in-{name}").mkdir()
-        options = [str(folder / f"in-{name}"), "--watch", "--model", str(model), "--shards", "2"]
-        options += ["--set", "data.event_id=event_id", "--set", "stream.poll_s=0.2"]
-        streams[name] = Stream(options, folder / name)
+        streams[name] = Stream.of_flights(folder / f"in-{name}", model, folder / name)
     for file in files:
         shutil.copy(file, folder / "in-clean" / file.name)
     print("flights, left alone ...", flush=True)
-    rows_in = _run_until_quiet(streams["clean"], 0)
+    rows_in = streams["clean"].run_until_quiet(0)
     with _fed(files, folder / "in-killed", seconds / len(files)):
         names = _kill_some(streams["killed"], kills, random.Random(seed + 1))
     print("flights, to their end ...", flush=True)
-    _run_until_quiet(streams["killed"], rows_in)
+    streams["killed"].run_until_quiet(rows_in)
     return Ended(compare(folder / "killed", folder / "clean"), names, streams["killed"].recovery_s)
-
-
-def _model(folder: Path, aggregate: str, empty: str) -> Path:
-    network = NetworkConfig(hidden=16, layers=1, horizon=6)
-    windows = WindowConfig.model_validate(
-        {"aggregate": aggregate, "empty": empty, "allowed_lateness": f"{inputs.LATENESS_H}h"}
-    )
-    Forecaster.untrained(network, windows).save(folder)
-    return folder
 
 
 def _kill_some(stream: Stream, kills: int, chance: random.Random) -> list[str]:
@@ -117,20 +102,6 @@ def _kill_some(stream: Stream, kills: int, chance: random.Random) -> list[str]:
     return killed
 
 
-def _run_until_quiet(stream: Stream, rows_in: int) -> int:
-    """Runs until nothing has come for a while, and ``rows_in`` rows have; the rows that had."""
-    last: list[float] = [0, time.monotonic()]
-
-    def is_quiet() -> bool:
-        now = stream.rows_in()
-        if now != last[0]:
-            last[:] = [now, time.monotonic()]
-        return now > 0 and now >= rows_in and time.monotonic() - last[1] > 15  # a broken file waits for 10
-
-    stream.run(is_quiet)
-    return int(last[0])
-
-
 @contextmanager
 def _fed(files: list[Path], folder: Path, every_s: float) -> Iterator[None]:
     """Puts files into the folder in a thread; those that are left, when the block ends."""
@@ -138,9 +109,7 @@ def _fed(files: list[Path], folder: Path, every_s: float) -> Iterator[None]:
 
     def feed() -> None:
         for file in files:
-            hidden = folder / f".{file.name}"
-            shutil.copy(file, hidden)
-            hidden.rename(folder / file.name)
+            inputs.put(file, folder)
             stop.wait(every_s)
 
     thread = threading.Thread(target=feed)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.model import Forecaster
 from pipelines.jobs import examples
 
 LATENESS_H = 3
@@ -71,3 +74,20 @@ def _text(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(
         pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"), pl.col("value").cast(pl.String)
     )
+
+
+def write_model(folder: Path, aggregate: str, empty: str) -> Path:
+    """A model that was not trained, saved in a folder."""
+    network = NetworkConfig(hidden=16, layers=1, horizon=6)
+    windows = WindowConfig.model_validate(
+        {"aggregate": aggregate, "empty": empty, "allowed_lateness": f"{LATENESS_H}h"}
+    )
+    Forecaster.untrained(network, windows).save(folder)
+    return folder
+
+
+def put(file: Path, folder: Path) -> None:
+    """Has a file appear in a folder at once, as a whole."""
+    hidden = folder / f".{file.name}"
+    shutil.copy(file, hidden)
+    hidden.rename(folder / file.name)

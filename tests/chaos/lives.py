@@ -28,18 +28,28 @@ class Stream:
     Attributes:
         arguments: of ``statecast stream``, without ``--resume``.
         output: its output folder.
+        python: the interpreter that runs it.
         recovery_s: of each life, and of each Prism after a kill, seconds to its first progress.
     """
 
     arguments: list[str]
     output: Path
+    python: str = sys.executable
     recovery_s: list[float] = field(default_factory=list)
     _process: subprocess.Popen[bytes] | None = None
     _lost: str = ""
 
+    @staticmethod
+    def of_flights(watched: Path, model: Path, output: Path, python: str = sys.executable) -> Stream:
+        """The stream of a folder, which is made, that files of `inputs.write_flights` are put into."""
+        watched.mkdir(exist_ok=True)
+        options = [str(watched), "--watch", "--model", str(model), "--shards", "2"]
+        options += ["--set", "data.event_id=event_id", "--set", "stream.poll_s=0.2"]
+        return Stream(options, output, python)
+
     def start(self) -> subprocess.Popen[bytes]:
         """Starts the command: the same one every time."""
-        command = [sys.executable, "-m", "pipelines.cli", "stream", *self.arguments, "--resume", "--json"]
+        command = [self.python, "-m", "pipelines.cli", "stream", *self.arguments, "--resume", "--json"]
         command += ["--output", str(self.output), "--set", f"stream.snapshot_every_s={SNAPSHOT_EVERY_S}"]
         self.output.mkdir(parents=True, exist_ok=True)
         with (self.output.parent / f"{self.output.name}.log").open("ab") as log:
@@ -73,6 +83,20 @@ class Stream:
             _kill([process.pid])
         if process.returncode:
             raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
+
+    def run_until_quiet(self, rows_in: int) -> int:
+        """A life until nothing has come for a while, and ``rows_in`` rows have; the rows that had."""
+        last: list[float] = [0, time.monotonic()]
+
+        def is_quiet() -> bool:
+            now = self.rows_in()
+            if now != last[0]:
+                last[:] = [now, time.monotonic()]
+            has_come = now > 0 and now >= rows_in
+            return has_come and time.monotonic() - last[1] > 15  # a broken file waits for 10
+
+        self.run(is_quiet)
+        return int(last[0])
 
     def live_and_lose(self, chance: random.Random) -> str:
         """A life in which the pipeline, its Prism or both are killed, at a random moment after some progress.

@@ -1,0 +1,83 @@
+"""``python -m tests.chaos.upgrade 2.76.0``: Beam is upgraded, and taken back, beneath a stream.
+
+A second environment is made from the lock, with another version of Beam, and Prism of that version is fetched
+or built (minutes, once). A stream of a watched folder is stopped and started again on Prism, under the two
+versions in turn, each with some files more, and held against one that was left alone. The last line is one
+JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from tests.chaos import inputs
+from tests.chaos.lives import ROOT, Stream
+from tests.chaos.verdict import compare
+
+_LIVES = 5  # of both versions in turn
+
+
+def main(arguments: list[str]) -> int:
+    """Ends with 1 where a forecast, a row or a count is not that of the stream that was left alone."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.upgrade", description=__doc__)
+    parser.add_argument("beam", help="the other version of Beam")
+    parser.add_argument("--uv", default="uv", help="uv, which makes the environment")
+    chosen = parser.parse_args(arguments)
+    ours = version("apache-beam")
+    with tempfile.TemporaryDirectory(prefix="statecast-upgrade-") as name:
+        folder = Path(name)
+        print(f"an environment with Beam {chosen.beam} ...", flush=True)
+        other = environment(chosen.uv, folder / "venv", chosen.beam)
+        files = inputs.write_flights(folder / "files", np.random.default_rng(1), days=60)
+        model = inputs.write_model(folder / "model", "sum", "zero")
+        clean = Stream.of_flights(folder / "in-clean", model, folder / "clean")
+        for file in files:
+            inputs.put(file, folder / "in-clean")
+        print("left alone ...", flush=True)
+        clean.run_until_quiet(0)
+        rows = [0]
+        for life, part in enumerate(np.array_split(np.arange(len(files)), _LIVES)):
+            beam, python = ((chosen.beam, other), (ours, sys.executable))[life % 2]
+            stream = Stream.of_flights(folder / "in", model, folder / "upgraded", python)
+            for place in part:
+                inputs.put(files[place], folder / "in")
+            rows.append(stream.run_until_quiet(rows[-1] + 1))
+            print(f"  stopped under Beam {beam} after {rows[-1]:,} rows", flush=True)
+        verdict = compare(folder / "upgraded", folder / "clean")
+    print(f"{'holds' if verdict.holds else 'FAILS'}: {verdict}")
+    found = {"beam": [chosen.beam, ours], "stopped_after_rows": rows[1:]}
+    print(json.dumps({**found, "lost": verdict.lost, "doubled": verdict.doubled, "holds": verdict.holds}))
+    return int(not verdict.holds)
+
+
+def environment(uv: str, folder: Path, beam: str) -> str:
+    """The interpreter of an environment as locked, but with another Beam, and Prism of that version."""
+    pins = re.findall(r"^[a-z0-9._-]+==[^\\\n]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    pins = [f"apache-beam=={beam}" if pin.startswith("apache-beam==") else pin.strip() for pin in pins]
+    (folder.parent / "requirements.txt").write_text("\n".join(pins))
+    python = str(folder / "bin" / "python")
+    install = [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation"]
+    setuptools = next(pin for pin in pins if pin.startswith("setuptools=="))
+    for command in (
+        [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
+        [*install, setuptools],
+        [*install, "--requirements", str(folder.parent / "requirements.txt")],
+        [*install, "--editable", str(ROOT)],
+        [python, "-m", "pipelines.runners.prism", "setup"],
+    ):
+        if subprocess.run(command, cwd=ROOT).returncode:
+            raise SystemExit(f"failed: {' '.join(command)}")
+    return python
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
