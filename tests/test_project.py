@@ -95,8 +95,8 @@ def test_only_the_three_packages_are_shipped() -> None:
 def test_make_lists_every_target_that_the_documentation_names() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
-        "help", "setup", "demo", "test", "lint", "bench", "chaos", "java", "cluster-up", "cluster-down",
-        "cluster-test", "lock", "clean",
+        "help", "setup", "demo", "test", "lint", "bench", "chaos", "upgrade-test", "java", "cluster-up",
+        "cluster-down", "cluster-test", "lock", "clean",
     ]  # fmt: skip
 
 
