@@ -55,14 +55,8 @@ def regressor_count(ring: int) -> int:
     return max(ring - 1, 0) + 1
 
 
-def near(off: Floats, scale: Floats) -> Floats:
-    """Distances from the last value: whole up to 20 scales, nothing from twice that on."""
-    size = np.abs(off) / (scale * OTHER_LEVEL)
-    return np.where(size < 2.0, off * np.minimum(2.0 - size, 1.0), 0.0)
-
-
 def regressors(block: Block, row: int, some: slice, out: Floats32) -> Floats:
-    """How far lags and mean lie from the last value, in 20 scales: `near`, hence from -1 to 1.
+    """How far lags and mean lie from the last value, in 20 scales: `near_in_place`, hence from -1 to 1.
 
     Args:
         block: with what ring and moments say of it.
@@ -88,7 +82,12 @@ def regressors(block: Block, row: int, some: slice, out: Floats32) -> Floats:
 
 
 def near_in_place(x: Floats32, missing: Floats32 | float) -> None:
-    """`near` of distances in 20 scales, where ``missing`` stands for NaN: all from -1 to 1 in the end."""
+    """Distances from the last value, in 20 scales: whole up to 1, nothing from 2 on, so -1 to 1 in the end.
+
+    Args:
+        x: the distances, are changed.
+        missing: what stands for NaN.
+    """
     kept = np.abs(x)
     largest = kept.max(initial=0.0)
     if not largest <= _FAR:

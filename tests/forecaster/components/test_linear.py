@@ -5,7 +5,14 @@ import pytest
 
 from forecaster.components.base import Block, Floats
 from forecaster.components.inputs import before_network
-from forecaster.components.linear import EXPERTS, RIDGES, expert_forecasts, near, regressor_count
+from forecaster.components.linear import (
+    EXPERTS,
+    OTHER_LEVEL,
+    RIDGES,
+    expert_forecasts,
+    near_in_place,
+    regressor_count,
+)
 from forecaster.config import NetworkConfig
 from forecaster.frequency import Frequency
 
@@ -67,9 +74,9 @@ def test_lags_from_another_level_count_as_nothing() -> None:
     said = values_of(block, expert_forecasts(block, NOTHING + np.float32(0.1), SEASON).astype(np.float64))
     after = said[:, 80, 0]
     assert (np.abs(after - values[80, 0]) < 0.1 * np.abs(values[80, 0] - values[79, 0])).all()
-    np.testing.assert_array_equal(
-        near(np.array([10.0, 20.0, 30.0, 40.0, 1e9]), np.ones(5)), [10, 20, 15, 0, 0]
-    )
+    far = np.array([10.0, 20.0, 30.0, 40.0, 1e9], np.float32) / np.float32(OTHER_LEVEL)
+    near_in_place(far, 0.0)
+    np.testing.assert_array_equal(far * OTHER_LEVEL, [10, 20, 15, 0, 0])
 
 
 @pytest.mark.parametrize("rows", [[0], [3, 50, 89]])
