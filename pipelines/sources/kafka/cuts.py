@@ -74,8 +74,8 @@ def batches(
                 partition,
                 start,
                 stop,
-                _between(rows, start, stop),
-                _between(taken.rejected, start, stop),
+                between(rows, start, stop),
+                between(taken.rejected, start, stop),
                 after if after != before else None,
                 int(((taken.outside >= start) & (taken.outside < stop)).sum()),
                 taken.came_s,
@@ -115,7 +115,8 @@ class _Log:
         return self.taken.rows.with_columns(pl.Series(BEFORE, before)) if is_late.any() else self.taken.rows
 
 
-def _between(frame: pl.DataFrame, start: int, stop: int) -> pl.DataFrame:
+def between(frame: pl.DataFrame, start: int, stop: int) -> pl.DataFrame:
+    """The rows of a frame whose ``offset``, which rises, is in ``[start, stop)``."""
     if not len(frame):
         return frame
     low, high = np.searchsorted(frame["offset"].to_numpy(), (start, stop))

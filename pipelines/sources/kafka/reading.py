@@ -26,7 +26,7 @@ from pipelines.sources.base import Place, Places, Stride, furthest_us
 from pipelines.sources.files import validated
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import Polled
-from pipelines.sources.kafka.cuts import Taken, batches
+from pipelines.sources.kafka.cuts import Taken, batches, between
 from pipelines.sources.kafka.homes import Homes
 from pipelines.sources.messages import Messages, decoded
 from schemas import observations, quarantine
@@ -227,10 +227,7 @@ def _until_us(places: Places, busy: set[str], shard: int | None) -> int | None:
 
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
     """The rows of messages ``[low, high)``, which ``offset`` says, with the offsets of their partition."""
-    if not len(frame):
-        return frame
-    first, stop = np.searchsorted(frame["offset"].to_numpy(), (low, high))
-    part = frame[int(first) : int(stop)]
+    part = between(frame, low, high)
     return part.with_columns(offsets.gather(part["offset"]).alias("offset")) if len(part) else part
 
 
