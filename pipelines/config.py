@@ -31,16 +31,15 @@ def _in_utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _local_or_address(text: str) -> str:
-    if text != "[local]" and not _ADDRESS.fullmatch(text):
-        raise ValueError("must be [local] or HOST:PORT")
-    return text
+def _address_or(other: str) -> AfterValidator:
+    """HOST:PORT, or ``other``, which is not spoken of where it is nothing."""
 
+    def checked(text: str) -> str:
+        if text != other and not _ADDRESS.fullmatch(text):
+            raise ValueError(f"must be {other} or HOST:PORT" if other else "must be HOST:PORT")
+        return text
 
-def _no_or_address(text: str) -> str:
-    if text and not _ADDRESS.fullmatch(text):
-        raise ValueError("must be HOST:PORT")
-    return text
+    return AfterValidator(checked)
 
 
 def time_of(option: str, text: str) -> datetime:
@@ -144,11 +143,11 @@ class JobsConfig(Settings):
         description="the engine; auto: a backfill runs in process, a stream on Prism where it is installed, "
         "else in process",
     )
-    flink_master: Annotated[str, AfterValidator(_local_or_address)] = Field(
+    flink_master: Annotated[str, _address_or("[local]")] = Field(
         default="[local]",
         description="flink: [local], a Flink of the job's own, or HOST:PORT of a session cluster",
     )
-    flink_workers: Annotated[str, AfterValidator(_no_or_address)] = Field(
+    flink_workers: Annotated[str, _address_or("")] = Field(
         default="",
         description="flink: HOST:PORT of the pool of Python workers, as task managers reach it; without it "
         "the workers are in the job's own process",

@@ -77,13 +77,14 @@ def engine_of(
         what = job_server()[1]
         check_flink(asked.flink_master)
         return "flink", f"on Flink, through {what}"
-    if runner == "prism" or (runner == "auto" and not is_bounded and find_prism() is not None):
-        check_prism()
+    wants_prism = runner == "prism" or (runner == "auto" and not is_bounded)
+    if wants_prism and find_prism() is not None:
         return "prism", f"on Prism {beam_version()}"
+    if runner == "prism":
+        raise EngineError(MISSING)
     if beam_options:
         raise ConfigError(f"{beam_options[0]}: there is no Beam in process: name --runner prism or flink")
-    no_prism = runner == "auto" and not is_bounded
-    return "in-process", "in process" + (": Prism is not installed" if no_prism else "")
+    return "in-process", "in process" + (": Prism is not installed" if wants_prism else "")
 
 
 def on_engine(runner: Runner, asked: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:
@@ -110,16 +111,6 @@ def seen_by_workers(job: JobConfig) -> JobConfig:
             "output": job.output.model_copy(update={"folder": output}),
         }
     )
-
-
-def check_prism() -> None:
-    """Checks that the streaming engine is installed.
-
-    Raises:
-        EngineError: it is not.
-    """
-    if find_prism() is None:
-        raise EngineError(MISSING)
 
 
 def check_flink(master: str) -> None:
