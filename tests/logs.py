@@ -10,11 +10,12 @@ import polars as pl
 from forecaster.counts import Counts
 from forecaster.windows import Windows
 from pipelines.jobs.job import StreamJob
-from pipelines.sinks.files import FORECASTS, read_forecasts, read_late, read_quarantine
+from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sources.base import Step
-from pipelines.storage import Location, source_of
+from pipelines.storage import Location
 from schemas import quarantine
 from tests.fleets import HOUR_US, SHORT_WEEK, START, Log, assert_same_frames, forecaster, rows_of, scales
+from tests.stores import forecasts_written
 
 HALF_A_DAY_US = 12 * HOUR_US
 
@@ -82,8 +83,7 @@ class Left:
         assert_same_frames(forecasts, read_forecasts(output), self.scale)
         assert read_quarantine(self.output).equals(read_quarantine(output))
         assert read_late(self.output).equals(read_late(output))
-        written = [pl.read_parquet(source_of(file)) for file in (output / FORECASTS).glob("*.parquet")]
-        assert sum(map(len, written)) == len(forecasts)
+        assert forecasts_written(output) == len(forecasts)
 
 
 def half_of(log: Log) -> int:

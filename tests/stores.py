@@ -12,13 +12,21 @@ from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
 
-from pipelines.storage import Location, Remote
+import polars as pl
+
+from pipelines.sinks.files import FORECASTS
+from pipelines.storage import Location, Remote, source_of
 
 
 def on_disk(place: Location) -> Path:
     """The path of what lies on a disk."""
     assert isinstance(place, Path)
     return place
+
+
+def forecasts_written(output: Location) -> int:
+    """How many forecasts lie in the files of an output folder, each as often as it is there."""
+    return sum(len(pl.read_parquet(source_of(file))) for file in (output / FORECASTS).glob("*"))
 
 
 _ASKED = Remote._asked

@@ -17,8 +17,7 @@ from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from schemas.errors import EngineError
-from tests.cluster.fixtures import left_out
+from tests.cluster.fixtures import needs
 from tests.fleets import HOUR, START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
 
 SERIES, WINDOWS = 30, 150
@@ -27,11 +26,7 @@ SERIES, WINDOWS = 30, 150
 @pytest.fixture
 def has_flink() -> None:
     """Skips where Java or the job server are missing: `make java` sets it up."""
-    try:
-        java.find_java()
-        java.job_server()
-    except EngineError as error:
-        left_out(error)
+    needs(java.job_server)
 
 
 def fleet() -> Windows:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from forecaster.windows import Windows
@@ -17,12 +16,11 @@ from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.runners import java
 from pipelines.runners.base import FlinkSettings
-from pipelines.sinks.files import FORECASTS, read_forecasts
+from pipelines.sinks.files import read_forecasts
 from pipelines.sources.reader import ask_to_stop
 from pipelines.storage import Location, Remote
-from schemas.errors import EngineError
 from tests.cluster.broker import Broker
-from tests.cluster.fixtures import left_out
+from tests.cluster.fixtures import needs
 from tests.cluster.flink import FlinkCluster
 from tests.cluster.test_kafka import (
     WINDOWS,
@@ -35,7 +33,7 @@ from tests.cluster.test_kafka import (
     topics,
 )
 from tests.fleets import START, assert_same_frames, forecaster, scales
-from tests.stores import s3_server
+from tests.stores import forecasts_written, s3_server
 
 __all__ = ["topics"]
 
@@ -51,12 +49,7 @@ def store() -> Iterator[Remote]:
 def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
     """Two task managers and a pool, whose workers know the store: they have this process's environment."""
     assert "AWS_ENDPOINT_URL" in os.environ
-    try:
-        java.find_java()
-        java.job_server()
-        java.setup_flink()
-    except EngineError as error:
-        left_out(error)
+    needs(java.job_server, java.setup_flink)
     with FlinkCluster.start(tmp_path_factory.mktemp("flink")) as started:
         yield started
 
@@ -129,5 +122,4 @@ def test_workers_that_share_no_disk_write_to_a_store_what_a_process_does_to_a_di
     survived(cluster, broker, topics[0], output, fleet, keyed=False)
     made = read_forecasts(output)
     assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
-    written = [pl.read_parquet(file.open("rb")) for file in (output / FORECASTS).glob("*.parquet")]
-    assert sum(map(len, written)) == len(made)
+    assert forecasts_written(output) == len(made)
