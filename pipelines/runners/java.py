@@ -147,7 +147,7 @@ def setup_flink() -> Path:
     with _beside(target) as work:
         folder = str(Path(work) / "package")
         _run([*installer, "--no-deps", "--target", folder, package], f"fetching {package}, about 230 MB")
-        (Path(folder) / "pyflink").rename(target)
+        _moved(Path(folder) / "pyflink", target)
     return target
 
 
@@ -196,8 +196,17 @@ def _copied(profile: str, target: Path, *more: str) -> Path:
             ],
             f"fetching the jars of {profile}, a minute or two",
         )  # fmt: skip
-        jars.rename(target)
+        _moved(jars, target)
     return target
+
+
+def _moved(made: Path, target: Path) -> None:
+    """Puts a folder in its place; whoever set up the same meanwhile has put it there, and that will do."""
+    try:
+        made.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def _beside(target: Path) -> tempfile.TemporaryDirectory[str]:

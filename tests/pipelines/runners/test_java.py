@@ -80,6 +80,13 @@ def test_jars_that_are_there_are_not_fetched_again(machine: Path) -> None:
     assert java.setup_kafka() == java.kafka_jars() == folder
 
 
+def test_who_sets_up_the_same_meanwhile_is_no_error(machine: Path) -> None:
+    theirs = java._kafka()
+    script(machine / "mvn", f"mkdir -p {theirs}; touch {theirs}/their.jar" + MAVEN.format(served="kafka"))
+    assert [path.name for path in java.setup_kafka().iterdir()] == ["their.jar"]
+    assert list(java._java().iterdir()) == [theirs]
+
+
 def test_the_released_job_server_is_taken_where_it_is_served(machine: Path) -> None:
     script(machine / "mvn", MAVEN.format(served="released-job-server"))
     java.setup_job_server()
