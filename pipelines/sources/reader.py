@@ -14,6 +14,7 @@ from pipelines.storage import Location, Remote, make_folder
 
 _HELD_BACK_S = 0.02
 _ASKED_EVERY_S = 0.5
+_MOST_AHEAD = 1000  # batches
 LONGEST_WAIT_S = 0.5  # how long a stop can go unseen
 
 
@@ -74,7 +75,8 @@ class Reader:
         if self._is_to_stop():
             return self._end(places)
         if self._is_held_back():
-            return Read(self._asking(places), places, _HELD_BACK_S, False)
+            wait_s = LONGEST_WAIT_S if self._is_remote else _HELD_BACK_S
+            return Read(self._asking(places), places, wait_s, False)
         stride = self.log.step(places)
         if stride is None:
             return self._end(places)
@@ -101,18 +103,27 @@ class Reader:
         self._asked_s = now_s
         return tuple(_words(places))
 
+    @property
+    def _is_remote(self) -> bool:
+        """Whether a look at what the job leaves is paid for."""
+        return isinstance(self.stop_file, Remote)
+
     def _is_to_stop(self) -> bool:
-        if isinstance(self.stop_file, Remote):  # a look there is paid for
+        if self._is_remote:
             if self.clock() - self._looked_s < LONGEST_WAIT_S:
                 return False
             self._looked_s = self.clock()
         return self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
-        if self.applied is None or not self._ahead:
+        # Shards are asked when it may matter: that is a file of each, or an object that is paid for.
+        if self.applied is None or not (self._is_far_ahead() or len(self._ahead) > _MOST_AHEAD):
             return False
         reached = self.applied()
         self._ahead = [one for one in self._ahead if one[1] > reached.get(one[0], 0)]
+        return self._is_far_ahead()
+
+    def _is_far_ahead(self) -> bool:
         # One batch may be larger than the budget: it goes on alone.
         return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.most_ahead_bytes
 

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.ownership import take_over
+from pipelines.ownership import has_ended, say_ended, take_over
 from pipelines.runners import flink, on_flink
 from pipelines.runners.base import FlinkSettings, Run
 from pipelines.runners.flink import flink_options
 from pipelines.step_settings import StepSettings
+from pipelines.storage import Remote
 from schemas.errors import EngineError, EngineLost
+from tests.stores import in_memory
 
 Nowhere: Any = object
 
@@ -143,3 +147,34 @@ def test_a_job_is_over_when_all_its_shards_have_ended_whatever_its_cluster_says(
     cluster.ended, cluster.answer = True, None
     assert not cluster.look(watch, 0.5)
     assert cluster.look(watch)
+
+
+def test_a_store_is_asked_for_little_while_a_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list costs twelve times what an object does."""
+    asked: Counter[str] = Counter()
+    for name in ("_listed", "read_bytes"):
+        monkeypatch.setattr(Remote, name, _counted(asked, name))
+    cluster = Cluster(monkeypatch)
+    with in_memory() as store:
+        settings = StepSettings("a", b"", 3, 1, store, "parquet", 1, resumed=False)
+        take_over(settings)
+        watch = on_flink._Watch("[local]", "job", partial(has_ended, settings), lambda: cluster.now_s)
+        asked.clear()
+        assert not any(cluster.look(watch, 0.5) for _ in range(200))
+        assert asked == {"read_bytes": 100}
+        for number in (2, 1, 0):
+            assert not cluster.look(watch)
+            say_ended(settings, number)
+        asked.clear()
+        assert cluster.look(watch)
+        assert asked == {"read_bytes": 1, "_listed": 1}
+
+
+def _counted(asked: Counter[str], name: str) -> Any:
+    request = getattr(Remote, name)
+
+    def counted(self: Remote) -> Any:
+        asked[name] += 1
+        return request(self)
+
+    return counted

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,10 @@ from forecaster.sharding import no_batch
 from pipelines.sources import reader as reading
 from pipelines.sources.base import OnePartition, Place, Places, Step, Stride
 from pipelines.sources.reader import LONGEST_WAIT_S, ask_to_stop
+from pipelines.storage import Remote
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import Clock
+from tests.stores import in_memory
 
 
 def batch(start: int, rows: int) -> Batch:
@@ -101,6 +103,13 @@ def clock() -> Clock:
 @pytest.fixture
 def stop_file(tmp_path: Path) -> Path:
     return tmp_path / "out" / ".stop"
+
+
+@pytest.fixture
+def store() -> Iterator[Remote]:
+    """An empty prefix of a store."""
+    with in_memory() as place:
+        yield place
 
 
 def ten_rows_each(count: int) -> Listed:
@@ -268,6 +277,30 @@ def test_a_stop_is_seen_while_a_source_is_held_back(stop_file: Path, clock: Cloc
 
 def test_what_is_read_is_not_kept(stop_file: Path, clock: Clock) -> None:
     for applied in (None, lambda: 10**9):
-        reader = Reader(ten_rows_each(500), stop_file, 1e9, applied, clock=clock)
-        all_of(reader)
-        assert len(reader._ahead) <= 1
+        reader = Reader(ten_rows_each(3 * reading._MOST_AHEAD), stop_file, 1e9, applied, clock=clock)
+        most, offset = 0, 0
+        while not (read := reader.at(offset)).ended:
+            most, offset = max(most, len(reader._ahead)), read.offset
+        assert most <= reading._MOST_AHEAD + 1
+
+
+def test_shards_are_not_asked_how_far_they_are_while_it_does_not_matter(
+    stop_file: Path, clock: Clock, size: int
+) -> None:
+    asked = []
+
+    def applied() -> int:
+        asked.append(clock.now_s)
+        return 10**9
+
+    reader = Reader(ten_rows_each(300), stop_file, 1e9, applied, 100 * size, clock=clock)
+    all_of(reader)
+    assert 2 <= len(asked) <= 3
+
+
+def test_a_look_into_a_store_is_worth_a_wait(store: Remote, clock: Clock, size: int) -> None:
+    reader = reading.Reader(OnePartition(ten_rows_each(9)), store / ".stop", 1e9, dict, 1, clock=clock)
+    places: Places = {"log": Place(0)}
+    for _ in range(3):
+        places = reader.next(places).places
+    assert [reader.next(places).wait_s for _ in range(3)] == [LONGEST_WAIT_S] * 3
