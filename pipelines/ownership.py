@@ -6,10 +6,8 @@ between.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from pipelines.step_settings import StepSettings
-from pipelines.storage import write_text
+from pipelines.storage import Remote, write_text
 
 _ENDED = ".ended-"  # and a shard's number
 _RUN = ".run"  # says which run writes into the folder
@@ -35,9 +33,13 @@ def has_ended(settings: StepSettings) -> bool:
 
 def is_taken_over(settings: StepSettings) -> bool:
     """Whether the output folder belongs to another run by now: on a cluster workers may outlive their own."""
-    with suppress(OSError):
+    try:
         return (settings.output / _RUN).read_text() != settings.job
-    return False
+    except FileNotFoundError:
+        # A backfill has ended, or begins again. A disk has no folder to write into then; a store takes all.
+        return isinstance(settings.output, Remote)
+    except OSError:
+        return False
 
 
 def say_ended(settings: StepSettings, shard: int) -> None:

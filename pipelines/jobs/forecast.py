@@ -154,12 +154,12 @@ def _restarting(once: Callable[[bool], Ended], restarts: int, words: _Words, on_
 
 
 def _backfill_once(job: BackfillJob, hidden: Location, on_progress: Progress) -> Ended:
+    settings = _settings_of(job, hidden, resumed=False)
     end_replacing(hidden, job.output)
     prepare_folder(hidden, *PARTS)
+    take_over(settings)  # before there is a table, which a worker of a lost run may still want to write to
     freq = job.forecaster.window_config.frequency
     log = log_of(ReplaySource(job.paths, job.input, freq, memory_bytes=job.memory_bytes))
-    settings = _settings_of(job, hidden, resumed=False)
-    take_over(settings)  # before there is a table, which a worker of a lost run may still want to write to
     places, _ = _begin(job, log, settings.states, job.state_table, goes_on=False)
     run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options)
     return _run(run, _engine(job), on_progress)

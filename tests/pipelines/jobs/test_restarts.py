@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forecaster.batch import Batch
+from forecaster.sharding import Splitter
 from forecaster.windows import Windows
 from pipelines import ownership, state_table
 from pipelines.jobs import forecast
@@ -18,11 +20,14 @@ from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
+from pipelines.sources.reader import Read, Reader
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from pipelines.storage import Location, write_text
+from pipelines.worker import Workers
 from schemas.errors import EngineLost
 from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
+from tests.stores import in_memory, keys
 
 CHANCE = np.random.default_rng(1)
 FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0))
@@ -133,6 +138,40 @@ def test_a_backfill_whose_engine_dies_too_often_leaves_what_was_there_and_says_s
     with pytest.raises(EngineLost, match=r"no more: .*out is as it was, run the same command again"):
         run_backfill(replace(job, restarts=1))
     assert contents(tmp_path / "out") == before
+
+
+def test_a_worker_of_a_lost_backfill_leaves_nothing_in_a_store_when_another_run_has_ended_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[Workers] = []
+    rest: list[Batch] = []
+    split = Splitter(2).split
+
+    def losing(run: Run, on_progress: Callable[[], None]) -> None:
+        if lost:
+            return run_in_process(run, on_progress)
+        reader, read = Reader(run.log, run.stop_file, float("inf")), Read((), run.places, 0.0, False)
+        while not read.ended:
+            read = reader.next(read.places)
+            rest.extend(read.batches)
+        lost.append(Workers(run.settings))
+        put(2)
+        raise EngineLost("the engine is no more")
+
+    def put(many: int) -> None:
+        for batch in rest[:many]:
+            for number, part in split(batch).items():
+                lost[0].put(number, part)
+        lost[0].wait()
+        del rest[:many]
+
+    monkeypatch.setattr(forecast, "_engine", lambda job: losing)
+    with in_memory() as store:
+        job = BackfillJob(forecaster(), (str(rows(tmp_path)),), Input(Columns()), store, shards=2, restarts=1)
+        run_backfill(job)
+        before = keys(store)
+        put(len(rest))
+        assert keys(store) == before
 
 
 def test_a_worker_of_a_run_that_is_over_writes_nothing_any_more(
