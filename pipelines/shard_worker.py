@@ -114,12 +114,13 @@ class ShardWorker:
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
         """What follows when all of a batch is written; ``shard`` is as the batch left it."""
-        if self._is_over():
-            return
         if has_issued and batch.arrived_s and (closed_us := _closed_us(shard)) is not None:
             ms = 1000 * (time.time() - batch.arrived_s)
             self.latency = self.latency.add(ms)
             self.recent.append((closed_us, ms))
+        is_told = batch.ends or self._is_to_publish(has_issued)
+        if not (batch.snapshot or is_told) or self._is_over():
+            return
         if batch.snapshot:
             write = partial(self._snapshot, shard, self.files.taken())
             if batch.ends:
@@ -127,7 +128,7 @@ class ShardWorker:
                 write()
             else:
                 self.snapshots.put(write)
-        if batch.ends or self._is_to_publish(has_issued):
+        if is_told:
             self._publish(shard)
         if batch.ends:  # last: an engine may be ended as soon as all shards have
             say_ended(self.settings, shard.number)

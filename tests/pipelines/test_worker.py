@@ -15,14 +15,16 @@ from forecaster.shard import Shard
 from forecaster.sharding import Splitter, no_batch
 from forecaster.windows import Windows
 from pipelines import shard_worker, snapshot_file, state_table, storage
+from pipelines.ownership import take_over
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
 from pipelines.step_settings import StepSettings
-from pipelines.storage import make_folder
+from pipelines.storage import Remote, make_folder
 from pipelines.worker import Workers, end_job, of_job
 from schemas import quarantine
 from schemas.errors import OutputError
 from tests.fleets import HOUR_US, START, Arrival, batches_of, forecaster, rows_of
+from tests.stores import in_memory
 
 PATIENCE_S = 30.0
 
@@ -103,6 +105,27 @@ def test_latency_counts_for_rows_that_somebody_waits_for(settings: StepSettings)
     shards_with_series = sum(len(shard.state) > 0 for shard in state_table.read(settings.states).shards)
     assert latency.count == 6 * shards_with_series
     assert latency.quantile_ms(0.5) > 500_000
+
+
+def test_whose_a_store_is_is_asked_where_something_is_to_be_written(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read_bytes = Remote.read_bytes
+
+    def noted(self: Remote) -> bytes:
+        asked.append(self.name)
+        return read_bytes(self)
+
+    with in_memory() as store:
+        remote = replace(settings, output=store)
+        begin(remote)
+        take_over(remote)
+        monkeypatch.setattr(Remote, "read_bytes", noted)
+        run(remote, [no_batch("rows", 0)] * 200)
+    assert (
+        3 <= asked.count(".run") <= 30
+    )  # its numbers are due now and then, see `PUBLISHED_REMOTELY_EVERY_S`
 
 
 def test_a_shard_goes_on_from_its_snapshot_and_drops_what_it_has(settings: StepSettings) -> None:
