@@ -1,4 +1,4 @@
-"""What a fleet of any size needs, from parts that are measured here: ``python -m benchmarks.scale``.
+"""What a fleet of any size needs, from parts measured on this machine: ``python -m benchmarks.scale``.
 
 Each part of a series-step is run on one thread and its processor time taken: decoding and validating its row,
 stepping it, writing its forecast, its share of a snapshot; and what an empty message from a poll to a shard
@@ -13,63 +13,15 @@ import json
 import math
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import polars as pl
-import psutil
-
-from benchmarks import fleet, machine
-from benchmarks.fleet import FREQ_S, START, Fleet
-from benchmarks.kafka import messages
-from forecaster.batch import Batch
-from forecaster.shard import Shard, apply
-from forecaster.sharding import no_batch
+from benchmarks import machine
+from benchmarks.parts import Parts, measured
 from forecaster.threads import compute_threads
-from forecaster.windows import MICROSECONDS
-from pipelines import snapshot_file
-from pipelines.jobs.forecast import run_stream
-from pipelines.jobs.job import StreamJob
-from pipelines.sinks.files import write_frame
-from pipelines.sources.base import Place, Places, Stride
-from pipelines.sources.files import validated
-from pipelines.sources.messages import DecoderSpec, Messages, decoded
 
-_SERIES, _WINDOWS = 2_500, 24
-_POLLS = 300
 _UTILISATION = 0.6  # of the cores: what is left is for snapshots, bursts, and the catching up after a restart
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What was measured.
-
-    Attributes:
-        decode_json_us, decode_arrow_us: core-microseconds to decode and validate a row.
-        step_us: to fold it into its shard: window, network, linear part, experts, intervals, p-value.
-        write_us: to write its forecast as Parquet.
-        snapshot_us: to write a series in a snapshot.
-        message_us: an empty message from a poll to a shard, on Prism.
-        row_json_bytes, row_arrow_bytes: of a row in a topic.
-        forecast_bytes: of a forecast on disk.
-        state_bytes: of a series in memory.
-        snapshot_bytes: of a series in a snapshot.
-    """
-
-    decode_json_us: float
-    decode_arrow_us: float
-    step_us: float
-    write_us: float
-    snapshot_us: float
-    message_us: float
-    row_json_bytes: float
-    row_arrow_bytes: float
-    forecast_bytes: float
-    state_bytes: float
-    snapshot_bytes: float
 
 
 class Demand(NamedTuple):
@@ -160,147 +112,6 @@ def demands(
             f"x {parts.forecast_bytes:,.0f} bytes",
         ),
     ]
-
-
-def measured(folder: Path) -> Parts:
-    """Every part, on this machine; each the least of some rounds, in processor time."""
-    frame = next(Fleet(_SERIES).frames(_WINDOWS))
-    json_us, json_bytes = _decoding(frame, "json")
-    arrow_us, arrow_bytes = _decoding(frame, "arrow")
-    shard = Shard.cold(0, 1, fleet.whole().initial_state(), ("log",))
-    step_us, write_us, forecast_bytes, shard = _stepping(shard, folder)
-    snapshot_us = _least(lambda: snapshot_file.write_shard(folder / "state", shard)) / _SERIES
-    stored = sum(path.stat().st_size for path in (folder / "state").glob("*.parquet"))
-    return Parts(
-        decode_json_us=json_us,
-        decode_arrow_us=arrow_us,
-        step_us=step_us,
-        write_us=write_us,
-        snapshot_us=snapshot_us,
-        message_us=_message(folder / "polls", partitions=16, shards=16),
-        row_json_bytes=json_bytes,
-        row_arrow_bytes=arrow_bytes,
-        forecast_bytes=forecast_bytes,
-        state_bytes=shard.state.bytes_per_series,
-        snapshot_bytes=stored / _SERIES,
-    )
-
-
-def _least(run: Callable[[], object], rounds: int = 5) -> float:
-    """Microseconds of processor time."""
-    spent = []
-    for _ in range(rounds):
-        began_s = time.process_time()
-        run()
-        spent.append(time.process_time() - began_s)
-    return 1e6 * min(spent)
-
-
-def _decoding(frame: pl.DataFrame, kind: str) -> tuple[float, float]:
-    """Core-microseconds and bytes a row."""
-    values = [value for value, _ in messages(frame, kind)]
-    came, decode = Messages(values, [None] * len(values)), DecoderSpec(kind).decoder()
-    raw = decoded(decode, came)
-    rows = len(raw)
-
-    def run() -> None:
-        raw = decoded(decode, came)
-        inside, _ = fleet.INPUT.within(raw.with_columns(pl.int_range(1, rows + 1).alias("row")))
-        validated(inside, inside["message"], time.time_ns() // 1000, fleet.INPUT.max_future_s)
-
-    return _least(run) / rows, sum(map(len, values)) / rows
-
-
-def _stepping(shard: Shard, folder: Path) -> tuple[float, float, float, Shard]:
-    """Core-microseconds a step and a forecast written, bytes of it, and the shard in the end.
-
-    A window a batch, as in a stream that is up to date.
-    """
-    model, stepped, written, size, offset = fleet.whole(), [], [], 0, 0
-    for number, window in enumerate(_batches()):
-        began_s = time.process_time()
-        outputs = []
-        for after, output in apply(shard, window, model, 1):
-            shard = after
-            outputs += [output.forecasts] if output.forecasts is not None else []
-        stepped.append(time.process_time() - began_s)
-        for forecasts in outputs:
-            began_s = time.process_time()
-            path = folder / f"{number}.parquet"
-            write_frame(forecasts.frame(), path, "parquet")
-            written.append(time.process_time() - began_s)
-            size = path.stat().st_size
-        offset = window.stop
-    assert offset == _SERIES * _WINDOWS
-    step_us, write_us = (1e6 * sorted(s)[len(s) // 2] / _SERIES for s in (stepped[2:], written[1:]))
-    return step_us, write_us, size / _SERIES, shard
-
-
-def _batches() -> Iterator[Batch]:
-    empty, offset = no_batch("log", 0), 0
-    for frame in Fleet(_SERIES).frames(_WINDOWS):
-        for window in frame.partition_by("timestamp", maintain_order=True):
-            stop = offset + len(window)
-            rows = window.with_columns(pl.int_range(offset, stop).alias("offset"))
-            end_us = window["timestamp"].to_physical()[0] + FREQ_S * MICROSECONDS
-            yield Batch("log", offset, stop, rows, empty.rejected, watermark_us=end_us)
-            offset = stop
-
-
-@dataclass(frozen=True)
-class _Polls:
-    """Partitions that bring nothing but time."""
-
-    partitions: int
-    polls: int
-
-    is_paced = False
-
-    def begin(self, reached: Places) -> Places:
-        return {f"partition-{number}": Place(0) for number in range(self.partitions)}
-
-    def step(self, places: Places) -> Stride | None:
-        at = max(place.watermark_us or START * FREQ_S * MICROSECONDS for place in places.values())
-        if at >= (START * FREQ_S + self.polls) * MICROSECONDS:
-            return None
-        at += MICROSECONDS
-        batches = tuple(replace(no_batch(name, 0), watermark_us=at) for name in places)
-        return Stride(batches, dict.fromkeys(places, Place(0, at)))
-
-
-def _message(folder: Path, partitions: int, shards: int) -> float:
-    """Core-microseconds of one message, of this process and of Prism, less what the engine costs alone."""
-    spent = []
-    for polls in (_POLLS // 10, _POLLS):
-        with _Children() as children:
-            began_s = time.process_time()
-            job = StreamJob(
-                fleet.forecaster(), _Polls(partitions, polls), folder / str(polls), shards, runner="prism"
-            )
-            run_stream(job)
-            spent.append(time.process_time() - began_s + children.spent_s())
-    return 1e6 * (spent[1] - spent[0]) / ((_POLLS - _POLLS // 10) * partitions * shards)
-
-
-class _Children:
-    """The processor time of the engines that end while the ``with`` block lasts."""
-
-    def __enter__(self) -> _Children:
-        self._before = psutil.Process().cpu_times()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def spent_s(self) -> float:
-        """Seconds."""
-        now = psutil.Process().cpu_times()
-        return float(
-            now.children_user
-            + now.children_system
-            - self._before.children_user
-            - self._before.children_system
-        )
 
 
 def main() -> int:

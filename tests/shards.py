@@ -7,7 +7,9 @@ import polars as pl
 
 from forecaster.shard import Shard
 from forecaster.windows import Windows
-from tests.fleets import HOUR_US, START, Arrival, assert_same_state, batches_of, fold, forecaster, rows_of
+from tests.fleets import HOUR_US, START, forecaster, rows_of
+from tests.folds import Arrival, batches_of, fold
+from tests.same import assert_same_state
 
 NAMES = tuple(f"series {i}" for i in range(20))
 

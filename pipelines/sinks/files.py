@@ -21,6 +21,7 @@ from forecaster.windows import MICROSECONDS
 from pipelines.storage import Location, Target, as_of_one_moment, source_of, write_whole, written_ns
 from schemas import late, quarantine
 from schemas.errors import DataError, OutputError
+from schemas.forecasts import IDENTITY
 
 Format = Literal["parquet", "jsonl"]
 
@@ -143,7 +144,7 @@ def read_forecasts(folder: Location) -> pl.DataFrame:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
         pl.concat(frames, how="diagonal")  # those written before there were p-values have none
-        .unique(["series_id", "issued_at", "model_version", "revision"], keep="last", maintain_order=True)
+        .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )
 

@@ -10,8 +10,7 @@ import polars as pl
 from forecaster.counts import Counts
 from pipelines import state_table
 from pipelines.sinks.files import FORECASTS, read_forecasts, read_late, read_quarantine
-
-_IDENTITY = ["series_id", "issued_at", "model_version", "revision"]
+from schemas.forecasts import IDENTITY
 
 
 @dataclass(frozen=True)
@@ -44,24 +43,24 @@ def compare(killed: Path, clean: Path) -> Verdict:
     """Forecasts, late rows, quarantined rows and counts of two output folders."""
     raw = pl.concat([_read(path) for path in (killed / FORECASTS).glob("*.parquet")])
     ours, theirs = read_forecasts(killed), read_forecasts(clean)
-    both = _flat(theirs).join(_flat(ours), on=[*_IDENTITY, "horizon"], suffix=" now")
+    both = _flat(theirs).join(_flat(ours), on=[*IDENTITY, "horizon"], suffix=" now")
     quantiles = [name for name in both.columns if name[0] == "q" and not name.endswith(" now")]
     apart = [(pl.col(q) - pl.col(f"{q} now")).abs().max() for q in quantiles]
-    lost = theirs.join(ours, on=_IDENTITY, how="anti").height
-    beyond = ours.join(theirs, on=_IDENTITY, how="anti").height
+    lost = theirs.join(ours, on=IDENTITY, how="anti").height
+    beyond = ours.join(theirs, on=IDENTITY, how="anti").height
     counts = [state_table.read(folder / "state").counts for folder in (killed, clean)]
     return Verdict(
         counts=counts[0],
         expected=counts[1],
         lost=lost,
-        doubled=beyond + len(raw) - raw.select(pl.struct(_IDENTITY).n_unique()).item(),
+        doubled=beyond + len(raw) - raw.select(pl.struct(IDENTITY).n_unique()).item(),
         max_abs_difference=float(both.select(pl.max_horizontal(apart)).item() or 0.0),
         same_rows=_late(killed).equals(_late(clean)) and _quarantined(killed).equals(_quarantined(clean)),
     )
 
 
 def _read(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path, columns=_IDENTITY)
+    return pl.read_parquet(path, columns=list(IDENTITY))
 
 
 def _flat(forecasts: pl.DataFrame) -> pl.DataFrame:

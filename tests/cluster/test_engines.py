@@ -18,7 +18,8 @@ from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from tests.cluster.fixtures import needs
-from tests.fleets import HOUR, START, assert_same_frames, assert_same_state, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, forecaster, rows_of, scales
+from tests.same import assert_same_frames, assert_same_state
 
 SERIES, WINDOWS = 30, 150
 

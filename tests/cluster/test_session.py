@@ -22,20 +22,10 @@ from pipelines.storage import Location, Remote
 from tests.cluster.broker import Broker
 from tests.cluster.fixtures import needs
 from tests.cluster.flink import FlinkCluster
-from tests.cluster.test_kafka import (
-    WINDOWS,
-    closed,
-    evenly,
-    expected,
-    in_time,
-    produce,
-    source_of,
-    topics,
-)
-from tests.fleets import START, assert_same_frames, forecaster, scales
+from tests.cluster.streams import WINDOWS, closed, evenly, expected, in_time, produce, source_of
+from tests.fleets import START, forecaster, scales
+from tests.same import assert_same_frames
 from tests.stores import forecasts_written, s3_server
-
-__all__ = ["topics"]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from forecaster.state import State, live
 from forecaster.stepping import advance
 from forecaster.windows import Windows
 from schemas.errors import ModelError
-from tests.fleets import START, assert_same_state, forecaster
+from tests.fleets import START, forecaster
+from tests.same import assert_same_state
 
 
 def test_a_rewarmed_state_keeps_the_moments_of_all_that_was_ever_seen() -> None:

@@ -16,7 +16,8 @@ from forecaster.shard import Output, Shard, apply
 from forecaster.sharding import no_batch
 from forecaster.windows import Windows
 from schemas import observations, quarantine
-from tests.fleets import HOUR_US, START, Arrival, batches_of, fleets, forecaster, rows_of
+from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of
+from tests.folds import Arrival, batches_of
 
 
 def steps(model: Forecaster, batches: list[Batch], per_step: int = 32) -> Iterator[tuple[Shard, Output]]:

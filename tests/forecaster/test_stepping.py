@@ -12,19 +12,8 @@ from forecaster.stepping import advance, advance_in_place
 from forecaster.windows import Windows
 from schemas.errors import DataError, VersionMismatch
 from schemas.forecasts import check_forecasts, schema
-from tests.fleets import (
-    HOUR_US,
-    START,
-    Floats,
-    Key,
-    assert_same,
-    assert_same_state,
-    by_key,
-    forecaster,
-    nested,
-    rows_of,
-    scales,
-)
+from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
+from tests.same import Floats, Key, assert_same, assert_same_state, by_key, nested
 
 NAN = np.nan
 

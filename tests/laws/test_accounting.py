@@ -22,21 +22,10 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.tables import Columns
 from schemas import observations
-from tests.fleets import (
-    HOUR_US,
-    START,
-    Arrival,
-    Logs,
-    all_logs,
-    assert_same,
-    by_key,
-    cut,
-    fold,
-    fold_on,
-    forecaster,
-    interleaved,
-    run_shards,
-)
+from tests.fleets import HOUR_US, START, forecaster
+from tests.folds import Arrival, fold, fold_on, run_shards
+from tests.partitions import Logs, all_logs, cut, interleaved
+from tests.same import assert_same, by_key
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "", "  ", None])
 TIMES = st.one_of(

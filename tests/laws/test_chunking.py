@@ -13,28 +13,10 @@ from hypothesis import strategies as st
 from forecaster.config import EXPERTS
 from forecaster.stepping import advance
 from forecaster.windows import Windows
-from tests.fleets import (
-    HOUR_US,
-    SHORT_WEEK,
-    START,
-    YOUNG,
-    Arrival,
-    Floats,
-    Key,
-    Logs,
-    all_logs,
-    assert_same,
-    assert_same_lives,
-    assert_same_state,
-    by_key,
-    cut,
-    fleets,
-    fold,
-    forecaster,
-    rows_of,
-    run_shards,
-    scales,
-)
+from tests.fleets import HOUR_US, SHORT_WEEK, START, fleets, forecaster, rows_of, scales
+from tests.folds import Arrival, fold, run_shards
+from tests.partitions import Logs, all_logs, cut
+from tests.same import YOUNG, Floats, Key, assert_same, assert_same_lives, assert_same_state, by_key
 
 LATE_BEGINNER = Windows(
     ("a", "b"), START, np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, 7.0], [np.nan, np.nan], [3.0, 9.0]])

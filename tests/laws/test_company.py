@@ -19,25 +19,10 @@ from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
-from tests.fleets import (
-    SHORT_WEEK,
-    YOUNG,
-    Logs,
-    Ran,
-    all_logs,
-    assert_same,
-    assert_same_frames,
-    assert_same_lives,
-    by_key,
-    cut,
-    fleets,
-    fold,
-    fold_on,
-    forecaster,
-    interleaved,
-    scales,
-    sorted_rows,
-)
+from tests.fleets import SHORT_WEEK, fleets, forecaster, scales
+from tests.folds import Ran, fold, fold_on
+from tests.partitions import Logs, all_logs, cut, interleaved
+from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_lives, by_key, sorted_rows
 
 
 @pytest.mark.parametrize(

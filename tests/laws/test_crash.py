@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,11 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster import snapshot
-from forecaster.batch import Batch
-from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.shard import Output, Shard, apply
-from forecaster.sharding import Splitter, no_batch
+from forecaster.shard import Shard
+from forecaster.sharding import no_batch
 from forecaster.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
@@ -31,68 +28,13 @@ from pipelines.sinks.files import PARTS, Format, read_forecasts, read_quarantine
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from tests.fleets import (
-    HOUR,
-    Logs,
-    Ran,
-    all_logs,
-    assert_same,
-    assert_same_frames,
-    by_key,
-    cut,
-    fold,
-    forecaster,
-    interleaved,
-    rows_of,
-    scales,
-    sorted_rows,
-)
+from tests.disks import Disk, outputs
+from tests.fleets import HOUR, forecaster, rows_of, scales
+from tests.folds import Ran, fold
 from tests.logs import Left, half_of, job_of, small_log
 from tests.mortals import Killed, Mortal, Renames, put_back
-
-
-@dataclass
-class Disk:
-    """What one shard has on disk: a snapshot, and files by what they are named by."""
-
-    snapshot: bytes | None = None
-    forecasts: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
-    late: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
-    quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
-
-    def write(self, output: Output) -> None:
-        """A file of each kind that there is something for; one of the same name is written over."""
-        place = (output.partition, output.start)
-        if len(output.quarantined):
-            self.quarantined[place] = output.quarantined
-        if len(output.late):
-            self.late[place] = output.late
-        if output.forecasts is not None and len(output.forecasts):
-            start = output.forecasts.start
-            self.forecasts[start, start + len(output.forecasts.issued)] = output.forecasts
-
-    def opened(self, cold: Shard) -> Shard:
-        """The shard of the snapshot; what was written after it is removed, as `ShardFiles` does."""
-        shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
-        closed = -1 if shard.closed_through is None else shard.closed_through
-        self.forecasts = {name: one for name, one in self.forecasts.items() if name[0] <= closed}
-        for files in (self.late, self.quarantined):
-            for partition, start in [*files]:
-                if start >= shard.offsets.get(partition, 0):
-                    del files[partition, start]
-        return shard
-
-
-def outputs(
-    model: Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
-) -> Iterator[tuple[Shard, Output]]:
-    """One shard's way through its batches."""
-    splitter = Splitter(shard.of)
-    for batch in batches:
-        part = splitter.split(batch).get(shard.number)
-        for after, output in () if part is None else apply(shard, part, model, windows_per_step):
-            shard = after
-            yield after, output
+from tests.partitions import Logs, all_logs, cut, interleaved
+from tests.same import assert_same, assert_same_frames, by_key, sorted_rows
 
 
 def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> Ran:

@@ -25,9 +25,10 @@ from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from pipelines.storage import Location, Remote, lease
-from tests.fleets import HOUR, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR, forecaster, rows_of, scales
 from tests.logs import Left, half_of, job_of, small_log
 from tests.mortals import Killed, Mortal
+from tests.same import assert_same_frames
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"

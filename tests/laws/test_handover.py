@@ -28,28 +28,11 @@ from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from pipelines.storage import Location
-from tests.fleets import (
-    HOUR,
-    HOUR_US,
-    START,
-    Arrival,
-    Logs,
-    all_logs,
-    assert_same,
-    assert_same_frames,
-    assert_same_lives,
-    assert_same_state,
-    batches_of,
-    by_key,
-    cut,
-    fold,
-    fold_on,
-    forecaster,
-    interleaved,
-    nested,
-    rows_of,
-    scales,
-)
+from schemas.forecasts import IDENTITY
+from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
+from tests.folds import Arrival, batches_of, fold, fold_on
+from tests.partitions import Logs, all_logs, cut, interleaved
+from tests.same import assert_same, assert_same_frames, assert_same_lives, assert_same_state, by_key, nested
 
 MODEL = forecaster(allowed_lateness="2h")
 EVERYTHING = Input(Columns())
@@ -220,13 +203,12 @@ def test_a_stream_that_is_stopped_and_gone_on_with_is_one_stream(
     assert resumed.counts.missing == resumed.counts.late == resumed.counts.pending == 0
     assert_same_frames(read_forecasts(whole), read_forecasts(output), scales(small_fleet))
     assert_same_ends(whole, output)
-    identity = ["series_id", "issued_at", "model_version", "revision"]
     files = sorted((output / "forecasts").iterdir())
     everything = pl.concat([pl.read_parquet(file) for file in files])
-    assert everything.select(pl.struct(identity).is_unique().all()).item()
+    assert everything.select(pl.struct(IDENTITY).is_unique().all()).item()
     if share:  # the first part is as it was written, to the bit
-        kept = read_forecasts(output).join(before, on=identity, how="semi")
-        assert nested(kept.sort(identity)).equals(nested(before.sort(identity)))
+        kept = read_forecasts(output).join(before, on=IDENTITY, how="semi")
+        assert nested(kept.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
 
 
 def test_a_watched_folder_is_gone_on_with_file_by_file(

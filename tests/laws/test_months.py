@@ -19,7 +19,8 @@ from pipelines.sinks.files import read_forecasts, read_late
 from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
-from tests.fleets import assert_same_frames, assert_same_state, forecaster, scales
+from tests.fleets import forecaster, scales
+from tests.same import assert_same_frames, assert_same_state
 
 MONTH = Frequency(0, 1)
 MODEL = forecaster(freq="1mo", ring=24)

@@ -14,24 +14,9 @@ from forecaster.rewarming import rewarm
 from forecaster.sharding import handed_over, reshard
 from forecaster.stepping import advance
 from forecaster.windows import Windows
-from tests.fleets import (
-    HOUR_US,
-    START,
-    Arrival,
-    assert_same,
-    assert_same_lives,
-    assert_same_state,
-    batches_of,
-    by_key,
-    fleets,
-    fold,
-    fold_on,
-    forecaster,
-    rows_of,
-    run_shards,
-    scales,
-    with_heat,
-)
+from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of, scales, with_heat
+from tests.folds import Arrival, batches_of, fold, fold_on, run_shards
+from tests.same import assert_same, assert_same_lives, assert_same_state, by_key
 
 HEAT = ("heat",)
 PARTLY = with_heat(Windows(tuple("abcdefg"), START, np.random.default_rng(1).normal(size=(40, 7))))

@@ -20,30 +20,10 @@ from pipelines.sinks.files import read_forecasts
 from pipelines.sources.base import Step
 from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
-from tests.fleets import (
-    HOUR_US,
-    START,
-    Arrival,
-    Log,
-    Logs,
-    all_logs,
-    assert_same,
-    assert_same_frames,
-    assert_same_state,
-    batches_of,
-    by_key,
-    cut,
-    fleets,
-    fold,
-    fold_on,
-    forecaster,
-    interleaved,
-    rows_of,
-    run_shards,
-    scales,
-    shuffled,
-    sorted_rows,
-)
+from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of, scales
+from tests.folds import Arrival, batches_of, fold, fold_on, run_shards, shuffled
+from tests.partitions import Log, Logs, all_logs, cut, interleaved
+from tests.same import assert_same, assert_same_frames, assert_same_state, by_key, sorted_rows
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "sum", "last"])

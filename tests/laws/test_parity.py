@@ -30,16 +30,8 @@ from pipelines.sources.tables import Columns
 from pipelines.storage import Location
 from schemas import observations
 from schemas.forecasts import check_forecasts
-from tests.fleets import (
-    HOUR,
-    HOUR_US,
-    START,
-    assert_same_frames,
-    assert_same_state,
-    forecaster,
-    rows_of,
-    scales,
-)
+from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
+from tests.same import assert_same_frames, assert_same_state
 
 
 class Ended(NamedTuple):

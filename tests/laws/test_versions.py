@@ -25,22 +25,9 @@ from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.errors import ModelError, VersionMismatch
-from tests.fleets import (
-    HOUR,
-    HOUR_US,
-    START,
-    Arrival,
-    assert_same,
-    assert_same_frames,
-    assert_same_state,
-    by_key,
-    fleets,
-    fold_on,
-    forecaster,
-    rows_of,
-    run_shards,
-    scales,
-)
+from tests.fleets import HOUR, HOUR_US, START, fleets, forecaster, rows_of, scales
+from tests.folds import Arrival, fold_on, run_shards
+from tests.same import assert_same, assert_same_frames, assert_same_state, by_key
 
 
 def test_a_state_fed_to_other_weights_is_refused_by_name() -> None:

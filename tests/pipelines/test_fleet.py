@@ -32,7 +32,8 @@ from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files import Input
 from schemas import late, quarantine
 from schemas.forecasts import check_forecasts
-from tests.fleets import HOUR_US, START, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
+from tests.same import assert_same_frames
 
 IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
 WAITED_S = 60.0

@@ -16,13 +16,8 @@ from forecaster.sharding import no_batch
 from forecaster.windows import Windows
 from pipelines import snapshot_file, state_table
 from schemas.errors import OutputError
-from tests.fleets import (
-    HOUR_US,
-    START,
-    assert_same_state,
-    fleets,
-    forecaster,
-)
+from tests.fleets import HOUR_US, START, fleets, forecaster
+from tests.same import assert_same_state
 from tests.shards import assert_equal, shards_of, some
 
 

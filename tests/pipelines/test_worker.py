@@ -23,7 +23,8 @@ from pipelines.storage import Remote, make_folder
 from pipelines.worker import Workers, end_job, of_job
 from schemas import quarantine
 from schemas.errors import OutputError
-from tests.fleets import HOUR_US, START, Arrival, batches_of, forecaster, rows_of
+from tests.fleets import HOUR_US, START, forecaster, rows_of
+from tests.folds import Arrival, batches_of
 from tests.stores import in_memory
 
 PATIENCE_S = 30.0

@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.labelling.sequences import (
-    TEST,
-    TRAIN,
-    UNKNOWN,
-    VALIDATION,
-    by_time,
-    gather,
-    stratified,
-)
+from forecaster.labelling.sequences import TEST, TRAIN, UNKNOWN, VALIDATION, by_time, gather, stratified
 from schemas.errors import DataError
 from schemas.labels import KEY
 

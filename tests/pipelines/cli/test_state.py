@@ -27,8 +27,9 @@ from pipelines.sources.files import Input
 from pipelines.sources.folder import PARTITION, FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.storage import Location
-from tests.fleets import START, assert_same_frames, assert_same_state, forecaster, rows_of
-from tests.stores import on_disk
+from tests.fleets import START, forecaster, rows_of
+from tests.outputs import contents
+from tests.same import assert_same_frames, assert_same_state
 
 NAMES = ("a", "b", "c", "d")
 Command = Callable[..., tuple[int, str, str]]
@@ -162,10 +163,6 @@ def refused(told: tuple[int, str, str], code: int, line: str) -> None:
     assert told[1] == ""
     assert told[2].count("\n") == 1
     assert line in told[2]
-
-
-def contents(folder: Location) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in on_disk(folder).rglob("*") if path.is_file()}
 
 
 def test_a_table_whose_shards_stand_apart_is_not_packed(

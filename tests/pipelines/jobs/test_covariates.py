@@ -27,7 +27,8 @@ from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from schemas.states import check_states
-from tests.fleets import HOUR, HOUR_US, START, assert_same_frames, rows_of, scales, with_heat
+from tests.fleets import HOUR, HOUR_US, START, rows_of, scales, with_heat
+from tests.same import assert_same_frames
 
 HOURS, SERIES = 120, 4
 

@@ -26,7 +26,9 @@ from pipelines.sources.tables import Columns
 from pipelines.storage import Location, write_text
 from pipelines.worker import Workers
 from schemas.errors import EngineLost
-from tests.fleets import HOUR, START, assert_same_frames, forecaster, rows_of, scales
+from tests.fleets import HOUR, START, forecaster, rows_of, scales
+from tests.outputs import contents
+from tests.same import assert_same_frames
 from tests.stores import in_memory, keys
 
 CHANCE = np.random.default_rng(1)
@@ -47,10 +49,6 @@ def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
         forecaster(), source, tmp_path / name, shards=2, runner="in-process", restarts=restarts,
         snapshot_every_s=0.2, lanes=1,
     )  # fmt: skip
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Mortal:

@@ -27,6 +27,7 @@ from schemas import late, observations, quarantine
 from schemas.errors import DataError, OutputError
 from schemas.forecasts import check_forecasts
 from tests.fleets import HOUR_US, START, forecaster
+from tests.outputs import contents
 
 VERSION = forecaster().version
 FORMATS = pytest.mark.parametrize("format_", ["parquet", "jsonl"])
@@ -85,10 +86,6 @@ def too_late(*offsets: int) -> pl.DataFrame:
         "offset": offsets,
     }
     return pl.DataFrame(rows, schema=late.SCHEMA)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @FORMATS

@@ -8,13 +8,7 @@ import pytest
 
 from forecaster.frequency import Frequency
 from pipelines.config import DataConfig
-from pipelines.sources.files import (
-    Input,
-    input_of,
-    read_file,
-    read_files,
-    read_through,
-)
+from pipelines.sources.files import Input, input_of, read_file, read_files, read_through
 from pipelines.sources.tables import Columns
 from schemas.errors import DataError
 from schemas.observations import validate

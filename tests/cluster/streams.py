@@ -1,0 +1,166 @@
+"""Streams from topics of a real broker into others, and the backfill of the same rows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from forecaster.windows import Windows
+from pipelines import state_table
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Runner, StreamJob
+from pipelines.kafka import Broker as Address
+from pipelines.sinks import numbers
+from pipelines.sinks.files import read_forecasts
+from pipelines.sinks.kafka import Topics
+from pipelines.sources.files import Input
+from pipelines.sources.kafka import KafkaSource
+from pipelines.sources.messages import DecoderSpec
+from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.tables import Columns
+from pipelines.storage import Location
+from tests.cluster.broker import Broker
+from tests.fleets import HOUR, START, forecaster, rows_of
+from tests.topics import values_of
+
+WINDOWS = 40
+SHARES = (0.55, 0.3, 0.15, 0.0)  # of the series, by partition: uneven, and the last is idle
+PATIENCE_S = 120.0
+IDLE_S = 4.0  # a partition that is not idle must not seem so where the machine is busy
+
+
+def make(broker: Broker, *names: str, partitions: int = 4) -> None:
+    """New topics, empty."""
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+    client = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+    for made in client.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+        made.result(30)
+
+
+def evenly(windows: Windows) -> dict[str, int]:
+    """The partition of each series: none is idle."""
+    return {name: i % 4 for i, name in enumerate(windows.series_ids)}
+
+
+def homes(windows: Windows) -> dict[str, int]:
+    """The partition of each series, unevenly; one is idle."""
+    bounds = (np.cumsum(SHARES) * len(windows.series_ids)).round()
+    return {name: int(np.searchsorted(bounds, i, "right")) for i, name in enumerate(windows.series_ids)}
+
+
+def produce(broker: Broker, topic: str, rows: pl.DataFrame, home: dict[str, int]) -> None:
+    """Sends rows as JSON, each to the partition of its series, and waits until all are there."""
+    import confluent_kafka
+
+    client = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+    for series, value in zip(rows["series_id"], values_of(rows), strict=True):
+        client.produce(topic, value, partition=home[series])
+    assert client.flush(PATIENCE_S) == 0
+
+
+def in_time(fleet: Windows) -> pl.DataFrame:
+    return rows_of(fleet).sort("timestamp")
+
+
+def consumed(broker: Broker, topic: str) -> list[Any]:
+    """Every message of a topic."""
+    import confluent_kafka
+
+    client = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "group.id": "test",
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+    )
+    client.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in range(4)])
+    found, ended = [], set[int]()
+    while len(ended) < 4:
+        for message in client.consume(1000, 1.0):
+            if (error := message.error()) is None:
+                found.append(message)
+            else:
+                assert error.name() == "_PARTITION_EOF"
+                partition = message.partition()
+                assert partition is not None
+                ended.add(partition)
+    client.close()
+    return found
+
+
+def identity(message: Any) -> tuple[str, ...]:
+    """What a consumer drops repeats by."""
+    headers = dict(message.headers())
+    return (
+        message.key().decode(),
+        *(headers[n].decode() for n in ("issued_at", "model_version", "revision")),
+    )
+
+
+def forecasts_of(messages: Sequence[Any]) -> pl.DataFrame:
+    """The forecasts in JSON messages, each once."""
+    once = {identity(message): message.value() for message in messages}
+    rows = [json.loads(value) for value in once.values()]
+    frame = pl.DataFrame(rows, schema_overrides={"revision": pl.Int32})
+    return frame.with_columns(pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"))
+
+
+def source_of(broker: Broker, topic: str, output: Path, **more: Any) -> KafkaSource:
+    how = Input(Columns(), max_future_s=3600)
+    return KafkaSource(Address(broker.bootstrap), topic, DecoderSpec(), how, HOUR, output / "state", **more)
+
+
+def job_of(
+    broker: Broker,
+    topics: tuple[str, str],
+    output: Path,
+    runner: Runner,
+    idle_s: float = 1e9,
+    keyed: bool = False,
+) -> StreamJob:
+    source = source_of(broker, topics[0], output, idle_s=idle_s)
+    if keyed:
+        source = replace(source, keyed_shards=3, homes=state_table.homes)
+    sent = Topics(Address(broker.bootstrap), topics[1])
+    return StreamJob(
+        forecaster(), source, output, 3, resume=True, snapshot_every_s=0.5, runner=runner, topics=sent
+    )
+
+
+def closed(output: Location) -> int:
+    """Windows that all shards have closed."""
+    shards = numbers.read_shards(output)
+    ends = [shard.closed_us for shard in shards]
+    if len(ends) < 3 or None in ends:
+        return 0
+    return min(end for end in ends if end is not None) // 3_600_000_000 - START
+
+
+def stopped_at(job: StreamJob, windows: int) -> Any:
+    """Runs a stream until it has closed so many windows."""
+    until_s = time.monotonic() + PATIENCE_S
+
+    def look(told: object) -> None:
+        if closed(job.output) >= windows or time.monotonic() > until_s:
+            ask_to_stop(job.stop_file)
+
+    return run_stream(job, look)
+
+
+def expected(fleet: Windows, folder: Path) -> pl.DataFrame:
+    """The forecasts of a backfill of the same rows, all but the last window's."""
+    path = folder / "rows.parquet"
+    folder.mkdir(exist_ok=True)
+    in_time(fleet).write_parquet(path)
+    run_backfill(BackfillJob(forecaster(), (str(path),), Input(Columns()), folder / "out", 2))
+    made = read_forecasts(folder / "out")
+    return made.filter(pl.col("issued_at") < made["issued_at"].max())

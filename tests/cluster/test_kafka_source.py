@@ -1,0 +1,120 @@
+"""What a stream reads of a real broker: where it begins, what comes up or goes away meanwhile."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from forecaster.windows import Windows
+from pipelines import state_table
+from pipelines.jobs.forecast import run_stream
+from pipelines.kafka import Broker as Address
+from pipelines.sinks.kafka import Topics, check_topics
+from pipelines.sources.base import Place
+from pipelines.sources.kafka import KafkaSource
+from pipelines.sources.reader import ask_to_stop
+from schemas.errors import ConfigError, DataError, OutputError
+from tests.cluster.broker import Broker
+from tests.cluster.streams import (
+    WINDOWS,
+    closed,
+    consumed,
+    evenly,
+    expected,
+    forecasts_of,
+    in_time,
+    job_of,
+    produce,
+    source_of,
+)
+from tests.fleets import scales
+from tests.same import assert_same_frames
+
+pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
+admin = pytest.importorskip("confluent_kafka.admin")
+
+
+def test_a_partition_that_comes_up_while_a_stream_runs_is_read(
+    broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    rows = in_time(fleet)
+    home = evenly(fleet)
+    produce(broker, topics[0], rows.head(200), home)
+    job = job_of(broker, topics, tmp_path / "out", "in-process")
+    assert isinstance(job.source, KafkaSource)
+    done: list[bool] = []
+
+    def grow(told: object) -> None:
+        if closed(job.output) >= 8 and not done:
+            client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
+            client.create_partitions([admin.NewPartitions(topics[0], 5)])[topics[0]].result(30)
+            produce(broker, topics[0], rows[200:], home | {"series 3": 4, "series 7": 4})
+            done.append(True)
+        if closed(job.output) >= WINDOWS - 1:
+            ask_to_stop(job.stop_file)
+
+    outcome = run_stream(replace(job, source=replace(job.source, look_s=0.2)), grow)
+    assert outcome.counts.rows_in == len(rows)
+    assert outcome.counts.missing == outcome.counts.late == 0
+    offsets = [shard.offsets[f"{topics[0]}-4"] for shard in state_table.read(job.states).shards]
+    assert offsets == [60] * 3
+    made = forecasts_of(consumed(broker, topics[1]))
+    assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
+
+
+def test_a_broker_that_is_away_for_a_while_is_waited_for(
+    broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    rows, home = in_time(fleet), evenly(fleet)
+    produce(broker, topics[0], rows.head(300), home)
+    job = job_of(broker, topics, tmp_path / "out", "in-process")
+    done: list[bool] = []
+
+    def fail(told: object) -> None:
+        if closed(job.output) >= 8 and not done:
+            broker.kill()
+            time.sleep(2)
+            broker.restart()
+            produce(broker, topics[0], rows[300:], home)
+            done.append(True)
+        if closed(job.output) >= WINDOWS - 1:
+            ask_to_stop(job.stop_file)
+
+    outcome = run_stream(job, fail)
+    assert outcome.counts.rows_in == len(rows)
+    assert outcome.counts.missing == outcome.counts.late == 0
+    made = forecasts_of(consumed(broker, topics[1]))
+    assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
+
+
+def test_where_a_stream_begins(
+    broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    before = datetime.now(UTC) - timedelta(hours=1)
+    produce(broker, topics[0], in_time(fleet), dict.fromkeys(fleet.series_ids, 2))
+    after = datetime.now(UTC) + timedelta(hours=1)
+    for start, offset in (("earliest", 0), ("latest", 800), (before, 0), (after, 800)):
+        places = source_of(broker, topics[0], tmp_path, start=start).begin({})
+        assert places[f"{topics[0]}-2"].offset == offset
+        assert len(places) == 4
+    for reached in (801, 10**6):
+        with pytest.raises(DataError, match="the broker has the offsets 0 to 800"):
+            source_of(broker, topics[0], tmp_path).begin({f"{topics[0]}-2": Place(reached)})
+
+
+def test_what_is_wrong_with_a_topic_is_one_line(broker: Broker, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no topic 'nothing': see kafka\.topic"):
+        source_of(broker, "nothing", tmp_path).begin({})
+    with pytest.raises(OutputError, match=r"there is no topic 'nothing' to write to: see kafka\.to_topic"):
+        check_topics(Topics(Address(broker.bootstrap), "nothing"))
+    login = (("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "me"))
+    source = source_of(broker, "nothing", tmp_path)
+    with pytest.raises((DataError, ConfigError)) as told:
+        replace(source, broker=Address(broker.bootstrap, (*login, ("sasl.password", "hush")))).begin({})
+    assert "\n" not in str(told.value)
+    assert "hush" not in str(told.value)
+    assert "hush" not in repr(Address(broker.bootstrap, (("sasl.password", "hush"),)))

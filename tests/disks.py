@@ -1,0 +1,59 @@
+"""What one shard of a job leaves on a disk, and finds there after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from forecaster import snapshot
+from forecaster.batch import Batch
+from forecaster.forecasts import Forecasts
+from forecaster.model import Forecaster
+from forecaster.shard import Output, Shard, apply
+from forecaster.sharding import Splitter
+
+
+@dataclass
+class Disk:
+    """What one shard has on disk: a snapshot, and files by what they are named by."""
+
+    snapshot: bytes | None = None
+    forecasts: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
+    late: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
+    quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
+
+    def write(self, output: Output) -> None:
+        """A file of each kind that there is something for; one of the same name is written over."""
+        place = (output.partition, output.start)
+        if len(output.quarantined):
+            self.quarantined[place] = output.quarantined
+        if len(output.late):
+            self.late[place] = output.late
+        if output.forecasts is not None and len(output.forecasts):
+            start = output.forecasts.start
+            self.forecasts[start, start + len(output.forecasts.issued)] = output.forecasts
+
+    def opened(self, cold: Shard) -> Shard:
+        """The shard of the snapshot; what was written after it is removed, as `ShardFiles` does."""
+        shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
+        closed = -1 if shard.closed_through is None else shard.closed_through
+        self.forecasts = {name: one for name, one in self.forecasts.items() if name[0] <= closed}
+        for files in (self.late, self.quarantined):
+            for partition, start in [*files]:
+                if start >= shard.offsets.get(partition, 0):
+                    del files[partition, start]
+        return shard
+
+
+def outputs(
+    model: Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
+) -> Iterator[tuple[Shard, Output]]:
+    """One shard's way through its batches."""
+    splitter = Splitter(shard.of)
+    for batch in batches:
+        part = splitter.split(batch).get(shard.number)
+        for after, output in () if part is None else apply(shard, part, model, windows_per_step):
+            shard = after
+            yield after, output

@@ -1,0 +1,129 @@
+"""Arrivals and batches folded through shards, as a job does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from hypothesis import strategies as st
+
+from forecaster.batch import Batch
+from forecaster.counts import Counts
+from forecaster.forecasts import Forecasts
+from forecaster.frequency import Frequency
+from forecaster.model import Forecaster
+from forecaster.shard import Output, Shard, apply
+from forecaster.sharding import Splitter, no_batch
+from forecaster.state import State
+
+
+class Arrival(NamedTuple):
+    """Rows that come together, and the watermark (event time, microseconds) after them."""
+
+    rows: pl.DataFrame
+    watermark_us: int
+
+
+@dataclass
+class Ran:
+    """What shards made of arrivals, and where the rows went."""
+
+    shards: list[Shard] = field(default_factory=list)
+    forecasts: list[Forecasts | None] = field(default_factory=list)
+    late: list[pl.DataFrame] = field(default_factory=list)
+    quarantined: list[pl.DataFrame] = field(default_factory=list)
+
+    @property
+    def counts(self) -> Counts:
+        """Of all shards."""
+        return sum((shard.counts for shard in self.shards), Counts())
+
+    @property
+    def states(self) -> list[State]:
+        """Of each shard."""
+        return [shard.state for shard in self.shards]
+
+    def take(self, output: Output) -> None:
+        """Keeps what a shard would write."""
+        self.forecasts.append(output.forecasts)
+        self.late.append(output.late)
+        self.quarantined.append(output.quarantined)
+
+
+def run_shards(
+    model: Forecaster,
+    arrivals: Sequence[Arrival],
+    shards: int = 1,
+    windows_per_step: int = 4,
+    to_the_end: bool = True,
+) -> Ran:
+    """Folds arrivals through shards as a job does, and at the end closes what is open."""
+    batches = batches_of(arrivals)
+    if to_the_end:
+        freq = model.window_config.frequency
+        last = last_window([arrival.rows for arrival in arrivals], freq)
+        end = no_batch(batches[-1].partition, batches[-1].stop)
+        batches.append(replace(end, watermark_us=freq.end_us(last)))
+    return fold(model, batches, shards, windows_per_step)
+
+
+def batches_of(arrivals: Sequence[Arrival], partition: str = "rows") -> list[Batch]:
+    """Arrivals as the batches of one partition, in its order."""
+    batches, start = [], 0
+    for rows, watermark_us in arrivals:
+        stop = start + len(rows)
+        placed = rows.with_columns(offset=pl.int_range(start, stop, dtype=pl.Int64))
+        batches.append(replace(no_batch(partition, start), stop=stop, rows=placed, watermark_us=watermark_us))
+        start = stop
+    return batches
+
+
+def fold(
+    model: Forecaster,
+    batches: Sequence[Batch],
+    shards: int = 1,
+    windows_per_step: int = 4,
+    partitions: Sequence[str] = ("rows",),
+) -> Ran:
+    """Batches applied one after the other to each of the shards, from a cold start."""
+    cold = [Shard.cold(n, shards, model.initial_state(), partitions) for n in range(shards)]
+    return fold_on(model, cold, [batches] * shards, windows_per_step)
+
+
+def fold_on(
+    model: Forecaster, shards: Sequence[Shard], orders: Sequence[Sequence[Batch]], windows_per_step: int = 4
+) -> Ran:
+    """Shards (used up) folded on, each over the batches in an order of its own."""
+    ran, splitter = Ran(list(shards)), Splitter(len(shards))
+    for number, batches in enumerate(orders):
+        for batch in batches:
+            part = splitter.split(batch)[number]
+            for shard, output in apply(ran.shards[number], part, model, windows_per_step):
+                ran.shards[number] = shard
+                ran.take(output)
+    return ran
+
+
+def last_window(frames: Sequence[pl.DataFrame], freq: Frequency) -> int:
+    """The last window that has a row, 0 without any."""
+    index = pl.concat(frames).select(freq.window(pl.col("timestamp"))).to_series()
+    return int(index.max()) if len(index) else 0  # type: ignore[arg-type]
+
+
+def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arrival]:
+    """``rows`` in an order in which none comes later than ``lateness_us`` allows, in batches of any size."""
+    if rows.is_empty():
+        return
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    event_us = rows["timestamp"].dt.epoch("us").to_numpy()
+    # A row that is d late comes before any that happened d after it: never more than the lateness.
+    order = np.argsort(event_us + chance.integers(0, lateness_us + 1, len(rows)), kind="stable")
+    rows, newest = rows[order], np.maximum.accumulate(event_us[order])
+    cuts = draw(st.lists(st.integers(0, len(rows)), max_size=8))
+    bounds = sorted({0, len(rows), *cuts})
+    for first, stop in pairwise(bounds):
+        yield Arrival(rows[first:stop], int(newest[stop - 1]) - lateness_us)
