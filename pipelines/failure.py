@@ -6,13 +6,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from pipelines.storage import Location
+from pipelines.storage import Location, write_text, written_ns
 from schemas import errors
 from schemas.errors import EngineError, StatecastError
 
-_FAILED = ".failed.json"
+_FAILED = ".failed-"  # and the process that failed: several workers may at once
 
 
 @contextmanager
@@ -21,29 +20,30 @@ def told_of(output: Location) -> Iterator[None]:
     try:
         yield
     except StatecastError as error:
-        told = json.dumps({"kind": type(error).__name__, "line": str(error)})
-        if isinstance(output, Path):
-            hidden = output / f"{_FAILED}.{os.getpid()}"  # several workers may fail at once
-            hidden.write_text(told)
-            os.replace(hidden, output / _FAILED)
-        else:
-            (output / _FAILED).write_bytes(told.encode())
+        said = {"kind": type(error).__name__, "line": str(error)}
+        write_text(output / f"{_FAILED}{os.getpid()}", json.dumps(said))
         raise
 
 
 def clear_told(output: Location) -> None:
-    """Forgets the error of an earlier run."""
-    (output / _FAILED).unlink(missing_ok=True)
+    """Forgets the errors of an earlier run."""
+    for path in _left(output):
+        path.unlink(missing_ok=True)
 
 
 def told(output: Location, error: BaseException) -> StatecastError:
-    """The one line behind what a runner raised: our own if a worker left one, else the runner's last."""
+    """The one line behind what a runner raised: what a worker left first, else the runner's last line."""
     if isinstance(error, StatecastError):
         return error
     try:
-        left = json.loads((output / _FAILED).read_text())
-    except (OSError, ValueError):
+        left = json.loads(min(_left(output), key=written_ns).read_text())
+    except (OSError, ValueError):  # there is none, or none that can be read
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return EngineError(f"the pipeline failed: {lines[-1] if lines else type(error).__name__}")
     kind: type[StatecastError] = getattr(errors, left["kind"], StatecastError)
     return kind(left["line"])
+
+
+def _left(output: Location) -> list[Location]:
+    """The errors that workers left, each a file."""
+    return [*output.glob(f"{_FAILED}*")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_what_is_left_half_written_is_not_believed(tmp_path: Path) -> None:
     (left,) = tmp_path.iterdir()
     left.write_text('{"kind": "Data')
     assert type(told(tmp_path, TRACEBACK)) is EngineError
+
+
+def test_of_the_errors_of_several_workers_the_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in (9, 1, 5):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        with pytest.raises(DataError), told_of(tmp_path):
+            raise DataError(f"worker {pid}")
+        time.sleep(0.01)  # a disk tells moments apart that are ticks apart
+    assert str(told(tmp_path, TRACEBACK)) == "worker 9"
 
 
 def test_a_block_without_an_error_leaves_nothing(tmp_path: Path) -> None:
