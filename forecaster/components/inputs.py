@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from forecaster.calendar import calendar
 from forecaster.components.base import Block, Component, Floats, Floats32, Ints
-from forecaster.components.linear import EXPERTS, OTHER_LEVEL, expert_forecasts, near_in_place
+from forecaster.components.linear import EXPERTS, OTHER_LEVEL, distances, expert_forecasts, near_in_place
 from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
 from forecaster.components.season import season_in
@@ -160,10 +160,11 @@ def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
     windows, longest = len(block.values), len(block.history) - len(block.values)
     size = OTHER_LEVEL * block.scale
     per_size, off = 1.0 / size, np.empty(block.values.shape)
-    far = np.empty((len(lags), *off.shape), np.float32)
+    far, mean = np.empty((len(lags), *off.shape), np.float32), np.empty(off.shape, np.float32)
     for column, lag in enumerate(lags):
-        np.subtract(block.history[longest - lag : longest - lag + windows], block.last, out=off)
-        np.multiply(off, per_size, out=far[column], casting="same_kind")
-    near_in_place(far, ((block.mean - block.last) * per_size).astype(np.float32))
+        past = block.history[longest - lag : longest - lag + windows]
+        distances(past, block.last, per_size, far[column], off)
+    distances(block.mean, block.last, per_size, mean, off)
+    near_in_place(far, mean)
     far *= np.minimum(size / block.spread, _MOST_SPREADS).astype(np.float32)
     return far

@@ -13,7 +13,7 @@ import numpy as np
 
 from forecaster.components.base import Arrays, Bools, Field, Floats, Floats32, Ints
 from forecaster.components.expert import Expert, Seen, in_scales
-from forecaster.components.linear import OTHER_LEVEL, near_in_place
+from forecaster.components.linear import OTHER_LEVEL, distances, near_in_place
 
 _CLIP = 50.0  # scales of a regressor
 _LARGEST_WEIGHT = 3.0
@@ -189,8 +189,7 @@ def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
     Redescending (Hampel 1974): whole up to 20 scales, nothing from twice that on.
     """
     far = np.empty(values.shape, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(values - last, 1.0 / (OTHER_LEVEL * scale), out=far, casting="same_kind")
+    distances(values, last, 1.0 / (OTHER_LEVEL * scale), far)
     near_in_place(far, 0.0)
     far *= np.float32(OTHER_LEVEL)
     return far

@@ -70,19 +70,33 @@ def regressors(block: Block, row: int, some: slice, out: Floats32) -> Floats:
     now, lags = len(block.history) - len(block.values) + row, len(out) - 1
     last, size = block.last[row, some], OTHER_LEVEL * block.scale[row, some]
     per_size, off = 1.0 / size, np.empty((min(_LAGS, lags), len(last)))
-    with np.errstate(over="ignore"):
-        np.multiply(block.mean[row, some] - last, per_size, out=out[-1], casting="same_kind")
-        for first in range(0, lags, _LAGS):
-            part = out[first : min(first + _LAGS, lags)]
-            past = block.history[now - lags + first : now - lags + first + len(part), some]
-            np.subtract(past, last, out=off[: len(part)])
-            np.multiply(off[: len(part)], per_size, out=part, casting="same_kind")
+    distances(block.mean[row, some], last, per_size, out[-1])
+    for first in range(0, lags, _LAGS):
+        part = out[first : min(first + _LAGS, lags)]
+        past = block.history[now - lags + first : now - lags + first + len(part), some]
+        distances(past, last, per_size, part, off[: len(part)])
     near_in_place(out, out[-1])
     return size
 
 
+def distances(
+    values: Floats, last: Floats, per_size: Floats, out: Floats32, off: Floats | None = None
+) -> None:
+    """How far values lie from the last one, in 20 scales; infinitely where that is beyond float32.
+
+    Args:
+        values: ``[..., S]`` float64.
+        last: ``[S]`` float64, or of the values' shape.
+        per_size: likewise, 1 through 20 scales.
+        out: of the values' shape, is filled.
+        off: of the values' shape, is used for what comes between; None takes new memory.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(np.subtract(values, last, out=off), per_size, out=out, casting="same_kind")
+
+
 def near_in_place(x: Floats32, missing: Floats32 | float) -> None:
-    """Distances from the last value, in 20 scales: whole up to 1, nothing from 2 on, so -1 to 1 in the end.
+    """`distances` from the last value: whole up to 1, nothing from 2 on, so -1 to 1 in the end.
 
     Args:
         x: the distances, are changed.
