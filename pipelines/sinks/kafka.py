@@ -23,12 +23,13 @@ from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of,
 from pipelines.registry import FRAME, ask_registry
 from pipelines.sinks.files import LATE, QUARANTINE
 from schemas.errors import OutputError
+from schemas.forecasts import IDENTITY
 
 MessageFormat = Literal["json", "avro", "arrow"]
 
 _ARROW_BYTES = 500_000  # of one message; brokers take a million by default
 _FLUSHED_EVERY_S = 0.5
-_IDENTITY = ("issued_at", "model_version", "revision")
+_HEADERS = tuple(name for name in IDENTITY if name != "series_id")  # which is the key
 
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 """Key, value and headers."""
@@ -100,24 +101,18 @@ class TopicWriter:
         self._send(self.topics.forecasts, made)
 
     def write_rows(self, part: str, rows: pl.DataFrame) -> None:
-        """Sends late or quarantined rows, as JSON; a late row's key is its series.
+        """Sends rows as JSON: late ones keyed by series, their place in headers, quarantined ones by place.
 
         Raises:
             OutputError: an earlier message could not be delivered.
         """
-        keys = rows["series_id" if part == LATE else "file"]
-        names = [name for name in ("partition", "offset") if name in rows.columns]
-        heads = (
-            zip(*(rows[name].cast(pl.String) for name in names), strict=True) if names else [()] * len(rows)
+        key, *names = ("series_id", "partition", "offset") if part == LATE else ("file",)
+        cells = rows.select(pl.col(key, *names).cast(pl.String).cast(pl.Binary)).iter_rows()
+        messages = (
+            (of, line, [*zip(names, place, strict=True)])
+            for (of, *place), line in zip(cells, _json(rows), strict=True)
         )
-        lines = _json(rows)
-        self._send(
-            self.topics.of(part),
-            (
-                (key.encode(), line, [(n, cell.encode()) for n, cell in zip(names, cells, strict=True)])
-                for key, line, cells in zip(keys, lines, heads, strict=True)
-            ),
-        )
+        self._send(self.topics.of(part), messages)
 
     def flush(self) -> None:
         """Waits until the broker has all that was sent before.
@@ -182,7 +177,7 @@ def _each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
     for key, value, identity in zip(keys, values, rows, strict=True):
         headers = known.get(identity)
         if headers is None:
-            cells = zip(_IDENTITY, identity, strict=True)
+            cells = zip(_HEADERS, identity, strict=True)
             headers = known[identity] = [(name, cell.encode()) for name, cell in cells]
         yield key, value, headers
 
