@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -44,6 +44,22 @@ FOLDER: Final = "state"
 
 _NO_PARTITIONS: Mapping[str, int] = {}
 _OLD_SERIES = "series"
+
+
+class Reached(NamedTuple):
+    """How far the shards that follow a partition have read it.
+
+    Attributes:
+        offset: the least of any of them: of the row that comes next.
+        watermark_us: the partition's watermark before that row; None where it has none.
+        others: the offsets of the shards that are further, rising.
+        ahead_us: the partition's watermark at the shard that is furthest; None where it has none.
+    """
+
+    offset: int
+    watermark_us: int | None
+    others: tuple[int, ...]
+    ahead_us: int | None
 
 
 @dataclass(frozen=True)
@@ -83,16 +99,14 @@ class StateTable:
         """Where a source goes on: what every shard has read, none reads again."""
         return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
-    def reached(self) -> dict[str, tuple[int, int | None, tuple[int, ...], int | None]]:
-        """Of each partition: the least offset of all shards, its watermark there, the other offsets, and its
-        watermark at the shard that is furthest.
-        """
+    def reached(self) -> dict[str, Reached]:
+        """How far each partition was read, by its name."""
         found = {}
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
             least, *others = sorted({offset for offset, _ in stands})
             there_us = newest(us for offset, us in stands if offset == least)
-            found[name] = least, there_us, tuple(others), newest(us for _, us in stands)
+            found[name] = Reached(least, there_us, tuple(others), newest(us for _, us in stands))
         return found
 
     def _followers(self, partition: str) -> list[Shard]:

@@ -40,7 +40,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     if job.stream.source == "watch":
         return FolderSource(
             Path(job.data.paths[0]),
-            input_of(job.data, freq, skip_bad_files=True, observed=job.covariates.observed),
+            input_of(job, freq, skip_bad_files=True),
             states,
             lateness_s,
             job.stream.poll_s,
@@ -48,7 +48,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
         )
     return ReplaySource(
         tuple(map(str, files)),
-        input_of(job.data, freq, observed=job.covariates.observed),
+        input_of(job, freq),
         freq,
         lateness_s,
         job.stream.speed,
@@ -65,12 +65,12 @@ def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -
     from pipelines.sources.messages import DecoderSpec
 
     asked = job.kafka
-    columns, in_key = columns_of(job.data, job.covariates.observed), asked.series == "key"
+    columns, in_key = columns_of(job), asked.series == "key"
     source = KafkaSource(
         Broker(asked.bootstrap, options_of(asked.options)),
         asked.topic,
         DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
-        input_of(job.data, freq, observed=job.covariates.observed),
+        input_of(job, freq),
         freq,
         states,
         lateness_s,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipelines.runners.java import find_java, job_server
-from pipelines.runners.prism import MISSING, find_prism
-from pipelines.runners.prism_binary import beam_version
+from pipelines.runners.prism import MISSING
+from pipelines.runners.prism_binary import beam_version, find_prism
 from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError
 

@@ -76,7 +76,7 @@ def backfill(
     spec = BackfillJob(
         forecaster=forecaster,
         paths=tuple(map(str, files)),
-        input=input_of(job.data, forecaster.window_config.frequency, observed=job.covariates.observed),
+        input=input_of(job, forecaster.window_config.frequency),
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,

@@ -122,7 +122,7 @@ def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
     """
     from pipelines.sources.files import check_files
 
-    files, notices = check_files(job.data, job.covariates.observed)
+    files, notices = check_files(job)
     if out is not None:
         for line in notices:
             out.notice(line)

@@ -97,7 +97,7 @@ def doctor(
     from pipelines.cli.doctor import diagnose
 
     if fix:
-        from pipelines.runners.prism import setup_prism
+        from pipelines.runners.prism_binary import setup_prism
 
         with out.progress("looking for Prism", "places"):
             prism = setup_prism()

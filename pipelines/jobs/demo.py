@@ -78,7 +78,7 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
     fits: dict[str, TrainOutcome] = {}
     for cell in CELLS:
         job = _job(data, uri, cell)
-        fit = job.model_copy(update={"data": job.data.model_copy(update={"end": TRAIN_END})})
+        fit = _within(job, end=TRAIN_END)
         fits[cell] = run_training(fit, cell, on_epoch=show.training(cell, job.training.epochs))
         show.done(fits[cell])
         streams[cell] = _forecast(job, str(fits[cell].version), str(data), folder / cell, show, runner)
@@ -133,12 +133,16 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
     )
 
 
+def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
+    """The job on rows from ``start`` on, before ``end``."""
+    return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
+
+
 def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show, runner: Runner) -> Outcome:
     """September and October as a backfill, then November and December as a stream that goes on from it."""
     forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(version)
-    bounds = {"start": TRAIN_END, "end": STREAM_START}
-    autumn = input_of(job.data.model_copy(update=bounds))
-    winter = input_of(job.data.model_copy(update={"start": STREAM_START}))
+    autumn = input_of(_within(job, start=TRAIN_END, end=STREAM_START))
+    winter = input_of(_within(job, start=STREAM_START))
     backfill = BackfillJob(forecaster, (data,), autumn, folder / "backfill", job.jobs.shards)
     show.done(run_backfill(backfill, show.job("backfill of September and October")))
     freq = forecaster.window_config.frequency

@@ -13,7 +13,7 @@ import polars as pl
 
 from forecaster import plots
 from forecaster.baselines import persistence, seasonal_naive
-from forecaster.config import WindowConfig
+from forecaster.config import CovariatesConfig, WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
 from forecaster.frequency import Frequency
 from forecaster.report import error_table, write_report
@@ -75,7 +75,8 @@ def evaluate_folders(
         forecasts = forecasts.filter(pl.col("issued_at") >= issued_from)
     freq = job.windows.frequency
     _check_freq(forecasts, freq)
-    loaded = load_observations(job.data, on_rows, freq=freq)
+    # What came counts, whatever was observed beside it.
+    loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
     windows = aggregate(loaded.rows, job.windows).windows
     by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
     if not all(len(part) for part in by_label.values()):

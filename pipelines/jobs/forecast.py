@@ -210,7 +210,7 @@ def _begin(
         DataError: the log cannot be read.
     """
     reached = state_table.read(states).reached() if goes_on else {}
-    places = log.begin({name: Place(*place) for name, place in reached.items()})
+    places = log.begin({name: Place(*found) for name, found in reached.items()})
     goes_on &= not reached or not reached.keys().isdisjoint(places)
     state_table.begin(
         states,

@@ -84,12 +84,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     progress, config = progress or Progress(), job.settled
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
     tables = read_tables(config.covariates)
-    loaded = load_observations(
-        config.data,
-        progress.rows,
-        freq=config.windows.frequency,
-        observed=config.covariates.observed,
-    )
+    loaded = load_observations(config, progress.rows)
     windows, split = prepared(job, loaded.rows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
     with registry.start_run(job.name, job.params(), tags) as run:

@@ -130,12 +130,7 @@ def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
         StatecastError: a file is at fault; one line.
     """
     tables = read_tables(config.covariates)
-    loaded = load_observations(
-        config.data,
-        on_rows,
-        freq=config.windows.frequency,
-        observed=config.covariates.observed,
-    )
+    loaded = load_observations(config, on_rows)
     return TrainingData(loaded, *aggregate(loaded.rows, config.windows), tables)
 
 

@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pipelines.runners.engine import EngineProcess, end_orphans
+from pipelines.runners.engine import EngineProcess
 from pipelines.runners.prism_binary import beam_version, fetch_release, find_prism, setup_prism
 from schemas.errors import EngineError
-
-__all__ = ["PrismServer", "end_orphans", "find_prism", "prism_options", "setup_prism"]
 
 MISSING: Final = (
     "Prism, the streaming engine, is not installed: run `statecast doctor --fix`, "

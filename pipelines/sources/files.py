@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.frequency import Frequency, duration_s
-from pipelines.config import ColumnsConfig, DataConfig
+from pipelines.config import ColumnsConfig, JobConfig
 from pipelines.sources import tables
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
@@ -215,46 +215,40 @@ def _words(seconds: int) -> str:
     return f"{seconds // _UNITS_S[unit]}{unit}"
 
 
-def columns_of(data: DataConfig, observed: tuple[str, ...] = ()) -> tables.Columns:
+def columns_of(job: JobConfig) -> tables.Columns:
     """Which column is what, as the data section of a job says, and ``covariates.observed``."""
-    named = {name: getattr(data, name) for name in ColumnsConfig.model_fields}
-    return tables.Columns(**named, observed=observed)
+    named = {name: getattr(job.data, name) for name in ColumnsConfig.model_fields}
+    return tables.Columns(**named, observed=job.covariates.observed)
 
 
-def input_of(
-    data: DataConfig,
-    freq: Frequency | None = None,
-    *,
-    skip_bad_files: bool = False,
-    observed: tuple[str, ...] = (),
-) -> Input:
-    """How the data section of a job says that files are read.
+def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: bool = False) -> Input:
+    """How a job says that its files are read.
 
     Args:
-        data: the section.
+        job: its data section says so, and which covariates are observed beside the values.
         freq: length of a window: how far rows may lie in the future unless the section says.
         skip_bad_files: what the job does with a file that cannot be read unless the section says.
-        observed: ``covariates.observed`` of the job.
     """
+    data = job.data
     start, end = (None if t is None else round(t.timestamp() * 1_000_000) for t in (data.start, data.end))
     skip = skip_bad_files if data.skip_bad_files is None else data.skip_bad_files
     default_s = None if freq is None else freq.nominal_s
     max_future_s = default_s if data.max_future is None else duration_s(data.max_future)
-    return Input(columns_of(data, observed), start, end, data.batch_rows, skip, max_future_s)
+    return Input(columns_of(job), start, end, data.batch_rows, skip, max_future_s)
 
 
-def check_files(data: DataConfig, observed: tuple[str, ...] = ()) -> tuple[list[Path], list[str]]:
+def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
     """The files of a job after a look at each one's first rows, and lines that people should see.
 
     Raises:
         DataError: a file cannot be read as series, unless ``data.skip_bad_files``.
     """
     files, without_zone, bad = [], [], 0
-    for file in tables.input_files(data.paths):
+    for file in tables.input_files(job.data.paths):
         try:
-            found = tables.check(file, columns_of(data, observed))
+            found = tables.check(file, columns_of(job))
         except DataError:
-            if not data.skip_bad_files:
+            if not job.data.skip_bad_files:
                 raise
             files.append(file)  # who reads it says why it cannot be read
             bad += 1

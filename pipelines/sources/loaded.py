@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from forecaster.frequency import Frequency
-from pipelines.config import DataConfig
+from pipelines.config import JobConfig
 from pipelines.sources.files import check_files, input_of, read_files
 from schemas import observations, quarantine
 from schemas.errors import DataError
@@ -34,29 +33,21 @@ class Loaded:
     notices: tuple[str, ...]
 
 
-def load_observations(
-    data: DataConfig,
-    on_rows: Callable[[int], None] = lambda rows: None,
-    *,
-    freq: Frequency | None = None,
-    observed: tuple[str, ...] = (),
-) -> Loaded:
+def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda rows: None) -> Loaded:
     """Every row of a job's files, validated: for training and evaluation, which work on all rows at once.
 
     Args:
-        data: the data section of the job.
+        job: its data section names the files; a row may lie a window of it in the future, unless that says.
         on_rows: told how many rows each piece had.
-        freq: as in `input_of`.
-        observed: likewise.
 
     Raises:
         DataError: a file cannot be read, unless ``data.skip_bad_files``; or no row is left.
     """
-    files, notices = check_files(data, observed)
+    files, notices = check_files(job)
     skipped: list[str] = []
     good, bad, outside = [observations.empty()], [quarantine.empty()], 0
-    how = input_of(data, freq, observed=observed)
-    for part in read_files(files, how, time.time(), data.memory_mb << 20):
+    how = input_of(job, job.windows.frequency)
+    for part in read_files(files, how, time.time(), job.data.memory_mb << 20):
         files_lost = part.rejected.filter(pl.col("row") == 0)
         skipped += [
             f"skipped: {file}: {reason}" for file, reason in files_lost.select("file", "reason").rows()
@@ -67,7 +58,7 @@ def load_observations(
         on_rows(len(good[-1]) + len(bad[-1]))
     rows, rejected = pl.concat(good, how="diagonal", rechunk=True), pl.concat(bad)
     if not len(rows):
-        raise DataError(_nothing_left(data.paths[0], rejected, outside))
+        raise DataError(_nothing_left(job.data.paths[0], rejected, outside))
     return Loaded(rows, rejected, outside, tuple(skipped), tuple(notices))
 
 

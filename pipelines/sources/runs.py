@@ -43,11 +43,6 @@ class Sorter:
     _runs: list[Path] = field(default_factory=list)
     _delete: Callable[[], object] | None = None
 
-    @property
-    def spilled(self) -> int:
-        """Runs on disk."""
-        return len(self._runs)
-
     def add(self, rows: pl.DataFrame) -> None:
         """Takes rows."""
         if not len(rows):

@@ -50,7 +50,7 @@ def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[s
     small = {"network.hidden": 4, "network.layers": 1, "network.horizon": HORIZON, "training.epochs": 1}
     config = load_config(None, {"data.paths": [str(path)], "data.layout": "wide", **small})
     job = RollingJob(config, (1, HORIZON), TRAIN_ROWS, FIRST, STOP, normalize)
-    windows, split = prepared(job, load_observations(config.data).rows)
+    windows, split = prepared(job, load_observations(config).rows)
     learned_from = windows.between(windows.start, windows.start + TRAIN_ROWS)
     settled = job.settled
     trained = train(learned_from, settled.network, settled.training, settled.windows)

@@ -59,7 +59,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness_h: int, **more: A
 
 def began(source: KafkaSource, shards: list[Shard]) -> Places:
     reached = StateTable(tuple(shards)).reached()
-    return source.begin({name: Place(*place) for name, place in reached.items()})
+    return source.begin({name: Place(*found) for name, found in reached.items()})
 
 
 def is_read(source: KafkaSource, topic: Topic, places: Places, among: Iterable[int]) -> bool:

@@ -105,7 +105,7 @@ def test_shards_of_a_keyed_topic_know_their_own_partitions_and_stay_as_they_are(
     state_table.write(folder, [replace(made[0], offsets={"t-0": 5, "t-2": 9}), made[1]])
     partitions["t-3"], owners["t-3"] = 0, 1
     assert begun(2, folder, True) == [{"t-0": 5, "t-2": 9}, {"t-1": 0, "t-3": 0}]
-    assert {name: place[0] for name, place in state_table.read(folder).reached().items()} == {
+    assert {name: found.offset for name, found in state_table.read(folder).reached().items()} == {
         "t-0": 5,
         "t-2": 9,
         "t-1": 0,

@@ -11,7 +11,7 @@ of these are idle: a shard waits for no partition that it does not follow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -108,23 +108,15 @@ class Reading:
 
     def _taken(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, Taken]]:
         """What came of each partition as validated rows; a check costs milliseconds, so one for all."""
-        source, every = self.source, list(polled.values())
+        every = list(polled.values())
         offsets = pl.Series([at for one in every for at in one.offsets], dtype=pl.Int64)
-        rows, rejected, outside = _NO_ROWS, _NONE_REJECTED, _NO_ROWS["offset"]
-        if len(offsets):
-            raw = decoded(self.decode, Messages.of([one.messages for one in every]))
-            message = raw["message"]  # place among all, which `offset` holds until they are parted
-            first = np.searchsorted(message.to_numpy(), message.to_numpy())
-            row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
-            inside, left_out = source.input.within(raw.with_columns(row))
-            came_ms = pl.Series([ms for one in every for ms in one.came_ms], dtype=pl.Int64)
-            came_us = came_ms.set(came_ms == _NO_TIME_MS, _LAST_MS).gather(inside["message"]) * 1000
-            rows, rejected = validated(inside, inside["message"], came_us, source.input.max_future_s)
-            outside = _without(message, inside["message"]) if left_out else outside
+        rows, rejected, outside = (
+            self._validated(every) if len(offsets) else (_NO_ROWS, _NONE_REJECTED, _NO_ROWS["offset"])
+        )
         low = 0
         for number, one in polled.items():
             high = low + len(one.offsets)
-            file = pl.format(f"{source.topic}/{number}/{{}}", pl.col("offset"))
+            file = pl.format(f"{self.source.topic}/{number}/{{}}", pl.col("offset"))
             mine = _part(rejected, low, high, offsets)
             yield (
                 number,
@@ -138,6 +130,21 @@ class Reading:
                 ),
             )
             low = high
+
+    def _validated(self, every: Sequence[Polled]) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+        """Good rows, rejected ones, and of each that lies outside the job's time the message.
+
+        In all three ``offset`` is the place of the message among all of these, until they are parted.
+        """
+        raw = decoded(self.decode, Messages.of([one.messages for one in every]))
+        message = raw["message"]
+        first = np.searchsorted(message.to_numpy(), message.to_numpy())
+        row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
+        inside, left_out = self.source.input.within(raw.with_columns(row))
+        came_ms = pl.Series([ms for one in every for ms in one.came_ms], dtype=pl.Int64)
+        came_us = came_ms.set(came_ms == _NO_TIME_MS, _LAST_MS).gather(inside["message"]) * 1000
+        good, rejected = validated(inside, inside["message"], came_us, self.source.input.max_future_s)
+        return good, rejected, _without(message, inside["message"]) if left_out else _NO_ROWS["offset"]
 
     def _looked(self, places: dict[str, Place], came_s: float | None) -> Iterator[Batch]:
         """What follows from looks that are not for each poll; ``came_s`` is of its rows, None without any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -108,23 +108,15 @@ class KafkaSource:
         self.decoder.decoder(self.broker.registry_user)
         consumer = self.opens(self.broker, self.topic, self.group)
         try:
-            partitions = consumer.partitions()
-            mine = {self.name(p): reached[self.name(p)] for p in partitions if self.name(p) in reached}
-            ranges = {p: consumer.range_of(p) for p in partitions}
-            if self.keyed_shards is not None and len(partitions) < self.keyed_shards:
-                raise ConfigError(
-                    f"jobs.shards = {self.keyed_shards}, {self.topic!r} has {len(partitions)} partitions: "
-                    "with kafka.keyed = true a shard follows partitions of its own, so set no more shards"
-                )
-            for p in partitions:
-                self._check(p, mine.get(self.name(p)), *ranges[p])
+            ranges = {p: consumer.range_of(p) for p in consumer.partitions()}
+            mine = {self.name(p): reached[self.name(p)] for p in ranges if self.name(p) in reached}
+            self._check_count(len(ranges))
+            for p, (low, high) in ranges.items():
+                self._check(p, mine.get(self.name(p)), low, high)
             if mine:
                 return self._go_on(mine, ranges)
-            if isinstance(self.start, datetime):
-                starts = consumer.at_time(partitions, self.start)
-            else:
-                starts = {p: ranges[p][self.start == "latest"] for p in partitions}
-            return {self.name(p): Place(starts[p], shard=self.shard_of(p)) for p in partitions}
+            starts = self._starts(consumer, ranges)
+            return {self.name(p): Place(offset, shard=self.shard_of(p)) for p, offset in starts.items()}
         finally:
             consumer.close()
 
@@ -137,7 +129,13 @@ class KafkaSource:
         """
         return _reading_of(self).step(places)
 
-    def _go_on(self, mine: Places, ranges: dict[int, tuple[int, int]]) -> Places:
+    def _starts(self, consumer: TopicConsumer, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+        """The first offset of each partition to be read where there is nothing to go on from."""
+        if isinstance(self.start, datetime):
+            return consumer.at_time([*ranges], self.start)
+        return {p: high if self.start == "latest" else low for p, (low, high) in ranges.items()}
+
+    def _go_on(self, mine: Places, ranges: Mapping[int, tuple[int, int]]) -> Places:
         carried = Carried(self.carried)
         mine = {name: place._replace(shard=self.shard_of(self.number(name))) for name, place in mine.items()}
         ahead = {
@@ -153,6 +151,13 @@ class KafkaSource:
             us = carried.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)
         return places
+
+    def _check_count(self, partitions: int) -> None:
+        if self.keyed_shards is not None and partitions < self.keyed_shards:
+            raise ConfigError(
+                f"jobs.shards = {self.keyed_shards}, {self.topic!r} has {partitions} partitions: "
+                "with kafka.keyed = true a shard follows partitions of its own, so set no more shards"
+            )
 
     def _check(self, partition: int, place: Place | None, low: int, high: int) -> None:
         if place is not None and not low <= place.offset <= high:

@@ -105,7 +105,7 @@ def test_columns_observed_in_the_rows_go_from_the_job_file_through_backfill_and_
     model = Registry(config.mlflow.tracking_uri, config.mlflow.experiment).load("heated")
     assert model.covariates.features.observed == ("heat",)
 
-    rows, paths = input_of(config.data, HOUR, observed=config.covariates.observed), (str(path),)
+    rows, paths = input_of(config, HOUR), (str(path),)
     counts = run_backfill(BackfillJob(model, paths, rows, tmp_path / "out", shards=2)).counts
     assert (counts.missing, counts.rejected, counts.used) == (0, 2, HOURS * SERIES)
     assert set(read_quarantine(tmp_path / "out")["column"]) == {"heat"}

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from pipelines.runners import engine
-from pipelines.runners.prism import PrismServer, end_orphans, prism_options
+from pipelines.runners.engine import end_orphans
+from pipelines.runners.prism import PrismServer, prism_options
 from schemas.errors import EngineError
 from tests.pipelines.runners.binaries import nowhere, script
 from tests.processes import started

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from forecaster.frequency import Frequency
-from pipelines.config import DataConfig
+from pipelines.config import DataConfig, JobConfig
 from pipelines.sources.files import Input, input_of, read_file, read_files, read_through
 from pipelines.sources.tables import Columns
 from schemas.errors import DataError
@@ -81,7 +82,10 @@ def test_a_file_read_through_is_held_if_there_is_room(tmp_path: Path) -> None:
 
 
 def test_a_job_says_how_files_are_read() -> None:
-    assert input_of(DataConfig(), Frequency(900)) == replace(ALL, max_future_s=900)
-    assert input_of(DataConfig(max_future="2h"), Frequency(900)).max_future_s == 7200
-    assert input_of(DataConfig(), skip_bad_files=True).skip_bad_files
-    assert not input_of(DataConfig(skip_bad_files=False), skip_bad_files=True).skip_bad_files
+    def of(**data: Any) -> JobConfig:
+        return JobConfig(data=DataConfig(**data))
+
+    assert input_of(of(), Frequency(900)) == replace(ALL, max_future_s=900)
+    assert input_of(of(max_future="2h"), Frequency(900)).max_future_s == 7200
+    assert input_of(of(), skip_bad_files=True).skip_bad_files
+    assert not input_of(of(skip_bad_files=False), skip_bad_files=True).skip_bad_files

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import DataConfig
+from pipelines.config import DataConfig, JobConfig
 from pipelines.sources.files import check_files
 from pipelines.sources.loaded import load_observations
 from schemas.errors import DataError
@@ -19,7 +19,7 @@ def test_what_training_loads_leaves_out_bad_files_and_names_them(tmp_path: Path)
     put(tmp_path / "c.csv", "")
     data = DataConfig(paths=(str(tmp_path),), skip_bad_files=True)
     read: list[int] = []
-    loaded = load_observations(data, read.append)
+    loaded = load_observations(JobConfig(data=data), read.append)
     assert loaded.rows.columns == ["series_id", "timestamp", "value"]
     assert (len(loaded.rows), loaded.quarantined["row"].to_list()) == (1, [2])
     told = [line.replace(f"{tmp_path}/", "") for line in loaded.skipped]
@@ -29,4 +29,4 @@ def test_what_training_loads_leaves_out_bad_files_and_names_them(tmp_path: Path)
     ]
     assert sum(read) == 2
     with pytest.raises(DataError, match=r"c\.csv: is empty"):
-        check_files(data.model_copy(update={"skip_bad_files": None}))
+        check_files(JobConfig(data=data.model_copy(update={"skip_bad_files": None})))
