@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, not_collecting, told
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
-_QUEUED_KB = 32 << 10
+# Read ahead as much as a large poll takes. Left alone, the library fetches nothing for a second whenever it
+# has 100,000 messages, however small, and polls bring half as many.
+_QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 _PASSING = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
 _AGAIN_S = 0.1
@@ -67,6 +70,8 @@ class TopicConsumer:
             auto_offset_reset="error",
             allow_auto_create_topics=False,
             queued_max_messages_kbytes=_QUEUED_KB,
+            queued_min_messages=_QUEUED_MESSAGES,
+            fetch_queue_backoff_ms=_FULL_WAIT_MS,
             fetch_wait_max_ms=100,
         )
         with told(broker, self.last):
@@ -128,7 +133,7 @@ class TopicConsumer:
     def _columns(self, messages: Sequence[Any]) -> dict[int, Polled]:
         message_of = client("Message")
         ends: dict[int, int] = {}
-        if any(error is not None for error in map(message_of.error, messages)):
+        if any(map(message_of.error, messages)):
             for message in messages:
                 if (error := message.error()) is None:
                     continue
@@ -202,6 +207,6 @@ def _polled(messages: Sequence[Any], end: int | None) -> Polled:
         [*map(message_of.value, messages)],
         [*map(message_of.key, messages)],
         offsets,
-        [message.timestamp()[1] for message in messages],
+        [*map(itemgetter(1), map(message_of.timestamp, messages))],
         end if end is None or not offsets or end > offsets[-1] else None,
     )

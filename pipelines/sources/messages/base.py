@@ -58,10 +58,11 @@ def decoded(decode: Decoder, messages: Messages) -> pl.DataFrame:
     Raises:
         StatecastError: the decoder itself is at fault.
     """
-    filled = [place for place, value in enumerate(messages.values) if value]
+    many = range(len(messages))
+    filled = many if all(messages.values) else [place for place in many if messages.values[place]]
     parts = list(_parts(decode, messages, filled))
     if len(filled) < len(messages):
-        empty = [place for place, value in enumerate(messages.values) if not value]
+        empty = [place for place in many if not messages.values[place]]
         parts.append(problems(empty, [_TOMBSTONE] * len(empty)))
     return parts[0] if len(parts) == 1 else joined(parts).sort(MESSAGE, maintain_order=True)
 
