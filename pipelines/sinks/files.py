@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 import polars as pl
@@ -139,7 +140,7 @@ def read_forecasts(folder: Location) -> pl.DataFrame:
     Raises:
         DataError: there are none, or a file of them cannot be read.
     """
-    frames = as_of_one_moment(folder / FORECASTS, _read_forecasts)
+    frames = as_of_one_moment(folder / FORECASTS, _read_files)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
@@ -149,8 +150,32 @@ def read_forecasts(folder: Location) -> pl.DataFrame:
     )
 
 
-def _read_forecasts(folder: Location) -> list[pl.DataFrame]:
-    there = [path for path in folder.glob("*") if not path.name.startswith(".")]
+def read_quarantine(folder: Location) -> pl.DataFrame:
+    """All quarantined rows under ``folder`` (``schemas.quarantine``), by file and row.
+
+    Raises:
+        DataError: a file of them cannot be read.
+    """
+    return _read_rows(folder / QUARANTINE, quarantine.empty()).sort("file", "row")
+
+
+def read_late(folder: Location) -> pl.DataFrame:
+    """All late rows under ``folder`` (``schemas.late``), by their place in the log.
+
+    Raises:
+        DataError: a file of them cannot be read.
+    """
+    return _read_rows(folder / LATE, late.empty()).sort("partition", "offset")
+
+
+def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:
+    frames = as_of_one_moment(folder, partial(_read_files, pattern="*.parquet"))
+    return pl.concat([empty, *frames], how="diagonal")
+
+
+def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
+    """What the files of a part hold, in the order in which they were written."""
+    there = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     frames = []
     for file in sorted(there, key=written_ns):
         try:
@@ -158,26 +183,8 @@ def _read_forecasts(folder: Location) -> list[pl.DataFrame]:
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else _read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
             said = " ".join(str(error).split())[:200]
-            raise DataError(f"{file}: no readable file of forecasts ({said}): delete it") from error
+            raise DataError(f"{file}: no readable file of {folder.name} ({said}): delete it") from error
     return frames
-
-
-def read_quarantine(folder: Location) -> pl.DataFrame:
-    """All quarantined rows under ``folder`` (``schemas.quarantine``), by file and row."""
-    return _read_rows(folder / QUARANTINE, quarantine.empty()).sort("file", "row")
-
-
-def read_late(folder: Location) -> pl.DataFrame:
-    """All late rows under ``folder`` (``schemas.late``), by their place in the log."""
-    return _read_rows(folder / LATE, late.empty()).sort("partition", "offset")
-
-
-def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:
-    def read(there: Location) -> list[pl.DataFrame]:
-        files = [path for path in there.glob("*.parquet") if not path.name.startswith(".")]
-        return [pl.read_parquet(source_of(file)) for file in files]
-
-    return pl.concat([empty, *as_of_one_moment(folder, read)], how="diagonal")
 
 
 def _read_lines(file: Target) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,16 @@ def test_a_folder_without_forecasts_is_named(folder: Path) -> None:
     for empty in (folder, folder / "nowhere"):
         with pytest.raises(DataError, match="no forecasts here"):
             read_forecasts(empty)
+
+
+@pytest.mark.parametrize(("part", "read"), [(LATE, read_late), (QUARANTINE, read_quarantine)])
+def test_a_file_of_rows_that_cannot_be_read_is_named(
+    folder: Path, part: str, read: Callable[[Path], pl.DataFrame]
+) -> None:
+    (folder / part / "mine.parquet").write_text("neither\nthis\n")
+    with pytest.raises(DataError, match=rf"mine\.parquet: no readable file of {part}") as told:
+        read(folder)
+    assert "\n" not in str(told.value)
 
 
 @FORMATS
