@@ -45,8 +45,14 @@ class Run:
             for first in range(0, len(values), 100):  # MLflow's limit of a batch
                 self._client.log_batch(self.run_id, params=values[first : first + 100])
 
-    def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds one point to the curve of each metric, at ``step`` (the epoch)."""
+    def log_epoch(self, epoch: Mapping[str, float]) -> None:
+        """Adds what training says of an epoch, its number as ``epoch``, to the curve of each metric."""
+        self.log_points(
+            {name: value for name, value in epoch.items() if name != "epoch"}, int(epoch["epoch"])
+        )
+
+    def log_points(self, metrics: Mapping[str, float], step: int) -> None:
+        """Adds one point to the curve of each metric, at ``step``: an epoch, a horizon or a lag."""
         self._step = max(self._step, step)
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         points = [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
@@ -55,7 +61,7 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Sets the final value of each metric: MLflow takes the one of the highest step for the last."""
-        self.log_epoch(metrics, self._step)
+        self.log_points(metrics, self._step)
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Keeps a Matplotlib figure among the run's files, as ``plots/loss.png`` or ``.svg``, say."""

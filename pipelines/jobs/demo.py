@@ -112,7 +112,7 @@ def _log_test(registry: Registry, judged: Judged, run_ids: dict[str, str], repor
         own = judged.scores.filter(pl.col("model") == cell)
         for row in own.to_dicts():
             by_horizon = {f"test_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")}
-            run.log_epoch(by_horizon, row["horizon"])
+            run.log_points(by_horizon, row["horizon"])
         means = {f"test_{name}": float(own[name].mean()) for name in ("mae", "pinball", "coverage")}  # type: ignore[arg-type]
         run.log_metrics(means)
         run.log_frame(judged.scores, "test/scores.json")

@@ -105,7 +105,7 @@ def run_labelling(
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
 
         def log(epoch: Epoch) -> None:
-            run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
+            run.log_epoch(epoch)
             on_epoch(epoch)
 
         run.log_dataset(read.rows, "labelled rows", str(paths[0]))

@@ -12,6 +12,7 @@ import polars as pl
 
 from forecaster import plots
 from forecaster.metrics import COVERAGE, Tally
+from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.rolling import FanSample, Split, normalised, rolled, tally, training_scale
 from forecaster.training import Epoch, train
@@ -90,23 +91,19 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     with registry.start_run(job.name, job.params(), tags) as run:
 
         def log(epoch: Epoch) -> None:
-            run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
+            run.log_epoch(epoch)
             progress.epoch(epoch)
 
         run.log_dataset(loaded.rows, "observations", config.data.paths[0], "evaluation")
-        began = time.monotonic()
+        began_s = time.monotonic()
         learned_from = windows.between(windows.start, windows.start + split.train_rows)
         trained = train(
             learned_from, config.network, config.training, config.windows, log, config.online, tables
         )
-        train_s = time.monotonic() - began
-        began = time.monotonic()
-        tallies: dict[str, Tally] = {}
+        trained_s = time.monotonic()
         fans = FanSample(windows, split, config.windows.frequency)
-        for block in rolled(trained.forecaster, windows, split, progress.windows):
-            tally(tallies, block)
-            fans.add(block)
-        replay_s = time.monotonic() - began
+        tallies = _replayed(trained.forecaster, windows, split, fans, progress.windows)
+        replayed_s = time.monotonic()
         unit = training_scale(windows, split.train_rows, config.windows)
         scores, coverage_by_series = scored(tallies, job.horizons, unit, windows.series_ids)
         by_step = by_step_of(tallies, unit)
@@ -118,8 +115,8 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
                 *figures_of(tallies, by_step, fans),
                 ("Training and validation loss by epoch.", plots.loss_figure(trained.history)),
             ],
-            train_s,
-            replay_s,
+            trained_s - began_s,
+            replayed_s - trained_s,
             len(windows.series_ids),
             len(windows.values),
             split,
@@ -129,6 +126,17 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
         )
         log_into(run, evaluated)
     return evaluated
+
+
+def _replayed(
+    forecaster: Forecaster, windows: Windows, split: Split, fans: FanSample, on_windows: Callable[[int], None]
+) -> dict[str, Tally]:
+    """How each member erred in the rows to be judged; ``fans`` gets what it said there."""
+    tallies: dict[str, Tally] = {}
+    for block in rolled(forecaster, windows, split, on_windows):
+        tally(tallies, block)
+        fans.add(block)
+    return tallies
 
 
 def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:

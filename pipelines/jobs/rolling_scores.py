@@ -196,7 +196,7 @@ def log_into(run: Run, evaluated: Evaluated) -> None:
             for name, column in (("mase", "mae"), ("coverage_90", "coverage"))
             if row[column] is not None
         }
-        run.log_epoch(points, horizon)
+        run.log_points(points, horizon)
     final = {
         f"{row['member']}/{measure}_{row['horizon']}": row[measure]
         for row in evaluated.scores.to_dicts()

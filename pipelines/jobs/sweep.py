@@ -254,7 +254,7 @@ def _rolled(
         if "validation_skill" not in epoch:
             raise ConfigError("no held-out window has a value to judge trials by: raise training.validation")
         seen, number = epoch["validation_skill"], int(epoch["epoch"])
-        run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, number + done)
+        run.log_epoch({**epoch, "epoch": number + done})
         if drawn is not None and not done:  # epochs of one fold only can be compared between trials
             drawn.report(seen, number)
             if drawn.should_prune():
@@ -274,4 +274,4 @@ def _rolled(
 def _log_progress(sweep: _Sweep) -> None:
     trial, best = sweep.trials[-1], best_of(sweep.trials)
     points = {"trial_skill": trial.skill, "best_skill": best.skill if best else None}
-    sweep.parent.log_epoch({k: v for k, v in points.items() if v is not None}, trial.number)
+    sweep.parent.log_points({k: v for k, v in points.items() if v is not None}, trial.number)

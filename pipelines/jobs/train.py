@@ -152,7 +152,7 @@ def learn(
         run.log_frame(loaded.quarantined, "quarantine.parquet")
 
     def log(epoch: Epoch) -> None:
-        run.log_epoch({k: v for k, v in epoch.items() if k != "epoch"}, int(epoch["epoch"]))
+        run.log_epoch(epoch)
         on_epoch(epoch)
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
@@ -234,7 +234,7 @@ def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: J
     """How far back gradients reach, as a curve that runs can be compared by, and as a picture."""
     norms = gradient_norms(forecaster, windows, config.training.segment)
     for lag, norm in enumerate(norms.tolist()):
-        run.log_epoch({"gradient_norm_by_lag": norm}, lag)
+        run.log_points({"gradient_norm_by_lag": norm}, lag)
     if len(norms) > 1:
         run.log_figure(gradient_figure(norms, config.network.cell), "plots/gradient_norm_by_lag.png")
 
@@ -263,7 +263,7 @@ def _log_backtest(run: Run, trained: Trained, windows: Windows, config: JobConfi
         if len(fan):
             run.log_figure(plots.fan_figure(fan, f"{series_id}, backtest"), f"plots/fan_{number + 1}.png")
     for row in scores.filter(pl.col("model") == cell).to_dicts():
-        run.log_epoch(
+        run.log_points(
             {f"backtest_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")},
             row["horizon"],
         )

@@ -50,7 +50,7 @@ def first(store: Registry) -> str:
     params = {"network.cell": "lstm", "training.seed": None, "long": "x" * 10_000}
     with store.start_run("first", params, tags={"purpose": "test"}) as run:
         for epoch in (1, 2):
-            run.log_epoch({"train_loss": 1 / epoch, "validation_mae": float("nan")}, epoch)
+            run.log_epoch({"epoch": epoch, "train_loss": 1 / epoch, "validation_mae": float("nan")})
         run.log_metrics({"validation_mae": 0.25})
         run.log_dataset(history(), "weather", "nycflights13/weather.csv")
         run.log_frame(history(3), "scores.json")
