@@ -11,7 +11,12 @@ _LOOK_UP_S = 0.2  # how long who waits for a lane does not see that it was aband
 
 
 class Lane:
-    """A thread that does one thing after the other; what one raises, whoever waits is told."""
+    """A thread that does one thing after the other; what one raises, whoever waits is told.
+
+    Args:
+        name: of the thread.
+        ahead: how many things may wait; 0 for any number.
+    """
 
     def __init__(self, name: str, ahead: int = 0) -> None:
         self._todo: queue.Queue[Callable[[], None] | None] = queue.Queue(ahead)

@@ -35,6 +35,14 @@ from pipelines.storage import Location, sync
 class ShardWorker:
     """One shard: its value, what is written of it, and its numbers.
 
+    Args:
+        settings: of the run.
+        number: of the shard.
+        writer: where forecasts and rows are written, in order.
+        snapshots: where snapshots are.
+        abandoned: set when nobody waits any more for what this run writes.
+        topics: sends what goes to topics; None where all goes into files.
+
     Raises:
         StatecastError: its snapshot cannot be read.
     """

@@ -20,7 +20,15 @@ _AHEAD = 8  # parts of batches that wait for a thread, so that none waits for th
 
 
 class Workers:
-    """The shards of one run of a job in this process."""
+    """The shards of one run of a job in this process.
+
+    Args:
+        settings: of the run.
+
+    Raises:
+        ConfigError: an option of its topics cannot be, or the package is missing.
+        DataError: the schema registry cannot be asked.
+    """
 
     def __init__(self, settings: StepSettings) -> None:
         self.settings = settings

@@ -46,7 +46,11 @@ def _write_and_rename(path: Path, write: Callable[[Path], object], kept: bool) -
 
 
 def write_text(path: Location, text: str, *, kept: bool = False) -> None:
-    """A file of text that appears whole; see `write_whole`."""
+    """A file of text that appears whole; see `write_whole`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     if isinstance(path, Remote):
         path.write_bytes(text.encode())
     else:
@@ -100,7 +104,11 @@ def remove_tree(folder: Location) -> None:
 
 
 def sync(files: Iterable[Location]) -> None:
-    """Has the disk keep files, and the folders that name them; what is in an object store is kept."""
+    """Has the disk keep files, and the folders that name them; what is in an object store is kept.
+
+    Raises:
+        OSError: the disk says that it cannot, or one is not there.
+    """
     kept = [path for path in files if isinstance(path, Path)]
     for path in (*kept, *{path.parent for path in kept}):
         sync_folder(path)

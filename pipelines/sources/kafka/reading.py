@@ -50,7 +50,16 @@ class _Quiet:
 
 
 class Reading:
-    """A topic as far as it was read in this process."""
+    """A topic as far as it was read in this process.
+
+    Args:
+        source: which topic, and how it is read.
+        clock: seconds; another one in tests.
+
+    Raises:
+        ConfigError: the decoder cannot be had, or an option cannot be.
+        DataError: the state table cannot be read, of whose series a keyed topic must know the shards.
+    """
 
     def __init__(self, source: KafkaSource, clock: Callable[[], float] = time.monotonic) -> None:
         self.source, self.clock = source, clock
