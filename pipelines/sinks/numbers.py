@@ -220,11 +220,6 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
     return found
 
 
-def read(folder: Location) -> JobNumbers:
-    """What the shards of a job published last, added up, but for whole windows: see `JobReader`."""
-    return JobNumbers.of(read_shards(folder))
-
-
 def applied(folder: Location, shards: int) -> Mapping[str, int]:
     """How far all shards that follow it have come in each partition; nothing while some have not said."""
     found = read_shards(folder)

@@ -65,7 +65,7 @@ class Stream:
 
     def rows_in(self) -> int:
         """Rows that the shards have said they took in."""
-        return numbers.read(self.output).counts.rows_in
+        return numbers.JobNumbers.of(numbers.read_shards(self.output)).counts.rows_in
 
     def run(self, is_done: Callable[[], bool]) -> None:
         """A life without a kill: to its own end, or asked to stop once it ``is_done``."""

@@ -91,7 +91,7 @@ def test_what_comes_of_batches_is_written_and_told(settings: StepSettings) -> No
         0,
     )
     assert table.closed_through == START + 5
-    told = numbers.read(settings.output)
+    told = numbers.JobNumbers.of(numbers.read_shards(settings.output))
     assert told.counts == table.counts
     assert told.closed_us == (START + 6) * HOUR_US
     assert told.series == told.live == 6
@@ -102,7 +102,7 @@ def test_what_comes_of_batches_is_written_and_told(settings: StepSettings) -> No
 
 def test_latency_counts_for_rows_that_somebody_waits_for(settings: StepSettings) -> None:
     run(settings, ended(log(arrived_s=1.0)))
-    latency = numbers.read(settings.output).latency
+    latency = numbers.JobNumbers.of(numbers.read_shards(settings.output)).latency
     shards_with_series = sum(len(shard.state) > 0 for shard in state_table.read(settings.states).shards)
     assert latency.count == 6 * shards_with_series
     assert latency.quantile_ms(0.5) > 500_000

@@ -20,7 +20,6 @@ from pipelines.sinks.numbers import (
     applied,
     clear,
     publish,
-    read,
     read_shards,
 )
 
@@ -176,11 +175,11 @@ def test_what_a_shard_publishes_and_a_job_keeps_is_bounded(tmp_path: Path) -> No
 def test_a_file_that_is_half_there_or_of_another_version_is_left_out(tmp_path: Path, half: str) -> None:
     publish(tmp_path, shard(0, series=3))
     (tmp_path / FOLDER / "shard-0001.json").write_text(half)
-    assert read(tmp_path).series == 3
+    assert JobNumbers.of(read_shards(tmp_path)).series == 3
 
 
 def test_a_folder_in_which_nothing_was_published_has_numbers_that_are_none(tmp_path: Path) -> None:
-    assert read(tmp_path / "nowhere") == JobNumbers()
+    assert JobNumbers.of(read_shards(tmp_path / "nowhere")) == JobNumbers()
     assert JobNumbers().watermark_lag_s(1e9) is None
 
 
@@ -193,7 +192,7 @@ def test_a_job_begins_without_the_numbers_of_the_one_before(tmp_path: Path) -> N
     publish(tmp_path, shard(0, series=3))
     clear(tmp_path)
     clear(tmp_path)
-    assert read(tmp_path) == JobNumbers()
+    assert JobNumbers.of(read_shards(tmp_path)) == JobNumbers()
 
 
 def test_all_shards_that_follow_a_partition_must_have_come_so_far(tmp_path: Path) -> None:
