@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -28,12 +27,10 @@ from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import Polled
 from pipelines.sources.kafka.cuts import Taken, batches, between
 from pipelines.sources.kafka.homes import Homes
+from pipelines.sources.kafka.topic import KafkaTopic
 from pipelines.sources.messages import Messages, decoded
 from schemas import observations, quarantine
 from schemas.errors import DataError
-
-if TYPE_CHECKING:
-    from pipelines.sources.kafka.source import KafkaSource
 
 _POLL_S = 0.02
 _LOOKED_EVERY_S = 0.5
@@ -61,7 +58,7 @@ class Reading:
         DataError: the state table cannot be read, of whose series a keyed topic must know the shards.
     """
 
-    def __init__(self, source: KafkaSource, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, source: KafkaTopic, clock: Callable[[], float] = time.monotonic) -> None:
         self.source, self.clock = source, clock
         self.decode = source.decoder.decoder(source.broker.registry_user)
         self.consumer = source.opens(source.broker, source.topic, source.group)

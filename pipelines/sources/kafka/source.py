@@ -1,100 +1,32 @@
-"""A topic as a log: what a job is told of it, and where the reading of each partition begins."""
+"""A topic as a log: where the reading of each partition begins, and what follows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
-from forecaster.frequency import Frequency
-from pipelines.kafka import Broker
 from pipelines.sources.base import Place, Places, Stride, furthest_us
-from pipelines.sources.files import Input
 from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
-from pipelines.sources.messages import DecoderSpec
-from pipelines.storage import Location
+from pipelines.sources.kafka.topic import KafkaTopic
 from schemas.errors import ConfigError, DataError
 
 
-class Opens(Protocol):
-    """What opens a consumer: `TopicConsumer`, or what stands for it in a test."""
-
-    def __call__(self, broker: Broker, topic: str, group: str) -> TopicConsumer:
-        """A consumer of ``topic``."""
-
-
-def _no_homes(folder: Location) -> dict[str, int]:
-    return {}
-
-
 @dataclass(frozen=True)
-class KafkaSource:
-    """A topic whose messages are rows, read by one reader for all of its partitions.
+class KafkaSource(KafkaTopic):
+    """A topic as a `Log`, read by one reader for all of its partitions.
 
     The broker's offsets are the log's. A partition's watermark is its newest row less the lateness, before
     each row anew, whatever a poll brings at once (see `pipelines.sources.kafka.cuts`). One that is idle, and
     the broker confirms it, is carried on by the others (see `pipelines.sources.kafka.reading`).
-
-    Attributes:
-        broker: where it is.
-        topic: its name.
-        decoder: what its messages are.
-        input: which rows are used; what it says of files is of no matter.
-        freq: length of a window.
-        folder: where it is written down what idle partitions were carried to: the state table's.
-        lateness_s: how far the watermark stays behind the newest row.
-        start: ``earliest``, ``latest``, or a time: where partitions begin that no state table knows of.
-        idle_s: seconds without a row after which a partition no longer holds the others back.
-        group: name under which the broker shows people how far we are.
-        poll_rows: most messages taken at once.
-        look_s: seconds between looks for new partitions.
-        opens: for tests.
-        keyed_shards: number of shards among which the partitions are dealt, of a topic that is keyed by
-            series: partition ``n`` to shard ``n % keyed_shards``, so that new ones move none. None where
-            every shard follows all.
-        homes: reads the shard of each series from ``folder``; asked where the topic is keyed.
     """
-
-    broker: Broker
-    topic: str
-    decoder: DecoderSpec
-    input: Input
-    freq: Frequency
-    folder: Location
-    lateness_s: int = 0
-    start: str | datetime = "earliest"
-    idle_s: float = 30.0
-    group: str = "statecast"
-    poll_rows: int = 300_000
-    look_s: float = 30.0
-    opens: Opens = TopicConsumer
-    keyed_shards: int | None = None
-    homes: Callable[[Location], dict[str, int]] = _no_homes
-
-    def shard_of(self, partition: int) -> int | None:
-        """The only shard that follows a partition; None where all do."""
-        return None if self.keyed_shards is None else partition % self.keyed_shards
-
-    @property
-    def carried(self) -> Location:
-        """The file of what partitions were carried to while they were idle; it lies with the state table."""
-        return self.folder / "kafka.jsonl"
 
     @property
     def is_paced(self) -> bool:
         """See `Source`."""
         return True
-
-    def name(self, partition: int) -> str:
-        """The name of a partition, as in the broker's own folders."""
-        return f"{self.topic}-{partition}"
-
-    def number(self, name: str) -> int:
-        """The inverse of `name`."""
-        return int(name[len(self.topic) + 1 :])
 
     def begin(self, reached: Places) -> Places:
         """See `Log`. A partition that came up since then begins at its first row.
