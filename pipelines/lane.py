@@ -31,11 +31,19 @@ class Lane:
         Raises:
             BaseException: what an earlier one raised.
         """
-        self._raise()
+        self.check()
         while not self._abandoned:
             with suppress(queue.Full):
                 self._todo.put(work, timeout=_LOOK_UP_S)
                 return
+
+    def offer(self, work: Callable[[], None]) -> bool:
+        """Has it done after what was put before, or where too much was, not at all: whether it will be."""
+        try:
+            self._todo.put_nowait(work)
+        except queue.Full:
+            return False
+        return True
 
     def wait(self) -> None:
         """Until all is done.
@@ -44,7 +52,7 @@ class Lane:
             BaseException: what one raised; those after it were left undone.
         """
         self._todo.join()
-        self._raise()
+        self.check()
 
     def close(self) -> None:
         """Ends the thread, once all is done.
@@ -55,13 +63,18 @@ class Lane:
         if self._thread.is_alive():
             self._todo.put(None)
             self._thread.join()
-        self._raise()
+        self.check()
 
     def abandon(self) -> None:
         """Leaves undone what has not begun."""
         self._abandoned = True
 
-    def _raise(self) -> None:
+    def check(self) -> None:
+        """Tells at once how things went so far.
+
+        Raises:
+            BaseException: what one raised.
+        """
         if self._failed is not None:
             raise self._failed
 

@@ -30,6 +30,7 @@ from pipelines.sinks.numbers import (
 )
 from pipelines.step_settings import StepSettings, forecaster_of
 from pipelines.storage import Location, sync
+from pipelines.turns import Turns
 
 
 class ShardWorker:
@@ -40,6 +41,7 @@ class ShardWorker:
         number: of the shard.
         writer: where forecasts and rows are written, in order.
         snapshots: where snapshots are.
+        turns: whose turn it is to be copied for one.
         abandoned: set when nobody waits any more for what this run writes.
         topics: sends what goes to topics; None where all goes into files.
 
@@ -53,11 +55,13 @@ class ShardWorker:
         number: int,
         writer: Lane,
         snapshots: Lane,
+        turns: Turns,
         abandoned: threading.Event,
         topics: TopicWriter | None = None,
     ) -> None:
         self.settings, self.topics = settings, topics
-        self.writer, self.snapshots, self.abandoned = writer, snapshots, abandoned
+        self.writer, self.snapshots, self.turns = writer, snapshots, turns
+        self.abandoned = abandoned
         self.forecaster = forecaster_of(settings.forecaster, settings.covariates)
         self.files = ShardFiles(
             settings.output, number, settings.shards, self.forecaster.version, settings.format
@@ -83,7 +87,8 @@ class ShardWorker:
     def step(self, batch: Batch) -> None:
         """Applies a batch, and has what comes of it written: forecasts and rows, then the snapshot.
 
-        A disk lets its writers wait; the next block is stepped meanwhile.
+        A disk lets its writers wait; the next block is stepped meanwhile. The snapshot may be one of after a
+        later batch: see `take_turn`.
 
         Raises:
             OutputError: something could not be written.
@@ -97,10 +102,36 @@ class ShardWorker:
                 has_issued |= output.forecasts is not None and len(output.forecasts) > 0
                 self.writer.put(partial(self._write, output))
                 continue
-            # What is written of a shard in the background must not be stepped on meanwhile.
-            kept = shard.copy() if output.done.snapshot and not output.done.ends else shard
-            self.writer.put(partial(self._finish, output.done, kept, has_issued))
+            self.writer.put(partial(self._finish, output.done, shard, has_issued))
             has_issued = False
+            if output.done.ends:
+                self.turns.withdraw(shard.number)
+            elif output.done.snapshot:
+                self.snapshots.check()
+                self.turns.ask(shard.number)
+            self.take_turn()
+
+    def take_turn(self) -> None:
+        """Has a snapshot written, if one was asked for and no other is on its way.
+
+        What is written in the background must not be stepped on meanwhile, so it is a copy; one at a time,
+        since those of all shards are as much memory again as the fleet's state. Shards then are snapshots of
+        several moments.
+
+        Raises:
+            OutputError: something could not be written.
+        """
+        if not self.turns.take(self.shard.number):
+            return
+        kept = self.shard.copy()
+        # after all that was written of it: the writer does one thing after the other
+        self.writer.put(lambda: self._put_snapshot(kept))
+
+    def _put_snapshot(self, kept: Shard) -> None:
+        if self._is_over():
+            return
+        self.snapshots.put(partial(self._snapshot, kept, self.files.taken()))
+        self.snapshots.put(self.turns.end)  # on its own: by then the lane has let go of the copy
 
     def _write(self, output: Output) -> None:
         for part, rows in ((QUARANTINE, output.quarantined), (LATE, output.late)):
@@ -126,18 +157,12 @@ class ShardWorker:
             ms = 1000 * (time.time() - batch.arrived_s)
             self.latency = self.latency.add(ms)
             self.recent.append((closed_us, ms))
-        is_told = batch.ends or self._is_to_publish(has_issued)
-        if not (batch.snapshot or is_told) or self._is_over():
+        if not (batch.ends or self._is_to_publish(has_issued)) or self._is_over():
             return
-        if batch.snapshot:
-            write = partial(self._snapshot, shard, self.files.taken())
-            if batch.ends:
-                self.snapshots.wait()  # an older one must not come after this one
-                write()
-            else:
-                self.snapshots.put(write)
-        if is_told:
-            self._publish(shard)
+        if batch.snapshot and batch.ends:
+            self.snapshots.wait()  # an older one must not come after this one
+            self._snapshot(shard, self.files.taken())
+        self._publish(shard)
         if batch.ends:  # last: an engine may be ended as soon as all shards have
             say_ended(self.settings, shard.number)
 

@@ -14,6 +14,7 @@ from pipelines.lane import Lane
 from pipelines.shard_worker import ShardWorker
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.step_settings import StepSettings
+from pipelines.turns import Turns
 
 _WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
 _AHEAD = 8  # parts of batches that wait for a thread, so that none waits for the other
@@ -34,6 +35,7 @@ class Workers:
         self.settings = settings
         self._lanes = [Lane(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
         self._writer, self._snapshots = Lane("files", _WRITTEN_AHEAD), Lane("snapshots")
+        self._turns = Turns(self._call)
         self._abandoned = threading.Event()
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
@@ -51,7 +53,7 @@ class Workers:
         Raises:
             StatecastError: what went wrong with an earlier one.
         """
-        self._lanes[number % len(self._lanes)].put(lambda: self._step(number, batch))
+        self._lane_of(number).put(lambda: self._step(number, batch))
 
     def wait(self) -> None:
         """Until every batch has been applied, and what came of it written.
@@ -75,18 +77,34 @@ class Workers:
             StatecastError: what went wrong.
         """
         failed: list[BaseException] = []
-        for lane in (*self._lanes, self._writer, self._snapshots):
+        lanes = (*self._lanes, self._writer, self._snapshots)
+        waits, closes = [lane.wait for lane in self._lanes], [lane.close for lane in lanes]
+        for end in (*waits, self._turns.close, *closes):
             try:
-                lane.close()
+                end()
             except BaseException as error:
                 failed.append(error)
         if failed:
             raise failed[0]
 
+    def _lane_of(self, number: int) -> Lane:
+        return self._lanes[number % len(self._lanes)]
+
+    def _call(self, number: int) -> bool:
+        """Tells a shard to take its turn; where its lane is full, it does so after its next batch."""
+        return self._lane_of(number).offer(self._shards[number].take_turn)
+
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:
-            lanes = self._writer, self._snapshots
-            self._shards[number] = ShardWorker(self.settings, number, *lanes, self._abandoned, self._topics)
+            self._shards[number] = ShardWorker(
+                self.settings,
+                number,
+                self._writer,
+                self._snapshots,
+                self._turns,
+                self._abandoned,
+                self._topics,
+            )
         self._shards[number].step(batch)
 
 

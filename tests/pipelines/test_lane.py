@@ -77,6 +77,23 @@ def test_a_lane_that_is_full_has_its_source_wait() -> None:
     assert done == list(range(6))
 
 
+def test_what_is_offered_to_a_full_lane_is_not_done_and_nobody_waits() -> None:
+    narrow, begun, free = Lane("narrow", 1), threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def first() -> None:
+        begun.set()
+        once(free, lambda: done.append(0))()
+
+    narrow.put(first)
+    assert begun.wait(PATIENCE_S)
+    assert narrow.offer(lambda: done.append(1))
+    assert not narrow.offer(lambda: done.append(2))
+    free.set()
+    narrow.close()
+    assert done == [0, 1]
+
+
 def test_a_lane_that_is_abandoned_ends_what_it_is_at_and_nothing_more(lane: Lane) -> None:
     begun, free = threading.Event(), threading.Event()
     done: list[str] = []

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,11 +69,24 @@ def log(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
 
 
 def run(settings: StepSettings, batches: list[Batch]) -> None:
-    workers, splitter = Workers(settings), Splitter(settings.shards)
+    workers = Workers(settings)
+    put(workers, *batches)
+    workers.close()
+
+
+def put(workers: Workers, *batches: Batch) -> None:
+    splitter = Splitter(workers.settings.shards)
     for batch in batches:
         for number, part in splitter.split(batch).items():
             workers.put(number, part)
-    workers.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what other threads do."""
+    given_up_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < given_up_s
+        time.sleep(0.005)
 
 
 def ended(batches: list[Batch]) -> list[Batch]:
@@ -172,36 +188,75 @@ def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
 
     monkeypatch.setattr(snapshot_file, "write_shard", look)
     monkeypatch.setattr("pipelines.shard_worker.sync", note)
-    batches = [part for batch in log() for part in (batch, no_batch("rows", batch.stop, snapshot=True))]
-    run(settings, ended(batches))
+    workers = Workers(settings)
+    for number, batch in enumerate(log()):
+        put(workers, batch, no_batch("rows", batch.stop, snapshot=True))
+        # nothing more comes: each shard is told when it is its turn
+        until(lambda number=number: len(seen) == 3 * (number + 1))  # type: ignore[misc]
+    put(workers, no_batch("rows", batch.stop, snapshot=True, ends=True))
+    workers.close()
     assert len(seen) == 3 * 7
     assert all(steps == on_disk for steps, on_disk in seen)
 
 
-def test_a_snapshot_in_the_background_holds_the_moment_it_was_asked_for(
+def test_a_snapshot_in_the_background_holds_the_moment_it_was_copied_and_one_is_in_memory_at_a_time(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, kept = threading.Event(), list[tuple[int, set[int]]]()
-    write = snapshot_file.write_shard
+    alive, most = list[weakref.ref[Shard]](), list[int]()
+    copy, write = Shard.copy, snapshot_file.write_shard
+
+    def copied(shard: Shard) -> Shard:
+        made = copy(shard)
+        alive.append(weakref.ref(made))
+        most.append(sum(one() is not None for one in alive))
+        return made
 
     def late(folder: Path, shard: Shard) -> None:
         assert free.wait(PATIENCE_S)
         kept.append((shard.offsets["rows"], set(shard.state.clock.tolist())))
         write(folder, shard)
 
+    monkeypatch.setattr(Shard, "copy", copied)
     monkeypatch.setattr(snapshot_file, "write_shard", late)
-    batches = log()
-    workers, splitter = Workers(settings), Splitter(settings.shards)
-    for batch in (*batches[:2], no_batch("rows", batches[1].stop, snapshot=True), *batches[2:]):
-        for number, part in splitter.split(batch).items():
-            workers.put(number, part)
+    batches, workers = log(), Workers(settings)
+    put(workers, *batches[:2], no_batch("rows", batches[1].stop, snapshot=True))
+    workers.wait()
+    put(workers, *batches[2:])
     workers.wait()  # all is stepped, in place, and no snapshot is written yet
     assert kept == []
     assert len(read_forecasts(settings.output)) == 36
     free.set()
+    until(lambda: len(kept) == settings.shards)
     workers.close()
-    assert {offset for offset, _ in kept} == {batches[1].stop}
-    assert set().union(*(clock for _, clock in kept)) == {START + 1}
+    (first, clocks), *others = kept
+    assert (first, clocks) == (batches[1].stop, {START + 1})
+    assert {offset for offset, _ in others} == {batches[-1].stop}
+    assert most == [1] * settings.shards
+
+
+def test_no_snapshot_of_a_shard_follows_its_last_one(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
+    write = snapshot_file.write_shard
+
+    def late(folder: Path, shard: Shard) -> None:
+        begun.set()
+        assert free.wait(PATIENCE_S)
+        after_its_end.append((settings.output / f".ended-{shard.number:04d}").exists())
+        write(folder, shard)
+
+    monkeypatch.setattr(snapshot_file, "write_shard", late)
+    workers, batch = Workers(settings), log()[0]
+    put(workers, batch, no_batch("rows", batch.stop, snapshot=True))
+    assert begun.wait(PATIENCE_S)
+    put(workers, no_batch("rows", batch.stop, snapshot=True, ends=True))
+    free.set()
+    workers.wait()
+    workers.close()
+    assert settings.shards < len(after_its_end)
+    assert not any(after_its_end)
 
 
 def test_a_state_of_other_weights_is_re_warmed(settings: StepSettings) -> None:
