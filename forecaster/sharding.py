@@ -120,13 +120,14 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
     first = shards[0]
     if len(shards) == of:
         return tuple(shards)
-    state = State.join([shard.state for shard in shards])
     pending = pl.concat([_named(shard) for shard in shards], how="diagonal")
-    home = np.array([shard_of(name, of) for name in state.series_ids], np.int64)
+    homes = [np.array([shard_of(name, of) for name in shard.state.series_ids], np.int64) for shard in shards]
     counts = sum((shard.counts for shard in shards), Counts())
     made = []
     for number in range(of):
-        part = state.take(np.flatnonzero(home == number))
+        # not of all as one, which would be as much memory again
+        taken = [s.state.take(np.flatnonzero(home == number)) for s, home in zip(shards, homes, strict=True)]
+        part = State.join(taken)
         slots = slots_of(part)
         mine = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
         columns = [*PENDING, *observations.more_of(mine.columns)]

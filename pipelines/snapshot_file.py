@@ -62,8 +62,12 @@ def _name(number: int, of: int) -> str:
     return f"shard-{number:04d}-of-{of:04d}.parquet"
 
 
-def read_file(path: Location) -> Shard:
+def read_file(path: Location, *, series: bool = True) -> Shard:
     """The shard in a snapshot's file.
+
+    Args:
+        path: the file.
+        series: with its series and their rows; without them it says where it stands, and is read at once.
 
     Raises:
         DataError: the file cannot be read.
@@ -71,7 +75,8 @@ def read_file(path: Location) -> Shard:
     """
     try:
         with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
-            return snapshot.from_arrow(pq.ParquetFile(file).read())
+            parquet = pq.ParquetFile(file)
+            return snapshot.from_arrow(parquet.read() if series else parquet.schema_arrow.empty_table())
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(unreadable(path, error)) from error
     except ModelError as error:

@@ -121,17 +121,22 @@ def exists(folder: Location) -> bool:
     return as_of_one_moment(folder, lambda there: bool(_paths(there)) or _is_old(there))
 
 
-def read(folder: Location) -> StateTable:
+def read(folder: Location, *, series: bool = True) -> StateTable:
     """The state table in ``folder``.
+
+    Args:
+        folder: where it is.
+        series: with its series and their rows; without, to learn where its shards stand, which is little to
+            read of a large table.
 
     Raises:
         DataError: there is none, a file of it cannot be read, or a shard is missing.
         ModelError: it is of a format that this version does not read.
     """
-    return as_of_one_moment(folder, _read_table)
+    return as_of_one_moment(folder, lambda there: _read_table(there, series))
 
 
-def _read_table(folder: Location) -> StateTable:
+def _read_table(folder: Location, series: bool) -> StateTable:
     if _is_old(folder):
         raise ModelError(
             f"{folder}: a state table of format 1 is not readable here: start without it, from the rows"
@@ -139,7 +144,7 @@ def _read_table(folder: Location) -> StateTable:
     paths = _paths(folder)
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
-    shards = tuple(read_file(path) for path in paths)
+    shards = tuple(read_file(path, series=series) for path in paths)
     of = shards[0].of
     if [(s.number, s.of) for s in shards] != [(number, of) for number in range(of)]:
         raise DataError(
@@ -202,15 +207,22 @@ def begin(
         empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
         write(folder, [announced(shard, partitions, owners) for shard in empty])
         return
-    table = read(start)
-    try:
-        made = _as_asked(table, shards, is_keyed=bool(owners), resume=resume)
-    except DataError as error:
-        raise DataError(f"{start}: {error}") from None
-    begun = [announced(shard, partitions, owners) for shard in (made if resume else handed_over(made))]
-    knew = [shard.offsets.keys() for shard in table.shards]
-    if not resume or knew != [shard.offsets.keys() for shard in begun]:
-        write(folder, begun, also=folder if resume else None)
+
+    def begun(table: StateTable) -> Sequence[Shard]:
+        try:
+            made = _as_asked(table, shards, is_keyed=bool(owners), resume=resume)
+        except DataError as error:
+            raise DataError(f"{start}: {error}") from None
+        return [announced(shard, partitions, owners) for shard in (made if resume else handed_over(made))]
+
+    table = read(start, series=False)
+    if not resume or not _stand_alike(begun(table), table.shards):
+        write(folder, begun(read(start)), also=folder if resume else None)
+
+
+def _stand_alike(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
+    """Whether as many shards know the same partitions."""
+    return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
 
 
 def _as_asked(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -> Sequence[Shard]:

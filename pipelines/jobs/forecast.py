@@ -209,7 +209,7 @@ def _begin(
     Raises:
         DataError: the log cannot be read.
     """
-    reached = state_table.read(states).reached() if goes_on else {}
+    reached = state_table.read(states, series=False).reached() if goes_on else {}
     places = log.begin({name: Place(*found) for name, found in reached.items()})
     goes_on &= not reached or not reached.keys().isdisjoint(places)
     state_table.begin(
@@ -236,7 +236,7 @@ def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progres
         engine(run, lambda: on_progress(reader.read()))
     published = reader.read_now()
     on_progress(published)
-    return state_table.read(run.settings.states).counts, published
+    return state_table.read(run.settings.states, series=False).counts, published
 
 
 def _engine(job: OnEngine) -> Callable[[Run, Callable[[], None]], None]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,19 @@ def test_a_job_that_goes_on_finds_its_table_as_it_was_and_the_manifests_of_its_s
     assert (folder / "folder.jsonl").read_text() == "{}"
     assert len(state_table.read(folder).shards) == 2
     assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_job_that_goes_on_leaves_the_reading_of_series_to_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*given: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    state_table.write(tmp_path / "state", some(3))
+    monkeypatch.setattr(pq.ParquetFile, "read", too_much)
+    begin(tmp_path / "state", 3, tmp_path / "state", resume=True)
+    with pytest.raises(MemoryError):  # these are cut anew
+        begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 
 def test_another_job_gets_states_and_rows_and_a_log_of_its_own(tmp_path: Path) -> None:

@@ -39,6 +39,18 @@ def test_a_table_says_of_all_shards_what_they_say(tmp_path: Path) -> None:
     assert (table.offset("rows"), table.offset("another")) == (100, 0)
 
 
+def test_where_shards_stand_is_told_without_their_series(tmp_path: Path) -> None:
+    for shard in some(3, event="e1"):
+        snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
+    whole, told = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
+    assert not len(told.state)
+    assert not len(told.pending)
+    assert told.counts == whole.counts
+    assert told.closed_through == whole.closed_through == START + 2
+    assert told.reached() == whole.reached()
+    assert told.reached()["rows"][:3:2] == (70, (71, 72))
+
+
 def test_a_source_goes_on_from_what_every_shard_has_read(tmp_path: Path) -> None:
     first, second, third = some(3)
     for shard in (first, replace(second, offsets={"rows": 70}), third):
