@@ -23,8 +23,12 @@ HOUR = Frequency(3600)
 HOUR_US = 3600 * MICROSECONDS
 START = 376_944  # the window that begins with 2013, for windows of an hour
 
+HALF_A_DAY = Frequency(12 * 3600)
+HALF_A_DAY_US = 12 * HOUR_US
+
 SHORT_WEEK: dict[str, Any] = {"freq": "12h", "ring": 16}
-"""Of `forecaster`: windows so long that a week is few of them, and every expert has something to say."""
+"""Of `forecaster`: windows so long, half a day, that a week is few of them, and every expert has something to
+say: the last looks back 13 windows."""
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from forecaster.batch import Batch
 from schemas import quarantine
-from tests.fleets import HOUR, HOUR_US, fleets, rows_of, scales
+from tests.fleets import HALF_A_DAY, HALF_A_DAY_US, fleets, rows_of, scales
 from tests.folds import last_window
 
 
@@ -78,21 +78,29 @@ class Logs:
         return [batch for log in self.parts for batch in log.batches()]
 
 
+LONG_GAP = 40
+"""A ``max_gap`` longer than `all_logs`, but for a row far away: that closes so many windows of silence."""
+
+
 @st.composite
-def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int = 14) -> Logs:
-    """Rows spread over partitions: out of order, some too late, some twice, some far away, some no rows."""
+def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int = 24) -> Logs:
+    """Rows spread over partitions: out of order, some too late, some twice, some far away, some no rows.
+
+    In windows of half a day, as `SHORT_WEEK` has them.
+    """
     fleet = draw(fleets(series, windows))
+    fleet = replace(fleet, start=fleet.start // 12)
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    rows = rows_of(fleet)
+    rows = rows_of(fleet, HALF_A_DAY_US)
     again = rows.filter(pl.Series(chance.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))))
     away = rows.head(draw(st.integers(0, 1))).with_columns(pl.col("timestamp") + pl.duration(days=2000))
     rows = pl.concat([rows, again, away]) if draw(st.booleans()) else pl.concat([rows, again])
-    end_us = HOUR.end_us(last_window([rows], HOUR))
+    end_us = HALF_A_DAY.end_us(last_window([rows], HALF_A_DAY))
     names = [f"p{number}" for number in range(draw(st.integers(1, partitions)))]
     home = pl.Series(chance.integers(0, len(names), len(rows)))
-    lateness_h, delay_h = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    lateness_us, delay_us = (draw(st.integers(0, 4)) * HALF_A_DAY_US for _ in range(2))
     logs = [
-        _log(name, rows.filter(home == number), lateness_h * HOUR_US, delay_h * HOUR_US, end_us, chance)
+        _log(name, rows.filter(home == number), lateness_us, delay_us, end_us, chance)
         for number, name in enumerate(names)
     ]
     return Logs(tuple(logs), scales(fleet))

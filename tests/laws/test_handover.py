@@ -29,10 +29,18 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from pipelines.storage import Location
 from schemas.forecasts import IDENTITY
-from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
+from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales
 from tests.folds import Arrival, batches_of, fold, fold_on
-from tests.partitions import Logs, all_logs, cut, interleaved
-from tests.same import assert_same, assert_same_frames, assert_same_lives, assert_same_state, by_key, nested
+from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
+from tests.same import (
+    YOUNG,
+    assert_same,
+    assert_same_frames,
+    assert_same_lives,
+    assert_same_state,
+    by_key,
+    nested,
+)
 
 MODEL = forecaster(allowed_lateness="2h")
 EVERYTHING = Input(Columns())
@@ -53,12 +61,12 @@ def assert_same_ends(one: Location, other: Location) -> None:
     assert_same_state(a.state, b.state)
 
 
-@pytest.mark.parametrize("max_gap", [3, 672])
+@pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
 def test_folded_to_a_time_and_handed_over_to_a_new_log_is_one_fold(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
-    model = forecaster(max_gap=max_gap)
+    model = forecaster(max_gap=max_gap, **SHORT_WEEK)
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
     whole = fold(model, order, 1, partitions=logs.partitions)
 
@@ -79,7 +87,7 @@ def test_folded_to_a_time_and_handed_over_to_a_new_log_is_one_fold(
         parts = getattr(first.counts, name) + getattr(second.counts, name)
         assert parts == getattr(whole.counts, name), name
     together = first.forecasts + second.forecasts
-    assert_same(by_key(whole.forecasts), by_key(together), logs.scale)
+    assert_same(by_key(whole.forecasts), by_key(together), logs.scale, within=YOUNG)
     assert_same_lives(whole.states, second.states)
 
 

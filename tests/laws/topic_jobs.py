@@ -26,7 +26,7 @@ from pipelines.sources.reader import Reader
 from pipelines.sources.tables import Columns
 from pipelines.state_table import StateTable
 from tests.disks import Disk, outputs
-from tests.fleets import HOUR, HOUR_US
+from tests.fleets import HALF_A_DAY, HALF_A_DAY_US
 from tests.folds import Ran
 from tests.topics import Topic
 
@@ -41,17 +41,17 @@ class Clock:
         return self.now_s
 
 
-def source_of(topic: Topic, start: int, folder: Path, lateness_h: int, **more: Any) -> KafkaSource:
-    # The first five hours lie outside, and count.
-    how = Input(Columns(), start_us=(start + 5) * HOUR_US, max_future_s=3600)
+def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any) -> KafkaSource:
+    # The first two windows lie outside, and count.
+    how = Input(Columns(), start_us=(start + 2) * HALF_A_DAY_US, max_future_s=3600)
     return KafkaSource(
         Broker("nowhere:9092"),
         "rows",
         DecoderSpec(),
         how,
-        HOUR,
+        HALF_A_DAY,
         folder,
-        lateness_h * 3600,
+        lateness * HALF_A_DAY.seconds,
         opens=topic,
         **more,
     )
