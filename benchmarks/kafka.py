@@ -5,7 +5,8 @@ The last line of standard output is one JSON object.
 
 Paced: each second one window of the whole fleet is produced, as JSON, by one process, and another consumes
 the forecasts; a window closes with the first rows of the next: latency counts from when these were produced.
-Unpaced: a topic of Arrow messages, or of JSON, is read as fast as the job can.
+Unpaced: a topic of Arrow messages, or of JSON, is read as fast as the job can, and once more as one that is
+keyed by series, which it is: a shard then follows one partition alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from confluent_kafka.cimpl import NewTopic
 from benchmarks import fleet, machine
 from benchmarks.fleet import Fleet
 from benchmarks.targets import line
+from pipelines import state_table
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.kafka import Broker as Address
@@ -76,9 +79,12 @@ def main(arguments: list[str]) -> int:
         found["replay"] = _replayed(Path(folder) / "replay", chosen.series, windows)
         print(f"{found['replay']:>12,.0f}  a replay of {windows * chosen.series:,} rows, whole job")
         for kind in ("arrow", "json"):
-            found[kind] = _unpaced(broker.bootstrap, Path(folder) / kind, kind, chosen.series, windows)
-            print(f"{found[kind]:>12,.0f}  the same from a topic, {kind}")
-            line(f"{kind} / replay", found[kind] / found["replay"], "at least", 0.8)
+            _fill(broker.bootstrap, kind, chosen.series, windows)
+            for name, keyed in ((kind, False), (f"{kind}_keyed", True)):
+                job = _job(broker.bootstrap, kind, kind, Path(folder) / name, keyed=keyed)
+                found[name] = _rate(job, windows * chosen.series)
+                print(f"{found[name]:>12,.0f}  the same from a topic, {kind}{', keyed' * keyed}")
+                line(f"{name} / replay", found[name] / found["replay"], "at least", 0.8)
     print(json.dumps({name: round(value, 1) for name, value in found.items()}))
     return 0
 
@@ -113,15 +119,14 @@ def _replayed(folder: Path, series: int, windows: int) -> float:
     return _rate(StreamJob(fleet.forecaster(), source, folder / "out"), series * windows)
 
 
-def _unpaced(bootstrap: str, output: Path, kind: str, series: int, windows: int) -> float:
-    """The same of a topic that holds the rows."""
+def _fill(bootstrap: str, kind: str, series: int, windows: int) -> None:
+    """Makes a topic, named as its messages are, that holds the rows."""
     _make(bootstrap, kind)
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "compression.type": "lz4"})
     for frame in Fleet(series).frames(windows):
         for value, partition in messages(frame, kind):
             _put(producer, kind, value, partition)
     producer.flush()
-    return _rate(_job(bootstrap, kind, kind, output, None), series * windows)
 
 
 def _rate(job: StreamJob, rows: int) -> float:
@@ -141,11 +146,15 @@ def _run(job: StreamJob, rows: int) -> Any:
     return run_stream(job, look)
 
 
-def _job(bootstrap: str, topic: str, kind: str, output: Path, topics: Topics | None) -> StreamJob:
-    source = KafkaSource(
-        Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ, output / "state"
-    )
-    return StreamJob(fleet.forecaster(), source, output, topics=topics)
+def _job(
+    bootstrap: str, topic: str, kind: str, output: Path, topics: Topics | None = None, keyed: bool = False
+) -> StreamJob:
+    states = output / "state"
+    source = KafkaSource(Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ, states)
+    if not keyed:
+        return StreamJob(fleet.forecaster(), source, output, topics=topics)
+    source = replace(source, keyed_shards=_PARTITIONS, homes=state_table.homes)
+    return StreamJob(fleet.forecaster(), source, output, shards=_PARTITIONS, topics=topics)
 
 
 def _make(bootstrap: str, *names: str) -> None:
