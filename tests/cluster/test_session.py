@@ -1,31 +1,39 @@
-"""Streams of a topic on a session cluster, with workers of their own: as in process, killed or not."""
+"""Jobs on a session cluster, with workers of their own: as in process, killed or not."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from forecaster.windows import Windows
 from pipelines import state_table
-from pipelines.jobs.forecast import run_stream
-from pipelines.jobs.job import StreamJob
+from pipelines.jobs.forecast import run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.runners import java
 from pipelines.runners.base import FlinkSettings
-from pipelines.sinks.files import read_forecasts
+from pipelines.sinks.files import FORECASTS, read_forecasts
+from pipelines.sources.files import Input
 from pipelines.sources.reader import ask_to_stop
-from pipelines.storage import Location, Remote
+from pipelines.sources.tables import Columns
+from pipelines.storage import BACKFILL, Location, Remote
 from tests.cluster.broker import Broker
 from tests.cluster.fixtures import needs
 from tests.cluster.flink import FlinkCluster
-from tests.cluster.streams import WINDOWS, closed, evenly, expected, in_time, produce, source_of
+from tests.cluster.streams import PATIENCE_S, WINDOWS, closed, evenly, expected, in_time, produce, source_of
 from tests.fleets import START, forecaster, scales
-from tests.same import assert_same_frames
-from tests.stores import forecasts_written, s3_server
+from tests.same import assert_same_frames, assert_same_state
+from tests.stores import forecasts_written, keys, s3_server
+
+PIECE = 100  # rows that come at once
+COMPACT = "%Y%m%dT%H%M%S%z"  # in names of files of forecasts
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +62,12 @@ def fleet() -> Windows:
 def survived(
     cluster: FlinkCluster, broker: Broker, topic: str, output: Location, fleet: Windows, keyed: bool
 ) -> None:
-    """Runs a stream on the cluster until it has closed its windows; a worker is killed on the way."""
+    """Runs a stream on the cluster until it has closed its windows; a worker is killed on the way.
+
+    It dies when each shard has made forecasts that its last snapshot knows nothing of. What comes meanwhile
+    has the run after it close other blocks of windows than these.
+    """
     rows, home = in_time(fleet), evenly(fleet)
-    produce(broker, topic, rows[:300], home)
     source = replace(source_of(broker, topic, Path()), folder=output / "state")
     if keyed:
         source = replace(source, keyed_shards=3, homes=state_table.homes)
@@ -65,23 +76,30 @@ def survived(
         source,
         output,
         3,
-        snapshot_every_s=0.5,
+        snapshot_every_s=2.0,
         runner="flink",
         flink=FlinkSettings(cluster.master, cluster.workers),
         restarts=3,
     )
     restarts: list[str] = []
     killed: list[int] = []
+    left = list(rows.iter_slices(PIECE))
+    until_s = time.monotonic() + 3 * PATIENCE_S  # Java and Python start twice
+    produce(broker, topic, left.pop(0), home)
 
     def look(told: object) -> None:
-        if closed(output) >= 8 and not killed:
-            assert cluster.pool.process is not None
-            workers = cluster.pool.process.children()
-            assert len(workers) == 2
-            killed.append(workers[0].pid)
-            workers[0].kill()
-            produce(broker, topic, rows[300:], home)
-        if closed(output) >= WINDOWS - 1:
+        if not killed:
+            unknown = behind(output)
+            if unknown and min(unknown) > 0:
+                assert cluster.pool.process is not None
+                workers = cluster.pool.process.children()
+                assert len(workers) == 2
+                killed.append(workers[0].pid)
+                workers[0].kill()
+                produce(broker, topic, pl.concat(left), home)
+            elif unknown and max(unknown) == 0 and len(left) > 1:
+                produce(broker, topic, left.pop(0), home)
+        if closed(output) >= WINDOWS - 1 or time.monotonic() > until_s:
             ask_to_stop(job.stop_file)
 
     counts = run_stream(job, look, restarts.append).counts
@@ -91,13 +109,31 @@ def survived(
     assert counts.missing == counts.late == counts.rejected == 0
 
 
+def behind(output: Location) -> list[int]:
+    """Of each shard how many windows it has made forecasts after that its snapshot knows nothing of.
+
+    None before all have a snapshot with closed windows.
+    """
+    made = [path.name.split("-") for path in (output / FORECASTS).glob("2*")]
+    ends = [(name[-3], int(datetime.strptime(name[1], COMPACT).timestamp()) // 3600) for name in made]
+    found = []
+    for shard in state_table.read(output / "state").shards:
+        if shard.closed_through is None:
+            return []
+        written = max((end for number, end in ends if int(number) == shard.number), default=0)
+        found.append(max(written - 1 - shard.closed_through, 0))
+    return found
+
+
 def test_a_keyed_topic_is_forecast_by_several_workers_as_in_process_and_one_of_them_is_killed(
     cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     survived(cluster, broker, topics[0], tmp_path / "out", fleet, keyed=True)
     followed = [sorted(shard.offsets) for shard in state_table.read(tmp_path / "out" / "state").shards]
     assert followed == [[f"{topics[0]}-{n}" for n in range(4) if n % 3 == number] for number in range(3)]
-    assert_same_frames(expected(fleet, tmp_path / "a"), read_forecasts(tmp_path / "out"), scales(fleet))
+    made = read_forecasts(tmp_path / "out")
+    assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
+    assert forecasts_written(tmp_path / "out") == len(made)
 
 
 def test_workers_that_share_no_disk_write_to_a_store_what_a_process_does_to_a_disk(
@@ -113,3 +149,23 @@ def test_workers_that_share_no_disk_write_to_a_store_what_a_process_does_to_a_di
     made = read_forecasts(output)
     assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
     assert forecasts_written(output) == len(made)
+
+
+def test_a_backfill_of_workers_that_share_no_disk_leaves_in_a_store_what_a_process_does_on_a_disk(
+    cluster: FlinkCluster, store: Remote, fleet: Windows, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.parquet"
+    in_time(fleet).write_parquet(rows)
+    here = BackfillJob(forecaster(), (str(rows),), Input(Columns()), tmp_path / "out", 3)
+    there = replace(
+        here,
+        output=store / "backfill",
+        runner="flink",
+        flink=FlinkSettings(cluster.master, cluster.workers),
+    )
+    assert run_backfill(there).counts == run_backfill(here).counts
+    made = read_forecasts(there.output)
+    assert_same_frames(read_forecasts(here.output), made, scales(fleet))
+    assert forecasts_written(there.output) == len(made)
+    assert_same_state(state_table.read(there.states).state, state_table.read(here.states).state)
+    assert keys(store / "backfill" / BACKFILL) == []
