@@ -7,7 +7,7 @@ between.
 from __future__ import annotations
 
 from pipelines.step_settings import StepSettings
-from pipelines.storage import Remote, write_text
+from pipelines.storage import Location, Remote, write_text
 
 _ENDED = ".ended-"  # and a shard's number
 _RUN = ".run"  # says which run writes into the folder
@@ -18,6 +18,14 @@ def take_over(settings: StepSettings) -> None:
     write_text(settings.output / _RUN, settings.job)
     for path in settings.output.glob(f"{_ENDED}*"):
         path.unlink(missing_ok=True)
+
+
+def run_of(output: Location) -> str | None:
+    """The run that an output folder belongs to; None where it is nobody's yet."""
+    try:
+        return (output / _RUN).read_text()
+    except OSError:
+        return None
 
 
 def has_ended(settings: StepSettings) -> bool:

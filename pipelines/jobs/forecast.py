@@ -16,7 +16,7 @@ from forecaster.counts import Counts
 from forecaster.threads import compute_threads
 from pipelines import process, state_table
 from pipelines.jobs.job import BackfillJob, OnEngine, Outcome, StreamJob
-from pipelines.ownership import take_over
+from pipelines.ownership import run_of, take_over
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
@@ -154,14 +154,14 @@ def _restarting(once: Callable[[bool], Ended], restarts: int, words: _Words, on_
 
 
 def _backfill_once(job: BackfillJob, hidden: Location, on_progress: Progress) -> Ended:
-    settings = _settings_of(job, hidden, resumed=False)
+    settings, before = _settings_of(job, hidden, resumed=False), run_of(hidden)
     end_replacing(hidden, job.output)
     prepare_folder(hidden, *PARTS)
     take_over(settings)  # before there is a table, which a worker of a lost run may still want to write to
     freq = job.forecaster.window_config.frequency
     log = log_of(ReplaySource(job.paths, job.input, freq, memory_bytes=job.memory_bytes))
     places, _ = _begin(job, log, settings.states, job.state_table, goes_on=False)
-    run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options)
+    run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options, before)
     return _run(run, _engine(job), on_progress)
 
 
@@ -170,9 +170,11 @@ def _stream_once(job: StreamJob, on_progress: Progress) -> Ended:
     start = start_of(job.states, job.state_table, job.resume)
     log = log_of(job.source)
     places, goes_on = _begin(job, log, job.states, start, goes_on=start == job.states and job.resume)
-    settings = _settings_of(job, job.output, resumed=goes_on)
+    settings, before = _settings_of(job, job.output, resumed=goes_on), run_of(job.output)
     take_over(settings)
-    run = Run(log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options)
+    run = Run(
+        log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options, before
+    )
     return _run(run, _engine(job), on_progress)
 
 

@@ -25,6 +25,8 @@ class Run:
         snapshot_every_s: seconds between two snapshots.
         logs: folder in which an engine leaves its log, for whoever looks when all is over.
         beam_options: more options for Beam's runner, where there is one.
+        before: the run that the output belonged to before; where whoever started it was killed, a cluster
+            may still have it.
     """
 
     log: Log
@@ -34,6 +36,7 @@ class Run:
     snapshot_every_s: float
     logs: Location
     beam_options: tuple[str, ...] = ()
+    before: str | None = None
 
 
 @dataclass(frozen=True)

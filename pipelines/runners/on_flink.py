@@ -33,6 +33,9 @@ from schemas.errors import EngineError, EngineLost
 _ASKED_EVERY_S: Final = 1.0
 _SILENT_S: Final = 5.0  # how long a job manager may not answer
 _COMES_BACK_S: Final = 180.0  # how long one that is lost is waited for
+_CANCELLED_S: Final = 30.0  # Flink ends a task that does not end by itself after 180 s; nobody waits for that
+_RUNS: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
+_NO_SLOTS: Final = "NoResourceAvailableException"
 
 
 def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSettings) -> None:
@@ -49,8 +52,10 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
     """
     output = run.settings.output
     clear_told(output)
-    name = f"statecast-{run.settings.job}"
+    name = _name(run.settings.job)
     parallelism = 1 if settings.workers is None else min(_slots(settings.master), run.settings.shards)
+    if run.before is not None:
+        _cancel(settings.master, _name(run.before))
     with (
         JobServer(settings.master, log_file(run.logs, "flink.log")) as server,
         _cancelled_after(settings.master, name),
@@ -75,6 +80,10 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
             raise _why(run, server, settings.workers, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
+
+
+def _name(job: str) -> str:
+    return f"statecast-{job}"
 
 
 class _EndedByOthers(EngineError):
@@ -108,6 +117,11 @@ def _why(run: Run, server: JobServer, workers: str | None, error: Exception) -> 
     what = "a worker or task of Flink's has died"
     if server.pid is None:
         what = "Flink's job server has died"
+    elif _NO_SLOTS in _text(server.log):
+        what = (
+            f"Flink at {server.master} has not enough free task slots: end the job that holds them "
+            f"(http://{server.master} lists all), or take fewer with -- --parallelism=N"
+        )
     elif workers is not None and _is_unreachable(workers, server.log):
         port = workers.rpartition(":")[2]
         what = (
@@ -123,9 +137,13 @@ def _is_unreachable(workers: str, log: Path) -> bool:
     in_vain = re.compile(
         rf"ConnectException: .*:{port}$|UnknownHostException: {re.escape(host)}\b", re.MULTILINE
     )
+    return in_vain.search(_text(log)) is not None
+
+
+def _text(log: Path) -> str:
     with suppress(OSError):
-        return in_vain.search(log.read_text(errors="replace")) is not None
-    return False
+        return log.read_text(errors="replace")
+    return ""
 
 
 @contextmanager
@@ -134,11 +152,23 @@ def _cancelled_after(master: str, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if master != LOCAL:
-            with suppress(EngineError):
-                for job, (called, state) in flink.jobs(master).items():
-                    if called == name and state in ("CREATED", "RUNNING", "RESTARTING", "FAILING"):
-                        flink.cancel(master, job)
+        _cancel(master, name)
+
+
+def _cancel(master: str, name: str) -> None:
+    """Cancels the job of a name, and waits until its slots are free; does nothing where there is none."""
+    if master == LOCAL:
+        return
+    with suppress(EngineError):
+        until_s = time.monotonic() + _CANCELLED_S
+        while time.monotonic() < until_s:
+            found = {job: state for job, (called, state) in flink.jobs(master).items() if called == name}
+            if not any(state in (*_RUNS, "CANCELLING") for state in found.values()):
+                return
+            for job, state in found.items():
+                if state in _RUNS:
+                    flink.cancel(master, job)
+            time.sleep(0.2)
 
 
 def _slots(master: str) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,15 +27,44 @@ from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.tables import Columns
 from pipelines.storage import BACKFILL, Location, Remote
 from tests.cluster.broker import Broker
+from tests.cluster.faults import running
 from tests.cluster.fixtures import needs
 from tests.cluster.flink import FlinkCluster
 from tests.cluster.streams import PATIENCE_S, WINDOWS, closed, evenly, expected, in_time, produce, source_of
 from tests.fleets import START, forecaster, scales
+from tests.processes import started
 from tests.same import assert_same_frames, assert_same_state
 from tests.stores import forecasts_written, keys, s3_server
 
 PIECE = 100  # rows that come at once
 COMPACT = "%Y%m%dT%H%M%S%z"  # in names of files of forecasts
+
+_ROOT = Path(__file__).parents[2]
+_PATIENCE_S = 180.0
+_COMMAND = """
+import sys
+from pathlib import Path
+from pipelines.jobs.forecast import run_stream
+from tests.cluster.broker import Broker
+from tests.cluster.test_session import stream_on
+master, workers, broker, topic, output = sys.argv[1:]
+run_stream(stream_on(master, workers, Broker(Path(broker)), topic, Path(output)))
+"""
+
+
+def stream_on(master: str, workers: str, broker: Broker, topic: str, output: Path) -> StreamJob:
+    """A stream of a topic on a cluster, that goes on, and once only."""
+    return StreamJob(
+        forecaster(),
+        source_of(broker, topic, output),
+        output,
+        3,
+        snapshot_every_s=0.5,
+        runner="flink",
+        flink=FlinkSettings(master, workers),
+        resume=True,
+        restarts=0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +173,35 @@ def test_a_keyed_topic_is_forecast_by_several_workers_as_in_process_and_one_of_t
     made = read_forecasts(tmp_path / "out")
     assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
     assert forecasts_written(tmp_path / "out") == len(made)
+
+
+def test_the_job_of_a_command_that_was_killed_makes_room_for_the_one_that_goes_on(
+    cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    rows, output = in_time(fleet), tmp_path / "out"
+    produce(broker, topics[0], rows, evenly(fleet))
+    job = stream_on(cluster.master, cluster.workers, broker, topics[0], output)
+    where = cluster.master, cluster.workers, str(broker.folder), topics[0], str(output)
+    process = started([sys.executable, "-W", "ignore", "-c", _COMMAND, *where], cwd=_ROOT)
+    try:
+        until_s = time.monotonic() + _PATIENCE_S
+        while closed(output) < 8:
+            assert process.poll() is None
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert len(running(cluster)) == 1, "nobody has told the cluster"
+
+    def look(told: object) -> None:
+        if closed(output) >= WINDOWS - 1:
+            ask_to_stop(job.stop_file)
+
+    counts = run_stream(job, look).counts
+    assert counts.rows_in == len(rows)
+    assert not running(cluster)
+    assert_same_frames(expected(fleet, tmp_path / "a"), read_forecasts(output), scales(fleet))
 
 
 def test_workers_that_share_no_disk_write_to_a_store_what_a_process_does_to_a_disk(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -7,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.ownership import has_ended, say_ended, take_over
+from pipelines.ownership import has_ended, run_of, say_ended, take_over
 from pipelines.runners import flink, on_flink
 from pipelines.runners.base import FlinkSettings, Run
-from pipelines.runners.flink import flink_options
+from pipelines.runners.flink import JobServer, flink_options
 from pipelines.step_settings import StepSettings
 from pipelines.storage import Remote
 from schemas.errors import EngineError, EngineLost
@@ -82,6 +83,45 @@ def test_a_pool_of_workers_that_nobody_reaches_is_named(
     assert not on_flink._is_unreachable("pool:50000", log)
     log.write_text(f"WARN something\n{words}")
     assert on_flink._is_unreachable("pool:50000", log) == is_unreachable
+
+
+@pytest.mark.parametrize("name", ["statecast-mine", "statecast-others"])
+def test_what_a_killed_command_left_in_the_cluster_is_cancelled_and_nothing_else(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, cancelled = Cluster(monkeypatch), []
+    cluster.answer = {"1": (name, "RUNNING"), "2": ("statecast-mine", "FAILED")}
+
+    def cancel(master: str, job: str) -> None:
+        assert cluster.answer is not None
+        cancelled.append(job)
+        cluster.answer[job] = (name, "CANCELED")
+
+    monkeypatch.setattr(flink, "cancel", cancel)
+    on_flink._cancel("host:1", "statecast-mine")
+    assert cancelled == (["1"] if name == "statecast-mine" else [])
+    cluster.answer = None
+    on_flink._cancel("host:1", "statecast-mine")
+
+
+def test_the_run_that_an_output_belonged_to_is_known(tmp_path: Path) -> None:
+    assert run_of(tmp_path) is None
+    take_over(StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False))
+    assert run_of(tmp_path) == "a"
+
+
+def test_a_cluster_without_free_slots_is_told_from_one_whose_worker_died(tmp_path: Path) -> None:
+    settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
+    run = Run(Nowhere(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
+    server = JobServer("host:1", tmp_path / "flink.log")
+    server._process = subprocess.Popen(["sleep", "60"])
+    try:
+        assert "has died" in str(on_flink._why(run, server, None, RuntimeError()))
+        server.log.write_text("Caused by: org.apache.flink.NoResourceAvailableException: Could not acquire\n")
+        assert "not enough free task slots" in str(on_flink._why(run, server, None, RuntimeError()))
+    finally:
+        server._process.kill()
+        server._process.wait()
 
 
 class Cluster:
