@@ -22,7 +22,8 @@ from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.prometheus import metrics
 
-DEPLOY = Path(__file__).parents[1] / "docs" / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "docs" / "deploy"
 KUBERNETES = "1.31"
 
 
@@ -77,6 +78,23 @@ def test_flink_is_of_the_pinned_version_and_open_to_what_beam_reaches_into(text:
     assert f"flink:{versions()['flink.version']}-" in text
     assert all(option in text for option in OPENS)
     assert "classloader.resolve-order: parent-first" in text
+
+
+def test_no_property_of_flink_has_a_blank_in_it_which_its_image_takes_out() -> None:
+    lines = compose()["x-flink"]["environment"]["FLINK_PROPERTIES"].splitlines()
+    assert all(len(line.split()) == 2 for line in lines)
+
+
+def test_the_image_has_the_folders_that_its_user_must_write_to() -> None:
+    made = re.findall(r"install -d -o statecast -g statecast (.+)", (DEPLOY / "Dockerfile").read_text())
+    ours = [service for service in compose()["services"].values() if service["image"] == "statecast"]
+    volumes = {volume.partition(":")[2] for service in ours for volume in service["volumes"]}
+    assert {*made[0].split()} == volumes
+
+
+def test_an_image_is_built_from_what_git_keeps_alone() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {".git", ".venv", ".uv"} <= {*ignored}, "a stamp of theirs would have make set up nothing"
 
 
 def test_kafka_is_of_the_pinned_version() -> None:
