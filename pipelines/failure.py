@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pipelines.storage import Location, write_text, written_ns
 from schemas import errors
-from schemas.errors import EngineError, StatecastError
+from schemas.errors import EngineError, OutputError, StatecastError
 
 _FAILED = ".failed-"  # and the process that failed: several workers may at once
+_RAISED = re.compile(r"[\w.]*(Error|Exception)\b")
+_FULL_BYTES = 1 << 20
 
 
 @contextmanager
@@ -21,7 +26,8 @@ def told_of(output: Location) -> Iterator[None]:
         yield
     except StatecastError as error:
         said = {"kind": type(error).__name__, "line": str(error)}
-        write_text(output / f"{_FAILED}{os.getpid()}", json.dumps(said))
+        with suppress(OSError):  # on a full disk that is left to `told`
+            write_text(output / f"{_FAILED}{os.getpid()}", json.dumps(said))
         raise
 
 
@@ -38,8 +44,13 @@ def told(output: Location, error: BaseException) -> StatecastError:
     try:
         left = json.loads(min(_left(output), key=written_ns).read_text())
     except (OSError, ValueError):  # there is none, or none that can be read
+        if isinstance(output, Path) and _is_full(output):  # nobody could leave anything there
+            return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return EngineError(f"the pipeline failed: {lines[-1] if lines else type(error).__name__}")
+        raised = [line for line in lines if _RAISED.match(line)]  # the rest of a traceback, or of an engine
+        return EngineError(
+            f"the pipeline failed: {[*lines[:1], *raised][-1] if lines else type(error).__name__}"
+        )
     kind: type[StatecastError] = getattr(errors, left["kind"], StatecastError)
     return kind(left["line"])
 
@@ -47,3 +58,9 @@ def told(output: Location, error: BaseException) -> StatecastError:
 def _left(output: Location) -> list[Location]:
     """The errors that workers left, each a file."""
     return [*output.glob(f"{_FAILED}*")]
+
+
+def _is_full(folder: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < _FULL_BYTES
+    return False

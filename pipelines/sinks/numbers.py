@@ -18,6 +18,7 @@ from typing import Any, Final
 from forecaster.counts import Counts
 from pipelines.sinks.latency import Histogram
 from pipelines.storage import Location, Remote, remove_tree, write_text
+from schemas.errors import OutputError
 
 FOLDER: Final = ".numbers"
 
@@ -194,7 +195,11 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
 
 
 def publish(folder: Location, numbers: ShardNumbers) -> None:
-    """Puts a shard's numbers where the job finds them; an output folder that is gone is no error."""
+    """Puts a shard's numbers where the job finds them; an output folder that is gone is no error.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
     path = folder / FOLDER / f"shard-{numbers.shard:04d}.json"
     # `asdict` would copy every latency, twenty times a second.
     parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency)}
@@ -204,6 +209,8 @@ def publish(folder: Location, numbers: ShardNumbers) -> None:
         if isinstance(folder, Path) and folder.exists():
             (folder / FOLDER).mkdir(exist_ok=True)
             publish(folder, numbers)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _published(folder: Location) -> list[Location]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -72,3 +73,23 @@ def test_a_block_without_an_error_leaves_nothing(tmp_path: Path) -> None:
     with told_of(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_on_which_nothing_can_be_left_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError), told_of(tmp_path):
+        raise OutputError("out/a: cannot be written")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
+    found = told(tmp_path, TRACEBACK)
+    assert type(found) is OutputError
+    assert str(found) == f"{tmp_path}: the disk is full: make room, and start it again"
+
+
+def test_of_an_engines_state_its_first_line_is_told(tmp_path: Path) -> None:
+    words = RuntimeError("job-001 failed: nothing in progress\nstage-000 watermark in +inf\n")
+    assert str(told(tmp_path, words)) == "the pipeline failed: job-001 failed: nothing in progress"
