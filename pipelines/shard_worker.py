@@ -71,6 +71,8 @@ class ShardWorker:
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self.snapshot_at_s = self.snapshot_ms = 0.0
         self.published_s = 0.0
+        self._telling = threading.Lock()
+        self._told: ShardNumbers | None = None
 
     def _opened(self, number: int) -> Shard:
         shard = snapshot_file.read_shard(self.settings.states, number, self.settings.shards)
@@ -185,15 +187,20 @@ class ShardWorker:
         if self._is_over():
             return
         snapshot_file.write_shard(self.settings.states, shard)
-        self.snapshot_ms = 1000 * (time.monotonic() - began_s)
-        self.snapshot_at_s = time.time()
+        with self._telling:  # at once: a source that is silent has no next batch that would tell
+            self.snapshot_ms = 1000 * (time.monotonic() - began_s)
+            self.snapshot_at_s = time.time()
+            if self._told is not None:
+                self._told = replace(
+                    self._told, snapshot_at_s=self.snapshot_at_s, snapshot_ms=self.snapshot_ms
+                )
+                publish(self.settings.output, self._told)
 
     def _publish(self, shard: Shard) -> None:
         state = shard.state
         self.published_s = time.monotonic()
-        publish(
-            self.settings.output,
-            ShardNumbers(
+        with self._telling:
+            self._told = ShardNumbers(
                 shard=shard.number,
                 counts=shard.counts,
                 closed_us=_closed_us(shard),
@@ -206,8 +213,8 @@ class ShardWorker:
                 snapshot_at_s=self.snapshot_at_s,
                 snapshot_ms=self.snapshot_ms,
                 recent=tuple(self.recent),
-            ),
-        )
+            )
+            publish(self.settings.output, self._told)
 
 
 def _closed_us(shard: Shard) -> int | None:

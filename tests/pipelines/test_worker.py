@@ -282,6 +282,20 @@ def test_what_goes_wrong_in_a_shard_reaches_whoever_waits(
         workers.close()
 
 
+def test_a_snapshot_is_told_of_where_no_batch_follows_it(settings: StepSettings) -> None:
+    workers = Workers(settings)
+    for batch in (log()[0], no_batch("rows", log()[0].stop, snapshot=True)):
+        for number, part in Splitter(settings.shards).split(batch).items():
+            workers.put(number, part)
+    workers.wait()
+    until_s = time.monotonic() + PATIENCE_S
+    while not all(told.snapshot_at_s for told in numbers.read_shards(settings.output)):
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    assert sum(told.counts.rows_in for told in numbers.read_shards(settings.output)) == 6
+    workers.close()
+
+
 def test_what_goes_wrong_with_a_snapshot_in_the_background_reaches_the_jobs_end(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
