@@ -244,6 +244,9 @@ class KafkaConfig(Settings):
                 raise ValueError(f"kafka.options: {name} must be $NAME, a variable of the environment")
         if self.to_format == "avro" and self.to_topic and not self.registry:
             raise ValueError("kafka.to_format = avro needs kafka.registry")
+        for name in ("to_late", "to_quarantine"):
+            if getattr(self, name) and not self.to_topic:
+                raise ValueError(f"kafka.{name} needs kafka.to_topic: without it all goes to files")
         return self
 
 

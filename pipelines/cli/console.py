@@ -127,11 +127,15 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show_outcome(out: Outcome, to: Out) -> None:
-    """The end of a job: rate, latency, and rows that add up."""
+def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
+    """The end of a job: rate, latency, and rows that add up; and whether it went on."""
     c = out.counts
     rate = c.series_steps / out.seconds if out.seconds else 0.0
-    to.say(f"{c.series_steps:,} series-steps in {out.seconds:.1f} s ({rate:,.0f}/s, start-up included)")
+    took = f"{out.seconds:.1f} s"
+    if goes_on:
+        to.say(f"{c.series_steps:,} series-steps with those of earlier runs; this one took {took}")
+    else:
+        to.say(f"{c.series_steps:,} series-steps in {took} ({rate:,.0f}/s, start-up included)")
     if out.has_latency:
         p50, p99 = (out.latency_ms(level) for level in (0.5, 0.99))
         to.say(f"latency from row to forecast file: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms")

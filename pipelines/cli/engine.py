@@ -1,10 +1,12 @@
 """The engine that a job runs on, as its options and its job file name it: refused before anything is loaded.
 
-Imports neither torch nor Beam, unless a cluster is to be asked.
+Imports neither torch nor Beam, unless a cluster is to be asked, or options of Beam's are to be checked.
 """
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -69,9 +71,11 @@ def engine_of(
 
     Raises:
         EngineError: what was asked for is not installed, or no cluster answers.
-        ConfigError: there is no Beam in process to take options.
+        ConfigError: there is no Beam in process to take options, or it does not take these.
     """
     runner = asked.runner
+    if beam_options:
+        _check_beam(beam_options)
     if runner == "flink":
         find_java()
         what = job_server()[1]
@@ -85,6 +89,18 @@ def engine_of(
     if beam_options:
         raise ConfigError(f"{beam_options[0]}: there is no Beam in process: name --runner prism or flink")
     return "in-process", "in process" + (": Prism is not installed" if wants_prism else "")
+
+
+def _check_beam(options: tuple[str, ...]) -> None:
+    """Beam ends the process where an option of its own cannot be; others are left to the runner."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            PipelineOptions([*options]).get_all_options()
+        except SystemExit:
+            why = said.getvalue().strip().rpartition("error: ")[2]
+            raise ConfigError(f"-- {' '.join(options)}: {why}") from None
 
 
 def on_engine(runner: Runner, asked: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:

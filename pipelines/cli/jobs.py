@@ -182,6 +182,8 @@ def stream(
     watched = job.stream.source == "watch"
     if job.stream.source == "kafka" and not job.kafka.topic:
         raise ConfigError("--source kafka needs a topic: name it with --topic")
+    if job.stream.source == "kafka" and data:
+        raise ConfigError(f"a stream of a topic reads no files: leave {data[0]} out")
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
     engine, why = engine_of(job.jobs, beam_options)
@@ -191,7 +193,9 @@ def stream(
     from pipelines.jobs.forecast import run_stream, start_of
     from pipelines.jobs.job import StreamJob
 
-    _say_start(start_of(folder / state_table.FOLDER, start_from, resume), forecaster, out)
+    table = start_of(folder / state_table.FOLDER, start_from, resume)
+    goes_on = resume and table == folder / state_table.FOLDER
+    _say_start(table, forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
@@ -212,7 +216,8 @@ def stream(
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"
         out.say(f"stopped; {again} goes on from here", "yellow")
-    _finish(outcome, out, f"topic {job.kafka.to_topic}" if job.kafka.to_topic else None)
+    sent_to = f"topic {job.kafka.to_topic}" if job.kafka.to_topic else None
+    _finish(outcome, out, sent_to, goes_on=goes_on)
 
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
@@ -276,10 +281,10 @@ def _watched(out: Out, what: str, metrics_port: str | None) -> Iterator[Callable
         yield take
 
 
-def _finish(outcome: Outcome, out: Out, sent_to: str | None = None) -> None:
+def _finish(outcome: Outcome, out: Out, sent_to: str | None = None, *, goes_on: bool = False) -> None:
     from pipelines import state_table
 
-    show_outcome(outcome, out)
+    show_outcome(outcome, out, goes_on=goes_on)
     forecasts = sent_to or outcome.output / "forecasts"
     out.say(f"forecasts: {forecasts}, state table: {outcome.output / state_table.FOLDER}")
     out.result(outcome.as_json())

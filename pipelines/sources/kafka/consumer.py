@@ -170,6 +170,7 @@ class TopicConsumer:
                     return ask()
                 except client("KafkaException") as error:
                     if error.args[0].name() not in _PASSING or time.monotonic() > until_s:
+                        self._consumer.poll(0)  # the client tells `last` why in a poll alone
                         raise
                 time.sleep(_AGAIN_S)
 

@@ -19,7 +19,10 @@ def arrow_decoder(names: Names) -> Decoder:
         frames = []
         for place, value in enumerate(messages.values):
             data = io.BytesIO(value or b"")
-            frame = pl.read_ipc(data) if (value or b"").startswith(_FILE) else pl.read_ipc_stream(data)
+            try:
+                frame = pl.read_ipc(data) if (value or b"").startswith(_FILE) else pl.read_ipc_stream(data)
+            except Exception as error:  # whatever bytes that are none come to
+                raise ValueError(f"is no Arrow IPC stream or file ({error})") from None
             frames.append(names.chosen(frame).with_columns(pl.lit(place, pl.Int64).alias(MESSAGE)))
         return joined(frames)
 

@@ -28,10 +28,16 @@ def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
         records: list[Any] = []
         for value in messages.values:
             assert value
+            if len(value) < FRAME.size:
+                raise ValueError(f"is {len(value)} bytes, and 5 come before an Avro record")
             zero, number = FRAME.unpack_from(value)
             if zero:
                 raise ValueError(f"begins with byte {zero}, and not with 0 and the id of an Avro schema")
-            record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schemas(number), None)
+            schema = schemas(number)
+            try:
+                record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None)
+            except Exception as error:  # whatever bytes that are no record come to
+                raise ValueError(f"is no record of Avro schema {number} ({error})") from None
             if not isinstance(record, dict):
                 raise ValueError("is no Avro record")
             records.append(record)

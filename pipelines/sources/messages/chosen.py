@@ -59,7 +59,7 @@ class DecoderSpec:
         if self.schema:
             return avro_decoder(names, schema_of_file(Path(self.schema)))
         if not self.registry:
-            raise ConfigError("kafka.decoder = avro needs kafka.schema, a file, or kafka.registry, a URL")
+            raise ConfigError("kafka.decoder = avro needs kafka.avro_schema, a file, or kafka.registry")
         return avro_decoder(names, schemas_of_registry(self.registry, user_info))
 
 

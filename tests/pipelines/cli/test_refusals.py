@@ -100,6 +100,17 @@ REFUSED = [
     ("stream -m model --source kafka --topic t -c plain.toml", 2, "sasl.password must be $NAME"),
     ("stream -m model --source kafka --topic t -c no_env.toml", 2, "the environment has no NO_SUCH_THING"),
     ("stream -m model --source kafka --topic t -c no_option.toml", 2, "kafka.options: No such configuration"),
+    (
+        "stream good.csv -m model --source kafka --topic t",
+        2,
+        "a stream of a topic reads no files: leave good.csv",
+    ),
+    ("stream good.csv -m model -s kafka.to_late=t", 2, "kafka.to_late needs kafka.to_topic"),
+    (
+        "stream good.csv -m model --runner prism -- --parallelism=x",
+        2,
+        "-- --parallelism=x: argument --parallelism",
+    ),
     ("init model", 2, "model is there already"),
     ("init --example cars", 2, "--example cars: there are weather and flights"),
     ("ui --port 0", 2, "Invalid value for '--port'"),

@@ -208,7 +208,7 @@ def test_a_registry_that_is_away_is_not_the_fault_of_messages() -> None:
 
 
 def test_avro_without_a_schema_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs kafka\.schema"):
+    with pytest.raises(ConfigError, match=r"needs kafka\.avro_schema"):
         DecoderSpec("avro").decoder()
     with pytest.raises(DataError, match=r"none\.avsc: the Avro schema cannot be read"):
         DecoderSpec("avro", schema=str(tmp_path / "none.avsc")).decoder()
