@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from pipelines.sinks.kafka import Topics
 from schemas.errors import OutputError
 from tests.cluster.broker import Broker
 from tests.cluster.streams import (
+    IDLE_S,
     PATIENCE_S,
     WINDOWS,
     consumed,
@@ -132,16 +134,33 @@ def test_a_message_that_is_not_delivered_fails_the_job_before_its_snapshot(
     assert state_table.read(job.states).closed_through is None
 
 
+def documented(name: str) -> ModuleType:
+    """A program of the documentation."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_producer_of_the_documentation_sends_what_a_stream_forecasts_from(
+    broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    in_time(fleet).write_parquet(tmp_path / "rows.parquet")
+    topic = f"{topics[0]}-new"
+    documented("kafka_producer").main(broker.bootstrap, topic, str(tmp_path / "rows.parquet"))
+    documented("kafka_producer").make(broker.bootstrap, topic)  # it is there by now
+    stopped_at(job_of(broker, (topic, topics[1]), tmp_path / "out", "in-process", IDLE_S), WINDOWS - 1)
+    table = state_table.read(tmp_path / "out" / "state")
+    assert table.counts.rows_in == len(in_time(fleet))
+    assert not table.counts.rejected
+
+
 def test_the_consumer_of_the_documentation_lets_each_forecast_through_once(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
-    spec = importlib.util.spec_from_file_location(
-        "kafka_consumer", Path(__file__).parents[2] / "docs" / "kafka_consumer.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = documented("kafka_consumer")
     produce(broker, topics[0], in_time(fleet), evenly(fleet))
     for again in ("a", "b"):  # the same rows, forecast and sent a second time
         stopped_at(job_of(broker, topics, tmp_path / again, "in-process"), WINDOWS - 1)
