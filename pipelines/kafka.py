@@ -16,6 +16,8 @@ REGISTRY_USER = "schema.registry.basic.auth.user.info"
 
 ANSWER_LIMIT_S = 5.0
 
+_REFUSALS = ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL")
+
 _MISSING = "Kafka needs one more package: pip install 'statecast[kafka]'"
 
 
@@ -64,17 +66,19 @@ class LastError:
 
     Attributes:
         text: one line; empty where there was nothing.
+        is_refusal: that line is of a broker that answers, and does not let us in.
         count: how often it said something.
     """
 
     text: str = ""
+    is_refusal: bool = False
     count: int = 0
 
     def __call__(self, error: Any) -> None:
         """Called by the client; that all brokers are down is only the sum of what it said before."""
         self.count += 1
         if error.name() != "_ALL_BROKERS_DOWN":
-            self.text = _line(error.str())
+            self.text, self.is_refusal = _line(error.str()), error.name() in _REFUSALS
 
 
 def client(kind: str) -> Any:
@@ -124,10 +128,14 @@ def error_of(
 ) -> StatecastError:
     """One of the client's errors as one of ours."""
     name = error.name()
-    if name in ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE"):
+    is_silence = name in ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE")
+    if is_silence and not last.is_refusal:
         why = f" ({last.text})" if last.text else ""
-        return kind(f"{broker.bootstrap}: no Kafka broker answers there{why}: see kafka.bootstrap")
-    if name in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL"):
+        return kind(
+            f"{broker.bootstrap}: no Kafka broker answers there{why}: see kafka.bootstrap, "
+            "and kafka.options if it wants TLS or a login"
+        )
+    if is_silence or name in _REFUSALS:
         return kind(f"{broker.bootstrap}: refuses us ({last.text or _line(error.str())}): see kafka.options")
     if name == "_INVALID_ARG":
         return ConfigError(f"kafka.options: {_line(error.str())}")

@@ -157,7 +157,11 @@ def check_topics(topics: Topics) -> None:
     last = LastError()
     with told(topics.broker, last, sending=True):
         asking = client("Consumer")({**topics.broker.settings(last), "group.id": "statecast"})
-        there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
+        try:
+            there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
+        except client("KafkaException"):
+            asking.poll(0)  # the client tells `last` why in a poll alone
+            raise
     for setting, topic in (
         ("to_topic", topics.forecasts), ("to_late", topics.late), ("to_quarantine", topics.quarantine)
     ):  # fmt: skip

@@ -40,7 +40,6 @@ PIECE = 100  # rows that come at once
 COMPACT = "%Y%m%dT%H%M%S%z"  # in names of files of forecasts
 
 _ROOT = Path(__file__).parents[2]
-_PATIENCE_S = 180.0
 _COMMAND = """
 import sys
 from pathlib import Path
@@ -184,7 +183,7 @@ def test_the_job_of_a_command_that_was_killed_makes_room_for_the_one_that_goes_o
     where = cluster.master, cluster.workers, str(broker.folder), topics[0], str(output)
     process = started([sys.executable, "-W", "ignore", "-c", _COMMAND, *where], cwd=_ROOT)
     try:
-        until_s = time.monotonic() + _PATIENCE_S
+        until_s = time.monotonic() + PATIENCE_S
         while closed(output) < 8:
             assert process.poll() is None
             assert time.monotonic() < until_s
