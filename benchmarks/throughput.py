@@ -1,6 +1,6 @@
 """Series-steps per second of the bare network, backfill, stream and naive pipeline; and the stream's latency.
 
-``python -m benchmarks.throughput`` measures all and takes about 12 minutes on two cores; ``--quick`` takes
+``python -m benchmarks.throughput`` measures all and takes about 15 minutes on two cores; ``--quick`` takes
 four and is for seeing that it runs. What goes through a broker needs ``make java``. The last line of standard
 output is one JSON object.
 
