@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from forecaster.components.base import Floats, Floats32
-from forecaster.components.linear import RIDGES, Rows, regressor_count, regressors
+from forecaster.components.linear import RIDGES, columns, pieces, regressor_count
 from forecaster.components.log_linear import log_regressors
 from forecaster.components.season import season_in
 from forecaster.fleet import Fleet
@@ -88,26 +88,27 @@ def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Fl
     weight = _weight_of_logs(batch) if logs else batch.weight()
     if logs:
         known &= (block.lowest > 0) & (batch.ahead > 0).all(axis=2) & (weight > 0)
-    padded = np.zeros((count + 1, len(batch.series_ids)), np.float32)
-    x = np.empty_like(padded[:-1])
-    pieces: list[tuple[Floats32, Floats32, Floats32]] = []
-    for row in range(every - 1, len(batch), every):
-        index = np.flatnonzero(known[row])
-        if not len(index):
+    rows = np.arange(every - 1, len(batch), every)
+    held: list[tuple[Floats32, Floats32, Floats32]] = []
+    for piece in pieces(block, count, rows[known[rows].any(axis=1)]):
+        use = known[piece.rows, piece.some]
+        if not use.any():
             continue
-        piece = Rows(0, row, slice(None), padded, regressors(block, row, slice(None), padded[:-1]))
+        x = np.empty_like(piece.x[:-1])
         if logs:
             log_regressors(piece, block, x)
-            target = np.log(batch.ahead[row, index] / block.last[row, index, None]).astype(np.float32)
+            last = block.last[piece.rows, piece.some][use]
+            target = np.log(batch.ahead[piece.rows, piece.some][use] / last[:, None]).astype(np.float32)
         else:
-            np.multiply(padded[:-1], (piece.size / block.unit[row]).astype(np.float32), out=x)
-            target = batch.targets(np.array([row]))[0, index]
-        pieces.append((x.T[index], target, weight[row, index]))
-        if sum(len(piece[0]) for piece in pieces) >= 8192:
-            yield _joined(pieces)
-            pieces = []
-    if pieces:
-        yield _joined(pieces)
+            to_units = piece.size / block.unit[piece.rows, piece.some]
+            np.multiply(piece.x[:-1], to_units.astype(np.float32), out=x)
+            target = batch.targets(piece.rows)[:, piece.some][use]
+        held.append((columns(x).T[use.ravel()], target, weight[piece.rows, piece.some][use]))
+        if sum(len(part[0]) for part in held) >= 8192:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
 
 
 def _weight_of_logs(batch: Batch) -> Floats32:
@@ -121,8 +122,8 @@ def _weight_of_logs(batch: Batch) -> Floats32:
     return np.broadcast_to(weight.astype(np.float32), values.shape)
 
 
-def _joined(pieces: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:
-    x, y, weight = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+def _joined(held: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:
+    x, y, weight = (np.concatenate(parts) for parts in zip(*held, strict=True))
     return x, y, weight
 
 

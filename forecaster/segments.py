@@ -89,7 +89,7 @@ class Batch:
         """About how much memory it holds on to."""
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
-    def targets(self, rows: Ints) -> Floats32:
+    def targets(self, rows: slice | Ints) -> Floats32:
         """``[n, B, N]`` float32, changes from the last value in units; NaN where nothing came."""
         last, unit = (array[rows][:, :, None] for array in (self.block.last, self.block.unit))
         return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)

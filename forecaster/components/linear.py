@@ -29,22 +29,23 @@ EXPERTS = RIDGES + 4  # K
 OTHER_LEVEL = 20.0  # scales
 _FAR = np.float32(1e30)  # times that; its square need not be a number
 _LARGEST = 2000.0  # units that a forecast can lie from the last value
-_SERIES, _LAGS = 512, 42  # at once, so that what is made on the way stays in the cache
+# Windows times series, and lags, in one piece: what is computed on the way stays in the cache.
+_COLUMNS, _LAGS = 512, 42
 
 
-class Rows(NamedTuple):
-    """Regressors of some series at one window of a block.
+class Piece(NamedTuple):
+    """Regressors of some series at some windows of a block.
 
     Attributes:
-        i: which of the rows asked for it is.
-        row: of the block.
+        at: which of the windows asked for they are.
+        rows: the ``r`` windows, as rows of the block: a slice of one, or ``[r]`` int64.
         some: series of the block.
-        x: ``[F + 1, S]`` float32, see `regressors`; the last row is 0.
-        size: ``[S]`` float64, see there.
+        x: ``[F + 1, r, S]`` float32, see `regressors`; the last row is 0.
+        size: ``[r, S]`` float64, see there.
     """
 
-    i: int
-    row: int
+    at: slice
+    rows: slice | Ints
     some: slice
     x: Floats32
     size: Floats
@@ -55,28 +56,35 @@ def regressor_count(ring: int) -> int:
     return max(ring - 1, 0) + 1
 
 
-def regressors(block: Block, row: int, some: slice, out: Floats32) -> Floats:
+def regressors(block: Block, rows: slice | Ints, some: slice, out: Floats32) -> Floats:
     """How far lags and mean lie from the last value, in 20 scales: `near_in_place`, hence from -1 to 1.
 
     Args:
         block: with what ring and moments say of it.
-        row: of the block.
+        rows: the ``r`` rows of the block, see `Piece`.
         some: series of the block.
-        out: ``[F, S]``, is filled.
+        out: ``[F, r, S]``, is filled.
 
     Returns:
-        ``[S]`` float64, by what to multiply to have them in the unit of the values.
+        ``[r, S]`` float64, by what to multiply to have them in the unit of the values.
     """
-    now, lags = len(block.history) - len(block.values) + row, len(out) - 1
-    last, size = block.last[row, some], OTHER_LEVEL * block.scale[row, some]
-    per_size, off = 1.0 / size, np.empty((min(_LAGS, lags), len(last)))
-    distances(block.mean[row, some], last, per_size, out[-1])
+    lags = len(out) - 1
+    last, size = block.last[rows, some], OTHER_LEVEL * block.scale[rows, some]
+    per_size, off = 1.0 / size, np.empty((min(_LAGS, lags), *last.shape))
+    distances(block.mean[rows, some], last, per_size, out[-1])
     for first in range(0, lags, _LAGS):
         part = out[first : min(first + _LAGS, lags)]
-        past = block.history[now - lags + first : now - lags + first + len(part), some]
-        distances(past, last, per_size, part, off[: len(part)])
+        distances(_past(block, rows, lags - first, len(part), some), last, per_size, part, off[: len(part)])
     near_in_place(out, out[-1])
     return size
+
+
+def _past(block: Block, rows: slice | Ints, ago: int, count: int, some: slice) -> Floats:
+    """``[count, r, S]``, values of ``count`` windows, the first of them ``ago`` windows before each row."""
+    before = len(block.history) - len(block.values) - ago
+    if isinstance(rows, slice):
+        return block.history[before + rows.start : before + rows.start + count, None, some]
+    return block.history[before + rows + np.arange(count)[:, None], some]
 
 
 def distances(
@@ -86,7 +94,7 @@ def distances(
 
     Args:
         values: ``[..., S]`` float64.
-        last: ``[S]`` float64, or of the values' shape.
+        last: float64, in a shape that broadcasts against the values'.
         per_size: likewise, 1 through 20 scales.
         out: of the values' shape, is filled.
         off: of the values' shape, is used for what comes between; None takes new memory.
@@ -114,17 +122,22 @@ def near_in_place(x: Floats32, missing: Floats32 | float) -> None:
         x *= kept
 
 
-def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[Rows]:
-    """The ``F = count`` regressors of all series at ``rows`` ``[n]`` of a block, some series at a time.
+def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[Piece]:
+    """The ``F = count`` regressors of all series at ``rows`` ``[n]`` of a block, some of them at a time.
 
-    The memory of each is that of the next.
+    The regressors of a piece are overwritten by those of the next.
     """
     series = block.values.shape[1]
-    for first in range(0, series, _SERIES):
-        some = slice(first, min(first + _SERIES, series))
-        x = np.zeros((count + 1, some.stop - first), np.float32)
-        for i, row in enumerate(rows):
-            yield Rows(i, int(row), some, x, regressors(block, int(row), some, x[:count]))
+    together = max(1, _COLUMNS // max(series, 1))  # few series: several windows make a piece worth a call
+    for first in range(0, series, _COLUMNS):
+        some = slice(first, min(first + _COLUMNS, series))
+        whole = np.zeros((count + 1, min(together, len(rows)), some.stop - first), np.float32)
+        for start in range(0, len(rows), together):
+            at = slice(start, min(start + together, len(rows)))
+            x = whole[:, : at.stop - start]
+            # A slice takes views of the block, where an array of rows would copy them.
+            these = slice(int(rows[start]), int(rows[start]) + 1) if len(x[0]) == 1 else rows[at]
+            yield Piece(at, these, some, x, regressors(block, these, some, x[:count]))
 
 
 @dataclass(frozen=True)
@@ -152,19 +165,24 @@ class Experts:
         # A lag of 0 is the last value, and so is one that the ring is too short for: the row of zeros.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
-    def say(self, piece: Rows, block: Block, said: Floats32) -> None:
+    def say(self, piece: Piece, block: Block, said: Floats32) -> None:
         """Writes into ``said`` ``[K, n, S, N]`` the changes from the last value, in units."""
         x, horizon = piece.x, self.ridge.shape[2]
-        to_units = (piece.size / block.unit[piece.row, piece.some]).astype(np.float32)[:, None]
-        out = said[:EXPERTS, piece.i, piece.some]
-        both = x[:-1].T @ self._weights
+        to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
+        out = said[:EXPERTS, piece.at, piece.some]
+        both = (columns(x[:-1]).T @ self._weights).reshape(*to_units.shape[:2], -1)
         for k in range(RIDGES):
-            np.multiply(both[:, k * horizon : (k + 1) * horizon], to_units, out=out[k])
+            np.multiply(both[..., k * horizon : (k + 1) * horizon], to_units, out=out[k])
         for k, places in enumerate(self._places, RIDGES):
-            np.multiply(x[places].T, to_units, out=out[k])
-        out[EXPERTS - 2] = x[-2, :, None] * to_units
+            np.multiply(np.moveaxis(x[places], 0, 2), to_units, out=out[k])
+        out[EXPERTS - 2] = x[-2, :, :, None] * to_units
         out[EXPERTS - 1] = 0.0
         np.clip(out, -_LARGEST, _LARGEST, out=out)
+
+
+def columns(x: Floats32) -> Floats32:
+    """``[F, r, S]`` -> ``[F, r * S]``, in the same memory where that lies in one piece."""
+    return x.reshape(len(x), -1)
 
 
 def expert_forecasts(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.components.base import Block, Floats32
-from forecaster.components.linear import EXPERTS, RIDGES, Experts, Rows, pieces
+from forecaster.components.linear import EXPERTS, RIDGES, Experts, Piece, columns, pieces
 
 ALL_RIDGES = RIDGES + 1
 ALL_EXPERTS = EXPERTS + 1  # K; this one is the last
@@ -25,17 +25,17 @@ _ROOM = 0.7  # beyond the largest and the smallest value seen, in logarithms
 _LARGEST = np.float32(2000.0)  # units that a forecast can lie from the last value
 
 
-def log_regressors(piece: Rows, block: Block, out: Floats32) -> None:
+def log_regressors(piece: Piece, block: Block, out: Floats32) -> None:
     """How far the logarithms of lags and mean lie from that of the last value, of series above 0.
 
     Args:
         piece: the distances themselves.
         block: where they are from.
-        out: ``[F, S]``, is filled; of series that are not above 0 what comes out means nothing. A lag that is
+        out: ``[F, r, S]``, is filled; the numbers of series that are not above 0 mean nothing. A lag that is
             missing counts as the running mean, one from another level as the last value.
     """
     with np.errstate(all="ignore"):
-        ratio = np.minimum(piece.size / block.last[piece.row, piece.some], _LARGEST_RATIO)
+        ratio = np.minimum(piece.size / block.last[piece.rows, piece.some], _LARGEST_RATIO)
         np.multiply(piece.x[:-1], ratio.astype(np.float32), out=out)
         np.clip(out, np.float32(_LEAST_RATIO - 1.0), np.float32(_LARGEST_RATIO), out=out)
         np.log1p(out, out=out)
@@ -59,29 +59,30 @@ def all_forecasts(
     said = np.empty((ALL_EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
     for piece in pieces(block, ridge.shape[1], rows):
         experts.say(piece, block, said)
-        _say(piece, block, ridge[RIDGES], said[:, piece.i, piece.some])
+        _say(piece, block, ridge[RIDGES], said[:, piece.at, piece.some])
     return said
 
 
-def _say(piece: Rows, block: Block, ridge: Floats32, said: Floats32) -> None:
-    """Writes the last of ``said`` ``[K, S, N]``."""
-    above = block.lowest[piece.row, piece.some] > 0
+def _say(piece: Piece, block: Block, ridge: Floats32, said: Floats32) -> None:
+    """Writes the last of ``said`` ``[K, r, S, N]``."""
+    above = block.lowest[piece.rows, piece.some] > 0
     if not above.all():
         said[EXPERTS] = said[RIDGES - 1]
     if above.any():
         x = np.empty_like(piece.x[:-1])
         log_regressors(piece, block, x)
-        change = _in_units(block, piece.row, piece.some, x.T @ ridge)
-        np.copyto(said[EXPERTS], change, where=above[:, None])
+        changes = (columns(x).T @ ridge).reshape(*above.shape, -1)
+        np.copyto(said[EXPERTS], _in_units(block, piece, changes), where=above[..., None])
 
 
-def _in_units(block: Block, row: int, some: slice, change: Floats32) -> Floats32:
-    """``[S, N]`` logarithmic changes, none far from what was seen, as changes in units, in their memory."""
-    last = block.last[row, some]
+def _in_units(block: Block, piece: Piece, change: Floats32) -> Floats32:
+    """Turn logarithmic changes ``[r, S, N]`` into changes in units, within reach of the values so far."""
+    last, lowest, highest, unit = (
+        array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)
+    )
     with np.errstate(all="ignore"):
-        low = np.log(block.lowest[row, some] / last) - _ROOM
-        high = np.log(block.highest[row, some] / last) + _ROOM
-        np.clip(change, *(bound.astype(np.float32)[:, None] for bound in (low, high)), out=change)
+        low, high = np.log(lowest / last) - _ROOM, np.log(highest / last) + _ROOM
+        np.clip(change, *(bound.astype(np.float32)[..., None] for bound in (low, high)), out=change)
         np.expm1(change, out=change)
-        change *= (last / block.unit[row, some]).astype(np.float32)[:, None]
+        change *= (last / unit).astype(np.float32)[..., None]
         return np.clip(change, -_LARGEST, _LARGEST, out=change)
