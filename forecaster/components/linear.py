@@ -45,7 +45,7 @@ class Piece(NamedTuple):
     """
 
     at: slice
-    rows: slice | Ints
+    rows: slice | NDArray[np.integer[Any]]
     some: slice
     x: Floats32
     size: Floats
@@ -56,7 +56,7 @@ def regressor_count(ring: int) -> int:
     return max(ring - 1, 0) + 1
 
 
-def regressors(block: Block, rows: slice | Ints, some: slice, out: Floats32) -> Floats:
+def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice, out: Floats32) -> Floats:
     """How far lags and mean lie from the last value, in 20 scales: `near_in_place`, hence from -1 to 1.
 
     Args:
@@ -79,7 +79,7 @@ def regressors(block: Block, rows: slice | Ints, some: slice, out: Floats32) -> 
     return size
 
 
-def _past(block: Block, rows: slice | Ints, ago: int, count: int, some: slice) -> Floats:
+def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
     """``[count, r, S]``, values of ``count`` windows, the first of them ``ago`` windows before each row."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
