@@ -145,7 +145,12 @@ class TrainingConfig(Settings):
         "the weights before",
     )
     seed: int = Field(0, ge=0, description="same seed, data and machine: same weights")
-    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
+    threads: int = Field(
+        1,
+        ge=0,
+        description="torch threads; more than 1 pays only for hidden widths of some hundred, on a machine "
+        "that does nothing else; 0 leaves torch's own choice",
+    )
 
     @model_validator(mode="after")
     def _leaves_something(self) -> TrainingConfig:

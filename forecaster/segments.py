@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from forecaster.components.base import Block, Floats32
@@ -89,7 +90,7 @@ class Batch:
         """About how much memory it holds on to."""
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
-    def targets(self, rows: slice | Ints) -> Floats32:
+    def targets(self, rows: slice | NDArray[np.integer[Any]]) -> Floats32:
         """``[n, B, N]`` float32, changes from the last value in units; NaN where nothing came."""
         last, unit = (array[rows][:, :, None] for array in (self.block.last, self.block.unit))
         return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)

@@ -18,6 +18,7 @@ from forecaster.covariates import Covariates
 from forecaster.features import SERIES, TIME, Column, Features, Table, Tables
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
+from forecaster.threads import compute_threads
 from schemas import cells
 from schemas.errors import DataError
 from schemas.observations import OBSERVED
@@ -35,6 +36,7 @@ class ServedForecaster:
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster
 
+    @compute_threads(1)
     def predict(self, frame: Any, params: object = None) -> Any:
         """The last forecast of every series after a history, from a cold start.
 

@@ -1,26 +1,69 @@
-"""How many threads torch and NumPy compute with: taken for a while, and given back."""
+"""How many threads torch and NumPy compute with: set for a block of code, and restored after it."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
+
+
+@dataclass
+class _Counts:
+    """Numbers of threads: of torch, and of each BLAS library that is loaded."""
+
+    torch: int
+    blas: list[tuple[Any, int]]
+
+    @staticmethod
+    def now() -> _Counts:
+        libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        return _Counts(torch.get_num_threads(), [(library, library.num_threads) for library in libraries])
+
+    def restore(self) -> None:
+        torch.set_num_threads(self.torch)
+        for library, count in self.blas:
+            library.set_num_threads(count)
+
+
+@dataclass
+class _Open:
+    """A block of `compute_threads` that has not ended, and what its end restores."""
+
+    before: _Counts
+
+
+_lock = threading.Lock()
+_open: list[_Open] = []  # oldest first
 
 
 @contextmanager
 def compute_threads(count: int) -> Iterator[None]:
-    """Torch, and the BLAS that NumPy calls, compute with ``count`` threads inside the block.
+    """Let torch, and the BLAS that NumPy calls, compute with ``count`` threads inside the block.
 
-    After it they do with as many as before: the counts belong to the process, and whoever calls a job of ours
-    must find theirs again, whatever the job's end was. 0 leaves them as they are. The threads of a BLAS wait
-    for work by spinning, so where shards are stepped side by side they would take cores from one another.
+    The counts belong to the process. Once no block is open, they are what they were before the first one,
+    also after an error, and where blocks of several threads overlap. 0 leaves the counts as they are.
+
+    One thread is the default everywhere: threads wait for work by spinning, so beside other busy processes a
+    training with two threads takes many times as long, and alone it is faster with one unless the network is
+    large (``python -m benchmarks.fairness``).
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    with _lock:
+        block = _Open(_Counts.now())
+        _open.append(block)
+        if count:
+            _Counts(count, [(library, count) for library, _ in block.before.blas]).restore()
     try:
-        with threadpool_limits(limits=count or None, user_api="blas"):
-            yield
+        yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            place = next(i for i, one in enumerate(_open) if one is block)
+            if block is _open[-1]:
+                block.before.restore()
+            else:  # a younger block is still open: its end restores what this one would have
+                _open[place + 1].before = block.before
+            del _open[place]

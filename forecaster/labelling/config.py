@@ -44,7 +44,7 @@ class LabelConfig(Settings):
         0.2, ge=0, lt=1, description="share held out to judge by: sequences, or the last time"
     )
     seed: int = Field(0, ge=0, description="of the split, the weights and the order of batches")
-    threads: int = Field(0, ge=0, description="threads of torch; 0 leaves it to torch")
+    threads: int = Field(1, ge=0, description="torch threads; 0 leaves torch's own choice")
 
     @model_validator(mode="after")
     def _leaves_some(self) -> LabelConfig:

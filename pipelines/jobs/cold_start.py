@@ -12,6 +12,7 @@ from forecaster.cold_start import trajectory
 from forecaster.components.base import Floats
 from forecaster.features import SERIES, Table
 from forecaster.model import Forecaster
+from forecaster.threads import compute_threads
 from forecaster.windows import MICROSECONDS
 from pipelines.sinks.files import Format, write_frame
 from schemas import cells
@@ -19,6 +20,7 @@ from schemas.errors import ConfigError, DataError, OutputError
 from schemas.forecasts import check_forecasts
 
 
+@compute_threads(1)
 def run_cold_start(
     forecaster: Forecaster, series: Table, at: datetime, horizon: int, first: str | None = None
 ) -> pl.DataFrame:

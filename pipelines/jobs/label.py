@@ -19,6 +19,7 @@ from forecaster.labelling.model import Labeller
 from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, gather
 from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
 from forecaster.registry.registry import Registry, Run
+from forecaster.threads import compute_threads
 from pipelines.sources.labelled import LabelColumns, LabelledRows, read_labelled
 
 _EXPERIMENT = "statecast-labels"
@@ -70,6 +71,7 @@ class LabelOutcome:
         return {k: v for k, v in vars(self).items() if k != "history"} | {"epochs": self.history}
 
 
+@compute_threads(1)
 def run_labelling(
     paths: Sequence[str | Path],
     columns: LabelColumns,

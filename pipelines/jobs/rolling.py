@@ -15,6 +15,7 @@ from forecaster.metrics import COVERAGE, Tally
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.rolling import FanSample, Split, normalised, rolled, tally, training_scale
+from forecaster.threads import compute_threads
 from forecaster.training import Epoch, train
 from forecaster.windows import Windows, aggregate
 from pipelines.config import JobConfig
@@ -76,6 +77,7 @@ class Progress:
     windows: Callable[[int], None] = lambda windows: None
 
 
+@compute_threads(1)
 def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     """Trains on the first rows of the job's files, replays all of them, and keeps what came out in MLflow.
 

@@ -21,6 +21,7 @@ import polars as pl
 from forecaster.config import TrainingConfig
 from forecaster.registry.registry import Registry, Run
 from forecaster.registry.store import check_model_name
+from forecaster.threads import compute_threads
 from forecaster.training import Epoch, held_out_from, loss_of, train
 from forecaster.windows import Windows
 from pipelines.config import JobConfig
@@ -98,6 +99,7 @@ class _Sweep:
     failure: DataError | None = None
 
 
+@compute_threads(1)
 def run_sweep(
     config: JobConfig,
     name: str,

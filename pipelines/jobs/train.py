@@ -23,6 +23,7 @@ from forecaster.registry.versions import Version
 from forecaster.shard import Shard
 from forecaster.sharding import reshard
 from forecaster.stepping import advance
+from forecaster.threads import compute_threads
 from forecaster.training import Epoch, Trained, held_out_from, train
 from forecaster.windows import Windows, aggregate
 from pipelines import state_table
@@ -97,6 +98,7 @@ class TrainingData:
     tables: Tables
 
 
+@compute_threads(1)
 def run_training(
     config: JobConfig,
     name: str,

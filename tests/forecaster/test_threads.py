@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+from forecaster.threads import compute_threads
+
+
+def test_a_block_restores_the_threads_after_an_error() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), compute_threads(before + 2):
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+def test_a_nested_block_restores_the_outer_count() -> None:
+    before = torch.get_num_threads()
+    with compute_threads(before + 1):
+        with compute_threads(before + 2):
+            assert torch.get_num_threads() == before + 2
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_overlapping_blocks_restore_the_count_before_the_first() -> None:
+    before = torch.get_num_threads()
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(compute_threads(before + 1))
+    second.enter_context(compute_threads(before + 2))
+    first.close()
+    assert torch.get_num_threads() == before + 2  # the second is still open
+    second.close()
+    assert torch.get_num_threads() == before
+
+
+def test_zero_leaves_the_threads_as_they_are() -> None:
+    before = torch.get_num_threads()
+    with compute_threads(0):
+        assert torch.get_num_threads() == before
