@@ -75,7 +75,7 @@ def _seconds(commands: list[list[str]]) -> list[float]:
             if number not in took and process.poll() is not None:
                 took[number] = time.monotonic() - began
                 if process.returncode:
-                    raise SystemExit(f"{' '.join(commands[number])}: {process.communicate()[1].decode()}")
+                    raise SystemExit(f"{' '.join(commands[number])}: {process.communicate()[1]}")
         time.sleep(0.05)
     return [took[number] for number in range(len(running))]
 
