@@ -20,6 +20,7 @@ from forecaster.config import (
     TrainingConfig,
     WindowConfig,
 )
+from schemas import time_formats
 from schemas.errors import ConfigError
 
 
@@ -55,6 +56,7 @@ def time_of(option: str, text: str) -> datetime:
 
 
 Time = Annotated[datetime, AfterValidator(_in_utc)]
+TimeFormat = Annotated[str, AfterValidator(time_formats.check)]
 Name = Annotated[str, Field(min_length=1)]
 
 _ADDRESS = re.compile(r"[^/\s]+:\d+")
@@ -80,6 +82,11 @@ class ColumnsConfig(Settings):
     value: str = Field(default="", description='column of the value (long only); "" finds value, y or target')
     event_id: str = Field(
         default="", description='column that tells rows of one series and time apart; "": there is none'
+    )
+    time_format: TimeFormat = Field(
+        default=time_formats.AUTO,
+        description="what times are; auto: ISO 8601, or numbers since 1970 from 1973 on; s, ms, us or ns: "
+        "numbers since 1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y or %Y%m",
     )
 
 

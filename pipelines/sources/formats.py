@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from schemas import arrow
 from schemas.errors import DataError
 
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
@@ -88,7 +89,7 @@ def told(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: breaks off or is no gzip file ({error}): fetch it again") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: is no text in UTF-8: save it as UTF-8") from None
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{path}: {_arrow_told(path, str(error))}") from None
     except OSError as error:
         what = error.strerror or " ".join(str(error).split())[:200]
@@ -205,9 +206,14 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
 
 def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
-    with pq.ParquetFile(path) as file:
+    # INT96 as nanoseconds in an int64 would wrap times outside the years 1678 to 2261
+    with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+        for field in file.schema_arrow:
+            if field.name in names and arrow.is_unreadable(field.type):
+                what = f"column {field.name!r} is {field.type}, which cannot be read from Parquet"
+                raise DataError(f"{path}: {what}: write it as a list of any size")
         for batch in file.iter_batches(batch_size=rows, columns=names):
-            frame = cast(pl.DataFrame, pl.from_arrow(batch)).select(names)
+            frame = arrow.frame_of(batch).select(names)
             yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
             row += frame.height
 
@@ -232,7 +238,7 @@ def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> p
         frame = pl.read_ndjson(io.BytesIO(b"".join(filled)), schema=schema)
         if frame.height == len(filled):
             return frame
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         pass  # which line, and whether only NaN is in the way, is for the slower reader below to say
     found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
     return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
