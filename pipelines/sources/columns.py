@@ -42,6 +42,11 @@ class Layout:
         named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
         return list(dict.fromkeys(name for name in named if name))
 
+    @property
+    def numbers(self) -> list[str]:
+        """The columns that hold numbers, the times perhaps among them."""
+        return [self.timestamp, *self.values, *self.observed]
+
 
 def find_layout(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
     """The layout of a file from the names and first rows (``head``) of its columns.

@@ -13,6 +13,7 @@ from forecaster.features import SERIES, TIME, Table, Tables
 from forecaster.model import Forecaster
 from pipelines.sources import formats
 from pipelines.sources.columns import SERIES_NAMES, TIME_NAMES
+from pipelines.sources.decimals import Decimals
 from schemas.errors import ConfigError, DataError
 
 _ROWS = 200_000
@@ -87,6 +88,8 @@ def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
                 row, problem = broken[formats.ROW][0], broken[formats.PROBLEM][0]
                 raise DataError(f"{path}: row {row}: {problem}")
     table = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    if formats.is_csv(path):
+        table = Decimals(path, "auto").rewrite(table, columns)
     found: dict[str, str] = {}
     for name, known_as in names.items():
         lower = {column.lower(): column for column in reversed(columns)}

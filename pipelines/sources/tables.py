@@ -13,6 +13,7 @@ from pipelines.config import Columns
 from pipelines.sources import formats
 from pipelines.sources.ahead import ahead
 from pipelines.sources.columns import Layout, find_layout, is_long
+from pipelines.sources.decimals import Decimals
 from pipelines.sources.time_hints import no_times
 from schemas import cells
 from schemas.errors import DataError
@@ -97,7 +98,9 @@ def read_batches(
     with formats.told(path):
         layout, _ = _look(path, columns)
         per_batch = max(1, batch_rows // len(layout.values))
-        for batch in ahead(formats.batches(path, layout.names, per_batch)):
+        decimals = Decimals(path, columns.decimal) if formats.is_csv(path) else None
+        for batch in ahead(formats.batches(path, layout.names, per_batch, columns.encoding)):
+            batch = decimals.rewrite(batch, layout.numbers) if decimals else batch
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
             if kept.height:
                 raw = _melted(kept, layout) if layout.kind == "wide" else _named(kept, layout)
@@ -106,17 +109,18 @@ def read_batches(
 
 def _look(path: Path, columns: Columns) -> tuple[Layout, pl.DataFrame]:
     """The layout of a file, and the first rows of the columns that are read."""
-    names = formats.column_names(path)
+    names = formats.column_names(path, columns.encoding)
     if is_long(names, columns):  # by name alone: columns that are not read may hold anything
         layout = find_layout(path, _empty(names), columns)
-        return layout, _head(path, layout.names)
-    head = _head(path, names)
+        return layout, _head(path, layout.names, layout.numbers, columns)
+    head = _head(path, names, names, columns)
     return find_layout(path, head, columns), head
 
 
-def _head(path: Path, names: Sequence[str]) -> pl.DataFrame:
-    first = next(chain(formats.batches(path, names, _HEAD_ROWS), [None]))
-    return _empty(names) if first is None else first.select(names)
+def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Columns) -> pl.DataFrame:
+    first = next(chain(formats.batches(path, names, _HEAD_ROWS, columns.encoding), [None]))
+    head = _empty(names) if first is None else first.select(names)
+    return Decimals(path, columns.decimal).rewrite(head, numbers) if formats.is_csv(path) else head
 
 
 def _empty(names: Sequence[str]) -> pl.DataFrame:
