@@ -112,6 +112,9 @@ class ColumnsConfig(Settings):
         description="decimal sign of CSV files; auto: found from the numbers of each file, thousands may be "
         "separated",
     )
+    missing: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        default=(), description="numbers that stand for a missing value in files, such as [-9999]"
+    )
     encoding: Encoding = Field(
         default="auto",
         description="encoding of text files, such as cp1252; auto: UTF-8, or UTF-16 where a file begins "

@@ -14,6 +14,7 @@ from forecaster.model import Forecaster
 from pipelines.sources import formats
 from pipelines.sources.columns import SERIES_NAMES, TIME_NAMES
 from pipelines.sources.decimals import Decimals
+from schemas import cells
 from schemas.errors import ConfigError, DataError
 
 _ROWS = 200_000
@@ -98,4 +99,11 @@ def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
         raise DataError(
             f"{path}: no column {' or '.join(names[needed])}; there is {', '.join(columns)}: name one so"
         )
-    return Table(table.select(columns).rename(found), str(path))
+    table = table.select(columns).rename(found)
+    if SERIES in table.columns:
+        is_empty = ~cells.names(table[SERIES]).str.contains(r"\S").fill_null(False)
+        if is_empty.any():
+            raise DataError(
+                f"{path}: row {int(is_empty.arg_max() or 0) + 1}: column {SERIES} is empty: name one"
+            )
+    return Table(table, str(path))

@@ -101,6 +101,7 @@ def read_batches(
         decimals = Decimals(path, columns.decimal) if formats.is_csv(path) else None
         for batch in ahead(formats.batches(path, layout.names, per_batch, columns.encoding)):
             batch = decimals.rewrite(batch, layout.numbers) if decimals else batch
+            batch = _without(batch, (*layout.values, *layout.observed), columns.missing)
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
             if kept.height:
                 raw = _melted(kept, layout) if layout.kind == "wide" else _named(kept, layout)
@@ -125,6 +126,15 @@ def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Col
 
 def _empty(names: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+
+
+def _without(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
+    """The batch, with cells of the named columns that stand for a missing value as null."""
+    if not codes:
+        return batch
+    return batch.with_columns(
+        batch[name].set(cells.numbers(batch[name]).is_in(codes).fill_null(False), None) for name in names
+    )
 
 
 def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:

@@ -36,7 +36,7 @@ def written(folder: Path, cells: list[str], delimiter: str = ";", encoding: str 
 
 
 def read(path: Path, batch_rows: int = 1000, **columns: str) -> tuple[list[float], list[str]]:
-    how = Input(Columns(**columns), batch_rows=batch_rows)  # type: ignore[arg-type]
+    how = Input(Columns(**columns), batch_rows=batch_rows)
     parts = list(files.read_file(path, how, 1.8e9))
     values = [value for part in parts for value in part.rows["value"]]
     return values, [reason for part in parts for reason in part.rejected["reason"]]
@@ -166,4 +166,4 @@ def test_an_encoding_without_a_mark_is_refused_with_the_setting(tmp_path: Path) 
 )
 def test_a_setting_that_cannot_be_is_refused(setting: str, value: str, told: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=told):
-        DataConfig(**{setting: value})  # type: ignore[arg-type]
+        DataConfig(**{setting: value})

@@ -14,6 +14,8 @@ from pipelines.sources.files import Input
 from pipelines.sources.tables import Columns
 from schemas.errors import DataError
 from tests.arrow_types import CELLS, arrow_types, table_of
+from tests.pipelines.sources.logs import played, put, values
+from tests.pipelines.sources.watched import watch
 
 NOW_S = 1_800_000_000.0
 LONG = ("series_id", "timestamp", "value", "event_id", "heat")
@@ -70,6 +72,18 @@ def test_columns_that_are_not_used_may_have_any_type(tmp_path: Path) -> None:
             continue
         tables.check(path)
         assert sum(len(p.rows) for p in parts(path, Columns())) == CELLS, kind
+
+
+def test_a_watched_folder_gets_past_files_of_every_type(tmp_path: Path) -> None:
+    source = watch(tmp_path / "inbox")
+    for kind, column in TYPES.items():
+        for name in ("series_id", "timestamp", "value"):
+            file = f"{name} {kind}.parquet".replace("/", " ")
+            pq.write_table(table_of(CELLS, {name: column}), tmp_path / "inbox" / file)
+    put(tmp_path / "inbox" / "z.csv", [("a", 1, 77)])
+    batches = played(source)
+    assert sum(len(b.rows) + len(b.rejected) + b.outside for b in batches) == 3 * CELLS * len(TYPES) + 1
+    assert values(batches)[-1] == 77
 
 
 def test_a_type_that_parquet_readers_lack_is_refused_by_name(tmp_path: Path) -> None:
