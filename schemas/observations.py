@@ -13,6 +13,10 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
+from schemas.time_formats import looks_like
+
+_PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
+"""Types of which people need not be told when a cell of them cannot be read."""
 
 SCHEMA: dict[str, pl.DataType] = {
     "series_id": pl.String(),
@@ -88,7 +92,7 @@ def lacks_zone(frame: pl.DataFrame) -> bool:
     return cells.lacks_zone(frame["timestamp"])
 
 
-def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Part a raw frame into good rows and quarantined rows; every row ends in exactly one of the two.
 
     Args:
@@ -97,6 +101,7 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
             ``file`` and ``row`` say where a row stood (else "" and its position from 1); ``problem`` may
             hold a reader's own reason (String, null for none) why a row cannot be read at all; ``offset``
             (Int64) is a row's place in a log, which it keeps.
+        time_format: what text and numbers mean as times; see `schemas.cells.times`.
 
     Returns:
         The observation frame of the good rows (exactly ``series_id``, ``timestamp``, ``value`` and, if
@@ -109,7 +114,7 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     absent = [name for name in SCHEMA if name not in frame.columns]
     if absent:
         raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
-    read = _read(frame)
+    read = _read(frame, time_format)
     covariates = tuple(covariates_of(read.columns))
     fails = pl.DataFrame()
     if not all(map(_is_good, read.get_columns())):
@@ -123,19 +128,19 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     good = read if offset is None else read.with_columns(offset)
     if not bad.any():
         return good, quarantine.empty(offset=offset is not None)
-    rejected = _quarantined(frame, read, fails, bad)
+    rejected = _quarantined(frame, read, fails, bad, time_format)
     return good.filter(~bad), rejected if offset is None else rejected.with_columns(offset.filter(bad))
 
 
-def _read(frame: pl.DataFrame) -> pl.DataFrame:
+def _read(frame: pl.DataFrame, time_format: str = cells.AUTO) -> pl.DataFrame:
     """The cells as the types of an observation; null where a cell does not parse."""
     columns = [
-        cells.text(frame["series_id"]),
-        cells.times(frame["timestamp"]),
+        cells.names(frame["series_id"]),
+        cells.times(frame["timestamp"], time_format),
         cells.numbers(frame["value"]),
     ]
     if "event_id" in frame.columns:
-        columns.append(cells.text(frame["event_id"]))
+        columns.append(cells.names(frame["event_id"]))
     columns += [_covariate(frame[name]) for name in covariates_of(frame.columns)]
     return pl.DataFrame(columns)
 
@@ -164,13 +169,13 @@ def _covariate(given: pl.Series) -> pl.Series:
 
 
 def _quarantined(
-    frame: pl.DataFrame, read: pl.DataFrame, fails: pl.DataFrame, bad: pl.Series
+    frame: pl.DataFrame, read: pl.DataFrame, fails: pl.DataFrame, bad: pl.Series, time_format: str
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
     fails = fails[at] if fails.width else fails  # a frame without columns has no rows to take
     height = raw.height
-    made = {name: cells.text(raw[name]) for name in read.columns}
+    made = {name: cells.shown(raw[name]) for name in read.columns}
 
     first: list[pl.Expr] = []
     reasons: list[pl.Expr] = []
@@ -189,7 +194,7 @@ def _quarantined(
         # a row that could not be taken apart has no cells to blame
         blamed = pl.col(f"{name} fails") & ~unreadable
         first.append(pl.when(blamed).then(pl.lit(name.removeprefix(OBSERVED))))
-        reasons.append(pl.when(blamed).then(_reason(name)))
+        reasons.append(pl.when(blamed).then(_reason(name, raw.schema[name], time_format)))
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
@@ -199,33 +204,36 @@ def _quarantined(
     )
 
 
-def _reason(name: str) -> pl.Expr:
+def _reason(name: str, dtype: pl.DataType, time_format: str) -> pl.Expr:
     """Why the cell of this column fails, from what was given and what was read."""
     read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
+    label = name.removeprefix(OBSERVED)
+    kind = "" if dtype.is_numeric() or dtype in _PLAIN_TYPES else f" (column {label} is {dtype})"
     cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null("?"))
+    beyond = pl.lit(f"is beyond {LARGEST:g}: its square leaves no room in a float64")
     if name.startswith(OBSERVED):
-        label = name.removeprefix(OBSERVED)
         no_number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null()
         return (
-            pl.when(no_number).then(pl.lit(f"{label} ") + cell + " is not a number")
+            pl.when(no_number).then(pl.lit(f"{label} ") + cell + f" is not a number{kind}")
             .when(read.is_infinite()).then(pl.lit(f"{label} is infinite"))
-            .otherwise(pl.lit(f"{label} is beyond {LARGEST:g}: its square leaves no room in a float64"))
+            .otherwise(pl.lit(f"{label} ") + beyond)
         )  # fmt: skip
     if name == "value":
         return (
-            pl.when(unread).then(cell + " is not a number")
+            pl.when(unread).then(cell + f" is not a number{kind}")
             .when(read.is_null()).then(pl.lit("value is missing"))
             .when(read.is_nan()).then(pl.lit("value is NaN"))
             .when(read.is_infinite()).then(pl.lit("value is infinite"))
-            .otherwise(pl.lit(f"value is beyond {LARGEST:g}: its square leaves no room in a float64"))
+            .otherwise(pl.lit("value ") + beyond)
         )  # fmt: skip
     if name == "timestamp":
         number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
-        either = cells.day_or_seconds(number).fill_null(False)
+        looks = looks_like(number) if time_format == cells.AUTO else pl.lit(None, pl.String)
+        asked = "" if time_format == cells.AUTO else f" as data.time_format = {time_format!r} says"
         return (
-            pl.when(unread & either).then(cell + " is a day or seconds since 1970: write 2013-01-31")
-            .when(unread).then(cell + " is not a time")
+            pl.when(unread & looks.is_not_null()).then(cell + pl.lit(" ") + looks)
+            .when(unread).then(cell + f" is not a time{asked}{kind}")
             .when(read.is_null()).then(pl.lit("time is missing"))
             .otherwise(cell + " is outside the years 1678 to 2261")
         )  # fmt: skip
-    return pl.lit(f"{name} is missing")
+    return pl.when(unread).then(cell + f" is no text{kind}").otherwise(pl.lit(f"{name} is missing"))
