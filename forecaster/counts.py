@@ -7,6 +7,17 @@ from dataclasses import dataclass, field, fields
 
 import polars as pl
 
+from schemas import quarantine
+
+_KINDS = frozenset(quarantine.KINDS)
+_EARLIER = {
+    "cells other than the header's": "row cannot be read",
+    "is no JSON object": "message cannot be decoded",
+    "cannot be decoded": "message cannot be decoded",
+    "the message is empty (a tombstone)": "message is empty",
+}
+"""Keys of counts in snapshots of earlier versions, which had no kinds."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -16,7 +27,8 @@ class Counts:
         rows_in: rows read inside the job's time bounds.
         restored: rows that waited in the state table that the job started from.
         used: rows that went into closed windows.
-        quarantined: rows that are no observations, by reason.
+        quarantined: rows that are no observations, by kind of fault (see `schemas.quarantine.KINDS`). A key
+            that is no such kind is counted as "other", so the text of a cell never becomes a key.
         duplicates: copies of rows in closed windows.
         late: rows whose window had closed.
         pending: rows whose window is still open.
@@ -39,6 +51,15 @@ class Counts:
     windows: int = 0
     series_steps: int = 0
     cold_starts: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.quarantined.keys() <= _KINDS:
+            known: dict[str, int] = {}
+            for kind, rows in self.quarantined.items():
+                kind = _EARLIER.get(kind, kind)
+                kind = kind if kind in _KINDS else quarantine.OTHER
+                known[kind] = known.get(kind, 0) + rows
+            object.__setattr__(self, "quarantined", known)
 
     @property
     def rejected(self) -> int:
@@ -65,9 +86,7 @@ class Counts:
         return Counts(quarantined=reasons, windows=max(self.windows, other.windows), **numbers)
 
 
-def by_reason(rejected: pl.DataFrame) -> dict[str, int]:
-    """Quarantined rows by reason, without the cells that reasons quote."""
-    first = pl.col("reason").str.split("; ").list.first()
-    kind = first.str.replace(r"^'.*' ", "").str.replace(r"^\d+ cells .*$", "cells other than the header's")
-    found = rejected.group_by(kind.str.head(60).alias("reason")).len().sort("reason")
+def by_kind(rejected: pl.DataFrame) -> dict[str, int]:
+    """Count quarantined rows by the kind of their fault."""
+    found = rejected.group_by("kind").len().sort("kind")
     return dict(found.iter_rows())

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.batch import Batch
-from forecaster.counts import Counts, by_reason
+from forecaster.counts import Counts, by_kind
 from forecaster.forecasts import Forecasts
 from forecaster.lateness import NONE_LATE, least, newest, parted
 from forecaster.model import Forecaster
@@ -190,7 +190,7 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     whole_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
     counts = shard.counts + Counts(
         rows_in=len(rows) + len(rejected) - whole_files,
-        quarantined=by_reason(rejected.filter(pl.col("row") > 0)) if len(rejected) else {},
+        quarantined=by_kind(rejected.filter(pl.col("row") > 0)) if len(rejected) else {},
         late=len(too_late),
         pending=len(in_time),
         outside=batch.outside if batch.start >= reached else 0,

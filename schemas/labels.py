@@ -22,6 +22,11 @@ KEY: dict[str, pl.DataType] = {
 """Columns and types of a frame of labelled rows before its channels, each of them Float64."""
 
 SPLITS = ("train", "validation", "test")
+_KINDS = {
+    "series_id": "series_id is missing",
+    "timestamp": "is not a time",
+    "split": "split is no known part",
+}  # any other column is a channel
 RESERVED = (*KEY, "file", "row", "problem")
 """Names that no channel may have."""
 
@@ -102,23 +107,26 @@ def _quarantined(
         return quarantine.empty()
     raw = frame[at]
     made = {name: cells.shown(raw[name]) for name in read.columns if name in raw.columns}
-    first, reasons = [pl.lit(None, pl.String)], []
+    first, kinds, reasons = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)], []
     work = pl.DataFrame(made).with_columns(broken[at].alias("\0broken"))
     if "problem" in raw.columns:
         work = work.with_columns(raw["problem"].cast(pl.String).alias("\0problem"))
         first.append(pl.when(pl.col("\0broken")).then(pl.lit("")))
+        kinds.append(pl.when(pl.col("\0broken")).then(pl.lit("row cannot be read")))
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
         # a row that could not be taken apart has no cells to blame
         blamed = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(blamed).then(pl.lit(name)))
+        kinds.append(pl.when(blamed).then(pl.lit(_KINDS.get(name, "is not a number"))))
         reasons.append(pl.when(blamed).then(_reason(name)))
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", raw.height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
         pl.coalesce(first).alias("column"),
         pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
+        pl.coalesce(kinds).alias("kind"),
         pl.struct(list(made)).struct.json_encode().alias("raw"),
     )
 

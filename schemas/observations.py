@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Optional
+from typing import Annotated, Literal, NamedTuple, Optional
 
 import pandera.polars as pa
 import polars as pl
@@ -36,6 +36,7 @@ LARGEST = 1e100
 """Largest absolute value of an observation: the square of a difference overflows a float64 from 1e154 on, and
 sums of many rows need room as well."""
 
+_UNREADABLE = "row cannot be read"
 _FIRST = datetime(1678, 1, 1, tzinfo=UTC)
 _LAST = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 
@@ -99,8 +100,9 @@ def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.Dat
         frame: ``series_id``, ``timestamp`` and ``value`` of any type, ``event_id`` where rows have one, and
             ``observed.NAME`` for each covariate, whose empty cells and NaN are missing and no fault;
             ``file`` and ``row`` say where a row stood (else "" and its position from 1); ``problem`` may
-            hold a reader's own reason (String, null for none) why a row cannot be read at all; ``offset``
-            (Int64) is a row's place in a log, which it keeps.
+            hold a reader's own reason (String, null for none) why a row cannot be read at all, and
+            ``problem_kind`` the kind of that reason (one of `quarantine.KINDS`; "row cannot be read" by
+            default); ``offset`` (Int64) is a row's place in a log, which it keeps.
         time_format: what text and numbers mean as times; see `schemas.cells.times`.
 
     Returns:
@@ -177,63 +179,108 @@ def _quarantined(
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    first: list[pl.Expr] = []
-    reasons: list[pl.Expr] = []
+    blamed: list[tuple[pl.Expr, str, list[_Fault]]] = []
     work = pl.DataFrame(made)
-    if "problem" in raw.columns:
-        work = work.with_columns(raw["problem"].cast(pl.String).alias("problem"))
-        first.append(pl.when(pl.col("problem").is_not_null()).then(pl.lit("")))
-        reasons.append(pl.col("problem"))
-    unreadable = pl.col("problem").is_not_null() if reasons else pl.lit(False)
+    if has_problems := "problem" in raw.columns:
+        kind = raw["problem_kind"].cast(pl.String) if "problem_kind" in raw.columns else pl.lit(_UNREADABLE)
+        work = work.with_columns(
+            raw["problem"].cast(pl.String).alias("problem"),
+            kind.fill_null(_UNREADABLE).alias("problem_kind"),
+        )
+        is_known = pl.col("problem_kind").is_in(quarantine.KINDS)
+        known = pl.when(is_known).then("problem_kind").otherwise(pl.lit(quarantine.OTHER))
+        fault = _Fault(pl.lit(True), known, pl.col("problem"))
+        blamed.append((pl.col("problem").is_not_null(), "", [fault]))
     for name in (n for n in read.columns if n in fails.columns):
         work = work.with_columns(
             fails[name].alias(f"{name} fails"),
             read[name].alias(f"{name} read"),
             cells.given(raw[name]).alias(f"{name} given"),
         )
+        fails_here = pl.col(f"{name} fails")
         # a row that could not be taken apart has no cells to blame
-        blamed = pl.col(f"{name} fails") & ~unreadable
-        first.append(pl.when(blamed).then(pl.lit(name.removeprefix(OBSERVED))))
-        reasons.append(pl.when(blamed).then(_reason(name, raw.schema[name], time_format)))
+        if has_problems:
+            fails_here = fails_here & pl.col("problem").is_null()
+        blamed.append((fails_here, name.removeprefix(OBSERVED), _faults(name, raw.schema[name], time_format)))
+    sentences = [pl.when(is_bad).then(_first(faults, "sentence")) for is_bad, _, faults in blamed]
+    kinds = [pl.when(is_bad).then(_first(faults, "kind")) for is_bad, _, faults in blamed]
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
-        pl.coalesce(first).alias("column"),
-        pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
+        pl.coalesce(pl.when(is_bad).then(pl.lit(column)) for is_bad, column, _ in blamed).alias("column"),
+        pl.concat_str(sentences, separator="; ", ignore_nulls=True).alias("reason"),
+        pl.coalesce(kinds).alias("kind"),
         pl.struct(list(made)).struct.json_encode().alias("raw"),
     )
 
 
-def _reason(name: str, dtype: pl.DataType, time_format: str) -> pl.Expr:
-    """Why the cell of this column fails, from what was given and what was read."""
+class _Fault(NamedTuple):
+    """What may be wrong with a cell.
+
+    Attributes:
+        found: Boolean, whether it is.
+        kind: one of `quarantine.KINDS`.
+        sentence: what is wrong, with the cell.
+    """
+
+    found: pl.Expr
+    kind: pl.Expr
+    sentence: pl.Expr
+
+
+def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> _Fault:
+    """A fault whose sentence is its kind unless it is given."""
+    assert kind in quarantine.KINDS
+    said = kind if sentence is None else sentence
+    return _Fault(
+        pl.lit(found) if isinstance(found, bool) else found,
+        pl.lit(kind),
+        pl.lit(said) if isinstance(said, str) else said,
+    )
+
+
+def _first(faults: list[_Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
+    """The kind or the sentence of the first fault that is found."""
+    return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
+
+
+def _faults(name: str, dtype: pl.DataType, time_format: str) -> list[_Fault]:
+    """What may be wrong with a cell of this column, by the given and the read cell; the last always holds."""
     read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
     label = name.removeprefix(OBSERVED)
-    kind = "" if dtype.is_numeric() or dtype in _PLAIN_TYPES else f" (column {label} is {dtype})"
+    type_ = "" if dtype.is_numeric() or dtype in _PLAIN_TYPES else f" (column {label} is {dtype})"
     cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null("?"))
-    beyond = pl.lit(f"is beyond {LARGEST:g}: its square leaves no room in a float64")
+    too_large = f"beyond {LARGEST:g}: its square leaves no room in a float64"
     if name.startswith(OBSERVED):
         no_number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null()
-        return (
-            pl.when(no_number).then(pl.lit(f"{label} ") + cell + f" is not a number{kind}")
-            .when(read.is_infinite()).then(pl.lit(f"{label} is infinite"))
-            .otherwise(pl.lit(f"{label} ") + beyond)
-        )  # fmt: skip
+        return [
+            _fault(
+                no_number,
+                "covariate is not a number",
+                pl.lit(f"{label} ") + cell + f" is not a number{type_}",
+            ),
+            _fault(read.is_infinite(), "covariate is infinite", f"{label} is infinite"),
+            _fault(True, "covariate is too large", f"{label} is {too_large}"),
+        ]
     if name == "value":
-        return (
-            pl.when(unread).then(cell + f" is not a number{kind}")
-            .when(read.is_null()).then(pl.lit("value is missing"))
-            .when(read.is_nan()).then(pl.lit("value is NaN"))
-            .when(read.is_infinite()).then(pl.lit("value is infinite"))
-            .otherwise(pl.lit("value ") + beyond)
-        )  # fmt: skip
+        return [
+            _fault(unread, "is not a number", cell + f" is not a number{type_}"),
+            _fault(read.is_null(), "value is missing"),
+            _fault(read.is_nan(), "value is NaN"),
+            _fault(read.is_infinite(), "value is infinite"),
+            _fault(True, "value is too large", f"value is {too_large}"),
+        ]
     if name == "timestamp":
         number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
         looks = looks_like(number) if time_format == cells.AUTO else pl.lit(None, pl.String)
         asked = "" if time_format == cells.AUTO else f" as data.time_format = {time_format!r} says"
-        return (
-            pl.when(unread & looks.is_not_null()).then(cell + pl.lit(" ") + looks)
-            .when(unread).then(cell + f" is not a time{asked}{kind}")
-            .when(read.is_null()).then(pl.lit("time is missing"))
-            .otherwise(cell + " is outside the years 1678 to 2261")
-        )  # fmt: skip
-    return pl.when(unread).then(cell + f" is no text{kind}").otherwise(pl.lit(f"{name} is missing"))
+        return [
+            _fault(unread & looks.is_not_null(), "needs data.time_format", cell + pl.lit(" ") + looks),
+            _fault(unread, "is not a time", cell + f" is not a time{asked}{type_}"),
+            _fault(read.is_null(), "time is missing"),
+            _fault(True, "is outside the years 1678 to 2261", cell + " is outside the years 1678 to 2261"),
+        ]
+    return [
+        _fault(unread, "is not text", cell + f" is no text{type_}"),
+        _fault(True, f"{name} is missing"),
+    ]

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pandera.polars as pa
 import polars as pl
+
+KINDS: Final = (
+    "series_id is missing",
+    "is not text",
+    "event_id is missing",
+    "time is missing",
+    "is not a time",
+    "needs data.time_format",
+    "is outside the years 1678 to 2261",
+    "is in the future",
+    "value is missing",
+    "value is NaN",
+    "value is infinite",
+    "value is too large",
+    "is not a number",
+    "covariate is not a number",
+    "covariate is infinite",
+    "covariate is too large",
+    "split is no known part",
+    "file cannot be read",
+    "row cannot be read",
+    "message is empty",
+    "message cannot be decoded",
+    "other",
+)
+"""Every kind of fault that a row is rejected for. Jobs count rejected rows by kind, never by their text."""
+
+OTHER: Final = "other"
+"""The kind of a fault that has none of its own."""
 
 SCHEMA: dict[str, pl.DataType] = {
     "file": pl.String(),
     "row": pl.Int64(),
     "column": pl.String(),
     "reason": pl.String(),
+    "kind": pl.String(),
     "raw": pl.String(),
 }
 """Columns and types of a frame of quarantined rows."""
@@ -20,14 +52,15 @@ class QuarantinedRow(pa.DataFrameModel):
 
     ``file`` as it was given, empty where rows did not come from one; ``row`` counts data rows from 1, and 0
     is the file as a whole, which cannot be read; ``column`` is the first that fails, empty where the row or
-    the file as a whole does; ``reason`` joins all reasons with "; "; ``raw`` is the row's text as compact
-    JSON, empty for a file.
+    the file as a whole does; ``reason`` joins all reasons with "; "; ``kind`` is the kind of the first of
+    them, one of `KINDS`; ``raw`` is the row's text as compact JSON, empty for a file.
     """
 
     file: pl.String
     row: pl.Int64 = pa.Field(ge=0)
     column: pl.String
     reason: pl.String = pa.Field(str_length={"min_value": 1})
+    kind: pl.String = pa.Field(isin=KINDS)
     raw: pl.String
 
     class Config:
@@ -43,5 +76,6 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
     """The one row, with its ``offset``, of a file that cannot be read."""
-    cells = {"file": [file], "row": [0], "column": [""], "reason": [reason], "raw": [""], "offset": [offset]}
-    return pl.DataFrame(cells, schema=SCHEMA | {"offset": pl.Int64()})
+    kind = "file cannot be read"
+    row = {"file": file, "row": 0, "column": "", "reason": reason, "kind": kind, "raw": "", "offset": offset}
+    return pl.DataFrame([row], schema=SCHEMA | {"offset": pl.Int64()})

@@ -118,6 +118,7 @@ def small_log(windows: int = 20, every: int = 22) -> tuple[Log, dict[str, float]
             "row": bad + 1,
             "column": ["value"] * len(bad),
             "reason": ["is not a number"] * len(bad),
+            "kind": ["is not a number"] * len(bad),
             "raw": ["{}"] * len(bad),
             "offset": bad,
         },

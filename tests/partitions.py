@@ -133,6 +133,7 @@ def _log(
             "row": [int(place) + 1 if kinds[place] == "bad" else 0 for place in bad],
             "column": ["value"] * len(bad),
             "reason": [f"'{place}' is not {'a number' if place % 2 else 'finite'}" for place in bad],
+            "kind": ["is not a number" if place % 2 else "value is infinite" for place in bad],
             "raw": ["{}"] * len(bad),
             "offset": bad,
         },

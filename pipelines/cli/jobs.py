@@ -12,7 +12,8 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
 from pipelines.cli.ends import source_of, topics_of
-from pipelines.cli.settings import configured, input_files, paths
+from pipelines.cli.settings import assignments, configured, input_files, paths
+from pipelines.cli.unused import check_source, check_used
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
@@ -169,14 +170,17 @@ def stream(
     from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
 
     data, beam_options = split_off_beam(data)
-    job = configured(
-        config, settings, data__paths=paths(data), data__start=start, data__end=end,
-        data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=output, stream__speed=speed, output__format=format_,
-        stream__source="watch" if watch else source, kafka__bootstrap=bootstrap, kafka__topic=topic,
-        kafka__to_topic=to_topic, jobs__runner=runner_of(runner, flink_master),
-        jobs__flink_master=flink_master,
-    )  # fmt: skip
+    check_source(watch, source)
+    options = {
+        "data__paths": paths(data), "data__start": start, "data__end": end,
+        "data__skip_bad_files": skip_bad_files, "jobs__shards": shards, "mlflow__tracking_uri": tracking_uri,
+        "output__folder": output, "stream__speed": speed, "output__format": format_,
+        "stream__source": "watch" if watch else source, "kafka__bootstrap": bootstrap, "kafka__topic": topic,
+        "kafka__to_topic": to_topic, "jobs__runner": runner_of(runner, flink_master),
+        "jobs__flink_master": flink_master,
+    }  # fmt: skip
+    job = configured(config, settings, **options)
+    named = [name.replace("__", ".", 1) for name, value in options.items() if value is not None]
     job, out = seen_by_workers(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
     watched = job.stream.source == "watch"
@@ -184,6 +188,7 @@ def stream(
         raise ConfigError("--source kafka needs a topic: name it with --topic")
     if job.stream.source == "kafka" and data:
         raise ConfigError(f"a stream of a topic reads no files: leave {data[0]} out")
+    check_used(job, [*named, *assignments(settings)])
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
     engine, why = engine_of(job.jobs, beam_options)

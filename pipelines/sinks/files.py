@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from typing import Literal
+from urllib.parse import quote
 
 import polars as pl
 
@@ -30,6 +32,7 @@ FORECASTS, QUARANTINE, LATE = "forecasts", "quarantine", "late"
 PARTS = (FORECASTS, QUARANTINE, LATE)
 """Folders of an output folder that jobs add files to."""
 
+_LONGEST_STEM = 100  # characters of a name that the disk limits to 255 bytes
 _ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
@@ -76,7 +79,7 @@ class ShardFiles:
         Raises:
             OutputError: the file cannot be written.
         """
-        name = f"{partition}-{start:015d}-{self.shard}.parquet"
+        name = f"{_stem(partition)}-{start:015d}-{self.shard}.parquet"
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
@@ -94,6 +97,8 @@ class ShardFiles:
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
         """
         closed = None if closed_us is None else _compact(closed_us)
+        # earlier versions called files by the plain name of their partition
+        reached = {**offsets, **{_stem(name): offset for name, offset in offsets.items()}}
         for path in (self.folder / FORECASTS).glob(f"*-{self.model_version}-r*-{self.shard}.*"):
             if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
                 is_after = found[1] > closed
@@ -103,8 +108,8 @@ class ShardFiles:
                 path.unlink(missing_ok=True)
         for part in (QUARANTINE, LATE):
             for path in (self.folder / part).glob(f"*-{self.shard}.*"):
-                if (found := _ROWS.fullmatch(path.name)) and found[1] in offsets:
-                    is_after = int(found[2]) >= offsets[found[1]]
+                if (found := _ROWS.fullmatch(path.name)) and found[1] in reached:
+                    is_after = int(found[2]) >= reached[found[1]]
                 else:
                     is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
                 if is_after:
@@ -118,6 +123,20 @@ class ShardFiles:
             said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
             raise OutputError(f"{path}: cannot be written: {said}") from error
         self.unsynced.append(path)
+
+
+def _stem(partition: str) -> str:
+    """Return the beginning of the names of a partition's files.
+
+    Readers of folders, ours among them, skip names that begin with a dot or an underscore, as topics may; and
+    a topic's name may be nearly as long as a file's.
+    """
+    name = quote(partition, safe="")
+    if name.startswith((".", "_")):
+        name = f"%{ord(name[0]):X}{name[1:]}"
+    if len(name) <= _LONGEST_STEM:
+        return name
+    return f"{name[:_LONGEST_STEM]}~{sha256(partition.encode()).hexdigest()[:16]}"
 
 
 def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:

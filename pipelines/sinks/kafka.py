@@ -210,7 +210,7 @@ def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
     def encode(frame: pl.DataFrame) -> list[bytes]:
         quantiles = tuple(name for name in _nested_names(frame) if name != "horizon")
         if quantiles not in known:
-            schema = _avro_schema(quantiles)
+            schema = _avro_schema(frame.schema, quantiles)
             number = ask_registry(topics.registry, path, user, {"schema": json.dumps(schema)})["id"]
             known[quantiles] = FRAME.pack(0, number), fastavro.parse_schema(schema)
         head, parsed = known[quantiles]
@@ -241,20 +241,17 @@ def _nested_names(frame: pl.DataFrame) -> list[str]:
     return [field.name for field in dtype.inner.fields]
 
 
-def _avro_schema(quantiles: Sequence[str]) -> dict[str, Any]:
-    """A name in Avro may hold no point: q2.5 is q2_5."""
+def _avro_schema(columns: pl.Schema, quantiles: Sequence[str]) -> dict[str, Any]:
+    """The Avro schema of every column of a forecast frame; a name in Avro may hold no point: q2.5 is q2_5."""
     at = [{"name": "horizon", "type": "int"}, *({"name": _avro_name(q), "type": "double"} for q in quantiles)]
     step = {"type": "record", "name": "Step", "fields": at}
-    time = {"type": "long", "logicalType": "timestamp-micros"}
-    return {
-        "type": "record",
-        "name": "Forecast",
-        "namespace": "statecast",
-        "fields": [
-            {"name": "series_id", "type": "string"},
-            {"name": "issued_at", "type": time},
-            {"name": "model_version", "type": "string"},
-            {"name": "revision", "type": "int"},
-            {"name": "forecast", "type": {"type": "array", "items": step}},
-        ],
+    types: dict[type[pl.DataType], dict[str, Any]] = {
+        pl.String: {"type": "string"},
+        pl.Datetime: {"type": {"type": "long", "logicalType": "timestamp-micros"}},
+        pl.Int32: {"type": "int"},
+        pl.Float64: {"type": ["null", "double"], "default": None},
+        pl.Boolean: {"type": ["null", "boolean"], "default": None},
+        pl.List: {"type": {"type": "array", "items": step}},
     }
+    fields = [{"name": name} | types[dtype.base_type()] for name, dtype in columns.items()]
+    return {"type": "record", "name": "Forecast", "namespace": "statecast", "fields": fields}

@@ -212,7 +212,8 @@ def _placed(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:
 def _from_the_future(raw: pl.DataFrame, offset: pl.Series, max_future_s: int) -> pl.DataFrame:
     told = f" is more than {_words(max_future_s)} in the future"
     problem = ("'" + cells.shown(raw["timestamp"]) + "'" + told).alias("problem")
-    _, rejected = observations.validate(raw.with_columns(problem, offset.alias("offset")))
+    kind = pl.lit("is in the future").alias("problem_kind")
+    _, rejected = observations.validate(raw.with_columns(problem, kind, offset.alias("offset")))
     return rejected.with_columns(pl.lit("timestamp").alias("column"))
 
 

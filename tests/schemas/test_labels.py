@@ -39,8 +39,8 @@ def test_a_bad_cell_sends_its_row_to_quarantine_with_column_and_reason(
     frame = frame.with_columns(pl.when(pl.col("row") == 8).then(pl.lit(cell)).otherwise(column).alias(column))
     good, bad = validate(frame, ["x"])
     assert len(good) + len(bad) == 2
-    assert bad.row(0, named=True) | {"raw": ""} == {
-        "file": "f.csv", "row": 8, "column": column, "reason": reason, "raw": ""
+    assert bad.row(0, named=True) | {"raw": "", "kind": ""} == {
+        "file": "f.csv", "row": 8, "column": column, "reason": reason, "raw": "", "kind": ""
     }  # fmt: skip
 
 

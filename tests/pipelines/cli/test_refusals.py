@@ -107,6 +107,33 @@ REFUSED = [
     ),
     ("stream good.csv -m model -s kafka.to_late=t", 2, "kafka.to_late needs kafka.to_topic"),
     (
+        "stream folder -m model --watch --source kafka --topic t",
+        2,
+        "--watch and --source kafka name two sources: leave one of them out",
+    ),
+    ("stream good.csv -m model --watch --source replay", 2, "--watch and --source replay name two sources"),
+    ("stream good.csv -m model --topic t", 2, "--topic has no effect with --source replay"),
+    ("stream good.csv -m model --bootstrap a:1", 2, "--bootstrap has no effect without --source kafka or"),
+    (
+        "stream good.csv -m model -s kafka.idle_s=3",
+        2,
+        "--set kafka.idle_s has no effect with --source replay",
+    ),
+    ("stream folder -m model --watch --speed 5", 2, "--speed has no effect with --source watch"),
+    (
+        "stream good.csv -m model -s stream.poll_s=5",
+        2,
+        "--set stream.poll_s has no effect with --source replay",
+    ),
+    ("stream -m model --source kafka --topic t --speed 5", 2, "--speed has no effect with --source kafka"),
+    (
+        "stream -m model --source kafka --topic t --skip-bad-files",
+        2,
+        "--skip-bad-files has no effect with --source kafka: leave it out, or use --source replay or",
+    ),
+    ("stream good.csv -m model -s kafka.to_format=arrow", 2, "--set kafka.to_format has no effect without"),
+    ("stream good.csv -m model --to-topic t --format jsonl", 2, "--format has no effect with --to-topic"),
+    (
         "stream good.csv -m model --runner prism -- --parallelism=x",
         2,
         "-- --parallelism=x: argument --parallelism",

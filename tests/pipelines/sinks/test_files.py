@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.dataset
 import pytest
 
 from forecaster.forecasts import Forecasts
@@ -166,6 +167,36 @@ def test_rows_are_in_one_place_however_often_they_are_written(folder: Path) -> N
     assert late.LateRow.validate(read_late(folder))["offset"].to_list() == [0, 2, 4]
     assert read_quarantine(folder / "nowhere").equals(quarantine.empty())
     assert read_late(folder / "nowhere").equals(late.empty())
+
+
+ODD = [".hidden-0", "_private-0", "a/b-0", "ü-0", "%2Ehidden-0", f"{'x' * 249}-0", f"{'x' * 249}-1"]
+
+
+@pytest.mark.parametrize("partition", ODD)
+def test_rows_of_any_topic_are_read_back(folder: Path, partition: str) -> None:
+    files(folder).write_rows(LATE, partition, 2, too_late(2))
+    files(folder).write_rows(QUARANTINE, partition, 3, rejected(3))
+    assert read_late(folder)["offset"].to_list() == [2]
+    assert read_quarantine(folder)["row"].to_list() == [3]
+    assert pyarrow.dataset.dataset(folder / LATE).count_rows() == 1  # it skips what begins with . or _
+    files(folder).remove_after(None, {partition: 3}, 0)
+    assert len(read_late(folder)) == 1
+    assert read_quarantine(folder).is_empty()
+
+
+def test_every_partition_has_files_of_its_own(folder: Path) -> None:
+    for partition in ODD:
+        files(folder).write_rows(LATE, partition, 2, too_late(2))
+    assert len(read_late(folder)) == len(ODD)
+
+
+def test_files_of_a_hidden_topic_from_an_earlier_version_stay(folder: Path) -> None:
+    earlier = folder / LATE / ".hidden-0-000000000000002-shard-0000-of-0002.parquet"
+    too_late(2).write_parquet(earlier)
+    files(folder).remove_after(None, {".hidden-0": 3}, 0)
+    assert earlier.exists()
+    files(folder).remove_after(None, {".hidden-0": 2}, 0)
+    assert not earlier.exists()
 
 
 def test_a_shard_says_once_what_it_has_written(folder: Path) -> None:

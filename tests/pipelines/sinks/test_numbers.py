@@ -22,6 +22,7 @@ from pipelines.sinks.numbers import (
     publish,
     read_shards,
 )
+from schemas.quarantine import KINDS
 
 latencies = st.lists(st.floats(0, 500_000), max_size=60)
 
@@ -47,7 +48,7 @@ counts = st.builds(
     used=st.integers(0, 1000),
     late=st.integers(0, 1000),
     windows=st.integers(0, 1000),
-    quarantined=st.dictionaries(st.sampled_from("abc"), st.integers(1, 9)),
+    quarantined=st.dictionaries(st.sampled_from(KINDS), st.integers(1, 9)),
 )
 shards = st.builds(
     ShardNumbers,

@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 COUNTS = Counts(
     rows_in=115,
     used=100,
-    quarantined={"is not a number": 7, 'says "no"\n\\': 1},
+    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second is no kind
     duplicates=2,
     late=3,
     pending=2,
@@ -64,7 +64,7 @@ def test_what_is_scraped_is_what_the_job_says() -> None:
     } == {"used": 100, "quarantined": 8, "duplicate": 2, "late": 3, "outside": 9}
     assert found["statecast_rows_in_total",] == 115
     assert found["statecast_rows_quarantined_total", "is not a number"] == 7
-    assert found["statecast_rows_quarantined_total", 'says "no"\n\\'] == 1
+    assert found["statecast_rows_quarantined_total", "other"] == 1
     assert found["statecast_bad_files_total",] == 1
     assert found["statecast_windows_closed_total",] == 24
     assert found["statecast_series_steps_total",] == 240

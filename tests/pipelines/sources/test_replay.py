@@ -132,5 +132,5 @@ def test_a_bad_file_stops_a_replay_or_is_quarantined_as_a_whole(tmp_path: Path) 
     skipping = replace(ALL, skip_bad_files=True, batch_rows=5)
     batches = played(source(bad, good, input=skipping))
     assert values(batches) == [1]
-    assert batches[0].rejected.drop("reason").rows() == [(str(bad), 0, "", "", 0)]
+    assert batches[0].rejected.drop("reason").rows() == [(str(bad), 0, "", "file cannot be read", "", 0)]
     assert reasons(batches) == ["line 21 is no JSON object: correct or delete it"]

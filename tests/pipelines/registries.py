@@ -1,0 +1,66 @@
+"""A schema registry for tests: an HTTP server of this process that counts what it is asked."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+Answer = tuple[int, Any]
+"""Status and JSON."""
+
+
+@dataclass
+class Registry:
+    """What a registry was asked, and where it is.
+
+    Attributes:
+        url: of the registry.
+        asked: every request so far: method and path.
+        users: the header ``Authorization`` of each.
+        posted: the bodies of POST requests by path.
+    """
+
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    users: list[str | None] = field(default_factory=list)
+    posted: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def registry_of(answer: Callable[[str], Answer]) -> Iterator[Registry]:
+    """Runs a registry that answers ``METHOD PATH`` as it is told to."""
+    made = Registry()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer()
+
+        def do_POST(self) -> None:
+            made.posted[self.path] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.answer()
+
+        def answer(self) -> None:
+            made.asked.append(f"{self.command} {self.path}")
+            made.users.append(self.headers.get("Authorization"))
+            status, found = answer(made.asked[-1])
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(found).encode())
+
+        def log_message(self, *given: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        made.url = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            yield made
+        finally:
+            server.shutdown()
+            thread.join()

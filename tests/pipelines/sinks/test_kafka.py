@@ -1,0 +1,43 @@
+"""Forecasts as messages, without a broker."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import fastavro
+import numpy as np
+import polars as pl
+
+from forecaster.forecasts import Forecasts
+from forecaster.stepping import advance
+from forecaster.windows import Windows
+from pipelines.kafka import Broker
+from pipelines.registry import FRAME
+from pipelines.sinks.kafka import Topics, _avro_encoder
+from tests.fleets import START, forecaster
+from tests.pipelines.registries import registry_of
+
+
+def issued() -> Forecasts:
+    """Forecasts, the first without a p-value and an alarm."""
+    model = forecaster()
+    values = np.random.default_rng(0).normal(size=(30, 2))
+    return advance(model, model.initial_state(), Windows(("a", "b"), START, values))[1]
+
+
+def test_forecasts_in_avro_have_every_column() -> None:
+    frame = issued().frame()
+    assert frame["p_value"].null_count() < len(frame)
+    with registry_of(lambda asked: (200, {"id": 7})) as registry:
+        topics = Topics(Broker("nowhere:9092"), "forecasts", "avro", registry.url)
+        values = _avro_encoder(topics)(frame)
+    schema = fastavro.parse_schema(
+        json.loads(registry.posted["/subjects/forecasts-value/versions"]["schema"])
+    )
+    assert {value[: FRAME.size] for value in values} == {FRAME.pack(0, 7)}
+    read = [fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None) for value in values]
+    made = pl.DataFrame(read, schema_overrides={"revision": pl.Int32})
+    assert made.columns == frame.columns
+    assert made.drop("forecast").equals(frame.drop("forecast"))
+    assert [one["q50"] for one in made["forecast"][0]] == [one["q50"] for one in frame["forecast"][0]]
