@@ -22,8 +22,10 @@ from forecaster.frequency import Frequency
 from forecaster.windows import Windows
 from schemas import cells
 from schemas.errors import DataError
+from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
+_MOST_SPREADS = 100.0  # that a number lies from the mean: a rare event's 1 among 10,000 zeros does
 SERIES, TIME = "series_id", "timestamp"
 
 
@@ -83,7 +85,9 @@ class Column(Settings):
             return found
         number = _numbers(table, column)
         known_rows = ~np.isnan(number)
-        found[:, 0] = np.where(known_rows, (number - self.mean) / self.scale, 0.0)
+        with np.errstate(over="ignore"):
+            spreads = np.clip((number - self.mean) / self.scale, -_MOST_SPREADS, _MOST_SPREADS)
+        found[:, 0] = np.where(known_rows, spreads, 0.0)
         found[:, 1] = known_rows
         return found
 
@@ -199,7 +203,15 @@ def windows_of(table: Table, freq: Frequency) -> Ints:
 def _numbers(table: Table, column: pl.Series) -> Floats:
     """``[rows]`` float64, NaN where a cell is missing."""
     number = cells.numbers(column)
-    broken = cells.given(column) & (number.is_null() | number.is_infinite().fill_null(False))
+    given = cells.given(column)
+    beyond = given & (number.is_finite() & (number.abs() > LARGEST)).fill_null(False)
+    if beyond.any():
+        row = int(beyond.arg_max() or 0)
+        raise DataError(
+            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is beyond {LARGEST:g}: write "
+            "a smaller number, or leave the cell empty"
+        )
+    broken = given & (number.is_null() | number.is_infinite().fill_null(False))
     if broken.any():
         row = int(broken.arg_max() or 0)
         raise DataError(

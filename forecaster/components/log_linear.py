@@ -83,5 +83,7 @@ def _in_units(block: Block, row: int, some: slice, change: Floats32) -> Floats32
         high = np.log(block.highest[row, some] / last) + _ROOM
         np.clip(change, *(bound.astype(np.float32)[:, None] for bound in (low, high)), out=change)
         np.expm1(change, out=change)
-        change *= (last / block.unit[row, some]).astype(np.float32)[:, None]
+        # Of a spike the ratio can be beyond float32, and infinity times a change of 0 is no number.
+        ratio = np.minimum(last / block.unit[row, some], _LARGEST_RATIO)
+        change *= ratio.astype(np.float32)[:, None]
         return np.clip(change, -_LARGEST, _LARGEST, out=change)
