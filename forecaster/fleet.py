@@ -181,6 +181,6 @@ def check_size(windows: Windows) -> None:
             name = windows.series_ids[int(largest.argmax())]
             where = f"series {name!r}" + (f", covariate {covariate!r}," if covariate else "")
             raise DataError(
-                f"{where} reaches {largest.max():g}, whose square leaves no room in a float64: take it out, or "
-                "divide it by a power of ten"
+                f"{where} reaches {largest.max():g}, whose square leaves no room in a float64: take it out, "
+                "or divide it by a power of ten"
             )
