@@ -22,8 +22,11 @@ from forecaster.frequency import Frequency
 from forecaster.windows import Windows
 from schemas import cells
 from schemas.errors import DataError
+from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
+_ROUNDING = 2.0**-48  # of the mean: numbers that scatter less are all the same
+_MOST_SPREADS = 100.0  # that a number lies from the mean: a rare event's 1 among 10,000 zeros does
 SERIES, TIME = "series_id", "timestamp"
 
 
@@ -83,7 +86,9 @@ class Column(Settings):
             return found
         number = _numbers(table, column)
         known_rows = ~np.isnan(number)
-        found[:, 0] = np.where(known_rows, (number - self.mean) / self.scale, 0.0)
+        with np.errstate(over="ignore"):
+            spreads = np.clip((number - self.mean) / self.scale, -_MOST_SPREADS, _MOST_SPREADS)
+        found[:, 0] = np.where(known_rows, spreads, 0.0)
         found[:, 1] = known_rows
         return found
 
@@ -155,7 +160,7 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]
         mean, scale = (float(known.mean()), float(known.std())) if len(known) else (0.0, 1.0)
-        return Column(name=column.name, mean=mean, scale=scale if scale > 1e-12 * abs(mean) else 1.0)
+        return Column(name=column.name, mean=mean, scale=scale if scale > _ROUNDING * abs(mean) else 1.0)
     seen = cells.text(column.filter(pl.Series(rows) & given)).str.strip_chars()
     words = tuple(seen.unique().sort())
     if len(words) > _MOST_WORDS:
@@ -199,7 +204,15 @@ def windows_of(table: Table, freq: Frequency) -> Ints:
 def _numbers(table: Table, column: pl.Series) -> Floats:
     """``[rows]`` float64, NaN where a cell is missing."""
     number = cells.numbers(column)
-    broken = cells.given(column) & (number.is_null() | number.is_infinite().fill_null(False))
+    given = cells.given(column)
+    beyond = given & (number.is_finite() & (number.abs() > LARGEST)).fill_null(False)
+    if beyond.any():
+        row = int(beyond.arg_max() or 0)
+        raise DataError(
+            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is beyond {LARGEST:g}: "
+            "write a smaller number, or leave the cell empty"
+        )
+    broken = given & (number.is_null() | number.is_infinite().fill_null(False))
     if broken.any():
         row = int(broken.arg_max() or 0)
         raise DataError(

@@ -170,15 +170,17 @@ def fleet_of(
 
 
 def check_size(windows: Windows) -> None:
-    """Refuses values whose moments would overflow: rows are bounded by their schema, windows are not.
+    """Refuses values and covariates whose moments would overflow: rows are bounded, windows are not.
 
     Raises:
         DataError: a value is too large, or infinite; the line names the series.
     """
-    largest = np.fmax.reduce(np.abs(windows.values), axis=0, initial=0.0)
-    if (largest > _LARGEST).any():
-        name = windows.series_ids[int(largest.argmax())]
-        raise DataError(
-            f"series {name!r} reaches {largest.max():g}, whose square leaves no room in a float64: take it "
-            "out, or divide it by a power of ten"
-        )
+    for covariate, values in (("", windows.values), *windows.past.items()):
+        largest = np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
+        if (largest > _LARGEST).any():
+            name = windows.series_ids[int(largest.argmax())]
+            where = f"series {name!r}" + (f", covariate {covariate!r}," if covariate else "")
+            raise DataError(
+                f"{where} reaches {largest.max():g}, whose square leaves no room in a float64: take it out, "
+                "or divide it by a power of ten"
+            )

@@ -16,7 +16,7 @@ from forecaster.components.base import Bools, Floats, Ints
 COVERAGE = 0.9
 """Share of what comes that the judged interval is to hold: between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 1e-12  # of a series' largest value: an error no larger is none
+_ROUNDING = 2.0**-48  # of a series' largest value: an error no larger is none
 
 
 def seasonal_scale(values: Floats, season: int) -> Floats:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from forecaster.columns import array_of, column_of
 from forecaster.components.base import Arrays, Field, Floats, Ints
-from forecaster.components.formats import FORMAT_VERSIONS
+from forecaster.components.formats import FORMAT_VERSIONS, MIGRATIONS
 from forecaster.frequency import Frequency
 from schemas.errors import ModelError
 
@@ -154,25 +154,29 @@ class State:
         layout = json.loads(metadata[_LAYOUT_KEY])
         for name, component in layout["components"].items():
             known = FORMAT_VERSIONS.get(name, "none")
-            if component["format"] != known:
+            if component["format"] != known and (name, component["format"]) not in MIGRATIONS:
                 raise ModelError(
                     f"the state's {name} is of format {component['format']}, not readable here "
                     f"(this version reads {known}): start without it, from the rows"
                 )
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0))
+        parts = {
+            name: {
+                f: array_of(table, f"{name}.{f}", Field(dtype, tuple(shape)))
+                for f, (dtype, shape) in component["fields"].items()
+            }
+            for name, component in layout["components"].items()
+        }
+        for name, component in layout["components"].items():
+            if migrate := MIGRATIONS.get((name, component["format"])):
+                parts[name] = migrate(parts[name])
         return State(
             layout["model_version"],
             freq,
             tuple(table["series_id"].to_pylist()),
             freq.window_of(array_of(table, "clock", Field("int64"))) - 1,
             array_of(table, "silent", Field("int64")),
-            {
-                name: {
-                    f: array_of(table, f"{name}.{f}", Field(dtype, tuple(shape)))
-                    for f, (dtype, shape) in component["fields"].items()
-                }
-                for name, component in layout["components"].items()
-            },
+            parts,
         )
 
     def to_bytes(self) -> bytes:

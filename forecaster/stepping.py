@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.components.base import Arrays, Block, Bools, Floats, Outputs
+from forecaster.fleet import check_size
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.plan import Plan, plan_of
@@ -96,7 +97,8 @@ def advance_in_place(
 
     Raises:
         VersionMismatch: other weights made ``state`` (see `rewarm`).
-        DataError: ``values`` holds values for windows that ``state`` has already closed.
+        DataError: ``values`` holds values for windows that ``state`` has already closed, or a value, or a
+            covariate, is infinite or too large to compute with (see `check_size`).
         ValueError: ``start`` leaves out windows of a live series.
     """
     _check_version(forecaster, state)
@@ -108,6 +110,9 @@ def advance_in_place(
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
     if past is None:
         past = np.empty((*values.shape, 0))
+    names = forecaster.covariates.features.observed
+    beside = {name: past[:, :, place] for place, name in enumerate(names[: past.shape[2]])}
+    check_size(Windows(state.series_ids, start, values, beside))
     if len(state) <= _CALL_SERIES:
         _step_block(forecaster, state, values, past, start, plan, result)
     else:

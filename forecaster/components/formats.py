@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from forecaster.components.anomaly import Anomaly
+from forecaster.components.base import Arrays
 from forecaster.components.expert import Expert
 from forecaster.components.intervals import Intervals
+from forecaster.components.least_squares import LeastSquares
 from forecaster.components.moments import Moments
 from forecaster.components.network import Network
 from forecaster.components.past import PastCovariates
@@ -18,5 +20,20 @@ from forecaster.config import EXPERTS
 FORMAT_VERSIONS: Mapping[str, int] = {
     part.name: part.format_version
     for part in (Moments, Ring, PastCovariates, Season, Network, Stacking, Intervals, Anomaly)
-} | dict.fromkeys(EXPERTS, Expert.format_version)
+} | {
+    name: LeastSquares.format_version if "least_squares" in name else Expert.format_version
+    for name in EXPERTS
+}
 """By the names of components."""
+
+
+def _symmetric(own: Arrays) -> Arrays:
+    """The arrays of `LeastSquares` with a symmetric inverse; in format 1 rounding made it asymmetric."""
+    inverse = own["inverse"]
+    return {**own, "inverse": (inverse + inverse.swapaxes(1, 2)) / inverse.dtype.type(2)}
+
+
+MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
+    (name, 1): _symmetric for name in EXPERTS if "least_squares" in name
+}
+"""How arrays of an older format become those of this version, by component and older format."""

@@ -48,6 +48,7 @@ class LeastSquares(Expert):
     season: bool = False
     forget: float = 0.9998
     prior: float = 50.0
+    format_version = 2
 
     @property
     def name(self) -> str:
@@ -116,14 +117,17 @@ class LeastSquares(Expert):
         if lost.any():
             inverse[:, :, lost] = (np.eye(len(x), dtype=np.float32) / self.prior)[:, :, None]
             gain[:, lost], size[lost] = 0, 0
-        step = gain / (size + np.float32(self.forget))
-        weights += step * error
+        size += np.float32(self.forget)
+        weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        trace = sum(inverse[i, i] - step[i] * gain[i] for i in range(len(x)))
+        # The product of a number of this with another is the same bit by bit either way round, so the inverse
+        # stays symmetric. An asymmetry would grow with every forgetting until the inverse loses its sign.
+        gain /= np.sqrt(size)
+        trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
         forgets = learns & (trace < len(x) / self.prior)
         grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
         product = np.empty_like(gain)
-        for row, share in zip(inverse, step, strict=True):  # each once through the cache
+        for row, share in zip(inverse, gain, strict=True):  # each once through the cache
             row -= np.multiply(share, gain, out=product)
             row *= grows
 

@@ -84,5 +84,6 @@ def _in_units(block: Block, piece: Piece, change: Floats32) -> Floats32:
         low, high = np.log(lowest / last) - _ROOM, np.log(highest / last) + _ROOM
         np.clip(change, *(bound.astype(np.float32)[..., None] for bound in (low, high)), out=change)
         np.expm1(change, out=change)
-        change *= (last / unit).astype(np.float32)[..., None]
+        # Of a spike the ratio can be beyond float32, and infinity times a change of 0 is no number.
+        change *= np.minimum(last / unit, _LARGEST_RATIO).astype(np.float32)[..., None]
         return np.clip(change, -_LARGEST, _LARGEST, out=change)

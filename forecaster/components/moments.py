@@ -13,7 +13,9 @@ import numpy as np
 
 from forecaster.components.base import Arrays, Block, Bools, Field, Floats
 
-_TINY = 1e-12  # of the level: a meter that stands at a billion and moves by single units is not constant
+_ROUNDING = 2.0**-50  # of the level: a few times the distance between neighbouring float64 numbers
+_STANDS_STILL = 16.0  # times the rounding: a scale up to this cannot be told from rounding
+_LEAST = 1e-150  # in any unit; its square, and one over its square, are still float64 numbers
 _LARGEST = 8.0  # scales that one change counts as at the most
 _LARGEST_DISTANCE = 20.0  # spreads that one distance from the mean counts as at the most
 _SLOW = 8  # half-lives in that of the slow mean
@@ -103,8 +105,8 @@ class Moments:
         if block.lengths is not None:
             # Padding has no value, and moves nothing else.
             after["age"] = running.age - (len(values) - block.lengths)
-        least = _TINY * np.maximum(np.abs(said["mean"]), 1.0)
-        moves = said["scale"] > 10 * least
+        least = np.maximum(_ROUNDING * np.abs(said["mean"]), _LEAST)
+        moves = said["scale"] > _STANDS_STILL * least
         for name in ("scale", "unit", "spread"):
             np.maximum(said[name], least, out=said[name])
         return after, replace(block, before=before, moves=moves, **said)

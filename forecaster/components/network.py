@@ -32,6 +32,7 @@ from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5  # two of seven experts get 64 % of the weight at first
+_LARGEST_LOG_SCALE = 345.0  # features far from those learned from; about 1e150, with room for a square
 _ROOM = 2.0  # times as far as a series usually goes beyond all values seen, a median may
 
 
@@ -136,7 +137,7 @@ class Network(nn.Module):
     def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
         """``[S]`` float64 each, of series with features ``[S, D]`` and without a value."""
         level, log_scale = (self.of_static[0] + static.double() @ self.of_static[1:]).unbind(dim=1)
-        return level, log_scale.exp()
+        return level, log_scale.clamp(-_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE).exp()
 
     def spec(self) -> Mapping[str, Field]:
         """``hidden``, ``cell`` where the cell has one, and ``expected`` where there is a linear part."""

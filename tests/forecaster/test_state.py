@@ -162,6 +162,19 @@ def test_a_component_of_another_format_is_refused_by_its_name(
         State.from_arrow(table.replace_schema_metadata(metadata))
 
 
+def test_an_asymmetric_inverse_of_an_older_table_becomes_symmetric() -> None:
+    state = forecaster().unseen(("a", "b"), START)
+    inverse = state.parts["least_squares"]["inverse"]
+    inverse[1, 0, 2] += 0.5
+    table = state.to_arrow()
+    layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
+    layout["components"]["least_squares"]["format"] = 1
+    metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
+    migrated = State.from_arrow(table.replace_schema_metadata(metadata)).parts["least_squares"]["inverse"]
+    np.testing.assert_array_equal(migrated, (inverse + inverse.swapaxes(1, 2)) / 2)
+    assert migrated.dtype == np.float32
+
+
 def test_a_state_table_without_one_of_its_columns_is_refused_by_the_column() -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     with pytest.raises(ModelError, match=r"column moments\.mean cannot be read"):

@@ -1,0 +1,159 @@
+"""Law: no input that validation accepts makes a state or a forecast anything but a finite number."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.components.base import Floats
+from forecaster.covariates import Covariates
+from forecaster.features import Features, Table, Tables
+from forecaster.forecasts import Forecasts
+from forecaster.model import Forecaster
+from forecaster.state import State
+from forecaster.stepping import advance
+from forecaster.windows import Windows
+from schemas.errors import DataError
+from schemas.observations import LARGEST
+from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster
+
+SIZES = (0.0, 5e-324, 1e-310, 1e-200, 1e-151, 1e-30, 1e-15, 1.0, 3e9, 1e38, 1e39, 1e77, LARGEST)
+NAN_IS_MISSING = {
+    "ring.values",
+    "past.heat.ring",
+    "network.expected",
+    "stacking.waiting",
+    "stacking.issued",
+    "intervals.issued",
+    "anomaly.expected",
+    "anomaly.last",
+}
+"""Fields in which NaN means that there is nothing yet."""
+
+
+def numbers(windows: int, series: int) -> st.SearchStrategy[Floats]:
+    """``[windows, series]`` values in stretches of any magnitude, with gaps, repeats and changes of sign."""
+    # A seed, and no array: an array of a failing example takes minutes to shrink.
+    return st.integers(0, 2**32 - 1).map(lambda seed: drawn(seed, windows, series))
+
+
+def drawn(seed: int, windows: int, series: int) -> Floats:
+    chance = np.random.default_rng(seed)
+    values = np.empty((windows, series))
+    for s in range(series):
+        sizes = chance.choice(SIZES, size=chance.integers(1, 5))
+        noise = chance.normal(size=windows).clip(-4, 4) / 4
+        shapes = (
+            noise,
+            np.abs(noise),
+            np.ones(windows),
+            np.where(noise > 0, 1.0, -1.0),
+            1.0 * (np.arange(windows) == windows // 2),
+        )
+        size = np.repeat(sizes, -(-windows // len(sizes)))[:windows]
+        values[:, s] = size * shapes[chance.integers(len(shapes))]
+        values[chance.random(windows) < chance.choice([0.0, 0.3, 0.9]), s] = np.nan
+    return values
+
+
+def assert_finite(state: State, forecasts: Forecasts) -> None:
+    for component, own in state.parts.items():
+        for name, array in own.items():
+            missing = np.isnan(array) if f"{component}.{name}" in NAN_IS_MISSING else False
+            assert (np.isfinite(array) | missing).all(), f"{component}.{name}"
+    assert np.isfinite(forecasts.values[:, forecasts.issued]).all()
+    if forecasts.network is not None:
+        assert np.isfinite(forecasts.network[:, forecasts.issued]).all()
+
+
+def tables(known: Floats, static: Floats) -> Tables:
+    """A known covariate of ``known`` ``[windows]`` from `START` on, and a static one of four series."""
+    hours = pl.Series((START + np.arange(len(known))) * HOUR_US).cast(pl.Datetime("us", "UTC"))
+    ids = [f"s{i}" for i in range(len(static))]
+    return Tables(
+        Table(
+            pl.DataFrame({"timestamp": hours, "price": known}).with_columns(pl.col("price").fill_nan(None))
+        ),
+        Table(pl.DataFrame({"series_id": ids, "size": static}).with_columns(pl.col("size").fill_nan(None))),
+    )
+
+
+@lru_cache
+def columns() -> Features:
+    """Features fitted to ordinary tables."""
+    usual = tables(np.random.default_rng(0).normal(size=60), np.arange(4.0))
+    past = {"heat": np.zeros((60, 4))}
+    windows = Windows(tuple(f"s{i}" for i in range(4)), START, np.zeros((60, 4)), past)
+    return Features.fit(usual, windows, HOUR)
+
+
+@lru_cache
+def reading_covariates(cell: str, columns: Features) -> Forecaster:
+    model = forecaster(cell, decoder=True, observed=("heat",))
+    own = Covariates.of(columns, HOUR)
+    return Forecaster.untrained(
+        model.network_config, model.window_config, online=model.online_config, covariates=own
+    )
+
+
+def in_blocks(model: Forecaster, fleet: Windows, cut: int) -> None:
+    state = model.initial_state()
+    for first in range(fleet.start, fleet.stop, cut):
+        state, forecasts = advance(model, state, fleet.between(first, first + cut))
+        assert_finite(state, forecasts)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@given(values=numbers(40, 30), cut=st.sampled_from([1, 7, 40]))
+def test_any_values_leave_states_and_forecasts_finite(cell: str, values: Floats, cut: int) -> None:
+    model = forecaster(cell, **SHORT_WEEK)
+    in_blocks(model, Windows(tuple(f"s{i}" for i in range(30)), START, values), cut)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@given(
+    values=numbers(30, 4),
+    heat=numbers(30, 4),
+    known=numbers(60, 1),
+    static=numbers(4, 1),
+    refit=st.booleans(),
+)
+def test_any_covariates_leave_states_and_forecasts_finite(
+    cell: str, values: Floats, heat: Floats, known: Floats, static: Floats, refit: bool
+) -> None:
+    given_tables = tables(known[:, 0], static[:, 0])
+    ids = tuple(f"s{i}" for i in range(4))
+    fleet = Windows(ids, START, values, {"heat": heat})
+    features = Features.fit(given_tables, fleet, HOUR) if refit else columns()
+    model = reading_covariates(cell, features).knowing(Covariates.of(features, HOUR, given_tables))
+    in_blocks(model, fleet, 10)
+
+
+@pytest.mark.parametrize("value", [1.1 * LARGEST, 1e300, float("inf"), -float("inf")])
+@pytest.mark.parametrize("column", ["price", "size"])
+def test_a_covariate_cell_beyond_the_largest_number_is_refused(value: float, column: str) -> None:
+    known, static = np.zeros(60), np.arange(4.0)
+    (known if column == "price" else static)[2] = value
+    with pytest.raises(DataError, match=f"row 3: column {column}"):
+        Covariates.of(columns(), HOUR, tables(known, static))
+
+
+@pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
+def test_values_too_large_to_square_are_refused(value: float) -> None:
+    model = forecaster()
+    fleet = Windows(("a", "b"), START, np.array([[1.0, 2.0], [1.0, value]]))
+    with pytest.raises(DataError, match="'b'"):
+        advance(model, model.initial_state(), fleet)
+
+
+@pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
+def test_covariates_too_large_to_square_are_refused(value: float) -> None:
+    model = forecaster(observed=("heat",))
+    heat = np.array([[1.0, 2.0], [1.0, value]])
+    with pytest.raises(DataError, match="'b', covariate 'heat'"):
+        advance(model, model.initial_state(), Windows(("a", "b"), START, np.ones((2, 2)), {"heat": heat}))

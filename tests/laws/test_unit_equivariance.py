@@ -1,0 +1,201 @@
+"""Law: a series in another unit, or from another zero, has the same forecasts in that unit, from that zero.
+
+Logarithms of a series above 0 depend on where its zero lies, so shifts are of series that are never above 0,
+or so far above it that their logarithms are as straight as the series itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from forecaster.components.base import Floats
+from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
+from forecaster.features import Table, Tables
+from forecaster.forecasts import Forecasts
+from forecaster.model import Forecaster
+from forecaster.state import State
+from forecaster.stepping import advance_in_place
+from forecaster.training import Trained, train
+from forecaster.windows import Windows
+from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
+from tests.same import YOUNG
+
+WINDOWS = 90
+ROUNDINGS = 1000 * 2.0**-53  # of the level, that means and regressions of a series gather
+
+
+@dataclass
+class Said:
+    """Everything that is said of a fleet, windows on the second axis: quantiles, members and p-values."""
+
+    values: Floats
+    network: Floats
+    members: Floats
+    anomaly: Floats
+    state: State
+
+
+def said(model: Forecaster, values: Floats, heat: Floats | None = None) -> Said:
+    state = model.unseen(tuple(f"s{i}" for i in range(values.shape[1])), START)
+    parts: list[Forecasts] = []
+    for first in range(0, len(values), 40):
+        rows = slice(first, first + 40)
+        past = None if heat is None else heat[rows, :, None]
+        parts.append(advance_in_place(model, state, values[rows], START + first, True, past))
+    members = [np.stack(list(part.members.values())) for part in parts]
+    assert all(part.network is not None and part.anomaly is not None for part in parts)
+    return Said(
+        np.concatenate([part.values for part in parts], axis=1),
+        np.concatenate([part.network for part in parts if part.network is not None], axis=1),
+        np.concatenate(members, axis=1),
+        np.concatenate([part.anomaly for part in parts if part.anomaly is not None], axis=1),
+        state,
+    )
+
+
+def kinds(seed: int) -> Floats:
+    """``[WINDOWS, 9]`` series of all kinds around 0; their numbers have few bits, so shifts are exact."""
+    chance = np.random.default_rng(seed)
+    noise, t = chance.normal(size=(WINDOWS, 9)), np.arange(WINDOWS)
+    values = np.stack(
+        [
+            noise[:, 0].cumsum(),
+            3.0 * (t % 2) + noise[:, 1],
+            np.where(noise[:, 2] > 1, 5.0, 0.0),
+            4.0 * np.repeat(noise[::18, 3], 18),
+            0.3 * t + noise[:, 4],
+            np.exp(noise[:, 5]),
+            np.full(WINDOWS, 3.0),
+            noise[:, 7] + 40.0 * (t == 50),
+            np.where(t < 45, 1.0, noise[:, 8]),
+        ],
+        axis=1,
+    )
+    values = np.round(values * 1024) / 1024
+    values[chance.random(values.shape) < 0.1] = np.nan
+    return values
+
+
+def assert_transformed(one: Said, other: Said, values: Floats, factor: float, shift: float) -> None:
+    """``other`` is said of ``values * factor + shift``, and ``one`` of ``values``."""
+    level = np.nanmax(np.abs(values), axis=0) + abs(shift) / factor
+    within = YOUNG * np.nanstd(values, axis=0) + ROUNDINGS * level
+    for name in ("values", "network", "members"):
+        off = np.abs((getattr(other, name) - shift) / factor - getattr(one, name))
+        assert (~np.isnan(off) | np.isnan(getattr(one, name))).all(), name
+        largest = np.nanmax(off, axis=(0, 1, 3)) / within
+        assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
+    np.testing.assert_allclose(other.anomaly[0], one.anomaly[0], atol=1e-4 + 1e3 * ROUNDINGS * abs(shift))
+
+
+factors = st.one_of(
+    st.integers(-50, 50).map(lambda power: 2.0**power),
+    st.floats(-15, 15).map(lambda power: 10.0**power),
+)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@given(seed=st.integers(0, 2**32 - 1), factor=factors, level=st.sampled_from([0.0, -20.0, 1e3, 1e6]))
+@example(seed=0, factor=1e-15, level=0.0)
+@example(seed=1, factor=1e15, level=-20.0)
+def test_a_series_in_another_unit_has_the_same_forecasts(
+    cell: str, seed: int, factor: float, level: float
+) -> None:
+    model, values = forecaster(cell, **SHORT_WEEK), kinds(seed) + level
+    assert_transformed(said(model, values), said(model, factor * values), values, factor, 0.0)
+
+
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(-50, 50))
+def test_a_power_of_two_changes_no_bit_of_a_forecast(seed: int, power: int) -> None:
+    model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
+    one, other = said(model, values), said(model, factor * values)
+    for name in ("values", "network", "members"):
+        # A series that has been 0 so far has the least scale, which is the same in any unit.
+        atol = 1e-140 / min(factor, 1.0)
+        np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), 0.0, atol, err_msg=name)
+    np.testing.assert_array_equal(other.anomaly, one.anomaly)
+
+
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 30), factor=factors)
+def test_the_unit_of_an_observed_covariate_is_of_no_matter(seed: int, power: int, factor: float) -> None:
+    model = forecaster(observed=("heat",))
+    values, heat = kinds(seed), kinds(seed + 1)
+    one = said(model, values, heat)
+    assert_transformed(one, said(model, values, factor * heat), values, 1.0, 0.0)
+    assert_transformed(one, said(model, values, heat + 2.0**power), values, 1.0, 0.0)
+
+
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 36))
+@example(seed=0, power=36)
+def test_a_series_below_zero_is_forecast_alike_at_any_level(seed: int, power: int) -> None:
+    model, values = forecaster(**SHORT_WEEK), kinds(seed) - 64.0
+    assert_transformed(said(model, values), said(model, values - 2.0**power), values, 1.0, -(2.0**power))
+
+
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(20, 36))
+@example(seed=0, power=36)
+def test_a_series_far_above_zero_is_forecast_alike_at_any_level(seed: int, power: int) -> None:
+    model, values = forecaster(**SHORT_WEEK), kinds(seed) + 2.0**26
+    assert_transformed(said(model, values), said(model, values + 2.0**power), values, 1.0, 2.0**power)
+
+
+@pytest.mark.parametrize("level", [1.7e9, 1e12])
+@pytest.mark.parametrize("factor", [1e-12, 1.0, 1e15])
+def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) -> None:
+    model, chance = forecaster(**SHORT_WEEK), np.random.default_rng(0)
+    values = factor * (level + 5.0 * np.sin(np.arange(300.0)) + chance.normal(size=300))[:, None]
+    before, after = model.unseen(("s0",), START).parts, said(model, values).state.parts
+    assert (after["least_squares"]["weights"] != 0).all()
+    assert (after["intervals"]["known"] > 200).all()
+    assert (after["intervals"]["offset"] != before["intervals"]["offset"]).all()
+
+
+@pytest.mark.parametrize("factor", [1e-15, 0.1, 1e12])
+def test_a_series_that_only_rounding_moves_stands_still(factor: float) -> None:
+    chance = np.random.default_rng(0)
+    values = factor * 0.3 * (1.0 + 2.0**-52 * chance.integers(-1, 2, size=(60, 1)))
+    after = said(forecaster(**SHORT_WEEK), values).state.parts
+    assert (after["least_squares"]["weights"] == 0).all()
+
+
+def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
+    hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
+    price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
+    known = Table(pl.DataFrame({"timestamp": hours, "price": price}))
+    network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(1, 2), ring=24, decoder=True, linear=linear)
+    training = TrainingConfig(epochs=2, segment=16, validation=0.2, backtest=0.1)
+    ids = tuple(f"s{i}" for i in range(values.shape[1]))
+    windows = Windows(ids, START, values, {"heat": heat})
+    return train(windows, network, training, WindowConfig(), online=OnlineConfig(), tables=Tables(known))
+
+
+@pytest.mark.parametrize("power", [-50, 50])
+@pytest.mark.parametrize("linear", [True, False])
+def test_a_network_trained_in_another_unit_has_the_same_weights(power: int, linear: bool) -> None:
+    values, heat, factor = kinds(0), kinds(1), 2.0**power
+    one = trained_on(values, heat, 1.0, linear)
+    other = trained_on(factor * values, factor * heat, factor, linear)
+    assert [without_seconds(epoch) for epoch in one.history] == [without_seconds(e) for e in other.history]
+    weights = one.forecaster.network.state_dict()
+    for name, weight in other.forecaster.network.state_dict().items():
+        np.testing.assert_array_equal(weight.numpy(), weights[name].numpy(), err_msg=name)
+
+
+def without_seconds(epoch: dict[str, float]) -> dict[str, float]:
+    return {name: number for name, number in epoch.items() if name != "seconds"}
+
+
+def test_a_network_trained_at_another_level_forecasts_alike() -> None:
+    values, shift = kinds(0) - 64.0, -(2.0**24)
+    one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
+    first, second = said(one, values, values), said(other, values + shift, values + shift)
+    # The scale of a series of one value is a share of it, so a first forecast depends on the level.
+    off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
+    spread = np.nanstd(values, axis=0)
+    assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()
