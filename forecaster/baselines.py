@@ -11,18 +11,8 @@ import polars as pl
 from forecaster.components.season import season_of, windows_ago
 from forecaster.config import WindowConfig
 from forecaster.forecasts import Forecasts
-from forecaster.frequency import Frequency
 from forecaster.state import Floats, Ints
 from forecaster.windows import Windows, observed
-
-_DAY_S, _WEEK_S = 86_400, 604_800
-
-
-def season_windows(freq: Frequency) -> int:
-    """Windows of a season: a day, or a week of days, or a year of months; at least 1."""
-    if freq.is_calendar:
-        return season_of(freq)
-    return max((_DAY_S if freq.seconds < _DAY_S else _WEEK_S) // freq.seconds, 1)
 
 
 def persistence(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
@@ -40,17 +30,20 @@ def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.D
     return _frame("seasonal naive", windows, config, _same_phase(config, horizon))
 
 
-def baseline_points(filled: Floats, rows: Ints, config: WindowConfig, horizon: int) -> dict[str, Floats]:
+def baseline_points(
+    windows: Windows, filled: Floats, rows: Ints, config: WindowConfig, horizon: int
+) -> dict[str, Floats]:
     """What both forecast at the end of some rows, ``[T, S, N]`` by name; NaN where a phase has no value yet.
 
     Args:
+        windows: the block that rows are of.
         filled: ``[rows, S]`` the last value at the end of every row (see `last_values`).
         rows: the ``T`` rows that forecasts are issued at.
         config: length of a window.
         horizon: steps ahead.
     """
     backs = {"persistence": _last(horizon), "seasonal_naive": _same_phase(config, horizon)}
-    return {name: _repeated(filled, rows, back) for name, back in backs.items()}
+    return {name: _repeated(windows, filled, rows, back) for name, back in backs.items()}
 
 
 def last_values(values: Floats) -> Floats:
@@ -65,22 +58,29 @@ def _last(horizon: int) -> Ints:
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    return windows_ago(season_windows(config.frequency), horizon)
+    return windows_ago(season_of(config.frequency), horizon)
 
 
-def _repeated(filled: Floats, rows: Ints, back: Ints) -> Floats:
+def _repeated(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
     """``[T, S, N]`` the value ``back[n - 1]`` windows before the issue, for each horizon ``n``."""
-    row = rows[:, None] - back[None, :]  # [T, N]
+    row = windows.row_of(windows.index[rows][:, None] - back[None, :])  # [T, N]
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
     return np.where((row >= 0)[:, None, :], values, np.nan)
 
 
 def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
     last = last_values(observed(windows, config).values)
-    values = _repeated(last, np.arange(len(last)), back)
+    values = _repeated(windows, last, np.arange(len(last)), back)
     issued = ~np.isnan(last)
     forecasts = Forecasts(
-        name, config.frequency, (0.5,), windows.series_ids, windows.start, values[None], issued
+        name,
+        config.frequency,
+        (0.5,),
+        windows.series_ids,
+        windows.start,
+        values[None],
+        issued,
+        index=windows.index,
     )
     value = pl.element().struct.field("q50").fill_nan(None)
     return forecasts.frame().with_columns(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from forecaster.frequency import Frequency, duration_s
+from forecaster.frequency import Frequency, duration_s, plain_name
 
 
 def _is_duration(text: str) -> str:
@@ -20,7 +20,7 @@ def _is_duration(text: str) -> str:
 
 def _is_frequency(text: str) -> str:
     Frequency.parse(text)
-    return text
+    return plain_name(text)  # a model's version does not depend on whose words the setting is in
 
 
 Duration = Annotated[str, AfterValidator(_is_duration)]
@@ -37,7 +37,8 @@ class WindowConfig(Settings):
 
     freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
         "1h",
-        description="length of a window: 30s, 15m, 1h, 1d; or 1mo, 1q, 1y of the calendar",
+        description="length of a window: 30s, 15m, 1h, 1d; 1w-sun for weeks that begin on Sundays (where the "
+        "rows are dated to Sundays), 1w for weeks that begin on Thursdays; or 1mo, 1q, 1y of the calendar",
     )
     aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
         "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"

@@ -24,6 +24,7 @@ from schemas import cells
 from schemas.errors import ConfigError, DataError
 
 _MOST_BYTES = 1 << 31
+_NO_WINDOW = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Covariates:
     Attributes:
         features: what they are.
         freq: length of a window.
-        start: window of the first row of ``by_window``.
+        windows: ``[n]`` int64, rising, the windows that the known table says something of.
         by_window: ``[n, P + 1, k]`` float32 of ``P`` series of the known table, and of all others; of
             ``[n, 1, k]`` where they are of all series alike.
         places: of the ``P`` series.
@@ -43,7 +44,7 @@ class Covariates:
 
     features: Features = field(default_factory=Features)
     freq: Frequency = Frequency(3600)  # noqa: RUF009
-    start: int = 0
+    windows: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     by_window: Floats32 = field(default_factory=lambda: np.zeros((0, 1, 0), np.float32))
     places: Mapping[str, int] = field(default_factory=dict)
     by_series: Floats32 = field(default_factory=lambda: np.zeros((1, 0), np.float32))
@@ -60,19 +61,28 @@ class Covariates:
                 there twice.
         """
         known, static = tables or Tables()
-        start, by_window = 0, np.zeros((0, 1, _width(features.known)), np.float32)
+        windows, by_window = np.empty(0, np.int64), np.zeros((0, 1, _width(features.known)), np.float32)
         places: Mapping[str, int] = {}
         if known is not None and features.known:
-            start, by_window, places = _by_window(features.known, known, freq)
+            windows, by_window, places = _by_window(features.known, known, freq)
         by_series = np.zeros((1, features.static_count), np.float32)
         rows: Mapping[str, int] = {}
         if static is not None and features.static:
             by_series, rows = _by_series(features.static, static)
-        return Covariates(features, freq, start, by_window, places, by_series, rows)
+        return Covariates(features, freq, windows, by_window, places, by_series, rows)
 
     @staticmethod
-    def fitted(tables: Tables, windows: Windows, freq: Frequency, decoder: bool) -> Covariates:
+    def fitted(
+        tables: Tables, windows: Windows, freq: Frequency, decoder: bool, held_from: int | None = None
+    ) -> Covariates:
         """Tables as the features of a network that is to be trained on ``windows``.
+
+        Args:
+            tables: what is known beside the values.
+            windows: the whole history.
+            freq: length of a window.
+            decoder: whether the network has one.
+            held_from: row of the first window that is not learned from; all are learned from by default.
 
         Raises:
             ConfigError: windows have covariates, and the network has no decoder to read them.
@@ -84,7 +94,7 @@ class Covariates:
             )
         if tables.static is None and not decoder and not windows.past:
             return Covariates()
-        features = Features.fit(tables, windows, freq)
+        features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
             features = features.model_copy(update={"calendar": ()})  # the inputs have one of their own
         return Covariates.of(features, freq, tables)
@@ -102,8 +112,8 @@ class Covariates:
         at = start[None, :] + np.arange(windows)[:, None]
         parts = [calendar(at, self.freq, self.features.calendar)]
         if self.features.known:
-            row = at - self.start
-            inside = (row >= 0) & (row < len(self.by_window))
+            row = np.searchsorted(self.windows, at)
+            inside = np.append(self.windows, _NO_WINDOW)[row] == at
             others = self.by_window.shape[1] - 1
             place = np.array([self.places.get(name, others) for name in series_ids]) if self.places else 0
             if len(self.by_window):
@@ -125,11 +135,14 @@ class Covariates:
         told = {
             "features": self.features.model_dump_json(),
             "freq": str(self.freq),
-            "start": str(self.start),
             "places": json.dumps(self.places),
             "rows": json.dumps(self.rows),
         }
-        arrays = {"by_window": self.by_window, "by_series": self.by_series}
+        arrays: dict[str, np.ndarray] = {
+            "windows": self.windows,
+            "by_window": self.by_window,
+            "by_series": self.by_series,
+        }
         return zlib.compress(save(arrays, told), level=1)
 
     @staticmethod
@@ -141,7 +154,7 @@ class Covariates:
         return Covariates(
             Features.model_validate_json(told["features"]),
             Frequency.parse(told["freq"]),
-            int(told["start"]),
+            cast("Ints", arrays["windows"]),
             cast("Floats32", arrays["by_window"]),
             json.loads(told["places"]),
             cast("Floats32", arrays["by_series"]),
@@ -155,30 +168,29 @@ def _width(columns: Sequence[Column]) -> int:
 
 def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
-) -> tuple[int, Floats32, dict[str, int]]:
-    window = windows_of(table, freq)
+) -> tuple[Ints, Floats32, dict[str, int]]:
+    windows, row = np.unique(windows_of(table, freq), return_inverse=True)
     names: list[str] = []
-    series = np.zeros(len(window), np.int64)
+    series = np.zeros(len(row), np.int64)
     if SERIES in table.frame.columns:
         ids = cells.names(column_of(table, SERIES))
         names = ids.unique().sort().to_list()
         series = ids.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
     found = np.concatenate([column.features(table) for column in columns], axis=1)
-    if not len(window):
-        return 0, np.zeros((0, 1, found.shape[1]), np.float32), {}
-    start = int(window.min())
-    shape = (int(window.max()) - start + 1, len(names) + bool(names) or 1, found.shape[1])
+    if not len(row):
+        return windows, np.zeros((0, 1, found.shape[1]), np.float32), {}
+    shape = (len(windows), len(names) + bool(names) or 1, found.shape[1])
     if (size := 4 * int(np.prod(shape))) > _MOST_BYTES:
         raise DataError(
             f"{table.name}: {shape[0]:,} windows of {len(names):,} series make {size / 2**30:.1f} GiB of "
             f"features, and {_MOST_BYTES / 2**30:.0f} are the most: leave out old rows"
         )
     total, count = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
-    at = (window - start, series)
+    at = (row, series)
     np.add.at(total, at, found)
     np.add.at(count, at, 1.0)
     total /= np.maximum(count, 1.0)[..., None]
-    return start, total, {name: place for place, name in enumerate(names)}
+    return windows, total, {name: place for place, name in enumerate(names)}
 
 
 def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from forecaster.baselines import season_windows
+from forecaster.components.season import season_of
 from forecaster.config import WindowConfig
 from forecaster.frequency import Frequency
 from forecaster.metrics import seasonal_scale
@@ -30,7 +30,7 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
         windows: what came, before the forecasts that are to be judged.
         config: length of a window, and whether an empty one was an observation of 0 (``empty``).
     """
-    unit = seasonal_scale(observed(windows, config).values, season_windows(config.frequency))
+    unit = seasonal_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
     return dict(zip(windows.series_ids, unit.tolist(), strict=True))
 
 
@@ -49,7 +49,7 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
     came = pl.DataFrame(
         {
             "series_id": np.repeat(np.array(windows.series_ids, dtype=object), len(windows.values)),
-            "window": np.tile(np.arange(windows.start, windows.stop), len(windows.series_ids)),
+            "window": np.tile(windows.index, len(windows.series_ids)),
             "observed": windows.values.T.reshape(-1),
         },
         schema_overrides={"series_id": pl.String},

@@ -124,21 +124,34 @@ class Features(Settings):
         return not (self.known_count or self.static_count or self.observed)
 
     @staticmethod
-    def fit(tables: Tables, windows: Windows, freq: Frequency) -> Features:
-        """The features of tables and a calendar, with statistics of what was known as ``windows`` ended.
+    def fit(tables: Tables, windows: Windows, freq: Frequency, held_from: int | None = None) -> Features:
+        """The features of tables and a calendar, with statistics of what is learned from.
+
+        These are the rows of known covariates before the first window that is held out, and those of series
+        with a value before it. Which periods of the calendar there are depends on the length of the whole
+        history alone.
+
+        Args:
+            tables: what is known beside the values.
+            windows: the whole history.
+            freq: length of a window.
+            held_from: row of the first window that is not learned from; all are learned from by default.
 
         Raises:
             DataError: a table lacks a column, or a cell cannot be read.
         """
         known, static = tables
         periods = phases_worth_knowing(freq, len(windows.values))
+        learned = windows if held_from is None else windows.rows(0, held_from)
         known_columns: tuple[Column, ...] = ()
         if known is not None:
-            past = windows_of(known, freq) < windows.stop
+            past = windows_of(known, freq) < learned.stop
             known_columns = _columns(known, past)
         static_columns: tuple[Column, ...] = ()
         if static is not None:
-            own = cells.names(column_of(static, SERIES)).is_in(list(windows.series_ids)).to_numpy()
+            has_value = (~np.isnan(learned.values)).any(axis=0) | (held_from is None)
+            names = [learned.series_ids[i] for i in np.flatnonzero(has_value)]
+            own = cells.names(column_of(static, SERIES)).is_in(names).to_numpy()
             static_columns = _columns(static, own)
         observed = tuple(windows.past)
         return Features(calendar=periods, known=known_columns, static=static_columns, observed=observed)

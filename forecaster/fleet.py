@@ -1,10 +1,13 @@
-"""A fleet as a network learns from it: series in batches of similar length.
+"""A fleet as a network learns from it: lives of series, in batches of similar length.
+
+A life is a series from its first value until it retires (``windows.max_gap``); a series that returns has
+another one, as it has where it is forecast.
 
 Kept are the windows themselves. The inputs of a batch are made when it is visited, and its targets a segment
 at a time (`forecaster.segments`). Memory does not grow with the horizon, and with the number of batches only
 up to a bound.
 
-Letters: T windows, S series, B series of a batch, F inputs, N horizon.
+Letters: T windows, S series, L lives, B lives of a batch, F inputs, N horizon.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from forecaster.covariates import Covariates
 from forecaster.frequency import Frequency
 from forecaster.segments import Batch
 from forecaster.state import Floats, Ints
-from forecaster.windows import Windows
+from forecaster.windows import NEVER, Windows, latest_rows
 from schemas.errors import DataError
 
 _KEPT_BYTES = 400 * 2**20  # of batches that need not be made again
@@ -35,15 +38,17 @@ _LARGEST = 1e150  # a window may be the sum of many rows, each of which is at mo
 
 @dataclass(frozen=True)
 class Fleet:
-    """Series in batches of similar length, the longest first.
+    """Lives of series in batches of similar length, the longest first.
 
     Attributes:
         windows: what was observed.
         network: settings of the inputs, and the horizon.
         freq: length of a window.
         held_from: row of the first of ``windows`` that only scores.
-        begins: ``[S]`` int64, row of the first value of each series of ``windows``.
-        batches: which series are in which batch.
+        series: ``[L]`` int64, place in ``windows`` of the series whose life it is.
+        begins: ``[L]`` int64, row of the first value of each life.
+        ends: ``[L]`` int64, one past the last row of each life.
+        batches: which lives are in which batch.
         ridge: ``[3, F, N]`` float32, of the linear experts; None until it is fitted, or where there are none.
         prior: scale of a series of one value, as a share of it.
         covariates: what is known beside the values.
@@ -53,7 +58,9 @@ class Fleet:
     network: NetworkConfig
     freq: Frequency
     held_from: int
+    series: Ints
     begins: Ints
+    ends: Ints
     batches: tuple[Ints, ...]
     ridge: Floats32 | None = None
     prior: float = 0.0
@@ -78,29 +85,30 @@ class Fleet:
 
     def segments_to_learn_from(self, number: int, length: int) -> int:
         """How many segments of batch ``number``, its first, have a target that is not held out."""
-        windows = self.held_from - 1 - int(self.begins[self.batches[number]].min())
+        index = self.batches[number]
+        windows = int((np.minimum(self.ends[index], self.held_from) - 1 - self.begins[index]).max())
         return max(-(-windows // length), 0)
 
     def _make(self, index: Ints) -> Batch:
         values, horizon = self.windows.values, self.network.horizon
-        begins = self.begins[index]
-        length = len(values) - int(begins.min())
+        series, begins, ends = self.series[index], self.begins[index], self.ends[index]
+        length = int((ends - begins).max())
         row = begins[None, :] + np.arange(length)[:, None]
-        there = row < len(values)
+        there = row < ends
 
         def begun(array: Floats) -> Floats:
-            """``[length, B]``, each series from its first value on."""
-            return np.where(there, array[np.minimum(row, len(values) - 1), index[None, :]], np.nan)
+            """``[length, B]``, each life from its first value on."""
+            return np.where(there, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)
         padded[:length] = begun(values)
-        start = self.windows.start + begins
+        start = self.windows.index[begins]
         network = self.network
         ridge = self.ridge
         if network.linear and ridge is None:
             ridge = np.zeros((ALL_RIDGES, regressor_count(network.ring), horizon), np.float32)
         x, block = network_inputs(padded[:length], start, self.freq, network, ridge, self.prior)
-        ids = tuple(self.windows.series_ids[i] for i in index)
+        ids = tuple(self.windows.series_ids[i] for i in series)
         if not self.covariates.features.is_empty:
             known = self.covariates.known(ids, start, length + horizon)
             block = replace(block, known=known, static=self.covariates.static(ids))
@@ -131,26 +139,27 @@ def fleet_of(
     batch_series: int,
     held_from: int | None = None,
     covariates: Covariates | None = None,
+    max_gap: int | None = None,
 ) -> Fleet:
-    """Cuts ``windows`` into batches of at most ``batch_series`` series that can be learned from.
+    """Cuts ``windows`` into batches of at most ``batch_series`` lives that can be learned from.
 
     Args:
         windows: what was observed.
         network: settings of the inputs, and the horizon.
         freq: length of a window.
-        batch_series: most series in a batch.
+        batch_series: most lives in a batch.
         held_from: row of the first window that only scores; none does by default.
         covariates: what is known beside the values; nothing by default.
+        max_gap: windows of silence after which a series retires; it never does by default.
 
     Raises:
         DataError: no series has two windows.
     """
     check_size(windows)
-    has_value = ~np.isnan(windows.values)
-    if not has_value.any():
+    if np.isnan(windows.values).all():
         raise DataError("no series has a value: nothing to train on")
-    begins = has_value.argmax(axis=0)
-    lengths = np.where(has_value.any(axis=0), len(windows.values) - begins, 0)
+    series, begins, ends = _lives(windows, len(windows.values) if max_gap is None else max_gap)
+    lengths = ends - begins
     # Of one length in any order: neighbours in a file are often alike, and a batch should be of all kinds.
     order = np.random.default_rng(0).permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
@@ -163,10 +172,24 @@ def fleet_of(
         network,
         freq,
         len(windows.values) if held_from is None else held_from,
+        series,
         begins,
+        ends,
         batches,
         covariates=covariates or Covariates(),
     )
+
+
+def _lives(windows: Windows, max_gap: int) -> tuple[Ints, Ints, Ints]:
+    """Series, first row, and one past the last row of each life, those of a series together."""
+    seen = ~np.isnan(windows.values)
+    rows, count = seen.shape
+    latest = latest_rows(seen, np.full(count, NEVER))
+    is_begin = seen & (np.arange(rows)[:, None] - latest[:-1] > max_gap + 1)
+    series, begins = np.nonzero(is_begin.T)
+    returns = np.append(series[1:] == series[:-1], False)
+    last = latest[np.where(returns, np.append(begins[1:], rows), rows), series]
+    return series, begins, np.minimum(last + max_gap + 1, rows)
 
 
 def check_size(windows: Windows) -> None:

@@ -5,8 +5,8 @@ Letters: T windows, S series, N horizon, Q quantiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -36,6 +36,7 @@ class Forecasts:
             and 1 where that raises an alarm, else 0; NaN where there is none.
         network: ``[Q, T, S, N]`` float64, what the network alone says; None where nobody asked.
         members: ``[T, S, N]`` float64 by name, what each member of the combination says; empty likewise.
+        index: ``[T]`` int64, the closed windows; by default ``start`` and those that follow it.
     """
 
     model_version: str
@@ -49,6 +50,11 @@ class Forecasts:
     anomaly: Floats | None = None
     network: Floats | None = None
     members: Mapping[str, Floats] = field(default_factory=dict)
+    index: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.index):
+            object.__setattr__(self, "index", self.start + np.arange(len(self.issued)))
 
     def __len__(self) -> int:
         return int(self.issued.sum())
@@ -66,7 +72,7 @@ class Forecasts:
         names = ["horizon", *(quantile_column(level) for level in self.quantile_levels)]
         nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in kept)], names)
         offsets = pa.array(np.arange(0, (rows + 1) * horizon, horizon, dtype=np.int64))
-        end_us = self.freq.end_us(self.start + at)
+        end_us = self.freq.end_us(self.index[at])
         return pl.DataFrame(
             [
                 _ids(self.series_ids).gather(which),
@@ -77,6 +83,31 @@ class Forecasts:
                 pl.Series("forecast", pa.LargeListArray.from_arrays(offsets, nested)),
             ]
         )
+
+    @staticmethod
+    def join(parts: Sequence[Forecasts]) -> Forecasts:
+        """Blocks of windows of the same series, one after the other, as one; members are left out.
+
+        Raises:
+            ValueError: there is no block.
+        """
+        first = parts[0]
+        anomalies = [part.anomaly for part in parts if part.anomaly is not None]
+        return replace(
+            first,
+            values=np.concatenate([part.values for part in parts], axis=1),
+            issued=np.concatenate([part.issued for part in parts]),
+            cold_starts=sum(part.cold_starts for part in parts),
+            anomaly=np.concatenate(anomalies, axis=1) if anomalies else None,
+            network=None,
+            members={},
+            index=np.concatenate([part.index for part in parts]),
+        )
+
+    def latest(self) -> Forecasts:
+        """The same with the last forecast of each series alone."""
+        and_later = np.cumsum(self.issued[::-1], axis=0)[::-1]
+        return replace(self, issued=self.issued & (and_later == 1))
 
     def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
         """``p_value`` and ``alarm`` of the windows ``at`` and series ``which``; null where there is none."""

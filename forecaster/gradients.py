@@ -77,11 +77,18 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
     index = index[np.unique(np.linspace(0, len(index) - 1, _SERIES, dtype=int))]
     sample = windows.of_series(index)
     ridge = network.ridge.numpy() if network.config.linear else None
-    fleet = fleet_of(sample, network.config, config.frequency, _SERIES, covariates=forecaster.covariates)
+    fleet = fleet_of(
+        sample,
+        network.config,
+        config.frequency,
+        sample.values.size,  # all lives in one batch
+        covariates=forecaster.covariates,
+        max_gap=config.max_gap,
+    )
     batch = fleet.knowing(ridge, float(network.prior)).batch(0)
     latest = len(batch) - 2  # the last window with a target
     lags = min(lags, latest + 1)
-    hidden, cell = network.initial(len(index), batch.static())
+    hidden, cell = network.initial(len(batch.series_ids), batch.static())
     at = 0
     for end in np.unique(np.linspace(lags - 1, latest, _MOMENTS, dtype=int)).tolist():
         first = end - lags + 1

@@ -19,7 +19,7 @@ _LEVEL_TOLERANCE = 1e-9
 _ROUNDING = 2.0**-48  # of a series' largest value: an error no larger is none
 
 
-def seasonal_scale(values: Floats, season: int) -> Floats:
+def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
     """``[S]`` mean absolute error of seasonal naive on ``[T, S]`` values: the unit of MASE.
 
     Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. A series without two values a
@@ -31,8 +31,10 @@ def seasonal_scale(values: Floats, season: int) -> Floats:
     known = np.zeros(values.shape[1], bool)
     for apart in dict.fromkeys((season, 1)):
         error = np.abs(values[apart:] - values[:-apart])
+        if index is not None:
+            error[index[apart:] - index[:-apart] != apart] = np.nan
+        pairs = (~np.isnan(error)).sum(axis=0)
         error[np.isnan(error)] = 0.0
-        pairs = (~np.isnan(values[apart:] - values[:-apart])).sum(axis=0)
         mean = error.sum(axis=0) / np.maximum(pairs, 1)
         fits = ~known & (mean > rounding)
         unit[fits] = mean[fits]

@@ -15,9 +15,8 @@ import numpy as np
 
 from forecaster.components.base import Bools, Floats, Ints
 from forecaster.state import State, live
+from forecaster.windows import NEVER, latest_rows
 from schemas.errors import DataError
-
-_NEVER = -(2**62)  # row of the last value of a series that has none
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,7 @@ def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         always = np.ones(seen.shape, bool)
         return Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
     last = closed - 1 - state.silent  # row of the last value before the block
-    latest = np.empty((windows + 1, len(state)), np.int64)  # and of that before each row
-    latest[0] = np.where(began, last, _NEVER)
-    latest[1:] = np.where(seen, row, _NEVER)
-    np.maximum.accumulate(latest, axis=0, out=latest)
+    latest = latest_rows(seen, np.where(began, last, NEVER))
     alive = row - latest[1:] <= max_gap
     begins = seen & (row - latest[:-1] > max_gap + 1)
     known = began | (state.silent > 0)

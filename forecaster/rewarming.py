@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster.components.base import Arrays, Component, Floats, Ints
+from forecaster.components.chain import experts_of
 from forecaster.components.expert import Expert
-from forecaster.components.moments import Moments
+from forecaster.components.moments import OF_SEASON, Moments
 from forecaster.components.past import PastCovariates, ring_of
 from forecaster.components.ring import Ring, in_order
-from forecaster.components.season import Season
+from forecaster.components.season import Season, season_in
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.stepping import advance_in_place, windows_per_call
@@ -28,8 +29,9 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
     value, as every series does, with the observed covariates of the same windows (missing where the state
     kept none of that name); one whose ring holds no value starts from the initial state, as all do where the
     state has no ring. What does not depend on the network's weights (ring, moments, covariates, season,
-    experts) stays as it is; what is learned of its errors is learned anew on the way. A state of the same
-    weights is returned as it is.
+    experts) stays as it is, if it means the same: a ring of another length can bring another season, and then
+    what is counted by seasons is learned anew on the way, as what is learned of the network's errors always
+    is. A state of the same weights is returned as it is.
 
     Raises:
         ModelError: the windows of state and forecaster differ in length.
@@ -55,11 +57,29 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
         warm.put(index, part)
     warm.silent[:] = state.silent
+    for name, fields in _kept(forecaster, state).items():
+        for f in fields:
+            warm.parts[name][f] = state.parts[name][f].copy()
+    return warm
+
+
+def _kept(forecaster: Forecaster, state: State) -> dict[str, list[str]]:
+    """Fields by component that mean the same under the forecaster as under the one that made the state."""
+    config, windows = forecaster.network_config, forecaster.window_config
+    ring = state.parts.get("ring", {}).get("values")
+    old = config.model_copy(update={"ring": 0 if ring is None else ring.shape[1]})
+    same_season = season_in(old.ring, state.freq) == season_in(config.ring, state.freq)
+    experts = {part.name: part for part in experts_of(old, windows, forecaster.online_config)}
+    kept = {}
     for component in forecaster.components:
         own = state.parts.get(component.name)
-        if isinstance(component, _OF_VALUES) and own is not None and _fits(component, own):
-            warm.parts[component.name] = {name: array.copy() for name, array in own.items()}
-    return warm
+        if not isinstance(component, _OF_VALUES) or own is None or not _fits(component, own):
+            continue
+        if isinstance(component, Expert) and not (same_season and experts.get(component.name) == component):
+            continue
+        of_season = OF_SEASON if isinstance(component, Moments) and not same_season else ()
+        kept[component.name] = [name for name in own if name not in of_season]
+    return kept
 
 
 def _past_in_order(forecaster: Forecaster, state: State, index: Ints, values: Floats) -> Floats:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
-from forecaster.baselines import baseline_points, last_values, season_windows
+from forecaster.baselines import baseline_points, last_values
 from forecaster.components.base import Bools, Floats, Ints
+from forecaster.components.season import season_of
 from forecaster.config import WindowConfig
 from forecaster.forecasts import Forecasts
 from forecaster.frequency import Frequency
@@ -111,8 +113,8 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
     """``[S]`` the unit of MASE: what seasonal naive errs by on the training rows (`seasonal_scale`)."""
-    train = observed(windows, config).values[:train_rows]
-    return seasonal_scale(train, season_windows(config.frequency))
+    train = observed(windows, config).rows(0, train_rows)
+    return seasonal_scale(train.values, season_of(config.frequency), train.index)
 
 
 def rolled(
@@ -139,20 +141,23 @@ def rolled(
     state = forecaster.unseen(windows.series_ids, windows.start)
     levels, scale = forecaster.network_config.quantiles, training_scale(windows, split.train_rows, config)
     intervals: PointIntervals | None = None
-    for rows in _blocks(split, max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))):
-        block, start = windows.values[rows.start : rows.stop], windows.start + rows.start
-        at = np.arange(rows.start, rows.stop)
-        beside = windows.between(start, start + len(block)).past_of(forecaster.covariates.features.observed)
-        forecasts = advance_in_place(forecaster, state, block, start, keep_members=True, past=beside)
+    most = max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))
+    for rows in _blocks(split, most, np.flatnonzero(np.diff(windows.index) > 1) + 1):
+        block = windows.rows(rows.start, rows.stop)
+        start, at = block.start, np.arange(rows.start, rows.stop)
+        beside = block.past_of(forecaster.covariates.features.observed)
+        forecasts = advance_in_place(forecaster, state, block.values, start, keep_members=True, past=beside)
         members = members_of(forecasts)
-        for name, values in baseline_points(filled, at, config, split.horizon).items():
+        for name, values in baseline_points(windows, filled, at, config, split.horizon).items():
             members.setdefault(name, Member((0.5,), values[None]))
         points = {name: member.values[0] for name, member in members.items() if member.levels == (0.5,)}
         intervals = intervals or PointIntervals(tuple(points), levels, split.horizon, scale, config.frequency)
         for name, quantiles in intervals.step(start, came[rows.start : rows.stop], points).items():
             members[name] = Member(levels, quantiles)
         if rows.start >= split.issues.start:
-            yield _judged(at, members, came, forecasts.issued & has_scale)
+            yield _judged(
+                at, members, _ahead(came, windows.index, at, split.horizon), forecasts.issued & has_scale
+            )
         on_windows(len(rows))
 
 
@@ -191,7 +196,7 @@ class FanSample:
         issues = split.issues
         first = max(issues.start, (issues.start + issues.stop - fans * split.horizon) // 2)
         self._rows = range(first, min(first + fans * split.horizon, issues.stop), split.horizon)
-        self._start, self._freq = windows.start, freq
+        self._index, self._freq = windows.index, freq
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: Rolled) -> None:
@@ -199,7 +204,7 @@ class FanSample:
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
-            first = self._start + int(block.rows[t]) + 1
+            first = int(self._index[block.rows[t]]) + 1
             target_us = self._freq.start_us(first + np.arange(block.truth.shape[2]))
             for name, s in self._series.items():
                 quantiles = dict(zip(columns, member.values[:, t, s], strict=True))
@@ -221,17 +226,27 @@ class FanSample:
         }
 
 
-def _blocks(split: Split, most: int) -> Iterator[range]:
-    """The rows from the first to the last that a judged forecast is issued at, ``most`` at a time."""
+def _blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
+    """The rows from the first to the last that a judged forecast is issued at, ``most`` at a time.
+
+    A block ends before each of ``breaks``, the rows before which windows are left out.
+    """
     for rows in (range(split.issues.start), split.issues):
-        for start in range(rows.start, rows.stop, most):
-            yield range(start, min(start + most, rows.stop))
+        bounds = [rows.start, *(int(row) for row in breaks if rows.start < row < rows.stop), rows.stop]
+        for first, stop in pairwise(bounds):
+            for start in range(first, stop, most):
+                yield range(start, min(start + most, stop))
 
 
-def _judged(rows: Ints, members: Mapping[str, Member], came: Floats, issued: Bools) -> Rolled:
-    horizon = next(iter(members.values())).values.shape[-1]
-    ahead = np.lib.stride_tricks.sliding_window_view(came, horizon, axis=0)
-    truth = ahead[rows + 1]  # [T, S, N]
+def _ahead(came: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
+    """``[T, S, N]`` what came in the windows after each of ``T`` rows; NaN where windows are left out."""
+    ahead = np.lib.stride_tricks.sliding_window_view(came, horizon, axis=0)[rows + 1]
+    at = np.lib.stride_tricks.sliding_window_view(index, horizon)[rows + 1]
+    follows = at - index[rows][:, None] == np.arange(1, horizon + 1)
+    return ahead if follows.all() else np.where(follows[:, None, :], ahead, np.nan)
+
+
+def _judged(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> Rolled:
     judged = issued[:, :, None] & ~np.isnan(truth)
     for member in members.values():
         judged &= ~np.isnan(member.values).any(axis=0)

@@ -4,7 +4,7 @@ What a model was trained with beside the values comes with the request, as colum
 covariates, which are the same in all rows of a series; those that are observed; and those that are known
 ahead, in further rows without a value, after the last that has one.
 
-MLflow imports this module by name to load a registered version; nothing here imports MLflow.
+Nothing here imports MLflow: `forecaster.registry.loader` is what it loads.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from forecaster.batch import Batch
+from forecaster.config import WindowConfig
 from forecaster.covariates import Covariates
 from forecaster.features import SERIES, TIME, Column, Features, Table, Tables
 from forecaster.model import Forecaster
-from forecaster.stepping import advance
+from forecaster.shard import Shard, apply
+from forecaster.stepping import advance_in_place, windows_per_call
 from forecaster.threads import compute_threads
-from schemas import cells
+from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 from schemas.observations import OBSERVED
 
@@ -40,6 +44,9 @@ class ServedForecaster:
     def predict(self, frame: Any, params: object = None) -> Any:
         """The last forecast of every series after a history, from a cold start.
 
+        Rows are validated as those of every job, and stepped as a stream steps them. A row without a value is
+        no observation; the windows up to it are closed nevertheless.
+
         Args:
             frame: a Polars or pandas frame with the columns ``series_id`` (string), ``timestamp`` (datetime;
                 without a zone it is read as UTC) and ``value`` (number, null or NaN where missing); and the
@@ -52,7 +59,7 @@ class ServedForecaster:
             unit of ``value``.
 
         Raises:
-            DataError: a column is missing or of another type.
+            DataError: a column is missing or of another type, or a row is no observation.
         """
         if isinstance(frame, pl.DataFrame):
             return self._answer(frame)
@@ -70,7 +77,7 @@ class ServedForecaster:
                 f"the history has no column {missing[0]!r}, which {self.forecaster.version} was trained "
                 "with: add it, empty where nothing is known"
             )
-        history = _history(frame, features.observed)
+        history = _checked(_history(frame, features.observed))
         forecaster = self.forecaster
         if features.known or features.static:
             tables = _tables(frame.with_columns(history["series_id"], history["timestamp"]), features)
@@ -103,19 +110,61 @@ def _tables(frame: pl.DataFrame, features: Features) -> Tables:
 
 
 def latest(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
-    """The last forecast of every series of an observation frame, one row a horizon, from a cold start."""
-    _, forecasts = advance(forecaster, forecaster.initial_state(), history)
+    """The last forecast of every series of an observation frame, one row a horizon, from a cold start.
+
+    Args:
+        forecaster: weights and settings.
+        history: observation frame; a row whose value is missing (NaN) closes the windows up to it alone.
+    """
+    freq = forecaster.window_config.frequency
+    rows = _last_lives(history.filter(pl.col("value").is_not_nan()), forecaster.window_config)
+    rows = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"))
+    newest_us = history["timestamp"].to_physical().to_numpy().max(initial=0)
+    closed_us = freq.end_us(freq.window_of(int(newest_us)))
+    batch = Batch("history", 0, len(rows), rows, quarantine.empty(offset=True), closed_us)
+    shard = Shard.cold(0, 1, forecaster.initial_state(), [batch.partition])
+    found = advance_in_place(forecaster, forecaster.initial_state(), np.empty((0, 0)), 0).frame()
+    for _, output in apply(shard, batch, forecaster, windows_per_call(rows["series_id"].n_unique())):
+        if output.forecasts is not None:
+            newer = [found, output.forecasts.latest().frame()]
+            found = pl.concat(newer).unique("series_id", keep="last", maintain_order=True)
     return (
-        forecasts.frame()
-        .sort("series_id", "issued_at")
-        .group_by("series_id", maintain_order=True)
-        .last()
+        found.sort("series_id")
         .explode("forecast")
         .unnest("forecast")
         .drop("revision", "p_value", "alarm")
         # MLflow's signatures know no 16 bit integers.
         .with_columns(pl.col("horizon").cast(pl.Int32))
     )
+
+
+def _last_lives(rows: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
+    """The rows of each series after it last was silent for so long that it begins anew.
+
+    Nothing before counts for its last forecast.
+    """
+    window = config.frequency.window(pl.col("timestamp"))
+    begins = (pl.col("_window").diff() > config.max_gap + 1).fill_null(False)
+    life = begins.cum_sum().over("series_id")
+    marked = rows.with_columns(window.alias("_window")).sort("_window").with_columns(life.alias("_life"))
+    return marked.filter(pl.col("_life") == pl.col("_life").max().over("series_id")).drop("_window", "_life")
+
+
+def _checked(history: pl.DataFrame) -> pl.DataFrame:
+    """The history, if each of its rows is an observation, or would be one if it had a value.
+
+    Raises:
+        DataError: a row is none; the line names the first.
+    """
+    given = pl.when(pl.col("value").is_nan()).then(0.0).otherwise("value")
+    _, rejected = observations.validate(history.with_columns(given.alias("value")))
+    if len(rejected):
+        first = rejected.row(0, named=True)
+        others = f" (and {len(rejected) - 1:,} more rows)" if len(rejected) > 1 else ""
+        raise DataError(
+            f"the history: row {first['row']}: {first['reason']}{others}: correct it, or leave it out"
+        )
+    return history
 
 
 def _history(frame: pl.DataFrame, observed: tuple[str, ...]) -> pl.DataFrame:
@@ -137,5 +186,5 @@ def _history(frame: pl.DataFrame, observed: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _load_pyfunc(path: str) -> ServedForecaster:
-    """MLflow's entry point: ``path`` is the folder that `Forecaster.save` wrote."""
+    """MLflow's entry point of models before `forecaster.registry.loader`."""
     return ServedForecaster(Forecaster.load(Path(path)))

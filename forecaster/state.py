@@ -132,6 +132,7 @@ class State:
             "model_version": self.model_version,
             "freq_s": self.freq.seconds,
             "freq_months": self.freq.months,
+            "freq_offset_s": self.freq.offset_s,
             "components": components,
         }
         metadata = {_FORMAT_KEY: FORMAT_VERSION, _LAYOUT_KEY: json.dumps(layout)}
@@ -159,7 +160,7 @@ class State:
                     f"the state's {name} is of format {component['format']}, not readable here "
                     f"(this version reads {known}): start without it, from the rows"
                 )
-        freq = Frequency(layout["freq_s"], layout.get("freq_months", 0))
+        freq = Frequency(layout["freq_s"], layout.get("freq_months", 0), layout.get("freq_offset_s", 0))
         parts = {
             name: {
                 f: array_of(table, f"{name}.{f}", Field(dtype, tuple(shape)))

@@ -55,24 +55,54 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     block = (
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
-    start = min([block.start, *(state.clock[live(state)] + 1)])
-    beside = block.past_of(forecaster.covariates.features.observed)
-    past = beside
-    if block.series_ids == state.series_ids and start == block.start:
-        state, values = state.copy(), block.values  # the stream's every step
+    if block.series_ids == state.series_ids:
+        state = state.copy()  # the stream's every step
     else:
         known = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
         born = tuple(block.series_ids[i] for i in has_value if block.series_ids[i] not in known)
+        start = min([block.start, *(state.clock[live(state)] + 1)])
         state = State.join([state, forecaster.unseen(born, start)])
-        place = {name: slot for slot, name in enumerate(state.series_ids)}
-        slots = np.array([place.get(name, -1) for name in block.series_ids], np.int64)
-        values = np.full((block.stop - start, len(state)), np.nan)
-        values[block.start - start :, slots[slots >= 0]] = block.values[:, slots >= 0]
-        if beside is not None:
-            past = np.full((*values.shape, beside.shape[2]), np.nan)
-            past[block.start - start :, slots[slots >= 0]] = beside[:, slots >= 0]
-    return state, advance_in_place(forecaster, state, values, start, past=past)
+        block = _by_slot(block, state.series_ids)
+    made = []
+    for run in block.runs():
+        retired = _retired_at(state, forecaster.window_config.max_gap)
+        if retired is not None and retired < run.start:  # nothing lives in the windows from then to the run
+            made.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=retired)))
+        made.append(_step_run(forecaster, state, run))
+    return state, made[0] if len(made) == 1 else Forecasts.join(made)
+
+
+def _by_slot(block: Windows, series_ids: tuple[str, ...]) -> Windows:
+    """The block with a column for each slot of a state; a series without a slot is left out."""
+    place = {name: slot for slot, name in enumerate(series_ids)}
+    slots = np.array([place.get(name, -1) for name in block.series_ids], np.int64)
+
+    def laid(array: Floats) -> Floats:
+        found = np.full((len(array), len(series_ids)), np.nan)
+        found[:, slots[slots >= 0]] = array[:, slots >= 0]
+        return found
+
+    past = {name: laid(array) for name, array in block.past.items()}
+    return Windows(series_ids, block.start, laid(block.values), past, block.index)
+
+
+def _retired_at(state: State, max_gap: int) -> int | None:
+    """The window after that in which the last live series retires if no row comes; None where none lives."""
+    alive = live(state)
+    return int((state.clock - state.silent)[alive].max()) + max_gap + 2 if alive.any() else None
+
+
+def _step_run(forecaster: Forecaster, state: State, run: Windows) -> Forecasts:
+    """Steps the state from its clock to the end of a run of windows; those between are missing."""
+    start = min([run.start, *(state.clock[live(state)] + 1)])
+    missing = run.start - start
+    values, past = run.values, run.past_of(forecaster.covariates.features.observed)
+    if missing:
+        values = np.concatenate([np.full((missing, values.shape[1]), np.nan), values])
+        if past is not None:
+            past = np.concatenate([np.full((missing, *past.shape[1:]), np.nan), past])
+    return advance_in_place(forecaster, state, values, start, past=past)
 
 
 def advance_in_place(

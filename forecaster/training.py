@@ -101,20 +101,23 @@ def train(
         windows = aggregate(windows, window_config).windows
     windows = observed(windows, window_config)
     check_size(windows)
-    covariates = Covariates.fitted(tables or Tables(), windows, window_config.frequency, network.decoder)
     validated_from, judged_from = held_out_from(len(windows.values), training)
-    early = windows.between(windows.start, windows.start + judged_from)
 
     def fleet(part: Windows, held_from: int) -> Fleet:
-        return fleet_of(part, network, window_config.frequency, training.batch_series, held_from, covariates)
+        freq, gap = window_config.frequency, window_config.max_gap
+        # How columns become features is learned as weights are, from what is not held out.
+        covariates = Covariates.fitted(tables or Tables(), windows, freq, network.decoder, held_from)
+        return fleet_of(part, network, freq, training.batch_series, held_from, covariates, gap)
 
     with compute_threads(training.threads), torch.random.fork_rng(devices=[]):
-        module, history, epochs = _choose(fleet(early, validated_from), training, on_epoch)
-        chosen = Forecaster(network, window_config, module, online, covariates)
+        early = fleet(windows.rows(0, judged_from), validated_from)
+        module, history, epochs = _choose(early, training, on_epoch)
+        chosen = Forecaster(network, window_config, module, online, early.covariates)
         if not training.refit or validated_from == len(windows.values):
             return Trained(chosen, chosen, history, epochs)
-        module, refit_history = _refit(fleet(windows, len(windows.values)), training, epochs, on_epoch)
-    forecaster = Forecaster(network, window_config, module, online, covariates)
+        whole = fleet(windows, len(windows.values))
+        module, refit_history = _refit(whole, training, epochs, on_epoch)
+    forecaster = Forecaster(network, window_config, module, online, whole.covariates)
     return Trained(forecaster, chosen, history, epochs, refit_history)
 
 

@@ -6,8 +6,9 @@ network counts windows by that integer; only what people read carries timestamps
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from forecaster.config import WindowConfig
+from forecaster.frequency import DAY_S, WEEK_S, WEEKDAYS
 from schemas.observations import OBSERVED, covariates_of
 
 MICROSECONDS = 1_000_000
+NEVER = -(2**62)
+"""Row of the last value of a series that has none."""
+_DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _AGGREGATES: Mapping[str, pl.Expr] = {
     "mean": pl.col("value").mean(),
@@ -31,19 +36,21 @@ _AGGREGATES: Mapping[str, pl.Expr] = {
 
 @dataclass(frozen=True)
 class Windows:
-    """A dense block of closed windows.
+    """A block of closed windows, rising; windows in which no series lives may be left out.
 
     Attributes:
         series_ids: ``S`` distinct ids.
         start: index of the first window.
         values: ``[T, S]`` float64; NaN where a series has no value in a window.
         past: ``[T, S]`` float64 of each observed covariate, by its name; NaN where missing.
+        index: ``[T]`` int64, the window of each row; by default ``start`` and those that follow it.
     """
 
     series_ids: tuple[str, ...]
     start: int
     values: NDArray[np.float64]
     past: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    index: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.series_ids):
@@ -51,22 +58,44 @@ class Windows:
         for name, array in self.past.items():
             if array.shape != self.values.shape:
                 raise ValueError(f"covariate {name!r} is {array.shape}, and values are {self.values.shape}")
+        if not len(self.index):
+            object.__setattr__(self, "index", self.start + np.arange(len(self.values)))
+        if len(self.index) != len(self.values) or (np.diff(self.index) < 1).any():
+            raise ValueError("index must hold a window for each row of values, and rise")
 
     @property
     def stop(self) -> int:
         """One past the index of the last window."""
-        return self.start + len(self.values)
+        return int(self.index[-1]) + 1 if len(self.index) else self.start
 
     def between(self, start: int, stop: int) -> Windows:
         """The part in ``[start, stop)``; bounds outside the block are cut to it."""
-        first, last = max(start - self.start, 0), max(stop - self.start, 0)
-        past = {name: array[first:last] for name, array in self.past.items()}
-        return Windows(self.series_ids, max(start, self.start), self.values[first:last], past)
+        first, last = np.searchsorted(self.index, [start, stop]).tolist()
+        part = self.rows(first, last)
+        return part if len(part.values) else replace(part, start=max(start, self.start))
+
+    def rows(self, first: int, stop: int) -> Windows:
+        """The rows ``[first, stop)``; a row is a window, counted without those that are left out."""
+        index = self.index[first:stop]
+        start = int(self.index[first]) if first < len(self.index) else self.stop
+        past = {name: array[first:stop] for name, array in self.past.items()}
+        return Windows(self.series_ids, start, self.values[first:stop], past, index)
+
+    def runs(self) -> Iterator[Windows]:
+        """The block in parts that leave no window out, in order."""
+        breaks = np.flatnonzero(np.diff(self.index) > 1) + 1
+        for first, stop in pairwise([0, *breaks.tolist(), len(self.index)]):
+            yield self.rows(first, stop)
+
+    def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The last row at or before each window; -1 before the first."""
+        return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
         """The series at ``index``, in that order."""
         past = {name: array[:, index] for name, array in self.past.items()}
-        return Windows(tuple(self.series_ids[i] for i in index), self.start, self.values[:, index], past)
+        ids = tuple(self.series_ids[i] for i in index)
+        return Windows(ids, self.start, self.values[:, index], past, self.index)
 
     def past_of(self, names: Sequence[str]) -> NDArray[np.float64] | None:
         """``[T, S, C]`` float64, covariates by name, NaN where missing; None where none is named."""
@@ -76,6 +105,40 @@ class Windows:
         return np.stack([self.past.get(name, nothing) for name in names], axis=2)
 
 
+def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
+    """Return a line where weekly rows are all dated to one weekday and windows begin on another.
+
+    Forecasts are for times at which windows begin, which no row would ever have.
+    """
+    freq = config.frequency
+    if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
+        return None
+    days = rows["timestamp"].dt.weekday().unique()
+    begins = WEEKDAYS[freq.offset_s // DAY_S]
+    dated = _DAYS_OF_ISO[days[0] - 1]
+    if len(days) > 1 or dated == begins:
+        return None
+    weeks = freq.seconds // WEEK_S
+    return (
+        f"all rows are dated to the same weekday ({dated}), and the weeks of {config.freq} begin on another "
+        f"({begins}): forecasts get dates that no row has; use --freq {weeks}w-{dated}"
+    )
+
+
+def gap_notice(windows: Windows, config: WindowConfig) -> str | None:
+    """Return a line where windows are left out of a block, since no series lives in them."""
+    left_out = np.diff(windows.index) - 1
+    if not left_out.any():
+        return None
+    row = int(left_out.argmax())
+    around_us = config.frequency.start_us(windows.index[row : row + 2])
+    before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
+    return (
+        f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
+        f"between {before} and {after}: if that is no pause, look at the times of the rows"
+    )
+
+
 class Aggregated(NamedTuple):
     """Windows, and how many rows were second copies of another."""
 
@@ -83,27 +146,46 @@ class Aggregated(NamedTuple):
     duplicates: int
 
 
-def observed(windows: Windows, config: WindowConfig) -> Windows:
-    """What was observed: from a series' first value on an empty window is a 0, if ``config.empty`` says so.
+def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``[T + 1, S]`` the row of the last value of each series: before each of ``T`` rows, and after them.
 
+    Args:
+        seen: ``[T, S]`` where there is a value.
+        before: ``[S]`` the row of the last value before the block, below 0; `NEVER` where there is none.
+    """
+    latest = np.empty((len(seen) + 1, seen.shape[1]), np.int64)
+    latest[0] = before
+    latest[1:] = np.where(seen, np.arange(len(seen))[:, None], NEVER)
+    return np.maximum.accumulate(latest, axis=0, out=latest)
+
+
+def observed(windows: Windows, config: WindowConfig) -> Windows:
+    """What was observed: while a series lives an empty window is a 0, if ``config.empty`` is "zero".
+
+    A series lives from its first value until it has had none for more than ``config.max_gap`` windows.
     Training, evaluation and baselines all see windows through this, so that they mean the same by "empty";
     `forecaster.stepping.advance` does it by the clock of each series.
     """
     if config.empty == "missing":
         return windows
     missing = np.isnan(windows.values)
-    begun = np.logical_or.accumulate(~missing, axis=0)
-    return replace(windows, values=np.where(missing & begun, 0.0, windows.values))
+    latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
+    # Windows are left out only where no series lives, so rows count the windows of a life.
+    lives = np.arange(len(missing))[:, None] - latest <= config.max_gap
+    return replace(windows, values=np.where(missing & lives, 0.0, windows.values))
 
 
 def aggregate(
     rows: pl.DataFrame, config: WindowConfig, start: int | None = None, stop: int | None = None
 ) -> Aggregated:
-    """Observations as a dense block of windows, whatever order the rows are in.
+    """Observations as a block of windows, whatever order the rows are in.
 
     Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are copies of
     one observation. One of them counts: the one of the largest value, a rule as good as any that does not
     depend on arrival. A covariate of a window is the mean of those of its rows that are not missing.
+
+    Windows in which no series lives are left out, as a stream passes them over: the block grows with the rows
+    and not with the years between them.
 
     Args:
         rows: observation frame (``series_id, timestamp, value[, event_id, observed...]``) of valid rows.
@@ -126,12 +208,30 @@ def aggregate(
         stop = int(window.max()) + 1 if len(window) else start
     if len(window) and (window.min() < start or window.max() >= stop):
         raise ValueError(f"rows lie outside the windows [{start}, {stop})")
-    values = np.full(((stop - start), len(ids)), np.nan)
+    index = _lived_in(np.unique(window), start, stop, config.max_gap)
+    values = np.full((len(index), len(ids)), np.nan)
     names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
     past = np.full((*values.shape, len(names)), np.nan)
-    duplicates = fill(values, rows, window - start, code, config, past, names) if len(rows) else 0
+    at = np.searchsorted(index, window)
+    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else 0
     of_names = {name: past[:, :, i] for i, name in enumerate(names)}
-    return Aggregated(Windows(tuple(ids) if len(rows) else (), start, values, of_names), duplicates)
+    return Aggregated(Windows(tuple(ids) if len(rows) else (), start, values, of_names, index), duplicates)
+
+
+def _lived_in(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
+    """The windows of ``[start, stop)`` but those between two rows in which no series lives.
+
+    The window in which the last series retires stays: in it a state is put back to its beginning.
+
+    Args:
+        window: the windows that have a row, rising.
+        start: first window of the block.
+        stop: one past its last.
+        max_gap: windows of silence after which a series retires.
+    """
+    breaks = np.flatnonzero(np.diff(window) > max_gap + 2)
+    firsts, stops = [start, *window[breaks + 1]], [*(window[breaks] + max_gap + 2), stop]
+    return np.concatenate([np.arange(first, end) for first, end in zip(firsts, stops, strict=True)])
 
 
 def fill(

@@ -24,7 +24,7 @@ def by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
         if part is None:
             continue
         for t, s in zip(*np.nonzero(part.issued), strict=True):
-            key = (part.series_ids[s], part.start + int(t))
+            key = (part.series_ids[s], int(part.index[t]))
             assert key not in found, f"{key} was forecast twice"
             found[key] = part.values[:, t, s]
     return found
@@ -103,3 +103,9 @@ def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]
         off = ((one[name] - other[name]).abs() / unit).max()
         assert isinstance(off, float)
         assert off <= 1e-5, f"{name} is off by {off} scales"
+
+
+def scales_of_rows(rows: pl.DataFrame) -> dict[str, float]:
+    """How much the rows of each series move."""
+    found = rows.group_by("series_id").agg(pl.col("value").std().fill_null(0.0) + 1e-3)
+    return dict(found.rows())

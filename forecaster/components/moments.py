@@ -39,6 +39,9 @@ _FIELDS = {
     "last": Field("float64"),
     "age": Field("int64"),
 }
+OF_SEASON = ("seasonal", "seasons")
+"""Fields that count changes from season to season."""
+
 _SAID = (
     *("mean", "spread", "last", "lowest", "highest", "falls", "rises"),
     *("scale", "unit", "age", "observed"),

@@ -21,21 +21,22 @@ _LARGEST = 8.0  # scales by which one value can differ from what its phase is us
 def season_of(freq: Frequency) -> int:
     """Windows in the season that windows of this length are likely to have: a day, a week, or a year.
 
-    1, which is none, where a window does not divide it, or it has more than 288 of them.
+    1, which is none, where a window does not divide it. What a series is forecast with has this season if it
+    fits (`season_in`), and what a series is judged by has it always (`forecaster.baselines`).
     """
     if freq.is_calendar:
         return 12 // freq.months if 12 % freq.months == 0 else 1
     freq_s = freq.seconds
     for period_s in (_DAY_S, _WEEK_S, 52 * _WEEK_S):
         if period_s >= 2 * freq_s:
-            return period_s // freq_s if period_s % freq_s == 0 and period_s <= _LONGEST * freq_s else 1
+            return period_s // freq_s if period_s % freq_s == 0 else 1
     return 1
 
 
 def season_in(ring: int, freq: Frequency) -> int:
-    """Windows in a season of windows of this length; 1, which is none, where the ring is shorter."""
+    """Windows in the season that a state keeps; 1, which is none, where the ring, or 288, is shorter."""
     season = season_of(freq)
-    return season if season <= ring else 1
+    return season if season <= min(ring, _LONGEST) else 1
 
 
 def week_in(ring: int, freq: Frequency) -> int | None:

@@ -1,6 +1,6 @@
 """A forecaster as MLflow serves it: its signature, an example, and what it needs where it is served.
 
-Weights travel as safetensors behind the loader ``forecaster.serving``; nothing is pickled.
+Weights travel as safetensors behind the loader ``forecaster.registry.loader``; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
         forecaster.save(Path(saved) / "forecaster")
         mlflow.pyfunc.save_model(
             folder,
-            loader_module="forecaster.serving",
+            loader_module="forecaster.registry.loader",
             data_path=str(Path(saved) / "forecaster"),
             mlflow_model=Model(
                 artifact_path=logged.artifact_location,

@@ -168,13 +168,13 @@ def label(
     config = _config(
         settings, cell=cell, hidden=hidden, layers=layers, scaling=scaling, epochs=epochs, seed=seed
     )
-    from forecaster.frequency import duration_s
+    from forecaster.frequency import fixed_s
     from pipelines.cli.preflight import check_store
     from pipelines.sources.labelled import LabelColumns, find_columns
     from pipelines.sources.tables import input_files
 
     try:
-        freq_s = duration_s(freq) if freq else None
+        freq_s = fixed_s(freq) if freq else None
     except ValueError as error:
         raise ConfigError(f"--freq: {error}") from None
     check_store(tracking_uri)

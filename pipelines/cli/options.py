@@ -73,7 +73,7 @@ Freq = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="DURATION",
-        help="Length of a window: 30s, 15m, 1h, 1d, or 1mo, 1q, 1y of the calendar.",
+        help="Length of a window: 30s, 15m, 1h, 1d; 1w-sun for weeks that begin on Sundays; or 1mo, 1q, 1y.",
         show_default="1h",
         rich_help_panel=INPUT,
     ),

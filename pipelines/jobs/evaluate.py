@@ -17,7 +17,7 @@ from forecaster.config import CovariatesConfig, WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
 from forecaster.frequency import Frequency
 from forecaster.report import error_table, write_report
-from forecaster.windows import MICROSECONDS, Windows, aggregate
+from forecaster.windows import MICROSECONDS, Windows, aggregate, gap_notice
 from pipelines.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.loaded import load_observations
@@ -86,7 +86,8 @@ def evaluate_folders(
     everyone = _on_the_same(by_label | _baseline_errors(own, windows, job.windows))
     table = [score(label, part, unit) for label, part in everyone.items()]
     judged = {label: everyone[label] for label in by_label}
-    return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped))
+    gaps = [line for line in [gap_notice(windows, job.windows)] if line]
+    return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *gaps))
 
 
 def write_evaluation(

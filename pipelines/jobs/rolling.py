@@ -11,13 +11,14 @@ import numpy as np
 import polars as pl
 
 from forecaster import plots
+from forecaster.config import WindowConfig
 from forecaster.metrics import COVERAGE, Tally
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.rolling import FanSample, Split, normalised, rolled, tally, training_scale
 from forecaster.threads import compute_threads
 from forecaster.training import Epoch, train
-from forecaster.windows import Windows, aggregate
+from forecaster.windows import Windows, aggregate, gap_notice
 from pipelines.config import JobConfig
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
 from pipelines.sources.covariates import read_tables
@@ -98,7 +99,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
 
         run.log_dataset(loaded.rows, "observations", config.data.paths[0], "evaluation")
         began_s = time.monotonic()
-        learned_from = windows.between(windows.start, windows.start + split.train_rows)
+        learned_from = windows.rows(0, split.train_rows)
         trained = train(
             learned_from, config.network, config.training, config.windows, log, config.online, tables
         )
@@ -124,7 +125,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
             split,
             trained.forecaster.version,
             run.run_id,
-            (*loaded.notices, *loaded.skipped, *_notices(loaded, windows, split)),
+            (*loaded.notices, *loaded.skipped, *_notices(loaded, windows, split, config.windows)),
         )
         log_into(run, evaluated)
     return evaluated
@@ -169,8 +170,8 @@ def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
     return windows, split
 
 
-def _notices(loaded: Loaded, windows: Windows, split: Split) -> list[str]:
-    lines = []
+def _notices(loaded: Loaded, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
+    lines = [line for line in [gap_notice(windows, config)] if line]
     if len(loaded.quarantined):
         first = loaded.quarantined.row(0, named=True)
         lines.append(

@@ -210,7 +210,7 @@ def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows,
         if number and rows <= 2 * held_out:
             return  # what is left to learn from says little about what it will be
         changes = {"validation": held_out / rows, "backtest": 0.0, "refit": False}
-        yield windows.between(windows.start, windows.start + rows), training.model_copy(update=changes)
+        yield windows.rows(0, rows), training.model_copy(update=changes)
 
 
 def _study(config: JobConfig, trials: int) -> optuna.Study:

@@ -25,7 +25,7 @@ from forecaster.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.threads import compute_threads
 from forecaster.training import Epoch, Trained, held_out_from, train
-from forecaster.windows import Windows, aggregate
+from forecaster.windows import Windows, aggregate, gap_notice
 from pipelines import state_table
 from pipelines.config import JobConfig
 from pipelines.sources.covariates import read_tables
@@ -164,6 +164,7 @@ def learn(
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
     quarantined = len(loaded.quarantined)
+    gaps = [line for line in [gap_notice(windows, config.windows)] if line]
     return TrainOutcome(
         run_id=run.run_id,
         version=version,
@@ -177,7 +178,7 @@ def learn(
         quarantined=quarantined,
         duplicates=data.duplicates,
         outside=loaded.outside,
-        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined)),
+        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined), *gaps),
     )
 
 
@@ -191,8 +192,8 @@ def write_states(folder: Path, forecaster: Forecaster, windows: Windows, shards:
         OutputError: the folder cannot be written.
     """
     state, size = forecaster.initial_state(), max(_BLOCK_STEPS // len(windows.series_ids), 1)
-    for start in range(windows.start, windows.stop, size):
-        state, _ = advance(forecaster, state, windows.between(start, start + size))
+    for first in range(0, len(windows.values), size):
+        state, _ = advance(forecaster, state, windows.rows(first, first + size))
     whole = replace(Shard.cold(0, 1, state, ()), closed_through=windows.stop - 1)
     folder.parent.mkdir(parents=True, exist_ok=True)
     state_table.write(folder, reshard([whole], shards))
@@ -216,15 +217,14 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
     """
     config, horizon = forecaster.window_config, forecaster.network_config.horizon
     state, judged = forecaster.initial_state(), []
-    split = windows.start + first
-    starts = [*range(windows.start, split, _BLOCK), *range(split, windows.stop, _BLOCK)]
-    for start in starts:
-        stop = min(start + _BLOCK, split if start < split else windows.stop)
-        state, forecasts = advance(forecaster, state, windows.between(start, stop))
-        if start >= split:
+    rows = len(windows.values)
+    for start in [*range(0, first, _BLOCK), *range(first, rows, _BLOCK)]:
+        stop = min(start + _BLOCK, first if start < first else rows)
+        state, forecasts = advance(forecaster, state, windows.rows(start, stop))
+        if start >= first:
             judged.append(errors(forecasts.frame(), windows, config))
     own = pl.concat(judged)
-    unit = series_scale(windows.between(windows.start, split), config)
+    unit = series_scale(windows.rows(0, first), config)
     table = [score(forecaster.network_config.cell, own, unit)]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())

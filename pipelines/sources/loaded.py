@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from forecaster.windows import weekday_notice
 from pipelines.config import JobConfig
 from pipelines.sources.codes import code_notices
 from pipelines.sources.files import check_files, input_of, read_files
@@ -61,6 +62,8 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
     if not len(rows):
         raise DataError(_nothing_left(job.data.paths[0], rejected, outside))
     notices += code_notices(rows)
+    if notice := weekday_notice(rows, job.windows):
+        notices.append(notice)
     return Loaded(rows, rejected, outside, tuple(skipped), tuple(notices))
 
 

@@ -9,9 +9,12 @@ import polars as pl
 import pytest
 
 from forecaster.calendar import calendar, phases_worth_knowing
+from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.covariates import Covariates
 from forecaster.features import Column, Features, Table, Tables
 from forecaster.frequency import Frequency
+from forecaster.state import Floats
+from forecaster.training import Trained, train
 from forecaster.windows import Windows
 from schemas.errors import DataError
 
@@ -175,3 +178,46 @@ def test_a_table_without_a_column_that_was_learned_from_is_refused() -> None:
     features = Features.fit(Tables(promotions()), windows(), HOUR)
     with pytest.raises(DataError, match=r"promotions.csv: has no column price"):
         Covariates.of(features, HOUR, Tables(Table(promotions().frame.drop("price"), "promotions.csv")))
+
+
+def test_scaling_is_fitted_on_what_is_learned_from() -> None:
+    price = np.arange(100.0)
+    hours = pl.Series((FIRST + np.arange(100)) * 3_600_000_000).cast(pl.Datetime("us", "UTC"))
+    static = pl.DataFrame({"series_id": ["a", "late"], "size": [1.0, 9.0], "kind": ["old", "new"]})
+    values = np.random.default_rng(0).normal(size=(100, 2))
+    values[:85, 1] = np.nan
+    network = NetworkConfig(hidden=2, layers=1, horizon=2, lags=(1,), ring=4, decoder=True)
+    training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1)
+
+    def trained(prices: Floats) -> Trained:
+        known = pl.DataFrame({"timestamp": hours, "price": prices})
+        tables = Tables(Table(known), Table(static))
+        return train(Windows(("a", "late"), FIRST, values), network, training, tables=tables)
+
+    one = trained(price)
+    chosen, refit = (made.covariates.features for made in (one.chosen, one.forecaster))
+    assert chosen.known[0].mean == price[:80].mean()
+    assert [column.words for column in chosen.static] == [(), ("old",)]
+    assert chosen.static[0].mean == 1.0
+    assert refit.known[0].mean == price.mean()
+    assert [column.words for column in refit.static] == [(), ("new", "old")]
+    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # another backtest
+    assert other.chosen.covariates.features == chosen
+    assert other.chosen.version == one.chosen.version
+
+
+def test_a_known_table_costs_its_rows_and_not_the_years_between_them() -> None:
+    ids = [f"s{i}" for i in range(200)]
+    hours = [datetime(1900, 1, 1, tzinfo=UTC), BEGIN]
+    times = [hour for hour in hours for _ in ids]
+    table = Table(pl.DataFrame({"series_id": ids * 2, "timestamp": times, "price": range(400)}))
+    features = Features.fit(Tables(table), windows(series=tuple(ids)), HOUR)
+    found = Covariates.of(features, HOUR, Tables(table))
+    assert found.by_window.nbytes < 10_000
+    price = found.known(("s7", "other"), np.array([FIRST - 1]), 3)[:, :, -2:]
+    np.testing.assert_array_equal(price[:, 0, 1], [0, 1, 0])
+    np.testing.assert_array_equal(price[:, 1], 0)
+    again = Covariates.from_bytes(found.to_bytes())
+    np.testing.assert_array_equal(
+        again.known(("s7",), np.array([FIRST]), 1), found.known(("s7",), np.array([FIRST]), 1)
+    )

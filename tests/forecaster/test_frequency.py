@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.config import WindowConfig
-from forecaster.frequency import Frequency
+from forecaster.frequency import Frequency, fixed_s
 
-FIXED = (Frequency(1), Frequency(900), Frequency(3600), Frequency(86_400), Frequency(604_800))
+WEEK_S = 604_800
+FIXED = (Frequency(1), Frequency(900), Frequency(3600), Frequency(86_400), Frequency(WEEK_S))
+WEEKS = tuple(Frequency(weeks * WEEK_S, 0, day * 86_400) for weeks in (1, 2) for day in range(1, 7))
 CALENDAR = tuple(Frequency(0, months) for months in (1, 2, 3, 6, 12, 60))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-every = st.sampled_from(FIXED + CALENDAR)
+every = st.sampled_from(FIXED + WEEKS + CALENDAR)
 windows = st.integers(-1500, 3000)
 moments = st.datetimes(datetime(1850, 1, 1), datetime(2250, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
 
@@ -82,7 +84,7 @@ def test_a_window_ends_as_the_next_month_quarter_or_year_begins(text: str, begin
 
 def test_what_lies_before_everything_lies_in_no_later_window() -> None:
     never = np.array([np.iinfo(np.int64).min])
-    for freq in FIXED + CALENDAR:
+    for freq in FIXED + WEEKS + CALENDAR:
         assert freq.window_of(never)[0] - 1 < freq.window_of(us(datetime(1600, 1, 1, tzinfo=UTC)))
 
 
@@ -127,3 +129,74 @@ def test_what_is_no_frequency_is_refused_in_one_line(text: str, told: str) -> No
 def test_only_windows_have_months() -> None:
     with pytest.raises(ValueError, match="no duration"):
         WindowConfig(allowed_lateness="1mo")
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("W", "1w-sun"),
+        ("1W", "1w-sun"),
+        ("W-SUN", "1w-sun"),
+        ("w-mon", "1w-mon"),
+        ("2W-WED", "2w-wed"),
+        ("1w-sun", "1w-sun"),
+        ("1w", "1w"),
+        ("15min", "15m"),
+        ("30T", "30m"),
+        ("H", "1h"),
+        ("D", "1d"),
+        ("S", "1s"),
+        ("MS", "1mo"),
+        ("3ME", "3mo"),
+        ("QS-OCT", "1q"),
+        ("QE-DEC", "1q"),
+        ("A-DEC", "1y"),
+        ("YS", "1y"),
+        ("60m", "60m"),
+    ],
+)
+def test_pandas_names_are_kept_as_our_own(text: str, own: str) -> None:
+    assert WindowConfig(freq=text).freq == own
+    assert Frequency.parse(text) == Frequency.parse(own)
+
+
+def test_pandas_dates_begin_our_windows() -> None:
+    import pandas as pd  # type: ignore[import-untyped]
+
+    for alias in ("W", "W-MON", "W-SAT", "D", "h", "15min", "MS", "QS", "YS"):
+        dates = pd.date_range("2019-01-01", periods=20, freq=alias, tz="UTC")
+        freq = Frequency.parse(alias)
+        starts = freq.start_us(freq.window_of(us(dates[0].to_pydatetime())) + np.arange(20))
+        assert starts.tolist() == [us(date.to_pydatetime()) for date in dates], alias
+
+
+def test_a_plain_week_begins_on_thursday_as_ever() -> None:
+    plain = Frequency.parse("1w")
+    assert plain == Frequency(WEEK_S) == Frequency.parse("1w-thu")
+    assert datetime.fromtimestamp(plain.start_us(2500) / 1e6, UTC).strftime("%a") == "Thu"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("M", "1m for minutes, 1mo for months"),
+        ("3M", "3m for minutes, 3mo for months"),
+        ("W-XYZ", "write 1w-sun"),
+        ("QS-FEB", "begin in January"),
+        ("A-JUN", "begin in January"),
+        ("B", "1w-sun for weeks that begin on Sundays"),
+        ("w", "1w-sun for weeks that begin on Sundays"),
+        ("0w-sun", "longer than nothing"),
+        ("9999w", "longer than 100 years"),
+    ],
+)
+def test_a_name_that_means_no_window_here_is_refused(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        WindowConfig(freq=text)
+
+
+def test_a_step_of_labels_has_a_fixed_length() -> None:
+    assert (fixed_s("15min"), fixed_s("1d12h")) == (900, 129_600)
+    for text in ("1mo", "1w-sun", "QS"):
+        with pytest.raises(ValueError, match="no fixed length"):
+            fixed_s(text)

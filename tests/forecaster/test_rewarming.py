@@ -72,3 +72,33 @@ def test_a_state_of_the_same_weights_is_left_as_it_is() -> None:
 def test_a_state_of_other_windows_cannot_be_rewarmed() -> None:
     with pytest.raises(ModelError, match="windows of 1h"):
         rewarm(forecaster(freq="30m"), forecaster().unseen(("a",), START))
+
+
+@pytest.mark.parametrize(("before", "after"), [(12, 336), (336, 12)])
+def test_a_ring_with_another_season_brings_another_seasonal_scale(before: int, after: int) -> None:
+    old, new = forecaster("lstm", ring=before), forecaster("lstm", ring=after, seed=2)
+    hours = np.arange(900)[:, None]
+    values = 3 * np.sin(2 * np.pi * hours / 24) + np.random.default_rng(0).normal(0, 0.1, (900, 1))
+    state, _ = advance(old, old.initial_state(), Windows(("a",), START, values[:500]))
+    warm = rewarm(new, state)
+    kept = min(before, 336)
+    short, _ = advance(
+        new, new.initial_state(), Windows(("a",), START + 500 - kept, values[500 - kept : 500])
+    )
+    for name in ("seasonal", "seasons"):
+        np.testing.assert_array_equal(warm.parts["moments"][name], short.parts["moments"][name])
+    np.testing.assert_array_equal(warm.parts["moments"]["mean"], state.parts["moments"]["mean"])
+    whole, _ = advance(new, new.initial_state(), Windows(("a",), START, values))
+    warm, _ = advance(new, warm, Windows(("a",), START + 500, values[500:]))
+    ratio = warm.parts["moments"]["seasonal"] / whole.parts["moments"]["seasonal"]
+    assert 0.8 < float(ratio[0]) < 1.25
+
+
+def test_an_expert_of_other_lags_is_learned_anew() -> None:
+    old, new = forecaster("lstm", ring=12), forecaster("lstm", ring=48, seed=2)
+    values = np.random.default_rng(0).normal(size=(200, 1)).cumsum(axis=0)
+    state, _ = advance(old, old.initial_state(), Windows(("a",), START, values))
+    warm = rewarm(new, state)
+    assert int(warm.parts["least_squares"]["known"][0]) == 12
+    same = rewarm(forecaster("gru", ring=12), state)
+    assert int(same.parts["least_squares"]["known"][0]) == 200

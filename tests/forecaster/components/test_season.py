@@ -3,9 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecaster.baselines import season_windows
-from forecaster.components.season import Season, season_of, week_in
+from forecaster.baselines import seasonal_naive
+from forecaster.components.season import Season, season_in, season_of, week_in
+from forecaster.config import WindowConfig
+from forecaster.evaluation import series_scale
 from forecaster.frequency import Frequency
+from forecaster.metrics import seasonal_scale
+from forecaster.windows import Windows
 from tests.forecaster.components.blocks import block_of, through
 
 DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
@@ -15,17 +19,20 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
 def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int) -> None:
-    assert season_of(Frequency(0, months)) == season_windows(Frequency(0, months)) == season
+    assert season_of(Frequency(0, months)) == season
 
 
 @pytest.mark.parametrize(
     ("freq_s", "season"),
     [
-        (60, 1),  # a day of 1,440 minutes is more than is kept
+        (60, 1440),
         (300, 288),
         (900, 96),
         (3600, 24),
-        (7 * 3600, 1),  # does not divide a day
+        (5 * 3600, 1),  # does not divide a day
+        (7 * 3600, 1),
+        (36 * 3600, 1),  # does not divide a week
+        (2 * 86_400, 1),
         (43_200, 2),
         (86_400, 7),
         (604_800, 52),
@@ -34,6 +41,21 @@ def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int)
 )
 def test_windows_of_a_length_have_the_season_that_people_know(freq_s: int, season: int) -> None:
     assert season_of(Frequency(freq_s)) == season
+
+
+def test_a_state_keeps_no_season_of_more_windows_than_fit() -> None:
+    assert season_in(100_000, Frequency(60)) == 1
+    assert season_in(288, Frequency(300)) == 288
+    assert season_in(287, Frequency(300)) == 1
+
+
+@pytest.mark.parametrize("freq_s", [60, 5 * 3600, 36 * 3600, 2 * 86_400, 604_800])
+def test_the_naive_forecast_has_the_season_of_the_forecaster(freq_s: int) -> None:
+    config, season = WindowConfig(freq=f"{freq_s}s"), season_of(Frequency(freq_s))
+    values = np.random.default_rng(0).normal(size=(season + 3, 1))
+    naive = seasonal_naive(Windows(("a",), 0, values), config, 1)
+    assert naive["forecast"][-1][0]["q50"] == values[3 if season > 1 else -1, 0]
+    assert seasonal_scale(values, season)[0] == series_scale(Windows(("a",), 0, values), config)["a"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""Windows in which no series lives are left out: cost grows with rows and not with the years between them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.baselines import seasonal_naive
+from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.fleet import fleet_of
+from forecaster.metrics import seasonal_scale
+from forecaster.plan import plan_of
+from forecaster.rolling import Split, rolled
+from forecaster.stepping import advance
+from forecaster.training import train
+from forecaster.windows import Windows, aggregate, gap_notice, observed
+from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of
+from tests.folds import Arrival, run_shards
+from tests.same import assert_same, assert_same_lives, by_key, scales_of_rows
+
+IN_1900 = datetime(1900, 1, 1, tzinfo=UTC)
+YEARS = 23 * 365 * 24
+
+SPARSE = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(0, 60), st.floats(-9, 9)), min_size=1, max_size=25
+)
+
+
+def sparse_rows(cells: list[tuple[str, int, float]], apart: int) -> pl.DataFrame:
+    """Rows in runs of four windows, ``apart`` windows from run to run."""
+    found = {(name, at): value for name, at, value in cells}
+    return pl.DataFrame(
+        {
+            "series_id": [name for name, _ in found],
+            "timestamp": pl.Series([(START + at // 4 * apart + at % 4) * HOUR_US for _, at in found]),
+            "value": list(found.values()),
+        }
+    ).with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
+
+
+def hourly(windows: int = 300, series: tuple[str, ...] = ("a", "b")) -> Windows:
+    t = np.arange(windows)[:, None]
+    values = 9 * np.sin(2 * np.pi * t / 24) + np.random.default_rng(0).normal(size=(windows, len(series)))
+    return Windows(series, START, values)
+
+
+def with_a_row_of_1900(windows: Windows) -> pl.DataFrame:
+    rows = rows_of(windows)
+    return pl.concat([rows, rows.head(1).with_columns(timestamp=pl.lit(IN_1900, rows["timestamp"].dtype))])
+
+
+def test_a_block_leaves_out_windows_in_which_no_series_lives() -> None:
+    windows = aggregate(with_a_row_of_1900(hourly()), WindowConfig(max_gap=10)).windows
+    first = HOUR.window_of(int(IN_1900.timestamp()) * 1_000_000)
+    assert windows.index.tolist() == [*range(first, first + 12), *range(START, START + 300)]
+    assert (windows.start, windows.stop) == (first, START + 300)
+    assert [len(run.values) for run in windows.runs()] == [12, 300]
+    told = gap_notice(windows, WindowConfig())
+    assert told is not None
+    assert f"{START - first - 12:,} windows" in told
+    assert "between 1900-01-01 and" in told
+    assert gap_notice(hourly(), WindowConfig()) is None
+    assert windows.between(first + 11, START + 2).index.tolist() == [first + 11, START, START + 1]
+    assert windows.row_of(np.array([first - 1, first, START - 1, START])).tolist() == [-1, 0, 11, 12]
+
+
+@pytest.mark.parametrize("max_gap", [1, 3, 12])
+@given(cells=SPARSE, apart=st.integers(4, 5000), cut=st.integers(0, 64))
+def test_gaps_are_stepped_as_in_a_stream(
+    max_gap: int, cells: list[tuple[str, int, float]], apart: int, cut: int
+) -> None:
+    model = forecaster(max_gap=max_gap)
+    rows = sparse_rows(cells, apart)
+    ends = int(HOUR.end_us(rows.select(HOUR.window(pl.col("timestamp")).max()).item()))
+    stream = run_shards(model, [Arrival(rows, ends)], to_the_end=False)
+    windows = aggregate(rows, model.window_config).windows
+    state, made = model.initial_state(), []
+    for part in (windows.rows(0, cut), windows.rows(cut, len(windows.values))):
+        state, forecasts = advance(model, state, part)
+        made.append(forecasts)
+    scale = scales_of_rows(rows)
+    assert_same(by_key(made), by_key(stream.forecasts), scale)
+    assert_same_lives([state], stream.states)
+    _, whole = advance(model, model.initial_state(), rows)
+    assert_same(by_key([whole]), by_key(stream.forecasts), scale)
+    assert whole.cold_starts == stream.counts.cold_starts
+    assert whole.frame()["issued_at"].to_list() == [
+        datetime.fromtimestamp(HOUR.end_us(window) / 1e6, UTC)
+        for window in whole.index[whole.issued.nonzero()[0]]
+    ]
+
+
+def test_a_state_is_not_stepped_through_years_to_a_later_block() -> None:
+    model = forecaster(max_gap=3)
+    state, _ = advance(model, model.initial_state(), hourly(5))
+    later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
+    _, forecasts = advance(model, state, later)
+    assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
+    assert forecasts.cold_starts == 2
+
+
+@given(cells=SPARSE, max_gap=st.integers(1, 20))
+def test_training_sees_zeros_where_serving_does(cells: list[tuple[str, int, float]], max_gap: int) -> None:
+    model = forecaster(empty="zero", max_gap=max_gap)
+    windows = aggregate(sparse_rows(cells, 4), model.window_config).windows
+    state = model.unseen(windows.series_ids, windows.start)
+    issued = plan_of(state, windows.values, windows.start, max_gap).issued
+    served = np.where(np.isnan(windows.values) & issued, 0.0, windows.values)
+    np.testing.assert_array_equal(observed(windows, model.window_config).values, served)
+
+
+@given(cells=SPARSE, max_gap=st.integers(1, 20))
+def test_training_has_a_life_for_each_beginning_in_serving(
+    cells: list[tuple[str, int, float]], max_gap: int
+) -> None:
+    model = forecaster(max_gap=max_gap)
+    windows = aggregate(sparse_rows(cells, 7), model.window_config).windows
+    plan = plan_of(model.unseen(windows.series_ids, windows.start), windows.values, windows.start, max_gap)
+    rows, series = np.nonzero(plan.begins)
+    if len(windows.values) < 2 or (rows == len(windows.values) - 1).all():
+        return  # nothing to train on
+    fleet = fleet_of(windows, model.network_config, HOUR, 8, max_gap=max_gap)
+    lives = zip(fleet.series.tolist(), fleet.begins.tolist(), fleet.ends.tolist(), strict=True)
+    expected = set()
+    for row, one in zip(rows.tolist(), series.tolist(), strict=True):
+        silent = np.flatnonzero(~plan.live[row:, one])
+        expected.add((one, row, row + int(silent[0]) if len(silent) else len(windows.values)))
+    assert set(lives) == expected
+
+
+def test_each_life_has_inputs_and_targets_of_its_own() -> None:
+    values = hourly(40, ("a",)).values
+    values[10:20] = np.nan
+    network = NetworkConfig(hidden=4, horizon=3, lags=(1,), ring=4)
+    both = fleet_of(Windows(("a",), START, values), network, HOUR, 8, max_gap=4)
+    batch = both.batch(0)
+    assert batch.series_ids == ("a", "a")
+    for column, (first, stop) in enumerate([(20, 40), (0, 14)]):
+        alone = fleet_of(Windows(("a",), START + first, values[first:stop]), network, HOUR, 8).batch(0)
+        np.testing.assert_array_equal(batch.x[: stop - first, column], alone.x[:, 0])
+        np.testing.assert_array_equal(batch.ahead[: stop - first, column], alone.ahead[:, 0])
+
+
+def test_a_row_of_1900_costs_a_training_little() -> None:
+    network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(1, 2), ring=48)
+    training = TrainingConfig(epochs=1, segment=48)
+    rows, began_s = with_a_row_of_1900(hourly()), time.process_time()
+    trained = train(rows, network, training, WindowConfig(max_gap=50))
+    assert time.process_time() - began_s < 20  # the million windows between took minutes
+    assert np.isfinite(trained.history[0]["validation_loss"])
+
+
+def test_what_lies_beyond_a_gap_is_not_the_target_of_a_forecast_before_it() -> None:
+    early = hourly(60)
+    late = replace(early, start=START + YEARS, index=early.index + YEARS)
+    rows = pl.concat(
+        [rows_of(early), rows_of(early).with_columns(pl.col("timestamp") + pl.duration(hours=YEARS))]
+    )
+    model = forecaster(max_gap=2, horizon=3)
+    windows = aggregate(rows, model.window_config).windows
+    assert len(windows.values) == 60 + 3 + 60
+    blocks = list(rolled(model, windows, Split(20, 20, len(windows.values), 3)))
+    truth = {int(row): block.truth[t] for block in blocks for t, row in enumerate(block.rows)}
+    np.testing.assert_array_equal(truth[40], windows.values[41:44].T)
+    assert np.isnan(truth[61]).all()
+    assert np.isnan(truth[62]).all()
+    np.testing.assert_array_equal(truth[63], windows.values[64:67].T)
+    assert late.index[0] == windows.index[63]
+
+
+def test_the_season_of_a_baseline_is_counted_in_windows() -> None:
+    rows = rows_of(hourly(30, ("a",)))
+    gap = 24 * 50 + 7
+    later = rows.with_columns(pl.col("timestamp") + pl.duration(hours=30 + gap))
+    config = WindowConfig(max_gap=2)
+    windows = aggregate(pl.concat([rows, later]), config).windows
+    naive = seasonal_naive(windows, config, 1)
+    dense = np.full((60 + gap, 1), np.nan)
+    dense[:30] = dense[30 + gap :] = hourly(30, ("a",)).values
+    expected = seasonal_naive(Windows(("a",), START, dense), config, 1)
+    assert naive.equals(expected.filter(pl.col("issued_at").is_in(naive["issued_at"].implode())))
+    apart = seasonal_scale(windows.values, 24, windows.index)
+    np.testing.assert_array_equal(apart, seasonal_scale(dense, 24))
