@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 from hypothesis import given
@@ -61,7 +61,9 @@ def test_a_snapshot_of_an_earlier_version_opens_with_its_rows_by_kind() -> None:
     rest = json.loads(table.schema.metadata[key])
     earlier = {"is not a number": 2, "is no JSON object": 3, "'x": 4, "y": 5}
     rest["counts"] = asdict(Counts(rows_in=14)) | {"quarantined": earlier}
-    table = table.replace_schema_metadata({**table.schema.metadata, key: json.dumps(rest).encode()})
-    counts = cast(Counts, snapshot.from_arrow(table).counts)
+    metadata = {**table.schema.metadata, key: json.dumps(rest).encode()}
+    del metadata[b"statecast.checksum"]  # earlier versions wrote none
+    table = table.replace_schema_metadata(metadata)
+    counts = snapshot.from_arrow(table).counts
     assert counts.quarantined == {"is not a number": 2, "message cannot be decoded": 3, "other": 9}
     assert counts.missing == 0
