@@ -273,7 +273,7 @@ def _faults(name: str, dtype: pl.DataType, time_format: str) -> list[_Fault]:
     if name == "timestamp":
         number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
         looks = looks_like(number) if time_format == cells.AUTO else pl.lit(None, pl.String)
-        asked = "" if time_format == cells.AUTO else f" as data.time_format = {time_format!r} says"
+        asked = "" if time_format == cells.AUTO else f" by data.time_format = {time_format!r}"
         return [
             _fault(unread & looks.is_not_null(), "needs data.time_format", cell + pl.lit(" ") + looks),
             _fault(unread, "is not a time", cell + f" is not a time{asked}{type_}"),

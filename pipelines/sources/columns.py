@@ -13,6 +13,7 @@ from pipelines.config import Columns
 from pipelines.sources.formats import UNNAMED
 from schemas import cells
 from schemas.errors import DataError
+from schemas.time_formats import UNITS
 
 SERIES_NAMES = ("series_id", "unique_id", "item_id")
 TIME_NAMES = ("timestamp", "ds", "time", "date", "datetime", "date_time", "time_hour")
@@ -42,10 +43,10 @@ class Layout:
         named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
         return list(dict.fromkeys(name for name in named if name))
 
-    @property
-    def numbers(self) -> list[str]:
-        """The columns that hold numbers, the times perhaps among them."""
-        return [self.timestamp, *self.values, *self.observed]
+    def numbers(self, time_format: str) -> list[str]:
+        """The columns that hold numbers, the times among them where the format says that they are."""
+        named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
+        return list(dict.fromkeys(named))
 
 
 def find_layout(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:

@@ -80,6 +80,8 @@ class Decimals:
 
     def _look(self, cells: pl.DataFrame) -> None:
         columns = cells.get_columns()
+        if not any(column.str.contains("[.,]").any() for column in columns):
+            return  # whole numbers read alike
         commas, points = (_first(columns, _STYLES[sign].sure) for sign in ",.")
         if commas and points:
             # one of the two is a typing error, which quarantine keeps
@@ -123,7 +125,7 @@ def _are_thousands(columns: Iterable[pl.Series]) -> bool:
 
 
 def _has_groups(column: pl.Series) -> bool:
-    return bool(column.str.contains(rf"[,{_GROUPS}]\d").any())
+    return bool(column.str.contains(rf"[,{_GROUPS}]").any())
 
 
 def _with_commas(cell: pl.Expr) -> pl.Expr:

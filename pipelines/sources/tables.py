@@ -100,7 +100,7 @@ def read_batches(
         per_batch = max(1, batch_rows // len(layout.values))
         decimals = Decimals(path, columns.decimal) if formats.is_csv(path) else None
         for batch in ahead(formats.batches(path, layout.names, per_batch, columns.encoding)):
-            batch = decimals.rewrite(batch, layout.numbers) if decimals else batch
+            batch = decimals.rewrite(batch, layout.numbers(columns.time_format)) if decimals else batch
             batch = _without(batch, (*layout.values, *layout.observed), columns.missing)
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
             if kept.height:
@@ -113,7 +113,7 @@ def _look(path: Path, columns: Columns) -> tuple[Layout, pl.DataFrame]:
     names = formats.column_names(path, columns.encoding)
     if is_long(names, columns):  # by name alone: columns that are not read may hold anything
         layout = find_layout(path, _empty(names), columns)
-        return layout, _head(path, layout.names, layout.numbers, columns)
+        return layout, _head(path, layout.names, layout.numbers(columns.time_format), columns)
     head = _head(path, names, names, columns)
     return find_layout(path, head, columns), head
 

@@ -55,6 +55,22 @@ def test_whole_numbers_are_one_label_however_they_are_stored() -> None:
     assert good["label"].to_list() == ["1", "0", None]
 
 
+def test_none_and_na_are_labels_and_names_like_any_other() -> None:
+    words: list[object] = ["None", "NA", "null", "", None, " "]
+    good, bad = validate(raw(x=[1] * 6, label=words), ["x"])
+    assert bad.is_empty()
+    assert good["label"].to_list() == ["None", "NA", "null", None, None, None]
+    good, bad = validate(raw(x=[1] * 6, series_id=words), ["x"])
+    assert good["series_id"].to_list() == ["None", "NA", "null"]
+    assert bad["reason"].to_list() == ["series_id is missing"] * 3
+
+
+def test_one_label_stays_one_label_over_types() -> None:
+    for label in ([1.0, 2.5], ["1.0", "2.5"], ["1", "2.5"]):
+        good, _ = validate(raw(x=[1, 2], label=list(label)), ["x"])
+        assert good["label"].to_list() == ["1", "2.5"]
+
+
 def test_a_file_without_a_channel_is_refused() -> None:
     with pytest.raises(DataError, match="rows without y: there is series_id, timestamp, x"):
         validate(raw(x=[1]), ["x", "y"])

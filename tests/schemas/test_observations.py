@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from schemas import cells, observations, quarantine
@@ -79,6 +79,15 @@ COLUMN = st.one_of(
     st.just((st.none() | st.booleans(), pl.Boolean())),
     st.just((st.none() | st.lists(st.integers(0, 9), max_size=2), pl.List(pl.Int64()))),
     st.just((st.none(), pl.Null())),
+    st.just((st.none() | st.binary(max_size=3), pl.Binary())),
+    st.just((st.none() | st.integers(-(2**63), 2**63 - 1), pl.Duration("us"))),
+    st.just((st.none() | st.times(), pl.Time())),
+    st.just((st.none() | st.decimals(-9999, 9999, places=2), pl.Decimal(20, 2))),
+    st.just((st.none() | st.sampled_from(["1", "x"]), pl.Categorical())),
+    st.just((st.none() | st.lists(st.binary(max_size=2), max_size=2), pl.List(pl.Binary()))),
+    st.just((st.integers(-(2**63), 2**63 - 1), pl.Datetime("ms", "Asia/Kolkata"))),
+    st.just((st.integers(-(2**63), 2**63 - 1), pl.Datetime("us"))),
+    st.just((st.integers(-(2**31), 2**31 - 1), pl.Date())),
 )
 
 
@@ -97,7 +106,13 @@ def raw_frames(draw: st.DrawFn) -> pl.DataFrame:
     columns: dict[str, pl.Series] = {}
     for name in names:
         cells, dtype = draw(COLUMN) if draw(st.booleans()) else GOOD[name]
-        columns[name] = pl.Series(draw(st.lists(cells, min_size=height, max_size=height)), dtype=dtype)
+        drawn = draw(st.lists(cells, min_size=height, max_size=height))
+        if dtype.is_temporal() and all(isinstance(cell, int | None) for cell in drawn):
+            columns[name] = (
+                pl.Series(drawn, dtype=pl.Int64).cast(pl.Int32 if dtype == pl.Date else pl.Int64).cast(dtype)
+            )
+        else:
+            columns[name] = pl.Series(drawn, dtype=dtype)
     if draw(st.booleans()):
         problems = draw(st.lists(st.sampled_from([None, "torn"]), min_size=height, max_size=height))
         columns["problem"] = pl.Series(problems, dtype=pl.String)
@@ -284,6 +299,22 @@ def test_a_covariate_may_have_the_name_of_any_column() -> None:
     good, _ = validate(raw.drop("observed.offset").with_columns(offset=pl.lit(7, pl.Int64)))
     assert good.row(0, named=True)["observed.value"] == 3.0
     assert good.columns[-1] == "offset"
+
+
+@given(st.integers(-99_999_999, 99_999_999) | st.floats(-99_999_999, 99_999_999))
+@settings(max_examples=200, deadline=None)
+def test_no_small_number_is_a_time_of_1970(number: float) -> None:
+    assert cells.times(pl.Series([number]))[0] is None
+    assert cells.times(pl.Series([str(number)]))[0] is None
+
+
+@given(st.datetimes(datetime(1973, 3, 4), datetime(2200, 1, 1)), st.sampled_from([10**6, 10**3, 1]))
+@settings(max_examples=100, deadline=None)
+def test_numbers_since_1970_are_read_by_their_size(when: datetime, per_tick_us: int) -> None:
+    us = round(when.replace(tzinfo=UTC).timestamp()) * 10**6
+    ticks = us // per_tick_us
+    assume(not cells.times(pl.Series([str(ticks)]), "%Y%m%d%H%M").is_not_null()[0])
+    assert time_of(ticks) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
 def test_months_and_quarters_are_their_first_days() -> None:

@@ -75,7 +75,7 @@ def test_sheets_of_excel_forecast_as_plain_files(command: Command, tmp_path: Pat
     needed = {"cp1252.csv": "data.encoding=cp1252", "us.csv": "data.time_format=%m/%d/%Y %I:%M %p"}
     for name, content in sheets.items():
         (tmp_path / name).write_bytes(content)
-        more = ()
+        more: tuple[str, ...] = ()
         if name in needed:
             code, _, line = command("backfill", name, "-o", "refused")
             setting = needed[name].split("=")[0]
@@ -124,7 +124,11 @@ def test_a_series_goes_on_whatever_type_its_id_has_later(
     rows = [(7 + i, t, v) for i in range(2) for _, t, v in values(1)]
     frame = pl.DataFrame(rows, ["unique_id", "ds", "y"], orient="row")
     history = frame.filter(pl.col("ds") < START + timedelta(hours=40))
-    kinds = {"float": [pl.Float64], "int": [pl.Int64], "category": [pl.String, pl.Categorical]}
+    kinds: dict[str, list[type[pl.DataType]]] = {
+        "float": [pl.Float64],
+        "int": [pl.Int64],
+        "category": [pl.String, pl.Categorical],
+    }
     for kind in kinds[first]:
         history = history.with_columns(pl.col("unique_id").cast(kind))
     history.write_parquet("history.parquet")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ from pipelines.config import DataConfig, JobConfig
 from pipelines.sources.loaded import load_observations
 
 
-def written(folder: Path, values: list[object], wide: bool = False) -> Path:
+def written(folder: Path, values: Sequence[object], wide: bool = False) -> Path:
     path = folder / "f.csv"
     head = "time,nines" if wide else "series_id,timestamp,value"
     lines = [
@@ -20,7 +21,7 @@ def written(folder: Path, values: list[object], wide: bool = False) -> Path:
 
 
 def loaded(path: Path, **data: object) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
-    found = load_observations(JobConfig(data=DataConfig(paths=(str(path),), **data)))  # type: ignore[arg-type]
+    found = load_observations(JobConfig(data=DataConfig(paths=(str(path),), **data)))
     return found.rows, len(found.quarantined), found.notices
 
 
