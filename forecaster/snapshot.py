@@ -1,18 +1,22 @@
 """A shard as one Arrow table, and back: what a snapshot file and an engine's state hold.
 
 One row a series: its state (`forecaster.state.State.to_arrow`), and in ``pending`` a list of its rows whose
-windows are still open. The rest of the shard is JSON in the table's metadata, under ``statecast.shard``.
+windows are still open. The rest of the shard is JSON in the table's metadata, under ``statecast.shard``,
+sealed with a checksum of all that the metadata says.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Final, cast
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from forecaster.counts import Counts
 from forecaster.frequency import Frequency
@@ -21,8 +25,40 @@ from forecaster.state import State
 from schemas.errors import ModelError
 from schemas.observations import more_of
 
-_KEY = b"statecast.shard"
-_PENDING = "pending"
+_KEY: Final = b"statecast.shard"
+_LAYOUT: Final = b"statecast.state.layout"
+_CHECKSUM: Final = b"statecast.crc32"
+_PENDING: Final = "pending"
+
+
+class _Counts(BaseModel):
+    """The counts of a snapshot; a missing one is 0, as in one of an earlier version."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    quarantined: dict[str, NonNegativeInt] = {}
+
+    def counts(self) -> Counts:
+        """Return them as the shard has them."""
+        others = self.model_extra or {}
+        for name, value in others.items():
+            if name not in Counts.__dataclass_fields__:
+                raise ValueError(f"counts.{name} is unknown to this version")
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
+        return Counts(quarantined=self.quarantined, **others)
+
+
+class _Rest(BaseModel):
+    """What of a shard is JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    number: NonNegativeInt
+    of: NonNegativeInt
+    offsets: dict[str, NonNegativeInt]
+    watermarks_us: dict[str, int | None]
+    closed_through: int | None
+    counts: _Counts
+    keyed: bool = False
 
 
 def to_arrow(shard: Shard) -> pa.Table:
@@ -43,7 +79,12 @@ def to_arrow(shard: Shard) -> pa.Table:
         "counts": asdict(shard.counts),
         "keyed": shard.keyed,
     }
-    return table.replace_schema_metadata({**table.schema.metadata, _KEY: json.dumps(rest).encode()})
+    metadata = {**table.schema.metadata, _KEY: json.dumps(rest).encode()}
+    return table.replace_schema_metadata({**metadata, _CHECKSUM: _checksum(metadata)})
+
+
+def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
+    return f"{zlib.crc32(metadata[_KEY], zlib.crc32(metadata[_LAYOUT])):08x}".encode()
 
 
 def from_arrow(table: pa.Table) -> Shard:
@@ -53,21 +94,43 @@ def from_arrow(table: pa.Table) -> Shard:
         ModelError: the table is no shard, or of a format that this version does not read.
     """
     metadata = table.schema.metadata or {}
-    if _KEY not in metadata:
+    if not metadata.keys() >= {_KEY, _LAYOUT}:
         raise ModelError("this is no shard of a state table")
-    rest: dict[str, Any] = json.loads(metadata[_KEY])
+    if metadata.get(_CHECKSUM, _checksum(metadata)) != _checksum(metadata):
+        raise ModelError("the file is damaged: the checksum of its metadata does not match")
+    try:
+        return _shard(table, _Rest.model_validate_json(metadata[_KEY]))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ModelError(_unknown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from None
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+    ) as error:
+        raise ModelError(_unknown(" ".join(str(error).split())[:200])) from error
+
+
+def _unknown(why: str) -> str:
+    return f"not a snapshot that this version reads ({why}): read it with the version that wrote it"
+
+
+def _shard(table: pa.Table, rest: _Rest) -> Shard:
     state = State.from_arrow(table.drop_columns([_PENDING]))
     return Shard(
-        number=rest["number"],
-        of=rest["of"],
+        number=rest.number,
+        of=rest.of,
         state=state,
         slots=slots_of(state),
         pending=_pending(table[_PENDING], state.freq),
-        offsets=rest["offsets"],
-        watermarks=rest["watermarks_us"],
-        closed_through=rest["closed_through"],
-        counts=Counts(**rest["counts"]),
-        keyed=rest.get("keyed", False),
+        offsets=rest.offsets,
+        watermarks=rest.watermarks_us,
+        closed_through=rest.closed_through,
+        counts=rest.counts.counts(),
+        keyed=rest.keyed,
     )
 
 

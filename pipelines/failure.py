@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,10 +12,16 @@ from pathlib import Path
 from pipelines.storage import Location, write_text, written_ns
 from schemas import errors
 from schemas.errors import EngineError, OutputError, StatecastError
+from schemas.sealed import seal, unseal
 
 _FAILED = ".failed-"  # and the process that failed: several workers may at once
 _RAISED = re.compile(r"[\w.]*(Error|Exception)\b")
 _FULL_BYTES = 1 << 20
+_KINDS = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, StatecastError)
+}
 
 
 @contextmanager
@@ -27,7 +32,7 @@ def told_of(output: Location) -> Iterator[None]:
     except StatecastError as error:
         said = {"kind": type(error).__name__, "line": str(error)}
         with suppress(OSError):  # on a full disk that is left to `told`
-            write_text(output / f"{_FAILED}{os.getpid()}", json.dumps(said))
+            write_text(output / f"{_FAILED}{os.getpid()}", seal(said))
         raise
 
 
@@ -42,8 +47,9 @@ def told(output: Location, error: BaseException) -> StatecastError:
     if isinstance(error, StatecastError):
         return error
     try:
-        left = json.loads(min(_left(output), key=written_ns).read_text())
-    except (OSError, ValueError):  # there is none, or none that can be read
+        left = unseal(min(_left(output), key=written_ns).read_bytes())
+        kind, line = _KINDS[left["kind"]], str(left["line"])
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or none that can be read
         if isinstance(output, Path) and _is_full(output):  # nobody could leave anything there
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -51,8 +57,7 @@ def told(output: Location, error: BaseException) -> StatecastError:
         return EngineError(
             f"the pipeline failed: {[*lines[:1], *raised][-1] if lines else type(error).__name__}"
         )
-    kind: type[StatecastError] = getattr(errors, left["kind"], StatecastError)
-    return kind(left["line"])
+    return kind(line)
 
 
 def _left(output: Location) -> list[Location]:

@@ -15,7 +15,7 @@ _RUN = ".run"  # says which run writes into the folder
 
 def take_over(settings: StepSettings) -> None:
     """Has the output folder belong to this run: a worker of an earlier one, still dying, writes no more."""
-    write_text(settings.output / _RUN, settings.job)
+    write_text(settings.output / _RUN, settings.job, kept=True)
     for path in settings.output.glob(f"{_ENDED}*"):
         path.unlink(missing_ok=True)
 
@@ -23,8 +23,8 @@ def take_over(settings: StepSettings) -> None:
 def run_of(output: Location) -> str | None:
     """The run that an output folder belongs to; None where it is nobody's yet."""
     try:
-        return (output / _RUN).read_text()
-    except OSError:
+        return (output / _RUN).read_bytes().decode("ascii")
+    except (OSError, UnicodeDecodeError):
         return None
 
 
@@ -42,7 +42,7 @@ def has_ended(settings: StepSettings) -> bool:
 def is_taken_over(settings: StepSettings) -> bool:
     """Whether the output folder belongs to another run by now: on a cluster workers may outlive their own."""
     try:
-        return (settings.output / _RUN).read_text() != settings.job
+        return (settings.output / _RUN).read_bytes() != settings.job.encode()
     except FileNotFoundError:
         # A backfill has ended, or begins again. A disk has no folder to write into then; a store takes all.
         return isinstance(settings.output, Remote)

@@ -184,9 +184,8 @@ class ShardWorker:
         if self.topics is not None:
             self.topics.flush()
         sync(files)
-        if self._is_over():
+        if not snapshot_file.write_shard(self.settings.states, shard, lambda: not self._is_over()):
             return
-        snapshot_file.write_shard(self.settings.states, shard)
         with self._telling:  # at once: a source that is silent has no next batch that would tell
             self.snapshot_ms = 1000 * (time.monotonic() - began_s)
             self.snapshot_at_s = time.time()

@@ -8,25 +8,35 @@ that was packed, and a stream goes on from it exactly.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from forecaster import snapshot
 from forecaster.sharding import reshard
 from pipelines import state_table
 from pipelines.sinks.folder import LOCK, locked
-from pipelines.storage import Location, Remote, as_of_one_moment, was_leased
+from pipelines.snapshot_file import check_whole, unreadable, write_table
+from pipelines.storage import Location, Remote, as_of_one_moment, make_folder, was_leased, write_whole
 from schemas.errors import DataError, ModelError, OutputError
+from schemas.sealed import seal, unseal
 
 _KEY = b"statecast.table"
 _MANIFESTS = (".json", ".jsonl")
+
+
+class _Rest(BaseModel):
+    """What of a table is JSON beside its one shard: how many there were, and the manifests by their names."""
+
+    model_config = ConfigDict(extra="forbid")
+    shards: PositiveInt
+    manifests: dict[str, str]
 
 
 def pack(folder: Location, file: Path) -> int:
@@ -48,16 +58,12 @@ def pack(folder: Location, file: Path) -> int:
         raise DataError(f"{folder}: {error}") from None
     table = snapshot.to_arrow(shard)
     rest = {"shards": len(shards), "manifests": manifests}
-    table = table.replace_schema_metadata({**table.schema.metadata, _KEY: json.dumps(rest).encode()})
-    hidden = file.with_name(f".{file.name}")
+    table = table.replace_schema_metadata({**table.schema.metadata, _KEY: seal(rest).encode()})
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, hidden, use_dictionary=["model_version"])
-        os.replace(hidden, file)
+        make_folder(file.parent)
+        write_whole(file, partial(write_table, table), kept=True)
     except OSError as error:
         raise OutputError(f"{file}: cannot be written ({error.strerror or error})") from error
-    finally:
-        hidden.unlink(missing_ok=True)
     return len(shard.state)
 
 
@@ -78,21 +84,27 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
         OutputError: a job is writing the table in ``folder``, or it cannot be written.
     """
     try:
-        table = pq.read_table(file)
+        with file.open("rb") as opened:
+            check_whole(opened)
+            table = pq.read_table(opened)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-    rest: dict[str, Any] = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-    if not rest:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(unreadable(file, error)) from error
+    if _KEY not in (table.schema.metadata or {}):
         raise DataError(f"{file}: is no table in one file: statecast state export makes one of a table")
     try:
+        rest = _Rest.model_validate_json(json.dumps(unseal(table.schema.metadata[_KEY])), strict=True)
         shard = snapshot.from_arrow(table)
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from error
-    made = reshard((shard,), rest["shards"] if shards is None else shards)
+    except ValueError as error:
+        raise DataError(
+            f"{file}: not a table that this version reads: {str(error).splitlines()[0]}"
+        ) from None
+    made = reshard((shard,), rest.shards if shards is None else shards)
     with _at_rest(folder, makes=True), tempfile.TemporaryDirectory() as others:
-        for name, text in rest["manifests"].items():
+        for name, text in rest.manifests.items():
             (Path(others) / Path(name).name).write_text(text)
         state_table.write(folder, made, also=Path(others))
     return len(shard.state)

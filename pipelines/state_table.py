@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,11 +32,14 @@ from pipelines.snapshot_file import NAME, read_file, unreadable, write_shard
 from pipelines.storage import (
     Location,
     Remote,
+    Target,
     as_of_one_moment,
     end_putting,
     put_in_place,
+    remove_temporaries,
     source_of,
     sync_folder,
+    write_whole,
 )
 from schemas.errors import DataError, ModelError, OutputError
 
@@ -164,7 +168,7 @@ def homes(folder: Location) -> dict[str, int]:
         if (name := NAME.fullmatch(path.name)) is not None:
             try:
                 ids = pq.read_table(source_of(path), columns=["series_id"])["series_id"]
-            except (pa.ArrowInvalid, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise DataError(unreadable(path, error)) from error
             found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
     return found
@@ -252,19 +256,31 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
     shutil.rmtree(new, ignore_errors=True)
     for shard in shards:
         write_shard(new, shard)
-    for path in also.iterdir() if isinstance(also, Path) else ():
-        if path.is_file() and not NAME.fullmatch(path.name):
-            shutil.copy2(path, new)
-    old = folder.with_name(f".{folder.name}.old")
     try:
+        for path in also.iterdir() if isinstance(also, Path) else ():
+            if _goes_with_table(path):
+                write_whole(new / path.name, partial(_copy, path), kept=True)
+        sync_folder(folder.parent)
+        old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
+        sync_folder(folder.parent)  # before the old one goes
         shutil.rmtree(old, ignore_errors=True)
-        sync_folder(folder.parent)
     except OSError as error:
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
+
+
+def _goes_with_table(path: Path) -> bool:
+    return path.is_file() and not NAME.fullmatch(path.name) and not path.name.startswith(".")
+
+
+def _copy(path: Location, target: Target) -> None:
+    if isinstance(target, Path):
+        target.write_bytes(path.read_bytes())
+    else:
+        target.write(path.read_bytes())
 
 
 def _put(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
@@ -293,10 +309,16 @@ def recover(folder: Location) -> None:
             raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
         return
     new, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
-    if old.exists() and not folder.exists():
-        os.replace(old, folder)
+    try:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        if new.exists() or old.exists():
+            sync_folder(folder.parent)  # before what is left of the others goes
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
+    remove_temporaries(folder)
 
 
 def _is_old(folder: Location) -> bool:

@@ -23,7 +23,7 @@ import grpc
 import psutil
 
 from pipelines.runners.prism_binary import cache_dir
-from pipelines.storage import Location
+from pipelines.storage import Location, write_text
 from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
@@ -178,7 +178,8 @@ def _record(pid: int) -> None:
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = os.getpid()
-        path.write_text(json.dumps({"engine": [pid, started_s(pid)], "owner": [owner, started_s(owner)]}))
+        record = {"engine": [pid, started_s(pid)], "owner": [owner, started_s(owner)]}
+        write_text(path, json.dumps(record))
 
 
 def started_s(pid: int) -> float | None:

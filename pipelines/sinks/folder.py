@@ -13,7 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pipelines.storage import Location, Remote, check_writable, leased
+from pipelines.storage import (
+    Location,
+    Remote,
+    check_writable,
+    leased,
+    make_folder,
+    remove_temporaries,
+)
 from schemas.errors import OutputError
 
 LOCK: Final = ".lock"
@@ -59,9 +66,9 @@ def prepare_folder(folder: Location, *parts: str) -> None:
         return
     check_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in parts:
-            (folder / part).mkdir(exist_ok=True)
+        for made in (folder, *(folder / part for part in parts)):
+            make_folder(made)
+            remove_temporaries(made)
     except OSError as error:
         raise _cannot_write(folder, error) from error
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from forecaster.counts import Counts
 from pipelines.sinks.latency import Histogram
 from pipelines.storage import Location, Remote, remove_tree, write_text
@@ -213,6 +215,9 @@ def publish(folder: Location, numbers: ShardNumbers) -> None:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+_NUMBERS: Final = TypeAdapter(ShardNumbers)
+
+
 def _published(folder: Location) -> list[Location]:
     return sorted((folder / FOLDER).glob("shard-*.json"), key=lambda path: path.name)
 
@@ -222,8 +227,8 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
     found = []
     for path in _published(folder):
         # One that is not there, whole or of this version, says nothing; it comes again.
-        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            found.append(_decoded(json.loads(path.read_bytes())))
+        with suppress(FileNotFoundError, ValueError):
+            found.append(_NUMBERS.validate_json(path.read_bytes()))
     return found
 
 
@@ -239,11 +244,3 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 def clear(folder: Location) -> None:
     """Forgets what an earlier job published."""
     remove_tree(folder / FOLDER)
-
-
-def _decoded(told: dict[str, Any]) -> ShardNumbers:
-    latency = told.pop("latency")
-    buckets = {int(bucket): count for bucket, count in latency["buckets"].items()}
-    counts = Counts(**told.pop("counts"))
-    recent = tuple((int(closed_us), float(ms)) for closed_us, ms in told.pop("recent"))
-    return ShardNumbers(counts=counts, latency=Histogram(buckets, latency["sum_ms"]), recent=recent, **told)

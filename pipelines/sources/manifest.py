@@ -6,10 +6,16 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
-from pipelines.storage import Location, Remote, add_line, make_folder, sync_folder, write_text
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from pipelines.storage import Journal, Location, make_folder, write_text
 from schemas.errors import DataError, OutputError
+from schemas.sealed import seal, unseal
+
+_ANEW = "put it back as it was, or begin anew with --fresh"
 
 
 def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
@@ -26,19 +32,23 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
         The wall clock at which the replay was begun: what it took for the future it must take for it again.
 
     Raises:
-        DataError: a file is not as it was, or there is no manifest for this ``offset``.
+        DataError: a file is not as it was, there is no manifest for this ``offset``, or it cannot be read.
+        OutputError: the manifest cannot be written.
     """
     files = [_identity(path) for path in paths]
-    if not manifest.exists():
+    begun = _begun(manifest)
+    if begun is None:
         if offset:
             raise DataError(
                 f"{manifest}: is gone, so nobody knows which rows came before: begin anew, in another folder"
             )
-        make_folder(manifest.parent)
-        write_text(manifest, json.dumps({"now_s": now_s, "how": how, "files": files}), kept=True)
+        try:
+            make_folder(manifest.parent)
+            write_text(manifest, seal({"now_s": now_s, "how": how, "files": files}), kept=True)
+        except OSError as error:
+            raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
         return now_s
-    begun = json.loads(manifest.read_text())
-    then = [tuple(file) for file in begun["files"]]
+    then = begun.files
     other = next((file for file in [*files, *then] if (file in files) != (file in then)), None)
     if other is not None or files != then:
         which = files[0][0] if other is None else other[0]
@@ -46,12 +56,38 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
             f"{which}: the files are not those that this replay was begun with: put them back, or begin anew "
             "in another folder"
         )
-    if begun["how"] != how:
+    if begun.how != how:
         raise DataError(
             f"{paths[0]}: the data settings are not those that this replay was begun with: set them back, "
             "or begin anew in another folder"
         )
-    return float(begun["now_s"])
+    return begun.now_s
+
+
+@checked(config=ConfigDict(extra="forbid"))
+class _Begun:
+    """What the manifest of a replay holds; see `check_replay`."""
+
+    now_s: float
+    how: str
+    files: list[tuple[str, int, int]]
+
+
+def _begun(manifest: Location) -> _Begun | None:
+    try:
+        return TypeAdapter(_Begun).validate_json(json.dumps(unseal(manifest.read_bytes())), strict=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{manifest}: cannot be read ({_reason(error)}): {_ANEW}") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return why a file cannot be read, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 @dataclass(frozen=True)
@@ -102,7 +138,10 @@ class FolderManifest:
         """
         self.path = path
         try:
-            _make(path)
+            self._journal = Journal(path)
+            if not path.exists():
+                make_folder(path.parent)
+                self._journal.replace(())
         except OSError as error:
             raise OutputError(f"{path}: cannot write here ({error.strerror}): name another folder") from error
         self.stop = 0
@@ -117,20 +156,24 @@ class FolderManifest:
 
     def entries(self, offset: int) -> Iterator[Entry]:
         """The entries with offsets from ``offset`` on, from disk."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    entry = Entry(**json.loads(line))
-                except (ValueError, TypeError):
-                    raise DataError(
-                        f"{self.path}: line {number} is no entry of a manifest: begin anew, in another folder"
-                    ) from None
+        try:
+            for number, record in self._journal.records():
+                entry = _entry(record, number)
                 if entry.stop > offset:
                     yield entry
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path}: {_reason(error)}: {_ANEW}") from None
 
     def add(self, entry: Entry) -> None:
-        """Adds a file; on return it is on disk for good."""
-        add_line(self.path, json.dumps(asdict(entry)))
+        """Adds a file; on return it is on disk for good.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            self._journal.add(asdict(entry))
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._keep(entry)
 
     def _keep(self, entry: Entry) -> None:
@@ -146,19 +189,13 @@ def _identity(path: str) -> tuple[str, int, int]:
     return path, found.st_size, found.st_mtime_ns
 
 
-def _make(path: Location) -> None:
-    if isinstance(path, Remote):  # it is always whole
-        if not path.exists():
-            path.write_bytes(b"")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    _cut_torn_line(path)
-    sync_folder(path.parent)
+_ENTRY = TypeAdapter(Entry)
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Cuts off a last line that a crash left half: of its file nothing went on."""
-    whole = path.read_bytes()
-    if whole and not whole.endswith(b"\n"):
-        os.truncate(path, whole.rfind(b"\n") + 1)
+def _entry(record: dict[str, Any], number: int) -> Entry:
+    try:
+        if unknown := record.keys() - Entry.__dataclass_fields__.keys():
+            raise ValueError(f"{min(unknown)} is unknown here")
+        return _ENTRY.validate_json(json.dumps(record), strict=True)
+    except ValueError as error:
+        raise ValueError(f"line {number} is no entry of a manifest ({_reason(error)})") from None

@@ -5,13 +5,14 @@ object store there is no rename and no folder: an object appears whole with its 
 and is kept from then on. What must be replaced together there, is by one PUT of a manifest; see `parts`.
 """
 
+from pipelines.storage.journal import Journal
 from pipelines.storage.lease import check_writable, leased, was_leased
 from pipelines.storage.parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
 from pipelines.storage.remote import Location, Remote, location
 from pipelines.storage.whole import (
     Target,
-    add_line,
     make_folder,
+    remove_temporaries,
     remove_tree,
     source_of,
     sync,
@@ -23,10 +24,10 @@ from pipelines.storage.whole import (
 
 __all__ = [
     "BACKFILL",
+    "Journal",
     "Location",
     "Remote",
     "Target",
-    "add_line",
     "as_of_one_moment",
     "check_writable",
     "end_putting",
@@ -34,6 +35,7 @@ __all__ = [
     "location",
     "make_folder",
     "put_in_place",
+    "remove_temporaries",
     "remove_tree",
     "source_of",
     "sync",

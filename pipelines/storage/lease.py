@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ LAPSES_S: Final = 60.0
 
 _RENEWED_EVERY_S = 15.0
 _LOCK = ".lock-"
+_NAME: Final = re.compile(re.escape(_LOCK) + r"\d{6,}")
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def _look(folder: Remote) -> tuple[float, list[Remote]]:
     except OSError as error:
         raise _cannot_write(folder, error) from error
     now_ns = max(path.written_ns for path in listed if path == probe)
-    return now_ns / 1e9, [path for path in listed if path.name.startswith(_LOCK)]
+    return now_ns / 1e9, [path for path in listed if _NAME.fullmatch(path.name)]
 
 
 def _cannot_write(folder: Remote, error: OSError) -> OutputError:
@@ -126,22 +128,25 @@ def _cannot_write(folder: Remote, error: OSError) -> OutputError:
 
 
 def _highest(folder: Remote) -> Remote:
-    return max(folder.glob(f"{_LOCK}*"), default=folder)
+    locks = (path for path in folder.glob(f"{_LOCK}*") if _NAME.fullmatch(path.name))
+    return max(locks, default=folder)
 
 
 def _holder(lock: Remote, now_s: float) -> str | None:
+    silent_s = now_s - lock.written_ns / 1e9
+    left_s = max(LAPSES_S - silent_s, 1)
     try:
         told: dict[str, Any] = json.loads(lock.read_bytes())
+        if "released" in told or silent_s > LAPSES_S or _is_dead(told):
+            return None
+        who = f"process {told['pid']} on {told['host']} since {told['since']}"
     except FileNotFoundError:
         return None
-    silent_s = now_s - lock.written_ns / 1e9
-    if "released" in told or silent_s > LAPSES_S or _is_dead(told):
-        return None
-    left_s = max(LAPSES_S - silent_s, 1)
-    return (
-        f"another job, process {told['pid']} on {told['host']} since {told['since']} (if that has died: for "
-        f"{left_s:.0f} s more),"
-    )
+    except (ValueError, KeyError, TypeError):  # not as a job writes it: then its time alone counts
+        if silent_s > LAPSES_S:
+            return None
+        who = "which its lock does not name"
+    return f"another job, {who} (if that has died: for {left_s:.0f} s more),"
 
 
 def _number(lock: Remote) -> int:

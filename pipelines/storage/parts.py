@@ -8,7 +8,6 @@ see old and new parts side by side while the store copies.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -17,6 +16,7 @@ from uuid import uuid4
 from pipelines.storage.remote import Location, Remote
 from pipelines.storage.whole import remove_tree, write_text
 from schemas.errors import DataError, StatecastError
+from schemas.sealed import seal, unseal
 
 BACKFILL: Final = ".backfill"
 """Where a backfill works in its output folder, until it is done."""
@@ -95,15 +95,21 @@ def _now(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
 
 def _say(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
     # Each has a name of its own: a reader tells by it that parts were replaced meanwhile.
-    write_text(_manifest(hidden, output), json.dumps({"id": uuid4().hex, "parts": [*parts]}))
+    write_text(_manifest(hidden, output), seal({"id": uuid4().hex, "parts": [*parts]}))
 
 
 def _told(hidden: Remote, output: Remote) -> dict[str, Any]:
+    manifest = _manifest(hidden, output)
     try:
-        told: dict[str, Any] = json.loads(_manifest(hidden, output).read_text())
+        told = unseal(manifest.read_bytes())
     except FileNotFoundError:
         return {}
-    return told
+    except ValueError as error:
+        raise DataError(f"{manifest}: {error}: put it back as it was") from None
+    match told:
+        case {"id": str(), "parts": [*parts]} if all(isinstance(part, str) for part in parts):
+            return told
+    raise DataError(f"{manifest}: says of no parts that they are replaced: put it back as it was")
 
 
 def _manifest(hidden: Remote, output: Remote) -> Remote:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and that are kept where something builds on them."""
+"""Files that are there whole or not at all, and that survive a loss of power where that matters."""
 
 from __future__ import annotations
 
@@ -8,21 +8,39 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
+from uuid import uuid4
 
 from pipelines.storage.remote import Location, Remote
 
 Target: TypeAlias = Path | BytesIO
 """What the writers of file formats take."""
 
+_TEMPORARY: Final = ".tmp"  # ends the hidden name of a file that is being written
 
-def write_whole(path: Location, write: Callable[[Target], object], *, kept: bool = False) -> None:
-    """A file that appears whole: on a disk written under a hidden name, then renamed; else put at once.
+
+def write_whole(
+    path: Location,
+    write: Callable[[Target], object],
+    *,
+    kept: bool = False,
+    is_ours: Callable[[], bool] | None = None,
+) -> bool:
+    """Write a file so that it appears whole, or not at all.
+
+    On a disk it is written under a hidden name that no other writer uses, synced, and renamed once
+    ``is_ours`` has agreed; then its folder is synced. In an object store it is put with one request.
 
     Args:
-        path: where; its folder is there.
-        write: writes it to what it is given.
-        kept: on return the disk keeps it, and the folder that names it; an object store always does.
+        path: where; its folder exists.
+        write: writes the file to what it is given.
+        kept: on return the file survives a loss of power. False for files that are synced later, all at
+            once, and
+            for those that nothing builds on. An object store always keeps a file.
+        is_ours: called when everything is written: whether the folder still belongs to this run.
+
+    Returns:
+        Whether the file is in place; False where ``is_ours`` refused.
 
     Raises:
         OSError: it cannot be written.
@@ -30,48 +48,51 @@ def write_whole(path: Location, write: Callable[[Target], object], *, kept: bool
     if isinstance(path, Remote):
         data = BytesIO()
         write(data)
+        if is_ours is not None and not is_ours():
+            return False
         path.write_bytes(data.getvalue())
-    else:
-        _write_and_rename(path, write, kept)
-
-
-def _write_and_rename(path: Path, write: Callable[[Path], object], kept: bool) -> None:
-    hidden = path.with_name(f".{path.name}")
-    write(hidden)
-    if kept:
-        sync_folder(hidden)
-    os.replace(hidden, path)
+        return True
+    hidden = path.with_name(f".{uuid4().hex}{_TEMPORARY}")
+    try:
+        write(hidden)
+        if kept:
+            sync_folder(hidden)
+        if is_ours is not None and not is_ours():
+            return False
+        os.replace(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
     if kept:
         sync_folder(path.parent)
+    return True
 
 
-def write_text(path: Location, text: str, *, kept: bool = False) -> None:
-    """A file of text that appears whole; see `write_whole`.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    if isinstance(path, Remote):
-        path.write_bytes(text.encode())
-    else:
-        _write_and_rename(path, lambda hidden: hidden.write_text(text), kept)
-
-
-def add_line(path: Location, line: str) -> None:
-    """Adds a line to a file that one process alone adds to; on return the disk keeps it.
-
-    A crash may leave it half, without its end; never in an object store, where all lines are put anew.
+def write_text(
+    path: Location, text: str, *, kept: bool = False, is_ours: Callable[[], bool] | None = None
+) -> bool:
+    """Write a file of text so that it appears whole; see `write_whole`.
 
     Raises:
         OSError: it cannot be written.
     """
-    if isinstance(path, Remote):
-        path.write_bytes((path.read_bytes() if path.exists() else b"") + line.encode() + b"\n")
-        return
-    with path.open("ab") as file:
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+
+    def write(target: Target) -> None:
+        if isinstance(target, Path):
+            target.write_bytes(text.encode())
+        else:
+            target.write(text.encode())
+
+    return write_whole(path, write, kept=kept, is_ours=is_ours)
+
+
+def remove_temporaries(folder: Location) -> None:
+    """Remove the files that writers which died have left half written in a folder.
+
+    A writer that lives on, of a run that has lost the folder, then fails when it renames its file.
+    """
+    if isinstance(folder, Path):
+        for path in folder.glob(f".*{_TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
 
 def source_of(path: Location) -> Path | BytesIO:
@@ -89,9 +110,15 @@ def written_ns(path: Location) -> int:
 
 
 def make_folder(folder: Location) -> None:
-    """Makes a folder, and those that it lies in; an object store has none."""
-    if isinstance(folder, Path):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Make a folder and those that it lies in, which survive a loss of power; an object store has none.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    if isinstance(folder, Path) and not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def remove_tree(folder: Location) -> None:

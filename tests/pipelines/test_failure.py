@@ -81,7 +81,7 @@ def test_a_full_disk_on_which_nothing_can_be_left_is_told(
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError), told_of(tmp_path):
         raise OutputError("out/a: cannot be written")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster import snapshot
-from forecaster.shard import apply
+from forecaster.shard import Shard, apply
 from forecaster.sharding import no_batch
 from forecaster.windows import Windows
 from pipelines import snapshot_file, state_table
-from schemas.errors import OutputError
+from schemas.errors import DataError, OutputError
+from tests.damaged import flipped, line_of
 from tests.fleets import HOUR_US, START, fleets, forecaster
 from tests.same import assert_same_state
 from tests.shards import assert_equal, shards_of, some
@@ -90,22 +92,79 @@ def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
     assert state_table.read(tmp_path).closed_through == START + 3
 
 
-def test_a_snapshot_is_on_disk_before_its_name_is_and_the_name_before_it_returns(
+def test_a_snapshot_is_synced_before_its_name_and_that_before_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
     fsync, rename = os.fsync, os.replace
 
     def synced(descriptor: int) -> None:
-        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        done.append("sync " + ("hidden" if name.startswith(".") else name))
         fsync(descriptor)
 
     def renamed(source: Any, target: Any) -> None:
-        done.append("rename " + Path(source).name)
+        done.append("rename")
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
     snapshot_file.write_shard(tmp_path / "state", some(1)[0])
-    hidden = ".shard-0000-of-0001.parquet"
-    assert done == [f"sync {hidden}", f"rename {hidden}", "sync state"]
+    assert done == [f"sync {tmp_path.name}", "sync hidden", "rename", "sync state"]
+
+
+def test_a_run_that_lost_the_folder_while_it_wrote_puts_nothing_in_place(tmp_path: Path) -> None:
+    (lost,), (next_,) = some(1, 2), some(1, 4)
+
+    def loses() -> bool:
+        assert snapshot_file.write_shard(tmp_path, next_)  # the next run's, of the same shard
+        return False
+
+    assert not snapshot_file.write_shard(tmp_path, lost, loses)
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), next_)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
+
+
+def test_two_writers_of_one_shard_share_no_file(tmp_path: Path) -> None:
+    (old,), (new,) = some(1, 2), some(1, 4)
+    assert snapshot_file.write_shard(tmp_path, old, lambda: snapshot_file.write_shard(tmp_path, new))
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
+
+
+def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
+    (shard,) = some(1)
+    snapshot_file.write_shard(tmp_path, shard)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for place, data in flipped(whole, random.Random(7), 600):
+        path.write_bytes(data)
+        for series in (True, False):
+            found: list[Shard] = []
+            line = line_of(lambda series=series: snapshot_file.read_file(path, series=series), found)  # type: ignore[misc]
+            assert line is None or (line.startswith(f"{path}: ") and "\n" not in line)
+            assert not series or line is not None or _is_in_no_use(whole, place)
+            for one in found:
+                assert (one.offsets, one.counts) == (shard.offsets, shard.counts)
+
+
+def _is_in_no_use(whole: bytes, place: int) -> bool:
+    """Whether a byte is of the name of the checksum: without it the file is as one that has none."""
+    return 0 <= place - whole.index(b"statecast.checksum") < 26
+
+
+def test_a_snapshot_of_which_half_is_anothers_is_refused(tmp_path: Path) -> None:
+    for name, closed in (("a", 2), ("b", 4)):
+        snapshot_file.write_shard(tmp_path / name, some(1, closed)[0])
+    a, b = ((tmp_path / name / "shard-0000-of-0001.parquet").read_bytes() for name in "ab")
+    mixed = tmp_path / "a" / "shard-0000-of-0001.parquet"
+    mixed.write_bytes(a[: len(b) // 2] + b[len(b) // 2 :])
+    with pytest.raises(DataError, match="checksum does not match: put back a copy"):
+        snapshot_file.read_shard(tmp_path / "a", 0, 1)
+
+
+def test_a_snapshot_without_a_checksum_still_opens(tmp_path: Path) -> None:
+    (shard,) = some(1)
+    table = snapshot.to_arrow(shard)
+    metadata = {k: v for k, v in table.schema.metadata.items() if k != b"statecast.crc32"}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "shard-0000-of-0001.parquet")
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), shard)

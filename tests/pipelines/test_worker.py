@@ -177,10 +177,10 @@ def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
     synced: list[Path] = []
     write, sync = snapshot_file.write_shard, storage.sync
 
-    def look(folder: Path, shard: Shard) -> None:
+    def look(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
         mine = [path for path in synced if f"shard-{shard.number:04d}-" in path.name]
         seen.append((shard.counts.series_steps, sum(len(pl.read_parquet(path)) for path in mine)))
-        write(folder, shard)
+        return write(folder, shard, is_ours)
 
     def note(written: list[Path]) -> None:
         sync(written)
@@ -212,10 +212,10 @@ def test_a_snapshot_in_the_background_holds_the_moment_it_was_copied_and_one_is_
         most.append(sum(one() is not None for one in alive))
         return made
 
-    def late(folder: Path, shard: Shard) -> None:
+    def late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
         assert free.wait(PATIENCE_S)
         kept.append((shard.offsets["rows"], set(shard.state.clock.tolist())))
-        write(folder, shard)
+        return write(folder, shard, is_ours)
 
     monkeypatch.setattr(Shard, "copy", copied)
     monkeypatch.setattr(snapshot_file, "write_shard", late)
@@ -241,11 +241,11 @@ def test_no_snapshot_of_a_shard_follows_its_last_one(
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
     write = snapshot_file.write_shard
 
-    def late(folder: Path, shard: Shard) -> None:
+    def late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
         begun.set()
         assert free.wait(PATIENCE_S)
         after_its_end.append((settings.output / f".ended-{shard.number:04d}").exists())
-        write(folder, shard)
+        return write(folder, shard, is_ours)
 
     monkeypatch.setattr(snapshot_file, "write_shard", late)
     workers, batch = Workers(settings), log()[0]

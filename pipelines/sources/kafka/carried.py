@@ -6,15 +6,15 @@ line on disk, as part of the log: from this offset on the partition's watermark 
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.lateness import NEVER
-from pipelines.storage import Location, add_line, write_text
+from pipelines.storage import Journal, Location
 from schemas.errors import DataError, OutputError
 
 _LONGEST = 10_000  # lines; of one offset only the last counts, so a longer file is written anew
@@ -37,14 +37,12 @@ class Carried:
         self._by: dict[str, tuple[list[int], list[int]]] = {}  # offsets rising, watermarks rising
         self._lines = 0
         try:
-            text = path.read_text() if path.exists() else ""
-            for line in text.splitlines(keepends=True):
-                if line.endswith("\n"):  # a line that broke off was acted on by nobody
-                    one = json.loads(line)
-                    self._take(one["partition"], one["offset"], one["watermark_us"])
-        except (OSError, ValueError, KeyError) as error:
+            self._journal = Journal(path)  # a line that broke off was acted on by nobody
+            for number, record in self._journal.records():
+                self._take(*_decision(record, number))
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({error}): put it back as it was") from None
-        if self._lines > _LONGEST or (not text.endswith("\n") and text):
+        if self._lines > _LONGEST:
             self._write_anew()
 
     def add(self, partition: str, offset: int, watermark_us: int) -> None:
@@ -54,7 +52,7 @@ class Carried:
             OutputError: it cannot be written down.
         """
         try:
-            add_line(self.path, _line(partition, offset, watermark_us))
+            self._journal.add(_record(partition, offset, watermark_us))
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._take(partition, offset, watermark_us)
@@ -86,17 +84,24 @@ class Carried:
             carried[later] = max(carried[later], carried[later - 1])
 
     def _write_anew(self) -> None:
-        lines = [
-            _line(name, offset, us) + "\n"
+        records = [
+            _record(name, offset, us)
             for name, (offsets, carried) in self._by.items()
             for offset, us in zip(offsets, carried, strict=True)
         ]
         try:
-            write_text(self.path, "".join(lines), kept=True)
+            self._journal.replace(records)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self._lines = len(lines)
+        self._lines = len(records)
 
 
-def _line(partition: str, offset: int, watermark_us: int) -> str:
-    return json.dumps({"partition": partition, "offset": offset, "watermark_us": watermark_us})
+def _record(partition: str, offset: int, watermark_us: int) -> dict[str, Any]:
+    return {"partition": partition, "offset": offset, "watermark_us": watermark_us}
+
+
+def _decision(record: dict[str, Any], number: int) -> tuple[str, int, int]:
+    match record:
+        case {"partition": str(partition), "offset": int(offset), "watermark_us": int(us)}:
+            return partition, offset, us
+    raise ValueError(f"line {number}: it is no decision of a topic")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,6 +26,7 @@ from pipelines.sources.files import Input
 from pipelines.sources.folder import PARTITION, FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.storage import Location
+from schemas.sealed import seal, unseal
 from tests.fleets import START, forecaster, rows_of
 from tests.outputs import contents
 from tests.same import assert_same_frames, assert_same_state
@@ -229,9 +229,10 @@ def test_a_file_whose_manifests_have_paths_writes_nothing_outside_its_table(
 ) -> None:
     command("export", "out/state", "a.parquet")
     table = pq.read_table(tmp_path / "a.parquet")
-    rest: dict[str, Any] = json.loads(table.schema.metadata[b"statecast.table"])
+    rest = unseal(table.schema.metadata[b"statecast.table"])
     rest["manifests"] = {"../../evil.json": "{}"}
-    changed = {**table.schema.metadata, b"statecast.table": json.dumps(rest).encode()}
+    changed = {**table.schema.metadata, b"statecast.table": seal(rest).encode()}
+    del changed[b"statecast.checksum"]
     pq.write_table(table.replace_schema_metadata(changed), tmp_path / "a.parquet")
     assert command("import", "a.parquet", "deep/er/state")[0] == 0
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("evil.json")] == [

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from pipelines.storage import (
+    Journal,
     Location,
     Remote,
-    add_line,
     as_of_one_moment,
     location,
     make_folder,
@@ -79,10 +79,12 @@ def test_a_tree_is_removed_and_its_neighbours_are_not(place: Location) -> None:
     assert [path.name for path in (place / "tree2" / "below").glob("*")] == ["x"]
 
 
-def test_lines_are_added_in_order(place: Location) -> None:
-    for line in ("one", "two"):
-        add_line(place / "lines", line)
-    assert (place / "lines").read_text() == "one\ntwo\n"
+def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
+    for number in (1, 2):
+        Journal(place / "lines").add({"n": number})
+    assert [*Journal(place / "lines").records()] == [(1, {"n": 1}), (2, {"n": 2})]
+    Journal(place / "lines").replace([{"n": 3}])
+    assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
 
 
 def test_a_location_has_the_names_of_a_path_and_travels(place: Location) -> None:

@@ -1,0 +1,59 @@
+"""Files that a job reads back, damaged in every way that a disk, a version or a person damages them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from schemas.errors import StatecastError
+
+T = TypeVar("T")
+
+
+def line_of(read: Callable[[], T], found: list[T]) -> str | None:
+    """Return the line with which a file is refused; None where it is read, which is added to ``found``."""
+    try:
+        found.append(read())
+    except StatecastError as error:
+        return str(error)
+    return None
+
+
+def flipped(whole: bytes, chance: random.Random, count: int) -> Iterator[tuple[int, bytes]]:
+    """Yield files that differ from ``whole`` by one bit, each with the place of the bit's byte."""
+    for _ in range(count):
+        place = chance.randrange(len(whole))
+        changed = bytearray(whole)
+        changed[place] ^= 1 << chance.randrange(8)
+        yield place, bytes(changed)
+
+
+def torn(whole: bytes) -> Iterator[bytes]:
+    """Yield beginnings of a file, the empty one first, and one whose end the disk has filled with zeros."""
+    for size in sorted({0, 1, len(whole) // 2, max(len(whole) - 2, 0)}):
+        yield whole[:size]
+    yield whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
+
+
+def mistyped(record: Any) -> Iterator[Any]:
+    """Yield JSON values that differ from a record by one value, a missing or an unknown key at any depth."""
+    others: list[Any] = [None, [], {}, "text", True, 1.5, -1]
+    for other in others:
+        if type(other) is not type(record) or other == -1:
+            yield other
+    if isinstance(record, dict):
+        yield {**record, "unknown": 1}
+        for key, value in record.items():
+            yield {name: one for name, one in record.items() if name != key}
+            for other in mistyped(value):
+                yield {**record, key: other}
+    if isinstance(record, list):
+        for place, value in enumerate(record):
+            for other in mistyped(value):
+                yield [*record[:place], other, *record[place + 1 :]]
+
+
+def as_json(record: Any) -> bytes:
+    return json.dumps(record).encode()
