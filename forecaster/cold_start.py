@@ -27,6 +27,7 @@ from forecaster.model import Forecaster
 from forecaster.segments import Segment
 from forecaster.state import State, live
 from forecaster.stepping import block_knowing
+from schemas import cells
 from schemas.errors import DataError, ModelError
 
 _SHRINKAGE = 1.0  # series' worth of evidence that a feature says nothing
@@ -68,7 +69,7 @@ def trajectory(
     own = Covariates.of(features, forecaster.window_config.frequency, Tables(None, Table(static, name)))
     known = replace(forecaster.covariates, by_series=own.by_series, rows=own.rows)
     forecaster = forecaster.knowing(known)
-    ids = tuple(static[SERIES].cast(pl.String))
+    ids = tuple(cells.names(static[SERIES]))
     if first is not None:
         if np.isnan(first).any():
             raise DataError(

@@ -20,6 +20,7 @@ from forecaster.components.base import Floats32, Ints
 from forecaster.features import SERIES, Column, Features, Table, Tables, column_of, windows_of
 from forecaster.frequency import Frequency
 from forecaster.windows import Windows
+from schemas import cells
 from schemas.errors import ConfigError, DataError
 
 _MOST_BYTES = 1 << 31
@@ -159,7 +160,7 @@ def _by_window(
     names: list[str] = []
     series = np.zeros(len(window), np.int64)
     if SERIES in table.frame.columns:
-        ids = column_of(table, SERIES).cast(pl.String)
+        ids = cells.names(column_of(table, SERIES))
         names = ids.unique().sort().to_list()
         series = ids.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
     found = np.concatenate([column.features(table) for column in columns], axis=1)
@@ -181,7 +182,7 @@ def _by_window(
 
 
 def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
-    ids = column_of(table, SERIES).cast(pl.String)
+    ids = cells.names(column_of(table, SERIES))
     if (again := ids.is_duplicated()).any():
         row = int(again.arg_max() or 0)
         twice = [i + 1 for i in range(len(ids)) if ids[i] == ids[row]]

@@ -133,7 +133,7 @@ class Features(Settings):
             known_columns = _columns(known, past)
         static_columns: tuple[Column, ...] = ()
         if static is not None:
-            own = column_of(static, SERIES).cast(pl.String).is_in(list(windows.series_ids)).to_numpy()
+            own = cells.names(column_of(static, SERIES)).is_in(list(windows.series_ids)).to_numpy()
             static_columns = _columns(static, own)
         observed = tuple(windows.past)
         return Features(calendar=periods, known=known_columns, static=static_columns, observed=observed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -54,7 +55,27 @@ def time_of(option: str, text: str) -> datetime:
         raise ConfigError(f"{option} {text}: not a time; write 2013-09-01 or 2013-09-01T00:00Z") from None
 
 
+def _encoding(name: str) -> str:
+    """The name, if it is ``auto`` or one of Python's encodings of text."""
+    try:
+        if name == "auto" or codecs.lookup(name).encode("x")[0]:
+            return name
+    except (LookupError, TypeError):
+        pass
+    raise ValueError(f"must be auto or an encoding such as utf-8, cp1252 or utf-16; {name!r} is none")
+
+
+def _time_format(text: str) -> str:
+    if text == "auto":
+        return text
+    from schemas.time_formats import check  # patterns are tried with Polars, which takes long to import
+
+    return check(text)
+
+
 Time = Annotated[datetime, AfterValidator(_in_utc)]
+Encoding = Annotated[str, AfterValidator(_encoding)]
+TimeFormat = Annotated[str, AfterValidator(_time_format)]
 Name = Annotated[str, Field(min_length=1)]
 
 _ADDRESS = re.compile(r"[^/\s]+:\d+")
@@ -80,6 +101,24 @@ class ColumnsConfig(Settings):
     value: str = Field(default="", description='column of the value (long only); "" finds value, y or target')
     event_id: str = Field(
         default="", description='column that tells rows of one series and time apart; "": there is none'
+    )
+    time_format: TimeFormat = Field(
+        default="auto",
+        description="what times are; auto: ISO 8601, or numbers since 1970 from 1973 on; s, ms, us or ns: "
+        "numbers since 1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y or %Y%m",
+    )
+    decimal: Literal["auto", ".", ","] = Field(
+        default="auto",
+        description="decimal sign of CSV files; auto: found from the numbers of each file, thousands may be "
+        "separated",
+    )
+    missing: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        default=(), description="numbers that stand for a missing value in files, such as [-9999]"
+    )
+    encoding: Encoding = Field(
+        default="auto",
+        description="encoding of text files, such as cp1252; auto: UTF-8, or UTF-16 where a file begins "
+        "with its mark",
     )
 
 

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import polars as pl
 
+from schemas import time_formats
+from schemas.texts import names, shown, text
+from schemas.time_formats import AUTO
+
+__all__ = ["AUTO", "MISSING", "TIME", "given", "lacks_zone", "names", "numbers", "shown", "text", "times"]
+
 MISSING = ("", "NA", "null", "None")
-"""What stands for no value in a text cell, blanks around it aside."""
+"""What stands for no value in a text cell of numbers or times, blanks around it aside; a name may be any but
+the first."""
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -27,25 +34,9 @@ _LEAST_US = -11_676_096_000_000_000  # the year 1600 and the year 2300: times be
 _MOST_US = 10_413_792_000_000_000  # which no observation may have, so that no unit conversion overflows
 
 
-def text(cells: pl.Series) -> pl.Series:
-    """The cells as String ``[n]``; lists and structs as JSON, null stays null."""
-    dtype = cells.dtype
-    if dtype == pl.String:
-        return cells
-    if isinstance(dtype, pl.Object):
-        return pl.Series(cells.name, [None if v is None else str(v) for v in cells], dtype=pl.String)
-    if dtype.is_nested():
-        cell = pl.col("v")
-        # only a struct has json_encode: {"v":[1,2]} is wrapped and unwrapped
-        encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
-        made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
-        return made.to_series().alias(cells.name)
-    return cells.cast(pl.String, strict=False)
-
-
 def given(cells: pl.Series) -> pl.Series:
     """Boolean ``[n]``: the cell holds something, readable or not."""
-    if cells.dtype.is_numeric() or cells.dtype.is_temporal():
+    if cells.dtype.is_numeric() or cells.dtype.is_temporal() or cells.dtype == pl.Binary:
         return cells.is_not_null()
     words = text(cells).str.strip_chars()
     return cells.is_not_null() & ~words.is_in(MISSING).fill_null(False)
@@ -53,20 +44,23 @@ def given(cells: pl.Series) -> pl.Series:
 
 def numbers(cells: pl.Series) -> pl.Series:
     """The cells as Float64 ``[n]``; null where a cell is missing or is no number. NaN and infinities pass."""
+    cells = _plain(cells)
     if cells.dtype.is_numeric():
         return cells.cast(pl.Float64, strict=False)
     return text(cells).str.strip_chars().cast(pl.Float64, strict=False)
 
 
-def times(cells: pl.Series) -> pl.Series:
+def times(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
     """The cells as times in UTC, ``Datetime("us", "UTC") [n]``; null where a cell is missing or is no time.
 
-    Times with a zone are converted to UTC, times and dates without one are taken as UTC. Text is ISO
-    8601: a date, or date and clock parted by ``T`` or a blank, with or without seconds, fractions and
-    zone, mixed as they come; ``2013-04``, ``2013Q2`` and ``2013-Q2`` are the first day of the month or
-    quarter. Numbers, as text too, count from 1970 in seconds, milliseconds, micro-
-    or nanoseconds, whichever their size says; see ``day_or_seconds`` for those that could be either.
+    Times with a zone are converted to UTC, times and dates without one are taken as UTC. ``time_format`` says
+    what text and numbers mean (``schemas.time_formats``). By ``auto``, text is ISO 8601: a date, or date and
+    clock separated by ``T`` or a blank, with or without seconds, fractions and zone, mixed as they come;
+    ``2013-04``, ``2013Q2`` and ``2013-Q2`` are the first day of the month or quarter. Numbers, as text too,
+    count from 1970 in seconds, milli-, micro- or nanoseconds, as their size says; one that is too small for
+    that (a year, a spreadsheet's date, a count of steps) is no time.
     """
+    cells = _plain(cells)
     dtype = cells.dtype
     if isinstance(dtype, pl.Datetime):
         micros = _micros(cells.to_physical(), dtype.time_unit)
@@ -74,31 +68,33 @@ def times(cells: pl.Series) -> pl.Series:
         days = cells.to_physical().cast(pl.Int64)
         micros = days.clip(-200_000, 200_000) * 86_400_000_000
     elif dtype.is_numeric():
-        micros = _from_epoch(cells)
-    else:
+        micros = time_formats.from_numbers(cells, time_format)
+    elif time_format == AUTO:
         micros = _from_text(text(cells).str.strip_chars())
+    elif "%" in time_format:
+        micros = time_formats.from_pattern(text(cells).str.strip_chars(), time_format)
+    else:
+        micros = time_formats.from_numbers(numbers(cells), time_format)
     return micros.clip(_LEAST_US, _MOST_US).cast(TIME).alias(cells.name)
 
 
-def lacks_zone(cells: pl.Series) -> bool:
+def _plain(cells: pl.Series) -> pl.Series:
+    return cells.ext.storage() if isinstance(cells.dtype, pl.BaseExtension) else cells
+
+
+def lacks_zone(cells: pl.Series, time_format: str = AUTO) -> bool:
     """Whether any of the times is written without a zone, so that UTC had to be assumed."""
+    cells = _plain(cells)
     if isinstance(cells.dtype, pl.Datetime):
         return cells.dtype.time_zone is None
     if cells.dtype == pl.Date:
         return True
+    if time_format != AUTO:
+        return not time_formats.has_zone(time_format) and bool(cells.is_not_null().any())
     if cells.dtype.is_numeric() or cells.dtype == pl.Null:
         return False
     words = text(cells)
     return bool((words.str.contains(_NO_ZONE) | words.str.contains(_PERIOD)).any())
-
-
-def day_or_seconds(number: pl.Expr) -> pl.Expr:
-    """Boolean: a whole number such as 20130131 that reads as a day as well as as seconds since 1970.
-
-    Such a time is refused, since either reading would be wrong for somebody, and silently.
-    """
-    month, day = number // 100 % 100, number % 100
-    return number.is_between(19000101, 21001231) & month.is_between(1, 12) & day.is_between(1, 31)
 
 
 def _micros(ticks: pl.Series, unit: str) -> pl.Series:
@@ -107,23 +103,6 @@ def _micros(ticks: pl.Series, unit: str) -> pl.Series:
     if unit == "ms":
         return ticks.clip(_LEAST_US // 1000, _MOST_US // 1000) * 1000
     return ticks
-
-
-def _from_epoch(cells: pl.Series) -> pl.Series:
-    """Microseconds since 1970, Int64 ``[n]``, of numbers whose unit their size tells."""
-    whole = cells.dtype.is_integer()
-    n = pl.col("n")
-    unit = (
-        pl.when(n.is_between(-1e11, 1e11)).then(n * 1_000_000)
-        .when(n.is_between(-1e14, 1e14)).then(n * 1_000)
-        .when(n.is_between(-1e17, 1e17)).then(n)
-        .otherwise(n // 1_000)
-    )  # fmt: skip
-    # beyond 1e19 even nanoseconds are outside every range; NaN and infinities are no times
-    known = pl.lit(True) if whole else n.is_between(-1e19, 1e19)
-    frame = cells.cast(pl.Int64 if whole else pl.Float64, strict=False).alias("n").to_frame()
-    made = frame.select(pl.when(known & ~day_or_seconds(n)).then(unit if whole else unit.round()))
-    return made.to_series().cast(pl.Int64, strict=False)
 
 
 def _from_text(words: pl.Series) -> pl.Series:
@@ -166,8 +145,10 @@ def _from_any_text(words: pl.Series) -> pl.Series:
     if epoch.null_count() == len(epoch):
         return iso
     whole = epoch.cast(pl.Int64, strict=False)
-    seconds = _from_epoch(whole)
-    broken = _from_epoch(epoch.zip_with(whole.is_null(), pl.Series([None], dtype=pl.String)).cast(pl.Float64))
+    seconds = time_formats.from_numbers(whole)
+    broken = time_formats.from_numbers(
+        epoch.zip_with(whole.is_null(), pl.Series([None], dtype=pl.String)).cast(pl.Float64)
+    )
     return pl.select(pl.coalesce(iso, seconds, broken)).to_series()
 
 

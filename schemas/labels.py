@@ -71,18 +71,15 @@ def _read(frame: pl.DataFrame, channels: Sequence[str]) -> pl.DataFrame:
         name: _word(frame[name]) if name in frame.columns else pl.repeat(None, frame.height, dtype=pl.String)
         for name in ("label", "split")
     }
-    return pl.DataFrame([cells.text(frame["series_id"]), cells.times(frame["timestamp"])]).with_columns(
+    return pl.DataFrame([cells.names(frame["series_id"]), cells.times(frame["timestamp"])]).with_columns(
         **words, **{name: cells.numbers(frame[name]).fill_nan(None) for name in channels}
     )
 
 
 def _word(column: pl.Series) -> pl.Series:
     """Text without the blanks around it; null where the cell is empty. 1.0 and 1 are one label."""
-    whole = column.dtype.is_float() and column.drop_nulls().drop_nans().round().equals(
-        column.drop_nulls().drop_nans()
-    )
-    words = cells.text(column.fill_nan(None).cast(pl.Int64) if whole else column).str.strip_chars()
-    return words.set(~cells.given(column), None)
+    words = cells.names(column).str.strip_chars()
+    return words.set(words == "", None)
 
 
 def _schema(channels: Sequence[str]) -> pa.DataFrameSchema:
@@ -109,7 +106,7 @@ def _quarantined(
     if not len(at):
         return quarantine.empty()
     raw = frame[at]
-    made = {name: cells.text(raw[name]) for name in read.columns if name in raw.columns}
+    made = {name: cells.shown(raw[name]) for name in read.columns if name in raw.columns}
     first, kinds, reasons = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)], []
     work = pl.DataFrame(made).with_columns(broken[at].alias("\0broken"))
     if "problem" in raw.columns:
@@ -137,7 +134,7 @@ def _quarantined(
 def _reason(name: str) -> pl.Expr:
     cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null(""))
     if name == "series_id":
-        return pl.lit("series_id is missing")
+        return pl.when(cell == "''").then(pl.lit("series_id is missing")).otherwise(cell + " is no text")
     if name == "timestamp":
         return cell + " is not a time of the years 1678 to 2261"
     if name == "split":

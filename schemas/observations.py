@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple, Optional
+from typing import Annotated, Optional
 
 import pandera.polars as pa
 import polars as pl
@@ -13,6 +13,7 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
+from schemas.faults import Fault, faults_of, faults_of_problem, first
 
 SCHEMA: dict[str, pl.DataType] = {
     "series_id": pl.String(),
@@ -89,7 +90,7 @@ def lacks_zone(frame: pl.DataFrame) -> bool:
     return cells.lacks_zone(frame["timestamp"])
 
 
-def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Part a raw frame into good rows and quarantined rows; every row ends in exactly one of the two.
 
     Args:
@@ -99,6 +100,7 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
             hold a reader's own reason (String, null for none) why a row cannot be read at all, and
             ``problem_kind`` the kind of that reason (one of `quarantine.KINDS`; "row cannot be read" by
             default); ``offset`` (Int64) is a row's place in a log, which it keeps.
+        time_format: what text and numbers mean as times; see `schemas.cells.times`.
 
     Returns:
         The observation frame of the good rows (exactly ``series_id``, ``timestamp``, ``value`` and, if
@@ -111,7 +113,7 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     absent = [name for name in SCHEMA if name not in frame.columns]
     if absent:
         raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
-    read = _read(frame)
+    read = _read(frame, time_format)
     covariates = tuple(covariates_of(read.columns))
     fails = pl.DataFrame()
     if not all(map(_is_good, read.get_columns())):
@@ -125,19 +127,19 @@ def validate(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     good = read if offset is None else read.with_columns(offset)
     if not bad.any():
         return good, quarantine.empty(offset=offset is not None)
-    rejected = _quarantined(frame, read, fails, bad)
+    rejected = _quarantined(frame, read, fails, bad, time_format)
     return good.filter(~bad), rejected if offset is None else rejected.with_columns(offset.filter(bad))
 
 
-def _read(frame: pl.DataFrame) -> pl.DataFrame:
+def _read(frame: pl.DataFrame, time_format: str = cells.AUTO) -> pl.DataFrame:
     """The cells as the types of an observation; null where a cell does not parse."""
     columns = [
-        cells.text(frame["series_id"]),
-        cells.times(frame["timestamp"]),
+        cells.names(frame["series_id"]),
+        cells.times(frame["timestamp"], time_format),
         cells.numbers(frame["value"]),
     ]
     if "event_id" in frame.columns:
-        columns.append(cells.text(frame["event_id"]))
+        columns.append(cells.names(frame["event_id"]))
     columns += [_covariate(frame[name]) for name in covariates_of(frame.columns)]
     return pl.DataFrame(columns)
 
@@ -166,26 +168,22 @@ def _covariate(given: pl.Series) -> pl.Series:
 
 
 def _quarantined(
-    frame: pl.DataFrame, read: pl.DataFrame, fails: pl.DataFrame, bad: pl.Series
+    frame: pl.DataFrame, read: pl.DataFrame, fails: pl.DataFrame, bad: pl.Series, time_format: str
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
     fails = fails[at] if fails.width else fails  # a frame without columns has no rows to take
     height = raw.height
-    made = {name: cells.text(raw[name]) for name in read.columns}
+    made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    blamed: list[tuple[pl.Expr, str, list[_Fault]]] = []
+    blamed: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
-        kind = raw["problem_kind"].cast(pl.String) if "problem_kind" in raw.columns else pl.lit(_UNREADABLE)
-        work = work.with_columns(
-            raw["problem"].cast(pl.String).alias("problem"),
-            kind.fill_null(_UNREADABLE).alias("problem_kind"),
+        kind = (
+            raw["problem_kind"].cast(pl.String) if "problem_kind" in raw.columns else pl.lit(None, pl.String)
         )
-        is_known = pl.col("problem_kind").is_in(quarantine.KINDS)
-        known = pl.when(is_known).then("problem_kind").otherwise(pl.lit(quarantine.OTHER))
-        fault = _Fault(pl.lit(True), known, pl.col("problem"))
-        blamed.append((pl.col("problem").is_not_null(), "", [fault]))
+        work = work.with_columns(raw["problem"].cast(pl.String), kind.alias("problem_kind"))
+        blamed.append((pl.col("problem").is_not_null(), "", faults_of_problem(_UNREADABLE)))
     for name in (n for n in read.columns if n in fails.columns):
         work = work.with_columns(
             fails[name].alias(f"{name} fails"),
@@ -196,9 +194,11 @@ def _quarantined(
         # a row that could not be taken apart has no cells to blame
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
-        blamed.append((fails_here, name.removeprefix(OBSERVED), _faults(name)))
-    sentences = [pl.when(is_bad).then(_first(faults, "sentence")) for is_bad, _, faults in blamed]
-    kinds = [pl.when(is_bad).then(_first(faults, "kind")) for is_bad, _, faults in blamed]
+        label = name.removeprefix(OBSERVED)
+        covariate = None if label == name else label
+        blamed.append((fails_here, label, faults_of(name, raw.schema[name], time_format, LARGEST, covariate)))
+    sentences = [pl.when(is_bad).then(first(faults, "sentence")) for is_bad, _, faults in blamed]
+    kinds = [pl.when(is_bad).then(first(faults, "kind")) for is_bad, _, faults in blamed]
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
@@ -207,67 +207,3 @@ def _quarantined(
         pl.coalesce(kinds).alias("kind"),
         pl.struct(list(made)).struct.json_encode().alias("raw"),
     )
-
-
-class _Fault(NamedTuple):
-    """What may be wrong with a cell.
-
-    Attributes:
-        found: Boolean, whether it is.
-        kind: one of `quarantine.KINDS`.
-        sentence: what is wrong, with the cell.
-    """
-
-    found: pl.Expr
-    kind: pl.Expr
-    sentence: pl.Expr
-
-
-def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> _Fault:
-    """A fault whose sentence is its kind unless it is given."""
-    assert kind in quarantine.KINDS
-    said = kind if sentence is None else sentence
-    return _Fault(
-        pl.lit(found) if isinstance(found, bool) else found,
-        pl.lit(kind),
-        pl.lit(said) if isinstance(said, str) else said,
-    )
-
-
-def _first(faults: list[_Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """The kind or the sentence of the first fault that is found."""
-    return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
-
-
-def _faults(name: str) -> list[_Fault]:
-    """What may be wrong with a cell of this column, by the given and the read cell; the last always holds."""
-    read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
-    cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null("?"))
-    too_large = f"beyond {LARGEST:g}: its square leaves no room in a float64"
-    if name.startswith(OBSERVED):
-        label = name.removeprefix(OBSERVED)
-        no_number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null()
-        return [
-            _fault(no_number, "covariate is not a number", pl.lit(f"{label} ") + cell + " is not a number"),
-            _fault(read.is_infinite(), "covariate is infinite", f"{label} is infinite"),
-            _fault(True, "covariate is too large", f"{label} is {too_large}"),
-        ]
-    if name == "value":
-        return [
-            _fault(unread, "is not a number", cell + " is not a number"),
-            _fault(read.is_null(), "value is missing"),
-            _fault(read.is_nan(), "value is NaN"),
-            _fault(read.is_infinite(), "value is infinite"),
-            _fault(True, "value is too large", f"value is {too_large}"),
-        ]
-    if name == "timestamp":
-        number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
-        either = cells.day_or_seconds(number).fill_null(False)
-        day = cell + " is a day or seconds since 1970: write 2013-01-31"
-        return [
-            _fault(unread & either, "is a day or seconds since 1970", day),
-            _fault(unread, "is not a time", cell + " is not a time"),
-            _fault(read.is_null(), "time is missing"),
-            _fault(True, "is outside the years 1678 to 2261", cell + " is outside the years 1678 to 2261"),
-        ]
-    return [_fault(True, f"{name} is missing")]

@@ -66,7 +66,7 @@ def _check_ids(series: Table) -> None:
     ids = series.frame[SERIES]
     if not len(ids):
         raise DataError(f"{series.name}: holds no series: write a row for each")
-    if not (there := cells.given(ids)).all():
+    if not (there := cells.names(ids).str.contains(r"\S").fill_null(False)).all():
         raise DataError(f"{series.name}: row {int(there.arg_min() or 0) + 1}: column {SERIES}: is empty")
 
 

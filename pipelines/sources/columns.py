@@ -42,6 +42,11 @@ class Layout:
         named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
         return list(dict.fromkeys(name for name in named if name))
 
+    @property
+    def numbers(self) -> list[str]:
+        """The columns that hold numbers, the times perhaps among them."""
+        return [self.timestamp, *self.values, *self.observed]
+
 
 def find_layout(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
     """The layout of a file from the names and first rows (``head``) of its columns.
@@ -57,10 +62,15 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
     for name in columns.observed:
         if name not in there:
             raise DataError(f"{path}: no column {name!r} (covariates.observed); there is {_listed(there)}")
-    series = columns.series_id or _alias(there, SERIES_NAMES)
-    if columns.layout == "long" or (columns.layout == "auto" and (series or columns.value)):
-        return _long(path, there, columns, series)
+    if is_long(there, columns):
+        return _long(path, there, columns, columns.series_id or _alias(there, SERIES_NAMES))
     return _wide(path, head, columns)
+
+
+def is_long(there: Sequence[str], columns: Columns) -> bool:
+    """Whether a file with these columns is long, which their names and the settings alone decide."""
+    named = columns.series_id or columns.value or _alias(there, SERIES_NAMES)
+    return columns.layout == "long" or (columns.layout == "auto" and bool(named))
 
 
 def _long(path: Path, there: Sequence[str], columns: Columns, series: str) -> Layout:
@@ -78,7 +88,7 @@ def _long(path: Path, there: Sequence[str], columns: Columns, series: str) -> La
 
 def _wide(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
     there = head.columns
-    time = columns.timestamp or _alias(there, TIME_NAMES) or _looks_like_time(head)
+    time = columns.timestamp or _alias(there, TIME_NAMES) or _looks_like_time(head, columns.time_format)
     if not time:
         raise DataError(
             f"{path}: no column {_either(TIME_NAMES)}, nor one of times; there is {_listed(there)}: "
@@ -98,7 +108,7 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns) -> Layout:
     for name in values:
         given = cells.given(head[name])
         if given.sum() >= _SURE and cells.numbers(head[name]).is_null().all():
-            shown = cells.text(head[name]).filter(given)[0]
+            shown = cells.shown(head[name]).filter(given)[0]
             raise DataError(
                 f"{path}: column {name!r} holds text such as {shown!r}, and a wide file has one column of "
                 "numbers a series; for a long file set data.series_id and data.value"
@@ -111,13 +121,13 @@ def _alias(there: Sequence[str], names: Sequence[str]) -> str:
     return next((by_name[name] for name in names if name in by_name), "")
 
 
-def _looks_like_time(head: pl.DataFrame) -> str:
+def _looks_like_time(head: pl.DataFrame, time_format: str) -> str:
     """The first column that is all times, plain numbers aside."""
     for column in head:
         known = column.filter(cells.given(column))
         if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():
             continue
-        if cells.times(known).is_not_null().all():
+        if cells.times(known, time_format).is_not_null().all():
             return column.name
     return ""
 

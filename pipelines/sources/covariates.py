@@ -13,6 +13,8 @@ from forecaster.features import SERIES, TIME, Table, Tables
 from forecaster.model import Forecaster
 from pipelines.sources import formats
 from pipelines.sources.columns import SERIES_NAMES, TIME_NAMES
+from pipelines.sources.decimals import Decimals
+from schemas import cells
 from schemas.errors import ConfigError, DataError
 
 _ROWS = 200_000
@@ -87,6 +89,8 @@ def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
                 row, problem = broken[formats.ROW][0], broken[formats.PROBLEM][0]
                 raise DataError(f"{path}: row {row}: {problem}")
     table = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    if formats.is_csv(path):
+        table = Decimals(path, "auto").rewrite(table, columns)
     found: dict[str, str] = {}
     for name, known_as in names.items():
         lower = {column.lower(): column for column in reversed(columns)}
@@ -95,4 +99,11 @@ def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
         raise DataError(
             f"{path}: no column {' or '.join(names[needed])}; there is {', '.join(columns)}: name one so"
         )
-    return Table(table.select(columns).rename(found), str(path))
+    table = table.select(columns).rename(found)
+    if SERIES in table.columns:
+        is_empty = ~cells.names(table[SERIES]).str.contains(r"\S").fill_null(False)
+        if is_empty.any():
+            raise DataError(
+                f"{path}: row {int(is_empty.arg_max() or 0) + 1}: column {SERIES} is empty: name one"
+            )
+    return Table(table, str(path))

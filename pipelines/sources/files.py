@@ -45,7 +45,7 @@ class Input:
         """The rows inside the bounds or with a time that cannot be read, and the number of the others."""
         if self.start_us is None and self.end_us is None:
             return raw, 0
-        at = cells.times(raw["timestamp"]).dt.epoch("us")
+        at = cells.times(raw["timestamp"], self.columns.time_format).dt.epoch("us")
         outside = pl.Series(np.zeros(len(raw), bool))
         if self.start_us is not None:
             outside |= (at < self.start_us).fill_null(False)
@@ -115,7 +115,8 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
     """
     for raw in tables.read_batches(path, how.columns, how.batch_rows, skip_rows):
         inside, outside = how.within(raw)
-        rows, rejected = validated(inside, inside["row"] - 1, round(now_s * 1_000_000), how.max_future_s)
+        came_us, place = round(now_s * 1_000_000), inside["row"] - 1
+        rows, rejected = validated(inside, place, came_us, how.max_future_s, how.columns.time_format)
         yield Part(rows, rejected, outside, _largest(raw["row"]) or 0)
 
 
@@ -175,7 +176,11 @@ def _largest(whole: pl.Series) -> int | None:
 
 
 def validated(
-    raw: pl.DataFrame, place: pl.Series, came_us: int | pl.Series, max_future_s: int | None
+    raw: pl.DataFrame,
+    place: pl.Series,
+    came_us: int | pl.Series,
+    max_future_s: int | None,
+    time_format: str = cells.AUTO,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Good rows and rejected ones, those from the future among these.
 
@@ -184,8 +189,10 @@ def validated(
         place: Int64 ``[n]``, the ``offset`` of each row.
         came_us: wall clock at which rows came, of all or of each, in microseconds since 1970.
         max_future_s: as in `Input`.
+        time_format: what text and numbers mean as times; see `schemas.cells.times`.
     """
-    rows, rejected = observations.validate(raw.with_columns(pl.int_range(len(raw)).alias("offset")))
+    numbered = raw.with_columns(pl.int_range(len(raw)).alias("offset"))
+    rows, rejected = observations.validate(numbered, time_format)
     if max_future_s is not None:
         limit_us = came_us + max_future_s * 1_000_000
         limit_us = limit_us.gather(rows["offset"]) if isinstance(limit_us, pl.Series) else limit_us
@@ -204,7 +211,7 @@ def _placed(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:
 
 def _from_the_future(raw: pl.DataFrame, offset: pl.Series, max_future_s: int) -> pl.DataFrame:
     told = f" is more than {_words(max_future_s)} in the future"
-    problem = ("'" + cells.text(raw["timestamp"]) + "'" + told).alias("problem")
+    problem = ("'" + cells.shown(raw["timestamp"]) + "'" + told).alias("problem")
     kind = pl.lit("is in the future").alias("problem_kind")
     _, rejected = observations.validate(raw.with_columns(problem, kind, offset.alias("offset")))
     return rejected.with_columns(pl.lit("timestamp").alias("column"))

@@ -18,12 +18,15 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from pipelines.sources.encodings import as_utf8
+from schemas import arrow
 from schemas.errors import DataError
 
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
 ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # beside the file's own columns, whatever these are
 
 UNNAMED = "(unnamed "
+_NO_UTF8 = "is no text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
 
 Frames = Generator[pl.DataFrame, None, None]
 
@@ -40,12 +43,17 @@ def is_known(path: Path) -> bool:
     return _suffix(path) in _KINDS
 
 
+def is_csv(path: Path) -> bool:
+    """Whether the suffix is one of text with a line a row."""
+    return _KINDS.get(_suffix(path)) == "csv"
+
+
 def is_parquet(path: Path) -> bool:
     """Whether the suffix is one of a Parquet file."""
     return _KINDS.get(_suffix(path)) == "parquet"
 
 
-def column_names(path: Path) -> list[str]:
+def column_names(path: Path, encoding: str = "auto") -> list[str]:
     """The names of a file's columns; one without a name is ``(unnamed 1)`` and so on."""
     kind = _kind(path)
     if path.is_file() and path.stat().st_size == 0:
@@ -53,8 +61,8 @@ def column_names(path: Path) -> list[str]:
     if kind == "parquet":
         return list(pq.read_schema(path).names)
     if kind == "csv":
-        return _header(path)[0]
-    with _opened(path) as file:
+        return _header(path, encoding)[0]
+    with _opened(path, encoding) as file:
         first = [line for line in islice(file, _KEY_LINES) if line.strip()]
     if not first:
         raise DataError(f"{path}: is empty")
@@ -64,15 +72,16 @@ def column_names(path: Path) -> list[str]:
     return list(keys)
 
 
-def batches(path: Path, names: Sequence[str], rows: int) -> Frames:
+def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> Frames:
     """Frames of the named columns with ``ROW`` (Int64, data rows from 1), at most ``rows`` rows each.
 
     CSV and JSON lines give String columns, Parquet its own types. ``PROBLEM`` (String) is there in a batch
     with rows that cannot be taken apart; their cells are null.
     """
     kind = _kind(path)
-    read = {"csv": _csv, "parquet": _parquet, "jsonl": _json_lines}[kind]
-    return read(path, list(names), rows)
+    if kind == "parquet":
+        return _parquet(path, list(names), rows)
+    return (_csv if kind == "csv" else _json_lines)(path, list(names), rows, encoding)
 
 
 @contextmanager
@@ -87,8 +96,8 @@ def told(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: breaks off or is no gzip file ({error}): fetch it again") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path}: is no text in UTF-8: save it as UTF-8") from None
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: {_NO_UTF8}") from None
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{path}: {_arrow_told(path, str(error))}") from None
     except OSError as error:
         what = error.strerror or " ".join(str(error).split())[:200]
@@ -109,9 +118,9 @@ def _kind(path: Path) -> str:
     return _KINDS[_suffix(path)]
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path, encoding: str) -> BinaryIO:
     packed = path.suffix.lower() == ".gz"
-    return cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb")
+    return as_utf8(cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb"), encoding)
 
 
 def _arrow_told(path: Path, message: str) -> str:
@@ -119,13 +128,13 @@ def _arrow_told(path: Path, message: str) -> str:
     if _suffix(path) in (".parquet", ".pq"):
         return f"is no Parquet file or breaks off ({said}): write it again"
     if "UTF8" in said:
-        return "is no text in UTF-8: save it as UTF-8"
+        return _NO_UTF8
     return f"cannot be read as rows ({said})"
 
 
-def _header(path: Path) -> tuple[list[str], str, int]:
+def _header(path: Path, encoding: str) -> tuple[list[str], str, int]:
     """Column names, delimiter and number of lines down to the header of a CSV file."""
-    with _opened(path) as file:
+    with _opened(path, encoding) as file:
         read = enumerate(iter(lambda: file.readline(_LONGEST_HEADER_BYTES), b""), 1)
         lines, line = next((found for found in read if found[1].strip()), (0, b""))
     if not lines:
@@ -141,8 +150,8 @@ def _header(path: Path) -> tuple[list[str], str, int]:
     return [name or f"{UNNAMED}{i})" for i, name in enumerate(names, 1)], delimiter, lines
 
 
-def _csv(path: Path, names: list[str], rows: int) -> Frames:
-    header, delimiter, lines = _header(path)
+def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
+    header, delimiter, lines = _header(path, encoding)
     broken: dict[int, str] = {}
 
     def skip(row: pacsv.InvalidRow) -> str:
@@ -151,7 +160,7 @@ def _csv(path: Path, names: list[str], rows: int) -> Frames:
         broken[row.number - lines] = told
         return "skip"
 
-    with _opened(path) as file:
+    with _opened(path, encoding) as file:
         reader = pacsv.open_csv(
             file,
             # one thread, since only then pyarrow knows the numbers of rows it leaves out
@@ -205,16 +214,21 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
 
 def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
-    with pq.ParquetFile(path) as file:
+    # INT96 as nanoseconds in an int64 would wrap times outside the years 1678 to 2261
+    with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+        for field in file.schema_arrow:
+            if field.name in names and arrow.is_unreadable(field.type):
+                what = f"column {field.name!r} is {field.type}, which cannot be read from Parquet"
+                raise DataError(f"{path}: {what}: write it as a list of any size")
         for batch in file.iter_batches(batch_size=rows, columns=names):
-            frame = cast(pl.DataFrame, pl.from_arrow(batch)).select(names)
+            frame = arrow.frame_of(batch).select(names)
             yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
             row += frame.height
 
 
-def _json_lines(path: Path, names: list[str], rows: int) -> Frames:
+def _json_lines(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
     row = number = 0
-    with _opened(path) as file:
+    with _opened(path, encoding) as file:
         while lines := list(islice(file, rows)):
             filled = [line for line in lines if line.strip()]
             if filled:
@@ -232,7 +246,7 @@ def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> p
         frame = pl.read_ndjson(io.BytesIO(b"".join(filled)), schema=schema)
         if frame.height == len(filled):
             return frame
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         pass  # which line, and whether only NaN is in the way, is for the slower reader below to say
     found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
     return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipelines.config import JobConfig
+from pipelines.sources.codes import code_notices
 from pipelines.sources.files import check_files, input_of, read_files
 from schemas import observations, quarantine
 from schemas.errors import DataError
@@ -59,6 +60,7 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
     rows, rejected = pl.concat(good, how="diagonal", rechunk=True), pl.concat(bad)
     if not len(rows):
         raise DataError(_nothing_left(job.data.paths[0], rejected, outside))
+    notices += code_notices(rows)
     return Loaded(rows, rejected, outside, tuple(skipped), tuple(notices))
 
 

@@ -12,7 +12,9 @@ import polars as pl
 from pipelines.config import Columns
 from pipelines.sources import formats
 from pipelines.sources.ahead import ahead
-from pipelines.sources.columns import Layout, find_layout
+from pipelines.sources.columns import Layout, find_layout, is_long
+from pipelines.sources.decimals import Decimals
+from pipelines.sources.time_hints import no_times
 from schemas import cells
 from schemas.errors import DataError
 from schemas.observations import OBSERVED
@@ -68,10 +70,13 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
     Raises:
         DataError: The file cannot be read or its columns do not fit; one line with the fix.
     """
+    columns = columns or Columns()
     with formats.told(path):
-        head = _head(path)
-        layout = find_layout(path, head, columns or Columns())
-        return FileCheck(path, layout, cells.lacks_zone(head[layout.timestamp]))
+        layout, head = _look(path, columns)
+        times = head[layout.timestamp]
+        if cells.given(times).any() and cells.times(times, columns.time_format).is_null().all():
+            raise DataError(f"{path}: {no_times(times, columns.time_format)}")
+        return FileCheck(path, layout, cells.lacks_zone(times, columns.time_format))
 
 
 def read_batches(
@@ -91,20 +96,45 @@ def read_batches(
     """
     columns = columns or Columns()
     with formats.told(path):
-        layout = find_layout(path, _head(path), columns)
+        layout, _ = _look(path, columns)
         per_batch = max(1, batch_rows // len(layout.values))
-        for batch in ahead(formats.batches(path, layout.names, per_batch)):
+        decimals = Decimals(path, columns.decimal) if formats.is_csv(path) else None
+        for batch in ahead(formats.batches(path, layout.names, per_batch, columns.encoding)):
+            batch = decimals.rewrite(batch, layout.numbers) if decimals else batch
+            batch = _without(batch, (*layout.values, *layout.observed), columns.missing)
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
             if kept.height:
                 raw = _melted(kept, layout) if layout.kind == "wide" else _named(kept, layout)
                 yield raw.with_columns(pl.lit(str(path)).alias("file")) if raw.height else raw
 
 
-def _head(path: Path) -> pl.DataFrame:
-    names = formats.column_names(path)
-    batches = formats.batches(path, names, _HEAD_ROWS)
-    first = next(chain(batches, [None]))
-    return pl.DataFrame(schema=dict.fromkeys(names, pl.String)) if first is None else first.select(names)
+def _look(path: Path, columns: Columns) -> tuple[Layout, pl.DataFrame]:
+    """The layout of a file, and the first rows of the columns that are read."""
+    names = formats.column_names(path, columns.encoding)
+    if is_long(names, columns):  # by name alone: columns that are not read may hold anything
+        layout = find_layout(path, _empty(names), columns)
+        return layout, _head(path, layout.names, layout.numbers, columns)
+    head = _head(path, names, names, columns)
+    return find_layout(path, head, columns), head
+
+
+def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Columns) -> pl.DataFrame:
+    first = next(chain(formats.batches(path, names, _HEAD_ROWS, columns.encoding), [None]))
+    head = _empty(names) if first is None else first.select(names)
+    return Decimals(path, columns.decimal).rewrite(head, numbers) if formats.is_csv(path) else head
+
+
+def _empty(names: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+
+
+def _without(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
+    """The batch, with cells of the named columns that stand for a missing value as null."""
+    if not codes:
+        return batch
+    return batch.with_columns(
+        batch[name].set(cells.numbers(batch[name]).is_in(codes).fill_null(False), None) for name in names
+    )
 
 
 def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
@@ -126,7 +156,7 @@ def _melted(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     whole = batch.filter(pl.col(problem).is_null()) if problem in batch.columns else batch
     numeric = all(batch.schema[name].is_numeric() for name in layout.values)
     values = [
-        (whole[name].cast(pl.Float64) if numeric else cells.text(whole[name])).alias(name)
+        (whole[name].cast(pl.Float64) if numeric else cells.shown(whole[name])).alias(name)
         for name in layout.values
     ]
     frame = whole.select(time, row).with_columns(pl.lit(0).alias(formats.ORDER))

@@ -149,7 +149,10 @@ class Reading:
         inside, left_out = self.source.input.within(raw.with_columns(row))
         came_ms = pl.Series([ms for one in every for ms in one.came_ms], dtype=pl.Int64)
         came_us = came_ms.set(came_ms == _NO_TIME_MS, _LAST_MS).gather(inside["message"]) * 1000
-        good, rejected = validated(inside, inside["message"], came_us, self.source.input.max_future_s)
+        how = self.source.input
+        good, rejected = validated(
+            inside, inside["message"], came_us, how.max_future_s, how.columns.time_format
+        )
         return good, rejected, _without(message, inside["message"]) if left_out else _NO_ROWS["offset"]
 
     def _looked(self, places: dict[str, Place], came_s: float | None) -> Iterator[Batch]:

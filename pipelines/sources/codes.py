@@ -1,0 +1,46 @@
+"""Numbers that people write for a missing value, found among the values of a series."""
+
+from __future__ import annotations
+
+import polars as pl
+
+_CODES = tuple(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))  # 99 to 99999999
+_FEWEST = 2
+_FAR = 3.0  # times the range of the other values
+_HUGE = 1e30
+
+
+def code_notices(rows: pl.DataFrame) -> list[str]:
+    """Lines for people about values that probably stand for no value, the most frequent first.
+
+    A code such as -9999 counts where a series holds it at least twice, and it lies further from the series'
+    other values than three times their range. Values from 1e30 on count always.
+    """
+    value = pl.col("value")
+    is_odd = value.is_in(_CODES) | (value.abs() >= _HUGE)
+    if not rows.select(is_odd.any()).item():
+        return []
+    odd = (
+        rows.filter(is_odd)
+        .group_by("series_id", "value")
+        .len()
+        .sort("len", "series_id", descending=[True, False])
+    )
+    others = (
+        rows.filter(~is_odd).group_by("series_id").agg(value.min().alias("low"), value.max().alias("high"))
+    )
+    width = pl.col("high") - pl.col("low")
+    beyond = pl.max_horizontal(pl.col("low") - value, value - pl.col("high"))
+    is_code = (pl.col("len") >= _FEWEST) & (beyond > _FAR * width)
+    found = odd.join(others, "series_id", maintain_order="left").filter(is_code | (value.abs() >= _HUGE))
+    if found.is_empty():
+        return []
+    codes = found["value"].unique(maintain_order=True).to_list()[:5]
+    first = found.row(0, named=True)
+    named = ", ".join(f"{code:g}" for code in codes)
+    line = (
+        f"values that may stand for none ({named}) in {len(found):,} series, such as {first['value']:g}, "
+        f"{first['len']:,} times in {first['series_id']!r}, whose other values are {first['low']:g} to "
+        f"{first['high']:g}: if so, set data.missing = [{named}]"
+    )
+    return [line]

@@ -1,0 +1,54 @@
+"""Text files of other encodings than UTF-8, as streams of UTF-8."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from typing import BinaryIO, cast
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)  # UTF-32's first: it begins with that of UTF-16
+_CHUNK = 1 << 16
+
+
+def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
+    """Return the file's text as a stream of UTF-8.
+
+    ``auto`` is UTF-8, unless the file begins with the mark of UTF-16 or UTF-32, as Excel's text does.
+    Reading raises UnicodeDecodeError where the bytes are not of this encoding.
+    """
+    if encoding == "auto":
+        start = cast(io.BufferedReader, file).peek(4)
+        encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+    if codecs.lookup(encoding).name == "utf-8":
+        return file
+    return cast(BinaryIO, io.BufferedReader(_Recoded(file, encoding), _CHUNK))
+
+
+class _Recoded(io.RawIOBase):
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._ready = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        while not self._ready and not self._ended:
+            chunk = self._file.read(_CHUNK)
+            self._ended = not chunk
+            self._ready = self._decoder.decode(chunk, final=self._ended).encode()
+        taken = self._ready[: len(buffer)]
+        self._ready = self._ready[len(taken) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,157 @@
+"""Arrow columns as Polars columns, whatever their type and content.
+
+Polars raises, or panics, on Arrow types that it does not have, and it does not check that text is UTF-8.
+`series_of` converts every column of every type to one that ``schemas.cells`` can read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_MOST_DIGITS = 38  # of a Polars Decimal
+
+_AS_THEY_ARE = (
+    pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_date,
+)  # fmt: skip
+_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_BYTES = (
+    pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary,
+)  # fmt: skip
+
+
+def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
+    """Return the rows as a Polars frame. No type and no content of a column raises."""
+    columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
+    return pl.DataFrame(columns) if columns else pl.DataFrame()
+
+
+def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
+    """Return one Arrow column as a Polars column of the same number of cells.
+
+    Numbers, dates, text and times stay what they are (a time with a zone becomes one in UTC, text that is not
+    UTF-8 becomes Binary, a wide decimal a narrower one where it fits). Types that Polars does not have
+    become text that begins with the name of the type, unless the cell is text or a number (of a union).
+    """
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    made = [_converted(chunk) for chunk in chunks]
+    if not made:
+        return pl.Series(name, [], dtype=pl.Null)
+    if len({one.dtype for one in made}) > 1:  # text of one chunk is UTF-8 and that of another is not
+        made = [one.cast(pl.Binary) for one in made]
+    return pl.concat(made).alias(name)
+
+
+def is_unreadable(kind: pa.DataType) -> bool:
+    """Whether pyarrow raises as it reads columns of a type with nulls from Parquet: lists of a fixed size."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_unreadable(kind.storage_type)
+    return pa.types.is_fixed_size_list(kind) or any(
+        is_unreadable(kind.field(i).type) for i in range(kind.num_fields)
+    )
+
+
+def _converted(cells: pa.Array) -> pl.Series:
+    kind = cells.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _uuids(cells.storage) if isinstance(kind, pa.UuidType) else _converted(cells.storage)
+    if pa.types.is_dictionary(kind):
+        return _converted(cells.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return _converted(pc.run_end_decode(cells))
+    if any(check(kind) for check in _AS_THEY_ARE):
+        return _polars(cells)
+    if any(check(kind) for check in _TEXT):
+        return _polars(cells) if _is_valid(cells) else _converted(cells.cast(_bytes_like(kind)))
+    if any(check(kind) for check in _BYTES):
+        return _polars(cells.cast(pa.large_binary()))
+    if pa.types.is_timestamp(kind):
+        return _timestamps(cells)
+    if pa.types.is_duration(kind):
+        return _ticks(cells, kind.unit, pl.Duration)
+    if pa.types.is_time(kind):
+        made = _polars(cells)  # which has no times outside a day
+        lost = made.cast(pl.String, strict=False).null_count() > cells.null_count
+        return _polars(cells.cast(pa.string())) if lost else made
+    if pa.types.is_decimal(kind):
+        is_wide = pa.types.is_decimal256(kind) or kind.scale < 0
+        return _decimals(cells) if is_wide else _polars(cells)
+    if _is_plain(kind) and _is_valid(cells):
+        return _polars(cells)
+    return pl.Series([_text(cell) for cell in cells], dtype=pl.String)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether Polars has a type and can write JSON of it: lists and structs of numbers and text."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_is_plain(field.type) for field in kind)
+    simple = (pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, *_TEXT)
+    return any(check(kind) for check in simple)
+
+
+def _polars(cells: pa.Array) -> pl.Series:
+    return cast(pl.Series, pl.from_arrow(cells))
+
+
+def _is_valid(cells: pa.Array) -> bool:
+    try:
+        cells.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _bytes_like(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.binary_view()
+    return pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
+
+
+def _timestamps(cells: pa.Array) -> pl.Series:
+    """Datetime, in UTC where the times have a zone: their ticks count in UTC whatever the zone is."""
+    zone = None if cells.type.tz is None else "UTC"
+    return _ticks(cells, cells.type.unit, lambda unit: pl.Datetime(unit, zone))
+
+
+def _ticks(cells: pa.Array, unit: str, dtype: Any) -> pl.Series:
+    ticks = _polars(cells.cast(pa.int64()))
+    if unit == "s":
+        most = (2**63 - 1) // 1000
+        return (ticks.clip(-most, most) * 1000).cast(dtype("ms"))
+    return ticks.cast(dtype(unit))
+
+
+def _decimals(cells: pa.Array) -> pl.Series:
+    """Decimal as Polars has it where all digits fit, else text."""
+    scale = max(cells.type.scale, 0)
+    try:
+        return _polars(cells.cast(pa.decimal128(_MOST_DIGITS, min(scale, _MOST_DIGITS))))
+    except pa.ArrowInvalid:
+        return _polars(cells.cast(pa.string()))
+
+
+def _uuids(storage: pa.Array) -> pl.Series:
+    digits = _polars(storage.cast(pa.large_binary())).bin.encode("hex").alias("u").to_frame()
+    parts = [pl.col("u").str.slice(at, length) for at, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    return digits.select(pl.concat_str(parts, separator="-")).to_series()
+
+
+def _text(cell: pa.Scalar) -> str | None:
+    """Return the text of a cell whose type Polars lacks, after its type unless it is text or a number."""
+    try:
+        value = cell.as_py()
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, int | float):
+            return str(value)
+        return f"{cell.type} {json.dumps(value, default=str, separators=(',', ':'))}"
+    except Exception:  # bytes that are no text, a zone or a time that Python does not have
+        return str(cell.type)

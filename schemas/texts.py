@@ -1,0 +1,142 @@
+"""One column of cells as text: to read, as names of series and labels, or to show to people.
+
+Nothing here raises because of what a cell holds.
+"""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+
+_WHOLE = 2**53  # whole numbers up to here are exact in a float64
+_FLOAT_NAME = r"^(-?[1-9]\d*|0)\.0$"
+_TICKS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_YEARS_S = 8_000_000_000_000  # seconds from 1970 within which Polars can write a time: 250,000 years
+_YEARS_D = 92_000_000  # the same in days
+
+
+def text(cells: pl.Series) -> pl.Series:
+    """The cells as String ``[n]``; lists and structs as JSON; null where there is no cell, or no text in it.
+
+    Only bytes that are not UTF-8 have no text; `shown` writes them too.
+    """
+    dtype = cells.dtype
+    if dtype == pl.String:
+        return cells
+    if isinstance(dtype, pl.BaseExtension):
+        return text(cells.ext.storage())
+    if dtype == pl.Binary:
+        return _decoded(cells)
+    if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
+        return _times(cells)
+    if isinstance(dtype, pl.Duration):
+        return cells.dt.to_string("iso")
+    if dtype.is_nested() or isinstance(dtype, pl.Object):
+        return _json(cells)
+    return cells.cast(pl.String, strict=False)
+
+
+def shown(cells: pl.Series) -> pl.Series:
+    """The cells as people are shown them, String ``[n]``: as `text`, and bytes that are no text escaped."""
+    words = text(cells)
+    hidden = (words.is_null() & cells.is_not_null()).arg_true()
+    if not len(hidden):
+        return words
+    storage = cells.ext.storage() if isinstance(cells.dtype, pl.BaseExtension) else cells
+    escaped = [str(cell)[2:-1] for cell in storage.gather(hidden)]
+    return words.scatter(hidden, pl.Series(escaped, dtype=pl.String))
+
+
+def names(cells: pl.Series) -> pl.Series:
+    """The cells as names of series or labels, String ``[n]``; null where a cell has no text, or is NaN.
+
+    One name stays one name, whatever type a file gives it: the float 7.0, the decimal 7.00 and the text
+    ``7.0``, as floats are written, are ``7``.
+    """
+    dtype = cells.dtype
+    if isinstance(dtype, pl.BaseExtension):
+        return names(cells.ext.storage())
+    if dtype.is_float():
+        number = cells.cast(pl.Float64).fill_nan(None)
+        whole = (number == number.floor()) & number.is_between(-_WHOLE, _WHOLE)
+        written = cells.cast(pl.String)
+        out = written.to_frame("w").select(
+            pl.when(whole).then(number.cast(pl.Int64, strict=False).cast(pl.String)).otherwise("w")
+        )
+        return out.to_series().set(number.is_null(), None).alias(cells.name)
+    if isinstance(dtype, pl.Decimal):
+        written = cells.cast(pl.String)
+        if dtype.scale:
+            written = written.str.replace(r"\.?0+$", "")
+        return written
+    words = text(cells)
+    if words.str.ends_with(".0").any():
+        words = words.str.replace(_FLOAT_NAME, "${1}")
+    return words
+
+
+def _decoded(cells: pl.Series) -> pl.Series:
+    try:
+        return cells.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        found = [_utf8(cell) for cell in cells]
+        return pl.Series(cells.name, found, dtype=pl.String)
+
+
+def _utf8(cell: bytes | None) -> str | None:
+    try:
+        return None if cell is None else cell.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _times(cells: pl.Series) -> pl.Series:
+    """Dates and times as text; those that Polars cannot write as their count since 1970."""
+    ticks = cells.to_physical().cast(pl.Int64)
+    unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
+    most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
+    outside = (ticks.abs() > most) | (ticks < -most)  # the least integer has no absolute value
+    if not outside.any():
+        return cells.cast(pl.String)
+    count = (ticks.cast(pl.String) + f" {unit} since 1970").filter(outside)
+    return cells.set(outside, None).cast(pl.String).scatter(outside.arg_true(), count)
+
+
+def _json(cells: pl.Series) -> pl.Series:
+    if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
+        cell = pl.col("v")
+        # only a struct has json_encode: {"v":[1,2]} is wrapped and unwrapped
+        encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
+        made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
+        return made.to_series().alias(cells.name)
+    if cells.dtype.is_nested():
+        cells = cells.to_physical()  # Python has no times as far as those of Polars
+    return pl.Series(cells.name, [_word(cells, i) for i in range(len(cells))], dtype=pl.String)
+
+
+def _is_json(dtype: pl.DataType) -> bool:
+    """Whether Polars can write every cell of a type as JSON: it panics on bytes and on far times."""
+    if isinstance(dtype, pl.List):
+        return _is_json(_typed(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return all(_is_json(_typed(field.dtype)) for field in dtype.fields)
+    return dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null) or isinstance(dtype, pl.Enum)
+
+
+def _typed(dtype: object) -> pl.DataType:
+    return dtype if isinstance(dtype, pl.DataType) else dtype()  # type: ignore[operator]
+
+
+def _word(cells: pl.Series, place: int) -> str | None:
+    try:
+        value = cells[place]
+        if isinstance(value, pl.Series):
+            value = value.to_list()
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, list | dict | tuple):
+            return json.dumps(value, default=str, separators=(",", ":"))
+        return str(value)
+    except (Exception, pl.exceptions.PanicException):  # an object that cannot be written
+        return str(cells.dtype)

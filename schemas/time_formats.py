@@ -1,0 +1,142 @@
+"""Times that are numbers or text of a named format, and what a number that is no time looks like."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import polars as pl
+
+from schemas.texts import names
+
+AUTO = "auto"
+UNITS = ("s", "ms", "us", "ns", "excel")
+"""What a number may count, by name: seconds and so on since 1970, or days of a spreadsheet."""
+
+_LEAST = 100_000_000
+"""Smallest number that is read as seconds since 1970 unless a format says so: 1973-03-03. A smaller one is
+more likely a year, a month, a day, a date of a spreadsheet or a count of steps."""
+
+_EXCEL_DAYS = 25_569  # from 1899-12-30, where spreadsheets begin to count, to 1970-01-01
+_MOST = 1e19  # beyond it even nanoseconds are outside every range
+_MOST_US = 10_413_792_000_000_000  # the year 2300
+_PROBE = datetime(2013, 1, 31, 13, 30, 30)
+
+
+def check(time_format: str) -> str:
+    """Return the format if it is ``auto``, one of `UNITS`, or a pattern such as ``%m/%d/%Y %H:%M``.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if time_format == AUTO or time_format in UNITS:
+        return time_format
+    if "%" in time_format:
+        try:
+            written = pl.Series([_PROBE]).dt.replace_time_zone("UTC").dt.strftime(time_format)
+            read = from_pattern(written, time_format)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            read = pl.Series([None])
+        if read[0] is not None and read.cast(pl.Datetime("us")).dt.year()[0] == _PROBE.year:
+            return time_format
+    raise ValueError(
+        f"must be {AUTO}, {', '.join(UNITS)}, or a pattern with a year such as %m/%d/%Y %H:%M; "
+        f"{time_format!r} is none"
+    )
+
+
+def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
+    """Microseconds since 1970, Int64 ``[n]``, of stripped text; null where it does not fit the pattern.
+
+    A month or day that the pattern lacks is the first, a clock that it lacks is midnight.
+    """
+    wanted = pl.col("t")
+    for lacks, part, value in (
+        (("m", "b", "B", "h", "j", "D", "F"), "m", "01"),
+        (("d", "e", "j", "D", "F"), "d", "01"),
+    ):
+        if not _has(pattern, lacks):
+            pattern, wanted = f"{pattern}|%{part}", wanted + f"|{value}"
+    if not _has(pattern, ("H", "I", "k", "l", "T", "R", "X", "r", "c", "s")):
+        pattern, wanted = f"{pattern}|%H:%M", wanted + "|00:00"
+    zone = "UTC" if _has(pattern, ("z", ":z", "+", "#z")) else None
+    read = wanted.str.to_datetime(pattern, time_unit="us", time_zone=zone, strict=False, exact=True)
+    return words.alias("t").to_frame().select(read.to_physical()).to_series()
+
+
+def has_zone(pattern: str) -> bool:
+    """Whether times of this format say how they relate to UTC."""
+    return pattern in ("s", "ms", "us", "ns") or _has(pattern, ("z", ":z", "+", "#z", "s"))
+
+
+def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
+    """Microseconds since 1970, Int64 ``[n]``, of a column of numbers; null where one is no time.
+
+    Of ``auto`` the size says whether a number counts seconds, milli-, micro- or nanoseconds; one that is too
+    small to be of 1973 or later, or that reads as a date as well (201301310500), is null.
+    """
+    if "%" in time_format:
+        return from_pattern(names(cells), time_format)
+    whole = cells.dtype.is_integer()
+    n = pl.col("n")
+    frame = cells.cast(pl.Int64 if whole else pl.Float64, strict=False).alias("n").to_frame()
+    known = pl.lit(True) if whole else n.is_between(-_MOST, _MOST)
+    if time_format == AUTO:
+        micros = (
+            pl.when(n.is_between(-1e11, 1e11)).then(n * 1_000_000)
+            .when(n.is_between(-1e14, 1e14)).then(n * 1_000)
+            .when(n.is_between(-1e17, 1e17)).then(n)
+            .otherwise(n // 1_000)
+        )  # fmt: skip
+        known = known & ~n.is_between(-_LEAST, _LEAST, closed="none") & ~_digits_of_a_minute(n)
+    elif time_format == "excel":
+        # serial dates are rounded as they are written, and 7199.997 s lies in another window than 7200 s
+        seconds = ((n.cast(pl.Float64) - _EXCEL_DAYS) * 86_400).round()
+        micros, known = seconds * 1_000_000, known & n.is_between(-1e7, 1e7)
+    elif time_format == "ns":
+        micros = n // 1_000
+    else:
+        factor = {"s": 1_000_000, "ms": 1_000, "us": 1}[time_format]
+        most = _MOST_US // factor
+        micros = n.clip(-most, most) * factor
+    made = frame.select(pl.when(known).then(micros if whole else micros.round()))
+    return made.to_series().cast(pl.Int64, strict=False)
+
+
+def looks_like(number: pl.Expr) -> pl.Expr:
+    """What a number (Float64) is that is no time by its size, and the setting that reads it; else null."""
+    return (
+        pl.when(number.is_between(19000101, 21001231) & _is_day(number))
+        .then(pl.lit("is a day written as a number: set data.time_format = '%Y%m%d'"))
+        .when(number.is_between(190001, 210012) & (number % 100).is_between(1, 12))
+        .then(pl.lit("is a month written as a number: set data.time_format = '%Y%m'"))
+        .when(_digits_of_a_minute(number))
+        .then(pl.lit("is a minute written as a number: set data.time_format = '%Y%m%d%H%M'"))
+        .when(number.is_between(1600, 2300) & (number == number.floor()))
+        .then(pl.lit("is a year or a count of steps, no time: set data.time_format = '%Y' to read years"))
+        .when(number.is_between(20_000, 80_000))
+        .then(pl.lit("looks like a date of a spreadsheet: set data.time_format = 'excel'"))
+        .when(number.is_between(-_LEAST, _LEAST, closed="none"))
+        .then(
+            pl.lit(
+                "is too small for a time since 1970: for a count of steps set data.time_format = "
+                "'s' and windows.freq = '1s', which makes a window of each step"
+            )
+        )
+    )  # fmt: skip
+
+
+def _digits_of_a_minute(number: pl.Expr) -> pl.Expr:
+    """Boolean: a number such as 201301310500 that reads as a minute as well as as milliseconds of 1976."""
+    minute, hour, day = number % 100, number // 100 % 100, number // 10_000
+    is_clock = minute.is_between(0, 59) & hour.is_between(0, 23)
+    return number.is_between(190001010000, 210012312359) & is_clock & _is_day(day)
+
+
+def _is_day(number: pl.Expr) -> pl.Expr:
+    month, day = number // 100 % 100, number % 100
+    return month.is_between(1, 12) & day.is_between(1, 31)
+
+
+def _has(pattern: str, directives: tuple[str, ...]) -> bool:
+    plain = pattern.replace("%%", "").replace("%-", "%").replace("%_", "%").replace("%0", "%")
+    return any(f"%{one}" in plain for one in directives)
