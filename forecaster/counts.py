@@ -11,6 +11,7 @@ from schemas import quarantine
 
 _KINDS = frozenset(quarantine.KINDS)
 _EARLIER = {
+    "is a day or seconds since 1970: write 2013-01-31": "is a number that may be no time",
     "cells other than the header's": "row cannot be read",
     "is no JSON object": "message cannot be decoded",
     "cannot be decoded": "message cannot be decoded",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple, Optional
+from typing import Annotated, Optional
 
 import pandera.polars as pa
 import polars as pl
@@ -13,10 +13,7 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
-from schemas.time_formats import looks_like
-
-_PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
-"""Types of which people need not be told when a cell of them cannot be read."""
+from schemas.faults import Fault, faults_of, faults_of_problem, first
 
 SCHEMA: dict[str, pl.DataType] = {
     "series_id": pl.String(),
@@ -179,18 +176,14 @@ def _quarantined(
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    blamed: list[tuple[pl.Expr, str, list[_Fault]]] = []
+    blamed: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
-        kind = raw["problem_kind"].cast(pl.String) if "problem_kind" in raw.columns else pl.lit(_UNREADABLE)
-        work = work.with_columns(
-            raw["problem"].cast(pl.String).alias("problem"),
-            kind.fill_null(_UNREADABLE).alias("problem_kind"),
+        kind = (
+            raw["problem_kind"].cast(pl.String) if "problem_kind" in raw.columns else pl.lit(None, pl.String)
         )
-        is_known = pl.col("problem_kind").is_in(quarantine.KINDS)
-        known = pl.when(is_known).then("problem_kind").otherwise(pl.lit(quarantine.OTHER))
-        fault = _Fault(pl.lit(True), known, pl.col("problem"))
-        blamed.append((pl.col("problem").is_not_null(), "", [fault]))
+        work = work.with_columns(raw["problem"].cast(pl.String), kind.alias("problem_kind"))
+        blamed.append((pl.col("problem").is_not_null(), "", faults_of_problem(_UNREADABLE)))
     for name in (n for n in read.columns if n in fails.columns):
         work = work.with_columns(
             fails[name].alias(f"{name} fails"),
@@ -201,9 +194,11 @@ def _quarantined(
         # a row that could not be taken apart has no cells to blame
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
-        blamed.append((fails_here, name.removeprefix(OBSERVED), _faults(name, raw.schema[name], time_format)))
-    sentences = [pl.when(is_bad).then(_first(faults, "sentence")) for is_bad, _, faults in blamed]
-    kinds = [pl.when(is_bad).then(_first(faults, "kind")) for is_bad, _, faults in blamed]
+        label = name.removeprefix(OBSERVED)
+        covariate = None if label == name else label
+        blamed.append((fails_here, label, faults_of(name, raw.schema[name], time_format, LARGEST, covariate)))
+    sentences = [pl.when(is_bad).then(first(faults, "sentence")) for is_bad, _, faults in blamed]
+    kinds = [pl.when(is_bad).then(first(faults, "kind")) for is_bad, _, faults in blamed]
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
@@ -212,75 +207,3 @@ def _quarantined(
         pl.coalesce(kinds).alias("kind"),
         pl.struct(list(made)).struct.json_encode().alias("raw"),
     )
-
-
-class _Fault(NamedTuple):
-    """What may be wrong with a cell.
-
-    Attributes:
-        found: Boolean, whether it is.
-        kind: one of `quarantine.KINDS`.
-        sentence: what is wrong, with the cell.
-    """
-
-    found: pl.Expr
-    kind: pl.Expr
-    sentence: pl.Expr
-
-
-def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> _Fault:
-    """A fault whose sentence is its kind unless it is given."""
-    assert kind in quarantine.KINDS
-    said = kind if sentence is None else sentence
-    return _Fault(
-        pl.lit(found) if isinstance(found, bool) else found,
-        pl.lit(kind),
-        pl.lit(said) if isinstance(said, str) else said,
-    )
-
-
-def _first(faults: list[_Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """The kind or the sentence of the first fault that is found."""
-    return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
-
-
-def _faults(name: str, dtype: pl.DataType, time_format: str) -> list[_Fault]:
-    """What may be wrong with a cell of this column, by the given and the read cell; the last always holds."""
-    read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
-    label = name.removeprefix(OBSERVED)
-    type_ = "" if dtype.is_numeric() or dtype in _PLAIN_TYPES else f" (column {label} is {dtype})"
-    cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null("?"))
-    too_large = f"beyond {LARGEST:g}: its square leaves no room in a float64"
-    if name.startswith(OBSERVED):
-        no_number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null()
-        return [
-            _fault(
-                no_number,
-                "covariate is not a number",
-                pl.lit(f"{label} ") + cell + f" is not a number{type_}",
-            ),
-            _fault(read.is_infinite(), "covariate is infinite", f"{label} is infinite"),
-            _fault(True, "covariate is too large", f"{label} is {too_large}"),
-        ]
-    if name == "value":
-        return [
-            _fault(unread, "is not a number", cell + f" is not a number{type_}"),
-            _fault(read.is_null(), "value is missing"),
-            _fault(read.is_nan(), "value is NaN"),
-            _fault(read.is_infinite(), "value is infinite"),
-            _fault(True, "value is too large", f"value is {too_large}"),
-        ]
-    if name == "timestamp":
-        number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
-        looks = looks_like(number) if time_format == cells.AUTO else pl.lit(None, pl.String)
-        asked = "" if time_format == cells.AUTO else f" by data.time_format = {time_format!r}"
-        return [
-            _fault(unread & looks.is_not_null(), "needs data.time_format", cell + pl.lit(" ") + looks),
-            _fault(unread, "is not a time", cell + f" is not a time{asked}{type_}"),
-            _fault(read.is_null(), "time is missing"),
-            _fault(True, "is outside the years 1678 to 2261", cell + " is outside the years 1678 to 2261"),
-        ]
-    return [
-        _fault(unread, "is not text", cell + f" is no text{type_}"),
-        _fault(True, f"{name} is missing"),
-    ]

@@ -9,11 +9,10 @@ import polars as pl
 
 KINDS: Final = (
     "series_id is missing",
-    "is not text",
     "event_id is missing",
     "time is missing",
     "is not a time",
-    "needs data.time_format",
+    "is a number that may be no time",
     "is outside the years 1678 to 2261",
     "is in the future",
     "value is missing",
@@ -21,6 +20,7 @@ KINDS: Final = (
     "value is infinite",
     "value is too large",
     "is not a number",
+    "is no text",
     "covariate is not a number",
     "covariate is infinite",
     "covariate is too large",
