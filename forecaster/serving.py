@@ -119,8 +119,8 @@ def latest(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
     freq = forecaster.window_config.frequency
     rows = _last_lives(history.filter(pl.col("value").is_not_nan()), forecaster.window_config)
     rows = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"))
-    newest_us = history["timestamp"].to_physical().to_numpy().max(initial=0)
-    closed_us = freq.end_us(freq.window_of(int(newest_us)))
+    times_us = history["timestamp"].to_physical().to_numpy()
+    closed_us = freq.end_us(freq.window_of(int(times_us.max()))) if len(times_us) else None
     batch = Batch("history", 0, len(rows), rows, quarantine.empty(offset=True), closed_us)
     shard = Shard.cold(0, 1, forecaster.initial_state(), [batch.partition])
     found = advance_in_place(forecaster, forecaster.initial_state(), np.empty((0, 0)), 0).frame()
@@ -177,6 +177,7 @@ def _history(frame: pl.DataFrame, observed: tuple[str, ...]) -> pl.DataFrame:
     elif not isinstance(stamp, pl.Datetime):
         raise DataError(f"the history's column 'timestamp' holds {stamp}: make it a datetime")
     try:
+        frame = frame.with_columns(cells.names(frame["series_id"]))
         history = frame.select(pl.col(name).cast(dtype) for name, dtype in HISTORY.items())
         past = [pl.col(name).cast(pl.Float64).fill_nan(None).alias(OBSERVED + name) for name in observed]
         return history.with_columns(pl.col("value").fill_null(float("nan")), *frame.select(past))

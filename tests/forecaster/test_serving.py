@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -152,3 +152,14 @@ def test_a_history_without_a_value_has_no_forecast() -> None:
     answer = ServedForecaster(forecaster()).predict(history().with_columns(value=pl.lit(None, pl.Float64)))
     assert (len(answer), answer.columns[-1]) == (0, "q95")
     assert len(ServedForecaster(forecaster()).predict(history().clear())) == 0
+
+
+def test_a_history_before_1970_ends_where_it_ends() -> None:
+    rows = history().with_columns(pl.col("timestamp") - pl.duration(days=36_525))
+    answer = ServedForecaster(forecaster()).predict(rows)
+    assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC) - timedelta(days=36_525)}
+
+
+def test_ids_that_are_whole_numbers_are_those_of_every_job() -> None:
+    rows = history().with_columns(series_id=pl.when(pl.col("series_id") == "a").then(7.0).otherwise(12.0))
+    assert set(ServedForecaster(forecaster()).predict(rows)["series_id"]) == {"7", "12"}
