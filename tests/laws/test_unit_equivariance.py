@@ -159,7 +159,7 @@ def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) 
 @pytest.mark.parametrize("factor", [1e-15, 0.1, 1e12])
 def test_a_series_that_only_rounding_moves_stands_still(factor: float) -> None:
     chance = np.random.default_rng(0)
-    values: Floats = factor * 0.3 * (1.0 + 2.0**-52 * chance.integers(-1, 2, size=(60, 1)))
+    values = factor * 0.3 * (1.0 + 2.0**-52 * chance.integers(-1, 2, size=(60, 1)).astype(np.float64))
     after = said(forecaster(**SHORT_WEEK), values).state.parts
     assert (after["least_squares"]["weights"] == 0).all()
 
