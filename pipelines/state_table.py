@@ -11,12 +11,8 @@ whenever the writer died.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -28,26 +24,31 @@ from forecaster.lateness import newest
 from forecaster.shard import Shard
 from forecaster.sharding import announced, handed_over, reshard
 from forecaster.state import State
-from pipelines.snapshot_file import NAME, read_file, unreadable, write_shard
-from pipelines.storage import (
-    Location,
-    Remote,
-    Target,
-    as_of_one_moment,
-    end_putting,
-    put_in_place,
-    remove_temporaries,
-    source_of,
-    sync_folder,
-    write_whole,
-)
-from schemas.errors import DataError, ModelError, OutputError
+from pipelines.snapshot_file import NAME, read_file, unreadable
+from pipelines.storage import Location, as_of_one_moment, source_of
+from pipelines.table_files import keep_aside, recover, write
+from schemas.errors import DataError, ModelError
+
+__all__ = [
+    "FOLDER",
+    "Reached",
+    "StateTable",
+    "begin",
+    "exists",
+    "homes",
+    "is_of_backfill",
+    "keep_aside",
+    "read",
+    "recover",
+    "write",
+]
 
 FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
 _NO_PARTITIONS: Mapping[str, int] = {}
 _OLD_SERIES = "series"
+_BACKFILL = "replay"  # the only partition of a backfill's log
 
 
 class Reached(NamedTuple):
@@ -143,7 +144,8 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
 def _read_table(folder: Location, series: bool) -> StateTable:
     if _is_old(folder):
         raise ModelError(
-            f"{folder}: a state table of format 1 is not readable here: start without it, from the rows"
+            f"{folder}: a state table of format 1 is not readable here: start without it, from the rows; "
+            "--fresh keeps it beside the new one"
         )
     paths = _paths(folder)
     if not paths:
@@ -241,84 +243,15 @@ def _as_asked(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -
     return reshard(table.shards, shards)
 
 
-def write(folder: Location, shards: Sequence[Shard], also: Location | None = None) -> None:
-    """Writes a whole table and puts it in the place of the one that is there.
-
-    Args:
-        folder: the table.
-        shards: all of them.
-        also: folder whose other files, the manifests of sources, go with it.
-    """
-    if isinstance(folder, Remote):
-        _put(folder, shards, also)
-        return
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    for shard in shards:
-        write_shard(new, shard)
-    try:
-        for path in also.iterdir() if isinstance(also, Path) else ():
-            if _goes_with_table(path):
-                write_whole(new / path.name, partial(_copy, path), kept=True)
-        sync_folder(folder.parent)
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        sync_folder(folder.parent)  # before the old one goes
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
-
-
-def _goes_with_table(path: Path) -> bool:
-    return path.is_file() and not NAME.fullmatch(path.name) and not path.name.startswith(".")
-
-
-def _copy(path: Location, target: Target) -> None:
-    if isinstance(target, Path):
-        target.write_bytes(path.read_bytes())
-    else:
-        target.write(path.read_bytes())
-
-
-def _put(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
-    hidden = folder.with_name(f".{folder.name}.new")
-    try:
-        end_putting(hidden, folder.parent)
-        for shard in shards:
-            write_shard(hidden / folder.name, shard)
-        for path in () if also is None else also.glob("*.json*"):
-            (hidden / folder.name / path.name).write_bytes(path.read_bytes())
-        put_in_place(hidden, folder.parent, [folder.name])
-    except OSError as error:
-        raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
-
-
-def recover(folder: Location) -> None:
-    """Ends what a `write` that was killed had begun.
+def is_of_backfill(folder: Location) -> bool:
+    """Whether a backfill left the table: a stream's holds the place in a log that the stream goes on with.
 
     Raises:
-        OutputError: an object store cannot be reached.
+        StatecastError: it cannot be read.
     """
-    if isinstance(folder, Remote):
-        try:
-            end_putting(folder.with_name(f".{folder.name}.new"), folder.parent)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
-        return
-    new, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
-    try:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        if new.exists() or old.exists():
-            sync_folder(folder.parent)  # before what is left of the others goes
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    remove_temporaries(folder)
+    if any(folder.glob("*.json*")):  # what a source of a stream must find again
+        return False
+    return read(folder, series=False).reached().keys() <= {_BACKFILL}
 
 
 def _is_old(folder: Location) -> bool:

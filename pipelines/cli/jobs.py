@@ -128,6 +128,15 @@ def stream(
             rich_help_panel=o.INPUT,
         ),
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Begin anew where OUTPUT holds the state of an earlier job, which is kept as "
+            "OUTPUT/state-before-TIME.",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = False,
     start: o.Start = None,
     end: o.End = None,
     skip_bad_files: o.SkipBad = None,
@@ -151,7 +160,8 @@ def stream(
 
     However it ended, killed too, the same command with --resume goes on as if nothing had happened: no row is
     lost, none counts twice. It takes up the table's snapshots and does again what came after them; there is
-    one every stream.snapshot_every_s seconds.
+    one every stream.snapshot_every_s seconds. Where OUTPUT holds the state of an earlier job, a stream begins
+    only with --resume or --fresh, save that --state may name the table that a backfill left there.
 
     Rows that are no observations go to OUTPUT/quarantine, with file, row, column and reason; those that come
     after their window has closed to OUTPUT/late, with how late. How long to wait for them is
@@ -191,6 +201,10 @@ def stream(
     check_used(job, [*named, *assignments(settings)])
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
+    if resume and fresh:
+        raise ConfigError(
+            "--resume goes on from the state that is there, --fresh begins anew: name one of them"
+        )
     engine, why = engine_of(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else input_files(job, out)
     forecaster = _load(job, model, out)
@@ -198,7 +212,7 @@ def stream(
     from pipelines.jobs.forecast import run_stream, start_of
     from pipelines.jobs.job import StreamJob
 
-    table = start_of(folder / state_table.FOLDER, start_from, resume)
+    table = start_of(folder / state_table.FOLDER, start_from, resume, fresh)
     goes_on = resume and table == folder / state_table.FOLDER
     _say_start(table, forecaster, out)
 
@@ -211,6 +225,7 @@ def stream(
         windows_per_step=job.jobs.windows_per_step,
         state_table=start_from,
         resume=resume,
+        fresh=fresh,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
         **vars(on_engine(engine, job.jobs, beam_options)),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import uuid4
 
 from forecaster.counts import Counts
 from forecaster.threads import compute_threads
 from pipelines import process, state_table
 from pipelines.jobs.job import BackfillJob, OnEngine, Outcome, StreamJob
+from pipelines.jobs.stopping import ending_cleanly
 from pipelines.ownership import run_of, take_over
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
@@ -26,11 +24,10 @@ from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sinks.replacing import end_replacing, replace_parts
 from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Place, Places, log_of
-from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.step_settings import StepSettings, tables_of
 from pipelines.storage import BACKFILL, Location
-from schemas.errors import DataError, EngineLost
+from schemas.errors import ConfigError, DataError, EngineLost
 
 Progress = Callable[[JobNumbers], None]
 """Called twice a second with what the shards have published."""
@@ -107,9 +104,9 @@ def run_stream(
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
         take = _checking(check, on_progress)
-        with _ending_cleanly(job.stop_file):
+        with ending_cleanly(job.stop_file):
             counts, published = _restarting(
-                lambda is_again: _stream_once(replace(job, resume=job.resume or is_again), take),
+                lambda is_again: _stream_once(_again(job) if is_again else job, take),
                 job.restarts,
                 _Words("going on from the last snapshots", "run the same command with --resume"),
                 on_restart,
@@ -117,6 +114,11 @@ def run_stream(
         stopped = job.stop_file.exists()
         job.stop_file.unlink(missing_ok=True)
     return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published)
+
+
+def _again(job: StreamJob) -> StreamJob:
+    """Return a stream that goes on from what its first run has left."""
+    return replace(job, resume=True, fresh=False)
 
 
 def _checking(check: Callable[[], None], on_progress: Progress) -> Progress:
@@ -167,7 +169,9 @@ def _backfill_once(job: BackfillJob, hidden: Location, on_progress: Progress) ->
 
 def _stream_once(job: StreamJob, on_progress: Progress) -> Ended:
     state_table.recover(job.states)
-    start = start_of(job.states, job.state_table, job.resume)
+    start = start_of(job.states, job.state_table, job.resume, job.fresh)
+    if job.fresh:
+        state_table.keep_aside(job.states)
     log = log_of(job.source)
     places, goes_on = _begin(job, log, job.states, start, goes_on=start == job.states and job.resume)
     settings, before = _settings_of(job, job.output, resumed=goes_on), run_of(job.output)
@@ -178,9 +182,29 @@ def _stream_once(job: StreamJob, on_progress: Progress) -> Ended:
     return _run(run, _engine(job), on_progress)
 
 
-def start_of(states: Location, start: Location | None, resume: bool) -> Location | None:
-    """The table that a stream begins from: with ``resume`` its own, ``states``, if there is one by now."""
-    return states if resume and state_table.exists(states) else start
+def start_of(states: Location, start: Location | None, resume: bool, fresh: bool = False) -> Location | None:
+    """Return the table that a stream begins from: with ``resume`` its own, if there is one by now.
+
+    Args:
+        states: the stream's own table, of an earlier run.
+        start: the table that a new stream starts from; None starts cold. The own table may be named where a
+            backfill left it: that is the handover.
+        resume: see `StreamJob`.
+        fresh: see `StreamJob`.
+
+    Raises:
+        ConfigError: there is a table, and neither of both says what is to become of it.
+    """
+    if fresh or not state_table.exists(states):
+        return start
+    if resume:
+        return states
+    if start == states and state_table.is_of_backfill(states):
+        return start
+    raise ConfigError(
+        f"{states}: holds the state of an earlier job: go on from it with --resume, or begin anew with "
+        "--fresh, which keeps it under another name"
+    )
 
 
 def _settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -> StepSettings:
@@ -263,25 +287,3 @@ def _nothing_used(counts: Counts, folder: Location) -> str:
         f"asked time, {counts.late:,} are too late for the state table, "
         f"{counts.rejected:,} are no observations{first}"
     )
-
-
-@contextmanager
-def _ending_cleanly(stop_file: Location) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the source to end; a second one gets its usual meaning."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Any] = {}
-
-    def stop(number: int, frame: Any) -> None:
-        ask_to_stop(stop_file)
-        signal.signal(number, before[number])
-
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a script's background job stays one
-            before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

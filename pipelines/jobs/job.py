@@ -83,6 +83,8 @@ class StreamJob(OnEngine):
         windows_per_step: most windows in one network call, when there is a backlog.
         state_table: state table to start from; None starts cold.
         resume: go on from the output folder's own table, if there is one, in state and in input.
+        fresh: begin anew where there is one, which is kept under another name. With neither of both a stream
+            does not begin in the place of an earlier one.
         format: of the forecast files.
         lanes: shards stepped side by side.
         snapshot_every_s: seconds between two snapshots.
@@ -96,6 +98,7 @@ class StreamJob(OnEngine):
     windows_per_step: int = 32
     state_table: Location | None = None
     resume: bool = False
+    fresh: bool = False
     format: Format = "parquet"
     lanes: int = field(default_factory=process.cores)
     snapshot_every_s: float = 30.0

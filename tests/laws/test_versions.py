@@ -123,7 +123,7 @@ def test_a_stream_that_goes_on_under_other_weights_rewarms_its_shards(
     source = ReplaySource((str(small_file),), Input(Columns(), start_us=half_us), HOUR)
     for model in (old, new):
         start = tmp_path / "old" / "state"
-        job = StreamJob(model, source, output, shards=3, state_table=start, runner="in-process")
+        job = StreamJob(model, source, output, shards=3, state_table=start, fresh=True, runner="in-process")
         assert run_stream(job).counts.missing == 0
 
     # two models in one folder, side by side

@@ -14,7 +14,7 @@ from pipelines import state_table
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import Runner, StreamJob
 from pipelines.sinks.files import Format, read_forecasts
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from tests.fleets import forecaster
 from tests.outputs import contents
 from tests.pipelines.jobs.replays import breaking, stopping
@@ -122,16 +122,35 @@ def test_another_number_of_shards_is_refused_after_a_kill_with_the_line_that_say
     assert_whole(job, run_stream(job).counts, whole)
 
 
-def test_without_resume_a_stream_begins_anew(replayed: StreamJob, whole: pl.DataFrame) -> None:
-    run_stream(stopping(replayed, 30))
-    assert_whole(replayed, run_stream(replayed).counts, whole)
-
-
-def test_a_stream_that_began_anew_in_one_process_can_be_stopped_and_resumed(
+def test_a_stream_begins_over_an_earlier_one_only_when_it_is_told_to(
     replayed: StreamJob, whole: pl.DataFrame
 ) -> None:
     run_stream(stopping(replayed, 30))
-    run_stream(stopping(replayed, 20))
+    before = contents(replayed.states)
+    for state in (None, replayed.states):  # naming the stream's own table loses its place in the log, too
+        with pytest.raises(ConfigError, match=r"out/state: holds the state .*--resume.*--fresh") as told:
+            run_stream(replace(replayed, state_table=state))
+        assert "\n" not in str(told.value)
+        assert contents(replayed.states) == before
+    assert_whole(replayed, run_stream(replace(replayed, resume=True)).counts, whole)
+
+
+def test_a_fresh_stream_keeps_the_state_that_was_there(replayed: StreamJob, whole: pl.DataFrame) -> None:
+    run_stream(stopping(replayed, 30))
+    before = contents(replayed.states)
+    fresh = replace(replayed, fresh=True)
+    assert_whole(replayed, run_stream(fresh).counts, whole)
+    (aside,) = on_disk(replayed.output).glob("state-before-*")
+    assert contents(aside) == before
+    assert state_table.read(aside).offset("replay") < state_table.read(replayed.states).offset("replay")
+    run_stream(fresh)
+    assert len([*on_disk(replayed.output).glob("state-before-*")]) == 2
+    assert contents(aside) == before
+
+
+def test_a_fresh_stream_can_be_stopped_and_resumed(replayed: StreamJob, whole: pl.DataFrame) -> None:
+    run_stream(stopping(replayed, 30))
+    run_stream(stopping(replace(replayed, fresh=True), 20))
     assert_whole(replayed, run_stream(replace(replayed, resume=True)).counts, whole)
 
 
@@ -145,7 +164,7 @@ def test_files_that_are_not_those_of_the_replay_are_refused_when_it_goes_on(
         run_stream(replace(replayed, resume=True))
     assert "\n" not in str(told.value)
     assert contents(replayed.states) == before
-    assert run_stream(replayed).counts.used == 50
+    assert run_stream(replace(replayed, fresh=True)).counts.used == 50
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])

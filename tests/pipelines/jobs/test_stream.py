@@ -37,7 +37,7 @@ def test_a_replay_streams_to_its_end_and_a_rerun_writes_the_same_files(
     assert not hidden(job.output)
 
     before = contents(job.output / "forecasts")
-    run_stream(job)
+    run_stream(replace(job, fresh=True))
     assert contents(job.output / "forecasts") == before
 
 
@@ -136,7 +136,7 @@ def test_a_watched_folder_is_read_anew_by_a_stream_that_begins_anew(
     replayed: StreamJob, tmp_path: Path
 ) -> None:
     put(tmp_path / "in", "1.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
-    job = watching(replayed, tmp_path / "in")
+    job = replace(watching(replayed, tmp_path / "in"), fresh=True)
     for _ in range(2):
         outcome = run_stream(job, stop_when(job, lambda numbers: numbers.counts.series_steps > 0))
         assert (outcome.counts.rows_in, outcome.counts.used, outcome.counts.pending) == (60, 57, 3)

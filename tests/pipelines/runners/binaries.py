@@ -9,6 +9,16 @@ import pytest
 from pipelines.runners import prism_binary
 
 
+def prism_of(version: str, body: str = "exit 0") -> str:
+    """The body of a script that Go would have built as a Prism."""
+    return f"{body}\n# path\t{prism_binary.PACKAGE}\n# mod\tgithub.com/apache/beam/sdks/v2\t{version}\th1:x"
+
+
+def ours(body: str = "exit 0") -> str:
+    """The body of a script that is a Prism of Beam's version."""
+    return prism_of(f"v{prism_binary.beam_version()}", body)
+
+
 def script(path: Path, body: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{body}\n")

@@ -19,7 +19,7 @@ from pipelines.runners import engine
 from pipelines.runners.engine import end_orphans
 from pipelines.runners.prism import PrismServer, prism_options
 from schemas.errors import EngineError
-from tests.pipelines.runners.binaries import nowhere, script
+from tests.pipelines.runners.binaries import nowhere, ours, script
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
@@ -73,12 +73,34 @@ def test_a_prism_that_ends_at_once_is_told_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere(monkeypatch, tmp_path)
-    monkeypatch.setenv("STATECAST_PRISM", str(script(tmp_path / "prism", "echo no luck today; exit 3")))
+    monkeypatch.setenv("STATECAST_PRISM", str(script(tmp_path / "prism", ours("echo no luck today; exit 3"))))
     with (
         pytest.raises(EngineError, match="exit code 3: no luck today"),
         PrismServer(tmp_path / "logs" / "prism.log"),
     ):
         pass
+
+
+def test_a_process_that_has_taken_the_port_is_not_taken_for_the_engine(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("", 0)) as stranger, socket.socket() as probe:
+        taken = stranger.getsockname()[1]
+        probe.bind(("", 0))
+        free = probe.getsockname()[1]
+        probe.close()
+        ports = [taken, free]
+        monkeypatch.setattr(engine, "free_port", lambda: ports.pop(0))
+        with PrismServer(tmp_path / "prism.log") as server:
+            assert server.endpoint == f"localhost:{free}"
+            assert server.pid is not None
+        ports += [taken] * 3
+        with (
+            pytest.raises(EngineError, match=f"another process has its port {taken}"),
+            PrismServer(tmp_path / "prism.log"),
+        ):
+            pass
+    assert list((own_cache / "run").iterdir()) == []
 
 
 def test_the_server_ends_with_its_block(own_cache: Path, tmp_path: Path) -> None:

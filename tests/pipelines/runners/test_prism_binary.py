@@ -10,7 +10,11 @@ import pytest
 from pipelines.runners import prism, prism_binary
 from pipelines.runners.prism_binary import GO_PACKAGE, cached_prism, find_prism, prism_version, setup_prism
 from schemas.errors import EngineError
-from tests.pipelines.runners.binaries import nowhere, script
+from tests.pipelines.runners.binaries import nowhere, ours, prism_of, script
+
+BEAM = prism_binary.beam_version()
+# What a stand-in for Go builds.
+BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
 def test_the_version_is_read_from_the_binary() -> None:
@@ -21,16 +25,48 @@ def test_the_version_is_read_from_the_binary() -> None:
 
 def test_the_cache_comes_before_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere(monkeypatch, tmp_path)
-    script(tmp_path / "bin" / "prism", "exit 0")
+    script(tmp_path / "bin" / "prism", ours())
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert find_prism() == tmp_path / "bin" / "prism"
-    script(cached_prism(), "exit 0")
+    script(cached_prism(), ours())
+    assert find_prism() == cached_prism()
+
+
+@pytest.mark.parametrize("body", ["exit 0", f"# mod\tgithub.com/apache/beam/sdks/v2\tv{BEAM}\th1:x"])
+def test_another_program_called_prism_is_passed_over(
+    body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere(monkeypatch, tmp_path)
+    for path in (tmp_path / "bin" / "prism", cached_prism(), tmp_path / "go" / "bin" / "prism"):
+        script(path, body)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert find_prism() is None
+    monkeypatch.setenv("STATECAST_PRISM", str(cached_prism()))
+    with pytest.raises(EngineError, match="is not Beam's Prism"):
+        find_prism()
+
+
+@pytest.mark.parametrize("version", ["v2.1.0", "(devel)"])
+def test_a_prism_on_path_is_used_only_if_it_says_beams_version(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere(monkeypatch, tmp_path)
+    script(tmp_path / "bin" / "prism", prism_of(version))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert find_prism() is None
+
+
+def test_a_prism_from_a_work_tree_is_used_where_its_name_has_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere(monkeypatch, tmp_path)
+    script(cached_prism(), prism_of("(devel)"))
     assert find_prism() == cached_prism()
 
 
 def test_a_binary_of_another_version_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere(monkeypatch, tmp_path)
-    script(cached_prism(), "mod\tgithub.com/apache/beam/sdks/v2\tv2.1.0\th1:x")
+    script(cached_prism(), prism_of("v2.1.0"))
     assert find_prism() is None
 
 
@@ -38,7 +74,7 @@ def test_a_file_that_cannot_be_executed_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere(monkeypatch, tmp_path)
-    script(cached_prism(), "exit 0").chmod(0o644)
+    script(cached_prism(), ours()).chmod(0o644)
     assert find_prism() is None
 
 
@@ -50,7 +86,7 @@ def test_an_empty_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("body", "reason"),
-    [(None, "is no file"), ("mod\tgithub.com/apache/beam/sdks/v2\tv2.1.0\t", "is of version 2.1.0")],
+    [(None, "is no file"), (prism_of("v2.1.0"), "is of version 2.1.0")],
 )
 def test_a_named_binary_that_will_not_do_is_an_error(
     body: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +105,7 @@ def test_what_is_there_is_not_installed_again(own_cache: Path) -> None:
 
 def test_what_was_fetched_lands_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere(monkeypatch, tmp_path)
-    monkeypatch.setattr(prism_binary, "_fetch", lambda work: (script(work / "fetched", "exit 0"), ""))
+    monkeypatch.setattr(prism_binary, "_fetch", lambda work: (script(work / "fetched", ours()), ""))
     assert setup_prism() == cached_prism()
     assert find_prism() == cached_prism()
     assert list(cached_prism().parent.iterdir()) == [cached_prism()]
@@ -79,7 +115,7 @@ def test_go_builds_it_where_it_cannot_be_fetched(tmp_path: Path, monkeypatch: py
     nowhere(monkeypatch, tmp_path)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
     wanted = f"{prism_binary.PACKAGE}@v{prism_binary.beam_version()}"
-    script(tmp_path / "bin" / "go", f'[ "$1 $2" = "install {wanted}" ] && echo "#!/bin/sh" > "$GOBIN/prism"')
+    script(tmp_path / "bin" / "go", f'[ "$1 $2" = "install {wanted}" ] && {BUILT}')
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert setup_prism() == cached_prism()
     assert find_prism() == cached_prism()
@@ -103,10 +139,10 @@ def test_the_go_of_a_package_builds_it_where_none_is_installed(
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
     # It is used where it lies, and keeps its modules beside it, where they can be deleted.
-    go = """
+    go = f"""
         [ "$GOROOT/bin/go" = "$0" ] && [ "$GOFLAGS" = -modcacherw ] || exit 1
         mkdir -p "$GOMODCACHE" "$GOCACHE"
-        echo "#!/bin/sh" > "$GOBIN/prism"
+        {BUILT}
         """
     monkeypatch.setattr(
         prism_binary, "package_installer", lambda: installer(tmp_path / "pip", textwrap.dedent(go))
@@ -123,7 +159,7 @@ def test_the_go_of_a_package_steps_in_for_one_that_fails(
     script(tmp_path / "bin" / "go", "echo 'go: too old' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
-    command = installer(tmp_path / "pip", 'echo "#!/bin/sh" > "$GOBIN/prism"')
+    command = installer(tmp_path / "pip", BUILT)
     monkeypatch.setattr(prism_binary, "package_installer", lambda: command)
     assert setup_prism() == cached_prism()
 

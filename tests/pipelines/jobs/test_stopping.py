@@ -1,0 +1,63 @@
+"""What a signal does to a stream."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.jobs import stopping
+from pipelines.jobs.stopping import ending_cleanly
+from pipelines.sources.reader import ask_to_stop
+
+PATIENCE_S = 60.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_a_signal_puts_the_stop_file(tmp_path: Path) -> None:
+    with ending_cleanly(tmp_path / ".stop"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        until((tmp_path / ".stop").exists)
+
+
+def test_a_disk_that_refuses_the_stop_file_raises_nothing_and_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    ask = ask_to_stop
+
+    def full_at_first(stop_file: Path) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise OSError(28, "No space left on device")
+        ask(stop_file)
+
+    monkeypatch.setattr(stopping, "ask_to_stop", full_at_first)
+    monkeypatch.setattr(stopping, "_AGAIN_AFTER_S", 0.01)
+    with ending_cleanly(tmp_path / ".stop"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        until((tmp_path / ".stop").exists)
+    assert len(asked) == 2
+
+
+def test_a_second_signal_gets_its_usual_meaning(tmp_path: Path) -> None:
+    usual = signal.getsignal(signal.SIGINT)
+
+    def interrupt_twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        until(lambda: False)
+
+    with pytest.raises(KeyboardInterrupt), ending_cleanly(tmp_path / ".stop"):
+        interrupt_twice()
+    assert signal.getsignal(signal.SIGINT) is usual
