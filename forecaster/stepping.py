@@ -111,8 +111,8 @@ def advance_in_place(
     if past is None:
         past = np.empty((*values.shape, 0))
     names = forecaster.covariates.features.observed
-    beside = {name: past[:, :, place] for place, name in enumerate(names[: past.shape[2]])}
-    check_size(Windows(state.series_ids, start, values, beside))
+    by_name = {name: past[:, :, place] for place, name in enumerate(names[: past.shape[2]])}
+    check_size(Windows(state.series_ids, start, values, by_name))
     if len(state) <= _CALL_SERIES:
         _step_block(forecaster, state, values, past, start, plan, result)
     else:
