@@ -80,7 +80,7 @@ class NetworkConfig(Settings):
     horizon: int = Field(24, ge=1, le=1024, description="forecast the next 1 to this many windows")
     quantiles: tuple[float, ...] = Field(
         (0.05, 0.5, 0.95),
-        description="quantile levels, rising, with 0.5 among them; 0.5 alone forecasts points, without alarms",
+        description="quantile levels, rising, with 0.5 among them; 0.5 alone forecasts points, no alarms",
     )
     lags: tuple[int, ...] = Field(
         (*range(1, 25), 47, 48, 71, 72, 95, 96, *range(144, 169, 2)),
