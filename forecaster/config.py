@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from forecaster.frequency import Frequency, duration_s, plain_name
 
+_MOST = 1_000_000_000  # windows; sums of some of them are far from what an int64 holds
+
 
 def _is_duration(text: str) -> str:
     duration_s(text)
@@ -52,6 +54,7 @@ class WindowConfig(Settings):
     max_gap: int = Field(
         672,
         ge=1,
+        le=_MOST,
         description="a series that had no row for more windows than this is no longer forecast; "
         "when it comes back it starts cold",
     )
@@ -77,7 +80,8 @@ class NetworkConfig(Settings):
     )
     horizon: int = Field(24, ge=1, le=1024, description="forecast the next 1 to this many windows")
     quantiles: tuple[float, ...] = Field(
-        (0.05, 0.5, 0.95), description="quantile levels, rising, with 0.5 among them"
+        (0.05, 0.5, 0.95),
+        description="quantile levels, rising, with 0.5 among them; 0.5 alone forecasts points, no alarms",
     )
     lags: tuple[int, ...] = Field(
         (*range(1, 25), 47, 48, 71, 72, 95, 96, *range(144, 169, 2)),
@@ -96,7 +100,7 @@ class NetworkConfig(Settings):
         "new model; 0 keeps none, where there are no lags",
     )
     halflife: int = Field(
-        168, ge=1, description="windows after which the running mean and scale have half forgotten"
+        168, ge=1, le=_MOST, description="windows after which the running mean and scale have half forgotten"
     )
     decoder: bool = Field(
         False,
@@ -124,8 +128,8 @@ class TrainingConfig(Settings):
     segment: int = Field(
         96, ge=2, description="windows per back-propagated segment; the state is carried across segments"
     )
-    learning_rate: float = Field(3e-3, gt=0, description="peak of the one-cycle schedule (AdamW)")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay")
+    learning_rate: float = Field(3e-3, gt=0, le=100, description="peak of the one-cycle schedule (AdamW)")
+    weight_decay: float = Field(1e-2, ge=0, le=100, description="AdamW weight decay")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the forecast heads")
     batch_series: int = Field(
@@ -145,10 +149,11 @@ class TrainingConfig(Settings):
         description="learn from all windows in the end, for as many epochs as did best; the backtest is of "
         "the weights before",
     )
-    seed: int = Field(0, ge=0, description="same seed, data and machine: same weights")
+    seed: int = Field(0, ge=0, lt=2**63, description="same seed, data and machine: same weights")
     threads: int = Field(
         1,
         ge=0,
+        le=1024,
         description="torch threads; more than 1 pays only for hidden widths of some hundred, on a machine "
         "that does nothing else; 0 leaves torch's own choice",
     )

@@ -1,7 +1,7 @@
 """When series begin, retire and return in a block of windows: known before anything is stepped.
 
 A series begins at its first value. Silent for more than ``windows.max_gap`` windows it retires, and a later
-value is its first one again.
+value is its first one again. Silent for twice as long it is forgotten, so that its slot can be freed.
 
 Letters: T windows, S series.
 """
@@ -18,6 +18,8 @@ from forecaster.state import State, live
 from forecaster.windows import NEVER, latest_rows
 from schemas.errors import DataError
 
+_FORGOTTEN = 2  # times ``max_gap``
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -29,7 +31,7 @@ class Plan:
         issued: ``[T, S]`` the same without those that were closed before the block.
         silent: ``[S]`` windows since its last row after the block.
         joins: rows at which series come in that were ahead of the others.
-        cold_starts: how many of ``begins`` are returns.
+        cold_starts: how many of ``begins`` are returns of series that are not forgotten.
     """
 
     begins: Bools
@@ -54,6 +56,11 @@ class Plan:
                 stop = first + int(twice.argmax())
             yield first, stop
             first = stop
+
+
+def forgotten_after(max_gap: int) -> int:
+    """Windows of silence after which a series is forgotten; should it return, it counts as a new one."""
+    return _FORGOTTEN * max_gap
 
 
 def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
@@ -89,10 +96,11 @@ def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         always = np.ones(seen.shape, bool)
         return Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
     last = closed - 1 - state.silent  # row of the last value before the block
-    latest = latest_rows(seen, np.where(began, last, NEVER))
+    known = began | (state.silent > 0)
+    latest = latest_rows(seen, np.where(known, last, NEVER))
     alive = row - latest[1:] <= max_gap
     begins = seen & (row - latest[:-1] > max_gap + 1)
-    known = began | (state.silent > 0)
+    returns = begins & (row - latest[:-1] <= forgotten_after(max_gap) + 1)
     last = np.where(latest[-1] >= 0, latest[-1], last)
     return Plan(
         begins,
@@ -100,5 +108,5 @@ def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         alive & (row >= closed) if ahead else alive,
         np.where(known | (latest[-1] >= 0), np.maximum(windows, closed) - 1 - last, 0),
         np.unique(closed[began & (closed > 0)]),
-        int(begins.sum()) - int((begins.any(axis=0) & ~known).sum()),
+        int(returns.sum()),
     )

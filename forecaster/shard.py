@@ -18,6 +18,7 @@ from forecaster.counts import Counts, by_kind
 from forecaster.forecasts import Forecasts
 from forecaster.lateness import NONE_LATE, least, newest, parted
 from forecaster.model import Forecaster
+from forecaster.plan import forgotten_after
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
 from forecaster.windows import fill
@@ -34,6 +35,7 @@ PENDING: dict[str, pl.DataType] = {
 _NONE_QUARANTINED = quarantine.empty()
 
 _EARLIEST_US = -9_214_560_000_000_000  # 1678: no observation is older (see `schemas.observations`)
+_MOST_FORGOTTEN = 10  # series to one whose slot waits to be freed: more would slow down the others' steps
 _BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 MB then
 
 
@@ -66,7 +68,7 @@ class Shard:
 
     Attributes:
         number, of: this is shard ``number`` of ``of``.
-        state: of every series with a row so far; a series keeps its place, its slot, for good.
+        state: of every series with a row so far; a series keeps its place, its slot, until it is forgotten.
         slots: ``series_id, slot`` of every series, for joins (see `slots_of`).
         pending: rows whose windows are open, see `PENDING`.
         offsets: of each partition, the offset of the next row to take in.
@@ -213,8 +215,9 @@ def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[S
         ids = tuple(found.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
         first = forecaster.window_config.frequency.window_of(_EARLIEST_US)
         start = first if shard.closed_through is None else shard.closed_through + 1
-        state = State.join([shard.state, forecaster.unseen(ids, start)])
-        shard = replace(shard, state=state, slots=slots_of(state))
+        state, born = shard.state.grown(forecaster.unseen(ids, start)), len(shard.state)
+        more = slots_of(state.part(slice(born, None))).with_columns(pl.col("slot") + born)
+        shard = replace(shard, state=state, slots=pl.concat([shard.slots, more]))
         found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     names = [*PENDING, *observations.more_of(rows.columns)]
     return shard, pl.DataFrame([found[name] for name in names])
@@ -229,6 +232,7 @@ def _close(
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return
+    shard = _without_forgotten(shard, forecaster.window_config.max_gap)
     pending = shard.pending
     if not pending["window"].is_sorted():
         pending = pending.sort("window", maintain_order=True)
@@ -242,6 +246,26 @@ def _close(
         yield replace(shard, pending=pending[high:]), forecasts
     if shard.closed_through is None or shard.closed_through < through:
         yield replace(shard, pending=pending[low:], closed_through=through), None
+
+
+def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
+    """The shard without the slots of forgotten series, once these are more than a tenth.
+
+    Whether slots are freed depends on the shard alone, so a rerun frees them at the same batch.
+    """
+    state = shard.state
+    if shard.closed_through is None:
+        return shard
+    silent = state.silent + (shard.closed_through - state.clock)
+    is_forgotten = ~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap))
+    is_forgotten[shard.pending["slot"].to_numpy()] = False
+    if is_forgotten.sum() * _MOST_FORGOTTEN <= len(state):
+        return shard
+    kept = np.flatnonzero(~is_forgotten)
+    slot = pl.Series(np.cumsum(~is_forgotten) - 1, dtype=pl.Int32)
+    pending = shard.pending.with_columns(slot=slot.gather(shard.pending["slot"]))
+    state = state.take(kept)
+    return replace(shard, state=state, slots=slots_of(state), pending=pending)
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:

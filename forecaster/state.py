@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
+_MORE = 4  # series to one that a growing state makes room for
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class State:
         clock: ``[S]`` int64, index of each series' last closed window.
         silent: ``[S]`` int64, windows closed since the last row of each series; 0 before its first.
         parts: arrays ``[S, ...]`` by component and field, such as ``parts["moments"]["mean"]``.
+        room: of arrays that `grown` has moved, the memory they lie in, ``[S or more, ...]``.
     """
 
     model_version: str
@@ -50,6 +52,7 @@ class State:
     clock: Ints
     silent: Ints
     parts: dict[str, Arrays]
+    room: dict[str, Arrays] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.series_ids)
@@ -80,6 +83,28 @@ class State:
         """Writes ``part``, of ``n`` series, over the series at ``index`` ``[n]``; the ids stay."""
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
+
+    def grown(self, new: State) -> State:
+        """These series and those of ``new`` after them, under the same weights.
+
+        What lies in memory with room for more stays there, so series that begin one by one do not copy the
+        fleet each time. Where there is no room an array moves to memory for a quarter more series. The new
+        state shares memory with this one, which is used up.
+        """
+        count, parts, room = len(self) + len(new), dict[str, Arrays](), dict[str, Arrays]()
+        for name, own in self.parts.items():
+            parts[name], room[name] = {}, {}
+            for f, array in own.items():
+                whole = self.room.get(name, {}).get(f)
+                if whole is None or len(whole) < count or not _is(array, whole[: len(array)]):
+                    whole = _with_room(array, count + count // _MORE)
+                whole[len(array) : count] = new.parts[name][f]
+                parts[name][f], room[name][f] = whole[:count], whole
+        clock, silent = (
+            np.concatenate(both) for both in ((self.clock, new.clock), (self.silent, new.silent))
+        )
+        ids = self.series_ids + new.series_ids
+        return State(self.model_version, self.freq, ids, clock, silent, parts, room)
 
     def part(self, series: slice) -> State:
         """Some of the series, in the same memory: what is written into theirs is written into this."""
@@ -239,6 +264,15 @@ def lay_as(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
             if (order != now).any():
                 laid = np.ascontiguousarray(array.transpose(order))
                 own[f] = laid.transpose(np.argsort(order))
+
+
+def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
+    """``[series, ...]`` with ``array`` at its beginning, laid out in memory as that is."""
+    order = np.argsort([-stride for stride in array.strides], kind="stable")
+    shape = np.array((series, *array.shape[1:]))
+    whole = np.empty(shape[order], array.dtype).transpose(np.argsort(order))
+    whole[: len(array)] = array
+    return whole
 
 
 def _is(one: NDArray[Any], other: NDArray[Any]) -> bool:

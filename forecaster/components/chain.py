@@ -72,10 +72,12 @@ def _least_squares(
 
 def _of_errors(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> Iterator[Component]:
     levels = config.quantiles
+    if len(levels) == 1:  # points have no quantiles to set, and no tails to judge a value by
+        return
     if online.intervals:
         yield Intervals(levels, config.horizon)
     rate = online.alarms_per_week * windows.frequency.nominal_s / _WEEK_S
-    if rate and len(levels) > 1:
+    if rate:
         yield Anomaly(
             levels[0],
             levels[-1],

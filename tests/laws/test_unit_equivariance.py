@@ -149,7 +149,8 @@ def test_a_series_far_above_zero_is_forecast_alike_at_any_level(seed: int, power
 @pytest.mark.parametrize("factor", [1e-12, 1.0, 1e15])
 def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) -> None:
     model, chance = forecaster(**SHORT_WEEK), np.random.default_rng(0)
-    values = factor * (level + 5.0 * np.sin(np.arange(300.0)) + chance.normal(size=300))[:, None]
+    wave = 5.0 * np.sin(np.arange(300.0)) + chance.normal(size=300)
+    values: Floats = factor * (level + wave[:, None])
     before, after = model.unseen(("s0",), START).parts, said(model, values).state.parts
     assert (after["least_squares"]["weights"] != 0).all()
     assert (after["intervals"]["known"] > 200).all()
@@ -159,7 +160,8 @@ def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) 
 @pytest.mark.parametrize("factor", [1e-15, 0.1, 1e12])
 def test_a_series_that_only_rounding_moves_stands_still(factor: float) -> None:
     chance = np.random.default_rng(0)
-    values = factor * 0.3 * (1.0 + 2.0**-52 * chance.integers(-1, 2, size=(60, 1)).astype(np.float64))
+    noise = 2.0**-52 * chance.integers(-1, 2, size=(60, 1)).astype(np.float64)
+    values: Floats = factor * 0.3 * (1.0 + noise)
     after = said(forecaster(**SHORT_WEEK), values).state.parts
     assert (after["least_squares"]["weights"] == 0).all()
 
