@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 
 from pipelines.config import SECRET_SETTINGS, JobConfig, Time
 from schemas.errors import ConfigError
-from schemas.secrets import MASK, SecretUrl
+from schemas.masking import MASK
+from schemas.secrets import SecretUrl
 
 _FIELDS = {key: field for key, field, _ in JobConfig().entries()}
 

@@ -10,7 +10,7 @@ import urllib.request
 from typing import Any, Final
 
 from schemas.errors import DataError
-from schemas.secrets import split_login
+from schemas.masking import split_login
 
 FRAME: Final = struct.Struct(">bI")
 """What stands before a record: 0, and the id of its schema."""

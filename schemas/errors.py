@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from schemas.secrets import masked
+from schemas.masking import masked
 
 
 class StatecastError(Exception):

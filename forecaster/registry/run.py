@@ -23,7 +23,7 @@ from forecaster.registry.refusals import exists_already, speaking
 from forecaster.registry.served_model import ARTIFACT, save
 from forecaster.registry.store import DEFAULT_ALIAS, check_model_name
 from forecaster.registry.versions import VERSION_TAG, Version, version_of
-from schemas.secrets import masked
+from schemas.masking import masked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,13 +17,14 @@ import urllib.request
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from schemas.errors import ModelError
-from schemas.secrets import masked, split_login
+from schemas.masking import masked, split_login
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 DEFAULT_ALIAS = "champion"
 _SQLITE = "sqlite:///"

@@ -18,7 +18,7 @@ from pipelines import process
 from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
 from pipelines.cli.console import errors_to
 from schemas.errors import OutputError, StatecastError
-from schemas.secrets import masked
+from schemas.masking import masked
 
 app = typer.Typer(
     name="statecast",

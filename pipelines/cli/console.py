@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from schemas.secrets import masked
+from schemas.masking import masked
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from schemas.errors import DataError, VersionMismatch
-from schemas.secrets import SecretOption, SecretUrl, masked, split_login
+from schemas.masking import masked, split_login
+from schemas.secrets import SecretOption, SecretUrl
 
 WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=12)
 
