@@ -20,8 +20,8 @@ from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences,
 from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
 from forecaster.registry.registry import Run
 from forecaster.threads import compute_threads
-from pipelines.config import MlflowConfig
 from pipelines.jobs.registry import open_registry
+from pipelines.mlflow_config import MlflowConfig
 from pipelines.sources.labelled import LabelColumns, LabelledRows, read_labelled
 from schemas.errors import ModelError
 

@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller
-from pipelines.config import MlflowConfig
 from pipelines.jobs.label import LabelOutcome, run_labelling
+from pipelines.mlflow_config import MlflowConfig
 from pipelines.sources.labelled import LabelColumns
 from schemas.errors import DataError
 from schemas.secrets import SecretUrl
