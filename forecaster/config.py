@@ -25,7 +25,14 @@ def _is_frequency(text: str) -> str:
     return plain_name(text)  # a model's version does not depend on whose words the setting is in
 
 
+def _is_local(text: str) -> str:
+    if "://" in text:
+        raise ValueError("must be a file or folder on this machine, not an address: copy it to a disk first")
+    return text
+
+
 Duration = Annotated[str, AfterValidator(_is_duration)]
+LocalPath = Annotated[str, AfterValidator(_is_local)]
 
 
 class Settings(BaseModel):
@@ -201,12 +208,12 @@ class OnlineConfig(Settings):
 class CovariatesConfig(Settings):
     """What is known of series beside their values; empty cells are missing."""
 
-    known: str = Field(
+    known: LocalPath = Field(
         "",
         description="file of what is known of windows, future ones too, such as prices and promotions: a "
         "time, a series (or none, where it is of all alike), and columns; needs network.decoder",
     )
-    static: str = Field(
+    static: LocalPath = Field(
         "", description="file of what is known of series, a row each: series_id and columns, numbers or text"
     )
     observed: tuple[Annotated[str, Field(min_length=1)], ...] = Field(

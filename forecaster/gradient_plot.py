@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from forecaster.plot_text import plain
 from forecaster.plots import PALETTE, _canvas, _legend
 from forecaster.state import Floats
 
@@ -24,7 +25,7 @@ def gradient_figure(norms: Floats, cell: str) -> Figure:
         raise ValueError("there is no lag to draw")
     figure, axes = _canvas("How far back the gradient reaches", "k (windows back)", "‖∂ loss(t) / ∂ h(t−k)‖")
     drawn = np.where(norms > 0, norms, np.nan)  # nothing at all has no place on the axis
-    axes.plot(np.arange(len(norms)), drawn, color=PALETTE[0], marker="o", markersize=4, label=cell)
+    axes.plot(np.arange(len(norms)), drawn, color=PALETTE[0], marker="o", markersize=4, label=plain(cell))
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     last = len(norms) - 1

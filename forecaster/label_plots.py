@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from forecaster import plots
 from forecaster.components.base import Floats, Ints
+from forecaster.plot_text import plain
 from forecaster.plots import GRID, INK, MUTED, PALETTE, PAPER
 
 _FONT = 10
@@ -54,7 +55,7 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
                     column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=_FONT - 1
                 )
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(range(len(classes)), classes)
+        axis.set_ticks(range(len(classes)), [*map(plain, classes)])
     axes.tick_params(axis="x", rotation=0 if max(map(len, classes)) <= 3 else 45)
     _dress(axes, "What each class was taken for", "called", "was")
     return figure
@@ -113,7 +114,7 @@ def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) 
     axes.barh(range(len(kinds)), share, color=PALETTE[0], height=0.62)
     for row, (f, n) in enumerate(zip(found, of, strict=True)):
         axes.text(share[row] + 0.01, row, f"{f:,} of {n:,}", va="center", color=INK, fontsize=_FONT - 1)
-    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_yticks(range(len(kinds)), [*map(plain, kinds)])
     axes.set_xlim(0, 1.18)
     axes.invert_yaxis()
     _dress(axes, "Anomalies found at one false alarm a week", "share found", "")

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from forecaster.plot_text import plain
+
 # Okabe and Ito's colours, which people who see few colours tell apart; yellow left out, too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, MUTED, GRID, PAPER = "#1f2933", "#66707a", "#e3e7eb", "#ffffff"
@@ -80,7 +82,7 @@ def calibration_figure(levels: Sequence[float], observed: Sequence[float], label
         "Calibration of the quantiles", "quantile level", "observations at or under it", (5.4, 5.0)
     )
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="calibrated")
-    axes.plot(levels, observed, color=PALETTE[0], marker="o", markersize=7, label=label)
+    axes.plot(levels, observed, color=PALETTE[0], marker="o", markersize=7, label=plain(label))
     for level, share in zip(levels, observed, strict=True):
         # Off the diagonal: to the lower right in the lower half, to the upper left in the upper one.
         low = level < 0.5
@@ -198,7 +200,9 @@ def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
         part = scores.filter(pl.col("model") == model).sort("horizon")
         dashes = _REFERENCES.get(str(model).replace("_", " ").lower())
         if dashes is not None:
-            axes.plot(part["horizon"], part[column], color=MUTED, linestyle=dashes, label=model, zorder=1.5)
+            axes.plot(
+                part["horizon"], part[column], color=MUTED, linestyle=dashes, label=plain(model), zorder=1.5
+            )
             continue
         axes.plot(
             part["horizon"],
@@ -206,7 +210,7 @@ def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
             color=PALETTE[colours % len(PALETTE)],
             marker=_MARKERS[colours % len(_MARKERS)],
             markersize=4,
-            label=model,
+            label=plain(model),
         )
         colours += 1
     axes.margins(x=0.02)
@@ -248,7 +252,7 @@ def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figur
 def _canvas(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.2)) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, dpi=120, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
+    axes.set_title(plain(title), loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
     axes.set_xlabel(x, color=MUTED, fontsize=_FONT)
     axes.set_ylabel(y, color=MUTED, fontsize=_FONT)
     axes.grid(color=GRID, linewidth=0.9)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,6 +19,9 @@ from matplotlib.figure import Figure
 
 from forecaster.plots import GRID, INK, MUTED, PALETTE, PAPER
 from schemas.errors import OutputError
+
+Picture = tuple[str, Callable[[], Figure]]
+"""A caption, and what draws the figure when the report is written."""
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --page: #f4f6f8; --ink: #1f2933; --muted: #5b6670;
@@ -79,7 +82,7 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     tables: Sequence[Table],
-    figures: Sequence[tuple[str, Figure]],
+    figures: Sequence[Picture],
     notes: Sequence[str] = (),
 ) -> Path:
     """Writes the report to ``path``, over an older one, and into folders that are made if need be.
@@ -89,7 +92,7 @@ def write_report(
         title: heading and title of the page.
         facts: short names and values for its top: data, model versions, latency.
         tables: numbers, in order.
-        figures: captions and figures, in order.
+        figures: captions and what draws them, in order; one that cannot be drawn is a sentence in its place.
         notes: sentences for the end: where to look, how to repeat it.
 
     Returns:
@@ -107,8 +110,8 @@ def write_report(
     if figures:
         body.append("<h2>Pictures</h2>")
     body += [
-        f"<figure>{_svg(figure, f'f{number}', caption)}<figcaption>{escape(caption)}</figcaption></figure>"
-        for number, (caption, figure) in enumerate(figures)
+        f"<figure>{_drawn(draw, f'f{number}', caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+        for number, (caption, draw) in enumerate(figures)
     ]
     if notes:
         body.append(f"<h2>Notes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>")
@@ -178,6 +181,15 @@ def _cell(number: float | None, is_best: bool) -> str:
     if number is None or number != number:  # null or NaN
         return "<td>–</td>"
     return f'<td class="best">{text_of(number)}</td>' if is_best else f"<td>{text_of(number)}</td>"
+
+
+def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
+    """A figure as an element, or a sentence where it cannot be drawn: the tables are worth more than it."""
+    try:
+        return _svg(draw(), prefix, label)
+    except Exception as error:  # whatever Matplotlib raises
+        line = " ".join(str(error).split()) or type(error).__name__
+        return f"<p>This picture could not be drawn: {escape(line)}</p>"
 
 
 def _svg(figure: Figure, prefix: str, label: str) -> str:

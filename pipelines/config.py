@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -15,13 +15,16 @@ from pydantic.fields import FieldInfo
 from forecaster.config import (
     CovariatesConfig,
     Duration,
+    LocalPath,
     NetworkConfig,
     OnlineConfig,
     Settings,
     TrainingConfig,
     WindowConfig,
 )
+from pipelines.mlflow_config import MlflowConfig
 from schemas.errors import ConfigError
+from schemas.secrets import SecretOption, SecretUrl
 
 
 def _as_list(paths: object) -> object:
@@ -78,8 +81,8 @@ Encoding = Annotated[str, AfterValidator(_encoding)]
 TimeFormat = Annotated[str, AfterValidator(_time_format)]
 Name = Annotated[str, Field(min_length=1)]
 
-_ADDRESS = re.compile(r"[^/\s]+:\d+")
-_SECRET = re.compile(r"password|secret|token|user\.info|key\.pem|jaas")
+_ADDRESS = re.compile(r"[^/\s@]+:\d+")
+_SECRET = re.compile(r"passw|passphrase|secret|token|user\.info|key\.pem|jaas|oauthbearer\.config")
 """Options of a client that nobody should write into a job file."""
 
 
@@ -131,7 +134,7 @@ class Columns(ColumnsConfig):
 class DataConfig(ColumnsConfig):
     """What is read."""
 
-    paths: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+    paths: Annotated[tuple[LocalPath, ...], BeforeValidator(_as_list)] = Field(
         default=(), description="files or folders: CSV, Parquet or JSON lines"
     )
     start: Time | None = Field(
@@ -245,8 +248,10 @@ class KafkaConfig(Settings):
         description="true: every series has one partition, and each shard follows its own partitions alone: "
         "partition N goes to shard N modulo jobs.shards",
     )
-    avro_schema: str = Field(default="", description="avro: file of the schema")
-    registry: str = Field(default="", description="avro: URL of the schema registry, where no file is given")
+    avro_schema: LocalPath = Field(default="", description="avro: file of the schema")
+    registry: SecretUrl = Field(
+        default=SecretUrl(""), description="avro: URL of the schema registry, where no file is given"
+    )
     start: Literal["earliest", "latest"] | Time = Field(
         default="earliest",
         description="where a stream begins that does not go on from its state table: earliest, latest, or a "
@@ -269,7 +274,7 @@ class KafkaConfig(Settings):
     to_quarantine: str = Field(
         default="", description='topic to send quarantined rows to, as JSON; "": files'
     )
-    options: dict[str, str] = Field(
+    options: dict[str, SecretOption] = Field(
         default_factory=dict,
         description="options of the client (librdkafka), such as "
         '{ "security.protocol" = "SASL_SSL", "sasl.password" = "$KAFKA_PASSWORD" }; a value $NAME is '
@@ -279,24 +284,14 @@ class KafkaConfig(Settings):
     @model_validator(mode="after")
     def _keeps_secrets(self) -> KafkaConfig:
         for name, value in self.options.items():
-            if _SECRET.search(name) and not value.startswith("$"):
+            if _SECRET.search(name) and not value.get_secret_value().startswith("$"):
                 raise ValueError(f"kafka.options: {name} must be $NAME, a variable of the environment")
-        if self.to_format == "avro" and self.to_topic and not self.registry:
+        if self.to_format == "avro" and self.to_topic and not self.registry.get_secret_value():
             raise ValueError("kafka.to_format = avro needs kafka.registry")
         for name in ("to_late", "to_quarantine"):
             if getattr(self, name) and not self.to_topic:
                 raise ValueError(f"kafka.{name} needs kafka.to_topic: without it all goes to files")
         return self
-
-
-class MlflowConfig(Settings):
-    """Where runs and model versions are kept."""
-
-    tracking_uri: Name = Field(
-        default="sqlite:///mlflow.db", description="MLflow store: a database, a folder or a URL"
-    )
-    experiment: Name = Field(default="statecast", description="experiment that runs are logged to")
-    model: Name = Field(default="statecast", description="registered model that versions are added to")
 
 
 class OutputConfig(Settings):
@@ -326,8 +321,12 @@ class JobConfig(Settings):
     output: OutputConfig = Field(default_factory=OutputConfig)
 
     def flat(self) -> dict[str, object]:
-        """Every setting that has a value by its dotted name, such as ``network.hidden``."""
-        return {key: value for key, _, value in self.entries() if value is not None}
+        """Every setting that has a value, by its dotted name as ``network.hidden``; secrets are masked."""
+        values = {key: value for key, _, value in self.entries() if value is not None}
+        return {
+            key: {name: str(option) for name, option in value.items()} if isinstance(value, dict) else value
+            for key, value in values.items()
+        }
 
     def entries(self) -> Iterator[tuple[str, FieldInfo, object]]:
         """Every setting: its dotted name, what it can be, and its value."""
@@ -335,3 +334,12 @@ class JobConfig(Settings):
             section: Settings = getattr(self, name)
             for key, field in type(section).model_fields.items():
                 yield f"{name}.{key}", field, getattr(section, key)
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting may hold a secret: its type says so, and its text leaves the secret out."""
+    return any(kind in (SecretUrl, SecretOption) for kind in (field.annotation, *get_args(field.annotation)))
+
+
+SECRET_SETTINGS: Final = tuple(key for key, field, _ in JobConfig().entries() if is_secret(field))
+"""The settings that may hold a secret."""

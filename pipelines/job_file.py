@@ -11,12 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from pipelines.config import JobConfig, Time
+from pipelines.config import SECRET_SETTINGS, JobConfig, Time
 from schemas.errors import ConfigError
+from schemas.masking import MASK
+from schemas.secrets import SecretUrl
 
 _FIELDS = {key: field for key, field, _ in JobConfig().entries()}
 
@@ -51,7 +53,11 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
 
 
 def commented_toml(config: JobConfig | None = None) -> str:
-    """The settings as a commented job file, which ``load_config`` reads back as it was."""
+    """The settings as a commented job file, which ``load_config`` reads back as it was.
+
+    Raises:
+        ConfigError: a setting holds a secret, which belongs into the environment and not into a file.
+    """
     config = config or JobConfig()
     lines: list[str] = []
     section = ""
@@ -62,8 +68,18 @@ def commented_toml(config: JobConfig | None = None) -> str:
             doc = (type(getattr(config, name)).__doc__ or "").splitlines()[0]
             lines += ["", f"# {doc}", f"[{name}]"] if lines else [f"# {doc}", f"[{name}]"]
         lines.append(f"# {field.description}")
+        if _holds_secret(value):
+            raise ConfigError(
+                f"{key} = {value}: holds a name or a password, which is not written into a job file: leave "
+                "it out here, and give it in the environment where the job runs"
+            )
         lines.append(f"# {leaf} = {_example(field)}" if value is None else f"{leaf} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _holds_secret(value: object) -> bool:
+    """Whether a setting is a URL with a login in it; an option that is secret names a variable instead."""
+    return isinstance(value, SecretUrl) and value.is_secret
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -82,7 +98,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parsed(text: str, field: FieldInfo) -> object:
     kinds = get_args(field.annotation) if get_origin(field.annotation) is Literal else (field.annotation,)
-    if all(kind is str or isinstance(kind, str) for kind in kinds):
+    if all(kind in (str, SecretUrl) or isinstance(kind, str) for kind in kinds):
         return text
     try:
         found = tomllib.loads(f"value = {text}")
@@ -102,6 +118,8 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, SecretStr):
+        return _toml(value.get_secret_value())
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):
@@ -123,7 +141,9 @@ def _line(error: ErrorDetails, path: Path | None, given: Mapping[str, object]) -
         named = "option" if any(k.startswith(f"{parts[0]}.") for k in given) else source
         return f"{named} {allowed}"
     at = f"[{parts[2]}]" if len(parts) > 2 and parts[2].isdigit() else ""
-    return f"{source} {key}{at} = {_shown(error['input'])}: {allowed}"
+    may_be_secret = any(f"{secret}.".startswith(f"{key}.") for secret in SECRET_SETTINGS)
+    shown = MASK if may_be_secret else _shown(error["input"])
+    return f"{source} {key}{at} = {shown}: {allowed}"
 
 
 def _shown(value: object) -> str:

@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import SecretStr
+
 from schemas.errors import ConfigError, DataError, OutputError, StatecastError
 
 REGISTRY_USER = "schema.registry.basic.auth.user.info"
 """Option that is not the client's: ``name:password`` for the schema registry."""
 
 ANSWER_LIMIT_S = 5.0
+
+_SHORTEST_SECRET = 4  # letters; what is shorter is part of many words
 
 _REFUSALS = ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL")
 
@@ -50,6 +54,14 @@ class Broker:
     def registry_user(self) -> str:
         """``name:password`` for the schema registry; empty where it asks for none."""
         return next((self._value(name, text) for name, text in self.options if name == REGISTRY_USER), "")
+
+    def without_secrets(self, line: str) -> str:
+        """A line of the client's in which the values of variables are their names again."""
+        for _, text in self.options:
+            value = os.environ.get(text[1:], "") if text.startswith("$") else ""
+            if len(value) >= _SHORTEST_SECRET:
+                line = line.replace(value, text)
+        return line
 
     def _value(self, name: str, text: str) -> str:
         if not text.startswith("$"):
@@ -104,7 +116,7 @@ def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[
         kind = OutputError if sending else DataError
         raise error_of(broker, raised.args[0], last, kind) from None
     except ValueError as error:  # an option that the client does not know
-        raise ConfigError(f"kafka.options: {_line(str(error))}") from None
+        raise ConfigError(f"kafka.options: {broker.without_secrets(_line(str(error)))}") from None
 
 
 @contextmanager
@@ -127,24 +139,26 @@ def error_of(
     broker: Broker, error: Any, last: LastError, kind: type[StatecastError] = DataError
 ) -> StatecastError:
     """One of the client's errors as one of ours."""
-    name = error.name()
+    name, said = error.name(), broker.without_secrets(_line(error.str()))
     is_silence = name in ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE")
     if is_silence and not last.is_refusal:
-        why = f" ({last.text})" if last.text else ""
+        why = f" ({broker.without_secrets(last.text)})" if last.text else ""
         return kind(
             f"{broker.bootstrap}: no Kafka broker answers there{why}: see kafka.bootstrap, "
             "and kafka.options if it wants TLS or a login"
         )
     if is_silence or name in _REFUSALS:
-        return kind(f"{broker.bootstrap}: refuses us ({last.text or _line(error.str())}): see kafka.options")
+        return kind(
+            f"{broker.bootstrap}: refuses us ({broker.without_secrets(last.text) or said}): see kafka.options"
+        )
     if name == "_INVALID_ARG":
-        return ConfigError(f"kafka.options: {_line(error.str())}")
-    return kind(f"{broker.bootstrap}: {_line(error.str())}")
+        return ConfigError(f"kafka.options: {said}")
+    return kind(f"{broker.bootstrap}: {said}")
 
 
-def options_of(options: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def options_of(options: Mapping[str, SecretStr]) -> tuple[tuple[str, str], ...]:
     """The options of a job file as `Broker` has them."""
-    return tuple(sorted(options.items()))
+    return tuple(sorted((name, value.get_secret_value()) for name, value in options.items()))
 
 
 def _line(text: str) -> str:

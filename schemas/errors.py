@@ -19,11 +19,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from schemas.masking import masked
+
 
 class StatecastError(Exception):
-    """The root of every error that Statecast raises on purpose; ``str`` of it is one line."""
+    """The root of every error that Statecast raises on purpose; ``str`` of it is one line without secrets."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(masked(part) if isinstance(part, str) else part for part in args))
 
 
 class ConfigError(StatecastError):

@@ -17,13 +17,24 @@ import mlflow.artifacts
 import polars as pl
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pydantic import SecretStr
 
 from forecaster.model import FILE_NAME, Forecaster
-from forecaster.registry.refusals import REFUSALS, speaking
+from forecaster.registry.new_store import make_store
+from forecaster.registry.refusals import REFUSALS, exists_already, speaking
 from forecaster.registry.run import Run
-from forecaster.registry.store import DEFAULT_ALIAS, Reference, Store, check_alias, ui_command, ui_environment
+from forecaster.registry.store import (
+    DEFAULT_ALIAS,
+    Reference,
+    Store,
+    check_alias,
+    registry_of,
+    ui_command,
+    ui_environment,
+)
 from forecaster.registry.versions import (
     Promotion,
     Version,
@@ -49,16 +60,30 @@ class Registry:
         tracking_uri: ``sqlite:///FILE``, whose artifacts lie in ``mlartifacts/`` beside it, or the http
             address of a server.
         experiment: what runs are gathered under.
+        registry_uri: the store of registered models; empty: the same.
+        run_id: the run that `start_run` takes up, as ``mlflow run`` makes one; empty: a new one each time.
+        system_metrics: log the use of processor, memory, disk and network while a run is under way.
 
     Raises:
         ModelError: the store cannot be opened, written or reached.
     """
 
-    def __init__(self, tracking_uri: str = "sqlite:///mlflow.db", experiment: str = "statecast") -> None:
+    def __init__(
+        self,
+        tracking_uri: str | SecretStr = "sqlite:///mlflow.db",
+        experiment: str = "statecast",
+        *,
+        registry_uri: str | SecretStr = "",
+        run_id: str = "",
+        system_metrics: bool = False,
+    ) -> None:
         self._store = Store.parse(tracking_uri)
-        self._store.check()
+        self._models = registry_of(self._store, registry_uri)
+        for store in {self._store, self._models}:
+            store.check()
         self.tracking_uri = self._store.uri
         self.experiment = experiment
+        self._run_id, self._system_metrics = run_id, system_metrics
         self._client: mlflow.MlflowClient | None = None
 
     @contextmanager
@@ -82,23 +107,16 @@ class Registry:
         """
         with self._speaking():
             client = self._open()
-            known = client.get_experiment_by_name(self.experiment)
-            if known is not None:
-                experiment_id = known.experiment_id
-            else:
-                place = self._store.artifacts
-                # The tag opens MLflow's pages on their training view, not on the one for language models.
-                experiment_id = client.create_experiment(
-                    self.experiment,
-                    None if place is None else place.as_uri(),
-                    {"mlflow.experimentKind": "custom_model_development"},
-                )
             own = dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {})
-            entity = client.create_run(experiment_id, tags=resolve_tags(own), run_name=name)
+            if self._run_id and parent is None:
+                entity = self._taken_up(client, name, resolve_tags(own))
+            else:
+                entity = client.create_run(self._experiment_id(client), tags=resolve_tags(own), run_name=name)
             run = Run(client, entity)
             run.log_params(params)
         try:
-            yield run
+            with self._monitored(run):
+                yield run
         except BaseException as error:
             status = RunStatus.FAILED if isinstance(error, Exception) else RunStatus.KILLED
             with suppress(*REFUSALS):  # the error under way matters more
@@ -107,18 +125,58 @@ class Registry:
         with self._speaking():
             client.set_terminated(run.run_id)
 
+    @contextmanager
+    def _monitored(self, run: Run) -> Iterator[None]:
+        """Log the use of the machine to a run while the block runs, where that is asked for."""
+        if not self._system_metrics:
+            yield
+            return
+        monitor = SystemMetricsMonitor(run.run_id, tracking_uri=self.tracking_uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
+    def _experiment_id(self, client: mlflow.MlflowClient) -> str:
+        """The id of the experiment, which is made where there is none."""
+        known = client.get_experiment_by_name(self.experiment)
+        if known is None:
+            place = self._store.artifacts
+            # The tag opens MLflow's pages on their training view, not on the one for language models.
+            with exists_already():  # where another process makes it at this moment
+                client.create_experiment(
+                    self.experiment,
+                    None if place is None else place.as_uri(),
+                    {"mlflow.experimentKind": "custom_model_development"},
+                )
+            known = client.get_experiment_by_name(self.experiment)
+            assert known is not None
+        found: str = known.experiment_id
+        return found
+
+    def _taken_up(self, client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> RunEntity:
+        """The run that `mlflow run` made, under way again and with our name; its own tags stay."""
+        entity = self._entity(self._run_id)
+        client.update_run(self._run_id, RunStatus.to_string(RunStatus.RUNNING), name)
+        for key, value in tags.items():
+            if key not in entity.data.tags:
+                client.set_tag(self._run_id, key, value)
+        return entity
+
     def load(self, ref: str) -> Forecaster:
         """The forecaster that ``ref`` names.
 
         Args:
             ref: ``NAME`` (its champion), ``NAME@ALIAS`` or ``NAME/3``, each also behind ``models:/``;
-                ``runs:/RUN_ID/model`` or the run id alone; or a folder that `Forecaster.save` wrote.
+                ``runs:/RUN_ID/model`` or the run id alone; or a folder that `Forecaster.save` wrote, as
+                ``./FOLDER``, or as ``FOLDER`` where no registered model has that name.
 
         Raises:
             ModelError: there is no such model, version, alias or run, or its weights have changed.
         """
         reference = Reference.parse(ref)
-        if reference.folder is not None:
+        if reference.folder is not None and not self.is_registered(reference):
             return Forecaster.load(reference.folder)
         expected = None
         with self._speaking():
@@ -208,7 +266,10 @@ class Registry:
 
     def _open(self) -> mlflow.MlflowClient:
         if self._client is None:
-            self._client = mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
+            make_store(self._store)
+            if self._models != self._store:
+                make_store(self._models)
+            self._client = mlflow.MlflowClient(self.tracking_uri, self._models.uri)
         return self._client
 
     def _existing(self) -> mlflow.MlflowClient:
@@ -217,6 +278,18 @@ class Registry:
 
     def _speaking(self) -> AbstractContextManager[None]:
         return speaking(self.tracking_uri)
+
+    def is_registered(self, reference: Reference) -> bool:
+        """Whether the store knows the model or the run that a folder has the name of."""
+        if reference.is_folder or not (self._store.exists() and self._models.exists()):
+            return False
+        with self._speaking():
+            client = self._open()
+            if reference.run_id is not None:
+                with suppress(MlflowException):
+                    return bool(client.get_run(reference.run_id))
+                return False
+            return bool(client.search_model_versions(f"name = '{reference.name}'", 1))
 
     def _find(self, reference: Reference) -> Version:
         """The registered version that a reference with a name means."""
@@ -244,7 +317,7 @@ class Registry:
                 if near
                 else f"it holds {', '.join(sorted(names)[:10]) or 'none yet'} (statecast train makes one)"
             )
-            raise ModelError(f"no model {name!r} is registered in {self.tracking_uri}: {hint}")
+            raise ModelError(f"no model {name!r} is registered in {self._models}: {hint}")
         # What a search finds lacks its aliases in database stores.
         aliases = client.get_registered_model(name).aliases
         return [version_of(version, aliases) for version in found]
@@ -254,7 +327,7 @@ class Registry:
             return self._existing().get_run(run_id)
         except MlflowException as error:
             raise ModelError(
-                f"no run {run_id} is in {self.tracking_uri}: statecast ui shows the runs there are"
+                f"no run {run_id} is in {self._store}: statecast ui shows the runs there are"
             ) from error
 
     def _model_of_run(self, run_id: str) -> str:

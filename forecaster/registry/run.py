@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,11 @@ from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Metric, P
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from forecaster.model import Forecaster
-from forecaster.registry.refusals import speaking
+from forecaster.registry.refusals import exists_already, speaking
 from forecaster.registry.served_model import ARTIFACT, save
 from forecaster.registry.store import DEFAULT_ALIAS, check_model_name
 from forecaster.registry.versions import VERSION_TAG, Version, version_of
+from schemas.masking import masked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,17 +31,26 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run to log to: one under way, of `Registry.start_run`, or one that has ended, of `Registry.run`."""
+    """A run to log to: one under way, of `Registry.start_run`, or one that has ended, of `Registry.run`.
+
+    Attributes:
+        run_id: its id.
+        notices: a line for each thing that could not be drawn or logged, see `beside_the_model`.
+    """
 
     def __init__(self, client: MlflowClient, entity: RunEntity) -> None:
         self.run_id: str = entity.info.run_id
+        self.notices: list[str] = []
         self._client = client
         self._step = 0
         self._experiment_id: str = entity.info.experiment_id
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Adds settings, which never change once they are there; values too long for MLflow are cut."""
-        values = [Param(key, str(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()]
+        """Adds settings, which never change once they are there; values too long for MLflow are cut.
+
+        Secrets in them are masked.
+        """
+        values = [Param(key, masked(str(value))[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()]
         with self._speaking():
             for first in range(0, len(values), 100):  # MLflow's limit of a batch
                 self._client.log_batch(self.run_id, params=values[first : first + 100])
@@ -63,10 +73,29 @@ class Run:
         """Sets the final value of each metric: MLflow takes the one of the highest step for the last."""
         self.log_points(metrics, self._step)
 
-    def log_figure(self, figure: Figure, path: str) -> None:
-        """Keeps a Matplotlib figure among the run's files, as ``plots/loss.png`` or ``.svg``, say."""
-        with self._speaking():
-            self._client.log_figure(self.run_id, figure, path)
+    @contextmanager
+    def beside_the_model(self, what: str) -> Iterator[None]:
+        """Add a line to ``notices`` instead of raising where ``what`` cannot be computed, drawn or logged.
+
+        For all that is logged of a model that has been trained: none of it is worth the training.
+        """
+        try:
+            yield
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self.notices.append(
+                masked(f"the run lacks {what}, which could not be made: {lines[0].rstrip('.')}")
+            )
+
+    def log_figure(self, draw: Callable[[], Figure], path: str) -> None:
+        """Keeps a Matplotlib figure among the run's files, or adds a line to ``notices`` where it cannot.
+
+        Args:
+            draw: draws the figure.
+            path: its place among the run's files, as ``plots/loss.png`` or ``.svg``, say.
+        """
+        with self.beside_the_model(path), self._speaking():
+            self._client.log_figure(self.run_id, draw(), path)
 
     def log_file(self, file: Path, path: str = "") -> None:
         """Keeps a file among the run's files, in the folder ``path`` of these."""
@@ -107,7 +136,7 @@ class Run:
         frame.rechunk().write_ipc(buffer)
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
         with self._speaking():
-            origin = resolve_dataset_source(source)
+            origin = resolve_dataset_source(masked(source))
             data = from_polars(frame, source=origin, name=name, digest=digest)
             tags = [InputTag("mlflow.data.context", context)]
             self._client.log_inputs(self.run_id, [DatasetInput(data._to_mlflow_entity(), tags)])
@@ -138,10 +167,10 @@ class Run:
             client.log_model_artifacts(logged.model_id, str(folder / ARTIFACT))
             client.finalize_logged_model(logged.model_id, "READY")
             client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, 0)])
-            if not client.search_registered_models(f"name = '{model_name}'"):
+            with exists_already():
                 client.create_registered_model(model_name)
             # A database's registry would look models:/ID up in MLflow's global store; a server in its own.
-            remote = client.tracking_uri.startswith("http")
+            remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             made = client.create_model_version(
                 model_name, source, self.run_id, tags, model_id=logged.model_id

@@ -5,17 +5,26 @@ Imports no MLflow, so that a wrong address is refused at once.
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import shlex
+import sqlite3
 import sys
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from schemas.errors import ModelError
+from schemas.masking import masked, split_login
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 DEFAULT_ALIAS = "champion"
 _SQLITE = "sqlite:///"
@@ -29,36 +38,40 @@ class Store:
     """The address of an MLflow store: ``sqlite:///FILE``, ``http(s)://HOST`` or another database of MLflow's.
 
     Attributes:
-        uri: as MLflow takes it; a relative SQLite file has been made absolute.
+        uri: as MLflow takes it, with a password that it may hold; the path of an SQLite file is absolute.
         database: the file of an SQLite store, None for any other.
     """
 
-    uri: str
+    uri: str = field(repr=False)
     database: Path | None
 
+    def __str__(self) -> str:
+        """The address without a name and a password."""
+        return masked(self.uri)
+
     @staticmethod
-    def parse(uri: str) -> Store:
+    def parse(uri: str | SecretStr) -> Store:
         """The store at ``uri``, which need not exist yet.
 
         Raises:
             ModelError: ``uri`` is no address that MLflow can use.
         """
-        text = uri.strip()
+        text = (uri if isinstance(uri, str) else uri.get_secret_value()).strip()
         if text.startswith(_SQLITE):
             name = text.removeprefix(_SQLITE).partition("?")[0]
             if not name or name == ":memory:":
-                raise ModelError(f"{uri} names no file: write sqlite:///mlflow.db")
+                raise ModelError(f"{text} names no file: write sqlite:///mlflow.db")
             file = Path(os.path.expanduser(name)).absolute()
             return Store(f"{_SQLITE}{file}", file)
         scheme = urlsplit(text).scheme
         if scheme in ("http", "https"):
             if not urlsplit(text).hostname:
-                raise ModelError(f"{uri} names no host: write http://127.0.0.1:5000")
+                raise ModelError(f"{text} names no host: write http://127.0.0.1:5000")
             return Store(text.rstrip("/"), None)
         if scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
             return Store(text, None)
         raise ModelError(
-            f"{uri!r} is no MLflow store: write sqlite:///mlflow.db, or the http address of a server"
+            f"{text!r} is no MLflow store: write sqlite:///mlflow.db, or the http address of a server"
         )
 
     @property
@@ -68,7 +81,7 @@ class Store:
 
     def exists(self) -> bool:
         """Whether there is a store to read from; a server is taken to have one."""
-        return self.database is None or (self.database.is_file() and self.database.stat().st_size > 0)
+        return self.database is None or _contents(self.database) == "store"
 
     def check_exists(self) -> None:
         """Refuses a store that there is nothing in to look for.
@@ -118,15 +131,50 @@ def _check_file(file: Path) -> None:
             raise ModelError(
                 f"{file} is no SQLite database: move it away, or choose another with --tracking-uri"
             )
+    if (contents := _contents(file)) == "half":
+        raise ModelError(
+            f"the MLflow store {file} is half made and holds no runs: whatever made it was interrupted; "
+            f"remove it with rm {shlex.quote(str(file))}, then start again"
+        )
+    if contents == "other":
+        raise ModelError(
+            f"{file} holds other tables than an MLflow store: choose another with --tracking-uri "
+            "sqlite:///FILE"
+        )
+
+
+def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
+    """Return what an SQLite file holds; ``half`` is a store without its first experiment.
+
+    MLflow writes tables first, then migrates them one by one, and adds an experiment last.
+    """
+    if not file.is_file() or not file.stat().st_size:
+        return "nothing"
+    try:
+        # Not read-only: SQLite cannot roll back what a killed process left then.
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
+            found = database.execute("select name from sqlite_master where type = 'table'")
+            tables = {name for (name,) in found}
+            if not tables:
+                return "nothing"
+            if not tables & {"alembic_version", "experiments"}:
+                return "other"
+            if {"alembic_version", "experiments"} <= tables:
+                filled = database.execute("select 1 from experiments limit 1").fetchone()
+                return "store" if filled else "half"
+            return "half"
+    except sqlite3.Error:  # it is locked or damaged: MLflow says which
+        return "store"
 
 
 def _check_server(uri: str) -> None:
+    public, _ = split_login(uri)  # urllib takes no login from a URL, and to see who answers needs none
     try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=_PROBE_TIMEOUT_S):
+        with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
     except urllib.error.HTTPError as answer:  # whatever it says, somebody answers
         answer.close()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ModelError(
             f"no MLflow server answers at {uri} ({reason}): start one with statecast ui, or choose another "
@@ -136,11 +184,12 @@ def _check_server(uri: str) -> None:
 
 @dataclass(frozen=True)
 class Reference:
-    """What names a model: exactly one of a folder, a run, a version number or an alias of a name.
+    """What names a model: a folder, a run, or a version number or an alias of a registered name.
 
     Attributes:
         text: as it was given.
-        folder: a local folder that a forecaster was saved in.
+        folder: a local folder that a forecaster was saved in. Where a run or a name is given, too, the folder
+            only happens to be called so, and is meant where the store knows no such run or name.
         run_id: a run that logged a model.
         name: a registered model, of which ``version`` or else ``alias`` is meant.
         version: its version number.
@@ -154,9 +203,16 @@ class Reference:
     version: int | None = None
     alias: str | None = None
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether nothing but a folder can be meant."""
+        return self.name is None and self.run_id is None
+
     @staticmethod
     def parse(text: str) -> Reference:
         """Reads ``NAME``, ``NAME@ALIAS`` or ``NAME/3`` (also behind ``models:/``), a run's id, or a folder.
+
+        ``./NAME`` is always the folder, and ``models:/NAME`` always the registered model.
 
         Raises:
             ModelError: ``text`` is none of these.
@@ -167,22 +223,27 @@ class Reference:
             if path.rstrip("/") not in ("", "model") or not _RUN_ID.fullmatch(run_id):
                 raise ModelError(f"{text!r} names no model of a run: write runs:/RUN_ID/model")
             return Reference(text, run_id=run_id)
+        folder = None
         if not ref.startswith("models:/"):
             folder = Path(os.path.expanduser(ref))
-            if ref and any(folder.glob("*.safetensors")):
-                return Reference(text, folder=folder)
+            if not ref or not any(folder.glob("*.safetensors")):
+                folder = None
             if ref.startswith((".", "/", "~")):
-                raise ModelError(
-                    f"{text} is no folder with a saved forecaster: name one, or a registered model as NAME, "
-                    "NAME@ALIAS or NAME/3"
-                )
+                if folder is None:
+                    raise ModelError(
+                        f"{text} is no folder with a saved forecaster: name one, or a registered model as "
+                        "NAME, NAME@ALIAS or NAME/3"
+                    )
+                return Reference(text, folder)
             if _RUN_ID.fullmatch(ref):
-                return Reference(text, run_id=ref)
+                return Reference(text, folder, run_id=ref)
         ref = ref.removeprefix("models:/")
         if match := re.fullmatch(rf"({_NAME})/(\d+)", ref):
-            return Reference(text, name=match[1], version=int(match[2]))
+            return Reference(text, folder, name=match[1], version=int(match[2]))
         if match := re.fullmatch(rf"({_NAME})(?:@([\w.-]+))?", ref):
-            return Reference(text, name=match[1], alias=match[2] or DEFAULT_ALIAS)
+            return Reference(text, folder, name=match[1], alias=match[2] or DEFAULT_ALIAS)
+        if folder is not None:
+            return Reference(text, folder)
         raise ModelError(
             f"{text!r} names no model: write NAME, NAME@ALIAS, NAME/3, runs:/RUN_ID/model or a folder"
         )
@@ -210,19 +271,26 @@ def check_alias(alias: str) -> None:
         )
 
 
-def ui_command(tracking_uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
+    """The store of registered models; an empty address names the store of runs."""
+    text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
+    return Store.parse(text) if text.strip() else tracking
+
+
+def ui_command(tracking_uri: str | SecretStr, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
     """The command that serves MLflow's pages for a store, for `subprocess`; it runs until it is ended.
 
-    To be run with `ui_environment`. A SIGTERM to it ends its worker processes too.
+    To be run with `ui_environment`, which names the store: everybody on a machine can read the arguments of
+    its processes. A SIGTERM to the command ends its worker processes too.
 
     Raises:
         ModelError: ``tracking_uri`` is an http server, which has pages of its own, or is no store.
     """
     store = Store.parse(tracking_uri)
     if store.uri.startswith("http"):
-        raise ModelError(f"{store.uri} is a server already: open it in a browser")
+        raise ModelError(f"{store} is a server already: open it in a browser")
     store.check()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     if store.artifacts is not None:
         # Without these MLflow would lay artifacts down in the working folder.
         place = store.artifacts.as_uri()
@@ -230,10 +298,19 @@ def ui_command(tracking_uri: str, host: str = "127.0.0.1", port: int = 5000) -> 
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
-def ui_environment() -> dict[str, str]:
-    """The environment for `ui_command`: no usage reports, and no workers for language models."""
+def ui_environment(tracking_uri: str | SecretStr, registry_uri: str | SecretStr = "") -> dict[str, str]:
+    """The environment for `ui_command`: the store, no usage reports, and no workers for language models.
+
+    Args:
+        tracking_uri: store of runs.
+        registry_uri: store of registered models; empty: the same.
+    """
+    tracking = Store.parse(tracking_uri)
+    registry = registry_of(tracking, registry_uri)
     return {
         **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": tracking.uri,
+        **({} if registry == tracking else {"MLFLOW_REGISTRY_STORE_URI": registry.uri}),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

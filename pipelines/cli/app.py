@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Annotated
 
 import typer
@@ -16,6 +18,7 @@ from pipelines import process
 from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
 from pipelines.cli.console import errors_to
 from schemas.errors import OutputError, StatecastError
+from schemas.masking import masked
 
 app = typer.Typer(
     name="statecast",
@@ -142,7 +145,11 @@ def _interrupted() -> int:
 
 def _fail(line: str, code: int) -> int:
     errors_to(sys.stderr).print(
-        f"error: {' '.join(line.split())}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        f"error: {' '.join(masked(line).split())}",
+        style="bold red",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
     return code
 
@@ -161,20 +168,30 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+class _Masking(logging.Formatter):
+    """Log lines without the passwords of URLs in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A stack trace, which only who asked for logs sees, without the passwords of URLs in it."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+
+
 def _log_level() -> str:
     return os.environ.get("STATECAST_LOG", "ERROR").upper()
 
 
 def _quiet() -> None:
     """Libraries' own chatter stays off the screen unless somebody asks for it."""
-    import logging
-
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
     is_asked = level < logging.ERROR
     # Unasked, not even errors: Beam logs in full length what it raises, and its threads die aloud.
-    logging.basicConfig(
-        level=level if is_asked else logging.CRITICAL, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=level if is_asked else logging.CRITICAL)
+    logging.getLogger().handlers[0].setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
+    sys.excepthook = _show_bug
     if not is_asked:
         logging.getLogger().handlers[0].setLevel(logging.CRITICAL)
         threading.excepthook = lambda died: None

@@ -26,6 +26,7 @@ def cold_start(
         Path,
         typer.Option(
             "--series",
+            parser=o.local_path,
             metavar="FILE",
             help="The new series: a row each, series_id and the columns of covariates.static.",
             rich_help_panel=o.INPUT,
@@ -53,6 +54,7 @@ def cold_start(
     known: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
+            parser=o.local_path,
             metavar="FILE",
             help="What is known of the windows ahead, such as prices; as covariates.known.",
             show_default="covariates.known of the job file",
@@ -75,6 +77,7 @@ def cold_start(
         typer.Option(
             "--output",
             "-o",
+            parser=o.local_path,
             metavar="FILE",
             help="Write the forecasts there, as .parquet or .jsonl; without it they are shown.",
             show_default=False,

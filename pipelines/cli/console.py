@@ -26,6 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from schemas.masking import masked
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -47,11 +49,11 @@ class Out:
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line for people."""
-        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(masked(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def notice(self, text: str) -> None:
         """A line that must be seen even where stdout is for a machine."""
-        self.errors.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.errors.print(masked(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def result(self, value: dict[str, Any]) -> None:
         """The object that ``--json`` prints."""
@@ -119,7 +121,9 @@ def size_of(n_bytes: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value without NaN and infinities, which JSON has no words for."""
+    """A value without secrets, and without NaN and infinities, which JSON has no words for."""
+    if isinstance(value, str):
+        return masked(value)
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 def demo(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for everything the demo makes."),
+        typer.Option(
+            "--output",
+            "-o",
+            parser=o.local_path,
+            metavar="FOLDER",
+            help="Folder for everything the demo makes.",
+        ),
     ] = Path("demo-out"),
     as_json: o.Json = False,
 ) -> None:

@@ -69,7 +69,7 @@ def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -
     source = KafkaSource(
         Broker(asked.bootstrap, options_of(asked.options)),
         asked.topic,
-        DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry),
+        DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry.get_secret_value()),
         input_of(job, freq),
         freq,
         states,
@@ -98,7 +98,12 @@ def topics_of(job: JobConfig) -> Topics | None:
 
     broker = Broker(asked.bootstrap, options_of(asked.options))
     topics = Topics(
-        broker, asked.to_topic, asked.to_format, asked.registry, asked.to_late, asked.to_quarantine
+        broker,
+        asked.to_topic,
+        asked.to_format,
+        asked.registry.get_secret_value(),
+        asked.to_late,
+        asked.to_quarantine,
     )
     check_topics(topics)
     return topics

@@ -30,18 +30,33 @@ _OURS: Final = {
 """Options of Beam's that are set here, and what is said to whoever sets them after ``--``."""
 
 
-def split_off_beam(data: list[Path] | None) -> tuple[list[Path] | None, tuple[str, ...]]:
+def split_off_beam(data: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
     """Data, and what follows ``--``: options of Beam's own, which the command line hands on as more of it.
 
+    Data ends at the first option. A word after an option without ``=`` is its value, and both come back as
+    one word, so that Beam refuses a value that an option does not take.
+
     Raises:
-        ConfigError: one is of what Statecast sets itself.
+        ConfigError: an option is of what Statecast sets itself, or a word is neither option nor value.
     """
     words = data or []
-    options = tuple(str(word) for word in words if str(word).startswith("--"))
-    for option in options:
-        if advice := _OURS.get("--" + option[2:].partition("=")[0].replace("-", "_")):
-            raise ConfigError(f"{option}: {advice}")
-    return [word for word in words if not str(word).startswith("--")] or None, options
+    first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+    options: list[str] = []
+    takes_value = False
+    for word in words[first:]:
+        if word.startswith("--"):
+            if advice := _OURS.get("--" + word[2:].partition("=")[0].replace("-", "_")):
+                raise ConfigError(f"{word}: {advice}")
+            options.append(word)
+            takes_value = "=" not in word
+        elif takes_value:
+            options[-1] += f"={word}"
+            takes_value = False
+        else:
+            raise ConfigError(
+                f"{word}: comes after options of Beam's and belongs to none of them: name DATA before the --"
+            )
+    return words[:first] or None, tuple(options)
 
 
 def runner_of(runner: str | None, flink_master: str | None) -> str | None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
 from pipelines.cli.settings import bounds, configured, input_files, paths, whole_numbers
+from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import location
 from schemas.errors import ConfigError
@@ -28,7 +29,7 @@ ROLLING, FOLDERS = "Rolling evaluation", "Forecasts that are there"
 def evaluate(
     data: o.Data = None,
     more_data: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--data",
             metavar="FILE",
@@ -128,6 +129,7 @@ def evaluate(
     report: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
+            parser=o.local_path,
             metavar="FILE",
             help="Write an HTML report with pictures of forecasts against what came.",
             rich_help_panel=o.OUTPUT,
@@ -188,7 +190,7 @@ def evaluate(
     first, stop = bounds("--test-rows", test_rows) if test_rows is not None else (test_from, None)
     from pipelines.cli.preflight import check_store
 
-    check_store(job.mlflow.tracking_uri)
+    check_store(job.mlflow)
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
         from pipelines.jobs.rolling import RollingJob
@@ -242,6 +244,7 @@ def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
             f"horizon {horizon}: errors over the steps 1 to {horizon}, the interval at step {horizon}", "bold"
         )
         out.console.print(_shown(table))
+    out.say(store_line(job.config.mlflow))
     out.say(f"run {evaluated.run_id}: statecast ui --tracking-uri {job.config.mlflow.tracking_uri}")
     if report is not None:
         facts = {"data": ", ".join(Path(path).name for path in job.config.data.paths)}

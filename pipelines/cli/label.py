@@ -9,7 +9,8 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments
+from pipelines.cli.settings import assignments, configured
+from pipelines.cli.stores import store_line
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def label(
     data: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Argument(
+            parser=o.local_path,
             help="Long files or folders of them: CSV, Parquet or JSON lines; a row is a series, a time, one "
             "or more values, and a label.",
             show_default=False,
@@ -134,20 +136,13 @@ def label(
             rich_help_panel=o.MODELS,
         ),
     ] = None,
-    tracking_uri: Annotated[
-        str,
-        typer.Option(
-            "--tracking-uri",
-            metavar="URI",
-            help="MLflow store: sqlite:///FILE or http://HOST:PORT.",
-            rich_help_panel=o.MODELS,
-        ),
-    ] = "sqlite:///mlflow.db",
+    tracking_uri: o.Store = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--output",
             "-o",
+            parser=o.local_path,
             metavar="FOLDER",
             help="Folder for the model and for what it says of every row; by default neither is written.",
             show_default=False,
@@ -168,6 +163,9 @@ def label(
     config = _config(
         settings, cell=cell, hidden=hidden, layers=layers, scaling=scaling, epochs=epochs, seed=seed
     )
+    mlflow = configured(None, None, mlflow__tracking_uri=tracking_uri).mlflow
+    if "experiment" not in mlflow.model_fields_set:
+        mlflow = mlflow.model_copy(update={"experiment": "statecast-labels"})
     from forecaster.frequency import fixed_s
     from pipelines.cli.preflight import check_store
     from pipelines.sources.labelled import LabelColumns, find_columns
@@ -177,7 +175,7 @@ def label(
         freq_s = fixed_s(freq) if freq else None
     except ValueError as error:
         raise ConfigError(f"--freq: {error}") from None
-    check_store(tracking_uri)
+    check_store(mlflow)
     paths = list(data or [])
     if example is not None:
         paths.append(_example(example))
@@ -199,7 +197,7 @@ def label(
             paths,
             columns,
             config,
-            tracking_uri=tracking_uri,
+            mlflow=mlflow,
             name=name or f"label-{config.cell}",
             freq_s=freq_s,
             output=output,
@@ -207,7 +205,10 @@ def label(
             on_epoch=lambda e: epochs_done.add(1, f"loss {e['validation_loss']:.4f}"),
         )
     _show(out, found)
-    out.say(f"model {found.model_version}, run {found.run_id}: statecast ui --tracking-uri {tracking_uri}")
+    out.say(store_line(mlflow))
+    out.say(
+        f"model {found.model_version}, run {found.run_id}: statecast ui --tracking-uri {mlflow.tracking_uri}"
+    )
     if output is not None:
         out.say(f"the model, and what it says of every {found.of}: {output}")
     out.result(found.as_json())

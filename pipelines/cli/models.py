@@ -10,6 +10,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
 from pipelines.cli.settings import configured
+from pipelines.cli.stores import store_line
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
@@ -41,12 +42,13 @@ def promote(
     out = Out(as_json)
     from pipelines.cli.preflight import check_model
 
-    check_model(model, job.mlflow.tracking_uri)
-    from forecaster.registry.registry import Registry
+    check_model(model, job.mlflow)
+    from pipelines.jobs.registry import open_registry
 
-    moved = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).promote(model, alias)
+    moved = open_registry(job.mlflow).promote(model, alias)
     same = moved.previous is not None and moved.previous.number == moved.version.number
     before = "" if moved.previous is None else ", as it was" if same else f", before it {moved.previous}"
+    out.say(store_line(job.mlflow))
     out.say(
         f"{moved.version.name}@{moved.alias} is now {moved.version} ({moved.version.model_version}){before}"
     )
@@ -75,12 +77,19 @@ def ui(
     With --json, the object is printed when the server starts.
     """
     job = configured(config, settings, mlflow__tracking_uri=tracking_uri)
-    from forecaster.registry.store import ui_command, ui_environment
+    from forecaster.registry.store import Store, ui_command, ui_environment
 
     command = ui_command(job.mlflow.tracking_uri, host, port)
+    environment = ui_environment(job.mlflow.tracking_uri, job.mlflow.registry_uri)
     out = Out(as_json)
-    with subprocess.Popen(command, env=ui_environment()) as server:
+    if not (store := Store.parse(job.mlflow.tracking_uri)).exists():
+        with out.progress("making the MLflow store", "stores"):
+            from forecaster.registry.new_store import make_store
+
+            make_store(store)
+    with subprocess.Popen(command, env=environment) as server:
         try:
+            out.say(store_line(job.mlflow))
             out.say(f"MLflow on http://{host}:{port} - it takes some seconds; Ctrl-C ends it")
             out.result({"url": f"http://{host}:{port}", "pid": server.pid})
             code = server.wait()
@@ -98,15 +107,24 @@ def load_model(name: str, job: JobConfig, out: Out) -> Forecaster:
     Raises:
         ModelError: there is none.
     """
-    from forecaster.registry.store import Reference
+    from forecaster.registry.store import Store
     from pipelines.cli.preflight import check_model
 
-    check_model(name, job.mlflow.tracking_uri)
+    reference = check_model(name, job.mlflow)
+    folder = reference.folder
     with out.progress(f"loading {name}", "models"):
-        if folder := Reference.parse(name).folder:
+        if folder and (reference.is_folder or not Store.parse(job.mlflow.tracking_uri).exists()):
             from forecaster.model import Forecaster
 
             return Forecaster.load(folder)
-        from forecaster.registry.registry import Registry
+        from pipelines.jobs.registry import open_registry
 
-        return Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(name)
+        registry = open_registry(job.mlflow)
+        if folder and not registry.is_registered(reference):
+            from forecaster.model import Forecaster
+
+            return Forecaster.load(folder)
+        forecaster = registry.load(name)
+    also = f"; the folder of that name is --model ./{name}" if folder else ""
+    out.say(f"model {name} is {forecaster.version} of {store_line(job.mlflow)}{also}")
+    return forecaster

@@ -9,10 +9,24 @@ import typer
 
 INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and training", "Output"
 
+
+def local_path(text: str | Path) -> Path:
+    """Return the path that an option names.
+
+    As a `Path`, an address such as s3://bucket/x would silently become the local folder s3:/bucket/x.
+
+    Raises:
+        BadParameter: it is an address and not a path.
+    """
+    if "://" in str(text):
+        raise typer.BadParameter(f"{text} is an address, and this must be a file or folder on this machine")
+    return Path(text)
+
+
 # typer reads these annotations at run time and knows Optional, not `X | None` in a string. The defaults in
 # brackets are those of the job file, which options override; a test holds them together.
 Data = Annotated[
-    Optional[list[Path]],  # noqa: UP045
+    Optional[list[str]],  # noqa: UP045
     typer.Argument(
         help="Files or folders: CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
         "time column, then one column a series).",
@@ -33,6 +47,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         "-c",
+        parser=local_path,
         metavar="FILE",
         help="Job file (TOML); [bold]statecast init[/bold] writes one.",
         rich_help_panel=JOB,

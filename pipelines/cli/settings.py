@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,18 @@ FLAGS = {
 }
 """Settings that have an option of their own."""
 
+ENVIRONMENT = {
+    "mlflow.tracking_uri": "MLFLOW_TRACKING_URI",
+    "mlflow.registry_uri": "MLFLOW_REGISTRY_URI",
+    "mlflow.experiment": "MLFLOW_EXPERIMENT_NAME",
+    "mlflow.run_id": "MLFLOW_RUN_ID",
+    "mlflow.system_metrics": "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
+}
+"""Settings that MLflow's own variables of the environment give; MLflow itself reads those of logins."""
+
 
 def configured(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
-    """The job's settings: the file, then ``--set``, then named options (``section__key=value``).
+    """The job's settings: options (``section__key=value``) over ``--set``, the environment and the file.
 
     Raises:
         ConfigError: a setting cannot be; one line, in the words that were typed.
@@ -47,10 +57,17 @@ def configured(config: Path | None, settings: list[str] | None, **named: Any) ->
 
     overrides = assignments(settings)
     flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}
+    around = from_environment()
     try:
-        return load_config(config, overrides | flagged)
+        return load_config(config, around | overrides | flagged)
     except ConfigError as error:
-        raise ConfigError(_as_typed(str(error), flagged)) from None
+        around = {key: value for key, value in around.items() if key not in overrides}
+        raise ConfigError(_as_typed(str(error), flagged, around)) from None
+
+
+def from_environment() -> dict[str, object]:
+    """The settings that variables of the environment give."""
+    return {key: value for key, name in ENVIRONMENT.items() if (value := os.environ.get(name, "").strip())}
 
 
 def assignments(settings: list[str] | None) -> dict[str, object]:
@@ -68,12 +85,14 @@ def assignments(settings: list[str] | None) -> dict[str, object]:
     return found
 
 
-def _as_typed(line: str, flagged: dict[str, object]) -> str:
-    """A refusal with the option that was given in place of the setting that it stands for."""
+def _as_typed(line: str, flagged: dict[str, object], around: dict[str, object]) -> str:
+    """A refusal with the option or variable that was given in place of the setting that it stands for."""
     if found := re.match(r"option ([\w.]+) = (.*)", line, re.DOTALL):
         key, rest = found.groups()
         if key in flagged and key in FLAGS:
             return f"{FLAGS[key]} {rest}"
+        if key in around:
+            return f"{ENVIRONMENT[key]} {rest}"
         return f"--set {key}={rest}"
     line = line.removeprefix("option ")
     for key in flagged.keys() & FLAGS.keys():
@@ -105,9 +124,9 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
     return int(first), int(stop) if stop else None
 
 
-def paths(data: list[Path] | None) -> list[str] | None:
+def paths(data: list[str] | None) -> list[str] | None:
     """Arguments as the configuration wants them."""
-    return [str(path) for path in data] if data else None
+    return data or None
 
 
 def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:

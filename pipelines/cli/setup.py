@@ -27,7 +27,9 @@ _EXAMPLES: dict[str, dict[str, object]] = {
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Job file to write.")] = Path("statecast.toml"),
+    path: Annotated[
+        Path, typer.Argument(parser=o.local_path, metavar="PATH", help="Job file to write.")
+    ] = Path("statecast.toml"),
     example: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -103,7 +105,7 @@ def doctor(
             prism = setup_prism()
         out.say(f"Prism: {prism}")
     with out.progress("looking", "checks"):
-        checks = diagnose(job.mlflow.tracking_uri, location(job.output.folder))
+        checks = diagnose(job.mlflow.tracking_uri.get_secret_value(), location(job.output.folder))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for check in checks:
         mark = "[green]ok[/]" if check.ok else "[bold red]missing[/]"

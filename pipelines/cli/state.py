@@ -66,7 +66,12 @@ def show(folder: _Folder, as_json: o.Json = False) -> None:
 
 def export(
     folder: _Folder,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file to write.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            parser=o.local_path, metavar="FILE", help="Parquet file to write.", show_default=False
+        ),
+    ],
     force: _Force = False,
     as_json: o.Json = False,
 ) -> None:
@@ -94,7 +99,10 @@ def export(
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File that an export wrote.", show_default=False)
+        Path,
+        typer.Argument(
+            parser=o.local_path, metavar="FILE", help="File that an export wrote.", show_default=False
+        ),
     ],
     folder: Annotated[
         str,

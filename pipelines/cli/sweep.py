@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -13,6 +12,7 @@ from pipelines.cli.console import Out
 if TYPE_CHECKING:
     from pipelines.config import JobConfig
     from pipelines.jobs.sweep import SweepOutcome, Trial
+    from pipelines.storage import Location
 
 
 def most_epochs(job: JobConfig) -> int:
@@ -20,7 +20,7 @@ def most_epochs(job: JobConfig) -> int:
     return job.training.epochs * (2 if job.training.refit else 1)
 
 
-def searched(job: JobConfig, name: str, trials: int, save_state: Path | None, out: Out) -> SweepOutcome:
+def searched(job: JobConfig, name: str, trials: int, table: Location | None, out: Out) -> SweepOutcome:
     """Runs a sweep with a bar for its trials, then one for the training of the best, and shows the table.
 
     Interrupted, it says which trial is the best so far.
@@ -42,7 +42,7 @@ def searched(job: JobConfig, name: str, trials: int, save_state: Path | None, ou
             progress = Progress(
                 rows.add, tell, lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}")
             )
-            swept = run_sweep(job, name, trials, progress, save_state)
+            swept = run_sweep(job, name, trials, progress, table)
     except KeyboardInterrupt:
         if ended:
             out.notice(f"{len(ended)} of {trials} trials ended and are in MLflow; {_said(best_of(ended))}")

@@ -10,6 +10,9 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
 from pipelines.cli.settings import configured, input_files, paths
+from pipelines.cli.stores import store_line
+from pipelines.sinks.folder import check_folder
+from pipelines.storage import Location, location
 from schemas.errors import OutputError
 
 if TYPE_CHECKING:
@@ -76,11 +79,12 @@ def train(
         ),
     ] = None,
     save_state: Annotated[
-        Optional[Path],  # noqa: UP045
+        Optional[str],  # noqa: UP045
         typer.Option(
             "--save-state",
             metavar="FOLDER",
-            help="Keep every series' state after its last window as a state table, for stream --state.",
+            help="Keep every series' state after its last window as a state table, for stream --state; a "
+            "folder, or s3://BUCKET/PREFIX.",
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
@@ -111,8 +115,8 @@ def train(
     from pipelines.cli.preflight import check_store
 
     check_model_name(job.mlflow.model)
-    check_store(job.mlflow.tracking_uri)
-    _check_new(save_state)
+    check_store(job.mlflow)
+    table = None if save_state is None else _new_table(save_state)
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training import loss_of
@@ -120,8 +124,8 @@ def train(
         from pipelines.jobs.train import run_training
 
     if sweep is not None:
-        swept = searched(job, name or f"{job.network.cell}-sweep", sweep, save_state, out)
-        _say(out, job, swept.trained, save_state)
+        swept = searched(job, name or f"{job.network.cell}-sweep", sweep, table, out)
+        _say(out, job, swept.trained, table)
         out.result(swept.as_json())
         return
     with (
@@ -133,13 +137,13 @@ def train(
             name or job.network.cell,
             rows.add,
             lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
-            save_state,
+            table,
         )
-    _say(out, job, trained, save_state)
+    _say(out, job, trained, table)
     out.result(trained.as_json())
 
 
-def _say(out: Out, job: JobConfig, trained: TrainOutcome, save_state: Path | None) -> None:
+def _say(out: Out, job: JobConfig, trained: TrainOutcome, table: Location | None) -> None:
     """What came out, for people."""
     for line in trained.notices:
         out.notice(line)
@@ -161,17 +165,22 @@ def _say(out: Out, job: JobConfig, trained: TrainOutcome, save_state: Path | Non
     out.say(
         f"registered {version.name}/{version.number}{aliases} = {version.model_version}, run {trained.run_id}"
     )
+    out.say(store_line(job.mlflow))
     out.say(f"look at it: statecast ui --tracking-uri {job.mlflow.tracking_uri}")
     if not version.aliases:
         out.say(f"make it the one that jobs load: statecast promote {version.name}/{version.number}")
-    if save_state is not None:
-        out.say(f"every series after its last window: statecast stream --state {save_state}, new rows only")
+    if table is not None:
+        out.say(f"every series after its last window: statecast stream --state {table}, new rows only")
 
 
-def _check_new(folder: Path | None) -> None:
-    """Refuses a folder for a state table that has something in it: it might be another job's."""
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"--save-state {folder}: there is something already: name a new folder")
+def _new_table(text: str) -> Location:
+    """Return the place of a new state table; refuse one that has something in it, which might be a job's."""
+    table = location(text)
+    is_file = isinstance(table, Path) and table.exists() and not table.is_dir()
+    if is_file or any(table.glob("*")):
+        raise OutputError(f"--save-state {table}: there is something already: name a new folder")
+    check_folder(table)
+    return table
 
 
 def _say_epochs(out: Out, trained: TrainOutcome) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from forecaster.baselines import persistence, seasonal_naive
 from forecaster.config import CovariatesConfig, WindowConfig
 from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
 from forecaster.frequency import Frequency
-from forecaster.report import error_table, write_report
+from forecaster.report import Picture, error_table, write_report
 from forecaster.windows import MICROSECONDS, Windows, aggregate, gap_notice
 from pipelines.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
@@ -106,26 +106,28 @@ def write_evaluation(
         latency_ms: latencies of a stream; none leaves their picture out.
         notes: sentences for its end.
     """
-    figures = [("Mean absolute error by horizon.", plots.error_by_horizon_figure(judged.scores))]
+    figures: list[Picture] = [
+        ("Mean absolute error by horizon.", partial(plots.error_by_horizon_figure, judged.scores))
+    ]
     first = next(iter(judged.errors.values()))
     label = next(iter(judged.errors))
     ids = first["series_id"].unique().sort()
     for series_id in ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]:
         fan = fans(first, series_id, judged.freq)
         if len(fan):
-            figures.append(
-                (f"{series_id}: what {label} forecast, and what came.", plots.fan_figure(fan, series_id))
-            )
+            draw = partial(plots.fan_figure, fan, series_id)
+            figures.append((f"{series_id}: what {label} forecast, and what came.", draw))
     for name, part in judged.errors.items():
         levels = calibration(part)
         if len(levels) > 1:
-            figure = plots.calibration_figure(levels["level"].to_list(), levels["observed"].to_list(), name)
+            columns = (levels["level"].to_list(), levels["observed"].to_list())
+            draw = partial(plots.calibration_figure, *columns, name)
             figures.append(
-                (f"Calibration of {name}: how often what came lay at or under each quantile.", figure)
+                (f"Calibration of {name}: how often what came lay at or under each quantile.", draw)
             )
     if latency_ms:
         caption = "Latency of the stream, from a window's last row to its forecasts on disk."
-        figures.append((caption, plots.latency_figure(list(latency_ms))))
+        figures.append((caption, partial(plots.latency_figure, list(latency_ms))))
     issued = first["issued_at"].dt.strftime("%Y-%m-%d %H:%M")
     top = {
         "series": f"{len(ids):,}",

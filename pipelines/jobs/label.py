@@ -18,11 +18,12 @@ from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller
 from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, gather
 from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
-from forecaster.registry.registry import Registry, Run
+from forecaster.registry.registry import Run
 from forecaster.threads import compute_threads
+from pipelines.jobs.registry import open_registry
+from pipelines.mlflow_config import MlflowConfig
 from pipelines.sources.labelled import LabelColumns, LabelledRows, read_labelled
-
-_EXPERIMENT = "statecast-labels"
+from schemas.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run_labelling(
     columns: LabelColumns,
     config: LabelConfig,
     *,
-    tracking_uri: str,
+    mlflow: MlflowConfig,
     name: str,
     freq_s: int | None = None,
     output: Path | None = None,
@@ -90,7 +91,7 @@ def run_labelling(
         paths: files or folders of long files.
         columns: which column is what.
         config: shape and training of the network.
-        tracking_uri: MLflow store.
+        mlflow: where the run is kept.
         name: of the run.
         freq_s: seconds between two steps, where labels are per step; None finds it.
         output: folder for the model and the labels of every row; None writes neither.
@@ -100,27 +101,29 @@ def run_labelling(
     Raises:
         StatecastError: a file, a setting or the store is at fault; one line.
     """
-    registry = Registry(tracking_uri, _EXPERIMENT)
+    registry = open_registry(mlflow)
     read = read_labelled(paths, columns, on_rows)
     gathered = gather(read.rows, read.channels, freq_s)
     sequences = gathered.sequences
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
 
         def log(epoch: Epoch) -> None:
-            run.log_epoch(epoch)
+            with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
+                run.log_epoch(epoch)
             on_epoch(epoch)
 
         run.log_dataset(read.rows, "labelled rows", str(paths[0]))
         if len(read.quarantined):
             run.log_frame(read.quarantined, "quarantine.parquet")
         trained = train_labeller(sequences, config, gathered.split, log)
+        _log_model(run, trained.labeller)
         probabilities = trained.labeller.probabilities(sequences)
+        if output is not None:
+            write_labels(output, trained.labeller, sequences, probabilities)
         judged = TEST if ((trained.parts == TEST) & (sequences.labels != UNKNOWN)).any() else VALIDATION
-        run.log_figure(label_plots.loss_figure(trained.history), "plots/loss.png")
         found = _judge(trained, sequences, probabilities, judged)
+        run.log_figure(lambda: label_plots.loss_figure(trained.history), "plots/loss.png")
         _log(run, trained.labeller, found)
-    if output is not None:
-        write_labels(output, trained.labeller, sequences, probabilities)
     task = trained.labeller.task
     return LabelOutcome(
         run_id=run.run_id,
@@ -141,7 +144,7 @@ def run_labelling(
         quarantined=len(read.quarantined),
         duplicates=gathered.duplicates,
         unlabelled=int(read.rows["label"].null_count()),
-        notices=(*read.notices, *_told(read)),
+        notices=(*read.notices, *_told(read), *run.notices),
     )
 
 
@@ -197,21 +200,40 @@ def _judge(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats
     )
 
 
+def _log_model(run: Run, labeller: Labeller) -> None:
+    """Keep a labeller among the run's files; where the store refuses it, save it in a folder here.
+
+    Raises:
+        ModelError: the store refuses; the line names the folder.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run.log_file(labeller.save(Path(folder)), "model")
+    except Exception as error:
+        kept = labeller.save(Path(f"labeller-{labeller.version}").absolute())
+        raise ModelError(
+            f"the model was trained and cannot be logged: {error}; it was saved in {kept}"
+        ) from error
+
+
 def _log(run: Run, labeller: Labeller, found: _Judged) -> None:
-    task = labeller.task
-    run.log_metrics({k: v for k, v in found.scores.items() if np.isfinite(v)})
-    run.log_figure(label_plots.confusion_figure(found.confusion, task.classes), "plots/confusion.png")
-    if found.curve is not None and len(found.curve.recall):
-        figure = label_plots.precision_recall_figure(
-            found.curve.recall, found.curve.precision, found.scores["average_precision"], found.base_rate
+    """Scores and pictures of a labeller, into the run."""
+    task, curve = labeller.task, found.curve
+    with run.beside_the_model("the scores"):
+        run.log_metrics({k: v for k, v in found.scores.items() if np.isfinite(v)})
+    run.log_figure(lambda: label_plots.confusion_figure(found.confusion, task.classes), "plots/confusion.png")
+    if curve is not None and len(curve.recall):
+        run.log_figure(
+            lambda: label_plots.precision_recall_figure(
+                curve.recall, curve.precision, found.scores["average_precision"], found.base_rate
+            ),
+            "plots/precision_recall.png",
         )
-        run.log_figure(figure, "plots/precision_recall.png")
     if len(found.kinds):
-        columns = (found.kinds[name].to_list() for name in ("label", "found", "of"))
-        run.log_figure(label_plots.found_figure(*columns), "plots/found.png")
-        run.log_frame(found.kinds, "found.json")
-    with tempfile.TemporaryDirectory() as folder:
-        run.log_file(labeller.save(Path(folder)), "model")
+        columns = [found.kinds[name].to_list() for name in ("label", "found", "of")]
+        run.log_figure(lambda: label_plots.found_figure(*columns), "plots/found.png")
+        with run.beside_the_model("found.json"):
+            run.log_frame(found.kinds, "found.json")
 
 
 def write_labels(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,12 +15,12 @@ from forecaster import plots
 from forecaster.config import WindowConfig
 from forecaster.metrics import COVERAGE, Tally
 from forecaster.model import Forecaster
-from forecaster.registry.registry import Registry
 from forecaster.rolling import FanSample, Split, normalised, rolled, tally, training_scale
 from forecaster.threads import compute_threads
 from forecaster.training import Epoch, train
 from forecaster.windows import Windows, aggregate, gap_notice
 from pipelines.config import JobConfig
+from pipelines.jobs.registry import open_registry
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
 from pipelines.sources.covariates import read_tables
 from pipelines.sources.loaded import Loaded, load_observations
@@ -86,7 +87,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
         StatecastError: a file, a setting or the store is at fault; one line.
     """
     progress, config = progress or Progress(), job.settled
-    registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
+    registry = open_registry(config.mlflow)
     tables = read_tables(config.covariates)
     loaded = load_observations(config, progress.rows)
     windows, split = prepared(job, loaded.rows)
@@ -116,7 +117,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
             by_step,
             [
                 *figures_of(tallies, by_step, fans),
-                ("Training and validation loss by epoch.", plots.loss_figure(trained.history)),
+                ("Training and validation loss by epoch.", partial(plots.loss_figure, trained.history)),
             ],
             trained_s - began_s,
             replayed_s - trained_s,
@@ -128,7 +129,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
             (*loaded.notices, *loaded.skipped, *_notices(loaded, windows, split, config.windows)),
         )
         log_into(run, evaluated)
-    return evaluated
+    return replace(evaluated, notices=(*evaluated.notices, *run.notices))
 
 
 def _replayed(

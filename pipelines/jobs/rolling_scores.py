@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from matplotlib.figure import Figure
 
 from forecaster import plots
 from forecaster.components.base import Floats
 from forecaster.metrics import COVERAGE, Tally
 from forecaster.registry.registry import Run
-from forecaster.report import Table, least, write_report
+from forecaster.report import Picture, Table, least, write_report
 from forecaster.rolling import FanSample, Split
 from schemas.errors import DataError
 from schemas.scores import MEMBER_MEASURES, MEMBER_SCHEMA, check_member_scores
@@ -37,7 +37,7 @@ class Evaluated:
         scores: by member and horizon (`schemas.scores.MemberScore`).
         coverage_by_series: share in the 90 % interval at the horizon itself, by member, horizon and series.
         by_step: ``model, horizon, mae, coverage`` at every step, ``mae`` in the unit of MASE.
-        figures: captions and pictures.
+        figures: captions and what draws them.
         train_s, replay_s: seconds that training took, and replaying with judging.
         series, rows: size of the history, in windows.
         split: what was learned from and judged.
@@ -49,7 +49,7 @@ class Evaluated:
     scores: pl.DataFrame
     coverage_by_series: Mapping[tuple[str, int], Mapping[str, float]]
     by_step: pl.DataFrame
-    figures: Sequence[tuple[str, Figure]] = field(repr=False)
+    figures: Sequence[Picture] = field(repr=False)
     train_s: float
     replay_s: float
     series: int
@@ -168,21 +168,21 @@ def by_step_of(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def figures_of(
-    tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample
-) -> list[tuple[str, Figure]]:
+def figures_of(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
     """Pictures of all members' errors, and of the first one's quantiles and forecasts, with captions."""
     first, sums = next(iter(tallies.items()))
-    figures = [("Mean absolute error at each step, by member.", plots.error_by_horizon_figure(by_step))]
+    figures: list[Picture] = [
+        ("Mean absolute error at each step, by member.", partial(plots.error_by_horizon_figure, by_step))
+    ]
     covered = by_step.drop_nulls("coverage")
     if len(covered):
-        figure = plots.coverage_by_horizon_figure(covered, COVERAGE)
-        figures.append(("How much of what came lay in the 90 % interval, at each step.", figure))
-    figure = plots.calibration_figure(sums.levels, sums.calibration().tolist(), first)
-    figures.append((f"Calibration of {first}: how often what came lay at or under each quantile.", figure))
+        draw = partial(plots.coverage_by_horizon_figure, covered, COVERAGE)
+        figures.append(("How much of what came lay in the 90 % interval, at each step.", draw))
+    draw = partial(plots.calibration_figure, sums.levels, sums.calibration().tolist(), first)
+    figures.append((f"Calibration of {first}: how often what came lay at or under each quantile.", draw))
     for series_id, frame in fans.frames().items():
         caption = f"{series_id}: what {first} forecast, and what came."
-        figures.append((caption, plots.fan_figure(frame, series_id)))
+        figures.append((caption, partial(plots.fan_figure, frame, series_id)))
     return figures
 
 
@@ -207,8 +207,8 @@ def log_into(run: Run, evaluated: Evaluated) -> None:
     run.log_frame(evaluated.scores, "scores.json")
     run.log_frame(evaluated.by_step, "scores_by_step.json")
     run.log_frame(_covered(evaluated), "coverage_by_series.json")
-    for number, (_, figure) in enumerate(evaluated.figures):
-        run.log_figure(figure, f"plots/{number + 1:02}.png")
+    for number, (_, draw) in enumerate(evaluated.figures):
+        run.log_figure(draw, f"plots/{number + 1:02}.png")
 
 
 def _covered(evaluated: Evaluated) -> pl.DataFrame:

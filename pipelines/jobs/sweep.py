@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +24,10 @@ from forecaster.threads import compute_threads
 from forecaster.training import Epoch, held_out_from, loss_of, train
 from forecaster.windows import Windows
 from pipelines.config import JobConfig
+from pipelines.jobs.registry import open_registry
 from pipelines.jobs.train import TrainOutcome, learn, read
 from pipelines.sources.covariates import read_tables
+from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
 
 _FOLDS = 2
@@ -105,7 +106,7 @@ def run_sweep(
     name: str,
     trials: int,
     progress: Progress | None = None,
-    states: Path | None = None,
+    states: Location | None = None,
 ) -> SweepOutcome:
     """Tries ``trials`` choices of settings, and trains and registers the best in the parent run.
 
@@ -130,7 +131,7 @@ def run_sweep(
         raise ConfigError(
             "training.validation = 0.0: a sweep judges trials on held-out windows; give it some"
         )
-    registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
+    registry = open_registry(config.mlflow)
     data = read(config, progress.rows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "sweep"}
     with registry.start_run(name, {}, tags) as run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from forecaster.features import Tables
 from forecaster.gradient_plot import gradient_figure
 from forecaster.gradients import gradient_norms
 from forecaster.model import Forecaster
-from forecaster.registry.registry import Registry, Run
+from forecaster.registry.registry import Run
 from forecaster.registry.store import check_model_name
 from forecaster.registry.versions import Version
 from forecaster.shard import Shard
@@ -28,8 +29,11 @@ from forecaster.training import Epoch, Trained, held_out_from, train
 from forecaster.windows import Windows, aggregate, gap_notice
 from pipelines import state_table
 from pipelines.config import JobConfig
+from pipelines.jobs.registry import open_registry
 from pipelines.sources.covariates import read_tables
 from pipelines.sources.loaded import Loaded, load_observations
+from pipelines.storage import Location
+from schemas.errors import ModelError
 
 _BACKTEST_SERIES = 100  # enough to judge a version by; a large fleet need not be forecast twice
 _FANS = 3
@@ -104,7 +108,7 @@ def run_training(
     name: str,
     on_rows: Callable[[int], None] = lambda rows: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    states: Path | None = None,
+    states: Location | None = None,
 ) -> TrainOutcome:
     """Trains on the job's files and keeps everything about it in MLflow.
 
@@ -113,13 +117,13 @@ def run_training(
         name: what the run is called.
         on_rows: called with the number of rows as they are read.
         on_epoch: called after every epoch.
-        states: folder for a state table that a stream can start from: every series after its last window.
+        states: place of a state table that a stream can start from: every series after its last window.
 
     Raises:
         StatecastError: a file, a setting or the store is at fault; one line.
     """
     check_model_name(config.mlflow.model)
-    registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
+    registry = open_registry(config.mlflow)
     data = read(config, on_rows)
     with registry.start_run(name, config.flat(), {"statecast.cell": config.network.cell}) as run:
         return learn(run, config, data, on_epoch, states)
@@ -141,9 +145,11 @@ def learn(
     config: JobConfig,
     data: TrainingData,
     on_epoch: Callable[[Epoch], None],
-    states: Path | None = None,
+    states: Location | None = None,
 ) -> TrainOutcome:
-    """Trains, judges what was chosen, and registers what was refit, all of it in ``run``.
+    """Trains, registers what was refit, and judges and draws what was chosen, all of it in ``run``.
+
+    The model is registered first, and what can only be looked at comes last, each in a boundary of its own.
 
     Raises:
         StatecastError: the data or the store is at fault; one line.
@@ -154,15 +160,22 @@ def learn(
         run.log_frame(loaded.quarantined, "quarantine.parquet")
 
     def log(epoch: Epoch) -> None:
-        run.log_epoch(epoch)
+        with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
+            run.log_epoch(epoch)
         on_epoch(epoch)
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
-    _log_gradients(run, trained.forecaster, windows, config)
-    scores = _log_backtest(run, trained, windows, config)
-    version = run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+    version = _registered(run, trained.forecaster, config.mlflow.model, loaded.rows.head(5))
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
+    run.log_figure(lambda: plots.loss_figure(trained.history), "plots/loss.png")
+    with run.beside_the_model("the gradients"):
+        _log_gradients(run, trained.forecaster, windows, config)
+    scores = pl.DataFrame()
+    with run.beside_the_model("the backtest"):
+        own, scores = _backtest(trained, windows, config)
+        if len(own):
+            _log_backtest(run, own, scores, config)
     quarantined = len(loaded.quarantined)
     gaps = [line for line in [gap_notice(windows, config.windows)] if line]
     return TrainOutcome(
@@ -178,11 +191,28 @@ def learn(
         quarantined=quarantined,
         duplicates=data.duplicates,
         outside=loaded.outside,
-        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined), *gaps),
+        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined), *gaps, *run.notices),
     )
 
 
-def write_states(folder: Path, forecaster: Forecaster, windows: Windows, shards: int) -> None:
+def _registered(run: Run, forecaster: Forecaster, name: str, example: pl.DataFrame) -> Version:
+    """Register a trained forecaster; where the store refuses it, save it in a folder here.
+
+    Raises:
+        ModelError: the store refuses; the line names the folder.
+    """
+    try:
+        return run.log_model(forecaster, name, example)
+    except Exception as error:
+        folder = Path(f"{name}-{forecaster.version}").absolute()
+        forecaster.save(folder)
+        raise ModelError(
+            f"the model was trained and cannot be registered: {error}; it was saved in {folder}: jobs load "
+            f"it with --model {folder}"
+        ) from error
+
+
+def write_states(folder: Location, forecaster: Forecaster, windows: Windows, shards: int) -> None:
     """Runs every series through ``windows`` and keeps where it stands as a state table of ``shards`` shards.
 
     Training has stepped every series to its end as well, but with weights that changed on the way: a state
@@ -195,7 +225,8 @@ def write_states(folder: Path, forecaster: Forecaster, windows: Windows, shards:
     for first in range(0, len(windows.values), size):
         state, _ = advance(forecaster, state, windows.rows(first, first + size))
     whole = replace(Shard.cold(0, 1, state, ()), closed_through=windows.stop - 1)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(folder, Path):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     state_table.write(folder, reshard([whole], shards))
 
 
@@ -238,37 +269,40 @@ def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: J
     for lag, norm in enumerate(norms.tolist()):
         run.log_points({"gradient_norm_by_lag": norm}, lag)
     if len(norms) > 1:
-        run.log_figure(gradient_figure(norms, config.network.cell), "plots/gradient_norm_by_lag.png")
+        run.log_figure(lambda: gradient_figure(norms, config.network.cell), "plots/gradient_norm_by_lag.png")
 
 
-def _log_backtest(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> pl.DataFrame:
-    """Scores and pictures of the last windows, which the chosen weights have not seen, into the run."""
-    run.log_figure(plots.loss_figure(trained.history), "plots/loss.png")
+def _backtest(trained: Trained, windows: Windows, config: JobConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Errors and scores on the last windows, unseen by the chosen weights; empty where none were held out."""
     _, first = held_out_from(len(windows.values), config.training)
     if first >= len(windows.values) or first == 0:
-        return pl.DataFrame()
+        return pl.DataFrame(), pl.DataFrame()
     chosen = np.unique(np.linspace(0, len(windows.series_ids) - 1, _BACKTEST_SERIES, dtype=int))
-    part = windows.of_series(chosen)
-    own, scores = backtest(trained.chosen, part, first)
-    if not len(own):
-        return pl.DataFrame()
+    own, scores = backtest(trained.chosen, windows.of_series(chosen), first)
+    return own, scores if len(own) else pl.DataFrame()
+
+
+def _log_backtest(run: Run, own: pl.DataFrame, scores: pl.DataFrame, config: JobConfig) -> None:
+    """Scores and pictures of a backtest, into the run."""
     cell = config.network.cell
-    run.log_frame(scores, "backtest/scores.json")
-    run.log_figure(plots.error_by_horizon_figure(scores), "plots/error_by_horizon.png")
+    with run.beside_the_model("the scores of the backtest"):
+        run.log_frame(scores, "backtest/scores.json")
+        own_rows = scores.filter(pl.col("model") == cell)
+        for row in own_rows.to_dicts():
+            run.log_points(
+                {f"backtest_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")},
+                row["horizon"],
+            )
+        run.log_metrics({f"backtest_{n}": float(own_rows[n].mean()) for n in ("mae", "pinball", "coverage")})  # type: ignore[arg-type]
+    run.log_figure(lambda: plots.error_by_horizon_figure(scores), "plots/error_by_horizon.png")
     levels = calibration(own)
     run.log_figure(
-        plots.calibration_figure(levels["level"].to_list(), levels["observed"].to_list(), cell),
+        lambda: plots.calibration_figure(levels["level"].to_list(), levels["observed"].to_list(), cell),
         "plots/calibration.png",
     )
-    for number, series_id in enumerate(part.series_ids[:: max(len(part.series_ids) // _FANS, 1)][:_FANS]):
+    ids = own["series_id"].unique(maintain_order=True)
+    for number, series_id in enumerate(ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]):
         fan = fans(own, series_id, config.windows.frequency)
         if len(fan):
-            run.log_figure(plots.fan_figure(fan, f"{series_id}, backtest"), f"plots/fan_{number + 1}.png")
-    for row in scores.filter(pl.col("model") == cell).to_dicts():
-        run.log_points(
-            {f"backtest_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")},
-            row["horizon"],
-        )
-    own_rows = scores.filter(pl.col("model") == cell)
-    run.log_metrics({f"backtest_{n}": float(own_rows[n].mean()) for n in ("mae", "pinball", "coverage")})  # type: ignore[arg-type]
-    return scores
+            draw = partial(plots.fan_figure, fan, f"{series_id}, backtest")
+            run.log_figure(draw, f"plots/fan_{number + 1}.png")

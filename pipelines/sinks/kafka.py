@@ -12,7 +12,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import fastavro
@@ -51,7 +51,7 @@ class Topics:
     broker: Broker
     forecasts: str
     format: MessageFormat = "json"
-    registry: str = ""
+    registry: str = field(default="", repr=False)
     late: str = ""
     quarantine: str = ""
 

@@ -66,8 +66,8 @@ def report(folder: Path, frame: pl.DataFrame | None = None, title: str = "A repo
         facts={"data": "18 series & <gaps>"},
         tables=[error_table(frame)] if len(frame) else [],
         figures=[
-            ('Errors, "by" horizon', error_by_horizon_figure(scores({"lstm": [0.1, 0.2]}))),
-            ("Latency", latency_figure([1.0, 2.0])),
+            ('Errors, "by" horizon', lambda: error_by_horizon_figure(scores({"lstm": [0.1, 0.2]}))),
+            ("Latency", lambda: latency_figure([1.0, 2.0])),
         ][:figures],
         notes=["statecast ui"],
     )
@@ -125,6 +125,14 @@ def test_a_table_marks_the_cells_that_it_is_told_to(tmp_path: Path) -> None:
     assert Page(text).cells == [("best", "1.000"), (None, "–")] * 2
     assert "&lt;a&gt;" in text
     assert "a &lt;note&gt;" in text
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_rest_of_the_report(tmp_path: Path) -> None:
+    pictures = [("one", lambda: latency_figure([])), ("two", lambda: latency_figure([1.0]))]
+    path = write_report(tmp_path / "r.html", title="t", facts={}, tables=[], figures=pictures)
+    text = path.read_text(encoding="utf-8")
+    assert "This picture could not be drawn: latencies must be finite numbers" in text
+    assert text.count("<svg") == 1
 
 
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:

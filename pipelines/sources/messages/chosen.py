@@ -32,7 +32,7 @@ class DecoderSpec:
     columns: Columns = field(default_factory=Columns)
     series_in_key: bool = False
     schema: str = ""
-    registry: str = ""
+    registry: str = field(default="", repr=False)
 
     def decoder(self, user_info: str = "") -> Decoder:
         """Makes it.

@@ -3,8 +3,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,6 +21,7 @@ from schemas.errors import ModelError
 from tests.forecaster.registry.models import forecaster, history, knowing, request
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.entities import Dataset
 
     from forecaster.registry.registry import Registry
@@ -56,7 +60,8 @@ def first(store: Registry) -> str:
         run.log_frame(history(3), "scores.json")
         run.log_frame(history(3), "tables/scores.csv")
         run.log_frame(history(3), "tables/scores.parquet")
-        run.log_figure(loss_figure([{"epoch": 1, "train_loss": 0.5}]), "plots/loss.png")
+        run.log_figure(lambda: loss_figure([{"epoch": 1, "train_loss": 0.5}]), "plots/loss.png")
+        assert run.notices == []
         version = run.log_model(forecaster(), "weather", history(3))
     assert (version.name, version.number, version.aliases) == ("weather", 1, ("champion",))
     assert version.model_version == forecaster().version
@@ -140,11 +145,63 @@ def test_a_folder_is_a_reference_too(store: Registry, tmp_path: Path) -> None:
     assert store.load(str(tmp_path / "saved")).version == forecaster(5).version
 
 
+def test_a_registered_model_goes_before_a_folder_of_its_name(
+    store: Registry, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("weather", first, "only-here"):
+        forecaster(5).save(tmp_path / name)
+    for ref in ("weather", "models:/weather", first):
+        assert store.load(ref).version == forecaster(0).version
+    for ref in ("./weather", str(tmp_path / "weather"), "only-here"):
+        assert store.load(ref).version == forecaster(5).version
+
+
+def test_versions_that_are_registered_at_once_are_all_there(place: Path, store: Registry, first: str) -> None:
+    from forecaster.registry.registry import Registry
+
+    together = Barrier(4)
+
+    def register(seed: int) -> int:
+        own = Registry(store.tracking_uri, "at once")
+        together.wait()
+        with own.start_run(f"run {seed}", {}) as run:
+            together.wait()
+            return run.log_model(forecaster(seed), "at once", history(3)).number
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(register, range(4))) == [1, 2, 3, 4]
+    versions = store.versions("at once")
+    assert versions.filter(pl.col("aliases").list.contains("champion"))["version"].to_list() == [1]
+
+
+def test_what_the_store_warns_of_leaves_no_filter_behind_when_threads_overlap() -> None:
+    from forecaster.registry.refusals import speaking
+
+    before = list(warnings.filters)
+    one, other = speaking("a"), speaking("b")
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+    added = [found for found in warnings.filters if found not in before]
+    assert all(module is not None and module.match("mlflow.client") for *_, module, _ in added)
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_notice(store: Registry) -> None:
+    def broken() -> Figure:
+        raise ValueError("no\nsuch glyph")
+
+    with store.start_run("broken", {}) as run:
+        run.log_figure(broken, "plots/loss.png")
+    assert run.notices == ["the run lacks plots/loss.png, which could not be made: no"]
+
+
 @pytest.mark.parametrize(
     ("ref", "says"),
     [
         ("wether", "did you mean weather"),
-        ("flights-by-carrier", "it holds weather"),
+        ("flights-by-carrier", "weather .statecast train makes one"),
         ("weather/9", "has versions 2, 1 and aliases champion"),
         ("weather@nobody", "aliases champion"),
         ("0" * 32, "statecast ui shows the runs"),

@@ -76,6 +76,10 @@ def test_the_pages_are_served_on_loopback_from_the_store_alone(tmp_path: Path) -
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5055"
     assert command[command.index("--default-artifact-root") + 1] == (tmp_path / "mlartifacts").as_uri()
-    assert ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    environment = ui_environment(f"sqlite:///{tmp_path}/mlflow.db", "postgresql://me:secret@db/models")
+    assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
+    assert environment["MLFLOW_REGISTRY_STORE_URI"] == "postgresql://me:secret@db/models"
+    assert not any("secret" in word for word in ui_command("postgresql://me:secret@db/runs"))
     with pytest.raises(ModelError, match="is a server already"):
         ui_command("http://127.0.0.1:5000")

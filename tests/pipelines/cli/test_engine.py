@@ -9,6 +9,7 @@ from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_worker
 from pipelines.config import JobConfig, JobsConfig
 from pipelines.jobs.job import OnEngine
 from pipelines.runners.base import FlinkSettings
+from schemas.errors import ConfigError
 
 AUTO, IN_PROCESS = JobsConfig(), JobsConfig(runner="in-process")
 
@@ -65,6 +66,17 @@ def test_workers_of_a_cluster_are_told_paths_that_hold_wherever_they_are() -> No
 
 
 def test_what_follows_two_dashes_is_beams() -> None:
-    data = [Path("a.csv"), Path("--parallelism=2"), Path("--experiments=x")]
-    assert split_off_beam(data) == ([Path("a.csv")], ("--parallelism=2", "--experiments=x"))
+    data = ["a.csv", "--parallelism=2", "--experiments=x"]
+    assert split_off_beam(data) == (["a.csv"], ("--parallelism=2", "--experiments=x"))
     assert split_off_beam(None) == (None, ())
+
+
+def test_a_word_after_an_option_of_beams_is_its_value_and_no_file() -> None:
+    data = ["a.csv", "b.csv", "--parallelism", "4", "--experiments", "x", "--streaming"]
+    expected = ("--parallelism=4", "--experiments=x", "--streaming")
+    assert split_off_beam(data) == (["a.csv", "b.csv"], expected)
+    for stray in (["--parallelism", "4", "b.csv"], ["--parallelism=4", "b.csv"]):
+        with pytest.raises(ConfigError, match=r"b.csv: comes after options of Beam's"):
+            split_off_beam(["a.csv", *stray])
+    with pytest.raises(ConfigError, match="name the engine before the --"):
+        split_off_beam(["a.csv", "--runner", "DirectRunner"])

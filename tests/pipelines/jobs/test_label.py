@@ -11,8 +11,10 @@ from mlflow import MlflowClient
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller
 from pipelines.jobs.label import LabelOutcome, run_labelling
+from pipelines.mlflow_config import MlflowConfig
 from pipelines.sources.labelled import LabelColumns
 from schemas.errors import DataError
+from schemas.secrets import SecretUrl
 
 TINY = LabelConfig(hidden=8, epochs=3, batch=8, learning_rate=0.02, threads=1)
 
@@ -52,7 +54,7 @@ def sequence_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelOutcome
         [waves(folder / "waves.csv")],
         LabelColumns(timestamp="second"),
         TINY,
-        tracking_uri=f"sqlite:///{folder / 'runs.db'}",
+        mlflow=MlflowConfig(tracking_uri=SecretUrl(f"sqlite:///{folder / 'runs.db'}")),
         name="waves",
         output=folder / "out",
     )
@@ -66,7 +68,7 @@ def step_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelOutcome, Pa
         [spikes(folder / "spikes.parquet")],
         LabelColumns("fault"),
         TINY.model_copy(update={"epochs": 10}),
-        tracking_uri=f"sqlite:///{folder / 'runs.db'}",
+        mlflow=MlflowConfig(tracking_uri=SecretUrl(f"sqlite:///{folder / 'runs.db'}")),
         name="spikes",
         output=folder / "out",
     )
@@ -150,5 +152,11 @@ def test_a_file_of_one_label_starts_no_run(tmp_path: Path) -> None:
     path.write_text("series_id,time,x,label\na,2020-01-01,1,ok\nb,2020-01-01,2,ok\n")
     store = tmp_path / "runs.db"
     with pytest.raises(DataError, match="holds only 'ok'"):
-        run_labelling([path], LabelColumns(), TINY, tracking_uri=f"sqlite:///{store}", name="x")
+        run_labelling(
+            [path],
+            LabelColumns(),
+            TINY,
+            mlflow=MlflowConfig(tracking_uri=SecretUrl(f"sqlite:///{store}")),
+            name="x",
+        )
     assert not store.exists()

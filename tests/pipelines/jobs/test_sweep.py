@@ -45,7 +45,7 @@ def swept(folder: Path) -> SweepOutcome:
 def child_runs(config: JobConfig, parent: str) -> list[Any]:
     import mlflow
 
-    client = mlflow.MlflowClient(config.mlflow.tracking_uri)
+    client = mlflow.MlflowClient(config.mlflow.tracking_uri.get_secret_value())
     experiment = client.get_experiment_by_name(config.mlflow.experiment)
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")

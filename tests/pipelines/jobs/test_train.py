@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.state import State
 from forecaster.stepping import advance
@@ -18,7 +19,9 @@ from forecaster.windows import Windows
 from pipelines import state_table
 from pipelines.config import JobConfig
 from pipelines.jobs.train import TrainOutcome, run_training, write_states
+from schemas.errors import ModelError
 from tests.fleets import START, forecaster, rows_of
+from tests.stores import in_memory
 
 HOURS = 120
 
@@ -57,7 +60,9 @@ def outcome(folder: Path) -> TrainOutcome:
 def curve(config: JobConfig, run_id: str, name: str) -> dict[int, float]:
     import mlflow
 
-    points = mlflow.MlflowClient(config.mlflow.tracking_uri).get_metric_history(run_id, name)
+    points = mlflow.MlflowClient(config.mlflow.tracking_uri.get_secret_value()).get_metric_history(
+        run_id, name
+    )
     return {point.step: point.value for point in points}
 
 
@@ -88,6 +93,84 @@ def test_how_far_back_gradients_reach_is_a_curve_and_a_picture(folder: Path, out
     assert norms[1] > norms[16]
     files = folder / "mlartifacts" / outcome.run_id / "artifacts"
     assert (files / "plots" / "gradient_norm_by_lag.png").read_bytes()[:4] == b"\x89PNG"
+
+
+HOSTILE = (
+    "cost_$_per_$x",
+    r"$\frac{$ \$",
+    "a\nb\t\x00\x1b[31m",
+    "温度 🌡",
+    "_" * 300,
+    "-- 'x\"; <b>/..",
+    "%s {0}",
+)
+
+
+def test_series_with_hostile_names_are_trained_drawn_and_registered(tmp_path: Path) -> None:
+    config = job(tmp_path)
+    renamed = dict(zip(waves(series=len(HOSTILE)).series_ids, HOSTILE, strict=True))
+    rows = rows_of(waves(series=len(HOSTILE))).with_columns(pl.col("series_id").replace(renamed))
+    rows.write_parquet(tmp_path / "waves.parquet")
+    found = run_training(config, "hostile", states=tmp_path / "states")
+    assert found.notices == ()
+    pictures = (tmp_path / "mlartifacts" / found.run_id / "artifacts" / "plots").glob("fan_*.png")
+    assert len(list(pictures)) == 3
+    assert set(joined(tmp_path / "states").series_ids) == set(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    "broken", ["plots.fan_figure", "plots.loss_figure", "gradient_norms", "backtest", "Run.log_points"]
+)
+def test_what_fails_after_a_training_costs_a_notice_and_not_the_model(
+    folder: Path, outcome: TrainOutcome, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    from pipelines.jobs import train
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        raise ValueError("\nParseFatalException: expected end of text\n^")
+
+    learnt = Trained(Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version)), outcome)
+    monkeypatch.setattr(train, "train", learnt)
+    monkeypatch.setattr(f"pipelines.jobs.train.{broken}", fail)
+    found = run_training(job(folder), "broken")
+    assert found.version.model_version == outcome.version.model_version
+    assert found.notices
+    assert all("which could not be made: ParseFatalException" in line for line in found.notices)
+    assert Registry(job(folder).mlflow.tracking_uri).load(str(found.version)).version
+
+
+class Trained:
+    """Stands in for training, which the tests of what follows need not repeat."""
+
+    def __init__(self, forecaster: Forecaster, outcome: TrainOutcome) -> None:
+        self.forecaster = self.chosen = forecaster
+        self.history, self.refit_history = outcome.history, outcome.refit_history
+
+    def __call__(
+        self, windows: Any, network: Any, training: Any, config: Any, log: Any, *more: Any
+    ) -> Trained:
+        for epoch in self.history:
+            log(epoch)
+        return self
+
+
+def test_a_model_that_cannot_be_registered_is_saved_here(
+    folder: Path, outcome: TrainOutcome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pipelines.jobs import train
+
+    def full(*arguments: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    kept = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "train", Trained(kept, outcome))
+    monkeypatch.setattr("forecaster.registry.run.save", full)
+    with pytest.raises(ModelError, match=r"was trained and cannot be registered: .*No space left") as caught:
+        run_training(job(folder), "full")
+    saved = Path(str(caught.value).rpartition("--model ")[2])
+    assert saved.parent == tmp_path
+    assert Forecaster.load(saved).version == kept.version
 
 
 def joined(folder: Path) -> State:
@@ -123,6 +206,15 @@ def test_a_table_of_states_is_written_a_block_at_a_time(
     assert (one.clock == START + HOURS - 1).all()
     np.testing.assert_array_equal(one.clock, many.clock)
     np.testing.assert_allclose(one.parts["network"]["hidden"], many.parts["network"]["hidden"], atol=1e-5)
+
+
+def test_a_table_of_states_may_lie_in_an_object_store(tmp_path: Path) -> None:
+    with in_memory() as place:
+        write_states(place / "states", forecaster(), waves(), 2)
+        kept = state_table.read(place / "states")
+    write_states(tmp_path / "states", forecaster(), waves(), 2)
+    assert kept.state.series_ids == state_table.read(tmp_path / "states").state.series_ids
+    assert kept.closed_through == waves().stop - 1
 
 
 def test_rows_after_the_trainings_last_window_go_on_where_it_ended(tmp_path: Path) -> None:

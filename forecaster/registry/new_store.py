@@ -1,0 +1,85 @@
+"""A new SQLite store: built beside its place, and moved there when it is whole.
+
+MLflow itself builds a database in place, by some 60 migrations of which each commits. A process that ends
+among them leaves a database that no MLflow can open again, and two that build at once destroy each other's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from forecaster.registry.refusals import speaking
+from forecaster.registry.store import Store
+from schemas.errors import ModelError
+
+
+def make_store(store: Store) -> None:
+    """Build the database of an SQLite store that does not exist yet; leave any other store as it is.
+
+    Raises:
+        ModelError: the database cannot be built or locked, or what is there is no store.
+    """
+    file = store.database
+    if file is None or store.exists():
+        return
+    with speaking(store.uri), _locked(file.parent):
+        store.check()
+        if store.exists():  # another process made it while this one waited for the lock
+            return
+        unfinished = f".{file.name}.new-"
+        for left in file.parent.iterdir():
+            if left.name.startswith(unfinished):  # by a process that was killed: nobody else has the lock
+                left.unlink(missing_ok=True)
+        new = file.with_name(f"{unfinished}{secrets.token_hex(8)}")
+        try:
+            _build(new, store)
+            os.replace(new, file)
+            _sync(file.parent)
+        finally:
+            for left in (new, new.with_name(f"{new.name}-journal")):
+                left.unlink(missing_ok=True)
+
+
+def _build(file: Path, store: Store) -> None:
+    """Build a database on disk whose artifacts lie where those of ``store`` do."""
+    assert store.artifacts is not None
+    uri = f"sqlite:///{file}"
+    built = SqlAlchemyStore(uri, store.artifacts.as_uri())
+    built.engine.dispose()
+    SqlAlchemyStore._engine_map.pop(uri, None)
+    _sync(file)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that make a store in ``folder`` waiting, by a lock that leaves no file behind."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be opened ({error.strerror}): choose another folder") from error
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ModelError(
+                f"{folder} cannot be locked ({error.strerror}): choose a folder on a local disk"
+            ) from error
+        yield
+    finally:
+        os.close(held)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

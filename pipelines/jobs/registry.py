@@ -1,0 +1,21 @@
+"""The registry that the settings of a job name."""
+
+from __future__ import annotations
+
+from forecaster.registry.registry import Registry
+from pipelines.mlflow_config import MlflowConfig
+
+
+def open_registry(mlflow: MlflowConfig) -> Registry:
+    """Return the registry of a job.
+
+    Raises:
+        ModelError: a store cannot be opened, written or reached.
+    """
+    return Registry(
+        mlflow.tracking_uri,
+        mlflow.experiment,
+        registry_uri=mlflow.registry_uri,
+        run_id=mlflow.run_id,
+        system_metrics=mlflow.system_metrics,
+    )

@@ -1,0 +1,34 @@
+"""Text without the names, passwords and tokens in it.
+
+Imports no pydantic, for errors mask their lines, and everything imports them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+MASK: Final = "***"
+
+# The name and password of a URL: all up to the last @ of a word, for a password may hold any character. In
+# http://host:8080/a@b what follows the colon is a port.
+_USER_INFO = re.compile(r"(?<=//)(?:[^\s/@:'\"]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
+_SECRET_QUERY = re.compile(
+    r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"
+    r"[^=&;\s]*=)[^&;\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Return text with the names, passwords and tokens in its URLs replaced by ``***``."""
+    return _SECRET_QUERY.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", text))
+
+
+def split_login(url: str) -> tuple[str, str]:
+    """Return a URL without a name and a password, and these as ``name:password``; empty where it has none."""
+    scheme, separator, rest = url.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    login, at, _ = host.rpartition("@")
+    return f"{scheme}{separator}{rest[len(login) + len(at) :]}", unquote(login)

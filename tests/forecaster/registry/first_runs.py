@@ -1,0 +1,76 @@
+"""First runs in stores that do not exist yet, each in a process of its own: killed, or several at once.
+
+A program, and not a test, so that MLflow is imported once and each process is a fork of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import forecaster.registry.registry  # noqa: F401
+
+
+def first_run(folder: Path) -> None:
+    """Start and end a run in the store of a folder."""
+    from forecaster.registry.registry import Registry
+
+    with Registry(f"sqlite:///{folder}/runs.db").start_run("first", {"a": 1}):
+        pass
+
+
+def forked(work: Callable[[Path], None], folder: Path) -> int:
+    """Start work in a process of its own; return the id of the process."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        work(folder)
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """Wait for a process; return its exit code, or the negative number of its signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed(folder: Path, name: str, delay_s: float) -> dict[str, object]:
+    """Kill the first run soon after a first file appears, then start another; return how both ended."""
+    folder.mkdir()
+    pid = forked(first_run, folder)
+    while not any(folder.iterdir()):
+        time.sleep(0.002)
+    time.sleep(delay_s)
+    os.kill(pid, signal.Signals[name])
+    first = ended(pid)
+    left = sorted(path.name for path in folder.iterdir())
+    again = ended(forked(first_run, folder))
+    return {
+        "signal": name, "after_s": delay_s, "first": first, "left": left, "again": again,
+        "files": sorted(path.name for path in folder.iterdir()),
+    }  # fmt: skip
+
+
+def at_once(folder: Path, processes: int) -> list[int]:
+    """Start several first runs in one store at once; return how each ended."""
+    folder.mkdir()
+    return [ended(pid) for pid in [forked(first_run, folder) for _ in range(processes)]]
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1])
+    moments = [(name, float(delay)) for name, delay in (word.split(":") for word in sys.argv[2:])]
+    found = [killed(where / str(number), *moment) for number, moment in enumerate(moments)]
+    print(json.dumps({"killed": found, "at_once": at_once(where / "at-once", 3)}))

@@ -1,0 +1,148 @@
+"""MLflow's own variables of the environment choose the store, as they do for MLflow's commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forecaster.registry.registry import Registry
+from pipelines.cli.app import run
+from pipelines.cli.settings import ENVIRONMENT, configured
+from tests.forecaster.registry.models import forecaster, history
+from tests.pipelines.cli.conftest import write_series
+from tests.servers import basic, mlflow_server
+
+JOB = """
+[mlflow]
+tracking_uri = "sqlite:///file.db"
+registry_uri = "sqlite:///file-models.db"
+experiment = "file"
+run_id = "file"
+system_metrics = false
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ENVIRONMENT.values():
+        monkeypatch.delenv(name, raising=False)
+
+
+def settings_of(job: Path | None = None, *settings: str, **named: str) -> dict[str, object]:
+    mlflow = configured(job, list(settings), **named).mlflow
+    return {
+        "mlflow.tracking_uri": mlflow.tracking_uri.get_secret_value(),
+        "mlflow.registry_uri": mlflow.registry_uri.get_secret_value(),
+        "mlflow.experiment": mlflow.experiment,
+        "mlflow.run_id": mlflow.run_id,
+        "mlflow.system_metrics": mlflow.system_metrics,
+    }
+
+
+def test_an_option_goes_before_the_environment_and_that_before_the_job_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(JOB)
+    default, file = settings_of(), settings_of(job)
+    assert default["mlflow.tracking_uri"] == "sqlite:///mlflow.db"
+    assert file["mlflow.tracking_uri"] == "sqlite:///file.db"
+    around = {key: True if key == "mlflow.system_metrics" else f"sqlite:///{key}" for key in ENVIRONMENT}
+    for key, name in ENVIRONMENT.items():
+        monkeypatch.setenv(name, str(around[key]))
+    assert settings_of(job) == settings_of() == around
+    assert settings_of(job, "mlflow.run_id=x")["mlflow.run_id"] == "x"
+    named = settings_of(job, mlflow__tracking_uri="sqlite:///option.db")
+    assert named == around | {"mlflow.tracking_uri": "sqlite:///option.db"}
+    for name in ENVIRONMENT.values():
+        monkeypatch.setenv(name, "")
+    assert settings_of(job) == file
+
+
+def test_a_variable_that_cannot_be_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")
+    assert run(["promote", "weather/1"]) == 2
+    assert 'MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING "maybe": must be true or false' in capsys.readouterr().err
+
+
+def champion(uri: str) -> list[str]:
+    versions = Registry(uri).versions("weather")
+    return [str(row["version"]) for row in versions.to_dicts() if "champion" in row["aliases"]]
+
+
+def test_promote_moves_the_alias_in_the_store_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local, other = f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/other.db"
+    for uri in (local, other):
+        with Registry(uri).start_run("two", {}) as made:
+            for _ in range(2):
+                made.log_model(forecaster(), "weather", history(3))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    assert run(["promote", "weather/2"]) == 0
+    assert f"MLflow store {other} (from MLFLOW_TRACKING_URI)" in capsys.readouterr().out
+    assert (champion(local), champion(other)) == (["1"], ["2"])
+    assert run(["promote", "weather/2", "--tracking-uri", "sqlite:///mlflow.db"]) == 0
+    assert f"MLflow store {local}\n" in capsys.readouterr().out
+    assert champion(local) == ["2"]
+
+
+def test_a_training_is_logged_into_the_run_that_mlflow_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    runs, models = f"sqlite:///{tmp_path}/runs.db", f"sqlite:///{tmp_path}/models.db"
+    first = Registry(runs, "theirs")
+    with first.start_run(
+        "made by mlflow run", {"config": "job.toml"}, {"mlflow.source.name": "MLproject"}
+    ) as made:
+        pass
+    for name, value in {
+        "MLFLOW_TRACKING_URI": runs,
+        "MLFLOW_REGISTRY_URI": models,
+        "MLFLOW_RUN_ID": made.run_id,
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.05",
+        "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    write_series(tmp_path / "rows.csv", 120)
+    tiny = "--hidden 4 --horizon 2 --epochs 1 -s network.layers=1 -s training.refit=false"
+    assert run(f"train rows.csv {tiny} --register tiny --name ours".split()) == 0
+    client = mlflow.MlflowClient(runs, models)
+    [found] = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert (found.info.run_id, found.info.run_name, found.info.status) == (made.run_id, "ours", "FINISHED")
+    assert found.data.tags["mlflow.source.name"] == "MLproject"
+    assert {"config", "network.hidden"} <= set(found.data.params)
+    assert any(name.startswith("system/") for name in found.data.metrics)
+    assert client.get_model_version("tiny", "1").run_id == made.run_id
+    assert mlflow.MlflowClient(runs, runs).search_registered_models() == []
+    assert Registry(runs, registry_uri=models).load("tiny").network_config.hidden == 4
+
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert run(f"train rows.csv {tiny} --register tiny".split()) == 4
+
+
+def test_the_login_of_the_environment_is_sent_to_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server", lambda login: login in (basic("me:pw"), "Bearer tok")) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{server.address}")
+        assert run(["promote", "weather/1"]) == 4
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pw")
+        with Registry(f"http://{server.address}").start_run("one", {}) as made:
+            made.log_model(forecaster(), "weather", history(3))
+        assert run(["promote", "weather/1"]) == 0
+        monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+        monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok")
+        assert run(["promote", "weather/1"]) == 0
+        assert server.logins[0] is None
+        assert server.logins[-1] == "Bearer tok"
