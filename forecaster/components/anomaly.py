@@ -214,7 +214,7 @@ class Anomaly:
 def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
     """``[S, E]`` how many values lie beyond each distance: a normal band, an exponential tail ``[S]``."""
     usual = [abs(NormalDist().inv_cdf(level)) for level in (low, high)]
-    inside = [sum(NormalDist().cdf(-min(z, 1.0) * u) for u in usual) for z in _DISTANCES]
+    inside = np.array([sum(NormalDist().cdf(-min(z, 1.0) * u) for u in usual) for z in _DISTANCES])
     shares: Floats = inside * np.exp(-np.maximum(_DISTANCES - 1.0, 0.0) / excess[:, None])
     return shares
 

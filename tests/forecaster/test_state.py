@@ -198,7 +198,7 @@ def test_anomalies_of_the_first_format_are_migrated() -> None:
         f: (a.dtype, a.shape) for f, a in fresh.items()
     }
     assert own["expected"].tolist() == [[2.0, 1.0, 2.0]]
-    assert (own["known"], own["runs"], own["run"], own["last"]) == (300, 225, 3, 2.0)
+    assert [own[name].item() for name in ("known", "runs", "run", "last")] == [300, 225, 3, 2.0]
     assert own["lasting"][0, 1] == 0.0625
     assert (np.diff(own["beyond"][0]) <= 0).all()
     _, forecasts = advance(model, read, Windows(("a",), START + 2, np.array([[2.5]])))
