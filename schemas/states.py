@@ -76,12 +76,14 @@ _SOMETIMES: dict[str, pl.DataType] = {
     "intervals.known": pl.List(pl.Int32()),
     "intervals.issued": _F64S,
     "anomaly.expected": _F64S,
-    "anomaly.excess": pl.Float32(),
-    "anomaly.beyond": pl.Int32(),
-    "anomaly.threshold": pl.Float32(),
-    "anomaly.last": pl.Float64(),
+    "anomaly.beyond": _F32S,
+    "anomaly.known": pl.Int32(),
+    "anomaly.lasting": _F32S,
+    "anomaly.runs": pl.Int32(),
     "anomaly.run": pl.Int32(),
-    "anomaly.repeats": pl.Float32(),
+    "anomaly.last": pl.Float64(),
+    "anomaly.budget": pl.Float64(),
+    "anomaly.alarming": pl.UInt8(),
 }
 SCHEMA: dict[str, pl.DataType] = _ALWAYS | _SOMETIMES
 """Columns and types of a state table; those of a component that is turned off, or has no cell, are absent."""

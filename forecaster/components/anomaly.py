@@ -1,6 +1,6 @@
 """How surprising a value is under the forecast of the window before, and whether to raise an alarm.
 
-Letters: T windows, S series.
+Letters: T windows, S series, E edges.
 """
 
 from __future__ import annotations
@@ -8,48 +8,83 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from forecaster.components.base import Arrays, Block, Bools, Field, Floats
+from forecaster.components.base import (
+    Arrays,
+    Block,
+    Bools,
+    Field,
+    Floats,
+    Floats32,
+    series_first,
+    series_last,
+)
+
+_DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
+_FARTHEST = 1e6
+# Logarithms, since the widest gaps between edges are in the tail; of 1 + z, which may be 0.
+_LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
+_RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    "expected": Field("float64", (3,)),  # low, middle and high of the forecast for the next window
-    "excess": Field("float32"),
-    "beyond": Field("int32"),
-    "threshold": Field("float32"),
-    "last": Field("float64"),
+    "expected": Field("float64", (3,)),  # the median for the next window, and the band below and above it
+    "beyond": Field("float32", (len(_DISTANCES),)),
+    "known": Field("int32"),
+    "lasting": Field("float32", (len(_RUNS),)),
+    "runs": Field("int32"),
     "run": Field("int32"),
-    "repeats": Field("float32"),
+    "last": Field("float64"),
+    "budget": Field("float64"),
+    "alarming": Field("uint8"),
 }
-_EXCESS0, _WEIGHT0, _WINDOWS = 0.35, 10, 100  # a normal tail beyond 5 % has a mean excess of 0.25
-_LARGEST_EXCESS = 8.0  # means: one broken sensor must not make the next break look usual
-_STEP = 0.5  # of the threshold, in natural logarithms of the p-value: what one alarm lowers it by
-_LOWEST = math.log(1e-30)
-_REPEATS0, _FORGET = 0.02, 1 / 500
+
+_PRIOR = 20.0  # windows, or runs, that a first guess of a distribution counts as
+_EXCESS0 = 0.35  # bands, mean distance beyond the band: that of a normal tail beyond 5 % is 0.25
+_REPEATS0 = 0.02
+_MEMORY = 20.0  # wanted alarms, in the time of which a distribution forgets
+_LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0  # windows; float32 shares resolve no more
+# Of the scale: least width of a band, which is 0 where most values are equal. Not a round number: changes
+# are often whole scales, and where one lay on an edge the last bit of a forecast would decide.
+_OF_SCALE = 0.0971
+_ROUNDING = 1e-15  # of the level: a value that is nearer to its forecast is equal to it in float64
+
+_YOUNG = 40  # windows, or runs, before the first alarm
+_STEP = 0.4  # natural logarithms of the p-value by which one alarm lowers the threshold
+_DEBT = 6.0
+_MOST = 0.1  # p-value above which the threshold never rises, unless so many alarms are wanted
+_CALM = 0.05  # p-value from which on a window is no part of an anomaly
 
 
 @dataclass(frozen=True)
 class Anomaly:
-    """The p-value of each value, two-sided, and an alarm where it falls below a threshold of its series.
+    """The p-value of each value, and an alarm where an anomaly begins.
 
-    The value is measured in spreads ``z``: its distance from the median over that of the outermost quantile
-    on its side. Up to that quantile the p-value is a normal one; beyond, where a band says nothing, the tail
-    is exponential with the series' own mean excess over the quantile, as extremes over a high threshold are
-    (Pickands 1975; Siffer et al. 2017, "Anomaly Detection in Streams with Extreme Value Theory", with shape
-    0). A value that repeats itself exactly for a run of windows has, besides, the p-value of that run under
-    the share of repeats that the series is used to, so that a sensor that hangs is seen: its forecasts are
-    perfect.
+    The value is measured in bands ``z``: its distance from the median over that of the outermost quantile on
+    its side. Its p-value is the share of the windows so far, the series' own, whose value was as far or
+    farther, this one included: a conformal p-value (Vovk et al. 2005, "Algorithmic Learning in a Random
+    World", section 2.2), which holds whatever the distribution is and after ``n`` windows is at least
+    ``1 / (n + 1)``. The shares beyond the edges `_DISTANCES` are running means that forget, and between two
+    edges the p-value is interpolated.
 
-    The threshold begins at the wanted rate and follows it: it falls by `_STEP` with an alarm and rises by a
-    share of that between them, so that in the long run there are as many alarms as wanted, whatever the
-    p-values are (Angelopoulos et al. 2023, "Conformal PID Control", section 2.1, quantile tracking).
+    A value that repeats itself exactly for a run of windows has a p-value of that run besides: the share of
+    the series' runs that lasted as long. So a sensor that hangs is seen, whose forecasts are perfect, but not
+    a shop that is closed every night.
+
+    The threshold of a series rises and falls with its budget, the wanted alarms so far less the alarms
+    raised (quantile tracking, Angelopoulos et al. 2023, "Conformal PID Control", section 2.1). In the long
+    run there are as many alarms as wanted, and never more than `_DEBT` and one more, whatever values and
+    forecasts are. An alarm marks the beginning of an anomaly: there is no further one until the p-value has
+    been `_CALM` again.
 
     Attributes:
         low, high: the outermost quantile levels, 0 < low < 0.5 < high < 1.
-        rate: wanted alarms per window of a series in which nothing is wrong, above 0 and below 1.
+        rate: wanted alarms per window with a value, above 0 and below 1.
         middle: which of the quantiles is the median; the outermost are the first and the last.
     """
 
@@ -58,74 +93,144 @@ class Anomaly:
     rate: float
     middle: int
     name: str = "anomaly"
-    format_version: int = 1
+    format_version: int = 2
 
     def spec(self) -> Mapping[str, Field]:
-        """44 bytes a series."""
+        """185 bytes a series.
+
+        ``beyond`` holds the share of windows that were as far as each of `_DISTANCES`, ``lasting`` the share
+        of runs that lasted as long as each of `_RUNS`, ``known`` and ``runs`` how many of them there were.
+        """
         return _FIELDS
 
     def init(self, series: int) -> Arrays:
         """Nothing expected yet: the first value has no p-value."""
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
         own["expected"][:], own["last"][:] = np.nan, np.nan
-        own["excess"][:], own["repeats"][:] = _EXCESS0, _REPEATS0
-        own["threshold"][:] = math.log(self.rate)
+        own["beyond"][:] = _normal_shares(self.low, self.high, np.array([_EXCESS0]))
+        own["lasting"][:] = _REPEATS0**_RUNS
         return own
+
+    @cached_property
+    def _memory(self) -> float:
+        return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Fills ``out.anomaly``."""
+        own = {name: series_last(array) for name, array in own.items()}
         forecast = block.out.forecast[:, :, :, 0]
         for t, value in enumerate(block.values):
-            there = ~np.isnan(value)
-            p_value = self._p_value(own, value, there)
-            known = ~np.isnan(p_value)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                log_p = np.maximum(np.log(p_value), _LOWEST)
-            alarm = known & (log_p < own["threshold"])
+            p_value, log_p = self._judge(own, value)
             block.out.anomaly[0, t, :, 0] = p_value
-            block.out.anomaly[1, t, :, 0] = np.where(known, alarm, np.nan)
-            moved = np.where(alarm, _STEP * (self.rate - 1.0), _STEP * self.rate)
-            own["threshold"] += np.where(known, moved, 0.0).astype(np.float32)
-            np.clip(own["threshold"], _LOWEST, 0.0, out=own["threshold"])
-            after = np.stack([forecast[0, t], forecast[self.middle, t], forecast[-1, t]], axis=1)
+            block.out.anomaly[1, t, :, 0] = self._alarm(own, log_p)
+            after = self._expect(forecast[:, t], block.scale[t])
             counts = block.counts(t)
-            own["expected"] = after if counts is None else np.where(counts[:, None], after, own["expected"])
-        return own, block
+            own["expected"] = after if counts is None else np.where(counts, after, own["expected"])
+        return {name: series_first(array) for name, array in own.items()}, block
 
-    def _p_value(self, own: Arrays, value: Floats, there: Bools) -> Floats:
-        """``[S]`` of a window's values, NaN without one; moves the tails and the runs on."""
-        low, middle, high = own["expected"].T
+    def _expect(self, forecast: Floats, scale: Floats) -> Floats:
+        """``[3, S]``: the median, and the band below and above it, of quantiles ``[Q, S]``."""
+        middle = forecast[self.middle]
+        least = np.maximum(_OF_SCALE * scale, 8 * _ROUNDING * np.abs(middle))
+        below, above = (np.maximum(np.abs(forecast[q] - middle), least) for q in (0, -1))
+        return np.stack([middle, below, above])
+
+    def _judge(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
+        """The p-value of a window's values and the logarithm that alarms go by; moves the shares on.
+
+        Returns:
+            ``[S]`` each, NaN where there is no value or no forecast for it. The logarithm falls on where no
+            value was as far yet, so that of two such values the farther one is the more surprising.
+        """
+        middle, below, above = own["expected"]
+        error = value - middle
+        far = np.abs(error)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            error = value - middle
-            above = error >= 0
-            z = np.abs(error) / np.maximum(np.where(above, high - middle, middle - low), 1e-300)
-        z = np.where((error == 0) & there, 0.0, z)
-        usual = np.where(above, NormalDist().inv_cdf(self.high), -NormalDist().inv_cdf(self.low))
-        beyond = z > 1.0
-        inside = 2.0 * torch.special.ndtr(torch.from_numpy(-usual * np.minimum(z, 1.0))).numpy()
-        tail = 2.0 * np.where(above, 1.0 - self.high, self.low)
-        with np.errstate(invalid="ignore", over="ignore"):
-            p_value = np.where(beyond, tail * np.exp(-(z - 1.0) / own["excess"]), inside)
-        self._learn_tail(own, z, beyond & there)
-        run = self._learn_run(own, value, there)
+            far[far <= _ROUNDING * np.abs(middle)] = 0.0
+            z = far / np.where(error < 0, below, above)
+        known = ~np.isnan(z)
+        z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
+        log_p, least = self._of_distance(own, z, known)
+        log_run, least_run = self._of_run(own, value)
         # The smaller of two p-values, twice (Bonferroni), where there is a run at all.
-        p_value = np.where(run < 1.0, np.minimum(2.0 * np.minimum(p_value, run), 1.0), p_value)
-        return np.where(there & ~np.isnan(middle), p_value, np.nan)
+        longer = log_run < log_p
+        log_p = np.where(longer, log_run, log_p)
+        log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
+        p_value = np.maximum(np.exp(log_p), np.where(longer, least_run, least))
+        return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
-    def _learn_tail(self, own: Arrays, z: Floats, beyond: Bools) -> None:
-        own["beyond"] += beyond.astype(np.int32)
-        weight = 1.0 / np.minimum(own["beyond"] + _WEIGHT0, _WINDOWS)
-        with np.errstate(invalid="ignore"):
-            excess = np.minimum(z - 1.0, _LARGEST_EXCESS * own["excess"])
-        own["excess"] += np.where(beyond, weight * (excess - own["excess"]), 0.0).astype(np.float32)
+    def _of_distance(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
+        """``[S]`` the logarithm of the share of windows beyond ``z``, and the least share."""
+        reached = z >= _DISTANCES[:, None]
+        at = reached.sum(axis=0)
+        one = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)  # this window
+        series = np.arange(len(z))
+        inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
+        shares = own["beyond"]
+        near = np.where(at > 0, shares[inner, series] + one / _DISTANCES[inner], 1.0)
+        edge = np.where(at < len(_DISTANCES), _DISTANCES[outer], _FARTHEST)
+        beyond = shares[outer, series] + one / edge
+        part = (np.log1p(z) - _LOG_DISTANCES[at]) / (_LOG_DISTANCES[at + 1] - _LOG_DISTANCES[at])
+        self._learn(shares, own["known"], reached, known)
+        return np.log(np.minimum(near + part * (beyond - near), 1.0)), one
 
-    def _learn_run(self, own: Arrays, value: Floats, there: Bools) -> Floats:
-        """``[S]`` the p-value of so many repeats in a row."""
-        repeats = there & (value == own["last"])
-        own["run"] = np.where(there, np.where(repeats, own["run"] + 1, 0), own["run"]).astype(np.int32)
-        p_value: Floats = np.power(own["repeats"].astype(np.float64), own["run"])
-        # Slowly: a sensor that hangs for a day must not excuse itself.
-        own["repeats"] += np.where(there, _FORGET * (repeats - own["repeats"]), 0.0).astype(np.float32)
-        np.clip(own["repeats"], 1e-3, 0.999, out=own["repeats"])
+    def _of_run(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
+        """``[S]`` the logarithm of the share of runs as long as this one, 0 without one; the least share."""
+        there = ~np.isnan(value)
+        repeats = value == own["last"]
+        ends = there & ~repeats & ~np.isnan(own["last"])
+        self._learn(own["lasting"], own["runs"], own["run"] >= _RUNS[:, None], ends)
+        own["run"] = np.where(there, np.where(repeats, own["run"] + 1, 0), own["run"])
         own["last"] = np.where(there, value, own["last"])
-        return p_value
+        run = own["run"]
+        one = 1.0 / (np.minimum(own["runs"], self._memory) + 1.0)
+        if not run.any():
+            return np.zeros(len(value)), one
+        at = np.maximum((run >= _RUNS[:, None]).sum(axis=0) - 1, 0)
+        share = own["lasting"][at, np.arange(len(value))] + one / np.maximum(run, 1)
+        judged = (run > 0) & (own["runs"] > _YOUNG)
+        return np.where(judged, np.log(np.minimum(share, 1.0)), 0.0), one
+
+    def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
+        """Moves shares ``[E, S]``, and what they are a share of, on by one where ``learns``."""
+        weight = (learns / np.minimum(count + _PRIOR, self._memory)).astype(np.float32)
+        shares += weight * (reached - shares)
+        count += learns
+
+    def _alarm(self, own: Arrays, log_p: Floats) -> Floats:
+        """``[S]``: 1 for an alarm, 0 for none, NaN where there is no p-value; moves the budget on."""
+        known, budget, log_rate = ~np.isnan(log_p), own["budget"], math.log(self.rate)
+        highest = math.log(max(_MOST, min(3.0 * self.rate, 0.95)))
+        with np.errstate(invalid="ignore"):
+            alarm = log_p < log_rate + _STEP * budget
+            calm = log_p >= math.log(max(_CALM, self.rate))
+        alarm &= (own["alarming"] == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)
+        own["alarming"] = np.where(known & calm, 0, own["alarming"] | alarm).astype(np.uint8)
+        budget += np.where(known, self.rate - alarm, 0.0)
+        np.minimum(budget, (highest - log_rate) / _STEP, out=budget)
+        return np.where(known, alarm, np.nan)
+
+
+def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
+    """``[S, E]`` how many values lie beyond each distance: a normal band, an exponential tail ``[S]``."""
+    usual = [abs(NormalDist().inv_cdf(level)) for level in (low, high)]
+    inside = np.array([sum(NormalDist().cdf(-min(z, 1.0) * u) for u in usual) for z in _DISTANCES])
+    shares: Floats = inside * np.exp(-np.maximum(_DISTANCES - 1.0, 0.0) / excess[:, None])
+    return shares
+
+
+def migrated(own: Arrays) -> Arrays:
+    """Arrays of format 1 (mean excess, share of repeats, threshold) as those of format 2."""
+    series = len(own["last"])
+    after = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
+    low, middle, high = own["expected"].T
+    least = 8 * _ROUNDING * np.abs(middle) + np.finfo(float).tiny
+    after["expected"][:] = np.stack(
+        [middle, np.maximum(middle - low, least), np.maximum(high - middle, least)], axis=1
+    )
+    after["beyond"][:] = _normal_shares(0.05, 0.95, own["excess"].astype(np.float64))
+    after["known"][:] = 10 * own["beyond"]  # windows, of which one in ten lay beyond the band
+    after["lasting"][:] = own["repeats"].astype(np.float64)[:, None] ** _RUNS
+    after["runs"][:] = after["known"] * (1.0 - own["repeats"])
+    after["run"][:], after["last"][:] = own["run"], own["last"]
+    return after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from forecaster.components import anomaly
 from forecaster.components.anomaly import Anomaly
 from forecaster.components.base import Arrays
 from forecaster.components.expert import Expert
@@ -35,5 +36,5 @@ def _symmetric(own: Arrays) -> Arrays:
 
 MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
     (name, 1): _symmetric for name in EXPERTS if "least_squares" in name
-}
+} | {("anomaly", 1): anomaly.migrated}
 """How arrays of an older format become those of this version, by component and older format."""

@@ -175,6 +175,38 @@ def test_an_asymmetric_inverse_of_an_older_table_becomes_symmetric() -> None:
     assert migrated.dtype == np.float32
 
 
+def test_anomalies_of_the_first_format_are_migrated() -> None:
+    model = forecaster()
+    state, _ = advance(model, model.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0]])))
+    state.parts["anomaly"] = {
+        "expected": np.array([[1.0, 2.0, 4.0]]),
+        "excess": np.array([0.5], np.float32),
+        "beyond": np.array([30], np.int32),
+        "threshold": np.array([-69.0], np.float32),
+        "last": np.array([2.0]),
+        "run": np.array([3], np.int32),
+        "repeats": np.array([0.25], np.float32),
+    }
+    table = state.to_arrow()
+    layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
+    layout["components"]["anomaly"]["format"] = 1
+    metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
+
+    read = State.from_arrow(table.replace_schema_metadata(metadata))
+    own, fresh = read.parts["anomaly"], model.unseen(("a",), START).parts["anomaly"]
+    assert {f: (a.dtype, a.shape) for f, a in own.items()} == {
+        f: (a.dtype, a.shape) for f, a in fresh.items()
+    }
+    assert own["expected"].tolist() == [[2.0, 1.0, 2.0]]
+    assert [own[name].item() for name in ("known", "runs", "run", "last")] == [300, 225, 3, 2.0]
+    assert own["lasting"][0, 1] == 0.0625
+    assert (np.diff(own["beyond"][0]) <= 0).all()
+    _, forecasts = advance(model, read, Windows(("a",), START + 2, np.array([[2.5]])))
+    assert forecasts.anomaly is not None
+    assert 0.1 < forecasts.anomaly[0, 0, 0] < 1
+    assert_equal(State.from_bytes(read.to_bytes()), read)
+
+
 def test_a_state_table_without_one_of_its_columns_is_refused_by_the_column() -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     with pytest.raises(ModelError, match=r"column moments\.mean cannot be read"):

@@ -1,0 +1,97 @@
+"""Law: a series of any kind raises as many alarms as wanted, within a factor of 1.5."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.components.anomaly import Anomaly
+from forecaster.components.base import Floats
+from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.model import Forecaster
+from forecaster.stepping import advance_in_place
+from tests.forecaster.components.blocks import block_of
+from tests.kinds import MOVING, kinds
+
+WINDOWS, WEEK = 3000, 168
+A_WEEK = 7.0
+WANTED = WINDOWS * A_WEEK / WEEK
+
+
+@pytest.fixture(scope="module")
+def judged() -> dict[str, tuple[Floats, Floats]]:
+    """By kind: the p-values and the alarms ``[WINDOWS]``, under what a whole forecaster forecasts."""
+    series = kinds(WINDOWS)
+    model = Forecaster.untrained(
+        NetworkConfig(hidden=8, horizon=1), WindowConfig(), online=OnlineConfig(alarms_per_week=A_WEEK)
+    )
+    state, parts = model.unseen(tuple(series), 0), []
+    values = np.stack(list(series.values()), axis=1)
+    for start in range(0, WINDOWS, 200):
+        block = advance_in_place(model, state, values[start : start + 200], start)
+        assert block.anomaly is not None
+        parts.append(block.anomaly)
+    p_value, alarm = np.concatenate(parts, axis=1)
+    return {name: (p_value[:, s], alarm[:, s]) for s, name in enumerate(series)}
+
+
+@pytest.mark.parametrize("kind", kinds(1))
+def test_no_kind_of_series_raises_more_alarms_than_wanted(
+    judged: dict[str, tuple[Floats, Floats]], kind: str
+) -> None:
+    assert np.nansum(judged[kind][1]) <= 1.5 * WANTED
+
+
+@pytest.mark.parametrize("kind", MOVING)
+def test_series_that_move_raise_as_many_alarms_as_wanted(
+    judged: dict[str, tuple[Floats, Floats]], kind: str
+) -> None:
+    assert np.nansum(judged[kind][1]) >= WANTED / 1.5
+
+
+@pytest.mark.parametrize("kind", kinds(1))
+def test_no_p_value_is_below_what_the_residuals_support(
+    judged: dict[str, tuple[Floats, Floats]], kind: str
+) -> None:
+    p_value = judged[kind][0]
+    known = ~np.isnan(p_value)
+    assert (p_value[known] >= 1.0 / (known.cumsum()[known] + 1.0)).all()
+
+
+@pytest.mark.parametrize("kind", ["constant", "zero"])
+def test_series_that_never_move_raise_no_alarm(judged: dict[str, tuple[Floats, Floats]], kind: str) -> None:
+    p_value, alarm = judged[kind]
+    assert np.nansum(alarm) == 0
+    assert np.nanmin(p_value) > 0.5
+
+
+def test_a_sensor_that_hangs_for_ever_raises_one_alarm(judged: dict[str, tuple[Floats, Floats]]) -> None:
+    alarm = judged["hangs_for_ever"][1]
+    assert np.nansum(alarm[WINDOWS // 2 : WINDOWS // 2 + 24]) == 1
+    assert np.nansum(alarm[WINDOWS // 2 + 24 :]) == 0
+
+
+@given(
+    rate=st.sampled_from([1e-6, 1 / 168, 1 / 7, 0.5]),
+    jump=st.sampled_from([0.0, 1e-9, 1.0, 1e300]),
+    share=st.sampled_from([0.0, 0.01, 0.5, 1.0]),
+    tail=st.sampled_from([0.2, 1.0, 5.0]),
+    band=st.sampled_from([0.0, 1e-300, 1.645, 1e9]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_alarms_exceed_the_wanted_ones_by_seven_at_most(
+    rate: float, jump: float, share: float, tail: float, band: float, seed: int
+) -> None:
+    chance = np.random.default_rng(seed)
+    values = np.sign(chance.normal(size=(600, 3))) * chance.exponential(size=(600, 3)) ** tail
+    values += np.where(chance.random(values.shape) < share, jump, 0.0)
+    block = block_of(np.zeros_like(values))
+    block.values[:], block.scale[:] = values, np.maximum(chance.random(values.shape), 1e-12)
+    block.out.forecast[:] = np.array([-band, 0.0, band])[:, None, None, None]
+    anomaly = Anomaly(0.05, 0.95, rate, middle=1)
+    own, block = anomaly.step(anomaly.init(3), block)
+    raised = np.nansum(block.out.anomaly[1], axis=(0, 2))
+    assert (raised <= rate * np.arange(600).max() + 7).all()
+    assert all(np.isfinite(array).all() for array in own.values())
