@@ -30,7 +30,8 @@ class Counts:
         used: rows that went into closed windows.
         quarantined: rows that are no observations, by kind of fault (see `schemas.quarantine.KINDS`). A key
             that is no such kind is counted as "other", so the text of a cell never becomes a key.
-        duplicates: copies of rows in closed windows.
+        duplicates: rows in closed windows that did not count, since a later row has their series and time.
+        replaced: those of the duplicates that held another value than the row that counts.
         late: rows whose window had closed.
         pending: rows whose window is still open.
         outside: rows outside the job's time bounds, not part of ``rows_in``.
@@ -52,6 +53,7 @@ class Counts:
     windows: int = 0
     series_steps: int = 0
     cold_starts: int = 0
+    replaced: int = 0
 
     def __post_init__(self) -> None:
         if not self.quarantined.keys() <= _KINDS:
@@ -66,6 +68,11 @@ class Counts:
     def rejected(self) -> int:
         """Rows that are no observations."""
         return sum(self.quarantined.values())
+
+    @property
+    def quarantined_share(self) -> float:
+        """The share of the rows that are no observations; 0 before the first row."""
+        return self.rejected / self.rows_in if self.rows_in else 0.0
 
     @property
     def missing(self) -> int:

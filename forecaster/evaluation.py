@@ -13,7 +13,7 @@ import polars as pl
 from forecaster.components.season import season_of
 from forecaster.config import WindowConfig
 from forecaster.frequency import Frequency
-from forecaster.metrics import seasonal_scale
+from forecaster.metrics import has_scale, seasonal_scale
 from forecaster.windows import Windows, observed
 
 Scale = Mapping[str, float]
@@ -32,6 +32,12 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
     """
     unit = seasonal_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
     return dict(zip(windows.series_ids, unit.tolist(), strict=True))
+
+
+def unscaled(windows: Windows, config: WindowConfig) -> list[str]:
+    """The series of which ``windows`` hold too little for `series_scale`: no two values to compare."""
+    found = has_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
+    return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
 
 
 def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> pl.DataFrame:
@@ -68,13 +74,14 @@ def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
     Args:
         model: what the rows are called.
         errors: what `errors` gave.
-        scale: the unit of each series' errors (see `series_scale`).
+        scale: the unit of each series' errors (see `series_scale`); 1 of a series without one.
     """
     quantiles = sorted(
         (n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()), key=lambda n: float(n[1:])
     )
+    known = scale or {"": 1.0}
     unit = pl.col("series_id").replace_strict(
-        list(scale), list(scale.values()), default=1.0, return_dtype=pl.Float64
+        list(known), list(known.values()), default=1.0, return_dtype=pl.Float64
     )
     miss = {q: pl.col("observed") - pl.col(q) for q in quantiles}
     pinball = [

@@ -26,7 +26,17 @@ def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Fl
     season apart, or whose seasons are all alike, is measured by its steps from one value to the next, and
     by 1, in its own unit, where these are none or 0 as well.
     """
-    unit = np.ones(values.shape[1])
+    return _scale_of(values, season, index)[0]
+
+
+def has_scale(values: Floats, season: int, index: Ints | None = None) -> Bools:
+    """``[S]`` whether `seasonal_scale` measures a series by two of its ``[T, S]`` values at all."""
+    return _scale_of(values, season, index)[1]
+
+
+def _scale_of(values: Floats, season: int, index: Ints | None) -> tuple[Floats, Bools]:
+    """``[S]`` scale, and whether a series has two values a season or a step apart."""
+    unit, has_pairs = np.ones(values.shape[1]), np.zeros(values.shape[1], bool)
     rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
     known = np.zeros(values.shape[1], bool)
     for apart in dict.fromkeys((season, 1)):
@@ -39,7 +49,8 @@ def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Fl
         fits = ~known & (mean > rounding)
         unit[fits] = mean[fits]
         known |= fits
-    return unit
+        has_pairs |= pairs > 0
+    return unit, has_pairs
 
 
 @dataclass(frozen=True)

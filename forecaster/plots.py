@@ -6,6 +6,7 @@ Drawn through Matplotlib's object interface: no window, no current figure, nothi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
 import polars as pl
@@ -149,11 +150,16 @@ def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
     return figure
 
 
-def error_by_horizon_figure(scores: pl.DataFrame) -> Figure:
+MASE = "in seasonal naive's own error (MASE) on each series' training rows"
+"""The unit of errors unless they are in another."""
+
+
+def error_by_horizon_figure(scores: pl.DataFrame, unit: str = MASE) -> Figure:
     """Mean absolute error by horizon, a line a model; persistence and seasonal naive as references.
 
     Args:
-        scores: ``model: String, horizon: Int32, mae: Float64`` (in the unit of MASE).
+        scores: ``model: String, horizon: Int32, mae: Float64``.
+        unit: of the errors, in words.
 
     Raises:
         ValueError: ``scores`` has no rows.
@@ -163,7 +169,7 @@ def error_by_horizon_figure(scores: pl.DataFrame) -> Figure:
     figure, axes = _canvas(
         "Error by horizon",
         "horizon (windows ahead)",
-        "mean absolute error (MASE:\nin seasonal naive's on training rows)",
+        "mean absolute error,\n" + "\n".join(wrap(unit, 46)),
     )
     _by_horizon(axes, scores, "mae")
     axes.set_ylim(bottom=0)

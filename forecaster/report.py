@@ -17,8 +17,9 @@ import matplotlib
 import polars as pl
 from matplotlib.figure import Figure
 
-from forecaster.plots import GRID, INK, MUTED, PALETTE, PAPER
+from forecaster.plots import GRID, INK, MASE, MUTED, PALETTE, PAPER
 from schemas.errors import OutputError
+from schemas.text import text_of
 
 Picture = tuple[str, Callable[[], Figure]]
 """A caption, and what draws the figure when the report is written."""
@@ -131,12 +132,12 @@ def write_report(
     return path
 
 
-def error_table(scores: pl.DataFrame) -> Table:
+def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
     """Errors with a row a horizon and a column a model, the least of each row marked.
 
     Args:
-        scores: ``model: String, horizon: Int32, mae: Float64`` in the unit of MASE, with more columns if you
-            like.
+        scores: ``model: String, horizon: Int32, mae: Float64``, with more columns if you like.
+        unit: of the errors, in words.
     """
     models = scores["model"].unique(maintain_order=True).to_list()
     errors = {(row["horizon"], row["model"]): row["mae"] for row in scores.iter_rows(named=True)}
@@ -148,8 +149,8 @@ def error_table(scores: pl.DataFrame) -> Table:
         ["horizon", *models],
         rows,
         frozenset(best),
-        "In seasonal naive's own error (MASE) on each series' training rows, averaged over series; horizon "
-        "in windows ahead. The least error of each row is marked.",
+        f"{unit[:1].upper()}{unit[1:]}, averaged over series; horizon in windows ahead. The least error "
+        "of each row is marked.",
     )
 
 
@@ -157,11 +158,6 @@ def least(numbers: Sequence[float | None]) -> list[int]:
     """Places of the least number, None and NaN left out; two that read alike are both the least."""
     shown = {k: round(x, 3) for k, x in enumerate(numbers) if x is not None and x == x}
     return [k for k, x in shown.items() if x == min(shown.values())]
-
-
-def text_of(number: float) -> str:
-    """A number in the width of a column: 0.338, 37.125, 3.787e+07."""
-    return f"{number:.3f}" if abs(number) < 1000 else f"{number:.4g}"
 
 
 def _table(table: Table) -> str:

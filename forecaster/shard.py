@@ -21,18 +21,23 @@ from forecaster.model import Forecaster
 from forecaster.plan import forgotten_after
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
-from forecaster.windows import fill
-from schemas import observations, quarantine
+from forecaster.windows import EVENTS, NONE_DOUBLE, ORIGIN, fill
+from schemas import observations, quarantine, replaced
 
 PENDING: dict[str, pl.DataType] = {
     "slot": pl.Int32(),
     "window": pl.Int64(),
     "timestamp": pl.Datetime("us", "UTC"),
     "value": pl.Float64(),
+    "offset": pl.Int64(),
 }
-"""Columns and types of rows that wait for their window; what `observations.more_of` a row has follows."""
+"""Columns and types of rows that wait for their window; what `more_of` a row has follows.
 
-_NONE_QUARANTINED = quarantine.empty()
+Of two rows of one observation that of the larger offset counts. Rows that another job left have offsets
+below 0 (see `forecaster.sharding.handed_over`).
+"""
+
+_NONE_QUARANTINED, _NONE_REPLACED = quarantine.empty(), replaced.empty()
 
 _EARLIEST_US = -9_214_560_000_000_000  # 1678: no observation is older (see `schemas.observations`)
 _MOST_FORGOTTEN = 10  # series to one whose slot waits to be freed: more would slow down the others' steps
@@ -48,6 +53,7 @@ class Output:
         forecasts: of a block of windows; None where none was closed.
         quarantined: rows that are no observations (``schemas.quarantine``).
         late: rows whose window had closed (``schemas.late``).
+        replaced: rows of the block's windows that a later row took the place of (``schemas.replaced``).
         done: the batch, on the last of its outputs: it has been applied.
     """
 
@@ -56,6 +62,7 @@ class Output:
     forecasts: Forecasts | None = None
     quarantined: pl.DataFrame = field(default_factory=lambda: _NONE_QUARANTINED)
     late: pl.DataFrame = field(default_factory=lambda: NONE_LATE)
+    replaced: pl.DataFrame = field(default_factory=lambda: _NONE_REPLACED)
     done: Batch | None = None
 
 
@@ -167,9 +174,10 @@ def _apply_next(
     yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
         through = forecaster.window_config.frequency.last_closed(watermark_us)
-        for after, forecasts in _close(shard, through, forecaster, windows_per_step):
+        for after, closed in _close(shard, through, forecaster, windows_per_step):
             shard = after
-            yield after, Output(batch.partition, output.start, forecasts)
+            forecasts, lost = closed or (None, _NONE_REPLACED)
+            yield after, Output(batch.partition, output.start, forecasts, replaced=lost)
     # On its own: to know which block is the last, the next one would have to be stepped, in place.
     yield shard, Output(batch.partition, output.start, done=batch)
 
@@ -219,13 +227,25 @@ def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[S
         more = slots_of(state.part(slice(born, None))).with_columns(pl.col("slot") + born)
         shard = replace(shard, state=state, slots=pl.concat([shard.slots, more]))
         found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
-    names = [*PENDING, *observations.more_of(rows.columns)]
+    names = [*PENDING, *more_of(rows.columns)]
+    if forecaster.window_config.aggregate not in EVENTS:
+        names = [name for name in names if name != ORIGIN]
     return shard, pl.DataFrame([found[name] for name in names])
+
+
+def more_of(columns: Iterable[str]) -> list[str]:
+    """What a row that waits has beside `PENDING`: ``event_id``, covariates and `ORIGIN`, in their order."""
+    known = list(columns)
+    return [*observations.more_of(known), *([ORIGIN] if ORIGIN in known else [])]
+
+
+_Closed = tuple[Forecasts, pl.DataFrame]
+"""Forecasts of a block of windows, and the rows of these windows that were replaced."""
 
 
 def _close(
     shard: Shard, through: int, forecaster: Forecaster, windows_per_step: int
-) -> Iterator[tuple[Shard, Forecasts | None]]:
+) -> Iterator[tuple[Shard, _Closed | None]]:
     """Closes every window up to and including ``through``, a block at a time.
 
     Stretches in which no series lives are passed over: a lone row years away makes no window between.
@@ -241,9 +261,9 @@ def _close(
         most = max(1, min(windows_per_step, _BLOCK_STEPS // max(len(shard.state), 1)))
         stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
         high = int(index.search_sorted(stop, side="left"))
-        shard, forecasts = _close_block(shard, pending[low:high], start, stop, forecaster)
+        shard, closed = _close_block(shard, pending[low:high], start, stop, forecaster)
         low = high
-        yield replace(shard, pending=pending[high:]), forecasts
+        yield replace(shard, pending=pending[high:]), closed
     if shard.closed_through is None or shard.closed_through < through:
         yield replace(shard, pending=pending[low:], closed_through=through), None
 
@@ -277,22 +297,28 @@ def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
 
 def _close_block(
     shard: Shard, rows: pl.DataFrame, start: int, stop: int, forecaster: Forecaster
-) -> tuple[Shard, Forecasts]:
+) -> tuple[Shard, _Closed]:
     values = np.full((stop - start, len(shard.state)), np.nan)
     names = forecaster.covariates.features.observed
     past = np.full((*values.shape, len(names)), np.nan) if names else None
-    duplicates = 0
+    duplicates = NONE_DOUBLE
     if len(rows):
         window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
         duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
     forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
     counts = shard.counts + Counts(
-        used=len(rows) - duplicates,
-        duplicates=duplicates,
+        used=len(rows) - duplicates.dropped,
+        duplicates=duplicates.dropped,
+        replaced=len(duplicates.replaced),
         pending=-len(rows),
         series_steps=len(forecasts),
         cold_starts=forecasts.cold_starts,
     )
     # Not stop - start: where all series retire within a block depends on how windows are cut into blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
-    return replace(shard, closed_through=stop - 1, counts=counts), forecasts
+    lost = (
+        replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))
+        if (len(duplicates.replaced))
+        else _NONE_REPLACED
+    )
+    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, lost)

@@ -11,9 +11,10 @@ import polars as pl
 
 from forecaster.batch import Batch
 from forecaster.counts import Counts
-from forecaster.shard import PENDING, Shard, slots_of
+from forecaster.shard import PENDING, Shard, more_of, slots_of
 from forecaster.state import State
-from schemas import observations, quarantine
+from forecaster.windows import ORIGIN
+from schemas import quarantine
 from schemas.errors import DataError
 
 
@@ -130,7 +131,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
         part = State.join(taken)
         slots = slots_of(part)
         mine = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
-        columns = [*PENDING, *observations.more_of(mine.columns)]
+        columns = [*PENDING, *more_of(mine.columns)]
         own = counts if number == 0 else Counts()
         own = replace(own, pending=len(mine), windows=counts.windows)
         made.append(
@@ -146,6 +147,7 @@ def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     return tuple(
         replace(
             shard,
+            pending=_earlier(shard.pending),
             offsets={},
             watermarks={},
             early=(),
@@ -153,6 +155,12 @@ def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
         )
         for shard in shards
     )
+
+
+def _earlier(pending: pl.DataFrame) -> pl.DataFrame:
+    """Rows that wait, in their order, at offsets below 0: before every row of another log."""
+    place = pl.col("offset").rank("dense").cast(pl.Int64) - pl.len().cast(pl.Int64) - 1
+    return pending.with_columns(offset=place).drop(ORIGIN, strict=False)
 
 
 def _named(shard: Shard) -> pl.DataFrame:

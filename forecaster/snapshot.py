@@ -20,10 +20,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from forecaster.counts import Counts
 from forecaster.frequency import Frequency
-from forecaster.shard import PENDING, Shard, slots_of
+from forecaster.shard import PENDING, Shard, more_of, slots_of
 from forecaster.state import State
 from schemas.errors import ModelError
-from schemas.observations import more_of
 
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
@@ -160,6 +159,8 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
     rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
     rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
+    if "offset" not in rows.columns:  # written before rows kept it: they come before all rows that follow
+        rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
     return rows.select(*PENDING, *more_of(rows.columns)).sort("window", maintain_order=True)
 
 

@@ -17,11 +17,21 @@ from numpy.typing import NDArray
 
 from forecaster.config import WindowConfig
 from forecaster.frequency import DAY_S, WEEK_S, WEEKDAYS
+from schemas import replaced
 from schemas.observations import OBSERVED, covariates_of
 
 MICROSECONDS = 1_000_000
 NEVER = -(2**62)
 """Row of the last value of a series that has none."""
+EVENTS = ("sum", "count")
+"""Aggregates to which every row adds, so that two rows of one time are two events."""
+
+ORIGIN = "origin"
+"""Column (Int64) of rows of a file that may be read again under its name: the file, and the row's place."""
+
+OFFSET = "offset"
+"""Column (Int64) of rows that have a place in a log, by which the later of two rows of one time counts."""
+
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _AGGREGATES: Mapping[str, pl.Expr] = {
@@ -139,11 +149,31 @@ def gap_notice(windows: Windows, config: WindowConfig) -> str | None:
     )
 
 
+class Duplicates(NamedTuple):
+    """Rows that did not count because a later row has their identity.
+
+    Attributes:
+        dropped: how many.
+        replaced: those whose value or covariates differ from the row that counts, with its value in
+            ``replaced_by``; the others are exact copies.
+    """
+
+    dropped: int
+    replaced: pl.DataFrame
+
+
 class Aggregated(NamedTuple):
-    """Windows, and how many rows were second copies of another."""
+    """Windows, and the rows that did not count.
+
+    Attributes:
+        windows: the block.
+        duplicates: rows that did not count because a later row has their identity.
+        replaced: the rows among them that held another value (``schemas.replaced``).
+    """
 
     windows: Windows
     duplicates: int
+    replaced: pl.DataFrame
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -180,9 +210,11 @@ def aggregate(
 ) -> Aggregated:
     """Observations as a block of windows, whatever order the rows are in.
 
-    Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are copies of
-    one observation. One of them counts: the one of the largest value, a rule as good as any that does not
-    depend on arrival. A covariate of a window is the mean of those of its rows that are not missing.
+    Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are one
+    observation, and the later row counts: the one of the largest ``offset``, or the one further down where
+    rows have none. With ``sum`` and ``count``, rows without an ``event_id`` are events, and all of them
+    count.
+    A covariate of a window is the mean of those of its rows that are not missing.
 
     Windows in which no series lives are left out, as a stream passes them over: the block grows with the rows
     and not with the years between them.
@@ -194,7 +226,7 @@ def aggregate(
         stop: one past the last window of the block; by default the last with a row.
 
     Returns:
-        The block, series in sorted order, and the number of duplicates.
+        The block, series in sorted order, and the rows that did not count.
 
     Raises:
         ValueError: a row lies outside ``[start, stop)``.
@@ -213,9 +245,12 @@ def aggregate(
     names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
     past = np.full((*values.shape, len(names)), np.nan)
     at = np.searchsorted(index, window)
-    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else 0
+    if OFFSET not in rows.columns:
+        rows = rows.with_row_index(OFFSET).with_columns(pl.col(OFFSET).cast(pl.Int64))
+    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else NONE_DOUBLE
     of_names = {name: past[:, :, i] for i, name in enumerate(names)}
-    return Aggregated(Windows(tuple(ids) if len(rows) else (), start, values, of_names, index), duplicates)
+    windows = Windows(tuple(ids) if len(rows) else (), start, values, of_names, index)
+    return Aggregated(windows, duplicates.dropped, replaced.frame(duplicates.replaced))
 
 
 def _lived_in(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
@@ -242,37 +277,79 @@ def fill(
     config: WindowConfig,
     past: NDArray[np.float64] | None = None,
     names: Sequence[str] = (),
-) -> int:
-    """Aggregates rows into a block of windows, and counts those that were second copies of another.
+) -> Duplicates:
+    """Aggregates rows into a block of windows, and finds those that do not count.
 
     Args:
         values: ``[T, S]`` float64, NaN; each window with a row gets its value.
-        rows: ``timestamp, value[, event_id, observed...]``, one or more.
+        rows: ``timestamp, value, offset[, event_id, origin, observed...]``, one or more.
         window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
         series: ``[rows]`` int64, which of the ``S`` series it belongs to.
         config: which aggregate.
         past: ``[T, S, C]`` float64, NaN; each window with a row gets its covariates.
         names: of the ``C`` covariates; one that rows have no column of is missing.
+
+    Returns:
+        The rows that did not count; those that were replaced have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
     if np.bincount(cell).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:
             _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
-        return 0
-    identity = ["cell", *(name for name in ("timestamp", "event_id") if name in rows.columns)]
-    kept = (
-        rows.with_columns(cell=pl.Series(cell))
-        # also fixes the order of a floating-point sum
-        .sort(*identity, "value", *covariates_of(rows.columns))
-        .unique(identity, keep="last", maintain_order=True)
-    )
+        return NONE_DOUBLE
+    kept, duplicates = _later_rows(rows.with_columns(cell=pl.Series(cell)), config)
+    # the order of a floating-point sum must not depend on the order in which rows came
+    event = ["event_id"] if "event_id" in rows.columns else []
+    kept = kept.sort("cell", "timestamp", *event, "value", *covariates_of(rows.columns))
     cells = kept.group_by("cell", maintain_order=True).agg(_AGGREGATES[config.aggregate])
     values.reshape(-1)[cells["cell"].to_numpy()] = cells["value"].to_numpy()
     means = [name for name in covariates_of(rows.columns) if name.removeprefix(OBSERVED) in names]
     if means:
         _fill_past(past, kept.group_by("cell", maintain_order=True).agg(pl.col(means).mean()), names)
-    return len(rows) - len(kept)
+    return duplicates
+
+
+def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame, Duplicates]:
+    """The rows that count, the later one of each identity, and those that do not."""
+    identity, rows = _identified(rows, config)
+    if not identity:
+        return rows, NONE_DOUBLE
+    # rows of two partitions may have the same offset, so the value decides last
+    content = ["value", *covariates_of(rows.columns)]
+    rows = rows.sort(*identity, OFFSET, *content, nulls_last=False)
+    number = rows.select(pl.struct(identity).rle_id()).to_series()
+    is_last = (number != number.shift(-1)).fill_null(True)
+    if is_last.all():
+        return rows, NONE_DOUBLE
+    counting = {name: pl.col(name).last().over("number") for name in content}
+    lost = (
+        rows.with_columns(number=number)
+        .with_columns(
+            differs=pl.any_horizontal(pl.col(name).ne_missing(last) for name, last in counting.items()),
+            replaced_by=counting["value"],
+        )
+        .filter(~is_last)
+    )
+    return rows.filter(is_last), Duplicates(len(lost), lost.filter("differs"))
+
+
+def _identified(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
+    """The columns that two rows of one observation agree in; none where every row is an event."""
+    at = ["cell", "timestamp"]
+    if config.aggregate not in EVENTS:
+        return [*at, *(name for name in ("event_id",) if name in rows.columns)], rows
+    own = "event_id" if "event_id" in rows.columns else ORIGIN
+    if own not in rows.columns:
+        return [], rows
+    # A row without an event or an origin, as a state table of another job may have them, is an event.
+    alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
+    content = ["value"] if own == ORIGIN else []
+    return [*at, own, *content, "alone"], rows.with_columns(alone=alone)
+
+
+NONE_DOUBLE = Duplicates(0, pl.DataFrame())
+"""No row that did not count."""
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.forecast import run_backfill, run_stream
     from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
     from pipelines.runners.prism import PrismServer, prism_options
-    from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
+    from pipelines.sinks.files import read_forecasts, read_late, read_quarantine, read_replaced
     from pipelines.sinks.numbers import JobNumbers
     from pipelines.sources.files import Input
     from pipelines.sources.folder import FolderSource
@@ -39,6 +39,7 @@ _HOMES = {
     "read_forecasts": "sinks.files",
     "read_late": "sinks.files",
     "read_quarantine": "sinks.files",
+    "read_replaced": "sinks.files",
     "run_backfill": "jobs.forecast",
     "run_stream": "jobs.forecast",
 }
@@ -62,6 +63,7 @@ __all__ = [
     "read_forecasts",
     "read_late",
     "read_quarantine",
+    "read_replaced",
     "run_backfill",
     "run_stream",
 ]

@@ -151,6 +151,13 @@ class DataConfig(ColumnsConfig):
         default=None,
         description="a row later than the wall clock by more than this is quarantined; unset: one window",
     )
+    max_quarantined: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="a larger share of quarantined rows ends a backfill, a training or an evaluation; a "
+        "stream warns; 1 takes any share",
+    )
     memory_mb: int = Field(
         default=2048,
         ge=16,

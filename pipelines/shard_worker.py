@@ -140,6 +140,8 @@ class ShardWorker:
             if len(rows) and not self._is_over():
                 self._write_rows(part, output, rows)
         forecasts = output.forecasts
+        if forecasts is not None and len(output.replaced) and not self._is_over():
+            self.files.write_replaced(forecasts, output.replaced)
         if forecasts is None or not len(forecasts) or self._is_over():
             return
         if self.topics is None:

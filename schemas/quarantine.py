@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import pandera.polars as pa
 import polars as pl
+
+from schemas.errors import DataError
 
 KINDS: Final = (
     "series_id is missing",
@@ -79,3 +82,50 @@ def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
     kind = "file cannot be read"
     row = {"file": file, "row": 0, "column": "", "reason": reason, "kind": kind, "raw": "", "offset": offset}
     return pl.DataFrame([row], schema=SCHEMA | {"offset": pl.Int64()})
+
+
+def share_told(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
+    """A statement that more than a share of the rows is quarantined; None where it is not.
+
+    Args:
+        reasons: number of quarantined rows by reason.
+        rows: number of all rows.
+        most: the share, ``data.max_quarantined``.
+    """
+    count = sum(reasons.values())
+    if not count or count <= most * rows:
+        return None
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    why = ", ".join(f"{n:,} {reason}" for reason, n in ordered[:_SHOWN])
+    more = f" and {len(ordered) - _SHOWN} more reasons" if len(ordered) > _SHOWN else ""
+    return (
+        f"{count:,} of {rows:,} rows ({count / rows:.0%}) are quarantined, and data.max_quarantined = "
+        f"{most:g} allows {most:.0%}: {why}{more}"
+    )
+
+
+def refuse_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl.DataFrame) -> None:
+    """Refuses input of which more than a share is quarantined.
+
+    Args:
+        reasons: as in `share_told`.
+        rows: as in `share_told`.
+        most: as in `share_told`.
+        rejected: the quarantined rows, or some of them.
+
+    Raises:
+        DataError: it is so; one line with the reasons and the first row.
+    """
+    told = share_told(reasons, rows, most)
+    if told is None:
+        return
+    rejected = rejected.filter(pl.col("row") > 0)
+    first = (
+        "; the first: {file}, row {row}: {reason}".format(**rejected.row(0, named=True))
+        if len(rejected)
+        else ""
+    )
+    raise DataError(f"{told}{first}; correct the rows, or raise data.max_quarantined (1 takes any share)")
+
+
+_SHOWN = 3

@@ -36,6 +36,7 @@ class Ran:
     forecasts: list[Forecasts | None] = field(default_factory=list)
     late: list[pl.DataFrame] = field(default_factory=list)
     quarantined: list[pl.DataFrame] = field(default_factory=list)
+    replaced: list[pl.DataFrame] = field(default_factory=list)
 
     @property
     def counts(self) -> Counts:
@@ -52,6 +53,7 @@ class Ran:
         self.forecasts.append(output.forecasts)
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)
+        self.replaced.append(output.replaced)
 
 
 def run_shards(

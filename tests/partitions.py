@@ -84,7 +84,7 @@ LONG_GAP = 40
 
 @st.composite
 def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int = 24) -> Logs:
-    """Rows spread over partitions: out of order, some too late, some twice, some far away, some no rows.
+    """Rows spread over partitions: out of order, some late, twice, corrected or far away, some no rows.
 
     In windows of half a day, as `SHORT_WEEK` has them.
     """
@@ -93,6 +93,10 @@ def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows = rows_of(fleet, HALF_A_DAY_US)
     again = rows.filter(pl.Series(chance.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))))
+    # of one time and another value: the later one counts
+    again = again.with_columns(
+        pl.when(draw(st.booleans())).then(pl.col("value").reverse().over("series_id")).otherwise("value")
+    )
     away = rows.head(draw(st.integers(0, 1))).with_columns(pl.col("timestamp") + pl.duration(days=2000))
     rows = pl.concat([rows, again, away]) if draw(st.booleans()) else pl.concat([rows, again])
     end_us = HALF_A_DAY.end_us(last_window([rows], HALF_A_DAY))

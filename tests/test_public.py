@@ -24,7 +24,7 @@ PUBLIC = {
     "pipelines": """
         BackfillJob Columns FolderSource ForecastFleet Input JobConfig JobNumbers Outcome PrismServer
         ReplaySource StreamJob Validate load_config prism_options read_batches read_forecasts read_late
-        read_quarantine run_backfill run_stream
+        read_quarantine read_replaced run_backfill run_stream
     """,
 }
 HEAVY = ("torch", "mlflow", "apache_beam", "polars", "pandera", "matplotlib", "pyarrow", "numpy")

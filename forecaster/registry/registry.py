@@ -36,6 +36,8 @@ from forecaster.registry.store import (
     ui_environment,
 )
 from forecaster.registry.versions import (
+    SCALE_FILE,
+    VERSION_TAG,
     Promotion,
     Version,
     overview_of,
@@ -244,6 +246,24 @@ class Registry:
         """
         with self._speaking():
             return versions_frame(self._registered(name))
+
+    def training_scale(self, model_version: str) -> dict[str, float] | None:
+        """The unit of each series' errors on the rows that a version was trained on; None where none is kept.
+
+        Args:
+            model_version: `Forecaster.version`, which forecasts carry.
+        """
+        try:
+            with self._speaking(), tempfile.TemporaryDirectory() as folder:
+                client = self._existing()
+                tag = f"tags.`{VERSION_TAG}` = '{model_version}'"
+                found = client.search_model_versions(tag, max_results=1)
+                if not found or not found[0].run_id:
+                    return None
+                file = client.download_artifacts(found[0].run_id, SCALE_FILE, folder)
+                return dict(pl.read_parquet(file).select("series_id", "scale").rows())
+        except (ModelError, MlflowException, OSError):
+            return None
 
     def runs(self, limit: int = 100) -> pl.DataFrame:
         """The newest runs of the experiment, newest first.

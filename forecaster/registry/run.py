@@ -22,7 +22,7 @@ from forecaster.model import Forecaster
 from forecaster.registry.refusals import exists_already, speaking
 from forecaster.registry.served_model import ARTIFACT, save
 from forecaster.registry.store import DEFAULT_ALIAS, check_model_name
-from forecaster.registry.versions import VERSION_TAG, Version, version_of
+from forecaster.registry.versions import SCALE_FILE, VERSION_TAG, Version, version_of
 from schemas.masking import masked
 
 if TYPE_CHECKING:
@@ -96,6 +96,11 @@ class Run:
         """
         with self.beside_the_model(path), self._speaking():
             self._client.log_figure(self.run_id, draw(), path)
+
+    def log_scale(self, scale: Mapping[str, float]) -> None:
+        """Keeps the unit of each series' errors on the training rows (`forecaster.evaluation`)."""
+        frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
+        self.log_frame(frame.cast({"series_id": pl.String, "scale": pl.Float64}), SCALE_FILE)
 
     def log_file(self, file: Path, path: str = "") -> None:
         """Keeps a file among the run's files, in the folder ``path`` of these."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 VERSION_TAG = "model_version"
+SCALE_FILE = "series_scale.parquet"
+"""The file of a training run that keeps the unit of each series' errors on the training rows."""
 _UTC = pl.Datetime("us", "UTC")
 
 

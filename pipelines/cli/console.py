@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.masking import masked
+from schemas.text import text_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -133,6 +134,8 @@ def _plain(value: Any) -> Any:
 
 def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
     """The end of a job: rate, latency, and rows that add up; and whether it went on."""
+    from schemas import replaced
+
     c = out.counts
     rate = c.series_steps / out.seconds if out.seconds else 0.0
     took = f"{out.seconds:.1f} s"
@@ -155,12 +158,15 @@ def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
     if c.outside:
         to.say(f"{c.outside:,} rows lay outside the asked time and were not taken in")
     if c.bad_files:
-        to.say(f"{c.bad_files:,} files could not be read: they are in quarantine, with the reason", "yellow")
+        files = "1 file was" if c.bad_files == 1 else f"{c.bad_files:,} files were"
+        to.say(f"{files} not read: in quarantine, with the reason: {out.output / 'quarantine'}", "yellow")
     if c.rejected:
         reasons = sorted(c.quarantined.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{n:,} {reason}" for reason, n in reasons[:3])
         more = f" and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
         to.say(f"quarantined rows ({shown}{more}): {out.output / 'quarantine'}", "yellow")
+    for line in replaced.notice(c.replaced, str(out.output / "replaced")):
+        to.say(line, "yellow")
     if c.late:
         to.say(f"late rows, with how late: {out.output / 'late'}", "yellow")
     if c.cold_starts:
@@ -179,7 +185,7 @@ def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) ->
         if horizons and horizon not in horizons:
             continue
         values = [wide.get((horizon, model)) for model in models]
-        shown = ["" if v is None else f"{v:.3f}" for v in values]
+        shown = ["" if v is None else text_of(v) for v in values]
         best = min((text for text in shown if text), default=None, key=float)
         table.add_row(str(horizon), *(f"[bold green]{t}[/]" if t == best else t for t in shown))
     return table

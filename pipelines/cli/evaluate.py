@@ -17,6 +17,7 @@ from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import location
 from schemas.errors import ConfigError
+from schemas.text import text_of
 
 if TYPE_CHECKING:
     from forecaster.report import Table as ReportTable
@@ -122,7 +123,7 @@ def evaluate(
         typer.Option(
             metavar="TIME",
             help="Rows before this time give each series' unit: what seasonal naive errs by on them (MASE).",
-            show_default="the first forecast",
+            show_default="the first forecast, or the rows of the training",
             rich_help_panel=FOLDERS,
         ),
     ] = None,
@@ -256,8 +257,6 @@ def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
 
 def _shown(table: ReportTable) -> Table:
     """A report's table for the terminal, the best of each column in bold."""
-    from forecaster.report import text_of
-
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in table.head:
         # So that nine columns fit a terminal of 80.

@@ -19,10 +19,13 @@ from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
+    from forecaster.counts import Counts
     from forecaster.model import Forecaster
     from pipelines.config import JobConfig
     from pipelines.jobs.job import Outcome
     from pipelines.sinks.numbers import JobNumbers
+
+_ENOUGH_ROWS = 1_000  # to warn while a stream runs that many of its rows are quarantined
 
 
 def backfill(
@@ -84,6 +87,7 @@ def backfill(
         state_table=start_from,
         format=job.output.format,
         memory_bytes=job.data.memory_mb << 20,
+        max_quarantined=job.data.max_quarantined,
         **vars(on_engine(engine, job.jobs, beam_options)),
     )
     if engine != "in-process":
@@ -231,7 +235,8 @@ def stream(
         **vars(on_engine(engine, job.jobs, beam_options)),
     )
     out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")
-    with _watched(out, "stream", metrics_port) as on_progress, worker_chatter_off():
+    most = job.data.max_quarantined
+    with _watched(out, "stream", metrics_port, most) as on_progress, worker_chatter_off():
         outcome = run_stream(spec, on_progress, out.notice)
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"
@@ -274,8 +279,16 @@ def _say_start(table: Location | None, forecaster: Forecaster, out: Out) -> None
 
 
 @contextmanager
-def _watched(out: Out, what: str, metrics_port: str | None) -> Iterator[Callable[[JobNumbers], None]]:
+def _watched(
+    out: Out, what: str, metrics_port: str | None, max_quarantined: float = 1.0
+) -> Iterator[Callable[[JobNumbers], None]]:
     """Shows a job while the block runs, and serves its numbers where that is asked for.
+
+    Args:
+        out: where it is shown.
+        what: the job.
+        metrics_port: where its numbers are served; None for nowhere.
+        max_quarantined: a line says so, once, where a larger share of the rows is quarantined.
 
     Yields:
         What takes the job's numbers, twice a second.
@@ -283,12 +296,23 @@ def _watched(out: Out, what: str, metrics_port: str | None) -> Iterator[Callable
     from pipelines.cli.live import watching
     from pipelines.sinks.numbers import JobNumbers
 
-    latest = JobNumbers()
+    latest, is_warned = JobNumbers(), False
 
     def take(numbers: JobNumbers) -> None:
         nonlocal latest
         latest = numbers
         show(numbers)
+        if numbers.counts.rows_in >= _ENOUGH_ROWS:
+            warn(numbers.counts)
+
+    def warn(counts: Counts) -> None:
+        from schemas import quarantine
+
+        nonlocal is_warned
+        told = quarantine.share_told(counts.quarantined, counts.rows_in, max_quarantined)
+        if told and not is_warned:
+            is_warned = True
+            out.notice(told)
 
     with ExitStack() as stack:
         if metrics_port is not None:
@@ -299,6 +323,7 @@ def _watched(out: Out, what: str, metrics_port: str | None) -> Iterator[Callable
             out.say(f"numbers for Prometheus: http://{host}:{port}/metrics")
         show = stack.enter_context(watching(out, what))
         yield take
+    warn(latest.counts)
 
 
 def _finish(outcome: Outcome, out: Out, sent_to: str | None = None, *, goes_on: bool = False) -> None:

@@ -167,10 +167,10 @@ def _rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tuple[st
     yield (
         "",
         _joined(
-            _trouble(c.rejected, "quarantined"),
+            _trouble(c.rejected, f"quarantined ({c.quarantined_share:.1%})" if c.rejected else "quarantined"),
             _trouble(c.late, "late"),
             _trouble(c.duplicates, "duplicate"),
-            *([_trouble(c.bad_files, "unreadable files")] if c.bad_files else []),
+            *([_trouble(c.bad_files, "files not read")] if c.bad_files else []),
         ),
     )
     if c.quarantined:

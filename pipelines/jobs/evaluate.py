@@ -14,14 +14,16 @@ import polars as pl
 from forecaster import plots
 from forecaster.baselines import persistence, seasonal_naive
 from forecaster.config import CovariatesConfig, WindowConfig
-from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
+from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale, unscaled
 from forecaster.frequency import Frequency
+from forecaster.registry.registry import Registry
 from forecaster.report import Picture, error_table, write_report
 from forecaster.windows import MICROSECONDS, Windows, aggregate, gap_notice
 from pipelines.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.loaded import load_observations
 from pipelines.storage import Location
+from schemas import replaced
 from schemas.errors import ConfigError, DataError
 
 _FANS = 4
@@ -62,7 +64,7 @@ def evaluate_folders(
         job: its data section names the observations, its windows section how to aggregate them.
         folders: output folders of backfills and streams.
         train_end: rows before this time give each series' unit, what seasonal naive errs by on them; by
-            default those before the first forecast.
+            default those before the first forecast, or those that the model was trained on.
         on_rows: called with the number of rows as they are read.
         issued_from: only forecasts issued at this time or later count.
 
@@ -77,17 +79,19 @@ def evaluate_folders(
     _check_freq(forecasts, freq)
     # What came counts, whatever was observed beside it.
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
-    windows = aggregate(loaded.rows, job.windows).windows
+    found = aggregate(loaded.rows, job.windows)
+    windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
     by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
     if not all(len(part) for part in by_label.values()):
         raise DataError(f"{job.data.paths[0]}: holds none of the values that were forecast")
     own = next(iter(by_label.values()))
-    unit, words = _unit(windows, job.windows, own, train_end)
+    version = str(forecasts.sort("issued_at")["model_version"][0])
+    unit, words = _unit(windows, job, own, train_end, version)
     everyone = _on_the_same(by_label | _baseline_errors(own, windows, job.windows))
     table = [score(label, part, unit) for label, part in everyone.items()]
     judged = {label: everyone[label] for label in by_label}
     gaps = [line for line in [gap_notice(windows, job.windows)] if line]
-    return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *gaps))
+    return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *lost, *gaps))
 
 
 def write_evaluation(
@@ -107,7 +111,10 @@ def write_evaluation(
         notes: sentences for its end.
     """
     figures: list[Picture] = [
-        ("Mean absolute error by horizon.", partial(plots.error_by_horizon_figure, judged.scores))
+        (
+            "Mean absolute error by horizon.",
+            partial(plots.error_by_horizon_figure, judged.scores, judged.unit),
+        )
     ]
     first = next(iter(judged.errors.values()))
     label = next(iter(judged.errors))
@@ -140,7 +147,7 @@ def write_evaluation(
         path,
         title="Statecast: forecasts against what came",
         facts=top,
-        tables=[error_table(judged.scores)],
+        tables=[error_table(judged.scores, judged.unit)],
         figures=figures,
         notes=notes,
     )
@@ -185,15 +192,28 @@ def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
 
 
 def _unit(
-    windows: Windows, config: WindowConfig, own: pl.DataFrame, train_end: str | None
+    windows: Windows, job: JobConfig, own: pl.DataFrame, train_end: str | None, version: str
 ) -> tuple[dict[str, float], str]:
+    """The unit of each series' errors, and its name: the same kind of unit for all series.
+
+    It is that of the rows before the first forecast, or before ``train_end``; where these are too few, as
+    after a backfill from the first row, that of the rows that the model was trained on, which its run keeps;
+    and where no run is at hand, the values' own.
+    """
+    config = job.windows
     if train_end is None:
-        split = int(own["issued_at"].dt.epoch("us").min())  # type: ignore[arg-type]
-        words = f"{_UNIT} before the first forecast"
+        split, where = int(own["issued_at"].dt.epoch("us").min()), "the first forecast"  # type: ignore[arg-type]
     else:
-        split = round(time_of("--train-end", train_end).timestamp() * MICROSECONDS)
-        words = f"{_UNIT} before {train_end}"
+        split, where = round(time_of("--train-end", train_end).timestamp() * MICROSECONDS), train_end
     before = windows.between(windows.start, config.frequency.window_of(split))
-    if not len(before.values):
-        return series_scale(windows, config), _UNIT
-    return series_scale(before, config), words
+    judged = set(own["series_id"].unique())
+    if len(before.values) and not judged.intersection(unscaled(before, config)):
+        return series_scale(before, config), f"{_UNIT} before {where}"
+    registry = Registry(job.mlflow.tracking_uri, job.mlflow.experiment)
+    trained = registry.training_scale(version) if train_end is None else None
+    if trained is not None and judged <= trained.keys():
+        return trained, f"{_UNIT} that {version} was trained on"
+    return (
+        {},
+        f"in the values' own unit: too few rows lie before {where} for another; name a later --train-end",
+    )

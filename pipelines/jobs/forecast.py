@@ -27,6 +27,7 @@ from pipelines.sources.base import Log, Place, Places, log_of
 from pipelines.sources.replay import ReplaySource
 from pipelines.step_settings import StepSettings, tables_of
 from pipelines.storage import BACKFILL, Location
+from schemas import quarantine
 from schemas.errors import ConfigError, DataError, EngineLost
 
 Progress = Callable[[JobNumbers], None]
@@ -72,6 +73,9 @@ def run_backfill(
             )
             if not counts.used + counts.pending:
                 raise DataError(_nothing_used(counts, hidden))
+            if quarantine.share_told(counts.quarantined, counts.rows_in, job.max_quarantined):
+                rejected = read_quarantine(hidden)
+                quarantine.refuse_share(counts.quarantined, counts.rows_in, job.max_quarantined, rejected)
             replace_parts(hidden, job.output, (*PARTS, state_table.FOLDER))
         finally:
             end_replacing(hidden, job.output)

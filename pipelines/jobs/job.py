@@ -52,6 +52,7 @@ class BackfillJob(OnEngine):
         format: of the forecast files.
         lanes: shards stepped side by side.
         memory_bytes: what may be held of the rows; more are sorted in pieces on disk.
+        max_quarantined: a larger share of quarantined rows ends the backfill, and the output is as it was.
     """
 
     forecaster: Forecaster
@@ -64,6 +65,7 @@ class BackfillJob(OnEngine):
     format: Format = "parquet"
     lanes: int = field(default_factory=process.cores)
     memory_bytes: int = 2 << 30
+    max_quarantined: float = 0.1
 
     @property
     def states(self) -> Location:
@@ -143,6 +145,7 @@ class Outcome:
             "stopped": self.stopped,
             **asdict(self.counts),
             "missing": self.counts.missing,
+            "quarantined_share": round(self.counts.quarantined_share, 4),
             **quantiles,
         }
 

@@ -24,6 +24,7 @@ from pipelines.jobs.registry import open_registry
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
 from pipelines.sources.covariates import read_tables
 from pipelines.sources.loaded import Loaded, load_observations
+from schemas import replaced
 from schemas.errors import DataError
 
 _INTERVAL = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
@@ -90,7 +91,8 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     registry = open_registry(config.mlflow)
     tables = read_tables(config.covariates)
     loaded = load_observations(config, progress.rows)
-    windows, split = prepared(job, loaded.rows)
+    found = aggregate(loaded.rows, config.windows)
+    windows, split = _parted(job, found.windows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
     with registry.start_run(job.name, job.params(), tags) as run:
 
@@ -126,7 +128,12 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
             split,
             trained.forecaster.version,
             run.run_id,
-            (*loaded.notices, *loaded.skipped, *_notices(loaded, windows, split, config.windows)),
+            (
+                *loaded.notices,
+                *loaded.skipped,
+                *_notices(loaded, windows, split, config.windows),
+                *replaced.notice(len(found.replaced), "in the input, where they stay"),
+            ),
         )
         log_into(run, evaluated)
     return replace(evaluated, notices=(*evaluated.notices, *run.notices))
@@ -150,8 +157,12 @@ def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
         ConfigError: the rows that are asked for cannot be.
         DataError: the history is shorter than that.
     """
+    return _parted(job, aggregate(rows, job.settled.windows).windows)
+
+
+def _parted(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
+    """`prepared` for rows that are windows already."""
     config = job.settled
-    windows = aggregate(rows, config.windows).windows
     length = len(windows.values)
     if job.train_rows >= length:
         raise DataError(

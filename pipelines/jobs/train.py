@@ -33,6 +33,7 @@ from pipelines.jobs.registry import open_registry
 from pipelines.sources.covariates import read_tables
 from pipelines.sources.loaded import Loaded, load_observations
 from pipelines.storage import Location
+from schemas import replaced
 from schemas.errors import ModelError
 
 _BACKTEST_SERIES = 100  # enough to judge a version by; a large fleet need not be forecast twice
@@ -92,13 +93,15 @@ class TrainingData:
     Attributes:
         loaded: the rows, and what became of those that are not among them.
         windows: the rows, aggregated.
-        duplicates: rows that were second copies of another.
+        duplicates: rows that did not count because a later row has their series and time.
+        replaced: those of them that held another value (``schemas.replaced``).
         tables: what is known beside the values.
     """
 
     loaded: Loaded
     windows: Windows
     duplicates: int
+    replaced: pl.DataFrame
     tables: Tables
 
 
@@ -158,6 +161,8 @@ def learn(
     run.log_dataset(loaded.rows, "observations", config.data.paths[0])
     if len(loaded.quarantined):
         run.log_frame(loaded.quarantined, "quarantine.parquet")
+    if len(data.replaced):
+        run.log_frame(data.replaced, "replaced.parquet")
 
     def log(epoch: Epoch) -> None:
         with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
@@ -166,6 +171,8 @@ def learn(
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
     version = _registered(run, trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+    with run.beside_the_model("the scale of each series"):
+        run.log_scale(series_scale(windows, config.windows))
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
     run.log_figure(lambda: plots.loss_figure(trained.history), "plots/loss.png")
@@ -177,6 +184,7 @@ def learn(
         if len(own):
             _log_backtest(run, own, scores, config)
     quarantined = len(loaded.quarantined)
+    lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
     gaps = [line for line in [gap_notice(windows, config.windows)] if line]
     return TrainOutcome(
         run_id=run.run_id,
@@ -191,7 +199,7 @@ def learn(
         quarantined=quarantined,
         duplicates=data.duplicates,
         outside=loaded.outside,
-        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined), *gaps, *run.notices),
+        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined), *lost, *gaps, *run.notices),
     )
 
 

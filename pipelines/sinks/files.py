@@ -22,14 +22,14 @@ import polars as pl
 from forecaster.forecasts import Forecasts
 from forecaster.windows import MICROSECONDS
 from pipelines.storage import Location, Target, as_of_one_moment, source_of, write_whole, written_ns
-from schemas import late, quarantine
+from schemas import late, quarantine, replaced
 from schemas.errors import DataError, OutputError
 from schemas.forecasts import IDENTITY
 
 Format = Literal["parquet", "jsonl"]
 
-FORECASTS, QUARANTINE, LATE = "forecasts", "quarantine", "late"
-PARTS = (FORECASTS, QUARANTINE, LATE)
+FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
+PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
 """Folders of an output folder that jobs add files to."""
 
 _LONGEST_STEM = 100  # characters of a name that the disk limits to 255 bytes
@@ -67,11 +67,23 @@ class ShardFiles:
         Raises:
             OutputError: the file cannot be written.
         """
+        name, frame = f"{self._block(forecasts)}.{self.format}", forecasts.frame()
+        self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))
+
+    def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
+        """The rows of a block's windows that later rows took the place of.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        name = f"{self._block(forecasts)}.parquet"
+        self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
+
+    def _block(self, forecasts: Forecasts) -> str:
+        """How the files of a block are named: its windows, the model, and the shard."""
         stop = forecasts.start + len(forecasts.issued)
         first, last = (_compact(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
-        name = f"{first}-{last}-{self.model_version}-r0-{self.shard}.{self.format}"
-        frame = forecasts.frame()
-        self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))
+        return f"{first}-{last}-{self.model_version}-r0-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
         """Late or quarantined rows of a batch of ``partition`` that begins at ``start``.
@@ -99,7 +111,9 @@ class ShardFiles:
         closed = None if closed_us is None else _compact(closed_us)
         # earlier versions called files by the plain name of their partition
         reached = {**offsets, **{_stem(name): offset for name, offset in offsets.items()}}
-        for path in (self.folder / FORECASTS).glob(f"*-{self.model_version}-r*-{self.shard}.*"):
+        pattern = f"*-{self.model_version}-r*-{self.shard}.*"
+        blocks = [path for part in (FORECASTS, REPLACED) for path in (self.folder / part).glob(pattern)]
+        for path in blocks:
             if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
                 is_after = found[1] > closed
             else:
@@ -185,6 +199,15 @@ def read_late(folder: Location) -> pl.DataFrame:
         DataError: a file of them cannot be read.
     """
     return _read_rows(folder / LATE, late.empty()).sort("partition", "offset")
+
+
+def read_replaced(folder: Location) -> pl.DataFrame:
+    """All replaced rows under ``folder`` (``schemas.replaced``), by series and time.
+
+    Raises:
+        DataError: a file of them cannot be read.
+    """
+    return _read_rows(folder / REPLACED, replaced.empty()).sort("series_id", "timestamp")
 
 
 def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:

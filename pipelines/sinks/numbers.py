@@ -123,6 +123,7 @@ class JobNumbers:
         lag = self.watermark_lag_s(now_s)
         return {
             **asdict(self.counts),
+            "quarantined_share": round(self.counts.quarantined_share, 4),
             "series": self.series,
             "live": self.live,
             "closed_us": self.closed_us,

@@ -97,7 +97,9 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     }
     yield _counters("rows", "Rows by what became of them.", "outcome", outcomes)
     yield _counters("rows_quarantined", "Rows that are no observations.", "reason", dict(c.quarantined))
-    yield _counter("bad_files", "Files that could not be read.", c.bad_files)
+    yield _gauge("quarantined_share", "Share of the rows that are no observations.", c.quarantined_share)
+    yield _counter("rows_replaced", "Rows that a later row of another value took the place of.", c.replaced)
+    yield _counter("bad_files", "Files that were not read.", c.bad_files)
     yield _counter("windows_closed", "Windows closed.", c.windows)
     yield _counter("series_steps", "Steps of a series by a window.", c.series_steps)
     yield _counter("cold_starts", "Series that began anew after windows.max_gap.", c.cold_starts)

@@ -15,6 +15,8 @@ import polars as pl
 from forecaster.frequency import Frequency, duration_s
 from pipelines.config import ColumnsConfig, JobConfig
 from pipelines.sources import tables
+from pipelines.sources.found import find_files
+from pipelines.sources.sensors import refuse_poured
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 
@@ -251,24 +253,30 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
     Raises:
         DataError: a file cannot be read as series, unless ``data.skip_bad_files``.
     """
-    files, without_zone, bad = [], [], 0
-    for file in tables.input_files(job.data.paths):
+    found, columns = find_files(job.data.paths), columns_of(job)
+    looked, bad = [], 0
+    for file in found.files:
         try:
-            found = tables.check(file, columns_of(job))
-        except DataError:
+            looked.append(tables.check(file, columns))
+        except DataError:  # who reads it says why it cannot be read
             if not job.data.skip_bad_files:
                 raise
-            files.append(file)  # who reads it says why it cannot be read
             bad += 1
-            continue
-        files.append(file)
-        if found.notice:
-            without_zone.append(found.notice)
-    notices = []
-    if without_zone:
-        more = len(without_zone) - 1
-        others = f" (and those of {more} more {'file' if more == 1 else 'files'})" if more else ""
-        notices.append(without_zone[0] + others)
-    if bad == len(files):
+    if bad == len(found.files):
         raise DataError("no file is left to read: none of them can be")
-    return files, notices
+    refuse_poured(looked, columns)
+    return found.files, [*found.notices, *_notices(looked)]
+
+
+def _notices(files: list[tables.FileCheck]) -> list[str]:
+    """What people should see of files, once each with the first file and the number of the others."""
+    of: dict[str, list[Path]] = {}
+    for file in files:
+        for line in file.notices:
+            of.setdefault(line, []).append(file.path)
+    lines = []
+    for line, paths in of.items():
+        more = len(paths) - 1
+        others = f" (and those of {more:,} more {'file' if more == 1 else 'files'})" if more else ""
+        lines.append(f"{paths[0]}: {line}{others}")
+    return lines

@@ -12,11 +12,13 @@ from pathlib import Path
 import polars as pl
 
 from forecaster.batch import Batch
-from forecaster.windows import MICROSECONDS
+from forecaster.windows import MICROSECONDS, ORIGIN
 from pipelines.sources.base import Step
 from pipelines.sources.files import Input, Part, WholeFile, bad_file, read_file, read_through
 from pipelines.sources.listing import Found, Listing, identity_of
 from pipelines.sources.manifest import Entry, FolderManifest
+from pipelines.sources.sensors import refuse_nameless
+from pipelines.sources.tables import check
 from pipelines.storage import Location
 from schemas import observations, quarantine
 from schemas.errors import DataError
@@ -31,7 +33,8 @@ class FolderSource:
     """A folder that files are put into; each is read once, in the order of names among those that are ready.
 
     Names that begin with ``.`` or ``_`` and names of no known kind of file are left alone, so that a writer
-    can write under such a name and rename. The offset of a row is that of its file's first plus its place in
+    can write under such a name and rename; one that stays for ``settle_s`` is a rejected row, as a folder in
+    the folder is. The offset of a row is that of its file's first plus its place in
     the file. A file goes into the manifest once it is known that all of it can be read, and only then on.
     The watermark moves at the end of a file, to its newest good row less the lateness, and never past the
     wall clock of the file's arrival.
@@ -158,7 +161,13 @@ class _Watch:
     def _read_new(self, found: Found) -> Iterator[Batch] | None:
         """The batches of a file, which is in the manifest from here on; None if it is not ready after all."""
         source, problem = self.source, ""
+        if found.left_out:
+            problem = f"{found.path}: left out: {found.left_out}"
+            return self._entered(
+                found, WholeFile((bad_file(found.path, DataError(problem)),), 1, None), problem
+            )
         try:
+            refuse_nameless(check(found.path, source.input.columns), source.input.columns)
             whole = read_through(found.path, source.input, found.arrived_s, source.memory_bytes)
         except DataError as error:
             if not found.is_settled:
@@ -169,6 +178,10 @@ class _Watch:
             return None  # it has vanished, or is another one: the next look decides
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
+        return self._entered(found, whole, problem)
+
+    def _entered(self, found: Found, whole: WholeFile, problem: str) -> Iterator[Batch]:
+        """The batches of a file, once it is in the manifest."""
         first = self.manifest.stop
         name, size, mtime_ns = found.identity
         stop, watermark_us = first + whole.stop, self._watermark_us(whole, found)
@@ -207,9 +220,12 @@ class _Watch:
         while part is not None:
             following = next(covering, None)
             stop = entry.stop if following is None else entry.first + part.stop
-            rows, rejected = (
-                frame.with_columns(pl.col("offset") + entry.first) for frame in (part.rows, part.rejected)
+            rows = part.rows.with_columns(
+                pl.col("offset") + entry.first,
+                # a file that grows is read again under its name: its first rows are known by their places
+                (pl.col("offset") + (self.manifest.number(entry.name) << 32)).alias(ORIGIN),
             )
+            rejected = part.rejected.with_columns(pl.col("offset") + entry.first)
             watermark_us = entry.watermark_us if following is None else None
             yield Batch(PARTITION, start, stop, rows, rejected, watermark_us, part.outside, entry.arrived_s)
             start, part = stop, following

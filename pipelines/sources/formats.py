@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from pipelines.sources.csv_header import Header, read_header
 from pipelines.sources.encodings import as_utf8
 from schemas import arrow
 from schemas.errors import DataError
@@ -25,7 +25,6 @@ from schemas.errors import DataError
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
 ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # beside the file's own columns, whatever these are
 
-UNNAMED = "(unnamed "
 _NO_UTF8 = "is no text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
 
 Frames = Generator[pl.DataFrame, None, None]
@@ -35,7 +34,10 @@ _KINDS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
 _KEY_LINES = 1_000  # lines of a JSON lines file that must between them name all columns
-_LONGEST_HEADER_BYTES = 8 << 20
+_PACKED = frozenset({
+    ".gz", ".zst", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".sz", ".snappy", ".z", ".zip", ".7z", ".tar",
+    ".tgz", ".rar",
+})  # fmt: skip
 
 
 def is_known(path: Path) -> bool:
@@ -46,6 +48,16 @@ def is_known(path: Path) -> bool:
 def is_csv(path: Path) -> bool:
     """Whether the suffix is one of text with a line a row."""
     return _KINDS.get(_suffix(path)) == "csv"
+
+
+def why_unknown(path: Path) -> str | None:
+    """Why a file cannot be read, by its suffix; None if it can."""
+    if is_known(path):
+        return None
+    last = path.suffix.lower()
+    if last in _PACKED:
+        return f"compressed in a way that is not known for this kind of file, {last}"
+    return f"of no known kind, {last}" if last else "without a suffix"
 
 
 def is_parquet(path: Path) -> bool:
@@ -61,7 +73,7 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
     if kind == "parquet":
         return list(pq.read_schema(path).names)
     if kind == "csv":
-        return _header(path, encoding)[0]
+        return _header(path, encoding).names
     with _opened(path, encoding) as file:
         first = [line for line in islice(file, _KEY_LINES) if line.strip()]
     if not first:
@@ -70,6 +82,44 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
     for number, line in enumerate(first, 1):
         keys |= dict.fromkeys(_object(path, number, line))
     return list(keys)
+
+
+def late_names(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
+    """The keys of a JSON lines file that no line of its beginning has; none of another kind of file."""
+    if _kind(path) != "jsonl":
+        return []
+    found: dict[str, None] = {}
+    with _opened(path, encoding) as file:
+        while lines := [line for line in islice(file, _KEY_LINES * 10) if line.strip()]:
+            try:
+                keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
+            except (
+                pl.exceptions.PolarsError,
+                pl.exceptions.PanicException,
+            ):  # a line that is no object is refused where rows are read
+                keys = [key for line in lines for key in _keys(line)]
+            found |= dict.fromkeys(keys)
+    return [key for key in found if key not in known]
+
+
+def _keys(line: bytes) -> list[str]:
+    try:
+        one = json.loads(line)
+    except (ValueError, RecursionError):
+        return []
+    return list(one) if isinstance(one, dict) else []
+
+
+def index_columns(path: Path) -> tuple[str, ...]:
+    """The columns of a Parquet file that pandas has written as the index of a data frame."""
+    if not is_parquet(path):
+        return ()
+    written = (pq.read_schema(path).metadata or {}).get(b"pandas")
+    try:
+        columns = json.loads(written)["index_columns"] if written else []
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(name for name in columns if isinstance(name, str))
 
 
 def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> Frames:
@@ -113,8 +163,8 @@ def _suffix(path: Path) -> str:
 def _kind(path: Path) -> str:
     if path.is_dir():
         raise IsADirectoryError
-    if not is_known(path):
-        raise DataError(f"{path}: is none of the {KNOWN}")
+    if (why := why_unknown(path)) is not None:
+        raise DataError(f"{path}: is none of the {KNOWN}, but {why}")
     return _KINDS[_suffix(path)]
 
 
@@ -132,26 +182,13 @@ def _arrow_told(path: Path, message: str) -> str:
     return f"cannot be read as rows ({said})"
 
 
-def _header(path: Path, encoding: str) -> tuple[list[str], str, int]:
-    """Column names, delimiter and number of lines down to the header of a CSV file."""
+def _header(path: Path, encoding: str) -> Header:
     with _opened(path, encoding) as file:
-        read = enumerate(iter(lambda: file.readline(_LONGEST_HEADER_BYTES), b""), 1)
-        lines, line = next((found for found in read if found[1].strip()), (0, b""))
-    if not lines:
-        raise DataError(f"{path}: is empty")
-    text = line.decode("utf-8-sig").rstrip("\r\n")
-    if any(not c.isprintable() and c != "\t" for c in text):
-        raise DataError(f"{path}: is no CSV file: its first line is no text")
-    delimiter = max(",;\t|", key=text.count)
-    names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter))]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: two columns are called {twice[0]!r}: rename one")
-    return [name or f"{UNNAMED}{i})" for i, name in enumerate(names, 1)], delimiter, lines
+        return read_header(path, file)
 
 
 def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
-    header, delimiter, lines = _header(path, encoding)
+    header, delimiter, lines, size = _header(path, encoding)
     broken: dict[int, str] = {}
 
     def skip(row: pacsv.InvalidRow) -> str:
@@ -166,7 +203,8 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
             # one thread, since only then pyarrow knows the numbers of rows it leaves out
             read_options=pacsv.ReadOptions(
                 use_threads=False,
-                block_size=min(max(rows * 32, 1 << 20), 32 << 20),
+                # a block holds a row at least
+                block_size=max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header)),
                 column_names=header,
                 skip_rows=lines,
             ),

@@ -14,7 +14,8 @@ import polars as pl
 
 from pipelines.sources import formats
 from pipelines.sources.columns import SERIES_NAMES, TIME_NAMES
-from pipelines.sources.tables import input_files
+from pipelines.sources.found import find_files
+from pipelines.sources.partitions import folder_columns
 from schemas import cells, labels, quarantine
 from schemas.errors import DataError
 
@@ -104,8 +105,19 @@ def read_labelled(
     """
     good, bad, zoneless = [], [quarantine.empty()], []
     channels: tuple[str, ...] = ()
-    for path in input_files(paths):
+    there = find_files(paths)
+    nameless: dict[str, Path] = {}
+    for path in there.files:
         found = find_columns(path, columns)
+        if (
+            not found.series_id
+            and _series_of(path) == path.stem
+            and nameless.setdefault(path.stem, path) != path
+        ):
+            raise DataError(
+                f"{path}: has no column of series, and is called as {nameless[path.stem]} is: rename one, or "
+                "name the column with --series-id"
+            )
         if channels and set(found.values) != set(channels):
             raise DataError(
                 f"{path}: its values are {', '.join(found.values)}, and those of the files before it "
@@ -124,7 +136,7 @@ def read_labelled(
         why = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
         raise DataError(f"{paths[0]}: no row can be used: {len(rejected):,} were quarantined{why}")
     notices = [f"{zoneless[0]}: times have no zone, UTC assumed"] if zoneless else []
-    return LabelledRows(pl.concat(good, rechunk=True), rejected, channels, tuple(notices))
+    return LabelledRows(pl.concat(good, rechunk=True), rejected, channels, (*there.notices, *notices))
 
 
 def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
@@ -140,7 +152,7 @@ def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
     with formats.told(path):
         return [
             batch.select(
-                *(pl.lit(path.stem).alias("series_id") for _ in range(not found.series_id)),
+                *(pl.lit(_series_of(path)).alias("series_id") for _ in range(not found.series_id)),
                 *(pl.col(column).alias(name) for name, column in chosen.items()),
                 *found.values,
                 pl.col(formats.ROW).alias("row"),
@@ -149,6 +161,12 @@ def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
             )
             for batch in formats.batches(path, names, _BATCH_ROWS)
         ]
+
+
+def _series_of(path: Path) -> str:
+    """The series of a file without a column of series: what its folder names, or what the file is called."""
+    folders = folder_columns(path)
+    return next((value for name in SERIES_NAMES if (value := folders.get(name))), path.stem)
 
 
 def _holds_numbers(column: pl.Series) -> bool:

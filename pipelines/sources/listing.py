@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.sources import formats
+from pipelines.sources.found import HIDDEN
 from schemas.errors import DataError
 
 Identity = tuple[str, int, int]
@@ -24,6 +25,7 @@ class Found:
     Attributes:
         path: the file.
         identity: what it was when it was found.
+        left_out: why a file of its name is never read; "" if it is.
         is_settled: nobody has written to it for so long that what is wrong with it will stay wrong.
         arrived_s: wall clock (seconds since 1970) of the look that found it.
     """
@@ -32,6 +34,7 @@ class Found:
     identity: Identity
     is_settled: bool
     arrived_s: float
+    left_out: str = ""
 
 
 @dataclass
@@ -58,13 +61,17 @@ class Listing:
         """
         seen: dict[str, _Seen] = {}
         ready = []
-        for name, identity in self._files():
+        for name, identity, left_out in self._files():
             if identity in done:
                 continue
             one = self._seen.get(name)
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
+            if left_out:  # a name that a writer is about to change is not left out
+                if now_s - one.since_s >= self._settle_s:
+                    ready.append(Found(self._folder / name, identity, True, now_s, left_out))
+                continue
             # from the first look on if the file is dated in the future
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
@@ -79,17 +86,17 @@ class Listing:
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True
 
-    def _files(self) -> list[tuple[str, Identity]]:
-        files = []
+    def _files(self) -> list[tuple[str, Identity, str]]:
+        files: list[tuple[str, Identity, str]] = []
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
-                    if entry.name[0] in "._" or not formats.is_known(Path(entry.name)):
-                        continue
                     try:
-                        if entry.is_file():
+                        if why := _why_left_out(entry):
+                            files.append((entry.name, (entry.name, 0, 0), why))
+                        else:
                             at = entry.stat()
-                            files.append((entry.name, (entry.name, at.st_size, at.st_mtime_ns)))
+                            files.append((entry.name, (entry.name, at.st_size, at.st_mtime_ns), ""))
                     except OSError:
                         continue  # it has just vanished
         except OSError as error:
@@ -97,6 +104,15 @@ class Listing:
                 f"{self._folder}: the watched folder is gone ({error.strerror}): make it again"
             ) from error
         return files
+
+
+def _why_left_out(entry: os.DirEntry[str]) -> str | None:
+    """Why what is in a watched folder is not read; None if it is."""
+    if entry.name[0] in "._":
+        return HIDDEN
+    if not entry.is_file():
+        return "a folder in a watched folder" if entry.is_dir() else "no regular file"
+    return formats.why_unknown(Path(entry.name))
 
 
 def identity_of(path: Path) -> Identity | None:

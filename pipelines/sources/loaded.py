@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from forecaster.counts import by_kind
 from forecaster.windows import weekday_notice
 from pipelines.config import JobConfig
 from pipelines.sources.codes import code_notices
@@ -43,7 +44,8 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
         on_rows: told how many rows each piece had.
 
     Raises:
-        DataError: a file cannot be read, unless ``data.skip_bad_files``; or no row is left.
+        DataError: a file cannot be read, unless ``data.skip_bad_files``; no row is left; or a larger share of
+            them than ``data.max_quarantined`` is quarantined.
     """
     files, notices = check_files(job)
     skipped: list[str] = []
@@ -61,6 +63,8 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
     rows, rejected = pl.concat(good, how="diagonal", rechunk=True), pl.concat(bad)
     if not len(rows):
         raise DataError(_nothing_left(job.data.paths[0], rejected, outside))
+    most, count = job.data.max_quarantined, len(rows) + len(rejected)
+    quarantine.refuse_share(by_kind(rejected), count, most, rejected)
     notices += code_notices(rows)
     if notice := weekday_notice(rows, job.windows):
         notices.append(notice)

@@ -147,6 +147,7 @@ class FolderManifest:
         self.stop = 0
         self.watermark_us: int | None = None
         self._known: set[tuple[str, int, int]] = set()
+        self._numbers: dict[str, int] = {}
         for entry in self.entries(0):
             self._keep(entry)
 
@@ -179,6 +180,11 @@ class FolderManifest:
     def _keep(self, entry: Entry) -> None:
         self.stop, self.watermark_us = entry.stop, entry.watermark_us
         self._known.add(entry.identity)
+        self._numbers.setdefault(entry.name, len(self._numbers))
+
+    def number(self, name: str) -> int:
+        """The number of a file's name, from 0: that of the first entry of this name among all names."""
+        return self._numbers[name]
 
 
 def _identity(path: str) -> tuple[str, int, int]:

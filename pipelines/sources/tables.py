@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from pipelines.config import Columns
 from pipelines.sources import formats
 from pipelines.sources.ahead import ahead
-from pipelines.sources.columns import Layout, find_layout, is_long
+from pipelines.sources.columns import VALUE_NAMES, Beside, Layout, find_layout, is_long, listed
 from pipelines.sources.decimals import Decimals
+from pipelines.sources.found import input_files
+from pipelines.sources.partitions import folder_columns
 from pipelines.sources.time_hints import no_times
 from schemas import cells
 from schemas.errors import DataError
@@ -26,42 +29,38 @@ _HEAD_ROWS = 1_000
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What a look at the first rows of a file tells."""
+    """What a look at the first rows of a file tells.
+
+    Attributes:
+        path: the file.
+        layout: which of its columns is what.
+        lacks_zone: its times have no zone.
+        unread: its columns that are not read.
+        folders: values of the columns that its folders name and that are not read.
+    """
 
     path: Path
     layout: Layout
     lacks_zone: bool
+    unread: tuple[str, ...] = ()
+    folders: tuple[tuple[str, str | None], ...] = ()
 
     @property
-    def notice(self) -> str | None:
-        """One line for people if UTC has to be assumed."""
-        return f"{self.path}: times have no zone, UTC assumed" if self.lacks_zone else None
+    def is_nameless(self) -> bool:
+        """Whether nothing in the file says whose values it holds: there is a time and a "value"."""
+        names = self.layout.values
+        return self.layout.kind == "wide" and len(names) == 1 and names[0].strip().lower() in VALUE_NAMES
 
-
-def input_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The files to read: each path that is a file, and the known files below each that is a folder, sorted.
-
-    In folders, names that begin with ``.`` or ``_`` and files of other suffixes are left out; a file
-    named twice is read once.
-
-    Raises:
-        DataError: No paths are given, one does not exist, or a folder holds nothing to read.
-    """
-    if not paths:
-        raise DataError(f"no input: name files or folders of {formats.KNOWN}")
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            below = [p for p in sorted(path.rglob("*")) if p.is_file() and formats.is_known(p)]
-            inner = [p for p in below if not any(part[0] in "._" for part in p.relative_to(path).parts)]
-            if not inner:
-                raise DataError(f"{path}: no {formats.KNOWN} in this folder")
-            found += inner
-        elif path.exists():
-            found.append(path)
-        else:
-            raise DataError(f"{path}: no such file or folder")
-    return list(dict.fromkeys(found))
+    @property
+    def notices(self) -> list[str]:
+        """What people should see, without the path."""
+        lines = ["times have no zone, UTC assumed"] if self.lacks_zone else []
+        unread = [*self.unread, *(f"{name} (of the folder)" for name, _ in self.folders)]
+        return (
+            [*lines, f"not read: {'columns' if len(unread) > 1 else 'column'} {listed(unread)}"]
+            if (unread)
+            else lines
+        )
 
 
 def check(path: Path, columns: Columns | None = None) -> FileCheck:
@@ -72,11 +71,18 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
     """
     columns = columns or Columns()
     with formats.told(path):
-        layout, head = _look(path, columns)
-        times = head[layout.timestamp]
+        opened = _open(path, columns)
+        times = _with_folders(opened.head, opened.folders)[opened.layout.timestamp]
         if cells.given(times).any() and cells.times(times, columns.time_format).is_null().all():
             raise DataError(f"{path}: {no_times(times, columns.time_format)}")
-        return FileCheck(path, layout, cells.lacks_zone(times, columns.time_format))
+        read = set(opened.layout.names)
+        return FileCheck(
+            path,
+            opened.layout,
+            cells.lacks_zone(times, columns.time_format),
+            tuple(name for name in opened.names if name not in read),
+            tuple((name, value) for name, value in opened.folders.items() if name not in read),
+        )
 
 
 def read_batches(
@@ -96,10 +102,10 @@ def read_batches(
     """
     columns = columns or Columns()
     with formats.told(path):
-        layout, _ = _look(path, columns)
-        per_batch = max(1, batch_rows // len(layout.values))
+        opened = _open(path, columns)
+        layout, per_batch = opened.layout, max(1, batch_rows // len(opened.layout.values))
         decimals = Decimals(path, columns.decimal) if formats.is_csv(path) else None
-        for batch in ahead(formats.batches(path, layout.names, per_batch, columns.encoding)):
+        for batch in opened.batches(path, per_batch, columns.encoding):
             batch = decimals.rewrite(batch, layout.numbers(columns.time_format)) if decimals else batch
             batch = _without(batch, (*layout.values, *layout.observed), columns.missing)
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
@@ -108,14 +114,42 @@ def read_batches(
                 yield raw.with_columns(pl.lit(str(path)).alias("file")) if raw.height else raw
 
 
-def _look(path: Path, columns: Columns) -> tuple[Layout, pl.DataFrame]:
-    """The layout of a file, and the first rows of the columns that are read."""
+@dataclass(frozen=True)
+class _Opened:
+    """A file's layout, its columns, the first rows of those that are read, and the columns of its folders."""
+
+    layout: Layout
+    names: list[str]
+    head: pl.DataFrame
+    folders: dict[str, str | None]
+
+    def batches(self, path: Path, rows: int, encoding: str) -> Iterator[pl.DataFrame]:
+        """Frames of the columns that are read, those of folders among them."""
+        names = [name for name in self.layout.names if name not in self.folders]
+        folders = {name: value for name, value in self.folders.items() if name in self.layout.names}
+        for batch in ahead(formats.batches(path, names, rows, encoding)):
+            yield _with_folders(batch, folders)
+
+
+def _open(path: Path, columns: Columns) -> _Opened:
     names = formats.column_names(path, columns.encoding)
-    if is_long(names, columns):  # by name alone: columns that are not read may hold anything
-        layout = find_layout(path, _empty(names), columns)
-        return layout, _head(path, layout.names, layout.numbers(columns.time_format), columns)
-    head = _head(path, names, names, columns)
-    return find_layout(path, head, columns), head
+    folders = {name: value for name, value in folder_columns(path).items() if name not in names}
+    beside = Beside(tuple(folders), formats.index_columns(path))
+    if is_long(names, columns, beside):  # by name alone: columns that are not read may hold anything
+        index = [name for name in names if beside.is_index(name)]
+        known = _head(path, index, (), columns) if index else _empty(())
+        others = _empty(name for name in names if name not in index).clear(len(known))
+        layout = find_layout(path, known.with_columns(others.get_columns()).select(names), columns, beside)
+        read = [name for name in layout.names if name not in folders]
+        numbers = [name for name in layout.numbers(columns.time_format) if name not in folders]
+        return _Opened(layout, names, _head(path, read, numbers, columns), folders)
+    late = formats.late_names(path, names, columns.encoding)
+    head = _head(path, [*names, *late], [*names, *late], columns)
+    return _Opened(find_layout(path, head, columns, beside), [*names, *late], head, folders)
+
+
+def _with_folders(frame: pl.DataFrame, folders: Mapping[str, str | None]) -> pl.DataFrame:
+    return frame.with_columns(pl.lit(value, pl.String).alias(name) for name, value in folders.items())
 
 
 def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Columns) -> pl.DataFrame:
@@ -124,7 +158,7 @@ def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Col
     return Decimals(path, columns.decimal).rewrite(head, numbers) if formats.is_csv(path) else head
 
 
-def _empty(names: Sequence[str]) -> pl.DataFrame:
+def _empty(names: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
 
 
@@ -154,19 +188,20 @@ def _melted(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     time, row, problem = layout.timestamp, formats.ROW, formats.PROBLEM
     broken = batch.filter(pl.col(problem).is_not_null()) if problem in batch.columns else batch.clear()
     whole = batch.filter(pl.col(problem).is_null()) if problem in batch.columns else batch
-    numeric = all(batch.schema[name].is_numeric() for name in layout.values)
+    kind = pl.Float64 if all(batch.schema[name].is_numeric() for name in layout.values) else pl.String
     values = [
-        (whole[name].cast(pl.Float64) if numeric else cells.shown(whole[name])).alias(name)
-        for name in layout.values
+        whole[name].cast(kind) if kind == pl.Float64 else cells.shown(whole[name]) for name in layout.values
     ]
-    frame = whole.select(time, row).with_columns(pl.lit(0).alias(formats.ORDER))
-    melted = pl.concat(
-        frame.with_columns(
-            pl.lit(i).alias(formats.ORDER), pl.lit(v.name).alias("series_id"), v.alias("value")
-        ).filter(cells.given(v))
-        for i, v in enumerate(values)
-    ).sort(row, formats.ORDER)
-    out = melted.select("series_id", pl.col(time).alias("timestamp"), "value", pl.col(row).alias("row"))
+    frame = pl.DataFrame([whole[time].alias("timestamp"), whole[row].alias("row")])
+    # the names of series may be any, "timestamp" and "row" among them
+    numbered = pl.DataFrame([v.alias(f"\0{i}") for i, v in enumerate(values)])
+    melted = frame.hstack(numbered).unpivot(
+        on=numbered.columns, index=frame.columns, variable_name="series_id", value_name="value"
+    )
+    names = pl.Series("series_id", layout.values, dtype=pl.String)
+    melted = melted.with_columns(names.gather(np.repeat(np.arange(len(values)), len(frame))))
+    out = melted.filter(cells.given(melted["value"])).sort("row", maintain_order=True)
+    out = out.select("series_id", "timestamp", "value", "row")
     if broken.is_empty():
         return out
     rows = broken.select(pl.col(row).alias("row"), pl.col(problem).alias("problem"))

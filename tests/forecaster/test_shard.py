@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster import snapshot
 from forecaster.batch import Batch
 from forecaster.lateness import BEFORE, NEVER
 from forecaster.model import Forecaster
 from forecaster.shard import Output, Shard, apply
-from forecaster.sharding import no_batch
+from forecaster.sharding import handed_over, no_batch
 from forecaster.windows import Windows
 from schemas import observations, quarantine
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of
@@ -189,3 +190,36 @@ def test_the_batch_is_on_the_last_output_and_on_no_other() -> None:
     assert len(done) > 5
     assert done[-1] is batch
     assert not any(done[:-1])
+
+
+def corrected(value: float, start: int) -> Batch:
+    """A row of the first window at offset ``start``."""
+    rows = ones(("a",), 1).with_columns(value=pl.lit(value), offset=pl.lit(start, pl.Int64))
+    return replace(no_batch("rows", start), stop=start + 1, rows=rows)
+
+
+def test_the_later_row_counts_across_snapshots_and_tables_of_other_jobs() -> None:
+    model = forecaster()
+    shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
+    for offset, value in enumerate((3.0, 9.0, 5.0)):
+        *_, (shard, _) = apply(shard, corrected(value, offset), model)
+        shard = snapshot.from_bytes(snapshot.to_bytes(shard))
+    (other,) = handed_over([shard.copy()])
+    (other,) = handed_over([other])
+    assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
+    *_, (other, _) = apply(other, corrected(4.0, 0), model)  # an offset of another log
+    for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
+        outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))
+        replaced = pl.concat([output.replaced for _, output in outputs]).sort("value")
+        assert replaced.select("value", "replaced_by").rows() == expected
+        assert outputs[-1][0].counts.replaced == len(expected)
+        assert outputs[-1][0].counts.missing == 0
+
+
+def test_a_snapshot_without_offsets_of_its_rows_still_opens() -> None:
+    model = forecaster()
+    *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), corrected(3.0, 7), model)
+    old = snapshot.to_arrow(replace(shard, pending=shard.pending.drop("offset")))
+    *_, (shard, _) = apply(snapshot.from_arrow(old), corrected(1.0, 8), model)
+    outputs = list(apply(shard, closing(START, 9), model))
+    assert pl.concat([output.replaced for _, output in outputs])["replaced_by"].to_list() == [1.0]

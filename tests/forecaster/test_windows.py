@@ -56,12 +56,13 @@ def frame_of(rows: list[Row], events: bool) -> pl.DataFrame:
 
 def aggregated_by_hand(rows: list[Row], how: str, events: bool) -> tuple[dict[tuple[str, int], float], int]:
     """The value of each series and window, and the number of duplicates, one row at a time."""
-    kept: dict[tuple[str, int, str], float] = {}
-    for series, second, value, event in rows:
-        identity = (series, second, event if events else "")
-        kept[identity] = max(kept.get(identity, value), value)
+    kept: dict[tuple[str, int, str, int], float] = {}
+    for number, (series, second, value, event) in enumerate(rows):
+        is_event = how in ("sum", "count") and not events
+        kept[series, second, event if events else "", number if is_event else 0] = value
     cells: dict[tuple[str, int], list[float]] = {}
-    for (series, second, _), value in sorted(kept.items(), key=lambda item: item[0]):
+    in_order = sorted(kept.items(), key=lambda item: (item[0][:3], item[1]))
+    for (series, second, *_), value in in_order:
         at = BEGIN + timedelta(seconds=second)
         cells.setdefault((series, int(at.timestamp() // FREQ_S)), []).append(value)
     return {cell: BY_HAND[how](values) for cell, values in cells.items()}, len(rows) - len(kept)
@@ -70,7 +71,7 @@ def aggregated_by_hand(rows: list[Row], how: str, events: bool) -> tuple[dict[tu
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("how", sorted(BY_HAND))
 @given(rows=ROWS, seed=st.integers(0, 1000))
-def test_windows_hold_what_adding_up_by_hand_gives_in_whatever_order_rows_come(
+def test_windows_hold_what_adding_up_by_hand_gives(
     how: str, events: bool, rows: list[Row], seed: int
 ) -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
@@ -90,7 +91,8 @@ def test_windows_hold_what_adding_up_by_hand_gives_in_whatever_order_rows_come(
         assert windows.start == min(window for _, window in expected)
         assert windows.stop == max(window for _, window in expected) + 1
 
-    shuffled = aggregate(frame.sample(fraction=1, shuffle=True, seed=seed), config)
+    placed = frame.with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
+    shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config)
     np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # to the bit
     assert shuffled.duplicates == duplicates
 
@@ -139,18 +141,54 @@ def test_windows_have_a_column_for_each_series() -> None:
         Windows(("a", "b"), 0, np.zeros((3, 1)))
 
 
+def frame_at(rows: list[tuple[int, float, int]], **more: list[object]) -> pl.DataFrame:
+    """Rows of the series "a": seconds after BEGIN, value, offset."""
+    made = {
+        "series_id": ["a"] * len(rows),
+        "timestamp": [BEGIN + timedelta(seconds=second) for second, *_ in rows],
+        "value": [value for _, value, _ in rows],
+        "offset": [offset for *_, offset in rows],
+    }
+    return pl.DataFrame(made | more, schema_overrides=observations.SCHEMA)
+
+
+@pytest.mark.parametrize("how", ["mean", "min", "max", "last"])
+def test_the_row_of_the_larger_offset_counts(how: str) -> None:
+    config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
+    rows = frame_at([(0, 1.0, 7), (0, 9.0, 5), (0, 1.0, 6), (300, 2.0, 0), (300, 2.0, 1)])
+    found = aggregate(rows, config)
+    expected = {"mean": 1.5, "min": 1.0, "max": 2.0, "last": 2.0}
+    assert found.windows.values[0, 0] == expected[how]
+    assert found.duplicates == 3
+    assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
+
+
+def test_events_of_one_time_all_count_and_copies_of_a_row_do_not() -> None:
+    config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
+    rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
+    assert aggregate(frame_at(rows), config).duplicates == 0
+    assert aggregate(frame_at(rows), config).windows.values[0, 0] == 21.0
+    again = aggregate(frame_at(rows, origin=[1, 2, 1, 1]), config)
+    assert (again.windows.values[0, 0], again.duplicates, len(again.replaced)) == (16.0, 1, 0)
+    unknown = aggregate(frame_at(rows, origin=[None, None, 1, 1]), config)
+    assert (unknown.windows.values[0, 0], unknown.duplicates) == (21.0, 0)
+    named = aggregate(frame_at(rows, event_id=["x", "y", "x", None]), config)
+    assert (named.windows.values[0, 0], named.duplicates) == (16.0, 1)
+
+
 def test_a_covariate_of_a_window_is_the_mean_of_what_its_rows_have() -> None:
     def rows(order: list[int]) -> pl.DataFrame:
         minutes, heat = [0, 10, 10, 20, 60, 130], [1.0, 3.0, 9.0, None, None, 5.0]
         at = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(minutes=m) for m in minutes]
         made = {"series_id": ["a"] * 6, "timestamp": at, "value": [1.0, 2.0, 2.0, 3.0, 4.0, 5.0]}
-        return pl.DataFrame(made | {"observed.heat": heat})[order]
+        return pl.DataFrame(made | {"observed.heat": heat, "offset": range(6)})[order]
 
     for order in ([0, 1, 2, 3, 4, 5], [5, 4, 2, 3, 1, 0]):
-        windows, duplicates = aggregate(rows(order), WindowConfig())
-        assert duplicates == 1  # of the two copies the one with more heat counts
-        np.testing.assert_array_equal(windows.past["heat"], [[5.0], [np.nan], [5.0]])
-    lone, _ = aggregate(rows([0, 4, 5]), WindowConfig())  # one row a window
+        found = aggregate(rows(order), WindowConfig())
+        assert found.duplicates == 1
+        np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
+        assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]  # its heat differs
+    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # one row a window
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
     both = lone.past_of(("wind", "heat"))
     assert both is not None

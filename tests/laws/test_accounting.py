@@ -83,6 +83,7 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
     assert counts.rows_in + counts.bad_files + counts.outside == sum(b.stop - b.start for b in batches)
     assert counts.late == sum(map(len, ran.late))
     assert counts.rejected + files == sum(map(len, ran.quarantined))
+    assert counts.replaced == sum(map(len, ran.replaced)) <= counts.duplicates
     assert counts.pending == sum(len(shard.pending) for shard in ran.shards)
     assert stop < len(order) or not counts.pending
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import polars as pl
 import pytest
 
 from pipelines.sources.base import Step
+from pipelines.sources.tables import Columns
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import HOUR_US, NOW_S, START, hours, played, put, reasons, values
 from tests.pipelines.sources.watched import ALL, PARQUET, later, parquet, restarted, watch
@@ -80,6 +82,55 @@ def test_hidden_names_folders_and_files_of_no_known_kind_are_left_alone(inbox: P
     os.rename(inbox / "_1.csv", inbox / "1.csv")
     later(source, 1)
     assert values(played(source)) == [1]
+
+
+def test_what_stays_under_a_name_that_is_not_read_is_a_rejected_row(inbox: Path) -> None:
+    for name in ("_1.csv", ".2.parquet.tmp", "README", "3.csv.zst"):
+        put(inbox / name, [("a", 1, 1)])
+    (inbox / "folder").mkdir()
+    source = watch(inbox)
+    assert played(source) == []
+    later(source, 9)
+    assert played(source) == []
+    os.rename(inbox / ".2.parquet.tmp", inbox / "2.csv")
+    later(source, 2)
+    batches = played(source)
+    assert values(batches) == [1]
+    rejected = pl.concat([batch.rejected for batch in batches])
+    assert [Path(file).name for file in rejected["file"]] == ["3.csv.zst", "README", "_1.csv", "folder"]
+    assert set(rejected["row"]) == {0}
+    assert all(reason.startswith("left out: ") for reason in rejected["reason"])
+    put(inbox / "README", [("a", 2, 2)])
+    later(source, 100)
+    assert played(source, batches[-1].stop) == []  # once for each name
+    assert reasons(played(restarted(source))) == reasons(batches)
+
+
+@pytest.mark.parametrize("layout", ["auto", "wide"])
+def test_a_file_that_does_not_name_its_series_is_not_read(inbox: Path, layout: str) -> None:
+    for name in ("a.csv", "b.csv"):
+        put(inbox / name, "time,value\n2013-01-01T05:00Z,1\n")
+    how = replace(ALL, columns=Columns.model_validate({"layout": layout}))
+    source = watch(inbox, input=how)
+    played(source)
+    later(source, 20)
+    batches = played(restarted(source))
+    assert values(batches) == ([] if layout == "auto" else [1, 1])
+    assert all("no column says whose values these are" in reason for reason in reasons(batches))
+
+
+def test_a_row_of_a_file_that_grew_is_known_by_its_place(inbox: Path) -> None:
+    put(inbox / "1.csv", [("a", 1, 1), ("a", 1, 1)])
+    put(inbox / "2.csv", [("a", 1, 1)])
+    source = watch(inbox)
+    first = played(source)
+    later(source, 100)
+    put(inbox / "1.csv", [("a", 1, 1), ("a", 1, 1), ("a", 1, 1)], age_s=-50)
+    again = played(source, first[-1].stop)
+    origins = [batch.rows["origin"].to_list() for batch in [*first, *again]]
+    assert origins[2][:2] == origins[0]
+    assert len({*origins[1], *origins[2]}) == 4
+    assert [batch.rows["origin"].to_list() for batch in played(restarted(source), 3)] == origins[1:]
 
 
 def test_a_file_of_the_same_name_and_other_content_is_new(inbox: Path) -> None:

@@ -17,7 +17,7 @@ def test_what_training_loads_leaves_out_bad_files_and_names_them(tmp_path: Path)
     put(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x")])
     put(tmp_path / "b.jsonl", LINE * 2000 + '{"ser')  # further down than the first look goes
     put(tmp_path / "c.csv", "")
-    data = DataConfig(paths=(str(tmp_path),), skip_bad_files=True)
+    data = DataConfig(paths=(str(tmp_path),), skip_bad_files=True, max_quarantined=1)
     read: list[int] = []
     loaded = load_observations(JobConfig(data=data), read.append)
     assert loaded.rows.columns == ["series_id", "timestamp", "value"]

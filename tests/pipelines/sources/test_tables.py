@@ -167,8 +167,8 @@ def test_json_lines_let_nan_through_to_quarantine(tmp_path: Path) -> None:
 
 def test_it_is_said_once_a_file_that_utc_is_assumed(tmp_path: Path) -> None:
     wide = written(tmp_path, "wide.csv", WIDE)
-    assert check(wide).notice == f"{wide}: times have no zone, UTC assumed"
-    assert check(written(tmp_path, "long.csv", LONG)).notice is None
+    assert check(wide).notices == ["times have no zone, UTC assumed"]
+    assert check(written(tmp_path, "long.csv", LONG)).notices == []
 
 
 def test_a_header_alone_is_a_file_of_no_rows(tmp_path: Path) -> None:

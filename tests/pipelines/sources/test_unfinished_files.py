@@ -60,7 +60,9 @@ def test_a_parquet_file_is_taken_as_soon_as_it_has_its_footer(inbox: Path) -> No
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {
-    "no footer": lambda inbox: put(inbox / "2.parquet", parquet(inbox / ".x").read_bytes()[:-9], age_s=2),
+    "no footer": lambda inbox: put(
+        inbox / "2.parquet", parquet(inbox.parent / "x").read_bytes()[:-9], age_s=2
+    ),
     "half a gzip file": lambda inbox: put(
         inbox / "2.csv.gz", gzip.compress(text_of([("a", h, h) for h in range(900)]).encode())[:-200], age_s=2
     ),

@@ -1,0 +1,102 @@
+"""The header of a CSV file: the names of its columns, the sign between cells, and where its rows begin."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from schemas.errors import DataError
+
+UNNAMED = "(unnamed "
+
+_LONGEST_BYTES = 8 << 20
+_MOST_LINES = 50
+_QUOTED, _QUOTED_BYTES = re.compile(r'"(?:[^"]|"")*"'), re.compile(rb'"(?:[^"]|"")*"')
+_OPEN = re.compile(rb'(?:^|[,;\t|])\s*"')  # a quote at the beginning of a cell that does not end
+
+
+class Header(NamedTuple):
+    """The header of a CSV file.
+
+    Attributes:
+        names: of the columns; one without a name is ``(unnamed 1)`` and so on.
+        delimiter: the sign between cells.
+        lines: number of lines down to the header's last one.
+        size: its bytes.
+    """
+
+    names: list[str]
+    delimiter: str
+    lines: int
+    size: int
+
+
+def read_header(path: Path, file: BinaryIO) -> Header:
+    """The header of a CSV file.
+
+    Args:
+        path: the file, for what is said of it.
+        file: its text in UTF-8, from its beginning.
+
+    Raises:
+        DataError: there is none; one line with the fix.
+    """
+    read = enumerate(iter(lambda: file.readline(_LONGEST_BYTES), b""), 1)
+    lines, line = next((found for found in read if found[1].strip()), (0, b""))
+    if not lines:
+        raise DataError(f"{path}: is empty")
+    lines, line = _with_line_breaks(lines, line, read)
+    if len(line) >= _LONGEST_BYTES:
+        raise DataError(f"{path}: its header is longer than {_LONGEST_BYTES:,} bytes: write the file long")
+    text = line.decode("utf-8-sig").rstrip("\r\n")
+    if any(not c.isprintable() and c not in "\t\r\n" for c in text):
+        raise DataError(f"{path}: is no CSV file: its first line is no text")
+    delimiter = _delimiter(text)
+    names = [" ".join(name.splitlines()).strip() for name in _cells_of(path, text, delimiter)]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: two columns are called {twice[0]!r}: rename one")
+    named = [name or f"{UNNAMED}{i})" for i, name in enumerate(names, 1)]
+    return Header(named, delimiter, lines, len(line))
+
+
+def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
+    """A header with the lines that its quoted cells go on to, and the number of its last line."""
+    last, whole = lines, line
+    while _OPEN.search(_QUOTED_BYTES.sub(b"", whole)):
+        last, more = next(rest, (last, b""))
+        if not more or last > lines + _MOST_LINES or len(whole) > _LONGEST_BYTES:
+            return lines, line  # a stray quote
+        whole += more
+    return last, whole
+
+
+def _delimiter(header: str) -> str:
+    """What parts the cells of a header: the sign that is there most often, outside of quotes."""
+    plain = _QUOTED.sub("", header)
+    return max(";\t|,", key=plain.count)
+
+
+def _cells_of(path: Path, line: str, delimiter: str) -> list[str]:
+    """The cells of a line, taken apart as the rows below it are, however long they are."""
+    most = line.count(delimiter) + 1
+    try:
+        table = pacsv.read_csv(
+            io.BytesIO(line.encode() + b"\n"),
+            pacsv.ReadOptions(
+                use_threads=False, autogenerate_column_names=True, block_size=8 * len(line) + 64
+            ),
+            pacsv.ParseOptions(delimiter=delimiter, newlines_in_values="\n" in line),
+            pacsv.ConvertOptions(
+                column_types={f"f{i}": pa.string() for i in range(most)}, strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid:
+        raise DataError(f"{path}: a quote in its header does not end: delete it, or end it") from None
+    return [str(column[0].as_py()) for column in table.columns]

@@ -1,0 +1,11 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def text_of(number: float) -> str:
+    """A number in the width of a column: 0.338, 37.125, 3.787e+07, 2e-05."""
+    size = abs(number)
+    if size and size < 0.001:
+        return f"{number:.0e}"
+    return f"{number:.3f}" if size < 1000 else f"{number:.4g}"
