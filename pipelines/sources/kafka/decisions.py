@@ -1,14 +1,12 @@
 """What the reading of a topic decided by clocks and by other servers: written down before anybody acts on it.
 
 A re-read would not decide alike: when a partition is idle, which row lies in the future and whether a schema
-registry answers depends on the moment. So each such decision is a record on disk, as part of the log.
+registry answers depends on the moment. So each such decision is a record on disk, as part of the log::
 
-| record | decision |
-|---|---|
-| ``partition, offset, watermark_us`` | from this offset on, other partitions had carried the watermark so far |
-| ``partition, offset, stop, clock_us`` | the clock by which rows before ``stop`` were judged, and later ones until the next such record |
-| ``partition, offset, stop, reason`` | the schema of these messages was unknown |
-| ``schema, text`` | a schema of the registry |
+    partition, offset, watermark_us     from this offset on, other partitions had carried the watermark so far
+    partition, offset, stop, clock_us   from this offset on, rows are judged by this clock, see `Judged`
+    partition, offset, stop, reason     the schema of these messages was unknown
+    schema, text                        a schema of the registry
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from forecaster.lateness import NEVER
 from pipelines.storage import Journal, Location
 from schemas.errors import DataError, OutputError
 
-LONGEST: Final = 10_000
+LONGEST = 10_000
 """Records after which the journal is written anew, without those that no re-read needs."""
 
 Offsets = NDArray[np.int64]
@@ -41,7 +39,7 @@ class Refused(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """From the row at ``start`` on, rows are judged by this clock; it is settled for those before ``stop``."""
+    """By which clock rows from ``start`` on are judged; for those before ``stop`` it is settled."""
 
     start: int
     stop: int
@@ -79,10 +77,8 @@ class _Partition:
     def records(self, name: str) -> Iterator[Record]:
         for offset, us in zip(self.offsets, self.carried, strict=True):
             yield {"partition": name, "offset": offset, "watermark_us": us}
-        for start, stop, clock_us in self.judged:
-            yield {"partition": name, "offset": start, "stop": stop, "clock_us": clock_us}
-        for start, stop, reason in self.refused:
-            yield {"partition": name, "offset": start, "stop": stop, "reason": reason}
+        yield from (_judged(name, one) for one in self.judged)
+        yield from (_refused(name, one) for one in self.refused)
 
 
 class Decisions:
@@ -101,7 +97,7 @@ class Decisions:
         self.path, self.reached = path, reached
         self._by: dict[str, _Partition] = {}
         self._schemas: dict[int, str] = {}
-        self._records = 0
+        self._records, self._longest = 0, LONGEST
         try:
             self._journal = Journal(path)  # a line that broke off was acted on by nobody
             for number, record in self._journal.records():
@@ -151,7 +147,9 @@ class Decisions:
         """The clock by which the rows at ``offsets [n]`` are judged; `NEVER` before the first record."""
         judged = self._of(partition).judged
         values = np.array([NEVER, *(one.clock_us for one in judged)], np.int64)
-        return values[np.searchsorted(np.array([one.start for one in judged], np.int64), offsets, side="right")]
+        return values[
+            np.searchsorted(np.array([one.start for one in judged], np.int64), offsets, side="right")
+        ]
 
     def settled(self, partition: str) -> int:
         """The offset before which the clocks of all rows are settled."""
@@ -192,7 +190,7 @@ class Decisions:
 
     def _shorten(self) -> None:
         """Write the journal anew where it is long, without what no re-read needs."""
-        if self._records <= LONGEST:
+        if self._records <= self._longest:
             return
         for name, offset in self.reached().items():
             if name in self._by:
@@ -203,7 +201,7 @@ class Decisions:
             self._journal.replace(records)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self._records = len(records) // 2  # where all are needed, the next time comes later
+        self._records, self._longest = len(records), max(LONGEST, 2 * len(records))
 
 
 _NOTHING: Final = _Partition()
