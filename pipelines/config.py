@@ -259,6 +259,13 @@ class KafkaConfig(Settings):
     registry: SecretUrl = Field(
         default=SecretUrl(""), description="avro: URL of the schema registry, where no file is given"
     )
+    registry_wait_s: float = Field(
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="avro: seconds to wait for a registry that does not answer; then messages whose schema "
+        "is not known are quarantined, until it answers again",
+    )
     start: Literal["earliest", "latest"] | Time = Field(
         default="earliest",
         description="where a stream begins that does not go on from its state table: earliest, latest, or a "

@@ -15,7 +15,7 @@ from schemas.masking import split_login
 FRAME: Final = struct.Struct(">bI")
 """What stands before a record: 0, and the id of its schema."""
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 5.0
 
 
 def ask_registry(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:

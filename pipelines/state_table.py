@@ -28,7 +28,7 @@ from forecaster.windows import ORIGIN
 from pipelines.snapshot_file import NAME, read_file, unreadable
 from pipelines.storage import Location, as_of_one_moment, source_of
 from pipelines.table_files import keep_aside, recover, write
-from schemas.errors import DataError, ModelError
+from schemas.errors import DataError, ModelError, StatecastError
 
 __all__ = [
     "FOLDER",
@@ -175,6 +175,14 @@ def homes(folder: Location) -> dict[str, int]:
                 raise DataError(unreadable(path, error)) from error
             found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
     return found
+
+
+def offsets(folder: Location) -> dict[str, int]:
+    """The offset from which each partition may be read again; empty where the table cannot be read."""
+    try:
+        return {name: reached.offset for name, reached in read(folder, series=False).reached().items()}
+    except StatecastError:  # there is none yet, or it is just put in place
+        return {}
 
 
 def _paths(folder: Location) -> list[Location]:

@@ -32,6 +32,7 @@ KINDS: Final = (
     "row cannot be read",
     "message is empty",
     "message cannot be decoded",
+    "schema is unknown",
     "other",
 )
 """Every kind of fault that a row is rejected for. Jobs count rejected rows by kind, never by their text."""

@@ -23,11 +23,13 @@ class Topic:
         partitions: the values of each partition's messages.
         there: how many of each are there.
         chance: how many a poll brings.
+        came_ms: the time of each message; by default all came at `CAME_MS`.
     """
 
     partitions: dict[int, list[bytes | None]]
     there: dict[int, int] = field(default_factory=dict)
     chance: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    came_ms: dict[int, list[int]] = field(default_factory=dict)
 
     def fill(self) -> None:
         """Everything is there."""
@@ -65,9 +67,8 @@ class Consumer:
             stop = min(end, start + int(self.topic.chance.integers(0, most + 1)))
             if stop > start:
                 values = self.topic.partitions[number][start:stop]
-                found[number] = Polled(
-                    list(values), [None] * len(values), [*range(start, stop)], [CAME_MS] * len(values)
-                )
+                came_ms = self.topic.came_ms.get(number, [CAME_MS] * end)[start:stop]
+                found[number] = Polled(list(values), [None] * len(values), [*range(start, stop)], came_ms)
                 self.at[number] = stop
                 self.ended.discard(number)
             elif start == end and number not in self.ended:

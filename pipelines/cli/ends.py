@@ -69,7 +69,14 @@ def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -
     source = KafkaSource(
         Broker(asked.bootstrap, options_of(asked.options)),
         asked.topic,
-        DecoderSpec(asked.decoder, columns, in_key, asked.avro_schema, asked.registry.get_secret_value()),
+        DecoderSpec(
+            asked.decoder,
+            columns,
+            in_key,
+            asked.avro_schema,
+            asked.registry.get_secret_value(),
+            asked.registry_wait_s,
+        ),
         input_of(job, freq),
         freq,
         states,
@@ -79,6 +86,7 @@ def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -
         asked.group,
         keyed_shards=job.jobs.shards if asked.keyed else None,
         homes=state_table.homes,
+        reached=state_table.offsets,
     )
     source.begin({})  # what is wrong with the topic is told before anything is made
     return source

@@ -21,6 +21,7 @@ _SOURCES: Final = {
     "kafka.series": ("kafka",),
     "kafka.keyed": ("kafka",),
     "kafka.avro_schema": ("kafka",),
+    "kafka.registry_wait_s": ("kafka",),
     "kafka.start": ("kafka",),
     "kafka.idle_s": ("kafka",),
     "kafka.group": ("kafka",),

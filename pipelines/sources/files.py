@@ -5,7 +5,7 @@ Imports neither torch nor Beam nor MLflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def _largest(whole: pl.Series) -> int | None:
 def validated(
     raw: pl.DataFrame,
     place: pl.Series,
-    came_us: int | pl.Series,
+    came_us: int | Callable[[pl.Series, pl.Series], pl.Series],
     max_future_s: int | None,
     time_format: str = cells.AUTO,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -189,16 +189,17 @@ def validated(
     Args:
         raw: raw frame.
         place: Int64 ``[n]``, the ``offset`` of each row.
-        came_us: wall clock at which rows came, of all or of each, in microseconds since 1970.
+        came_us: wall clock at which rows came, in microseconds since 1970; or what gives it for the good rows
+            from their times (microseconds) and their places in the raw frame.
         max_future_s: as in `Input`.
         time_format: what text and numbers mean as times; see `schemas.cells.times`.
     """
     numbered = raw.with_columns(pl.int_range(len(raw)).alias("offset"))
     rows, rejected = observations.validate(numbered, time_format)
     if max_future_s is not None:
-        limit_us = came_us + max_future_s * 1_000_000
-        limit_us = limit_us.gather(rows["offset"]) if isinstance(limit_us, pl.Series) else limit_us
-        is_ahead = rows["timestamp"].to_physical() > limit_us
+        times_us = rows["timestamp"].to_physical()
+        clock_us = came_us if isinstance(came_us, int) else came_us(times_us, rows["offset"])
+        is_ahead = times_us > clock_us + max_future_s * 1_000_000
         if is_ahead.any():
             ahead = rows.filter(is_ahead)["offset"]
             rows = rows.filter(~is_ahead)

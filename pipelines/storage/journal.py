@@ -1,15 +1,28 @@
-"""Journals: files of sealed records that a job adds to and must find again as they were written."""
+"""Journals: files of sealed records that a job adds to and must find again as they were written.
+
+On a disk a journal is one file. An object store cannot append: there each `Journal.add` puts a small object
+beside the file, ``NAME-000000000001.jsonl`` and so on, and each `MERGED_AT` of these are merged into the
+file, whose first line then says through which object. So whatever a crash leaves is read once.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipelines.storage.remote import Location, Remote
 from pipelines.storage.whole import make_folder, sync_folder, write_text
 from schemas.sealed import seal, unseal
+
+MERGED_AT: Final = 64
+"""Objects beside a journal in an object store after which they are merged into it."""
+
+_MERGED: Final = "merged_through"
 
 
 class Journal:
@@ -24,14 +37,19 @@ class Journal:
 
         Raises:
             OSError: it cannot be read or written.
+            ValueError: it was copied from an object store, and a line is no sealed record.
         """
         self.path = path
+        self._parts = _parts(path)
+        self._through = _merged_through(path)
         if isinstance(path, Path) and path.exists():  # in an object store it is always whole
             whole = path.read_bytes()
             if whole and not whole.endswith(b"\n"):
                 with path.open("r+b") as file:
                     file.truncate(whole.rfind(b"\n") + 1)
                     os.fsync(file.fileno())
+        if isinstance(path, Path) and self._parts:  # it was copied from an object store
+            self.replace([record for _, record in self.records()])
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the records on the disk, each with the number of its line.
@@ -40,30 +58,41 @@ class Journal:
             OSError: the journal cannot be read.
             ValueError: a line is no sealed record; the text names the line.
         """
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield number, unseal(line)
-                except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from None
+        number = 0
+        for line in self._lines():
+            number += 1
+            try:
+                record = unseal(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            if _MERGED in record:
+                number -= 1
+            else:
+                yield number, record
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Add a record; on return it survives a loss of power.
+    def _lines(self) -> Iterator[bytes]:
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
+            yield from file
+        for number, part in self._parts.items():
+            if number > self._through:
+                yield from part.read_bytes().splitlines()
 
-        In an object store, which cannot append, all lines are put anew.
+    def add(self, *records: Mapping[str, Any]) -> None:
+        """Add records; on return they survive a loss of power.
 
         Raises:
-            OSError: it cannot be written; the journal is as it was.
+            OSError: they cannot be written; the journal is as it was.
         """
-        line = seal(record).encode() + b"\n"
-        if isinstance(self.path, Remote):
-            self.path.write_bytes((self.path.read_bytes() if self.path.exists() else b"") + line)
-        else:
-            _append(self.path, line)
+        lines = b"".join(seal(record).encode() + b"\n" for record in records)
+        if isinstance(self.path, Path):
+            _append(self.path, lines)
+            return
+        number = max(self._through, *self._parts) + 1 if self._parts else self._through + 1
+        part = self.path.with_name(_name(self.path, number))
+        part.write_bytes(lines)
+        self._parts[number] = part
+        if len(self._parts) >= MERGED_AT:
+            self.replace([record for _, record in self.records()])
 
     def replace(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write the journal anew, in one step; on return it survives a loss of power.
@@ -71,21 +100,46 @@ class Journal:
         Raises:
             OSError: it cannot be written; the journal is as it was.
         """
-        write_text(self.path, "".join(f"{seal(record)}\n" for record in records), kept=True)
+        through = max(self._parts, default=self._through)
+        first = [{_MERGED: through}] if through else []
+        write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
+        for part in self._parts.values():
+            with suppress(OSError):  # one that stays is not read any more
+                part.unlink(missing_ok=True)
+        self._parts, self._through = {}, through
 
 
-def _append(path: Path, line: bytes) -> None:
+def _merged_through(path: Location) -> int:
+    """The number of the last object that was merged into the file."""
+    with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
+        return int(unseal(file.readline()).get(_MERGED, 0))
+    return 0
+
+
+def _parts(path: Location) -> dict[int, Location]:
+    """The objects beside a journal by their numbers, rising."""
+    stem = path.name.removesuffix(path.suffix)
+    pattern = re.compile(rf"{re.escape(stem)}-(\d{{12}}){re.escape(path.suffix)}")
+    found = [(pattern.fullmatch(one.name), one) for one in path.parent.glob(f"{stem}-*")]
+    return dict(sorted((int(name[1]), one) for name, one in found if name))
+
+
+def _name(path: Remote, number: int) -> str:
+    return f"{path.name.removesuffix(path.suffix)}-{number:012d}{path.suffix}"
+
+
+def _append(path: Path, lines: bytes) -> None:
     is_new = not path.exists()
     make_folder(path.parent)
     with path.open("ab", buffering=0) as file:
         size = file.tell()
         try:
-            rest = memoryview(line)
+            rest = memoryview(lines)
             while rest:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(file.fileno(), size)  # the next line must not follow half of this one
+            os.ftruncate(file.fileno(), size)  # the next line must not follow half of these
             raise
     if is_new:
         sync_folder(path.parent)

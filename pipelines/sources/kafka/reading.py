@@ -23,19 +23,19 @@ from forecaster.lateness import least, newest
 from forecaster.sharding import no_batch
 from pipelines.sources.base import Place, Places, Stride, furthest_us
 from pipelines.sources.files import validated
-from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import Polled
 from pipelines.sources.kafka.cuts import Taken, batches, between
+from pipelines.sources.kafka.decisions import Decisions
 from pipelines.sources.kafka.homes import Homes
+from pipelines.sources.kafka.judging import Judge, Polls, refuse, refused
 from pipelines.sources.kafka.topic import KafkaTopic
-from pipelines.sources.messages import Messages, decoded
+from pipelines.sources.messages import Messages, RegistryAway, decoded
 from schemas import observations, quarantine
 from schemas.errors import DataError
 
-_POLL_S = 0.02
+_POLL_S, _HELD_S = 0.02, 0.1
 _LOOKED_EVERY_S = 0.5
 _SHOWN_EVERY_S = 5.0
-_NO_TIME_MS = -1  # of a message of brokers that gave none
 
 
 @dataclass
@@ -60,10 +60,11 @@ class Reading:
 
     def __init__(self, source: KafkaTopic, clock: Callable[[], float] = time.monotonic) -> None:
         self.source, self.clock = source, clock
-        self.decode = source.decoder.decoder(source.broker.registry_user)
+        self.decode = source.decoder.decoder(source.broker.registry_user, self)
         self.consumer = source.opens(source.broker, source.topic, source.group)
         self.homes = None if source.keyed_shards is None else Homes(source.homes(source.folder))
-        self.carried: Carried
+        self.decisions: Decisions
+        self.held: Mapping[int, Polled] | None = None
         self.places: dict[str, Place] | None = None
         self.numbers: dict[str, int] = {}
         self.quiet: dict[str, _Quiet] = {}
@@ -86,18 +87,33 @@ class Reading:
             self.places = None  # asked again, begin again
             raise
         self.places = now
-        return Stride(tuple(made), now)
+        return Stride(tuple(made), now, _HELD_S if self.held else 0.0)
 
     def _seek(self, places: Places) -> None:
         self.numbers = {name: self.source.number(name) for name in places}
-        self.carried = Carried(self.source.carried)  # whoever began this run may have added to it
+        self.decisions = self.source.decisions()  # whoever began this run may have added to them
+        self.held = None
         self.consumer.read_from({self.numbers[name]: place.offset for name, place in places.items()})
         self.quiet = {name: _Quiet(self.clock()) for name in places}
 
+    def schema(self, number: int) -> str | None:
+        """See `Kept`."""
+        return self.decisions.schema(number)
+
+    def keep_schema(self, number: int, text: str) -> None:
+        """See `Kept`."""
+        self.decisions.keep_schema(number, text)
+
     def _polled(self, places: dict[str, Place]) -> Iterator[Batch]:
         source = self.source
-        polled = self.consumer.poll(source.poll_rows, _POLL_S)
-        for number, taken in self._taken(polled):
+        polled = self.held or self.consumer.poll(source.poll_rows, _POLL_S)
+        try:
+            found = [*self._taken(polled)]
+        except RegistryAway:  # like a broker that is away, it is waited for
+            self.held = polled
+            return
+        self.held = None
+        for number, taken in found:
             name = source.name(number)
             place, quiet = places[name], self.quiet[name]
             quiet.at_end = polled[number].end is not None
@@ -108,48 +124,66 @@ class Reading:
                 self.homes.check(f"{source.topic}/{number}", series_ids, place.shard)
             if taken.stop > place.offset:
                 made, places[name] = batches(
-                    name, place, taken, source.freq, source.lateness_s, self.carried.before(name)
+                    name, place, taken, source.freq, source.lateness_s, self.decisions.before(name)
                 )
                 yield from (_placed(batch, places) for batch in made)
 
     def _taken(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, Taken]]:
         """What came of each partition as validated rows; a check costs milliseconds, so one for all."""
-        every = list(polled.values())
-        offsets = pl.Series([at for one in every for at in one.offsets], dtype=pl.Int64)
+        polls = Polls.of({self.source.name(number): one for number, one in polled.items()})
+        offsets = pl.Series(polls.offsets)
+        messages = Messages.of([one.messages for one in polled.values()])
         rows, rejected, outside = (
-            self._validated(every) if len(offsets) else (_NO_ROWS, _NONE_REJECTED, _NO_ROWS["offset"])
+            self._validated(polls, messages)
+            if len(offsets)
+            else (_NO_ROWS, _NONE_REJECTED, _NO_ROWS["offset"])
         )
-        low = 0
-        for number, one in polled.items():
-            high = low + len(one.offsets)
+        for (number, one), low, high in zip(polled.items(), polls.bounds[:-1], polls.bounds[1:], strict=True):
             file = pl.format(f"{self.source.topic}/{number}/{{}}", pl.col("offset"))
-            mine = _part(rejected, low, high, offsets)
+            mine = _part(rejected, int(low), int(high), offsets)
             yield (
                 number,
                 Taken(
                     # an end may lie behind marks of transactions, which have offsets and hold nothing
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
-                    _part(rows, low, high, offsets),
+                    _part(rows, int(low), int(high), offsets),
                     mine.with_columns(file.alias("file")) if len(mine) else mine,
-                    _part(outside.to_frame(), low, high, offsets)["offset"].to_numpy(),
+                    _part(outside.to_frame(), int(low), int(high), offsets)["offset"].to_numpy(),
                     max(one.came_ms[-1], 0) / 1000 if one.came_ms else 0.0,
                 ),
             )
-            low = high
 
-    def _validated(self, every: Sequence[Polled]) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+    def _validated(self, polls: Polls, messages: Messages) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
         """Good rows, rejected ones, and of each that lies outside the job's time the message.
 
         In all three ``offset`` is the place of the message among all of these, until they are parted.
         """
-        raw = decoded(self.decode, Messages.of([one.messages for one in every]))
-        message = raw["message"]
+        known = refused(polls, self.decisions)
+        max_future_s = self.source.input.max_future_s
+        judge = None if max_future_s is None else Judge(polls, self.decisions, self.source.wall, max_future_s)
+        parts = []
+        for frame in decoded(self.decode, messages, known):
+            refuse(polls, frame, known, self.decisions)
+            parts.append(self._validated_frame(frame, judge))
+        if len(parts) == 1:
+            return parts[0]
+        rows, rejected, outside = zip(*parts, strict=True)
+        return _by_offset(rows, _NO_ROWS), _by_offset(rejected, _NONE_REJECTED), pl.concat(outside).sort()
+
+    def _validated_frame(
+        self, raw: pl.DataFrame, judge: Judge | None
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+        """`_validated` of one raw frame."""
+        how, message = self.source.input, raw["message"]
         first = np.searchsorted(message.to_numpy(), message.to_numpy())
         row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
-        inside, left_out = self.source.input.within(raw.with_columns(row))
-        came_ms = pl.Series([ms for one in every for ms in one.came_ms], dtype=pl.Int64)
-        came_us = came_ms.set(came_ms == _NO_TIME_MS, _LAST_MS).gather(inside["message"]) * 1000
-        how = self.source.input
+        inside, left_out = how.within(raw.with_columns(row))
+        places = inside["message"].to_numpy()
+
+        def came_us(times_us: pl.Series, rows: pl.Series) -> pl.Series:
+            assert judge is not None  # rows are not compared with a clock then
+            return pl.Series(judge.clock_us(times_us.to_numpy(), places[rows.to_numpy()]))
+
         good, rejected = validated(
             inside, inside["message"], came_us, how.max_future_s, how.columns.time_format
         )
@@ -182,7 +216,7 @@ class Reading:
             name, shard = self.source.name(number), self.source.shard_of(number)
             slowest = furthest_us(places, shard)
             if slowest is not None:
-                self.carried.add(name, 0, slowest)
+                self.decisions.carry(name, 0, slowest)
             known = _followed(places, shard)
             yield replace(no_batch(name, 0), watermark_us=slowest, partitions=known, shard=shard)
             places[name] = Place(0, slowest, shard=shard)
@@ -208,7 +242,7 @@ class Reading:
                 continue
             behind = place.watermark_us is None or self._closed(place.watermark_us) < self._closed(until_us)
             if behind and self._is_confirmed(name, place.offset):
-                self.carried.add(name, place.offset, until_us)
+                self.decisions.carry(name, place.offset, until_us)
                 places[name] = place._replace(watermark_us=until_us)
                 nothing = no_batch(name, place.offset)
                 yield _placed(replace(nothing, watermark_us=until_us, arrived_s=came_s), places)
@@ -247,6 +281,11 @@ def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.Da
     return part.with_columns(offsets.gather(part["offset"]).alias("offset")) if len(part) else part
 
 
+def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFrame:
+    """The rows of several frames by ``offset``; a message, all in one frame, keeps its order."""
+    return pl.concat([frame for frame in frames if len(frame)] or [empty]).sort("offset", maintain_order=True)
+
+
 def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
     """Messages of the rows that were left out, one for each of these; both rise, one row may be of many."""
     count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
@@ -255,4 +294,3 @@ def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
 
 
 _NO_ROWS, _NONE_REJECTED = observations.empty(offset=True), quarantine.empty(offset=True)
-_LAST_MS = 1 << 52

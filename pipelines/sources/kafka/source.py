@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipelines.sources.base import Place, Places, Stride, furthest_us
-from pipelines.sources.kafka.carried import Carried
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.kafka.topic import KafkaTopic
@@ -68,10 +67,10 @@ class KafkaSource(KafkaTopic):
         return {p: high if self.start == "latest" else low for p, (low, high) in ranges.items()}
 
     def _go_on(self, mine: Places, ranges: Mapping[int, tuple[int, int]]) -> Places:
-        carried = Carried(self.carried)
+        decisions = self.decisions()
         mine = {name: place._replace(shard=self.shard_of(self.number(name))) for name, place in mine.items()}
         ahead = {
-            name: place._replace(ahead_us=carried.at(name, place.offset, place.furthest_us))
+            name: place._replace(ahead_us=decisions.at(name, place.offset, place.furthest_us))
             for name, place in mine.items()
         }
         places = {}
@@ -79,8 +78,8 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = mine.get(name, Place(low, shard=self.shard_of(p)))
             if name not in mine and (slowest := furthest_us(ahead, place.shard)) is not None:
-                carried.add(name, low, slowest)  # what a shard closed before it was there stays closed
-            us = carried.at(name, place.offset, place.watermark_us)
+                decisions.carry(name, low, slowest)  # what a shard closed before it was there stays closed
+            us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)
         return places
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from forecaster.frequency import Frequency
 from pipelines.kafka import Broker
 from pipelines.sources.files import Input
 from pipelines.sources.kafka.consumer import TopicConsumer
+from pipelines.sources.kafka.decisions import Decisions
 from pipelines.sources.messages import DecoderSpec
 from pipelines.storage import Location
 
@@ -22,7 +25,7 @@ class Opens(Protocol):
         """A consumer of ``topic``."""
 
 
-def _no_homes(folder: Location) -> dict[str, int]:
+def _nothing_known(folder: Location) -> dict[str, int]:
     return {}
 
 
@@ -48,6 +51,8 @@ class KafkaTopic:
             series: partition ``n`` to shard ``n % keyed_shards``, so that new ones move none. None where
             every shard follows all.
         homes: reads the shard of each series from ``folder``; asked where the topic is keyed.
+        reached: reads from ``folder`` the least offset of each partition that a shard stands at.
+        wall: seconds since 1970; another clock in tests.
     """
 
     broker: Broker
@@ -64,16 +69,21 @@ class KafkaTopic:
     look_s: float = 30.0
     opens: Opens = TopicConsumer
     keyed_shards: int | None = None
-    homes: Callable[[Location], dict[str, int]] = _no_homes
+    homes: Callable[[Location], dict[str, int]] = _nothing_known
+    reached: Callable[[Location], Mapping[str, int]] = _nothing_known
+    wall: Callable[[], float] = time.time
 
     def shard_of(self, partition: int) -> int | None:
         """The only shard that follows a partition; None where all do."""
         return None if self.keyed_shards is None else partition % self.keyed_shards
 
-    @property
-    def carried(self) -> Location:
-        """The file of what partitions were carried to while they were idle; it lies with the state table."""
-        return self.folder / "kafka.jsonl"
+    def decisions(self) -> Decisions:
+        """What the job decided so far; the file lies with the state table.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return Decisions(self.folder / "kafka.jsonl", partial(self.reached, self.folder))
 
     def name(self, partition: int) -> str:
         """The name of a partition, as in the broker's own folders."""

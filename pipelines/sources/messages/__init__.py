@@ -2,5 +2,6 @@
 
 from pipelines.sources.messages.base import Decoder, Messages, decoded
 from pipelines.sources.messages.chosen import DecoderSpec
+from pipelines.sources.messages.registry_schemas import RegistryAway
 
-__all__ = ["Decoder", "DecoderSpec", "Messages", "decoded"]
+__all__ = ["Decoder", "DecoderSpec", "Messages", "RegistryAway", "decoded"]

@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-import io
+import re
 
 import polars as pl
+import pyarrow as pa
 
-from pipelines.sources.messages.base import MESSAGE, Decoder, Messages, joined
+from pipelines.sources.messages.base import Decoder, Messages, alike, problems, shown
 from pipelines.sources.messages.names import Names
+from schemas import arrow
 
 _FILE = b"ARROW1"
+_OF_CELLS = re.compile("UTF8|precision|acceptable range|whole number of days")
+"""What pyarrow says where single cells are at fault, and not the buffers of a column."""
 
 
 def arrow_decoder(names: Names) -> Decoder:
-    """Decodes Arrow IPC; all rows of a message share its place: none is taken in without the rest."""
+    """Decodes Arrow IPC; all rows of a message share its place: none is taken in without the rest.
 
-    def decode(messages: Messages) -> pl.DataFrame:
-        frames = []
+    pyarrow reads the messages, since Polars panics at types that it does not have.
+    """
+
+    def decode(messages: Messages) -> list[pl.DataFrame]:
+        frames: list[pl.DataFrame] = []
+        bad: list[int] = []
+        reasons: list[str] = []
         for place, value in enumerate(messages.values):
-            data = io.BytesIO(value or b"")
             try:
-                frame = pl.read_ipc(data) if (value or b"").startswith(_FILE) else pl.read_ipc_stream(data)
+                rows = _rows(value or b"", names)
             except Exception as error:  # whatever bytes that are none come to
-                raise ValueError(f"is no Arrow IPC stream or file ({error})") from None
-            frames.append(names.chosen(frame).with_columns(pl.lit(place, pl.Int64).alias(MESSAGE)))
-        return joined(frames)
+                bad.append(place)
+                reasons.append(f"cannot be decoded; is no Arrow IPC stream or file ({shown(str(error))})")
+                continue
+            places = pl.Series([place], dtype=pl.Int64).new_from_index(0, rows.num_rows)
+            frames.append(names.chosen(arrow.frame_of(rows), places))
+        return [*alike(frames), problems(bad, reasons)]
 
     return decode
+
+
+def _rows(data: bytes, names: Names) -> pa.Table:
+    """The columns of a message that are needed; of two of one name the first."""
+    opened = pa.ipc.open_file if data.startswith(_FILE) else pa.ipc.open_stream
+    with opened(pa.py_buffer(data)) as reader:
+        table = reader.read_all()
+    there = table.schema.names
+    table = table.select([there.index(name) for name in names.fields if name in there])
+    for column in table.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if not _OF_CELLS.search(str(error)):
+                raise
+    return table

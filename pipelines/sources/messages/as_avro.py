@@ -4,46 +4,113 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import polars as pl
 
-from pipelines.registry import FRAME, ask_registry
-from pipelines.sources.messages.base import Decoder, Messages, frame_of
+from pipelines.registry import FRAME
+from pipelines.sources.messages.base import (
+    MESSAGE,
+    NO_SCHEMA,
+    UNDECODABLE,
+    Decoder,
+    Messages,
+    problems,
+    shown,
+)
 from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.registry_schemas import SchemaUnknown
 from schemas.errors import DataError
 
 Schemas = Callable[[int], Any]
-"""A parsed Avro schema by its id; raises KeyError where there is none."""
+"""A parsed Avro schema by its id; raises `SchemaUnknown` where there is none."""
 
 
 def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
     """Decodes records of the schemas that ``schemas`` knows."""
 
-    def decode(messages: Messages) -> pl.DataFrame:
-        records: list[Any] = []
-        for value in messages.values:
-            assert value
-            if len(value) < FRAME.size:
-                raise ValueError(f"is {len(value)} bytes, and 5 come before an Avro record")
-            zero, number = FRAME.unpack_from(value)
-            if zero:
-                raise ValueError(f"begins with byte {zero}, and not with 0 and the id of an Avro schema")
-            schema = schemas(number)
+    def decode(messages: Messages) -> list[pl.DataFrame]:
+        records: list[Mapping[str, object]] = []
+        places: list[int] = []
+        bad: dict[str, list[tuple[int, str]]] = {}
+        for place, value in enumerate(messages.values):
             try:
-                record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None)
-            except Exception as error:  # whatever bytes that are no record come to
-                raise ValueError(f"is no record of Avro schema {number} ({error})") from None
-            if not isinstance(record, dict):
-                raise ValueError("is no Avro record")
-            records.append(record)
-        return frame_of(records, names.by_column, range(len(records)))
+                records.append(_record(value or b"", schemas))
+                places.append(place)
+            except SchemaUnknown as error:
+                bad.setdefault(NO_SCHEMA, []).append((place, str(error)))
+            except ValueError as error:
+                bad.setdefault(UNDECODABLE, []).append((place, str(error)))
+        frames = frames_of(records, names, places)
+        for kind, found in bad.items():
+            frames.append(problems(*zip(*found, strict=True), kind))
+        return frames
 
     return decode
+
+
+def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
+    if len(value) < FRAME.size:
+        raise ValueError(f"is {len(value)} bytes, and 5 come before an Avro record")
+    zero, number = FRAME.unpack_from(value)
+    if zero:
+        raise ValueError(f"begins with byte {zero}, and not with 0 and the id of an Avro schema")
+    schema = schemas(number)
+    try:
+        record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None)
+    except Exception as error:  # whatever bytes that are no record come to
+        raise ValueError(f"is no record of Avro schema {number} ({shown(str(error))})") from None
+    if not isinstance(record, dict):
+        raise ValueError("is no Avro record")
+    return record
+
+
+def frames_of(
+    records: Sequence[Mapping[str, object]], names: Names, places: Sequence[int]
+) -> list[pl.DataFrame]:
+    """Raw frames of one mapping a message, one for each combination of types that cells have."""
+    columns = {
+        column: [_cell(next((r[n] for n in known if r.get(n) is not None), None)) for r in records]
+        for column, known in names.by_column.items()
+    }
+    types = {name: [type(cell) for cell in cells] for name, cells in columns.items()}
+    if all(len({*found} - {type(None)}) <= 1 for found in types.values()):
+        rows_by_types = {(): range(len(records))}
+    else:
+        rows_by_types = {}
+        for row, found in enumerate(zip(*types.values(), strict=True)):
+            rows_by_types.setdefault(found, []).append(row)
+    return [
+        pl.DataFrame(
+            {
+                **{name: series_of([cells[row] for row in rows]) for name, cells in columns.items()},
+                MESSAGE: pl.Series([places[row] for row in rows], dtype=pl.Int64),
+            }
+        )
+        for rows in rows_by_types.values()
+    ]
+
+
+def _cell(cell: object) -> object:
+    """A cell, as text where its type in Polars would depend on the cells beside it."""
+    if isinstance(cell, list | dict | tuple):
+        return json.dumps(cell, default=str, separators=(",", ":"))
+    if isinstance(cell, Decimal):
+        return f"{cell.normalize():f}"
+    return str(cell) if isinstance(cell, UUID) else cell
+
+
+def series_of(cells: Sequence[object]) -> pl.Series:
+    """Cells of one Python type, or None, as a column; as text where Polars has no type for all of them."""
+    try:
+        return pl.Series(cells)
+    except (Exception, pl.exceptions.PanicException):
+        return pl.Series([None if cell is None else str(cell) for cell in cells], dtype=pl.String)
 
 
 def schema_of_file(path: Path) -> Schemas:
@@ -59,22 +126,3 @@ def schema_of_file(path: Path) -> Schemas:
     except (ValueError, KeyError, fastavro.schema.SchemaParseException) as error:
         raise DataError(f"{path}: is no Avro schema: {' '.join(str(error).split())[:200]}") from None
     return lambda number: schema
-
-
-def schemas_of_registry(url: str, user_info: str = "") -> Schemas:
-    """The schemas of a registry, each fetched once.
-
-    Args:
-        url: of the registry.
-        user_info: ``name:password``, if it asks for one.
-    """
-
-    @lru_cache(maxsize=1024)
-    def fetched(number: int) -> Any:
-        try:
-            found = ask_registry(url, f"/schemas/ids/{number}", user_info)
-        except KeyError:
-            raise KeyError(f"the registry knows no schema of id {number}") from None
-        return fastavro.parse_schema(json.loads(found["schema"]))
-
-    return fetched

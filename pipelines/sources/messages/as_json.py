@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pipelines.sources.messages.base import MESSAGE, Decoder, Messages, joined, problems, shown
+from pipelines.sources.messages.base import Decoder, Messages, problems, shown
 from pipelines.sources.messages.names import Names
 
 
@@ -19,7 +19,7 @@ def json_decoder(names: Names) -> Decoder:
     read on its own, which takes twenty times as long.
     """
 
-    def decode(messages: Messages) -> pl.DataFrame:
+    def decode(messages: Messages) -> list[pl.DataFrame]:
         values = [value or b"" for value in messages.values]
         lines = b"\n".join(values)
         if lines.count(b"\n") >= len(values):  # a line break within JSON is a blank, in text it is written \n
@@ -30,7 +30,7 @@ def json_decoder(names: Names) -> Decoder:
             return _one_by_one(values, names)
         if len(frame) != len(values):
             return _one_by_one(values, names)
-        return names.chosen(frame).with_columns(pl.int_range(len(values), dtype=pl.Int64).alias(MESSAGE))
+        return [names.chosen(frame, pl.int_range(len(values), dtype=pl.Int64, eager=True))]
 
     return decode
 
@@ -48,7 +48,7 @@ def _at_once(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
     return pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(names.fields, pl.String))
 
 
-def _one_by_one(values: Sequence[bytes], names: Names) -> pl.DataFrame:
+def _one_by_one(values: Sequence[bytes], names: Names) -> list[pl.DataFrame]:
     places: list[int] = []
     found: list[dict[str, str | None]] = []
     bad: list[int] = []
@@ -64,9 +64,8 @@ def _one_by_one(values: Sequence[bytes], names: Names) -> pl.DataFrame:
         else:
             bad.append(place)
             reasons.append(f"is no JSON object; {shown(value.decode(errors='replace'))}")
-    frame = names.chosen(pl.DataFrame(found, schema=dict.fromkeys(names.fields, pl.String)))
-    frame = frame.with_columns(pl.Series(MESSAGE, places, pl.Int64))
-    return joined([frame, problems(bad, reasons)]).sort(MESSAGE) if bad else frame
+    frame = pl.DataFrame(found, schema=dict.fromkeys(names.fields, pl.String))
+    return [names.chosen(frame, pl.Series(places, dtype=pl.Int64)), problems(bad, reasons)]
 
 
 def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
-from schemas import cells
 from schemas.errors import StatecastError
 
 MESSAGE = "message"
 """Column of a decoded frame: the place (Int64, from 0) of the message that a row was in."""
+
+UNDECODABLE: Final = "message cannot be decoded"
+NO_SCHEMA: Final = "schema is unknown"
+"""The kind of fault of a message whose schema cannot be found, for now at least."""
+
+NOTHING: Final[Mapping[int, str]] = {}
 
 _TOMBSTONE = "the message is empty (a tombstone)"
 
@@ -43,94 +49,84 @@ class Messages:
         return Messages([self.values[p] for p in places], [self.keys[p] for p in places])
 
 
-Decoder = Callable[[Messages], pl.DataFrame]
-"""Messages, none of them empty, into a raw frame: ``series_id``, ``timestamp`` and ``value`` of any type,
+Decoder = Callable[[Messages], Sequence[pl.DataFrame]]
+"""Messages, none of them empty, into raw frames: ``series_id``, ``timestamp`` and ``value`` of any type,
 ``event_id`` and ``observed.NAME`` where rows have them, and ``message`` (rising); ``problem`` (String) says
-why one cannot be read.
+why one cannot be read, and ``problem_kind`` of what kind that is (see `schemas.quarantine.KINDS`).
 
-What it raises is taken as a fault of some message, which is looked for; a `StatecastError` is everybody's.
+All rows of a message are in one frame. Cells of different types are in different frames, so that a message
+reads alike whatever comes beside it.
+
+What a decoder raises is taken as a fault of some message, which is looked for; a `StatecastError` is
+everybody's.
 """
 
 
-def decoded(decode: Decoder, messages: Messages) -> pl.DataFrame:
-    """The raw frame of messages, with ``problem`` for those that cannot be decoded; in their order.
+def decoded(decode: Decoder, messages: Messages, refused: Mapping[int, str] = NOTHING) -> list[pl.DataFrame]:
+    """The raw frames of messages, with ``problem`` for those that cannot be decoded.
+
+    Args:
+        decode: the decoder.
+        messages: the messages.
+        refused: places of messages that are not decoded, since their schemas were unknown, with the reason.
 
     Raises:
         StatecastError: the decoder itself is at fault.
     """
     many = range(len(messages))
-    filled = many if all(messages.values) else [place for place in many if messages.values[place]]
-    parts = list(_parts(decode, messages, filled))
-    if len(filled) < len(messages):
+    filled: Sequence[int] = many
+    if refused or not all(messages.values):
+        filled = [place for place in many if messages.values[place] and place not in refused]
+    frames = list(_frames(decode, messages, filled))
+    if refused:
+        frames.append(problems([*refused], [*refused.values()], NO_SCHEMA))
+    if len(filled) + len(refused) < len(messages):
         empty = [place for place in many if not messages.values[place]]
-        parts.append(problems(empty, [_TOMBSTONE] * len(empty)))
-    return parts[0] if len(parts) == 1 else joined(parts).sort(MESSAGE, maintain_order=True)
+        frames.append(problems(empty, [_TOMBSTONE] * len(empty), "message is empty"))
+    return frames
 
 
-def _parts(decode: Decoder, messages: Messages, places: Sequence[int]) -> Iterator[pl.DataFrame]:
+def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Iterator[pl.DataFrame]:
     if not places:
         return
     try:
-        frame = decode(messages.at(places))
+        frames = decode(messages.at(places))
     except StatecastError:
         raise
-    except Exception as error:
+    except (Exception, pl.exceptions.PanicException) as error:  # a panic of Polars is no Exception
         if len(places) == 1:
             yield problems(places, [f"cannot be decoded; {shown(str(error) or type(error).__name__)}"])
             return
         middle = len(places) // 2
-        yield from _parts(decode, messages, places[:middle])
-        yield from _parts(decode, messages, places[middle:])
+        yield from _frames(decode, messages, places[:middle])
+        yield from _frames(decode, messages, places[middle:])
         return
-    if len(places) < len(messages):
-        frame = frame.with_columns(pl.Series(MESSAGE, places, pl.Int64).gather(frame[MESSAGE]))
-    yield frame
+    for frame in frames:
+        if len(places) < len(messages):
+            frame = frame.with_columns(pl.Series(MESSAGE, places, pl.Int64).gather(frame[MESSAGE]))
+        if len(frame):
+            yield frame
 
 
-def problems(places: Sequence[int], reasons: Sequence[str]) -> pl.DataFrame:
-    """Rows of messages that hold none."""
+def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODABLE) -> pl.DataFrame:
+    """Rows of messages that hold none, all of one kind of fault."""
     nothing = pl.Series([None] * len(places), dtype=pl.String)
     return pl.DataFrame(
         {
             **dict.fromkeys(("series_id", "timestamp", "value"), nothing),
             MESSAGE: pl.Series(places, dtype=pl.Int64),
             "problem": pl.Series(reasons, dtype=pl.String),
+            "problem_kind": pl.Series([kind] * len(places), dtype=pl.String),
         }
     )
 
 
-def joined(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Raw frames as one; columns whose types differ become text."""
-    types: dict[str, set[pl.DataType]] = {}
+def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
+    """The frames, those of equal columns and types as one."""
+    by_schema: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
     for frame in frames:
-        for name, dtype in frame.schema.items():
-            types.setdefault(name, set()).add(dtype)
-    mixed = {name for name, found in types.items() if len(found) > 1}
-    return pl.concat(
-        [frame.with_columns(cells.text(frame[name]) for name in mixed & {*frame.columns}) for frame in frames]
-        if mixed
-        else frames,
-        how="diagonal",
-    )
-
-
-def series_of(column: Sequence[object]) -> pl.Series:
-    """Cells as a column of their type, or of text where they are of several."""
-    try:
-        return pl.Series(column)
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-        return pl.Series([None if cell is None else str(cell) for cell in column], dtype=pl.String)
-
-
-def frame_of(
-    records: Sequence[Mapping[str, object]], names: Mapping[str, Sequence[str]], places: Sequence[int]
-) -> pl.DataFrame:
-    """A raw frame of one mapping a message; ``names`` are of `Names.by_column`."""
-    columns = {
-        column: series_of([next((r[n] for n in known if r.get(n) is not None), None) for r in records])
-        for column, known in names.items()
-    }
-    return pl.DataFrame({**columns, MESSAGE: pl.Series(places, dtype=pl.Int64)})
+        by_schema.setdefault(tuple(frame.schema.items()), []).append(frame)
+    return [pl.concat(some) for some in by_schema.values()]
 
 
 def shown(text: str) -> str:

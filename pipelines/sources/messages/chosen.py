@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from pipelines.sources.messages.as_arrow import arrow_decoder
 from pipelines.sources.messages.as_json import json_decoder
 from pipelines.sources.messages.base import MESSAGE, Decoder, Messages
 from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.registry_schemas import Kept
 from schemas.errors import ConfigError, DataError
+from schemas.observations import SCHEMA, more_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class DecoderSpec:
         series_in_key: the key of a message, as text, is its series.
         schema: Avro: file of the schema.
         registry: Avro: URL of the registry, where no file is given.
+        patience_s: Avro: seconds to wait for a registry that does not answer, before messages whose schema
+            is not known are rejected.
     """
 
     kind: str = "json"
@@ -33,34 +38,37 @@ class DecoderSpec:
     series_in_key: bool = False
     schema: str = ""
     registry: str = field(default="", repr=False)
+    patience_s: float = 60.0
 
-    def decoder(self, user_info: str = "") -> Decoder:
+    def decoder(self, user_info: str = "", kept: Kept | None = None) -> Decoder:
         """Makes it.
 
         Args:
             user_info: ``name:password`` for the schema registry.
+            kept: where the schemas of a registry are kept.
 
         Raises:
             ConfigError: there is no such function, or nothing says where Avro schemas are.
             DataError: the file of a schema cannot be read.
         """
-        made = self._decoder(Names.of(self.columns, self.series_in_key), user_info)
+        made = self._decoder(Names.of(self.columns, self.series_in_key), user_info, kept)
         return _with_keys(made) if self.series_in_key else made
 
-    def _decoder(self, names: Names, user_info: str) -> Decoder:
+    def _decoder(self, names: Names, user_info: str, kept: Kept | None) -> Decoder:
         if self.kind == "json":
             return json_decoder(names)
         if self.kind == "arrow":
             return arrow_decoder(names)
         if self.kind != "avro":
             return own_decoder(self.kind)
-        from pipelines.sources.messages.as_avro import avro_decoder, schema_of_file, schemas_of_registry
+        from pipelines.sources.messages.as_avro import avro_decoder, schema_of_file
+        from pipelines.sources.messages.registry_schemas import RegistrySchemas
 
         if self.schema:
             return avro_decoder(names, schema_of_file(Path(self.schema)))
         if not self.registry:
             raise ConfigError("kafka.decoder = avro needs kafka.avro_schema, a file, or kafka.registry")
-        return avro_decoder(names, schemas_of_registry(self.registry, user_info))
+        return avro_decoder(names, RegistrySchemas(self.registry, user_info, self.patience_s, kept))
 
 
 def own_decoder(name: str) -> Decoder:
@@ -78,19 +86,28 @@ def own_decoder(name: str) -> Decoder:
             "be imported"
         ) from None
 
-    def decode(messages: Messages) -> pl.DataFrame:
+    def decode(messages: Messages) -> list[pl.DataFrame]:
         frame = found(messages)
         if not isinstance(frame, pl.DataFrame) or MESSAGE not in frame.columns:
             raise DataError(f"kafka.decoder = {name}: gave no Polars frame with a column `{MESSAGE}`")
-        return frame.with_columns(pl.col(MESSAGE).cast(pl.Int64))
+        known = [*SCHEMA, *more_of(frame.columns), "problem"]
+        frame = frame.select(*(one for one in known if one in frame.columns), pl.col(MESSAGE).cast(pl.Int64))
+        places = frame[MESSAGE]
+        if len(places) and not (places.is_sorted() and places.is_between(0, len(messages) - 1).all()):
+            raise DataError(
+                f"kafka.decoder = {name}: its column `{MESSAGE}` is not the place of each row's message, "
+                f"from 0 to {len(messages) - 1}, rising"
+            )
+        return [frame]
 
     return decode
 
 
 def _with_keys(decode: Decoder) -> Decoder:
-    def with_keys(messages: Messages) -> pl.DataFrame:
-        frame = decode(messages)
-        keys = [None if key is None else key.decode(errors="replace") for key in messages.keys]
-        return frame.with_columns(pl.Series("series_id", keys, pl.String).gather(frame[MESSAGE]))
+    def with_keys(messages: Messages) -> list[pl.DataFrame]:
+        keys = pl.Series("series_id", messages.keys, pl.Binary)  # one that is no text is quarantined as such
+        with suppress(pl.exceptions.PolarsError):
+            keys = keys.cast(pl.String)
+        return [frame.with_columns(keys.gather(frame[MESSAGE])) for frame in decode(messages)]
 
     return with_keys

@@ -8,6 +8,8 @@ import polars as pl
 
 from pipelines.config import Columns
 from pipelines.sources.columns import SERIES_NAMES, TIME_NAMES, VALUE_NAMES
+from pipelines.sources.messages.base import MESSAGE
+from schemas import texts
 from schemas.observations import OBSERVED
 
 
@@ -41,13 +43,30 @@ class Names:
         """All of them."""
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
-    def chosen(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The columns of a raw frame from those of messages; null where none of the names is there."""
-        return frame.select(_first(frame, names).alias(column) for column, names in self.by_column.items())
+    def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
+        """The columns of a raw frame from those of messages; null where none of the names is there.
+
+        Args:
+            frame: a column for each field.
+            places: of each row the place of its message; a frame without columns has rows, too.
+        """
+        columns = [
+            _first([frame[name] for name in names if name in frame.columns], len(places)).alias(column)
+            for column, names in self.by_column.items()
+        ]
+        return pl.DataFrame([*columns, places.cast(pl.Int64).alias(MESSAGE)])
 
 
-def _first(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.Expr:
-    there = [name for name in names if name in frame.columns]
+def _first(there: list[pl.Series], height: int) -> pl.Series:
+    """Of each row the first cell that is not null; cells of different types become text."""
+    there = [cells for cells in there if cells.dtype != pl.Null]
     if not there:
-        return pl.lit(None, pl.String)
-    return pl.coalesce(name for name in there if frame.schema[name] == frame.schema[there[0]])
+        return pl.Series([None], dtype=pl.String).new_from_index(0, height)
+    first, *others = there
+    if not first.null_count():
+        return first
+    if any(cells.dtype != first.dtype for cells in others):
+        first, *others = [texts.text(cells) for cells in there]
+    for cells in others:
+        first = first.zip_with(first.is_not_null(), cells)
+    return first

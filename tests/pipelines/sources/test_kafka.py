@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,20 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from forecaster.batch import Batch
 from forecaster.lateness import BEFORE, NEVER
 from pipelines.kafka import Broker
 from pipelines.sources.base import Log, Place, Places
 from pipelines.sources.files import Input
-from pipelines.sources.kafka import KafkaSource, forget
-from pipelines.sources.kafka.carried import Carried
+from pipelines.sources.kafka import KafkaSource, decisions, forget
+from pipelines.sources.kafka.decisions import Decisions, Judged, Refused
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.tables import Columns
 from schemas.errors import ConfigError, DataError
 from tests.fleets import HOUR
+from tests.pipelines.registries import registry_of
 from tests.pipelines.sources.logs import Clock
+from tests.pipelines.sources.test_registry_schemas import KNOWN, record
 from tests.topics import CAME_MS, Topic
 
 HOUR_US = 3_600_000_000
@@ -91,7 +96,7 @@ def test_a_partition_that_came_up_since_begins_where_the_others_were(tmp_path: P
     source = source_of(Topic({0: [row(5)], 1: []}, {0: 1, 1: 0}), tmp_path)
     places = source.begin({"rows-0": Place(1, 7 * HOUR_US)})
     assert places["rows-1"] == Place(0, 7 * HOUR_US)
-    assert Carried(source.carried).at("rows-1", 0, None) == 7 * HOUR_US
+    assert source.decisions().at("rows-1", 0, None) == 7 * HOUR_US
     places = source.begin(
         {"rows-0": Place(1, 7 * HOUR_US, (3,), 9 * HOUR_US)}
     )  # what a shard closed is closed
@@ -215,22 +220,153 @@ def test_one_consumer_serves_a_job_and_is_closed_when_it_is_forgotten(tmp_path: 
 
 def test_what_was_carried_is_found_again_and_a_line_that_broke_off_was_not(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
-    carried = Carried(path)
+    made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):
-        carried.add("a", offset, us)
+        made.carry("a", offset, us)
     with path.open("a") as file:
         file.write('{"partition": "a", "off')
-    for again in (carried, Carried(path), Carried(path)):
+    for again in (made, Decisions(path), Decisions(path)):
         assert again.before("a")(np.arange(11)).tolist() == [NEVER] * 3 + [20] * 6 + [40] * 2
         assert again.at("a", 4, 30) == 30
         assert again.at("a", 4, None) == 20
         assert again.at("b", 4, None) is None
     assert path.read_text().endswith("}\n")
-    carried.add("b", 0, 1)
-    assert Carried(path).at("b", 0, None) == 1
+    made.carry("b", 0, 1)
+    assert Decisions(path).at("b", 0, None) == 1
     path.write_text("nonsense\n")
     with pytest.raises(DataError, match=r"kafka\.jsonl: cannot be read"):
-        Carried(path)
+        Decisions(path)
+
+
+def test_the_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "kafka.jsonl").write_text('{"partition": "a", "offset": 3, "watermark_us": 10}\n')
+    assert Decisions(tmp_path / "kafka.jsonl").at("a", 3, None) == 10
+
+
+def test_the_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "LONGEST", 100)
+    path, reached = tmp_path / "kafka.jsonl", {"a": 0}
+    made, longest = Decisions(path, lambda: reached), 0
+    made.keep_schema(7, "{}")
+    for offset in range(400):  # an idle partition that has a row now and then
+        made.carry("a", offset, offset)
+        if offset % 10 == 0:
+            made.judge({"a": Judged(offset, offset + 1, offset)})
+            made.refuse({"a": [Refused(offset, offset + 1, "why")]})
+            longest = max(longest, len(path.read_text().splitlines()))
+        reached["a"] = max(offset - 5, 0)
+    assert longest <= 103
+    for one in (made, Decisions(path)):
+        asked = np.array([reached["a"], 400])
+        assert one.before("a")(asked).tolist() == [reached["a"], 399]
+        assert one.clock_us("a", asked).tolist() == [390, 390]
+        assert one.schema(7) == "{}"
+
+
+def test_the_journal_keeps_what_a_shard_may_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "LONGEST", 100)
+    made = Decisions(tmp_path / "kafka.jsonl")  # no shard has a snapshot
+    for offset in range(250):
+        made.carry("a", offset, offset)
+    for one in (made, Decisions(tmp_path / "kafka.jsonl")):
+        assert one.before("a")(np.arange(250)).tolist() == [*range(250)]
+
+
+NOW_US = 1_700_000_000_000_000
+
+
+def in_2199(series: str = "b") -> bytes:
+    return json.dumps({"series_id": series, "timestamp": "2199-01-01", "value": 1.0}).encode()
+
+
+def read_to_end(reading: Reading, places: Places, ends: dict[str, int]) -> list[Batch]:
+    batches: list[Batch] = []
+    while any(places[name].offset < end for name, end in ends.items()):
+        stride = reading.step(places)
+        places, batches = stride.places, [*batches, *stride.batches]
+    return batches
+
+
+def test_a_time_that_a_producer_made_up_moves_no_watermark(tmp_path: Path) -> None:
+    topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
+    topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]  # the second claims to be of 2199
+    source = source_of(topic, tmp_path, poll_rows=10**6)
+    batches = read_to_end(Reading(source), source.begin({}), {"rows-0": 3})
+    assert [offset for batch in batches for offset in batch.rows["offset"]] == [0, 2]
+    assert [reason for batch in batches for reason in batch.rejected["reason"]] == [
+        "'2199-01-01' is more than 1h in the future"
+    ]
+    assert max(batch.watermark_us or 0 for batch in batches) == (376_944 + 6) * HOUR_US + HOUR_US // 2
+    later = replace(source, wall=lambda: 7.3e9)  # in 2201 it is read again
+    again = read_to_end(Reading(later), later.begin({}), {"rows-0": 3})
+    assert [offset for batch in again for offset in batch.rows["offset"]] == [0, 2]
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_reread_judges_the_future_alike_whatever_the_clocks_say(data: st.DataObject) -> None:
+    near = st.integers(-4, 4).map(lambda hours: NOW_US + hours * HOUR_US)
+    count = data.draw(st.integers(1, 12))
+    times = [data.draw(near | st.just(7_226_582_400_000_000)) for _ in range(2 * count)]
+    came = [data.draw(near | st.sampled_from([-1000, 0, 2**62, 7_226_582_400_000_000])) for _ in times]
+    values = [json.dumps({"series_id": "a", "timestamp": us, "value": 1}).encode() for us in times]
+    parts: dict[int, list[bytes | None]] = {0: [*values[:count]], 1: [*values[count:]]}
+    with tempfile.TemporaryDirectory() as name:
+        found: list[dict[tuple[str, int], bool]] = []
+        for life in range(3):
+            topic = Topic(parts, chance=np.random.default_rng(data.draw(st.integers(0, 99))))
+            topic.fill()
+            topic.came_ms = {0: [us // 1000 for us in came[:count]], 1: [us // 1000 for us in came[count:]]}
+            walls = iter(data.draw(st.lists(near, min_size=1, max_size=40)) * 400)
+            source = source_of(topic, Path(name), poll_rows=data.draw(st.integers(1, 9)), idle_s=1e9)
+            source = replace(source, wall=lambda walls=walls: next(walls) / 1e6)
+            starts = {f"rows-{n}": Place(data.draw(st.integers(0, count)) if life else 0) for n in parts}
+            batches = read_to_end(Reading(source), starts, {f"rows-{n}": count for n in parts})
+            good = {(b.partition, o): True for b in batches for o in b.rows["offset"]}
+            found.append(good | {(b.partition, o): False for b in batches for o in b.rejected["offset"]})
+    assert len(found[0]) == 2 * count
+    for again in found[1:]:
+        assert again == {key: found[0][key] for key in again}
+
+
+def test_a_schema_that_was_unknown_stays_unknown_to_its_messages(tmp_path: Path) -> None:
+    answers: dict[str, tuple[int, Any]] = {"GET /schemas/ids/7": KNOWN, "GET /schemas/ids/8": (404, {})}
+    topic = Topic({0: [record(8), record(8), record(7), record(8)]}, {0: 4})
+    with registry_of(lambda asked: answers[asked]) as registry:
+        spec = DecoderSpec("avro", registry=registry.url)
+        source = source_of(topic, tmp_path, decoder=spec, poll_rows=2)
+        first = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
+        answers["GET /schemas/ids/8"] = KNOWN  # it is registered now
+        second = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
+        assert registry.asked == [
+            "GET /schemas/ids/8",
+            "GET /schemas/ids/7",
+        ]  # the second reads what was kept
+    away = replace(source, decoder=replace(spec, registry="http://127.0.0.1:9"))
+    third = read_to_end(Reading(away), away.begin({}), {"rows-0": 4})
+    for batches in (first, second, third):
+        assert [offset for batch in batches for offset in batch.rows["offset"]] == [2]
+        assert [offset for batch in batches for offset in batch.rejected["offset"]] == [0, 1, 3]
+        assert {kind for batch in batches for kind in batch.rejected["kind"]} == {"schema is unknown"}
+
+
+def test_a_stream_waits_for_a_registry_and_loses_no_message(tmp_path: Path) -> None:
+    answers: list[tuple[int, Any]] = [(503, {}), (503, {}), KNOWN]
+    topic = Topic({0: [record(7), record(7)]}, {0: 2})
+    with registry_of(lambda asked: answers.pop(0)) as registry:
+        source = source_of(topic, tmp_path, decoder=DecoderSpec("avro", registry=registry.url))
+        reading, places = Reading(source), source.begin({})
+        waits = 0
+        batches: list[Batch] = []
+        while places["rows-0"].offset < 2:
+            stride = reading.step(places)
+            places, batches = stride.places, [*batches, *stride.batches]
+            waits += stride.wait_s > 0
+    assert waits
+    assert [offset for batch in batches for offset in batch.rows["offset"]] == [0, 1]
+    assert not any(len(batch.rejected) for batch in batches)
 
 
 def test_options_come_over_ours_and_secrets_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

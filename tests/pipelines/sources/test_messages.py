@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import json
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from hypothesis import strategies as st
 
 from pipelines.config import Columns
 from pipelines.registry import FRAME
-from pipelines.sources.messages import DecoderSpec, Messages, decoded
+from pipelines.sources import messages as sources
+from pipelines.sources.messages import Decoder, DecoderSpec, Messages
 from pipelines.sources.messages.as_json import json_decoder
 from pipelines.sources.messages.names import Names
 from schemas import observations
@@ -34,6 +33,12 @@ SCHEMA: dict[str, Any] = {
         {"name": "value", "type": ["null", "double"]},
     ],
 }
+
+
+def decoded(decode: Decoder, given: Messages) -> pl.DataFrame:
+    """All frames of messages as one."""
+    frames = sources.decoded(decode, given)
+    return pl.concat(frames, how="diagonal_relaxed").sort("message", maintain_order=True)
 
 
 def messages(*values: bytes | None, keys: list[bytes | None] | None = None) -> Messages:
@@ -133,7 +138,8 @@ both = st.builds(lambda some, more: more | some, usual, fields)
 def test_fields_that_are_not_looked_for_are_not_needed(rows: list[dict[str, object]]) -> None:
     names = Names.of(Columns(observed=("heat",)), series_in_key=False)
     lines = io.BytesIO(b"\n".join(as_json(*rows)))
-    of_all = names.chosen(pl.read_ndjson(lines, schema=dict.fromkeys(names.fields, pl.String)))
+    of_all = pl.read_ndjson(lines, schema=dict.fromkeys(names.fields, pl.String))
+    of_all = names.chosen(of_all, pl.int_range(len(rows), eager=True)).drop("message")
     found = decoded(json_decoder(names), messages(*as_json(*rows)))
     assert found.drop("message").equals(of_all)
 
@@ -164,47 +170,6 @@ def test_avro_records_are_read_by_the_schema_of_a_file(tmp_path: Path) -> None:
     assert good(frame) == [("a", 1.5, 0), ("b", 2.0, 3)]
     assert [place for place, _ in problems(frame)] == [1, 2, 4]
     assert "begins with byte 1" in problems(frame)[1][1]
-
-
-@pytest.fixture
-def registry() -> Iterator[tuple[str, list[str | None]]]:
-    """The URL of a schema registry that knows schema 7, and the credentials that it was asked with."""
-    asked: list[str | None] = []
-
-    class Answers(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.headers.get("Authorization"))
-            known = self.path == "/schemas/ids/7"
-            self.send_response(200 if known else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps({"schema": json.dumps(SCHEMA)} if known else {}).encode())
-
-        def log_message(self, *given: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
-        thread.join()
-
-
-def test_schemas_are_fetched_from_a_registry_once_each(registry: tuple[str, list[str | None]]) -> None:
-    url, asked = registry
-    decode = DecoderSpec("avro", registry=url).decoder("name:secret")
-    values = [as_avro("a", 1.0), as_avro("a", 2.0, number=8), as_avro("a", 3.0)]
-    for _ in range(2):
-        frame = decoded(decode, messages(*values))
-        assert good(frame) == [("a", 1.0, 0), ("a", 3.0, 2)]
-        assert "no schema of id 8" in problems(frame)[0][1]
-    assert asked[0] == "Basic bmFtZTpzZWNyZXQ="
-
-
-def test_a_registry_that_is_away_is_not_the_fault_of_messages() -> None:
-    decode = DecoderSpec("avro", registry="http://127.0.0.1:9").decoder()
-    with pytest.raises(DataError, match="schema registry cannot be asked"):
-        decoded(decode, messages(as_avro("a", 1.0)))
 
 
 def test_avro_without_a_schema_is_refused(tmp_path: Path) -> None:

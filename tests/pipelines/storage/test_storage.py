@@ -23,6 +23,7 @@ from pipelines.storage import (
     write_whole,
     written_ns,
 )
+from pipelines.storage.journal import MERGED_AT
 from schemas.errors import ConfigError, OutputError
 
 
@@ -85,6 +86,43 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
     assert [*Journal(place / "lines").records()] == [(1, {"n": 1}), (2, {"n": 2})]
     Journal(place / "lines").replace([{"n": 3}])
     assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
+
+
+def test_a_journal_in_a_store_puts_a_record_and_not_the_whole(s3: Remote) -> None:
+    journal = Journal(s3 / "lines.jsonl")
+    sizes: list[int] = []
+    for number in range(3 * MERGED_AT):
+        before = {one.url for one in s3.glob("*")}
+        journal.add({"n": number, "text": "x" * 100}, {"n": -number})
+        sizes += [len(one.read_bytes()) for one in s3.glob("*") if one.url not in before]
+    assert max(sorted(sizes)[:-1]) < 1000  # all but that of the first merging
+    assert len(list(s3.glob("*"))) <= MERGED_AT
+    found = [record["n"] for _, record in Journal(s3 / "lines.jsonl").records()]
+    assert found == [n for number in range(3 * MERGED_AT) for n in (number, -number)]
+
+
+def test_what_was_merged_into_a_journal_is_read_once(s3: Remote) -> None:
+    journal = Journal(s3 / "lines")
+    journal.add({"n": 1})
+    part = next(iter(s3.glob("lines-*")))
+    data = part.read_bytes()
+    journal.replace([{"n": 1}, {"n": 2}])
+    part.write_bytes(data)  # a crash left it
+    again = Journal(s3 / "lines")
+    assert [*again.records()] == [(1, {"n": 1}), (2, {"n": 2})]
+    again.add({"n": 3})
+    assert [record["n"] for _, record in Journal(s3 / "lines").records()] == [1, 2, 3]
+
+
+def test_a_journal_copied_from_a_store_goes_on_on_a_disk(s3: Remote, tmp_path: Path) -> None:
+    for number in range(MERGED_AT + 2):
+        Journal(s3 / "lines.jsonl").add({"n": number})
+    for one in s3.glob("*"):
+        (tmp_path / one.name).write_bytes(one.read_bytes())
+    Journal(tmp_path / "lines.jsonl").add({"n": -1})
+    assert [path.name for path in tmp_path.iterdir()] == ["lines.jsonl"]
+    found = [record["n"] for _, record in Journal(tmp_path / "lines.jsonl").records()]
+    assert found == [*range(MERGED_AT + 2), -1]
 
 
 def test_a_location_has_the_names_of_a_path_and_travels(place: Location) -> None:

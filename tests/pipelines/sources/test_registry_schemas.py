@@ -1,0 +1,136 @@
+"""Schemas of a registry: a real HTTP server that counts what it is asked."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+
+import fastavro
+import polars as pl
+import pytest
+
+from pipelines.registry import FRAME
+from pipelines.sources.messages import DecoderSpec, Messages, decoded
+from pipelines.sources.messages.as_avro import avro_decoder
+from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.registry_schemas import RegistryAway, RegistrySchemas, SchemaUnknown
+from pipelines.sources.tables import Columns
+from tests.pipelines.registries import Answer, registry_of
+from tests.pipelines.sources.logs import Clock
+
+SCHEMA = {
+    "type": "record",
+    "name": "Row",
+    "fields": [
+        {"name": "series_id", "type": "string"},
+        {"name": "timestamp", "type": "string"},
+        {"name": "value", "type": "double"},
+    ],
+}
+KNOWN: Answer = (200, {"schema": json.dumps(SCHEMA)})
+
+
+def record(number: int) -> bytes:
+    sink = io.BytesIO()
+    row = {"series_id": "a", "timestamp": "2013-01-01", "value": 1.0}
+    fastavro.schemaless_writer(sink, fastavro.parse_schema(SCHEMA), row)
+    return FRAME.pack(0, number) + sink.getvalue()
+
+
+def messages(*numbers: int) -> Messages:
+    return Messages([record(number) for number in numbers], [None] * len(numbers))
+
+
+@dataclass
+class Shelf:
+    """Schemas kept in memory."""
+
+    texts: dict[int, str] = field(default_factory=dict)
+
+    def schema(self, number: int) -> str | None:
+        return self.texts.get(number)
+
+    def keep_schema(self, number: int, text: str) -> None:
+        self.texts[number] = text
+
+
+def counted(frames: list[pl.DataFrame]) -> tuple[int, int]:
+    """Rows, and messages that could not be decoded."""
+    bad = sum(len(frame) for frame in frames if "problem" in frame.columns)
+    return sum(map(len, frames)) - bad, bad
+
+
+def test_a_schema_is_fetched_once_and_an_unknown_one_asked_for_once() -> None:
+    with registry_of(lambda asked: KNOWN if asked.endswith("/7") else (404, {})) as registry:
+        decode = DecoderSpec("avro", registry=registry.url).decoder("name:secret")
+        assert counted(decoded(decode, messages(*[8] * 1000))) == (0, 1000)
+        assert registry.asked == ["GET /schemas/ids/8"]
+        frames = decoded(decode, messages(7, 8, 7))
+        assert counted(frames) == (2, 1)
+        assert frames[-1].select("message", "problem", "problem_kind").rows() == [
+            (1, "the registry knows no schema of id 8", "schema is unknown")
+        ]
+        assert registry.asked == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
+        assert set(registry.users) == {"Basic bmFtZTpzZWNyZXQ="}
+
+
+def test_an_unknown_schema_is_asked_for_again_ever_more_rarely() -> None:
+    clock, answers = Clock(0.0), {"GET /schemas/ids/8": (404, {})}
+    with registry_of(lambda asked: answers[asked]) as registry:
+        schemas = RegistrySchemas(registry.url, clock=clock)
+        for clock.now_s in range(200):
+            with pytest.raises(SchemaUnknown):
+                schemas(8)
+        assert len(registry.asked) == 6  # at 0, 10, 30, 70, 130 and 190 s
+        answers["GET /schemas/ids/8"] = KNOWN
+        clock.now_s = 300.0
+        assert schemas(8)["name"] == "Row"
+
+
+def test_a_registry_that_fails_for_a_while_loses_no_message() -> None:
+    clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
+    with registry_of(lambda asked: answers.pop(0)) as registry:
+        decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))
+        for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # between the questions it waits
+            with pytest.raises(RegistryAway, match="answers 50"):
+                decoded(decode, messages(7, 7))
+        assert len(registry.asked) == 2
+        clock.now_s = 0.7
+        assert counted(decoded(decode, messages(7, 7))) == (2, 0)
+        assert len(registry.asked) == 3
+
+
+def test_a_registry_that_stays_away_is_waited_for_and_then_given_up() -> None:
+    clock = Clock(0.0)
+    with registry_of(lambda asked: (503, {})) as registry:
+        schemas = RegistrySchemas(registry.url, patience_s=60, clock=clock)
+        for clock.now_s in range(60):
+            with pytest.raises(RegistryAway):
+                schemas(7)
+        for clock.now_s in range(60, 1000):
+            with pytest.raises(SchemaUnknown, match="answers 503"):
+                schemas(7)
+        assert len(registry.asked) < 30
+    with pytest.raises(SchemaUnknown, match="cannot be asked"):
+        RegistrySchemas("http://127.0.0.1:9", patience_s=0, clock=clock)(7)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(200, {"schema": '{"type": "nonsense"}'}), (200, {"schema": 5}), (200, []), (200, {})],
+    ids=repr,
+)
+def test_an_answer_without_an_avro_schema_is_asked_for_once(answer: Answer) -> None:
+    with registry_of(lambda asked: answer) as registry:
+        decode = DecoderSpec("avro", registry=registry.url).decoder()
+        assert counted(decoded(decode, messages(7, 7, 7))) == (0, 3)
+        assert len(registry.asked) == 1
+
+
+def test_a_schema_that_was_kept_is_never_asked_for() -> None:
+    shelf = Shelf()
+    with registry_of(lambda asked: KNOWN) as registry:
+        RegistrySchemas(registry.url, kept=shelf)(7)
+    assert json.loads(shelf.texts[7]) == SCHEMA
+    assert RegistrySchemas("http://127.0.0.1:9", kept=shelf)(7)["name"] == "Row"
