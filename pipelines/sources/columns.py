@@ -70,6 +70,12 @@ class Layout:
         named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
         return list(dict.fromkeys(name for name in named if name))
 
+    @property
+    def is_nameless(self) -> bool:
+        """Whether nothing in the file says whose values it holds: there is a time and a "value"."""
+        is_alone = self.kind == "wide" and len(self.values) == 1
+        return is_alone and self.values[0].strip().lower() in VALUE_NAMES
+
     def numbers(self, time_format: str) -> list[str]:
         """The columns that hold numbers, the times among them where the format says that they are."""
         named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))

@@ -18,7 +18,7 @@ from pipelines.sources.files import Input, Part, WholeFile, bad_file, read_file,
 from pipelines.sources.listing import Found, Listing, identity_of
 from pipelines.sources.manifest import Entry, FolderManifest
 from pipelines.sources.sensors import refuse_nameless
-from pipelines.sources.tables import check
+from pipelines.sources.tables import layout_of
 from pipelines.storage import Location
 from schemas import observations, quarantine
 from schemas.errors import DataError
@@ -161,13 +161,14 @@ class _Watch:
     def _read_new(self, found: Found) -> Iterator[Batch] | None:
         """The batches of a file, which is in the manifest from here on; None if it is not ready after all."""
         source, problem = self.source, ""
+        columns = source.input.columns
         if found.left_out:
             problem = f"{found.path}: left out: {found.left_out}"
             return self._entered(
                 found, WholeFile((bad_file(found.path, DataError(problem)),), 1, None), problem
             )
         try:
-            refuse_nameless(check(found.path, source.input.columns), source.input.columns)
+            refuse_nameless(found.path, layout_of(found.path, columns), columns)
             whole = read_through(found.path, source.input, found.arrived_s, source.memory_bytes)
         except DataError as error:
             if not found.is_settled:

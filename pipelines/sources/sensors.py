@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipelines.config import Columns
+from pipelines.sources.columns import Layout
 from pipelines.sources.partitions import may_name_series
 from pipelines.sources.tables import FileCheck
 from schemas.errors import DataError
 
 
-def refuse_nameless(file: FileCheck, columns: Columns, others: int | None = None) -> None:
+def refuse_nameless(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
     """Refuses a file beside others that are read into one job where nothing says whose values it holds.
 
     Args:
-        file: the file.
+        path: the file.
+        layout: its columns.
         columns: as the job names them; with ``data.layout = wide`` it says that all are one series.
         others: how many more files are like it; None for a folder that more files are put into.
 
     Raises:
         DataError: the file is such a one; one line with the fix.
     """
-    if others == 0 or columns.layout != "auto" or not file.is_nameless:
+    if others == 0 or columns.layout != "auto" or not layout.is_nameless:
         return
     more = "more files are put beside it" if others is None else f"{others:,} more files are like it"
     raise DataError(
-        f"{file.path}: no column says whose values these are, and {more}: add a column series_id, put the "
+        f"{path}: no column says whose values these are, and {more}: add a column series_id, put the "
         "files of each series into a folder such as series_id=NAME, or write data.layout = wide where all of "
-        f"them are one series, {file.layout.values[0]!r}"
+        f"them are one series, {layout.values[0]!r}"
     )
 
 
@@ -39,7 +42,7 @@ def refuse_poured(files: Sequence[FileCheck], columns: Columns) -> None:
     """
     if columns.layout != "auto":
         return
-    nameless = [file for file in files if file.is_nameless]
+    nameless = [file for file in files if file.layout.is_nameless]
     first: dict[str, tuple[FileCheck, dict[str, str | None]]] = {}
     for file in files:
         folders = {name: value for name, value in file.folders if name in may_name_series([name])}
@@ -53,4 +56,4 @@ def refuse_poured(files: Sequence[FileCheck], columns: Columns) -> None:
                     "where both columns are one series"
                 )
     for file in nameless:
-        refuse_nameless(file, columns, len(nameless) - 1)
+        refuse_nameless(file.path, file.layout, columns, len(nameless) - 1)

@@ -13,7 +13,7 @@ import polars as pl
 from pipelines.config import Columns
 from pipelines.sources import formats
 from pipelines.sources.ahead import ahead
-from pipelines.sources.columns import VALUE_NAMES, Beside, Layout, find_layout, is_long, listed
+from pipelines.sources.columns import Beside, Layout, find_layout, is_long, listed
 from pipelines.sources.decimals import Decimals
 from pipelines.sources.found import input_files
 from pipelines.sources.partitions import folder_columns
@@ -44,12 +44,6 @@ class FileCheck:
     lacks_zone: bool
     unread: tuple[str, ...] = ()
     folders: tuple[tuple[str, str | None], ...] = ()
-
-    @property
-    def is_nameless(self) -> bool:
-        """Whether nothing in the file says whose values it holds: there is a time and a "value"."""
-        names = self.layout.values
-        return self.layout.kind == "wide" and len(names) == 1 and names[0].strip().lower() in VALUE_NAMES
 
     @property
     def notices(self) -> list[str]:
@@ -83,6 +77,16 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
             tuple(name for name in opened.names if name not in read),
             tuple((name, value) for name, value in opened.folders.items() if name not in read),
         )
+
+
+def layout_of(path: Path, columns: Columns) -> Layout:
+    """Which column of a file is what.
+
+    Raises:
+        DataError: The file cannot be read or its columns do not fit; one line with the fix.
+    """
+    with formats.told(path):
+        return _open(path, columns).layout
 
 
 def read_batches(

@@ -218,8 +218,8 @@ def test_the_later_row_counts_across_snapshots_and_tables_of_other_jobs() -> Non
 
 def test_a_snapshot_without_offsets_of_its_rows_still_opens() -> None:
     model = forecaster()
-    *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), corrected(3.0, 7), model)
+    *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), corrected(3.0, 0), model)
     old = snapshot.to_arrow(replace(shard, pending=shard.pending.drop("offset")))
-    *_, (shard, _) = apply(snapshot.from_arrow(old), corrected(1.0, 8), model)
-    outputs = list(apply(shard, closing(START, 9), model))
+    *_, (shard, _) = apply(snapshot.from_arrow(old), corrected(1.0, 1), model)
+    outputs = list(apply(shard, closing(START, 2), model))
     assert pl.concat([output.replaced for _, output in outputs])["replaced_by"].to_list() == [1.0]
