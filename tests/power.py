@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ Tree = dict[str, tuple[bytes, int] | None]
 """Content and time of writing (nanoseconds since 1970) of files by their paths; None of a folder."""
 
 _ROOT = -1
+_SLOW_S = 0.03
 
 
 @dataclass
@@ -51,12 +53,14 @@ class PowerLoss:
         folder: which.
         ignored: beginnings of the paths under it that do not matter.
         every_prefix: states for every number of unsynced operations, not for none and all only.
+        slow: names of folders into which a rename takes its time: who does not wait for it is seen to.
         left: the distinct states, in order.
     """
 
     folder: Path
     ignored: tuple[str, ...] = ()
     every_prefix: bool = True
+    slow: tuple[str, ...] = ()
     left: list[Tree] = field(default_factory=list)
     _operations: list[_Operation] = field(default_factory=list)
     _names: dict[int, dict[str, int]] = field(default_factory=lambda: {_ROOT: {}})
@@ -102,6 +106,8 @@ class PowerLoss:
 
     def _recording(self, name: str) -> Callable[..., Any]:
         def made(*given: Any, **options: Any) -> Any:
+            if name == "replace" and Path(given[1]).parent.name in self.slow:
+                time.sleep(_SLOW_S)
             with self._lock:
                 self._look()  # what was written since then
                 self._take()

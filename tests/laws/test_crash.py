@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import threading
 from contextlib import suppress
@@ -29,11 +30,12 @@ from pipelines.sources.files import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from tests.disks import Disk, outputs
-from tests.fleets import HOUR, SHORT_WEEK, forecaster, rows_of, scales
+from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold
 from tests.logs import Left, half_of, job_of, small_log
-from tests.mortals import Killed, Mortal, Renames, put_back
+from tests.mortals import Killed, Mortal
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
+from tests.power import PowerLoss
 from tests.same import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
 
 
@@ -92,18 +94,41 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-def test_a_stream_goes_on_from_what_each_rename_leaves_with_power_and_without(tmp_path: Path) -> None:
+_NO_MATTER = (".numbers", ".lock", ".ended", ".run")  # to who goes on
+
+
+def test_a_stream_goes_on_from_what_a_kill_or_a_loss_of_power_leaves(tmp_path: Path) -> None:
     (log, scale), output, clean = small_log(), tmp_path / "out", tmp_path / "clean"
     whole = Left(clean, run_stream(job_of(log, clean)).counts, scale)
     run_stream(job_of(log, output, stop=half_of(log)))
-    renames = Renames(output, but=(".numbers", ".lock", ".ended", ".run"), slow=PARTS, slow_s=0.03)
-    with patch("os.replace", renames.replace), patch("os.fsync", renames.fsync):
+    power = PowerLoss(output, _NO_MATTER, every_prefix=False, slow=PARTS)
+    with power.recorded():
         # it begins with a table cut anew, which takes the old one's place
         run_stream(job_of(log, output, shards=2))
-    for left in renames.left:
-        put_back(output, left)
+    for left in random.Random(4).sample(power.left, 12):
+        power.put_back(left)
         ended = run_stream(job_of(log, output, shards=2, windows_per_step=3))
         whole.assert_same(output, ended.counts)
+
+
+def test_a_replay_goes_on_from_what_its_first_run_leaves(tmp_path: Path) -> None:
+    (log, scale), path = small_log(), tmp_path / "rows.csv"
+    log.rows.drop("offset").write_csv(path)
+
+    def job(output: Path) -> StreamJob:
+        source = ReplaySource(
+            (str(path),), Input(Columns()), HALF_A_DAY, windows_per_step=3, manifest_folder=output / "state"
+        )
+        return replace(job_of(log, output), source=source)
+
+    whole = Left(tmp_path / "clean", run_stream(job(tmp_path / "clean")).counts, scale)
+    power = PowerLoss(tmp_path / "out", _NO_MATTER, every_prefix=False, slow=PARTS)
+    (tmp_path / "out").mkdir()
+    with power.recorded():
+        run_stream(job(tmp_path / "out"))
+    for left in random.Random(5).sample(power.left, 8):
+        power.put_back(left)
+        whole.assert_same(tmp_path / "out", run_stream(job(tmp_path / "out")).counts)
 
 
 @settings(max_examples=3)

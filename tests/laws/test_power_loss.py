@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from pipelines import snapshot_file, state_table
+import numpy as np
+
+from forecaster.windows import Windows
+from pipelines import snapshot_file, state_file, state_table
+from pipelines.jobs.forecast import run_backfill
+from pipelines.jobs.job import BackfillJob
+from pipelines.ownership import run_of, take_over
+from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.replacing import end_replacing, replace_parts
-from pipelines.storage import sync_folder
+from pipelines.sources.files import Input
+from pipelines.sources.kafka.carried import Carried
+from pipelines.sources.manifest import check_replay
+from pipelines.sources.tables import Columns
+from pipelines.step_settings import StepSettings
+from pipelines.storage import BACKFILL, Journal, sync_folder
+from tests.fleets import START, forecaster, rows_of
 from tests.power import PowerLoss, Tree
 from tests.shards import some
 
@@ -97,3 +111,75 @@ def test_the_last_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
         found = snapshot_file.read_shard(tmp_path / "state", 0, 1)
         assert found.closed_through in (old.closed_through, new.closed_through)
     assert found.closed_through == new.closed_through
+
+
+def test_a_line_that_a_journal_has_taken_is_never_lost(tmp_path: Path) -> None:
+    path, taken, power = tmp_path / "state" / "lines", list[int](), PowerLoss(tmp_path)
+    at_least: list[tuple[Tree, int]] = []
+    with power.recorded():
+        journal = Journal(path)
+        for number in range(3):
+            journal.add({"n": number})
+            taken.append(number)
+            at_least += [(left, number) for left in power.left[len(at_least) :]]
+        journal.replace({"n": number} for number in range(3))
+    at_least += [(left, 3) for left in power.left[len(at_least) :]]
+    for left, count in at_least:
+        power.put_back(left)
+        found = [record["n"] for _, record in Journal(path).records()]
+        assert found == [0, 1, 2][: len(found)]
+        assert len(found) >= count
+        Journal(path).add({"n": 9})
+        assert [record["n"] for _, record in Journal(path).records()] == [*found, 9]
+
+
+def test_small_files_are_as_they_were_or_as_they_are_to_be(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a")
+    rows, place = [str(tmp_path / "rows.csv")], tmp_path / "place"
+    output = place / "out"
+    state_table.write(output / "state", some(2))
+    series = len(state_table.read(output / "state").state)
+    run = StepSettings("b" * 32, b"", 2, 1, output, "parquet", 1, resumed=False)
+    power = PowerLoss(place)
+    with power.recorded():
+        check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5)
+        Carried(output / "state" / "kafka.jsonl").add("t-0", 0, 5)
+        take_over(run)
+        state_file.pack(output / "state", place / "table.parquet")
+        assert state_table.keep_aside(output / "state") is not None
+    for left in power.left:
+        power.put_back(left)
+        assert check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5) == 12.5
+        assert Carried(output / "state" / "kafka.jsonl").at("t-0", 0, None) in (5, None)
+        assert run_of(output) in (None, run.job)
+        assert len(state_table.read(output / "state").state) == series
+        if (place / "table.parquet").exists():
+            assert state_file.unpack(place / "table.parquet", tmp_path / "again") == series
+            shutil.rmtree(tmp_path / "again")
+    (aside,) = output.glob("state-before-*")
+    assert len(state_table.read(aside).state) == series
+
+
+def test_a_backfill_over_another_leaves_the_old_or_the_new_output(tmp_path: Path) -> None:
+    output, chance = tmp_path / "out", np.random.default_rng(1)
+    jobs = []
+    for windows in (6, 9):
+        path = tmp_path / f"{windows}.csv"
+        rows_of(Windows(("a", "b"), START, chance.normal(size=(windows, 2)))).write_csv(path)
+        jobs.append(BackfillJob(forecaster(), (str(path),), Input(Columns()), output, 2, 4))
+    run_backfill(jobs[0])
+    forecasts = [read_forecasts(output)]
+    power = PowerLoss(output, (".lock", ".backfill/.numbers", ".numbers"), every_prefix=False)
+    with power.recorded():
+        run_backfill(jobs[1])
+    forecasts.append(read_forecasts(output))
+    seen = set()
+    for left in power.left:
+        power.put_back(left)
+        end_replacing(output / BACKFILL, output)
+        closed = state_table.read(output / "state").closed_through
+        new = closed == START + 8
+        assert new or closed == START + 5
+        assert read_forecasts(output).equals(forecasts[new])
+        seen.add(new)
+    assert seen == {False, True}
