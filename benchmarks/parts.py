@@ -97,10 +97,10 @@ def _decoding(frame: pl.DataFrame, kind: str) -> tuple[float, float]:
     values = [value for value, _ in messages(frame, kind)]
     came, decode = Messages(values, [None] * len(values)), DecoderSpec(kind).decoder()
     raw = decoded(decode, came)
-    rows = len(raw)
+    rows = sum(map(len, raw))
 
     def run() -> None:
-        raw = decoded(decode, came)
+        (raw,) = decoded(decode, came)
         inside, _ = fleet.INPUT.within(raw.with_columns(pl.int_range(1, rows + 1).alias("row")))
         validated(inside, inside["message"], time.time_ns() // 1000, fleet.INPUT.max_future_s)
 

@@ -15,7 +15,7 @@ from pipelines.ownership import run_of, take_over
 from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.replacing import end_replacing, replace_parts
 from pipelines.sources.files import Input
-from pipelines.sources.kafka.carried import Carried
+from pipelines.sources.kafka.decisions import Decisions
 from pipelines.sources.manifest import check_replay
 from pipelines.sources.tables import Columns
 from pipelines.step_settings import StepSettings
@@ -143,14 +143,14 @@ def test_small_files_are_as_they_were_or_as_they_are_to_be(tmp_path: Path) -> No
     power = PowerLoss(place)
     with power.recorded():
         check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5)
-        Carried(output / "state" / "kafka.jsonl").add("t-0", 0, 5)
+        Decisions(output / "state" / "kafka.jsonl").carry("t-0", 0, 5)
         take_over(run)
         state_file.pack(output / "state", place / "table.parquet")
         assert state_table.keep_aside(output / "state") is not None
     for left in power.left:
         power.put_back(left)
         assert check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5) == 12.5
-        assert Carried(output / "state" / "kafka.jsonl").at("t-0", 0, None) in (5, None)
+        assert Decisions(output / "state" / "kafka.jsonl").at("t-0", 0, None) in (5, None)
         assert run_of(output) in (None, run.job)
         assert len(state_table.read(output / "state").state) == series
         if (place / "table.parquet").exists():

@@ -17,7 +17,7 @@ from pipelines import failure, ownership, state_file, state_table
 from pipelines.runners import engine
 from pipelines.sinks import numbers
 from pipelines.sinks.numbers import ShardNumbers
-from pipelines.sources.kafka.carried import Carried
+from pipelines.sources.kafka.decisions import Decisions
 from pipelines.sources.manifest import Entry, FolderManifest, check_replay
 from pipelines.storage import BACKFILL, Journal, end_putting, leased, put_in_place, write_text
 from schemas.errors import EngineError, ModelError, OutputError
@@ -101,12 +101,12 @@ def test_the_manifest_of_a_watched_folder(tmp_path: Path) -> None:
 def test_what_idle_partitions_of_a_topic_were_carried_to(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     for offset, us in ((0, 5), (7, 9)):
-        Carried(path).add("t-0", offset, us)
+        Decisions(path).carry("t-0", offset, us)
     whole = path.read_bytes()
 
     def read() -> list[int | None]:
-        carried = Carried(path)
-        return [carried.at("t-0", offset, None) for offset in (0, 7)]
+        decisions = Decisions(path)
+        return [decisions.at("t-0", offset, None) for offset in (0, 7)]
 
     assert assert_as_written_or_refused(path, whole, read, [[5, 9], [5, 5], [None, None]]) > 150
     for other in mistyped({"partition": "t-0", "offset": 0, "watermark_us": 5}):

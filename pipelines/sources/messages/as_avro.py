@@ -48,7 +48,7 @@ def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
                 bad.setdefault(UNDECODABLE, []).append((place, str(error)))
         frames = frames_of(records, names, places)
         for kind, found in bad.items():
-            frames.append(problems(*zip(*found, strict=True), kind))
+            frames.append(problems([place for place, _ in found], [reason for _, reason in found], kind))
         return frames
 
     return decode
@@ -80,7 +80,7 @@ def frames_of(
     }
     types = {name: [type(cell) for cell in cells] for name, cells in columns.items()}
     if all(len({*found} - {type(None)}) <= 1 for found in types.values()):
-        rows_by_types = {(): range(len(records))}
+        rows_by_types: dict[tuple[type, ...], list[int]] = {(): list(range(len(records)))}
     else:
         rows_by_types = {}
         for row, found in enumerate(zip(*types.values(), strict=True)):

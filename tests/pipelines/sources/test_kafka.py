@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -321,7 +323,7 @@ def test_a_reread_judges_the_future_alike_whatever_the_clocks_say(data: st.DataO
             topic.came_ms = {0: [us // 1000 for us in came[:count]], 1: [us // 1000 for us in came[count:]]}
             walls = iter(data.draw(st.lists(near, min_size=1, max_size=40)) * 400)
             source = source_of(topic, Path(name), poll_rows=data.draw(st.integers(1, 9)), idle_s=1e9)
-            source = replace(source, wall=lambda walls=walls: next(walls) / 1e6)
+            source = replace(source, wall=partial(_next_s, walls))
             starts = {f"rows-{n}": Place(data.draw(st.integers(0, count)) if life else 0) for n in parts}
             batches = read_to_end(Reading(source), starts, {f"rows-{n}": count for n in parts})
             good = {(b.partition, o): True for b in batches for o in b.rows["offset"]}
@@ -379,3 +381,7 @@ def test_options_come_over_ours_and_secrets_from_the_environment(monkeypatch: py
     assert (settings["group.id"], settings["sasl.password"]) == ("g", "hush")
     assert "hush" not in repr(broker)
     assert "PASSWORD" not in repr(broker)
+
+
+def _next_s(walls: Iterator[int]) -> float:
+    return next(walls) / 1e6

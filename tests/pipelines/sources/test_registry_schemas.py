@@ -76,7 +76,8 @@ def test_a_schema_is_fetched_once_and_an_unknown_one_asked_for_once() -> None:
 
 
 def test_an_unknown_schema_is_asked_for_again_ever_more_rarely() -> None:
-    clock, answers = Clock(0.0), {"GET /schemas/ids/8": (404, {})}
+    clock = Clock(0.0)
+    answers: dict[str, tuple[int, dict[str, str]]] = {"GET /schemas/ids/8": (404, {})}
     with registry_of(lambda asked: answers[asked]) as registry:
         schemas = RegistrySchemas(registry.url, clock=clock)
         for clock.now_s in range(200):
