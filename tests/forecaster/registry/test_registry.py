@@ -160,7 +160,7 @@ def test_a_registered_model_goes_before_a_folder_of_its_name(
 def test_versions_that_are_registered_at_once_are_all_there(place: Path, store: Registry, first: str) -> None:
     from forecaster.registry.registry import Registry
 
-    together = Barrier(4)
+    together = Barrier(4, timeout=60)
 
     def register(seed: int) -> int:
         own = Registry(store.tracking_uri, "at once")
