@@ -23,6 +23,7 @@ from forecaster.threads import compute_threads
 from pipelines.jobs.registry import open_registry
 from pipelines.mlflow_config import MlflowConfig
 from pipelines.sources.labelled import LabelColumns, LabelledRows, read_labelled
+from pipelines.storage import write_whole
 from schemas.errors import ModelError
 
 
@@ -269,7 +270,7 @@ def write_labels(
     else:
         frame = frame.insert_column(0, ids)
     model, path = labeller.save(folder), folder / "labels.parquet"
-    frame.write_parquet(path)
+    write_whole(path, frame.write_parquet, kept=True)
     return model, path
 
 
