@@ -128,6 +128,11 @@ class Frequency:
             frequency = Frequency(int(found[1]) * _UNITS_S["w"], 0, offset_s)
         elif _OWN.fullmatch(name):
             frequency = Frequency(duration_s(name))
+        elif name.isdecimal():
+            raise ValueError(
+                f"{text!r} has no unit: write {text}s, {text}m, {text}h or {text}d; for a count of steps "
+                f"write {text}s and set data.time_format = 's'"
+            )
         elif re.search(r"\d(mo|q|y)", name):
             raise ValueError(f"{text!r} is no frequency: write 1mo, 3mo, 1q or 1y, and nothing beside it")
         else:

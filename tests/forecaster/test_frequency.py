@@ -118,6 +118,10 @@ def test_a_frequency_has_one_name_and_a_length_on_average(text: str, named: str,
         ("1h1q", "nothing beside it"),
         ("month", "write 1mo, 3mo, 1q or 1y"),
         ("-1d", "is no duration"),
+        (
+            "1",
+            "has no unit: write 1s, 1m, 1h or 1d; for a count of steps write 1s and set data.time_format",
+        ),
         ("500y", "longer than 100 years"),
     ],
 )
