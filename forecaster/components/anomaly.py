@@ -96,7 +96,7 @@ class Anomaly:
     format_version: int = 2
 
     def spec(self) -> Mapping[str, Field]:
-        """185 bytes a series.
+        """177 bytes a series.
 
         ``beyond`` holds the share of windows that were as far as each of `_DISTANCES`, ``lasting`` the share
         of runs that lasted as long as each of `_RUNS`, ``known`` and ``runs`` how many of them there were.

@@ -20,6 +20,8 @@ _LARGEST = 8.0  # scales that one change counts as at the most
 _LARGEST_DISTANCE = 20.0  # spreads that one distance from the mean counts as at the most
 _SLOW = 8  # half-lives in that of the slow mean
 _LONGEST_RUN = 40
+_STILL = 24  # equal values after which a series stands still
+_MOVES = 2  # changes that one broken reading makes, or one more than a step
 _OF_SPREAD = 0.3  # of the spread, about what a season's change is before a season has passed
 _LEAST_OF_SPREAD = 0.01
 
@@ -60,7 +62,9 @@ class Moments:
     The scale is that of absolute changes from value to value, the larger of a fast one and half of a slow
     one: a quiet week does not make a usual day look like an outlier. Of a change of many scales only
     `_LARGEST` count, or one broken reading would set the scale for months; where one follows another that is
-    how the series moves now, and twice as many count each time.
+    how the series moves now, and twice as many count each time. Of a series that has stood still from its
+    first value on, the first `_MOVES` changes are a step or a broken reading, and do not count: its level is
+    the value that repeats itself.
 
     The unit is that of absolute changes from season to season, as in the scaled errors of Hyndman & Koehler
     2006, "Another look at measures of forecast accuracy": forecasts are made and judged in it.
@@ -147,19 +151,22 @@ class _Running:
         there, known = ~np.isnan(value), self.observed > 0
         self.observed = self.observed + there
         weight = there * np.maximum(1.0 / np.maximum(self.observed, 1), self.forget)
-        change = self._take_change(value, there, known)
+        still = (self.observed > _STILL) & (self.fast == 0) & (self.slow == 0)
+        stands = still & (value == self.last)
+        change = self._take_change(value, there, known, still)
         self._take_level(value, there, weight, change)
+        self.mean = np.where(stands, value, self.mean)
         self._take_season(round_)
         self._take_range(value, there, known, weight)
         self.age = np.where(there, 0, self.age + 1)
 
-    def _take_change(self, value: Floats, there: Bools, known: Bools) -> Floats:
+    def _take_change(self, value: Floats, there: Bools, known: Bools, still: Bools) -> Floats:
         """Fast and slow mean of changes, and the scale; returns the change as it counts."""
         change = np.where(there & known, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        is_far = known & (change > most) & (most > 0)
-        longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), 0)
+        is_far = known & (change > most) & ((most > 0) | (still & (run < _MOVES)))
+        longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))
         self.run = np.where(there, longer, run).astype(np.uint8)
         change = np.where(is_far, most, change)
         changes, share = there & known, 1.0 / np.maximum(self.observed - 1, 1)

@@ -118,6 +118,8 @@ class Stacking:
                 part = np.tensordot(spread, weight, axes=1)
                 combined += np.multiply(part, change, out=part)
             _within(combined, changes)
+            # A series that stands still, of more than one value, is forecast as its last one.
+            combined *= block.moves | (block.observed == 1)
             moved = np.moveaxis(combined - changes[0], 0, 2).copy()
             out += block.scale[..., None] * moved
         ends = np.concatenate([said, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1)

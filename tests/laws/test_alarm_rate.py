@@ -67,6 +67,10 @@ def test_series_that_never_move_raise_no_alarm(judged: dict[str, tuple[Floats, F
     assert np.nanmin(p_value) > 0.5
 
 
+def test_a_spike_of_a_constant_raises_one_alarm(judged: dict[str, tuple[Floats, Floats]]) -> None:
+    assert np.flatnonzero(judged["one_spike"][1] == 1).tolist() == [WINDOWS // 3]
+
+
 def test_a_sensor_that_hangs_for_ever_raises_one_alarm(judged: dict[str, tuple[Floats, Floats]]) -> None:
     alarm = judged["hangs_for_ever"][1]
     assert np.nansum(alarm[WINDOWS // 2 : WINDOWS // 2 + 24]) == 1

@@ -26,9 +26,29 @@ def run(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays,
 
 def test_the_mean_forgets_by_half_in_a_halflife() -> None:
     moments = Moments(20, 0.0)
-    values = np.array([0.0] * 500 + [1.0] * 20)[:, None]
-    after, _ = moments.step(moments.init(1), Block(np.array([0]), values, HOUR))
-    assert after["mean"][0] == pytest.approx(0.5, abs=1e-6)
+    values = np.array([-1.0, 1.0] * 250 + [10.0] * 20)[:, None]
+    after, block = moments.step(moments.init(1), Block(np.array([0]), values, HOUR))
+    assert after["mean"][0] == pytest.approx((block.mean[499, 0] + 10.0) / 2, abs=1e-6)
+
+
+def test_a_broken_reading_of_a_series_that_stands_still_leaves_no_scale() -> None:
+    values = np.array([5.0] * 30 + [1e6] + [5.0] * 30)
+    after, block = run(values)
+    assert not block.moves.any()
+    assert (block.scale[-1, 0], after["fast"][0], after["slow"][0]) == (block.scale[0, 0], 0.0, 0.0)
+    assert (after["mean"][0], after["variance"][0], after["seasonal"][0]) == (5.0, 0.0, 0.0)
+
+
+def test_a_step_moves_the_mean_of_a_series_that_stands_still() -> None:
+    after, block = run(np.array([5.0] * 30 + [500.0] * 2))
+    assert (after["mean"][0], after["fast"][0]) == (500.0, 0.0)
+    assert not block.moves.any()
+
+
+def test_a_series_that_stood_still_moves_with_its_third_change() -> None:
+    _, block = run(np.array([0.0] * 30 + [3.0, 0.0, 0.0, 0.0, 6.0, 0.0]))
+    assert block.moves[:, 0].tolist() == [False] * 34 + [True] * 2
+    assert block.scale[34, 0] == pytest.approx(6.0 / 33 * max(1.0, 33 * (1 - 2 ** (-1 / 20))))
 
 
 def test_until_much_was_seen_mean_spread_and_unit_are_plain_averages() -> None:
