@@ -39,7 +39,8 @@ def notice(count: int, kept: str) -> list[str]:
         return []
     line = (
         f"{count:,} rows were replaced by a later row of the same series and time ({kept}): their values "
-        "differ; where both are right, as in an hour that occurs twice in local time, write times with an "
-        "offset from UTC, or name a column that tells the rows apart with data.event_id"
+        "differ; where both are right, add them up (windows.aggregate = 'sum'), name a column that tells the "
+        "rows apart (data.event_id), or, in an hour that occurs twice in local time, write times with an "
+        "offset from UTC"
     )
     return [line]
