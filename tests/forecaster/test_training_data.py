@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecaster.config import NetworkConfig, TrainingConfig
+from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
 from forecaster.stepping import advance
 from forecaster.training import train
 from forecaster.windows import Windows
 from schemas.errors import DataError
 from schemas.observations import LARGEST
-from tests.forecaster.brief import brief, fleet_of, sines, weights
+from tests.forecaster.brief import BRIEF, NETWORK, brief, fleet_of, sines, weights
 
 
 def test_constant_series_are_no_skill_and_no_harm() -> None:
@@ -73,8 +73,9 @@ def test_a_series_that_makes_the_loss_no_number_is_named(at: int, validation: fl
 def test_weights_that_run_away_stop_training_and_name_the_rate() -> None:
     values = sines(100, 6).values
     values[50:, 2] += 1e12 * np.sign(np.sin(np.arange(50)))
+    beyond = BRIEF.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})  # the settings allow less
     with pytest.raises(DataError, match=r"'s2'.* training\.learning_rate"):
-        brief(fleet_of(values), learning_rate=1e30, clip_norm=1e30)
+        train(fleet_of(values), NETWORK, beyond, WindowConfig())
 
 
 def test_values_at_the_bound_of_observations_are_learned_from() -> None:

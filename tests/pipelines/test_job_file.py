@@ -22,7 +22,7 @@ OVERRIDES = st.fixed_dictionaries(
         "data.skip_bad_files": st.booleans(),
         "network.hidden": st.integers(1, 4096),
         "network.lags": st.lists(st.integers(1, 167), max_size=3),
-        "training.learning_rate": st.floats(1e-300, 1e300),
+        "training.learning_rate": st.floats(1e-300, 100.0),
         "windows.freq": st.sampled_from(["30s", "1d12h"]),
         "stream.speed": st.floats(0, 1e300),
         "mlflow.experiment": TEXT,

@@ -78,7 +78,7 @@ def test_every_number_is_on_the_terminal() -> None:
     clock.now_s = 3723
     assert shown(view).splitlines()[1:] == [
         "  rows       1,234,567 in · 1,200,000 used · 33,421 pending",
-        "             1,134 quarantined · 12 late · 0 duplicate",
+        "             1,134 quarantined (0.1%) · 12 late · 0 duplicate",
         "             1,100 is not a number, 23 time is missing, 7 is in the future, 2 more reasons",
         "  series     10,000 live of 10,500 · 245,000 series-steps/s",
         "  windows    1,234 closed · up to 2026-11-02 04:00 UTC",
@@ -95,7 +95,7 @@ def test_only_what_is_secondary_is_dim_and_only_trouble_is_yellow() -> None:
     console = Console(file=io.StringIO(), width=100)
     styles = {segment.text.strip(): str(segment.style or "") for segment in console.render(view.render())}
     assert styles["1,200,000"] == "bold"
-    assert styles["1,134 quarantined"] == styles["12 late"] == "yellow"
+    assert styles["1,134 quarantined (0.1%)"] == styles["12 late"] == "yellow"
     assert styles["0 duplicate"] == styles["rows"] == styles["·"] == "dim"
     assert styles["2026-11-02 05:00 UTC"] == ""
 
