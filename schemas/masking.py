@@ -13,7 +13,7 @@ MASK: Final = "***"
 
 # The name and password of a URL: all up to the last @ of a word, for a password may hold any character. In
 # http://host:8080/a@b what follows the colon is a port.
-_USER_INFO = re.compile(r"(?<=//)(?:[^\s/@:'\"]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
+_USER_INFO = re.compile(r"(?<=//)(?:[^\s/:]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
 _SECRET_QUERY = re.compile(
     r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"
     r"[^=&;\s]*=)[^&;\s'\"]+",

@@ -87,7 +87,7 @@ def test_what_is_known_of_the_windows_ahead_and_a_first_value_count(folder: Path
         ({"series": "empty.csv"}, "empty.csv: holds no series", 3),
         ({"series": "less.csv"}, "less.csv: has no column size (it has series_id, kind): add it", 3),
         ({"series": "twice.csv"}, "twice.csv: row 2: column series_id: 'a' is in row 1, too: keep one", 3),
-        ({"series": "nobody.csv"}, "nobody.csv: row 2: column series_id: is empty", 3),
+        ({"series": "nobody.csv"}, "nobody.csv: row 2: column series_id is empty", 3),
         ({"options": ["--at", "soon"]}, "--at soon: not a time; write 2013-09-01", 2),
         ({"options": ["--at", "2013-01-01T06:20Z"]}, "begins then: write 2013-01-01T06:00:00+00:00", 2),
         ({"options": ["--first", "kind"]}, "new.csv: row 1: column kind: 'x' is no number", 3),
