@@ -33,12 +33,12 @@ def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.D
 def baseline_points(
     windows: Windows, filled: Floats, rows: Ints, config: WindowConfig, horizon: int
 ) -> dict[str, Floats]:
-    """What both forecast at the end of some rows, ``[T, S, N]`` by name; NaN where a phase has no value yet.
+    """Return the forecasts ``[T, S, N]`` of both baselines, by name; NaN where a phase has no value yet.
 
     Args:
-        windows: the block that rows are of.
+        windows: the windows that contain the rows.
         filled: ``[rows, S]`` the last value at the end of every row (see `last_values`).
-        rows: the ``T`` rows that forecasts are issued at.
+        rows: the ``T`` rows at whose end a forecast is issued.
         config: length of a window.
         horizon: steps ahead.
     """

@@ -86,10 +86,10 @@ class Forecasts:
 
     @staticmethod
     def join(parts: Sequence[Forecasts]) -> Forecasts:
-        """Blocks of windows of the same series, one after the other, as one; members are left out.
+        """Join blocks of consecutive windows of the same series; ``network`` and ``members`` are left out.
 
         Raises:
-            ValueError: there is no block.
+            ValueError: ``parts`` is empty.
         """
         first = parts[0]
         anomalies = [part.anomaly for part in parts if part.anomaly is not None]

@@ -234,7 +234,7 @@ def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[S
 
 
 def more_of(columns: Iterable[str]) -> list[str]:
-    """What a row that waits has beside `PENDING`: ``event_id``, covariates and `ORIGIN`, in their order."""
+    """Return the columns of pending rows after those of `PENDING`: ``event_id``, covariates, `ORIGIN`."""
     known = list(columns)
     return [*observations.more_of(known), *([ORIGIN] if ORIGIN in known else [])]
 
@@ -269,7 +269,7 @@ def _close(
 
 
 def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
-    """The shard without the slots of forgotten series, once these are more than a tenth.
+    """Return the shard without its forgotten series, if these hold more than a tenth of its slots.
 
     Whether slots are freed depends on the shard alone, so a rerun frees them at the same batch.
     """

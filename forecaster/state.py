@@ -85,11 +85,11 @@ class State:
         put(self.parts, index, part.parts)
 
     def grown(self, new: State) -> State:
-        """These series and those of ``new`` after them, under the same weights.
+        """Return this state with the series of ``new`` appended, under the same weights.
 
-        What lies in memory with room for more stays there, so series that begin one by one do not copy the
-        fleet each time. Where there is no room an array moves to memory for a quarter more series. The new
-        state shares memory with this one, which is used up.
+        An array with spare room stays in its memory, so series that begin one by one do not copy the fleet
+        each time. An array without room moves to memory for a quarter more series. The new state shares
+        memory with this one, which must not be used any more.
         """
         count, parts, room = len(self) + len(new), dict[str, Arrays](), dict[str, Arrays]()
         for name, own in self.parts.items():

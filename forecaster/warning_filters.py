@@ -1,7 +1,7 @@
-"""Warnings of libraries that nobody here can act on, ignored by filters that stay.
+"""Ignore library warnings that no user can act on, by filters that stay for the life of the process.
 
-``warnings.catch_warnings`` is no way to do it: it swaps the filters of the whole process and puts the old
-ones back, so of two threads the one that leaves last can leave the filters of the other behind for good.
+``warnings.catch_warnings`` is not safe here: it replaces and later restores the filters of the whole process,
+so of two threads, the one that leaves last can restore the filters that the other had set, for good.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ def ignore(*, message: str = "", module: str = "") -> None:
     """Ignore warnings in all threads from now on; a filter that is there already is not added again.
 
     Args:
-        message: regular expression of the beginning of their text.
-        module: regular expression of the beginning of the module's name that they are attributed to.
+        message: regular expression that the beginning of the warning's text matches.
+        module: regular expression that the beginning of the warning's module name matches.
     """
     matched = tuple(
         re.compile(text, flags) if text else None for text, flags in ((message, re.I), (module, 0))

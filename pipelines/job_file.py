@@ -78,7 +78,7 @@ def commented_toml(config: JobConfig | None = None) -> str:
 
 
 def _holds_secret(value: object) -> bool:
-    """Whether a setting is a URL with a login in it; an option that is secret names a variable instead."""
+    """Return whether a setting is a URL with a login in it."""
     return isinstance(value, SecretUrl) and value.is_secret
 
 

@@ -1,4 +1,4 @@
-"""Arrow columns as Polars columns, whatever their type and content.
+"""Convert Arrow columns of any type and content to Polars columns.
 
 Polars raises, or panics, on Arrow types that it does not have, and it does not check that text is UTF-8.
 `series_of` converts every column of every type to one that ``schemas.cells`` can read.
@@ -153,5 +153,5 @@ def _text(cell: pa.Scalar) -> str | None:
         if isinstance(value, int | float):
             return str(value)
         return f"{cell.type} {json.dumps(value, default=str, separators=(',', ':'))}"
-    except Exception:  # bytes that are no text, a zone or a time that Python does not have
+    except Exception:  # text that is not UTF-8, or a time or zone that Python does not support
         return str(cell.type)

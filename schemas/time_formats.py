@@ -1,4 +1,4 @@
-"""Times that are numbers or text of a named format, and what a number that is no time looks like."""
+"""Read times that are numbers or text of a named format, and explain numbers that are no times."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from schemas.texts import names
 
 AUTO = "auto"
 UNITS = ("s", "ms", "us", "ns", "excel")
-"""What a number may count, by name: seconds and so on since 1970, or days of a spreadsheet."""
+"""The units of times that are numbers: seconds and so on since 1970, or days of a spreadsheet."""
 
 _LEAST = 100_000_000
 """Smallest number that is read as seconds since 1970 unless a format says so: 1973-03-03. A smaller one is
 more likely a year, a month, a day, a date of a spreadsheet or a count of steps."""
 
 _EXCEL_DAYS = 25_569  # from 1899-12-30, where spreadsheets begin to count, to 1970-01-01
-_MOST = 1e19  # beyond it even nanoseconds are outside every range
+_MOST = 1e19  # a larger number is no time in any unit: as nanoseconds it is after the year 2286
 _MOST_US = 10_413_792_000_000_000  # the year 2300
 _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 
@@ -103,7 +103,10 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
 
 
 def looks_like(number: pl.Expr) -> pl.Expr:
-    """What a number (Float64) is that is no time by its size, and the setting that reads it; else null."""
+    """Return what a number (Float64) of implausible size for a time probably is, and the setting to read it.
+
+    The text is null for a number of plausible size.
+    """
     return (
         pl.when(number.is_between(19000101, 21001231) & _is_day(number))
         .then(pl.lit("is a day written as a number: set data.time_format = '%Y%m%d'"))

@@ -1,4 +1,4 @@
-"""An MLflow server in this process that lets in who knows its password, and what it was asked."""
+"""Run an MLflow server in this process that requires a login and records the logins of its requests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class _Quiet(WSGIRequestHandler):
 
 @dataclass
 class Server:
-    """A server that runs.
+    """A running server.
 
     Attributes:
         address: ``host:port``.
-        folder: where its database and its artifacts lie.
-        logins: what came as login with each request, as HTTP has it.
+        folder: holds its database and its artifacts.
+        logins: the Authorization header of each request; None without one.
     """
 
     address: str
@@ -44,7 +44,7 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
 
     Args:
         folder: for its database and artifacts.
-        accepts: whether a login, the header as HTTP has it, is let in.
+        accepts: returns whether an Authorization header is accepted.
     """
     store = f"sqlite:///{folder}/server.db"
     make_store(Store.parse(store))
@@ -90,5 +90,5 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
 
 
 def basic(login: str) -> str:
-    """The header of a name and a password."""
+    """Return the HTTP Authorization header of a login ``name:password``."""
     return f"Basic {base64.b64encode(login.encode()).decode()}"

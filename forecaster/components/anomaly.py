@@ -47,7 +47,7 @@ _FIELDS = {
 _PRIOR = 20.0  # windows, or runs, that a first guess of a distribution counts as
 _EXCESS0 = 0.35  # bands, mean distance beyond the band: that of a normal tail beyond 5 % is 0.25
 _REPEATS0 = 0.02
-_MEMORY = 20.0  # wanted alarms, in the time of which a distribution forgets
+_MEMORY = 20.0  # memory of a distribution: the windows in which this many alarms are wanted
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0  # windows; float32 shares resolve no more
 # Of the scale: least width of a band, which is 0 where most values are equal. Not a round number: changes
 # are often whole scales, and where one lay on an edge the last bit of a forecast would decide.
@@ -57,8 +57,8 @@ _ROUNDING = 1e-15  # of the level: a value that is nearer to its forecast is equ
 _YOUNG = 40  # windows, or runs, before the first alarm
 _STEP = 0.4  # natural logarithms of the p-value by which one alarm lowers the threshold
 _DEBT = 6.0
-_MOST = 0.1  # p-value above which the threshold never rises, unless so many alarms are wanted
-_CALM = 0.05  # p-value from which on a window is no part of an anomaly
+_MOST = 0.1  # largest threshold (a p-value), unless 3 times the wanted rate is larger
+_CALM = 0.05  # least p-value that ends an anomaly
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import numpy as np
 from forecaster.components.base import Arrays, Block, Bools, Field, Floats
 
 _ROUNDING = 2.0**-50  # of the level: a few times the distance between neighbouring float64 numbers
-_STANDS_STILL = 16.0  # times the rounding: a scale up to this cannot be told from rounding
-_LEAST = 1e-150  # in any unit; its square, and one over its square, are still float64 numbers
+_STANDS_STILL = 16.0  # times the rounding: a scale up to this may be nothing but rounding
+_LEAST = 1e-150  # smallest scale, in any unit: float64 holds its square and the inverse of that
 _LARGEST = 8.0  # scales that one change counts as at the most
 _LARGEST_DISTANCE = 20.0  # spreads that one distance from the mean counts as at the most
 _SLOW = 8  # half-lives in that of the slow mean
 _LONGEST_RUN = 40
 _STILL = 24  # equal values after which a series stands still
-_MOVES = 2  # changes that one broken reading makes, or one more than a step
+_MOVES = 2  # uncounted first changes of a still series: a broken reading makes two, a step one
 _OF_SPREAD = 0.3  # of the spread, about what a season's change is before a season has passed
 _LEAST_OF_SPREAD = 0.01
 
@@ -48,7 +48,7 @@ _SAID = (
     *("mean", "spread", "last", "lowest", "highest", "falls", "rises"),
     *("scale", "unit", "age", "observed"),
 )
-"""What is said to those after it of each window."""
+"""What the component adds to a block for the components after it, for each window."""
 
 
 @dataclass(frozen=True)

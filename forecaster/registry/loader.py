@@ -1,7 +1,7 @@
 """MLflow's entry point to a registered version: it imports this module by name.
 
-Where a model raises anything but MLflow's own exceptions, MLflow answers the request with a stack trace: what
-`ServedForecaster` refuses becomes one of these exceptions.
+MLflow answers a request with a stack trace if the model raises anything but MLflow's own exceptions, so this
+module turns the errors of `ServedForecaster` into such exceptions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.errors import StatecastError
 
 
 class RequestRefused(MlflowException):
-    """A request that cannot be answered; one line says why."""
+    """A request cannot be answered; the message is one line with the reason."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -26,12 +26,12 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """The line. MLflow's scoring server puts the whole request before a message that it can set."""
+        """Return the line; it is read-only, or MLflow's scoring server would put the request before it."""
         return self._line
 
     @message.setter
     def message(self, value: str) -> None:
-        """Keep the line."""
+        """Ignore ``value``, so that the message stays one line."""
 
 
 class Served:

@@ -1,7 +1,8 @@
-"""A new SQLite store: built beside its place, and moved there when it is whole.
+"""Build a new SQLite store under a temporary name, and rename it once it is complete.
 
 MLflow itself builds a database in place, by some 60 migrations of which each commits. A process that ends
-among them leaves a database that no MLflow can open again, and two that build at once destroy each other's.
+between two migrations leaves a database that MLflow cannot open again, and two processes that build one
+database at the same time destroy it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def make_store(store: Store) -> None:
     """Build the database of an SQLite store that does not exist yet; leave any other store as it is.
 
     Raises:
-        ModelError: the database cannot be built or locked, or what is there is no store.
+        ModelError: the database cannot be built or locked, or the file is no store.
     """
     file = store.database
     if file is None or store.exists():
@@ -35,7 +36,7 @@ def make_store(store: Store) -> None:
             return
         unfinished = f".{file.name}.new-"
         for left in file.parent.iterdir():
-            if left.name.startswith(unfinished):  # by a process that was killed: nobody else has the lock
+            if left.name.startswith(unfinished):  # left by a killed process: this one holds the lock
                 left.unlink(missing_ok=True)
         new = file.with_name(f"{unfinished}{secrets.token_hex(8)}")
         try:
@@ -48,7 +49,7 @@ def make_store(store: Store) -> None:
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build a database on disk whose artifacts lie where those of ``store`` do."""
+    """Build a database on disk with the artifact folder of ``store``."""
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())
@@ -59,7 +60,7 @@ def _build(file: Path, store: Store) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that make a store in ``folder`` waiting, by a lock that leaves no file behind."""
+    """Lock the folder itself, so that one process at a time makes a store in it and no lock file is left."""
     try:
         held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

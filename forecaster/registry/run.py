@@ -46,7 +46,7 @@ class Run:
         self._experiment_id: str = entity.info.experiment_id
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Adds settings, which never change once they are there; values too long for MLflow are cut.
+        """Add settings, which cannot change afterwards; values too long for MLflow are cut.
 
         Secrets in them are masked.
         """
@@ -56,7 +56,7 @@ class Run:
                 self._client.log_batch(self.run_id, params=values[first : first + 100])
 
     def log_epoch(self, epoch: Mapping[str, float]) -> None:
-        """Adds what training says of an epoch, its number as ``epoch``, to the curve of each metric."""
+        """Add the metrics of a training epoch to their curves; ``epoch`` holds the number of the epoch."""
         self.log_points(
             {name: value for name, value in epoch.items() if name != "epoch"}, int(epoch["epoch"])
         )

@@ -86,7 +86,7 @@ def assignments(settings: list[str] | None) -> dict[str, object]:
 
 
 def _as_typed(line: str, flagged: dict[str, object], around: dict[str, object]) -> str:
-    """A refusal with the option or variable that was given in place of the setting that it stands for."""
+    """Return an error message that names the option or variable that the user gave, and not the key."""
     if found := re.match(r"option ([\w.]+) = (.*)", line, re.DOTALL):
         key, rest = found.groups()
         if key in flagged and key in FLAGS:

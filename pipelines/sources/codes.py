@@ -1,4 +1,4 @@
-"""Numbers that people write for a missing value, found among the values of a series."""
+"""Find numbers among the values of a series that people write for a missing value."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _HUGE = 1e30
 
 
 def code_notices(rows: pl.DataFrame) -> list[str]:
-    """Lines for people about values that probably stand for no value, the most frequent first.
+    """Return a notice about values that probably mean a missing value, such as -9999; [] if there are none.
 
-    A code such as -9999 counts where a series holds it at least twice, and it lies further from the series'
-    other values than three times their range. Values from 1e30 on count always.
+    A code such as -9999 is reported if a series holds it at least twice and its distance from the series'
+    other values is more than three times their range. Values of 1e30 and more are always reported. The
+    notice names the most frequent code first.
     """
     value = pl.col("value")
     is_odd = value.is_in(_CODES) | (value.abs() >= _HUGE)

@@ -23,7 +23,7 @@ VALUE_NAMES = ("value", "y", "target")
 # a column without a name, as pandas writes an index into a CSV file, reads it back, and into a Parquet file
 _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_level_\d+__")
 
-# what pandas and R call an index, or the names of rows, that was made a column
+# names that pandas and R give a column that was the index or the row names
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
 _SURE = 20  # so many cells of text and no number make a column one of text, not one with bad rows
@@ -31,7 +31,7 @@ _SURE = 20  # so many cells of text and no number make a column one of text, not
 
 @dataclass(frozen=True)
 class Beside:
-    """What is known of a file beside the names and cells of its columns.
+    """Facts about a file that the names and cells of its columns do not show.
 
     Attributes:
         folders: columns that its folders name, such as ``series_id=007``.
@@ -42,7 +42,7 @@ class Beside:
     index: tuple[str, ...] = ()
 
     def is_index(self, name: str) -> bool:
-        """Whether a column numbers or labels rows: it may hold their times, and is never a series."""
+        """Return whether a column numbers or labels the rows; it may hold times, but it is never a series."""
         return name in self.index or bool(_INDEX.fullmatch(name))
 
 
@@ -72,12 +72,12 @@ class Layout:
 
     @property
     def is_nameless(self) -> bool:
-        """Whether nothing in the file says whose values it holds: there is a time and a "value"."""
+        """Whether no column names the series: the file has a time and one column named such as "value"."""
         is_alone = self.kind == "wide" and len(self.values) == 1
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 
     def numbers(self, time_format: str) -> list[str]:
-        """The columns that hold numbers, the times among them where the format says that they are."""
+        """Return the columns that hold numbers; the column of times is one if ``time_format`` is a unit."""
         named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
         return list(dict.fromkeys(named))
 

@@ -78,13 +78,13 @@ def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]
 
 
 def _delimiter(header: str) -> str:
-    """What parts the cells of a header: the sign that is there most often, outside of quotes."""
+    """Return the delimiter of a header: the candidate that occurs most often outside of quotes."""
     plain = _QUOTED.sub("", header)
     return max(";\t|,", key=plain.count)
 
 
 def _cells_of(path: Path, line: str, delimiter: str) -> list[str]:
-    """The cells of a line, taken apart as the rows below it are, however long they are."""
+    """Return the cells of a header line of any length, split by the rules for the rows below it."""
     most = line.count(delimiter) + 1
     try:
         table = pacsv.read_csv(
@@ -98,5 +98,5 @@ def _cells_of(path: Path, line: str, delimiter: str) -> list[str]:
             ),
         )
     except pa.ArrowInvalid:
-        raise DataError(f"{path}: a quote in its header does not end: delete it, or end it") from None
+        raise DataError(f"{path}: a quote in its header does not end: delete or close the quote") from None
     return [str(column[0].as_py()) for column in table.columns]

@@ -1,4 +1,4 @@
-"""Which files a job reads of the paths that it is given, and which files of their folders it does not."""
+"""Find the files that a job reads under its input paths, and the reasons why it leaves out others."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class InputFiles:
-    """What was found under the paths of a job.
+    """The files under the input paths of a job.
 
     Attributes:
-        files: to read, sorted by folder.
-        notices: lines that people should see: which files are left out, and why.
+        files: the files to read, sorted by folder.
+        notices: lines for the user: which files are left out, and why.
     """
 
     files: list[Path]
@@ -28,7 +28,7 @@ class InputFiles:
 
 
 def why_left_out(folder: Path, path: Path) -> str | None:
-    """Why a file below a folder is not read; None if it is."""
+    """Return why a file below a folder is not read; None if it is read."""
     if any(part[0] in "._" for part in path.relative_to(folder).parts):
         return HIDDEN
     if path.is_dir():

@@ -98,7 +98,7 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
 def read_labelled(
     paths: Sequence[str | Path], columns: LabelColumns, on_rows: Callable[[int], None] = lambda rows: None
 ) -> LabelledRows:
-    """Every row of some files, validated.
+    """Read and validate all rows of some files.
 
     Raises:
         DataError: a file cannot be read, files have other channels, or no row can be used.
@@ -115,8 +115,8 @@ def read_labelled(
             and nameless.setdefault(path.stem, path) != path
         ):
             raise DataError(
-                f"{path}: has no column of series, and is called as {nameless[path.stem]} is: rename one, or "
-                "name the column with --series-id"
+                f"{path}: has no series column, and the same name as {nameless[path.stem]}: rename one "
+                "file, or name the series column with --series-id"
             )
         if channels and set(found.values) != set(channels):
             raise DataError(
@@ -164,7 +164,7 @@ def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
 
 
 def _series_of(path: Path) -> str:
-    """The series of a file without a column of series: what its folder names, or what the file is called."""
+    """Return the series of a file without a series column: the name in its folder, or that of the file."""
     folders = folder_columns(path)
     return next((value for name in SERIES_NAMES if (value := folders.get(name))), path.stem)
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and that survive a loss of power where that matters."""
+"""Write files that are complete or absent, and that survive a loss of power on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uuid import uuid4
 from pipelines.storage.remote import Location, Remote
 
 Target: TypeAlias = Path | BytesIO
-"""What the writers of file formats take."""
+"""The targets that the writers of file formats accept."""
 
 _TEMPORARY: Final = ".tmp"  # ends the hidden name of a file that is being written
 
@@ -34,9 +34,9 @@ def write_whole(
     Args:
         path: where; its folder exists.
         write: writes the file to what it is given.
-        kept: on return the file survives a loss of power. False for files that are synced later, all at
-            once, and
-            for those that nothing builds on. An object store always keeps a file.
+        kept: whether the file survives a loss of power once this function has returned. False for files that
+            are synced later, all at once, and for files that no other file depends on. An object store
+            always keeps a file.
         is_ours: called when everything is written: whether the folder still belongs to this run.
 
     Returns:
@@ -70,7 +70,7 @@ def write_whole(
 def write_text(
     path: Location, text: str, *, kept: bool = False, is_ours: Callable[[], bool] | None = None
 ) -> bool:
-    """Write a file of text so that it appears whole; see `write_whole`.
+    """Write a text file so that it appears complete, or not at all; see `write_whole`.
 
     Raises:
         OSError: it cannot be written.

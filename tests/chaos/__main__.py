@@ -38,7 +38,7 @@ _MOST_DAYS = 360  # of the example's year
 
 @dataclass
 class Ended:
-    """What became of one of the streams."""
+    """The result of one stream."""
 
     verdict: Verdict
     killed: list[str]
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Streams until all kills are done; another one only where one came to its own end before."""
+    """Run streams until all kills are done; begin another stream only if one ended by itself before."""
     ended: list[Ended] = []
     while (left := kills - sum(len(one.killed) for one in ended)) > 0:
         ended.append(stream(folder / f"{len(ended)}", left, seed + len(ended)))
@@ -69,7 +69,7 @@ def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int,
 
 
 def _weather(folder: Path, kills: int, seed: int) -> Ended:
-    """A replay; the stream that is left alone need not wait."""
+    """Kill a stream that replays a file at limited speed; compare it with a replay at full speed."""
     days = min(max(60, 4 * kills), _MOST_DAYS)
     folder.mkdir(parents=True)
     inputs.write_weather(folder / "weather.csv", np.random.default_rng(seed), days)
@@ -93,7 +93,7 @@ def _weather(folder: Path, kills: int, seed: int) -> Ended:
 
 
 def _flights(folder: Path, kills: int, seed: int) -> Ended:
-    """A watched folder, filled as it is read; the stream that is left alone finds all files there."""
+    """Kill a stream that reads a folder while files are put there; compare it with one that is not killed."""
     days = min(max(60, 3 * kills), _MOST_DAYS)
     files = inputs.write_flights(folder / "files", np.random.default_rng(seed), days)
     model = inputs.write_model(folder / "model", "sum", "zero")
@@ -120,11 +120,11 @@ def _kill_some(
     before: Callable[[int], None],
     feed: Callable[[bool], None] = lambda needs: None,
 ) -> list[str]:
-    """Kills, until there are enough of them or the stream has come to its own end.
+    """Kill a stream again and again, until it was killed ``kills`` times or has ended by itself.
 
     Args:
-        stream: is started as often as it is killed.
-        kills: how many.
+        stream: the stream; it is started again after each kill.
+        kills: the number of kills.
         chance: see `Stream.live_and_lose`.
         before: called before each life with the number of kills left.
         feed: see `Stream.live_and_lose`.
@@ -154,9 +154,9 @@ class _Feed:
     """Puts files into a watched folder as the stream reads them, a share of them in each life.
 
     Args:
-        files: in their order.
-        folder: which is watched.
-        manifest: of the stream: a line for each file that it has read.
+        files: the files, in the order in which they are put.
+        folder: the watched folder.
+        manifest: the manifest of the stream, which has a line for each file that it has read.
     """
 
     def __init__(self, files: list[Path], folder: Path, manifest: Path) -> None:
@@ -164,18 +164,18 @@ class _Feed:
         self._put, self._share = 0, 0
 
     def share(self, kills_left: int) -> None:
-        """Gives the next life its share."""
+        """Allow the next life of the stream an equal share of the files that are left."""
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, needs: bool) -> None:
-        """Puts the next file once all but one were read, if the life has a share left or ``needs`` one."""
+        """Put the next file if at most one is unread, and the life has a share left or ``needs`` a file."""
         if self._left and (self._share > 0 or needs) and self._put - self._read() <= 1:
             inputs.put(self._left.pop(0), self._folder)
             self._put += 1
             self._share -= 1
 
     def put_rest(self) -> None:
-        """Puts all files that are left."""
+        """Put all files that are left."""
         for file in self._left:
             inputs.put(file, self._folder)
         self._left.clear()

@@ -206,7 +206,7 @@ def test_scaling_is_fitted_on_what_is_learned_from() -> None:
     assert other.chosen.version == one.chosen.version
 
 
-def test_a_known_table_costs_its_rows_and_not_the_years_between_them() -> None:
+def test_memory_of_a_known_table_depends_on_rows_not_years() -> None:
     ids = [f"s{i}" for i in range(200)]
     hours = [datetime(1900, 1, 1, tzinfo=UTC), BEGIN]
     times = [hour for hour in hours for _ in ids]

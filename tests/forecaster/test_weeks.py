@@ -51,13 +51,13 @@ def test_forecasts_of_weekly_rows_are_for_their_dates(day: str, name: str) -> No
     np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_table_of_plain_weeks_keeps_its_meaning() -> None:
+def test_a_state_without_week_offset_reads_as_plain_weeks() -> None:
     model = forecaster(freq="1w")
     state, _ = advance(model, model.initial_state(), weekly("thu"))
     metadata = state.to_arrow().schema.metadata
     layout = metadata[b"statecast.state.layout"].replace(
         b'"freq_offset_s": 0, ', b""
-    )  # as of earlier versions
+    )  # earlier versions wrote no offset
     older = state.to_arrow().replace_schema_metadata({**metadata, b"statecast.state.layout": layout})
     assert b"freq_offset_s" not in layout
     assert State.from_arrow(older).freq == Frequency(604_800)

@@ -94,16 +94,16 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_NO_MATTER = (".numbers", ".lock", ".ended", ".run")  # to who goes on
+_NO_MATTER = (".numbers", ".lock", ".ended", ".run")  # paths that a resumed run does not depend on
 
 
-def test_a_stream_goes_on_from_what_a_kill_or_a_loss_of_power_leaves(tmp_path: Path) -> None:
+def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     (log, scale), output, clean = small_log(), tmp_path / "out", tmp_path / "clean"
     whole = Left(clean, run_stream(job_of(log, clean)).counts, scale)
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _NO_MATTER, every_prefix=False, slow=PARTS)
     with power.recorded():
-        # it begins with a table cut anew, which takes the old one's place
+        # the run first replaces the state table by one for 2 shards
         run_stream(job_of(log, output, shards=2))
     for left in random.Random(4).sample(power.left, 12):
         power.put_back(left)
@@ -111,7 +111,7 @@ def test_a_stream_goes_on_from_what_a_kill_or_a_loss_of_power_leaves(tmp_path: P
         whole.assert_same(output, ended.counts)
 
 
-def test_a_replay_goes_on_from_what_its_first_run_leaves(tmp_path: Path) -> None:
+def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) -> None:
     (log, scale), path = small_log(), tmp_path / "rows.csv"
     log.rows.drop("offset").write_csv(path)
 

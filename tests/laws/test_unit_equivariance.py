@@ -1,4 +1,4 @@
-"""Law: a series in another unit, or from another zero, has the same forecasts in that unit, from that zero.
+"""Law: if a series is scaled or shifted, its forecasts are scaled or shifted by the same number.
 
 Logarithms of a series above 0 depend on where its zero lies, so shifts are of series that are never above 0,
 or so far above it that their logarithms are as straight as the series itself. The shifts are so small that
@@ -28,12 +28,12 @@ from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 from tests.same import YOUNG
 
 WINDOWS = 90
-ROUNDINGS = 4000 * 2.0**-53  # of the level, that means and regressions of a series gather
+ROUNDINGS = 4000 * 2.0**-53  # rounding errors of means and regressions, relative to the level
 
 
 @dataclass
 class Said:
-    """Everything that is said of a fleet, windows on the second axis: quantiles, members and p-values."""
+    """The forecasts of a fleet, windows on the second axis: quantiles, members and p-values."""
 
     values: Floats
     network: Floats
@@ -61,7 +61,7 @@ def said(model: Forecaster, values: Floats, heat: Floats | None = None) -> Said:
 
 
 def kinds(seed: int) -> Floats:
-    """``[WINDOWS, 9]`` series of all kinds around 0; their numbers have few bits, so shifts are exact."""
+    """Return ``[WINDOWS, 9]`` values of 9 kinds of series, rounded to 1/1024 so that shifts are exact."""
     chance = np.random.default_rng(seed)
     noise, t = chance.normal(size=(WINDOWS, 9)), np.arange(WINDOWS)
     values = np.stack(
@@ -84,7 +84,7 @@ def kinds(seed: int) -> Floats:
 
 
 def assert_transformed(one: Said, other: Said, values: Floats, factor: float, shift: float) -> None:
-    """``other`` is said of ``values * factor + shift``, and ``one`` of ``values``."""
+    """Assert that ``other`` is ``one``, forecasts of ``values``, times ``factor`` and plus ``shift``."""
     level = np.nanmax(np.abs(values), axis=0) + abs(shift) / factor
     within = YOUNG * np.nanstd(values, axis=0) + ROUNDINGS * level
     for name in ("values", "network", "members"):
@@ -124,7 +124,7 @@ def test_a_power_of_two_changes_no_bit_of_a_forecast(seed: int, power: int) -> N
 
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 30), factor=factors)
-def test_the_unit_of_an_observed_covariate_is_of_no_matter(seed: int, power: int, factor: float) -> None:
+def test_the_unit_of_an_observed_covariate_changes_no_forecast(seed: int, power: int, factor: float) -> None:
     model = forecaster(observed=("heat",))
     values, heat = kinds(seed), kinds(seed + 1)
     one = said(model, values, heat)
@@ -134,14 +134,14 @@ def test_the_unit_of_an_observed_covariate_is_of_no_matter(seed: int, power: int
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 30))
 @example(seed=0, power=30)
-def test_a_series_below_zero_is_forecast_alike_at_any_level(seed: int, power: int) -> None:
+def test_the_level_of_a_series_below_zero_shifts_its_forecasts(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) - 64.0
     assert_transformed(said(model, values), said(model, values - 2.0**power), values, 1.0, -(2.0**power))
 
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(20, 30))
 @example(seed=0, power=30)
-def test_a_series_far_above_zero_is_forecast_alike_at_any_level(seed: int, power: int) -> None:
+def test_the_level_of_a_series_far_above_zero_shifts_its_forecasts(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) + 2.0**26
     assert_transformed(said(model, values), said(model, values + 2.0**power), values, 1.0, 2.0**power)
 
@@ -194,7 +194,7 @@ def without_seconds(epoch: dict[str, float]) -> dict[str, float]:
     return {name: number for name, number in epoch.items() if name != "seconds"}
 
 
-def test_a_network_trained_at_another_level_forecasts_alike() -> None:
+def test_a_network_trained_at_another_level_has_equal_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = said(one, values, values), said(other, values + shift, values + shift)

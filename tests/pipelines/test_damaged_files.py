@@ -33,14 +33,17 @@ ENTRIES = [
 
 
 def damaged(whole: bytes) -> Iterator[bytes]:
-    """Torn, with flipped bits, and no JSON or text at all."""
+    """Yield damaged contents of a file: torn, with flipped bits, or replaced by other JSON or bytes."""
     yield from torn(whole)
     yield from (data for _, data in flipped(whole, random.Random(3), 200))
     yield from (b"\xff\xfe", b"null", b"[1]", b"{}", b"{}\n", b"[[[[", b"\n", b"{" * 100_000)
 
 
 def assert_as_written_or_refused(path: Path, whole: bytes, read: Callable[[], T], written: list[T]) -> int:
-    """The file is read as one of ``written`` or refused in a line that names it; how often it is refused."""
+    """Assert that a damaged file reads as one of ``written``, or raises one line that names the file.
+
+    Return the number of damaged files that raised.
+    """
     refused = 0
     for data in damaged(whole):
         path.write_bytes(data)
@@ -61,7 +64,7 @@ def rows(tmp_path: Path) -> str:
     return str(tmp_path / "rows.csv")
 
 
-def test_the_manifest_of_a_replay(tmp_path: Path, rows: str) -> None:
+def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None:
     path = tmp_path / "state" / "replay.json"
     check_replay(path, [rows], "how", 0, 12.5)
     whole = path.read_bytes()
@@ -78,7 +81,7 @@ def test_the_manifest_of_a_replay(tmp_path: Path, rows: str) -> None:
     assert check_replay(path, [rows], "how", 1, 0.0) == 12.5
 
 
-def test_the_manifest_of_a_watched_folder(tmp_path: Path) -> None:
+def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "folder.jsonl"
     for entry in ENTRIES:
         FolderManifest(path).add(entry)
@@ -98,7 +101,7 @@ def test_the_manifest_of_a_watched_folder(tmp_path: Path) -> None:
     assert read() == ENTRIES
 
 
-def test_what_idle_partitions_of_a_topic_were_carried_to(tmp_path: Path) -> None:
+def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     for offset, us in ((0, 5), (7, 9)):
         Decisions(path).carry("t-0", offset, us)
@@ -115,7 +118,7 @@ def test_what_idle_partitions_of_a_topic_were_carried_to(tmp_path: Path) -> None
         assert line is None or line.startswith(f"{path}: cannot be read (line 1")
 
 
-def test_a_snapshot_whose_metadata_is_not_as_it_should_be() -> None:
+def test_damaged_snapshot_metadata_raises_one_line() -> None:
     table = snapshot.to_arrow(some(1)[0])
     for key in (b"statecast.shard", b"statecast.state.layout"):
         for other in mistyped(json.loads(table.schema.metadata[key])):
@@ -138,9 +141,7 @@ def test_a_snapshot_whose_metadata_is_not_as_it_should_be() -> None:
         ({"novel": 1}, "novel: "),
     ],
 )
-def test_a_snapshot_with_an_entry_that_is_unknown_or_of_another_type(
-    change: dict[str, Any], line: str
-) -> None:
+def test_a_snapshot_entry_of_unknown_name_or_type_is_refused(change: dict[str, Any], line: str) -> None:
     table = snapshot.to_arrow(some(1)[0])
     rest = json.loads(table.schema.metadata[b"statecast.shard"]) | change
     metadata = {**table.schema.metadata, b"statecast.shard": as_json(rest)}
@@ -151,7 +152,7 @@ def test_a_snapshot_with_an_entry_that_is_unknown_or_of_another_type(
     assert "\n" not in str(told.value)
 
 
-def test_a_table_in_one_file(tmp_path: Path) -> None:
+def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
     table, file = tmp_path / "table", tmp_path / "table.parquet"
     state_table.write(table, some(2))
     write_text(table / "folder.jsonl", "{}\n")
@@ -172,7 +173,7 @@ def test_a_table_in_one_file(tmp_path: Path) -> None:
         assert line is None or (line.startswith(f"{file}: ") and "\n" not in line)
 
 
-def test_which_run_owns_a_folder(tmp_path: Path) -> None:
+def test_a_damaged_file_of_the_owner_raises_nothing(tmp_path: Path) -> None:
     path = tmp_path / ".run"
     write_text(path, "b" * 32)
     assert (
@@ -183,7 +184,7 @@ def test_which_run_owns_a_folder(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_worker_left_of_its_error(tmp_path: Path) -> None:
+def test_a_damaged_worker_error_becomes_an_engine_error(tmp_path: Path) -> None:
     raised = OutputError("out: the disk is full")
     with pytest.raises(OutputError), failure.told_of(tmp_path):
         raise raised
@@ -197,7 +198,7 @@ def test_what_a_worker_left_of_its_error(tmp_path: Path) -> None:
     assert str(failure.told(tmp_path, RuntimeError())) == str(raised)
 
 
-def test_the_numbers_of_a_shard(tmp_path: Path) -> None:
+def test_damaged_numbers_of_a_shard_raise_nothing(tmp_path: Path) -> None:
     one = ShardNumbers(0, some(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
     numbers.publish(tmp_path, one)
     (path,) = (tmp_path / numbers.FOLDER).iterdir()
@@ -209,7 +210,7 @@ def test_the_numbers_of_a_shard(tmp_path: Path) -> None:
         numbers.applied(tmp_path, 1)
 
 
-def test_the_record_of_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_engine_record_raises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "statecast" / "run"
     folder.mkdir(parents=True)
@@ -220,7 +221,7 @@ def test_the_record_of_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert engine.end_orphans() == []
 
 
-def test_the_manifest_of_parts_that_are_replaced_in_a_store() -> None:
+def test_a_damaged_manifest_of_replaced_parts_deletes_no_rows() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
         put_in_place(store / BACKFILL, store, ["late"])
@@ -234,7 +235,7 @@ def test_the_manifest_of_parts_that_are_replaced_in_a_store() -> None:
             assert (store / "late" / "x").read_bytes() == b"1"
 
 
-def test_the_lease_on_a_store() -> None:
+def test_a_damaged_lease_on_a_store_stays_held() -> None:
     with in_memory() as store:
         lock = store / ".lock-000001"
         identity = {"host": "h", "machine": "m", "pid": 1, "started_s": 1.0, "since": "then"}
@@ -252,7 +253,7 @@ def test_the_lease_on_a_store() -> None:
         assert line_of(take, []) is not None
 
 
-def test_a_journal_goes_on_after_a_line_that_could_not_be_written(
+def test_a_journal_takes_records_after_a_failed_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(tmp_path / "lines")
@@ -274,7 +275,7 @@ def test_a_record_is_sealed_and_unsealed_as_it_was() -> None:
     assert unseal(seal(record)) == record
 
 
-def test_a_shard_goes_through_a_table_in_one_file(tmp_path: Path) -> None:
+def test_a_state_file_restores_the_packed_shard(tmp_path: Path) -> None:
     (shard,) = some(1)
     state_table.write(tmp_path / "table", [shard])
     state_file.pack(tmp_path / "table", tmp_path / "file")

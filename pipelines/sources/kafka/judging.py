@@ -1,8 +1,8 @@
-"""How the messages of a poll are judged, where that depends on the moment: decided once, then written down.
+"""Store the decisions about messages that depend on the time of reading, so that a re-read repeats them.
 
-A row may lie in the future by the earlier of two clocks: that of its message, which producers may set as they
-like, and the wall clock as the row was first read. A message whose schema is unknown now may be readable
-later.
+Whether a row lies in the future depends on the earlier of two clocks: the timestamp of its message, which
+producers may set to any time, and the wall clock when the row was first read. A message whose schema is
+unknown now may be readable later.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Polls:
     """The messages of a poll, those of all partitions one after the other.
 
     Attributes:
-        names: of the partitions ``[p]``.
-        bounds: where the messages of each begin, and their number ``[p + 1]``.
-        offsets: of the messages ``[n]``.
-        came_us: the times of the messages ``[n]``; far ahead where they have none.
+        names: ``[p]`` names of the partitions.
+        bounds: ``[p + 1]`` index of the first message of each partition, then the number of messages.
+        offsets: ``[n]`` offsets of the messages.
+        came_us: ``[n]`` timestamps of the messages; far in the future if a message has none.
     """
 
     names: Sequence[str]
@@ -40,7 +40,7 @@ class Polls:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> Polls:
-        """The messages of partitions, by the names of these."""
+        """Join the polled messages of several partitions, given by name."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))  # brokers write -1 for none
@@ -52,11 +52,11 @@ class Polls:
         )
 
     def partitions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The index of the partition of each message at ``places [m]``."""
+        """Return the index in ``names`` of the partition of each message; ``places [m]`` index the poll."""
         return np.searchsorted(self.bounds, places, side="right") - 1
 
     def each(self) -> list[tuple[str, slice]]:
-        """Every partition with the places of its messages, those without any left out."""
+        """Return every partition that has messages, with the slice of its messages in the poll."""
         pairs = zip(self.names, self.bounds[:-1], self.bounds[1:], strict=True)
         return [(name, slice(int(low), int(high))) for name, low, high in pairs if high > low]
 
@@ -64,14 +64,15 @@ class Polls:
 class Judge:
     """The clocks by which the rows of a poll are judged.
 
-    A row is in the future if it is later than both its message's time and the clock of its offset allow. That
-    clock is the wall clock of an earlier poll, which is written down. Where it is too old to tell, the
-    partition gets a newer one, of now, before anybody acts on the row; so a re-read judges alike.
+    A row is in the future if it is more than ``max_future_s`` later than the earlier of two clocks: the
+    timestamp of its message, and the stored clock of its offset, which is the wall clock of an earlier poll.
+    If only the stored clock rejects a row and may still be replaced, the current time replaces it for the
+    partition, and is stored before the row is used; so a re-read decides the same.
 
     Args:
         polls: the messages.
         decisions: where clocks are written down.
-        wall: seconds since 1970.
+        wall: returns the wall clock, in seconds since 1970.
         max_future_s: how far a row may lie ahead.
     """
 
@@ -87,14 +88,14 @@ class Judge:
             self._is_open[at] = polls.offsets[at] >= decisions.settled(name)
 
     def clock_us(self, times_us: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The earlier clock of each row, in microseconds since 1970.
+        """Return the earlier clock of each row, in microseconds since 1970.
 
         Args:
-            times_us: times of the rows ``[r]``.
-            places: of the messages that they were in ``[r]``.
+            times_us: ``[r]`` times of the rows.
+            places: ``[r]`` index in the poll of the message of each row.
 
         Raises:
-            OutputError: a new clock cannot be written down.
+            OutputError: a new clock cannot be written.
         """
         came_us = self.polls.came_us[places]
         is_ahead = times_us > self._clock_us[places] + self._future_us
@@ -109,7 +110,7 @@ class Judge:
         for partition in partitions:
             name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
-            # a clock that was set back judges no row anew
+            # if the wall clock was set back, the earlier decisions stay
             clock_us = max(now_us, int(self._clock_us[high - 1]))
             judged[name] = Judged(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
             here = slice(low, high)
@@ -119,7 +120,7 @@ class Judge:
 
 
 def refused(polls: Polls, decisions: Decisions) -> dict[int, str]:
-    """The messages whose schema was unknown when they were first read: the reason by the place of each."""
+    """Return the messages whose schema was unknown at the first read, as reasons by index in the poll."""
     found: dict[int, str] = {}
     for name, at in polls.each():
         for start, stop, reason in decisions.refused(name):
@@ -129,10 +130,10 @@ def refused(polls: Polls, decisions: Decisions) -> dict[int, str]:
 
 
 def refuse(polls: Polls, frame: pl.DataFrame, known: Mapping[int, str], decisions: Decisions) -> None:
-    """Write down the messages of a raw frame whose schema is unknown.
+    """Store which messages of a raw frame have an unknown schema.
 
     Raises:
-        OutputError: they cannot be written down.
+        OutputError: the decisions cannot be written.
     """
     if "problem_kind" not in frame.columns:
         return

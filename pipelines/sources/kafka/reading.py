@@ -91,7 +91,7 @@ class Reading:
 
     def _seek(self, places: Places) -> None:
         self.numbers = {name: self.source.number(name) for name in places}
-        self.decisions = self.source.decisions()  # whoever began this run may have added to them
+        self.decisions = self.source.decisions()  # the process that began this run may have added decisions
         self.held = None
         self.consumer.read_from({self.numbers[name]: place.offset for name, place in places.items()})
         self.quiet = {name: _Quiet(self.clock()) for name in places}
@@ -109,7 +109,7 @@ class Reading:
         polled = self.held or self.consumer.poll(source.poll_rows, _POLL_S)
         try:
             found = [*self._taken(polled)]
-        except RegistryAway:  # like a broker that is away, it is waited for
+        except RegistryAway:  # wait for the registry, as for a broker
             self.held = polled
             return
         self.held = None
@@ -154,9 +154,9 @@ class Reading:
             )
 
     def _validated(self, polls: Polls, messages: Messages) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Good rows, rejected ones, and of each that lies outside the job's time the message.
+        """Return the valid rows, the rejected rows, and the message of each row outside the job's time range.
 
-        In all three ``offset`` is the place of the message among all of these, until they are parted.
+        In all three ``offset`` is the index in ``messages``, by which the caller splits them by partition.
         """
         known = refused(polls, self.decisions)
         max_future_s = self.source.input.max_future_s
@@ -173,7 +173,7 @@ class Reading:
     def _validated_frame(
         self, raw: pl.DataFrame, judge: Judge | None
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """`_validated` of one raw frame."""
+        """Validate the rows of one raw frame; return the three results of `_validated`."""
         how, message = self.source.input, raw["message"]
         first = np.searchsorted(message.to_numpy(), message.to_numpy())
         row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
@@ -282,7 +282,7 @@ def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.Da
 
 
 def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFrame:
-    """The rows of several frames by ``offset``; a message, all in one frame, keeps its order."""
+    """Join frames and sort their rows by ``offset``; the rows of one message keep their order."""
     return pl.concat([frame for frame in frames if len(frame)] or [empty]).sort("offset", maintain_order=True)
 
 

@@ -13,11 +13,13 @@ from schemas import arrow
 
 _FILE = b"ARROW1"
 _OF_CELLS = re.compile("UTF8|precision|acceptable range|whole number of days")
-"""What pyarrow says where single cells are at fault, and not the buffers of a column."""
+"""Matches pyarrow's errors about single cells, which are quarantined; other errors reject the message."""
 
 
 def arrow_decoder(names: Names) -> Decoder:
-    """Decodes Arrow IPC; all rows of a message share its place: none is taken in without the rest.
+    """Return a decoder of Arrow IPC messages.
+
+    All rows of a message have the position of the message, so either all of them are taken in or none.
 
     pyarrow reads the messages, since Polars panics at types that it does not have.
     """
@@ -29,7 +31,7 @@ def arrow_decoder(names: Names) -> Decoder:
         for place, value in enumerate(messages.values):
             try:
                 rows = _rows(value or b"", names)
-            except Exception as error:  # whatever bytes that are none come to
+            except Exception as error:  # pyarrow raises errors of many types on other bytes
                 bad.append(place)
                 reasons.append(f"cannot be decoded; is no Arrow IPC stream or file ({shown(str(error))})")
                 continue
@@ -41,7 +43,7 @@ def arrow_decoder(names: Names) -> Decoder:
 
 
 def _rows(data: bytes, names: Names) -> pa.Table:
-    """The columns of a message that are needed; of two of one name the first."""
+    """Return the needed columns of a message; of two columns with one name, the first."""
     opened = pa.ipc.open_file if data.startswith(_FILE) else pa.ipc.open_stream
     with opened(pa.py_buffer(data)) as reader:
         table = reader.read_all()

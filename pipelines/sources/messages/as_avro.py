@@ -28,11 +28,11 @@ from pipelines.sources.messages.registry_schemas import SchemaUnknown
 from schemas.errors import DataError
 
 Schemas = Callable[[int], Any]
-"""A parsed Avro schema by its id; raises `SchemaUnknown` where there is none."""
+"""Returns the parsed Avro schema of an id; raises `SchemaUnknown` if no schema has the id."""
 
 
 def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
-    """Decodes records of the schemas that ``schemas`` knows."""
+    """Return a decoder of Avro messages, whose schemas ``schemas`` returns."""
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
         records: list[Mapping[str, object]] = []
@@ -56,14 +56,14 @@ def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
 
 def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
     if len(value) < FRAME.size:
-        raise ValueError(f"is {len(value)} bytes, and 5 come before an Avro record")
+        raise ValueError(f"is {len(value)} bytes long; an Avro record follows a header of 5 bytes")
     zero, number = FRAME.unpack_from(value)
     if zero:
-        raise ValueError(f"begins with byte {zero}, and not with 0 and the id of an Avro schema")
+        raise ValueError(f"begins with byte {zero}; an Avro message begins with 0 and the id of its schema")
     schema = schemas(number)
     try:
         record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None)
-    except Exception as error:  # whatever bytes that are no record come to
+    except Exception as error:  # fastavro raises errors of many types on other bytes
         raise ValueError(f"is no record of Avro schema {number} ({shown(str(error))})") from None
     if not isinstance(record, dict):
         raise ValueError("is no Avro record")
@@ -73,7 +73,13 @@ def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
 def frames_of(
     records: Sequence[Mapping[str, object]], names: Names, places: Sequence[int]
 ) -> list[pl.DataFrame]:
-    """Raw frames of one mapping a message, one for each combination of types that cells have."""
+    """Return raw frames with a row for each record; the cells of a column in one frame have one type.
+
+    Args:
+        records: the decoded messages.
+        names: the fields to read.
+        places: the index of each record's message in the poll.
+    """
     columns = {
         column: [_cell(next((r[n] for n in known if r.get(n) is not None), None)) for r in records]
         for column, known in names.by_column.items()
@@ -97,7 +103,7 @@ def frames_of(
 
 
 def _cell(cell: object) -> object:
-    """A cell, as text where its type in Polars would depend on the cells beside it."""
+    """Return a cell, as text if its type in Polars would depend on other cells of the column."""
     if isinstance(cell, list | dict | tuple):
         return json.dumps(cell, default=str, separators=(",", ":"))
     if isinstance(cell, Decimal):
@@ -106,7 +112,7 @@ def _cell(cell: object) -> object:
 
 
 def series_of(cells: Sequence[object]) -> pl.Series:
-    """Cells of one Python type, or None, as a column; as text where Polars has no type for all of them."""
+    """Return cells of one Python type, or None, as a column; as text if no type of Polars fits them all."""
     try:
         return pl.Series(cells)
     except (Exception, pl.exceptions.PanicException):
@@ -114,10 +120,10 @@ def series_of(cells: Sequence[object]) -> pl.Series:
 
 
 def schema_of_file(path: Path) -> Schemas:
-    """The schema of a file, whatever id a message names.
+    """Return a function that returns the schema in a file for every id.
 
     Raises:
-        DataError: there is none, or it is no Avro schema.
+        DataError: the file cannot be read, or holds no Avro schema.
     """
     try:
         schema = fastavro.parse_schema(json.loads(path.read_text()))

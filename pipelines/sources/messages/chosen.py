@@ -105,7 +105,7 @@ def own_decoder(name: str) -> Decoder:
 
 def _with_keys(decode: Decoder) -> Decoder:
     def with_keys(messages: Messages) -> list[pl.DataFrame]:
-        keys = pl.Series("series_id", messages.keys, pl.Binary)  # one that is no text is quarantined as such
+        keys = pl.Series("series_id", messages.keys, pl.Binary)  # stays Binary if a key is not UTF-8
         with suppress(pl.exceptions.PolarsError):
             keys = keys.cast(pl.String)
         return [frame.with_columns(keys.gather(frame[MESSAGE])) for frame in decode(messages)]

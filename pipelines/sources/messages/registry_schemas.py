@@ -1,4 +1,4 @@
-"""The schemas of a registry: asked for once each, and asked again with patience where that fails."""
+"""Fetch Avro schemas from a schema registry: each schema once, and again after growing waits on failure."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _UNKNOWN_S: Final = 10.0
 
 
 class RegistryAway(StatecastError):
-    """A schema registry does not answer for now: ask again."""
+    """The schema registry does not answer at present; retry later."""
 
 
 class SchemaUnknown(Exception):
-    """The schema of a message cannot be found; the text says why."""
+    """The schema of a message cannot be found; the text is the reason."""
 
 
 class Kept(Protocol):
-    """Where the texts of schemas are kept, so that a later run reads messages as this one does."""
+    """A store of schema texts, so that a later run decodes messages with the schemas of this run."""
 
     def schema(self, number: int) -> str | None:
-        """The text of a schema; None where it is not kept."""
+        """Return the text of a schema; None if it is not stored."""
 
     def keep_schema(self, number: int, text: str) -> None:
-        """Keep a text; on return it is on the disk."""
+        """Store the text of a schema; on return it is on the disk."""
 
 
 @dataclass
 class _Failure:
-    """Why a question failed, and until when it is not asked again."""
+    """Why a request failed, and the time of the next attempt."""
 
     reason: str
     wait_s: float
@@ -47,18 +47,18 @@ class _Failure:
 
 @dataclass
 class RegistrySchemas:
-    """The schemas of a registry by their ids.
+    """Returns the schemas of a registry by their ids.
 
-    A schema that the registry does not know is asked for again after a while, and each time later. A registry
-    that does not answer is waited for, ``patience_s`` seconds; from then on its schemas are unknown until it
-    answers again, which it is asked now and then.
+    A schema that the registry does not have is requested again after waits that double. A registry that does
+    not answer raises `RegistryAway` for ``patience_s`` seconds; after that, its schemas are unknown until a
+    later request succeeds.
 
     Attributes:
-        url: of the registry.
-        user_info: ``name:password``, if it asks for one.
+        url: address of the registry.
+        user_info: ``name:password``, if the registry requires a login.
         patience_s: seconds to wait for a registry that does not answer.
-        kept: where texts of schemas are kept; None to keep none.
-        clock: seconds of a clock that never goes back.
+        kept: the store of schema texts; None to store none.
+        clock: returns the seconds of a clock that never goes back.
     """
 
     url: str
@@ -72,12 +72,11 @@ class RegistrySchemas:
     _away_since_s: float = field(default=0.0, init=False)
 
     def __call__(self, number: int) -> Any:
-        """The parsed schema.
+        """Return the parsed schema of an id.
 
         Raises:
-            SchemaUnknown: there is none of this id, or it is no Avro schema, or the registry was not there
-                for too long.
-            RegistryAway: the registry does not answer for now.
+            SchemaUnknown: the registry has no Avro schema of this id, or did not answer for ``patience_s``.
+            RegistryAway: the registry does not answer at present.
         """
         if number not in self._known:
             self._known[number] = self._found(number)
@@ -121,7 +120,7 @@ class RegistrySchemas:
 
 
 def _again(before: _Failure | None, reason: str, now_s: float, first_s: float) -> _Failure:
-    """The failure of a question that is asked again after twice as long as before."""
+    """Return a failure whose wait is twice that of the failure before it."""
     wait_s = first_s if before is None else min(2 * before.wait_s, max(_LONGEST_S, first_s))
     return _Failure(reason, wait_s, now_s + wait_s)
 
@@ -135,7 +134,7 @@ def _text(answer: Any) -> str:
 def _parsed(number: int, text: str) -> Any:
     try:
         return fastavro.parse_schema(json.loads(text))
-    except Exception as error:  # whatever is no Avro schema
+    except Exception as error:  # fastavro raises errors of many types on other JSON
         raise SchemaUnknown(
             f"schema {number} is no Avro schema ({' '.join(str(error).split())[:100]})"
         ) from None

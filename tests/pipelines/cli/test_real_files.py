@@ -1,4 +1,4 @@
-"""Files that people really have, given to commands: read as what they are, or refused with the setting."""
+"""Commands read files of real formats correctly, or refuse them with a line that names the setting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Command = Callable[..., tuple[int, dict[str, Any], str]]
 def command(
     tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Command:
-    """Runs a command on a file: its exit code, what it printed as JSON, and its lines on stderr."""
+    """Return a function that runs a command: it returns the exit code, the printed JSON, and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def called(name: str, *arguments: object) -> tuple[int, dict[str, Any], str]:
@@ -40,7 +40,7 @@ def command(
 
 
 def values(series: int, first: int = 0, last: int = HOURS) -> list[tuple[str, datetime, float]]:
-    """Rows of some series, hourly; each third value has no decimals, the others reach thousands."""
+    """Return hourly rows of the first series; all values are 1000 or more, and every third has decimals."""
     return [
         (("Hof", "Küche")[s], START + timedelta(hours=h), float(1000 + h) if h % 3 else 1000.25 + h * (s + 1))
         for s in range(series)

@@ -1,4 +1,4 @@
-"""What a signal does to a stream."""
+"""A first signal stops a stream cleanly, a second one interrupts it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def test_a_signal_puts_the_stop_file(tmp_path: Path) -> None:
         until((tmp_path / ".stop").exists)
 
 
-def test_a_disk_that_refuses_the_stop_file_raises_nothing_and_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_of_the_stop_file_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     ask = ask_to_stop
 
@@ -50,7 +48,7 @@ def test_a_disk_that_refuses_the_stop_file_raises_nothing_and_is_asked_again(
     assert len(asked) == 2
 
 
-def test_a_second_signal_gets_its_usual_meaning(tmp_path: Path) -> None:
+def test_a_second_signal_interrupts_the_process(tmp_path: Path) -> None:
     usual = signal.getsignal(signal.SIGINT)
 
     def interrupt_twice() -> None:

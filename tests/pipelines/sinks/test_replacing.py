@@ -119,7 +119,7 @@ def test_what_was_not_complete_is_taken_away(output: Path) -> None:
 
 
 def test_an_empty_mark_deletes_neither_old_nor_new_parts(output: Path) -> None:
-    """What a loss of power left of an earlier version, which did not sync its mark."""
+    """Earlier versions did not sync the mark ``complete``, so a loss of power could leave it empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")
     os.replace(output / "forecasts", hidden / "old-forecasts")

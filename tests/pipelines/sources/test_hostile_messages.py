@@ -1,4 +1,4 @@
-"""Messages of any content give valid or quarantined rows, each once, whatever comes beside them."""
+"""Each row of a message is valid or quarantined, once, whatever the other messages of the poll hold."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read(decode: Decoder, *values: bytes | None) -> tuple[pl.DataFrame, pl.DataF
 
 
 def rows_of(decode: Decoder, *values: bytes | None, at: int) -> tuple[Rows, int]:
-    """The good rows of the message ``at``, and the number of its bad ones."""
+    """Return the valid rows of message number ``at``, and the number of its rejected rows."""
     good, bad = (frame.filter(pl.col("offset") == at) for frame in read(decode, *values))
     return good.drop("offset").rows(), len(bad)
 
@@ -77,7 +77,7 @@ def test_every_arrow_type_in_every_column_is_valid_or_quarantined(place: str) ->
     bad = bad.filter(pl.col("offset") > 2)
     assert (bad["column"] == place.replace("event", "event_id")).all()
     assert place != "more" or not len(bad)
-    for at, kind in enumerate(TYPES, 3):  # each reads as it does alone
+    for at, kind in enumerate(TYPES, 3):  # a message gives the same rows in this poll as in a poll of its own
         alone = read(decode, sent[at])
         for all_rows, mine in zip((good, bad), alone, strict=True):
             found = all_rows.filter(pl.col("offset") == at)
@@ -153,7 +153,7 @@ AVRO_TYPES: dict[str, tuple[Any, list[Any]]] = {
 
 
 def avro_decoder_of(folder: Path, place: str, kind: Any) -> tuple[Decoder, Any]:
-    """A decoder of records whose field ``place`` is of any kind, and their schema."""
+    """Return a decoder of records whose field ``place`` has the Avro type ``kind``, and their schema."""
     usual = {
         "series_id": "string",
         "timestamp": "string",

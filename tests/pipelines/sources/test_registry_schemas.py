@@ -1,4 +1,4 @@
-"""Schemas of a registry: a real HTTP server that counts what it is asked."""
+"""Schemas are fetched from a real HTTP server, which counts the requests."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Shelf:
 
 
 def counted(frames: list[pl.DataFrame]) -> tuple[int, int]:
-    """Rows, and messages that could not be decoded."""
+    """The decoded rows, and the messages that could not be decoded."""
     bad = sum(len(frame) for frame in frames if "problem" in frame.columns)
     return sum(map(len, frames)) - bad, bad
 
 
-def test_a_schema_is_fetched_once_and_an_unknown_one_asked_for_once() -> None:
+def test_known_and_unknown_schemas_are_requested_once() -> None:
     with registry_of(lambda asked: KNOWN if asked.endswith("/7") else (404, {})) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder("name:secret")
         assert counted(decoded(decode, messages(*[8] * 1000))) == (0, 1000)
@@ -75,7 +75,7 @@ def test_a_schema_is_fetched_once_and_an_unknown_one_asked_for_once() -> None:
         assert set(registry.users) == {"Basic bmFtZTpzZWNyZXQ="}
 
 
-def test_an_unknown_schema_is_asked_for_again_ever_more_rarely() -> None:
+def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
     clock = Clock(0.0)
     answers: dict[str, tuple[int, dict[str, str]]] = {"GET /schemas/ids/8": (404, {})}
     with registry_of(lambda asked: answers[asked]) as registry:
@@ -93,7 +93,7 @@ def test_a_registry_that_fails_for_a_while_loses_no_message() -> None:
     clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
     with registry_of(lambda asked: answers.pop(0)) as registry:
         decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))
-        for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # between the questions it waits
+        for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # the decoder waits between two requests
             with pytest.raises(RegistryAway, match="answers 50"):
                 decoded(decode, messages(7, 7))
         assert len(registry.asked) == 2
@@ -102,7 +102,7 @@ def test_a_registry_that_fails_for_a_while_loses_no_message() -> None:
         assert len(registry.asked) == 3
 
 
-def test_a_registry_that_stays_away_is_waited_for_and_then_given_up() -> None:
+def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
     clock = Clock(0.0)
     with registry_of(lambda asked: (503, {})) as registry:
         schemas = RegistrySchemas(registry.url, patience_s=60, clock=clock)
@@ -122,14 +122,14 @@ def test_a_registry_that_stays_away_is_waited_for_and_then_given_up() -> None:
     [(200, {"schema": '{"type": "nonsense"}'}), (200, {"schema": 5}), (200, []), (200, {})],
     ids=repr,
 )
-def test_an_answer_without_an_avro_schema_is_asked_for_once(answer: Answer) -> None:
+def test_an_answer_without_an_avro_schema_is_requested_once(answer: Answer) -> None:
     with registry_of(lambda asked: answer) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder()
         assert counted(decoded(decode, messages(7, 7, 7))) == (0, 3)
         assert len(registry.asked) == 1
 
 
-def test_a_schema_that_was_kept_is_never_asked_for() -> None:
+def test_a_stored_schema_is_not_requested_again() -> None:
     shelf = Shelf()
     with registry_of(lambda asked: KNOWN) as registry:
         RegistrySchemas(registry.url, kept=shelf)(7)

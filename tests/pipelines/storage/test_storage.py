@@ -88,20 +88,20 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
     assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
 
 
-def test_a_journal_in_a_store_puts_a_record_and_not_the_whole(s3: Remote) -> None:
+def test_a_journal_in_s3_puts_single_records(s3: Remote) -> None:
     journal = Journal(s3 / "lines.jsonl")
     sizes: list[int] = []
     for number in range(3 * MERGED_AT):
         before = {one.url for one in s3.glob("*")}
         journal.add({"n": number, "text": "x" * 100}, {"n": -number})
         sizes += [len(one.read_bytes()) for one in s3.glob("*") if one.url not in before]
-    assert max(sorted(sizes)[:-1]) < 1000  # all but that of the first merging
+    assert max(sorted(sizes)[:-1]) < 1000  # all puts but the first merge
     assert len(list(s3.glob("*"))) <= MERGED_AT
     found = [record["n"] for _, record in Journal(s3 / "lines.jsonl").records()]
     assert found == [n for number in range(3 * MERGED_AT) for n in (number, -number)]
 
 
-def test_what_was_merged_into_a_journal_is_read_once(s3: Remote) -> None:
+def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     journal = Journal(s3 / "lines")
     journal.add({"n": 1})
     part = next(iter(s3.glob("lines-*")))
@@ -114,7 +114,7 @@ def test_what_was_merged_into_a_journal_is_read_once(s3: Remote) -> None:
     assert [record["n"] for _, record in Journal(s3 / "lines").records()] == [1, 2, 3]
 
 
-def test_a_journal_copied_from_a_store_goes_on_on_a_disk(s3: Remote, tmp_path: Path) -> None:
+def test_a_journal_copied_from_s3_to_disk_takes_records(s3: Remote, tmp_path: Path) -> None:
     for number in range(MERGED_AT + 2):
         Journal(s3 / "lines.jsonl").add({"n": number})
     for one in s3.glob("*"):
