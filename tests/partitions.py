@@ -12,6 +12,8 @@ import polars as pl
 from hypothesis import strategies as st
 
 from forecaster.batch import Batch
+from forecaster.config import WindowConfig
+from forecaster.windows import aggregate
 from schemas import quarantine
 from tests.fleets import HALF_A_DAY, HALF_A_DAY_US, fleets, rows_of, scales
 from tests.folds import last_window
@@ -73,6 +75,12 @@ class Logs:
         """Their names."""
         return tuple(log.partition for log in self.parts)
 
+    def scale_of_sums(self) -> dict[str, float]:
+        """How much each series moves where every row adds to its window, second rows of a time too."""
+        rows = pl.concat([log.rows for log in self.parts]).drop("offset")
+        sums = aggregate(rows, WindowConfig(freq=str(HALF_A_DAY), aggregate="sum")).windows
+        return {**self.scale, **scales(sums)}
+
     def one_by_one(self) -> list[Batch]:
         """The batches of one partition after the other."""
         return [batch for log in self.parts for batch in log.batches()]
@@ -83,16 +91,24 @@ LONG_GAP = 40
 
 
 @st.composite
-def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int = 24) -> Logs:
+def all_logs(
+    draw: st.DrawFn,
+    partitions: int = 3,
+    series: int = 5,
+    windows: int = 24,
+    corrections_stay: bool = False,
+) -> Logs:
     """Rows spread over partitions: out of order, some late, twice, corrected or far away, some no rows.
 
-    In windows of half a day, as `SHORT_WEEK` has them.
+    In windows of half a day, as `SHORT_WEEK` has them. With ``corrections_stay`` the second row of a time lies
+    in the partition of the first.
     """
     fleet = draw(fleets(series, windows))
     fleet = replace(fleet, start=fleet.start // 12)
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows = rows_of(fleet, HALF_A_DAY_US)
-    again = rows.filter(pl.Series(chance.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))))
+    twice = chance.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))
+    again = rows.filter(pl.Series(twice))
     # of one time and another value: the later one counts
     again = again.with_columns(
         pl.when(draw(st.booleans())).then(pl.col("value").reverse().over("series_id")).otherwise("value")
@@ -101,7 +117,10 @@ def all_logs(draw: st.DrawFn, partitions: int = 3, series: int = 5, windows: int
     rows = pl.concat([rows, again, away]) if draw(st.booleans()) else pl.concat([rows, again])
     end_us = HALF_A_DAY.end_us(last_window([rows], HALF_A_DAY))
     names = [f"p{number}" for number in range(draw(st.integers(1, partitions)))]
-    home = pl.Series(chance.integers(0, len(names), len(rows)))
+    homes = chance.integers(0, len(names), len(rows))
+    if corrections_stay:
+        homes[len(twice) : len(twice) + len(again)] = homes[: len(twice)][twice]
+    home = pl.Series(homes)
     lateness_us, delay_us = (draw(st.integers(0, 4)) * HALF_A_DAY_US for _ in range(2))
     logs = [
         _log(name, rows.filter(home == number), lateness_us, delay_us, end_us, chance)

@@ -89,7 +89,7 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
 
     assert killed.counts == clean.counts
     assert clean.counts.missing == clean.counts.pending == 0
-    assert_same(by_key(clean.forecasts), by_key(killed.forecasts), logs.scale, within=YOUNG)
+    assert_same(by_key(clean.forecasts), by_key(killed.forecasts), logs.scale_of_sums(), within=YOUNG)
     assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 

@@ -62,7 +62,12 @@ def assert_same_ends(one: Location, other: Location) -> None:
 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
-@given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
+# Two partitions have no order in common: after a handover the row of the new log counts as the later one.
+@given(
+    logs=all_logs(corrections_stay=True),
+    shards=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    data=st.data(),
+)
 def test_folded_to_a_time_and_handed_over_to_a_new_log_is_one_fold(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:

@@ -65,7 +65,11 @@ def test_rows_that_are_none_go_to_quarantine_and_all_add_up(tmp_path: Path, mode
     ]
     rows += ["a,yesterday,1", ",2013-01-01 02:20,3", "a,2013-01-01 03:10,4", "a,2013-01-01 03:10,4", "a,b"]
     (tmp_path / "rows.csv").write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
-    told = statecast("backfill", "rows.csv", "-m", model, cwd=tmp_path)
+    refused = statecast("backfill", "rows.csv", "-m", model, cwd=tmp_path)
+    assert refused.code == 3
+    assert "6 of 9 rows (67%) are quarantined" in refused.err
+    share = ("--set", "data.max_quarantined=1")
+    told = statecast("backfill", "rows.csv", "-m", model, *share, cwd=tmp_path)
     assert told.code == 0
     assert "9 rows in = 2 used + 6 quarantined + 1 duplicate + 0 too late" in told.out
     assert told.line == "rows.csv: times have no zone, UTC assumed"
