@@ -100,8 +100,8 @@ def all_logs(
 ) -> Logs:
     """Rows spread over partitions: out of order, some late, twice, corrected or far away, some no rows.
 
-    In windows of half a day, as `SHORT_WEEK` has them. With ``corrections_stay`` the second row of a time lies
-    in the partition of the first.
+    In windows of half a day, as `SHORT_WEEK` has them. With ``corrections_stay`` the second row of a time
+    lies in the partition of the first.
     """
     fleet = draw(fleets(series, windows))
     fleet = replace(fleet, start=fleet.start // 12)
