@@ -1,7 +1,8 @@
 """How many anomalies the p-values find, kind by kind: ``python -m benchmarks.anomalies [FILE]``.
 
 A forecaster is trained on the first rows as they are, then stepped through all rows, with anomalies of
-known kinds put in after the first rows (`forecaster.injection`). An anomaly is found if one of its windows
+known kinds put in after the first rows (`forecaster.evaluation.injection`). An anomaly is found if one of
+its windows
 raises an alarm. The last line is one JSON object: recall by kind, and alarms a week of a series in ordinary
 windows. FILE is a wide hourly file; without it the weather of the example is taken.
 """
@@ -16,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from forecaster.components.base import Bools, Floats, Ints
-from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
-from forecaster.injection import KINDS, inject
+from forecaster.arrays import Bools, Floats, Ints
+from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
+from forecaster.evaluation.injection import KINDS, inject
 from forecaster.stepping import advance_in_place
-from forecaster.training import train
-from forecaster.windows import Windows
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import train
 
 _WEEK, _BLOCK = 168, 240
 _WARM = 336  # windows after the training rows in which the threshold finds its place
@@ -72,7 +74,7 @@ def main() -> None:
 
 def _values(path: Path | None) -> Floats:
     if path is None:
-        from pipelines.jobs.examples import weather
+        from pipelines.examples.weather import weather
 
         frame = weather().pivot("series_id", index="timestamp", values="value").sort("timestamp")
         frame = frame.upsample("timestamp", every="1h")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import fleet
-from forecaster.components.inputs import network_inputs
+from forecaster.components.network.inputs import network_inputs
 from forecaster.model import Forecaster
 
 WINDOWS = 32  # prepared; a loop goes round them

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.targets import line
-from pipelines.jobs.examples import write_example
+from pipelines.examples.weather import write_example
 
 _TOGETHER = 3
 _MOST = 4.0  # times as long as alone

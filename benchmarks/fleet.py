@@ -12,12 +12,13 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
-from forecaster.frequency import Frequency
+from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.model import Forecaster
-from forecaster.windows import MICROSECONDS
-from pipelines.sources.files import Input
-from pipelines.sources.tables import Columns
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import MICROSECONDS
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 
 FREQ_S = 3600
 FREQ = Frequency(FREQ_S)

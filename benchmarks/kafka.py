@@ -35,15 +35,15 @@ from confluent_kafka.cimpl import NewTopic
 from benchmarks import fleet, machine
 from benchmarks.fleet import Fleet
 from benchmarks.targets import line
-from pipelines import state_table
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
-from pipelines.kafka import Broker as Address
+from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks.kafka import Topics
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
+from pipelines.state import state_table
 from pipelines.storage import remove_tree
 from tests.cluster.broker import Broker
 

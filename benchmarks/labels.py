@@ -18,12 +18,12 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
 from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
-from forecaster.components.base import Floats32, Ints
+from forecaster.arrays import Floats32, Ints
 from forecaster.labelling import scores as judge
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.sequences import TEST, TRAIN, VALIDATION, Sequences, gather
 from forecaster.labelling.training import TrainedLabeller, train_labeller
-from pipelines.jobs.labelled_examples import anomalies, vowels
+from pipelines.labelling.examples import anomalies, vowels
 
 CELLS = ("lstm", "gru", "rnn")
 

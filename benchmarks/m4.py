@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import machine
-from forecaster.components.base import Floats
-from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
+from forecaster.arrays import Floats
+from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.model import Forecaster
 from forecaster.stepping import advance_in_place
-from forecaster.training import train
-from forecaster.windows import Windows
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import train
 
 _HORIZON, _SEASON, _BLOCK = 48, 24, 24
 _QUANTILES = (0.025, 0.5, 0.975)

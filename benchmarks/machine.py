@@ -14,7 +14,7 @@ from typing import Self
 
 import psutil
 
-from pipelines.process import cores
+from pipelines.workers.process import cores
 
 EVERY_S = 1.0
 

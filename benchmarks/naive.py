@@ -20,7 +20,8 @@ from apache_beam.coders import BytesCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
-from forecaster.components.base import Arrays, Block, Outputs
+from forecaster.arrays import Arrays
+from forecaster.components.base import Block, Outputs
 from forecaster.model import Forecaster
 from pipelines.runners.prism import PrismServer, prism_options
 

@@ -17,9 +17,10 @@ import torch
 
 from benchmarks import machine
 from forecaster.components.base import Block, Outputs
-from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
-from forecaster.frequency import Frequency
+from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig
 from forecaster.model import Forecaster
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
 
 _ROUNDS = 12
 _START = 400_000

@@ -13,17 +13,17 @@ import psutil
 from benchmarks import fleet
 from benchmarks.fleet import FREQ_S, START, Fleet
 from benchmarks.kafka import messages
-from forecaster.batch import Batch
-from forecaster.shard import Shard, apply
-from forecaster.sharding import no_batch
-from forecaster.windows import MICROSECONDS
-from pipelines import snapshot_file
+from forecaster.shards.batch import Batch
+from forecaster.shards.shard import Shard, apply
+from forecaster.shards.sharding import no_batch
+from forecaster.time.windows import MICROSECONDS
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import write_frame
 from pipelines.sources.base import Place, Places, Stride
-from pipelines.sources.files import validated
+from pipelines.sources.files.validated_rows import validated
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
+from pipelines.state import snapshot_file
 
 _SERIES, _WINDOWS = 2_500, 24
 _POLLS = 300

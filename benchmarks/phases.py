@@ -16,12 +16,12 @@ from benchmarks.fleet import Fleet
 from forecaster.model import Forecaster
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
-from pipelines.process import cores
 from pipelines.sources.base import Source, Step
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.storage import written_ns
+from pipelines.workers.process import cores
 
 Result = dict[str, Any]
 

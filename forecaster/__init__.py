@@ -9,47 +9,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forecaster.baselines import persistence, seasonal_naive
-    from forecaster.batch import Batch
-    from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
-    from forecaster.counts import Counts
-    from forecaster.evaluation import calibration, errors, score, series_scale
+    from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
+    from forecaster.evaluation.baselines import persistence, seasonal_naive
+    from forecaster.evaluation.scores import calibration, errors, score, series_scale
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
     from forecaster.rewarming import rewarm
-    from forecaster.shard import Output, Shard, apply
+    from forecaster.shards.batch import Batch
+    from forecaster.shards.counts import Counts
+    from forecaster.shards.shard import Output, Shard, apply
     from forecaster.state import State
     from forecaster.stepping import advance
-    from forecaster.training import Trained, train
-    from forecaster.windows import Windows, aggregate
+    from forecaster.time.window_config import WindowConfig
+    from forecaster.time.windows import Windows, aggregate
+    from forecaster.training.train import Trained, train
 
 _HOMES = {
-    "Batch": "batch",
-    "Counts": "counts",
+    "Batch": "shards.batch",
+    "Counts": "shards.counts",
     "Forecaster": "model",
     "Forecasts": "forecasts",
     "NetworkConfig": "config",
     "OnlineConfig": "config",
-    "Output": "shard",
+    "Output": "shards.shard",
     "Registry": "registry.registry",
-    "Shard": "shard",
+    "Shard": "shards.shard",
     "State": "state",
-    "Trained": "training",
+    "Trained": "training.train",
     "TrainingConfig": "config",
-    "WindowConfig": "config",
-    "Windows": "windows",
+    "WindowConfig": "time.window_config",
+    "Windows": "time.windows",
     "advance": "stepping",
-    "aggregate": "windows",
-    "apply": "shard",
-    "calibration": "evaluation",
-    "errors": "evaluation",
-    "persistence": "baselines",
+    "aggregate": "time.windows",
+    "apply": "shards.shard",
+    "calibration": "evaluation.scores",
+    "errors": "evaluation.scores",
+    "persistence": "evaluation.baselines",
     "rewarm": "rewarming",
-    "score": "evaluation",
-    "seasonal_naive": "baselines",
-    "series_scale": "evaluation",
-    "train": "training",
+    "score": "evaluation.scores",
+    "seasonal_naive": "evaluation.baselines",
+    "series_scale": "evaluation.scores",
+    "train": "training.train",
 }
 
 __all__ = [

@@ -8,73 +8,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from forecaster.frequency import Frequency, duration_s, plain_name
-
-_MOST = 1_000_000_000  # windows; sums of some of them are far from what an int64 holds
-
-
-def _is_duration(text: str) -> str:
-    duration_s(text)
-    return text
-
-
-def _is_frequency(text: str) -> str:
-    Frequency.parse(text)
-    return plain_name(text)  # a model's version does not depend on whose words the setting is in
-
-
-def _is_local(text: str) -> str:
-    if "://" in text:
-        raise ValueError("must be a file or folder on this machine, not an address: copy it to a disk first")
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_is_duration)]
-LocalPath = Annotated[str, AfterValidator(_is_local)]
-
-
-class Settings(BaseModel):
-    """Frozen settings that refuse names they do not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WindowConfig(Settings):
-    """How rows become one value per series and window."""
-
-    freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
-        "1h",
-        description="length of a window: 30s, 15m, 1h, 1d; 1w-sun for weeks that begin on Sundays (where the "
-        "rows are dated to Sundays), 1w for weeks that begin on Thursdays; or 1mo, 1q, 1y of the calendar",
-    )
-    aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
-        "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"
-    )
-    empty: Literal["missing", "zero"] = Field(
-        "missing", description="a window without rows is missing, or zero (counts of events)"
-    )
-    allowed_lateness: Duration = Field(
-        "0s", description="how long after newer rows an older one may still arrive"
-    )
-    max_gap: int = Field(
-        672,
-        ge=1,
-        le=_MOST,
-        description="a series that had no row for more windows than this is no longer forecast; "
-        "when it comes back it starts cold",
-    )
-
-    @property
-    def frequency(self) -> Frequency:
-        """Length of a window."""
-        return Frequency.parse(self.freq)
-
-    @property
-    def lateness_s(self) -> int:
-        """Allowed lateness in seconds."""
-        return duration_s(self.allowed_lateness)
+from forecaster.setting_types import MOST_WINDOWS, LocalPath, Settings
 
 
 class NetworkConfig(Settings):
@@ -107,7 +43,10 @@ class NetworkConfig(Settings):
         "new model; 0 keeps none, where there are no lags",
     )
     halflife: int = Field(
-        168, ge=1, le=_MOST, description="windows after which the running mean and scale have half forgotten"
+        168,
+        ge=1,
+        le=MOST_WINDOWS,
+        description="windows after which the running mean and scale have half forgotten",
     )
     decoder: bool = Field(
         False,

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from forecaster.components.base import Bools, Floats, Ints
-from forecaster.frequency import Frequency
+from forecaster.arrays import Bools, Floats, Ints
+from forecaster.time.frequency import Frequency
 from schemas.forecasts import quantile_column
 
 

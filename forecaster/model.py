@@ -12,13 +12,14 @@ from safetensors import SafetensorError
 
 from forecaster.components.base import Component
 from forecaster.components.chain import chain
-from forecaster.components.expert import Expert
-from forecaster.components.network import Network
-from forecaster.components.stacking import Stacking
-from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
-from forecaster.covariates import Covariates
-from forecaster.features import Features
+from forecaster.components.experts.base import Expert
+from forecaster.components.experts.stacking import Stacking
+from forecaster.components.network.network import Network
+from forecaster.config import NetworkConfig, OnlineConfig
+from forecaster.covariates.encoding import Features
+from forecaster.covariates.lookup import Covariates
 from forecaster.state import State
+from forecaster.time.window_config import WindowConfig
 from forecaster.weights import config_in, packed, read, version_of, weights_in
 from schemas.errors import ModelError
 

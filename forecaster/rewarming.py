@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Component, Floats, Ints
+from forecaster.arrays import Arrays, Floats, Ints
+from forecaster.components.base import Component
 from forecaster.components.chain import experts_of
-from forecaster.components.expert import Expert
+from forecaster.components.experts.base import Expert
 from forecaster.components.moments import OF_SEASON, Moments
-from forecaster.components.past import PastCovariates, ring_of
+from forecaster.components.observed_covariates import PastCovariates, ring_of
 from forecaster.components.ring import Ring, in_order
 from forecaster.components.season import Season, season_in
 from forecaster.model import Forecaster

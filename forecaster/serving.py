@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecaster.batch import Batch
-from forecaster.config import WindowConfig
-from forecaster.covariates import Covariates
-from forecaster.features import SERIES, TIME, Column, Features, Table, Tables
+from forecaster.covariates.encoding import SERIES, TIME, Column, Features, Table, Tables
+from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
-from forecaster.shard import Shard, apply
+from forecaster.shards.batch import Batch
+from forecaster.shards.shard import Shard, apply
 from forecaster.stepping import advance_in_place, windows_per_call
 from forecaster.threads import compute_threads
+from forecaster.time.window_config import WindowConfig
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 from schemas.observations import OBSERVED

@@ -16,10 +16,11 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecaster.columns import array_of, column_of
-from forecaster.components.base import Arrays, Field, Floats, Ints
+from forecaster.arrays import Arrays, Floats, Ints
+from forecaster.components.base import Field
+from forecaster.components.columns import array_of, column_of
 from forecaster.components.formats import FORMAT_VERSIONS, MIGRATIONS
-from forecaster.frequency import Frequency
+from forecaster.time.frequency import Frequency
 from schemas.errors import ModelError
 
 __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]

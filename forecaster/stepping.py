@@ -3,7 +3,7 @@
 The backfill, the streaming job, the evaluation and the served model all call `advance`, or what it calls,
 `advance_in_place`; nothing else steps the network on behalf of a state.
 
-A series is stepped from its first value on until it retires, which `forecaster.plan` says; then it is no
+A series is stepped from its first value on until it retires, which `forecaster.lifecycle` says; then it is no
 longer forecast.
 
 Letters: T windows, S series, N horizon, Q quantiles.
@@ -17,13 +17,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from forecaster.components.base import Arrays, Block, Bools, Floats, Outputs
-from forecaster.fleet import check_size
+from forecaster.arrays import Arrays, Bools, Floats
+from forecaster.components.base import Block, Outputs
 from forecaster.forecasts import Forecasts
+from forecaster.lifecycle import Plan, plan_of
 from forecaster.model import Forecaster
-from forecaster.plan import Plan, plan_of
 from forecaster.state import State, lay_as, live, put, taken
-from forecaster.windows import Windows, aggregate
+from forecaster.time.size_check import check_size
+from forecaster.time.windows import Windows, aggregate
 from schemas.errors import VersionMismatch
 
 _CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache

@@ -6,36 +6,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.config import Columns, JobConfig
-    from pipelines.fleet import ForecastFleet
-    from pipelines.job_file import load_config
+    from pipelines.beam.forecast_fleet import ForecastFleet
+    from pipelines.beam.transforms import Validate
     from pipelines.jobs.forecast import run_backfill, run_stream
     from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
     from pipelines.runners.prism import PrismServer, prism_options
+    from pipelines.settings.config import Columns, JobConfig
+    from pipelines.settings.job_file import load_config
     from pipelines.sinks.files import read_forecasts, read_late, read_quarantine, read_replaced
     from pipelines.sinks.numbers import JobNumbers
-    from pipelines.sources.files import Input
+    from pipelines.sources.files.tables import read_batches
+    from pipelines.sources.files.validated_rows import Input
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
-    from pipelines.sources.tables import read_batches
-    from pipelines.transforms import Validate
 
 _HOMES = {
     "BackfillJob": "jobs.job",
-    "Columns": "config",
+    "Columns": "settings.config",
     "FolderSource": "sources.folder",
-    "ForecastFleet": "fleet",
-    "Input": "sources.files",
-    "JobConfig": "config",
+    "ForecastFleet": "beam.forecast_fleet",
+    "Input": "sources.files.validated_rows",
+    "JobConfig": "settings.config",
     "JobNumbers": "sinks.numbers",
     "Outcome": "jobs.job",
     "PrismServer": "runners.prism",
     "ReplaySource": "sources.replay",
     "StreamJob": "jobs.job",
-    "Validate": "transforms",
-    "load_config": "job_file",
+    "Validate": "beam.transforms",
+    "load_config": "settings.job_file",
     "prism_options": "runners.prism",
-    "read_batches": "sources.tables",
+    "read_batches": "sources.files.tables",
     "read_forecasts": "sinks.files",
     "read_late": "sinks.files",
     "read_quarantine": "sinks.files",

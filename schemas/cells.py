@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from schemas import time_formats
-from schemas.texts import names, shown, text
+from schemas.text_cells import names, shown, text
 from schemas.time_formats import AUTO
 
 __all__ = ["AUTO", "MISSING", "TIME", "given", "lacks_zone", "names", "numbers", "shown", "text", "times"]

@@ -57,7 +57,8 @@ class MemberScore(pa.DataFrameModel):
     """How one member of a forecaster did over the steps 1 to ``horizon`` of a rolling evaluation.
 
     ``count`` pairs were judged, the same for every member. The columns are those of
-    `forecaster.metrics.Measures`: ``mse``, ``mae`` and ``width_90`` in the unit of the values, ``mase`` and
+    `forecaster.evaluation.metrics.Measures`: ``mse``, ``mae`` and ``width_90`` in the unit of the values,
+    ``mase`` and
     ``msis`` in that of seasonal naive's error on the training rows, ``smape`` in percent; ``coverage_90`` and
     ``width_90`` are those of step ``horizon`` itself. Null where a member has no such number.
     """

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import polars as pl
 
-from schemas.texts import names
+from schemas.text_cells import names
 
 AUTO = "auto"
 UNITS = ("s", "ms", "us", "ns", "excel")

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from forecaster import snapshot
-from forecaster.batch import Batch
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.shard import Output, Shard, apply
-from forecaster.sharding import Splitter
+from forecaster.shards import snapshot
+from forecaster.shards.batch import Batch
+from forecaster.shards.shard import Output, Shard, apply
+from forecaster.shards.sharding import Splitter
 
 
 @dataclass

@@ -11,12 +11,13 @@ import polars as pl
 import torch
 from hypothesis import strategies as st
 
-from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
-from forecaster.covariates import Covariates
-from forecaster.features import Features, Table, Tables
-from forecaster.frequency import Frequency
+from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig
+from forecaster.covariates.encoding import Features, Table, Tables
+from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
-from forecaster.windows import MICROSECONDS, Windows
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import MICROSECONDS, Windows
 from schemas.observations import OBSERVED
 
 HOUR = Frequency(3600)

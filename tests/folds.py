@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
-from forecaster.batch import Batch
-from forecaster.counts import Counts
 from forecaster.forecasts import Forecasts
-from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
-from forecaster.shard import Output, Shard, apply
-from forecaster.sharding import Splitter, no_batch
+from forecaster.shards.batch import Batch
+from forecaster.shards.counts import Counts
+from forecaster.shards.shard import Output, Shard, apply
+from forecaster.shards.sharding import Splitter, no_batch
 from forecaster.state import State
+from forecaster.time.frequency import Frequency
 
 
 class Arrival(NamedTuple):

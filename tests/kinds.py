@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.components.base import Floats
+from forecaster.arrays import Floats
 
 MOVING = ("noise", "day", "heavy_tails", "walk", "drift", "bursts", "counts", "steps", "solar", "shop")
 """Kinds of which every window is a draw of chance, so that as many alarms as wanted can be raised."""

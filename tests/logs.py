@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from forecaster.counts import Counts
-from forecaster.windows import Windows
+from forecaster.shards.counts import Counts
+from forecaster.time.windows import Windows
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sources.base import Step

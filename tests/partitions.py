@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
-from forecaster.batch import Batch
-from forecaster.config import WindowConfig
-from forecaster.windows import aggregate
+from forecaster.shards.batch import Batch
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import aggregate
 from schemas import quarantine
 from tests.fleets import HALF_A_DAY, HALF_A_DAY_US, fleets, rows_of, scales
 from tests.folds import last_window

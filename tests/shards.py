@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from forecaster.shard import Shard
-from forecaster.windows import Windows
+from forecaster.shards.shard import Shard
+from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, batches_of, fold
 from tests.same import assert_same_state

@@ -16,8 +16,8 @@ import typer
 import yaml
 
 from pipelines.cli.app import app
-from pipelines.config import JobConfig
 from pipelines.runners.java import OPENS, versions
+from pipelines.settings.config import JobConfig
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.prometheus import metrics

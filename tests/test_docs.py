@@ -72,7 +72,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages suppose it: some weather, a tiny model in MLflow, and what a backfill left."""
     from forecaster import Forecaster, NetworkConfig, Registry, WindowConfig
     from pipelines import BackfillJob, Columns, Input, run_backfill
-    from pipelines.jobs import examples
+    from pipelines.examples import weather as examples
 
     folder = tmp_path_factory.mktemp("desk")
     weather = examples.weather().filter(pl.col("timestamp") < pl.datetime(2013, 1, 5, time_zone="UTC"))

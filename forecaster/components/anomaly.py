@@ -15,16 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.components.base import (
-    Arrays,
-    Block,
-    Bools,
-    Field,
-    Floats,
-    Floats32,
-    series_first,
-    series_last,
-)
+from forecaster.arrays import Arrays, Bools, Floats, Floats32
+from forecaster.components.base import Block, Field, series_first, series_last
 
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6

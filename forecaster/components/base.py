@@ -12,14 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.frequency import Frequency
-
-Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Arrays = dict[str, NDArray[Any]]
-"""A component's arrays by the names of its fields; the first axis of each counts the series."""
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
+from forecaster.time.frequency import Frequency
 
 
 class Field(NamedTuple):

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 
 from forecaster.components.anomaly import Anomaly
 from forecaster.components.base import Component
-from forecaster.components.expert import Expert
-from forecaster.components.inputs import before_network
+from forecaster.components.experts.base import Expert
+from forecaster.components.experts.least_squares import LeastSquares
+from forecaster.components.experts.naive import Persistence, SeasonalNaive
+from forecaster.components.experts.stacking import Stacking
 from forecaster.components.intervals import Intervals
-from forecaster.components.least_squares import LeastSquares
-from forecaster.components.naive import Persistence, SeasonalNaive
-from forecaster.components.network import Network
-from forecaster.components.past import PastCovariates
+from forecaster.components.network.inputs import before_network
+from forecaster.components.network.network import Network
+from forecaster.components.observed_covariates import PastCovariates
 from forecaster.components.season import Season, season_in, week_in
-from forecaster.components.stacking import Stacking
-from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.config import NetworkConfig, OnlineConfig
+from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
 _MOST_OFTEN = 0.05  # of the windows of the calendar, where an alarm a week would be several in each

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from forecaster.arrays import Arrays
 from forecaster.components import anomaly
 from forecaster.components.anomaly import Anomaly
-from forecaster.components.base import Arrays
-from forecaster.components.expert import Expert
+from forecaster.components.experts.base import Expert
+from forecaster.components.experts.least_squares import LeastSquares
+from forecaster.components.experts.stacking import Stacking
 from forecaster.components.intervals import Intervals
-from forecaster.components.least_squares import LeastSquares
 from forecaster.components.moments import Moments
-from forecaster.components.network import Network
-from forecaster.components.past import PastCovariates
+from forecaster.components.network.network import Network
+from forecaster.components.observed_covariates import PastCovariates
 from forecaster.components.ring import Ring
 from forecaster.components.season import Season
-from forecaster.components.stacking import Stacking
 from forecaster.config import EXPERTS
 
 FORMAT_VERSIONS: Mapping[str, int] = {

@@ -12,18 +12,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from forecaster.components.base import (
-    Arrays,
-    Block,
-    Bools,
-    Field,
-    Floats,
-    Floats32,
-    series_first,
-    series_last,
-)
-from forecaster.components.delay import said_before, say
-from forecaster.components.stacking import anchors_of, by_horizon
+from forecaster.arrays import Arrays, Bools, Floats, Floats32
+from forecaster.components.base import Block, Field, series_first, series_last
+from forecaster.components.delay_line import said_before, say
+from forecaster.components.experts.stacking import anchors_of, by_horizon
 
 _TRUSTED = 40  # residuals after which the network's own distances no longer count
 _LARGEST = (

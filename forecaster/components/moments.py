@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Block, Bools, Field, Floats
+from forecaster.arrays import Arrays, Bools, Floats
+from forecaster.components.base import Block, Field
 
 _ROUNDING = 2.0**-50  # of the level: a few times the distance between neighbouring float64 numbers
 _STANDS_STILL = 16.0  # times the rounding: a scale up to this may be nothing but rounding

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Block, Field, Floats, Ints, series_first, series_last
+from forecaster.arrays import Arrays, Floats, Ints
+from forecaster.components.base import Block, Field, series_first, series_last
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Block, Bools, Field, Floats, Ints, series_first, series_last
-from forecaster.frequency import Frequency
+from forecaster.arrays import Arrays, Bools, Floats, Ints
+from forecaster.components.base import Block, Field, series_first, series_last
+from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # windows: a day of five minutes
@@ -22,7 +23,7 @@ def season_of(freq: Frequency) -> int:
     """Windows in the season that windows of this length are likely to have: a day, a week, or a year.
 
     1, which is none, where a window does not divide it. What a series is forecast with has this season if it
-    fits (`season_in`), and what a series is judged by has it always (`forecaster.baselines`).
+    fits (`season_in`), and what a series is judged by has it always (`forecaster.evaluation.baselines`).
     """
     if freq.is_calendar:
         return 12 // freq.months if 12 % freq.months == 0 else 1

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from forecaster.config import Settings
+from forecaster.setting_types import Settings
 
 Scaling = Literal["train", "series", "running"]
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Block, Floats, Floats32, Ints
-from forecaster.components.inputs import before_network, block_inputs, input_count
+from forecaster.arrays import Arrays, Floats, Floats32, Ints
+from forecaster.components.base import Block
+from forecaster.components.network.inputs import before_network, block_inputs, input_count
 from forecaster.config import NetworkConfig
-from forecaster.frequency import Frequency
 from forecaster.labelling.config import Scaling
+from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Level-free inputs are those of the forecasting network, lags and calendar among them."""

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from forecaster.components.base import Arrays, Floats, Floats32, Ints
-from forecaster.config import NetworkConfig, Settings
+from forecaster.arrays import Arrays, Floats, Floats32, Ints
+from forecaster.config import NetworkConfig
 from forecaster.labelling import inputs
 from forecaster.labelling.config import LabelConfig, Scaling
 from forecaster.labelling.network import Carried, LabelNetwork
 from forecaster.labelling.sequences import Sequences
+from forecaster.setting_types import Settings
 from forecaster.weights import config_in, packed, read, version_of, weights_in
 from schemas.errors import DataError, ModelError
 

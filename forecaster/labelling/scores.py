@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from forecaster.components.base import Bools, Floats, Floats32, Ints
+from forecaster.arrays import Bools, Floats, Floats32, Ints
 from forecaster.labelling.sequences import UNKNOWN
 
 _WEEK_S = 604_800

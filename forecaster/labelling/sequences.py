@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecaster.components.base import Bools, Floats, Ints
-from forecaster.windows import MICROSECONDS
+from forecaster.arrays import Bools, Floats, Ints
+from forecaster.time.windows import MICROSECONDS
 from schemas.errors import DataError
 from schemas.labels import SPLITS
 

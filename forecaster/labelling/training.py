@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forecaster.components.base import Floats32, Ints
+from forecaster.arrays import Floats32, Ints
 from forecaster.labelling import inputs
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller, Task, untrained

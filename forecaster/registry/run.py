@@ -98,7 +98,7 @@ class Run:
             self._client.log_figure(self.run_id, draw(), path)
 
     def log_scale(self, scale: Mapping[str, float]) -> None:
-        """Keeps the unit of each series' errors on the training rows (`forecaster.evaluation`)."""
+        """Keeps the unit of each series' errors on the training rows (`forecaster.evaluation.scores`)."""
         frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
         self.log_frame(frame.cast({"series_id": pl.String, "scale": pl.Float64}), SCALE_FILE)
 

@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines import process
 from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
 from pipelines.cli.console import errors_to
+from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
 from schemas.masking import masked
 

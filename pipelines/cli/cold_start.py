@@ -102,7 +102,7 @@ def cold_start(
         config, settings, covariates__known=None if known is None else str(known),
         mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
-    from pipelines.config import time_of
+    from pipelines.settings.config import time_of
 
     out = Out(as_json)
     begins = time_of("--at", at)
@@ -112,7 +112,7 @@ def cold_start(
         format_ = _format_of(output)
         check_folder(output.parent)
     from pipelines.cli.models import load_model
-    from pipelines.sources.covariates import missing_tables, read_tables, with_tables
+    from pipelines.sources.files.covariates import missing_tables, read_tables, with_tables
 
     name = model or job.mlflow.model
     forecaster = load_model(name, job, out)

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.masking import masked
-from schemas.text import text_of
+from schemas.numbers_as_text import text_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -12,7 +12,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter_off
-from pipelines.cli.live import watching
+from pipelines.cli.live_view import watching
 from pipelines.sinks.folder import check_folder, prepare_folder
 from schemas.errors import OutputError, StatecastError
 
@@ -43,7 +43,7 @@ def demo(
     """
     out = Out(as_json)
     from pipelines.cli.engine import engine_of
-    from pipelines.config import JobsConfig
+    from pipelines.settings.config import JobsConfig
 
     check_folder(output)
     engine, why = engine_of(JobsConfig())
@@ -55,7 +55,7 @@ def demo(
     prepare_folder(output)
     marker.touch()
     out.say(f"streams run {why}; loading torch, Beam and MLflow ...")
-    from pipelines.jobs.demo import CELLS, run_demo
+    from pipelines.examples.demo import CELLS, run_demo
 
     with worker_chatter_off(), ExitStack() as phases:
         ended = run_demo(output, _Shown(out, phases), engine)
@@ -95,20 +95,20 @@ class _Shown:
         self.out, self.phases = out, phases
 
     def training(self, cell: str, epochs: int) -> Callable[[Any], None]:
-        """See `pipelines.jobs.demo.Show`."""
+        """See `pipelines.examples.demo.Show`."""
         self.out.say(f"\n{cell}: training on January to August", "bold")
         bar = self._bar("training", "epochs", 2 * epochs)
-        from forecaster.training import loss_of
+        from forecaster.training.train import loss_of
 
         return lambda epoch: bar.add(1, f"loss {loss_of(epoch):.4f}")
 
     def job(self, what: str) -> Callable[[JobNumbers], None]:
-        """See `pipelines.jobs.demo.Show`."""
+        """See `pipelines.examples.demo.Show`."""
         self.out.say(what, "bold")
         return self.phases.enter_context(watching(self.out, what.split()[0]))
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
-        """See `pipelines.jobs.demo.Show`."""
+        """See `pipelines.examples.demo.Show`."""
         self.phases.close()
         from pipelines.jobs.train import TrainOutcome
 

@@ -17,8 +17,8 @@ from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from pipelines.config import JobConfig, JobsConfig
     from pipelines.jobs.job import OnEngine, Runner
+    from pipelines.settings.config import JobConfig, JobsConfig
 
 _OURS: Final = {
     "--runner": "name the engine before the --: --runner prism or flink",

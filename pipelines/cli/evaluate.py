@@ -17,12 +17,12 @@ from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import location
 from schemas.errors import ConfigError
-from schemas.text import text_of
+from schemas.numbers_as_text import text_of
 
 if TYPE_CHECKING:
-    from forecaster.report import Table as ReportTable
-    from pipelines.config import JobConfig
+    from forecaster.reports.html import Table as ReportTable
     from pipelines.jobs.rolling import RollingJob
+    from pipelines.settings.config import JobConfig
 
 ROLLING, FOLDERS = "Rolling evaluation", "Forecasts that are there"
 
@@ -215,7 +215,7 @@ def _check_form(train_rows: int | None, rolling: Mapping[str, object], folders: 
 
 
 def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
-    from forecaster.training import loss_of
+    from forecaster.training.train import loss_of
     from pipelines.cli.sweep import most_epochs
     from pipelines.jobs.rolling import Progress, run_rolling
     from pipelines.jobs.rolling_scores import member_table, write_rolling

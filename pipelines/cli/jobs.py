@@ -11,18 +11,18 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, worker_chatter_off
-from pipelines.cli.ends import source_of, topics_of
 from pipelines.cli.settings import assignments, configured, input_files, paths
-from pipelines.cli.unused import check_source, check_used
+from pipelines.cli.stream_ends import source_of, topics_of
+from pipelines.cli.unused_options import check_source, check_used
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
-    from forecaster.counts import Counts
     from forecaster.model import Forecaster
-    from pipelines.config import JobConfig
+    from forecaster.shards.counts import Counts
     from pipelines.jobs.job import Outcome
+    from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
 _ENOUGH_ROWS = 1_000  # to warn while a stream runs that many of its rows are quarantined
@@ -75,7 +75,7 @@ def backfill(
     _say_start(start_from, forecaster, out)
     from pipelines.jobs.forecast import run_backfill
     from pipelines.jobs.job import BackfillJob
-    from pipelines.sources.files import input_of
+    from pipelines.sources.files.validated_rows import input_of
 
     spec = BackfillJob(
         forecaster=forecaster,
@@ -212,9 +212,9 @@ def stream(
     engine, why = engine_of(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else input_files(job, out)
     forecaster = _load(job, model, out)
-    from pipelines import state_table
     from pipelines.jobs.forecast import run_stream, start_of
     from pipelines.jobs.job import StreamJob
+    from pipelines.state import state_table
 
     table = start_of(folder / state_table.FOLDER, start_from, resume, fresh)
     goes_on = resume and table == folder / state_table.FOLDER
@@ -256,7 +256,7 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
         if (asked := getattr(job.windows, key)) != (was := getattr(trained, key)):
             raise ConfigError(f"windows.{key} is {asked}, but {name} was trained with {was}: leave it out")
-    from pipelines.sources.covariates import missing_tables, with_tables
+    from pipelines.sources.files.covariates import missing_tables, with_tables
 
     for line in missing_tables(forecaster, job.covariates):
         out.notice(line)
@@ -267,7 +267,7 @@ def _say_start(table: Location | None, forecaster: Forecaster, out: Out) -> None
     """Refuses a state table that cannot be read, and says so where it is of another model."""
     if table is None:
         return
-    from pipelines import state_table
+    from pipelines.state import state_table
 
     states = [shard.state for shard in state_table.read(table).shards]
     series, version = sum(map(len, states)), states[0].model_version
@@ -293,7 +293,7 @@ def _watched(
     Yields:
         What takes the job's numbers, twice a second.
     """
-    from pipelines.cli.live import watching
+    from pipelines.cli.live_view import watching
     from pipelines.sinks.numbers import JobNumbers
 
     latest, is_warned = JobNumbers(), False
@@ -327,7 +327,7 @@ def _watched(
 
 
 def _finish(outcome: Outcome, out: Out, sent_to: str | None = None, *, goes_on: bool = False) -> None:
-    from pipelines import state_table
+    from pipelines.state import state_table
 
     show_outcome(outcome, out, goes_on=goes_on)
     forecasts = sent_to or outcome.output / "forecasts"

@@ -15,7 +15,7 @@ from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
-    from pipelines.jobs.label import LabelOutcome
+    from pipelines.labelling.job import LabelOutcome
 
 _EXAMPLES = ("vowels", "anomalies")
 
@@ -166,10 +166,10 @@ def label(
     mlflow = configured(None, None, mlflow__tracking_uri=tracking_uri).mlflow
     if "experiment" not in mlflow.model_fields_set:
         mlflow = mlflow.model_copy(update={"experiment": "statecast-labels"})
-    from forecaster.frequency import fixed_s
+    from forecaster.time.frequency import fixed_s
     from pipelines.cli.preflight import check_store
-    from pipelines.sources.labelled import LabelColumns, find_columns
-    from pipelines.sources.tables import input_files
+    from pipelines.labelling.rows import LabelColumns, find_columns
+    from pipelines.sources.files.tables import input_files
 
     try:
         freq_s = fixed_s(freq) if freq else None
@@ -187,7 +187,7 @@ def label(
     for file in input_files(paths):
         find_columns(file, columns)
     with out.progress("loading torch and MLflow", "packages"):
-        from pipelines.jobs.label import run_labelling
+        from pipelines.labelling.job import run_labelling
 
     with (
         out.progress("reading", "rows") as rows,
@@ -246,7 +246,7 @@ def _example(name: str) -> Path:
     path = Path(f"{name}.parquet")
     if path.exists():
         raise ConfigError(f"{path} is there already: use it as statecast label {path}, or delete it")
-    from pipelines.jobs.labelled_examples import write_labelled
+    from pipelines.labelling.examples import write_labelled
 
     return write_labelled(name, path.parent)
 

@@ -15,7 +15,7 @@ from schemas.errors import ModelError
 
 if TYPE_CHECKING:
     from forecaster.model import Forecaster
-    from pipelines.config import JobConfig
+    from pipelines.settings.config import JobConfig
 
 
 def promote(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from forecaster.registry.store import Reference, Store, registry_of
 
 if TYPE_CHECKING:
-    from pipelines.mlflow_config import MlflowConfig
+    from pipelines.settings.mlflow_config import MlflowConfig
 
 
 def check_model(ref: str, mlflow: MlflowConfig) -> Reference:

@@ -11,7 +11,7 @@ from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.cli.console import Out
-    from pipelines.config import JobConfig
+    from pipelines.settings.config import JobConfig
 
 FLAGS = {
     "data.start": "--start",
@@ -53,7 +53,7 @@ def configured(config: Path | None, settings: list[str] | None, **named: Any) ->
     Raises:
         ConfigError: a setting cannot be; one line, in the words that were typed.
     """
-    from pipelines.job_file import load_config
+    from pipelines.settings.job_file import load_config
 
     overrides = assignments(settings)
     flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}
@@ -139,7 +139,7 @@ def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
     Raises:
         DataError: a file cannot be read as series.
     """
-    from pipelines.sources.files import check_files
+    from pipelines.sources.files.validated_rows import check_files
 
     files, notices = check_files(job)
     if out is not None:

@@ -46,7 +46,7 @@ def init(
 
     Example: statecast init --example weather, then statecast train -c statecast.toml
     """
-    from pipelines.job_file import commented_toml, load_config
+    from pipelines.settings.job_file import commented_toml, load_config
 
     overrides: dict[str, object] = {}
     data = None
@@ -61,7 +61,7 @@ def init(
         if file.exists() and not force:
             raise ConfigError(f"{file} is there already: name another file, or pass --force to replace it")
     if example is not None:
-        from pipelines.jobs.examples import write_example
+        from pipelines.examples.weather import write_example
 
         write_example(example, path.parent)
     try:

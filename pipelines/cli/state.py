@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipelines.state_table import StateTable
+    from pipelines.state.state_table import StateTable
 
 HELP = (
     "Look at a state table, pack it into one file, unpack it elsewhere.\n\n"
@@ -42,7 +42,7 @@ def show(folder: _Folder, as_json: o.Json = False) -> None:
     """
     from rich.table import Table
 
-    from pipelines import state_table
+    from pipelines.state import state_table
 
     out = Out(as_json)
     told = _told(folder, state_table.read(location(folder)))
@@ -84,7 +84,7 @@ def export(
     Example: statecast state export out/state weather.parquet
     """
     from pipelines.sinks.folder import check_folder
-    from pipelines.state_file import pack
+    from pipelines.state.state_file import pack
 
     if file.exists() and not force:
         raise ConfigError(f"{file} is there already: name another file, or pass --force to replace it")
@@ -125,9 +125,9 @@ def import_(
 
     Example: statecast state import weather.parquet out/state
     """
-    from pipelines import state_table
     from pipelines.sinks.folder import check_folder
-    from pipelines.state_file import unpack
+    from pipelines.state import state_table
+    from pipelines.state.state_file import unpack
 
     table = location(folder)
     check_folder(table)

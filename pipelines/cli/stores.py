@@ -9,7 +9,7 @@ from forecaster.registry.store import Store, registry_of
 from pipelines.cli.settings import ENVIRONMENT
 
 if TYPE_CHECKING:
-    from pipelines.mlflow_config import MlflowConfig
+    from pipelines.settings.mlflow_config import MlflowConfig
 
 
 def store_line(mlflow: MlflowConfig) -> str:

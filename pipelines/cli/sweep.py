@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from forecaster.training import loss_of
+from forecaster.training.train import loss_of
 from pipelines.cli.console import Out
 
 if TYPE_CHECKING:
-    from pipelines.config import JobConfig
     from pipelines.jobs.sweep import SweepOutcome, Trial
+    from pipelines.settings.config import JobConfig
     from pipelines.storage import Location
 
 

@@ -16,8 +16,8 @@ from pipelines.storage import Location, location
 from schemas.errors import OutputError
 
 if TYPE_CHECKING:
-    from pipelines.config import JobConfig
     from pipelines.jobs.train import TrainOutcome
+    from pipelines.settings.config import JobConfig
 
 
 def train(
@@ -119,7 +119,7 @@ def train(
     table = None if save_state is None else _new_table(save_state)
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
-        from forecaster.training import loss_of
+        from forecaster.training.train import loss_of
         from pipelines.cli.sweep import most_epochs, searched
         from pipelines.jobs.train import run_training
 

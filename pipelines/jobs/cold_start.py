@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from forecaster.arrays import Floats
 from forecaster.cold_start import trajectory
-from forecaster.components.base import Floats
-from forecaster.features import SERIES, Table
+from forecaster.covariates.encoding import SERIES, Table
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
-from forecaster.windows import MICROSECONDS
+from forecaster.time.windows import MICROSECONDS
 from pipelines.sinks.files import Format, write_frame
 from schemas import cells
 from schemas.errors import ConfigError, DataError, OutputError

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from forecaster import plots
-from forecaster.baselines import persistence, seasonal_naive
-from forecaster.config import CovariatesConfig, WindowConfig
-from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale, unscaled
-from forecaster.frequency import Frequency
+from forecaster.config import CovariatesConfig
+from forecaster.evaluation.baselines import persistence, seasonal_naive
+from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale, unscaled
 from forecaster.registry.registry import Registry
-from forecaster.report import Picture, error_table, write_report
-from forecaster.windows import MICROSECONDS, Windows, aggregate, gap_notice
-from pipelines.config import JobConfig, time_of
+from forecaster.reports import plots
+from forecaster.reports.html import Picture, error_table, write_report
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import MICROSECONDS, Windows, aggregate, gap_notice
+from pipelines.settings.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.loaded import load_observations
+from pipelines.sources.files.load_all import load_observations
 from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import ConfigError, DataError
@@ -36,7 +37,7 @@ class Judged:
 
     Attributes:
         scores: by model and horizon (``schemas.scores``), those of the baselines last.
-        errors: per model, see `forecaster.evaluation.errors`.
+        errors: per model, see `forecaster.evaluation.scores.errors`.
         unit: what a score of 1 is, in words.
         freq: length of a window.
         notices: lines that people should see.

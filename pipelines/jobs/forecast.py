@@ -9,24 +9,25 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 from uuid import uuid4
 
-from forecaster.counts import Counts
+from forecaster.shards.counts import Counts
 from forecaster.threads import compute_threads
-from pipelines import process, state_table
 from pipelines.jobs.job import BackfillJob, OnEngine, Outcome, StreamJob
 from pipelines.jobs.stopping import ending_cleanly
-from pipelines.ownership import run_of, take_over
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
 from pipelines.sinks.numbers import JobNumbers, JobReader
-from pipelines.sinks.replacing import end_replacing, replace_parts
+from pipelines.sinks.replace_output import end_replacing, replace_parts
 from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Place, Places, log_of
 from pipelines.sources.replay import ReplaySource
-from pipelines.step_settings import StepSettings, tables_of
+from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location
+from pipelines.workers import process
+from pipelines.workers.ownership import run_of, take_over
+from pipelines.workers.step_settings import StepSettings, tables_of
 from schemas import quarantine
 from schemas.errors import ConfigError, DataError, EngineLost
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from forecaster.counts import Counts
 from forecaster.model import Forecaster
-from pipelines import process, state_table
+from forecaster.shards.counts import Counts
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import Format
 from pipelines.sinks.kafka import Topics
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Log, Source
-from pipelines.sources.files import Input
+from pipelines.sources.files.validated_rows import Input
+from pipelines.state import state_table
 from pipelines.storage import Location
+from pipelines.workers import process
 
 Runner = Literal["in-process", "prism", "flink"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forecaster.registry.registry import Registry
-from pipelines.mlflow_config import MlflowConfig
+from pipelines.settings.mlflow_config import MlflowConfig
 
 
 def open_registry(mlflow: MlflowConfig) -> Registry:

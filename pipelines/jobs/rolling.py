@@ -11,19 +11,19 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from forecaster import plots
-from forecaster.config import WindowConfig
-from forecaster.metrics import COVERAGE, Tally
+from forecaster.evaluation.metrics import COVERAGE, Tally
+from forecaster.evaluation.rolling import FanSample, Split, normalised, rolled, tally, training_scale
 from forecaster.model import Forecaster
-from forecaster.rolling import FanSample, Split, normalised, rolled, tally, training_scale
+from forecaster.reports import plots
 from forecaster.threads import compute_threads
-from forecaster.training import Epoch, train
-from forecaster.windows import Windows, aggregate, gap_notice
-from pipelines.config import JobConfig
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows, aggregate, gap_notice
+from forecaster.training.train import Epoch, train
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
-from pipelines.sources.covariates import read_tables
-from pipelines.sources.loaded import Loaded, load_observations
+from pipelines.settings.config import JobConfig
+from pipelines.sources.files.covariates import read_tables
+from pipelines.sources.files.load_all import Loaded, load_observations
 from schemas import replaced
 from schemas.errors import DataError
 

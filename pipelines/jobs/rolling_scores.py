@@ -12,12 +12,12 @@ from typing import Any
 
 import polars as pl
 
-from forecaster import plots
-from forecaster.components.base import Floats
-from forecaster.metrics import COVERAGE, Tally
+from forecaster.arrays import Floats
+from forecaster.evaluation.metrics import COVERAGE, Tally
+from forecaster.evaluation.rolling import FanSample, Split
 from forecaster.registry.registry import Run
-from forecaster.report import Picture, Table, least, write_report
-from forecaster.rolling import FanSample, Split
+from forecaster.reports import plots
+from forecaster.reports.html import Picture, Table, least, write_report
 from schemas.errors import DataError
 from schemas.scores import MEMBER_MEASURES, MEMBER_SCHEMA, check_member_scores
 

@@ -21,12 +21,12 @@ from forecaster.config import TrainingConfig
 from forecaster.registry.registry import Registry, Run
 from forecaster.registry.store import check_model_name
 from forecaster.threads import compute_threads
-from forecaster.training import Epoch, held_out_from, loss_of, train
-from forecaster.windows import Windows
-from pipelines.config import JobConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import Epoch, held_out_from, loss_of, train
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.train import TrainOutcome, learn, read
-from pipelines.sources.covariates import read_tables
+from pipelines.settings.config import JobConfig
+from pipelines.sources.files.covariates import read_tables
 from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
 
@@ -43,7 +43,8 @@ class Trial:
     Attributes:
         number: from 1; 1 is the job as it stands.
         ended: ``finished``, ``pruned`` (given up, no better than the median) or ``failed``.
-        skill: `forecaster.training.Trained.history`'s ``validation_skill`` at the chosen epoch, averaged over
+        skill: `forecaster.training.train.Trained.history`'s ``validation_skill`` at the chosen epoch,
+        averaged over
             folds: higher is better. Of a pruned trial the last there was; None of a failed one.
         settings: by dotted name, what was tried in place of the job's own.
         seconds: how long it took.

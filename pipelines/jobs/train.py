@@ -11,27 +11,27 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecaster import plots
-from forecaster.baselines import persistence, seasonal_naive
-from forecaster.evaluation import calibration, errors, fans, matched, score, series_scale
-from forecaster.features import Tables
-from forecaster.gradient_plot import gradient_figure
-from forecaster.gradients import gradient_norms
+from forecaster.covariates.encoding import Tables
+from forecaster.evaluation.baselines import persistence, seasonal_naive
+from forecaster.evaluation.gradients import gradient_norms
+from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Run
 from forecaster.registry.store import check_model_name
 from forecaster.registry.versions import Version
-from forecaster.shard import Shard
-from forecaster.sharding import reshard
+from forecaster.reports import plots
+from forecaster.reports.gradient_plot import gradient_figure
+from forecaster.shards.shard import Shard
+from forecaster.shards.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.threads import compute_threads
-from forecaster.training import Epoch, Trained, held_out_from, train
-from forecaster.windows import Windows, aggregate, gap_notice
-from pipelines import state_table
-from pipelines.config import JobConfig
+from forecaster.time.windows import Windows, aggregate, gap_notice
+from forecaster.training.train import Epoch, Trained, held_out_from, train
 from pipelines.jobs.registry import open_registry
-from pipelines.sources.covariates import read_tables
-from pipelines.sources.loaded import Loaded, load_observations
+from pipelines.settings.config import JobConfig
+from pipelines.sources.files.covariates import read_tables
+from pipelines.sources.files.load_all import Loaded, load_observations
+from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import ModelError
@@ -49,7 +49,7 @@ class TrainOutcome:
     Attributes:
         run_id: MLflow run.
         version: registered model version.
-        history, refit_history: epochs of the two phases, see `forecaster.training.Trained`.
+        history, refit_history: epochs of the two phases, see `forecaster.training.train.Trained`.
         scores: backtest of the chosen weights on the last windows, with baselines (``schemas.scores``); what
             is registered has learned from these windows, too, where ``training.refit`` is on.
         series, windows: size of what was trained on.
@@ -251,8 +251,8 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
     """Rolls a forecaster over ``windows`` and judges what it issued from row ``first`` on.
 
     Returns:
-        Errors (see `forecaster.evaluation.errors`) and scores, those of the baselines among them; each
-        series' unit is that of its rows before ``first`` (`forecaster.evaluation.series_scale`).
+        Errors (see `forecaster.evaluation.scores.errors`) and scores, those of the baselines among them; each
+        series' unit is that of its rows before ``first`` (`forecaster.evaluation.scores.series_scale`).
     """
     config, horizon = forecaster.window_config, forecaster.network_config.horizon
     state, judged = forecaster.initial_state(), []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.sources.base import Log, Places
-from pipelines.step_settings import StepSettings
 from pipelines.storage import Location
+from pipelines.workers.step_settings import StepSettings
 
 PROGRESS_S = 0.5
 LOCAL = "[local]"

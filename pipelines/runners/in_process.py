@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from forecaster.sharding import Splitter
+from forecaster.shards.sharding import Splitter
 from pipelines.runners.base import PROGRESS_S, Run
 from pipelines.sources.reader import Reader
-from pipelines.worker import Workers
+from pipelines.workers.worker import Workers
 
 _END_LIMIT_S = 30.0
 

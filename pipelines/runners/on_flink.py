@@ -20,14 +20,14 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from pipelines import ownership, worker
-from pipelines.failure import clear_told, told
+from pipelines.beam.read_source import ReadSourceByTimer
 from pipelines.runners import flink
 from pipelines.runners.base import LOCAL, PROGRESS_S, FlinkSettings, Run
 from pipelines.runners.engine import log_file
 from pipelines.runners.flink import JobServer, flink_options
 from pipelines.runners.on_prism import build
-from pipelines.sources.read import ReadSourceByTimer
+from pipelines.workers import ownership, worker
+from pipelines.workers.failure import clear_told, told
 from schemas.errors import EngineError, EngineLost
 
 _ASKED_EVERY_S: Final = 1.0

@@ -10,14 +10,14 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from pipelines import worker
-from pipelines.failure import clear_told, told
+from pipelines.beam.read_source import ReadSource
+from pipelines.beam.transforms import StepShards
 from pipelines.runners.base import PROGRESS_S, Run
 from pipelines.runners.engine import log_file
 from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.sinks import numbers
-from pipelines.sources.read import ReadSource
-from pipelines.transforms import StepShards
+from pipelines.workers import worker
+from pipelines.workers.failure import clear_told, told
 from schemas.errors import EngineError, EngineLost
 
 

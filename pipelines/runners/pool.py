@@ -82,7 +82,7 @@ def work(control: str, worker_id: str) -> None:
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
     from forecaster.threads import compute_threads
-    from pipelines.process import use_again
+    from pipelines.workers.process import use_again
 
     use_again()
     with compute_threads(1), suppress(grpc.RpcError):

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import polars as pl
 
 from forecaster.forecasts import Forecasts
-from forecaster.windows import MICROSECONDS
+from forecaster.time.windows import MICROSECONDS
 from pipelines.storage import Location, Target, as_of_one_moment, source_of, write_whole, written_ns
 from schemas import late, quarantine, replaced
 from schemas.errors import DataError, OutputError

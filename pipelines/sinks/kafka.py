@@ -19,8 +19,8 @@ import fastavro
 import polars as pl
 
 from forecaster.forecasts import Forecasts
-from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, told
-from pipelines.registry import FRAME, ask_registry
+from pipelines.schema_registry import FRAME, ask_registry
+from pipelines.settings.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, told
 from pipelines.sinks.files import LATE, QUARANTINE
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY

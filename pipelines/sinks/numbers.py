@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from forecaster.counts import Counts
+from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
 from pipelines.storage import Location, Remote, remove_tree, write_text
 from schemas.errors import OutputError

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from forecaster.batch import Batch
-from forecaster.lateness import least, newest
+from forecaster.shards.batch import Batch
+from forecaster.shards.lateness import least, newest
 
 
 class Step(NamedTuple):

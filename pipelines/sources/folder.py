@@ -11,14 +11,14 @@ from pathlib import Path
 
 import polars as pl
 
-from forecaster.batch import Batch
-from forecaster.windows import MICROSECONDS, ORIGIN
+from forecaster.shards.batch import Batch
+from forecaster.time.windows import MICROSECONDS, ORIGIN
 from pipelines.sources.base import Step
-from pipelines.sources.files import Input, Part, WholeFile, bad_file, read_file, read_through
-from pipelines.sources.listing import Found, Listing, identity_of
+from pipelines.sources.files.listing import Found, Listing, identity_of
+from pipelines.sources.files.sensors import refuse_nameless
+from pipelines.sources.files.tables import layout_of
+from pipelines.sources.files.validated_rows import Input, Part, WholeFile, bad_file, read_file, read_through
 from pipelines.sources.manifest import Entry, FolderManifest
-from pipelines.sources.sensors import refuse_nameless
-from pipelines.sources.tables import layout_of
 from pipelines.storage import Location
 from schemas import observations, quarantine
 from schemas.errors import DataError

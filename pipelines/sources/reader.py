@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from forecaster.batch import Batch
-from forecaster.sharding import no_batch
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import no_batch
 from pipelines.sources.base import Log, Places
 from pipelines.storage import Location, Remote, make_folder
 

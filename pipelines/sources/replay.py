@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecaster.batch import Batch
-from forecaster.frequency import Frequency
-from forecaster.windows import MICROSECONDS
+from forecaster.shards.batch import Batch
+from forecaster.time.frequency import Frequency
+from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.base import Step
-from pipelines.sources.files import Input, read_files
+from pipelines.sources.files.sorted_runs import Sorter, sweep
+from pipelines.sources.files.validated_rows import Input, read_files
 from pipelines.sources.manifest import check_replay
-from pipelines.sources.runs import Sorter, sweep
 from pipelines.storage import Location
 from schemas import observations, quarantine
 

@@ -7,9 +7,9 @@ and is kept from then on. What must be replaced together there, is by one PUT of
 
 from pipelines.storage.journal import Journal
 from pipelines.storage.lease import check_writable, leased, was_leased
-from pipelines.storage.parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
 from pipelines.storage.remote import Location, Remote, location
-from pipelines.storage.whole import (
+from pipelines.storage.replaced_parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
+from pipelines.storage.write_whole import (
     Target,
     make_folder,
     remove_temporaries,

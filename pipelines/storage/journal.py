@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipelines.storage.remote import Location, Remote
-from pipelines.storage.whole import make_folder, sync_folder, write_text
+from pipelines.storage.write_whole import make_folder, sync_folder, write_text
 from schemas.sealed import seal, unseal
 
 MERGED_AT: Final = 64

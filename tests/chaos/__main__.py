@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forecaster.counts import Counts
-from pipelines import state_table
+from forecaster.shards.counts import Counts
+from pipelines.state import state_table
 from tests.chaos import inputs
 from tests.chaos.lives import Stream
 from tests.chaos.verdict import Verdict, compare

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
-from pipelines.jobs import examples
+from forecaster.time.window_config import WindowConfig
+from pipelines.examples import weather as examples
 
 LATENESS_H = 3
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from forecaster.counts import Counts
-from pipelines import state_table
+from forecaster.shards.counts import Counts
 from pipelines.sinks.files import FORECASTS, read_forecasts, read_late, read_quarantine
+from pipelines.state import state_table
 from schemas.forecasts import IDENTITY
 
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from tests.cluster.broker import Broker
 from tests.cluster.fixtures import broker
 from tests.cluster.streams import WINDOWS, make

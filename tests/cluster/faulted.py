@@ -17,18 +17,18 @@ import polars as pl
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from forecaster.windows import MICROSECONDS, Windows
+from forecaster.time.windows import MICROSECONDS, Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
-from pipelines.kafka import Broker as Address
 from pipelines.runners.base import FlinkSettings
+from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks import numbers
 from pipelines.sinks.files import FORECASTS, read_forecasts
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
-from pipelines.sources.tables import Columns
 from schemas.errors import EngineError, EngineLost
 from schemas.forecasts import IDENTITY
 from tests.cluster.broker import Broker

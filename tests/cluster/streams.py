@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
-from pipelines.kafka import Broker as Address
+from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks import numbers
 from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.kafka import Topics
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import ask_to_stop
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from pipelines.storage import Location
 from tests.cluster.broker import Broker
 from tests.fleets import HOUR, START, forecaster, rows_of

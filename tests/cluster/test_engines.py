@@ -8,15 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.runners import java
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from tests.cluster.fixtures import needs
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
 from tests.same import assert_same_frames, assert_same_state

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import Runner
+from pipelines.state import state_table
 from tests.cluster.broker import Broker
 from tests.cluster.streams import (
     IDLE_S,

@@ -18,11 +18,11 @@ import fastavro
 import polars as pl
 import pytest
 
-from forecaster.windows import Windows
-from pipelines import state_table
-from pipelines.kafka import Broker as Address
-from pipelines.registry import FRAME
+from forecaster.time.windows import Windows
+from pipelines.schema_registry import FRAME
+from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks.kafka import Topics
+from pipelines.state import state_table
 from schemas.errors import OutputError
 from tests.cluster.broker import Broker
 from tests.cluster.streams import (

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
-from pipelines.kafka import Broker as Address
+from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks import numbers
 from pipelines.sinks.kafka import Topics, check_topics
 from pipelines.sources.base import Place
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.reader import ask_to_stop
+from pipelines.state import state_table
 from schemas.errors import ConfigError, DataError, OutputError
 from tests.cluster.broker import Broker
 from tests.cluster.streams import (

@@ -15,16 +15,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.runners import java
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import FORECASTS, read_forecasts
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.reader import ask_to_stop
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location, Remote
 from tests.cluster.broker import Broker
 from tests.cluster.faults import running

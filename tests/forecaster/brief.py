@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
-from forecaster.training import Trained, train
-from forecaster.windows import Windows
+from forecaster.config import NetworkConfig, TrainingConfig
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import Trained, train
 from tests.fleets import START
 
 NETWORK = NetworkConfig(hidden=8, layers=1, horizon=6, lags=(1, 2, 3), ring=8)

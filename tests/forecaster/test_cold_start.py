@@ -10,16 +10,17 @@ import polars as pl
 import pytest
 import torch
 
+from forecaster.arrays import Bools, Floats
 from forecaster.cold_start import trajectory, unrolled
-from forecaster.components.base import Bools, Floats
-from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
-from forecaster.covariates import Covariates
-from forecaster.features import Table, Tables
-from forecaster.frequency import Frequency
+from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
+from forecaster.covariates.encoding import Table, Tables
+from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
 from forecaster.stepping import advance, advance_in_place
-from forecaster.training import train
-from forecaster.windows import Windows
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import train
 from schemas.errors import ConfigError, DataError, ModelError
 from tests.fleets import START, forecaster
 

@@ -10,12 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, Settings, TrainingConfig, WindowConfig
-from forecaster.frequency import Frequency
+from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.model import Forecaster
+from forecaster.setting_types import Settings
 from forecaster.stepping import advance
-from forecaster.training import train
-from forecaster.windows import Windows
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import train
 from schemas.errors import DataError
 
 TINY, HUGE = 5e-324, 1.7e308

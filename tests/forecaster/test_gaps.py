@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.baselines import seasonal_naive
-from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
-from forecaster.fleet import fleet_of
-from forecaster.metrics import seasonal_scale
-from forecaster.plan import plan_of
-from forecaster.rolling import Split, rolled
+from forecaster.config import NetworkConfig, TrainingConfig
+from forecaster.evaluation.baselines import seasonal_naive
+from forecaster.evaluation.metrics import seasonal_scale
+from forecaster.evaluation.rolling import Split, rolled
+from forecaster.lifecycle import plan_of
 from forecaster.stepping import advance
-from forecaster.training import train
-from forecaster.windows import Windows, aggregate, gap_notice, observed
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows, aggregate, gap_notice, observed
+from forecaster.training.batches import fleet_of
+from forecaster.training.train import train
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, run_shards
 from tests.same import assert_same, assert_same_lives, by_key, scales_of_rows

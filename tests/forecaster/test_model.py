@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import NetworkConfig
 from forecaster.model import FILE_NAME, Forecaster
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 from tests.fleets import START, forecaster
 

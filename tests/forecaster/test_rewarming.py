@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from forecaster.components.ring import in_order
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.state import State, live
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 from tests.fleets import START, forecaster
 from tests.same import assert_same_state

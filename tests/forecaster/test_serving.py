@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.covariates import Covariates
-from forecaster.features import Table, Tables
+from forecaster.covariates.encoding import Table, Tables
+from forecaster.covariates.lookup import Covariates
 from forecaster.serving import ServedForecaster, latest
 from schemas.errors import DataError
 from schemas.observations import LARGEST

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecaster.batch import Batch
-from forecaster.shard import Shard, apply
-from forecaster.snapshot import from_bytes, to_bytes
-from forecaster.windows import Windows
+from forecaster.shards.batch import Batch
+from forecaster.shards.shard import Shard, apply
+from forecaster.shards.snapshot import from_bytes, to_bytes
+from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, batches_of, fold
 from tests.same import assert_same, assert_same_lives, by_key

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
 from forecaster.state import FORMAT_VERSION, State, live
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 from schemas.states import check_states
 from tests.fleets import HOUR_US, START, fleets, forecaster

@@ -5,11 +5,12 @@ import polars as pl
 import pytest
 
 from forecaster.components.ring import in_order
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
 from forecaster.state import State, live
 from forecaster.stepping import advance, advance_in_place
-from forecaster.windows import Windows
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
 from schemas.errors import DataError, VersionMismatch
 from schemas.forecasts import check_forecasts, schema
 from tests.fleets import HOUR_US, START, forecaster, rows_of, scales

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from tests.fleets import START, rows_of
 
 

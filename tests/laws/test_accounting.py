@@ -17,10 +17,10 @@ from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
-from pipelines.sources.tables import Columns
 from schemas import observations
 from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 from tests.folds import Arrival, fold, fold_on, run_shards

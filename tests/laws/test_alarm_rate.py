@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.arrays import Floats
 from forecaster.components.anomaly import Anomaly
-from forecaster.components.base import Floats
-from forecaster.config import NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.model import Forecaster
 from forecaster.stepping import advance_in_place
+from forecaster.time.window_config import WindowConfig
 from tests.forecaster.components.blocks import block_of
 from tests.kinds import MOVING, kinds
 

@@ -11,15 +11,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from forecaster import training as fitting
-from forecaster.components.inputs import network_inputs
-from forecaster.components.linear import expert_forecasts
-from forecaster.components.network import Network
-from forecaster.config import NetworkConfig, TrainingConfig, WindowConfig
-from forecaster.frequency import Frequency
+from forecaster.components.network.inputs import network_inputs
+from forecaster.components.network.network import Network
+from forecaster.components.network.ridge import expert_forecasts
+from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.stepping import advance
-from forecaster.training import train
-from forecaster.windows import Windows
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from forecaster.training import train as fitting
+from forecaster.training.train import train
 from tests.fleets import SHORT_WEEK, START, fleets, forecaster
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from forecaster.config import EXPERTS
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, SHORT_WEEK, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, fold, run_shards
 from tests.partitions import LONG_GAP, Logs, all_logs, cut

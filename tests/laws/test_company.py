@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.shard import Shard
-from forecaster.sharding import reshard
+from forecaster.shards.shard import Shard
+from forecaster.shards.sharding import reshard
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.files import Input
-from pipelines.sources.tables import Columns
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from tests.fleets import SHORT_WEEK, fleets, forecaster, scales
 from tests.folds import Ran, fold, fold_on
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved

@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecaster import snapshot
 from forecaster.model import Forecaster
-from forecaster.shard import Shard
-from forecaster.sharding import no_batch
-from forecaster.windows import Windows
+from forecaster.shards import snapshot
+from forecaster.shards.shard import Shard
+from forecaster.shards.sharding import no_batch
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import PARTS, Format, read_forecasts, read_quarantine
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
 from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import PARTS, read_forecasts, read_quarantine
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
 from pipelines.storage import Location, Remote, lease
 from tests.fleets import HOUR, forecaster, rows_of, scales
 from tests.logs import Left, half_of, job_of, small_log

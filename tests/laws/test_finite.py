@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.components.base import Floats
-from forecaster.covariates import Covariates
-from forecaster.features import Features, Table, Tables
+from forecaster.arrays import Floats
+from forecaster.covariates.encoding import Features, Table, Tables
+from forecaster.covariates.lookup import Covariates
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from schemas.errors import DataError
 from schemas.observations import LARGEST
 from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster

@@ -13,20 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.batch import Batch
-from forecaster.sharding import handed_over, no_batch, reshard
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import handed_over, no_batch, reshard
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Source, Step
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas.forecasts import IDENTITY
 from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales

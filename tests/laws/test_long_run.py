@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from forecaster.components.base import Floats
-from forecaster.components.least_squares import LeastSquares
+from forecaster.arrays import Floats
+from forecaster.components.experts.least_squares import LeastSquares
 
 WINDOWS = 100_000
 LAGS = (1, 2, 3, 22, 23, 24)  # neighbours of a smooth series are nearly the same: the hardest to tell apart

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.frequency import Frequency
-from forecaster.windows import aggregate
-from pipelines import state_table
+from forecaster.time.frequency import Frequency
+from forecaster.time.windows import aggregate
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from tests.fleets import forecaster, scales
 from tests.same import assert_same_frames, assert_same_state
 

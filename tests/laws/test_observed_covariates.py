@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from forecaster import snapshot
 from forecaster.rewarming import rewarm
-from forecaster.sharding import handed_over, reshard
+from forecaster.shards import snapshot
+from forecaster.shards.sharding import handed_over, reshard
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of, scales, with_heat
 from tests.folds import Arrival, batches_of, fold, fold_on, run_shards
 from tests.same import assert_same, assert_same_lives, assert_same_state, by_key

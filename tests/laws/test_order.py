@@ -11,15 +11,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from forecaster import windows
-from forecaster.shard import Shard
-from forecaster.windows import Windows
+from forecaster.shards.shard import Shard
+from forecaster.time import windows
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.base import Step
-from pipelines.sources.files import Input
-from pipelines.sources.tables import Columns
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from tests.fleets import HALF_A_DAY_US, HOUR_US, SHORT_WEEK, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, batches_of, fold, fold_on, run_shards, shuffled
 from tests.partitions import LONG_GAP, Log, Logs, all_logs, cut, interleaved

@@ -12,21 +12,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.counts import Counts
 from forecaster.model import Forecaster
+from forecaster.shards.counts import Counts
 from forecaster.state import State
-from forecaster.windows import Windows, aggregate
-from pipelines import state_table
+from forecaster.time.windows import Windows, aggregate
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Source
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas import observations
 from schemas.forecasts import check_forecasts

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from forecaster.windows import Windows
-from pipelines import snapshot_file, state_file, state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob
-from pipelines.ownership import run_of, take_over
 from pipelines.sinks.files import read_forecasts
-from pipelines.sinks.replacing import end_replacing, replace_parts
-from pipelines.sources.files import Input
-from pipelines.sources.kafka.decisions import Decisions
+from pipelines.sinks.replace_output import end_replacing, replace_parts
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
+from pipelines.sources.kafka.decision_journal import Decisions
 from pipelines.sources.manifest import check_replay
-from pipelines.sources.tables import Columns
-from pipelines.step_settings import StepSettings
+from pipelines.state import snapshot_file, state_file, state_table
 from pipelines.storage import BACKFILL, Journal, sync_folder
+from pipelines.workers.ownership import run_of, take_over
+from pipelines.workers.step_settings import StepSettings
 from tests.fleets import START, forecaster, rows_of
 from tests.power import PowerLoss, Tree
 from tests.shards import some

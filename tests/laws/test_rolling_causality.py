@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.components.base import Floats
-from forecaster.rolling import rolled
-from forecaster.training import train
-from pipelines.job_file import load_config
+from forecaster.arrays import Floats
+from forecaster.evaluation.rolling import rolled
+from forecaster.training.train import train
 from pipelines.jobs.rolling import RollingJob, prepared
-from pipelines.sources.loaded import load_observations
+from pipelines.settings.job_file import load_config
+from pipelines.sources.files.load_all import load_observations
 
 TRAIN_ROWS, FIRST, STOP, HORIZON = 120, 130, 160, 3
 Normalize = Literal["none", "train"]

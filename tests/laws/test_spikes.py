@@ -6,10 +6,11 @@ from itertools import product
 
 import numpy as np
 
-from forecaster.components.base import Floats
-from forecaster.config import NetworkConfig, WindowConfig
+from forecaster.arrays import Floats
+from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
 from forecaster.stepping import advance_in_place
+from forecaster.time.window_config import WindowConfig
 from tests.fleets import START
 from tests.kinds import kinds
 

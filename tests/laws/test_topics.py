@@ -15,8 +15,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from forecaster.batch import Batch
-from forecaster.windows import Windows
+from forecaster.shards.batch import Batch
+from forecaster.time.windows import Windows
 from pipelines.sources.base import Place
 from pipelines.sources.kafka.reading import Reading
 from tests.disks import Disk

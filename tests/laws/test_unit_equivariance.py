@@ -15,15 +15,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from forecaster.components.base import Floats
-from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig, WindowConfig
-from forecaster.features import Table, Tables
+from forecaster.arrays import Floats
+from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
+from forecaster.covariates.encoding import Table, Tables
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.stepping import advance_in_place
-from forecaster.training import Trained, train
-from forecaster.windows import Windows
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import Trained, train
 from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 from tests.same import YOUNG
 

@@ -10,20 +10,20 @@ import polars as pl
 import pytest
 from hypothesis import assume, given
 
-from forecaster import snapshot
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
-from forecaster.sharding import no_batch
+from forecaster.shards import snapshot
+from forecaster.shards.sharding import no_batch
 from forecaster.state import State
 from forecaster.stepping import advance
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from schemas.errors import ModelError, VersionMismatch
 from tests.fleets import HOUR, HOUR_US, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, fold_on, run_shards

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from forecaster import snapshot
-from forecaster.batch import Batch
 from forecaster.model import Forecaster
-from forecaster.shard import Shard
-from forecaster.sharding import announced
-from pipelines.kafka import Broker
+from forecaster.shards import snapshot
+from forecaster.shards.batch import Batch
+from forecaster.shards.shard import Shard
+from forecaster.shards.sharding import announced
+from pipelines.settings.kafka import Broker
 from pipelines.sources.base import Place, Places
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import Reader
-from pipelines.sources.tables import Columns
-from pipelines.state_table import StateTable
+from pipelines.state.state_table import StateTable
 from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HALF_A_DAY_US
 from tests.folds import Ran

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from pipelines.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, not_collecting, told
+from pipelines.settings.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, not_collecting, told
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 

@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from forecaster.batch import Batch
-from forecaster.lateness import least, newest
-from forecaster.sharding import no_batch
+from forecaster.shards.batch import Batch
+from forecaster.shards.lateness import least, newest
+from forecaster.shards.sharding import no_batch
 from pipelines.sources.base import Place, Places, Stride, furthest_us
-from pipelines.sources.files import validated
+from pipelines.sources.files.validated_rows import validated
+from pipelines.sources.kafka.batching import Taken, batches, between
 from pipelines.sources.kafka.consumer import Polled
-from pipelines.sources.kafka.cuts import Taken, batches, between
-from pipelines.sources.kafka.decisions import Decisions
-from pipelines.sources.kafka.homes import Homes
-from pipelines.sources.kafka.judging import Judge, Polls, refuse, refused
+from pipelines.sources.kafka.decision_journal import Decisions
+from pipelines.sources.kafka.keyed_series import Homes
+from pipelines.sources.kafka.repeated_decisions import Judge, Polls, refuse, refused
 from pipelines.sources.kafka.topic import KafkaTopic
 from pipelines.sources.messages import Messages, RegistryAway, decoded
 from schemas import observations, quarantine

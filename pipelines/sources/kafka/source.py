@@ -18,7 +18,8 @@ class KafkaSource(KafkaTopic):
     """A topic as a `Log`, read by one reader for all of its partitions.
 
     The broker's offsets are the log's. A partition's watermark is its newest row less the lateness, before
-    each row anew, whatever a poll brings at once (see `pipelines.sources.kafka.cuts`). One that is idle, and
+    each row anew, whatever a poll brings at once (see `pipelines.sources.kafka.batching`). One that is idle,
+    and
     the broker confirms it, is carried on by the others (see `pipelines.sources.kafka.reading`).
     """
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
-from forecaster.frequency import Frequency
-from pipelines.kafka import Broker
-from pipelines.sources.files import Input
+from forecaster.time.frequency import Frequency
+from pipelines.settings.kafka import Broker
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka.consumer import TopicConsumer
-from pipelines.sources.kafka.decisions import Decisions
+from pipelines.sources.kafka.decision_journal import Decisions
 from pipelines.sources.messages import DecoderSpec
 from pipelines.storage import Location
 

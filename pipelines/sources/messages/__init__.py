@@ -1,7 +1,7 @@
 """Messages of a topic into raw frames: JSON, Avro, Arrow, or by a function of one's own."""
 
 from pipelines.sources.messages.base import Decoder, Messages, decoded
-from pipelines.sources.messages.chosen import DecoderSpec
+from pipelines.sources.messages.choose_decoder import DecoderSpec
 from pipelines.sources.messages.registry_schemas import RegistryAway
 
 __all__ = ["Decoder", "DecoderSpec", "Messages", "RegistryAway", "decoded"]

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.sources.messages.base import Decoder, Messages, alike, problems, shown
-from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.field_names import Names
 from schemas import arrow
 
 _FILE = b"ARROW1"

@@ -13,7 +13,7 @@ from uuid import UUID
 import fastavro
 import polars as pl
 
-from pipelines.registry import FRAME
+from pipelines.schema_registry import FRAME
 from pipelines.sources.messages.base import (
     MESSAGE,
     NO_SCHEMA,
@@ -23,7 +23,7 @@ from pipelines.sources.messages.base import (
     problems,
     shown,
 )
-from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.field_names import Names
 from pipelines.sources.messages.registry_schemas import SchemaUnknown
 from schemas.errors import DataError
 

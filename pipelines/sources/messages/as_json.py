@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipelines.sources.messages.base import Decoder, Messages, problems, shown
-from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.field_names import Names
 
 
 def json_decoder(names: Names) -> Decoder:

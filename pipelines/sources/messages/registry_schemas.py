@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import fastavro
 
-from pipelines.registry import ask_registry
+from pipelines.schema_registry import ask_registry
 from schemas.errors import DataError, StatecastError
 
 _FIRST_S: Final = 0.2

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from forecaster.components.base import Arrays, Block, Component, Floats, Outputs
+from forecaster.arrays import Arrays, Floats
+from forecaster.components.base import Block, Component, Outputs
 from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
 from tests.fleets import HOUR

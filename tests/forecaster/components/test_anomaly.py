@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.arrays import Floats
 from forecaster.components.anomaly import Anomaly
-from forecaster.components.base import Block, Floats
+from forecaster.components.base import Block
 from tests.forecaster.components.blocks import block_of
 
 WEEK = 168

@@ -8,12 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from forecaster.components.base import Arrays, Block, Component, Floats, Ints, Outputs
+from forecaster.arrays import Arrays, Floats, Ints
+from forecaster.components.base import Block, Component, Outputs
 from forecaster.components.formats import FORMAT_VERSIONS
-from forecaster.frequency import Frequency
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.stepping import block_knowing
+from forecaster.time.frequency import Frequency
 from tests.fleets import START, forecaster
 
 CELLS = ("lstm", "gru", "rnn")

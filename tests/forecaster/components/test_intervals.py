@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from forecaster.components.base import Block, Floats
+from forecaster.arrays import Floats
+from forecaster.components.base import Block
+from forecaster.components.experts.stacking import Stacking
 from forecaster.components.intervals import Intervals
-from forecaster.components.stacking import Stacking
 from tests.forecaster.components.blocks import block_of
 
 LEVELS = (0.05, 0.5, 0.95)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecaster.components.base import Arrays, Block, Floats
-from forecaster.components.inputs import before_network
+from forecaster.arrays import Arrays, Floats
+from forecaster.components.base import Block
 from forecaster.components.moments import Moments
+from forecaster.components.network.inputs import before_network
 from forecaster.config import NetworkConfig
-from forecaster.frequency import Frequency
+from forecaster.time.frequency import Frequency
 from tests.fleets import HOUR
 
 SEASON = 7  # windows of a day

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.components.base import Block, Floats
+from forecaster.arrays import Floats
+from forecaster.components.base import Block
 from forecaster.components.ring import Ring, in_order
 from tests.fleets import HOUR
 

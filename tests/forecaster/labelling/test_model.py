@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.components.base import Floats
+from forecaster.arrays import Floats
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller, Task, untrained
 from forecaster.labelling.sequences import Sequences

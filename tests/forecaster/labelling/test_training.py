@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from forecaster.components.base import Ints
+from forecaster.arrays import Ints
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.network import class_weights, label_loss
 from forecaster.labelling.sequences import TEST, TRAIN, UNKNOWN, VALIDATION, Sequences

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import torch
 
-from forecaster.config import NetworkConfig, WindowConfig
-from forecaster.covariates import Covariates
-from forecaster.features import Column, Features
+from forecaster.config import NetworkConfig
+from forecaster.covariates.encoding import Column, Features
+from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
+from forecaster.time.window_config import WindowConfig
 
 WINDOWS = WindowConfig()
 

@@ -15,7 +15,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from forecaster.model import Forecaster
-from forecaster.plots import loss_figure
+from forecaster.reports.plots import loss_figure
 from forecaster.serving import ServedForecaster, latest
 from schemas.errors import ModelError
 from tests.forecaster.registry.models import forecaster, history, knowing, request

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from tests.fleets import START, forecaster, rows_of
 from tests.processes import started
 

@@ -6,9 +6,9 @@ import pytest
 
 from pipelines.cli import engine
 from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
-from pipelines.config import JobConfig, JobsConfig
 from pipelines.jobs.job import OnEngine
 from pipelines.runners.base import FlinkSettings
+from pipelines.settings.config import JobConfig, JobsConfig
 from schemas.errors import ConfigError
 
 AUTO, IN_PROCESS = JobsConfig(), JobsConfig(runner="in-process")

@@ -8,7 +8,7 @@ import typer
 
 from pipelines.cli import settings
 from pipelines.cli.app import app, run
-from pipelines.config import JobConfig
+from pipelines.settings.config import JobConfig
 from tests.pipelines.cli.conftest import ROOT
 
 COMMANDS = (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.state_table import read
+from pipelines.state.state_table import read
 from tests.pipelines.cli.conftest import statecast
 
 HOURS = ("2013-01-10", "2013-01-13")  # of the 400 from 2013-01-01 on

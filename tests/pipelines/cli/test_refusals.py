@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from forecaster.shard import Shard
-from pipelines import snapshot_file
+from forecaster.shards.shard import Shard
 from pipelines.cli.app import run
 from pipelines.sinks.folder import locked
+from pipelines.state import snapshot_file
 from tests.fleets import forecaster
 from tests.pipelines.cli.conftest import write_series
 
@@ -322,9 +322,9 @@ def test_a_full_disk_and_a_bug_are_one_line_too(desk: Desk, monkeypatch: pytest.
     def broken(*arguments: Any) -> None:
         raise KeyError("oops\n")
 
-    monkeypatch.setattr("pipelines.job_file.load_config", full)
+    monkeypatch.setattr("pipelines.settings.job_file.load_config", full)
     assert desk.refused("train good.csv") == (6, "out/forecasts/x: No space left on device")
-    monkeypatch.setattr("pipelines.job_file.load_config", broken)
+    monkeypatch.setattr("pipelines.settings.job_file.load_config", broken)
     code, said = desk.refused("train good.csv")
     assert code == 1
     assert "KeyError" in said

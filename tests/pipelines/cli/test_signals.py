@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipelines import state_table
 from pipelines.sinks.files import read_forecasts
+from pipelines.state import state_table
 from tests.pipelines.cli.conftest import PATIENCE_S, ended, start, statecast, until, write_series
 from tests.processes import started
 

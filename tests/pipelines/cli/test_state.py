@@ -12,19 +12,19 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from forecaster import snapshot
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.shards import snapshot
+from forecaster.time.windows import Windows
 from pipelines.cli.app import run
-from pipelines.config import Columns
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
+from pipelines.settings.config import Columns
 from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers
-from pipelines.sources.files import Input
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import PARTITION, FolderSource
 from pipelines.sources.reader import ask_to_stop
+from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas.sealed import seal, unseal
 from tests.fleets import START, forecaster, rows_of

@@ -8,9 +8,9 @@ import pytest
 
 from pipelines.cli import sweep as shown
 from pipelines.cli.console import Out
-from pipelines.config import JobConfig
 from pipelines.jobs import sweep
 from pipelines.jobs.sweep import Progress, SweepOutcome, Trial
+from pipelines.settings.config import JobConfig
 
 TRIALS = (
     Trial(1, "finished", 0.25, {}, 1.0, "a"),

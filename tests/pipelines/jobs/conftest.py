@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts

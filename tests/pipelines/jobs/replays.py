@@ -10,11 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.config import Columns
 from pipelines.jobs.job import StreamJob
+from pipelines.settings.config import Columns
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Step
-from pipelines.sources.files import Input
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource

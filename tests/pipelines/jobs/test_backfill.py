@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecaster.counts import Counts
-from pipelines import state_table
+from forecaster.shards.counts import Counts
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import Format, read_forecasts, read_late, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
+from pipelines.state import state_table
 from schemas.errors import DataError, OutputError
 from tests.fleets import START
 from tests.outputs import contents

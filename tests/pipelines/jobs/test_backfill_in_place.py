@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipelines import state_table
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import PARTS, read_forecasts
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
+from pipelines.state import state_table
 from schemas.errors import DataError, OutputError
 from tests.fleets import START
 from tests.outputs import contents, hidden

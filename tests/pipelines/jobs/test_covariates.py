@@ -12,20 +12,20 @@ import polars as pl
 
 from forecaster.registry.registry import Registry
 from forecaster.stepping import advance
-from forecaster.windows import Windows
-from pipelines import state_table
-from pipelines.config import JobConfig
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.jobs.train import run_training
+from pipelines.settings.config import JobConfig
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
-from pipelines.sources.covariates import with_tables
-from pipelines.sources.files import Input, input_of
+from pipelines.sources.files.covariates import with_tables
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input, input_of
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from schemas.states import check_states
 from tests.fleets import HOUR, HOUR_US, START, rows_of, scales, with_heat
 from tests.same import assert_same_frames

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecaster.windows import Windows
-from pipelines import state_table
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sinks.replacing import end_replacing
-from pipelines.sources.files import Input
+from pipelines.sinks.replace_output import end_replacing
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location, Remote
 from schemas.errors import OutputError
 from tests.fleets import HOUR, START, forecaster, rows_of, scales

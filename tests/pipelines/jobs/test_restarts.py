@@ -9,22 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecaster.batch import Batch
-from forecaster.sharding import Splitter
-from forecaster.windows import Windows
-from pipelines import ownership, state_table
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import Splitter
+from forecaster.time.windows import Windows
 from pipelines.jobs import forecast
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks.files import read_forecasts
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.reader import Read, Reader
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
+from pipelines.state import state_table
 from pipelines.storage import Location, write_text
-from pipelines.worker import Workers
+from pipelines.workers import ownership
+from pipelines.workers.worker import Workers
 from schemas.errors import EngineLost
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
 from tests.outputs import contents

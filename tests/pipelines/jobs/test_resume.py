@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecaster.counts import Counts
-from pipelines import state_table
+from forecaster.shards.counts import Counts
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import Runner, StreamJob
 from pipelines.sinks.files import Format, read_forecasts
+from pipelines.state import state_table
 from schemas.errors import ConfigError, DataError
 from tests.fleets import forecaster
 from tests.outputs import contents

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from forecaster.windows import Windows
-from pipelines.job_file import load_config
+from forecaster.time.windows import Windows
 from pipelines.jobs.rolling import Progress, RollingJob, prepared, run_rolling
 from pipelines.jobs.rolling_scores import Evaluated, member_table, write_rolling
+from pipelines.settings.job_file import load_config
 from schemas.errors import ConfigError, DataError
 from schemas.scores import MEMBER_MEASURES, check_member_scores
 from tests.fleets import START, rows_of

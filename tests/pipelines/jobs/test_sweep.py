@@ -13,9 +13,8 @@ import pytest
 
 from forecaster.config import TrainingConfig
 from forecaster.registry.registry import Registry
-from forecaster.training import Trained, train
-from forecaster.windows import Windows
-from pipelines.config import JobConfig
+from forecaster.time.windows import Windows
+from forecaster.training.train import Trained, train
 from pipelines.jobs import sweep
 from pipelines.jobs.sweep import (
     Progress,
@@ -27,6 +26,7 @@ from pipelines.jobs.sweep import (
     suggested,
     with_settings,
 )
+from pipelines.settings.config import JobConfig
 from schemas.errors import ConfigError, DataError
 from tests.fleets import START
 from tests.pipelines.jobs.test_train import job

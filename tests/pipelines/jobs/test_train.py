@@ -15,10 +15,10 @@ from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.state import State
 from forecaster.stepping import advance
-from forecaster.windows import Windows
-from pipelines import state_table
-from pipelines.config import JobConfig
+from forecaster.time.windows import Windows
 from pipelines.jobs.train import TrainOutcome, run_training, write_states
+from pipelines.settings.config import JobConfig
+from pipelines.state import state_table
 from schemas.errors import ModelError
 from tests.fleets import START, forecaster, rows_of
 from tests.stores import in_memory

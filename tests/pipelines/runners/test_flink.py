@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.ownership import has_ended, run_of, say_ended, take_over
 from pipelines.runners import flink, on_flink
 from pipelines.runners.base import FlinkSettings, Run
 from pipelines.runners.flink import JobServer, flink_options
-from pipelines.step_settings import StepSettings
 from pipelines.storage import Remote
+from pipelines.workers.ownership import has_ended, run_of, say_ended, take_over
+from pipelines.workers.step_settings import StepSettings
 from schemas.errors import EngineError, EngineLost
 from tests.stores import in_memory
 

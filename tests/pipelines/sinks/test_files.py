@@ -12,7 +12,7 @@ import pytest
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
-from forecaster.windows import Windows
+from forecaster.time.windows import Windows
 from pipelines.sinks import files as sinks
 from pipelines.sinks.files import (
     LATE,

@@ -11,9 +11,9 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.stepping import advance
-from forecaster.windows import Windows
-from pipelines.kafka import Broker
-from pipelines.registry import FRAME
+from forecaster.time.windows import Windows
+from pipelines.schema_registry import FRAME
+from pipelines.settings.kafka import Broker
 from pipelines.sinks.kafka import Topics, _avro_encoder
 from tests.fleets import START, forecaster
 from tests.pipelines.registries import registry_of

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.counts import Counts
+from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import (
     FOLDER,

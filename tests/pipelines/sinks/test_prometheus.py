@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from forecaster.counts import Counts
+from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.prometheus import address_of, serve

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.sinks.replacing import end_replacing, replace_parts
+from pipelines.sinks.replace_output import end_replacing, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")

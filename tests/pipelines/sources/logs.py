@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from forecaster.batch import Batch
+from forecaster.shards.batch import Batch
 from pipelines.sources.base import Source
 
 HOUR_US = 3_600_000_000

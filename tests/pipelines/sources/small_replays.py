@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
-from pipelines.sources.tables import Columns
 from tests.fleets import HOUR
 from tests.pipelines.sources.logs import Clock
 

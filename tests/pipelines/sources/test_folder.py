@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from pipelines.sources.base import Step
-from pipelines.sources.tables import Columns
+from pipelines.sources.files.tables import Columns
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import HOUR_US, NOW_S, START, hours, played, put, reasons, values
 from tests.pipelines.sources.watched import ALL, PARQUET, later, parquet, restarted, watch

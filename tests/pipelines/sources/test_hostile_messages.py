@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import Columns
-from pipelines.kafka import Broker
-from pipelines.registry import FRAME
-from pipelines.sources.files import Input
+from pipelines.schema_registry import FRAME
+from pipelines.settings.config import Columns
+from pipelines.settings.kafka import Broker
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec, Messages, decoded

@@ -16,16 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecaster.batch import Batch
-from forecaster.lateness import BEFORE, NEVER
-from pipelines.kafka import Broker
+from forecaster.shards.batch import Batch
+from forecaster.shards.lateness import BEFORE, NEVER
+from pipelines.settings.kafka import Broker
 from pipelines.sources.base import Log, Place, Places
-from pipelines.sources.files import Input
-from pipelines.sources.kafka import KafkaSource, decisions, forget
-from pipelines.sources.kafka.decisions import Decisions, Judged, Refused
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
+from pipelines.sources.kafka import KafkaSource, forget
+from pipelines.sources.kafka import decision_journal as decisions
+from pipelines.sources.kafka.decision_journal import Decisions, Judged, Refused
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
-from pipelines.sources.tables import Columns
 from schemas.errors import ConfigError, DataError
 from tests.fleets import HOUR
 from tests.pipelines.registries import registry_of

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.config import Columns
-from pipelines.registry import FRAME
+from pipelines.schema_registry import FRAME
+from pipelines.settings.config import Columns
 from pipelines.sources import messages as sources
 from pipelines.sources.messages import Decoder, DecoderSpec, Messages
 from pipelines.sources.messages.as_json import json_decoder
-from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.field_names import Names
 from schemas import observations
 from schemas.errors import ConfigError, DataError
 

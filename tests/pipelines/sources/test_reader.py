@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-from forecaster.batch import Batch
-from forecaster.sharding import no_batch
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import no_batch
 from pipelines.sources import reader as reading
 from pipelines.sources.base import OnePartition, Place, Places, Step, Stride
 from pipelines.sources.reader import LONGEST_WAIT_S, ask_to_stop

@@ -10,12 +10,12 @@ import fastavro
 import polars as pl
 import pytest
 
-from pipelines.registry import FRAME
+from pipelines.schema_registry import FRAME
+from pipelines.sources.files.tables import Columns
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
 from pipelines.sources.messages.as_avro import avro_decoder
-from pipelines.sources.messages.names import Names
+from pipelines.sources.messages.field_names import Names
 from pipelines.sources.messages.registry_schemas import RegistryAway, RegistrySchemas, SchemaUnknown
-from pipelines.sources.tables import Columns
 from tests.pipelines.registries import Answer, registry_of
 from tests.pipelines.sources.logs import Clock
 

@@ -9,7 +9,8 @@ from unittest import mock
 import polars as pl
 import pytest
 
-from pipelines.sources import replay, runs
+from pipelines.sources import replay
+from pipelines.sources.files import sorted_runs as runs
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import HOUR_US, START, hours, played, put, reasons, values
 from tests.pipelines.sources.small_replays import ALL, restarted, source

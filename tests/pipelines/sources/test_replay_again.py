@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.sources import replay, runs
+from pipelines.sources import replay
+from pipelines.sources.files import sorted_runs as runs
 from pipelines.sources.replay import ReplaySource
 from schemas.errors import DataError
 from tests.fleets import HOUR

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.sources.files import Input
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.tables import Columns
 from tests.pipelines.sources.logs import NOW_S, Clock
 
 ALL = Input(Columns(), skip_bad_files=True, max_future_s=3600)

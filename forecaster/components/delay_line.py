@@ -1,0 +1,59 @@
+"""What was said so many windows ago, kept until its truth has come.
+
+Letters: T windows, S series, R rows of a store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.arrays import Ints
+
+Values = NDArray[Any]
+
+
+def said_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
+    """What was said ``ago`` windows before each window of a block.
+
+    Args:
+        store: ``[R, ..., S]``, what was said at window ``w`` in row ``w % R``; at least ``ago`` rows.
+        new: ``[T, ..., S]``, what is said in the block.
+        start: ``[1]`` or ``[S]``, the block's first window (of each series).
+        ago: windows.
+
+    Returns:
+        ``[T, ..., S]``.
+    """
+    windows = len(new)
+    kept = min(windows, ago)
+    rows = (start[None, :] - ago + np.arange(kept)[:, None]) % len(store)
+    if rows.shape[1] == 1:
+        old = store[rows[:, 0]]
+    else:
+        old = np.take_along_axis(store, rows.reshape(kept, *[1] * (store.ndim - 2), -1), axis=0)
+    return np.concatenate([old, new[: windows - kept]]) if kept < windows else old
+
+
+def say(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
+    """Writes what is said in a block into ``store``, over what has been there for ``R`` windows.
+
+    Args:
+        store: see `said_before`.
+        new: likewise.
+        start: likewise.
+        lengths: ``[S]``, how many rows of ``new`` are those of each series; None for all.
+    """
+    windows, size = len(new), len(store)
+    if len(start) == 1 and lengths is None:
+        kept = min(windows, size)
+        store[(start[0] + np.arange(windows - kept, windows)) % size] = new[windows - kept :]
+        return
+    series = store.shape[-1]
+    until = np.full(series, windows) if lengths is None else lengths
+    row = np.arange(windows)[:, None]
+    at, which = np.nonzero((row < until) & (row >= until - size))
+    slot = (np.broadcast_to(start, (series,))[which] + at) % size
+    store[slot, ..., which] = new[at, ..., which]

@@ -1,0 +1,70 @@
+"""The recurrent layers of a network.
+
+Letters: T windows, S series, F inputs, L layers, H hidden width.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from forecaster.arrays import Ints
+
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+}
+
+
+class Recurrent(nn.ModuleList):
+    """Layers of one kind of cell, each a module of its own.
+
+    Each after the first adds its input to its output (He et al. 2016, "Deep Residual Learning for Image
+    Recognition").
+    """
+
+    def __init__(self, cell: str, inputs: int, width: int, layers: int) -> None:
+        """``layers`` L of ``width`` H; the first reads ``inputs`` F numbers of each window."""
+        super().__init__(CELLS[cell](width if layer else inputs, width) for layer in range(layers))
+
+    def forward(
+        self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps every series through every window; see `Network.forward` for what goes in.
+
+        Returns:
+            ``[T, S, H]`` of the last layer, then the hidden and cell state of each series after its last
+            window.
+        """
+        flow: Tensor | PackedSequence = x
+        if lengths is not None:
+            flow = pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
+        hiddens, cells = [], []
+        for layer, recurrent in enumerate(self):
+            part = slice(layer, layer + 1)
+            state = (hidden[part], cell[part]) if isinstance(recurrent, nn.LSTM) else hidden[part]
+            out, state = recurrent(flow, state)
+            flow = _plus(out, flow) if layer else out
+            if isinstance(state, tuple):
+                hiddens.append(state[0])
+                cells.append(state[1])
+            else:
+                hiddens.append(state)
+        after = pad_packed_sequence(flow)[0] if isinstance(flow, PackedSequence) else flow
+        return after, torch.cat(hiddens), torch.cat(cells) if cells else cell
+
+    def __call__(
+        self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `forward`."""
+        return cast("tuple[Tensor, Tensor, Tensor]", super().__call__(x, hidden, cell, lengths))
+
+
+def _plus(one: Tensor | PackedSequence, other: Tensor | PackedSequence) -> Tensor | PackedSequence:
+    if isinstance(one, PackedSequence):
+        return one._replace(data=one.data + cast("PackedSequence", other).data)
+    return one + cast("Tensor", other)

@@ -1,0 +1,206 @@
+"""The features of series and windows, to look up: what is known beside values, future windows included.
+
+Letters: n windows, S series, K known features, D static ones.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load, save
+
+from forecaster.arrays import Floats32, Ints
+from forecaster.covariates.encoding import SERIES, Column, Features, Table, Tables, column_of, windows_of
+from forecaster.time.calendar import calendar
+from forecaster.time.frequency import Frequency
+from forecaster.time.windows import Windows
+from schemas import cells
+from schemas.errors import ConfigError, DataError
+
+_MOST_BYTES = 1 << 31
+_NO_WINDOW = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """The features of series and windows, to look up.
+
+    Attributes:
+        features: what they are.
+        freq: length of a window.
+        windows: ``[n]`` int64, rising, the windows that the known table says something of.
+        by_window: ``[n, P + 1, k]`` float32 of ``P`` series of the known table, and of all others; of
+            ``[n, 1, k]`` where they are of all series alike.
+        places: of the ``P`` series.
+        by_series: ``[R + 1, D]`` float32 of ``R`` series of the static table, and of all others.
+        rows: of the ``R`` series.
+    """
+
+    features: Features = field(default_factory=Features)
+    freq: Frequency = Frequency(3600)  # noqa: RUF009
+    windows: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    by_window: Floats32 = field(default_factory=lambda: np.zeros((0, 1, 0), np.float32))
+    places: Mapping[str, int] = field(default_factory=dict)
+    by_series: Floats32 = field(default_factory=lambda: np.zeros((1, 0), np.float32))
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
+        """Tables as features; a table that is not there knows nothing.
+
+        Several rows of a window are averaged, and a row says nothing of other windows than its own.
+
+        Raises:
+            DataError: a table lacks a column that was learned from, a cell cannot be read, or a series is
+                there twice.
+        """
+        known, static = tables or Tables()
+        windows, by_window = np.empty(0, np.int64), np.zeros((0, 1, _width(features.known)), np.float32)
+        places: Mapping[str, int] = {}
+        if known is not None and features.known:
+            windows, by_window, places = _by_window(features.known, known, freq)
+        by_series = np.zeros((1, features.static_count), np.float32)
+        rows: Mapping[str, int] = {}
+        if static is not None and features.static:
+            by_series, rows = _by_series(features.static, static)
+        return Covariates(features, freq, windows, by_window, places, by_series, rows)
+
+    @staticmethod
+    def fitted(
+        tables: Tables, windows: Windows, freq: Frequency, decoder: bool, held_from: int | None = None
+    ) -> Covariates:
+        """Tables as the features of a network that is to be trained on ``windows``.
+
+        Args:
+            tables: what is known beside the values.
+            windows: the whole history.
+            freq: length of a window.
+            decoder: whether the network has one.
+            held_from: row of the first window that is not learned from; all are learned from by default.
+
+        Raises:
+            ConfigError: windows have covariates, and the network has no decoder to read them.
+            DataError: a table cannot be read.
+        """
+        if tables.known is not None and not decoder:
+            raise ConfigError(
+                "covariates.known needs network.decoder = true: nothing else looks at what is ahead"
+            )
+        if tables.static is None and not decoder and not windows.past:
+            return Covariates()
+        features = Features.fit(tables, windows, freq, held_from)
+        if not decoder:
+            features = features.model_copy(update={"calendar": ()})  # the inputs have one of their own
+        return Covariates.of(features, freq, tables)
+
+    def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
+        """``[windows, S or 1, K]`` float32, the features of each series' windows from ``start`` on.
+
+        One for all where nothing depends on the series, and ``start`` is one.
+
+        Args:
+            series_ids: ``S`` ids; those that the table does not know are missing.
+            start: ``[S]`` or ``[1]`` int64, first window of each.
+            windows: how many.
+        """
+        at = start[None, :] + np.arange(windows)[:, None]
+        parts = [calendar(at, self.freq, self.features.calendar)]
+        if self.features.known:
+            row = np.searchsorted(self.windows, at)
+            inside = np.append(self.windows, _NO_WINDOW)[row] == at
+            others = self.by_window.shape[1] - 1
+            place = np.array([self.places.get(name, others) for name in series_ids]) if self.places else 0
+            if len(self.by_window):
+                found = self.by_window[np.where(inside, row, 0), place]
+            else:
+                found = np.zeros((*at.shape, _width(self.features.known)), np.float32)
+            parts.append(np.where(np.broadcast_to(inside, found.shape[:2])[..., None], found, 0.0))
+        series = max(part.shape[1] for part in parts)
+        wide = [np.broadcast_to(part, (windows, series, part.shape[2])) for part in parts]
+        return np.concatenate(wide, axis=2, dtype=np.float32)
+
+    def static(self, series_ids: Sequence[str]) -> Floats32:
+        """``[S, D]`` float32; a series that the table does not know has zeros."""
+        others = len(self.by_series) - 1
+        return self.by_series[[self.rows.get(name, others) for name in series_ids]]
+
+    def to_bytes(self) -> bytes:
+        """Features and tables, as they travel to workers."""
+        told = {
+            "features": self.features.model_dump_json(),
+            "freq": str(self.freq),
+            "places": json.dumps(self.places),
+            "rows": json.dumps(self.rows),
+        }
+        arrays: dict[str, np.ndarray] = {
+            "windows": self.windows,
+            "by_window": self.by_window,
+            "by_series": self.by_series,
+        }
+        return zlib.compress(save(arrays, told), level=1)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Covariates:
+        """The inverse of `to_bytes`."""
+        plain = zlib.decompress(data)
+        told = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
+        arrays = load(plain)
+        return Covariates(
+            Features.model_validate_json(told["features"]),
+            Frequency.parse(told["freq"]),
+            cast("Ints", arrays["windows"]),
+            cast("Floats32", arrays["by_window"]),
+            json.loads(told["places"]),
+            cast("Floats32", arrays["by_series"]),
+            json.loads(told["rows"]),
+        )
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(column.width for column in columns)
+
+
+def _by_window(
+    columns: Sequence[Column], table: Table, freq: Frequency
+) -> tuple[Ints, Floats32, dict[str, int]]:
+    windows, row = np.unique(windows_of(table, freq), return_inverse=True)
+    names: list[str] = []
+    series = np.zeros(len(row), np.int64)
+    if SERIES in table.frame.columns:
+        ids = cells.names(column_of(table, SERIES))
+        names = ids.unique().sort().to_list()
+        series = ids.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
+    found = np.concatenate([column.features(table) for column in columns], axis=1)
+    if not len(row):
+        return windows, np.zeros((0, 1, found.shape[1]), np.float32), {}
+    shape = (len(windows), len(names) + bool(names) or 1, found.shape[1])
+    if (size := 4 * int(np.prod(shape))) > _MOST_BYTES:
+        raise DataError(
+            f"{table.name}: {shape[0]:,} windows of {len(names):,} series make {size / 2**30:.1f} GiB of "
+            f"features, and {_MOST_BYTES / 2**30:.0f} are the most: leave out old rows"
+        )
+    total, count = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
+    at = (row, series)
+    np.add.at(total, at, found)
+    np.add.at(count, at, 1.0)
+    total /= np.maximum(count, 1.0)[..., None]
+    return windows, total, {name: place for place, name in enumerate(names)}
+
+
+def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
+    ids = cells.names(column_of(table, SERIES))
+    if (again := ids.is_duplicated()).any():
+        row = int(again.arg_max() or 0)
+        twice = [i + 1 for i in range(len(ids)) if ids[i] == ids[row]]
+        raise DataError(
+            f"{table.name}: row {twice[1]}: column {SERIES}: {ids[row]!r} is in row {twice[0]}, too: keep one"
+        )
+    found = np.concatenate([column.features(table) for column in columns], axis=1)
+    nothing = np.zeros((1, found.shape[1]), np.float32)
+    return np.concatenate([found, nothing]), {name: row for row, name in enumerate(ids)}

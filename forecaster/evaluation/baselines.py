@@ -1,0 +1,88 @@
+"""What a forecast must beat: the last value, and the last value of the same time of day.
+
+Letters: T issue rows, S series, N steps ahead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from forecaster.components.season import season_of, windows_ago
+from forecaster.forecasts import Forecasts
+from forecaster.state import Floats, Ints
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows, observed
+
+
+def persistence(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
+    """Forecast frame in which every horizon is the last observed value (column ``q50`` only)."""
+    return _frame("persistence", windows, config, _last(horizon))
+
+
+def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
+    """Forecast frame in which a horizon is the last value of its season's phase (column ``q50`` only).
+
+    A value that is missing is the last observed one before it (Hyndman & Athanasopoulos, "Forecasting:
+    Principles and Practice", section 5.2). A horizon whose phase lies before the series' first value has no
+    forecast: its ``q50`` is null.
+    """
+    return _frame("seasonal naive", windows, config, _same_phase(config, horizon))
+
+
+def baseline_points(
+    windows: Windows, filled: Floats, rows: Ints, config: WindowConfig, horizon: int
+) -> dict[str, Floats]:
+    """Return the forecasts ``[T, S, N]`` of both baselines, by name; NaN where a phase has no value yet.
+
+    Args:
+        windows: the windows that contain the rows.
+        filled: ``[rows, S]`` the last value at the end of every row (see `last_values`).
+        rows: the ``T`` rows at whose end a forecast is issued.
+        config: length of a window.
+        horizon: steps ahead.
+    """
+    backs = {"persistence": _last(horizon), "seasonal_naive": _same_phase(config, horizon)}
+    return {name: _repeated(windows, filled, rows, back) for name, back in backs.items()}
+
+
+def last_values(values: Floats) -> Floats:
+    """The last observed value at each window's end; NaN before the first."""
+    row = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
+    row = np.maximum.accumulate(row, axis=0)
+    return np.where(row >= 0, np.take_along_axis(values, np.maximum(row, 0), axis=0), np.nan)
+
+
+def _last(horizon: int) -> Ints:
+    return np.zeros(horizon, np.int64)
+
+
+def _same_phase(config: WindowConfig, horizon: int) -> Ints:
+    return windows_ago(season_of(config.frequency), horizon)
+
+
+def _repeated(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
+    """``[T, S, N]`` the value ``back[n - 1]`` windows before the issue, for each horizon ``n``."""
+    row = windows.row_of(windows.index[rows][:, None] - back[None, :])  # [T, N]
+    values = filled[np.maximum(row, 0)].swapaxes(1, 2)
+    return np.where((row >= 0)[:, None, :], values, np.nan)
+
+
+def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
+    last = last_values(observed(windows, config).values)
+    values = _repeated(windows, last, np.arange(len(last)), back)
+    issued = ~np.isnan(last)
+    forecasts = Forecasts(
+        name,
+        config.frequency,
+        (0.5,),
+        windows.series_ids,
+        windows.start,
+        values[None],
+        issued,
+        index=windows.index,
+    )
+    value = pl.element().struct.field("q50").fill_nan(None)
+    return forecasts.frame().with_columns(
+        pl.col("forecast").list.eval(pl.element().struct.with_fields(value))
+    )

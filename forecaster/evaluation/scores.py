@@ -1,0 +1,148 @@
+"""How far off forecasts were, once what they were about has come.
+
+Letters: T windows, S series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from forecaster.components.season import season_of
+from forecaster.evaluation.metrics import has_scale, seasonal_scale
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows, observed
+
+Scale = Mapping[str, float]
+
+_FAN_WINDOWS, _MOST_FANS = 168, 28
+
+
+def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
+    """The unit of each series' errors, that of MASE: what seasonal naive errs by on ``windows`` on average.
+
+    For series that it does not fit, and for those that never came, see
+    `forecaster.evaluation.metrics.seasonal_scale`.
+
+    Args:
+        windows: what came, before the forecasts that are to be judged.
+        config: length of a window, and whether an empty one was an observation of 0 (``empty``).
+    """
+    unit = seasonal_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
+    return dict(zip(windows.series_ids, unit.tolist(), strict=True))
+
+
+def unscaled(windows: Windows, config: WindowConfig) -> list[str]:
+    """The series of which ``windows`` hold too little for `series_scale`: no two values to compare."""
+    found = has_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
+    return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
+
+
+def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> pl.DataFrame:
+    """Every forecast that met an observation: one row a series, issue time and horizon.
+
+    Args:
+        forecasts: forecast frame, nested by horizon; a horizon without a value (null) is not judged.
+        windows: what came.
+        config: length of a window, and whether an empty one is an observation of 0 (``empty``).
+
+    Returns:
+        ``series_id, issued_at, horizon, observed``, and one column a quantile (``q10`` and so on).
+    """
+    windows = observed(windows, config)
+    came = pl.DataFrame(
+        {
+            "series_id": np.repeat(np.array(windows.series_ids, dtype=object), len(windows.values)),
+            "window": np.tile(windows.index, len(windows.series_ids)),
+            "observed": windows.values.T.reshape(-1),
+        },
+        schema_overrides={"series_id": pl.String},
+    ).filter(pl.col("observed").is_not_nan())
+    window = config.frequency.window(pl.col("issued_at")) + pl.col("horizon").cast(pl.Int64) - 1
+    said = forecasts.select("series_id", "issued_at", "forecast")  # a p-value that is not there is no gap
+    flat = said.explode("forecast").unnest("forecast").drop_nulls()
+    return flat.with_columns(window=window).join(came, on=["series_id", "window"]).drop("window")
+
+
+def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
+    """Errors by horizon, as rows of ``schemas.scores``.
+
+    Each series' errors are divided by its scale and averaged; a horizon's score is the mean over series.
+
+    Args:
+        model: what the rows are called.
+        errors: what `errors` gave.
+        scale: the unit of each series' errors (see `series_scale`); 1 of a series without one.
+    """
+    quantiles = sorted(
+        (n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()), key=lambda n: float(n[1:])
+    )
+    known = scale or {"": 1.0}
+    unit = pl.col("series_id").replace_strict(
+        list(known), list(known.values()), default=1.0, return_dtype=pl.Float64
+    )
+    miss = {q: pl.col("observed") - pl.col(q) for q in quantiles}
+    pinball = [
+        pl.max_horizontal(miss[q] * float(q[1:]) / 100, miss[q] * (float(q[1:]) / 100 - 1)) for q in quantiles
+    ]
+    inside = pl.col("observed").is_between(pl.col(quantiles[0]), pl.col(quantiles[-1]))
+    by_series = (
+        errors.with_columns(unit=unit)
+        .group_by("series_id", "horizon")
+        .agg(
+            count=pl.len(),
+            mae=(miss["q50"].abs() / pl.col("unit")).mean(),
+            pinball=(pl.mean_horizontal(pinball) / pl.col("unit")).mean(),
+            coverage=inside.mean() if len(quantiles) > 1 else pl.lit(None, pl.Float64),
+        )
+    )
+    return (
+        by_series.group_by("horizon")
+        .agg(pl.col("count").sum(), pl.col("mae", "pinball", "coverage").mean())
+        .sort("horizon")
+        .select(
+            pl.lit(model).alias("model"),
+            pl.col("horizon").cast(pl.Int32),
+            pl.col("count").cast(pl.Int64),
+            "mae",
+            "pinball",
+            "coverage",
+        )
+    )
+
+
+def matched(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """The rows of ``others`` whose series, issue time and horizon are in ``errors``: a fair comparison."""
+    return others.join(errors, on=["series_id", "issued_at", "horizon"], how="semi")
+
+
+def calibration(errors: pl.DataFrame) -> pl.DataFrame:
+    """For each quantile, its ``level`` and the share ``observed`` at or under it, averaged over series."""
+    names = [n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()]
+    under = errors.group_by("series_id").agg((pl.col("observed") <= pl.col(n)).mean().alias(n) for n in names)
+    means = under.select(pl.col(n).mean() for n in names).row(0)
+    return pl.DataFrame({"level": [float(n[1:]) / 100 for n in names], "observed": means}).sort("level")
+
+
+def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
+    """Fans of one series end to end with what came, about a week of hours (for `plots.fan_figure`).
+
+    From the middle of what was forecast: each fan was issued where the one before ends, so that nothing of
+    what came is left out between them.
+    """
+    own = errors.filter(pl.col("series_id") == series_id)
+    times = own["issued_at"].unique().sort()
+    if not len(times):
+        return own.with_columns(target_at=pl.col("issued_at"))
+    horizon = int(own["horizon"].max())  # type: ignore[arg-type]
+    issues = min(max(_FAN_WINDOWS // horizon, 4), _MOST_FANS)
+    windows = freq.window_of(times.to_physical().to_numpy())
+    first = windows[max(len(times) // 2 - issues * horizon // 2, 0)]
+    chosen = freq.start_us(first + horizon * np.arange(issues))
+    shown = own.filter(pl.col("issued_at").to_physical().is_in(chosen))
+    issued = freq.window_of(shown["issued_at"].to_physical().to_numpy())
+    target_us = freq.start_us(issued + shown["horizon"].to_numpy() - 1)
+    return shown.with_columns(target_at=pl.Series(target_us).cast(pl.Datetime("us", "UTC")))

@@ -1,0 +1,130 @@
+"""Pictures of labels: which class was taken for which, precision against recall, and what was found.
+
+Drawn as those of `forecaster.reports.plots`, through Matplotlib's object interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from forecaster.arrays import Floats, Ints
+from forecaster.reports import plots
+from forecaster.reports.plot_text import plain
+from forecaster.reports.plots import GRID, INK, MUTED, PALETTE, PAPER
+
+_FONT = 10
+_BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
+_MOST_WRITTEN = 16  # classes; the counts of more would not be read
+
+
+def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
+    """`forecaster.reports.plots.loss_figure`, of the loss that labels are learned by."""
+    figure = plots.loss_figure(history)
+    figure.axes[0].set_ylabel("weighted cross entropy")
+    return figure
+
+
+def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
+    """What each class was taken for, as counts and as the share of the class.
+
+    Args:
+        counts: ``[K, K]`` int64, row what it was, column what it was called.
+        classes: names of the K classes.
+
+    Raises:
+        ValueError: there are not as many names as rows.
+    """
+    if counts.shape != (len(classes), len(classes)):
+        raise ValueError(f"{len(classes)} classes have counts of {counts.shape}")
+    side = min(3.6 + 0.42 * len(classes), 11.0)
+    figure = Figure(figsize=(side, side), dpi=120, facecolor=PAPER, layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(share, cmap=_BLUES, vmin=0.0, vmax=1.0)
+    if len(classes) <= _MOST_WRITTEN:
+        for (row, column), count in [
+            ((r, c), counts[r, c]) for r in range(len(classes)) for c in range(len(classes))
+        ]:
+            if count:
+                colour = PAPER if share[row, column] > 0.5 else INK
+                axes.text(
+                    column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=_FONT - 1
+                )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(len(classes)), [*map(plain, classes)])
+    axes.tick_params(axis="x", rotation=0 if max(map(len, classes)) <= 3 else 45)
+    _dress(axes, "What each class was taken for", "called", "was")
+    return figure
+
+
+def precision_recall_figure(
+    recall: Floats, precision: Floats, average_precision: float, base_rate: float
+) -> Figure:
+    """Precision of the alarms against the share of anomalous steps they find, by threshold.
+
+    Args:
+        recall: ``[M]`` at each threshold.
+        precision: ``[M]`` likewise.
+        average_precision: what the legend says of the curve.
+        base_rate: share of anomalous steps: the precision of alarms raised at random.
+
+    Raises:
+        ValueError: the curve is empty.
+    """
+    if not len(recall):
+        raise ValueError("there is no anomalous step to draw a curve of")
+    figure = Figure(figsize=(5.6, 5.0), dpi=120, facecolor=PAPER, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(
+        recall,
+        precision,
+        color=PALETTE[0],
+        linewidth=1.8,
+        drawstyle="steps-post",
+        label=f"average precision {average_precision:.2f}",
+    )
+    axes.axhline(base_rate, color=MUTED, linestyle="--", linewidth=1.2, label=f"at random: {base_rate:.2f}")
+    axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
+    axes.grid(color=GRID, linewidth=0.9)
+    axes.legend(fontsize=_FONT - 1, labelcolor=INK, facecolor=PAPER, edgecolor="none", framealpha=0.85)
+    _dress(axes, "Precision and recall of the alarms", "anomalous steps found", "alarms that are right")
+    return figure
+
+
+def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) -> Figure:
+    """How many anomalies of each kind were found at one false alarm a series and week.
+
+    Args:
+        kinds: names of the kinds.
+        found: how many of each were found.
+        of: how many of each there were.
+
+    Raises:
+        ValueError: there is no kind.
+    """
+    if not kinds:
+        raise ValueError("there is no kind of anomaly to draw")
+    figure = Figure(figsize=(7.2, 1.6 + 0.42 * len(kinds)), dpi=120, facecolor=PAPER, layout="constrained")
+    axes = figure.add_subplot()
+    share = [f / max(n, 1) for f, n in zip(found, of, strict=True)]
+    axes.barh(range(len(kinds)), share, color=PALETTE[0], height=0.62)
+    for row, (f, n) in enumerate(zip(found, of, strict=True)):
+        axes.text(share[row] + 0.01, row, f"{f:,} of {n:,}", va="center", color=INK, fontsize=_FONT - 1)
+    axes.set_yticks(range(len(kinds)), [*map(plain, kinds)])
+    axes.set_xlim(0, 1.18)
+    axes.invert_yaxis()
+    _dress(axes, "Anomalies found at one false alarm a week", "share found", "")
+    return figure
+
+
+def _dress(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
+    axes.set_xlabel(x, color=MUTED, fontsize=_FONT)
+    axes.set_ylabel(y, color=MUTED, fontsize=_FONT)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=_FONT - 1, length=0)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

@@ -1,0 +1,35 @@
+"""A picture of how far back gradients reach (see `forecaster.evaluation.gradients`)."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from forecaster.reports.plot_text import plain
+from forecaster.reports.plots import PALETTE, _canvas, _legend
+from forecaster.state import Floats
+
+
+def gradient_figure(norms: Floats, cell: str) -> Figure:
+    """Norm of the gradient by how many windows back, on a log axis: what vanishes is a falling line.
+
+    Args:
+        norms: ``[lags + 1]``, of ``k = 0 .. lags``.
+        cell: whose gradient it is.
+
+    Raises:
+        ValueError: there is no lag to draw.
+    """
+    if len(norms) < 2:
+        raise ValueError("there is no lag to draw")
+    figure, axes = _canvas("How far back the gradient reaches", "k (windows back)", "‖∂ loss(t) / ∂ h(t−k)‖")
+    drawn = np.where(norms > 0, norms, np.nan)  # nothing at all has no place on the axis
+    axes.plot(np.arange(len(norms)), drawn, color=PALETTE[0], marker="o", markersize=4, label=plain(cell))
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = len(norms) - 1
+    if norms[1] > 0:
+        axes.plot([], [], " ", label=f"at k = {last}: {norms[last] / norms[1]:.2g} of that at k = 1")
+    _legend(axes)
+    return figure

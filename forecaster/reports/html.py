@@ -1,0 +1,207 @@
+"""One HTML file with the facts, the errors and the pictures of a comparison.
+
+It needs nothing but itself: no script, no font, no address. Its figures are inline SVG in the page's own
+colours, so they follow light and dark mode.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import polars as pl
+from matplotlib.figure import Figure
+
+from forecaster.reports.plots import GRID, INK, MASE, MUTED, PALETTE, PAPER
+from schemas.errors import OutputError
+from schemas.numbers_as_text import text_of
+
+Picture = tuple[str, Callable[[], Figure]]
+"""A caption, and what draws the figure when the report is written."""
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #ffffff; --page: #f4f6f8; --ink: #1f2933; --muted: #5b6670;
+  --grid: #e3e7eb; --accent: #0072b2; --best: #e3f1fa; }
+@media (prefers-color-scheme: dark) { :root { --paper: #1a2027; --page: #11161b; --ink: #e8ecf0;
+  --muted: #9aa7b3; --grid: #323c46; --accent: #6cb8e6; --best: #173a50; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.55;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
+h1 { font-size: clamp(1.5rem, 4vw, 2.1rem); line-height: 1.2; margin: 0 0 1.25rem; letter-spacing: -0.015em; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 0.75rem; }
+p { max-width: 44rem; margin: 0.5rem 0; }
+dl { display: grid; gap: 0.6rem; margin: 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); }
+dl div, figure, .wide { background: var(--paper); border: 1px solid var(--grid); border-radius: 10px; }
+dl div { padding: 0.7rem 0.9rem; }
+dt { color: var(--muted); font-size: 0.8rem; }
+dd { margin: 0.1rem 0 0; font-weight: 600; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.4rem 0.9rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--grid); }
+thead th { border-top: 0; color: var(--muted); font-weight: 600; font-size: 0.85rem; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+td.best { background: var(--best); color: var(--accent); font-weight: 700; }
+figure { margin: 0 0 1.25rem; padding: 0.75rem; }
+figure svg { display: block; width: 100%; height: auto; max-height: 34rem; }
+figcaption { color: var(--muted); font-size: 0.88rem; padding: 0.5rem 0.25rem 0; }
+ul { padding-left: 1.2rem; max-width: 46rem; } li { margin: 0.3rem 0; overflow-wrap: anywhere; }
+@media (max-width: 32rem) { th, td { padding: 0.35rem 0.55rem; }
+  figure { padding: 0.4rem; overflow-x: auto; } svg.broad { min-width: 30rem; } }
+@media print { body { background: none; } figure { break-inside: avoid; } }
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers of a report.
+
+    Attributes:
+        title: heading above it.
+        head: a name for each column, the first that of the rows' names.
+        rows: a name, then numbers; None or NaN is shown as a dash.
+        best: cells to mark: row and column, from 0, names not counted.
+        note: a line below it.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[float | None]]]
+    best: frozenset[tuple[int, int]] = frozenset()
+    note: str = ""
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    tables: Sequence[Table],
+    figures: Sequence[Picture],
+    notes: Sequence[str] = (),
+) -> Path:
+    """Writes the report to ``path``, over an older one, and into folders that are made if need be.
+
+    Args:
+        path: an ``.html`` file.
+        title: heading and title of the page.
+        facts: short names and values for its top: data, model versions, latency.
+        tables: numbers, in order.
+        figures: captions and what draws them, in order; one that cannot be drawn is a sentence in its place.
+        notes: sentences for the end: where to look, how to repeat it.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    body = [f"<h1>{escape(title)}</h1>"]
+    if facts:
+        pairs = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
+        body.append(f"<dl>{''.join(pairs)}</dl>")
+    for table in tables:
+        body += [f"<h2>{escape(table.title)}</h2>", _table(table)]
+    if figures:
+        body.append("<h2>Pictures</h2>")
+    body += [
+        f"<figure>{_drawn(draw, f'f{number}', caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+        for number, (caption, draw) in enumerate(figures)
+    ]
+    if notes:
+        body.append(f"<h2>Notes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>")
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        + "\n".join(body)
+        + "\n</main></body></html>\n"
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"the report {path} cannot be written: {reason}; choose another place") from error
+    return path
+
+
+def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
+    """Errors with a row a horizon and a column a model, the least of each row marked.
+
+    Args:
+        scores: ``model: String, horizon: Int32, mae: Float64``, with more columns if you like.
+        unit: of the errors, in words.
+    """
+    models = scores["model"].unique(maintain_order=True).to_list()
+    errors = {(row["horizon"], row["model"]): row["mae"] for row in scores.iter_rows(named=True)}
+    horizons = scores["horizon"].unique().sort().to_list()
+    rows = [(str(horizon), [errors.get((horizon, model)) for model in models]) for horizon in horizons]
+    best = {(i, k) for i, (_, row) in enumerate(rows) for k in least(row)}
+    return Table(
+        "Mean absolute error by horizon",
+        ["horizon", *models],
+        rows,
+        frozenset(best),
+        f"{unit[:1].upper()}{unit[1:]}, averaged over series; horizon in windows ahead. The least error "
+        "of each row is marked.",
+    )
+
+
+def least(numbers: Sequence[float | None]) -> list[int]:
+    """Places of the least number, None and NaN left out; two that read alike are both the least."""
+    shown = {k: round(x, 3) for k, x in enumerate(numbers) if x is not None and x == x}
+    return [k for k, x in shown.items() if x == min(shown.values())]
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
+    rows = []
+    for i, (name, numbers) in enumerate(table.rows):
+        cells = "".join(_cell(number, (i, k) in table.best) for k, number in enumerate(numbers))
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    note = f"<p><small>{escape(table.note)}</small></p>" if table.note else ""
+    return (
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{note}"
+    )
+
+
+def _cell(number: float | None, is_best: bool) -> str:
+    if number is None or number != number:  # null or NaN
+        return "<td>–</td>"
+    return f'<td class="best">{text_of(number)}</td>' if is_best else f"<td>{text_of(number)}</td>"
+
+
+def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
+    """A figure as an element, or a sentence where it cannot be drawn: the tables are worth more than it."""
+    try:
+        return _svg(draw(), prefix, label)
+    except Exception as error:  # whatever Matplotlib raises
+        line = " ".join(str(error).split()) or type(error).__name__
+        return f"<p>This picture could not be drawn: {escape(line)}</p>"
+
+
+def _svg(figure: Figure, prefix: str, label: str) -> str:
+    """A figure as an ``<svg>`` element in the colours of the page, its ids its own."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg).replace("url(#", f"url(#{prefix}-")
+    colours = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", PALETTE[0].lower(): "accent"}
+    for colour, name in colours.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    # Text takes the page's font; the names of Matplotlib's own would be asked of the reader's machine.
+    svg = re.sub(r"(font(?:-family)?: *[^;\"]*?)'[^;\"]*", r"\1inherit", svg)
+    kind = "broad" if figure.get_figwidth() > 8 else "narrow"
+    return svg.replace("<svg", f'<svg class="{kind}" role="img" aria-label="{escape(label)}"', 1)

@@ -1,0 +1,309 @@
+"""Pictures of a training run, of forecasts and of their errors, as Matplotlib figures.
+
+Drawn through Matplotlib's object interface: no window, no current figure, nothing to close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from forecaster.reports.plot_text import plain
+
+# Okabe and Ito's colours, which people who see few colours tell apart; yellow left out, too pale on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK, MUTED, GRID, PAPER = "#1f2933", "#66707a", "#e3e7eb", "#ffffff"
+"""What a page may swap for its own colours, in dark mode say; no other part of a figure has these."""
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_REFERENCES = {"persistence": "--", "seasonal naive": ":"}
+_FONT = 10
+
+
+def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Training and validation loss by epoch, the best epoch marked.
+
+    Args:
+        history: one mapping an epoch with ``epoch``, ``train_loss`` and ``validation_loss`` (which may be
+            missing or NaN where nothing was held out).
+
+    Raises:
+        ValueError: ``history`` is empty.
+    """
+    if not history:
+        raise ValueError("there is no epoch to draw")
+    figure, axes = _canvas("Loss by epoch", "epoch", "mean pinball loss (scaled)")
+    epochs = np.array([row["epoch"] for row in history])
+    for colour, marker, key, label in (
+        (PALETTE[0], "o", "train_loss", "training"),
+        (PALETTE[1], "s", "validation_loss", "validation"),
+    ):
+        losses = np.array([row.get(key, np.nan) for row in history], float)
+        if np.isnan(losses).all():
+            continue
+        axes.plot(epochs, losses, color=colour, marker=marker, markersize=4, label=label)
+        if key == "validation_loss":
+            best = int(np.nanargmin(losses))
+            axes.plot(epochs[best], losses[best], "o", mfc="none", mec=colour, mew=1.6, ms=12)
+            axes.annotate(
+                f"best: {losses[best]:.3g}",
+                (epochs[best], losses[best]),
+                xytext=(0, 12),
+                textcoords="offset points",
+                ha="right" if best > len(epochs) / 2 else "left",
+                color=colour,
+            )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.15)
+    _legend(axes)
+    return figure
+
+
+def calibration_figure(levels: Sequence[float], observed: Sequence[float], label: str) -> Figure:
+    """How often the observation came to lie at or under each quantile, against how often it should.
+
+    Args:
+        levels: quantile levels, 0 to 1.
+        observed: share of observations at or under the forecast of each level, 0 to 1.
+        label: whose quantiles they are.
+
+    Raises:
+        ValueError: there are not as many shares as levels.
+    """
+    if len(levels) != len(observed):
+        raise ValueError(f"{len(levels)} levels have {len(observed)} observed shares")
+    figure, axes = _canvas(
+        "Calibration of the quantiles", "quantile level", "observations at or under it", (5.4, 5.0)
+    )
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="calibrated")
+    axes.plot(levels, observed, color=PALETTE[0], marker="o", markersize=7, label=plain(label))
+    for level, share in zip(levels, observed, strict=True):
+        # Off the diagonal: to the lower right in the lower half, to the upper left in the upper one.
+        low = level < 0.5
+        axes.annotate(
+            f"{share:.1%}",
+            (level, share),
+            xytext=(10, -8) if low else (-10, 8),
+            textcoords="offset points",
+            va="top" if low else "bottom",
+            ha="left" if low else "right",
+            color=INK,
+        )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    _legend(axes)
+    return figure
+
+
+def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
+    """What came, and the fans of quantiles that had been forecast at several times before.
+
+    Args:
+        frame: ``target_at`` and ``issued_at`` (datetimes), ``observed`` (number, null where missing) and
+            one column a quantile (``q10``, ``q50``, ``q90``; at least ``q50``), one row a pair of issue and
+            target, in any order.
+        title: what is drawn, and its unit.
+
+    Raises:
+        ValueError: ``frame`` has no rows, or no column ``q50``.
+    """
+    names = sorted((n for n in frame.columns if _level(n) is not None), key=lambda n: _level(n) or 0.0)
+    if "q50" not in names or frame.is_empty():
+        raise ValueError("a fan needs rows, and a column q50")
+    figure, axes = _canvas(title, "time (UTC)", "value", (9.0, 4.2))
+    came = _with_gaps(frame.unique("target_at").sort("target_at"))
+    pairs = [(low, high) for low, high in zip(names, reversed(names), strict=True) if _below(low, high)]
+    starts = frame["issued_at"].unique().sort()
+    for number, start in enumerate(starts):
+        fan = frame.filter(pl.col("issued_at") == start).sort("target_at")
+        at = _dates(fan["target_at"])
+        first = number == 0
+        for depth, (low, high) in enumerate(pairs):
+            axes.fill_between(
+                at,
+                fan[low].to_numpy(),
+                fan[high].to_numpy(),
+                color=PALETTE[0],
+                alpha=0.16 + 0.16 * depth,
+                linewidth=0,
+                label=f"{low[1:]} % to {high[1:]} %" if first else None,
+            )
+        axes.plot(at, fan["q50"], color=PALETTE[0], linewidth=1.6, label="median forecast" if first else None)
+    for number, start in enumerate(_dates(starts)):
+        axes.axvline(start, color=MUTED, linewidth=0.9, linestyle=":", label=None if number else "issued")
+    axes.plot(
+        _dates(came["target_at"]), came["observed"].to_numpy(), color=INK, linewidth=1.3, label="observed"
+    )
+    locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.margins(x=0.01)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=_FONT - 1, labelcolor=INK, frameon=False)
+    return figure
+
+
+MASE = "in seasonal naive's own error (MASE) on each series' training rows"
+"""The unit of errors unless they are in another."""
+
+
+def error_by_horizon_figure(scores: pl.DataFrame, unit: str = MASE) -> Figure:
+    """Mean absolute error by horizon, a line a model; persistence and seasonal naive as references.
+
+    Args:
+        scores: ``model: String, horizon: Int32, mae: Float64``.
+        unit: of the errors, in words.
+
+    Raises:
+        ValueError: ``scores`` has no rows.
+    """
+    if scores.is_empty():
+        raise ValueError("there is no score to draw")
+    figure, axes = _canvas(
+        "Error by horizon",
+        "horizon (windows ahead)",
+        "mean absolute error,\n" + "\n".join(wrap(unit, 46)),
+    )
+    _by_horizon(axes, scores, "mae")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
+def coverage_by_horizon_figure(scores: pl.DataFrame, wanted: float) -> Figure:
+    """Share of what came in the interval, by horizon, a line a model.
+
+    Args:
+        scores: ``model: String, horizon: Int32, coverage: Float64`` (0 to 1).
+        wanted: what it should be.
+
+    Raises:
+        ValueError: ``scores`` has no rows.
+    """
+    if scores.is_empty():
+        raise ValueError("there is no score to draw")
+    figure, axes = _canvas("Coverage by horizon", "horizon (windows ahead)", f"in the {wanted:.0%} interval")
+    axes.axhline(wanted, color=MUTED, linestyle="--", linewidth=1.2, label="wanted")
+    _by_horizon(axes, scores, "coverage")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    low = float(np.nanmin(scores["coverage"].fill_null(np.nan).to_numpy()))
+    axes.set_ylim(min(low - 0.02, wanted - 0.1), 1.0)
+    _legend(axes)
+    return figure
+
+
+def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
+    """A line a model, the references grey."""
+    colours = 0
+    for model in scores["model"].unique(maintain_order=True):
+        part = scores.filter(pl.col("model") == model).sort("horizon")
+        dashes = _REFERENCES.get(str(model).replace("_", " ").lower())
+        if dashes is not None:
+            axes.plot(
+                part["horizon"], part[column], color=MUTED, linestyle=dashes, label=plain(model), zorder=1.5
+            )
+            continue
+        axes.plot(
+            part["horizon"],
+            part[column],
+            color=PALETTE[colours % len(PALETTE)],
+            marker=_MARKERS[colours % len(_MARKERS)],
+            markersize=4,
+            label=plain(model),
+        )
+        colours += 1
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figure:
+    """How long forecasts took, in milliseconds, with the p50 and the p99 marked.
+
+    Raises:
+        ValueError: there is no latency, or one that is not finite.
+    """
+    values = np.asarray(latencies_ms, float)
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError("latencies must be finite numbers, and at least one")
+    figure, axes = _canvas("Latency of the stream", "from row to forecast (ms)", "share of forecasts")
+    p50, p99 = np.percentile(values, [50, 99])
+    # A few stragglers would press everything else into one bar.
+    edge = max(float(p99) * 1.25, float(values.min()) + 1e-3)
+    axes.hist(
+        np.minimum(values, edge),
+        bins=np.linspace(min(0.0, float(values.min())), edge, 51).tolist(),
+        weights=np.full(values.size, 1 / values.size),
+        color=PALETTE[0],
+        alpha=0.4,
+        edgecolor=PAPER,
+        linewidth=0.4,
+    )
+    for at, name, colour, dashes in ((p50, "p50", PALETTE[0], "-"), (p99, "p99", PALETTE[1], "--")):
+        axes.axvline(at, color=colour, linestyle=dashes, linewidth=1.8, label=f"{name}: {at:,.0f} ms")
+    beyond = int((values > edge).sum())
+    if beyond:
+        axes.plot([], [], " ", label=f"last bar: {beyond:,} beyond {edge:,.0f} ms")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _legend(axes)
+    return figure
+
+
+def _canvas(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.2)) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, dpi=120, facecolor=PAPER, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(plain(title), loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
+    axes.set_xlabel(x, color=MUTED, fontsize=_FONT)
+    axes.set_ylabel(y, color=MUTED, fontsize=_FONT)
+    axes.grid(color=GRID, linewidth=0.9)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=_FONT - 1, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(
+        fontsize=_FONT - 1,
+        labelcolor=INK,
+        facecolor=PAPER,
+        edgecolor="none",
+        framealpha=0.85,
+    )
+
+
+def _level(name: str) -> float | None:
+    """The percent of a quantile column such as ``q2.5``; None for any other column."""
+    if name[:1] != "q":
+        return None
+    try:
+        return float(name[1:])
+    except ValueError:
+        return None
+
+
+def _below(low: str, high: str) -> bool:
+    return (_level(low) or 0.0) < (_level(high) or 0.0)
+
+
+def _with_gaps(came: pl.DataFrame) -> pl.DataFrame:
+    """Adds a missing value after every target that the next one does not follow at the usual step.
+
+    A line is not drawn over it: nobody was asked what came between.
+    """
+    step = pl.col("target_at").diff(-1).abs()
+    ends = came.filter(step > 1.5 * step.median())
+    gaps = ends.with_columns(pl.col("target_at") + pl.duration(microseconds=1), observed=None)
+    return pl.concat([came, gaps], how="vertical_relaxed").sort("target_at")
+
+
+def _dates(times: pl.Series) -> NDArray[np.datetime64]:
+    naive: NDArray[np.datetime64] = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy()
+    return naive

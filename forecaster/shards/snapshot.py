@@ -1,0 +1,168 @@
+"""A shard as one Arrow table, and back: what a snapshot file and an engine's state hold.
+
+One row a series: its state (`forecaster.state.State.to_arrow`), and in ``pending`` a list of its rows whose
+windows are still open. The rest of the shard is JSON in the table's metadata, under ``statecast.shard``,
+sealed with a checksum of all that the metadata says.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Final, cast
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from forecaster.shards.counts import Counts
+from forecaster.shards.shard import PENDING, Shard, more_of, slots_of
+from forecaster.state import State
+from forecaster.time.frequency import Frequency
+from schemas.errors import ModelError
+
+_KEY: Final = b"statecast.shard"
+_LAYOUT: Final = b"statecast.state.layout"
+_CHECKSUM: Final = b"statecast.crc32"
+_PENDING: Final = "pending"
+
+
+class _Counts(BaseModel):
+    """The counts of a snapshot; a missing one is 0, as in one of an earlier version."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    quarantined: dict[str, NonNegativeInt] = {}
+
+    def counts(self) -> Counts:
+        """Return them as the shard has them."""
+        others = self.model_extra or {}
+        for name, value in others.items():
+            if name not in Counts.__dataclass_fields__:
+                raise ValueError(f"counts.{name} is unknown to this version")
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
+        return Counts(quarantined=self.quarantined, **others)
+
+
+class _Rest(BaseModel):
+    """What of a shard is JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    number: NonNegativeInt
+    of: NonNegativeInt
+    offsets: dict[str, NonNegativeInt]
+    watermarks_us: dict[str, int | None]
+    closed_through: int | None
+    counts: _Counts
+    keyed: bool = False
+
+
+def to_arrow(shard: Shard) -> pa.Table:
+    """The shard as a table. Batches that came early are left out: what is read again brings them."""
+    table = shard.state.to_arrow()
+    rows = shard.pending.drop("window").sort("slot", maintain_order=True)
+    slots = rows["slot"].to_numpy()
+    offsets = np.searchsorted(slots, np.arange(len(shard.state) + 1)).astype(np.int32)
+    inner = cast("pa.Table", rows.drop("slot").to_arrow()).to_struct_array()
+    struct = pa.concat_arrays(inner.chunks) if inner.num_chunks else pa.array([], inner.type)
+    table = table.append_column(_PENDING, pa.ListArray.from_arrays(pa.array(offsets), struct))
+    rest = {
+        "number": shard.number,
+        "of": shard.of,
+        "offsets": dict(shard.offsets),
+        "watermarks_us": dict(shard.watermarks),
+        "closed_through": shard.closed_through,
+        "counts": asdict(shard.counts),
+        "keyed": shard.keyed,
+    }
+    metadata = {**table.schema.metadata, _KEY: json.dumps(rest).encode()}
+    return table.replace_schema_metadata({**metadata, _CHECKSUM: _checksum(metadata)})
+
+
+def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
+    return f"{zlib.crc32(metadata[_KEY], zlib.crc32(metadata[_LAYOUT])):08x}".encode()
+
+
+def from_arrow(table: pa.Table) -> Shard:
+    """The inverse of `to_arrow`.
+
+    Raises:
+        ModelError: the table is no shard, or of a format that this version does not read.
+    """
+    metadata = table.schema.metadata or {}
+    if not metadata.keys() >= {_KEY, _LAYOUT}:
+        raise ModelError("this is no shard of a state table")
+    if metadata.get(_CHECKSUM, _checksum(metadata)) != _checksum(metadata):
+        raise ModelError("the file is damaged: the checksum of its metadata does not match")
+    try:
+        return _shard(table, _Rest.model_validate_json(metadata[_KEY]))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ModelError(_unknown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from None
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+    ) as error:
+        raise ModelError(_unknown(" ".join(str(error).split())[:200])) from error
+
+
+def _unknown(why: str) -> str:
+    return f"not a snapshot that this version reads ({why}): read it with the version that wrote it"
+
+
+def _shard(table: pa.Table, rest: _Rest) -> Shard:
+    state = State.from_arrow(table.drop_columns([_PENDING]))
+    return Shard(
+        number=rest.number,
+        of=rest.of,
+        state=state,
+        slots=slots_of(state),
+        pending=_pending(table[_PENDING], state.freq),
+        offsets=rest.offsets,
+        watermarks=rest.watermarks_us,
+        closed_through=rest.closed_through,
+        counts=rest.counts.counts(),
+        keyed=rest.keyed,
+    )
+
+
+def to_bytes(shard: Shard) -> bytes:
+    """The shard as an Arrow IPC stream."""
+    table, sink = to_arrow(shard), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return cast("bytes", sink.getvalue().to_pybytes())
+
+
+def from_bytes(data: bytes) -> Shard:
+    """The inverse of `to_bytes`.
+
+    Raises:
+        ModelError: this is no shard.
+    """
+    try:
+        return from_arrow(pa.ipc.open_stream(data).read_all())
+    except pa.ArrowInvalid as error:
+        raise ModelError(f"this is no shard: {error}") from error
+
+
+def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
+    lists = column.combine_chunks()
+    lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
+    slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
+    rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
+    rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
+    if "offset" not in rows.columns:  # written before rows kept it: they come before all rows that follow
+        rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
+    return rows.select(*PENDING, *more_of(rows.columns)).sort("window", maintain_order=True)
+
+
+def _fields(struct: pa.StructArray) -> tuple[list[str], list[pa.Array]]:
+    return [struct.type[i].name for i in range(struct.type.num_fields)], struct.flatten()

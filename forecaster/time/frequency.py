@@ -1,0 +1,222 @@
+"""How long windows are, and which window a moment lies in.
+
+Windows are counted from 1970-01-01 in UTC, a Thursday; anchored weeks are counted from the weekday on which
+they begin, and months, quarters and years are those of the calendar. Everything that turns times into
+windows, or windows into times, uses a `Frequency`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from forecaster.arrays import Ints
+
+if TYPE_CHECKING:
+    import polars as pl  # whoever reads settings needs none
+
+
+_US = 1_000_000
+_UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(\d+)([smhdw])")
+_OWN = re.compile(rf"({_DURATION.pattern})+")
+_UNITS_MONTHS = {"y": 12, "q": 3, "mo": 1}
+_MONTHS = re.compile(r"(\d+)(mo|q|y)")
+_MONTH_S = 2_629_746  # on average: 400 years are 146,097 days
+_LONGEST_MONTHS = 1200
+_LEAST_US = -(1 << 62)
+DAY_S, WEEK_S = 86_400, 604_800
+WEEKDAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")  # by days after 1970-01-01
+_WEEK = re.compile(rf"(\d+)w-({'|'.join(WEEKDAYS)})")
+_ALIAS = re.compile(r"(\d*)([A-Za-z]+)(?:-([A-Za-z]{3}))?")
+_PANDAS_UNITS = (
+    {"s": "s", "S": "s", "min": "m", "T": "m", "h": "h", "H": "h", "d": "d", "D": "d"}
+    | {"MS": "mo", "ME": "mo", "QS": "q", "QE": "q", "Q": "q"}
+    | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
+)
+_STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
+_ANCHORS = {  # months of pandas under which quarters and years are the calendar's
+    "QS": _STARTS_OF_QUARTERS,
+    "QE": _ENDS_OF_QUARTERS,
+    "Q": _ENDS_OF_QUARTERS,
+    "YS": _STARTS_OF_QUARTERS[:1],
+    "AS": _STARTS_OF_QUARTERS[:1],
+    "YE": _ENDS_OF_QUARTERS[-1:],
+    "Y": _ENDS_OF_QUARTERS[-1:],
+    "A": _ENDS_OF_QUARTERS[-1:],
+}
+
+
+def duration_s(text: str) -> int:
+    """Whole seconds of a duration such as ``"15m"``, ``"1h"`` or ``"1d12h"``.
+
+    Raises:
+        ValueError: ``text`` is not a sequence of whole numbers with a unit of s, m, h, d or w.
+    """
+    parts = _DURATION.findall(text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise ValueError(f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h")
+    return sum(int(n) * _UNITS_S[u] for n, u in parts)
+
+
+def plain_name(text: str) -> str:
+    """Return a frequency in our own words: pandas' ``"W-SUN"`` is ``"1w-sun"``, its ``"15min"`` is ``"15m"``.
+
+    A week of pandas is named after the day of its dates, so the windows begin on that day, and ``"W"`` is
+    ``"W-SUN"``. A text that is no alias of pandas is returned as it is.
+
+    Raises:
+        ValueError: pandas reads ``text`` as windows that are not known here.
+    """
+    found = _ALIAS.fullmatch(text)
+    if found is None or _is_own(text):
+        return text
+    count, name, anchor = found[1] or "1", found[2], found[3]
+    if name == "W" or (name == "w" and anchor):
+        weekday = (anchor or "sun").lower()
+        if weekday not in WEEKDAYS:
+            raise ValueError(f"{text!r} names no day: write 1w-sun, 1w-mon, ..., 1w-sat")
+        return f"{count}w-{weekday}"
+    if name == "M" and anchor is None:
+        raise ValueError(
+            f"{text!r} could be minutes or months: write {count}m for minutes, {count}mo for months"
+        )
+    if name not in _PANDAS_UNITS:
+        return text
+    if anchor and anchor.upper() not in _ANCHORS.get(name, ()):
+        raise ValueError(f"{text!r} is not of the calendar: quarters and years begin in January (1q, 1y)")
+    return f"{count}{_PANDAS_UNITS[name]}"
+
+
+def _is_own(text: str) -> bool:
+    return any(pattern.fullmatch(text) for pattern in (_OWN, _MONTHS, _WEEK))
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """The length of windows: window ``k`` is ``[start_us(k), start_us(k + 1))``.
+
+    Attributes:
+        seconds: of a window; 0 where it is one of the calendar.
+        months: of a window of the calendar: 1, 3 (quarters), 12 (years); 0 where it is so many seconds.
+        offset_s: when window 0 begins, in seconds after 1970-01-01: a multiple of a day below a week for
+            anchored weeks, else 0.
+    """
+
+    seconds: int
+    months: int = 0
+    offset_s: int = 0
+
+    @staticmethod
+    def parse(text: str) -> Frequency:
+        """Return the frequency that people call ``"15m"``, ``"1d12h"``, ``"1w-sun"``, ``"1mo"`` or ``"1q"``.
+
+        The aliases of pandas are understood, too (see `plain_name`). A plain ``"1w"`` begins on Thursdays,
+        as 1970-01-01 did.
+
+        Raises:
+            ValueError: ``text`` is no frequency, or has no length.
+        """
+        name = plain_name(text)
+        if found := _MONTHS.fullmatch(name):
+            frequency = Frequency(0, int(found[1]) * _UNITS_MONTHS[found[2]])
+        elif found := _WEEK.fullmatch(name):
+            offset_s = WEEKDAYS.index(found[2]) * DAY_S
+            frequency = Frequency(int(found[1]) * _UNITS_S["w"], 0, offset_s)
+        elif _OWN.fullmatch(name):
+            frequency = Frequency(duration_s(name))
+        elif name.isdecimal():
+            raise ValueError(
+                f"{text!r} has no unit: write {text}s, {text}m, {text}h or {text}d; for a count of steps "
+                f"write {text}s and set data.time_format = 's'"
+            )
+        elif re.search(r"\d(mo|q|y)", name):
+            raise ValueError(f"{text!r} is no frequency: write 1mo, 3mo, 1q or 1y, and nothing beside it")
+        else:
+            raise ValueError(
+                f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h; 1w-sun for weeks that begin on "
+                "Sundays; of the calendar write 1mo, 3mo, 1q or 1y"
+            )
+        if not frequency.nominal_s:
+            raise ValueError("must be longer than nothing: 1h, 1d, 1mo")
+        if frequency.nominal_s > _LONGEST_MONTHS * _MONTH_S:
+            raise ValueError(f"{text!r} is longer than 100 years")
+        return frequency
+
+    def __str__(self) -> str:
+        length, units = (self.months, _UNITS_MONTHS) if self.months else (self.seconds, _UNITS_S)
+        unit = next(u for u, size in units.items() if length % size == 0 and (length or size == 1))
+        anchor = f"-{WEEKDAYS[self.offset_s // DAY_S]}" if self.offset_s else ""
+        return f"{length // units[unit]}{unit}{anchor}"
+
+    @property
+    def is_calendar(self) -> bool:
+        """Whether windows are months, quarters or years, of which no two need be of one length."""
+        return self.months > 0
+
+    @property
+    def nominal_s(self) -> int:
+        """Seconds of a window, on average over the calendar: for rates and paces."""
+        return self.months * _MONTH_S if self.months else self.seconds
+
+    @overload
+    def window_of(self, us: int) -> int: ...
+    @overload
+    def window_of(self, us: Ints) -> Ints: ...
+    def window_of(self, us: int | Ints) -> int | Ints:
+        """The window that a moment (microseconds since 1970) lies in."""
+        if not self.months:
+            # Cut first: the least integer less the offset would wrap round.
+            cut = np.maximum(us, _LEAST_US) if isinstance(us, np.ndarray) else us
+            return (cut - self.offset_s * _US) // (self.seconds * _US)
+        # The least integer, which stands for "before everything", is no time to numpy.
+        at = np.maximum(us, _LEAST_US).astype("datetime64[us]").astype("datetime64[M]")
+        found = at.astype(np.int64) // self.months
+        return found if isinstance(us, np.ndarray) else int(found)
+
+    def window(self, timestamp: pl.Expr) -> pl.Expr:
+        """The window that a Datetime lies in, as Int64."""
+        if not self.months:
+            since_first = timestamp.dt.epoch("us") - self.offset_s * _US
+            return since_first.floordiv(self.seconds * _US)
+        months = (timestamp.dt.year() - 1970) * 12 + timestamp.dt.month() - 1
+        return months.floordiv(self.months).cast(int)
+
+    @overload
+    def start_us(self, window: int) -> int: ...
+    @overload
+    def start_us(self, window: Ints) -> Ints: ...
+    def start_us(self, window: int | Ints) -> int | Ints:
+        """When a window begins, in microseconds since 1970."""
+        if not self.months:
+            return window * (self.seconds * _US) + self.offset_s * _US
+        month = np.asarray(window * self.months, np.int64)
+        begin = month.astype("datetime64[M]").astype("datetime64[us]").astype(np.int64)
+        return begin if isinstance(window, np.ndarray) else int(begin)
+
+    @overload
+    def end_us(self, window: int) -> int: ...
+    @overload
+    def end_us(self, window: Ints) -> Ints: ...
+    def end_us(self, window: int | Ints) -> int | Ints:
+        """When a window ends and its forecasts are issued, in microseconds since 1970."""
+        return self.start_us(window + 1)
+
+    def last_closed(self, watermark_us: int) -> int:
+        """The last window whose end the watermark has reached."""
+        return self.window_of(watermark_us) - 1
+
+
+def fixed_s(text: str) -> int:
+    """Return the whole seconds of a frequency that begins at 1970-01-01 and has no calendar.
+
+    Raises:
+        ValueError: ``text`` is no frequency, or one of anchored weeks or of the calendar.
+    """
+    found = Frequency.parse(text)
+    if found.is_calendar or found.offset_s:
+        raise ValueError(f"{text!r} has no fixed length from 1970 on: write 30s, 15m, 1h, 1d or 1w")
+    return found.seconds

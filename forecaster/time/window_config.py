@@ -1,0 +1,59 @@
+"""The settings of windows: how long they are, and how rows become one value for each series and window."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from forecaster.setting_types import MOST_WINDOWS, Settings
+from forecaster.time.frequency import Frequency, duration_s, plain_name
+
+
+def _is_duration(text: str) -> str:
+    duration_s(text)
+    return text
+
+
+def _is_frequency(text: str) -> str:
+    Frequency.parse(text)
+    return plain_name(text)  # a model's version does not depend on whose words the setting is in
+
+
+Duration = Annotated[str, AfterValidator(_is_duration)]
+
+
+class WindowConfig(Settings):
+    """How rows become one value per series and window."""
+
+    freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
+        "1h",
+        description="length of a window: 30s, 15m, 1h, 1d; 1w-sun for weeks that begin on Sundays (where the "
+        "rows are dated to Sundays), 1w for weeks that begin on Thursdays; or 1mo, 1q, 1y of the calendar",
+    )
+    aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
+        "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"
+    )
+    empty: Literal["missing", "zero"] = Field(
+        "missing", description="a window without rows is missing, or zero (counts of events)"
+    )
+    allowed_lateness: Duration = Field(
+        "0s", description="how long after newer rows an older one may still arrive"
+    )
+    max_gap: int = Field(
+        672,
+        ge=1,
+        le=MOST_WINDOWS,
+        description="a series that had no row for more windows than this is no longer forecast; "
+        "when it comes back it starts cold",
+    )
+
+    @property
+    def frequency(self) -> Frequency:
+        """Length of a window."""
+        return Frequency.parse(self.freq)
+
+    @property
+    def lateness_s(self) -> int:
+        """Allowed lateness in seconds."""
+        return duration_s(self.allowed_lateness)

@@ -1,0 +1,360 @@
+"""Rows in, one value per series and window out.
+
+Windows are counted from the Unix epoch, in UTC (see `forecaster.time.frequency`). Everything that steps the
+network counts windows by that integer; only what people read carries timestamps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS
+from forecaster.time.window_config import WindowConfig
+from schemas import replaced
+from schemas.observations import OBSERVED, covariates_of
+
+MICROSECONDS = 1_000_000
+NEVER = -(2**62)
+"""Row of the last value of a series that has none."""
+EVENTS = ("sum", "count")
+"""Aggregates to which every row adds, so that two rows of one time are two events."""
+
+ORIGIN = "origin"
+"""Column (Int64) of rows of a file that may be read again under its name: the file, and the row's place."""
+
+OFFSET = "offset"
+"""Column (Int64) of rows that have a place in a log, by which the later of two rows of one time counts."""
+
+_DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_AGGREGATES: Mapping[str, pl.Expr] = {
+    "mean": pl.col("value").mean(),
+    "sum": pl.col("value").sum(),
+    "count": pl.len().cast(pl.Float64).alias("value"),
+    "min": pl.col("value").min(),
+    "max": pl.col("value").max(),
+    "last": pl.col("value").last(),
+}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A block of closed windows, rising; windows in which no series lives may be left out.
+
+    Attributes:
+        series_ids: ``S`` distinct ids.
+        start: index of the first window.
+        values: ``[T, S]`` float64; NaN where a series has no value in a window.
+        past: ``[T, S]`` float64 of each observed covariate, by its name; NaN where missing.
+        index: ``[T]`` int64, the window of each row; by default ``start`` and those that follow it.
+    """
+
+    series_ids: tuple[str, ...]
+    start: int
+    values: NDArray[np.float64]
+    past: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    index: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.series_ids):
+            raise ValueError(f"values are {self.values.shape}, not [T, {len(self.series_ids)}]")
+        for name, array in self.past.items():
+            if array.shape != self.values.shape:
+                raise ValueError(f"covariate {name!r} is {array.shape}, and values are {self.values.shape}")
+        if not len(self.index):
+            object.__setattr__(self, "index", self.start + np.arange(len(self.values)))
+        if len(self.index) != len(self.values) or (np.diff(self.index) < 1).any():
+            raise ValueError("index must hold a window for each row of values, and rise")
+
+    @property
+    def stop(self) -> int:
+        """One past the index of the last window."""
+        return int(self.index[-1]) + 1 if len(self.index) else self.start
+
+    def between(self, start: int, stop: int) -> Windows:
+        """The part in ``[start, stop)``; bounds outside the block are cut to it."""
+        first, last = np.searchsorted(self.index, [start, stop]).tolist()
+        part = self.rows(first, last)
+        return part if len(part.values) else replace(part, start=max(start, self.start))
+
+    def rows(self, first: int, stop: int) -> Windows:
+        """The rows ``[first, stop)``; a row is a window, counted without those that are left out."""
+        index = self.index[first:stop]
+        start = int(self.index[first]) if first < len(self.index) else self.stop
+        past = {name: array[first:stop] for name, array in self.past.items()}
+        return Windows(self.series_ids, start, self.values[first:stop], past, index)
+
+    def runs(self) -> Iterator[Windows]:
+        """The block in parts that leave no window out, in order."""
+        breaks = np.flatnonzero(np.diff(self.index) > 1) + 1
+        for first, stop in pairwise([0, *breaks.tolist(), len(self.index)]):
+            yield self.rows(first, stop)
+
+    def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The last row at or before each window; -1 before the first."""
+        return np.searchsorted(self.index, window, side="right") - 1
+
+    def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
+        """The series at ``index``, in that order."""
+        past = {name: array[:, index] for name, array in self.past.items()}
+        ids = tuple(self.series_ids[i] for i in index)
+        return Windows(ids, self.start, self.values[:, index], past, self.index)
+
+    def past_of(self, names: Sequence[str]) -> NDArray[np.float64] | None:
+        """``[T, S, C]`` float64, covariates by name, NaN where missing; None where none is named."""
+        if not names:
+            return None
+        nothing = np.full(self.values.shape, np.nan)
+        return np.stack([self.past.get(name, nothing) for name in names], axis=2)
+
+
+def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
+    """Return a line where weekly rows are all dated to one weekday and windows begin on another.
+
+    Forecasts are for times at which windows begin, which no row would ever have.
+    """
+    freq = config.frequency
+    if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
+        return None
+    days = rows["timestamp"].dt.weekday().unique()
+    begins = WEEKDAYS[freq.offset_s // DAY_S]
+    dated = _DAYS_OF_ISO[days[0] - 1]
+    if len(days) > 1 or dated == begins:
+        return None
+    weeks = freq.seconds // WEEK_S
+    return (
+        f"all rows are dated to the same weekday ({dated}), and the weeks of {config.freq} begin on another "
+        f"({begins}): forecasts get dates that no row has; use --freq {weeks}w-{dated}"
+    )
+
+
+def gap_notice(windows: Windows, config: WindowConfig) -> str | None:
+    """Return a line where windows are left out of a block, since no series lives in them."""
+    left_out = np.diff(windows.index) - 1
+    if not left_out.any():
+        return None
+    row = int(left_out.argmax())
+    around_us = config.frequency.start_us(windows.index[row : row + 2])
+    before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
+    return (
+        f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
+        f"between {before} and {after}: if that is no pause, look at the times of the rows"
+    )
+
+
+class Duplicates(NamedTuple):
+    """Rows that did not count because a later row has their identity.
+
+    Attributes:
+        dropped: how many.
+        replaced: those whose value or covariates differ from the row that counts, with its value in
+            ``replaced_by``; the others are exact copies.
+    """
+
+    dropped: int
+    replaced: pl.DataFrame
+
+
+class Aggregated(NamedTuple):
+    """Windows, and the rows that did not count.
+
+    Attributes:
+        windows: the block.
+        duplicates: rows that did not count because a later row has their identity.
+        replaced: the rows among them that held another value (``schemas.replaced``).
+    """
+
+    windows: Windows
+    duplicates: int
+    replaced: pl.DataFrame
+
+
+def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``[T + 1, S]`` the row of the last value of each series: before each of ``T`` rows, and after them.
+
+    Args:
+        seen: ``[T, S]`` where there is a value.
+        before: ``[S]`` the row of the last value before the block, below 0; `NEVER` where there is none.
+    """
+    latest = np.empty((len(seen) + 1, seen.shape[1]), np.int64)
+    latest[0] = before
+    latest[1:] = np.where(seen, np.arange(len(seen))[:, None], NEVER)
+    return np.maximum.accumulate(latest, axis=0, out=latest)
+
+
+def observed(windows: Windows, config: WindowConfig) -> Windows:
+    """What was observed: while a series lives an empty window is a 0, if ``config.empty`` is "zero".
+
+    A series lives from its first value until it has had none for more than ``config.max_gap`` windows.
+    Training, evaluation and baselines all see windows through this, so that they mean the same by "empty";
+    `forecaster.stepping.advance` does it by the clock of each series.
+    """
+    if config.empty == "missing":
+        return windows
+    missing = np.isnan(windows.values)
+    latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
+    # Windows are left out only where no series lives, so rows count the windows of a life.
+    lives = np.arange(len(missing))[:, None] - latest <= config.max_gap
+    return replace(windows, values=np.where(missing & lives, 0.0, windows.values))
+
+
+def aggregate(
+    rows: pl.DataFrame, config: WindowConfig, start: int | None = None, stop: int | None = None
+) -> Aggregated:
+    """Observations as a block of windows, whatever order the rows are in.
+
+    Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are one
+    observation, and the later row counts: the one of the largest ``offset``, or the one further down where
+    rows have none. With ``sum`` and ``count``, rows without an ``event_id`` are events, and all of them
+    count.
+    A covariate of a window is the mean of those of its rows that are not missing.
+
+    Windows in which no series lives are left out, as a stream passes them over: the block grows with the rows
+    and not with the years between them.
+
+    Args:
+        rows: observation frame (``series_id, timestamp, value[, event_id, observed...]``) of valid rows.
+        config: window length and aggregate.
+        start: first window of the block; by default the first with a row.
+        stop: one past the last window of the block; by default the last with a row.
+
+    Returns:
+        The block, series in sorted order, and the rows that did not count.
+
+    Raises:
+        ValueError: a row lies outside ``[start, stop)``.
+    """
+    ids = rows["series_id"].unique().sort()
+    code = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
+    window = rows.select(config.frequency.window(pl.col("timestamp"))).to_series().to_numpy()
+    if start is None:
+        start = int(window.min()) if len(window) else 0
+    if stop is None:
+        stop = int(window.max()) + 1 if len(window) else start
+    if len(window) and (window.min() < start or window.max() >= stop):
+        raise ValueError(f"rows lie outside the windows [{start}, {stop})")
+    index = _lived_in(np.unique(window), start, stop, config.max_gap)
+    values = np.full((len(index), len(ids)), np.nan)
+    names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
+    past = np.full((*values.shape, len(names)), np.nan)
+    at = np.searchsorted(index, window)
+    if OFFSET not in rows.columns:
+        rows = rows.with_row_index(OFFSET).with_columns(pl.col(OFFSET).cast(pl.Int64))
+    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else NONE_DOUBLE
+    of_names = {name: past[:, :, i] for i, name in enumerate(names)}
+    windows = Windows(tuple(ids) if len(rows) else (), start, values, of_names, index)
+    return Aggregated(windows, duplicates.dropped, replaced.frame(duplicates.replaced))
+
+
+def _lived_in(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
+    """The windows of ``[start, stop)`` but those between two rows in which no series lives.
+
+    The window in which the last series retires stays: in it a state is put back to its beginning.
+
+    Args:
+        window: the windows that have a row, rising.
+        start: first window of the block.
+        stop: one past its last.
+        max_gap: windows of silence after which a series retires.
+    """
+    breaks = np.flatnonzero(np.diff(window) > max_gap + 2)
+    firsts, stops = [start, *window[breaks + 1]], [*(window[breaks] + max_gap + 2), stop]
+    return np.concatenate([np.arange(first, end) for first, end in zip(firsts, stops, strict=True)])
+
+
+def fill(
+    values: NDArray[np.float64],
+    rows: pl.DataFrame,
+    window: NDArray[np.int64],
+    series: NDArray[np.int64],
+    config: WindowConfig,
+    past: NDArray[np.float64] | None = None,
+    names: Sequence[str] = (),
+) -> Duplicates:
+    """Aggregates rows into a block of windows, and finds those that do not count.
+
+    Args:
+        values: ``[T, S]`` float64, NaN; each window with a row gets its value.
+        rows: ``timestamp, value, offset[, event_id, origin, observed...]``, one or more.
+        window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
+        series: ``[rows]`` int64, which of the ``S`` series it belongs to.
+        config: which aggregate.
+        past: ``[T, S, C]`` float64, NaN; each window with a row gets its covariates.
+        names: of the ``C`` covariates; one that rows have no column of is missing.
+
+    Returns:
+        The rows that did not count; those that were replaced have the columns of ``rows``.
+    """
+    cell = window * values.shape[1] + series
+    if np.bincount(cell).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
+        values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
+        if names:
+            _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
+        return NONE_DOUBLE
+    kept, duplicates = _later_rows(rows.with_columns(cell=pl.Series(cell)), config)
+    # the order of a floating-point sum must not depend on the order in which rows came
+    event = ["event_id"] if "event_id" in rows.columns else []
+    kept = kept.sort("cell", "timestamp", *event, "value", *covariates_of(rows.columns))
+    cells = kept.group_by("cell", maintain_order=True).agg(_AGGREGATES[config.aggregate])
+    values.reshape(-1)[cells["cell"].to_numpy()] = cells["value"].to_numpy()
+    means = [name for name in covariates_of(rows.columns) if name.removeprefix(OBSERVED) in names]
+    if means:
+        _fill_past(past, kept.group_by("cell", maintain_order=True).agg(pl.col(means).mean()), names)
+    return duplicates
+
+
+def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame, Duplicates]:
+    """The rows that count, the later one of each identity, and those that do not."""
+    identity, rows = _identified(rows, config)
+    if not identity:
+        return rows, NONE_DOUBLE
+    # rows of two partitions may have the same offset, so the value decides last
+    content = ["value", *covariates_of(rows.columns)]
+    rows = rows.sort(*identity, OFFSET, *content, nulls_last=False)
+    number = rows.select(pl.struct(identity).rle_id()).to_series()
+    is_last = (number != number.shift(-1)).fill_null(True)
+    if is_last.all():
+        return rows, NONE_DOUBLE
+    counting = {name: pl.col(name).last().over("number") for name in content}
+    lost = (
+        rows.with_columns(number=number)
+        .with_columns(
+            differs=pl.any_horizontal(pl.col(name).ne_missing(last) for name, last in counting.items()),
+            replaced_by=counting["value"],
+        )
+        .filter(~is_last)
+    )
+    return rows.filter(is_last), Duplicates(len(lost), lost.filter("differs"))
+
+
+def _identified(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
+    """The columns that two rows of one observation agree in; none where every row is an event."""
+    at = ["cell", "timestamp"]
+    if config.aggregate not in EVENTS:
+        return [*at, *(name for name in ("event_id",) if name in rows.columns)], rows
+    own = "event_id" if "event_id" in rows.columns else ORIGIN
+    if own not in rows.columns:
+        return [], rows
+    # A row without an event or an origin, as a state table of another job may have them, is an event.
+    alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
+    content = ["value"] if own == ORIGIN else []
+    return [*at, own, *content, "alone"], rows.with_columns(alone=alone)
+
+
+NONE_DOUBLE = Duplicates(0, pl.DataFrame())
+"""No row that did not count."""
+
+
+def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
+    """Writes the covariates of ``rows``, one a ``cell``, into ``past``."""
+    for place, name in enumerate(names):
+        if past is not None and OBSERVED + name in rows.columns:
+            found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()
+            past.reshape(-1, len(names))[rows["cell"].to_numpy(), place] = found

@@ -1,0 +1,141 @@
+"""What travels between the steps of a pipeline: frames, never single rows.
+
+Each element is a small dataclass. Its frames cross a process border as Arrow IPC and its other fields as
+JSON, so no pickle does.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+from apache_beam.coders import Coder
+from apache_beam.coders.typecoders import registry
+
+from forecaster.shards.batch import Batch
+
+_LENGTH = struct.Struct("<q")
+
+
+@dataclass(frozen=True)
+class FleetRows:
+    """Rows on their way to a shard in somebody's own pipeline.
+
+    Attributes:
+        rows: observation frame with ``offset``.
+        ends: event times in microseconds at which windows may close, rising.
+    """
+
+    rows: pl.DataFrame
+    ends: tuple[int, ...]
+
+
+class ElementCoder(Coder):
+    """Encodes one of the dataclasses above, or a bare Polars frame."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.kind = kind
+
+    def encode(self, value: Any) -> bytes:
+        """Header length, JSON header, then the buffers that it lists."""
+        if self.kind is pl.DataFrame:
+            return frame_bytes(value)
+        header: dict[str, Any] = {}
+        buffers: list[bytes] = []
+        for name, item in vars(value).items():
+            if isinstance(item, (pl.DataFrame, bytes)):
+                data = item if isinstance(item, bytes) else frame_bytes(item)
+                header[name] = {"bytes": len(data)}
+                buffers.append(data)
+            else:
+                header[name] = item
+        head = json.dumps(header).encode()
+        return b"".join([_LENGTH.pack(len(head)), head, *buffers])
+
+    def decode(self, encoded: bytes) -> Any:
+        """The inverse of `encode`."""
+        if self.kind is pl.DataFrame:
+            return frame_of(encoded)
+        at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
+        header = json.loads(encoded[_LENGTH.size : at])
+        types = {field.name: field.type for field in fields(self.kind)}
+        for name, item in header.items():
+            if isinstance(item, dict):
+                data, at = encoded[at : at + item["bytes"]], at + item["bytes"]
+                header[name] = data if types[name] == "bytes" else frame_of(data)
+            elif isinstance(item, list):
+                header[name] = tuple(item)
+        return self.kind(**header)
+
+    def estimate_size(self, value: Any) -> int:
+        """Bytes in memory: Beam asks for nearly every element, and would encode each to count them."""
+        parts = [value] if self.kind is pl.DataFrame else vars(value).values()
+        frames = sum(part.estimated_size() for part in parts if isinstance(part, pl.DataFrame))
+        return int(frames) + sum(len(part) for part in parts if isinstance(part, bytes))
+
+    def is_deterministic(self) -> bool:
+        """False: an element is never a key."""
+        return False
+
+    @staticmethod
+    def from_type_hint(typehint: Any, unused_registry: Any) -> Any:
+        """How Beam's registry makes one."""
+        return ElementCoder(typehint)
+
+    def to_type_hint(self) -> Any:
+        """The type that it encodes."""
+        return self.kind
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ElementCoder) and other.kind is self.kind
+
+    def __hash__(self) -> int:
+        return hash((ElementCoder, self.kind))
+
+
+def frame_bytes(frame: pl.DataFrame) -> bytes:
+    """A frame as an Arrow IPC stream."""
+    if not len(frame):
+        return _empty_bytes(tuple(frame.schema.items()))
+    return _ipc(frame)
+
+
+def frame_of(data: bytes) -> pl.DataFrame:
+    """The inverse of `frame_bytes`."""
+    if (empty := _empties.get(data)) is not None:
+        return empty
+    frame = pl.read_ipc_stream(io.BytesIO(data))
+    if not len(frame) and len(_empties) < _MOST_EMPTIES:
+        _empties[data] = frame
+    return frame
+
+
+# Most parts of most polls are empty, and to read or write a schema takes as long as thousands of rows do.
+_MOST_EMPTIES = 64
+_empties: dict[bytes, pl.DataFrame] = {}
+
+
+@lru_cache(maxsize=_MOST_EMPTIES)
+def _empty_bytes(schema: tuple[tuple[str, pl.DataType], ...]) -> bytes:
+    return _ipc(pl.DataFrame(schema=dict(schema)))
+
+
+def _ipc(frame: pl.DataFrame) -> bytes:
+    sink = io.BytesIO()
+    frame.write_ipc_stream(sink)
+    return sink.getvalue()
+
+
+for _kind in (Batch, FleetRows, pl.DataFrame):
+    registry.register_coder(_kind, ElementCoder)
+
+Sharded = tuple[int, Batch]
+"""A shard's number, and its part of a batch."""
+
+ShardedRows = tuple[int, FleetRows]
+"""A shard's number, and rows of its series."""

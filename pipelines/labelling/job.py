@@ -1,0 +1,284 @@
+"""The labelling job: labelled rows in; a run with its scores, plots and model in MLflow out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from forecaster.arrays import Floats32, Ints
+from forecaster.labelling import plots as label_plots
+from forecaster.labelling import scores as judge
+from forecaster.labelling.config import LabelConfig
+from forecaster.labelling.model import Labeller
+from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, gather
+from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
+from forecaster.registry.registry import Run
+from forecaster.threads import compute_threads
+from pipelines.jobs.registry import open_registry
+from pipelines.labelling.rows import LabelColumns, LabelledRows, read_labelled
+from pipelines.settings.mlflow_config import MlflowConfig
+from pipelines.storage import write_whole
+from schemas.errors import ModelError
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    """A labelling run that has ended.
+
+    Attributes:
+        run_id: MLflow run.
+        model_version: of the labeller, kept as ``model/labeller.safetensors`` among the run's files.
+        of: whether labels are a ``sequence``'s or a ``step``'s.
+        channels, classes: names of the values and of the labels.
+        background: the label of ordinary steps; empty for sequences.
+        series, steps: what was read: sequences, and steps of the longest.
+        freq_s: seconds between two steps; 0 for sequences.
+        judged: which part the scores are of: ``test``, or ``validation`` where there is no test part.
+        scores: by name, of that part.
+        kinds: for steps, ``label, found, of``: anomalies found at one false alarm a series and week.
+        history: epochs, see `forecaster.labelling.training.TrainedLabeller`.
+        rows_in, used, quarantined, duplicates: where the rows went.
+        unlabelled: used rows without a label, which are seen and not learned from.
+        notices: lines that people should see.
+    """
+
+    run_id: str
+    model_version: str
+    of: str
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    background: str
+    series: int
+    steps: int
+    freq_s: int
+    judged: str
+    scores: dict[str, float]
+    kinds: list[dict[str, Any]]
+    history: list[Epoch]
+    rows_in: int
+    used: int
+    quarantined: int
+    duplicates: int
+    unlabelled: int
+    notices: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {k: v for k, v in vars(self).items() if k != "history"} | {"epochs": self.history}
+
+
+@compute_threads(1)
+def run_labelling(
+    paths: Sequence[str | Path],
+    columns: LabelColumns,
+    config: LabelConfig,
+    *,
+    mlflow: MlflowConfig,
+    name: str,
+    freq_s: int | None = None,
+    output: Path | None = None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> LabelOutcome:
+    """Trains on labelled files and keeps everything about it in MLflow.
+
+    Args:
+        paths: files or folders of long files.
+        columns: which column is what.
+        config: shape and training of the network.
+        mlflow: where the run is kept.
+        name: of the run.
+        freq_s: seconds between two steps, where labels are per step; None finds it.
+        output: folder for the model and the labels of every row; None writes neither.
+        on_rows: told how many rows were read.
+        on_epoch: told of every epoch.
+
+    Raises:
+        StatecastError: a file, a setting or the store is at fault; one line.
+    """
+    registry = open_registry(mlflow)
+    read = read_labelled(paths, columns, on_rows)
+    gathered = gather(read.rows, read.channels, freq_s)
+    sequences = gathered.sequences
+    with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
+
+        def log(epoch: Epoch) -> None:
+            with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
+                run.log_epoch(epoch)
+            on_epoch(epoch)
+
+        run.log_dataset(read.rows, "labelled rows", str(paths[0]))
+        if len(read.quarantined):
+            run.log_frame(read.quarantined, "quarantine.parquet")
+        trained = train_labeller(sequences, config, gathered.split, log)
+        _log_model(run, trained.labeller)
+        probabilities = trained.labeller.probabilities(sequences)
+        if output is not None:
+            write_labels(output, trained.labeller, sequences, probabilities)
+        judged = TEST if ((trained.parts == TEST) & (sequences.labels != UNKNOWN)).any() else VALIDATION
+        found = _judge(trained, sequences, probabilities, judged)
+        run.log_figure(lambda: label_plots.loss_figure(trained.history), "plots/loss.png")
+        _log(run, trained.labeller, found)
+    task = trained.labeller.task
+    return LabelOutcome(
+        run_id=run.run_id,
+        model_version=trained.labeller.version,
+        of=task.of,
+        channels=task.channels,
+        classes=task.classes,
+        background=task.classes[task.background] if task.of == "step" else "",
+        series=len(sequences.series_ids),
+        steps=len(sequences.values),
+        freq_s=task.freq_s,
+        judged="test" if judged == TEST else "validation",
+        scores=found.scores,
+        kinds=found.kinds.to_dicts(),
+        history=trained.history,
+        rows_in=len(read.rows) + len(read.quarantined),
+        used=len(read.rows) - gathered.duplicates,
+        quarantined=len(read.quarantined),
+        duplicates=gathered.duplicates,
+        unlabelled=int(read.rows["label"].null_count()),
+        notices=(*read.notices, *_told(read), *run.notices),
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Scores of one part, and what their pictures are drawn from."""
+
+    scores: dict[str, float]
+    confusion: Ints
+    kinds: pl.DataFrame
+    curve: judge.Curve | None
+    base_rate: float
+
+
+def _judge(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats32, part: int) -> _Judged:
+    task, classes = trained.labeller.task, len(sequences.classes)
+    chosen = (trained.parts == part) & (sequences.labels != UNKNOWN)
+    labels = sequences.labels[chosen]
+    scores = judge.class_scores(labels, probabilities[chosen])
+    counts = judge.confusion(labels, probabilities[chosen].argmax(axis=1), classes)
+    nothing = pl.DataFrame(schema={"label": pl.String, "found": pl.Int64, "of": pl.Int64})
+    if task.of == "sequence":
+        return _Judged(scores, counts, nothing, None, 0.0)
+    alarm = trained.labeller.alarm(probabilities)
+    validated = (trained.parts == VALIDATION) & (sequences.labels != UNKNOWN)
+    anomalous = labels != task.background
+    curve = judge.precision_recall(sequences.labels[validated] != task.background, alarm[validated])
+    scores |= judge.alarm_scores(anomalous, alarm[chosen], judge.best_f1_threshold(curve))
+    # Anomalies of the judged part, one that began before it by its rest.
+    raised = (alarm > task.threshold) & chosen
+    events = judge.events(np.where(chosen, sequences.labels, UNKNOWN), raised, task.background)
+    weeks = (labels == task.background).sum() * task.freq_s / (7 * 86_400)
+    false_alarms = int((raised & (sequences.labels == task.background)).sum())
+    scores |= {
+        "recall_at_one_false_alarm_a_week": float(events.found.mean()) if len(events.found) else float("nan"),
+        "false_alarms_a_week": float(false_alarms / weeks) if weeks else float("nan"),
+    }
+    kinds = [
+        {
+            "label": name,
+            "found": int(events.found[events.label == k].sum()),
+            "of": int((events.label == k).sum()),
+        }
+        for k, name in enumerate(sequences.classes)
+        if (events.label == k).any()
+    ]
+    return _Judged(
+        scores,
+        counts,
+        pl.DataFrame(kinds, schema=nothing.schema),
+        judge.precision_recall(anomalous, alarm[chosen]),
+        float(anomalous.mean()),
+    )
+
+
+def _log_model(run: Run, labeller: Labeller) -> None:
+    """Keep a labeller among the run's files; where the store refuses it, save it in a folder here.
+
+    Raises:
+        ModelError: the store refuses; the line names the folder.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run.log_file(labeller.save(Path(folder)), "model")
+    except Exception as error:
+        kept = labeller.save(Path(f"labeller-{labeller.version}").absolute())
+        raise ModelError(
+            f"the model was trained and cannot be logged: {error}; it was saved in {kept}"
+        ) from error
+
+
+def _log(run: Run, labeller: Labeller, found: _Judged) -> None:
+    """Scores and pictures of a labeller, into the run."""
+    task, curve = labeller.task, found.curve
+    with run.beside_the_model("the scores"):
+        run.log_metrics({k: v for k, v in found.scores.items() if np.isfinite(v)})
+    run.log_figure(lambda: label_plots.confusion_figure(found.confusion, task.classes), "plots/confusion.png")
+    if curve is not None and len(curve.recall):
+        run.log_figure(
+            lambda: label_plots.precision_recall_figure(
+                curve.recall, curve.precision, found.scores["average_precision"], found.base_rate
+            ),
+            "plots/precision_recall.png",
+        )
+    if len(found.kinds):
+        columns = [found.kinds[name].to_list() for name in ("label", "found", "of")]
+        run.log_figure(lambda: label_plots.found_figure(*columns), "plots/found.png")
+        with run.beside_the_model("found.json"):
+            run.log_frame(found.kinds, "found.json")
+
+
+def write_labels(
+    folder: Path, labeller: Labeller, sequences: Sequences, probabilities: Floats32
+) -> tuple[Path, Path]:
+    """The model, and what it says of every sequence or step, as ``labels.parquet``.
+
+    The columns are ``series_id``, for steps ``timestamp`` (of the window's beginning) and ``alarm`` (whether
+    it is above the model's threshold), ``label`` (null where it is not known), ``called``, and a
+    probability for each class, as ``p_normal``.
+    """
+    classes = pl.Series(labeller.task.classes)
+    there = sequences.there() if sequences.is_per_step else np.ones(len(sequences.series_ids), bool)
+    shown = probabilities[there]
+    known = sequences.labels[there]
+    frame = pl.DataFrame(
+        {
+            "label": classes.gather(np.maximum(known, 0)).set(pl.Series(known == UNKNOWN), None),
+            "called": classes.gather(shown.argmax(axis=1)),
+            **{f"p_{name}": shown[:, k] for k, name in enumerate(labeller.task.classes)},
+        }
+    )
+    ids = pl.Series("series_id", sequences.series_ids)
+    if sequences.is_per_step:
+        row, column = np.nonzero(there)
+        at = (sequences.start[column] + row) * sequences.freq_s
+        keys = [
+            ids.gather(column),
+            pl.Series("timestamp", at * 1_000_000).cast(pl.Datetime("us", "UTC")),
+            pl.Series("alarm", labeller.alarm(shown) > labeller.task.threshold),
+        ]
+        frame = pl.DataFrame(keys).hstack(frame).sort("series_id", "timestamp")
+    else:
+        frame = frame.insert_column(0, ids)
+    model, path = labeller.save(folder), folder / "labels.parquet"
+    write_whole(path, frame.write_parquet, kept=True)
+    return model, path
+
+
+def _told(read: LabelledRows) -> list[str]:
+    if not len(read.quarantined):
+        return []
+    first = read.quarantined.row(0, named=True)
+    line = (
+        f"{len(read.quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
+    )
+    return [line + f"{first['reason']} (all of them: quarantine.parquet among the run's files)"]

@@ -1,0 +1,175 @@
+"""Long files of labelled rows: several columns of values, a label column, and maybe one of parts.
+
+Imports neither torch nor Beam nor MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+
+from pipelines.sources.files import formats
+from pipelines.sources.files.columns import SERIES_NAMES, TIME_NAMES
+from pipelines.sources.files.find_files import find_files
+from pipelines.sources.files.hive_partitions import folder_columns
+from schemas import cells, labels, quarantine
+from schemas.errors import DataError
+
+_HEAD_ROWS = 1_000
+_BATCH_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """Which column is what; an empty name is found.
+
+    Attributes:
+        label: of labels; empty where there is none to read.
+        values: of values, the channels; empty takes every other column that holds numbers.
+        series_id: of series; a file without one is one series, called as the file is.
+        timestamp: of times.
+        split: of parts (train, validation, test); empty where there is none.
+    """
+
+    label: str = "label"
+    values: tuple[str, ...] = ()
+    series_id: str = ""
+    timestamp: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """What files held.
+
+    Attributes:
+        rows: ``schemas.labels.KEY`` and the channels.
+        quarantined: frame of the rows that cannot be used.
+        channels: the columns of values.
+        notices: lines that people should see.
+    """
+
+    rows: pl.DataFrame
+    quarantined: pl.DataFrame
+    channels: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
+    """The columns of a file by their names, and those of values by what they hold.
+
+    Raises:
+        DataError: a column that is named is not there, or one cannot be found; one line with the fix.
+    """
+    with formats.told(path):
+        names = formats.column_names(path)
+        first = next(chain(formats.batches(path, names, _HEAD_ROWS), [None]))
+    head = pl.DataFrame(schema=dict.fromkeys(names, pl.String)) if first is None else first
+    named = {
+        "--label": columns.label, "--series-id": columns.series_id, "--timestamp": columns.timestamp,
+        "--split": columns.split,
+    }  # fmt: skip
+    for option, name in [*named.items(), *(("--value", value) for value in columns.values)]:
+        if name and name not in names:
+            raise DataError(f"{path}: no column {name!r} ({option}); there is {', '.join(names[:12])}")
+    by_name = {name.strip().lower(): name for name in reversed(names)}
+    time = columns.timestamp or next((by_name[n] for n in TIME_NAMES if n in by_name), "")
+    if not time:
+        raise DataError(
+            f"{path}: no column of times among {', '.join(names[:12])}: name one with --timestamp"
+        )
+    series = columns.series_id or next((by_name[n] for n in SERIES_NAMES if n in by_name), "")
+    taken = {series, time, columns.label, columns.split}
+    values = columns.values or tuple(n for n in names if n not in taken and _holds_numbers(head[n]))
+    if not values:
+        raise DataError(f"{path}: no column of numbers beside {', '.join(sorted(taken - {''}))}")
+    wrong = [value for value in values if value in labels.RESERVED or value in taken]
+    if wrong:
+        raise DataError(
+            f"{path}: column {wrong[0]!r} cannot be a value: rename it, or name others with --value"
+        )
+    return LabelColumns(columns.label, values, series, time, columns.split)
+
+
+def read_labelled(
+    paths: Sequence[str | Path], columns: LabelColumns, on_rows: Callable[[int], None] = lambda rows: None
+) -> LabelledRows:
+    """Read and validate all rows of some files.
+
+    Raises:
+        DataError: a file cannot be read, files have other channels, or no row can be used.
+    """
+    good, bad, zoneless = [], [quarantine.empty()], []
+    channels: tuple[str, ...] = ()
+    there = find_files(paths)
+    nameless: dict[str, Path] = {}
+    for path in there.files:
+        found = find_columns(path, columns)
+        if (
+            not found.series_id
+            and _series_of(path) == path.stem
+            and nameless.setdefault(path.stem, path) != path
+        ):
+            raise DataError(
+                f"{path}: has no series column, and the same name as {nameless[path.stem]}: rename one "
+                "file, or name the series column with --series-id"
+            )
+        if channels and set(found.values) != set(channels):
+            raise DataError(
+                f"{path}: its values are {', '.join(found.values)}, and those of the files before it "
+                f"{', '.join(channels)}: name the common ones with --value"
+            )
+        channels = channels or found.values
+        for raw in _raw(path, found):
+            if cells.lacks_zone(raw["timestamp"]) and str(path) not in zoneless:
+                zoneless.append(str(path))
+            rows, rejected = labels.validate(raw, channels)
+            good.append(rows)
+            bad.append(rejected)
+            on_rows(len(raw))
+    rejected = pl.concat(bad)
+    if not good or not sum(map(len, good)):
+        why = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
+        raise DataError(f"{paths[0]}: no row can be used: {len(rejected):,} were quarantined{why}")
+    notices = [f"{zoneless[0]}: times have no zone, UTC assumed"] if zoneless else []
+    return LabelledRows(pl.concat(good, rechunk=True), rejected, channels, (*there.notices, *notices))
+
+
+def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
+    """Raw frames of a file, under the names that ``schemas.labels`` knows."""
+    chosen = {
+        "series_id": found.series_id,
+        "timestamp": found.timestamp,
+        "label": found.label,
+        "split": found.split,
+    }
+    chosen = {name: column for name, column in chosen.items() if column}
+    names = list(dict.fromkeys([*chosen.values(), *found.values]))
+    with formats.told(path):
+        return [
+            batch.select(
+                *(pl.lit(_series_of(path)).alias("series_id") for _ in range(not found.series_id)),
+                *(pl.col(column).alias(name) for name, column in chosen.items()),
+                *found.values,
+                pl.col(formats.ROW).alias("row"),
+                pl.lit(str(path)).alias("file"),
+                *([pl.col(formats.PROBLEM).alias("problem")] if formats.PROBLEM in batch.columns else []),
+            )
+            for batch in formats.batches(path, names, _BATCH_ROWS)
+        ]
+
+
+def _series_of(path: Path) -> str:
+    """Return the series of a file without a series column: the name in its folder, or that of the file."""
+    folders = folder_columns(path)
+    return next((value for name in SERIES_NAMES if (value := folders.get(name))), path.stem)
+
+
+def _holds_numbers(column: pl.Series) -> bool:
+    """Whether at least half of what the cells hold are numbers."""
+    given = cells.given(column)
+    return bool(given.any()) and int(cells.numbers(column).is_not_null().sum()) * 2 >= int(given.sum())

@@ -1,0 +1,223 @@
+"""Which column of a file is the series, the time and the value: long or wide, by name or by the looks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from pipelines.settings.config import Columns
+from pipelines.sources.files.csv_header import UNNAMED
+from schemas import cells
+from schemas.errors import DataError
+from schemas.time_formats import UNITS
+
+SERIES_NAMES = ("series_id", "unique_id", "item_id")
+TIME_NAMES = ("timestamp", "ds", "time", "date", "datetime", "date_time", "time_hour")
+VALUE_NAMES = ("value", "y", "target")
+
+# a column without a name, as pandas writes an index into a CSV file, reads it back, and into a Parquet file
+_INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_level_\d+__")
+
+# names that pandas and R give a column that was the index or the row names
+_RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
+
+_SURE = 20  # so many cells of text and no number make a column one of text, not one with bad rows
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Facts about a file that the names and cells of its columns do not show.
+
+    Attributes:
+        folders: columns that its folders name, such as ``series_id=007``.
+        index: columns that pandas has written as the index of a data frame.
+    """
+
+    folders: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()
+
+    def is_index(self, name: str) -> bool:
+        """Return whether a column numbers or labels the rows; it may hold times, but it is never a series."""
+        return name in self.index or bool(_INDEX.fullmatch(name))
+
+
+NOTHING_BESIDE = Beside()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns to read of one file.
+
+    ``values`` is the one value column of a long file, or the column of each series of a wide one;
+    ``series_id`` is empty for wide, ``event_id`` where there is none; ``observed`` are covariates.
+    """
+
+    kind: Literal["long", "wide"]
+    series_id: str
+    timestamp: str
+    values: tuple[str, ...]
+    event_id: str
+    observed: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read, those that folders name among them."""
+        named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
+        return list(dict.fromkeys(name for name in named if name))
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether no column names the series: the file has a time and one column named such as "value"."""
+        is_alone = self.kind == "wide" and len(self.values) == 1
+        return is_alone and self.values[0].strip().lower() in VALUE_NAMES
+
+    def numbers(self, time_format: str) -> list[str]:
+        """Return the columns that hold numbers; the column of times is one if ``time_format`` is a unit."""
+        named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
+        return list(dict.fromkeys(named))
+
+
+def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside = NOTHING_BESIDE) -> Layout:
+    """The layout of a file from the names and first rows (``head``) of its columns.
+
+    Args:
+        path: the file.
+        head: its first rows, without columns that folders name; of a long file the names will do, and the
+            rows of `Beside.index`.
+        columns: which column is what, as far as the job names them.
+        beside: what is known of the file beside its columns.
+
+    Raises:
+        DataError: A named column is not there, or no layout fits.
+    """
+    there = [*head.columns, *beside.folders]
+    for option in ("series_id", "timestamp", "value", "event_id"):
+        name = getattr(columns, option)
+        if name and name not in there:
+            raise DataError(f"{path}: no column {name!r} (data.{option}); there is {listed(there)}")
+    for name in columns.observed:
+        if name not in there:
+            raise DataError(f"{path}: no column {name!r} (covariates.observed); there is {listed(there)}")
+    if is_long(head.columns, columns, beside):
+        series = (
+            columns.series_id or _alias(head.columns, SERIES_NAMES) or _alias(beside.folders, SERIES_NAMES)
+        )
+        return _long(path, head, columns, series, beside)
+    return _wide(path, head, columns, beside)
+
+
+def is_long(there: Sequence[str], columns: Columns, beside: Beside = NOTHING_BESIDE) -> bool:
+    """Whether a file with these columns is long, which names and settings alone decide."""
+    named = columns.series_id or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
+    return columns.layout == "long" or (columns.layout == "auto" and bool(named))
+
+
+def _long(path: Path, head: pl.DataFrame, columns: Columns, series: str, beside: Beside) -> Layout:
+    there = head.columns
+    time = columns.timestamp or _alias(there, TIME_NAMES) or _time_of_index(head, columns, beside)
+    value = columns.value or _alias(there, VALUE_NAMES)
+    for option, found, names in (
+        ("series_id", series, SERIES_NAMES), ("timestamp", time, TIME_NAMES), ("value", value, VALUE_NAMES)
+    ):  # fmt: skip
+        if not found:
+            raise DataError(
+                f"{path}: no column {_either(names)}; there is {listed([*there, *beside.folders])}: "
+                f"name one with data.{option}"
+            )
+    return Layout("long", series, time, (value,), columns.event_id, columns.observed)
+
+
+def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> Layout:
+    there = head.columns
+    time = (
+        columns.timestamp
+        or _alias(there, TIME_NAMES)
+        or _time_of_index(head, columns, beside)
+        or _looks_like_time(head, there, columns.time_format)
+    )
+    if not time:
+        raise DataError(
+            f"{path}: no column {_either(TIME_NAMES)}, nor one of times; there is {listed(there)}: "
+            "name it with data.timestamp"
+        )
+    if columns.event_id:
+        raise DataError(f"{path}: data.event_id = {columns.event_id!r} needs a long file, this one is wide")
+    if columns.observed:
+        raise DataError(
+            f"{path}: covariates.observed names {columns.observed[0]!r}, a column of each row, and this file "
+            "is wide: write it long (series_id, timestamp, value and that column)"
+        )
+    values = tuple(
+        name for name in there if name != time and not (beside.is_index(name) or _numbers_rows(head[name]))
+    )
+    if not values:
+        raise DataError(f"{path}: no column beside the time {time!r}: a wide file has one column a series")
+    for name in values:
+        given = cells.given(head[name])
+        if given.sum() >= _SURE and cells.numbers(head[name]).is_null().all():
+            shown = cells.shown(head[name]).filter(given)[0]
+            raise DataError(
+                f"{path}: column {name!r} holds text such as {shown!r}, and a wide file has one column of "
+                "numbers a series; for a long file set data.series_id and data.value"
+            )
+    if columns.layout == "auto" and len(values) > 1:
+        _refuse_several_series(path, head, time, values)
+    return Layout("wide", "", time, values, "")
+
+
+def _refuse_several_series(path: Path, head: pl.DataFrame, time: str, values: tuple[str, ...]) -> None:
+    """Refuses a long file whose column of series has a name that nobody knows, such as numbers of sensors."""
+    value = _alias(values, VALUE_NAMES)
+    others = [name for name in values if name != value]
+    times = head[time].drop_nulls()
+    if value and len(times) >= _SURE and times.n_unique() * 2 <= len(times):
+        raise DataError(
+            f"{path}: most times are there more than once, as in a long file, and no column is called "
+            f"{_either(SERIES_NAMES)}: name the column of the series with data.series_id, such as "
+            f"{others[0]!r}, or write data.layout = wide where each column is a series"
+        )
+
+
+def _alias(there: Sequence[str], names: Sequence[str]) -> str:
+    by_name = {name.strip().lower(): name for name in reversed(there)}
+    return next((by_name[name] for name in names if name in by_name), "")
+
+
+def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str) -> str:
+    """The first of the columns that is all times, plain numbers aside."""
+    for column in head.select(names):
+        known = column.filter(cells.given(column))
+        if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():
+            continue
+        if cells.times(known, time_format).is_not_null().all():
+            return column.name
+    return ""
+
+
+def _numbers_rows(column: pl.Series) -> bool:
+    """Whether a column is called as an index that became one, and counts the rows, from any number on."""
+    if not _RESET_INDEX.fullmatch(column.name):
+        return False
+    steps = cells.numbers(column).diff().drop_nulls()
+    return bool(len(column) > 1 and len(steps) == len(column) - 1 and (steps == 1).all())
+
+
+def _time_of_index(head: pl.DataFrame, columns: Columns, beside: Beside) -> str:
+    """The index of a data frame where it is of times; its name may be no help, or there may be none."""
+    index = [name for name in head.columns if beside.is_index(name)]
+    return _looks_like_time(head, index, columns.time_format)
+
+
+def _either(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

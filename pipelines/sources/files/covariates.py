@@ -1,0 +1,109 @@
+"""Files of covariates: one of what is known of windows, one of what is known of series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from forecaster.config import CovariatesConfig
+from forecaster.covariates.encoding import SERIES, TIME, Table, Tables
+from forecaster.covariates.lookup import Covariates
+from forecaster.model import Forecaster
+from pipelines.sources.files import formats
+from pipelines.sources.files.columns import SERIES_NAMES, TIME_NAMES
+from pipelines.sources.files.decimals import Decimals
+from schemas import cells
+from schemas.errors import ConfigError, DataError
+
+_ROWS = 200_000
+
+
+def read_tables(config: CovariatesConfig) -> Tables:
+    """The job's tables, each None where none is named.
+
+    Raises:
+        DataError: a file cannot be read, or lacks the column that says of what it is.
+    """
+    known, static = (Path(name) if name else None for name in (config.known, config.static))
+    return Tables(
+        None if known is None else _read(known, {TIME: TIME_NAMES, SERIES: SERIES_NAMES}, TIME),
+        None if static is None else _read(static, {SERIES: SERIES_NAMES}, SERIES),
+    )
+
+
+def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
+    """A forecaster with the job's tables.
+
+    Raises:
+        ConfigError: a table or column is named, and the forecaster was trained without.
+        DataError: a table cannot be read, or lacks a column that was learned from.
+    """
+    features = forecaster.covariates.features
+    for name, columns in (("known", features.known), ("static", features.static)):
+        if (path := getattr(config, name)) and not columns:
+            raise ConfigError(
+                f"covariates.{name} is {path!r}, but {forecaster.version} was trained without: leave it out"
+            )
+    for column in config.observed:
+        if column not in features.observed:
+            raise ConfigError(
+                f"covariates.observed names {column!r}, but {forecaster.version} was trained without: leave "
+                "it out"
+            )
+    if not (config.known or config.static):
+        return forecaster
+    freq = forecaster.window_config.frequency
+    return forecaster.knowing(Covariates.of(features, freq, read_tables(config)))
+
+
+def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str]:
+    """A line for each table, and one for columns, that a forecaster knows and the job does not name."""
+    features, lines = forecaster.covariates.features, []
+    for name, columns in (("known", features.known), ("static", features.static)):
+        if columns and not getattr(config, name):
+            named = ", ".join(column.name for column in columns)
+            lines.append(
+                f"{forecaster.version} was trained with {named}, which count as missing: name their file "
+                f"with covariates.{name}"
+            )
+    if absent := [column for column in features.observed if column not in config.observed]:
+        lines.append(
+            f"{forecaster.version} was trained with {', '.join(absent)} in the rows, which count as missing: "
+            "name them in covariates.observed"
+        )
+    return lines
+
+
+def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with formats.told(path):
+        columns = formats.column_names(path)
+        frames = list(formats.batches(path, columns, _ROWS))
+    for frame in frames:
+        if formats.PROBLEM in frame.columns:
+            broken = frame.filter(pl.col(formats.PROBLEM).is_not_null())
+            if len(broken):
+                row, problem = broken[formats.ROW][0], broken[formats.PROBLEM][0]
+                raise DataError(f"{path}: row {row}: {problem}")
+    table = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    if formats.is_csv(path):
+        table = Decimals(path, "auto").rewrite(table, columns)
+    found: dict[str, str] = {}
+    for name, known_as in names.items():
+        lower = {column.lower(): column for column in reversed(columns)}
+        found |= {lower[alias]: name for alias in reversed(known_as) if alias in lower}
+    if needed not in found.values():
+        raise DataError(
+            f"{path}: no column {' or '.join(names[needed])}; there is {', '.join(columns)}: name one so"
+        )
+    table = table.select(columns).rename(found)
+    if SERIES in table.columns:
+        is_empty = ~cells.names(table[SERIES]).str.contains(r"\S").fill_null(False)
+        if is_empty.any():
+            raise DataError(
+                f"{path}: row {int(is_empty.arg_max() or 0) + 1}: column {SERIES} is empty: name one"
+            )
+    return Table(table, str(path))

@@ -1,0 +1,83 @@
+"""Find the files that a job reads under its input paths, and the reasons why it leaves out others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.sources.files import formats
+from schemas.errors import DataError
+
+HIDDEN = "its name begins with . or _"
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """The files under the input paths of a job.
+
+    Attributes:
+        files: the files to read, sorted by folder.
+        notices: lines for the user: which files are left out, and why.
+    """
+
+    files: list[Path]
+    notices: list[str]
+
+
+def why_left_out(folder: Path, path: Path) -> str | None:
+    """Return why a file below a folder is not read; None if it is read."""
+    if any(part[0] in "._" for part in path.relative_to(folder).parts):
+        return HIDDEN
+    if path.is_dir():
+        return "a link to a folder"
+    if not path.is_file():
+        return "no regular file"
+    return formats.why_unknown(path)
+
+
+def find_files(paths: Sequence[str | Path]) -> InputFiles:
+    """The files to read: each path that is a file, and the known files below each that is a folder, sorted.
+
+    In folders, names that begin with ``.`` or ``_`` and files of other suffixes are left out, with a notice;
+    a file that is named twice is read once.
+
+    Raises:
+        DataError: No paths are given, one does not exist, or a folder holds nothing to read.
+    """
+    if not paths:
+        raise DataError(f"no input: name files or folders of {formats.KNOWN}")
+    found: list[Path] = []
+    notices: list[str] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            below = [p for p in sorted(path.rglob("*")) if not p.is_dir() or p.is_symlink()]
+            left_out = {p: why for p in below if (why := why_left_out(path, p)) is not None}
+            if len(left_out) == len(below):
+                more = f"; {_told(path, left_out)}" if left_out else ""
+                raise DataError(f"{path}: no {formats.KNOWN} in this folder{more}")
+            found += [p for p in below if p not in left_out]
+            notices += [f"{path}: {_told(path, left_out)}"] if left_out else []
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder")
+    files: dict[Path, Path] = {}
+    for path in found:
+        if files.setdefault(path.resolve(), path) != path:
+            notices.append(f"{path}: is the same file as {files[path.resolve()]} and is read once")
+    return InputFiles(list(files.values()), notices)
+
+
+def input_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The files of `find_files`."""
+    return find_files(paths).files
+
+
+def _told(folder: Path, left_out: dict[Path, str]) -> str:
+    count = len(left_out)
+    shown = [f"{path.relative_to(folder)} ({why})" for path, why in list(left_out.items())[:_SHOWN]]
+    more = f" and {count - _SHOWN:,} more" if count > _SHOWN else ""
+    return f"{count:,} {'file is' if count == 1 else 'files are'} left out: {', '.join(shown)}{more}"

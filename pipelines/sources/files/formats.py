@@ -1,0 +1,305 @@
+"""The three kinds of file: their column names, and their rows in batches of bounded size."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from pipelines.sources.files.csv_header import Header, read_header
+from pipelines.sources.files.encodings import as_utf8
+from schemas import arrow
+from schemas.errors import DataError
+
+KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
+ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # beside the file's own columns, whatever these are
+
+_NO_UTF8 = "is no text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
+
+Frames = Generator[pl.DataFrame, None, None]
+
+_KINDS = {
+    ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
+    ".jsonl": "jsonl", ".ndjson": "jsonl",
+}  # fmt: skip
+_KEY_LINES = 1_000  # lines of a JSON lines file that must between them name all columns
+_PACKED = frozenset({
+    ".gz", ".zst", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".sz", ".snappy", ".z", ".zip", ".7z", ".tar",
+    ".tgz", ".rar",
+})  # fmt: skip
+
+
+def is_known(path: Path) -> bool:
+    """Whether the suffix is one of a kind of file that can be read."""
+    return _suffix(path) in _KINDS
+
+
+def is_csv(path: Path) -> bool:
+    """Whether the suffix is one of text with a line a row."""
+    return _KINDS.get(_suffix(path)) == "csv"
+
+
+def why_unknown(path: Path) -> str | None:
+    """Why a file cannot be read, by its suffix; None if it can."""
+    if is_known(path):
+        return None
+    last = path.suffix.lower()
+    if last in _PACKED:
+        return f"compressed in a way that is not known for this kind of file, {last}"
+    return f"of no known kind, {last}" if last else "without a suffix"
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the suffix is one of a Parquet file."""
+    return _KINDS.get(_suffix(path)) == "parquet"
+
+
+def column_names(path: Path, encoding: str = "auto") -> list[str]:
+    """The names of a file's columns; one without a name is ``(unnamed 1)`` and so on."""
+    kind = _kind(path)
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty")
+    if kind == "parquet":
+        return list(pq.read_schema(path).names)
+    if kind == "csv":
+        return _header(path, encoding).names
+    with _opened(path, encoding) as file:
+        first = [line for line in islice(file, _KEY_LINES) if line.strip()]
+    if not first:
+        raise DataError(f"{path}: is empty")
+    keys: dict[str, None] = {}
+    for number, line in enumerate(first, 1):
+        keys |= dict.fromkeys(_object(path, number, line))
+    return list(keys)
+
+
+def late_names(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
+    """The keys of a JSON lines file that no line of its beginning has; none of another kind of file."""
+    if _kind(path) != "jsonl":
+        return []
+    found: dict[str, None] = {}
+    with _opened(path, encoding) as file:
+        while lines := [line for line in islice(file, _KEY_LINES * 10) if line.strip()]:
+            try:
+                keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
+            except (
+                pl.exceptions.PolarsError,
+                pl.exceptions.PanicException,
+            ):  # a line that is no object is refused where rows are read
+                keys = [key for line in lines for key in _keys(line)]
+            found |= dict.fromkeys(keys)
+    return [key for key in found if key not in known]
+
+
+def _keys(line: bytes) -> list[str]:
+    try:
+        one = json.loads(line)
+    except (ValueError, RecursionError):
+        return []
+    return list(one) if isinstance(one, dict) else []
+
+
+def index_columns(path: Path) -> tuple[str, ...]:
+    """The columns of a Parquet file that pandas has written as the index of a data frame."""
+    if not is_parquet(path):
+        return ()
+    written = (pq.read_schema(path).metadata or {}).get(b"pandas")
+    try:
+        columns = json.loads(written)["index_columns"] if written else []
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(name for name in columns if isinstance(name, str))
+
+
+def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> Frames:
+    """Frames of the named columns with ``ROW`` (Int64, data rows from 1), at most ``rows`` rows each.
+
+    CSV and JSON lines give String columns, Parquet its own types. ``PROBLEM`` (String) is there in a batch
+    with rows that cannot be taken apart; their cells are null.
+    """
+    kind = _kind(path)
+    if kind == "parquet":
+        return _parquet(path, list(names), rows)
+    return (_csv if kind == "csv" else _json_lines)(path, list(names), rows, encoding)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Whatever reading a file raises, as one ``DataError`` line that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder, not a file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: breaks off or is no gzip file ({error}): fetch it again") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: {_NO_UTF8}") from None
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise DataError(f"{path}: {_arrow_told(path, str(error))}") from None
+    except OSError as error:
+        what = error.strerror or " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot be read ({what})") from None
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = suffixes[-1:] == [".gz"] and _KINDS.get("".join(suffixes[-2:-1])) in ("csv", "jsonl")
+    return suffixes[-2] if packed else "".join(suffixes[-1:])
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        raise IsADirectoryError
+    if (why := why_unknown(path)) is not None:
+        raise DataError(f"{path}: is none of the {KNOWN}, but {why}")
+    return _KINDS[_suffix(path)]
+
+
+def _opened(path: Path, encoding: str) -> BinaryIO:
+    packed = path.suffix.lower() == ".gz"
+    return as_utf8(cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb"), encoding)
+
+
+def _arrow_told(path: Path, message: str) -> str:
+    said = " ".join(message.split())[:200]
+    if _suffix(path) in (".parquet", ".pq"):
+        return f"is no Parquet file or breaks off ({said}): write it again"
+    if "UTF8" in said:
+        return _NO_UTF8
+    return f"cannot be read as rows ({said})"
+
+
+def _header(path: Path, encoding: str) -> Header:
+    with _opened(path, encoding) as file:
+        return read_header(path, file)
+
+
+def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
+    header, delimiter, lines, size = _header(path, encoding)
+    broken: dict[int, str] = {}
+
+    def skip(row: pacsv.InvalidRow) -> str:
+        shown = row.text if len(row.text) <= 60 else row.text[:57] + "..."
+        told = f"{row.actual_columns} cells where the header has {row.expected_columns}: {shown}"
+        broken[row.number - lines] = told
+        return "skip"
+
+    with _opened(path, encoding) as file:
+        reader = pacsv.open_csv(
+            file,
+            # one thread, since only then pyarrow knows the numbers of rows it leaves out
+            read_options=pacsv.ReadOptions(
+                use_threads=False,
+                # a block holds a row at least
+                block_size=max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header)),
+                column_names=header,
+                skip_rows=lines,
+            ),
+            # a stray quote must not swallow the rows below it, so no cell holds a line break
+            parse_options=pacsv.ParseOptions(
+                delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()), include_columns=names,
+                strings_can_be_null=False,
+            ),
+        )  # fmt: skip
+        row = 0
+        for block in reader:
+            frame = cast(pl.DataFrame, pl.from_arrow(block))
+            numbered = _numbered(frame, row, broken)
+            row = int(cast(int, numbered[ROW].max() or row))
+            yield from numbered.iter_slices(rows)
+        yield from _numbered(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), row, broken).iter_slices(
+            rows
+        )
+
+
+def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
+    """The rows of a block after ``row``, with the broken rows that stand before or among them put in.
+
+    Takes those from ``broken``, which may know of rows further down already.
+    """
+    among: dict[int, str] = {}
+    end = row + frame.height
+    for number in sorted(broken):
+        # each broken row moves the end of this block down by one; one right at its end belongs to it too
+        if frame.height and number > end + 1:
+            break
+        among[number] = broken.pop(number)
+        end += 1
+    taken = pl.Series(list(among), dtype=pl.Int64)
+    numbers = pl.int_range(row + 1, end + 1, eager=True)
+    out = frame.with_columns((numbers.filter(~numbers.is_in(taken)) if among else numbers).alias(ROW))
+    if not among:
+        return out
+    added = pl.DataFrame({ROW: taken, PROBLEM: pl.Series(list(among.values()), dtype=pl.String)})
+    return pl.concat([out, added], how="diagonal").sort(ROW)
+
+
+def _parquet(path: Path, names: list[str], rows: int) -> Frames:
+    row = 0
+    # INT96 as nanoseconds in an int64 would wrap times outside the years 1678 to 2261
+    with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+        for field in file.schema_arrow:
+            if field.name in names and arrow.is_unreadable(field.type):
+                what = f"column {field.name!r} is {field.type}, which cannot be read from Parquet"
+                raise DataError(f"{path}: {what}: write it as a list of any size")
+        for batch in file.iter_batches(batch_size=rows, columns=names):
+            frame = arrow.frame_of(batch).select(names)
+            yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
+            row += frame.height
+
+
+def _json_lines(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
+    row = number = 0
+    with _opened(path, encoding) as file:
+        while lines := list(islice(file, rows)):
+            filled = [line for line in lines if line.strip()]
+            if filled:
+                frame = _objects(path, names, lines, number)
+                yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
+                row += frame.height
+            number += len(lines)
+
+
+def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> pl.DataFrame:
+    """The lines, the first of them number ``before + 1`` of the file, as String columns."""
+    schema = dict.fromkeys(names, pl.String)
+    filled = [line for line in lines if line.strip()]
+    try:
+        frame = pl.read_ndjson(io.BytesIO(b"".join(filled)), schema=schema)
+        if frame.height == len(filled):
+            return frame
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        pass  # which line, and whether only NaN is in the way, is for the slower reader below to say
+    found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, object]:
+    try:
+        # numbers stay as they are written, and NaN and Infinity, which many writers leave, are let through
+        found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: line {number} is no JSON object: correct or delete it")
+    return found
+
+
+def _cell(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,151 @@
+"""Store the decisions about messages that depend on the time of reading, so that a re-read repeats them.
+
+Whether a row lies in the future depends on the earlier of two clocks: the timestamp of its message, which
+producers may set to any time, and the wall clock when the row was first read. A message whose schema is
+unknown now may be readable later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecaster.time.windows import MICROSECONDS
+from pipelines.sources.kafka.consumer import Polled
+from pipelines.sources.kafka.decision_journal import Decisions, Judged, Offsets, Refused
+from pipelines.sources.messages.base import MESSAGE, NO_SCHEMA
+
+_LAST_MS = 1 << 52
+
+
+@dataclass(frozen=True)
+class Polls:
+    """The messages of a poll, those of all partitions one after the other.
+
+    Attributes:
+        names: ``[p]`` names of the partitions.
+        bounds: ``[p + 1]`` index of the first message of each partition, then the number of messages.
+        offsets: ``[n]`` offsets of the messages.
+        came_us: ``[n]`` timestamps of the messages; far in the future if a message has none.
+    """
+
+    names: Sequence[str]
+    bounds: NDArray[np.int64]
+    offsets: Offsets
+    came_us: NDArray[np.int64]
+
+    @staticmethod
+    def of(polled: Mapping[str, Polled]) -> Polls:
+        """Join the polled messages of several partitions, given by name."""
+        counts = [len(one.offsets) for one in polled.values()]
+        came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
+        came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))  # brokers write -1 for none
+        return Polls(
+            [*polled],
+            np.cumsum([0, *counts], dtype=np.int64),
+            np.array([at for one in polled.values() for at in one.offsets], np.int64),
+            came_ms * 1000,
+        )
+
+    def partitions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index in ``names`` of the partition of each message; ``places [m]`` index the poll."""
+        return np.searchsorted(self.bounds, places, side="right") - 1
+
+    def each(self) -> list[tuple[str, slice]]:
+        """Return every partition that has messages, with the slice of its messages in the poll."""
+        pairs = zip(self.names, self.bounds[:-1], self.bounds[1:], strict=True)
+        return [(name, slice(int(low), int(high))) for name, low, high in pairs if high > low]
+
+
+class Judge:
+    """The clocks by which the rows of a poll are judged.
+
+    A row is in the future if it is more than ``max_future_s`` later than the earlier of two clocks: the
+    timestamp of its message, and the stored clock of its offset, which is the wall clock of an earlier poll.
+    If only the stored clock rejects a row and may still be replaced, the current time replaces it for the
+    partition, and is stored before the row is used; so a re-read decides the same.
+
+    Args:
+        polls: the messages.
+        decisions: where clocks are written down.
+        wall: returns the wall clock, in seconds since 1970.
+        max_future_s: how far a row may lie ahead.
+    """
+
+    def __init__(
+        self, polls: Polls, decisions: Decisions, wall: Callable[[], float], max_future_s: int
+    ) -> None:
+        self.polls, self.decisions, self.wall = polls, decisions, wall
+        self._future_us = max_future_s * MICROSECONDS
+        self._clock_us = np.zeros(len(polls.offsets), np.int64)
+        self._is_open = np.zeros(len(polls.offsets), bool)
+        for name, at in polls.each():
+            self._clock_us[at] = decisions.clock_us(name, polls.offsets[at])
+            self._is_open[at] = polls.offsets[at] >= decisions.settled(name)
+
+    def clock_us(self, times_us: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the earlier clock of each row, in microseconds since 1970.
+
+        Args:
+            times_us: ``[r]`` times of the rows.
+            places: ``[r]`` index in the poll of the message of each row.
+
+        Raises:
+            OutputError: a new clock cannot be written.
+        """
+        came_us = self.polls.came_us[places]
+        is_ahead = times_us > self._clock_us[places] + self._future_us
+        is_unsure = is_ahead & (times_us <= came_us + self._future_us) & self._is_open[places]
+        if is_unsure.any():
+            self._settle({*self.polls.partitions(places[is_unsure]).tolist()})
+        return np.minimum(came_us, self._clock_us[places])
+
+    def _settle(self, partitions: set[int]) -> None:
+        now_us = round(self.wall() * MICROSECONDS)
+        judged = {}
+        for partition in partitions:
+            name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
+            start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
+            # if the wall clock was set back, the earlier decisions stay
+            clock_us = max(now_us, int(self._clock_us[high - 1]))
+            judged[name] = Judged(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
+            here = slice(low, high)
+            self._clock_us[here] = np.where(self._is_open[here], clock_us, self._clock_us[here])
+            self._is_open[here] = False
+        self.decisions.judge(judged)
+
+
+def refused(polls: Polls, decisions: Decisions) -> dict[int, str]:
+    """Return the messages whose schema was unknown at the first read, as reasons by index in the poll."""
+    found: dict[int, str] = {}
+    for name, at in polls.each():
+        for start, stop, reason in decisions.refused(name):
+            low, high = at.start + np.searchsorted(polls.offsets[at], (start, stop))
+            found |= dict.fromkeys(range(int(low), int(high)), reason)
+    return found
+
+
+def refuse(polls: Polls, frame: pl.DataFrame, known: Mapping[int, str], decisions: Decisions) -> None:
+    """Store which messages of a raw frame have an unknown schema.
+
+    Raises:
+        OutputError: the decisions cannot be written.
+    """
+    if "problem_kind" not in frame.columns:
+        return
+    rows = frame.filter(pl.col("problem_kind") == NO_SCHEMA).select(MESSAGE, "problem").rows()
+    made: dict[str, list[Refused]] = {}
+    for place, reason in rows:
+        if place in known:
+            continue
+        offset = int(polls.offsets[place])
+        found = made.setdefault(polls.names[int(polls.partitions(np.array([place]))[0])], [])
+        if found and (found[-1].stop, found[-1].reason) == (offset, reason):
+            found[-1] = found[-1]._replace(stop=offset + 1)
+        else:
+            found.append(Refused(offset, offset + 1, reason))
+    decisions.refuse(made)

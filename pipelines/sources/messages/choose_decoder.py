@@ -1,0 +1,113 @@
+"""Which decoder a job uses."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from pipelines.settings.config import Columns
+from pipelines.sources.messages.as_arrow import arrow_decoder
+from pipelines.sources.messages.as_json import json_decoder
+from pipelines.sources.messages.base import MESSAGE, Decoder, Messages
+from pipelines.sources.messages.field_names import Names
+from pipelines.sources.messages.registry_schemas import Kept
+from schemas.errors import ConfigError, DataError
+from schemas.observations import SCHEMA, more_of
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """How messages are decoded; a value, since it travels to the workers.
+
+    Attributes:
+        kind: ``json``, ``avro``, ``arrow``, or ``module:function`` of a `Decoder` of one's own.
+        columns: which field is what.
+        series_in_key: the key of a message, as text, is its series.
+        schema: Avro: file of the schema.
+        registry: Avro: URL of the registry, where no file is given.
+        patience_s: Avro: seconds to wait for a registry that does not answer, before messages whose schema
+            is not known are rejected.
+    """
+
+    kind: str = "json"
+    columns: Columns = field(default_factory=Columns)
+    series_in_key: bool = False
+    schema: str = ""
+    registry: str = field(default="", repr=False)
+    patience_s: float = 60.0
+
+    def decoder(self, user_info: str = "", kept: Kept | None = None) -> Decoder:
+        """Makes it.
+
+        Args:
+            user_info: ``name:password`` for the schema registry.
+            kept: where the schemas of a registry are kept.
+
+        Raises:
+            ConfigError: there is no such function, or nothing says where Avro schemas are.
+            DataError: the file of a schema cannot be read.
+        """
+        made = self._decoder(Names.of(self.columns, self.series_in_key), user_info, kept)
+        return _with_keys(made) if self.series_in_key else made
+
+    def _decoder(self, names: Names, user_info: str, kept: Kept | None) -> Decoder:
+        if self.kind == "json":
+            return json_decoder(names)
+        if self.kind == "arrow":
+            return arrow_decoder(names)
+        if self.kind != "avro":
+            return own_decoder(self.kind)
+        from pipelines.sources.messages.as_avro import avro_decoder, schema_of_file
+        from pipelines.sources.messages.registry_schemas import RegistrySchemas
+
+        if self.schema:
+            return avro_decoder(names, schema_of_file(Path(self.schema)))
+        if not self.registry:
+            raise ConfigError("kafka.decoder = avro needs kafka.avro_schema, a file, or kafka.registry")
+        return avro_decoder(names, RegistrySchemas(self.registry, user_info, self.patience_s, kept))
+
+
+def own_decoder(name: str) -> Decoder:
+    """A decoder of one's own by ``module:function``.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"kafka.decoder = {name}: {error}; json, avro, arrow, or module:function of a function that can "
+            "be imported"
+        ) from None
+
+    def decode(messages: Messages) -> list[pl.DataFrame]:
+        frame = found(messages)
+        if not isinstance(frame, pl.DataFrame) or MESSAGE not in frame.columns:
+            raise DataError(f"kafka.decoder = {name}: gave no Polars frame with a column `{MESSAGE}`")
+        known = [*SCHEMA, *more_of(frame.columns), "problem"]
+        frame = frame.select(*(one for one in known if one in frame.columns), pl.col(MESSAGE).cast(pl.Int64))
+        places = frame[MESSAGE]
+        if len(places) and not (places.is_sorted() and places.is_between(0, len(messages) - 1).all()):
+            raise DataError(
+                f"kafka.decoder = {name}: its column `{MESSAGE}` is not the place of each row's message, "
+                f"from 0 to {len(messages) - 1}, rising"
+            )
+        return [frame]
+
+    return decode
+
+
+def _with_keys(decode: Decoder) -> Decoder:
+    def with_keys(messages: Messages) -> list[pl.DataFrame]:
+        keys = pl.Series("series_id", messages.keys, pl.Binary)  # stays Binary if a key is not UTF-8
+        with suppress(pl.exceptions.PolarsError):
+            keys = keys.cast(pl.String)
+        return [frame.with_columns(keys.gather(frame[MESSAGE])) for frame in decode(messages)]
+
+    return with_keys

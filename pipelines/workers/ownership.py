@@ -1,0 +1,55 @@
+"""Whose an output folder is: which run writes into it, and which of its shards have ended.
+
+An engine may lose a run whose workers live on, on another machine; whoever goes on must not have them write
+between.
+"""
+
+from __future__ import annotations
+
+from pipelines.storage import Location, Remote, write_text
+from pipelines.workers.step_settings import StepSettings
+
+_ENDED = ".ended-"  # and a shard's number
+_RUN = ".run"  # says which run writes into the folder
+
+
+def take_over(settings: StepSettings) -> None:
+    """Has the output folder belong to this run: a worker of an earlier one, still dying, writes no more."""
+    write_text(settings.output / _RUN, settings.job, kept=True)
+    for path in settings.output.glob(f"{_ENDED}*"):
+        path.unlink(missing_ok=True)
+
+
+def run_of(output: Location) -> str | None:
+    """The run that an output folder belongs to; None where it is nobody's yet."""
+    try:
+        return (output / _RUN).read_bytes().decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def has_ended(settings: StepSettings) -> bool:
+    """Whether every shard has its last snapshot of a run; an engine may say that it is done without.
+
+    It is asked for as long as the run lasts. A store is paid for each request, twelve times as much for a
+    list as for an object; so it lists only once the first shard has ended.
+    """
+    if not (settings.output / f"{_ENDED}{0:04d}").exists():
+        return False
+    return len(list(settings.output.glob(f"{_ENDED}*"))) == settings.shards
+
+
+def is_taken_over(settings: StepSettings) -> bool:
+    """Whether the output folder belongs to another run by now: on a cluster workers may outlive their own."""
+    try:
+        return (settings.output / _RUN).read_bytes() != settings.job.encode()
+    except FileNotFoundError:
+        # A backfill has ended, or begins again. A disk has no folder to write into then; a store takes all.
+        return isinstance(settings.output, Remote)
+    except OSError:
+        return False
+
+
+def say_ended(settings: StepSettings, shard: int) -> None:
+    """Says that a shard has its last snapshot of the run."""
+    write_text(settings.output / f"{_ENDED}{shard:04d}", "")

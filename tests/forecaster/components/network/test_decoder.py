@@ -1,0 +1,56 @@
+"""The decoder alone: shapes, any number of steps, and that no step sees a later one, nor another series."""
+
+from __future__ import annotations
+
+import torch
+
+from forecaster.components.network.decoder import Decoder
+
+
+def made(known: int = 3) -> Decoder:
+    torch.manual_seed(0)
+    decoder = Decoder(8, known, 5)
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            weight.normal_(0.0, 0.5)
+    return decoder.eval()
+
+
+def test_a_longer_future_begins_as_a_shorter_one_does() -> None:
+    decoder, top, known = made(), torch.randn(2, 4, 8), torch.randn(2, 60, 4, 3)
+    with torch.inference_mode():
+        near, far = decoder(top, known[:, :6]), decoder(top, known)
+    assert near.shape == (5, 2, 4, 6)
+    assert far.shape == (5, 2, 4, 60)
+    assert torch.isfinite(far).all()
+    torch.testing.assert_close(far[..., :6], near)
+
+
+def test_a_step_knows_its_own_window_and_those_before_it_of_its_own_series_and_row() -> None:
+    decoder, top, known = made(), torch.randn(2, 4, 8), torch.randn(2, 6, 4, 3)
+    other = known.clone()
+    other[1, 3, 2] += 1.0
+    with torch.inference_mode():
+        changed = (decoder(top, known) - decoder(top, other)).abs().amax(dim=0) > 1e-6
+    expected = torch.zeros(2, 4, 6, dtype=torch.bool)
+    expected[1, 2, 3:] = True
+    assert torch.equal(changed, expected)
+
+
+def test_what_is_known_of_all_series_alike_is_known_of_each() -> None:
+    decoder, top, known = made(), torch.randn(2, 4, 8), torch.randn(2, 6, 1, 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(decoder(top, known), decoder(top, known.expand(2, 6, 4, 3)))
+
+
+def test_it_unrolls_where_nothing_is_known_but_the_distance() -> None:
+    with torch.inference_mode():
+        assert made(0)(torch.randn(2, 4, 8), torch.empty(2, 6, 1, 0)).shape == (5, 2, 4, 6)
+
+
+def test_gradients_reach_the_state_and_every_weight() -> None:
+    decoder, top = made(), torch.randn(2, 4, 8, requires_grad=True)
+    decoder(top, torch.randn(2, 6, 4, 3)).square().sum().backward()
+    assert top.grad is not None
+    assert top.grad.abs().sum() > 0
+    assert all(w.grad is not None and w.grad.abs().sum() > 0 for w in decoder.parameters())

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.evaluation.baselines import persistence, seasonal_naive
+from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale
+from forecaster.forecasts import Forecasts
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
+from schemas.scores import check_scores
+from tests.fleets import HOUR, HOUR_US, START, fleets
+
+HORIZON = 3
+HOURLY = WindowConfig()
+EVENTS = WindowConfig(aggregate="count", empty="zero")
+
+
+def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
+    """Three quantiles that have nothing to do with what came."""
+    chance = np.random.default_rng(seed)
+    shape = (*windows.values.shape, HORIZON)
+    middle, width = chance.normal(size=shape), chance.random(shape)
+    values = np.stack([middle - width, middle, middle + width])
+    issued = np.ones(windows.values.shape, bool)
+    return Forecasts("m", HOUR, (0.1, 0.5, 0.9), windows.series_ids, windows.start, values, issued)
+
+
+def pairs_of(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tuple[float, list[float]]]:
+    """What came and what was forecast, by series, issuing window and horizon: the slow way."""
+    pairs = {}
+    for s, name in enumerate(windows.series_ids):
+        for t in range(len(windows.values)):
+            for n in range(1, HORIZON + 1):
+                if t + n < len(windows.values) and not math.isnan(windows.values[t + n, s]):
+                    quantiles = [float(made.values[q, t, s, n - 1]) for q in range(3)]
+                    pairs[name, windows.start + t, n] = (float(windows.values[t + n, s]), quantiles)
+    return pairs
+
+
+@given(windows=fleets(series=3, windows=12))
+def test_errors_pair_a_horizon_with_the_window_so_many_after_the_last_closed_one(windows: Windows) -> None:
+    made = forecasts_of(windows)
+    found = errors(made.frame(), windows, HOURLY)
+    rows = {
+        (row["series_id"], round(row["issued_at"].timestamp()) // 3600 - 1, row["horizon"]): (
+            row["observed"],
+            [row["q10"], row["q50"], row["q90"]],
+        )
+        for row in found.to_dicts()
+    }
+    assert rows == pairs_of(windows, made)
+
+
+@given(windows=fleets(series=3, windows=12), seed=st.integers(0, 100))
+def test_scores_are_means_over_series_of_errors_in_units_of_their_own(windows: Windows, seed: int) -> None:
+    made = forecasts_of(windows, seed)
+    unit = series_scale(windows, HOURLY)
+    pairs = pairs_of(windows, made)
+    found = score("m", errors(made.frame(), windows, HOURLY), unit)
+    assert found["horizon"].to_list() == sorted({n for _, _, n in pairs})
+    for row in found.to_dicts():
+        mae, pinball, inside = [], [], []
+        for name in windows.series_ids:
+            own = [pair for (s, _, n), pair in pairs.items() if (s, n) == (name, row["horizon"])]
+            if not own:
+                continue
+            mae.append(np.mean([abs(y - q[1]) for y, q in own]) / unit[name])
+            losses = [
+                np.mean(
+                    [max(p * (y - v), (p - 1) * (y - v)) for p, v in zip((0.1, 0.5, 0.9), q, strict=True)]
+                )
+                for y, q in own
+            ]
+            pinball.append(np.mean(losses) / unit[name])
+            inside.append(np.mean([q[0] <= y <= q[2] for y, q in own]))
+        assert row["count"] == sum(n == row["horizon"] for _, _, n in pairs)
+        assert row["mae"] == pytest.approx(np.mean(mae), rel=1e-9)
+        assert row["pinball"] == pytest.approx(np.mean(pinball), rel=1e-9)
+        assert row["coverage"] == pytest.approx(np.mean(inside))
+
+
+def test_the_unit_of_a_series_is_the_error_of_its_seasonal_naive_or_one() -> None:
+    day = np.tile(np.arange(24.0), 2)
+    rising = day + np.repeat([0.0, 3.0], 24)
+    values = np.stack([rising, np.full(48, 7.0), np.full(48, np.nan)], axis=1)
+    assert series_scale(Windows(("a", "b", "c"), START, values), HOURLY) == {"a": 3.0, "b": 1.0, "c": 1.0}
+
+
+def test_calibration_is_the_share_at_or_under_each_quantile_averaged_over_series() -> None:
+    frame = pl.DataFrame(
+        {
+            "series_id": ["a", "a", "b", "b"],
+            "observed": [1.0, 3.0, 0.0, 5.0],
+            "q50": [2.0, 2.0, 0.0, 1.0],
+            "q90": [3.0, 3.0, 6.0, 6.0],
+        }
+    )
+    assert calibration(frame).rows() == [(0.5, 0.5), (0.9, 1.0)]
+
+
+def test_others_are_judged_on_the_same_forecasts_alone() -> None:
+    windows = Windows(("a", "b"), START, np.arange(20.0).reshape(10, 2))
+    every = errors(persistence(windows, HOURLY, HORIZON), windows, HOURLY)
+    some = every.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
+    keys = ["series_id", "issued_at", "horizon"]
+    assert matched(some, every).select(keys).sort(keys).equals(some.select(keys).sort(keys))
+
+
+def test_fans_lie_end_to_end_around_the_middle() -> None:
+    windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
+    found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", HOUR)
+    assert found["series_id"].unique().to_list() == ["b"]
+    targets = (found["target_at"].dt.epoch("us").sort() // HOUR_US - START).to_list()
+    assert targets == list(range(targets[0], targets[0] + 28 * HORIZON))
+    assert targets[0] > 100
+    assert targets[-1] < 300
+
+
+def test_few_forecasts_make_few_fans_and_none_none() -> None:
+    windows = Windows(("a",), START, np.arange(5.0)[:, None])
+    found = errors(forecasts_of(windows).frame(), windows, HOURLY)
+    assert fans(found, "a", HOUR)["issued_at"].n_unique() == 2
+    assert fans(found, "nobody", HOUR).is_empty()
+
+
+@given(windows=fleets(series=3, windows=60))
+def test_baselines_repeat_the_last_value_and_that_of_the_same_hour(windows: Windows) -> None:
+    filled = windows.values.copy()
+    for t in range(1, len(filled)):
+        filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
+    for frame, back in ((persistence, lambda n: 0), (seasonal_naive, lambda n: 24 - n)):
+        for row in frame(windows, HOURLY, HORIZON).to_dicts():
+            s = windows.series_ids.index(row["series_id"])
+            t = round(row["issued_at"].timestamp()) // 3600 - 1 - windows.start
+            for one in row["forecast"]:
+                past = t - back(one["horizon"])
+                if past < 0 or math.isnan(filled[past, s]):
+                    assert one["q50"] is None
+                else:
+                    assert one["q50"] == pytest.approx(filled[past, s])
+
+
+@given(windows=fleets(series=3, windows=60))
+def test_every_score_of_a_baseline_is_a_number(windows: Windows) -> None:
+    for baseline in (persistence, seasonal_naive):
+        found = errors(baseline(windows, HOURLY, HORIZON), windows, HOURLY)
+        assert found.null_count().sum_horizontal().item() == 0
+        scores = check_scores(score("b", found, series_scale(windows, HOURLY)))
+        assert scores["mae"].is_finite().all()
+        assert scores["pinball"].is_finite().all()
+
+
+# --- windows that are empty, where that is an observation of 0
+
+
+@given(windows=fleets(series=3, windows=12))
+def test_where_an_empty_window_is_zero_every_forecast_after_the_first_row_is_judged(windows: Windows) -> None:
+    made = forecasts_of(windows)
+    zeros = windows.values.copy()
+    for s in range(zeros.shape[1]):
+        seen = np.flatnonzero(~np.isnan(zeros[:, s]))
+        if len(seen):
+            zeros[seen[0] :, s] = np.nan_to_num(zeros[seen[0] :, s])
+    filled = Windows(windows.series_ids, windows.start, zeros)
+    keys = ["series_id", "issued_at", "horizon"]
+    assert (
+        errors(made.frame(), windows, EVENTS)
+        .sort(keys)
+        .equals(errors(made.frame(), filled, HOURLY).sort(keys))
+    )
+    assert series_scale(windows, EVENTS) == series_scale(filled, HOURLY)
+    for baseline in (persistence, seasonal_naive):
+        assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
+
+
+def test_a_series_that_went_quiet_is_judged_by_its_zeros() -> None:
+    windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
+    naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
+    assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

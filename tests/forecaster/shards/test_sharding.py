@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.shards.sharding import Splitter, no_batch, shard_of
+from forecaster.time.windows import Windows
+from schemas import quarantine
+from tests.fleets import fleets, rows_of
+
+
+def test_a_series_is_in_the_shard_that_it_was_always_in() -> None:
+    # These numbers are in state tables that people have: a change here is a migration.
+    assert [shard_of(name, 8) for name in ("a", "EWR temp", "Zürich", "🚲", "")] == [3, 7, 6, 6, 0]
+
+
+@given(seed=st.integers(0, 1000), shards=st.integers(1, 16))
+def test_series_are_dealt_to_all_shards(seed: int, shards: int) -> None:
+    names = [f"site {seed} meter {i}" for i in range(400)]
+    counts = np.bincount([shard_of(name, shards) for name in names], minlength=shards)
+    assert len(counts) == shards
+    assert counts.min() > 0
+    assert counts.max() < 4 * len(names) / shards
+
+
+@given(fleet=fleets(), shards=st.integers(1, 9))
+def test_a_batch_is_cut_into_parts_that_are_the_whole(fleet: Windows, shards: int) -> None:
+    rows = rows_of(fleet).with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
+    rows = rows.select("series_id", "timestamp", "value", "offset")
+    rejected = quarantine.whole_file("a.csv", "why", 0)
+    batch = replace(
+        no_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
+    )
+    splitter = Splitter(shards)
+    for _ in range(2):  # the second time series are known
+        parts = splitter.split(batch)
+        assert len(parts) == shards
+        assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)
+        for number, part in parts.items():
+            assert {shard_of(name, shards) for name in part.rows["series_id"]} <= {number}
+            assert (part.start, part.stop, part.watermark_us) == (0, len(rows), 7)
+        assert sum(part.outside for part in parts.values()) == 3
+        assert sum(len(part.rejected) for part in parts.values()) == 1

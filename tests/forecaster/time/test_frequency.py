@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.time.frequency import Frequency, fixed_s
+from forecaster.time.window_config import WindowConfig
+
+WEEK_S = 604_800
+FIXED = (Frequency(1), Frequency(900), Frequency(3600), Frequency(86_400), Frequency(WEEK_S))
+WEEKS = tuple(Frequency(weeks * WEEK_S, 0, day * 86_400) for weeks in (1, 2) for day in range(1, 7))
+CALENDAR = tuple(Frequency(0, months) for months in (1, 2, 3, 6, 12, 60))
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+every = st.sampled_from(FIXED + WEEKS + CALENDAR)
+windows = st.integers(-1500, 3000)
+moments = st.datetimes(datetime(1850, 1, 1), datetime(2250, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
+
+
+def us(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+@given(every, windows)
+def test_windows_follow_one_another_without_a_gap(freq: Frequency, k: int) -> None:
+    begin, end = freq.start_us(k), freq.end_us(k)
+    assert begin < end == freq.start_us(k + 1)
+    assert freq.window_of(begin) == freq.window_of(end - 1) == k
+    assert freq.window_of(begin - 1) == k - 1
+
+
+@given(every, windows)
+def test_a_window_is_closed_from_the_moment_that_it_ends(freq: Frequency, k: int) -> None:
+    assert freq.last_closed(freq.end_us(k)) == k
+    assert freq.last_closed(freq.end_us(k) - 1) == k - 1
+
+
+@given(every, st.lists(moments, min_size=1, max_size=20))
+def test_numbers_arrays_and_columns_are_told_alike(freq: Frequency, at: list[datetime]) -> None:
+    at_us = np.array([us(one) for one in at], np.int64)
+    one_by_one = [freq.window_of(int(one)) for one in at_us]
+    assert freq.window_of(at_us).tolist() == one_by_one
+    frame = pl.DataFrame({"t": pl.Series(at_us).cast(pl.Datetime("us", "UTC"))})
+    column = frame.select(freq.window(pl.col("t"))).to_series()
+    assert column.to_list() == one_by_one
+    assert column.dtype == pl.Int64
+    starts = freq.start_us(np.array([one_by_one]))
+    assert starts.shape == (1, len(at))
+    assert starts[0].tolist() == [freq.start_us(k) for k in one_by_one]
+
+
+@given(st.sampled_from(CALENDAR), moments)
+def test_months_are_those_of_the_calendar(freq: Frequency, at: datetime) -> None:
+    k = freq.window_of(us(at))
+    first = k * freq.months
+    assert first <= (at.year - 1970) * 12 + at.month - 1 < first + freq.months
+    assert freq.start_us(k) == us(datetime(1970 + first // 12, first % 12 + 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("text", "begin", "end"),
+    [
+        ("1mo", "2024-02-01", "2024-03-01"),  # of 29 days
+        ("1mo", "2023-02-01", "2023-03-01"),
+        ("1mo", "1999-12-01", "2000-01-01"),
+        ("1mo", "1969-12-01", "1970-01-01"),
+        ("1q", "2023-10-01", "2024-01-01"),
+        ("3mo", "2024-01-01", "2024-04-01"),
+        ("1y", "2024-01-01", "2025-01-01"),
+        ("1y", "1949-01-01", "1950-01-01"),
+    ],
+)
+def test_a_window_ends_as_the_next_month_quarter_or_year_begins(text: str, begin: str, end: str) -> None:
+    freq = Frequency.parse(text)
+    start_us, end_us = (us(datetime.fromisoformat(at).replace(tzinfo=UTC)) for at in (begin, end))
+    assert freq.window_of(start_us) == freq.window_of(end_us - 1)
+    assert freq.start_us(freq.window_of(start_us)) == start_us
+    assert freq.end_us(freq.window_of(start_us)) == end_us
+
+
+def test_what_lies_before_everything_lies_in_no_later_window() -> None:
+    never = np.array([np.iinfo(np.int64).min])
+    for freq in FIXED + WEEKS + CALENDAR:
+        assert freq.window_of(never)[0] - 1 < freq.window_of(us(datetime(1600, 1, 1, tzinfo=UTC)))
+
+
+@given(every)
+def test_what_a_frequency_is_called_is_read_as_it(freq: Frequency) -> None:
+    assert Frequency.parse(str(freq)) == freq
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "nominal_s"),
+    [
+        ("60m", "1h", 3600),
+        ("1d12h", "36h", 129_600),
+        ("7d", "1w", 604_800),
+        ("3mo", "1q", 3 * 2_629_746),
+        ("12mo", "1y", 31_556_952),
+        ("2mo", "2mo", 2 * 2_629_746),
+    ],
+)
+def test_a_frequency_has_one_name_and_a_length_on_average(text: str, named: str, nominal_s: int) -> None:
+    freq = Frequency.parse(text)
+    assert (str(freq), freq.nominal_s) == (named, nominal_s)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0s", "longer than nothing"),
+        ("0mo", "longer than nothing"),
+        ("1mo15d", "nothing beside it"),
+        ("1h1q", "nothing beside it"),
+        ("month", "write 1mo, 3mo, 1q or 1y"),
+        ("-1d", "is no duration"),
+        (
+            "1",
+            "has no unit: write 1s, 1m, 1h or 1d; for a count of steps write 1s and set data.time_format",
+        ),
+        ("500y", "longer than 100 years"),
+    ],
+)
+def test_what_is_no_frequency_is_refused_in_one_line(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        WindowConfig(freq=text)
+
+
+def test_only_windows_have_months() -> None:
+    with pytest.raises(ValueError, match="no duration"):
+        WindowConfig(allowed_lateness="1mo")
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("W", "1w-sun"),
+        ("1W", "1w-sun"),
+        ("W-SUN", "1w-sun"),
+        ("w-mon", "1w-mon"),
+        ("2W-WED", "2w-wed"),
+        ("1w-sun", "1w-sun"),
+        ("1w", "1w"),
+        ("15min", "15m"),
+        ("30T", "30m"),
+        ("H", "1h"),
+        ("D", "1d"),
+        ("S", "1s"),
+        ("MS", "1mo"),
+        ("3ME", "3mo"),
+        ("QS-OCT", "1q"),
+        ("QE-DEC", "1q"),
+        ("A-DEC", "1y"),
+        ("YS", "1y"),
+        ("60m", "60m"),
+    ],
+)
+def test_pandas_names_are_kept_as_our_own(text: str, own: str) -> None:
+    assert WindowConfig(freq=text).freq == own
+    assert Frequency.parse(text) == Frequency.parse(own)
+
+
+def test_pandas_dates_begin_our_windows() -> None:
+    import pandas as pd  # type: ignore[import-untyped]
+
+    for alias in ("W", "W-MON", "W-SAT", "D", "h", "15min", "MS", "QS", "YS"):
+        dates = pd.date_range("2019-01-01", periods=20, freq=alias, tz="UTC")
+        freq = Frequency.parse(alias)
+        starts = freq.start_us(freq.window_of(us(dates[0].to_pydatetime())) + np.arange(20))
+        assert starts.tolist() == [us(date.to_pydatetime()) for date in dates], alias
+
+
+def test_a_plain_week_begins_on_thursday_as_ever() -> None:
+    plain = Frequency.parse("1w")
+    assert plain == Frequency(WEEK_S) == Frequency.parse("1w-thu")
+    assert datetime.fromtimestamp(plain.start_us(2500) / 1e6, UTC).strftime("%a") == "Thu"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("M", "1m for minutes, 1mo for months"),
+        ("3M", "3m for minutes, 3mo for months"),
+        ("W-XYZ", "write 1w-sun"),
+        ("QS-FEB", "begin in January"),
+        ("A-JUN", "begin in January"),
+        ("B", "1w-sun for weeks that begin on Sundays"),
+        ("w", "1w-sun for weeks that begin on Sundays"),
+        ("0w-sun", "longer than nothing"),
+        ("9999w", "longer than 100 years"),
+    ],
+)
+def test_a_name_that_means_no_window_here_is_refused(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        WindowConfig(freq=text)
+
+
+def test_a_step_of_labels_has_a_fixed_length() -> None:
+    assert (fixed_s("15min"), fixed_s("1d12h")) == (900, 129_600)
+    for text in ("1mo", "1w-sun", "QS"):
+        with pytest.raises(ValueError, match="no fixed length"):
+            fixed_s(text)

@@ -1,0 +1,79 @@
+"""Weeks that begin on the day that rows are dated to: forecasts are for dates that the user has."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecaster.components.season import season_of
+from forecaster.evaluation.scores import errors
+from forecaster.state import State
+from forecaster.stepping import advance
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import aggregate, weekday_notice
+from tests.fleets import forecaster
+
+FIRST_DAYS = {
+    "sun": datetime(2019, 1, 6, tzinfo=UTC),
+    "mon": datetime(2018, 12, 31, tzinfo=UTC),
+    "wed": datetime(2019, 1, 2, tzinfo=UTC),
+    "thu": datetime(2019, 1, 3, tzinfo=UTC),
+}
+
+
+def weekly(day: str, weeks: int = 20) -> pl.DataFrame:
+    times = [FIRST_DAYS[day] + timedelta(weeks=k) for k in range(weeks)]
+    return pl.DataFrame(
+        {"series_id": "shop", "timestamp": times, "value": np.arange(float(weeks))},
+        schema_overrides={"timestamp": pl.Datetime("us", "UTC")},
+    )
+
+
+@pytest.mark.parametrize("day", sorted(FIRST_DAYS))
+@pytest.mark.parametrize("name", ["1w-{}", "W-{}"])
+def test_forecasts_of_weekly_rows_are_for_their_dates(day: str, name: str) -> None:
+    model, rows = forecaster(freq=name.format(day)), weekly(day)
+    assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
+    state, forecasts = advance(model, model.initial_state(), rows.head(12))
+    frame = forecasts.frame()
+    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()  # and horizon 1 is for that date
+    judged = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
+    assert judged.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
+    again = State.from_bytes(state.to_bytes())
+    assert again.freq == state.freq == Frequency.parse(f"1w-{day}")
+    np.testing.assert_array_equal(again.clock, state.clock)
+    _, whole = advance(model, model.initial_state(), rows)
+    _, rest = advance(model, again, rows.tail(8))
+    np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
+
+
+def test_a_state_without_week_offset_reads_as_plain_weeks() -> None:
+    model = forecaster(freq="1w")
+    state, _ = advance(model, model.initial_state(), weekly("thu"))
+    metadata = state.to_arrow().schema.metadata
+    layout = metadata[b"statecast.state.layout"].replace(
+        b'"freq_offset_s": 0, ', b""
+    )  # earlier versions wrote no offset
+    older = state.to_arrow().replace_schema_metadata({**metadata, b"statecast.state.layout": layout})
+    assert b"freq_offset_s" not in layout
+    assert State.from_arrow(older).freq == Frequency(604_800)
+
+
+def test_weekly_rows_beside_the_windows_get_a_notice() -> None:
+    plain = WindowConfig(freq="1w")
+    told = weekday_notice(weekly("sun"), plain)
+    assert told is not None
+    assert "--freq 1w-sun" in told
+    assert weekday_notice(weekly("thu"), plain) is None
+    assert weekday_notice(weekly("sun"), WindowConfig(freq="1w-sun")) is None
+    assert weekday_notice(pl.concat([weekly("sun"), weekly("mon")]), plain) is None
+    assert weekday_notice(weekly("sun"), WindowConfig(freq="1d")) is None
+    assert weekday_notice(weekly("sun").clear(), plain) is None
+
+
+def test_anchored_weeks_have_the_season_of_a_year() -> None:
+    assert season_of(Frequency.parse("1w-sun")) == season_of(Frequency.parse("1w")) == 52

@@ -1,0 +1,281 @@
+"""Forecasts inside somebody's own pipeline, against a backfill of the same rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pytest
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Duration, Timestamp
+
+from forecaster.model import Forecaster
+from forecaster.time.windows import Windows
+from pipelines.beam.forecast_fleet import ForecastFleet, Row
+from pipelines.jobs.forecast import run_backfill
+from pipelines.jobs.job import BackfillJob
+from pipelines.runners.prism import PrismServer, prism_options
+from pipelines.settings.config import Columns
+from pipelines.sinks.files import read_forecasts
+from pipelines.sources.files.validated_rows import Input
+from schemas import late, quarantine
+from schemas.forecasts import check_forecasts
+from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
+from tests.same import assert_same_frames
+
+IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
+WAITED_S = 60.0
+NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements that have none
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Elements that come together, once ``after`` forecasts are there, and the watermark after them."""
+
+    elements: Sequence[Row | pl.DataFrame]
+    watermark_us: int
+    after: int = 0
+
+
+@dataclass
+class Played(beam.PTransform[Any, Any]):
+    """Bundles from an unbounded source whose watermark is event time: ``PBegin -> PCollection[Row]``."""
+
+    bundles: Sequence[Bundle]
+    folder: Path
+
+    def expand(self, begin: Any) -> Any:
+        """One element, the number of bundles, read by a splittable DoFn, a bundle a call."""
+        count = begin | beam.Create([len(self.bundles)], reshuffle=False)
+        return count | beam.ParDo(_Play(tuple(self.bundles), self.folder)).with_output_types(Any)
+
+
+class _Tracker(OffsetRestrictionTracker):
+    def is_bounded(self) -> bool:
+        return False
+
+
+class _Places(RestrictionProvider):
+    def initial_restriction(self, element: int) -> OffsetRange:
+        return OffsetRange(0, element)
+
+    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
+        return _Tracker(restriction)
+
+    def restriction_size(self, element: int, restriction: OffsetRange) -> int:
+        return int(restriction.size())
+
+
+_PLACES, _WATERMARKS = _Places(), ManualWatermarkEstimator.default_provider()
+
+
+class _Play(beam.DoFn):
+    def __init__(self, bundles: Sequence[Bundle], folder: Path) -> None:
+        self.bundles, self.folder = bundles, folder
+
+    def setup(self) -> None:
+        self.until_s = time.monotonic() + WAITED_S
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(
+        self,
+        element: int,
+        tracker: Any = beam.DoFn.RestrictionParam(_PLACES),
+        estimator: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARKS),
+    ) -> Iterator[Any]:
+        place = tracker.current_restriction().start
+        bundle = self.bundles[place]
+        if len(written(self.folder, "forecasts")) < bundle.after and time.monotonic() < self.until_s:
+            tracker.defer_remainder(Duration.of(0.05))
+            return
+        if not tracker.try_claim(place):
+            return
+        for made in bundle.elements:
+            yield TimestampedValue(made, Timestamp(micros=_at_us(made)))
+        estimator.set_watermark(Timestamp(micros=bundle.watermark_us))
+        tracker.defer_remainder(Duration.of(0.01))
+
+
+def _at_us(element: Row | pl.DataFrame) -> int:
+    at = element["timestamp"].min() if isinstance(element, pl.DataFrame) else element["timestamp"]
+    return int((at if isinstance(at, datetime) else NO_TIME).timestamp() * 1_000_000)
+
+
+def write(frame: pl.DataFrame, folder: Path) -> None:
+    hidden = folder / f".{uuid4().hex}"
+    frame.write_parquet(hidden)
+    hidden.rename(folder / f"{uuid4().hex}.parquet")
+
+
+def written(folder: Path, kind: str) -> pl.DataFrame:
+    files = [path for path in (folder / kind).glob("*.parquet") if not path.name.startswith(".")]
+    return pl.concat([pl.read_parquet(file) for file in files], how="diagonal") if files else pl.DataFrame()
+
+
+def run(
+    options: PipelineOptions, rows: beam.PTransform[Any, Any], fleet: ForecastFleet, folder: Path
+) -> None:
+    """Runs a pipeline of a fleet; what comes of it is under ``folder``, by kind."""
+    with beam.Pipeline(options=options) as pipeline:
+        for kind, frames in (pipeline | "Rows" >> rows | fleet).items():
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            frames | kind >> beam.Map(write, folder / kind)
+
+
+def stream(bundles: Sequence[Bundle], fleet: ForecastFleet, folder: Path) -> None:
+    folder.mkdir()
+    with PrismServer(folder / "prism.log") as prism:
+        run(PipelineOptions(prism_options(prism.endpoint)), Played(bundles, folder), fleet, folder)
+
+
+@pytest.fixture(scope="module")
+def observed() -> Windows:
+    """Seven series of forty windows with gaps, a late beginner, and some hours of nobody."""
+    values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0) + 10.0 ** np.arange(7)
+    values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
+    values[:20, 3] = np.nan
+    values[24:30] = np.nan
+    values[[0, 39], 0] = 1.0
+    return Windows(tuple(f"s{i}" for i in range(7)), START, values)
+
+
+@pytest.fixture(scope="module")
+def backfilled(observed: Windows, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """The forecasts of a backfill of the same rows."""
+    return backfill(rows_of(observed), tmp_path_factory.mktemp("backfill")).sort("issued_at", "series_id")
+
+
+def backfill(rows: pl.DataFrame, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
+    rows.write_parquet(folder / "rows.parquet")
+    job = BackfillJob(
+        model or forecaster(), (str(folder / "rows.parquet"),), Input(Columns()), folder / "out", shards=2
+    )
+    run_backfill(job)
+    return read_forecasts(job.output)
+
+
+def end_us(window: int) -> int:
+    """The end of a window that is counted from the first."""
+    return (START + window + 1) * HOUR_US
+
+
+def between(rows: pl.DataFrame, first: int, stop: int) -> pl.DataFrame:
+    """Rows of windows ``[first, stop)``, counted from the first, in no order."""
+    window = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
+    return rows.filter((window >= first) & (window < stop)).sample(fraction=1, shuffle=True, seed=first)
+
+
+def test_a_bounded_input_gives_the_forecasts_of_its_backfill(
+    observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
+) -> None:
+    rows = rows_of(observed).sample(fraction=1, shuffle=True, seed=0)
+    bad = {"series_id": "s1", "timestamp": "never", "value": 1.0}
+    elements = [rows[:50], *rows[50:].to_dicts(), bad]
+    run(IN_PROCESS, beam.Create(elements), ForecastFleet(forecaster(), shards=3), tmp_path)
+    found = written(tmp_path, "forecasts")
+    assert_same_frames(check_forecasts(found), backfilled, scales(observed))
+    assert written(tmp_path, "quarantined")["reason"].to_list() == ["'never' is not a time"]
+    assert not len(written(tmp_path, "late"))
+
+
+def test_a_row_of_another_kind_spoils_none_that_it_comes_with(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        {"series_id": "a", "timestamp": time_of(0), "value": 1},
+        {"series_id": "a", "timestamp": "2013-01-01T01:30:00Z", "value": 2.5},
+        {"series_id": 7, "timestamp": time_of(1).replace(tzinfo=None), "value": "3"},
+        {"series_id": "a", "timestamp": time_of(2), "value": [1.0]},
+        {"series_id": "a", "timestamp": object(), "value": 1.0},
+        {"series_id": "a", "value": 1.0},
+    ]
+    run(IN_PROCESS, beam.Create(rows), ForecastFleet(forecaster()), tmp_path)
+    issued = written(tmp_path, "forecasts").select("series_id", "issued_at").sort("series_id", "issued_at")
+    assert issued.rows() == [("7", time_of(2)), ("a", time_of(1)), ("a", time_of(2))]
+    wrong = written(tmp_path, "quarantined").sort("column", "reason").select("column", "reason").rows()
+    assert [column for column, _ in wrong] == ["timestamp", "timestamp", "value"]
+    assert wrong[1][1] == "time is missing"
+    assert wrong[2][1] == "'[1.0]' is not a number"
+
+
+def test_a_bounded_input_without_rows_gives_nothing(tmp_path: Path) -> None:
+    run(IN_PROCESS, beam.Create([]), ForecastFleet(forecaster()), tmp_path)
+    assert not len(written(tmp_path, "forecasts"))
+
+
+def test_a_fleet_goes_on_from_a_state_table_of_any_number_of_shards(
+    observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
+) -> None:
+    rows = rows_of(observed)
+    first = backfill(between(rows, 0, 15), tmp_path)
+    rest = between(rows, 15, 40)
+    fleet = ForecastFleet(forecaster(), shards=5, state_table=tmp_path / "out" / "state")
+    run(IN_PROCESS, beam.Create(rest.to_dicts()), fleet, tmp_path)
+    both = pl.concat([first, written(tmp_path, "forecasts")])
+    assert_same_frames(both, backfilled, scales(observed))
+
+
+def in_halves(elements: list[dict[str, Any]], window: int) -> tuple[Bundle, Bundle]:
+    half = len(elements) // 2
+    return Bundle(elements[:half], end_us(window - 1)), Bundle(elements[half:], end_us(window))
+
+
+@pytest.mark.prism
+def test_an_unbounded_input_gives_the_forecasts_of_a_backfill_as_its_watermark_passes(
+    observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
+) -> None:
+    rows = rows_of(observed)
+    issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
+
+    def closed(window: int) -> int:
+        """Forecasts of all windows through this one."""
+        return int((issued <= window + 1).sum())
+
+    too_late = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
+    bad = [{"series_id": "s1", "timestamp": "never", "value": 1.0}]
+    bundles = [
+        # many elements, of many windows, in one bundle; the watermark is behind the newest of them
+        Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
+        # what follows comes when the forecasts are there: a fleet that keeps them to its end waits too long
+        Bundle([*too_late, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
+        Bundle([], end_us(15) - 1),
+        Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
+        # each window's rows in two bundles, with the second of which it closes: they must not come too late
+        *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
+        Bundle([], end_us(33), after=closed(19)),
+        Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
+    ]
+    stream(bundles, ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")
+    assert_same_frames(written(tmp_path / "fleet", "forecasts"), backfilled, scales(observed))
+    (row,) = late.LateRow.validate(written(tmp_path / "fleet", "late")).to_dicts()
+    assert (row["series_id"], row["timestamp"], row["value"]) == ("s0", time_of(3), 1e9)
+    assert row["late_s"] >= 4 * 3600
+    rejected = quarantine.QuarantinedRow.validate(written(tmp_path / "fleet", "quarantined"))
+    assert rejected["reason"].to_list() == ["'never' is not a time"]
+
+
+@pytest.mark.prism
+def test_an_unbounded_fleet_goes_on_from_a_state_table(
+    observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
+) -> None:
+    rows = rows_of(observed)
+    first = backfill(between(rows, 0, 15), tmp_path)
+    fleet = ForecastFleet(forecaster(), shards=3, state_table=tmp_path / "out" / "state")
+    bundles = [Bundle(between(rows, w, w + 5).to_dicts(), end_us(w + 2)) for w in range(15, 40, 5)]
+    stream(bundles, fleet, tmp_path / "fleet")
+    both = pl.concat([first, written(tmp_path / "fleet", "forecasts")])
+    assert_same_frames(both, backfilled, scales(observed))
+
+
+def time_of(hour: float) -> datetime:
+    return datetime.fromtimestamp((START + hour) * 3600, UTC)

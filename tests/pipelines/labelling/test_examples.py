@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from forecaster.evaluation.injection import KINDS
+from pipelines.labelling import examples as labelled_examples
+from schemas.errors import DataError, OutputError
+
+
+def test_vowels_are_640_utterances_of_nine_speakers_in_the_published_parts() -> None:
+    frame = labelled_examples.vowels()
+    own = frame.group_by("series_id").agg(
+        pl.len(), pl.col("label").n_unique().alias("labels"), pl.col("split").first()
+    )
+    assert own.height == 640
+    assert own["labels"].unique().to_list() == [1]
+    assert (own["len"].min(), own["len"].max()) == (7, 29)
+    assert own["split"].value_counts().sort("split").rows() == [("test", 370), ("train", 270)]
+    assert "".join(frame["label"].unique().sort()) == "123456789"
+    assert frame.null_count().sum_horizontal()[0] == 0
+    assert "sktime" not in sys.modules
+
+
+def test_anomalies_are_weather_in_which_every_kind_is_labelled() -> None:
+    frame = labelled_examples.anomalies()
+    assert frame["series_id"].n_unique() == 18
+    assert set(frame["label"].unique()) == {"normal", *KINDS}
+    assert 0.5 < (frame["label"] == "normal").sum() / len(frame) < 0.95
+    assert frame.equals(labelled_examples.anomalies())
+
+
+def test_an_example_is_written_into_a_folder(tmp_path: Path) -> None:
+    path = labelled_examples.write_labelled("vowels", tmp_path / "new")
+    assert pl.read_parquet(path).columns[:3] == ["series_id", "timestamp", "c1"]
+    with pytest.raises(DataError, match="traffic: no such example; there are vowels and anomalies"):
+        labelled_examples.write_labelled("traffic", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        labelled_examples.write_labelled("vowels", tmp_path / "file")

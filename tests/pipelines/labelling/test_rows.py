@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.labelling.rows import LabelColumns, find_columns, read_labelled
+from schemas.errors import DataError
+
+ROWS = """series_id,timestamp,temp,load,note,label,part
+a,2020-01-01T00:00Z,1.5,10,fine,ok,train
+a,2020-01-01T01:00Z,,11,fine,ok,train
+a,soon,1.5,12,fine,ok,train
+b,2020-01-01T00:00Z,hot,13,fine,bad,test
+b,2020-01-01T01:00Z,2.5,14,fine,,test
+b,2020-01-01T02:00Z,2.5
+"""
+
+
+def written(folder: Path, text: str = ROWS, name: str = "rows.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_columns_of_numbers_are_the_values_unless_some_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    found = find_columns(path, LabelColumns(split="part"))
+    assert found == LabelColumns("label", ("temp", "load"), "series_id", "timestamp", "part")
+    assert find_columns(path, LabelColumns(values=("load",))).values == ("load",)
+
+
+def test_every_row_is_used_or_quarantined_with_its_place_and_reason(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    seen: list[int] = []
+    read = read_labelled([path], LabelColumns(split="part"), seen.append)
+    assert (len(read.rows), len(read.quarantined), sum(seen)) == (3, 3, 6)
+    assert read.channels == ("temp", "load")
+    assert read.rows["temp"].to_list() == [1.5, None, 2.5]
+    assert read.rows["label"].to_list() == ["ok", "ok", None]
+    assert read.rows["split"].to_list() == ["train", "train", "test"]
+    told = read.quarantined.select("file", "row", "column").rows()
+    assert told == [(str(path), 3, "timestamp"), (str(path), 4, "temp"), (str(path), 6, "")]
+    assert read.quarantined["reason"][2].startswith("3 cells where the header has 7")
+
+
+def test_a_file_without_series_is_one_series_by_its_name_and_times_without_a_zone_are_told(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, "time,x,label\n2020-01-01,1,0\n2020-01-02,2,1\n", "pump.csv")
+    read = read_labelled([path], LabelColumns())
+    assert read.rows["series_id"].to_list() == ["pump", "pump"]
+    assert read.notices == (f"{path}: times have no zone, UTC assumed",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (LabelColumns("state"), r"rows.csv: no column 'state' \(--label\); there is series_id, timestamp"),
+        (LabelColumns(values=("heat",)), r"no column 'heat' \(--value\)"),
+        (LabelColumns(values=("label",)), "column 'label' cannot be a value: rename it"),
+        (LabelColumns(split="set"), r"no column 'set' \(--split\)"),
+    ],
+)
+def test_a_column_that_cannot_be_is_one_line_with_the_fix(
+    tmp_path: Path, columns: LabelColumns, told: str
+) -> None:
+    with pytest.raises(DataError, match=told):
+        read_labelled([written(tmp_path)], columns)
+
+
+def test_files_without_times_or_values_or_with_others_are_refused(tmp_path: Path) -> None:
+    no_time = written(tmp_path, "series_id,x,label\na,1,ok\n", "a.csv")
+    with pytest.raises(DataError, match="no column of times among series_id, x, label: name one with --time"):
+        read_labelled([no_time], LabelColumns())
+    no_value = written(tmp_path, "series_id,time,label\na,2020-01-01,ok\n", "b.csv")
+    with pytest.raises(DataError, match="no column of numbers beside label, series_id, time"):
+        read_labelled([no_value], LabelColumns())
+    one = written(tmp_path, "time,x,label\n2020-01-01,1,ok\n", "c.csv")
+    other = written(tmp_path, "time,y,label\n2020-01-01,1,ok\n", "d.csv")
+    with pytest.raises(DataError, match=r"d.csv: its values are y, and those of the files before it x"):
+        read_labelled([one, other], LabelColumns())
+
+
+def test_no_usable_row_is_refused_with_the_first_reason(tmp_path: Path) -> None:
+    path = written(tmp_path, "time,x,label\nsoon,1,ok\nlater,2,bad\n")
+    with pytest.raises(DataError, match="no row can be used: 2 were quarantined; the first: 'soon' is not a"):
+        read_labelled([path], LabelColumns())

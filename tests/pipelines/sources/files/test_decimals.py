@@ -1,0 +1,170 @@
+"""Text files as spreadsheets save them: decimal commas, separated thousands, other encodings."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.settings.config import DataConfig
+from pipelines.sources.files import tables
+from pipelines.sources.files import validated_rows as files
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
+from schemas.errors import ConfigError, DataError
+
+NUMBERS = st.lists(st.tuples(st.integers(-(10**7), 10**7), st.integers(0, 4)), min_size=1, max_size=8)
+
+
+def text(cents: int, places: int, decimal: str, group: str) -> str:
+    """A number as a spreadsheet of this style shows it."""
+    shown = f"{cents / 10**places:_.{places}f}"
+    return shown.replace(".", "!").replace("_", group).replace("!", decimal)
+
+
+def written(folder: Path, cells: list[str], delimiter: str = ";", encoding: str = "utf-8") -> Path:
+    path = folder / "f.csv"
+    lines = [delimiter.join(("series_id", "timestamp", "value"))]
+    lines += [
+        delimiter.join(("a", f"2023-01-{i // 24 + 1:02}T{i % 24:02}:00", cell))
+        for i, cell in enumerate(cells)
+    ]
+    path.write_bytes("\n".join(lines).encode(encoding))
+    return path
+
+
+def read(path: Path, batch_rows: int = 1000, **columns: str) -> tuple[list[float], list[str]]:
+    how = Input(Columns(**columns), batch_rows=batch_rows)
+    parts = list(files.read_file(path, how, 1.8e9))
+    values = [value for part in parts for value in part.rows["value"]]
+    return values, [reason for part in parts for reason in part.rejected["reason"]]
+
+
+@given(
+    NUMBERS,
+    st.sampled_from([(",", "."), (",", " "), (",", "\u202f"), (",", "'"), (",", ""), (".", ","), (".", "")]),
+)
+@settings(max_examples=60, deadline=None)
+def test_numbers_of_a_named_style_read_as_what_they_are(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[tuple[int, int]], style: tuple[str, str]
+) -> None:
+    decimal, group = style
+    cells = [text(*number, decimal, group) for number in numbers]
+    path = written(tmp_path_factory.mktemp("d"), cells)
+    assert read(path, decimal=decimal) == ([cents / 10**places for cents, places in numbers], [])
+
+
+@given(NUMBERS, st.sampled_from([(",", "."), (",", ""), (".", "")]), st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_a_style_that_is_found_reads_right_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    numbers: list[tuple[int, int]],
+    style: tuple[str, str],
+    rows: int,
+) -> None:
+    cells = [text(*number, *style) for number in numbers]
+    path = written(tmp_path_factory.mktemp("d"), cells)
+    right = [cents / 10**places for cents, places in numbers]
+    unsure = style == (",", ".") and all(0 < abs(value) < 1e6 and value == int(value) for value in right)
+    try:
+        values, reasons = read(path, rows)
+    except DataError:
+        return
+    assert reasons == []
+    assert values == right or unsure  # 1.234 alone is a number with three decimals, as all software writes it
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1,5", "2", "3,25"], [1.5, 2, 3.25]),
+        (["0,125", "1,125"], [0.125, 1.125]),
+        (["1.234", "1.234,5", "7"], [1234, 1234.5, 7]),
+        (["1.234.567", "12"], [1234567, 12]),
+        (["1,234.5", "1,234", "0.5"], [1234.5, 1234, 0.5]),
+        (["1 234,5", "-1\u00a0234"], [1234.5, -1234]),
+        (["1.234", "5.678"], [1.234, 5.678]),
+        (["1.234", "1234", "5"], [1.234, 1234, 5]),
+        (["1,5e3", "1,5"], [1500, 1.5]),
+    ],
+)
+def test_the_decimal_sign_is_found_from_the_numbers(
+    tmp_path: Path, cells: list[str], values: list[float]
+) -> None:
+    assert read(written(tmp_path, cells)) == (values, [])
+
+
+@pytest.mark.parametrize("cells", [["1,234", "2,345"], ["1.234", "999"], ["12", "1,234"]])
+def test_a_file_whose_sign_cannot_be_known_is_refused(tmp_path: Path, cells: list[str]) -> None:
+    path = written(tmp_path, cells)
+    with pytest.raises(
+        DataError, match=r"either a number with three decimals or one of thousands: set data\.decimal"
+    ):
+        tables.check(path)
+    with pytest.raises(DataError):
+        read(path)
+    assert read(path, decimal=".")[1] == read(path, decimal=",")[1] == []
+
+
+def test_no_half_of_a_file_is_read_by_the_other_sign(tmp_path: Path) -> None:
+    # the commas come after a batch whose cells had to be taken for decimals
+    path = written(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
+    with pytest.raises(DataError, match=r"'1\.234' is either"):
+        read(path, batch_rows=2)
+
+
+def test_one_number_with_the_other_sign_is_quarantined(tmp_path: Path) -> None:
+    values, reasons = read(written(tmp_path, ["1,5", "2,5", "3.5"]))
+    assert values == [1.5, 2.5]
+    assert reasons == ["'3.5 (no decimal comma)' is not a number"]
+    assert read(written(tmp_path, ["1.5", "2.5", "3,5"])) == ([1.5, 2.5], ["'3,5' is not a number"])
+
+
+def test_a_quoted_decimal_comma_is_read_between_commas(tmp_path: Path) -> None:
+    assert read(written(tmp_path, ['"1,5"', '"2"'], ",")) == ([1.5, 2], [])
+
+
+def test_a_wide_file_with_decimal_commas_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    rows = "".join(f"2023-01-{d:02};{d},5;{d}\r\n" for d in range(1, 29))
+    path.write_bytes(b"\xef\xbb\xbf" + f"Zeit;Hof;K\u00fcche\r\n{rows}".encode())
+    (part,) = files.read_file(path, Input(Columns()), 1.8e9)
+    assert len(part.rows) == 56
+    assert part.rows["value"].to_list()[:4] == [1.5, 1, 2.5, 2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_an_encoding_with_a_mark_is_found(tmp_path: Path, encoding: str) -> None:
+    cells = ["1,5"] * 300
+    assert read(written(tmp_path, cells, "\t", encoding)) == ([1.5] * 300, [])
+    packed = tmp_path / "f.csv.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "f.csv").read_bytes()))
+    assert read(packed) == ([1.5] * 300, [])
+
+
+def test_an_encoding_without_a_mark_is_refused_with_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes("series_id,timestamp,value\nK\u00fcche,2023-01-01,1.5\n".encode("cp1252"))
+    with pytest.raises(
+        DataError, match=r"is no text in UTF-8: save it as UTF-8, or set data\.encoding, such as"
+    ):
+        tables.check(path)
+    (part,) = files.read_file(path, Input(Columns(encoding="cp1252")), 1.8e9)
+    assert part.rows["series_id"].to_list() == ["K\u00fcche"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("encoding", "klingon", "must be auto or an encoding"),
+        ("time_format", "%H:%M", "must be auto, s, ms, us, ns, excel, or a pattern with a year"),
+        ("time_format", "year", "must be auto, s, ms, us, ns, excel, or a pattern with a year"),
+        ("decimal", ";", "decimal"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(setting: str, value: str, told: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=told):
+        DataConfig(**{setting: value})

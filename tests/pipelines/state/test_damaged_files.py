@@ -1,0 +1,284 @@
+"""Every file that a job reads back, damaged: it is read as it was written, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+import pytest
+
+from forecaster.shards import snapshot
+from pipelines.runners import engine
+from pipelines.sinks import numbers
+from pipelines.sinks.numbers import ShardNumbers
+from pipelines.sources.kafka.decision_journal import Decisions
+from pipelines.sources.manifest import Entry, FolderManifest, check_replay
+from pipelines.state import state_file, state_table
+from pipelines.storage import BACKFILL, Journal, end_putting, leased, put_in_place, write_text
+from pipelines.workers import failure, ownership
+from schemas.errors import EngineError, ModelError, OutputError
+from schemas.sealed import seal, unseal
+from tests.damaged import as_json, flipped, line_of, mistyped, torn
+from tests.shards import assert_equal, some
+from tests.stores import in_memory
+
+T = TypeVar("T")
+ENTRIES = [
+    Entry(f"{n}.csv", 10, n, n * 5, n * 5 + 5, 1.5, n * 60, "" if n else "is broken") for n in range(3)
+]
+
+
+def damaged(whole: bytes) -> Iterator[bytes]:
+    """Yield damaged contents of a file: torn, with flipped bits, or replaced by other JSON or bytes."""
+    yield from torn(whole)
+    yield from (data for _, data in flipped(whole, random.Random(3), 200))
+    yield from (b"\xff\xfe", b"null", b"[1]", b"{}", b"{}\n", b"[[[[", b"\n", b"{" * 100_000)
+
+
+def assert_as_written_or_refused(path: Path, whole: bytes, read: Callable[[], T], written: list[T]) -> int:
+    """Assert that a damaged file reads as one of ``written``, or raises one line that names the file.
+
+    Return the number of damaged files that raised.
+    """
+    refused = 0
+    for data in damaged(whole):
+        path.write_bytes(data)
+        found: list[T] = []
+        line = line_of(read, found)
+        if line is None:
+            assert found[0] in written, data
+        else:
+            assert line.startswith(f"{path}: "), line
+            assert "\n" not in line
+            refused += 1
+    return refused
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    (tmp_path / "rows.csv").write_text("a")
+    return str(tmp_path / "rows.csv")
+
+
+def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "state" / "replay.json"
+    check_replay(path, [rows], "how", 0, 12.5)
+    whole = path.read_bytes()
+    assert (
+        assert_as_written_or_refused(path, whole, lambda: check_replay(path, [rows], "how", 1, 0.0), [12.5])
+        > 150
+    )
+    record = unseal(whole)
+    for other in mistyped(record):
+        path.write_bytes(as_json(other))  # without a checksum, as an earlier version wrote it
+        line = line_of(lambda: check_replay(path, [rows], "how", 1, 0.0), [])
+        assert line is not None or other["now_s"] in (True, -1), other
+    path.write_bytes(as_json(record))
+    assert check_replay(path, [rows], "how", 1, 0.0) == 12.5
+
+
+def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "folder.jsonl"
+    for entry in ENTRIES:
+        FolderManifest(path).add(entry)
+    whole = path.read_bytes()
+
+    def read() -> list[Entry]:
+        return [*FolderManifest(path).entries(0)]
+
+    written = [ENTRIES[:count] for count in range(len(ENTRIES) + 1)]  # a torn end is cut off
+    assert assert_as_written_or_refused(path, whole, read, written) > 150
+    for other in mistyped(asdict(ENTRIES[0])):
+        path.write_bytes(as_json(other) + b"\n")
+        line = line_of(read, [])
+        assert line is None or line.startswith(f"{path}: line 1")
+        assert line is not None or other.keys() == asdict(ENTRIES[0]).keys() or "problem" not in other
+    path.write_bytes(b"".join(as_json(asdict(entry)) + b"\n" for entry in ENTRIES))
+    assert read() == ENTRIES
+
+
+def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kafka.jsonl"
+    for offset, us in ((0, 5), (7, 9)):
+        Decisions(path).carry("t-0", offset, us)
+    whole = path.read_bytes()
+
+    def read() -> list[int | None]:
+        decisions = Decisions(path)
+        return [decisions.at("t-0", offset, None) for offset in (0, 7)]
+
+    assert assert_as_written_or_refused(path, whole, read, [[5, 9], [5, 5], [None, None]]) > 150
+    for other in mistyped({"partition": "t-0", "offset": 0, "watermark_us": 5}):
+        path.write_bytes(as_json(other) + b"\n")
+        line = line_of(read, [])
+        assert line is None or line.startswith(f"{path}: cannot be read (line 1")
+
+
+def test_damaged_snapshot_metadata_raises_one_line() -> None:
+    table = snapshot.to_arrow(some(1)[0])
+    for key in (b"statecast.shard", b"statecast.state.layout"):
+        for other in mistyped(json.loads(table.schema.metadata[key])):
+            changed = {**table.schema.metadata, key: as_json(other)}
+            del changed[b"statecast.crc32"]  # as an earlier version, or a person, wrote it
+            for rows in (table, table.schema.empty_table()):
+                one = rows.replace_schema_metadata(changed)
+                line = line_of(lambda one=one: snapshot.from_arrow(one), [])  # type: ignore[misc]
+                assert line is None or "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"counts": {"rows_in": 1, "novel": 2}}, "counts.novel is unknown to this version"),
+        ({"counts": {"rows_in": "1"}}, "counts.rows_in is '1', not a number of rows"),
+        ({"counts": {"quarantined": {"late": "x"}}}, "counts.quarantined.late: "),
+        ({"offsets": {"rows": -1}}, "offsets.rows: "),
+        ({"closed_through": "soon"}, "closed_through: "),
+        ({"novel": 1}, "novel: "),
+    ],
+)
+def test_a_snapshot_entry_of_unknown_name_or_type_is_refused(change: dict[str, Any], line: str) -> None:
+    table = snapshot.to_arrow(some(1)[0])
+    rest = json.loads(table.schema.metadata[b"statecast.shard"]) | change
+    metadata = {**table.schema.metadata, b"statecast.shard": as_json(rest)}
+    del metadata[b"statecast.crc32"]
+    with pytest.raises(ModelError) as told:
+        snapshot.from_arrow(table.replace_schema_metadata(metadata))
+    assert line in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
+    table, file = tmp_path / "table", tmp_path / "table.parquet"
+    state_table.write(table, some(2))
+    write_text(table / "folder.jsonl", "{}\n")
+    state_file.pack(table, file)
+    whole, series = file.read_bytes(), len(state_table.read(table).state)
+
+    def read() -> int:
+        return state_file.unpack(file, tmp_path / "again")
+
+    assert assert_as_written_or_refused(file, whole, read, [series]) > 100
+    metadata = pq.read_table(file).schema.metadata if file.write_bytes(whole) else {}
+    for other in mistyped(unseal(metadata[b"statecast.table"])):
+        changed = {**metadata, b"statecast.table": as_json(other)}
+        del changed[b"statecast.checksum"]
+        file.write_bytes(whole)
+        pq.write_table(pq.read_table(file).replace_schema_metadata(changed), file)
+        line = line_of(read, [])
+        assert line is None or (line.startswith(f"{file}: ") and "\n" not in line)
+
+
+def test_a_damaged_file_of_the_owner_raises_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ".run"
+    write_text(path, "b" * 32)
+    assert (
+        assert_as_written_or_refused(
+            path, path.read_bytes(), lambda: ownership.run_of(tmp_path) is None, [True, False]
+        )
+        == 0
+    )
+
+
+def test_a_damaged_worker_error_becomes_an_engine_error(tmp_path: Path) -> None:
+    raised = OutputError("out: the disk is full")
+    with pytest.raises(OutputError), failure.told_of(tmp_path):
+        raise raised
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for data in (*damaged(whole), *map(as_json, mistyped({"kind": "OutputError", "line": "x"}))):
+        path.write_bytes(data)
+        found = failure.told(tmp_path, RuntimeError("what the engine says"))
+        assert isinstance(found, (OutputError, EngineError))
+    path.write_bytes(whole)
+    assert str(failure.told(tmp_path, RuntimeError())) == str(raised)
+
+
+def test_damaged_numbers_of_a_shard_raise_nothing(tmp_path: Path) -> None:
+    one = ShardNumbers(0, some(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
+    numbers.publish(tmp_path, one)
+    (path,) = (tmp_path / numbers.FOLDER).iterdir()
+    whole = path.read_bytes()
+    assert numbers.read_shards(tmp_path) == [one]
+    for data in (*damaged(whole), *map(as_json, mistyped(json.loads(whole)))):
+        path.write_bytes(data)
+        numbers.JobNumbers.of(numbers.read_shards(tmp_path)).as_json(0.0)
+        numbers.applied(tmp_path, 1)
+
+
+def test_a_damaged_engine_record_raises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "statecast" / "run"
+    folder.mkdir(parents=True)
+    path = folder / f"engine-{2**22 + 1}.json"
+    record = {"engine": [2**22 + 1, 1.0], "owner": [2**22 + 2, 1.0]}
+    for data in (*damaged(as_json(record)), *map(as_json, mistyped(record))):
+        path.write_bytes(data)
+        assert engine.end_orphans() == []
+
+
+def test_a_damaged_manifest_of_replaced_parts_deletes_no_rows() -> None:
+    with in_memory() as store:
+        (store / BACKFILL / "late" / "x").write_bytes(b"1")
+        put_in_place(store / BACKFILL, store, ["late"])
+        manifest = store / f"{BACKFILL}.json"
+        whole = manifest.read_bytes()
+        others = (as_json(other) for other in mistyped({"id": "1", "parts": ["late"]}))
+        for data in (*damaged(whole), *others):
+            manifest.write_bytes(data)
+            line = line_of(lambda: end_putting(store / BACKFILL, store), [])
+            assert line is None or line.startswith(f"{manifest}: ")
+            assert (store / "late" / "x").read_bytes() == b"1"
+
+
+def test_a_damaged_lease_on_a_store_stays_held() -> None:
+    with in_memory() as store:
+        lock = store / ".lock-000001"
+        identity = {"host": "h", "machine": "m", "pid": 1, "started_s": 1.0, "since": "then"}
+        for data in (*damaged(as_json(identity)), *map(as_json, mistyped(identity))):
+            lock.write_bytes(data)
+
+            def take() -> None:
+                with leased(store):
+                    pass
+
+            line = line_of(take, [])
+            assert line is not None
+            assert "another job" in line
+        (store / ".lock-mine").write_bytes(b"")
+        assert line_of(take, []) is not None
+
+
+def test_a_journal_takes_records_after_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "lines")
+    journal.add({"n": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.add({"n": 2})
+    journal.add({"n": 3})
+    assert [record for _, record in journal.records()] == [{"n": 1}, {"n": 3}]
+
+
+def test_a_record_is_sealed_and_unsealed_as_it_was() -> None:
+    record = {"b": [1.5, None, "é"], "a": {"2": 3}}
+    assert unseal(seal(record)) == record
+
+
+def test_a_state_file_restores_the_packed_shard(tmp_path: Path) -> None:
+    (shard,) = some(1)
+    state_table.write(tmp_path / "table", [shard])
+    state_file.pack(tmp_path / "table", tmp_path / "file")
+    state_file.unpack(tmp_path / "file", tmp_path / "again")
+    assert_equal(state_table.read(tmp_path / "again").shards[0], shard)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.shards import snapshot
+from forecaster.shards.shard import Shard, apply
+from forecaster.shards.sharding import no_batch
+from forecaster.time.windows import Windows
+from pipelines.state import snapshot_file, state_table
+from schemas.errors import DataError, OutputError
+from tests.damaged import flipped, line_of
+from tests.fleets import HOUR_US, START, fleets, forecaster
+from tests.same import assert_same_state
+from tests.shards import assert_equal, shards_of, some
+
+
+@given(fleet=fleets(), of=st.integers(1, 4), closed=st.integers(0, 30), event=st.none() | st.just("é"))
+def test_a_shard_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, of: int, closed: int, event: str | None
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    shards = shards_of(fleet, of, closed, event)
+    for shard in shards:
+        snapshot_file.write_shard(folder, shard)
+    for shard in shards:
+        assert_equal(snapshot_file.read_shard(folder, shard.number, of), shard)
+        assert_equal(snapshot.from_bytes(snapshot.to_bytes(shard)), shard)
+    assert [shard.number for shard in state_table.read(folder).shards] == list(range(of))
+
+
+@given(fleet=fleets(), closed=st.integers(0, 30))
+def test_what_is_read_goes_on_as_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, closed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    (shard,) = shards_of(fleet, 1, closed)
+    snapshot_file.write_shard(folder, shard)
+    again = snapshot_file.read_shard(folder, 0, 1)
+    end = replace(no_batch("rows", again.offsets["rows"]), watermark_us=(fleet.start + 40) * HOUR_US)
+    ended = []
+    for one in (shard, again):
+        issued = []
+        for after, output in apply(one, end, forecaster()):
+            one = after
+            issued += [] if output.forecasts is None else [output.forecasts.frame()]
+        ended.append((one, issued))
+    assert_same_state(ended[0][0].state, ended[1][0].state)
+    assert ended[0][0].counts == ended[1][0].counts
+    for a, b in zip(ended[0][1], ended[1][1], strict=True):
+        assert a.equals(b)
+
+
+def test_the_last_snapshot_of_a_shard_is_the_one_that_counts(tmp_path: Path) -> None:
+    for closed in (2, 3):
+        (shard,) = some(1, closed)
+        snapshot_file.write_shard(tmp_path, shard)
+    assert state_table.read(tmp_path).closed_through == START + 2
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
+
+
+@pytest.mark.parametrize("at", ["write_table", "fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
+    tmp_path: Path, at: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,) = some(1, 2)
+    snapshot_file.write_shard(tmp_path, old)
+
+    def die(*given: Any, **options: Any) -> None:
+        if at == "write_table":
+            given[1].write_bytes(b"PAR1 and half of it")
+        raise error
+
+    monkeypatch.setattr(pq if at == "write_table" else os, at, die)
+    with pytest.raises((OutputError, KeyboardInterrupt)) as told:
+        snapshot_file.write_shard(tmp_path, some(1, 4)[0])
+    if isinstance(error, OSError):
+        assert "shard-0000-of-0001.parquet: the state cannot be written: No space left" in str(told.value)
+    monkeypatch.undo()
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
+    assert state_table.read(tmp_path).closed_through == START + 1
+    snapshot_file.write_shard(tmp_path, some(1, 4)[0])
+    assert state_table.read(tmp_path).closed_through == START + 3
+
+
+def test_a_snapshot_is_synced_before_its_name_and_that_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        done.append("sync " + ("hidden" if name.startswith(".") else name))
+        fsync(descriptor)
+
+    def renamed(source: Any, target: Any) -> None:
+        done.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    snapshot_file.write_shard(tmp_path / "state", some(1)[0])
+    assert done == [f"sync {tmp_path.name}", "sync hidden", "rename", "sync state"]
+
+
+def test_a_run_that_lost_the_folder_while_it_wrote_puts_nothing_in_place(tmp_path: Path) -> None:
+    (lost,), (next_,) = some(1, 2), some(1, 4)
+
+    def loses() -> bool:
+        assert snapshot_file.write_shard(tmp_path, next_)  # the next run's, of the same shard
+        return False
+
+    assert not snapshot_file.write_shard(tmp_path, lost, loses)
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), next_)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
+
+
+def test_two_writers_of_one_shard_share_no_file(tmp_path: Path) -> None:
+    (old,), (new,) = some(1, 2), some(1, 4)
+    assert snapshot_file.write_shard(tmp_path, old, lambda: snapshot_file.write_shard(tmp_path, new))
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
+
+
+def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
+    (shard,) = some(1)
+    snapshot_file.write_shard(tmp_path, shard)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for place, data in flipped(whole, random.Random(7), 600):
+        path.write_bytes(data)
+        for series in (True, False):
+            found: list[Shard] = []
+            line = line_of(lambda series=series: snapshot_file.read_file(path, series=series), found)  # type: ignore[misc]
+            assert line is None or (line.startswith(f"{path}: ") and "\n" not in line)
+            assert not series or line is not None or _is_in_no_use(whole, place)
+            for one in found:
+                assert (one.offsets, one.counts) == (shard.offsets, shard.counts)
+
+
+def _is_in_no_use(whole: bytes, place: int) -> bool:
+    """Whether a byte is of the name of the checksum: without it the file is as one that has none."""
+    return 0 <= place - whole.index(b"statecast.checksum") < 26
+
+
+def test_a_snapshot_of_which_half_is_anothers_is_refused(tmp_path: Path) -> None:
+    for name, closed in (("a", 2), ("b", 4)):
+        snapshot_file.write_shard(tmp_path / name, some(1, closed)[0])
+    a, b = ((tmp_path / name / "shard-0000-of-0001.parquet").read_bytes() for name in "ab")
+    mixed = tmp_path / "a" / "shard-0000-of-0001.parquet"
+    mixed.write_bytes(a[: len(b) // 2] + b[len(b) // 2 :])
+    with pytest.raises(DataError, match="checksum does not match: put back a copy"):
+        snapshot_file.read_shard(tmp_path / "a", 0, 1)
+
+
+def test_a_snapshot_without_a_checksum_still_opens(tmp_path: Path) -> None:
+    (shard,) = some(1)
+    table = snapshot.to_arrow(shard)
+    metadata = {k: v for k, v in table.schema.metadata.items() if k != b"statecast.crc32"}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "shard-0000-of-0001.parquet")
+    assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), shard)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.state import snapshot_file, state_table
+from schemas.errors import DataError, ModelError, OutputError
+from schemas.states import check_states
+from tests.fleets import START
+from tests.shards import NAMES, some
+
+
+def test_a_table_is_one_of_parquet_files_that_anybody_reads(tmp_path: Path) -> None:
+    for shard in some(3):
+        snapshot_file.write_shard(tmp_path, shard)
+    rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
+    check_states(rows.drop("pending"))
+    assert rows["pending"].list.len().sum() == 2 * len(NAMES)
+
+
+def test_a_table_says_of_all_shards_what_they_say(tmp_path: Path) -> None:
+    for shard in some(3, event="e1"):
+        snapshot_file.write_shard(tmp_path, shard)
+    table = state_table.read(tmp_path)
+    assert sorted(table.state.series_ids) == sorted(NAMES)
+    assert table.closed_through == START + 2
+    assert len(table.pending) == 2 * len(NAMES)
+    assert table.pending.columns == ["series_id", "timestamp", "value", "event_id"]
+    assert table.pending["event_id"].unique().to_list() == ["e1"]
+    assert table.counts.missing == 0
+    assert (table.counts.used, table.counts.pending) == (60, 40)
+    assert (table.offset("rows"), table.offset("another")) == (100, 0)
+
+
+def test_where_shards_stand_is_told_without_their_series(tmp_path: Path) -> None:
+    for shard in some(3, event="e1"):
+        snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
+    whole, told = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
+    assert not len(told.state)
+    assert not len(told.pending)
+    assert told.counts == whole.counts
+    assert told.closed_through == whole.closed_through == START + 2
+    assert told.reached() == whole.reached()
+    assert told.reached()["rows"][:3:2] == (70, (71, 72))
+
+
+def test_a_source_goes_on_from_what_every_shard_has_read(tmp_path: Path) -> None:
+    first, second, third = some(3)
+    for shard in (first, replace(second, offsets={"rows": 70}), third):
+        snapshot_file.write_shard(tmp_path, shard)
+    assert state_table.read(tmp_path).offset("rows") == 70
+
+
+def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "some.parquet").write_bytes(b"")
+    assert not state_table.exists(tmp_path)
+    assert not state_table.exists(tmp_path / "nowhere")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="holds no state table"):
+            state_table.read(folder)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    state_table.write(tmp_path / "state", some(2))
+    (tmp_path / "state" / "shard-0001-of-0002.parquet").write_bytes(b"PAR1 and nothing")
+    for read in (lambda f: state_table.read(f), lambda f: snapshot_file.read_shard(f, 1, 2)):
+        with pytest.raises(
+            DataError, match=r"shard-0001-of-0002\.parquet: not a readable Parquet file"
+        ) as told:
+            read(tmp_path / "state")
+        assert "\n" not in str(told.value)
+
+
+def test_a_file_that_is_no_shard_is_named(tmp_path: Path) -> None:
+    state_table.write(tmp_path / "state", some(2))
+    path = tmp_path / "state" / "shard-0001-of-0002.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    with pytest.raises(ModelError, match=r"shard-0001-of-0002\.parquet: this is no shard"):
+        state_table.read(tmp_path / "state")
+
+
+@pytest.mark.parametrize("spoil", ["missing", "of another table"])
+def test_a_table_that_is_not_whole_is_refused(tmp_path: Path, spoil: str) -> None:
+    state_table.write(tmp_path / "state", some(3))
+    if spoil == "missing":
+        (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
+    else:
+        snapshot_file.write_shard(tmp_path / "state", some(2)[0])
+    with pytest.raises(DataError, match=r"not each of [23] once: copy the folder again, as a whole"):
+        state_table.read(tmp_path / "state")
+
+
+def test_a_table_knows_how_far_its_shards_have_come_and_where_they_stand_apart(tmp_path: Path) -> None:
+    first, second, third = some(3)
+    shards = [
+        replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),
+        replace(second, offsets={"a": 5, "b": 4}, watermarks={"a": 3, "b": 7}),
+        replace(third, offsets={"a": 8, "b": 6}, watermarks={"a": 9, "b": 8}),
+    ]
+    state_table.write(tmp_path / "state", shards)
+    assert state_table.read(tmp_path / "state").reached() == {"a": (5, 3, (8,), 9), "b": (4, 7, (6, 9), 8)}
+
+
+@pytest.mark.parametrize("renames", range(3))
+def test_a_table_whose_job_died_while_it_was_put_in_place_is_the_old_one_or_the_new(
+    tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real, made = tmp_path / "state", os.replace, 0
+    state_table.write(folder, some(3, 2))
+
+    def die(source: Any, target: Any) -> None:
+        nonlocal made
+        if "state" in {Path(source).name, Path(target).name}:
+            if made == renames:
+                raise KeyboardInterrupt
+            made += 1
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", die)
+    monkeypatch.setattr(shutil, "rmtree", lambda *given, **options: None)
+    if renames < 2:
+        with pytest.raises(KeyboardInterrupt):
+            state_table.write(folder, some(2, 4))
+    else:
+        state_table.write(folder, some(2, 4))
+    monkeypatch.undo()
+    state_table.recover(folder)
+    table = state_table.read(folder)
+    assert (len(table.shards), table.closed_through) == ((3, START + 1) if renames < 2 else (2, START + 3))
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_table_is_left_where_it_is_when_it_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = tmp_path / "state", os.replace
+    state_table.write(folder, some(3))
+
+    def full(source: Any, target: Any) -> None:
+        if "state" in {Path(source).name, Path(target).name}:
+            raise OSError(30, "Read-only file system")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="state: the state table cannot be put in place: Read-only"):
+        state_table.write(folder, some(2))
+    monkeypatch.undo()
+    state_table.recover(folder)
+    assert len(state_table.read(folder).shards) == 3
