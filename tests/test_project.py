@@ -141,13 +141,13 @@ def test_the_server_and_the_ui_agree() -> None:
 # that is there or not, sorted pieces that the next start makes anew, and what sets a machine up.
 CHANGES_FILES = (
     "storage/",
-    "snapshot_file.py",
-    "state_file.py",
-    "table_files.py",
+    "state/snapshot_file.py",
+    "state/state_file.py",
+    "state/table_files.py",
     "sinks/folder.py",
-    "sinks/replacing.py",
+    "sinks/replace_output.py",
     "sources/reader.py",
-    "sources/runs.py",
+    "sources/files/sorted_runs.py",
     "runners/java.py",
     "runners/prism_binary.py",
     "cli/setup.py",
