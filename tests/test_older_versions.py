@@ -6,8 +6,8 @@ import math
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -91,6 +91,6 @@ def test_a_registered_model_loads_by_the_module_that_it_names(loader: str, tmp_p
         .filter(pl.col("series_id") == "s0")
         .with_columns(pl.col("timestamp").dt.replace_time_zone(None))
     )
-    answer = pd.DataFrame(load_model(str(folder)).predict(history.to_pandas()))
+    answer: Any = load_model(str(folder)).predict(history.to_pandas())
     assert answer["horizon"].tolist() == [1, 2, 3]
     assert answer["q50"].notna().all()
