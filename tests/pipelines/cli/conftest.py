@@ -78,7 +78,7 @@ def wait_for_exit(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) 
 
 
 def statecast(*arguments: object, cwd: Path, **changes: Any) -> EndedCommand:
-    """Run a command to its end."""
+    """Run a ``statecast`` command to its end, and return its exit code and output."""
     return wait_for_exit(start(*arguments, cwd=cwd, **changes))
 
 

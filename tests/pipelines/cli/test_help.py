@@ -26,7 +26,7 @@ COMMANDS = (
 
 
 def test_help_imports_no_slow_package() -> None:
-    """Check the imported packages: unlike the time that the help takes, they do not depend on the machine."""
+    """Check the imports instead of the time, because the time depends on the machine."""
     command = [sys.executable, "-X", "importtime", "-m", "pipelines.cli", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(command in result.stdout for command in COMMANDS)

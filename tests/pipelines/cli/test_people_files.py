@@ -144,7 +144,7 @@ def test_a_series_that_starts_late_in_jsonl_is_read(job: Job) -> None:
 
 
 @pytest.mark.parametrize("kind", ["index", "index of times", "named index", "once.csv", "twice.csv", "reset"])
-def test_a_data_frame_index_is_not_a_series(job: Job, kind: str) -> None:
+def test_a_data_frame_index_is_not_read_as_series(job: Job, kind: str) -> None:
     path = frame_file(job.folder, kind)
     summary, lines = job(f"backfill {path.name} -m model")
     assert job.series() == {"north", "south"}
@@ -197,7 +197,7 @@ def write_csv_rows(path: Path, rows: list[tuple[str, str, float]]) -> Path:
 
 @pytest.fixture(scope="module")
 def daily(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that saves a forecaster of daily windows and returns its folder."""
+    """Return a function that saves a forecaster of daily windows with an aggregate; it returns the folder."""
 
     def save_daily_forecaster(aggregate: str) -> Path:
         folder = tmp_path_factory.mktemp("daily")

@@ -54,7 +54,7 @@ def german_number(value: float) -> str:
 
 
 def sheet(time: str = "%Y-%m-%d %H:%M", write: Callable[[float], str] = str, delimiter: str = ";") -> str:
-    """Return the rows of two series as CSV text, with times, numbers and delimiter of a spreadsheet."""
+    """Return the rows of two series as the CSV text that a spreadsheet program exports."""
     lines = [delimiter.join((s, t.strftime(time), write(v))) for s, t, v in values(2)]
     return "\r\n".join([delimiter.join(("series_id", "timestamp", "value")), *lines]) + "\r\n"
 

@@ -293,9 +293,7 @@ def test_a_missing_engine_is_refused_with_a_fix(desk: Desk, monkeypatch: pytest.
         ("--runner flink -s jobs.flink_workers=a", 'jobs.flink_workers="a": must be HOST:PORT'),
     ],
 )
-def test_invalid_engine_options_are_refused_with_valid_ones(
-    desk: Desk, job: str, options: str, line: str
-) -> None:
+def test_invalid_engine_options_are_refused_with_a_fix(desk: Desk, job: str, options: str, line: str) -> None:
     code, message = desk.refused(f"{job} good.csv -m model {options}")
     assert code == 2
     assert line in message

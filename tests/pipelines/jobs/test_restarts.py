@@ -113,7 +113,7 @@ def test_a_backfill_starts_over_after_its_engine_dies(
     def run_and_die(run: Run, on_progress: Callable[[], None]) -> None:
         assert [path for path in strays if path.exists()] == []
         run_in_process(run, on_progress)
-        if len(strays) < 2:  # the run has written all; add a file that the next run must delete
+        if len(strays) < 2:  # the run has written its output; add a file that the next run must delete
             strays.append(run.settings.output / "forecasts" / f"{len(strays)}.parquet")
             strays[-1].write_bytes(b"")
             raise EngineLost("the engine is no more")

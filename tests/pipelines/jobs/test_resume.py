@@ -25,7 +25,7 @@ UNITS = {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
 def assert_complete(job: StreamJob, counts: Counts, uninterrupted: pl.DataFrame) -> None:
-    """Assert that counts and forecasts equal those of an uninterrupted stream, each forecast in one file."""
+    """Assert that counts and forecasts match an uninterrupted stream, and each forecast is in one file."""
     assert counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
     assert_same_frames(read_forecasts(job.output), uninterrupted, UNITS)
     files = [
@@ -125,7 +125,7 @@ def test_another_shard_count_is_refused_after_a_kill(
 def test_a_second_stream_requires_resume_or_fresh(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
-    for state in (None, replayed.states):  # a start from its own table would forget its offsets, too
+    for state in (None, replayed.states):  # a start from the stream's own table would forget its offsets, too
         with pytest.raises(ConfigError, match=r"out/state: holds the state .*--resume.*--fresh") as raised:
             run_stream(replace(replayed, state_table=state))
         assert "\n" not in str(raised.value)

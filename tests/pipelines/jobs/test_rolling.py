@@ -70,7 +70,7 @@ def test_every_member_is_scored_on_the_same_pairs(
     assert {"network", "persistence", "seasonal_naive"} <= set(members)
     for horizon in (1, 4):
         counts = scores.filter(pl.col("horizon") == horizon)["count"]
-        # 40 test rows hold all 4 targets of 37 issue times; of the series, only two have training rows.
+        # 40 test rows hold all 4 targets of 37 issue times; only two series have training rows.
         assert counts.to_list() == [2 * 37 * horizon] * len(members)
     own = scores.filter(pl.col("member") == members[0])
     assert own.null_count().sum_horizontal().item() == 0

@@ -27,7 +27,7 @@ def test_a_repeated_replay_writes_the_same_files(replayed: StreamJob, runner: Ru
     assert outcome.counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
     assert not outcome.stopped
     assert progress[-1].counts == outcome.counts
-    assert not outcome.has_latency  # an unpaced replay is a backlog, whose latency is not measured
+    assert not outcome.has_latency  # an unpaced replay is all backlog, and latency is not measured then
     assert len(read_forecasts(job.output)) == 60
     table = state_table.read(job.states)
     assert table.closed_through == START + 19
@@ -69,9 +69,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     def arrived(numbers: JobNumbers) -> bool:
         nonlocal looks
         looks += 1
-        if (
-            looks == 3
-        ):  # after more than a second without rows, in which an ended source would have ended the job
+        if looks == 3:  # after more than a second: by then, an ended source would have ended the job
             add_file(folder, "rows.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
         return numbers.counts.series_steps > 0
 
@@ -119,7 +117,7 @@ def test_an_invalid_output_folder_is_refused(replayed: StreamJob, tmp_path: Path
         run_stream(replace(replayed, output=tmp_path / "rows.parquet" / "out"))
 
 
-def test_a_second_job_on_a_folder_is_refused_in_one_line(replayed: StreamJob, job: BackfillJob) -> None:
+def test_a_second_job_on_an_output_folder_is_refused(replayed: StreamJob, job: BackfillJob) -> None:
     with locked(replayed.output):
         for run in (lambda: run_stream(replayed), lambda: run_backfill(job)):
             with pytest.raises(

@@ -113,7 +113,7 @@ def test_a_trial_worse_than_the_others_is_pruned(tmp_path: Path, monkeypatch: py
 
 
 def train_failing(on: int, error: BaseException) -> Any:
-    """Return a copy of `train` that raises an error at its call number ``on``."""
+    """Return a replacement of `train` that raises an error at call number ``on``."""
     calls = [0]
 
     def train_or_fail(*given: Any, **named: Any) -> Trained:

@@ -10,12 +10,12 @@ from pipelines.runners import prism_binary
 
 
 def prism_of(version: str, body: str = "exit 0") -> str:
-    """Return the body of a script that passes for a Prism of a version, as built by Go."""
+    """Return the body of a script that looks like a Prism of the given version."""
     return f"{body}\n# path\t{prism_binary.PACKAGE}\n# mod\tgithub.com/apache/beam/sdks/v2\t{version}\th1:x"
 
 
 def current_prism(body: str = "exit 0") -> str:
-    """Return the body of a script that passes for the Prism of the installed Beam."""
+    """Return the body of a script that looks like a Prism of the installed Beam version."""
     return prism_of(f"v{prism_binary.beam_version()}", body)
 
 
@@ -28,7 +28,7 @@ def write_script(path: Path, body: str) -> Path:
 
 
 def without_prism_and_go(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Change the environment so that neither Prism nor Go is found, nor a package with Go."""
+    """Hide Prism and Go from a test, and the installer that could install Go."""
     for name in ("STATECAST_PRISM", "XDG_CACHE_HOME", "GOBIN", "GOPATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))

@@ -102,7 +102,7 @@ def test_only_running_jobs_of_the_name_are_cancelled(name: str, monkeypatch: pyt
     on_flink._cancel("host:1", "statecast-mine")
 
 
-def test_the_owning_run_of_an_output_is_known(tmp_path: Path) -> None:
+def test_run_of_returns_the_owner_of_an_output(tmp_path: Path) -> None:
     assert run_of(tmp_path) is None
     take_over(StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False))
     assert run_of(tmp_path) == "a"

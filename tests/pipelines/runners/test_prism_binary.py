@@ -136,7 +136,7 @@ def test_a_packaged_go_builds_prism_if_go_is_missing(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
-    # This Go fails unless it runs in the folder of its package and makes module folders that can be deleted.
+    # The fake Go checks that it runs from its package, and that its module cache can be deleted.
     go = f"""
         [ "$GOROOT/bin/go" = "$0" ] && [ "$GOFLAGS" = -modcacherw ] || exit 1
         mkdir -p "$GOMODCACHE" "$GOCACHE"
