@@ -16,11 +16,11 @@ ROWS = "series_id,time,x,label\n" + "\n".join(
     for pace, name in [((0.3, "slow"), (2.0, "quick"))[s % 2]]
     for t in range(8)
 )
-SMALL = ("--hidden", "4", "--epochs", "2", "--set", "threads=1")
+QUICKLY = ("--hidden", "4", "--epochs", "2", "--set", "threads=1")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "rows.csv").write_text(ROWS)
@@ -28,21 +28,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_label_prints_scores_and_writes_model_and_labels(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["label", "rows.csv", *SMALL, "-o", "out"]) == 0
+    assert run(["label", "rows.csv", *QUICKLY, "-o", "out"]) == 0
     printed = capsys.readouterr().out
     assert "320 rows in = 320 used + 0 quarantined + 0 duplicate" in printed
     assert "a label per series: 40 series of up to 8 steps, 1 values a step (x)" in printed
     for score in ("accuracy", "macro f1", "log loss"):
         assert score in printed
-    assert {path.name for path in (folder / "out").iterdir()} == {"labeller.safetensors", "labels.parquet"}
+    assert {path.name for path in (place / "out").iterdir()} == {"labeller.safetensors", "labels.parquet"}
 
 
-def test_json_output_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_object(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import json
 
-    assert run(["label", "rows.csv", *SMALL, "--json", "--cell", "rnn", "--scaling", "series"]) == 0
+    assert run(["label", "rows.csv", *QUICKLY, "--json", "--cell", "rnn", "--scaling", "series"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["rows_in"] == summary["used"] + summary["quarantined"] + summary["duplicates"] == 320
     assert (summary["of"], summary["channels"], summary["classes"]) == ("sequence", ["x"], ["quick", "slow"])
@@ -54,7 +54,7 @@ def test_json_output_is_one_object(folder: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "code", "line"),
     [
         ([], 2, "error: no input: name a long file with a label column, or try --example vowels"),
-        (["none.csv"], 3, "error: none.csv: no such file or folder"),
+        (["none.csv"], 3, "error: none.csv: no such file or place"),
         (["rows.csv", "--label", "state"], 3,
          "error: rows.csv: no column 'state' (--label); there is series_id, time, x, label"),
         (["rows.csv", "--cell", "tcn"], 2, "error: --cell tcn: Input should be 'lstm', 'gru' or 'rnn'"),
@@ -67,7 +67,7 @@ def test_json_output_is_one_object(folder: Path, capsys: pytest.CaptureFixture[s
     ],
 )  # fmt: skip
 def test_invalid_arguments_are_refused_in_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
 ) -> None:
     assert run(["label", *arguments]) == code
     message = capsys.readouterr().err
@@ -75,14 +75,12 @@ def test_invalid_arguments_are_refused_in_one_line(
     assert message.count("\n") == 1
 
 
-def test_an_existing_example_file_is_not_overwritten(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["label", "--example", "vowels", *SMALL]) == 0
+def test_an_existing_example_file_is_not_overwritten(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["label", "--example", "vowels", *QUICKLY]) == 0
     printed = capsys.readouterr().out
     assert "wrote vowels.parquet" in printed
     assert "640 series of up to 29 steps, 12 values a step (c1, c2, c3, c4, c5, c6, ...)" in printed
-    assert pl.read_parquet(folder / "vowels.parquet").height == 9961
+    assert pl.read_parquet(place / "vowels.parquet").height == 9961
     assert run(["label", "--example", "vowels"]) == 2
     assert "vowels.parquet is there already: use it as statecast label" in capsys.readouterr().err
 
