@@ -54,7 +54,7 @@ def test_json_output_is_one_object(place: Path, capsys: pytest.CaptureFixture[st
     ("arguments", "code", "line"),
     [
         ([], 2, "error: no input: name a long file with a label column, or try --example vowels"),
-        (["none.csv"], 3, "error: none.csv: no such file or place"),
+        (["none.csv"], 3, "error: none.csv: no such file or folder"),
         (["rows.csv", "--label", "state"], 3,
          "error: rows.csv: no column 'state' (--label); there is series_id, time, x, label"),
         (["rows.csv", "--cell", "tcn"], 2, "error: --cell tcn: Input should be 'lstm', 'gru' or 'rnn'"),
