@@ -1,4 +1,4 @@
-"""Commands as a user runs them, and one tiny model that all of these tests share."""
+"""Helpers that run commands as a user does, and the tiny model that the tests of this folder share."""
 
 from __future__ import annotations
 
@@ -21,37 +21,40 @@ from tests.fleets import START, forecaster, rows_of
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 600.0  # for what would otherwise hang; two cores may be shared with much else
+TIMEOUT_S = 600.0  # long, because two cores may be shared with many other processes
 
 
 @dataclass
-class Ended:
-    """A command that has ended."""
+class EndedCommand:
+    """The exit code and the output of a command that has ended."""
 
     code: int
     out: str
     err: str
 
     @property
-    def line(self) -> str:
-        """What it said on stderr, which must be one line."""
+    def stderr_line(self) -> str:
+        """The text on stderr, which must be one line."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         return lines[0]
 
     @property
-    def object(self) -> dict[str, Any]:
-        """What it printed on stdout, which must be one JSON object."""
+    def json_object(self) -> dict[str, Any]:
+        """The JSON object on stdout; fails unless the command succeeded and printed only this object."""
         assert self.code == 0, self.err
         assert self.out.count("\n") == 1
-        found: dict[str, Any] = json.loads(self.out)
-        return found
+        parsed: dict[str, Any] = json.loads(self.out)
+        return parsed
 
 
 def start(
     *arguments: object, cwd: Path, ignoring: Sequence[signal.Signals] = (), **changes: str
 ) -> subprocess.Popen[str]:
-    """A command in a process and session of its own, warnings being errors; see `tests.processes.started`."""
+    """Start a command in a new process and session, with resource warnings as errors.
+
+    See `tests.processes.started` for the signals that the process ignores.
+    """
     return started(
         [sys.executable, "-W", "error::ResourceWarning", "-m", "pipelines.cli", *map(str, arguments)],
         ignoring,
@@ -63,33 +66,33 @@ def start(
     )
 
 
-def ended(process: subprocess.Popen[str], patience_s: float = PATIENCE_S) -> Ended:
-    """What a process said, once it has ended."""
+def wait_for_exit(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> EndedCommand:
+    """Wait until a process ends, and return its exit code and output; fail the test after a timeout."""
     try:
-        out, err = process.communicate(timeout=patience_s)
+        out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        pytest.fail(f"{process.args!r} goes on after {patience_s:.0f} s: {out}{err}")
-    return Ended(process.returncode, out, err or "")
+        pytest.fail(f"{process.args!r} still runs after {timeout_s:.0f} s: {out}{err}")
+    return EndedCommand(process.returncode, out, err or "")
 
 
-def statecast(*arguments: object, cwd: Path, **changes: Any) -> Ended:
-    """A command, run to its end."""
-    return ended(start(*arguments, cwd=cwd, **changes))
+def statecast(*arguments: object, cwd: Path, **changes: Any) -> EndedCommand:
+    """Run a ``statecast`` command to its end, and return its exit code and output."""
+    return wait_for_exit(start(*arguments, cwd=cwd, **changes))
 
 
-def until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    """Waits until something is so, as long as the process lives."""
-    deadline_s = time.monotonic() + PATIENCE_S
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Wait until a condition is true; fail the test if the process ends first or time runs out."""
+    deadline_s = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert process.poll() is None, ended(process)
-        assert time.monotonic() < deadline_s, "it never came to be"
+        assert process.poll() is None, wait_for_exit(process)
+        assert time.monotonic() < deadline_s, "the condition did not become true in time"
         time.sleep(0.05)
 
 
 def write_series(path: Path, hours: int, series: int = 3) -> Path:
-    """A CSV of series that repeat every day, one value an hour."""
+    """Write a CSV of series that repeat every day, with one value an hour, and return its path."""
     hour = pl.int_range(hours, eager=True).cast(pl.Float64)
     columns = [((hour + 3 * s) * (2 * 3.141592653589793 / 24)).sin() * 5 + 20 * s for s in range(series)]
     values = pl.DataFrame({f"s{s}": column for s, column in enumerate(columns)}).to_numpy().copy()
@@ -100,13 +103,13 @@ def write_series(path: Path, hours: int, series: int = 3) -> Path:
 
 @pytest.fixture(scope="session")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three series of 400 hours, in a folder of their own."""
+    """A CSV of three series of 400 hours, in a separate folder."""
     return write_series(tmp_path_factory.mktemp("series") / "series.csv", 400)
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A forecaster in a folder, which is loaded without MLflow."""
+    """A folder with a saved forecaster, which commands load without MLflow."""
     folder = tmp_path_factory.mktemp("model")
     forecaster().save(folder)
     return folder
@@ -114,11 +117,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str, dict[str, Any]]:
-    """The address of a store with one version of the model ``tiny``, and what ``train --json`` said of it."""
+    """The URI of a store with one version of the model ``tiny``, and the JSON object of its training."""
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder / 'runs.db'}"
     tiny = ("--hidden", 8, "--horizon", 3, "--epochs", 1, "--set", "network.layers=1")
-    told = statecast(
+    result = statecast(
         "train", series, *tiny, "--register", "tiny", "--tracking-uri", uri, "--json", cwd=folder
     )
-    return uri, told.object
+    return uri, result.json_object

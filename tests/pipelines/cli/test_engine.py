@@ -14,7 +14,7 @@ from schemas.errors import ConfigError
 AUTO, IN_PROCESS = JobsConfig(), JobsConfig(runner="in-process")
 
 
-def test_a_stream_takes_prism_where_it_is_and_else_runs_in_process_and_says_why(
+def test_a_stream_runs_in_process_if_prism_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine, "find_prism", lambda: Path("prism"))
@@ -24,13 +24,13 @@ def test_a_stream_takes_prism_where_it_is_and_else_runs_in_process_and_says_why(
     assert engine_of(AUTO) == ("in-process", "in process: Prism is not installed")
 
 
-def test_a_backfill_runs_in_process_unless_an_engine_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backfill_runs_in_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find_prism", lambda: Path("prism"))
     assert engine_of(AUTO, is_bounded=True) == ("in-process", "in process")
     assert engine_of(JobsConfig(runner="prism"), ("--x=1",), is_bounded=True)[0] == "prism"
 
 
-def test_who_names_a_flink_means_it() -> None:
+def test_naming_a_flink_master_selects_flink() -> None:
     assert (
         runner_of(None, "[local]") == runner_of("flink", "host:1") == runner_of("auto", "host:1") == "flink"
     )
@@ -38,16 +38,16 @@ def test_who_names_a_flink_means_it() -> None:
     assert runner_of(None, None) is None
 
 
-def test_what_the_job_file_says_of_the_engine_reaches_every_job() -> None:
-    asked = JobsConfig(flink_master="a:1", flink_workers="b:2", restarts=7)
+def test_engine_settings_of_the_job_file_reach_the_job() -> None:
+    settings = JobsConfig(flink_master="a:1", flink_workers="b:2", restarts=7)
     expected = OnEngine(
         runner="flink", flink=FlinkSettings("a:1", "b:2"), beam_options=("--c=3",), restarts=7
     )
-    assert on_engine("flink", asked, ("--c=3",)) == expected
+    assert on_engine("flink", settings, ("--c=3",)) == expected
     assert on_engine("prism", JobsConfig(), ()).flink.workers is None
 
 
-def test_workers_of_a_cluster_are_told_paths_that_hold_wherever_they_are() -> None:
+def test_cluster_workers_receive_absolute_paths() -> None:
     given = {
         "data": {"paths": ["rows.csv", "/data/more"]},
         "output": {"folder": "out"},
@@ -55,23 +55,23 @@ def test_workers_of_a_cluster_are_told_paths_that_hold_wherever_they_are() -> No
         "jobs": {"runner": "flink", "flink_workers": "host:1"},
     }
     here, job = Path.cwd(), JobConfig.model_validate(given)
-    seen = seen_by_workers(job)
-    assert seen.data.paths == (f"{here}/rows.csv", "/data/more")
-    assert (seen.output.folder, seen.kafka.avro_schema) == (f"{here}/out", f"{here}/row.avsc")
+    for_workers = seen_by_workers(job)
+    assert for_workers.data.paths == (f"{here}/rows.csv", "/data/more")
+    assert (for_workers.output.folder, for_workers.kafka.avro_schema) == (f"{here}/out", f"{here}/row.avsc")
     in_store = JobConfig.model_validate({**given, "output": {"folder": "s3://bucket/out"}, "kafka": {}})
     assert seen_by_workers(in_store).output.folder == "s3://bucket/out"
     assert seen_by_workers(in_store).kafka.avro_schema == ""
-    own = JobConfig.model_validate({**given, "jobs": {"runner": "flink"}})
-    assert seen_by_workers(own) == own
+    without_pool = JobConfig.model_validate({**given, "jobs": {"runner": "flink"}})
+    assert seen_by_workers(without_pool) == without_pool
 
 
-def test_what_follows_two_dashes_is_beams() -> None:
+def test_options_after_two_dashes_are_passed_to_beam() -> None:
     data = ["a.csv", "--parallelism=2", "--experiments=x"]
     assert split_off_beam(data) == (["a.csv"], ("--parallelism=2", "--experiments=x"))
     assert split_off_beam(None) == (None, ())
 
 
-def test_a_word_after_an_option_of_beams_is_its_value_and_no_file() -> None:
+def test_a_word_after_a_beam_option_is_its_value() -> None:
     data = ["a.csv", "b.csv", "--parallelism", "4", "--experiments", "x", "--streaming"]
     expected = ("--parallelism=4", "--experiments=x", "--streaming")
     assert split_off_beam(data) == (["a.csv", "b.csv"], expected)

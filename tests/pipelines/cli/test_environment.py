@@ -1,4 +1,4 @@
-"""MLflow's own variables of the environment choose the store, as they do for MLflow's commands."""
+"""MLflow's own environment variables choose the store, as they do for MLflow's commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ system_metrics = false
 
 
 @pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _without_mlflow_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ENVIRONMENT.values():
         monkeypatch.delenv(name, raising=False)
@@ -41,7 +41,7 @@ def settings_of(job: Path | None = None, *settings: str, **named: str) -> dict[s
     }
 
 
-def test_an_option_goes_before_the_environment_and_that_before_the_job_file(
+def test_options_override_the_environment_which_overrides_the_job_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "job.toml"
@@ -49,19 +49,19 @@ def test_an_option_goes_before_the_environment_and_that_before_the_job_file(
     default, file = settings_of(), settings_of(job)
     assert default["mlflow.tracking_uri"] == "sqlite:///mlflow.db"
     assert file["mlflow.tracking_uri"] == "sqlite:///file.db"
-    around = {key: True if key == "mlflow.system_metrics" else f"sqlite:///{key}" for key in ENVIRONMENT}
+    environment = {key: True if key == "mlflow.system_metrics" else f"sqlite:///{key}" for key in ENVIRONMENT}
     for key, name in ENVIRONMENT.items():
-        monkeypatch.setenv(name, str(around[key]))
-    assert settings_of(job) == settings_of() == around
+        monkeypatch.setenv(name, str(environment[key]))
+    assert settings_of(job) == settings_of() == environment
     assert settings_of(job, "mlflow.run_id=x")["mlflow.run_id"] == "x"
     named = settings_of(job, mlflow__tracking_uri="sqlite:///option.db")
-    assert named == around | {"mlflow.tracking_uri": "sqlite:///option.db"}
+    assert named == environment | {"mlflow.tracking_uri": "sqlite:///option.db"}
     for name in ENVIRONMENT.values():
         monkeypatch.setenv(name, "")
     assert settings_of(job) == file
 
 
-def test_a_variable_that_cannot_be_is_refused_by_its_name(
+def test_an_invalid_environment_variable_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")
@@ -69,12 +69,12 @@ def test_a_variable_that_cannot_be_is_refused_by_its_name(
     assert 'MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING "maybe": must be true or false' in capsys.readouterr().err
 
 
-def champion(uri: str) -> list[str]:
+def champion_versions(uri: str) -> list[str]:
     versions = Registry(uri).versions("weather")
     return [str(row["version"]) for row in versions.to_dicts() if "champion" in row["aliases"]]
 
 
-def test_promote_moves_the_alias_in_the_store_of_the_environment(
+def test_promote_uses_the_store_named_by_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     local, other = f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/other.db"
@@ -85,15 +85,13 @@ def test_promote_moves_the_alias_in_the_store_of_the_environment(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     assert run(["promote", "weather/2"]) == 0
     assert f"MLflow store {other} (from MLFLOW_TRACKING_URI)" in capsys.readouterr().out
-    assert (champion(local), champion(other)) == (["1"], ["2"])
+    assert (champion_versions(local), champion_versions(other)) == (["1"], ["2"])
     assert run(["promote", "weather/2", "--tracking-uri", "sqlite:///mlflow.db"]) == 0
     assert f"MLflow store {local}\n" in capsys.readouterr().out
-    assert champion(local) == ["2"]
+    assert champion_versions(local) == ["2"]
 
 
-def test_a_training_is_logged_into_the_run_that_mlflow_made_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_logs_into_the_run_named_by_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
     runs, models = f"sqlite:///{tmp_path}/runs.db", f"sqlite:///{tmp_path}/models.db"
@@ -128,7 +126,7 @@ def test_a_training_is_logged_into_the_run_that_mlflow_made_for_it(
     assert run(f"train rows.csv {tiny} --register tiny".split()) == 4
 
 
-def test_the_login_of_the_environment_is_sent_to_the_server(
+def test_the_login_from_the_environment_reaches_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "server").mkdir()

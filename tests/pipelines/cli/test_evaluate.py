@@ -16,14 +16,14 @@ def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
     lines = ["date,a,b"]
     lines += [f"2016-07-{1 + n // 24:02} {n % 24:02}:00:00,{n % 24},{5 + (n * 7) % 24}" for n in range(240)]
     (tmp_path / "wide.csv").write_text("\n".join(lines) + "\n")
-    told = statecast(
+    result = statecast(
         "evaluate", "--data", "wide.csv", "--wide", "--freq", "1h", "--horizons", "1,3", "--train-rows", 144,
         "--test-rows", "150:230", "--normalize", "train", "--report", "r/report.html", *TINY, "--json",
         cwd=tmp_path,
     )  # fmt: skip
-    assert told.code == 0, told.err
-    assert told.line == "wide.csv: times have no zone, UTC assumed"
-    *rows, last = [json.loads(line) for line in told.out.splitlines()]
+    assert result.code == 0, result.err
+    assert result.stderr_line == "wide.csv: times have no zone, UTC assumed"
+    *rows, last = [json.loads(line) for line in result.out.splitlines()]
     assert {(row["member"], row["horizon"]) for row in rows} >= {("network", 1), ("persistence", 3)}
     assert {"train_s", "replay_s", "members"} <= set(last)
     assert last["members"]["network"]["3"]["mse"] == pytest.approx(
@@ -33,8 +33,8 @@ def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
     assert (tmp_path / "mlflow.db").exists()
 
 
-def test_months_have_the_season_of_a_year(tmp_path: Path) -> None:
-    chance, months = np.random.default_rng(0), range(80)  # 1963 to 1969
+def test_monthly_series_have_a_season_of_twelve(tmp_path: Path) -> None:
+    chance, months = np.random.default_rng(0), range(80)  # from January 1963
     year = 10 * chance.normal(size=(12, 4))
     values = [100 + year[m % 12] + 0.3 * m + 2 * chance.normal(size=4) for m in months]
     lines = [
@@ -42,36 +42,36 @@ def test_months_have_the_season_of_a_year(tmp_path: Path) -> None:
         for m, row in zip(months, values, strict=True)
     ]
     (tmp_path / "wide.csv").write_text("\n".join(["date,a,b,c,d", *lines]) + "\n")
-    told = statecast(
+    result = statecast(
         "evaluate", "wide.csv", "--wide", "--freq", "1mo", "--horizons", "1,12", "--train-rows", 56, "--json",
         "--set", "network.hidden=8", "--set", "training.epochs=2", cwd=tmp_path,
     )  # fmt: skip
-    assert told.code == 0, told.err
-    members = json.loads(told.out.splitlines()[-1])["members"]
+    assert result.code == 0, result.err
+    members = json.loads(result.out.splitlines()[-1])["members"]
     found = {name: [horizons[h]["mase"] for h in ("1", "12")] for name, horizons in members.items()}
     assert np.isfinite([*found.values()]).all()
     for seasonal, other in zip(found["seasonal_naive"], found["persistence"], strict=True):
-        assert seasonal < 0.5 * other  # a season of 12
+        assert seasonal < 0.5 * other  # holds only if the season has 12 windows
     assert (np.array(found["combined"]) < found["seasonal_naive"]).all()
 
 
-def test_people_read_a_table_a_horizon(
+def test_evaluate_prints_one_table_for_each_horizon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     write_series(tmp_path / "long.csv", 200)
     assert run(["evaluate", "long.csv", "--train-rows", "150", "--horizons", "2", *TINY]) == 0
-    told = capsys.readouterr().out
-    assert "3 series of 200 windows: learned from the first 150" in told
-    assert "judged on 150 to 200" in told
-    assert "horizon 2: errors over the steps 1 to 2, the interval at step 2" in told
-    assert "seasonal_naive" in told
-    assert "…" not in told  # nothing is cut off in a terminal of 80 columns
+    printed = capsys.readouterr().out
+    assert "3 series of 200 windows: learned from the first 150" in printed
+    assert "judged on 150 to 200" in printed
+    assert "horizon 2: errors over the steps 1 to 2, the interval at step 2" in printed
+    assert "seasonal_naive" in printed
+    assert "…" not in printed  # nothing is cut off in a terminal of 80 columns
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("--horizons 1,24", "--horizons is for a rolling evaluation: give --train-rows, too"),
         (
@@ -87,18 +87,18 @@ def test_people_read_a_table_a_horizon(
         ("--train-rows 9 --quantiles 0.5,0.1", "network.quantiles must rise"),
     ],
 )
-def test_what_does_not_go_together_is_refused_in_one_line(
+def test_conflicting_or_invalid_options_are_refused_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: str,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
     write_series(tmp_path / "long.csv", 40)
     assert run(["evaluate", "long.csv", *arguments.split()]) == 2
     err = capsys.readouterr().err
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "mlflow.db").exists()

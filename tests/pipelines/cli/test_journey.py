@@ -10,23 +10,23 @@ from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.state.state_table import read
 from tests.pipelines.cli.conftest import statecast
 
-HOURS = ("2013-01-10", "2013-01-13")  # of the 400 from 2013-01-01 on
+STREAMED = ("2013-01-10", "2013-01-13")  # the streamed part of the 400 hours that begin at 2013-01-01
 
 
 @pytest.mark.prism
-def test_the_whole_way_from_a_trained_version_to_a_report(
+def test_a_trained_model_backfills_streams_and_is_evaluated(
     tmp_path: Path, series: Path, trained: tuple[str, dict[str, Any]]
 ) -> None:
     uri, version = trained[0], trained[1]["version"]["model_version"]
     store = ("--tracking-uri", uri, "--model", "tiny", "--json")
 
-    filled = statecast("backfill", series, *store, "-o", "a", "--end", HOURS[0], cwd=tmp_path).object
+    filled = statecast("backfill", series, *store, "-o", "a", "--end", STREAMED[0], cwd=tmp_path).json_object
     assert (filled["rows_in"], filled["used"], filled["missing"]) == (3 * 216, 3 * 216, 0)
     assert filled["outside"] == 3 * (400 - 216)
 
-    bounds = ("--start", HOURS[0], "--end", HOURS[1])
-    handed = ("--state", "a/state", "-o", "b", "--format", "jsonl")
-    streamed = statecast("stream", series, *store, *bounds, *handed, cwd=tmp_path).object
+    bounds = ("--start", STREAMED[0], "--end", STREAMED[1])
+    from_backfill = ("--state", "a/state", "-o", "b", "--format", "jsonl")
+    streamed = statecast("stream", series, *store, *bounds, *from_backfill, cwd=tmp_path).json_object
     assert (streamed["used"], streamed["missing"], streamed["stopped"]) == (3 * 72, 0, False)
     issued = read_forecasts(tmp_path / "b")
     assert issued["model_version"].unique().to_list() == [version]
@@ -34,29 +34,29 @@ def test_the_whole_way_from_a_trained_version_to_a_report(
 
     judged = statecast(
         "evaluate", series, "-f", "a", "-f", "b", "--report", "r/report.html", "--json", cwd=tmp_path
-    ).object
+    ).json_object
     assert {row["model"] for row in judged["scores"]} == {"lstm", "persistence", "seasonal naive"}
     assert (tmp_path / "r" / "report.html").read_text().count("<svg") >= 3
 
     moved = statecast(
         "promote", "tiny/1", "--alias", "next", "--tracking-uri", uri, "--json", cwd=tmp_path
-    ).object
+    ).json_object
     assert moved == {"alias": "next", "version": "tiny/1", "model_version": version, "previous": None}
 
 
-def test_training_tells_its_run_its_version_and_where_every_row_went(
+def test_training_reports_its_version_rows_and_backtest(
     trained: tuple[str, dict[str, Any]],
 ) -> None:
-    told = trained[1]
-    assert told["version"]["name"] == "tiny"
-    assert told["version"]["number"] == 1
-    assert told["rows_in"] == told["used"] == 1200
-    assert (told["series"], told["windows"]) == (3, 400)
-    assert len(told["epochs"]) == 1
-    assert {row["model"] for row in told["backtest"]} == {"lstm", "persistence", "seasonal naive"}
+    result = trained[1]
+    assert result["version"]["name"] == "tiny"
+    assert result["version"]["number"] == 1
+    assert result["rows_in"] == result["used"] == 1200
+    assert (result["series"], result["windows"]) == (3, 400)
+    assert len(result["epochs"]) == 1
+    assert {row["model"] for row in result["backtest"]} == {"lstm", "persistence", "seasonal naive"}
 
 
-def test_rows_that_are_none_go_to_quarantine_and_all_add_up(tmp_path: Path, model: Path) -> None:
+def test_invalid_rows_are_quarantined_and_counts_add_up(tmp_path: Path, model: Path) -> None:
     rows = [
         "a,2013-01-01 00:10,1",
         "a,2013-01-01 01:10,NaN",
@@ -69,10 +69,10 @@ def test_rows_that_are_none_go_to_quarantine_and_all_add_up(tmp_path: Path, mode
     assert refused.code == 3
     assert "6 of 9 rows (67%) are quarantined" in refused.err
     share = ("--set", "data.max_quarantined=1")
-    told = statecast("backfill", "rows.csv", "-m", model, *share, cwd=tmp_path)
-    assert told.code == 0
-    assert "9 rows in = 2 used + 6 quarantined + 1 duplicate + 0 too late" in told.out
-    assert told.line == "rows.csv: times have no zone, UTC assumed"
+    result = statecast("backfill", "rows.csv", "-m", model, *share, cwd=tmp_path)
+    assert result.code == 0
+    assert "9 rows in = 2 used + 6 quarantined + 1 duplicate + 0 too late" in result.out
+    assert result.stderr_line == "rows.csv: times have no zone, UTC assumed"
     reasons = dict(read_quarantine(tmp_path / "out").select("row", "reason").rows())
     assert sorted(reasons) == [2, 3, 4, 5, 6, 9]
     assert reasons[2] == "value is NaN"
@@ -83,50 +83,54 @@ def test_rows_that_are_none_go_to_quarantine_and_all_add_up(tmp_path: Path, mode
     assert reasons[9].startswith("2 cells where the header has 3")
 
 
-def test_that_utc_is_assumed_is_said_once(tmp_path: Path, model: Path) -> None:
+def test_the_assumption_of_utc_is_reported_once(tmp_path: Path, model: Path) -> None:
     for name in ("1", "2", "3"):
         (tmp_path / f"{name}.csv").write_text("time,a,b\n2013-01-01 00:10,1,2\n2013-01-01 01:10,2,\n")
-    told = statecast("backfill", "1.csv", "2.csv", "3.csv", "-m", model, "--json", cwd=tmp_path)
-    assert told.line == "1.csv: times have no zone, UTC assumed (and those of 2 more files)"
-    assert (told.object["rows_in"], told.object["used"], told.object["duplicates"]) == (9, 3, 6)
+    result = statecast("backfill", "1.csv", "2.csv", "3.csv", "-m", model, "--json", cwd=tmp_path)
+    assert result.stderr_line == "1.csv: times have no zone, UTC assumed (and those of 2 more files)"
+    assert (result.json_object["rows_in"], result.json_object["used"], result.json_object["duplicates"]) == (
+        9,
+        3,
+        6,
+    )
 
 
 @pytest.mark.prism
-def test_a_state_table_of_another_model_is_rewarmed_and_that_is_said(
+def test_rewarming_another_models_state_is_reported(
     tmp_path: Path, series: Path, model: Path, trained: tuple[str, dict[str, Any]]
 ) -> None:
     statecast("backfill", series, "-m", model, "-o", "a", "--end", "2013-01-03", cwd=tmp_path)
     before = read(tmp_path / "a" / "state").state
     new = trained[1]["version"]["model_version"]
-    told = statecast(
+    result = statecast(
         "stream", series, "-m", "tiny", "--tracking-uri", trained[0], "--state", "a/state", "-o", "b",
         "--start", "2013-01-03", "--end", "2013-01-04", cwd=tmp_path,
     )  # fmt: skip
-    assert told.code == 0, told.err
-    assert told.line == (
+    assert result.code == 0, result.err
+    assert result.stderr_line == (
         f"a/state was left by {before.model_version}: its 3 series are re-warmed for {new} from the last "
         "values of each"
     )
     assert read(tmp_path / "b" / "state").state.model_version == new
 
 
-def test_init_and_the_example_data_are_a_job_that_is_ready(tmp_path: Path) -> None:
-    told = statecast("init", "--example", "weather", "--json", cwd=tmp_path).object
-    assert told == {"config": "statecast.toml", "data": "weather.parquet"}
+def test_init_writes_a_job_file_and_its_example_data(tmp_path: Path) -> None:
+    result = statecast("init", "--example", "weather", "--json", cwd=tmp_path).json_object
+    assert result == {"config": "statecast.toml", "data": "weather.parquet"}
     text = (tmp_path / "statecast.toml").read_text()
     assert 'paths = ["weather.parquet"]' in text
     assert 'model = "weather"' in text
     again = statecast("init", cwd=tmp_path)
     assert again.code == 2
-    assert "statecast.toml is there already" in again.line
+    assert "statecast.toml is there already" in again.stderr_line
     assert (tmp_path / "statecast.toml").read_text() == text
 
 
-def test_doctor_names_every_check_in_its_object(tmp_path: Path) -> None:
-    told = statecast("doctor", "--json", cwd=tmp_path)
-    checks = json.loads(told.out)["checks"]
+def test_doctor_json_names_every_check(tmp_path: Path) -> None:
+    result = statecast("doctor", "--json", cwd=tmp_path)
+    checks = json.loads(result.out)["checks"]
     assert {"Python", "Prism", "MLflow store", "output folder"} <= {check["name"] for check in checks}
     bad = [check["name"] for check in checks if not check["ok"]]
-    assert told.code == (5 if bad else 0)
+    assert result.code == (5 if bad else 0)
     if bad:
-        assert all(name in told.line for name in bad)
+        assert all(name in result.stderr_line for name in bad)

@@ -27,27 +27,27 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_file_ends_with_what_was_found_and_its_scores(
+def test_label_prints_scores_and_writes_model_and_labels(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["label", "rows.csv", *QUICKLY, "-o", "out"]) == 0
-    said = capsys.readouterr().out
-    assert "320 rows in = 320 used + 0 quarantined + 0 duplicate" in said
-    assert "a label per series: 40 series of up to 8 steps, 1 values a step (x)" in said
+    printed = capsys.readouterr().out
+    assert "320 rows in = 320 used + 0 quarantined + 0 duplicate" in printed
+    assert "a label per series: 40 series of up to 8 steps, 1 values a step (x)" in printed
     for score in ("accuracy", "macro f1", "log loss"):
-        assert score in said
+        assert score in printed
     assert {path.name for path in (place / "out").iterdir()} == {"labeller.safetensors", "labels.parquet"}
 
 
-def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_object(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import json
 
     assert run(["label", "rows.csv", *QUICKLY, "--json", "--cell", "rnn", "--scaling", "series"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["rows_in"] == told["used"] + told["quarantined"] + told["duplicates"] == 320
-    assert (told["of"], told["channels"], told["classes"]) == ("sequence", ["x"], ["quick", "slow"])
-    assert {"accuracy", "macro_f1", "log_loss"} == set(told["scores"])
-    assert len(told["epochs"]) == 2
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows_in"] == summary["used"] + summary["quarantined"] + summary["duplicates"] == 320
+    assert (summary["of"], summary["channels"], summary["classes"]) == ("sequence", ["x"], ["quick", "slow"])
+    assert {"accuracy", "macro_f1", "log_loss"} == set(summary["scores"])
+    assert len(summary["epochs"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -66,26 +66,26 @@ def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.Capture
         (["rows.csv", "--scaling", "running"], 2, "error: scaling running is for labels of steps"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_line_that_says_what_to_do(
+def test_invalid_arguments_are_refused_in_one_line(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
 ) -> None:
     assert run(["label", *arguments]) == code
-    told = capsys.readouterr().err
-    assert told.startswith(line)
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(line)
+    assert message.count("\n") == 1
 
 
-def test_an_example_is_written_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_example_file_is_not_overwritten(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["label", "--example", "vowels", *QUICKLY]) == 0
-    said = capsys.readouterr().out
-    assert "wrote vowels.parquet" in said
-    assert "640 series of up to 29 steps, 12 values a step (c1, c2, c3, c4, c5, c6, ...)" in said
+    printed = capsys.readouterr().out
+    assert "wrote vowels.parquet" in printed
+    assert "640 series of up to 29 steps, 12 values a step (c1, c2, c3, c4, c5, c6, ...)" in printed
     assert pl.read_parquet(place / "vowels.parquet").height == 9961
     assert run(["label", "--example", "vowels"]) == 2
     assert "vowels.parquet is there already: use it as statecast label" in capsys.readouterr().err
 
 
-def test_defaults_in_the_help_are_those_of_the_network() -> None:
+def test_defaults_in_the_help_match_the_label_config() -> None:
     command = typer.main.get_command(app).commands["label"]  # type: ignore[attr-defined]
     defaults = LabelConfig()
     named = {param.name: param for param in command.params}

@@ -17,7 +17,7 @@ from pipelines.cli.console import Out
 from pipelines.cli.live_view import LINE_EVERY_S, Lines, Rate, View, watching
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import JobNumbers
-from tests.pipelines.cli.conftest import ended, start, statecast, until
+from tests.pipelines.cli.conftest import start, statecast, wait_for_exit, wait_until
 
 WATERMARK_S = 1_793_595_600  # 2026-11-02 05:00
 
@@ -56,27 +56,27 @@ def numbers(steps: int = 240, **changes: object) -> JobNumbers:
     return JobNumbers(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def shown(view: View, width: int = 100) -> str:
+def rendered(view: View, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, record=True)
     console.print(view.render())
     return "\n".join(line.rstrip() for line in console.export_text().splitlines())
 
 
-def test_a_job_that_waits_says_so() -> None:
+def test_a_job_without_rows_is_shown_as_waiting() -> None:
     view = View("stream")
-    assert "waiting for rows" in shown(view)
+    assert "waiting for rows" in rendered(view)
     view.take(JobNumbers())
-    assert "waiting for rows" in shown(view)
+    assert "waiting for rows" in rendered(view)
 
 
-def test_every_number_is_on_the_terminal() -> None:
+def test_the_terminal_shows_every_number() -> None:
     clock = Clock()
     view = View("stream", clock, Clock(WATERMARK_S + 3.2))
     for _ in range(3):
         clock.now_s += 0.5
         view.take(numbers(steps=int(245_000 * clock.now_s)))
     clock.now_s = 3723
-    assert shown(view).splitlines()[1:] == [
+    assert rendered(view).splitlines()[1:] == [
         "  rows       1,234,567 in · 1,200,000 used · 33,421 pending",
         "             1,134 quarantined (0.1%) · 12 late · 0 duplicate",
         "             1,100 is not a number, 23 time is missing, 7 is in the future, 2 more reasons",
@@ -86,10 +86,10 @@ def test_every_number_is_on_the_terminal() -> None:
         "  latency    window p50 234, p99 234 ms · shard p50 99, p99 234 ms",
         "  snapshot   12 s old, took 353 ms · state 32.9 MiB",
     ]
-    assert shown(view).splitlines()[0].endswith("stream 1:02:03")
+    assert rendered(view).splitlines()[0].endswith("stream 1:02:03")
 
 
-def test_only_what_is_secondary_is_dim_and_only_trouble_is_yellow() -> None:
+def test_secondary_text_is_dim_and_problems_are_yellow() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
     view.take(numbers())
     console = Console(file=io.StringIO(), width=100)
@@ -100,10 +100,10 @@ def test_only_what_is_secondary_is_dim_and_only_trouble_is_yellow() -> None:
     assert styles["2026-11-02 05:00 UTC"] == ""
 
 
-def test_what_a_job_does_not_have_is_left_out() -> None:
+def test_missing_numbers_are_not_shown() -> None:
     view = View("backfill", wall=Clock(WATERMARK_S))
     view.take(JobNumbers(Counts(rows_in=5, pending=5)))
-    text = shown(view)
+    text = rendered(view)
     assert "none yet" in text
     for word in ("latency", "watermark", "up to", "steps/s", "unreadable"):
         assert word not in text
@@ -120,29 +120,29 @@ def test_what_a_job_does_not_have_is_left_out() -> None:
         (-60, "05:00 UTC\n"),
     ],
 )
-def test_how_far_the_watermark_is_behind_has_a_unit_that_fits(behind_s: float, words: str) -> None:
+def test_the_watermark_lag_has_a_readable_unit(behind_s: float, words: str) -> None:
     view = View("stream", wall=Clock(WATERMARK_S + behind_s))
     view.take(numbers())
-    assert words in shown(view)
+    assert words in rendered(view)
 
 
 @pytest.mark.parametrize(
     ("n_bytes", "words"),
     [(744, "0.7 KiB"), (34_500_000, "32.9 MiB"), (10 * 2**30 - 1, "10,240.0 MiB"), (2**40, "1,024.0 GiB")],
 )
-def test_a_size_has_a_unit_that_fits(n_bytes: int, words: str) -> None:
+def test_a_size_has_a_readable_unit(n_bytes: int, words: str) -> None:
     view = View("stream")
     view.take(numbers(state_bytes=n_bytes))
-    assert f"state {words}" in shown(view)
+    assert f"state {words}" in rendered(view)
 
 
-def test_a_watermark_at_the_end_of_time_is_the_end() -> None:
+def test_a_final_watermark_is_shown_as_the_end() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
     view.take(numbers(watermark_us=2**63 - 1))
-    assert "watermark  the end" in shown(view)
+    assert "watermark  the end" in rendered(view)
 
 
-def test_a_rate_is_that_of_the_last_seconds_and_not_of_what_a_resumed_job_had() -> None:
+def test_a_rate_covers_only_the_last_seconds() -> None:
     rate = Rate()
     rate.take(0.0, 0)
     assert rate.per_s is None
@@ -156,7 +156,7 @@ def test_a_rate_is_that_of_the_last_seconds_and_not_of_what_a_resumed_job_had() 
     assert len(rate._seen) <= 12
 
 
-def test_lines_of_json_come_every_ten_seconds_and_none_of_a_short_job() -> None:
+def test_json_lines_are_written_every_ten_seconds() -> None:
     clock, file = Clock(100.0), io.StringIO()
     lines = Lines("stream", file, clock, Clock(WATERMARK_S + 3.2))
     for tenth in range(100):
@@ -166,9 +166,9 @@ def test_lines_of_json_come_every_ten_seconds_and_none_of_a_short_job() -> None:
     for tenth in range(100, 351):
         clock.now_s = 100 + tenth / 10
         lines.take(numbers(steps=10 * tenth))
-    told = [json.loads(line) for line in file.getvalue().splitlines()]
-    assert [line["seconds"] for line in told] == [LINE_EVERY_S, 2 * LINE_EVERY_S, 3 * LINE_EVERY_S]
-    last = told[-1]
+    objects = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [line["seconds"] for line in objects] == [LINE_EVERY_S, 2 * LINE_EVERY_S, 3 * LINE_EVERY_S]
+    last = objects[-1]
     assert last["job"] == "stream"
     assert last["at"] == "2026-11-02T05:00:03+00:00"
     assert last["series_steps_per_s"] == 100
@@ -177,13 +177,13 @@ def test_lines_of_json_come_every_ten_seconds_and_none_of_a_short_job() -> None:
     assert (last["shard_p50_ms"], last["p99_ms"]) == (99.1, 233.8)
 
 
-def test_where_stderr_is_no_terminal_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_drawn_if_stderr_is_not_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with watching(Out(), "stream") as take:
         take(numbers())
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_machine_that_listens_on_a_terminal_is_drawn_nothing() -> None:
+def test_nothing_is_drawn_with_json_output() -> None:
     out, screen = Out(as_json=True), io.StringIO()
     out.errors = Console(file=screen, force_terminal=True)
     with watching(out, "stream") as take:
@@ -191,7 +191,7 @@ def test_a_machine_that_listens_on_a_terminal_is_drawn_nothing() -> None:
     assert not screen.getvalue()
 
 
-def test_on_a_terminal_the_view_is_drawn_on_stderr_and_leaves_no_trace(
+def test_the_view_is_drawn_on_stderr_and_erased(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Out()
@@ -203,7 +203,7 @@ def test_on_a_terminal_the_view_is_drawn_on_stderr_and_leaves_no_trace(
     assert sys.stderr is before
     drawn = screen.getvalue()
     assert "1,234,567" in drawn
-    assert drawn.endswith("\x1b[1A\x1b[2K")  # the last line of the view is taken back
+    assert drawn.endswith("\x1b[1A\x1b[2K")  # the view erases its last line when it ends
     assert capsys.readouterr().out == ""
 
 
@@ -222,7 +222,7 @@ def free_port() -> int:
 
 
 def scraped(port: int) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and the values of its labels; none while nobody answers."""
+    """Return every sample by its name and label values; an empty dict if the port does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
@@ -236,9 +236,7 @@ def scraped(port: int) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.prism
-def test_a_running_stream_can_be_scraped_and_its_port_is_refused_to_another(
-    tmp_path: Path, model: Path
-) -> None:
+def test_a_running_stream_serves_metrics_on_an_exclusive_port(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     port = free_port()
     watch = ("stream", "in", "--watch", "-m", model, "--metrics-port", port)
@@ -248,8 +246,8 @@ def test_a_running_stream_can_be_scraped_and_its_port_is_refused_to_another(
         hidden.write_text(rows(first, last))
         hidden.rename(tmp_path / "in" / f"{number}.csv")
         read = ("statecast_rows_in_total",)
-        until(lambda last=last, read=read: scraped(port).get(read, 0) >= 2 * last, job)  # type: ignore[misc]
-    until(lambda: scraped(port)["statecast_windows_closed_total",] == 49, job)
+        wait_until(lambda last=last, read=read: scraped(port).get(read, 0) >= 2 * last, job)  # type: ignore[misc]
+    wait_until(lambda: scraped(port)["statecast_windows_closed_total",] == 49, job)
     found = scraped(port)
     assert found["statecast_rows_total", "used"] == 2 * 49
     assert found["statecast_rows_quarantined_total", "is not a number"] == 2
@@ -260,21 +258,21 @@ def test_a_running_stream_can_be_scraped_and_its_port_is_refused_to_another(
     other = statecast(*watch, "-o", "other", cwd=tmp_path)
     assert other.code == 2
     assert (
-        other.line
+        other.stderr_line
         == f"error: --metrics-port {port}: cannot be had (Address already in use): name another port"
     )
     assert not (tmp_path / "other").exists()
 
     job.send_signal(signal.SIGINT)
-    told = ended(job)
-    assert told.object["pending"] == 2
-    # a machine that is busy may take so long that a line of numbers is due
-    assert [line for line in told.err.splitlines() if not line.startswith('{"job": "stream"')] == []
+    result = wait_for_exit(job)
+    assert result.json_object["pending"] == 2
+    # On a busy machine the job may run long enough to log a JSON line of numbers.
+    assert [line for line in result.err.splitlines() if not line.startswith('{"job": "stream"')] == []
     assert scraped(port) == {}
 
 
-def test_a_job_that_fails_gives_its_port_back_and_says_one_line(tmp_path: Path, model: Path) -> None:
+def test_a_failed_job_with_metrics_prints_one_line(tmp_path: Path, model: Path) -> None:
     (tmp_path / "empty.csv").write_text("series_id,timestamp,value\n")
-    told = statecast("backfill", "empty.csv", "-m", model, "--metrics-port", 0, cwd=tmp_path)
-    assert told.code == 3
-    assert told.line.startswith("error: ")
+    result = statecast("backfill", "empty.csv", "-m", model, "--metrics-port", 0, cwd=tmp_path)
+    assert result.code == 3
+    assert result.stderr_line.startswith("error: ")

@@ -1,4 +1,4 @@
-"""What an option names on this machine's disks is never made of an address in an object store."""
+"""Options that name local paths refuse addresses of an object store."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pipelines.cli.app import _COMMANDS, _TABLES
 from pipelines.cli.options import local_path
 
 
-def kinds(annotation: Any) -> set[Any]:
-    return {annotation, *(kind for part in get_args(annotation) for kind in kinds(part))}
+def nested_types(annotation: Any) -> set[Any]:
+    """Return an annotation and all types and metadata nested in it."""
+    return {annotation, *(nested for part in get_args(annotation) for nested in nested_types(part))}
 
 
-def test_no_option_is_a_path_without_a_look_at_what_it_names() -> None:
+def test_every_path_option_refuses_addresses() -> None:
     checked = set()
     for name, command in (_COMMANDS | _TABLES).items():
         for option, hint in get_type_hints(command, include_extras=True).items():
-            if Path in kinds(hint):
-                parsers = [getattr(part, "parser", None) for part in kinds(hint)]
-                assert local_path in parsers, f"{name} {option} makes a local path of any address"
+            if Path in nested_types(hint):
+                parsers = [getattr(part, "parser", None) for part in nested_types(hint)]
+                assert local_path in parsers, f"{name} {option} accepts an address as a local path"
                 checked.add(f"{name} {option}")
     assert {"train config", "evaluate report", "export file", "demo output", "label data"} <= checked

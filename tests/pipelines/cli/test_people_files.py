@@ -1,4 +1,4 @@
-"""Files as people have them: columns in folder names, indexes, receipts, headers, and files left out."""
+"""Commands read the files that people have: columns in folder names, indexes, receipts, odd headers."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ ZONE = "times have no zone, UTC assumed"
 
 @dataclass
 class Job:
-    """Runs commands in a folder, on a tiny model, and keeps what they print."""
+    """A folder in which commands run with a tiny model, and their captured output."""
 
     folder: Path
     streams: pytest.CaptureFixture[str]
 
     def __call__(self, command: str, code: int = 0) -> tuple[Any, list[str]]:
-        """The JSON object that a command prints, None where it fails, and its lines on stderr."""
-        found = run([*command.split(), "--json"])
-        said = self.streams.readouterr()
-        assert found == code, said.err
-        return (json.loads(said.out.splitlines()[-1]) if code == 0 else None), said.err.splitlines()
+        """Run a command, and return its JSON object (None if it fails) and its lines on stderr."""
+        exit_code = run([*command.split(), "--json"])
+        captured = self.streams.readouterr()
+        assert exit_code == code, captured.err
+        return (json.loads(captured.out.splitlines()[-1]) if code == 0 else None), captured.err.splitlines()
 
     def series(self, output: str = "out") -> set[str]:
-        """The series that were forecast."""
+        """Return the ids of the series that were forecast."""
         return set(read_forecasts(self.folder / output)["series_id"])
 
 
@@ -51,7 +51,7 @@ def job(
 
 
 def hours(values: int, level: float = 0.0, step: timedelta = timedelta(hours=1)) -> pl.DataFrame:
-    """Rows of one series, an hour apart."""
+    """Return rows of one series, ``step`` apart, without a series id."""
     at = [BEGIN + i * step for i in range(values)]
     return pl.DataFrame(
         {"timestamp": at, "value": [level + np.sin(i) for i in range(values)]},
@@ -59,67 +59,67 @@ def hours(values: int, level: float = 0.0, step: timedelta = timedelta(hours=1))
     )
 
 
-def written(frame: pl.DataFrame, path: Path) -> Path:
+def write_parquet(frame: pl.DataFrame, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(path)
     return path
 
 
 @pytest.mark.parametrize("name", ["series_id", "unique_id", "sensor"])
-def test_folders_name_the_series(job: Job, name: str) -> None:
+def test_folder_names_give_the_series_id(job: Job, name: str) -> None:
     for i, series in enumerate(("007", "7", "12", "a b/c")):
         folder = f"{name}={series.replace('/', '%2F').replace(' ', '%20')}"
-        written(hours(30, 100 * i), job.folder / "in" / folder / "part-0.parquet")
+        write_parquet(hours(30, 100 * i), job.folder / "in" / folder / "part-0.parquet")
     option = " --set data.series_id=sensor" if name == "sensor" else ""
-    told, lines = job(f"backfill in -m model{option}")
+    summary, lines = job(f"backfill in -m model{option}")
     assert lines == []
-    assert (told["used"], told["duplicates"]) == (120, 0)
+    assert (summary["used"], summary["duplicates"]) == (120, 0)
     assert job.series() == {"007", "7", "12", "a b/c"}
 
 
-def test_a_folder_that_is_no_series_is_a_column_that_is_not_read(job: Job) -> None:
+def test_an_unused_folder_column_is_reported(job: Job) -> None:
     for month in ("2023-01", "2023-02"):
         rows = hours(30).with_columns(pl.lit("a").alias("series_id"))
         rows = rows.with_columns(pl.col("timestamp") + pl.duration(hours=30 if month[-1] == "2" else 0))
-        written(rows, job.folder / "in" / f"month={month}" / "part-0.parquet")
-    told, lines = job("backfill in -m model")
-    assert (told["used"], told["duplicates"]) == (60, 0)
+        write_parquet(rows, job.folder / "in" / f"month={month}" / "part-0.parquet")
+    summary, lines = job("backfill in -m model")
+    assert (summary["used"], summary["duplicates"]) == (60, 0)
     (line,) = lines
     assert line.startswith("in/month=2023-01/part-0.parquet: not read: column month (of the folder)")
     assert line.endswith("1 more file)")
 
 
-def test_files_of_several_sensors_are_never_one_series(job: Job) -> None:
+def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
     for sensor in ("a", "b"):
-        written(hours(30), job.folder / "folders" / f"sensor={sensor}" / "part-0.parquet")
-        written(hours(30), job.folder / "files" / f"{sensor}.parquet")
+        write_parquet(hours(30), job.folder / "folders" / f"sensor={sensor}" / "part-0.parquet")
+        write_parquet(hours(30), job.folder / "files" / f"{sensor}.parquet")
     _, (line,) = job("backfill folders -m model", 3)
     assert "write data.series_id = sensor where the folder is the series" in line
     _, (line,) = job("backfill files -m model", 3)
     assert "no column says whose values these are" in line
     assert "data.layout = wide" in line
-    told, _ = job("backfill files -m model --set data.layout=wide")
-    assert told["duplicates"] == 30  # as asked
-    told, _ = job("backfill files/a.parquet -m model")
-    assert (told["used"], job.series()) == (30, {"value"})
+    summary, _ = job("backfill files -m model --set data.layout=wide")
+    assert summary["duplicates"] == 30  # the setting reads both files as the one series 'value'
+    summary, _ = job("backfill files/a.parquet -m model")
+    assert (summary["used"], job.series()) == (30, {"value"})
     numbered = pl.concat([hours(30).with_columns(pl.lit(i).alias("sensor_no")) for i in range(3)])
-    written(numbered, job.folder / "numbered.parquet")
+    write_parquet(numbered, job.folder / "numbered.parquet")
     _, (line,) = job("backfill numbered.parquet -m model", 3)
     assert "name the column of the series with data.series_id, such as 'sensor_no'" in line
-    told, _ = job("backfill numbered.parquet -m model --set data.series_id=sensor_no")
+    summary, _ = job("backfill numbered.parquet -m model --set data.series_id=sensor_no")
     assert job.series() == {"0", "1", "2"}
 
 
 def frame_file(folder: Path, kind: str) -> Path:
-    """A wide file with the index of a data frame in it, as pandas writes them."""
+    """Write a wide file that contains the index of a data frame, as pandas writes it, and return its path."""
     wide = pl.DataFrame(
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
     )
     numbered = pl.DataFrame({"i": [i for i in range(47) if i % 7 != 3][:40]}).hstack(wide)
-    if kind == "named index":  # known by pandas' own words about the file alone
+    if kind == "named index":  # only pandas' metadata in the file marks this column as the index
         table = numbered.rename({"i": "row"}).to_arrow()
-        words = json.dumps({"index_columns": ["row"], "columns": []})
-        pq.write_table(table.replace_schema_metadata({"pandas": words}), folder / "in.parquet")
+        metadata = json.dumps({"index_columns": ["row"], "columns": []})
+        pq.write_table(table.replace_schema_metadata({"pandas": metadata}), folder / "in.parquet")
         return folder / "in.parquet"
     if kind.endswith(".csv"):
         name = {"once.csv": "", "twice.csv": "Unnamed: 0"}[kind]
@@ -127,58 +127,60 @@ def frame_file(folder: Path, kind: str) -> Path:
         (folder / "in.csv").write_text(lines.replace("i,", f"{name},", 1))
         return folder / "in.csv"
     if kind == "reset":
-        return written(numbered.with_columns(index=pl.int_range(pl.len())).drop("i"), folder / "in.parquet")
+        return write_parquet(
+            numbered.with_columns(index=pl.int_range(pl.len())).drop("i"), folder / "in.parquet"
+        )
     if kind == "index of times":
-        return written(wide.rename({"timestamp": "__index_level_0__"}), folder / "in.parquet")
-    return written(numbered.rename({"i": "__index_level_0__"}), folder / "in.parquet")
+        return write_parquet(wide.rename({"timestamp": "__index_level_0__"}), folder / "in.parquet")
+    return write_parquet(numbered.rename({"i": "__index_level_0__"}), folder / "in.parquet")
 
 
-def test_a_series_that_begins_late_in_json_lines_is_read(job: Job) -> None:
+def test_a_series_that_starts_late_in_jsonl_is_read(job: Job) -> None:
     lines = [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "a": i} for i in range(1500)]
     lines += [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "late": i} for i in range(1500, 1700)]
     (job.folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told, _ = job("backfill in.jsonl -m model")
-    assert (told["used"], job.series()) == (1700, {"a", "late"})
+    summary, _ = job("backfill in.jsonl -m model")
+    assert (summary["used"], job.series()) == (1700, {"a", "late"})
 
 
 @pytest.mark.parametrize("kind", ["index", "index of times", "named index", "once.csv", "twice.csv", "reset"])
-def test_the_index_of_a_data_frame_is_no_series(job: Job, kind: str) -> None:
+def test_a_data_frame_index_is_not_read_as_series(job: Job, kind: str) -> None:
     path = frame_file(job.folder, kind)
-    told, lines = job(f"backfill {path.name} -m model")
+    summary, lines = job(f"backfill {path.name} -m model")
     assert job.series() == {"north", "south"}
-    assert told["used"] == 80
+    assert summary["used"] == 80
     assert len(lines) == (0 if kind == "index of times" else 1)
     assert all(": not read: column " in line for line in lines)
 
 
-def test_a_header_is_parted_where_its_cells_are(job: Job) -> None:
+def test_the_rows_delimiter_splits_the_header(job: Job) -> None:
     rows = "".join(f"2023-01-01T{h:02}:00Z;{h}.5;{h + 50}\n" for h in range(24))
     for header in ('time;"Temp, C";"Hum, %"', "time;Temp, C;Hum, %", 'time;"Temp,\nC";"Hum, %"'):
         (job.folder / "in.csv").write_text(f"{header}\n{rows}")
-        told, _ = job("backfill in.csv -m model")
-        assert told["used"] == 48
+        summary, _ = job("backfill in.csv -m model")
+        assert summary["used"] == 48
         names = {name.replace("  ", " ") for name in job.series()}
         assert names in ({"Temp, C", "Hum, %"}, {"Temp, C", "Hum, %"})
 
 
-def test_a_header_cell_may_be_long(job: Job) -> None:
+def test_a_header_cell_may_be_very_long(job: Job) -> None:
     long = "x" * 140_000
     rows = "".join(f"2023-01-01T{h:02}:00Z,{h}\n" for h in range(24))
     (job.folder / "in.csv").write_text(f'time,"{long}"\n{rows}')
-    told, _ = job("backfill in.csv -m model")
-    assert told["used"] == 24
+    summary, _ = job("backfill in.csv -m model")
+    assert summary["used"] == 24
     (job.folder / "in.csv").write_text(f'time,"open\n{rows}')
     _, (line,) = job("backfill in.csv -m model", 3)
     assert "in.csv: a quote in its header does not end" in line
 
 
-RECEIPTS = 60
+RECEIPT_DAYS = 60
 
 
 def receipts(seed: int = 0) -> list[tuple[str, str, float]]:
-    """Receipts of two tills, several a day, the same amount among them."""
+    """Return till, day and amount of each receipt; each day of a till has two receipts of equal amount."""
     chance = np.random.default_rng(seed)
-    days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(RECEIPTS)]
+    days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(RECEIPT_DAYS)]
     return [
         (till, day, amount)
         for till in ("till1", "till2")
@@ -187,7 +189,7 @@ def receipts(seed: int = 0) -> list[tuple[str, str, float]]:
     ]
 
 
-def csv_of(path: Path, rows: list[tuple[str, str, float]]) -> Path:
+def write_csv_rows(path: Path, rows: list[tuple[str, str, float]]) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text("series_id,timestamp,value\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
     return path
@@ -195,87 +197,87 @@ def csv_of(path: Path, rows: list[tuple[str, str, float]]) -> Path:
 
 @pytest.fixture(scope="module")
 def daily(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Forecasters of days, by their aggregate."""
+    """Return a function that saves a forecaster of daily windows with an aggregate; it returns the folder."""
 
-    def made(aggregate: str) -> Path:
+    def save_daily_forecaster(aggregate: str) -> Path:
         folder = tmp_path_factory.mktemp("daily")
         forecaster(freq="1d", aggregate=aggregate).save(folder)
         return folder
 
-    return made
+    return save_daily_forecaster
 
 
-def same_forecasts(one: Path, other: Path) -> bool:
+def are_same_forecasts(one: Path, other: Path) -> bool:
     frames = [read_forecasts(folder).select("series_id", "issued_at", "forecast") for folder in (one, other)]
     flat = [frame.explode("forecast").unnest("forecast") for frame in frames]
     joined = flat[0].join(flat[1], on=["series_id", "issued_at", "horizon"], suffix="_other")
-    off = (joined["q50"] - joined["q50_other"]).abs().max()
-    return len(joined) == len(flat[0]) == len(flat[1]) and off is not None and float(off) < 1e-4  # type: ignore[arg-type]
+    difference = (joined["q50"] - joined["q50_other"]).abs().max()
+    return len(joined) == len(flat[0]) == len(flat[1]) and difference is not None and float(difference) < 1e-4  # type: ignore[arg-type]
 
 
-def test_receipts_of_a_day_are_added_up_in_any_order(job: Job, daily: Callable[[str], Path]) -> None:
+def test_receipts_are_summed_per_day_in_any_order(job: Job, daily: Callable[[str], Path]) -> None:
     rows, model = receipts(), daily("sum")
     sums: dict[tuple[str, str], float] = {}
     for till, day, amount in rows:
         sums[till, day] = sums.get((till, day), 0.0) + amount
-    csv_of(job.folder / "receipts.csv", rows)
-    csv_of(job.folder / "shuffled.csv", [rows[i] for i in np.random.default_rng(1).permutation(len(rows))])
-    csv_of(job.folder / "daily.csv", [(*key, total) for key, total in sums.items()])
+    write_csv_rows(job.folder / "receipts.csv", rows)
+    write_csv_rows(
+        job.folder / "shuffled.csv", [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
+    )
+    write_csv_rows(job.folder / "daily.csv", [(*key, total) for key, total in sums.items()])
     for name, used in (("daily", len(sums)), ("receipts", len(rows)), ("shuffled", len(rows))):
-        told, _ = job(f"backfill {name}.csv -m {model} -o {name}")
-        assert (told["used"], told["duplicates"]) == (used, 0)
-        assert same_forecasts(job.folder / "daily", job.folder / name)
-    told, lines = job(f"backfill receipts.csv {job.folder / 'receipts.csv'} -m {model}")
-    assert told["used"] == len(rows)
+        summary, _ = job(f"backfill {name}.csv -m {model} -o {name}")
+        assert (summary["used"], summary["duplicates"]) == (used, 0)
+        assert are_same_forecasts(job.folder / "daily", job.folder / name)
+    summary, lines = job(f"backfill receipts.csv {job.folder / 'receipts.csv'} -m {model}")
+    assert summary["used"] == len(rows)
     assert "is the same file as receipts.csv and is read once" in lines[0]
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "max", "last"])
-def test_a_corrected_row_takes_the_place_of_the_first(
-    job: Job, daily: Callable[[str], Path], aggregate: str
-) -> None:
+def test_a_corrected_row_replaces_the_first(job: Job, daily: Callable[[str], Path], aggregate: str) -> None:
     model = daily(aggregate)
     days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(40)]
     first = [(till, day, 10.0 + d % 7) for till in "ab" for d, day in enumerate(days)]
     corrected = [(t, day, value * 0.5) for t, day, value in first[-20:]]
-    csv_of(job.folder / "in" / "1.csv", first)
-    csv_of(job.folder / "in" / "2.csv", [*corrected, *first[:5]])
-    csv_of(job.folder / "right.csv", [*first[:-20], *corrected])
+    write_csv_rows(job.folder / "in" / "1.csv", first)
+    write_csv_rows(job.folder / "in" / "2.csv", [*corrected, *first[:5]])
+    write_csv_rows(job.folder / "right.csv", [*first[:-20], *corrected])
     job(f"backfill right.csv -m {model} -o right")
-    told, _ = job(f"backfill in -m {model}")
-    assert (told["used"], told["duplicates"], told["replaced"]) == (80, 25, 20)
-    assert same_forecasts(job.folder / "right", job.folder / "out")
+    summary, _ = job(f"backfill in -m {model}")
+    assert (summary["used"], summary["duplicates"], summary["replaced"]) == (80, 25, 20)
+    assert are_same_forecasts(job.folder / "right", job.folder / "out")
     kept = read_replaced(job.folder / "out")
     assert len(kept) == 20
     assert (kept["replaced_by"] == kept["value"] / 2).all()
     streamed, _ = job(f"stream in -m {model} -o stream --runner in-process")
     assert (streamed["duplicates"], streamed["replaced"]) == (25, 20)
-    assert same_forecasts(job.folder / "right", job.folder / "stream")
+    assert are_same_forecasts(job.folder / "right", job.folder / "stream")
 
 
-def test_rows_of_the_hour_that_occurs_twice_are_kept(job: Job) -> None:
+def test_replaced_rows_of_a_repeated_hour_are_kept(job: Job) -> None:
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
-    csv_of(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
-    told, _ = job("backfill in.csv -m model")
-    assert (told["rows_in"], told["used"], told["duplicates"], told["replaced"]) == (12, 10, 2, 2)
+    write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
+    summary, _ = job("backfill in.csv -m model")
+    assert (summary["rows_in"], summary["used"], summary["duplicates"], summary["replaced"]) == (12, 10, 2, 2)
     kept = read_replaced(job.folder / "out").select("value", "replaced_by").rows()
     assert kept == [(4.0, 6.0), (5.0, 7.0)]
     zoned = [f"{at}{'+02:00' if i < 6 else '+01:00'}" for i, at in enumerate(local)]
-    csv_of(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(zoned)])
-    told, _ = job("backfill in.csv -m model")
-    assert (told["used"], told["duplicates"]) == (12, 0)
+    write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(zoned)])
+    summary, _ = job("backfill in.csv -m model")
+    assert (summary["used"], summary["duplicates"]) == (12, 0)
 
 
-def test_what_a_folder_holds_beside_its_files_is_said(job: Job) -> None:
-    folder = written(hours(30), job.folder / "in" / "a.parquet").parent
+def test_files_left_out_of_a_folder_are_reported(job: Job) -> None:
+    folder = write_parquet(hours(30), job.folder / "in" / "a.parquet").parent
     for name in ("b.csv.zst", "c.xlsx", "_d.csv", ".e.csv", "README"):
         (folder / name).write_text("x")
     (folder / "_deep").mkdir()
     (folder / "_deep" / "f.csv").write_text("x")
     _, lines = job("backfill in -m model")
     hidden = "(its name begins with . or _)"
-    words = f".e.csv {hidden}, README (without a suffix), _d.csv {hidden} and 3 more"
-    assert lines == [f"in: 6 files are left out: {words}"]
+    left_out = f".e.csv {hidden}, README (without a suffix), _d.csv {hidden} and 3 more"
+    assert lines == [f"in: 6 files are left out: {left_out}"]
     (folder / "a.parquet").unlink()
     _, (line,) = job("backfill in -m model", 3)
     assert "no CSV, Parquet or JSON lines files" in line
@@ -284,29 +286,30 @@ def test_what_a_folder_holds_beside_its_files_is_said(job: Job) -> None:
     assert "compressed in a way that is not known" in line
 
 
-def bad_rows(path: Path, good: int, bad: int) -> Path:
+def write_bad_rows(path: Path, good: int, bad: int) -> Path:
+    """Write a CSV of ``good`` valid rows, then ``bad`` rows whose value is not a number."""
     rows = [("a", f"2023-01-{1 + h // 24:02}T{h % 24:02}:00Z", h) for h in range(good)]
     text = [f"{a},{b},{c}\n" for a, b, c in rows] + ["a,2023-02-01T00:00Z,much\n"] * bad
     path.write_text("series_id,timestamp,value\n" + "".join(text))
     return path
 
 
-def test_a_backfill_ends_where_too_many_rows_are_quarantined(job: Job) -> None:
-    bad_rows(job.folder / "in.csv", 80, 20)
+def test_a_backfill_fails_if_too_many_rows_are_quarantined(job: Job) -> None:
+    write_bad_rows(job.folder / "in.csv", 80, 20)
     _, (line,) = job("backfill in.csv -m model", 3)
     assert "20 of 100 rows (20%) are quarantined, and data.max_quarantined = 0.1 allows 10%" in line
     assert "the first: in.csv, row 81: 'much' is not a number" in line
     assert not (job.folder / "out" / "forecasts").exists()
-    told, _ = job("backfill in.csv -m model --set data.max_quarantined=0.2")
-    assert told["quarantined_share"] == 0.2
-    bad_rows(job.folder / "in.csv", 90, 10)
+    summary, _ = job("backfill in.csv -m model --set data.max_quarantined=0.2")
+    assert summary["quarantined_share"] == 0.2
+    write_bad_rows(job.folder / "in.csv", 90, 10)
     assert job("backfill in.csv -m model")[0]["used"] == 90
     for option in ("-1", "1.5"):
         job(f"backfill in.csv -m model --set data.max_quarantined={option}", 2)
 
 
-def test_trainings_and_evaluations_end_where_too_many_rows_are_quarantined(job: Job) -> None:
-    bad_rows(job.folder / "in.csv", 80, 20)
+def test_training_and_evaluation_fail_on_too_many_quarantined_rows(job: Job) -> None:
+    write_bad_rows(job.folder / "in.csv", 80, 20)
     for command in ("train in.csv", "evaluate in.csv --train-rows 40"):
         _, lines = job(command, 3)
         assert "data.max_quarantined = 0.1" in lines[-1]
@@ -315,10 +318,10 @@ def test_trainings_and_evaluations_end_where_too_many_rows_are_quarantined(job: 
     assert "data.max_quarantined = 0.1" in lines[-1]
 
 
-def test_a_stream_warns_where_too_many_rows_are_quarantined(job: Job) -> None:
-    bad_rows(job.folder / "in.csv", 80, 20)
-    told, lines = job("stream in.csv -m model --runner in-process")
-    assert told["quarantined_share"] == 0.2
+def test_a_stream_warns_if_too_many_rows_are_quarantined(job: Job) -> None:
+    write_bad_rows(job.folder / "in.csv", 80, 20)
+    summary, lines = job("stream in.csv -m model --runner in-process")
+    assert summary["quarantined_share"] == 0.2
     assert [line for line in lines if "data.max_quarantined" in line] == [
         "20 of 100 rows (20%) are quarantined, and data.max_quarantined = 0.1 allows 10%: 20 is not a number"
     ]
@@ -326,10 +329,10 @@ def test_a_stream_warns_where_too_many_rows_are_quarantined(job: Job) -> None:
     assert not [line for line in lines if "max_quarantined" in line]
 
 
-def test_errors_are_in_the_unit_that_the_table_names(job: Job) -> None:
+def test_evaluate_names_the_unit_of_its_errors(job: Job) -> None:
     rows = hours(80, 1e12).with_columns(pl.lit("a").alias("series_id"))
-    written(rows, job.folder / "in.parquet")
-    written(rows.filter(pl.col("timestamp") >= BEGIN + timedelta(hours=50)), job.folder / "end.parquet")
+    write_parquet(rows, job.folder / "in.parquet")
+    write_parquet(rows.filter(pl.col("timestamp") >= BEGIN + timedelta(hours=50)), job.folder / "end.parquet")
     job("backfill in.parquet -m model")
     judged, _ = job("evaluate in.parquet -f out")
     assert judged["unit"].startswith("in the values' own unit: too few rows lie before the first forecast")
@@ -343,21 +346,21 @@ def test_errors_are_in_the_unit_that_the_table_names(job: Job) -> None:
     assert judged["unit"].endswith("rows before 2023-01-02")
 
 
-def test_large_errors_are_short(job: Job) -> None:
+def test_large_errors_are_printed_in_few_characters(job: Job) -> None:
     huge = hours(80).with_columns(pl.lit("a").alias("series_id"), pl.col("value") * 1e60)
-    written(huge, job.folder / "in.parquet")
+    write_parquet(huge, job.folder / "in.parquet")
     job("backfill in.parquet -m model")
     assert run(["evaluate", "in.parquet", "-f", "out", "--report", "report.html"]) == 0
-    told = job.streams.readouterr().out
-    assert "in the values' own unit" in told
-    shown = [cell for line in told.splitlines() if "│" in line for cell in line.strip("│").split("│")]
+    printed = job.streams.readouterr().out
+    assert "in the values' own unit" in printed
+    shown = [cell for line in printed.splitlines() if "│" in line for cell in line.strip("│").split("│")]
     assert max(len(cell.strip()) for cell in shown) < 12
     page = (job.folder / "report.html").read_text()
     assert "(MASE)" not in page
     assert "In the values' own unit" in page.replace("&#x27;", "'")
 
 
-def test_errors_are_in_the_unit_of_the_rows_that_the_model_learned_from(
+def test_errors_are_scaled_by_the_models_training_rows(
     job: Job, trained: tuple[str, dict[str, Any]], series: Path
 ) -> None:
     store = f"--tracking-uri {trained[0]}"

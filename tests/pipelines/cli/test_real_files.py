@@ -29,18 +29,18 @@ def command(
     """Return a function that runs a command: it returns the exit code, the printed JSON, and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def called(name: str, *arguments: object) -> tuple[int, dict[str, Any], str]:
+    def run_command(name: str, *arguments: object) -> tuple[int, dict[str, Any], str]:
         code = run([name, *map(str, arguments), "-m", str(model), "--json"])
-        said = capfd.readouterr()
-        assert "Traceback" not in said.err
-        assert "panicked" not in said.err
-        return code, json.loads(said.out) if said.out else {}, said.err
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        assert "panicked" not in captured.err
+        return code, json.loads(captured.out) if captured.out else {}, captured.err
 
-    return called
+    return run_command
 
 
 def values(series: int, first: int = 0, last: int = HOURS) -> list[tuple[str, datetime, float]]:
-    """Return hourly rows of the first series; all values are 1000 or more, and every third has decimals."""
+    """Return hourly rows of one or two series; all values are 1000 or more, and every third has decimals."""
     return [
         (("Hof", "Küche")[s], START + timedelta(hours=h), float(1000 + h) if h % 3 else 1000.25 + h * (s + 1))
         for s in range(series)
@@ -48,12 +48,13 @@ def values(series: int, first: int = 0, last: int = HOURS) -> list[tuple[str, da
     ]
 
 
-def german(value: float) -> str:
+def german_number(value: float) -> str:
     shown = f"{value:,.2f}".rstrip("0").rstrip(".")
     return shown.replace(",", "@").replace(".", ",").replace("@", ".")
 
 
 def sheet(time: str = "%Y-%m-%d %H:%M", write: Callable[[float], str] = str, delimiter: str = ";") -> str:
+    """Return the rows of two series as the CSV text that a spreadsheet program exports."""
     lines = [delimiter.join((s, t.strftime(time), write(v))) for s, t, v in values(2)]
     return "\r\n".join([delimiter.join(("series_id", "timestamp", "value")), *lines]) + "\r\n"
 
@@ -62,14 +63,14 @@ def forecasts(folder: str) -> pl.DataFrame:
     return read_forecasts(Path(folder)).sort("series_id", "issued_at")
 
 
-def test_sheets_of_excel_forecast_as_plain_files(command: Command, tmp_path: Path) -> None:
+def test_excel_exports_give_the_same_forecasts_as_plain_csv(command: Command, tmp_path: Path) -> None:
     sheets = {
         "plain.csv": sheet("%Y-%m-%dT%H:%MZ", delimiter=",").encode(),
         "bom.csv": b"\xef\xbb\xbf" + sheet().encode(),
-        "comma.csv": b"\xef\xbb\xbf" + sheet(write=german).encode(),
-        "quoted.csv": sheet(write=lambda v: f'"{german(v)}"', delimiter=",").encode(),
-        "unicode.txt": sheet(write=german, delimiter="\t").encode("utf-16"),
-        "cp1252.csv": sheet(write=german).encode("cp1252"),
+        "comma.csv": b"\xef\xbb\xbf" + sheet(write=german_number).encode(),
+        "quoted.csv": sheet(write=lambda v: f'"{german_number(v)}"', delimiter=",").encode(),
+        "unicode.txt": sheet(write=german_number, delimiter="\t").encode("utf-16"),
+        "cp1252.csv": sheet(write=german_number).encode("cp1252"),
         "us.csv": sheet("%m/%d/%Y %I:%M %p", lambda v: f'"{v:,.2f}"', ",").encode(),
     }
     needed = {"cp1252.csv": "data.encoding=cp1252", "us.csv": "data.time_format=%m/%d/%Y %I:%M %p"}
@@ -82,13 +83,13 @@ def test_sheets_of_excel_forecast_as_plain_files(command: Command, tmp_path: Pat
             assert (code, f"set {setting}" in line) == (3, True), line
             assert not (tmp_path / "refused" / "forecasts").exists()
             more = ("-s", needed[name])
-        code, told, line = command("backfill", name, "-o", name.split(".")[0], *more)
-        assert (code, told["used"], told["missing"]) == (0, 2 * HOURS, 0), line
+        code, summary, line = command("backfill", name, "-o", name.split(".")[0], *more)
+        assert (code, summary["used"], summary["missing"]) == (0, 2 * HOURS, 0), line
         assert forecasts(name.split(".")[0]).equals(forecasts("plain")), name
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_serial_dates_are_refused_or_read_as_dates(command: Command, tmp_path: Path, suffix: str) -> None:
+def test_serial_dates_need_the_excel_time_format(command: Command, tmp_path: Path, suffix: str) -> None:
     rows = [(s, 44927 + (t - START) / timedelta(days=1), v) for s, t, v in values(1)]
     frame = pl.DataFrame(rows, ["series_id", "timestamp", "value"], orient="row")
     file = f"serial.{suffix}"
@@ -96,13 +97,13 @@ def test_serial_dates_are_refused_or_read_as_dates(command: Command, tmp_path: P
     code, _, line = command("backfill", file)
     assert code == 3
     assert "looks like a date of a spreadsheet: set data.time_format = 'excel'" in line
-    code, told, _ = command("backfill", file, "-s", "data.time_format=excel")
-    assert (code, told["used"]) == (0, HOURS)
+    code, summary, _ = command("backfill", file, "-s", "data.time_format=excel")
+    assert (code, summary["used"]) == (0, HOURS)
     assert forecasts("out")["issued_at"].to_list() == [START + timedelta(hours=h + 1) for h in range(HOURS)]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_count_of_steps_is_refused_before_training(
+def test_step_counts_as_timestamps_are_refused_before_training(
     tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -118,9 +119,7 @@ def test_a_count_of_steps_is_refused_before_training(
 
 
 @pytest.mark.parametrize("first", ["float", "int", "category"])
-def test_a_series_goes_on_whatever_type_its_id_has_later(
-    command: Command, tmp_path: Path, first: str
-) -> None:
+def test_a_series_resumes_whatever_the_type_of_its_id(command: Command, tmp_path: Path, first: str) -> None:
     rows = [(7 + i, t, v) for i in range(2) for _, t, v in values(1)]
     frame = pl.DataFrame(rows, ["unique_id", "ds", "y"], orient="row")
     history = frame.filter(pl.col("ds") < START + timedelta(hours=40))
@@ -138,25 +137,27 @@ def test_a_series_goes_on_whatever_type_its_id_has_later(
     assert command("backfill", "history.parquet", "-o", "a")[1]["used"] == 80
     assert command("backfill", "later.csv", "-o", "whole", "--state", "a/state")[0] == 0
     for file, out in (("later.csv", "b"), ("later.jsonl", "c")):
-        code, told, line = command("stream", file, "--runner", "in-process", "--state", "a/state", "-o", out)
-        assert (code, told["cold_starts"], told["used"]) == (0, 0, 40), line
+        code, summary, line = command(
+            "stream", file, "--runner", "in-process", "--state", "a/state", "-o", out
+        )
+        assert (code, summary["cold_starts"], summary["used"]) == (0, 0, 40), line
         assert forecasts(out).equals(forecasts("whole"))
         assert forecasts(out)["series_id"].unique().sort().to_list() == ["7", "8"]
 
 
-def test_a_far_time_of_int96_is_quarantined(command: Command, tmp_path: Path) -> None:
+def test_an_int96_time_out_of_range_is_quarantined(command: Command, tmp_path: Path) -> None:
     rows = [*values(1), ("Hof", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), 1.0)]
     table = pl.DataFrame(rows, ["series_id", "timestamp", "value"], orient="row").to_arrow()
     pq.write_table(table, "far.parquet", use_deprecated_int96_timestamps=True, store_schema=False)
-    code, told, _ = command("backfill", "far.parquet")
-    assert (code, told["used"], told["rows_in"]) == (0, HOURS, HOURS + 1)
+    code, summary, _ = command("backfill", "far.parquet")
+    assert (code, summary["used"], summary["rows_in"]) == (0, HOURS, HOURS + 1)
     assert read_quarantine(tmp_path / "out")["reason"].to_list() == [
         "'9999-12-31 23:59:59.000000' is outside the years 1678 to 2261"
     ]
     assert forecasts("out")["issued_at"].max() == START + timedelta(hours=HOURS)
 
 
-def test_types_that_polars_lacks_are_read_or_quarantined(command: Command, tmp_path: Path) -> None:
+def test_types_unknown_to_polars_are_read_or_quarantined(command: Command, tmp_path: Path) -> None:
     plain = pl.DataFrame(values(1), ["series_id", "timestamp", "value"], orient="row").to_arrow()
     numbers = pa.array([round(v) for _, _, v in values(1)])
     wide = numbers.cast(pa.decimal256(60, 9))
@@ -170,7 +171,7 @@ def test_types_that_polars_lacks_are_read_or_quarantined(command: Command, tmp_p
     quarantined = {}
     for name, table in tables.items():
         pq.write_table(table, f"{name}.parquet")
-        # a job of which every row is quarantined may end with an error, but not before it wrote them
+        # A job whose rows are all quarantined may fail, but only after it has written the quarantine.
         command(
             "stream",
             f"{name}.parquet",

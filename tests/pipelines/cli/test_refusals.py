@@ -1,4 +1,4 @@
-"""Whatever cannot be is refused in one line on stderr, with its exit code, before anything is made."""
+"""Invalid commands are refused with one line on stderr and an exit code, before they write anything."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from tests.pipelines.cli.conftest import write_series
 
 @dataclass
 class Desk:
-    """A folder of good and bad files to work in, and what is said there."""
+    """A working folder of good and bad files, and the captured output of commands in it."""
 
     folder: Path
     streams: pytest.CaptureFixture[str]
 
     def refused(self, command: str) -> tuple[int, str]:
-        """The exit code of a command and its one line; it must have left the folder as it was."""
+        """Run a command, and return its exit code and the message of its one line on stderr.
+
+        Fails if the command printed anything else, or added or removed files.
+        """
         before = sorted(self.folder.rglob("*"))
         code = run(command.split())
-        said = self.streams.readouterr()
-        assert said.out == ""
-        assert said.err.count("\n") == 1, said.err
+        captured = self.streams.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1, captured.err
         assert sorted(self.folder.rglob("*")) == before
-        return code, said.err.strip().removeprefix("error: ")
+        return code, captured.err.strip().removeprefix("error: ")
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def desk(
 
 
 REFUSED = [
-    # a setting
+    # invalid settings
     ("trian", 2, "No such command 'trian'. Did you mean 'train'?; see statecast --help"),
     ("train good.csv --horizont 3", 2, "No such option: --horizont"),
     ("train good.csv --horizon", 2, "Option '--horizon' requires an argument"),
@@ -141,7 +144,7 @@ REFUSED = [
     ("init model", 2, "model is there already"),
     ("init --example cars", 2, "--example cars: there are weather and flights"),
     ("ui --port 0", 2, "Invalid value for '--port'"),
-    # an input file
+    # invalid input files
     ("train", 3, "no input: name files or folders"),
     ("train nowhere.csv", 3, "nowhere.csv: no such file or folder"),
     ("train png.csv", 3, "png.csv: is no text in UTF-8"),
@@ -200,7 +203,7 @@ REFUSED = [
         3,
         "127.0.0.1:9: no Kafka broker answers there",
     ),
-    # a model or store
+    # missing models and stores
     ("backfill good.csv", 4, "there is no MLflow store at"),
     ("backfill good.csv -m ./nowhere", 4, "./nowhere is no folder with a saved forecaster"),
     ("backfill good.csv -m a/b/c", 4, "'a/b/c' names no model"),
@@ -212,7 +215,7 @@ REFUSED = [
     ("train good.csv --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
     ("train good.csv --tracking-uri http://127.0.0.1:9", 4, "no MLflow server answers at http://127.0.0.1:9"),
     ("ui --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
-    # an output folder or topic
+    # output folders and topics that cannot be written to
     (
         "stream good.csv -m model --to-topic t --bootstrap 127.0.0.1:9",
         6,
@@ -228,48 +231,46 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("command", "code", "line"), REFUSED, ids=[command for command, *_ in REFUSED])
-def test_it_is_refused_in_one_line(desk: Desk, command: str, code: int, line: str) -> None:
-    found, said = desk.refused(command)
-    assert line in said
-    assert found == code
+def test_invalid_commands_are_refused_in_one_line(desk: Desk, command: str, code: int, line: str) -> None:
+    exit_code, message = desk.refused(command)
+    assert line in message
+    assert exit_code == code
 
 
-def test_a_name_that_no_model_has_is_refused_with_those_there_are(
+def test_an_unknown_model_is_refused_with_the_existing_names(
     desk: Desk, trained: tuple[str, dict[str, Any]]
 ) -> None:
     store = f"--tracking-uri {trained[0]}"
     assert "did you mean tiny?" in desk.refused(f"backfill good.csv -m tyni {store}")[1]
     for ref in ("tiny/7", "tiny@challenger"):
-        code, said = desk.refused(f"backfill good.csv -m {ref} {store}")
-        assert (code, said[: len(ref)]) == (4, ref)
-        assert "tiny has versions 1 and aliases champion" in said
-    code, said = desk.refused(f"backfill good.csv -m {'0' * 32} {store}")
-    assert (code, said.startswith(f"no run {'0' * 32} is in")) == (4, True)
+        code, message = desk.refused(f"backfill good.csv -m {ref} {store}")
+        assert (code, message[: len(ref)]) == (4, ref)
+        assert "tiny has versions 1 and aliases champion" in message
+    code, message = desk.refused(f"backfill good.csv -m {'0' * 32} {store}")
+    assert (code, message.startswith(f"no run {'0' * 32} is in")) == (4, True)
     assert desk.refused(f"promote tiny/2 {store}")[0] == 4
 
 
-def test_a_second_job_on_a_folder_is_refused(desk: Desk) -> None:
+def test_a_second_job_on_an_output_folder_is_refused(desk: Desk) -> None:
     with locked(desk.folder / "out"):
         for command in ("backfill good.csv -m model", "stream good.csv -m model --resume --json"):
-            code, said = desk.refused(command)
+            code, message = desk.refused(command)
             assert code == 6
-            assert "out: another job, process" in said
-            assert "is writing here: wait for its end" in said
+            assert "out: another job, process" in message
+            assert "is writing here: wait for its end" in message
 
 
-def test_an_engine_that_is_asked_for_and_not_there_is_told_with_what_to_run(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_engine_is_refused_with_a_fix(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_prism", lambda: None)
     for job in ("stream", "backfill"):
-        code, said = desk.refused(f"{job} good.csv -m model --runner prism")
+        code, message = desk.refused(f"{job} good.csv -m model --runner prism")
         assert code == 5
-        assert "run `statecast doctor --fix`" in said
+        assert "run `statecast doctor --fix`" in message
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    code, said = desk.refused("stream good.csv -m model --flink-master [local]")
+    code, message = desk.refused("stream good.csv -m model --flink-master [local]")
     assert code == 5
-    assert "Java is not installed" in said
+    assert "Java is not installed" in message
 
 
 @pytest.mark.parametrize("job", ["stream", "backfill"])
@@ -292,30 +293,26 @@ def test_an_engine_that_is_asked_for_and_not_there_is_told_with_what_to_run(
         ("--runner flink -s jobs.flink_workers=a", 'jobs.flink_workers="a": must be HOST:PORT'),
     ],
 )
-def test_options_of_engines_that_cannot_be_are_refused_with_what_can(
-    desk: Desk, job: str, options: str, line: str
-) -> None:
-    code, said = desk.refused(f"{job} good.csv -m model {options}")
+def test_invalid_engine_options_are_refused_with_a_fix(desk: Desk, job: str, options: str, line: str) -> None:
+    code, message = desk.refused(f"{job} good.csv -m model {options}")
     assert code == 2
-    assert line in said
+    assert line in message
 
 
-def test_a_flink_that_does_not_answer_or_is_none_is_told_at_once(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_without_flink_is_refused_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_java", lambda: Path("java"))
     monkeypatch.setattr("pipelines.cli.engine.job_server", lambda: (Path("jars"), "a job server"))
     for job in ("stream", "backfill"):
-        code, said = desk.refused(f"{job} good.csv -m model --flink-master 127.0.0.1:1")
+        code, message = desk.refused(f"{job} good.csv -m model --flink-master 127.0.0.1:1")
         assert code == 5
-        assert "no Flink answers at 127.0.0.1:1" in said
-        assert "name its REST address, host:port, or [local]" in said
+        assert "no Flink answers at 127.0.0.1:1" in message
+        assert "name its REST address, host:port, or [local]" in message
     monkeypatch.setattr("pipelines.runners.flink.ask", lambda master, path: {"version": 3})
-    code, said = desk.refused("stream good.csv -m model --flink-master 127.0.0.1:1")
-    assert (code, said[:36]) == (5, "what answers at 127.0.0.1:1 is no Fl")
+    code, message = desk.refused("stream good.csv -m model --flink-master 127.0.0.1:1")
+    assert (code, message[:36]) == (5, "what answers at 127.0.0.1:1 is no Fl")
 
 
-def test_a_full_disk_and_a_bug_are_one_line_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_and_a_bug_print_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device", "out/forecasts/x")
 
@@ -324,11 +321,11 @@ def test_a_full_disk_and_a_bug_are_one_line_too(desk: Desk, monkeypatch: pytest.
 
     monkeypatch.setattr("pipelines.settings.job_file.load_config", full)
     assert desk.refused("train good.csv") == (6, "out/forecasts/x: No space left on device")
-    monkeypatch.setattr("pipelines.settings.job_file.load_config", broken)
-    code, said = desk.refused("train good.csv")
+    monkeypatch.setattr("pipelines.job_file.load_config", broken)
+    code, message = desk.refused("train good.csv")
     assert code == 1
-    assert "KeyError" in said
-    assert "STATECAST_LOG=DEBUG" in said
+    assert "KeyError" in message
+    assert "STATECAST_LOG=DEBUG" in message
     monkeypatch.setenv("STATECAST_LOG", "DEBUG")
     with pytest.raises(KeyError):
         run(["train", "good.csv"])

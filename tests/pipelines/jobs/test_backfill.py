@@ -15,11 +15,11 @@ from pipelines.state import state_table
 from schemas.errors import DataError, OutputError
 from tests.fleets import START
 from tests.outputs import contents
-from tests.pipelines.jobs.replays import ALL
+from tests.pipelines.jobs.replays import DEFAULT_INPUT
 from tests.same import nested
 
 
-def test_a_backfill_forecasts_every_window_and_leaves_a_state_table(job: BackfillJob) -> None:
+def test_a_backfill_writes_all_forecasts_and_a_state_table(job: BackfillJob) -> None:
     outcome = run_backfill(job)
     assert outcome.counts == Counts(rows_in=30, used=30, series_steps=30, windows=10)
     assert not outcome.stopped
@@ -31,14 +31,14 @@ def test_a_backfill_forecasts_every_window_and_leaves_a_state_table(job: Backfil
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_a_backfill_that_runs_again_writes_the_same_files(job: BackfillJob, format_: Format) -> None:
+def test_a_repeated_backfill_writes_the_same_files(job: BackfillJob, format_: Format) -> None:
     run_backfill(replace(job, format=format_))
     before = {kind: contents(job.output / kind) for kind in ("forecasts", "state")}
     run_backfill(replace(job, format=format_))
     assert {kind: contents(job.output / kind) for kind in ("forecasts", "state")} == before
 
 
-def test_forecasts_as_json_lines_are_those_of_parquet(job: BackfillJob) -> None:
+def test_json_lines_hold_the_same_forecasts_as_parquet(job: BackfillJob) -> None:
     frames = []
     for format_ in ("parquet", "jsonl"):
         run_backfill(replace(job, format=format_))
@@ -47,7 +47,7 @@ def test_forecasts_as_json_lines_are_those_of_parquet(job: BackfillJob) -> None:
     assert frames[0].equals(frames[1])
 
 
-def test_the_windows_of_a_step_and_the_lanes_are_of_no_matter(job: BackfillJob) -> None:
+def test_forecasts_do_not_depend_on_step_size_or_lanes(job: BackfillJob) -> None:
     frames = []
     for windows_per_step, lanes in ((1, 1), (100, 3)):
         run_backfill(replace(job, windows_per_step=windows_per_step, lanes=lanes))
@@ -56,16 +56,16 @@ def test_the_windows_of_a_step_and_the_lanes_are_of_no_matter(job: BackfillJob) 
         assert (frames[0][name] - frames[1][name]).abs().max() == pytest.approx(0, abs=1e-5)
 
 
-def test_progress_is_told_and_its_last_is_the_whole(job: BackfillJob) -> None:
-    told: list[JobNumbers] = []
-    outcome = run_backfill(job, told.append)
-    assert told[-1] == outcome.numbers
-    assert told[-1].counts == outcome.counts
-    assert (told[-1].series, told[-1].live) == (3, 3)
-    assert told[-1].closed_us == (START + 10) * 3_600_000_000
+def test_the_last_progress_equals_the_outcome(job: BackfillJob) -> None:
+    progress: list[JobNumbers] = []
+    outcome = run_backfill(job, progress.append)
+    assert progress[-1] == outcome.numbers
+    assert progress[-1].counts == outcome.counts
+    assert (progress[-1].series, progress[-1].live) == (3, 3)
+    assert progress[-1].closed_us == (START + 10) * 3_600_000_000
 
 
-def test_bad_rows_are_quarantined_with_their_place(job: BackfillJob, tmp_path: Path) -> None:
+def test_invalid_rows_are_quarantined_with_their_place(job: BackfillJob, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     time = "2013-01-01T03:10:00Z"
     bad.write_text(f"series_id,timestamp,value\na,{time},much\nb,{time},1\n,,\n")
@@ -76,23 +76,21 @@ def test_bad_rows_are_quarantined_with_their_place(job: BackfillJob, tmp_path: P
     assert places == [(str(bad), 1, "value"), (str(bad), 3, "series_id")]
 
 
-def test_a_file_that_cannot_be_read_ends_the_backfill_in_one_line(job: BackfillJob, tmp_path: Path) -> None:
+def test_an_unreadable_file_ends_a_backfill(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(job)
     before = contents(job.states)
     bad = tmp_path / "bad.csv"
     bad.write_text("what,is,this\nx,y,z\n")
-    with pytest.raises(DataError, match=r"bad\.csv: no column") as told:
+    with pytest.raises(DataError, match=r"bad\.csv: no column") as raised:
         run_backfill(replace(job, paths=(*job.paths, str(bad))))
-    assert "\n" not in str(told.value)
-    assert contents(job.states) == before  # the table of the job that ended well
+    assert "\n" not in str(raised.value)
+    assert contents(job.states) == before  # still the table of the earlier job, which succeeded
 
 
-def test_a_file_that_cannot_be_read_is_quarantined_and_counted_where_that_is_asked_for(
-    job: BackfillJob, tmp_path: Path
-) -> None:
+def test_skip_bad_files_quarantines_an_unreadable_file(job: BackfillJob, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("what,is,this\nx,y,z\n")
-    skipping = replace(ALL, skip_bad_files=True)
+    skipping = replace(DEFAULT_INPUT, skip_bad_files=True)
     counts = run_backfill(replace(job, paths=(str(bad), *job.paths), input=skipping)).counts
     assert counts == Counts(rows_in=30, used=30, series_steps=30, windows=10, bad_files=1)
     (row,) = read_quarantine(job.output).to_dicts()
@@ -100,16 +98,14 @@ def test_a_file_that_cannot_be_read_is_quarantined_and_counted_where_that_is_ask
     assert row["reason"].startswith("no column timestamp")
 
 
-def test_a_state_table_that_is_not_there_is_said_before_anything_is_deleted(
-    job: BackfillJob, tmp_path: Path
-) -> None:
+def test_a_missing_state_table_is_refused_before_any_deletion(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(job)
     with pytest.raises(DataError, match="holds no state table"):
         run_backfill(replace(job, state_table=tmp_path / "nowhere"))
     assert len(read_forecasts(job.output)) == 30
 
 
-def test_a_job_may_start_from_the_table_that_it_replaces(job: BackfillJob) -> None:
+def test_a_backfill_may_start_from_the_table_it_replaces(job: BackfillJob) -> None:
     run_backfill(replace(job, paths=job.paths[:1]))
     counts = run_backfill(replace(job, state_table=job.states, shards=3)).counts
     assert counts.missing == 0
@@ -118,14 +114,12 @@ def test_a_job_may_start_from_the_table_that_it_replaces(job: BackfillJob) -> No
     assert state_table.read(job.states).closed_through == START + 9
 
 
-def test_an_output_folder_that_cannot_be_is_said(job: BackfillJob) -> None:
+def test_an_invalid_output_folder_is_refused(job: BackfillJob) -> None:
     with pytest.raises(OutputError, match="is a file, not a folder"):
         run_backfill(replace(job, output=Path(job.paths[0]) / "out"))
 
 
-def test_files_of_which_no_row_can_be_used_are_refused_and_change_nothing(
-    job: BackfillJob, tmp_path: Path
-) -> None:
+def test_files_without_usable_rows_are_refused(job: BackfillJob, tmp_path: Path) -> None:
     empty, bad = tmp_path / "empty.parquet", tmp_path / "bad.csv"
     pl.read_parquet(job.paths[0]).clear().write_parquet(empty)
     bad.write_text("series_id,timestamp,value\na,2013-01-01T00:00Z,much\n")
@@ -139,6 +133,6 @@ def test_files_of_which_no_row_can_be_used_are_refused_and_change_nothing(
     assert contents(job.output) == before
 
 
-def test_a_shard_without_a_series_is_no_harm(job: BackfillJob) -> None:
+def test_shards_without_series_are_allowed(job: BackfillJob) -> None:
     assert run_backfill(replace(job, shards=50)).counts.used == 30
     assert len(list(job.states.glob("shard-*-of-0050.parquet"))) == 50

@@ -1,4 +1,4 @@
-"""A backfill takes the place of an earlier one as a whole, or not at all."""
+"""A backfill replaces an earlier one as a whole, or not at all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipelines.state import state_table
 from schemas.errors import DataError, OutputError
 from tests.fleets import START
 from tests.outputs import contents, hidden
-from tests.pipelines.jobs.replays import ALL
+from tests.pipelines.jobs.replays import DEFAULT_INPUT
 from tests.stores import on_disk
 
 
-def test_a_backfill_replaces_what_an_earlier_one_wrote(job: BackfillJob) -> None:
+def test_a_backfill_replaces_an_earlier_backfill(job: BackfillJob) -> None:
     run_backfill(replace(job, shards=5))
     run_backfill(replace(job, paths=job.paths[:1], shards=1, windows_per_step=3, format="jsonl"))
     names = [path.name for path in (job.output / "forecasts").glob("*")]
@@ -34,7 +34,7 @@ def test_a_backfill_replaces_what_an_earlier_one_wrote(job: BackfillJob) -> None
     assert not hidden(job.output)
 
 
-def test_a_backfill_that_fails_leaves_what_was_there(job: BackfillJob, tmp_path: Path) -> None:
+def test_a_failed_backfill_keeps_the_earlier_output(job: BackfillJob, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("what,is,this\nx,y,z\n")
     with pytest.raises(DataError):
@@ -56,9 +56,7 @@ def test_a_backfill_that_fails_leaves_what_was_there(job: BackfillJob, tmp_path:
 
 
 @pytest.mark.prism
-def test_a_backfill_that_fails_on_an_engine_leaves_what_was_there_and_the_engines_log(
-    job: BackfillJob, tmp_path: Path
-) -> None:
+def test_a_failed_backfill_keeps_output_and_prism_log(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(job)
     before = contents(job.output)
     bad = tmp_path / "bad.csv"
@@ -73,7 +71,7 @@ def test_a_backfill_that_fails_on_an_engine_leaves_what_was_there_and_the_engine
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("at", range(8))
-def test_putting_in_place_that_is_interrupted_anywhere_leaves_what_was_there(
+def test_an_interrupted_replacement_restores_the_earlier_output(
     job: BackfillJob, at: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(job)
@@ -89,35 +87,38 @@ def test_putting_in_place_that_is_interrupted_anywhere_leaves_what_was_there(
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace_or_fail)
-    with pytest.raises((OutputError, KeyboardInterrupt)) as told:
+    with pytest.raises((OutputError, KeyboardInterrupt)) as raised:
         run_backfill(replace(job, shards=5, paths=job.paths[:1]))
-    assert isinstance(error, KeyboardInterrupt) or "cannot be put in place" in str(told.value)
+    assert isinstance(error, KeyboardInterrupt) or "cannot be put in place" in str(raised.value)
     assert len(moves) > at
     assert contents(job.output) == before
     assert not hidden(job.output)
 
 
 @pytest.mark.parametrize("renames", range(8))
-def test_a_backfill_that_died_among_its_renames_is_ended_by_the_next_job(
+def test_the_next_backfill_completes_an_interrupted_replacement(
     job: BackfillJob, tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(replace(job, output=tmp_path / "whole"))
     run_backfill(replace(job, shards=5, paths=job.paths[:1]))
-    real, kept, made = os.replace, tmp_path / "kept", 0
+    real, crashed, count = os.replace, tmp_path / "crashed", 0
 
-    def die(source: Any, target: Any) -> None:
-        nonlocal made
-        if {Path(source).parent.name, Path(target).parent.name} == {".backfill", "out"} and not kept.exists():
-            if made == renames:
-                shutil.copytree(on_disk(job.output), kept)  # as the disk was when the process died
-            made += 1
+    def copy_at_crash(source: Any, target: Any) -> None:
+        nonlocal count
+        if {Path(source).parent.name, Path(target).parent.name} == {
+            ".backfill",
+            "out",
+        } and not crashed.exists():
+            if count == renames:
+                shutil.copytree(on_disk(job.output), crashed)  # a copy of the disk at the moment of the crash
+            count += 1
         real(source, target)
 
-    monkeypatch.setattr(os, "replace", die)
+    monkeypatch.setattr(os, "replace", copy_at_crash)
     run_backfill(job)
     monkeypatch.undo()
     shutil.rmtree(on_disk(job.output))
-    kept.rename(on_disk(job.output))
+    crashed.rename(on_disk(job.output))
 
     nothing = tmp_path / "nothing.csv"
     nothing.write_text("what\n")
@@ -129,15 +130,13 @@ def test_a_backfill_that_died_among_its_renames_is_ended_by_the_next_job(
     assert len(read_forecasts(job.output)) == 30
 
 
-def test_a_backfill_that_died_among_its_renames_is_ended_by_a_stream_too(
-    job: BackfillJob, tmp_path: Path
-) -> None:
+def test_the_next_stream_completes_an_interrupted_replacement(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(replace(job, output=tmp_path / "new"))
     run_backfill(replace(job, paths=job.paths[:1]))
     (tmp_path / "new").rename(on_disk(job.output) / ".backfill")
     (on_disk(job.output) / ".backfill" / "complete").write_text("\n".join((*PARTS, "state")))
     (tmp_path / "in").mkdir()
-    source = FolderSource(tmp_path / "in", ALL, job.states)
+    source = FolderSource(tmp_path / "in", DEFAULT_INPUT, job.states)
     stream = StreamJob(job.forecaster, source, job.output, shards=2, resume=True, runner="in-process")
     run_stream(stream, lambda numbers: ask_to_stop(stream.stop_file))
     assert state_table.read(job.states).closed_through == START + 9

@@ -1,4 +1,4 @@
-"""A job file with covariates: from training through the registry to a backfill's workers."""
+"""Covariates named in a job file affect training, and reach backfills and streams through the registry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from tests.same import assert_same_frames
 HOURS, SERIES = 120, 4
 
 
-def promoted() -> tuple[Windows, pl.DataFrame]:
+def promoted_fleet() -> tuple[Windows, pl.DataFrame]:
+    """Return windows whose level doubles under promotion, and the promotions up to 9 windows ahead."""
     chance = np.random.default_rng(0)
     on = chance.random((HOURS + 9, SERIES)) < 0.3
     ids = tuple(f"s{i}" for i in range(SERIES))
@@ -44,8 +45,8 @@ def promoted() -> tuple[Windows, pl.DataFrame]:
     return Windows(ids, START, values), pl.DataFrame(known)
 
 
-def test_what_is_known_goes_from_the_job_file_into_the_weights_and_to_the_workers(tmp_path: Path) -> None:
-    fleet, known = promoted()
+def test_known_covariates_reach_weights_and_workers(tmp_path: Path) -> None:
+    fleet, known = promoted_fleet()
     rows_of(fleet).write_parquet(tmp_path / "rows.parquet")
     known.write_csv(tmp_path / "known.csv")
     (tmp_path / "static.csv").write_text("series_id,size\ns0,1\ns1,2\ns2,3\n")
@@ -69,14 +70,14 @@ def test_what_is_known_goes_from_the_job_file_into_the_weights_and_to_the_worker
     job = BackfillJob(model, (str(tmp_path / "rows.parquet"),), Input(Columns()), tmp_path / "out", shards=2)
     assert run_backfill(job).counts.missing == 0
     backfill = read_forecasts(tmp_path / "out")
-    _, said = advance(model, model.initial_state(), fleet)
-    assert_same_frames(backfill, said.frame(), scales(fleet))
-    _, without = advance(bare, bare.initial_state(), fleet)
-    assert np.abs(said.values - without.values).max() > 1e-3
+    _, forecasts = advance(model, model.initial_state(), fleet)
+    assert_same_frames(backfill, forecasts.frame(), scales(fleet))
+    _, without_covariates = advance(bare, bare.initial_state(), fleet)
+    assert np.abs(forecasts.values - without_covariates.values).max() > 1e-3
 
 
-def heated(folder: Path) -> tuple[Path, Windows]:
-    """A file of rows with a column of heat, and what a good reader makes of it."""
+def write_heated_rows(folder: Path) -> tuple[Path, Windows]:
+    """Write rows with a column ``heat``, two of them invalid; return the file and the valid windows."""
     chance = np.random.default_rng(0)
     bare = Windows(tuple(f"s{i}" for i in range(SERIES)), START, chance.normal(size=(HOURS, SERIES)))
     fleet = with_heat(bare)
@@ -87,10 +88,10 @@ def heated(folder: Path) -> tuple[Path, Windows]:
     return folder / "rows.csv", fleet
 
 
-def test_columns_observed_in_the_rows_go_from_the_job_file_through_backfill_and_streams(
+def test_observed_covariates_reach_backfills_and_streams(
     tmp_path: Path,
 ) -> None:
-    path, fleet = heated(tmp_path)
+    path, fleet = write_heated_rows(tmp_path)
     network = {"hidden": 4, "layers": 1, "horizon": 3, "lags": [1, 2], "ring": 4}
     config = JobConfig.model_validate(
         {
@@ -109,15 +110,15 @@ def test_columns_observed_in_the_rows_go_from_the_job_file_through_backfill_and_
     counts = run_backfill(BackfillJob(model, paths, rows, tmp_path / "out", shards=2)).counts
     assert (counts.missing, counts.rejected, counts.used) == (0, 2, HOURS * SERIES)
     assert set(read_quarantine(tmp_path / "out")["column"]) == {"heat"}
-    _, said = advance(model, model.initial_state(), fleet)
-    assert_same_frames(read_forecasts(tmp_path / "out"), said.frame(), scales(fleet))
-    _, without = advance(model, model.initial_state(), replace(fleet, past={}))
-    assert np.abs(said.values - without.values).max() > 1e-4
+    _, forecasts = advance(model, model.initial_state(), fleet)
+    assert_same_frames(read_forecasts(tmp_path / "out"), forecasts.frame(), scales(fleet))
+    _, without_covariates = advance(model, model.initial_state(), replace(fleet, past={}))
+    assert np.abs(forecasts.values - without_covariates.values).max() > 1e-4
 
     source = ReplaySource(paths, rows, HOUR, windows_per_step=7)
     job = StreamJob(model, source, tmp_path / "stream", shards=3, windows_per_step=5, runner="in-process")
     assert run_stream(job).counts.missing == 0
-    assert_same_frames(read_forecasts(tmp_path / "stream"), said.frame(), scales(fleet))
+    assert_same_frames(read_forecasts(tmp_path / "stream"), forecasts.frame(), scales(fleet))
     table = state_table.read(tmp_path / "stream" / "state").state
     assert "past.heat.mean" in check_states(table.frame()).columns
 
@@ -137,5 +138,5 @@ def test_columns_observed_in_the_rows_go_from_the_job_file_through_backfill_and_
 
     run_stream(watched, stop_when_read)
     issued = read_forecasts(tmp_path / "watched")
-    expected = said.frame().filter(pl.col("issued_at") <= issued["issued_at"].max())
+    expected = forecasts.frame().filter(pl.col("issued_at") <= issued["issued_at"].max())
     assert_same_frames(issued, expected, scales(fleet))

@@ -1,4 +1,4 @@
-"""What the backtest of a training and ``statecast evaluate`` judge by, where an empty window is a 0."""
+"""The backtest of a training and ``statecast evaluate`` score an empty window as 0 for models of events."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.fleets import START, forecaster, rows_of
 
 EVENTS = forecaster(aggregate="sum", empty="zero")
 HOURS = 60
-SPLIT = 40  # forecasts are judged from this hour on
+SPLIT = 40  # forecasts are scored from this hour on
 
 
 def events() -> Windows:
-    """Counts of events: two hours in three have none; one series begins late, one goes quiet early."""
+    """Return hourly event counts: two hours in three have none; one series starts late, one ends early."""
     chance = np.random.default_rng(0)
     values = chance.poisson(4.0, size=(HOURS, 3)).astype(np.float64)
     values[chance.random(values.shape) < 0.67] = np.nan
@@ -35,14 +35,14 @@ def events() -> Windows:
 
 
 def assert_every_window_counts(scores: pl.DataFrame) -> None:
-    """All windows of all series, those without events too, under the model and its baseline."""
+    """Assert that model and baselines are scored on all windows of all series, with and without events."""
     for model in ("lstm", "persistence", "seasonal naive"):
         count = scores.filter(pl.col("model") == model).sort("horizon")["count"].to_list()
         assert count == [3 * (HOURS - SPLIT - horizon) for horizon in (1, 2, 3)]
     assert scores["mae"].is_finite().all()
 
 
-def test_a_backtest_counts_windows_without_events() -> None:
+def test_a_backtest_scores_windows_without_events() -> None:
     _, scores = backtest(EVENTS, events(), SPLIT)
     assert_every_window_counts(scores)
     same = forecaster(aggregate="sum")
@@ -51,7 +51,7 @@ def test_a_backtest_counts_windows_without_events() -> None:
     assert_frame_equal(scores.sort(order), expected.sort(order), rel_tol=1e-5)
 
 
-def test_an_evaluation_counts_windows_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_scores_windows_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
     _, forecasts = advance(EVENTS, EVENTS.initial_state(), events())
     first = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=SPLIT + 1)
     issued = forecasts.frame().filter(pl.col("issued_at") >= first)
@@ -62,8 +62,8 @@ def test_an_evaluation_counts_windows_without_events(monkeypatch: pytest.MonkeyP
     assert_every_window_counts(evaluate_folders(JobConfig.model_validate(settings), [Path("x")]).scores)
 
 
-def test_everybody_is_judged_where_all_have_a_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seasonal naive has none in the first day, and so nobody is judged there."""
+def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seasonal naive has no forecasts for the first day, so no model is scored there."""
     model = forecaster()
     hours = np.arange(HOURS, dtype=np.float64)[:, None]
     _, forecasts = advance(model, model.initial_state(), Windows(("a",), START, hours))
@@ -73,5 +73,5 @@ def test_everybody_is_judged_where_all_have_a_forecast(monkeypatch: pytest.Monke
     scores = evaluate_folders(JobConfig.model_validate({"data": {"paths": ["x"]}}), [Path("x")]).scores
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
-        # From the hour on that lies a day before the target, to that whose target is the last hour.
+        # HOURS - horizon issue times have a target; the first 24 - horizon lack a value a day before it.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]

@@ -1,4 +1,4 @@
-"""Jobs whose outputs lie in an object store, beside the same on a disk."""
+"""Jobs with outputs in an object store give the same results as jobs with outputs on a disk."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from tests.same import assert_same_frames
 from tests.stores import in_memory, keys
 
 FLEET = Windows(tuple("abcde"), START, np.random.default_rng(1).normal(size=(60, 5)).cumsum(axis=0))
-ALL = Input(Columns())
+DEFAULT_INPUT = Input(Columns())
 
 
 @pytest.fixture
 def store() -> Iterator[Remote]:
-    """An empty prefix in memory: what is about order and death needs no server."""
+    """An empty prefix in an in-memory store: tests of write order and crashes need no server."""
     with in_memory() as place:
         yield place
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    """The fleet in two files, the first with a row that is none."""
+    """Two files with the rows of the fleet; the first file also has one invalid row."""
     rows, paths = rows_of(FLEET), (tmp_path / "1.csv", tmp_path / "2.csv")
     rows.head(150).write_csv(paths[0])
     with paths[0].open("a") as file:
@@ -54,17 +54,17 @@ def files(tmp_path: Path) -> tuple[str, str]:
 
 
 def backfill(paths: tuple[str, ...], output: Location, **options: Any) -> BackfillJob:
-    return BackfillJob(forecaster(), paths, ALL, output, **{"shards": 3, **options})
+    return BackfillJob(forecaster(), paths, DEFAULT_INPUT, output, **{"shards": 3, **options})
 
 
 def stream(paths: tuple[str, ...], output: Location, speed: float = 0.0, **options: Any) -> StreamJob:
-    source = ReplaySource(paths, ALL, HOUR, speed=speed, manifest_folder=output / "state")
+    source = ReplaySource(paths, DEFAULT_INPUT, HOUR, speed=speed, manifest_folder=output / "state")
     return StreamJob(
         forecaster(), source, output, **{"shards": 3, "runner": "in-process", "resume": True, **options}
     )
 
 
-def test_a_backfill_and_a_stream_from_it_are_the_same_in_a_store_as_on_a_disk(
+def test_jobs_write_the_same_results_to_store_and_disk(
     files: tuple[str, str], s3: Remote, tmp_path: Path
 ) -> None:
     places: tuple[Location, ...] = (tmp_path / "out", s3)
@@ -79,7 +79,9 @@ def test_a_backfill_and_a_stream_from_it_are_the_same_in_a_store_as_on_a_disk(
     assert state_table.read(s3 / "state").closed_through == START + 59
 
 
-def test_a_backfill_replaces_what_was_there_and_clears_up(files: tuple[str, str], store: Remote) -> None:
+def test_a_backfill_replaces_earlier_output_and_deletes_temporary_files(
+    files: tuple[str, str], store: Remote
+) -> None:
     run_backfill(backfill(files, store))
     run_backfill(backfill(files[1:], store, shards=2))
     assert len(read_forecasts(store)) == 150
@@ -89,7 +91,7 @@ def test_a_backfill_replaces_what_was_there_and_clears_up(files: tuple[str, str]
     assert not keys(store / BACKFILL)
 
 
-def test_a_backfill_that_fails_leaves_what_was_there(files: tuple[str, str], store: Remote) -> None:
+def test_a_failed_backfill_keeps_the_earlier_output(files: tuple[str, str], store: Remote) -> None:
     run_backfill(backfill(files, store))
     before = keys(store)
 
@@ -101,49 +103,49 @@ def test_a_backfill_that_fails_leaves_what_was_there(files: tuple[str, str], sto
     assert [key for key in keys(store) if ".lock" not in key] == [key for key in before if ".lock" not in key]
 
 
-class Dead(BaseException):
-    """What stands for the death of a process."""
+class ProcessDied(BaseException):
+    """Raised to simulate the death of a process; no handler of `Exception` catches it."""
 
 
-def dying(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the process die at one of the copies that put a backfill in place."""
-    copy, made = Remote.copy, 0
+def die_after_copies(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the process die after ``at`` of the copies that put a backfill in place."""
+    copy, copies = Remote.copy, 0
 
     def die(self: Remote, target: Remote) -> None:
-        nonlocal made
+        nonlocal copies
         if BACKFILL in self.url and f"{BACKFILL}/.state" not in self.url:
-            made += 1
-            if made > at:
-                raise Dead
+            copies += 1
+            if copies > at:
+                raise ProcessDied
         copy(self, target)
 
     monkeypatch.setattr(Remote, "copy", die)
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
-def test_a_reader_sees_all_of_a_backfill_that_died_while_it_was_put_in_place(
+def test_a_backfill_that_died_during_replacement_is_readable(
     files: tuple[str, str], store: Remote, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(backfill(files[:1], store))
     run_backfill(backfill(files, tmp_path / "clean", shards=2))
-    dying(at, monkeypatch)
-    with pytest.raises(Dead):
+    die_after_copies(at, monkeypatch)
+    with pytest.raises(ProcessDied):
         run_backfill(backfill(files, store, shards=2))
     monkeypatch.undo()
 
-    def is_new() -> None:
+    def assert_new_output() -> None:
         assert_same_frames(read_forecasts(tmp_path / "clean"), read_forecasts(store), scales(FLEET))
         assert len(state_table.read(store / "state").shards) == 2
         assert len(read_quarantine(store)) == 1
 
-    is_new()
+    assert_new_output()
     end_replacing(store / BACKFILL, store)
-    is_new()
+    assert_new_output()
     assert not keys(store / BACKFILL)
     assert sum(key.startswith("state/") for key in keys(store)) == 2
 
 
-def test_a_stream_stops_at_its_stop_file(files: tuple[str, str], store: Remote) -> None:
+def test_a_stop_file_stops_a_stream(files: tuple[str, str], store: Remote) -> None:
     job = stream(files, store, speed=3600.0)
     outcome = run_stream(job, lambda numbers: ask_to_stop(job.stop_file))
     assert outcome.stopped
@@ -151,7 +153,7 @@ def test_a_stream_stops_at_its_stop_file(files: tuple[str, str], store: Remote) 
     assert run_stream(replace(job, source=stream(files, store).source)).counts.used == 300
 
 
-def test_two_jobs_do_not_share_an_output(files: tuple[str, str], store: Remote) -> None:
+def test_a_second_job_on_the_same_output_is_refused(files: tuple[str, str], store: Remote) -> None:
     def begin_another(numbers: object) -> None:
         with pytest.raises(OutputError, match="is writing here"):
             run_stream(stream(files, store))
@@ -168,15 +170,15 @@ run_stream(stream(tuple(sys.argv[2:]), location(sys.argv[1]), speed=7_200.0, sna
 """
 
 
-def test_a_stream_that_was_killed_ends_as_one_that_was_not(
+def test_a_killed_stream_resumes_to_the_same_results(
     files: tuple[str, str], s3: Remote, tmp_path: Path
 ) -> None:
     process = started([sys.executable, "-W", "ignore", "-c", _CHILD, str(s3), *files])
     try:
-        until_s = time.monotonic() + 120
+        deadline_s = time.monotonic() + 120
         while _offset(s3) < 15:
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < until_s
+            assert process.poll() is None, "the stream ended before it could be killed"
+            assert time.monotonic() < deadline_s
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     finally:
@@ -191,5 +193,6 @@ def test_a_stream_that_was_killed_ends_as_one_that_was_not(
 
 
 def _offset(place: Remote) -> int:
+    """Return the offset of the state table of an output; 0 before its first snapshot."""
     table = place / "state"
     return state_table.read(table).offset("replay") if state_table.exists(table) else 0

@@ -23,7 +23,7 @@ SMALL = {"network.hidden": 4, "network.layers": 1, "training.epochs": 1}
 
 
 def history() -> Windows:
-    """Two series with a day's rhythm, and one that is born after the training rows."""
+    """Return two series with a daily cycle, and a third one that starts after the training rows."""
     chance = np.random.default_rng(0)
     hour = np.arange(float(ROWS))[:, None] + np.array([0.0, 5.0, 0.0])
     values = 4 * np.sin(2 * np.pi * hour / 24) + chance.normal(size=hour.shape)
@@ -39,7 +39,7 @@ def job(folder: Path, **settings: object) -> RollingJob:
     return RollingJob(config, (1, 4), train_rows=96, first=100, stop=140, normalize="train", name="tiny")
 
 
-class Told:
+class ProgressCounts:
     def __init__(self) -> None:
         self.rows, self.epochs, self.windows = 0, 0, 0
 
@@ -57,30 +57,30 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told, Evaluated]:
-    folder, told = tmp_path_factory.mktemp("rolling"), Told()
-    return folder, told, run_rolling(job(folder), told.progress())
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ProgressCounts, Evaluated]:
+    folder, counted = tmp_path_factory.mktemp("rolling"), ProgressCounts()
+    return folder, counted, run_rolling(job(folder), counted.progress())
 
 
-def test_every_member_is_judged_at_every_horizon_on_the_same_pairs(
-    ended: tuple[Path, Told, Evaluated],
+def test_every_member_is_scored_on_the_same_pairs(
+    evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
-    scores = check_member_scores(ended[2].scores)
+    scores = check_member_scores(evaluation[2].scores)
     members = scores["member"].unique(maintain_order=True).to_list()
     assert {"network", "persistence", "seasonal_naive"} <= set(members)
     for horizon in (1, 4):
         counts = scores.filter(pl.col("horizon") == horizon)["count"]
-        # 40 test rows hold the four targets of 37 issues, of two series; the third has no training row.
+        # 40 test rows hold all 4 targets of 37 issue times; only two series have training rows.
         assert counts.to_list() == [2 * 37 * horizon] * len(members)
     own = scores.filter(pl.col("member") == members[0])
     assert own.null_count().sum_horizontal().item() == 0
 
 
-def test_the_lines_and_the_last_object_are_json_and_say_the_same(
-    ended: tuple[Path, Told, Evaluated],
+def test_json_lines_and_summary_hold_the_same_scores(
+    evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
-    lines: list[dict[str, Any]] = json.loads(json.dumps(ended[2].lines()))
-    whole: dict[str, Any] = json.loads(json.dumps(ended[2].as_json()))
+    lines: list[dict[str, Any]] = json.loads(json.dumps(evaluation[2].lines()))
+    whole: dict[str, Any] = json.loads(json.dumps(evaluation[2].as_json()))
     assert whole["series"] == 3
     assert whole["rows"] == ROWS
     assert whole["train_s"] > 0
@@ -94,18 +94,18 @@ def test_the_lines_and_the_last_object_are_json_and_say_the_same(
     assert lines[0]["coverage_90"] == pytest.approx(np.mean(list(covered.values())))
 
 
-def test_progress_is_told_and_a_series_that_is_not_judged_is_named(
-    ended: tuple[Path, Told, Evaluated],
+def test_progress_and_series_without_scores_are_reported(
+    evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
-    _, told, evaluated = ended
-    assert told.rows == int((~np.isnan(history().values)).sum())
-    assert told.epochs >= 1
-    assert told.windows == 136  # the last forecast that is judged is about the rows 136 to 139
+    _, counted, evaluated = evaluation
+    assert counted.rows == int((~np.isnan(history().values)).sum())
+    assert counted.epochs >= 1
+    assert counted.windows == 136  # the last scored forecast is for rows 136 to 139
     assert any("1 series have no value in the training rows" in line for line in evaluated.notices)
 
 
-def test_everything_is_in_the_run(ended: tuple[Path, Told, Evaluated]) -> None:
-    folder, _, evaluated = ended
+def test_settings_scores_and_tables_are_logged(evaluation: tuple[Path, ProgressCounts, Evaluated]) -> None:
+    folder, _, evaluated = evaluation
     client = MlflowClient(f"sqlite:///{folder / 'runs.db'}")
     run = client.get_run(evaluated.run_id)
     assert run.info.run_name == "tiny"
@@ -124,15 +124,17 @@ def test_everything_is_in_the_run(ended: tuple[Path, Told, Evaluated]) -> None:
     assert {"scores.json", "scores_by_step.json", "coverage_by_series.json", "plots"} <= names
 
 
-def test_the_report_has_a_table_a_horizon_and_pictures(ended: tuple[Path, Told, Evaluated]) -> None:
-    folder, _, evaluated = ended
+def test_the_report_has_plots_and_one_table_per_horizon(
+    evaluation: tuple[Path, ProgressCounts, Evaluated],
+) -> None:
+    folder, _, evaluated = evaluation
     text = write_rolling(evaluated, folder / "report.html", {"data": "series.csv"}).read_text()
     assert "<h2>Horizon 1</h2>" in text
     assert "<h2>Horizon 4</h2>" in text
     assert text.count("<svg") == len(evaluated.figures) >= 6
 
 
-def test_the_best_coverage_is_the_nearest_to_what_was_wanted() -> None:
+def test_the_best_coverage_is_nearest_to_the_nominal_one() -> None:
     rows = {
         "member": ["combined", "network"],
         "horizon": [1, 1],
@@ -147,17 +149,17 @@ def test_the_best_coverage_is_the_nearest_to_what_was_wanted() -> None:
     assert not {cell for cell in table.best if cell[1] == names.index("width_90")}
 
 
-def test_the_network_forecasts_the_bounds_of_the_interval_unless_it_is_told_its_quantiles(
+def test_default_quantiles_include_the_bounds_of_the_interval(
     tmp_path: Path,
 ) -> None:
     assert {0.05, 0.5, 0.95} <= set(job(tmp_path).settled.network.quantiles)
-    told = job(tmp_path, **{"network.quantiles": "[0.2, 0.5, 0.8]"})
-    assert told.settled.network.quantiles == (0.2, 0.5, 0.8)
-    assert told.settled.network.horizon == 4
+    named = job(tmp_path, **{"network.quantiles": "[0.2, 0.5, 0.8]"})
+    assert named.settled.network.quantiles == (0.2, 0.5, 0.8)
+    assert named.settled.network.horizon == 4
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"train_rows": 150}, "holds 150 windows of 1h, and the first 150 are to be learned from"),
         ({"stop": 151}, "holds 150 windows of 1h, and the test rows are to end at 151"),
@@ -165,13 +167,13 @@ def test_the_network_forecasts_the_bounds_of_the_interval_unless_it_is_told_its_
         ({"first": 137, "stop": 140}, "3 test rows"),
     ],
 )
-def test_rows_that_are_not_there_are_refused_before_anything_is_trained(
-    tmp_path: Path, changes: dict[str, int], told: str
+def test_missing_rows_are_refused_before_training(
+    tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
-    with pytest.raises((ConfigError, DataError), match=told):
+    with pytest.raises((ConfigError, DataError), match=message):
         prepared(replace(job(tmp_path), **changes), rows_of(history()))  # type: ignore[arg-type]
 
 
-def test_without_bounds_everything_after_the_training_rows_is_judged(tmp_path: Path) -> None:
+def test_without_bounds_all_later_rows_are_scored(tmp_path: Path) -> None:
     _, split = prepared(replace(job(tmp_path), first=None, stop=None), rows_of(history()))
     assert (split.first, split.stop) == (96, 150)

@@ -1,4 +1,4 @@
-"""A first signal stops a stream cleanly, a second one interrupts it."""
+"""The first signal stops a stream cleanly, and a second one interrupts it."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from pipelines.jobs import stopping
 from pipelines.jobs.stopping import ending_cleanly
 from pipelines.sources.reader import ask_to_stop
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
 
 
-def test_a_signal_puts_the_stop_file(tmp_path: Path) -> None:
+def test_a_signal_writes_the_stop_file(tmp_path: Path) -> None:
     with ending_cleanly(tmp_path / ".stop"):
         os.kill(os.getpid(), signal.SIGTERM)
-        until((tmp_path / ".stop").exists)
+        wait_until((tmp_path / ".stop").exists)
 
 
 def test_a_failed_write_of_the_stop_file_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    ask = ask_to_stop
+    calls: list[int] = []
+    write_stop_file = ask_to_stop
 
     def full_at_first(stop_file: Path) -> None:
-        asked.append(1)
-        if len(asked) == 1:
+        calls.append(1)
+        if len(calls) == 1:
             raise OSError(28, "No space left on device")
-        ask(stop_file)
+        write_stop_file(stop_file)
 
     monkeypatch.setattr(stopping, "ask_to_stop", full_at_first)
     monkeypatch.setattr(stopping, "_AGAIN_AFTER_S", 0.01)
     with ending_cleanly(tmp_path / ".stop"):
         os.kill(os.getpid(), signal.SIGTERM)
-        until((tmp_path / ".stop").exists)
-    assert len(asked) == 2
+        wait_until((tmp_path / ".stop").exists)
+    assert len(calls) == 2
 
 
 def test_a_second_signal_interrupts_the_process(tmp_path: Path) -> None:
-    usual = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
 
     def interrupt_twice() -> None:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-        until(lambda: False)
+        wait_until(lambda: False)
 
     with pytest.raises(KeyboardInterrupt), ending_cleanly(tmp_path / ".stop"):
         interrupt_twice()
-    assert signal.getsignal(signal.SIGINT) is usual
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,4 +1,4 @@
-"""A search for settings: what is tried, on what, and what is left of it however it ends."""
+"""Sweeps: the settings and windows they use, and the results they keep when they end early."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def trials_of(folder: Path, run_id: str) -> pl.DataFrame:
     return pl.DataFrame(table["data"], schema=table["columns"], orient="row", infer_schema_length=None)
 
 
-def test_a_sweep_is_a_parent_run_with_a_child_for_every_trial(folder: Path, swept: SweepOutcome) -> None:
+def test_a_sweep_logs_a_child_run_for_every_trial(folder: Path, swept: SweepOutcome) -> None:
     children = child_runs(job(folder), swept.trained.run_id)
     assert [run.info.run_name for run in children] == ["waves-1", "waves-2", "waves-3", "waves-4"]
     assert [run.info.run_id for run in children] == [trial.run_id for trial in swept.trials]
@@ -68,9 +68,7 @@ def test_a_sweep_is_a_parent_run_with_a_child_for_every_trial(folder: Path, swep
     assert sorted(trials_of(folder, swept.trained.run_id)["trial"].to_list()) == [1, 2, 3, 4]
 
 
-def test_the_first_trial_is_the_job_as_it_stands_and_the_best_is_what_is_registered(
-    folder: Path, swept: SweepOutcome
-) -> None:
+def test_the_job_is_tried_first_and_the_best_registered(folder: Path, swept: SweepOutcome) -> None:
     assert swept.trials[0].settings == {}
     assert swept.best.skill == max(t.skill or 0.0 for t in swept.trials if t.ended == "finished")
     chosen = with_settings(job(folder), swept.best.settings)
@@ -80,7 +78,7 @@ def test_the_first_trial_is_the_job_as_it_stands_and_the_best_is_what_is_registe
     assert swept.as_json()["best"] == swept.best.number
 
 
-def test_a_sweep_of_one_seed_tries_the_same_and_of_another_something_else(
+def test_the_seed_determines_the_settings_of_the_trials(
     folder: Path, swept: SweepOutcome, tmp_path: Path
 ) -> None:
     again, other = (run_sweep(job(tmp_path, seed=seed), "waves", 3) for seed in (0, 1))
@@ -89,14 +87,14 @@ def test_a_sweep_of_one_seed_tries_the_same_and_of_another_something_else(
     assert other.trials[1].settings != again.trials[1].settings
 
 
-def test_every_setting_that_is_searched_is_one_of_the_job_file() -> None:
+def test_searched_settings_are_settings_of_the_job_file() -> None:
     drawn = suggested(optuna.create_study().ask())
     config = with_settings(JobConfig(), drawn)
     assert drawn.items() <= config.flat().items()
     assert JobConfig.model_validate(config.model_dump()) == config
 
 
-def test_folds_end_before_the_backtest_and_each_holds_out_windows_of_its_own() -> None:
+def test_folds_hold_out_separate_windows_before_the_backtest() -> None:
     windows = Windows(("a",), START, np.arange(100.0)[:, None])
     found = list(folds(windows, TrainingConfig(validation=0.2, backtest=0.1)))
     parts = [part.values[:, 0] for part, _ in found]
@@ -106,9 +104,7 @@ def test_folds_end_before_the_backtest_and_each_holds_out_windows_of_its_own() -
         assert (training.backtest, training.refit) == (0.0, False)
 
 
-def test_a_trial_that_does_worse_than_the_others_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_worse_than_the_others_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number > 0)
     outcome = run_sweep(job(tmp_path), "waves", 3)
     assert [trial.ended for trial in outcome.trials] == ["finished", "finished", "pruned"]
@@ -116,21 +112,21 @@ def test_a_trial_that_does_worse_than_the_others_is_given_up(
     assert len(child_runs(job(tmp_path), outcome.trained.run_id)) == 3
 
 
-def failing(on: int, error: BaseException) -> Any:
-    """`train`, but for one call."""
+def train_failing(on: int, error: BaseException) -> Any:
+    """Return a replacement of `train` that raises an error at call number ``on``."""
     calls = [0]
 
-    def trained(*given: Any, **named: Any) -> Trained:
+    def train_or_fail(*given: Any, **named: Any) -> Trained:
         calls[0] += 1
         if calls[0] == on:
             raise error
         return train(*given, **named)
 
-    return trained
+    return train_or_fail
 
 
-def test_a_trial_whose_loss_runs_away_is_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "train", failing(3, DataError("its loss is no number")))
+def test_a_sweep_continues_after_a_failed_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "train", train_failing(3, DataError("the loss is not a number")))
     outcome = run_sweep(job(tmp_path), "waves", 3)
     assert [trial.ended for trial in outcome.trials] == ["finished", "failed", "finished"]
     assert outcome.trials[1].skill is None
@@ -138,10 +134,10 @@ def test_a_trial_whose_loss_runs_away_is_not_the_end(tmp_path: Path, monkeypatch
     assert status == ["FINISHED", "FAILED", "FINISHED"]
 
 
-def test_an_interrupted_sweep_keeps_the_trials_that_have_ended(
+def test_an_interrupted_sweep_keeps_its_finished_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "train", failing(5, KeyboardInterrupt()))
+    monkeypatch.setattr(sweep, "train", train_failing(5, KeyboardInterrupt()))
     ended: list[Trial] = []
     with pytest.raises(KeyboardInterrupt):
         run_sweep(job(tmp_path), "waves", 9, Progress(trial=ended.append))
@@ -153,14 +149,14 @@ def test_an_interrupted_sweep_keeps_the_trials_that_have_ended(
     assert sorted(trials_of(tmp_path, parent)["trial"].to_list()) == [1, 2]
 
 
-def test_a_sweep_without_a_trial_that_finished_says_why(
+def test_a_sweep_without_a_finished_trial_raises_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "train", failing(1, DataError("its loss is no number")))
-    with pytest.raises(DataError, match="its loss is no number"):
+    monkeypatch.setattr(sweep, "train", train_failing(1, DataError("the loss is not a number")))
+    with pytest.raises(DataError, match="the loss is not a number"):
         run_sweep(job(tmp_path), "waves", 1)
 
 
-def test_a_sweep_needs_windows_to_judge_by(tmp_path: Path) -> None:
+def test_a_sweep_without_validation_windows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.validation"):
         run_sweep(job(tmp_path, validation=0.0), "waves", 2)

@@ -1,4 +1,4 @@
-"""What a training leaves in MLflow and in a state table."""
+"""A training writes its results to MLflow and its states to a state table."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ HOURS = 120
 
 
 def waves(hours: int = HOURS, series: int = 4) -> Windows:
+    """Return hourly windows of noisy sine waves."""
     t = np.arange(hours)[:, None]
     noise = np.random.default_rng(0).normal(size=(hours, series))
     return Windows(
@@ -35,7 +36,7 @@ def waves(hours: int = HOURS, series: int = 4) -> Windows:
 
 
 def job(folder: Path, **training: Any) -> JobConfig:
-    """A small job on `waves`, in a store of its own."""
+    """Return a small training job on `waves`, with an MLflow store in ``folder``."""
     rows_of(waves()).write_parquet(folder / "waves.parquet")
     return JobConfig.model_validate(
         {
@@ -57,7 +58,8 @@ def outcome(folder: Path) -> TrainOutcome:
     return run_training(job(folder), "waves", states=folder / "states" / "new")
 
 
-def curve(config: JobConfig, run_id: str, name: str) -> dict[int, float]:
+def metric_by_step(config: JobConfig, run_id: str, name: str) -> dict[int, float]:
+    """Return the values of a metric of an MLflow run, by step."""
     import mlflow
 
     points = mlflow.MlflowClient(config.mlflow.tracking_uri.get_secret_value()).get_metric_history(
@@ -66,28 +68,28 @@ def curve(config: JobConfig, run_id: str, name: str) -> dict[int, float]:
     return {point.step: point.value for point in points}
 
 
-def test_the_phases_of_a_training_are_curves_of_their_own(folder: Path, outcome: TrainOutcome) -> None:
+def test_training_and_refit_losses_are_logged_separately(folder: Path, outcome: TrainOutcome) -> None:
     for name in ("train_loss", "validation_loss", "validation_skill", "seconds"):
-        told = {int(epoch["epoch"]): epoch[name] for epoch in outcome.history}
-        assert curve(job(folder), outcome.run_id, name) == told
-    again = {int(epoch["epoch"]): epoch["refit_loss"] for epoch in outcome.refit_history}
-    assert curve(job(folder), outcome.run_id, "refit_loss") == again
+        expected = {int(epoch["epoch"]): epoch[name] for epoch in outcome.history}
+        assert metric_by_step(job(folder), outcome.run_id, name) == expected
+    refit_losses = {int(epoch["epoch"]): epoch["refit_loss"] for epoch in outcome.refit_history}
+    assert metric_by_step(job(folder), outcome.run_id, "refit_loss") == refit_losses
     assert outcome.as_json()["refit_epochs"] == outcome.refit_history
 
 
-def test_the_backtest_is_of_the_last_tenth_and_its_figures_are_those_of_weights_that_have_not_seen_it(
+def test_the_backtest_uses_weights_trained_without_its_windows(
     tmp_path: Path,
 ) -> None:
-    told = [run_training(job(tmp_path, refit=refit), "waves") for refit in (True, False)]
-    by = ["model", "horizon"]  # means are taken in no order
-    assert_frame_equal(told[0].scores.sort(by), told[1].scores.sort(by), rel_tol=1e-6, abs_tol=1e-9)
-    assert told[0].version.model_version != told[1].version.model_version
-    counts = told[0].scores.filter(pl.col("model") == "lstm").sort("horizon")["count"].to_list()
+    outcomes = [run_training(job(tmp_path, refit=refit), "waves") for refit in (True, False)]
+    by = ["model", "horizon"]  # sorted, because the order of the scores is not defined
+    assert_frame_equal(outcomes[0].scores.sort(by), outcomes[1].scores.sort(by), rel_tol=1e-6, abs_tol=1e-9)
+    assert outcomes[0].version.model_version != outcomes[1].version.model_version
+    counts = outcomes[0].scores.filter(pl.col("model") == "lstm").sort("horizon")["count"].to_list()
     assert counts == [4 * (HOURS // 10 - horizon) for horizon in (1, 2, 3)]
 
 
-def test_how_far_back_gradients_reach_is_a_curve_and_a_picture(folder: Path, outcome: TrainOutcome) -> None:
-    norms = curve(job(folder), outcome.run_id, "gradient_norm_by_lag")
+def test_gradient_norms_by_lag_are_logged_and_plotted(folder: Path, outcome: TrainOutcome) -> None:
+    norms = metric_by_step(job(folder), outcome.run_id, "gradient_norm_by_lag")
     assert sorted(norms) == list(range(17))
     assert all(norm >= 0 for norm in norms.values())
     assert norms[1] > norms[16]
@@ -115,13 +117,13 @@ def test_series_with_hostile_names_are_trained_drawn_and_registered(tmp_path: Pa
     assert found.notices == ()
     pictures = (tmp_path / "mlartifacts" / found.run_id / "artifacts" / "plots").glob("fan_*.png")
     assert len(list(pictures)) == 3
-    assert set(joined(tmp_path / "states").series_ids) == set(HOSTILE)
+    assert set(joined_state(tmp_path / "states").series_ids) == set(HOSTILE)
 
 
 @pytest.mark.parametrize(
     "broken", ["plots.fan_figure", "plots.loss_figure", "gradient_norms", "backtest", "Run.log_points"]
 )
-def test_what_fails_after_a_training_costs_a_notice_and_not_the_model(
+def test_a_failure_after_training_does_not_lose_the_model(
     folder: Path, outcome: TrainOutcome, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     from pipelines.jobs import train
@@ -129,8 +131,8 @@ def test_what_fails_after_a_training_costs_a_notice_and_not_the_model(
     def fail(*arguments: Any, **named: Any) -> Any:
         raise ValueError("\nParseFatalException: expected end of text\n^")
 
-    learnt = Trained(Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version)), outcome)
-    monkeypatch.setattr(train, "train", learnt)
+    fake = FakeTraining(Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version)), outcome)
+    monkeypatch.setattr(train, "train", fake)
     monkeypatch.setattr(f"pipelines.jobs.train.{broken}", fail)
     found = run_training(job(folder), "broken")
     assert found.version.model_version == outcome.version.model_version
@@ -139,8 +141,8 @@ def test_what_fails_after_a_training_costs_a_notice_and_not_the_model(
     assert Registry(job(folder).mlflow.tracking_uri).load(str(found.version)).version
 
 
-class Trained:
-    """Stands in for training, which the tests of what follows need not repeat."""
+class FakeTraining:
+    """Replaces `train` and returns a finished training, for tests of the steps after training."""
 
     def __init__(self, forecaster: Forecaster, outcome: TrainOutcome) -> None:
         self.forecaster = self.chosen = forecaster
@@ -148,13 +150,13 @@ class Trained:
 
     def __call__(
         self, windows: Any, network: Any, training: Any, config: Any, log: Any, *more: Any
-    ) -> Trained:
+    ) -> FakeTraining:
         for epoch in self.history:
             log(epoch)
         return self
 
 
-def test_a_model_that_cannot_be_registered_is_saved_here(
+def test_a_model_that_cannot_be_registered_is_saved_locally(
     folder: Path, outcome: TrainOutcome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from pipelines.jobs import train
@@ -164,7 +166,7 @@ def test_a_model_that_cannot_be_registered_is_saved_here(
 
     kept = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "train", Trained(kept, outcome))
+    monkeypatch.setattr(train, "train", FakeTraining(kept, outcome))
     monkeypatch.setattr("forecaster.registry.run.save", full)
     with pytest.raises(ModelError, match=r"was trained and cannot be registered: .*No space left") as caught:
         run_training(job(folder), "full")
@@ -173,17 +175,16 @@ def test_a_model_that_cannot_be_registered_is_saved_here(
     assert Forecaster.load(saved).version == kept.version
 
 
-def joined(folder: Path) -> State:
+def joined_state(folder: Path) -> State:
+    """Return the states of all shards of a state table as one, sorted by series id."""
     state = State.join([shard.state for shard in state_table.read(folder).shards])
     return state.take(np.argsort(state.series_ids))
 
 
-def test_a_training_leaves_every_series_where_its_last_window_left_it(
-    folder: Path, outcome: TrainOutcome
-) -> None:
-    made = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
-    expected, _ = advance(made, made.initial_state(), waves())
-    found = joined(folder / "states" / "new")
+def test_training_writes_the_states_after_the_last_window(folder: Path, outcome: TrainOutcome) -> None:
+    model = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
+    expected, _ = advance(model, model.initial_state(), waves())
+    found = joined_state(folder / "states" / "new")
     assert found.model_version == outcome.version.model_version
     assert found.series_ids == expected.series_ids
     for name, own in expected.parts.items():
@@ -194,21 +195,19 @@ def test_a_training_leaves_every_series_where_its_last_window_left_it(
     assert len(shards) == JobConfig().jobs.shards
 
 
-def test_a_table_of_states_is_written_a_block_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_table_does_not_depend_on_block_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.jobs import train
 
     write_states(tmp_path / "one", forecaster(), waves(), 2)
     monkeypatch.setattr(train, "_BLOCK_STEPS", 28)
     write_states(tmp_path / "many", forecaster(), waves(), 3)
-    one, many = joined(tmp_path / "one"), joined(tmp_path / "many")
+    one, many = joined_state(tmp_path / "one"), joined_state(tmp_path / "many")
     assert (one.clock == START + HOURS - 1).all()
     np.testing.assert_array_equal(one.clock, many.clock)
     np.testing.assert_allclose(one.parts["network"]["hidden"], many.parts["network"]["hidden"], atol=1e-5)
 
 
-def test_a_table_of_states_may_lie_in_an_object_store(tmp_path: Path) -> None:
+def test_a_state_table_is_written_to_an_object_store(tmp_path: Path) -> None:
     with in_memory() as place:
         write_states(place / "states", forecaster(), waves(), 2)
         kept = state_table.read(place / "states")
@@ -217,11 +216,11 @@ def test_a_table_of_states_may_lie_in_an_object_store(tmp_path: Path) -> None:
     assert kept.closed_through == waves().stop - 1
 
 
-def test_rows_after_the_trainings_last_window_go_on_where_it_ended(tmp_path: Path) -> None:
-    made, all_of = forecaster(), waves()
-    write_states(tmp_path / "half", made, all_of.between(START, START + 80), 2)
-    _, later = advance(made, joined(tmp_path / "half"), all_of.between(START + 80, START + HOURS))
-    _, whole = advance(made, made.initial_state(), all_of)
+def test_forecasts_continue_exactly_from_the_trained_states(tmp_path: Path) -> None:
+    model, history = forecaster(), waves()
+    write_states(tmp_path / "half", model, history.between(START, START + 80), 2)
+    _, later = advance(model, joined_state(tmp_path / "half"), history.between(START + 80, START + HOURS))
+    _, whole = advance(model, model.initial_state(), history)
     first = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=81)
     expected = whole.frame().filter(pl.col("issued_at") >= first)
     flat = [

@@ -11,21 +11,21 @@ from pipelines.labelling import examples as labelled_examples
 from schemas.errors import DataError, OutputError
 
 
-def test_vowels_are_640_utterances_of_nine_speakers_in_the_published_parts() -> None:
+def test_vowels_have_the_published_utterances_and_splits() -> None:
     frame = labelled_examples.vowels()
-    own = frame.group_by("series_id").agg(
+    utterances = frame.group_by("series_id").agg(
         pl.len(), pl.col("label").n_unique().alias("labels"), pl.col("split").first()
     )
-    assert own.height == 640
-    assert own["labels"].unique().to_list() == [1]
-    assert (own["len"].min(), own["len"].max()) == (7, 29)
-    assert own["split"].value_counts().sort("split").rows() == [("test", 370), ("train", 270)]
+    assert utterances.height == 640
+    assert utterances["labels"].unique().to_list() == [1]
+    assert (utterances["len"].min(), utterances["len"].max()) == (7, 29)
+    assert utterances["split"].value_counts().sort("split").rows() == [("test", 370), ("train", 270)]
     assert "".join(frame["label"].unique().sort()) == "123456789"
     assert frame.null_count().sum_horizontal()[0] == 0
     assert "sktime" not in sys.modules
 
 
-def test_anomalies_are_weather_in_which_every_kind_is_labelled() -> None:
+def test_anomalies_are_weather_with_labels_of_every_kind() -> None:
     frame = labelled_examples.anomalies()
     assert frame["series_id"].n_unique() == 18
     assert set(frame["label"].unique()) == {"normal", *KINDS}

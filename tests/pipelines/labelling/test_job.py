@@ -20,7 +20,7 @@ TINY = LabelConfig(hidden=8, epochs=3, batch=8, learning_rate=0.02, threads=1)
 
 
 def waves(path: Path) -> Path:
-    """60 sequences of 10 to 15 steps, slow or quick, and one row that cannot be read."""
+    """Write 60 slow or quick sequences, one invalid row and one duplicate row; return the path."""
     rng, frames = np.random.default_rng(0), []
     for number in range(60):
         steps = np.arange(10 + number % 6)
@@ -34,7 +34,7 @@ def waves(path: Path) -> Path:
 
 
 def spikes(path: Path) -> Path:
-    """Two hourly series of 500 steps, with 4 % of spikes."""
+    """Write two hourly series of 500 steps, 4 % of which are spikes, and return the path."""
     rng, frames = np.random.default_rng(1), []
     hours = pl.datetime_range(pl.datetime(2020, 1, 1), pl.datetime(2020, 2, 1), "1h", eager=True).head(500)
     for name, level in (("a", 0.0), ("b", 1000.0)):
@@ -50,7 +50,7 @@ def spikes(path: Path) -> Path:
 @pytest.fixture(scope="module")
 def sequence_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelOutcome, Path]:
     folder = tmp_path_factory.mktemp("sequences")
-    found = run_labelling(
+    outcome = run_labelling(
         [waves(folder / "waves.csv")],
         LabelColumns(timestamp="second"),
         TINY,
@@ -58,13 +58,13 @@ def sequence_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelOutcome
         name="waves",
         output=folder / "out",
     )
-    return found, folder
+    return outcome, folder
 
 
 @pytest.fixture(scope="module")
 def step_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelOutcome, Path]:
     folder = tmp_path_factory.mktemp("steps")
-    found = run_labelling(
+    outcome = run_labelling(
         [spikes(folder / "spikes.parquet")],
         LabelColumns("fault"),
         TINY.model_copy(update={"epochs": 10}),
@@ -72,82 +72,89 @@ def step_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelOutcome, Pa
         name="spikes",
         output=folder / "out",
     )
-    return found, folder
+    return outcome, folder
 
 
 def files_of(folder: Path, run_id: str) -> set[str]:
     client = MlflowClient(f"sqlite:///{folder / 'runs.db'}")
     found: list[Any] = client.list_artifacts(run_id)
-    below = [one for part in found if part.is_dir for one in client.list_artifacts(run_id, part.path)]
-    return {one.path for one in [*found, *below]}
+    below = [
+        artifact for part in found if part.is_dir for artifact in client.list_artifacts(run_id, part.path)
+    ]
+    return {artifact.path for artifact in [*found, *below]}
 
 
-def test_labels_of_sequences_are_learned_scored_and_accounted_for(
+def test_sequence_labels_are_learned_and_scored(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
-    found, _ = sequence_run
-    assert (found.of, found.series, found.classes, found.judged) == (
+    outcome, _ = sequence_run
+    assert (outcome.of, outcome.series, outcome.classes, outcome.judged) == (
         "sequence",
         60,
         ("quick", "slow"),
         "test",
     )
-    assert set(found.scores) == {"accuracy", "macro_f1", "log_loss"}
-    assert found.rows_in == found.used + found.quarantined + found.duplicates
-    assert (found.quarantined, found.duplicates) == (1, 1)
-    assert any("'much' is not a number" in line for line in found.notices)
+    assert set(outcome.scores) == {"accuracy", "macro_f1", "log_loss"}
+    assert outcome.rows_in == outcome.used + outcome.quarantined + outcome.duplicates
+    assert (outcome.quarantined, outcome.duplicates) == (1, 1)
+    assert any("'much' is not a number" in line for line in outcome.notices)
 
 
-def test_a_run_keeps_epochs_scores_plots_quarantine_and_model(
+def test_a_run_logs_epochs_scores_plots_and_model(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
-    found, folder = sequence_run
-    run = MlflowClient(f"sqlite:///{folder / 'runs.db'}").get_run(found.run_id)
+    outcome, folder = sequence_run
+    run = MlflowClient(f"sqlite:///{folder / 'runs.db'}").get_run(outcome.run_id)
     assert {"train_loss", "validation_loss", "accuracy", "macro_f1", "log_loss"} <= set(run.data.metrics)
     assert run.data.params["cell"] == "lstm"
     wanted = {"plots/loss.png", "plots/confusion.png", "quarantine.parquet", "model/labeller.safetensors"}
-    assert wanted <= files_of(folder, found.run_id)
+    assert wanted <= files_of(folder, outcome.run_id)
 
 
-def test_the_output_folder_holds_the_model_and_what_it_says_of_every_sequence(
+def test_the_output_holds_model_and_labels_of_every_sequence(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
-    found, folder = sequence_run
-    assert Labeller.load(folder / "out").version == found.model_version
-    said = pl.read_parquet(folder / "out" / "labels.parquet")
-    assert said.columns == ["series_id", "label", "called", "p_quick", "p_slow"]
-    assert said.height == 60
-    np.testing.assert_allclose(said.select("p_quick", "p_slow").to_numpy().sum(axis=1), 1.0, atol=1e-5)
+    outcome, folder = sequence_run
+    assert Labeller.load(folder / "out").version == outcome.model_version
+    labels = pl.read_parquet(folder / "out" / "labels.parquet")
+    assert labels.columns == ["series_id", "label", "called", "p_quick", "p_slow"]
+    assert labels.height == 60
+    np.testing.assert_allclose(labels.select("p_quick", "p_slow").to_numpy().sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_labels_of_steps_are_learned_with_recall_by_kind_at_one_false_alarm_a_week(
+def test_step_labels_are_learned_and_scored(
     step_run: tuple[LabelOutcome, Path],
 ) -> None:
-    found, folder = step_run
-    assert (found.of, found.background, found.freq_s, found.classes) == ("step", "0", 3600, ("0", "1"))
+    outcome, folder = step_run
+    assert (outcome.of, outcome.background, outcome.freq_s, outcome.classes) == (
+        "step",
+        "0",
+        3600,
+        ("0", "1"),
+    )
     wanted = {
         "accuracy", "macro_f1", "log_loss", "precision", "recall", "f1", "average_precision",
         "recall_at_one_false_alarm_a_week", "false_alarms_a_week",
     }  # fmt: skip
-    assert set(found.scores) == wanted
-    assert found.scores["average_precision"] > 0.6
-    assert [row["label"] for row in found.kinds] == ["1"]
-    assert {"plots/precision_recall.png", "plots/found.png", "found.json"} <= files_of(folder, found.run_id)
+    assert set(outcome.scores) == wanted
+    assert outcome.scores["average_precision"] > 0.6
+    assert [row["label"] for row in outcome.kinds] == ["1"]
+    assert {"plots/precision_recall.png", "plots/found.png", "found.json"} <= files_of(folder, outcome.run_id)
 
 
-def test_the_output_folder_holds_the_alarms_of_every_step(step_run: tuple[LabelOutcome, Path]) -> None:
+def test_the_output_holds_an_alarm_flag_for_every_step(step_run: tuple[LabelOutcome, Path]) -> None:
     _, folder = step_run
-    said = pl.read_parquet(folder / "out" / "labels.parquet")
-    assert said.columns == ["series_id", "timestamp", "alarm", "label", "called", "p_0", "p_1"]
-    given = pl.read_parquet(folder / "spikes.parquet")
-    assert said["label"].to_list() == given["fault"].cast(pl.String).to_list()
-    assert said["timestamp"].dt.replace_time_zone(None).to_list() == given["time"].to_list()
+    labels = pl.read_parquet(folder / "out" / "labels.parquet")
+    assert labels.columns == ["series_id", "timestamp", "alarm", "label", "called", "p_0", "p_1"]
+    rows = pl.read_parquet(folder / "spikes.parquet")
+    assert labels["label"].to_list() == rows["fault"].cast(pl.String).to_list()
+    assert labels["timestamp"].dt.replace_time_zone(None).to_list() == rows["time"].to_list()
     model = Labeller.load(folder / "out")
-    raised = 1 - said["p_0"].to_numpy() > model.task.threshold
-    np.testing.assert_array_equal(raised, said["alarm"].to_numpy())
+    raised = 1 - labels["p_0"].to_numpy() > model.task.threshold
+    np.testing.assert_array_equal(raised, labels["alarm"].to_numpy())
 
 
-def test_a_file_of_one_label_starts_no_run(tmp_path: Path) -> None:
+def test_a_file_with_one_label_starts_no_run(tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("series_id,time,x,label\na,2020-01-01,1,ok\nb,2020-01-01,2,ok\n")
     store = tmp_path / "runs.db"

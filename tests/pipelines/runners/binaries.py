@@ -1,4 +1,4 @@
-"""Stand-ins for programs, on a machine that has none."""
+"""Scripts that replace Prism in tests, and an environment without Prism and Go."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from pipelines.runners import prism_binary
 
 
 def prism_of(version: str, body: str = "exit 0") -> str:
-    """The body of a script that Go would have built as a Prism."""
+    """Return the body of a script that looks like a Prism of the given version."""
     return f"{body}\n# path\t{prism_binary.PACKAGE}\n# mod\tgithub.com/apache/beam/sdks/v2\t{version}\th1:x"
 
 
-def ours(body: str = "exit 0") -> str:
-    """The body of a script that is a Prism of Beam's version."""
+def current_prism(body: str = "exit 0") -> str:
+    """Return the body of a script that looks like a Prism of the installed Beam version."""
     return prism_of(f"v{prism_binary.beam_version()}", body)
 
 
-def script(path: Path, body: str) -> Path:
+def write_script(path: Path, body: str) -> Path:
+    """Write an executable shell script, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return path
 
 
-def nowhere(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """A machine without Prism, Go or a way to the release page."""
+def without_prism_and_go(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Hide Prism and Go from a test, and the installer that could install Go."""
     for name in ("STATECAST_PRISM", "XDG_CACHE_HOME", "GOBIN", "GOPATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))

@@ -17,10 +17,10 @@ from pipelines.workers.step_settings import StepSettings
 from schemas.errors import EngineError, EngineLost
 from tests.stores import in_memory
 
-Nowhere: Any = object
+AnyLog: Any = object
 
 
-def test_workers_are_in_this_process_unless_there_is_a_pool() -> None:
+def test_workers_run_in_this_process_without_a_pool() -> None:
     assert "--environment_type=LOOPBACK" in flink_options("localhost:1", FlinkSettings(), 1)
     options = flink_options("localhost:1", FlinkSettings("host:8081", "host:50000"), 2)
     assert "--environment_type=EXTERNAL" in options
@@ -29,32 +29,32 @@ def test_workers_are_in_this_process_unless_there_is_a_pool() -> None:
     assert "--parallelism=2" in options
 
 
-def test_flink_restarts_nothing_itself() -> None:
+def test_options_disable_the_restarts_of_flink() -> None:
     assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
 
 
-def test_a_source_that_has_ended_is_kept_so_that_checkpoints_pass() -> None:
+def test_ended_sources_are_kept_for_later_checkpoints() -> None:
     options = flink_options("localhost:1", FlinkSettings(), 1)
-    (idle_ms,) = [one.partition("=")[2] for one in options if one.startswith("--shutdown_sources_after_idle")]
+    (idle_ms,) = [
+        option.partition("=")[2] for option in options if option.startswith("--shutdown_sources_after_idle")
+    ]
     assert int(idle_ms) > 1000 * 3600 * 24 * 365 * 100
 
 
-def test_a_cluster_that_does_not_answer_is_one_line() -> None:
+def test_an_unreachable_cluster_raises_an_error() -> None:
     with pytest.raises(EngineError, match=r"no Flink answers at 127\.0\.0\.1:1"):
         flink.jobs("127.0.0.1:1")
 
 
-def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done_or_has_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_ended_from_outside_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     cluster.answer = {"1": ("job", "CANCELED")}
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
-    run = Run(Nowhere(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
+    run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     take_over(settings)
     on_flink._check_ended("RUNNING", run, "host:1", "job")
-    for state, what in (("FAILED", "was cancelled"), ("DONE", "was stopped")):
-        with pytest.raises(EngineError, match=f"{what}.*--resume") as raised:
+    for state, message in (("FAILED", "was cancelled"), ("DONE", "was stopped")):
+        with pytest.raises(EngineError, match=f"{message}.*--resume") as raised:
             on_flink._check_ended(state, run, "host:1", "job")
         assert not isinstance(raised.value, EngineLost)
     cluster.answer = {"1": ("job", "FAILED")}
@@ -68,7 +68,7 @@ def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done_or_has
 
 
 @pytest.mark.parametrize(
-    ("words", "is_unreachable"),
+    ("log_lines", "is_unreachable"),
     [
         ("netty.AnnotatedConnectException: Connection refused: /10.0.0.7:50000\n\tat java\n", True),
         ("Caused by: java.net.UnknownHostException: pool: Name or service not known\n", True),
@@ -76,19 +76,17 @@ def test_a_job_that_somebody_else_ended_is_not_taken_for_one_that_is_done_or_has
         ("RuntimeException: out of memory\n", False),
     ],
 )
-def test_a_pool_of_workers_that_nobody_reaches_is_named(
-    words: str, is_unreachable: bool, tmp_path: Path
+def test_an_unreachable_worker_pool_is_detected_in_the_log(
+    log_lines: str, is_unreachable: bool, tmp_path: Path
 ) -> None:
     log = tmp_path / "flink.log"
     assert not on_flink._is_unreachable("pool:50000", log)
-    log.write_text(f"WARN something\n{words}")
+    log.write_text(f"WARN something\n{log_lines}")
     assert on_flink._is_unreachable("pool:50000", log) == is_unreachable
 
 
 @pytest.mark.parametrize("name", ["statecast-mine", "statecast-others"])
-def test_what_a_killed_command_left_in_the_cluster_is_cancelled_and_nothing_else(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_running_jobs_of_the_name_are_cancelled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, cancelled = Cluster(monkeypatch), []
     cluster.answer = {"1": (name, "RUNNING"), "2": ("statecast-mine", "FAILED")}
 
@@ -104,15 +102,15 @@ def test_what_a_killed_command_left_in_the_cluster_is_cancelled_and_nothing_else
     on_flink._cancel("host:1", "statecast-mine")
 
 
-def test_the_run_that_an_output_belonged_to_is_known(tmp_path: Path) -> None:
+def test_run_of_returns_the_owner_of_an_output(tmp_path: Path) -> None:
     assert run_of(tmp_path) is None
     take_over(StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False))
     assert run_of(tmp_path) == "a"
 
 
-def test_a_cluster_without_free_slots_is_told_from_one_whose_worker_died(tmp_path: Path) -> None:
+def test_missing_slots_and_dead_workers_raise_different_errors(tmp_path: Path) -> None:
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
-    run = Run(Nowhere(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
+    run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     server = JobServer("host:1", tmp_path / "flink.log")
     server._process = subprocess.Popen(["sleep", "60"])
     try:
@@ -125,7 +123,10 @@ def test_a_cluster_without_free_slots_is_told_from_one_whose_worker_died(tmp_pat
 
 
 class Cluster:
-    """A cluster's REST interface, and a clock."""
+    """A fake of a cluster's REST interface, and a clock.
+
+    ``answer`` maps the ids of jobs to their names and states; None makes the cluster unreachable.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
@@ -146,7 +147,7 @@ class Cluster:
         return on_flink._Watch(master, "job", lambda: self.ended, lambda: self.now_s)
 
 
-def test_a_job_manager_that_is_silent_for_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_manager_silent_for_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
     cluster.answer = {"1": ("job", "RUNNING")}
@@ -157,10 +158,10 @@ def test_a_job_manager_that_is_silent_for_long_is_lost(monkeypatch: pytest.Monke
         cluster.look(watch, 10.0)
 
 
-def test_a_job_manager_that_came_back_without_the_job_has_lost_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_missing_from_its_job_manager_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
-    cluster.look(watch)  # it is still being handed in
+    cluster.look(watch)  # the job is still being submitted
     cluster.answer = {"1": ("job", "RUNNING"), "2": ("another", "FAILED")}
     cluster.look(watch)
     cluster.answer = {"2": ("another", "FAILED")}
@@ -168,7 +169,7 @@ def test_a_job_manager_that_came_back_without_the_job_has_lost_it(monkeypatch: p
         cluster.look(watch)
 
 
-def test_an_embedded_flink_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_embedded_flink_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     cluster.answer = None
     watch = cluster.watch("[local]")
@@ -177,7 +178,7 @@ def test_an_embedded_flink_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("master", ["[local]", "host:1"])
-def test_a_job_is_over_when_all_its_shards_have_ended_whatever_its_cluster_says(
+def test_a_job_ends_with_its_shards_whatever_flink_reports(
     monkeypatch: pytest.MonkeyPatch, master: str
 ) -> None:
     cluster = Cluster(monkeypatch)
@@ -189,32 +190,32 @@ def test_a_job_is_over_when_all_its_shards_have_ended_whatever_its_cluster_says(
     assert cluster.look(watch)
 
 
-def test_a_store_is_asked_for_little_while_a_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list costs twelve times what an object does."""
-    asked: Counter[str] = Counter()
+def test_a_running_job_sends_few_requests_to_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing a folder of a store costs twelve times as much as reading an object."""
+    requests: Counter[str] = Counter()
     for name in ("_listed", "read_bytes"):
-        monkeypatch.setattr(Remote, name, _counted(asked, name))
+        monkeypatch.setattr(Remote, name, _counted(requests, name))
     cluster = Cluster(monkeypatch)
     with in_memory() as store:
         settings = StepSettings("a", b"", 3, 1, store, "parquet", 1, resumed=False)
         take_over(settings)
         watch = on_flink._Watch("[local]", "job", partial(has_ended, settings), lambda: cluster.now_s)
-        asked.clear()
+        requests.clear()
         assert not any(cluster.look(watch, 0.5) for _ in range(200))
-        assert asked == {"read_bytes": 100}
+        assert requests == {"read_bytes": 100}
         for number in (2, 1, 0):
             assert not cluster.look(watch)
             say_ended(settings, number)
-        asked.clear()
+        requests.clear()
         assert cluster.look(watch)
-        assert asked == {"read_bytes": 1, "_listed": 1}
+        assert requests == {"read_bytes": 1, "_listed": 1}
 
 
-def _counted(asked: Counter[str], name: str) -> Any:
+def _counted(requests: Counter[str], name: str) -> Any:
     request = getattr(Remote, name)
 
     def counted(self: Remote) -> Any:
-        asked[name] += 1
+        requests[name] += 1
         return request(self)
 
     return counted

@@ -10,7 +10,8 @@ from pipelines.runners.prism_binary import beam_version
 from schemas.errors import EngineError
 
 
-def script(path: Path, body: str) -> Path:
+def write_script(path: Path, body: str) -> Path:
+    """Write an executable shell script, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{textwrap.dedent(body)}\n")
     path.chmod(0o755)
@@ -19,16 +20,16 @@ def script(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of programs of a machine that has a Java, and nothing set up."""
+    """The program folder of a machine with Java 17, on which no jars are set up."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     java._java_version.cache_clear()
-    script(tmp_path / "bin" / "java", "echo 'openjdk version \"17.0.1\"' >&2")
+    write_script(tmp_path / "bin" / "java", "echo 'openjdk version \"17.0.1\"' >&2")
     return tmp_path / "bin"
 
 
-# A Maven that knows some profiles of the pom, and makes a jar for each.
+# A fake Maven: it writes a jar if its arguments contain {served}, and fails otherwise.
 MAVEN = """
     for word; do case "$word" in -DoutputDirectory=*) folder=${{word#*=}};; esac; done
     case "$*" in
@@ -38,14 +39,12 @@ MAVEN = """
 """
 
 
-def test_all_versions_stand_in_the_one_file() -> None:
+def test_all_versions_are_read_from_one_file() -> None:
     assert {"flink.version", "kafka.version", "beam.runner.version"} <= java.versions().keys()
     assert all(java.versions().values())
 
 
-def test_no_java_is_one_line_that_says_what_to_install(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_java_error_names_what_to_install(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EngineError, match=r"Java is not installed \(on PATH\): install Java 17"):
         java.find_java()
@@ -54,56 +53,56 @@ def test_no_java_is_one_line_that_says_what_to_install(
         java.find_java()
 
 
-def test_a_java_that_is_too_old_is_told(machine: Path) -> None:
-    script(machine / "java", "echo 'openjdk version \"11.0.2\"' >&2")
+def test_a_java_that_is_too_old_is_refused(machine: Path) -> None:
+    write_script(machine / "java", "echo 'openjdk version \"11.0.2\"' >&2")
     with pytest.raises(EngineError, match=r"Java 11 .* is too old"):
         java.find_java()
 
 
-def test_what_is_not_set_up_is_told_with_the_command(machine: Path) -> None:
+def test_errors_about_missing_jars_name_make_java(machine: Path) -> None:
     for find in (java.job_server, java.flink_home, java.kafka_jars):
         with pytest.raises(EngineError, match="make java"):
             find()
 
 
-def test_no_maven_is_one_line(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_maven_is_reported(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(machine))
     with pytest.raises(EngineError, match="Maven is not installed"):
         java.setup_kafka()
 
 
-def test_jars_that_are_there_are_not_fetched_again(machine: Path) -> None:
-    script(machine / "mvn", MAVEN.format(served="kafka"))
+def test_existing_jars_are_not_fetched_again(machine: Path) -> None:
+    write_script(machine / "mvn", MAVEN.format(served="kafka"))
     folder = java.setup_kafka()
     assert [path.name for path in folder.iterdir()] == ["some.jar"]
-    script(machine / "mvn", "exit 1")
+    write_script(machine / "mvn", "exit 1")
     assert java.setup_kafka() == java.kafka_jars() == folder
 
 
-def test_who_sets_up_the_same_meanwhile_is_no_error(machine: Path) -> None:
-    theirs = java._kafka()
-    script(machine / "mvn", f"mkdir -p {theirs}; touch {theirs}/their.jar" + MAVEN.format(served="kafka"))
+def test_a_concurrent_set_up_of_the_same_jars_succeeds(machine: Path) -> None:
+    concurrent = java._kafka()
+    write_script(
+        machine / "mvn", f"mkdir -p {concurrent}; touch {concurrent}/their.jar" + MAVEN.format(served="kafka")
+    )
     assert [path.name for path in java.setup_kafka().iterdir()] == ["their.jar"]
-    assert list(java._java().iterdir()) == [theirs]
+    assert list(java._java().iterdir()) == [concurrent]
 
 
-def test_the_released_job_server_is_taken_where_it_is_served(machine: Path) -> None:
-    script(machine / "mvn", MAVEN.format(served="released-job-server"))
+def test_the_released_job_server_is_preferred(machine: Path) -> None:
+    write_script(machine / "mvn", MAVEN.format(served="released-job-server"))
     java.setup_job_server()
     assert java.job_server()[1] == f"Beam's job server {beam_version()}"
 
 
-def test_the_pinned_job_server_takes_its_place_elsewhere(
-    machine: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script(machine / "mvn", MAVEN.format(served="'-P job-server'"))
+def test_the_pinned_job_server_is_the_fallback(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))
     java.setup_job_server()
     assert java.versions()["beam.runner.version"] in java.job_server()[1]
     assert "not served here" in capsys.readouterr().err
 
 
-def test_a_set_up_that_fails_leaves_nothing_and_says_why(machine: Path) -> None:
-    script(machine / "mvn", "mkdir -p x; echo '[ERROR] the registry is down'; exit 1")
+def test_a_failed_set_up_leaves_no_files(machine: Path) -> None:
+    write_script(machine / "mvn", "mkdir -p x; echo '[ERROR] the registry is down'; exit 1")
     with pytest.raises(EngineError, match="the registry is down"):
         java.setup_kafka()
     assert list(java._java().iterdir()) == []

@@ -1,4 +1,4 @@
-"""A pool starts a worker for whoever asks, and one that hangs up ends its own alone."""
+"""A worker pool starts a worker for each request; a request to stop one does not end another job's worker."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pipelines.runners import pool
 from pipelines.runners.pool import Pool
 from tests.cluster.process import answers, free_port
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 
-def asked(pool: Pool, worker_id: str, port: int) -> None:
+def request_worker(pool: Pool, worker_id: str, port: int) -> None:
     request = SimpleNamespace(worker_id=worker_id, control_endpoint=SimpleNamespace(url=f"127.0.0.1:{port}"))
     pool.StartWorker(request, None)
 
 
-def test_two_workers_of_one_id_do_not_end_each_other() -> None:
-    made = Pool()
-    made.command = lambda request: [sys.executable, "-c", "import time; time.sleep(60)"]  # type: ignore[method-assign]
+def test_a_stop_request_ends_no_other_jobs_worker() -> None:
+    worker_pool = Pool()
+    worker_pool.command = lambda request: [sys.executable, "-c", "import time; time.sleep(60)"]  # type: ignore[method-assign]
     try:
-        asked(made, "1-1", 1)
-        asked(made, "1-1", 2)
-        made.StopWorker(SimpleNamespace(worker_id="1-1"), None)
-        assert [worker.poll() for worker in made.workers] == [None, None]
+        request_worker(worker_pool, "1-1", 1)
+        request_worker(worker_pool, "1-1", 2)
+        worker_pool.StopWorker(SimpleNamespace(worker_id="1-1"), None)
+        assert [worker.poll() for worker in worker_pool.workers] == [None, None]
     finally:
-        made.close()
+        worker_pool.close()
 
 
-def test_a_pool_listens_on_the_loopback_interface_and_ends_when_it_is_asked_to() -> None:
+def test_a_pool_listens_on_loopback_and_ends_on_sigterm() -> None:
     port = free_port()
     command = [sys.executable, "-m", pool.__name__, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -39,7 +39,7 @@ def test_a_pool_listens_on_the_loopback_interface_and_ends_when_it_is_asked_to()
         assert process.stdout.readline() == f"workers are started at 127.0.0.1:{port}\n"
         assert answers(port)
         process.terminate()
-        assert process.wait(PATIENCE_S) == 0
-    until_s = time.monotonic() + PATIENCE_S
+        assert process.wait(TIMEOUT_S) == 0
+    deadline_s = time.monotonic() + TIMEOUT_S
     while answers(port):
-        assert time.monotonic() < until_s
+        assert time.monotonic() < deadline_s

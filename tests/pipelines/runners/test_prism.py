@@ -19,13 +19,13 @@ from pipelines.runners import engine
 from pipelines.runners.engine import end_orphans
 from pipelines.runners.prism import PrismServer, prism_options
 from schemas.errors import EngineError
-from tests.pipelines.runners.binaries import nowhere, ours, script
+from tests.pipelines.runners.binaries import current_prism, without_prism_and_go, write_script
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 600.0  # for what would otherwise hang; two cores may be shared with much else
+TIMEOUT_S = 600.0  # long, because two cores may be shared with many other processes
 
-# A job of its own process: starts Prism, says which, and then works until it is ended.
+# The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
 JOB = """
 import signal, sys, time
 from pathlib import Path
@@ -49,12 +49,12 @@ def job(own_cache: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             job.kill()
 
 
-def first_number(job: subprocess.Popen[str]) -> int:
+def read_prism_pid(job: subprocess.Popen[str]) -> int:
     assert job.stdout is not None
     return int(job.stdout.readline())
 
 
-def is_gone(pid: int, within_s: float = PATIENCE_S) -> bool:
+def has_ended(pid: int, within_s: float = TIMEOUT_S) -> bool:
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
         if engine.started_s(pid) is None:
@@ -63,17 +63,19 @@ def is_gone(pid: int, within_s: float = PATIENCE_S) -> bool:
     return False
 
 
-def test_no_prism_is_one_line_that_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere(monkeypatch, tmp_path)
+def test_a_missing_prism_error_names_the_command_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
     with pytest.raises(EngineError, match="run `statecast doctor --fix`"), PrismServer(tmp_path / "log"):
         pass
 
 
-def test_a_prism_that_ends_at_once_is_told_with_its_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nowhere(monkeypatch, tmp_path)
-    monkeypatch.setenv("STATECAST_PRISM", str(script(tmp_path / "prism", ours("echo no luck today; exit 3"))))
+def test_a_failed_prism_is_reported_with_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
+    monkeypatch.setenv(
+        "STATECAST_PRISM", str(write_script(tmp_path / "prism", current_prism("echo no luck today; exit 3")))
+    )
     with (
         pytest.raises(EngineError, match="exit code 3: no luck today"),
         PrismServer(tmp_path / "logs" / "prism.log"),
@@ -81,7 +83,7 @@ def test_a_prism_that_ends_at_once_is_told_with_its_last_words(
         pass
 
 
-def test_a_process_that_has_taken_the_port_is_not_taken_for_the_engine(
+def test_another_process_on_the_port_is_not_the_engine(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("", 0)) as stranger, socket.socket() as probe:
@@ -103,59 +105,57 @@ def test_a_process_that_has_taken_the_port_is_not_taken_for_the_engine(
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_the_server_ends_with_its_block(own_cache: Path, tmp_path: Path) -> None:
+def test_the_server_ends_with_its_with_block(own_cache: Path, tmp_path: Path) -> None:
     with PrismServer(tmp_path / "prism.log") as server:
         host, _, port = server.endpoint.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
+        socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
         pid, watcher = server.pid, server._watcher
         assert pid is not None
         assert watcher is not None
         assert [path.name for path in (own_cache / "run").iterdir()] == [f"engine-{pid}.json"]
     assert server.pid is None
-    assert is_gone(pid)
-    assert is_gone(watcher.pid)
+    assert has_ended(pid)
+    assert has_ended(watcher.pid)
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_ctrl_c_in_the_terminal_reaches_the_job_and_not_prism(job: subprocess.Popen[str]) -> None:
-    pid = first_number(job)
+def test_ctrl_c_reaches_the_job_but_not_prism(job: subprocess.Popen[str]) -> None:
+    pid = read_prism_pid(job)
     assert os.getpgid(pid) != os.getpgid(job.pid)
     os.killpg(job.pid, signal.SIGINT)
     assert job.stdout is not None
     assert job.stdout.readline().startswith("interrupted")
-    assert job.wait(timeout=PATIENCE_S) == 0
-    assert is_gone(pid)
+    assert job.wait(timeout=TIMEOUT_S) == 0
+    assert has_ended(pid)
 
 
-def test_a_killed_job_leaves_no_prism(job: subprocess.Popen[str], own_cache: Path) -> None:
-    pid = first_number(job)
+def test_prism_ends_when_its_job_is_killed(job: subprocess.Popen[str], own_cache: Path) -> None:
+    pid = read_prism_pid(job)
     job.kill()
-    job.wait(timeout=PATIENCE_S)
-    assert is_gone(pid)
+    job.wait(timeout=TIMEOUT_S)
+    assert has_ended(pid)
 
 
-def test_the_next_start_ends_what_a_killed_job_and_its_watcher_left(
-    job: subprocess.Popen[str], own_cache: Path
-) -> None:
-    pid = first_number(job)
+def test_the_next_start_ends_an_orphaned_prism(job: subprocess.Popen[str], own_cache: Path) -> None:
+    pid = read_prism_pid(job)
     for child in psutil.Process(job.pid).children():
         if child.pid != pid:
             child.kill()
     job.kill()
-    job.wait(timeout=PATIENCE_S)
+    job.wait(timeout=TIMEOUT_S)
     assert engine.started_s(pid) is not None
     assert end_orphans() == [pid]
-    assert is_gone(pid)
+    assert has_ended(pid)
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_the_prism_of_a_living_job_is_left_alone(job: subprocess.Popen[str], own_cache: Path) -> None:
-    pid = first_number(job)
+def test_the_prism_of_a_running_job_is_not_ended(job: subprocess.Popen[str], own_cache: Path) -> None:
+    pid = read_prism_pid(job)
     assert end_orphans() == []
     assert engine.started_s(pid) is not None
 
 
-def test_a_process_id_that_is_somebody_elses_by_now_is_left_alone(own_cache: Path) -> None:
+def test_a_process_with_a_reused_id_is_not_ended(own_cache: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         record = own_cache / "run" / f"engine-{stranger.pid}.json"
         record.parent.mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_a_process_id_that_is_somebody_elses_by_now_is_left_alone(own_cache: Pat
         stranger.kill()
 
 
-def test_two_pipelines_run_one_after_the_other_on_one_server(own_cache: Path, tmp_path: Path) -> None:
+def test_two_pipelines_run_in_turn_on_one_server(own_cache: Path, tmp_path: Path) -> None:
     job = """
         import sys
         from pathlib import Path
@@ -187,21 +187,21 @@ def test_two_pipelines_run_one_after_the_other_on_one_server(own_cache: Path, tm
                     )
     """
     command = [sys.executable, "-c", textwrap.dedent(job), str(tmp_path / "prism.log")]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert ended.returncode == 0, ended.stderr
     assert sorted(ended.stdout.splitlines()) == ["(0, 20)", "(0, 20)", "(1, 25)", "(1, 25)"]
 
 
-def test_bundles_of_a_key_are_never_split() -> None:
+def test_options_disable_the_splitting_of_bundles() -> None:
     assert "--experiments=prism_disable_sdf_split" in prism_options("localhost:1")
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
 
-def test_only_lost_connections_of_worker_threads_are_silent(
+def test_only_lost_connections_of_workers_are_silenced(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[threading.ExceptHookArgs] = []
-    monkeypatch.setattr(threading, "excepthook", told.append)
+    raised: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
 
     def end_with(error: Exception) -> None:
         def fail() -> None:
@@ -214,5 +214,5 @@ def test_only_lost_connections_of_worker_threads_are_silent(
     with PrismServer(tmp_path / "prism.log"):
         end_with(grpc.RpcError("hung up"))
         end_with(ValueError("a mistake"))
-    end_with(grpc.RpcError("somebody else's"))
-    assert [str(ended.exc_value) for ended in told] == ["a mistake", "somebody else's"]
+    end_with(grpc.RpcError("another connection"))
+    assert [str(ended.exc_value) for ended in raised] == ["a mistake", "another connection"]

