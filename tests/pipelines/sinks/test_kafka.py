@@ -1,4 +1,4 @@
-"""Forecasts as messages, without a broker."""
+"""Forecasts encoded as Kafka messages, without a broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipelines.registries import registry_of
 
 
 def issued() -> Forecasts:
-    """Forecasts, the first without a p-value and an alarm."""
+    """Return forecasts, of which the first have neither a p-value nor an alarm."""
     model = forecaster()
     values = np.random.default_rng(0).normal(size=(30, 2))
     return advance(model, model.initial_state(), Windows(("a", "b"), START, values))[1]

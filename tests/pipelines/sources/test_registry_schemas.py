@@ -1,4 +1,4 @@
-"""Schemas are fetched from a real HTTP server, which counts the requests."""
+"""Avro schemas fetched from a schema registry: an HTTP server that records the requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def messages(*numbers: int) -> Messages:
 
 @dataclass
 class Shelf:
-    """Schemas kept in memory."""
+    """A store of schema texts in memory, by schema id."""
 
     texts: dict[int, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Shelf:
 
 
 def counted(frames: list[pl.DataFrame]) -> tuple[int, int]:
-    """The decoded rows, and the messages that could not be decoded."""
+    """Return the number of decoded rows, and the number of messages that could not be decoded."""
     bad = sum(len(frame) for frame in frames if "problem" in frame.columns)
     return sum(map(len, frames)) - bad, bad
 
@@ -89,7 +89,7 @@ def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
         assert schemas(8)["name"] == "Row"
 
 
-def test_a_registry_that_fails_for_a_while_loses_no_message() -> None:
+def test_a_temporary_registry_failure_loses_no_message() -> None:
     clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
     with registry_of(lambda asked: answers.pop(0)) as registry:
         decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))
