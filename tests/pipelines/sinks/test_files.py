@@ -289,7 +289,7 @@ def test_a_folder_without_forecasts_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("part", "read"), [(LATE, read_late), (QUARANTINE, read_quarantine)])
-def test_an_unreadable_file_of_rows_is_named(
+def test_the_error_names_an_unreadable_file_of_rows(
     folder: Path, part: str, read: Callable[[Path], pl.DataFrame]
 ) -> None:
     (folder / part / "mine.parquet").write_text("neither\nthis\n")
@@ -299,7 +299,7 @@ def test_an_unreadable_file_of_rows_is_named(
 
 
 @FORMATS
-def test_an_unreadable_file_of_forecasts_is_named(folder: Path, format_: Format) -> None:
+def test_the_error_names_an_unreadable_file_of_forecasts(folder: Path, format_: Format) -> None:
     (folder / "forecasts" / f"mine.{format_}").write_text("neither\nthis\n")
     with pytest.raises(DataError, match=rf"mine\.{format_}: no readable file of forecasts") as caught:
         read_forecasts(folder)

@@ -29,7 +29,7 @@ def issued() -> Forecasts:
 def test_forecasts_in_avro_have_every_column() -> None:
     frame = issued().frame()
     assert frame["p_value"].null_count() < len(frame)
-    with registry_of(lambda asked: (200, {"id": 7})) as registry:
+    with registry_of(lambda request: (200, {"id": 7})) as registry:
         topics = Topics(Broker("nowhere:9092"), "forecasts", "avro", registry.url)
         values = _avro_encoder(topics)(frame)
     schema = fastavro.parse_schema(

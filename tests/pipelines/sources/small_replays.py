@@ -16,8 +16,8 @@ INPUT = Input(Columns(), max_future_s=3600)
 
 
 def replay_of(*files: Path, **changes: Any) -> ReplaySource:
-    how: dict[str, Any] = {"input": INPUT, "freq": HOUR, "clock": Clock()} | changes
-    return ReplaySource(tuple(map(str, files)), **how)
+    fields: dict[str, Any] = {"input": INPUT, "freq": HOUR, "clock": Clock()} | changes
+    return ReplaySource(tuple(map(str, files)), **fields)
 
 
 def restarted(one: ReplaySource) -> ReplaySource:

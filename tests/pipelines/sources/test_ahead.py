@@ -17,7 +17,7 @@ def numbers(upto: int, closed: threading.Event, error: Exception | None = None) 
         closed.set()
 
 
-def test_reading_ahead_keeps_the_order_and_ends() -> None:
+def test_reading_ahead_keeps_the_order_to_the_end() -> None:
     closed = threading.Event()
     assert list(ahead(numbers(100, closed))) == list(range(100))
     assert closed.is_set()

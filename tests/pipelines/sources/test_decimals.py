@@ -36,8 +36,8 @@ def write_cells(folder: Path, cells: list[str], delimiter: str = ";", encoding: 
 
 
 def read(path: Path, batch_rows: int = 1000, **columns: str) -> tuple[list[float], list[str]]:
-    how = Input(Columns(**columns), batch_rows=batch_rows)
-    parts = list(files.read_file(path, how, 1.8e9))
+    input_settings = Input(Columns(**columns), batch_rows=batch_rows)
+    parts = list(files.read_file(path, input_settings, 1.8e9))
     values = [value for part in parts for value in part.rows["value"]]
     return values, [reason for part in parts for reason in part.rejected["reason"]]
 

@@ -39,8 +39,8 @@ TYPES = parquet_columns()
 
 
 def parts(path: Path, columns: Columns, skip_bad_files: bool = False) -> list[files.Part]:
-    how = Input(columns, skip_bad_files=skip_bad_files, max_future_s=3600, start_us=0)
-    return list(files.read_files([path], how, NOW_S, 1 << 20))
+    input_settings = Input(columns, skip_bad_files=skip_bad_files, max_future_s=3600, start_us=0)
+    return list(files.read_files([path], input_settings, NOW_S, 1 << 20))
 
 
 @pytest.mark.parametrize(("name", "skips"), [*((name, False) for name in LONG), ("value", True)])

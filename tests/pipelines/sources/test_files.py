@@ -62,13 +62,15 @@ def test_rows_from_the_future_are_rejected_in_row_order(tmp_path: Path, seconds:
 
 def test_no_row_of_a_truncated_file_is_used(tmp_path: Path) -> None:
     good, bad = write_file(tmp_path / "a.jsonl", LINE), write_file(tmp_path / "b.jsonl", LINE * 9 + '{"ser')
-    how = replace(INPUT, batch_rows=2)
+    input_settings = replace(INPUT, batch_rows=2)
     for memory_bytes in (1, 1 << 20):
-        parts = list(read_files([bad, good], replace(how, skip_bad_files=True), NOW_S, memory_bytes))
+        parts = list(
+            read_files([bad, good], replace(input_settings, skip_bad_files=True), NOW_S, memory_bytes)
+        )
         assert [len(part.rows) for part in parts] == [0, 1]
         QuarantinedRow.validate(parts[0].rejected.drop("offset"))
         with pytest.raises(DataError, match=r"b\.jsonl: line 10"):
-            list(read_files([good, bad], how, NOW_S, memory_bytes))
+            list(read_files([good, bad], input_settings, NOW_S, memory_bytes))
 
 
 def test_a_small_file_is_kept_in_memory(tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ def test_a_file_left_unread_becomes_one_rejected_row(inbox: Path) -> None:
 def test_a_file_without_series_ids_is_not_read(inbox: Path, layout: str) -> None:
     for name in ("a.csv", "b.csv"):
         write_file(inbox / name, "time,value\n2013-01-01T05:00Z,1\n")
-    how = replace(INPUT, columns=Columns.model_validate({"layout": layout}))
-    source = watch(inbox, input=how)
+    input_settings = replace(INPUT, columns=Columns.model_validate({"layout": layout}))
+    source = watch(inbox, input=input_settings)
     read_log(source)
     advance_clock(source, 20)
     batches = read_log(restarted(source))

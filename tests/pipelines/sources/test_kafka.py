@@ -41,8 +41,10 @@ def row(hour: int, value: object = 1.0, day: str = "2013-01-01") -> bytes:
 
 
 def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
-    how = Input(Columns(), max_future_s=3600)
-    made = KafkaSource(Broker("nowhere:9092"), "rows", DecoderSpec(), how, HOUR, folder, opens=topic)
+    input_settings = Input(Columns(), max_future_s=3600)
+    made = KafkaSource(
+        Broker("nowhere:9092"), "rows", DecoderSpec(), input_settings, HOUR, folder, opens=topic
+    )
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -259,9 +261,9 @@ def test_the_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pyte
         reached["a"] = max(offset - 5, 0)
     assert longest <= 103
     for one in (made, Decisions(path)):
-        asked = np.array([reached["a"], 400])
-        assert one.before("a")(asked).tolist() == [reached["a"], 399]
-        assert one.clock_us("a", asked).tolist() == [390, 390]
+        offsets = np.array([reached["a"], 400])
+        assert one.before("a")(offsets).tolist() == [reached["a"], 399]
+        assert one.clock_us("a", offsets).tolist() == [390, 390]
         assert one.schema(7) == "{}"
 
 
@@ -341,7 +343,7 @@ def test_a_reread_rejects_the_same_future_rows(data: st.DataObject) -> None:
 def test_messages_of_an_unknown_schema_stay_rejected(tmp_path: Path) -> None:
     answers: dict[str, tuple[int, Any]] = {"GET /schemas/ids/7": KNOWN, "GET /schemas/ids/8": (404, {})}
     topic = Topic({0: [record(8), record(8), record(7), record(8)]}, {0: 4})
-    with registry_of(lambda asked: answers[asked]) as registry:
+    with registry_of(lambda request: answers[request]) as registry:
         spec = DecoderSpec("avro", registry=registry.url)
         source = source_of(topic, tmp_path, decoder=spec, poll_rows=2)
         first = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
@@ -360,7 +362,7 @@ def test_messages_of_an_unknown_schema_stay_rejected(tmp_path: Path) -> None:
 def test_a_stream_waits_for_its_registry_without_losing_messages(tmp_path: Path) -> None:
     answers: list[tuple[int, Any]] = [(503, {}), (503, {}), KNOWN]
     topic = Topic({0: [record(7), record(7)]}, {0: 2})
-    with registry_of(lambda asked: answers.pop(0)) as registry:
+    with registry_of(lambda request: answers.pop(0)) as registry:
         source = source_of(topic, tmp_path, decoder=DecoderSpec("avro", registry=registry.url))
         reading, places = Reading(source), source.begin({})
         waits = 0

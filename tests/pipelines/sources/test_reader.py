@@ -153,7 +153,7 @@ def test_the_end_of_a_source_requests_a_last_snapshot(stop_file: Path, clock: Cl
 
 
 def test_snapshots_are_requested_at_intervals_after_their_rows(stop_file: Path, clock: Clock) -> None:
-    reader, asked = Reader(ten_rows_each(100), stop_file, 30, clock=clock), []
+    reader, requests = Reader(ten_rows_each(100), stop_file, 30, clock=clock), []
     offset = reader.at(0).offset
     for _ in range(20):
         clock.now_s += 10
@@ -165,8 +165,8 @@ def test_snapshots_are_requested_at_intervals_after_their_rows(stop_file: Path, 
                 assert not found.ends
                 assert found is read.batches[-1]
                 assert found.start == offset
-                asked.append(clock.now_s)
-    assert asked == [130, 160, 190, 220, 250, 280]
+                requests.append(clock.now_s)
+    assert requests == [130, 160, 190, 220, 250, 280]
 
 
 def test_a_snapshot_is_requested_while_no_rows_arrive(stop_file: Path, clock: Clock) -> None:
@@ -198,11 +198,11 @@ def test_a_stop_file_ends_the_reading_with_a_snapshot(stop_file: Path, clock: Cl
 def test_an_error_of_a_source_is_raised(stop_file: Path, clock: Clock) -> None:
     class Broken(Listed):
         def step(self, offset: int) -> Step | None:
-            raise DataError("it is gone")
+            raise DataError("the source is gone")
 
     reader = Reader(Broken({}), stop_file, 30, clock=clock)
     reader.at(0)
-    with pytest.raises(DataError, match="it is gone"):
+    with pytest.raises(DataError, match="the source is gone"):
         reader.at(0)
 
 
@@ -248,7 +248,7 @@ def test_empty_batches_request_offsets_while_a_source_waits(stop_file: Path, clo
     might never publish the last offset.
     """
     reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, size, clock=clock)
-    offset, asked = reader.at(0).offset, 0
+    offset, requests = reader.at(0).offset, 0
     for _ in range(2):
         offset = reader.at(offset).offset
     for _ in range(100):
@@ -256,8 +256,8 @@ def test_empty_batches_request_offsets_while_a_source_waits(stop_file: Path, clo
         read = reader.at(offset)
         assert read.offset == offset == 20
         assert all(map(is_empty, read.batches))
-        asked += len(read.batches)
-    assert 3 <= asked <= 5
+        requests += len(read.batches)
+    assert 3 <= requests <= 5
 
 
 def test_a_waiting_reader_notices_a_stop(stop_file: Path, clock: Clock) -> None:
@@ -279,15 +279,15 @@ def test_the_list_of_unapplied_batches_is_bounded(stop_file: Path, clock: Clock)
 
 
 def test_applied_offsets_are_read_rarely_within_the_budget(stop_file: Path, clock: Clock, size: int) -> None:
-    asked = []
+    requests = []
 
     def applied() -> int:
-        asked.append(clock.now_s)
+        requests.append(clock.now_s)
         return 10**9
 
     reader = Reader(ten_rows_each(300), stop_file, 1e9, applied, 100 * size, clock=clock)
     all_of(reader)
-    assert 2 <= len(asked) <= 3
+    assert 2 <= len(requests) <= 3
 
 
 def test_a_waiting_reader_checks_a_store_rarely(store: Remote, clock: Clock, size: int) -> None:

@@ -52,14 +52,14 @@ def test_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
 def test_a_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) -> None:
     file = write_file(tmp_path / "a.csv", [(f"s{s}", h, h) for h in range(8) for s in range(3)])
-    how = replace(INPUT, batch_rows=4)
+    input_settings = replace(INPUT, batch_rows=4)
     with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", 4):
-        batches = read_log(replay_of(file, input=how, memory_bytes=memory_bytes))
+        batches = read_log(replay_of(file, input=input_settings, memory_bytes=memory_bytes))
     assert [(batch.start, batch.stop) for batch in batches] == [(0, 6), (6, 12), (12, 15), (15, 21), (21, 24)]
     assert watermark_hours(batches) == [2, 4, 5, 7, 8]
 
 
-def test_the_watermark_trails_by_lateness_until_the_end(tmp_path: Path) -> None:
+def test_the_watermark_trails_by_the_lateness_until_the_end(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in range(4)])
     assert watermark_hours(read_log(replay_of(file, lateness_s=5400, windows_per_step=2))) == [0.5, 4]
 
@@ -86,26 +86,26 @@ def test_rejected_rows_come_first_and_move_no_watermark(tmp_path: Path) -> None:
 
 def test_rejected_rows_arrive_before_all_files_are_read(tmp_path: Path) -> None:
     files = [write_file(tmp_path / f"{i}.csv", [("a", i, "x")]) for i in range(3)]
-    one = replay_of(*files)
-    first = one.step(0)
+    source = replay_of(*files)
+    first = source.step(0)
     assert first is not None
     assert len(first.batches[0].rejected) == 1
     files[2].unlink()
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
-        read_log(one, first.offset)
+        read_log(source, first.offset)
     # A second attempt raises too, and does not report an end of the log.
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
-        read_log(one, first.offset)
+        read_log(source, first.offset)
 
 
 def test_rows_outside_the_bounds_are_counted_once(tmp_path: Path) -> None:
     rows = [*(("a", h, h) for h in range(5)), ("a", "never", "x"), *(("a", h, h) for h in range(5, 10))]
     bounds = replace(INPUT, start_us=(START + 3) * HOUR_US, end_us=(START + 6) * HOUR_US, batch_rows=1_000)
-    one = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds, windows_per_step=2)
-    batches = read_log(one)
+    source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds, windows_per_step=2)
+    batches = read_log(source)
     assert values(batches) == [3, 4, 5]
     assert [batch.outside for batch in batches] == [7, 0, 0]
-    assert [batch.outside for batch in read_log(restarted(one), 1)] == [0, 0]
+    assert [batch.outside for batch in read_log(restarted(source), 1)] == [0, 0]
     file = write_file(tmp_path / "b.csv", [("a", h, h) for h in range(10)])
     assert [batch.outside for batch in read_log(replay_of(file, input=bounds))] == [7]
     assert [batch.outside for batch in read_log(replay_of(file, input=bounds), 1)] == [
@@ -116,13 +116,13 @@ def test_rows_outside_the_bounds_are_counted_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [[], [("a", 90, 1)], [("a", "never", 9)]])
 def test_a_replay_without_valid_rows_ends_empty(tmp_path: Path, rows: list[Any]) -> None:
     bounds = replace(INPUT, end_us=(START + 6) * HOUR_US)
-    one = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds)
-    *_, last = batches = read_log(one)
+    source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds)
+    *_, last = batches = read_log(source)
     assert (last.start, last.stop, len(last.rows)) == (len(batches) - 1, len(batches), 0)
     assert all(batch.watermark_us is None for batch in batches)
     assert sum(batch.outside for batch in batches) == (rows == [("a", 90, 1)])
-    assert one.step(last.stop) is None
-    assert restarted(one).step(last.stop) is None
+    assert source.step(last.stop) is None
+    assert restarted(source).step(last.stop) is None
 
 
 def test_text_and_typed_files_form_one_replay(tmp_path: Path) -> None:
@@ -136,7 +136,8 @@ def test_text_and_typed_files_form_one_replay(tmp_path: Path) -> None:
 def test_a_bad_file_stops_a_replay_or_is_quarantined(tmp_path: Path) -> None:
     good = write_file(tmp_path / "a.csv", [("a", 1, 1)])
     whole = b"".join(b'{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' for _ in range(20))
-    bad = write_file(tmp_path / "b.jsonl", whole + b'{"series_id": \n')  # its valid rows are not used either
+    # The valid rows before the bad line must not be used either.
+    bad = write_file(tmp_path / "b.jsonl", whole + b'{"series_id": \n')
     with pytest.raises(DataError, match=r"b\.jsonl: line 21 is no JSON object"):
         replay_of(bad, good).step(0)
     skipping = replace(INPUT, skip_bad_files=True, batch_rows=5)

@@ -13,30 +13,30 @@ from tests.pipelines.sources.small_replays import replay_of
 def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     clock = Clock()
     file = write_file(tmp_path / "a.csv", [("a", h + 0.5, h) for h in range(6)])
-    one = replay_of(file, speed=1800, windows_per_step=3, clock=clock)
-    first = one.step(0)
+    source = replay_of(file, speed=1800, windows_per_step=3, clock=clock)
+    first = source.step(0)
     assert first is not None
     assert values(first.batches) == [0]
     assert first.batches[0].arrived_s == clock.now_s
 
-    assert one.step(1) == Step((), 1, 2.0)  # a window lasts 2 s at this speed
+    assert source.step(1) == Step((), 1, 2.0)  # a window lasts 2 s at this speed
     clock.now_s += 1.5
-    assert one.step(1) == Step((), 1, 0.5)
+    assert source.step(1) == Step((), 1, 0.5)
 
     # Three windows are overdue: one step returns all three, each with the moment it was due.
     clock.now_s = NOW_S + 7
-    caught_up = one.step(1)
+    caught_up = source.step(1)
     assert caught_up is not None
     assert values(caught_up.batches) == [1, 2, 3]
     assert [batch.arrived_s - NOW_S for batch in caught_up.batches] == [2, 4, 6]
-    assert one.step(caught_up.offset) == Step((), 4, 1.0)
+    assert source.step(caught_up.offset) == Step((), 4, 1.0)
 
 
 def test_a_resumed_replay_is_due_at_once(tmp_path: Path) -> None:
-    one = replay_of(write_file(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
-    assert values(read_log(one)) == [0]
+    source = replay_of(write_file(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
+    assert values(read_log(source)) == [0]
     later = Clock(NOW_S + 1e6)
-    again = replace(one, clock=later)
+    again = replace(source, clock=later)
     assert values(read_log(again, 1)) == [1]  # one window, although more became due meanwhile
     later.now_s += 2
     assert values(read_log(again, 2)) == [2, 3]

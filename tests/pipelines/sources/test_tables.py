@@ -139,7 +139,8 @@ def test_rows_with_too_few_or_many_cells_are_rejected(tmp_path: Path, lines: lis
 
 def test_broken_rows_keep_their_row_numbers_across_blocks(tmp_path: Path) -> None:
     line = "a,2013-01-01T00:00:00Z,1.25\n"
-    lines = [line if i % 1000 else "broken\n" for i in range(1, 150_001)]  # several blocks of 1 MiB
+    # The file is longer than one block of 1 MiB.
+    lines = [line if i % 1000 else "broken\n" for i in range(1, 150_001)]
     raw = read(
         write_file(tmp_path, "in.csv", "series_id,timestamp,value\n" + "".join(lines)), batch_rows=10_000
     )

@@ -38,7 +38,7 @@ def test_an_unfinished_text_file_does_not_delay_others(inbox: Path, age_s: float
     assert values(read_log(source, 1)) == [1, 2]
 
 
-def test_a_file_without_a_last_newline_waits(inbox: Path) -> None:
+def test_a_text_file_without_a_last_newline_is_delayed(inbox: Path) -> None:
     text = csv_text([("a", 1, 1), ("a", 1.5, 25)])
     write_file(inbox / "1.csv", text[:-2], age_s=0)  # the last line ends in ",2", not ",25"
     write_file(inbox / "2.csv", [("a", 2, 2)])

@@ -21,8 +21,8 @@ ONE_ROW = pl.DataFrame({"series_id": ["a"], "timestamp": ["2013-01-01T05:30:00Z"
 def watch(inbox: Path, **changes: Any) -> FolderSource:
     """Return a source of ``inbox`` with its manifest in ``out`` beside it; ``changes`` are fields."""
     inbox.mkdir(exist_ok=True)
-    how: dict[str, Any] = {"input": INPUT, "clock": Clock()} | changes
-    return FolderSource(inbox, manifest_folder=inbox.parent / "out", **how)
+    fields: dict[str, Any] = {"input": INPUT, "clock": Clock()} | changes
+    return FolderSource(inbox, manifest_folder=inbox.parent / "out", **fields)
 
 
 def restarted(source: FolderSource) -> FolderSource:
