@@ -44,7 +44,7 @@ def test_a_table_is_resharded_without_loss(
         assert shard.closed_through == old.closed_through
         assert len(shard.pending) == shard.counts.pending
     assert_same_state(new.state, old.state)
-    order = old.pending.columns  # without rows there is no column of event ids
+    order = old.pending.columns  # without rows the table has no column of event ids
     assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
     assert new.counts == old.counts
     assert new.offset("rows") == old.offset("rows")
@@ -75,7 +75,7 @@ def test_a_resumed_job_leaves_reading_series_to_its_workers(
     state_table.write(tmp_path / "state", some(3))
     monkeypatch.setattr(pq.ParquetFile, "read", raise_memory_error)
     begin(tmp_path / "state", 3, tmp_path / "state", resume=True)
-    with pytest.raises(MemoryError):  # another number of shards needs their series
+    with pytest.raises(MemoryError):  # resharding reads the series
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 

@@ -173,7 +173,7 @@ def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
         assert line is None or (line.startswith(f"{file}: ") and "\n" not in line)
 
 
-def test_a_damaged_file_of_the_owner_raises_nothing(tmp_path: Path) -> None:
+def test_a_damaged_owner_file_raises_nothing(tmp_path: Path) -> None:
     path = tmp_path / ".run"
     write_text(path, "b" * 32)
     assert (

@@ -23,7 +23,7 @@ def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[St
     assert found.exit_code == kind("").exit_code
 
 
-def test_another_error_becomes_the_last_line_of_a_traceback(tmp_path: Path) -> None:
+def test_other_errors_become_the_last_line_of_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), told_of(tmp_path):
         raise ZeroDivisionError
     found = told(tmp_path, TRACEBACK)
@@ -32,7 +32,7 @@ def test_another_error_becomes_the_last_line_of_a_traceback(tmp_path: Path) -> N
     assert str(told(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
 
 
-def test_a_statecast_error_wins_over_a_workers(tmp_path: Path) -> None:
+def test_a_raised_statecast_error_wins_over_a_stored_one(tmp_path: Path) -> None:
     with pytest.raises(DataError), told_of(tmp_path):
         raise DataError("left by a worker")
     error = OutputError("raised here")

@@ -240,7 +240,7 @@ def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
     def closed(window: int) -> int:
-        """Return the number of forecasts of all windows up to this one."""
+        """Return the number of forecasts of all windows up to and including this one."""
         return int((issued <= window + 1).sum())
 
     late_row = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]

@@ -24,7 +24,7 @@ def test_each_turn_goes_to_the_number_waiting_longest() -> None:
     assert turns.take(2)
 
 
-def test_withdrawn_requests_and_closed_turns_call_no_number() -> None:
+def test_no_number_is_called_after_withdrawal_or_close() -> None:
     called: list[int] = []
 
     def call(number: int) -> bool:

@@ -186,9 +186,8 @@ def test_rows_of_any_topic_are_read_back(folder: Path, partition: str) -> None:
     shard_files(folder).write_rows(QUARANTINE, partition, 3, rejected_rows(3))
     assert read_late(folder)["offset"].to_list() == [2]
     assert read_quarantine(folder)["row"].to_list() == [3]
-    assert (
-        pyarrow.dataset.dataset(folder / LATE).count_rows() == 1
-    )  # pyarrow skips names that begin with . or _
+    # pyarrow skips files whose names begin with . or _, so the file must not have such a name.
+    assert pyarrow.dataset.dataset(folder / LATE).count_rows() == 1
     shard_files(folder).remove_after(None, {partition: 3}, 0)
     assert len(read_late(folder)) == 1
     assert read_quarantine(folder).is_empty()

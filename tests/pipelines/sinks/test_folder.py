@@ -140,7 +140,7 @@ def test_a_lock_on_a_deleted_file_is_taken_again(tmp_path: Path, monkeypatch: py
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            (tmp_path / LOCK).unlink()  # as its earlier owner does between our open and our lock
+            (tmp_path / LOCK).unlink()  # as if its earlier owner deleted it now
         locked_files.append(lock)
         flock(lock, operation)
 

@@ -14,7 +14,7 @@ from pipelines.sources.base import Source
 
 HOUR_US = 3_600_000_000
 START = 376_944  # number of the hourly window that begins at 2013-01-01T00:00Z
-NOW_S = 1.4e9  # a moment in May 2014, by default later than all rows
+NOW_S = 1.4e9  # a moment in May 2014, later than most rows of the tests
 
 Row = tuple[Any, ...]
 

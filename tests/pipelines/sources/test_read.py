@@ -1,4 +1,4 @@
-"""An engine resumes a source by deferral or by timer; both give the same batches."""
+"""An engine returns to a source by deferral or by timer; both give the same batches."""
 
 from __future__ import annotations
 

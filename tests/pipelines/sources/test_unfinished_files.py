@@ -82,8 +82,8 @@ BROKEN: dict[str, Callable[[Path], object]] = {
         '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' * 9 + '{"ser',
         age_s=0,
     ),
-    "other columns": lambda inbox: write_file(inbox / "2.csv", "what,is,this\n1,2,3\n", age_s=2),
-    "nothing": lambda inbox: write_file(inbox / "2.csv", "", age_s=2),
+    "unknown columns": lambda inbox: write_file(inbox / "2.csv", "what,is,this\n1,2,3\n", age_s=2),
+    "empty file": lambda inbox: write_file(inbox / "2.csv", "", age_s=2),
 }
 
 
