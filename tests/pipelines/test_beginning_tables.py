@@ -27,7 +27,12 @@ def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False
     state_table.begin(folder, shards, start, forecaster().initial_state(), resume=resume)
 
 
-@given(fleet=fleets(), before=st.integers(1, 6), now=st.integers(1, 25), closed=st.integers(0, 30))
+@given(
+    fleet=fleets(),
+    shards_before=st.integers(1, 6),
+    shards_now=st.integers(1, 25),
+    closed=st.integers(0, 30),
+)
 def test_a_table_is_resharded_without_loss(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, shards_before: int, shards_now: int, closed: int
 ) -> None:
