@@ -56,7 +56,9 @@ def test_a_half_written_error_is_ignored(tmp_path: Path) -> None:
     assert type(told(tmp_path, TRACEBACK)) is EngineError
 
 
-def test_the_first_of_several_worker_errors_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_of_several_worker_errors_is_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for pid in (9, 1, 5):
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         with pytest.raises(DataError), told_of(tmp_path):

@@ -59,7 +59,7 @@ def test_a_restored_shard_issues_the_same_forecasts(
         assert a.equals(b)
 
 
-def test_the_last_snapshot_of_a_shard_counts(tmp_path: Path) -> None:
+def test_the_last_snapshot_of_a_shard_is_read(tmp_path: Path) -> None:
     for closed in (2, 3):
         (shard,) = some(1, closed)
         snapshot_file.write_shard(tmp_path, shard)

@@ -135,7 +135,7 @@ def test_a_half_written_file_is_not_read(folder: Path, monkeypatch: pytest.Monke
     assert read_late(folder).equals(late.empty())
 
 
-def test_the_last_written_duplicate_forecast_counts(folder: Path) -> None:
+def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
     write_forecasts(folder, 0, windows=4)
     write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):

@@ -58,7 +58,7 @@ def test_numbers_in_a_configured_style_are_read_exactly(
 
 @given(NUMBERS, st.sampled_from([(",", "."), (",", ""), (".", "")]), st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
-def test_a_detected_style_reads_right_or_is_refused(
+def test_a_detected_number_style_is_right_or_refused(
     tmp_path_factory: pytest.TempPathFactory,
     numbers: list[tuple[int, int]],
     style: tuple[str, str],
@@ -111,7 +111,7 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
     assert read(path, decimal=".")[1] == read(path, decimal=",")[1] == []
 
 
-def test_one_file_is_never_read_with_two_signs(tmp_path: Path) -> None:
+def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
     # The commas follow a first batch of cells that look like numbers with three decimals.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):

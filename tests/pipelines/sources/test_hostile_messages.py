@@ -107,7 +107,7 @@ def test_a_column_with_values_wins_over_nulls() -> None:
 
 @settings(max_examples=150)
 @given(place=st.sampled_from(PLACES), kind=st.sampled_from(sorted(TYPES)), data=st.data())
-def test_damaged_arrow_messages_are_quarantined_alone(place: str, kind: str, data: st.DataObject) -> None:
+def test_damage_to_an_arrow_message_affects_no_other(place: str, kind: str, data: st.DataObject) -> None:
     decode = DecoderSpec("arrow", COLUMNS).decoder()
     plain, hurt = ipc(table_of(CELLS, OTHERS)), bytearray(arrow_message(place, TYPES[kind]))
     for _ in range(data.draw(st.integers(1, 4))):

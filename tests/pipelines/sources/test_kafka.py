@@ -48,7 +48,7 @@ def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def test_a_kafka_source_is_a_log(tmp_path: Path) -> None:
+def test_a_kafka_source_implements_log(tmp_path: Path) -> None:
     assert isinstance(source_of(Topic({}), tmp_path), Log)
 
 
@@ -376,7 +376,9 @@ def test_a_stream_waits_for_its_registry_without_losing_messages(tmp_path: Path)
     assert not any(len(batch.rejected) for batch in batches)
 
 
-def test_user_options_override_defaults_and_name_secret_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_override_defaults_and_secrets_are_environment_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     broker = Broker("b:9092", (("linger.ms", "9"), ("sasl.password", "$KAFKA_TEST_PASSWORD")))
     with pytest.raises(ConfigError, match=r"kafka\.options\.sasl\.password = \$KAFKA_TEST_PASSWORD"):
         broker.settings(print)

@@ -114,7 +114,7 @@ def test_rows_outside_the_bounds_are_counted_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [("a", 90, 1)], [("a", "never", 9)]])
-def test_a_replay_without_valid_rows_ends_empty(tmp_path: Path, rows: list[Any]) -> None:
+def test_without_valid_rows_a_replay_gives_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
     bounds = replace(INPUT, end_us=(START + 6) * HOUR_US)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds)
     *_, last = batches = read_log(source)
