@@ -1,4 +1,4 @@
-"""What tests of outputs share: a bucket of an S3 server."""
+"""Fixtures of tests that write outputs: a bucket of an S3 server."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def bucket() -> Iterator[Remote]:
 
 @pytest.fixture
 def s3(bucket: Remote) -> Iterator[Remote]:
-    """An empty prefix in it."""
+    """An empty prefix of the bucket."""
     yield bucket / "out"
     bucket.remove_below()

@@ -1,4 +1,4 @@
-"""A schema registry for tests: an HTTP server of this process that counts what it is asked."""
+"""A schema registry for tests: an HTTP server in this process that records its requests."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Answer = tuple[int, Any]
-"""Status and JSON."""
+"""HTTP status, and the value that the body holds as JSON."""
 
 
 @dataclass
 class Registry:
-    """What a registry was asked, and where it is.
+    """The address of a registry, and the requests that it received.
 
     Attributes:
-        url: of the registry.
-        asked: every request so far: method and path.
-        users: the header ``Authorization`` of each.
-        posted: the bodies of POST requests by path.
+        url: address of the registry.
+        asked: method and path of each request so far.
+        users: header ``Authorization`` of each request; None where it was absent.
+        posted: body of the last POST request to each path.
     """
 
     url: str = ""
@@ -33,7 +33,7 @@ class Registry:
 
 @contextmanager
 def registry_of(answer: Callable[[str], Answer]) -> Iterator[Registry]:
-    """Runs a registry that answers ``METHOD PATH`` as it is told to."""
+    """Run a registry that responds to each request with ``answer("METHOD PATH")``; yield the registry."""
     made = Registry()
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Forecasts inside somebody's own pipeline, against a backfill of the same rows."""
+"""`ForecastFleet` in a user's own Beam pipeline, compared with a backfill of the same rows."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
 from tests.same import assert_same_frames
 
 IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
-WAITED_S = 60.0
-NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements that have none
+PATIENCE_S = 60.0
+NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements without a valid one
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Elements that come together, once ``after`` forecasts are there, and the watermark after them."""
+    """Elements emitted together once ``after`` forecasts are written, and the watermark after them."""
 
     elements: Sequence[Row | pl.DataFrame]
     watermark_us: int
@@ -50,16 +50,16 @@ class Bundle:
 
 
 @dataclass
-class Played(beam.PTransform[Any, Any]):
-    """Bundles from an unbounded source whose watermark is event time: ``PBegin -> PCollection[Row]``."""
+class EmitBundles(beam.PTransform[Any, Any]):
+    """An unbounded source of bundles whose watermark is event time: ``PBegin -> PCollection[Row]``."""
 
     bundles: Sequence[Bundle]
     folder: Path
 
     def expand(self, begin: Any) -> Any:
-        """One element, the number of bundles, read by a splittable DoFn, a bundle a call."""
+        """Create one element, the number of bundles; a splittable DoFn emits one bundle in each call."""
         count = begin | beam.Create([len(self.bundles)], reshuffle=False)
-        return count | beam.ParDo(_Play(tuple(self.bundles), self.folder)).with_output_types(Any)
+        return count | beam.ParDo(_EmitBundle(tuple(self.bundles), self.folder)).with_output_types(Any)
 
 
 class _Tracker(OffsetRestrictionTracker):
@@ -67,7 +67,7 @@ class _Tracker(OffsetRestrictionTracker):
         return False
 
 
-class _Places(RestrictionProvider):
+class _Positions(RestrictionProvider):
     def initial_restriction(self, element: int) -> OffsetRange:
         return OffsetRange(0, element)
 
@@ -78,29 +78,29 @@ class _Places(RestrictionProvider):
         return int(restriction.size())
 
 
-_PLACES, _WATERMARKS = _Places(), ManualWatermarkEstimator.default_provider()
+_POSITIONS, _WATERMARKS = _Positions(), ManualWatermarkEstimator.default_provider()
 
 
-class _Play(beam.DoFn):
+class _EmitBundle(beam.DoFn):
     def __init__(self, bundles: Sequence[Bundle], folder: Path) -> None:
         self.bundles, self.folder = bundles, folder
 
     def setup(self) -> None:
-        self.until_s = time.monotonic() + WAITED_S
+        self.until_s = time.monotonic() + PATIENCE_S
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(
         self,
         element: int,
-        tracker: Any = beam.DoFn.RestrictionParam(_PLACES),
+        tracker: Any = beam.DoFn.RestrictionParam(_POSITIONS),
         estimator: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARKS),
     ) -> Iterator[Any]:
-        place = tracker.current_restriction().start
-        bundle = self.bundles[place]
-        if len(written(self.folder, "forecasts")) < bundle.after and time.monotonic() < self.until_s:
+        position = tracker.current_restriction().start
+        bundle = self.bundles[position]
+        if len(read_output(self.folder, "forecasts")) < bundle.after and time.monotonic() < self.until_s:
             tracker.defer_remainder(Duration.of(0.05))
             return
-        if not tracker.try_claim(place):
+        if not tracker.try_claim(position):
             return
         for made in bundle.elements:
             yield TimestampedValue(made, Timestamp(micros=_at_us(made)))
@@ -113,13 +113,13 @@ def _at_us(element: Row | pl.DataFrame) -> int:
     return int((at if isinstance(at, datetime) else NO_TIME).timestamp() * 1_000_000)
 
 
-def write(frame: pl.DataFrame, folder: Path) -> None:
+def write_frame(frame: pl.DataFrame, folder: Path) -> None:
     hidden = folder / f".{uuid4().hex}"
     frame.write_parquet(hidden)
     hidden.rename(folder / f"{uuid4().hex}.parquet")
 
 
-def written(folder: Path, kind: str) -> pl.DataFrame:
+def read_output(folder: Path, kind: str) -> pl.DataFrame:
     files = [path for path in (folder / kind).glob("*.parquet") if not path.name.startswith(".")]
     return pl.concat([pl.read_parquet(file) for file in files], how="diagonal") if files else pl.DataFrame()
 
@@ -127,22 +127,22 @@ def written(folder: Path, kind: str) -> pl.DataFrame:
 def run(
     options: PipelineOptions, rows: beam.PTransform[Any, Any], fleet: ForecastFleet, folder: Path
 ) -> None:
-    """Runs a pipeline of a fleet; what comes of it is under ``folder``, by kind."""
+    """Run a pipeline of a fleet, and write each kind of its outputs to a folder under ``folder``."""
     with beam.Pipeline(options=options) as pipeline:
         for kind, frames in (pipeline | "Rows" >> rows | fleet).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            frames | kind >> beam.Map(write, folder / kind)
+            frames | kind >> beam.Map(write_frame, folder / kind)
 
 
-def stream(bundles: Sequence[Bundle], fleet: ForecastFleet, folder: Path) -> None:
+def run_unbounded(bundles: Sequence[Bundle], fleet: ForecastFleet, folder: Path) -> None:
     folder.mkdir()
     with PrismServer(folder / "prism.log") as prism:
-        run(PipelineOptions(prism_options(prism.endpoint)), Played(bundles, folder), fleet, folder)
+        run(PipelineOptions(prism_options(prism.endpoint)), EmitBundles(bundles, folder), fleet, folder)
 
 
 @pytest.fixture(scope="module")
 def observed() -> Windows:
-    """Seven series of forty windows with gaps, a late beginner, and some hours of nobody."""
+    """Seven series of forty windows, with gaps, one late start, and six hours without observations."""
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0) + 10.0 ** np.arange(7)
     values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
     values[:20, 3] = np.nan
@@ -153,7 +153,7 @@ def observed() -> Windows:
 
 @pytest.fixture(scope="module")
 def backfilled(observed: Windows, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    """The forecasts of a backfill of the same rows."""
+    """The forecasts of a backfill of the rows of ``observed``."""
     return backfill(rows_of(observed), tmp_path_factory.mktemp("backfill")).sort("issued_at", "series_id")
 
 
@@ -167,30 +167,30 @@ def backfill(rows: pl.DataFrame, folder: Path, model: Forecaster | None = None) 
 
 
 def end_us(window: int) -> int:
-    """The end of a window that is counted from the first."""
+    """Return the end of window number ``window``, counted from START, in microseconds since 1970."""
     return (START + window + 1) * HOUR_US
 
 
 def between(rows: pl.DataFrame, first: int, stop: int) -> pl.DataFrame:
-    """Rows of windows ``[first, stop)``, counted from the first, in no order."""
+    """Return the rows of windows ``[first, stop)``, counted from START, in random order."""
     window = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
     return rows.filter((window >= first) & (window < stop)).sample(fraction=1, shuffle=True, seed=first)
 
 
-def test_a_bounded_input_gives_the_forecasts_of_its_backfill(
+def test_a_bounded_fleet_gives_the_forecasts_of_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed).sample(fraction=1, shuffle=True, seed=0)
     bad = {"series_id": "s1", "timestamp": "never", "value": 1.0}
     elements = [rows[:50], *rows[50:].to_dicts(), bad]
     run(IN_PROCESS, beam.Create(elements), ForecastFleet(forecaster(), shards=3), tmp_path)
-    found = written(tmp_path, "forecasts")
+    found = read_output(tmp_path, "forecasts")
     assert_same_frames(check_forecasts(found), backfilled, scales(observed))
-    assert written(tmp_path, "quarantined")["reason"].to_list() == ["'never' is not a time"]
-    assert not len(written(tmp_path, "late"))
+    assert read_output(tmp_path, "quarantined")["reason"].to_list() == ["'never' is not a time"]
+    assert not len(read_output(tmp_path, "late"))
 
 
-def test_a_row_of_another_kind_spoils_none_that_it_comes_with(tmp_path: Path) -> None:
+def test_an_invalid_row_does_not_affect_other_rows(tmp_path: Path) -> None:
     rows: list[Row] = [
         {"series_id": "a", "timestamp": time_of(0), "value": 1},
         {"series_id": "a", "timestamp": "2013-01-01T01:30:00Z", "value": 2.5},
@@ -200,20 +200,22 @@ def test_a_row_of_another_kind_spoils_none_that_it_comes_with(tmp_path: Path) ->
         {"series_id": "a", "value": 1.0},
     ]
     run(IN_PROCESS, beam.Create(rows), ForecastFleet(forecaster()), tmp_path)
-    issued = written(tmp_path, "forecasts").select("series_id", "issued_at").sort("series_id", "issued_at")
+    issued = (
+        read_output(tmp_path, "forecasts").select("series_id", "issued_at").sort("series_id", "issued_at")
+    )
     assert issued.rows() == [("7", time_of(2)), ("a", time_of(1)), ("a", time_of(2))]
-    wrong = written(tmp_path, "quarantined").sort("column", "reason").select("column", "reason").rows()
+    wrong = read_output(tmp_path, "quarantined").sort("column", "reason").select("column", "reason").rows()
     assert [column for column, _ in wrong] == ["timestamp", "timestamp", "value"]
     assert wrong[1][1] == "time is missing"
     assert wrong[2][1] == "'[1.0]' is not a number"
 
 
-def test_a_bounded_input_without_rows_gives_nothing(tmp_path: Path) -> None:
+def test_a_bounded_input_without_rows_gives_no_forecasts(tmp_path: Path) -> None:
     run(IN_PROCESS, beam.Create([]), ForecastFleet(forecaster()), tmp_path)
-    assert not len(written(tmp_path, "forecasts"))
+    assert not len(read_output(tmp_path, "forecasts"))
 
 
-def test_a_fleet_goes_on_from_a_state_table_of_any_number_of_shards(
+def test_a_fleet_resumes_from_any_number_of_shards(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
@@ -221,7 +223,7 @@ def test_a_fleet_goes_on_from_a_state_table_of_any_number_of_shards(
     rest = between(rows, 15, 40)
     fleet = ForecastFleet(forecaster(), shards=5, state_table=tmp_path / "out" / "state")
     run(IN_PROCESS, beam.Create(rest.to_dicts()), fleet, tmp_path)
-    both = pl.concat([first, written(tmp_path, "forecasts")])
+    both = pl.concat([first, read_output(tmp_path, "forecasts")])
     assert_same_frames(both, backfilled, scales(observed))
 
 
@@ -231,49 +233,49 @@ def in_halves(elements: list[dict[str, Any]], window: int) -> tuple[Bundle, Bund
 
 
 @pytest.mark.prism
-def test_an_unbounded_input_gives_the_forecasts_of_a_backfill_as_its_watermark_passes(
+def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
     def closed(window: int) -> int:
-        """Forecasts of all windows through this one."""
+        """Return the number of forecasts of all windows up to and including this one."""
         return int((issued <= window + 1).sum())
 
-    too_late = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
+    late_row = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
     bad = [{"series_id": "s1", "timestamp": "never", "value": 1.0}]
     bundles = [
-        # many elements, of many windows, in one bundle; the watermark is behind the newest of them
+        # One bundle has elements of many windows, and the watermark stays behind the newest of them.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # what follows comes when the forecasts are there: a fleet that keeps them to its end waits too long
-        Bundle([*too_late, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
+        # This bundle waits for the forecasts: if a fleet kept them to its end, the wait would time out.
+        Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
-        # each window's rows in two bundles, with the second of which it closes: they must not come too late
+        # Each window has two bundles; the second one closes it, and its rows must not count as late.
         *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
         Bundle([], end_us(33), after=closed(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
     ]
-    stream(bundles, ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")
-    assert_same_frames(written(tmp_path / "fleet", "forecasts"), backfilled, scales(observed))
-    (row,) = late.LateRow.validate(written(tmp_path / "fleet", "late")).to_dicts()
+    run_unbounded(bundles, ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")
+    assert_same_frames(read_output(tmp_path / "fleet", "forecasts"), backfilled, scales(observed))
+    (row,) = late.LateRow.validate(read_output(tmp_path / "fleet", "late")).to_dicts()
     assert (row["series_id"], row["timestamp"], row["value"]) == ("s0", time_of(3), 1e9)
     assert row["late_s"] >= 4 * 3600
-    rejected = quarantine.QuarantinedRow.validate(written(tmp_path / "fleet", "quarantined"))
+    rejected = quarantine.QuarantinedRow.validate(read_output(tmp_path / "fleet", "quarantined"))
     assert rejected["reason"].to_list() == ["'never' is not a time"]
 
 
 @pytest.mark.prism
-def test_an_unbounded_fleet_goes_on_from_a_state_table(
+def test_an_unbounded_fleet_resumes_from_a_state_table(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
     first = backfill(between(rows, 0, 15), tmp_path)
     fleet = ForecastFleet(forecaster(), shards=3, state_table=tmp_path / "out" / "state")
     bundles = [Bundle(between(rows, w, w + 5).to_dicts(), end_us(w + 2)) for w in range(15, 40, 5)]
-    stream(bundles, fleet, tmp_path / "fleet")
-    both = pl.concat([first, written(tmp_path / "fleet", "forecasts")])
+    run_unbounded(bundles, fleet, tmp_path / "fleet")
+    both = pl.concat([first, read_output(tmp_path / "fleet", "forecasts")])
     assert_same_frames(both, backfilled, scales(observed))
 
 

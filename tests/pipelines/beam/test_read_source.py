@@ -1,4 +1,4 @@
-"""However an engine has the source come back, it is the same log that comes of it."""
+"""An engine returns to a source by deferral or by timer; both give the same batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.sources.base import Place, Places, Stride
 
 @dataclass(frozen=True)
 class Counted:
-    """A log of so many batches of one row, each of which is waited for."""
+    """A log of ``rows`` batches of one row each, with a wait after each batch."""
 
     rows: int
     is_paced: bool = True
@@ -36,7 +36,7 @@ class Counted:
 
 @dataclass
 class Cell:
-    """A state and a timer of an engine's."""
+    """A stand-in for a state cell and a timer of an engine."""
 
     value: str = ""
     set_s: list[float] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass
 class Tracked(reading._PlacesTracker):
-    """A tracker of an engine's, with what is deferred on it."""
+    """A stand-in for a restriction tracker of an engine, which records each deferral."""
 
     places: str
     waits: list[Any] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Tracked(reading._PlacesTracker):
         self.waits.append(wait)
 
 
-def by_deferral(read: ReadSource, start: str) -> Iterator[Batch]:
+def read_by_deferral(read: ReadSource, start: str) -> Iterator[Batch]:
     step, at = _StepSource(read), start
     step.setup()
     while True:
@@ -73,7 +73,7 @@ def by_deferral(read: ReadSource, start: str) -> Iterator[Batch]:
         at = tracker.places
 
 
-def by_timer(read: ReadSource, start: str) -> Iterator[Batch]:
+def read_by_timer(read: ReadSource, start: str) -> Iterator[Batch]:
     step, places, again = _StepSourceByTimer(read), Cell(), Cell()
     step.setup()
     step.process(("", start), places, again)
@@ -83,15 +83,15 @@ def by_timer(read: ReadSource, start: str) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("stop_at", [None, 3])
-def test_a_timer_reads_what_deferring_does(tmp_path: Path, stop_at: int | None) -> None:
+def test_timers_and_deferral_give_the_same_batches(tmp_path: Path, stop_at: int | None) -> None:
     log, stop = Counted(5), tmp_path / ".stop"
     start = reading._encoded(log.begin({}))
     made = []
-    for kind, drive in ((ReadSource, by_deferral), (ReadSourceByTimer, by_timer)):
+    for kind, read_with in ((ReadSource, read_by_deferral), (ReadSourceByTimer, read_by_timer)):
         stop.unlink(missing_ok=True)
         read = kind(log, log.begin({}), tmp_path, lambda: {"log": 99}, stop, 1e9)
         batches = []
-        for batch in drive(read, start):
+        for batch in read_with(read, start):
             batches.append((batch.start, batch.stop, batch.snapshot, batch.ends))
             if batch.stop == stop_at:
                 stop.touch()

@@ -17,21 +17,21 @@ b,2020-01-01T02:00Z,2.5
 """
 
 
-def written(folder: Path, text: str = ROWS, name: str = "rows.csv") -> Path:
+def write_rows(folder: Path, text: str = ROWS, name: str = "rows.csv") -> Path:
     path = folder / name
     path.write_text(text)
     return path
 
 
-def test_columns_of_numbers_are_the_values_unless_some_are_named(tmp_path: Path) -> None:
-    path = written(tmp_path)
+def test_number_columns_are_values_unless_some_are_named(tmp_path: Path) -> None:
+    path = write_rows(tmp_path)
     found = find_columns(path, LabelColumns(split="part"))
     assert found == LabelColumns("label", ("temp", "load"), "series_id", "timestamp", "part")
     assert find_columns(path, LabelColumns(values=("load",))).values == ("load",)
 
 
-def test_every_row_is_used_or_quarantined_with_its_place_and_reason(tmp_path: Path) -> None:
-    path = written(tmp_path)
+def test_every_labelled_row_is_used_or_quarantined(tmp_path: Path) -> None:
+    path = write_rows(tmp_path)
     seen: list[int] = []
     read = read_labelled([path], LabelColumns(split="part"), seen.append)
     assert (len(read.rows), len(read.quarantined), sum(seen)) == (3, 3, 6)
@@ -39,22 +39,22 @@ def test_every_row_is_used_or_quarantined_with_its_place_and_reason(tmp_path: Pa
     assert read.rows["temp"].to_list() == [1.5, None, 2.5]
     assert read.rows["label"].to_list() == ["ok", "ok", None]
     assert read.rows["split"].to_list() == ["train", "train", "test"]
-    told = read.quarantined.select("file", "row", "column").rows()
-    assert told == [(str(path), 3, "timestamp"), (str(path), 4, "temp"), (str(path), 6, "")]
+    places = read.quarantined.select("file", "row", "column").rows()
+    assert places == [(str(path), 3, "timestamp"), (str(path), 4, "temp"), (str(path), 6, "")]
     assert read.quarantined["reason"][2].startswith("3 cells where the header has 7")
 
 
-def test_a_file_without_series_is_one_series_by_its_name_and_times_without_a_zone_are_told(
+def test_a_file_without_series_ids_is_one_series(
     tmp_path: Path,
 ) -> None:
-    path = written(tmp_path, "time,x,label\n2020-01-01,1,0\n2020-01-02,2,1\n", "pump.csv")
+    path = write_rows(tmp_path, "time,x,label\n2020-01-01,1,0\n2020-01-02,2,1\n", "pump.csv")
     read = read_labelled([path], LabelColumns())
     assert read.rows["series_id"].to_list() == ["pump", "pump"]
     assert read.notices == (f"{path}: times have no zone, UTC assumed",)
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         (LabelColumns("state"), r"rows.csv: no column 'state' \(--label\); there is series_id, timestamp"),
         (LabelColumns(values=("heat",)), r"no column 'heat' \(--value\)"),
@@ -62,27 +62,27 @@ def test_a_file_without_series_is_one_series_by_its_name_and_times_without_a_zon
         (LabelColumns(split="set"), r"no column 'set' \(--split\)"),
     ],
 )
-def test_a_column_that_cannot_be_is_one_line_with_the_fix(
-    tmp_path: Path, columns: LabelColumns, told: str
+def test_an_unusable_column_is_refused_with_the_fix(
+    tmp_path: Path, columns: LabelColumns, message: str
 ) -> None:
-    with pytest.raises(DataError, match=told):
-        read_labelled([written(tmp_path)], columns)
+    with pytest.raises(DataError, match=message):
+        read_labelled([write_rows(tmp_path)], columns)
 
 
-def test_files_without_times_or_values_or_with_others_are_refused(tmp_path: Path) -> None:
-    no_time = written(tmp_path, "series_id,x,label\na,1,ok\n", "a.csv")
+def test_files_with_missing_or_different_columns_are_refused(tmp_path: Path) -> None:
+    no_time = write_rows(tmp_path, "series_id,x,label\na,1,ok\n", "a.csv")
     with pytest.raises(DataError, match="no column of times among series_id, x, label: name one with --time"):
         read_labelled([no_time], LabelColumns())
-    no_value = written(tmp_path, "series_id,time,label\na,2020-01-01,ok\n", "b.csv")
+    no_value = write_rows(tmp_path, "series_id,time,label\na,2020-01-01,ok\n", "b.csv")
     with pytest.raises(DataError, match="no column of numbers beside label, series_id, time"):
         read_labelled([no_value], LabelColumns())
-    one = written(tmp_path, "time,x,label\n2020-01-01,1,ok\n", "c.csv")
-    other = written(tmp_path, "time,y,label\n2020-01-01,1,ok\n", "d.csv")
+    one = write_rows(tmp_path, "time,x,label\n2020-01-01,1,ok\n", "c.csv")
+    other = write_rows(tmp_path, "time,y,label\n2020-01-01,1,ok\n", "d.csv")
     with pytest.raises(DataError, match=r"d.csv: its values are y, and those of the files before it x"):
         read_labelled([one, other], LabelColumns())
 
 
-def test_no_usable_row_is_refused_with_the_first_reason(tmp_path: Path) -> None:
-    path = written(tmp_path, "time,x,label\nsoon,1,ok\nlater,2,bad\n")
+def test_an_input_without_usable_rows_is_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path, "time,x,label\nsoon,1,ok\nlater,2,bad\n")
     with pytest.raises(DataError, match="no row can be used: 2 were quarantined; the first: 'soon' is not a"):
         read_labelled([path], LabelColumns())

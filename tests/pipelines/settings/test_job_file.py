@@ -30,23 +30,24 @@ OVERRIDES = st.fixed_dictionaries(
 )
 
 
-def refused(text: str, tmp_path: Path, **options: object) -> str:
+def refusal(text: str, tmp_path: Path, **options: object) -> str:
+    """Return the one line with which a job file or its options are refused."""
     job = tmp_path / "job.toml"
     job.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load_config(job, {key.replace("__", "."): value for key, value in options.items()})
-    told = str(caught.value)
-    assert "\n" not in told
-    return told.replace(str(job), "job.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(str(job), "job.toml")
 
 
-def test_no_file_and_no_options_are_the_defaults() -> None:
+def test_no_file_and_no_options_give_the_defaults() -> None:
     assert load_config() == JobConfig()
 
 
 @given(OVERRIDES)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_written_job_file_reads_back_as_it_was(tmp_path: Path, overrides: dict[str, Any]) -> None:
+def test_a_written_job_file_reads_back_unchanged(tmp_path: Path, overrides: dict[str, Any]) -> None:
     config = load_config(None, overrides)
     job = tmp_path / "job.toml"
     job.write_text(commented_toml(config), encoding="utf-8", newline="")
@@ -80,7 +81,7 @@ def test_options_override_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[network]\nhorizon = -3", "job.toml: network.horizon = -3: must be 1 or more"),
         ("[network]\nhidden = 2.5", "job.toml: network.hidden = 2.5: must be a whole number"),
@@ -110,17 +111,17 @@ def test_options_override_the_file(tmp_path: Path) -> None:
         ("[network]\nhidden =\n", "job.toml: line 2, column 9: not TOML: Invalid value"),
     ],
 )  # fmt: skip
-def test_a_wrong_job_file_is_one_line_with_the_fix(text: str, told: str, tmp_path: Path) -> None:
-    assert refused(text, tmp_path) == told
+def test_an_invalid_job_file_is_refused_with_the_fix(text: str, message: str, tmp_path: Path) -> None:
+    assert refusal(text, tmp_path) == message
 
 
-def test_a_wrong_option_is_named_as_an_option(tmp_path: Path) -> None:
-    assert refused("", tmp_path, network__horizon="-3") == "option network.horizon = -3: must be 1 or more"
-    told = refused("", tmp_path, network__horizn=3)
-    assert told == "option network.horizn: no such setting; did you mean network.horizon?"
+def test_an_invalid_option_is_named_as_an_option(tmp_path: Path) -> None:
+    assert refusal("", tmp_path, network__horizon="-3") == "option network.horizon = -3: must be 1 or more"
+    message = refusal("", tmp_path, network__horizn=3)
+    assert message == "option network.horizn: no such setting; did you mean network.horizon?"
 
 
-def test_a_job_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+def test_an_unreadable_job_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such job file; `statecast init` writes one"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="cannot be read"):

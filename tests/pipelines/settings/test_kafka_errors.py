@@ -8,17 +8,17 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confl
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("error_names", "message"),
     [
         ([], "here:1: no Kafka broker answers there: see kafka.bootstrap"),
-        (["_TRANSPORT"], "here:1: no Kafka broker answers there (it said so): see kafka.bootstrap"),
-        (["_AUTHENTICATION", "_ALL_BROKERS_DOWN"], "here:1: refuses us (it said so): see kafka.options"),
-        (["_AUTHENTICATION", "_TRANSPORT"], "here:1: no Kafka broker answers there (it said so): see"),
+        (["_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see kafka.bootstrap"),
+        (["_AUTHENTICATION", "_ALL_BROKERS_DOWN"], "here:1: refuses us (the reason): see kafka.options"),
+        (["_AUTHENTICATION", "_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see"),
     ],
 )
-def test_a_broker_that_lets_nobody_in_is_told_from_one_that_is_away(said: list[str], told: str) -> None:
+def test_a_refusing_broker_is_distinguished_from_an_absent_one(error_names: list[str], message: str) -> None:
     last = LastError()
-    for name in said:
-        last(confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name), "it said so"))
+    for name in error_names:
+        last(confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name), "the reason"))
     timed_out = confluent_kafka.KafkaError(confluent_kafka.KafkaError._TIMED_OUT)
-    assert str(error_of(Broker("here:1"), timed_out, last)).startswith(told)
+    assert str(error_of(Broker("here:1"), timed_out, last)).startswith(message)

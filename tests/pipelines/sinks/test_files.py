@@ -54,18 +54,20 @@ def issued(
     return advance(model, model.initial_state(), Windows((f"a{shard}", f"b{shard}"), start, values))[1]
 
 
-def files(folder: Path, shard: int = 0, format_: Format = "parquet", version: str = VERSION) -> ShardFiles:
+def shard_files(
+    folder: Path, shard: int = 0, format_: Format = "parquet", version: str = VERSION
+) -> ShardFiles:
     return ShardFiles(folder, shard, 2, version, format_)
 
 
-def write(
+def write_forecasts(
     folder: Path, *shards: int, format_: Format = "parquet", windows: int = 4, level: float = 0
 ) -> None:
     for shard in shards:
-        files(folder, shard, format_).write_forecasts(issued(shard, windows, level))
+        shard_files(folder, shard, format_).write_forecasts(issued(shard, windows, level))
 
 
-def rejected(*offsets: int) -> pl.DataFrame:
+def rejected_rows(*offsets: int) -> pl.DataFrame:
     raw = pl.DataFrame(
         {
             "series_id": ["a"] * len(offsets),
@@ -78,7 +80,7 @@ def rejected(*offsets: int) -> pl.DataFrame:
     return observations.validate(raw.with_columns(file=pl.lit("f.csv")))[1]
 
 
-def too_late(*offsets: int) -> pl.DataFrame:
+def late_rows(*offsets: int) -> pl.DataFrame:
     rows = {
         "series_id": "a",
         "timestamp": 1_357_000_000_000_000,
@@ -91,10 +93,10 @@ def too_late(*offsets: int) -> pl.DataFrame:
 
 
 @FORMATS
-def test_forecasts_are_read_as_they_were_written(folder: Path, format_: Format) -> None:
+def test_forecasts_are_read_back_unchanged(folder: Path, format_: Format) -> None:
     parts = [issued(0), issued(1, level=1e9)]
     for shard, part in enumerate(parts):
-        files(folder, shard, format_).write_forecasts(part)
+        shard_files(folder, shard, format_).write_forecasts(part)
     found = read_forecasts(folder)
     expected = pl.concat([part.frame() for part in parts]).sort("issued_at", "series_id")
     assert check_forecasts(found).equals(expected)
@@ -103,9 +105,9 @@ def test_forecasts_are_read_as_they_were_written(folder: Path, format_: Format) 
 
 @FORMATS
 def test_a_rerun_writes_the_same_files_again(folder: Path, format_: Format) -> None:
-    write(folder, 0, 1, format_=format_)
+    write_forecasts(folder, 0, 1, format_=format_)
     before = contents(folder / "forecasts")
-    write(folder, 1, 0, format_=format_)
+    write_forecasts(folder, 1, 0, format_=format_)
     assert contents(folder / "forecasts") == before
     assert sorted(before) == [
         f"20130101T010000Z-20130101T040000Z-{VERSION}-r0-shard-000{shard}-of-0002.{format_}"
@@ -113,33 +115,31 @@ def test_a_rerun_writes_the_same_files_again(folder: Path, format_: Format) -> N
     ]
 
 
-def test_a_writer_that_dies_leaves_nothing_that_is_read(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(folder, 0)
-    files(folder).write_rows(QUARANTINE, "replay", 3, rejected(3))
+def test_a_half_written_file_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_forecasts(folder, 0)
+    shard_files(folder).write_rows(QUARANTINE, "replay", 3, rejected_rows(3))
     before = read_forecasts(folder)
 
-    def half(frame: pl.DataFrame, path: Path, format_: Format) -> None:
+    def write_half(frame: pl.DataFrame, path: Path, format_: Format) -> None:
         path.write_bytes(b"PAR1 and half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sinks, "write_frame", half)
+    monkeypatch.setattr(sinks, "write_frame", write_half)
     for shard in (0, 1):
         with pytest.raises(KeyboardInterrupt):
-            write(folder, shard, level=5)
+            write_forecasts(folder, shard, level=5)
         with pytest.raises(KeyboardInterrupt):
-            files(folder, shard).write_rows(QUARANTINE, "replay", 9, rejected(9))
+            shard_files(folder, shard).write_rows(QUARANTINE, "replay", 9, rejected_rows(9))
     assert read_forecasts(folder).equals(before)
     assert read_quarantine(folder)["row"].to_list() == [3]
     assert read_late(folder).equals(late.empty())
 
 
-def test_of_one_identity_in_two_files_the_last_written_counts(folder: Path) -> None:
-    write(folder, 0, windows=4)
-    write(folder, 0, windows=3, level=100)
+def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
+    write_forecasts(folder, 0, windows=4)
+    write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):
-        os.utime(file, (1e9 - age, 1e9 - age))  # the shorter one's name comes first
+        os.utime(file, (1e9 - age, 1e9 - age))  # the rerun's file sorts first, so it gets the latest time
     found = read_forecasts(folder)
     assert len(found) == 8
     again = issued(0, windows=3, level=100).frame()
@@ -148,85 +148,94 @@ def test_of_one_identity_in_two_files_the_last_written_counts(folder: Path) -> N
     )
 
 
-def test_two_models_write_side_by_side(folder: Path) -> None:
+def test_two_models_write_separate_files(folder: Path) -> None:
     other = forecaster(seed=1)
-    write(folder, 0)
-    files(folder, version=other.version).write_forecasts(issued(model=other))
+    write_forecasts(folder, 0)
+    shard_files(folder, version=other.version).write_forecasts(issued(model=other))
     found = read_forecasts(folder)
     assert len(found) == 16
     assert set(found["model_version"]) == {VERSION, other.version}
 
 
-def test_rows_are_in_one_place_however_often_they_are_written(folder: Path) -> None:
+def test_rows_written_twice_are_read_once(folder: Path) -> None:
     for _ in range(2):
-        files(folder, 0).write_rows(QUARANTINE, "replay", 0, rejected(7, 3))
-        files(folder, 1).write_rows(QUARANTINE, "folder", 0, rejected(5))
-        files(folder, 1).write_rows(LATE, "replay", 2, too_late(2, 4))
-        files(folder, 0).write_rows(LATE, "replay", 0, too_late(0))
+        shard_files(folder, 0).write_rows(QUARANTINE, "replay", 0, rejected_rows(7, 3))
+        shard_files(folder, 1).write_rows(QUARANTINE, "folder", 0, rejected_rows(5))
+        shard_files(folder, 1).write_rows(LATE, "replay", 2, late_rows(2, 4))
+        shard_files(folder, 0).write_rows(LATE, "replay", 0, late_rows(0))
     assert quarantine.QuarantinedRow.validate(read_quarantine(folder))["row"].to_list() == [3, 5, 7]
     assert late.LateRow.validate(read_late(folder))["offset"].to_list() == [0, 2, 4]
     assert read_quarantine(folder / "nowhere").equals(quarantine.empty())
     assert read_late(folder / "nowhere").equals(late.empty())
 
 
-ODD = [".hidden-0", "_private-0", "a/b-0", "ü-0", "%2Ehidden-0", f"{'x' * 249}-0", f"{'x' * 249}-1"]
+ODD_PARTITIONS = [
+    ".hidden-0",
+    "_private-0",
+    "a/b-0",
+    "ü-0",
+    "%2Ehidden-0",
+    f"{'x' * 249}-0",
+    f"{'x' * 249}-1",
+]
 
 
-@pytest.mark.parametrize("partition", ODD)
+@pytest.mark.parametrize("partition", ODD_PARTITIONS)
 def test_rows_of_any_topic_are_read_back(folder: Path, partition: str) -> None:
-    files(folder).write_rows(LATE, partition, 2, too_late(2))
-    files(folder).write_rows(QUARANTINE, partition, 3, rejected(3))
+    shard_files(folder).write_rows(LATE, partition, 2, late_rows(2))
+    shard_files(folder).write_rows(QUARANTINE, partition, 3, rejected_rows(3))
     assert read_late(folder)["offset"].to_list() == [2]
     assert read_quarantine(folder)["row"].to_list() == [3]
-    assert pyarrow.dataset.dataset(folder / LATE).count_rows() == 1  # it skips what begins with . or _
-    files(folder).remove_after(None, {partition: 3}, 0)
+    # pyarrow skips files whose names begin with . or _, so the file must not have such a name.
+    assert pyarrow.dataset.dataset(folder / LATE).count_rows() == 1
+    shard_files(folder).remove_after(None, {partition: 3}, 0)
     assert len(read_late(folder)) == 1
     assert read_quarantine(folder).is_empty()
 
 
-def test_every_partition_has_files_of_its_own(folder: Path) -> None:
-    for partition in ODD:
-        files(folder).write_rows(LATE, partition, 2, too_late(2))
-    assert len(read_late(folder)) == len(ODD)
+def test_partitions_do_not_share_files(folder: Path) -> None:
+    for partition in ODD_PARTITIONS:
+        shard_files(folder).write_rows(LATE, partition, 2, late_rows(2))
+    assert len(read_late(folder)) == len(ODD_PARTITIONS)
 
 
-def test_files_of_a_hidden_topic_from_an_earlier_version_stay(folder: Path) -> None:
+def test_remove_after_finds_names_of_an_earlier_version(folder: Path) -> None:
     earlier = folder / LATE / ".hidden-0-000000000000002-shard-0000-of-0002.parquet"
-    too_late(2).write_parquet(earlier)
-    files(folder).remove_after(None, {".hidden-0": 3}, 0)
+    late_rows(2).write_parquet(earlier)
+    shard_files(folder).remove_after(None, {".hidden-0": 3}, 0)
     assert earlier.exists()
-    files(folder).remove_after(None, {".hidden-0": 2}, 0)
+    shard_files(folder).remove_after(None, {".hidden-0": 2}, 0)
     assert not earlier.exists()
 
 
-def test_a_shard_says_once_what_it_has_written(folder: Path) -> None:
-    mine = files(folder)
-    mine.write_forecasts(issued())
-    mine.write_rows(LATE, "replay", 2, too_late(2))
-    taken = mine.taken()
+def test_taken_returns_each_written_file_once(folder: Path) -> None:
+    shard_0 = shard_files(folder)
+    shard_0.write_forecasts(issued())
+    shard_0.write_rows(LATE, "replay", 2, late_rows(2))
+    taken = shard_0.taken()
     assert {path.parent.name for path in taken} == {"forecasts", "late"}
     assert all(path.exists() for path in taken)
     sync(taken)
-    assert mine.taken() == []
+    assert shard_0.taken() == []
 
 
-# --- going on from a snapshot ------------------------------------------------------------------------------
+# --- resuming from a snapshot ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def written(folder: Path) -> Path:
-    """Three blocks of windows, and rows of two partitions, of shard 0."""
-    mine = files(folder)
+    """An output folder in which shard 0 wrote three blocks of windows, and rows of two partitions."""
+    shard_0 = shard_files(folder)
     for start in (0, 4, 8):
-        mine.write_forecasts(issued(start=START + start))
+        shard_0.write_forecasts(issued(start=START + start))
     for partition, start in (("replay", 3), ("replay", 7), ("folder", 2)):
-        mine.write_rows(QUARANTINE, partition, start, rejected(start))
-        mine.write_rows(LATE, partition, start, too_late(start))
+        shard_0.write_rows(QUARANTINE, partition, start, rejected_rows(start))
+        shard_0.write_rows(LATE, partition, start, late_rows(start))
     return folder
 
 
-def test_what_was_written_after_a_snapshot_goes(written: Path) -> None:
-    files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3}, 0)
+def test_files_written_after_the_snapshot_are_removed(written: Path) -> None:
+    shard_files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3}, 0)
     assert sorted(path.name[:16] for path in (written / "forecasts").iterdir()) == [
         "20130101T010000Z", "20130101T050000Z",
     ]  # fmt: skip
@@ -235,73 +244,71 @@ def test_what_was_written_after_a_snapshot_goes(written: Path) -> None:
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_what_a_shard_knows_nothing_of_stays_since_it_may_be_another_jobs(written: Path) -> None:
+def test_files_older_than_an_empty_snapshot_stay(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
-    files(written).remove_after(None, {}, snapshot_ns=6)
+    shard_files(written).remove_after(None, {}, snapshot_ns=6)
     assert sorted(written.rglob("*")) == before
 
 
-def test_what_was_written_after_a_snapshot_of_nothing_goes(written: Path) -> None:
-    files(written).remove_after(None, {}, snapshot_ns=0)
+def test_files_newer_than_an_empty_snapshot_are_removed(written: Path) -> None:
+    shard_files(written).remove_after(None, {}, snapshot_ns=0)
     assert not [path for path in written.rglob("*") if path.is_file()]
 
 
-def test_what_others_wrote_stays(written: Path) -> None:
+def test_files_of_other_shards_and_models_stay(written: Path) -> None:
     before = sorted(written.rglob("*"))
-    files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
+    shard_files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
     ShardFiles(written, 0, 3, VERSION, "parquet").remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
     read = {"replay": 99, "folder": 99}
-    files(written, version=forecaster(seed=1).version).remove_after(START * HOUR_US, read, 0)
+    shard_files(written, version=forecaster(seed=1).version).remove_after(START * HOUR_US, read, 0)
     assert sorted(written.rglob("*")) == before
 
 
 @FORMATS
-def test_what_a_killed_shard_had_half_written_goes(folder: Path, format_: Format) -> None:
-    mine = files(folder, format_=format_)
-    mine.write_forecasts(issued())
-    mine.write_rows(LATE, "replay", 2, too_late(2))
+def test_half_written_files_of_a_killed_shard_are_removed(folder: Path, format_: Format) -> None:
+    shard_0 = shard_files(folder, format_=format_)
+    shard_0.write_forecasts(issued())
+    shard_0.write_rows(LATE, "replay", 2, late_rows(2))
     before = sorted(folder.rglob("*"))
-    for path in mine.taken():
+    for path in shard_0.taken():
         path.with_name(f".{path.name}").write_bytes(b"half")
-    mine.remove_after((START + 8) * HOUR_US, {"replay": 7}, 0)
+    shard_0.remove_after((START + 8) * HOUR_US, {"replay": 7}, 0)
     assert sorted(folder.rglob("*")) == before
 
 
 # --- refusals ----------------------------------------------------------------------------------------------
 
 
-def test_a_folder_without_forecasts_is_named(folder: Path) -> None:
+def test_a_folder_without_forecasts_is_refused(folder: Path) -> None:
     for empty in (folder, folder / "nowhere"):
         with pytest.raises(DataError, match="no forecasts here"):
             read_forecasts(empty)
 
 
 @pytest.mark.parametrize(("part", "read"), [(LATE, read_late), (QUARANTINE, read_quarantine)])
-def test_a_file_of_rows_that_cannot_be_read_is_named(
+def test_the_error_names_an_unreadable_file_of_rows(
     folder: Path, part: str, read: Callable[[Path], pl.DataFrame]
 ) -> None:
     (folder / part / "mine.parquet").write_text("neither\nthis\n")
-    with pytest.raises(DataError, match=rf"mine\.parquet: no readable file of {part}") as told:
+    with pytest.raises(DataError, match=rf"mine\.parquet: no readable file of {part}") as caught:
         read(folder)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @FORMATS
-def test_a_file_of_forecasts_that_cannot_be_read_is_named(folder: Path, format_: Format) -> None:
+def test_the_error_names_an_unreadable_file_of_forecasts(folder: Path, format_: Format) -> None:
     (folder / "forecasts" / f"mine.{format_}").write_text("neither\nthis\n")
-    with pytest.raises(DataError, match=rf"mine\.{format_}: no readable file of forecasts") as told:
+    with pytest.raises(DataError, match=rf"mine\.{format_}: no readable file of forecasts") as caught:
         read_forecasts(folder)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_disk_that_refuses_a_file_is_told_of_in_one_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*args: object) -> None:
+def test_a_full_disk_raises_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sinks, "write_frame", full)
+    monkeypatch.setattr(sinks, "write_frame", disk_full)
     with pytest.raises(OutputError, match=r"shard-0000-of-0002\.parquet: cannot be written: No space left"):
-        write(folder, 0)
+        write_forecasts(folder, 0)

@@ -17,7 +17,7 @@ from schemas.errors import OutputError
 
 ROOT = Path(__file__).parents[3]
 
-HOLD = """
+LOCKING_JOB = """
 import subprocess, sys
 from pathlib import Path
 from pipelines.sinks.folder import locked
@@ -30,9 +30,9 @@ with locked(Path(sys.argv[1])):
 
 @contextmanager
 def job_elsewhere(folder: Path) -> Iterator[int]:
-    """The id of a process that locks a folder, starts a program, and is killed when the block ends."""
+    """Yield the id of a process that locks a folder and starts a program; kill the process at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
+        [sys.executable, "-c", LOCKING_JOB, str(folder)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -46,18 +46,18 @@ def job_elsewhere(folder: Path) -> Iterator[int]:
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        with locked(folder):  # what the killed job had started lives on, and holds no lock
+        with locked(folder):  # the program that the killed job started still runs, but holds no lock
             pass
     finally:
         os.kill(child, signal.SIGKILL)
 
 
-def test_looking_at_a_folder_makes_nothing(tmp_path: Path) -> None:
+def test_checking_a_folder_creates_nothing(tmp_path: Path) -> None:
     assert check_folder(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
 
 
-def test_preparing_a_folder_makes_it_with_its_parts_however_often(tmp_path: Path) -> None:
+def test_a_folder_can_be_prepared_twice(tmp_path: Path) -> None:
     for _ in range(2):
         prepare_folder(tmp_path / "a" / "out", "forecasts", "late")
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
@@ -65,9 +65,7 @@ def test_preparing_a_folder_makes_it_with_its_parts_however_often(tmp_path: Path
 
 @pytest.mark.parametrize("place", ["file", "file/out", "dangling", "/proc/out", "/dev/null/out"])
 @pytest.mark.parametrize("use", [check_folder, prepare_folder, lambda folder: locked(folder).__enter__()])
-def test_a_place_that_cannot_be_written_is_refused_in_one_line(
-    tmp_path: Path, place: str, use: object
-) -> None:
+def test_an_unwritable_folder_is_refused_in_one_line(tmp_path: Path, place: str, use: object) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     assert callable(use)
@@ -79,7 +77,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(
 def test_a_second_job_in_the_same_process_is_refused(tmp_path: Path) -> None:
     refused: list[str] = []
 
-    def second() -> None:
+    def lock_again() -> None:
         try:
             with locked(tmp_path):
                 pass
@@ -87,24 +85,24 @@ def test_a_second_job_in_the_same_process_is_refused(tmp_path: Path) -> None:
             refused.append(str(error))
 
     with locked(tmp_path):
-        second()
-        thread = threading.Thread(target=second)
+        lock_again()
+        thread = threading.Thread(target=lock_again)
         thread.start()
         thread.join()
     assert len(refused) == 2
     assert all(
         line.startswith(f"{tmp_path}: another job, process {os.getpid()} since 20") for line in refused
     )
-    second()
+    lock_again()
     assert len(refused) == 2
 
 
-def test_two_folders_are_no_matter_to_each_other(tmp_path: Path) -> None:
+def test_two_folders_can_be_locked_at_once(tmp_path: Path) -> None:
     with locked(tmp_path / "a"), locked(tmp_path / "b"):
         pass
 
 
-def test_a_job_in_another_process_is_named_and_its_lock_dies_with_it(tmp_path: Path) -> None:
+def test_a_lock_of_another_process_ends_with_it(tmp_path: Path) -> None:
     with (
         job_elsewhere(tmp_path) as pid,
         pytest.raises(OutputError, match=f"process {pid} since"),
@@ -113,7 +111,7 @@ def test_a_job_in_another_process_is_named_and_its_lock_dies_with_it(tmp_path: P
         pass
 
 
-def test_a_lock_leaves_nothing_and_takes_a_folder_that_it_made_along_if_that_is_empty(tmp_path: Path) -> None:
+def test_a_released_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "new"):
         assert (tmp_path / "new" / LOCK).exists()
     assert not (tmp_path / "new").exists()
@@ -126,7 +124,7 @@ def test_a_lock_leaves_nothing_and_takes_a_folder_that_it_made_along_if_that_is_
     assert (tmp_path / "old").exists()
 
 
-def test_a_job_that_fails_gives_its_lock_back(tmp_path: Path) -> None:
+def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
     def fail() -> None:
         with locked(tmp_path):
             raise KeyboardInterrupt
@@ -136,20 +134,18 @@ def test_a_job_that_fails_gives_its_lock_back(tmp_path: Path) -> None:
             fail()
 
 
-def test_a_lock_on_a_file_that_the_job_before_has_just_removed_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_on_a_deleted_file_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flock = fcntl.flock
-    asked: list[int] = []
+    locked_files: list[int] = []
 
-    def late(lock: int, operation: int) -> None:
-        if not asked:
-            (tmp_path / LOCK).unlink()  # by whoever had it, between our open and our lock
-        asked.append(lock)
+    def flock_a_deleted_file(lock: int, operation: int) -> None:
+        if not locked_files:
+            (tmp_path / LOCK).unlink()  # as if its earlier owner deleted it now
+        locked_files.append(lock)
         flock(lock, operation)
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", flock_a_deleted_file)
     with locked(tmp_path):
         with pytest.raises(OutputError, match="another job"), locked(tmp_path):
             pass
-        assert len(asked) == 3
+        assert len(locked_files) == 3

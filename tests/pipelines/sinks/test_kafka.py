@@ -1,4 +1,4 @@
-"""Forecasts as messages, without a broker."""
+"""Forecasts encoded as Kafka messages, without a broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipelines.registries import registry_of
 
 
 def issued() -> Forecasts:
-    """Forecasts, the first without a p-value and an alarm."""
+    """Return forecasts, of which the first have neither a p-value nor an alarm."""
     model = forecaster()
     values = np.random.default_rng(0).normal(size=(30, 2))
     return advance(model, model.initial_state(), Windows(("a", "b"), START, values))[1]
@@ -29,7 +29,7 @@ def issued() -> Forecasts:
 def test_forecasts_in_avro_have_every_column() -> None:
     frame = issued().frame()
     assert frame["p_value"].null_count() < len(frame)
-    with registry_of(lambda asked: (200, {"id": 7})) as registry:
+    with registry_of(lambda request: (200, {"id": 7})) as registry:
         topics = Topics(Broker("nowhere:9092"), "forecasts", "avro", registry.url)
         values = _avro_encoder(topics)(frame)
     schema = fastavro.parse_schema(

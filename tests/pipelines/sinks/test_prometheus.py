@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 COUNTS = Counts(
     rows_in=115,
     used=100,
-    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second is no kind
+    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second is not a known kind of rejection
     duplicates=2,
     late=3,
     pending=2,
@@ -39,7 +39,7 @@ NUMBERS = JobNumbers(
 )
 
 
-def scraped(port: int, accept: str = "text/plain") -> str:
+def scrape(port: int, accept: str = "text/plain") -> str:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
     with urllib.request.urlopen(request, timeout=60) as answer:
         text: str = answer.read().decode()
@@ -47,7 +47,7 @@ def scraped(port: int, accept: str = "text/plain") -> str:
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and the values of its labels, these by name."""
+    """Return every sample by its name and the values of its labels, in the order of label names."""
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -55,9 +55,9 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_what_is_scraped_is_what_the_job_says() -> None:
+def test_scraped_metrics_equal_the_numbers_of_the_job() -> None:
     with serve(0, lambda: NUMBERS) as port:
-        found = samples(scraped(port))
+        found = samples(scrape(port))
     assert {
         outcome: found["statecast_rows_total", outcome]
         for outcome in ("used", "quarantined", "duplicate", "late", "outside")
@@ -77,9 +77,9 @@ def test_what_is_scraped_is_what_the_job_says() -> None:
     )
 
 
-def test_latencies_are_a_histogram_of_seconds() -> None:
+def test_latencies_are_exported_as_a_histogram_of_seconds() -> None:
     with serve(0, lambda: NUMBERS) as port:
-        found = samples(scraped(port))
+        found = samples(scrape(port))
     name = "statecast_shard_latency_seconds"
     buckets = {float(key[1]): n for key, n in found.items() if key[0] == f"{name}_bucket"}
     assert list(buckets.values()) == sorted(buckets.values())
@@ -91,51 +91,51 @@ def test_latencies_are_a_histogram_of_seconds() -> None:
     assert 30 < len(buckets) < 40
 
 
-def test_each_scrape_reads_the_numbers_anew() -> None:
+def test_each_scrape_reads_the_current_numbers() -> None:
     used = iter(range(5, 100))
     with serve(0, lambda: JobNumbers(Counts(used=next(used)))) as port:
-        assert [samples(scraped(port))["statecast_rows_total", "used"] for _ in range(3)] == [5, 6, 7]
+        assert [samples(scrape(port))["statecast_rows_total", "used"] for _ in range(3)] == [5, 6, 7]
 
 
-def test_a_job_that_has_not_begun_has_no_lag_and_no_snapshot() -> None:
+def test_a_new_job_has_no_lag_and_no_snapshot() -> None:
     with serve(0, JobNumbers) as port:
-        found = samples(scraped(port))
+        found = samples(scrape(port))
     assert found["statecast_rows_total", "used"] == 0
     assert ("statecast_watermark_lag_seconds",) not in found
     assert ("statecast_snapshot_age_seconds",) not in found
 
 
 @pytest.mark.parametrize("numbers", [NUMBERS, JobNumbers()])
-def test_the_stricter_format_is_spoken_too(numbers: JobNumbers) -> None:
+def test_metrics_are_valid_in_the_openmetrics_format(numbers: JobNumbers) -> None:
     with serve(0, lambda: numbers) as port:
-        text = scraped(port, "application/openmetrics-text; version=1.0.0")
+        text = scrape(port, "application/openmetrics-text; version=1.0.0")
     assert {family.name for family in open_metrics(text)} >= {"statecast_rows", "statecast_latency_seconds"}
 
 
-def test_a_port_that_is_taken_is_refused_in_one_line() -> None:
+def test_a_port_in_use_is_refused_in_one_line() -> None:
     with serve(0, JobNumbers) as port:
         with (
             pytest.raises(ConfigError, match=rf"^--metrics-port {port}: .*in use.*: name another port$"),
             serve(port, JobNumbers),
         ):
             pass
-        assert scraped(port)
-    with serve(port, JobNumbers):  # given back
+        assert scrape(port)
+    with serve(port, JobNumbers):  # the port is free again
         pass
 
 
 @pytest.mark.parametrize("port", [-1, 70_000])
-def test_a_port_that_cannot_be_is_refused_in_one_line(port: int) -> None:
+def test_an_impossible_port_is_refused_in_one_line(port: int) -> None:
     with pytest.raises(ConfigError, match=f"--metrics-port {port}: cannot be had"), serve(port, JobNumbers):
         pass
 
 
-def test_two_jobs_of_one_process_have_numbers_of_their_own() -> None:
+def test_two_jobs_of_one_process_export_separate_metrics() -> None:
     def job(used: int) -> Callable[[], JobNumbers]:
         return lambda: JobNumbers(Counts(used=used))
 
     with serve(0, job(1)) as one, serve(0, job(2)) as two:
-        assert [samples(scraped(port))["statecast_rows_total", "used"] for port in (one, two)] == [1, 2]
+        assert [samples(scrape(port))["statecast_rows_total", "used"] for port in (one, two)] == [1, 2]
     assert not [family.name for family in REGISTRY.collect() if family.name.startswith("statecast")]
 
 
@@ -147,13 +147,11 @@ def test_two_jobs_of_one_process_have_numbers_of_their_own() -> None:
         ("metrics.local:80", ("metrics.local", 80)),
     ],
 )
-def test_an_address_is_a_port_of_this_machine_unless_a_host_is_named(
-    text: str, address: tuple[str, int]
-) -> None:
+def test_an_address_without_a_host_is_local(text: str, address: tuple[str, int]) -> None:
     assert address_of(text) == address
 
 
 @pytest.mark.parametrize("text", ["", "many", ":9464", "-1", "65536", "host:", "\u0663"])
-def test_what_is_no_address_is_refused_with_what_to_write(text: str) -> None:
+def test_an_invalid_address_is_refused_with_the_format(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--metrics-port .*: write PORT or HOST:PORT"):
         address_of(text)

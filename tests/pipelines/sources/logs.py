@@ -1,4 +1,4 @@
-"""Small files, a clock that stands still, and what it means that two readings of a log are the same."""
+"""Small input files, a clock that tests set, and functions that compare two readings of a log."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from forecaster.shards.batch import Batch
 from pipelines.sources.base import Source
 
 HOUR_US = 3_600_000_000
-START = 376_944  # the window that begins with 2013, for windows of an hour
-NOW_S = 1.4e9  # in 2014, after every row
+START = 376_944  # number of the hourly window that begins at 2013-01-01T00:00Z
+NOW_S = 1.4e9  # a moment in May 2014, later than most rows of the tests
 
 Row = tuple[Any, ...]
 
 
-@dataclass(eq=False)  # a source is looked up by its fields: with another clock it is in another process
+# Clocks are compared by identity: open sources are cached by their fields, so a source with a new clock
+# starts without a cache, as in a new process.
+@dataclass(eq=False)
 class Clock:
-    """A clock that stands still until it is told."""
+    """A clock that changes only when a test sets ``now_s``."""
 
     now_s: float = NOW_S
 
@@ -29,28 +31,28 @@ class Clock:
         return self.now_s
 
 
-def time_of(at: Any) -> str:
-    """Hours after START as text; text stands for itself."""
+def time_text(at: Any) -> str:
+    """Return the time ``at`` hours after START as text; return text unchanged."""
     return at if isinstance(at, str) else f"{datetime.fromtimestamp((START + at) * 3600, UTC):%FT%TZ}"
 
 
-def text_of(rows: Iterable[Row]) -> str:
-    """A CSV file of a series, hours after START, and a value."""
-    lines = [f"{series},{time_of(at)},{value}" for series, at, value in rows]
+def csv_text(rows: Iterable[Row]) -> str:
+    """Return a CSV file of rows: series id, hours after START, value."""
+    lines = [f"{series},{time_text(at)},{value}" for series, at, value in rows]
     return "\n".join(["series_id,timestamp,value", *lines]) + "\n"
 
 
-def put(path: Path, content: str | bytes | Iterable[Row], age_s: float = 60.0) -> Path:
-    """A file that was last written ``age_s`` before NOW_S."""
+def write_file(path: Path, content: str | bytes | Iterable[Row], age_s: float = 60.0) -> Path:
+    """Write a file whose modification time is ``age_s`` before NOW_S; return its path."""
     if not isinstance(content, str | bytes):
-        content = text_of(content)
+        content = csv_text(content)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     os.utime(path, (NOW_S - age_s, NOW_S - age_s))
     return path
 
 
-def played(source: Source, offset: int = 0, steps: int = 1000) -> list[Batch]:
-    """Batches until the source ends or has nothing ready, of at most ``steps`` steps."""
+def read_log(source: Source, offset: int = 0, steps: int = 1000) -> list[Batch]:
+    """Return batches until the source ends or has nothing ready, from at most ``steps`` steps."""
     found: list[Batch] = []
     for _ in range(steps):
         step = source.step(offset)
@@ -69,18 +71,18 @@ def reasons(batches: Iterable[Batch]) -> list[str]:
     return [reason for batch in batches for reason in batch.rejected["reason"]]
 
 
-def hours(batches: Iterable[Batch]) -> list[float | None]:
-    """The watermark after each batch, in hours after START."""
+def watermark_hours(batches: Iterable[Batch]) -> list[float | None]:
+    """Return the watermark after each batch, in hours after START."""
     return [None if b.watermark_us is None else b.watermark_us / HOUR_US - START for b in batches]
 
 
-Told = dict[int, tuple[Any, ...]]
-"""Of every offset: its rows, those of them that are rejected, and the watermark before it."""
+ByOffset = dict[int, tuple[Any, ...]]
+"""For each offset: its valid rows, its rejected rows, and the watermark before it."""
 
 
-def told(batches: Iterable[Batch], watermark_us: int | None = None) -> Told:
-    """What a reading says; its batches must follow one another without a gap."""
-    found: Told = {}
+def by_offset(batches: Iterable[Batch], watermark_us: int | None = None) -> ByOffset:
+    """Return the contents of batches by offset; assert that no offset is missing between two batches."""
+    found: ByOffset = {}
     stop = None
     for batch in batches:
         assert stop is None or batch.start == stop

@@ -1,4 +1,4 @@
-"""Replays of small files."""
+"""Replay sources of small files, under a clock that tests set."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipelines.sources.replay import ReplaySource
 from tests.fleets import HOUR
 from tests.pipelines.sources.logs import Clock
 
-ALL = Input(Columns(), max_future_s=3600)
+INPUT = Input(Columns(), max_future_s=3600)
 
 
-def source(*files: Path, **changes: Any) -> ReplaySource:
-    how: dict[str, Any] = {"input": ALL, "freq": HOUR, "clock": Clock()} | changes
-    return ReplaySource(tuple(map(str, files)), **how)
+def replay_of(*files: Path, **changes: Any) -> ReplaySource:
+    fields: dict[str, Any] = {"input": INPUT, "freq": HOUR, "clock": Clock()} | changes
+    return ReplaySource(tuple(map(str, files)), **fields)
 
 
 def restarted(one: ReplaySource) -> ReplaySource:
-    """The source in another process."""
+    """Return the source as a new process opens it: the same fields, and a new clock."""
     return replace(one, clock=Clock())

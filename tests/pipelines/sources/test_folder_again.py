@@ -1,4 +1,4 @@
-"""A watched folder read again, from anywhere in its log, says what it said."""
+"""A watched folder gives the same log each time it is read, from any offset."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from hypothesis import strategies as st
 from pipelines.sources import folder as folders
 from pipelines.sources.folder import FolderSource
 from schemas.errors import DataError
-from tests.pipelines.sources.logs import NOW_S, START, played, put, text_of, told, values
-from tests.pipelines.sources.watched import ALL, later, restarted, watch
+from tests.pipelines.sources.logs import NOW_S, START, by_offset, csv_text, read_log, values, write_file
+from tests.pipelines.sources.watched import INPUT, advance_clock, restarted, watch
 
 
-def test_what_was_the_future_when_a_file_came_stays_it(inbox: Path) -> None:
+def test_a_restart_rejects_the_same_future_rows(inbox: Path) -> None:
     now = (NOW_S / 3600) - START
-    put(inbox / "1.csv", [("a", now + 1.5, 1)])
+    write_file(inbox / "1.csv", [("a", now + 1.5, 1)])
     source = watch(inbox)
-    first = told(played(source))
-    later(source, 1e6)
-    assert told(played(restarted(source))) == first
+    first = by_offset(read_log(source))
+    advance_clock(source, 1e6)
+    assert by_offset(read_log(restarted(source))) == first
     assert len(first[0][1]) == 1
 
 
-def test_a_line_that_a_crash_left_half_in_the_manifest_counts_for_nothing(inbox: Path) -> None:
-    put(inbox / "1.csv", [("a", 1, 1)])
+def test_a_torn_last_line_of_the_manifest_is_ignored(inbox: Path) -> None:
+    write_file(inbox / "1.csv", [("a", 1, 1)])
     source = watch(inbox)
-    played(source)
+    read_log(source)
     manifest = inbox.parent / "out" / "folder.jsonl"
     whole = manifest.read_bytes()
     manifest.write_bytes(whole + whole[:30])
-    put(inbox / "2.csv", [("a", 2, 2)])
-    assert values(played(restarted(source), 1)) == [2]
+    write_file(inbox / "2.csv", [("a", 2, 2)])
+    assert values(read_log(restarted(source), 1)) == [2]
     assert len(manifest.read_bytes().splitlines()) == 2
 
 
-def test_a_manifest_that_does_not_reach_or_cannot_be_read_is_refused(inbox: Path) -> None:
-    put(inbox / "1.csv", [("a", 1, 1)])
+def test_a_short_or_damaged_manifest_is_refused(inbox: Path) -> None:
+    write_file(inbox / "1.csv", [("a", 1, 1)])
     source = watch(inbox)
-    played(source)
+    read_log(source)
     with pytest.raises(DataError, match=r"folder\.jsonl: ends at row 1, but rows up to 5 were read"):
         restarted(source).step(5)
     (inbox.parent / "out" / "folder.jsonl").write_text('{"what": 1}\n')
@@ -51,33 +51,33 @@ def test_a_manifest_that_does_not_reach_or_cannot_be_read_is_refused(inbox: Path
         restarted(source).step(0)
 
 
-def test_a_source_travels_to_the_worker_that_reads(inbox: Path) -> None:
-    source = FolderSource(inbox, ALL, inbox)
-    assert pickle.loads(pickle.dumps(source)) == source  # noqa: S301 - Beam's way, within one process
+def test_a_folder_source_can_be_pickled(inbox: Path) -> None:
+    source = FolderSource(inbox, INPUT, inbox)
+    assert pickle.loads(pickle.dumps(source)) == source  # noqa: S301 - as Beam does, within one process
 
 
-LONG = st.lists(
+LONG_FILES = st.lists(
     st.tuples(
         st.sampled_from("ab"), st.one_of(st.integers(0, 9), st.just("never")), st.sampled_from([1, "x"])
     ),
     max_size=9,
-).map(text_of)
+).map(csv_text)
 
-WIDE = st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["1,2", "3,", ",", "4,x"])), max_size=6).map(
-    lambda rows: "time,a,b\n" + "".join(f"2013-01-0{day},{cells}\n" for day, cells in rows)
-)
-BAD = st.sampled_from(["", "what,is,this\n1,2,3\n"])
+WIDE_FILES = st.lists(
+    st.tuples(st.integers(1, 9), st.sampled_from(["1,2", "3,", ",", "4,x"])), max_size=6
+).map(lambda rows: "time,a,b\n" + "".join(f"2013-01-0{day},{cells}\n" for day, cells in rows))
+BAD_FILES = st.sampled_from(["", "what,is,this\n1,2,3\n"])
 
 
 @given(
-    files=st.lists(LONG | WIDE | BAD, max_size=4),
+    files=st.lists(LONG_FILES | WIDE_FILES | BAD_FILES, max_size=4),
     batch_rows=st.integers(1, 5),
     memory_bytes=st.sampled_from([1, 1 << 20]),
     step_bytes=st.sampled_from([1, 1 << 20]),
     restarts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3), st.booleans()), max_size=6),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_log_is_the_same_on_every_reading_from_anywhere(
+def test_every_reading_of_a_folder_gives_the_same_log(
     tmp_path_factory: pytest.TempPathFactory,
     files: list[str],
     batch_rows: int,
@@ -85,29 +85,29 @@ def test_a_log_is_the_same_on_every_reading_from_anywhere(
     step_bytes: int,
     restarts: list[tuple[int, int, bool]],
 ) -> None:
-    place = tmp_path_factory.mktemp("log") / "in"
-    source = watch(place, input=replace(ALL, batch_rows=batch_rows), memory_bytes=memory_bytes)
+    inbox = tmp_path_factory.mktemp("log") / "in"
+    source = watch(inbox, input=replace(INPUT, batch_rows=batch_rows), memory_bytes=memory_bytes)
     for i, text in enumerate(files):
-        put(place / f"{i}.csv", text)
+        write_file(inbox / f"{i}.csv", text)
     with mock.patch.object(folders, "_STEP_BYTES", step_bytes):
-        # files are read for the first time from wherever a reading stands, with restarts between
-        seen = told([])
+        # First read the log in pieces, with restarts between them: each file is first read in some piece.
+        seen = by_offset([])
         offset, watermark_us = 0, None
         for _, steps, again in restarts:
             source = restarted(source) if again else source
-            batches = played(source, offset, steps)
-            seen |= told(batches, watermark_us)
+            batches = read_log(source, offset, steps)
+            seen |= by_offset(batches, watermark_us)
             offset = batches[-1].stop if batches else offset
             watermark_us = next(
                 (b.watermark_us for b in batches[::-1] if b.watermark_us is not None), watermark_us
             )
-        full = told(played(restarted(source)))
+        full = by_offset(read_log(restarted(source)))
         assert list(full) == list(range(len(full)))
         assert len(full) >= len(files)
         assert seen == {k: v for k, v in full.items() if k in seen}
         for start, steps, again in restarts:
             if start < len(full):
                 source = restarted(source) if again else source
-                part = told(played(source, start, steps), full[start][2])
+                part = by_offset(read_log(source, start, steps), full[start][2])
                 assert part == {k: v for k, v in full.items() if k in part}
                 assert start in part

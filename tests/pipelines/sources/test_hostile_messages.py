@@ -1,4 +1,4 @@
-"""Each row of a message is valid or quarantined, once, whatever the other messages of the poll hold."""
+"""Each row of a hostile message is valid or quarantined, once, whatever other messages its poll holds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def rows_of(decode: Decoder, *values: bytes | None, at: int) -> tuple[Rows, int]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_every_arrow_type_in_every_column_is_valid_or_quarantined(place: str) -> None:
+def test_arrow_columns_of_every_type_are_valid_or_quarantined(place: str) -> None:
     decode = DecoderSpec("arrow", COLUMNS).decoder()
     plain = ipc(table_of(CELLS, OTHERS), as_file=True)
     sent = [plain, b"nope", None, *(arrow_message(place, column) for column in TYPES.values())]
@@ -77,7 +77,7 @@ def test_every_arrow_type_in_every_column_is_valid_or_quarantined(place: str) ->
     bad = bad.filter(pl.col("offset") > 2)
     assert (bad["column"] == place.replace("event", "event_id")).all()
     assert place != "more" or not len(bad)
-    for at, kind in enumerate(TYPES, 3):  # a message gives the same rows in this poll as in a poll of its own
+    for at, kind in enumerate(TYPES, 3):  # each message gives the same rows here as in a separate poll
         alone = read(decode, sent[at])
         for all_rows, mine in zip((good, bad), alone, strict=True):
             found = all_rows.filter(pl.col("offset") == at)
@@ -86,20 +86,20 @@ def test_every_arrow_type_in_every_column_is_valid_or_quarantined(place: str) ->
             ), kind
 
 
-def test_rows_of_an_arrow_message_without_known_columns_are_counted() -> None:
+def test_arrow_rows_without_known_columns_are_rejected() -> None:
     for table in (pa.table({"a": [1, 2, 3]}), pa.table({"value": pa.array([1.0, 2.0, 3.0])})):
         good, bad = read(DecoderSpec("arrow").decoder(), ipc(table))
         assert (len(good), len(bad)) == (0, 3)
 
 
-def test_the_first_of_two_arrow_columns_of_one_name_counts() -> None:
+def test_the_first_of_two_equally_named_columns_is_used() -> None:
     table = table_of(1, {})
     twice = pa.Table.from_arrays([*table.columns, pa.array([99.0])], names=[*table.schema.names, "value"])
     good, bad = read(DecoderSpec("arrow").decoder(), ipc(twice))
     assert (good["value"].to_list(), len(bad)) == ([0.0], 0)
 
 
-def test_a_column_of_nulls_does_not_hide_the_one_with_values() -> None:
+def test_a_column_with_values_wins_over_nulls() -> None:
     table = table_of(2, {"value": pa.nulls(2), "y": pa.array([5.0, 6.0])})
     good, bad = read(DecoderSpec("arrow").decoder(), ipc(table))
     assert (good["value"].to_list(), len(bad)) == ([5.0, 6.0], 0)
@@ -107,7 +107,7 @@ def test_a_column_of_nulls_does_not_hide_the_one_with_values() -> None:
 
 @settings(max_examples=150)
 @given(place=st.sampled_from(PLACES), kind=st.sampled_from(sorted(TYPES)), data=st.data())
-def test_damaged_arrow_messages_are_quarantined_alone(place: str, kind: str, data: st.DataObject) -> None:
+def test_damage_to_an_arrow_message_affects_no_other(place: str, kind: str, data: st.DataObject) -> None:
     decode = DecoderSpec("arrow", COLUMNS).decoder()
     plain, hurt = ipc(table_of(CELLS, OTHERS)), bytearray(arrow_message(place, TYPES[kind]))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -180,7 +180,7 @@ def avro_messages(schema: Any, place: str, found: list[Any]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_every_avro_type_in_every_field_is_valid_or_quarantined(place: str, tmp_path: Path) -> None:
+def test_avro_fields_of_every_type_are_valid_or_quarantined(place: str, tmp_path: Path) -> None:
     for name, (kind, found) in AVRO_TYPES.items():
         decode, schema = avro_decoder_of(tmp_path, place, kind)
         sent = avro_messages(schema, place, found)
@@ -210,7 +210,7 @@ HOSTILE_JSON = [
 
 
 @pytest.mark.parametrize("value", HOSTILE_JSON, ids=repr)
-def test_hostile_json_is_valid_or_quarantined_and_reads_alike(value: bytes) -> None:
+def test_hostile_json_reads_alike_in_every_poll(value: bytes) -> None:
     decode = DecoderSpec().decoder()
     plain = b'{"series_id": "a", "timestamp": "2013-01-01", "value": 1}'
     good, bad = read(decode, plain, value)
@@ -220,7 +220,7 @@ def test_hostile_json_is_valid_or_quarantined_and_reads_alike(value: bytes) -> N
     assert rows_of(decode, b"nope", value, at=1) == alone
 
 
-def test_keys_that_are_no_text_are_quarantined_and_never_one_series() -> None:
+def test_message_keys_that_are_not_text_are_quarantined() -> None:
     value = b'{"timestamp": "2013-01-01", "value": 1}'
     decode = DecoderSpec(series_in_key=True).decoder()
     (frame,) = decoded(decode, Messages([value] * 3, [b"\xff", b"\xfe", b"a"]))
@@ -229,7 +229,7 @@ def test_keys_that_are_no_text_are_quarantined_and_never_one_series() -> None:
     assert bad["column"].to_list() == ["series_id"] * 2
 
 
-def test_a_topic_of_hostile_messages_is_read_to_its_end(tmp_path: Path) -> None:
+def test_a_topic_of_hostile_messages_is_read_completely(tmp_path: Path) -> None:
     sent: list[bytes | None] = [arrow_message(place, column) for place in PLACES for column in TYPES.values()]
     sent += [None, b"", b"nope", b"ARROW1", b"\xff" * 9]
     topic = Topic({0: sent}, {0: len(sent)})

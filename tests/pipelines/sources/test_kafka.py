@@ -1,4 +1,4 @@
-"""A topic as a log: where it begins, what its messages become, what is written down."""
+"""Kafka topics as logs: first offsets, decoded rows, watermarks, and the journal of decisions."""
 
 from __future__ import annotations
 
@@ -42,16 +42,18 @@ def row(hour: int, value: object = 1.0, day: str = "2013-01-01") -> bytes:
 
 
 def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
-    how = Input(Columns(), max_future_s=3600)
-    made = KafkaSource(Broker("nowhere:9092"), "rows", DecoderSpec(), how, HOUR, folder, opens=topic)
+    input_settings = Input(Columns(), max_future_s=3600)
+    made = KafkaSource(
+        Broker("nowhere:9092"), "rows", DecoderSpec(), input_settings, HOUR, folder, opens=topic
+    )
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def test_a_topic_is_a_log(tmp_path: Path) -> None:
+def test_a_kafka_source_implements_log(tmp_path: Path) -> None:
     assert isinstance(source_of(Topic({}), tmp_path), Log)
 
 
-def test_messages_become_rows_rejected_rows_and_rows_outside_each_at_its_offset(tmp_path: Path) -> None:
+def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path) -> None:
     values = [row(5), b"nope", row(6, "much"), row(7), None, row(0, day="2014-05-14"), row(8)]
     topic = Topic({0: values, 1: []}, {0: 7, 1: 0})
     source = source_of(topic, tmp_path, poll_rows=7)
@@ -77,7 +79,7 @@ def test_messages_become_rows_rejected_rows_and_rows_outside_each_at_its_offset(
     assert all(b.stop == after.start for b, after in pairwise(batches))
 
 
-def test_a_row_is_late_by_the_rows_before_it_and_not_by_the_poll(tmp_path: Path) -> None:
+def test_lateness_depends_on_earlier_rows_not_on_polls(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
     stride = Reading(source).step(source.begin({}))
@@ -88,25 +90,24 @@ def test_a_row_is_late_by_the_rows_before_it_and_not_by_the_poll(tmp_path: Path)
     assert batch.rows[BEFORE].to_list() == expected
 
 
-def test_what_is_gone_on_from_must_be_there(tmp_path: Path) -> None:
+def test_an_offset_beyond_the_brokers_rows_is_refused(tmp_path: Path) -> None:
     source = source_of(Topic({0: [row(5)]}, {0: 1}), tmp_path)
     assert source.begin({"rows-0": Place(1, 5)}) == {"rows-0": Place(1, 5)}
     with pytest.raises(DataError, match=r"rows/0: the broker has the offsets 0 to 1, and we go on from 2"):
         source.begin({"rows-0": Place(2)})
 
 
-def test_a_partition_that_came_up_since_begins_where_the_others_were(tmp_path: Path) -> None:
+def test_a_new_partition_begins_at_the_watermark_of_others(tmp_path: Path) -> None:
     source = source_of(Topic({0: [row(5)], 1: []}, {0: 1, 1: 0}), tmp_path)
     places = source.begin({"rows-0": Place(1, 7 * HOUR_US)})
     assert places["rows-1"] == Place(0, 7 * HOUR_US)
     assert source.decisions().at("rows-1", 0, None) == 7 * HOUR_US
-    places = source.begin(
-        {"rows-0": Place(1, 7 * HOUR_US, (3,), 9 * HOUR_US)}
-    )  # what a shard closed is closed
+    # One shard has closed its windows up to 9 h, so the new partition begins there.
+    places = source.begin({"rows-0": Place(1, 7 * HOUR_US, (3,), 9 * HOUR_US)})
     assert places["rows-1"] == Place(0, 9 * HOUR_US)
 
 
-def test_a_partition_that_comes_up_is_announced_before_its_rows(tmp_path: Path) -> None:
+def test_a_new_partition_is_announced_before_its_rows(tmp_path: Path) -> None:
     topic = Topic({0: [row(5)], 1: [row(7)]}, {0: 1})
     source = source_of(topic, tmp_path, look_s=0.0, poll_rows=10**6)
     reading, places = Reading(source), source.begin({})
@@ -133,12 +134,12 @@ def read_all(reading: Reading, places: Places) -> Places:
     return places
 
 
-def of(series: str, hour: int) -> bytes:
+def row_of(series: str, hour: int) -> bytes:
     return row(hour).replace(b'"a"', f'"{series}"'.encode())
 
 
-def test_the_batches_of_a_keyed_topic_are_for_the_shard_that_follows_their_partition(tmp_path: Path) -> None:
-    topic = Topic({n: [of(f"s{n}", 5)] for n in range(4)}, dict.fromkeys(range(3), 0))
+def test_batches_of_a_keyed_partition_go_to_one_shard(tmp_path: Path) -> None:
+    topic = Topic({n: [row_of(f"s{n}", 5)] for n in range(4)}, dict.fromkeys(range(3), 0))
     source = source_of(topic, tmp_path, keyed_shards=2, look_s=0.0, idle_s=1e9)
     reading, places = Reading(source), source.begin({})
     topic.fill()
@@ -155,24 +156,25 @@ def test_the_batches_of_a_keyed_topic_are_for_the_shard_that_follows_their_parti
         replace(source, keyed_shards=5).begin({})
 
 
-def test_a_series_of_a_keyed_topic_that_strays_into_a_partition_of_another_shard_ends_the_job(
+def test_a_keyed_series_in_another_shards_partition_is_refused(
     tmp_path: Path,
 ) -> None:
-    topic = Topic({0: [of("s", 5)], 1: [], 2: [of("s", 6)], 3: [of("t", 6), of("s", 7)]})
+    topic = Topic({0: [row_of("s", 5)], 1: [], 2: [row_of("s", 6)], 3: [row_of("t", 6), row_of("s", 7)]})
     topic.fill()
     source = source_of(topic, tmp_path, keyed_shards=2, poll_rows=10**6)
     known = replace(source, homes=lambda folder: {"t": 0})
-    for asked, series in ((source, "s"), (known, "t")):
-        reading, places = Reading(asked), asked.begin({})
+    for one, series in ((source, "s"), (known, "t")):
+        reading, places = Reading(one), one.begin({})
         topic.chance = np.random.default_rng(0)
         with pytest.raises(DataError, match=rf"rows/3: the series '{series}' has rows here, .* of shard 0: "):
             read_all(reading, places)
 
 
-def test_an_idle_partition_of_a_keyed_topic_waits_for_no_partition_of_another_shard(tmp_path: Path) -> None:
-    hours = {0: 9, 1: 6}  # the newest of the partitions that are busy
+def test_an_idle_keyed_partition_ignores_other_shards(tmp_path: Path) -> None:
+    hours = {0: 9, 1: 6}  # the newest hour of each busy partition
     topic = Topic(
-        {n: [of(f"s{n}", hours.get(n, 5)), of(f"s{n}", 9)] for n in range(4)}, dict.fromkeys(range(4), 1)
+        {n: [row_of(f"s{n}", hours.get(n, 5)), row_of(f"s{n}", 9)] for n in range(4)},
+        dict.fromkeys(range(4), 1),
     )
     expected = {None: {2: 6, 3: 6}, 2: {2: 9, 3: 6}}
     for shards in (None, 2):
@@ -189,7 +191,7 @@ def test_an_idle_partition_of_a_keyed_topic_waits_for_no_partition_of_another_sh
         assert found == {n: (376_944 + h) * HOUR_US + HOUR_US // 2 for n, h in expected[shards].items()}
 
 
-def test_that_nothing_came_while_a_broker_was_away_is_no_silence(tmp_path: Path) -> None:
+def test_an_absent_broker_does_not_make_partitions_idle(tmp_path: Path) -> None:
     topic, clock = Topic({0: [row(5), row(9)], 1: []}, {0: 1, 1: 0}), Clock(0.0)
     source = source_of(topic, tmp_path, poll_rows=10**6)
     reading, places = Reading(source, clock), source.begin({})
@@ -203,7 +205,7 @@ def test_that_nothing_came_while_a_broker_was_away_is_no_silence(tmp_path: Path)
         assert places["rows-1"].watermark_us == carried
 
 
-def test_one_consumer_serves_a_job_and_is_closed_when_it_is_forgotten(tmp_path: Path) -> None:
+def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> None:
     opened = []
     topic = Topic({0: [row(5)]}, {0: 1})
 
@@ -221,7 +223,7 @@ def test_one_consumer_serves_a_job_and_is_closed_when_it_is_forgotten(tmp_path: 
     assert opened[1].closed
 
 
-def test_what_was_carried_is_found_again_and_a_line_that_broke_off_was_not(tmp_path: Path) -> None:
+def test_carried_watermarks_are_read_back_without_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):
@@ -251,7 +253,7 @@ def test_the_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pyte
     path, reached = tmp_path / "kafka.jsonl", {"a": 0}
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
-    for offset in range(400):  # an idle partition that has a row now and then
+    for offset in range(400):  # as in an idle partition that gets a row now and then
         made.carry("a", offset, offset)
         if offset % 10 == 0:
             made.judge({"a": Judged(offset, offset + 1, offset)})
@@ -260,17 +262,17 @@ def test_the_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pyte
         reached["a"] = max(offset - 5, 0)
     assert longest <= 103
     for one in (made, Decisions(path)):
-        asked = np.array([reached["a"], 400])
-        assert one.before("a")(asked).tolist() == [reached["a"], 399]
-        assert one.clock_us("a", asked).tolist() == [390, 390]
+        offsets = np.array([reached["a"], 400])
+        assert one.before("a")(offsets).tolist() == [reached["a"], 399]
+        assert one.clock_us("a", offsets).tolist() == [390, 390]
         assert one.schema(7) == "{}"
 
 
-def test_the_journal_keeps_what_a_shard_may_read_again(
+def test_the_journal_keeps_decisions_that_shards_may_reread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
-    made = Decisions(tmp_path / "kafka.jsonl")  # no shard has a snapshot
+    made = Decisions(tmp_path / "kafka.jsonl")  # no shard has a snapshot: each may read everything again
     for offset in range(250):
         made.carry("a", offset, offset)
     for one in (made, Decisions(tmp_path / "kafka.jsonl")):
@@ -292,9 +294,9 @@ def read_to_end(reading: Reading, places: Places, ends: dict[str, int]) -> list[
     return batches
 
 
-def test_a_time_that_a_producer_made_up_moves_no_watermark(tmp_path: Path) -> None:
+def test_a_false_message_time_moves_no_watermark(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
-    topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]  # the second claims to be of 2199
+    topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]  # the second message claims a time in 2199
     source = source_of(topic, tmp_path, poll_rows=10**6)
     batches = read_to_end(Reading(source), source.begin({}), {"rows-0": 3})
     assert [offset for batch in batches for offset in batch.rows["offset"]] == [0, 2]
@@ -302,30 +304,35 @@ def test_a_time_that_a_producer_made_up_moves_no_watermark(tmp_path: Path) -> No
         "'2199-01-01' is more than 1h in the future"
     ]
     assert max(batch.watermark_us or 0 for batch in batches) == (376_944 + 6) * HOUR_US + HOUR_US // 2
-    later = replace(source, wall=lambda: 7.3e9)  # in 2201 it is read again
+    later = replace(source, wall=lambda: 7.3e9)  # the topic is read again in 2201
     again = read_to_end(Reading(later), later.begin({}), {"rows-0": 3})
     assert [offset for batch in again for offset in batch.rows["offset"]] == [0, 2]
 
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_reread_judges_the_future_alike_whatever_the_clocks_say(data: st.DataObject) -> None:
+def test_a_reread_rejects_the_same_future_rows(data: st.DataObject) -> None:
     near = st.integers(-4, 4).map(lambda hours: NOW_US + hours * HOUR_US)
     count = data.draw(st.integers(1, 12))
     times = [data.draw(near | st.just(7_226_582_400_000_000)) for _ in range(2 * count)]
-    came = [data.draw(near | st.sampled_from([-1000, 0, 2**62, 7_226_582_400_000_000])) for _ in times]
+    arrivals_us = [data.draw(near | st.sampled_from([-1000, 0, 2**62, 7_226_582_400_000_000])) for _ in times]
     values = [json.dumps({"series_id": "a", "timestamp": us, "value": 1}).encode() for us in times]
     parts: dict[int, list[bytes | None]] = {0: [*values[:count]], 1: [*values[count:]]}
     with tempfile.TemporaryDirectory() as name:
         found: list[dict[tuple[str, int], bool]] = []
-        for life in range(3):
+        for reading_number in range(3):
             topic = Topic(parts, chance=np.random.default_rng(data.draw(st.integers(0, 99))))
             topic.fill()
-            topic.came_ms = {0: [us // 1000 for us in came[:count]], 1: [us // 1000 for us in came[count:]]}
+            topic.came_ms = {
+                0: [us // 1000 for us in arrivals_us[:count]],
+                1: [us // 1000 for us in arrivals_us[count:]],
+            }
             walls = iter(data.draw(st.lists(near, min_size=1, max_size=40)) * 400)
             source = source_of(topic, Path(name), poll_rows=data.draw(st.integers(1, 9)), idle_s=1e9)
             source = replace(source, wall=partial(_next_s, walls))
-            starts = {f"rows-{n}": Place(data.draw(st.integers(0, count)) if life else 0) for n in parts}
+            starts = {
+                f"rows-{n}": Place(data.draw(st.integers(0, count)) if reading_number else 0) for n in parts
+            }
             batches = read_to_end(Reading(source), starts, {f"rows-{n}": count for n in parts})
             good = {(b.partition, o): True for b in batches for o in b.rows["offset"]}
             found.append(good | {(b.partition, o): False for b in batches for o in b.rejected["offset"]})
@@ -334,19 +341,17 @@ def test_a_reread_judges_the_future_alike_whatever_the_clocks_say(data: st.DataO
         assert again == {key: found[0][key] for key in again}
 
 
-def test_a_schema_that_was_unknown_stays_unknown_to_its_messages(tmp_path: Path) -> None:
+def test_messages_of_an_unknown_schema_stay_rejected(tmp_path: Path) -> None:
     answers: dict[str, tuple[int, Any]] = {"GET /schemas/ids/7": KNOWN, "GET /schemas/ids/8": (404, {})}
     topic = Topic({0: [record(8), record(8), record(7), record(8)]}, {0: 4})
-    with registry_of(lambda asked: answers[asked]) as registry:
+    with registry_of(lambda request: answers[request]) as registry:
         spec = DecoderSpec("avro", registry=registry.url)
         source = source_of(topic, tmp_path, decoder=spec, poll_rows=2)
         first = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
-        answers["GET /schemas/ids/8"] = KNOWN  # it is registered now
+        answers["GET /schemas/ids/8"] = KNOWN  # the registry has the schema from now on
         second = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
-        assert registry.asked == [
-            "GET /schemas/ids/8",
-            "GET /schemas/ids/7",
-        ]  # the second reads what was kept
+        # The second reading takes the answers from the journal.
+        assert registry.asked == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
     away = replace(source, decoder=replace(spec, registry="http://127.0.0.1:9"))
     third = read_to_end(Reading(away), away.begin({}), {"rows-0": 4})
     for batches in (first, second, third):
@@ -355,10 +360,10 @@ def test_a_schema_that_was_unknown_stays_unknown_to_its_messages(tmp_path: Path)
         assert {kind for batch in batches for kind in batch.rejected["kind"]} == {"schema is unknown"}
 
 
-def test_a_stream_waits_for_a_registry_and_loses_no_message(tmp_path: Path) -> None:
+def test_a_stream_waits_for_its_registry_without_losing_messages(tmp_path: Path) -> None:
     answers: list[tuple[int, Any]] = [(503, {}), (503, {}), KNOWN]
     topic = Topic({0: [record(7), record(7)]}, {0: 2})
-    with registry_of(lambda asked: answers.pop(0)) as registry:
+    with registry_of(lambda request: answers.pop(0)) as registry:
         source = source_of(topic, tmp_path, decoder=DecoderSpec("avro", registry=registry.url))
         reading, places = Reading(source), source.begin({})
         waits = 0
@@ -372,7 +377,9 @@ def test_a_stream_waits_for_a_registry_and_loses_no_message(tmp_path: Path) -> N
     assert not any(len(batch.rejected) for batch in batches)
 
 
-def test_options_come_over_ours_and_secrets_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_override_defaults_and_secrets_are_environment_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     broker = Broker("b:9092", (("linger.ms", "9"), ("sasl.password", "$KAFKA_TEST_PASSWORD")))
     with pytest.raises(ConfigError, match=r"kafka\.options\.sasl\.password = \$KAFKA_TEST_PASSWORD"):
         broker.settings(print)

@@ -1,4 +1,4 @@
-"""Messages into raw frames: each kind, alone and among messages that cannot be decoded."""
+"""Messages decoded into raw frames: each format alone, and among messages that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def decoded(decode: Decoder, given: Messages) -> pl.DataFrame:
-    """All frames of messages as one."""
+    """Return the frames of decoded messages as one frame, sorted by message number."""
     frames = sources.decoded(decode, given)
     return pl.concat(frames, how="diagonal_relaxed").sort("message", maintain_order=True)
 
@@ -66,26 +66,27 @@ def as_avro(series: str, value: float | None, number: int = 7) -> bytes:
     return FRAME.pack(0, number) + sink.getvalue()
 
 
-def good(frame: pl.DataFrame) -> list[tuple[str, float, int]]:
-    """Series, value and message of the rows that pass validation."""
+def valid_rows(frame: pl.DataFrame) -> list[tuple[str, float, int]]:
+    """Return series id, value and message number of the rows that pass validation."""
     rows, _ = observations.validate(frame.rename({"message": "offset"}))
     return list(rows.select("series_id", "value", "offset").iter_rows())
 
 
 def problems(frame: pl.DataFrame) -> list[tuple[int, str]]:
+    """Return number and problem of each message that could not be decoded."""
     if "problem" not in frame.columns:
         return []
     return list(frame.filter(pl.col("problem").is_not_null()).select("message", "problem").iter_rows())
 
 
-def test_json_objects_are_read_by_the_names_people_use() -> None:
+def test_json_objects_are_read_by_usual_field_names() -> None:
     other = {"unique_id": "b", "ds": 1_706_677_200_000, "y": "2.5", "more": {"x": [1]}}
     frame = decoded(DecoderSpec().decoder(), messages(*as_json(row("a", 1.25), other)))
-    assert good(frame) == [("a", 1.25, 0), ("b", 2.5, 1)]
+    assert valid_rows(frame) == [("a", 1.25, 0), ("b", 2.5, 1)]
     assert frame.columns == ["series_id", "timestamp", "value", "message"]
 
 
-def test_fields_can_be_named() -> None:
+def test_field_names_can_be_configured() -> None:
     columns = Columns(series_id="sensor", timestamp="at", value="temp", event_id="nr")
     value = b'{"sensor": "a", "at": "2024-01-31", "temp": 1, "nr": 17, "value": 5}'
     frame = decoded(DecoderSpec(columns=columns).decoder(), messages(value))
@@ -97,20 +98,23 @@ def test_fields_can_be_named() -> None:
     [b"nope", b"\xff\x00\xfe", b"[1, 2]", b"5", b'{"a": 1', b'{"a": 1} {"a": 2}', b"[" * 100_000, b"   "],
     ids=repr,
 )
-def test_a_message_that_is_no_json_object_is_told_and_the_others_are_read(bad: bytes) -> None:
+def test_a_message_without_a_json_object_is_rejected_alone(bad: bytes) -> None:
     one, other = as_json(row("a", 1.0), row("b", 2.0))
     frame = decoded(DecoderSpec().decoder(), messages(one, bad, None, other))
-    assert good(frame) == [("a", 1.0, 0), ("b", 2.0, 3)]
-    (place, said), (empty, tombstone) = problems(frame)
-    assert (place, empty) == (1, 2)
-    assert said.startswith("is no JSON object")
-    assert len(said) < 130
+    assert valid_rows(frame) == [("a", 1.0, 0), ("b", 2.0, 3)]
+    (first, no_object), (second, tombstone) = problems(frame)
+    assert (first, second) == (1, 2)
+    assert no_object.startswith("is no JSON object")
+    assert len(no_object) < 130
     assert "tombstone" in tombstone
 
 
 def test_json_over_several_lines_is_one_message() -> None:
     pretty = json.dumps(row("a", 1.0), indent=2).encode() + b"\n"
-    assert good(decoded(DecoderSpec().decoder(), messages(pretty, pretty))) == [("a", 1.0, 0), ("a", 1.0, 1)]
+    assert valid_rows(decoded(DecoderSpec().decoder(), messages(pretty, pretty))) == [
+        ("a", 1.0, 0),
+        ("a", 1.0, 1),
+    ]
 
 
 cells = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=5)
@@ -118,13 +122,13 @@ numbers = st.floats(-1e12, 1e12, allow_subnormal=False).map(lambda x: 0.0 if x =
 
 
 @given(rows=st.lists(st.tuples(cells, cells | numbers), min_size=1, max_size=8))
-def test_a_json_message_reads_alike_alone_and_beside_one_that_is_not_json(
+def test_json_rows_do_not_depend_on_other_messages(
     rows: list[tuple[object, object]],
 ) -> None:
     values = as_json(*({"series_id": s, "timestamp": "2024-01-31", "value": v} for s, v in rows))
     decode = DecoderSpec().decoder()
     alone, beside = decoded(decode, messages(*values)), decoded(decode, messages(*values, b"nope"))
-    assert good(beside.head(len(rows))) == good(alone)
+    assert valid_rows(beside.head(len(rows))) == valid_rows(alone)
     assert beside["series_id"].head(len(rows)).to_list() == alone["series_id"].to_list()
 
 
@@ -135,7 +139,7 @@ both = st.builds(lambda some, more: more | some, usual, fields)
 
 
 @given(rows=st.lists(usual | both, min_size=1, max_size=3) | st.lists(fields, min_size=1, max_size=3))
-def test_fields_that_are_not_looked_for_are_not_needed(rows: list[dict[str, object]]) -> None:
+def test_unused_json_fields_do_not_change_the_rows(rows: list[dict[str, object]]) -> None:
     names = Names.of(Columns(observed=("heat",)), series_in_key=False)
     lines = io.BytesIO(b"\n".join(as_json(*rows)))
     of_all = pl.read_ndjson(lines, schema=dict.fromkeys(names.fields, pl.String))
@@ -144,35 +148,35 @@ def test_fields_that_are_not_looked_for_are_not_needed(rows: list[dict[str, obje
     assert found.drop("message").equals(of_all)
 
 
-def test_not_a_number_is_for_the_schema_to_say() -> None:
+def test_nan_is_rejected_by_validation_not_by_decoding() -> None:
     frame = decoded(DecoderSpec().decoder(), messages(*as_json(row("a", float("nan")), row("b", 1))))
-    assert good(frame) == [("b", 1.0, 1)]
+    assert valid_rows(frame) == [("b", 1.0, 1)]
     assert problems(frame) == []
 
 
-def test_an_arrow_message_holds_many_rows_which_share_its_place() -> None:
+def test_rows_of_an_arrow_message_share_its_number() -> None:
     stream = as_arrow(row("a", 1.0), row("b", 2.0))
     file = io.BytesIO()
     pl.DataFrame([row("c", 3)]).write_ipc(file)
     frame = decoded(DecoderSpec("arrow").decoder(), messages(stream, b"nope", file.getvalue()))
-    assert good(frame) == [("a", 1.0, 0), ("b", 2.0, 0), ("c", 3.0, 2)]
-    ((place, said),) = problems(frame)
-    assert place == 1
-    assert said.startswith("cannot be decoded; ")
+    assert valid_rows(frame) == [("a", 1.0, 0), ("b", 2.0, 0), ("c", 3.0, 2)]
+    ((number, problem),) = problems(frame)
+    assert number == 1
+    assert problem.startswith("cannot be decoded; ")
 
 
-def test_avro_records_are_read_by_the_schema_of_a_file(tmp_path: Path) -> None:
+def test_avro_records_are_read_with_a_schema_file(tmp_path: Path) -> None:
     path = tmp_path / "row.avsc"
     path.write_text(json.dumps(SCHEMA))
     decode = DecoderSpec("avro", schema=str(path)).decoder()
     whole = as_avro("b", 2.0)
     frame = decoded(decode, messages(as_avro("a", 1.5), whole[:-3], b"\x01" + whole[1:], whole, b"\0"))
-    assert good(frame) == [("a", 1.5, 0), ("b", 2.0, 3)]
+    assert valid_rows(frame) == [("a", 1.5, 0), ("b", 2.0, 3)]
     assert [place for place, _ in problems(frame)] == [1, 2, 4]
     assert "begins with byte 1" in problems(frame)[1][1]
 
 
-def test_avro_without_a_schema_is_refused(tmp_path: Path) -> None:
+def test_avro_without_a_usable_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs kafka\.avro_schema"):
         DecoderSpec("avro").decoder()
     with pytest.raises(DataError, match=r"none\.avsc: the Avro schema cannot be read"):
@@ -182,18 +186,18 @@ def test_avro_without_a_schema_is_refused(tmp_path: Path) -> None:
         DecoderSpec("avro", schema=str(tmp_path / "bad.avsc")).decoder()
 
 
-def test_the_key_can_be_the_series() -> None:
+def test_the_message_key_can_be_the_series_id() -> None:
     values = as_json({"timestamp": "2024-01-31", "value": 1}, {"timestamp": "2024-01-31", "value": 2})
     decode = DecoderSpec(series_in_key=True).decoder()
-    assert good(decoded(decode, messages(*values, keys=[b"a", "ü".encode()]))) == [
+    assert valid_rows(decoded(decode, messages(*values, keys=[b"a", "ü".encode()]))) == [
         ("a", 1.0, 0),
         ("ü", 2.0, 1),
     ]
-    assert good(decoded(decode, messages(*values, keys=[None, b"b"]))) == [("b", 2.0, 1)]
+    assert valid_rows(decoded(decode, messages(*values, keys=[None, b"b"]))) == [("b", 2.0, 1)]
 
 
-def comma(given: Messages) -> pl.DataFrame:
-    """series,time,value"""
+def decode_commas(given: Messages) -> pl.DataFrame:
+    """Decode messages of the form ``series,time,value``."""
     parts = [(value or b"").decode().split(",") for value in given.values]
     return pl.DataFrame(
         {
@@ -206,8 +210,8 @@ def comma(given: Messages) -> pl.DataFrame:
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Messages], object]], DecoderSpec]:
-    """How a function becomes one that can be imported."""
+def custom_spec(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Messages], object]], DecoderSpec]:
+    """A function that makes a decoder importable, and returns the spec that names it."""
 
     def named(function: Callable[[Messages], object]) -> DecoderSpec:
         module = type(sys)("my_decoders")
@@ -218,31 +222,29 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Messages], objec
     return named
 
 
-def test_a_function_of_ones_own_decodes_and_what_it_raises_is_some_messages_fault(
-    own: Callable[[Callable[[Messages], object]], DecoderSpec],
+def test_a_custom_decoder_rejects_only_messages_that_fail(
+    custom_spec: Callable[[Callable[[Messages], object]], DecoderSpec],
 ) -> None:
     values = [f"s{i},2024-01-31,{'x' if i in (2, 11) else i}".encode() for i in range(20)]
-    frame = decoded(own(comma).decoder(), messages(*values, keys=None))
-    assert [place for *_, place in good(frame)] == [i for i in range(20) if i not in (2, 11)]
+    frame = decoded(custom_spec(decode_commas).decoder(), messages(*values, keys=None))
+    assert [place for *_, place in valid_rows(frame)] == [i for i in range(20) if i not in (2, 11)]
     assert [place for place, _ in problems(frame)] == [2, 11]
     assert problems(frame)[0][1] == "cannot be decoded; could not convert string to float: 'x'"
     assert frame["message"].to_list() == list(range(20))
 
 
-def test_a_decoder_that_is_none_is_refused(
-    own: Callable[[Callable[[Messages], object]], DecoderSpec],
+def test_an_unusable_decoder_is_refused(
+    custom_spec: Callable[[Callable[[Messages], object]], DecoderSpec],
 ) -> None:
     for name in ("no_such_module:decode", "json:no_such_function", "xml"):
         with pytest.raises(ConfigError, match="json, avro, arrow, or module:function"):
             DecoderSpec(name).decoder()
     with pytest.raises(DataError, match="gave no Polars frame"):
-        decoded(own(lambda given: 5).decoder(), messages(b"x"))
+        decoded(custom_spec(lambda given: 5).decoder(), messages(b"x"))
 
 
 @pytest.mark.parametrize("kind", ["json", "arrow", "avro"])
-def test_observed_covariates_are_fields_and_one_that_is_not_there_is_missing(
-    kind: str, tmp_path: Path
-) -> None:
+def test_an_absent_observed_covariate_is_missing(kind: str, tmp_path: Path) -> None:
     rows = [row("a", 1.5) | {"heat": 20.5}, row("b", 2.5)]
     if kind == "json":
         sent = as_json(*rows)
@@ -259,6 +261,6 @@ def test_observed_covariates_are_fields_and_one_that_is_not_there_is_missing(
             fastavro.schemaless_writer(sink, schema, record)
             sent.append(FRAME.pack(0, 1) + sink.getvalue())
     spec = DecoderSpec(kind, Columns(observed=("heat",)), schema=str(tmp_path / "row.avsc"))
-    good, bad = observations.validate(decoded(spec.decoder(), messages(*sent)))
+    rows_read, bad = observations.validate(decoded(spec.decoder(), messages(*sent)))
     assert bad.is_empty()
-    assert good["observed.heat"].to_list() == [20.5, None]
+    assert rows_read["observed.heat"].to_list() == [20.5, None]

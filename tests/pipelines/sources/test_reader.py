@@ -28,7 +28,7 @@ def batch(start: int, rows: int) -> Batch:
 
 @dataclass
 class Listed:
-    """A source of steps by their offset; what is not listed has no rows yet, and ``None`` is the end."""
+    """A source whose steps are listed by offset: an unlisted offset has no rows yet, ``None`` is the end."""
 
     steps: dict[int, Step | None]
     partition: str = "log"
@@ -39,7 +39,7 @@ class Listed:
 
 
 class Read(NamedTuple):
-    """What is next in the only partition."""
+    """The next batches of the only partition, and the offset after them."""
 
     batches: tuple[Batch, ...]
     offset: int
@@ -48,7 +48,7 @@ class Read(NamedTuple):
 
 
 class Reader(reading.Reader):
-    """One that reads one source."""
+    """A reader of one source, which has one partition."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Reader(reading.Reader):
         *more: Any,
         **named: Any,
     ) -> None:
-        told = None if applied is None else lambda: {"log": applied()}
-        super().__init__(OnePartition(source), stop_file, every_s, told, *more, **named)
+        applied_offsets = None if applied is None else lambda: {"log": applied()}
+        super().__init__(OnePartition(source), stop_file, every_s, applied_offsets, *more, **named)
 
     def at(self, offset: int) -> Read:
         read = self.next({"log": Place(offset)})
@@ -69,7 +69,7 @@ class Reader(reading.Reader):
 
 @dataclass
 class Keyed:
-    """A log of three partitions and two shards that never has anything."""
+    """A log of three partitions that never has rows; two shards follow its partitions."""
 
     is_paced: bool = True
 
@@ -80,7 +80,7 @@ class Keyed:
         return Stride((), places)
 
 
-def test_of_a_keyed_log_each_shard_hears_of_its_own_partitions_alone(stop_file: Path, clock: Clock) -> None:
+def test_each_shard_gets_only_batches_of_its_partitions(stop_file: Path, clock: Clock) -> None:
     places = Keyed().begin({})
     reader = reading.Reader(Keyed(), stop_file, 0.0, clock=clock)
     for expected in (
@@ -107,7 +107,7 @@ def stop_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store() -> Iterator[Remote]:
-    """An empty prefix of a store."""
+    """An empty prefix of an object store in memory."""
     with in_memory() as place:
         yield place
 
@@ -134,7 +134,7 @@ def is_empty(batch: Batch) -> bool:
     return batch.start == batch.stop and not len(batch.rows) and not len(batch.rejected)
 
 
-def test_the_first_batch_announces_the_partition_wherever_it_begins(stop_file: Path, clock: Clock) -> None:
+def test_an_empty_first_batch_announces_the_partition(stop_file: Path, clock: Clock) -> None:
     for offset in (0, 20):
         read = Reader(ten_rows_each(3), stop_file, 30, clock=clock).at(offset)
         (first,) = read.batches
@@ -144,9 +144,7 @@ def test_the_first_batch_announces_the_partition_wherever_it_begins(stop_file: P
         assert (read.offset, read.wait_s, read.ended) == (offset, 0.0, False)
 
 
-def test_a_source_is_read_in_its_order_to_its_end_which_asks_for_a_last_snapshot(
-    stop_file: Path, clock: Clock
-) -> None:
+def test_the_end_of_a_source_requests_a_last_snapshot(stop_file: Path, clock: Clock) -> None:
     _, *between, last = batches(all_of(Reader(ten_rows_each(3), stop_file, 30, clock=clock)))
     assert [(b.start, b.stop) for b in between] == [(0, 10), (10, 20), (20, 30)]
     assert not any(b.snapshot or b.ends for b in between)
@@ -154,10 +152,8 @@ def test_a_source_is_read_in_its_order_to_its_end_which_asks_for_a_last_snapshot
     assert (last.start, last.snapshot, last.ends) == (30, True, True)
 
 
-def test_a_snapshot_is_asked_for_at_an_interval_after_the_rows_that_it_holds(
-    stop_file: Path, clock: Clock
-) -> None:
-    reader, asked = Reader(ten_rows_each(100), stop_file, 30, clock=clock), []
+def test_snapshots_are_requested_at_intervals_after_their_rows(stop_file: Path, clock: Clock) -> None:
+    reader, requests = Reader(ten_rows_each(100), stop_file, 30, clock=clock), []
     offset = reader.at(0).offset
     for _ in range(20):
         clock.now_s += 10
@@ -169,11 +165,11 @@ def test_a_snapshot_is_asked_for_at_an_interval_after_the_rows_that_it_holds(
                 assert not found.ends
                 assert found is read.batches[-1]
                 assert found.start == offset
-                asked.append(clock.now_s)
-    assert asked == [130, 160, 190, 220, 250, 280]
+                requests.append(clock.now_s)
+    assert requests == [130, 160, 190, 220, 250, 280]
 
 
-def test_a_snapshot_is_asked_for_while_there_is_nothing_to_read(stop_file: Path, clock: Clock) -> None:
+def test_a_snapshot_is_requested_while_no_rows_arrive(stop_file: Path, clock: Clock) -> None:
     reader = Reader(Listed({}), stop_file, 30, clock=clock)
     reader.at(5)
     assert reader.at(5).batches == ()
@@ -182,13 +178,13 @@ def test_a_snapshot_is_asked_for_while_there_is_nothing_to_read(stop_file: Path,
     assert (only.start, only.snapshot) == (5, True)
 
 
-def test_however_long_a_source_waits_a_stop_is_soon_seen(stop_file: Path, clock: Clock) -> None:
+def test_a_wait_is_short_enough_to_notice_a_stop(stop_file: Path, clock: Clock) -> None:
     reader = Reader(Listed({}), stop_file, 30, clock=clock)
     reader.at(0)
     assert reader.at(0) == Read((), 0, LONGEST_WAIT_S, False)
 
 
-def test_a_stop_file_ends_the_reading_with_a_snapshot_where_it_stands(stop_file: Path, clock: Clock) -> None:
+def test_a_stop_file_ends_the_reading_with_a_snapshot(stop_file: Path, clock: Clock) -> None:
     reader = Reader(ten_rows_each(3), stop_file, 30, clock=clock)
     reader.at(0)
     assert reader.at(0).offset == 10
@@ -199,26 +195,24 @@ def test_a_stop_file_ends_the_reading_with_a_snapshot_where_it_stands(stop_file:
     assert (last.start, last.stop, last.snapshot, last.ends, last.watermark_us) == (10, 10, True, True, None)
 
 
-def test_what_is_wrong_with_a_source_is_told(stop_file: Path, clock: Clock) -> None:
+def test_an_error_of_a_source_is_raised(stop_file: Path, clock: Clock) -> None:
     class Broken(Listed):
         def step(self, offset: int) -> Step | None:
-            raise DataError("it is gone")
+            raise DataError("the source is gone")
 
     reader = Reader(Broken({}), stop_file, 30, clock=clock)
     reader.at(0)
-    with pytest.raises(DataError, match="it is gone"):
+    with pytest.raises(DataError, match="the source is gone"):
         reader.at(0)
 
 
 @pytest.fixture
 def size() -> int:
-    """Bytes of the rows of a batch of `ten_rows_each`."""
+    """Bytes of the rows in one batch of `ten_rows_each`."""
     return int(batch(0, 10).rows.estimated_size())
 
 
-def test_a_source_that_is_faster_than_the_shards_is_held_back(
-    stop_file: Path, clock: Clock, size: int
-) -> None:
+def test_a_source_waits_for_slower_shards(stop_file: Path, clock: Clock, size: int) -> None:
     reached = 0
     reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: reached, 3 * size, clock=clock)
     offset, read_to = reader.at(0).offset, []
@@ -227,7 +221,7 @@ def test_a_source_that_is_faster_than_the_shards_is_held_back(
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
-    assert read_to[-1] == 40  # what waits may be more than the budget by the batch that filled it
+    assert read_to[-1] == 40  # the batch that exceeds the budget of three batches is read too
     reached = 20
     assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60
@@ -236,9 +230,7 @@ def test_a_source_that_is_faster_than_the_shards_is_held_back(
     assert offset == 90
 
 
-def test_a_batch_that_is_larger_than_the_budget_goes_on_alone(
-    stop_file: Path, clock: Clock, size: int
-) -> None:
+def test_a_batch_larger_than_the_budget_is_still_read(stop_file: Path, clock: Clock, size: int) -> None:
     reached = 0
     reader = Reader(ten_rows_each(3), stop_file, 1e9, lambda: reached, size // 2, clock=clock)
     offset = reader.at(0).offset
@@ -249,12 +241,14 @@ def test_a_batch_that_is_larger_than_the_budget_goes_on_alone(
     assert reader.at(offset).offset == 30
 
 
-def test_shards_are_asked_how_far_they_are_as_long_as_they_hold_a_source_back(
-    stop_file: Path, clock: Clock, size: int
-) -> None:
-    """A shard says so when it applies a batch, and not each time: without one more it might never."""
+def test_empty_batches_request_offsets_while_a_source_waits(stop_file: Path, clock: Clock, size: int) -> None:
+    """A waiting reader sends empty batches.
+
+    A shard publishes its offset when it applies a batch, but not for each batch: if no batch followed, it
+    might never publish the last offset.
+    """
     reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, size, clock=clock)
-    offset, asked = reader.at(0).offset, 0
+    offset, requests = reader.at(0).offset, 0
     for _ in range(2):
         offset = reader.at(offset).offset
     for _ in range(100):
@@ -262,11 +256,11 @@ def test_shards_are_asked_how_far_they_are_as_long_as_they_hold_a_source_back(
         read = reader.at(offset)
         assert read.offset == offset == 20
         assert all(map(is_empty, read.batches))
-        asked += len(read.batches)
-    assert 3 <= asked <= 5
+        requests += len(read.batches)
+    assert 3 <= requests <= 5
 
 
-def test_a_stop_is_seen_while_a_source_is_held_back(stop_file: Path, clock: Clock) -> None:
+def test_a_waiting_reader_notices_a_stop(stop_file: Path, clock: Clock) -> None:
     reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, 1, clock=clock)
     offset = reader.at(0).offset
     for _ in range(4):
@@ -275,7 +269,7 @@ def test_a_stop_is_seen_while_a_source_is_held_back(stop_file: Path, clock: Cloc
     assert reader.at(offset).ended
 
 
-def test_what_is_read_is_not_kept(stop_file: Path, clock: Clock) -> None:
+def test_the_list_of_unapplied_batches_is_bounded(stop_file: Path, clock: Clock) -> None:
     for applied in (None, lambda: 10**9):
         reader = Reader(ten_rows_each(3 * reading._MOST_AHEAD), stop_file, 1e9, applied, clock=clock)
         most, offset = 0, 0
@@ -284,21 +278,19 @@ def test_what_is_read_is_not_kept(stop_file: Path, clock: Clock) -> None:
         assert most <= reading._MOST_AHEAD + 1
 
 
-def test_shards_are_not_asked_how_far_they_are_while_it_does_not_matter(
-    stop_file: Path, clock: Clock, size: int
-) -> None:
-    asked = []
+def test_applied_offsets_are_read_rarely_within_the_budget(stop_file: Path, clock: Clock, size: int) -> None:
+    requests = []
 
     def applied() -> int:
-        asked.append(clock.now_s)
+        requests.append(clock.now_s)
         return 10**9
 
     reader = Reader(ten_rows_each(300), stop_file, 1e9, applied, 100 * size, clock=clock)
     all_of(reader)
-    assert 2 <= len(asked) <= 3
+    assert 2 <= len(requests) <= 3
 
 
-def test_a_look_into_a_store_is_worth_a_wait(store: Remote, clock: Clock, size: int) -> None:
+def test_a_waiting_reader_checks_a_store_rarely(store: Remote, clock: Clock, size: int) -> None:
     reader = reading.Reader(OnePartition(ten_rows_each(9)), store / ".stop", 1e9, dict, 1, clock=clock)
     places: Places = {"log": Place(0)}
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Schemas are fetched from a real HTTP server, which counts the requests."""
+"""Avro schemas fetched from a schema registry: an HTTP server that records the requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def messages(*numbers: int) -> Messages:
 
 @dataclass
 class Shelf:
-    """Schemas kept in memory."""
+    """A store of schema texts in memory, by schema id."""
 
     texts: dict[int, str] = field(default_factory=dict)
 
@@ -56,13 +56,13 @@ class Shelf:
 
 
 def counted(frames: list[pl.DataFrame]) -> tuple[int, int]:
-    """The decoded rows, and the messages that could not be decoded."""
+    """Return the number of decoded rows, and the number of messages that could not be decoded."""
     bad = sum(len(frame) for frame in frames if "problem" in frame.columns)
     return sum(map(len, frames)) - bad, bad
 
 
 def test_known_and_unknown_schemas_are_requested_once() -> None:
-    with registry_of(lambda asked: KNOWN if asked.endswith("/7") else (404, {})) as registry:
+    with registry_of(lambda request: KNOWN if request.endswith("/7") else (404, {})) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder("name:secret")
         assert counted(decoded(decode, messages(*[8] * 1000))) == (0, 1000)
         assert registry.asked == ["GET /schemas/ids/8"]
@@ -78,7 +78,7 @@ def test_known_and_unknown_schemas_are_requested_once() -> None:
 def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
     clock = Clock(0.0)
     answers: dict[str, tuple[int, dict[str, str]]] = {"GET /schemas/ids/8": (404, {})}
-    with registry_of(lambda asked: answers[asked]) as registry:
+    with registry_of(lambda request: answers[request]) as registry:
         schemas = RegistrySchemas(registry.url, clock=clock)
         for clock.now_s in range(200):
             with pytest.raises(SchemaUnknown):
@@ -89,9 +89,9 @@ def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
         assert schemas(8)["name"] == "Row"
 
 
-def test_a_registry_that_fails_for_a_while_loses_no_message() -> None:
+def test_a_temporary_registry_failure_loses_no_message() -> None:
     clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
-    with registry_of(lambda asked: answers.pop(0)) as registry:
+    with registry_of(lambda request: answers.pop(0)) as registry:
         decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))
         for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # the decoder waits between two requests
             with pytest.raises(RegistryAway, match="answers 50"):
@@ -104,7 +104,7 @@ def test_a_registry_that_fails_for_a_while_loses_no_message() -> None:
 
 def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
     clock = Clock(0.0)
-    with registry_of(lambda asked: (503, {})) as registry:
+    with registry_of(lambda request: (503, {})) as registry:
         schemas = RegistrySchemas(registry.url, patience_s=60, clock=clock)
         for clock.now_s in range(60):
             with pytest.raises(RegistryAway):
@@ -123,7 +123,7 @@ def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
     ids=repr,
 )
 def test_an_answer_without_an_avro_schema_is_requested_once(answer: Answer) -> None:
-    with registry_of(lambda asked: answer) as registry:
+    with registry_of(lambda request: answer) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder()
         assert counted(decoded(decode, messages(7, 7, 7))) == (0, 3)
         assert len(registry.asked) == 1
@@ -131,7 +131,7 @@ def test_an_answer_without_an_avro_schema_is_requested_once(answer: Answer) -> N
 
 def test_a_stored_schema_is_not_requested_again() -> None:
     shelf = Shelf()
-    with registry_of(lambda asked: KNOWN) as registry:
+    with registry_of(lambda request: KNOWN) as registry:
         RegistrySchemas(registry.url, kept=shelf)(7)
     assert json.loads(shelf.texts[7]) == SCHEMA
     assert RegistrySchemas("http://127.0.0.1:9", kept=shelf)(7)["name"] == "Row"

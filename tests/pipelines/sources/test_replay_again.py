@@ -1,4 +1,4 @@
-"""A replay read again, from anywhere in its log, says what it said."""
+"""A replay gives the same log each time it is read, from any offset."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipelines.sources.files import sorted_runs as runs
 from pipelines.sources.replay import ReplaySource
 from schemas.errors import DataError
 from tests.fleets import HOUR
-from tests.pipelines.sources.logs import START, Clock, played, put, told, values
-from tests.pipelines.sources.small_replays import ALL, restarted, source
+from tests.pipelines.sources.logs import START, Clock, by_offset, read_log, values, write_file
+from tests.pipelines.sources.small_replays import INPUT, replay_of, restarted
 
 ROWS = st.lists(
     st.tuples(
@@ -33,53 +33,55 @@ ROWS = st.lists(
 )
 
 
-def test_a_replay_is_gone_on_with_over_the_same_files_alone(tmp_path: Path) -> None:
-    file = put(tmp_path / "a.csv", [("a", h, h) for h in range(3)])
-    keep = tmp_path / "out"
-    one = source(file, manifest_folder=keep)
-    played(one)
-    assert values(played(restarted(one), 1)) == [1, 2]
+def test_a_replay_resumes_only_over_the_same_files(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "a.csv", [("a", h, h) for h in range(3)])
+    manifest_folder = tmp_path / "out"
+    source = replay_of(file, manifest_folder=manifest_folder)
+    read_log(source)
+    assert values(read_log(restarted(source), 1)) == [1, 2]
     with pytest.raises(DataError, match="data settings are not those"):
-        replace(one, input=replace(ALL, end_us=0)).step(1)
-    put(file, [("a", h, -h) for h in range(3)], age_s=30)
+        replace(source, input=replace(INPUT, end_us=0)).step(1)
+    write_file(file, [("a", h, -h) for h in range(3)], age_s=30)
     with pytest.raises(DataError, match=r"a\.csv: the files are not those .* begin anew") as caught:
-        restarted(one).step(1)
+        restarted(source).step(1)
     assert "\n" not in str(caught.value)
-    for left in keep.iterdir():
+    for left in manifest_folder.iterdir():
         left.unlink()
     with pytest.raises(DataError, match=r"replay\.json: is gone"):
-        restarted(one).step(1)
+        restarted(source).step(1)
 
 
-def test_the_future_stays_what_it_was_when_the_replay_began(tmp_path: Path) -> None:
-    file = put(tmp_path / "a.csv", [("a", 0, 1), ("a", 1, 2)])
+def test_a_restart_rejects_the_same_future_rows(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "a.csv", [("a", 0, 1), ("a", 1, 2)])
     early = Clock(START * 3600.0 - 60)
-    one = source(file, manifest_folder=tmp_path / "out", input=replace(ALL, max_future_s=60), clock=early)
-    whole = told(played(one))
-    assert told(played(restarted(one))) == whole
+    source = replay_of(
+        file, manifest_folder=tmp_path / "out", input=replace(INPUT, max_future_s=60), clock=early
+    )
+    whole = by_offset(read_log(source))
+    assert by_offset(read_log(restarted(source))) == whole
     assert [len(rejected) for _, rejected, _ in whole.values()] == [1, 0]
 
 
-def test_runs_on_disk_go_at_the_end_and_at_the_next_start(tmp_path: Path) -> None:
-    file = put(tmp_path / "a.csv", [("a", h % 7, h) for h in range(40)])
-    keep = tmp_path / "out"
-    small = replace(ALL, batch_rows=1)
-    one = source(file, input=small, memory_bytes=1, manifest_folder=keep, windows_per_step=1)
-    step = one.step(0)
+def test_sorted_runs_are_deleted_at_end_and_restart(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "a.csv", [("a", h % 7, h) for h in range(40)])
+    manifest_folder = tmp_path / "out"
+    small = replace(INPUT, batch_rows=1)
+    source = replay_of(file, input=small, memory_bytes=1, manifest_folder=manifest_folder, windows_per_step=1)
+    step = source.step(0)
     assert step is not None
-    (left,) = keep.glob(".runs-*")
+    (left,) = manifest_folder.glob(".runs-*")
     assert len(list(left.iterdir())) > 0
-    stray = keep / ".runs-killed"
+    stray = manifest_folder / ".runs-killed"
     stray.mkdir()
     (stray / "0.arrow").touch()
-    again = restarted(one)
-    assert len(played(again, step.offset)) == 6
-    assert [path.name for path in keep.iterdir()] == ["replay.json"]
+    again = restarted(source)
+    assert len(read_log(again, step.offset)) == 6
+    assert [path.name for path in manifest_folder.iterdir()] == ["replay.json"]
 
 
-def test_a_source_travels_to_the_worker_that_reads(tmp_path: Path) -> None:
-    one = ReplaySource((str(tmp_path / "a.csv"),), ALL, HOUR)
-    assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301 - Beam's way, within one process
+def test_a_replay_source_can_be_pickled(tmp_path: Path) -> None:
+    source = ReplaySource((str(tmp_path / "a.csv"),), INPUT, HOUR)
+    assert pickle.loads(pickle.dumps(source)) == source  # noqa: S301 - as Beam does, within one process
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     restarts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), max_size=6),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_log_is_the_same_on_every_reading_from_anywhere_in_memory_or_on_disk(
+def test_every_reading_of_a_replay_gives_the_same_log(
     folder: Path,
     files: list[list[Any]],
     batch_rows: int,
@@ -105,36 +107,36 @@ def test_a_log_is_the_same_on_every_reading_from_anywhere_in_memory_or_on_disk(
     speed: float,
     restarts: list[tuple[int, int]],
 ) -> None:
-    paths = [put(folder / f"{i}.csv", rows) for i, rows in enumerate(files)]
-    how = replace(ALL, batch_rows=batch_rows)
+    paths = [write_file(folder / f"{i}.csv", rows) for i, rows in enumerate(files)]
+    input_settings = replace(INPUT, batch_rows=batch_rows)
     with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", block):
-        one = source(*paths, input=how, speed=speed, windows_per_step=windows_per_step)
-        full = told(to_the_end(one, 0))
+        source = replay_of(*paths, input=input_settings, speed=speed, windows_per_step=windows_per_step)
+        full = by_offset(read_without_waiting(source, 0))
         assert list(full) == list(range(len(full)))
-        on_disk = replace(one, memory_bytes=1, clock=Clock())
-        assert told(to_the_end(on_disk, 0)) == full
+        on_disk = replace(source, memory_bytes=1, clock=Clock())
+        assert by_offset(read_without_waiting(on_disk, 0)) == full
         for offset, steps in restarts:
             if offset >= len(full):
                 continue
-            for process in (one, on_disk, restarted(on_disk)):
-                part = told(to_the_end(process, offset, steps), full[offset][2])
+            for process in (source, on_disk, restarted(on_disk)):
+                part = by_offset(read_without_waiting(process, offset, steps), full[offset][2])
                 assert part == {k: v for k, v in full.items() if k in part}
                 assert offset in part
     good = [row for rows, _, _ in full.values() for row in rows]
     assert [row[1] for row in good] == sorted(row[1] for row in good)
 
 
-def to_the_end(one: ReplaySource, offset: int, steps: int = 1000) -> list[Any]:
-    """Batches, the clock moving on where the source waits."""
+def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -> list[Any]:
+    """Return batches, and advance the clock wherever the source waits."""
     found: list[Any] = []
     for _ in range(steps):
-        step = one.step(offset)
+        step = source.step(offset)
         if step is None:
             break
         if step.wait_s:
-            assert isinstance(one.clock, Clock)
-            one.clock.now_s += step.wait_s
-            step = one.step(offset)
+            assert isinstance(source.clock, Clock)
+            source.clock.now_s += step.wait_s
+            step = source.step(offset)
             assert step is not None
         found += step.batches
         offset = step.offset

@@ -1,4 +1,4 @@
-"""When the rows of a replay are due."""
+"""The moments at which rows of a paced replay are due."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.sources.base import Step
-from tests.pipelines.sources.logs import NOW_S, Clock, played, put, values
-from tests.pipelines.sources.small_replays import source
+from tests.pipelines.sources.logs import NOW_S, Clock, read_log, values, write_file
+from tests.pipelines.sources.small_replays import replay_of
 
 
 def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     clock = Clock()
-    file = put(tmp_path / "a.csv", [("a", h + 0.5, h) for h in range(6)])
-    one = source(file, speed=1800, windows_per_step=3, clock=clock)
-    first = one.step(0)
+    file = write_file(tmp_path / "a.csv", [("a", h + 0.5, h) for h in range(6)])
+    source = replay_of(file, speed=1800, windows_per_step=3, clock=clock)
+    first = source.step(0)
     assert first is not None
     assert values(first.batches) == [0]
     assert first.batches[0].arrived_s == clock.now_s
 
-    assert one.step(1) == Step((), 1, 2.0)  # a window lasts 2 s at this speed
+    assert source.step(1) == Step((), 1, 2.0)  # a window lasts 2 s at this speed
     clock.now_s += 1.5
-    assert one.step(1) == Step((), 1, 0.5)
+    assert source.step(1) == Step((), 1, 0.5)
 
-    # Late by three windows: they come at once, each with the moment it was due.
+    # Three windows are overdue: one step returns all three, each with the moment it was due.
     clock.now_s = NOW_S + 7
-    caught_up = one.step(1)
+    caught_up = source.step(1)
     assert caught_up is not None
     assert values(caught_up.batches) == [1, 2, 3]
     assert [batch.arrived_s - NOW_S for batch in caught_up.batches] == [2, 4, 6]
-    assert one.step(caught_up.offset) == Step((), 4, 1.0)
+    assert source.step(caught_up.offset) == Step((), 4, 1.0)
 
 
-def test_a_replay_that_is_gone_on_with_is_due_at_once(tmp_path: Path) -> None:
-    one = source(put(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
-    assert values(played(one)) == [0]
+def test_a_resumed_replay_is_due_at_once(tmp_path: Path) -> None:
+    source = replay_of(write_file(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
+    assert values(read_log(source)) == [0]
     later = Clock(NOW_S + 1e6)
-    again = replace(one, clock=later)
-    assert values(played(again, 1)) == [1]  # and not all that were due since then
+    again = replace(source, clock=later)
+    assert values(read_log(again, 1)) == [1]  # one window, although more became due meanwhile
     later.now_s += 2
-    assert values(played(again, 2)) == [2, 3]
+    assert values(read_log(again, 2)) == [2, 3]
 
 
-def test_an_unpaced_replay_has_nobody_wait(tmp_path: Path) -> None:
-    batches = played(source(put(tmp_path / "a.csv", [("a", 1, 1)])))
+def test_batches_of_an_unpaced_replay_have_no_arrival_time(tmp_path: Path) -> None:
+    batches = read_log(replay_of(write_file(tmp_path / "a.csv", [("a", 1, 1)])))
     assert [batch.arrived_s for batch in batches] == [0.0]

@@ -1,4 +1,4 @@
-"""A watched folder in which files appear, change and vanish while the clock stands still."""
+"""A watched folder in which tests add, change and delete files, under a clock that tests set."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
 from tests.pipelines.sources.logs import NOW_S, Clock
 
-ALL = Input(Columns(), skip_bad_files=True, max_future_s=3600)
-PARQUET = pl.DataFrame({"series_id": ["a"], "timestamp": ["2013-01-01T05:30:00Z"], "value": [7.0]})
+INPUT = Input(Columns(), skip_bad_files=True, max_future_s=3600)
+ONE_ROW = pl.DataFrame({"series_id": ["a"], "timestamp": ["2013-01-01T05:30:00Z"], "value": [7.0]})
 
 
 def watch(inbox: Path, **changes: Any) -> FolderSource:
+    """Return a source of ``inbox`` with its manifest in ``out`` beside it; ``changes`` are fields."""
     inbox.mkdir(exist_ok=True)
-    how: dict[str, Any] = {"input": ALL, "clock": Clock()} | changes
-    return FolderSource(inbox, manifest_folder=inbox.parent / "out", **how)
+    fields: dict[str, Any] = {"input": INPUT, "clock": Clock()} | changes
+    return FolderSource(inbox, manifest_folder=inbox.parent / "out", **fields)
 
 
 def restarted(source: FolderSource) -> FolderSource:
-    """The source in another process, at the same time."""
+    """Return the source as a new process opens it: the same fields, and a new clock with the same time."""
     return replace(source, clock=Clock(source.clock()))
 
 
-def later(source: FolderSource, seconds: float) -> None:
+def advance_clock(source: FolderSource, seconds: float) -> None:
     assert isinstance(source.clock, Clock)
     source.clock.now_s += seconds
 
 
-def parquet(path: Path, frame: pl.DataFrame = PARQUET, age_s: float = 60) -> Path:
+def write_parquet_file(path: Path, frame: pl.DataFrame = ONE_ROW, age_s: float = 60) -> Path:
     frame.write_parquet(path)
     os.utime(path, (NOW_S - age_s, NOW_S - age_s))
     return path

@@ -1,4 +1,4 @@
-"""The table that a job begins with: its own, another one's, cut anew, or cold."""
+"""The state table that a job begins with: its own, that of another job, a resharded or an empty one."""
 
 from __future__ import annotations
 
@@ -27,57 +27,64 @@ def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False
     state_table.begin(folder, shards, start, forecaster().initial_state(), resume=resume)
 
 
-@given(fleet=fleets(), before=st.integers(1, 6), now=st.integers(1, 25), closed=st.integers(0, 30))
-def test_a_table_is_cut_into_any_number_of_shards_without_loss(
-    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, before: int, now: int, closed: int
+@given(
+    fleet=fleets(),
+    shards_before=st.integers(1, 6),
+    shards_now=st.integers(1, 25),
+    closed=st.integers(0, 30),
+)
+def test_a_table_is_resharded_without_loss(
+    tmp_path_factory: pytest.TempPathFactory, fleet: Windows, shards_before: int, shards_now: int, closed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("out") / "state"
-    state_table.write(folder, shards_of(fleet, before, closed, "e"))
+    state_table.write(folder, shards_of(fleet, shards_before, closed, "e"))
     old = state_table.read(folder)
-    begin(folder, now, folder, resume=True)
+    begin(folder, shards_now, folder, resume=True)
     new = state_table.read(folder)
-    assert [(shard.number, shard.of) for shard in new.shards] == [(number, now) for number in range(now)]
+    assert [(shard.number, shard.of) for shard in new.shards] == [
+        (number, shards_now) for number in range(shards_now)
+    ]
     for shard in new.shards:
-        assert all(shard_of(name, now) == shard.number for name in shard.state.series_ids)
+        assert all(shard_of(name, shards_now) == shard.number for name in shard.state.series_ids)
         assert shard.closed_through == old.closed_through
         assert len(shard.pending) == shard.counts.pending
     assert_same_state(new.state, old.state)
-    order = old.pending.columns  # without any row, none has an event
+    order = old.pending.columns  # without rows the table has no column of event ids
     assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
     assert new.counts == old.counts
     assert new.offset("rows") == old.offset("rows")
     assert {shard.watermark_us for shard in new.shards} == {old.shards[0].watermark_us}
 
 
-def test_a_job_that_goes_on_finds_its_table_as_it_was_and_the_manifests_of_its_sources(
+def test_a_resumed_job_keeps_its_table_and_manifests(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "state"
     state_table.write(folder, some(3))
     (folder / "folder.jsonl").write_text("{}")
-    before = contents(folder)
+    contents_before = contents(folder)
     begin(folder, 3, folder, resume=True)
-    assert contents(folder) == before
+    assert contents(folder) == contents_before
     begin(folder, 2, folder, resume=True)
     assert (folder / "folder.jsonl").read_text() == "{}"
     assert len(state_table.read(folder).shards) == 2
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_a_job_that_goes_on_leaves_the_reading_of_series_to_its_workers(
+def test_a_resumed_job_leaves_reading_series_to_its_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_much(*given: Any, **options: Any) -> Any:
+    def raise_memory_error(*given: Any, **options: Any) -> Any:
         raise MemoryError
 
     state_table.write(tmp_path / "state", some(3))
-    monkeypatch.setattr(pq.ParquetFile, "read", too_much)
+    monkeypatch.setattr(pq.ParquetFile, "read", raise_memory_error)
     begin(tmp_path / "state", 3, tmp_path / "state", resume=True)
-    with pytest.raises(MemoryError):  # these are cut anew
+    with pytest.raises(MemoryError):  # resharding reads the series
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 
-def test_another_job_gets_states_and_rows_and_a_log_of_its_own(tmp_path: Path) -> None:
+def test_another_job_gets_states_and_rows_but_no_offsets(tmp_path: Path) -> None:
     state_table.write(tmp_path / "a", some(3))
     (tmp_path / "a" / "folder.jsonl").write_text("{}")
     for own in (tmp_path / "b", tmp_path / "a"):
@@ -91,7 +98,7 @@ def test_another_job_gets_states_and_rows_and_a_log_of_its_own(tmp_path: Path) -
         assert not (own / "folder.jsonl").exists()
 
 
-def test_every_shard_knows_all_partitions_from_the_start_and_waits_for_each(tmp_path: Path) -> None:
+def test_every_shard_begins_with_all_partitions(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     state_table.begin(folder, 2, None, cold, partitions={"a": 100, "b": 0})
     for shard in state_table.read(folder).shards:
@@ -104,21 +111,25 @@ def test_every_shard_knows_all_partitions_from_the_start_and_waits_for_each(tmp_
         )
 
 
-def test_shards_of_a_keyed_topic_know_their_own_partitions_and_stay_as_they_are(tmp_path: Path) -> None:
+def test_keyed_shards_keep_their_partitions_and_their_number(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
 
-    def begun(
+    def begin_and_read_offsets(
         shards: int, start: Path | None, resume: bool = False, own: dict[str, int] = owners
     ) -> list[Any]:
         state_table.begin(folder, shards, start, cold, resume=resume, partitions=partitions, owners=own)
         return [dict(shard.offsets) for shard in state_table.read(folder).shards]
 
-    assert begun(2, None) == begun(2, folder) == [{"t-0": 0, "t-2": 7}, {"t-1": 0}]
+    assert (
+        begin_and_read_offsets(2, None)
+        == begin_and_read_offsets(2, folder)
+        == [{"t-0": 0, "t-2": 7}, {"t-1": 0}]
+    )
     made = state_table.read(folder).shards
     state_table.write(folder, [replace(made[0], offsets={"t-0": 5, "t-2": 9}), made[1]])
     partitions["t-3"], owners["t-3"] = 0, 1
-    assert begun(2, folder, True) == [{"t-0": 5, "t-2": 9}, {"t-1": 0, "t-3": 0}]
+    assert begin_and_read_offsets(2, folder, True) == [{"t-0": 5, "t-2": 9}, {"t-1": 0, "t-3": 0}]
     assert {name: found.offset for name, found in state_table.read(folder).reached().items()} == {
         "t-0": 5,
         "t-2": 9,
@@ -127,16 +138,16 @@ def test_shards_of_a_keyed_topic_know_their_own_partitions_and_stay_as_they_are(
     }
     for shards, resume, own in ((3, True, owners), (3, False, owners), (2, True, {}), (2, False, {})):
         with pytest.raises(DataError, match=r"state: its series lie by the partitions of a keyed topic"):
-            begun(shards, folder, resume, own)
+            begin_and_read_offsets(shards, folder, resume, own)
     state_table.write(folder, some(2))
     for resume in (True, False):
         with pytest.raises(DataError, match=r"state: its series lie in shards by their names, and .*= false"):
-            begun(2, folder, resume)
+            begin_and_read_offsets(2, folder, resume)
     assert state_table.homes(folder) == {name: shard_of(name, 2) for name in NAMES}
     assert state_table.homes(tmp_path) == {}
 
 
-def test_a_cold_start_takes_what_was_there_away_and_leaves_a_whole_table(tmp_path: Path) -> None:
+def test_a_cold_start_replaces_an_earlier_table(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     state_table.write(folder, some(3))
     (folder / "folder.jsonl").write_text("{}")
@@ -147,22 +158,22 @@ def test_a_cold_start_takes_what_was_there_away_and_leaves_a_whole_table(tmp_pat
     assert not (folder / "folder.jsonl").exists()
 
 
-def test_shards_that_stand_at_several_places_are_not_cut(tmp_path: Path) -> None:
+def test_shards_at_different_offsets_are_not_resharded(tmp_path: Path) -> None:
     first, second = some(2)
     state_table.write(tmp_path / "state", [first, replace(second, offsets={"rows": 70})])
-    before = contents(tmp_path)
+    contents_before = contents(tmp_path)
     for resume in (True, False):
         with pytest.raises(DataError, match=r"state: its shards stand at different places .*--resume and 2"):
             begin(tmp_path / "state", 3, tmp_path / "state", resume=resume)
-    assert contents(tmp_path) == before
+    assert contents(tmp_path) == contents_before
     begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
-    assert contents(tmp_path) == before
+    assert contents(tmp_path) == contents_before
 
 
-def test_a_table_of_format_1_is_refused_in_one_line_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_table_of_format_1_is_refused_unchanged(tmp_path: Path) -> None:
     (tmp_path / "state" / "series").mkdir(parents=True)
     (tmp_path / "state" / "series" / "shard-0000.parquet").write_bytes(b"PAR1")
-    before = contents(tmp_path)
+    contents_before = contents(tmp_path)
     assert state_table.exists(tmp_path / "state")
     for resume in (False, True):
         with pytest.raises(
@@ -170,4 +181,4 @@ def test_a_table_of_format_1_is_refused_in_one_line_and_left_as_it_is(tmp_path: 
         ) as told:
             begin(tmp_path / "state", 2, tmp_path / "state", resume=resume)
         assert "\n" not in str(told.value)
-    assert contents(tmp_path) == before
+    assert contents(tmp_path) == contents_before

@@ -1,4 +1,4 @@
-"""Every file that a job reads back, damaged: it is read as it was written, or refused in one line."""
+"""Damage to each file that a job reads back: it is read as it was written, or refused in one line."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None
     )
     record = unseal(whole)
     for other in mistyped(record):
-        path.write_bytes(as_json(other))  # without a checksum, as an earlier version wrote it
+        path.write_bytes(as_json(other))  # an earlier version wrote no checksum
         line = line_of(lambda: check_replay(path, [rows], "how", 1, 0.0), [])
         assert line is not None or other["now_s"] in (True, -1), other
     path.write_bytes(as_json(record))
@@ -91,7 +91,7 @@ def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> No
     def read() -> list[Entry]:
         return [*FolderManifest(path).entries(0)]
 
-    written = [ENTRIES[:count] for count in range(len(ENTRIES) + 1)]  # a torn end is cut off
+    written = [ENTRIES[:count] for count in range(len(ENTRIES) + 1)]  # a torn last line is cut off
     assert assert_as_written_or_refused(path, whole, read, written) > 150
     for other in mistyped(asdict(ENTRIES[0])):
         path.write_bytes(as_json(other) + b"\n")
@@ -124,7 +124,7 @@ def test_damaged_snapshot_metadata_raises_one_line() -> None:
     for key in (b"statecast.shard", b"statecast.state.layout"):
         for other in mistyped(json.loads(table.schema.metadata[key])):
             changed = {**table.schema.metadata, key: as_json(other)}
-            del changed[b"statecast.crc32"]  # as an earlier version, or a person, wrote it
+            del changed[b"statecast.crc32"]  # as in a snapshot of an earlier version, or one changed by hand
             for rows in (table, table.schema.empty_table()):
                 one = rows.replace_schema_metadata(changed)
                 line = line_of(lambda one=one: snapshot.from_arrow(one), [])  # type: ignore[misc]
@@ -142,15 +142,15 @@ def test_damaged_snapshot_metadata_raises_one_line() -> None:
         ({"novel": 1}, "novel: "),
     ],
 )
-def test_a_snapshot_entry_of_unknown_name_or_type_is_refused(change: dict[str, Any], line: str) -> None:
+def test_an_invalid_entry_of_a_snapshot_is_refused(change: dict[str, Any], line: str) -> None:
     table = snapshot.to_arrow(some(1)[0])
     rest = json.loads(table.schema.metadata[b"statecast.shard"]) | change
     metadata = {**table.schema.metadata, b"statecast.shard": as_json(rest)}
     del metadata[b"statecast.crc32"]
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as caught:
         snapshot.from_arrow(table.replace_schema_metadata(metadata))
-    assert line in str(told.value)
-    assert "\n" not in str(told.value)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
         assert line is None or (line.startswith(f"{file}: ") and "\n" not in line)
 
 
-def test_a_damaged_file_of_the_owner_raises_nothing(tmp_path: Path) -> None:
+def test_a_damaged_owner_file_raises_nothing(tmp_path: Path) -> None:
     path = tmp_path / ".run"
     write_text(path, "b" * 32)
     assert (
@@ -260,11 +260,11 @@ def test_a_journal_takes_records_after_a_failed_write(
     journal = Journal(tmp_path / "lines")
     journal.add({"n": 1})
 
-    def full(descriptor: int) -> None:
+    def fail_to_sync(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("os.fsync", full)
+        patched.setattr("os.fsync", fail_to_sync)
         with pytest.raises(OSError, match="No space left"):
             journal.add({"n": 2})
     journal.add({"n": 3})

@@ -24,7 +24,7 @@ from tests.shards import assert_equal, shards_of, some
 
 
 @given(fleet=fleets(), of=st.integers(1, 4), closed=st.integers(0, 30), event=st.none() | st.just("é"))
-def test_a_shard_comes_back_as_it_was(
+def test_a_shard_is_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, of: int, closed: int, event: str | None
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
@@ -38,7 +38,7 @@ def test_a_shard_comes_back_as_it_was(
 
 
 @given(fleet=fleets(), closed=st.integers(0, 30))
-def test_what_is_read_goes_on_as_what_was_written(
+def test_a_restored_shard_issues_the_same_forecasts(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, closed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
@@ -59,7 +59,7 @@ def test_what_is_read_goes_on_as_what_was_written(
         assert a.equals(b)
 
 
-def test_the_last_snapshot_of_a_shard_is_the_one_that_counts(tmp_path: Path) -> None:
+def test_the_last_snapshot_of_a_shard_is_read(tmp_path: Path) -> None:
     for closed in (2, 3):
         (shard,) = some(1, closed)
         snapshot_file.write_shard(tmp_path, shard)
@@ -69,22 +69,22 @@ def test_the_last_snapshot_of_a_shard_is_the_one_that_counts(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("at", ["write_table", "fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
+def test_a_failed_snapshot_keeps_the_earlier_one(
     tmp_path: Path, at: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (old,) = some(1, 2)
     snapshot_file.write_shard(tmp_path, old)
 
-    def die(*given: Any, **options: Any) -> None:
+    def fail_while_writing(*given: Any, **options: Any) -> None:
         if at == "write_table":
             given[1].write_bytes(b"PAR1 and half of it")
         raise error
 
-    monkeypatch.setattr(pq if at == "write_table" else os, at, die)
-    with pytest.raises((OutputError, KeyboardInterrupt)) as told:
+    monkeypatch.setattr(pq if at == "write_table" else os, at, fail_while_writing)
+    with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
         snapshot_file.write_shard(tmp_path, some(1, 4)[0])
     if isinstance(error, OSError):
-        assert "shard-0000-of-0001.parquet: the state cannot be written: No space left" in str(told.value)
+        assert "shard-0000-of-0001.parquet: the state cannot be written: No space left" in str(caught.value)
     monkeypatch.undo()
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
     assert state_table.read(tmp_path).closed_through == START + 1
@@ -92,9 +92,7 @@ def test_a_snapshot_that_dies_in_the_middle_leaves_the_one_before(
     assert state_table.read(tmp_path).closed_through == START + 3
 
 
-def test_a_snapshot_is_synced_before_its_name_and_that_before_it_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_snapshot_and_its_rename_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     fsync, rename = os.fsync, os.replace
 
@@ -113,14 +111,14 @@ def test_a_snapshot_is_synced_before_its_name_and_that_before_it_returns(
     assert done == [f"sync {tmp_path.name}", "sync hidden", "rename", "sync state"]
 
 
-def test_a_run_that_lost_the_folder_while_it_wrote_puts_nothing_in_place(tmp_path: Path) -> None:
+def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None:
     (lost,), (next_,) = some(1, 2), some(1, 4)
 
-    def loses() -> bool:
-        assert snapshot_file.write_shard(tmp_path, next_)  # the next run's, of the same shard
+    def lose_the_folder() -> bool:
+        assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes the same shard meanwhile
         return False
 
-    assert not snapshot_file.write_shard(tmp_path, lost, loses)
+    assert not snapshot_file.write_shard(tmp_path, lost, lose_the_folder)
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), next_)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
 
@@ -131,7 +129,7 @@ def test_two_writers_of_one_shard_share_no_file(tmp_path: Path) -> None:
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
 
 
-def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> None:
     (shard,) = some(1)
     snapshot_file.write_shard(tmp_path, shard)
     (path,) = tmp_path.iterdir()
@@ -142,17 +140,17 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
             found: list[Shard] = []
             line = line_of(lambda series=series: snapshot_file.read_file(path, series=series), found)  # type: ignore[misc]
             assert line is None or (line.startswith(f"{path}: ") and "\n" not in line)
-            assert not series or line is not None or _is_in_no_use(whole, place)
+            assert not series or line is not None or _removes_checksum(whole, place)
             for one in found:
                 assert (one.offsets, one.counts) == (shard.offsets, shard.counts)
 
 
-def _is_in_no_use(whole: bytes, place: int) -> bool:
-    """Whether a byte is of the name of the checksum: without it the file is as one that has none."""
+def _removes_checksum(whole: bytes, place: int) -> bool:
+    """Return whether a byte is in the checksum's key: a change there makes a file without a checksum."""
     return 0 <= place - whole.index(b"statecast.checksum") < 26
 
 
-def test_a_snapshot_of_which_half_is_anothers_is_refused(tmp_path: Path) -> None:
+def test_a_mix_of_two_snapshots_is_refused(tmp_path: Path) -> None:
     for name, closed in (("a", 2), ("b", 4)):
         snapshot_file.write_shard(tmp_path / name, some(1, closed)[0])
     a, b = ((tmp_path / name / "shard-0000-of-0001.parquet").read_bytes() for name in "ab")

@@ -17,7 +17,7 @@ from tests.fleets import START
 from tests.shards import NAMES, some
 
 
-def test_a_table_is_one_of_parquet_files_that_anybody_reads(tmp_path: Path) -> None:
+def test_a_state_table_is_plain_parquet(tmp_path: Path) -> None:
     for shard in some(3):
         snapshot_file.write_shard(tmp_path, shard)
     rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
@@ -25,7 +25,7 @@ def test_a_table_is_one_of_parquet_files_that_anybody_reads(tmp_path: Path) -> N
     assert rows["pending"].list.len().sum() == 2 * len(NAMES)
 
 
-def test_a_table_says_of_all_shards_what_they_say(tmp_path: Path) -> None:
+def test_a_table_combines_its_shards(tmp_path: Path) -> None:
     for shard in some(3, event="e1"):
         snapshot_file.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
@@ -39,26 +39,26 @@ def test_a_table_says_of_all_shards_what_they_say(tmp_path: Path) -> None:
     assert (table.offset("rows"), table.offset("another")) == (100, 0)
 
 
-def test_where_shards_stand_is_told_without_their_series(tmp_path: Path) -> None:
+def test_offsets_are_read_without_the_series(tmp_path: Path) -> None:
     for shard in some(3, event="e1"):
         snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
-    whole, told = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
-    assert not len(told.state)
-    assert not len(told.pending)
-    assert told.counts == whole.counts
-    assert told.closed_through == whole.closed_through == START + 2
-    assert told.reached() == whole.reached()
-    assert told.reached()["rows"][:3:2] == (70, (71, 72))
+    whole, offsets = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
+    assert not len(offsets.state)
+    assert not len(offsets.pending)
+    assert offsets.counts == whole.counts
+    assert offsets.closed_through == whole.closed_through == START + 2
+    assert offsets.reached() == whole.reached()
+    assert offsets.reached()["rows"][:3:2] == (70, (71, 72))
 
 
-def test_a_source_goes_on_from_what_every_shard_has_read(tmp_path: Path) -> None:
+def test_a_source_resumes_from_the_smallest_offset(tmp_path: Path) -> None:
     first, second, third = some(3)
     for shard in (first, replace(second, offsets={"rows": 70}), third):
         snapshot_file.write_shard(tmp_path, shard)
     assert state_table.read(tmp_path).offset("rows") == 70
 
 
-def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "some.parquet").write_bytes(b"")
     assert not state_table.exists(tmp_path)
     assert not state_table.exists(tmp_path / "nowhere")
@@ -67,18 +67,18 @@ def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
             state_table.read(folder)
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", some(2))
     (tmp_path / "state" / "shard-0001-of-0002.parquet").write_bytes(b"PAR1 and nothing")
     for read in (lambda f: state_table.read(f), lambda f: snapshot_file.read_shard(f, 1, 2)):
         with pytest.raises(
             DataError, match=r"shard-0001-of-0002\.parquet: not a readable Parquet file"
-        ) as told:
+        ) as caught:
             read(tmp_path / "state")
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_shard_is_named(tmp_path: Path) -> None:
+def test_a_parquet_file_without_a_shard_is_named(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", some(2))
     path = tmp_path / "state" / "shard-0001-of-0002.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_shard_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["missing", "of another table"])
-def test_a_table_that_is_not_whole_is_refused(tmp_path: Path, spoil: str) -> None:
+def test_an_incomplete_table_is_refused(tmp_path: Path, spoil: str) -> None:
     state_table.write(tmp_path / "state", some(3))
     if spoil == "missing":
         (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
@@ -97,7 +97,7 @@ def test_a_table_that_is_not_whole_is_refused(tmp_path: Path, spoil: str) -> Non
         state_table.read(tmp_path / "state")
 
 
-def test_a_table_knows_how_far_its_shards_have_come_and_where_they_stand_apart(tmp_path: Path) -> None:
+def test_reached_gives_the_smallest_and_all_later_offsets(tmp_path: Path) -> None:
     first, second, third = some(3)
     shards = [
         replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),
@@ -109,7 +109,7 @@ def test_a_table_knows_how_far_its_shards_have_come_and_where_they_stand_apart(t
 
 
 @pytest.mark.parametrize("renames", range(3))
-def test_a_table_whose_job_died_while_it_was_put_in_place_is_the_old_one_or_the_new(
+def test_an_interrupted_replacement_leaves_one_whole_table(
     tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, real, made = tmp_path / "state", os.replace, 0
@@ -137,18 +137,16 @@ def test_a_table_whose_job_died_while_it_was_put_in_place_is_the_old_one_or_the_
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_a_table_is_left_where_it_is_when_it_cannot_be_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_replacement_keeps_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, real = tmp_path / "state", os.replace
     state_table.write(folder, some(3))
 
-    def full(source: Any, target: Any) -> None:
+    def fail_to_rename(source: Any, target: Any) -> None:
         if "state" in {Path(source).name, Path(target).name}:
             raise OSError(30, "Read-only file system")
         real(source, target)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", fail_to_rename)
     with pytest.raises(OutputError, match="state: the state table cannot be put in place: Read-only"):
         state_table.write(folder, some(2))
     monkeypatch.undo()

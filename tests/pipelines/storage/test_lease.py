@@ -1,4 +1,4 @@
-"""One job at a time on an output in an object store."""
+"""The lease on an output in an object store: one job at a time writes to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.errors import OutputError
 from tests.stores import keys
 
 
-def test_a_second_job_is_told_who_holds_the_output(s3: Remote) -> None:
+def test_a_second_job_is_refused_with_the_lease_owner(s3: Remote) -> None:
     line = r"another job, process \d+ on .+ since .+ UTC .*, is writing here: wait for its end"
     with locked(s3) as check:
         check()
@@ -25,34 +25,35 @@ def test_a_second_job_is_told_who_holds_the_output(s3: Remote) -> None:
         assert keys(s3) == [".lock-000002"]
 
 
-def test_a_job_that_failed_lets_go(s3: Remote) -> None:
+def test_a_failed_job_releases_its_lease(s3: Remote) -> None:
     with pytest.raises(ZeroDivisionError), locked(s3):
         raise ZeroDivisionError
     with locked(s3):
         pass
 
 
-def _for_long(*checks: Callable[[], None]) -> None:
+def _check_for_a_minute(*checks: Callable[[], None]) -> None:
     until_s = time.monotonic() + 60
     while time.monotonic() < until_s:
         for check in checks:
             check()
 
 
-def held_by(s3: Remote, **said: Any) -> None:
-    write_text(s3 / ".lock-000004", json.dumps(json.loads(lease._identity()) | said))
+def write_lock_4(s3: Remote, **changes: Any) -> None:
+    """Write lock number 4 with the identity of this process, except for ``changes``."""
+    write_text(s3 / ".lock-000004", json.dumps(json.loads(lease._identity()) | changes))
 
 
-def test_a_job_that_was_killed_on_this_machine_holds_nothing(s3: Remote) -> None:
-    held_by(s3, started_s=1.0)
+def test_a_job_killed_on_this_machine_loses_its_lease(s3: Remote) -> None:
+    write_lock_4(s3, started_s=1.0)
     with locked(s3):
         assert keys(s3) == [".lock-000005"]
 
 
-def test_a_silent_job_of_another_machine_holds_until_its_lease_is_up(
+def test_a_silent_remote_job_keeps_its_lease_until_expiry(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held_by(s3, machine="another", host="far", pid=7)
+    write_lock_4(s3, machine="another", host="far", pid=7)
     with (
         pytest.raises(OutputError, match=r"process 7 on far since .* UTC .if that has died: for"),
         locked(s3),
@@ -63,34 +64,30 @@ def test_a_silent_job_of_another_machine_holds_until_its_lease_is_up(
         assert keys(s3) == [".lock-000005"]
 
 
-def test_a_job_that_was_taken_for_dead_learns_that_another_has_taken_over(
-    s3: Remote, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_lost_its_lease_raises(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_RENEWED_EVERY_S", 0.01)
     with locked(s3) as check:
-        monkeypatch.setattr(lease, "_is_dead", lambda told: True)
+        monkeypatch.setattr(lease, "_is_dead", lambda identity: True)
         with locked(s3) as other, pytest.raises(OutputError, match="another job has taken over"):
-            _for_long(check, other)
+            _check_for_a_minute(check, other)
     assert keys(s3) == [".lock-000002"]
 
 
-def test_of_two_that_begin_at_once_one_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     look = lease._look
 
-    def look_and_be_late(folder: Remote) -> tuple[float, list[Remote]]:
-        seen = look(folder)
+    def look_before_another_job_locks(folder: Remote) -> tuple[float, list[Remote]]:
+        listing = look(folder)
         (folder / ".lock-000001").create(b"{}")
-        return seen
+        return listing
 
-    monkeypatch.setattr(lease, "_look", look_and_be_late)
+    monkeypatch.setattr(lease, "_look", look_before_another_job_locks)
     with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
         pass
 
 
-def test_who_looked_long_ago_does_not_take_a_number_that_was_passed(
-    s3: Remote, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held_by(s3)  # it is number 4, and those before it are gone
+def test_a_stale_listing_does_not_reuse_a_lock_number(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lock_4(s3)  # locks 1 to 3 existed earlier and are deleted
     monkeypatch.setattr(lease, "_look", lambda folder: (0.0, []))
     with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
         pass

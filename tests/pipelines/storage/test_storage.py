@@ -1,4 +1,4 @@
-"""What holds of a folder wherever it lies: on a disk, in memory, on an S3 server."""
+"""Operations on folders of every kind: on a disk, in memory, on an S3 server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipelines.storage.journal import MERGED_AT
 from schemas.errors import ConfigError, OutputError
 
 
-def test_what_was_written_is_read(place: Location) -> None:
+def test_written_files_are_read_back(place: Location) -> None:
     file, frame = place / "a.parquet", pl.DataFrame({"x": [1, 2]})
     make_folder(place)
     write_whole(file, frame.write_parquet, kept=True)
@@ -41,20 +41,20 @@ def test_what_was_written_is_read(place: Location) -> None:
     sync([file])
 
 
-def test_a_file_that_could_not_be_written_whole_is_as_it_was(place: Location) -> None:
+def test_a_failed_write_keeps_the_old_file(place: Location) -> None:
     file = place / "a.txt"
     write_text(file, "before")
 
-    def die(target: Any) -> None:
+    def write_half(target: Any) -> None:
         (target.write if not isinstance(target, Path) else target.write_bytes)(b"half of")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_whole(file, die)
+        write_whole(file, write_half)
     assert file.read_text() == "before"
 
 
-def test_a_folder_lists_its_own_files_as_they_are_now(place: Location) -> None:
+def test_a_folder_lists_its_current_files(place: Location) -> None:
     assert list(place.glob("*")) == []
     for name in ("b.x", "a.x", "c.y"):
         write_text(place / name, name)
@@ -95,7 +95,7 @@ def test_a_journal_in_s3_puts_single_records(s3: Remote) -> None:
         before = {one.url for one in s3.glob("*")}
         journal.add({"n": number, "text": "x" * 100}, {"n": -number})
         sizes += [len(one.read_bytes()) for one in s3.glob("*") if one.url not in before]
-    assert max(sorted(sizes)[:-1]) < 1000  # all puts but the first merge
+    assert max(sorted(sizes)[:-1]) < 1000  # only the file of merged records is large
     assert len(list(s3.glob("*"))) <= MERGED_AT
     found = [record["n"] for _, record in Journal(s3 / "lines.jsonl").records()]
     assert found == [n for number in range(3 * MERGED_AT) for n in (number, -number)]
@@ -107,7 +107,7 @@ def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     part = next(iter(s3.glob("lines-*")))
     data = part.read_bytes()
     journal.replace([{"n": 1}, {"n": 2}])
-    part.write_bytes(data)  # a crash left it
+    part.write_bytes(data)  # as if a crash had prevented its deletion
     again = Journal(s3 / "lines")
     assert [*again.records()] == [(1, {"n": 1}), (2, {"n": 2})]
     again.add({"n": 3})
@@ -125,7 +125,7 @@ def test_a_journal_copied_from_s3_to_disk_takes_records(s3: Remote, tmp_path: Pa
     assert found == [*range(MERGED_AT + 2), -1]
 
 
-def test_a_location_has_the_names_of_a_path_and_travels(place: Location) -> None:
+def test_a_location_has_path_names_and_can_be_pickled(place: Location) -> None:
     file = place / "state" / "shard.parquet"
     assert (file.name, file.suffix, file.parent.name) == ("shard.parquet", ".parquet", "state")
     assert file.with_name("other") == place / "state" / "other"
@@ -133,26 +133,26 @@ def test_a_location_has_the_names_of_a_path_and_travels(place: Location) -> None
     assert str(file).startswith(str(place))
 
 
-def test_what_is_replaced_meanwhile_is_read_again(s3: Remote) -> None:
+def test_parts_replaced_during_a_reading_are_read_again(s3: Remote) -> None:
     seen: list[str] = []
     write_text(s3 / "state" / "x", "old")
     hidden = s3 / ".state.new"
     write_text(hidden / "state" / "x", "new")
 
-    def read(there: Location) -> str:
-        seen.append(there.name if there == s3 / "state" else "hidden")
+    def read(folder: Location) -> str:
+        seen.append(folder.name if folder == s3 / "state" else "hidden")
         if len(seen) == 1:
             write_text(s3 / ".state.new.json", '{"id": "1", "parts": ["state"]}')
-        return (there / "x").read_text()
+        return (folder / "x").read_text()
 
     assert as_of_one_moment(s3 / "state", read) == "new"
     assert seen == ["state", "hidden"]
 
 
-# --- which places there are --------------------------------------------------------------------------------
+# --- paths and URLs ----------------------------------------------------------------------------------------
 
 
-def test_a_path_is_a_path_and_a_url_is_remote(s3: Remote) -> None:
+def test_a_path_is_local_and_a_url_is_remote(s3: Remote) -> None:
     assert location("out/x") == Path("out/x")
     assert location(f"{s3}/") == s3
 
@@ -166,14 +166,14 @@ def test_a_path_is_a_path_and_a_url_is_remote(s3: Remote) -> None:
         ("gs://bucket/out", "gs:// needs one more package: pip install gcsfs"),
     ],
 )
-def test_a_url_that_cannot_be_is_refused_in_one_line(url: str, line: str) -> None:
-    with pytest.raises(ConfigError) as told:
+def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         location(url)
-    assert str(told.value).startswith(line)
-    assert "secret" not in str(told.value)
+    assert str(caught.value).startswith(line)
+    assert "secret" not in str(caught.value)
 
 
-def test_a_missing_bucket_is_told_in_one_line(bucket: Remote) -> None:
+def test_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
     from pipelines.sinks.folder import check_folder, locked
 
     nowhere = Remote("s3://no-such-bucket/out")
@@ -184,7 +184,7 @@ def test_a_missing_bucket_is_told_in_one_line(bucket: Remote) -> None:
         pass
 
 
-def test_missing_credentials_are_told_in_one_line(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_raise_one_line(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
     from pipelines.sinks.folder import check_folder
@@ -195,9 +195,9 @@ def test_missing_credentials_are_told_in_one_line(s3: Remote, monkeypatch: pytes
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     s3fs.S3FileSystem.clear_instance_cache()
     try:
-        with pytest.raises(OutputError) as told:
+        with pytest.raises(OutputError) as caught:
             check_folder(s3)
     finally:
         monkeypatch.undo()
         s3fs.S3FileSystem.clear_instance_cache()
-    assert str(told.value) == f"{s3}: cannot write here (Unable to locate credentials): name another folder"
+    assert str(caught.value) == f"{s3}: cannot write here (Unable to locate credentials): name another folder"

@@ -14,9 +14,7 @@ TRACEBACK = RuntimeError("Traceback (most recent call last):\n  File x\nValueErr
 
 
 @pytest.mark.parametrize("kind", [DataError, ModelError, OutputError, EngineError, StatecastError])
-def test_an_error_of_ours_arrives_as_it_was_whatever_an_engine_makes_of_it(
-    tmp_path: Path, kind: type[StatecastError]
-) -> None:
+def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[StatecastError]) -> None:
     with pytest.raises(kind), told_of(tmp_path):
         raise kind("bad.csv: no column 'été'")
     found = told(tmp_path, TRACEBACK)
@@ -25,7 +23,7 @@ def test_an_error_of_ours_arrives_as_it_was_whatever_an_engine_makes_of_it(
     assert found.exit_code == kind("").exit_code
 
 
-def test_an_error_of_anybody_elses_is_the_last_line_of_what_the_engine_says(tmp_path: Path) -> None:
+def test_other_errors_become_the_last_line_of_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), told_of(tmp_path):
         raise ZeroDivisionError
     found = told(tmp_path, TRACEBACK)
@@ -34,14 +32,14 @@ def test_an_error_of_anybody_elses_is_the_last_line_of_what_the_engine_says(tmp_
     assert str(told(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
 
 
-def test_an_error_of_ours_that_comes_itself_counts(tmp_path: Path) -> None:
+def test_a_raised_statecast_error_wins_over_a_stored_one(tmp_path: Path) -> None:
     with pytest.raises(DataError), told_of(tmp_path):
         raise DataError("left by a worker")
     error = OutputError("raised here")
     assert told(tmp_path, error) is error
 
 
-def test_the_error_of_an_earlier_run_is_forgotten(tmp_path: Path) -> None:
+def test_the_error_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
     clear_told(tmp_path)
     with pytest.raises(DataError), told_of(tmp_path):
         raise DataError("an earlier one")
@@ -50,7 +48,7 @@ def test_the_error_of_an_earlier_run_is_forgotten(tmp_path: Path) -> None:
     assert type(told(tmp_path, TRACEBACK)) is EngineError
 
 
-def test_what_is_left_half_written_is_not_believed(tmp_path: Path) -> None:
+def test_a_half_written_error_is_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError), told_of(tmp_path):
         raise DataError("x")
     (left,) = tmp_path.iterdir()
@@ -58,30 +56,30 @@ def test_what_is_left_half_written_is_not_believed(tmp_path: Path) -> None:
     assert type(told(tmp_path, TRACEBACK)) is EngineError
 
 
-def test_of_the_errors_of_several_workers_the_first_counts(
+def test_the_first_of_several_worker_errors_is_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for pid in (9, 1, 5):
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         with pytest.raises(DataError), told_of(tmp_path):
             raise DataError(f"worker {pid}")
-        time.sleep(0.01)  # a disk tells moments apart that are ticks apart
+        time.sleep(0.01)  # file times advance in kernel ticks of a few milliseconds
     assert str(told(tmp_path, TRACEBACK)) == "worker 9"
 
 
-def test_a_block_without_an_error_leaves_nothing(tmp_path: Path) -> None:
+def test_a_block_without_an_error_leaves_no_file(tmp_path: Path) -> None:
     with told_of(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_on_which_nothing_can_be_left_is_told(
+def test_a_full_disk_is_reported_without_an_error_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*given: object) -> None:
+    def disk_full(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
     with pytest.raises(OutputError), told_of(tmp_path):
         raise OutputError("out/a: cannot be written")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
@@ -90,6 +88,6 @@ def test_a_full_disk_on_which_nothing_can_be_left_is_told(
     assert str(found) == f"{tmp_path}: the disk is full: make room, and start it again"
 
 
-def test_of_an_engines_state_its_first_line_is_told(tmp_path: Path) -> None:
-    words = RuntimeError("job-001 failed: nothing in progress\nstage-000 watermark in +inf\n")
-    assert str(told(tmp_path, words)) == "the pipeline failed: job-001 failed: nothing in progress"
+def test_an_engines_state_is_reduced_to_its_first_line(tmp_path: Path) -> None:
+    engine_error = RuntimeError("job-001 failed: nothing in progress\nstage-000 watermark in +inf\n")
+    assert str(told(tmp_path, engine_error)) == "the pipeline failed: job-001 failed: nothing in progress"

@@ -3,15 +3,15 @@ from __future__ import annotations
 from pipelines.workers.snapshot_queue import Turns
 
 
-def test_one_has_its_turn_at_a_time_and_who_has_waited_longest_is_called_next() -> None:
+def test_each_turn_goes_to_the_number_waiting_longest() -> None:
     called: list[int] = []
 
     def call(number: int) -> bool:
         called.append(number)
-        return number != 2  # it cannot be reached
+        return number != 2  # number 2 cannot be reached
 
     turns = Turns(call)
-    assert not turns.take(1)  # it has not asked
+    assert not turns.take(1)  # number 1 has not asked for a turn
     for number in (1, 2, 3, 3):
         turns.ask(number)
     assert turns.take(1)
@@ -20,11 +20,11 @@ def test_one_has_its_turn_at_a_time_and_who_has_waited_longest_is_called_next() 
     assert called == [2, 3]
     assert turns.take(3)
     turns.end()
-    assert not turns.take(3)  # asked twice, it had it once
+    assert not turns.take(3)  # two requests gave number 3 one turn
     assert turns.take(2)
 
 
-def test_who_withdraws_is_not_called_and_after_the_close_nobody_is() -> None:
+def test_no_number_is_called_after_withdrawal_or_close() -> None:
     called: list[int] = []
 
     def call(number: int) -> bool:

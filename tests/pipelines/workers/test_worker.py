@@ -35,13 +35,13 @@ from tests.stores import in_memory
 PATIENCE_S = 30.0
 
 
-def fail() -> None:
+def raise_error() -> None:
     raise OutputError("the disk is full")
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> StepSettings:
-    """Of a job of three shards, whose table has just been put there."""
+    """Settings of a job of three shards with a new, empty state table."""
     made = StepSettings("a job", forecaster().to_bytes(), 3, 4, tmp_path, "parquet", 2, resumed=False)
     begin(made)
     return made
@@ -54,16 +54,16 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
     state_table.begin(settings.states, settings.shards, None, cold)
 
 
-def log(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
-    """A batch a window, of which each closes its own; the second has a late row and a rejected one."""
+def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
+    """Return batches that close one window each; the second also has a late row and a rejected row."""
     values = np.random.default_rng(0).normal(size=(windows, 6))
     names = tuple(f"s{i}" for i in range(6))
     arrivals = [
         Arrival(rows_of(Windows(names, START + w, values[w : w + 1])), (START + w + 1) * HOUR_US)
         for w in range(windows)
     ]
-    late = rows_of(Windows(("s0",), START, np.ones((1, 1))))
-    arrivals[1] = arrivals[1]._replace(rows=pl.concat([arrivals[1].rows, late]))
+    late_row = rows_of(Windows(("s0",), START, np.ones((1, 1))))
+    arrivals[1] = arrivals[1]._replace(rows=pl.concat([arrivals[1].rows, late_row]))
     made = batches_of(arrivals)
     bad = quarantine.whole_file("f.csv", "no column", 7).with_columns(row=pl.lit(3, pl.Int64))
     made[1] = replace(made[1], rejected=bad)
@@ -83,21 +83,21 @@ def put(workers: Workers, *batches: Batch) -> None:
             workers.put(number, part)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what other threads do."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until other threads have made ``condition`` true."""
     given_up_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < given_up_s
         time.sleep(0.005)
 
 
-def ended(batches: list[Batch]) -> list[Batch]:
+def with_last_snapshot(batches: list[Batch]) -> list[Batch]:
     stop = batches[-1].stop
     return [*batches, no_batch("rows", stop, snapshot=True, ends=True)]
 
 
-def test_what_comes_of_batches_is_written_and_told(settings: StepSettings) -> None:
-    run(settings, ended(log()))
+def test_outputs_of_batches_are_written_and_counted(settings: StepSettings) -> None:
+    run(settings, with_last_snapshot(batches_of_windows()))
     assert len(read_forecasts(settings.output)) == 36
     assert len(read_late(settings.output)) == 1
     assert read_quarantine(settings.output)["reason"].to_list() == ["no column"]
@@ -109,132 +109,131 @@ def test_what_comes_of_batches_is_written_and_told(settings: StepSettings) -> No
         0,
     )
     assert table.closed_through == START + 5
-    told = numbers.JobNumbers.of(numbers.read_shards(settings.output))
-    assert told.counts == table.counts
-    assert told.closed_us == (START + 6) * HOUR_US
-    assert told.series == told.live == 6
-    assert told.snapshot_at_s > 0
-    assert told.latency.count == 0  # nobody waited for these rows
+    published = numbers.JobNumbers.of(numbers.read_shards(settings.output))
+    assert published.counts == table.counts
+    assert published.closed_us == (START + 6) * HOUR_US
+    assert published.series == published.live == 6
+    assert published.snapshot_at_s > 0
+    assert published.latency.count == 0  # these rows have no arrival time
     assert numbers.applied(settings.output, 3) == {"rows": 37}
 
 
-def test_latency_counts_for_rows_that_somebody_waits_for(settings: StepSettings) -> None:
-    run(settings, ended(log(arrived_s=1.0)))
+def test_latency_is_measured_for_rows_with_arrival_times(settings: StepSettings) -> None:
+    run(settings, with_last_snapshot(batches_of_windows(arrived_s=1.0)))
     latency = numbers.JobNumbers.of(numbers.read_shards(settings.output)).latency
     shards_with_series = sum(len(shard.state) > 0 for shard in state_table.read(settings.states).shards)
     assert latency.count == 6 * shards_with_series
     assert latency.quantile_ms(0.5) > 500_000
 
 
-def test_whose_a_store_is_is_asked_where_something_is_to_be_written(
+def test_a_worker_reads_the_owner_only_before_writing(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    names_read: list[str] = []
     read_bytes = Remote.read_bytes
 
-    def noted(self: Remote) -> bytes:
-        asked.append(self.name)
+    def record_read(self: Remote) -> bytes:
+        names_read.append(self.name)
         return read_bytes(self)
 
     with in_memory() as store:
         remote = replace(settings, output=store)
         begin(remote)
         take_over(remote)
-        monkeypatch.setattr(Remote, "read_bytes", noted)
+        monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [no_batch("rows", 0)] * 200)
-    assert (
-        3 <= asked.count(".run") <= 30
-    )  # its numbers are due now and then, see `PUBLISHED_REMOTELY_EVERY_S`
+    # Numbers are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
+    assert 3 <= names_read.count(".run") <= 30
 
 
-def test_a_shard_goes_on_from_its_snapshot_and_drops_what_it_has(settings: StepSettings) -> None:
-    batches = log()
-    run(settings, ended(batches[:3]))
+def test_a_resumed_shard_drops_rows_that_its_snapshot_has(settings: StepSettings) -> None:
+    batches = batches_of_windows()
+    run(settings, with_last_snapshot(batches[:3]))
     before = read_forecasts(settings.output)
     assert len(before) == 18
-    run(replace(settings, job="again", resumed=True), ended(batches))
+    run(replace(settings, job="again", resumed=True), with_last_snapshot(batches))
     assert len(read_forecasts(settings.output)) == 36
     assert len(read_late(settings.output)) == 1
     counts = state_table.read(settings.states).counts
     assert (counts.used, counts.late, counts.rejected, counts.missing) == (36, 1, 1, 0)
 
 
-def test_what_was_written_after_the_last_snapshot_is_removed_and_written_again(
+def test_outputs_after_the_last_snapshot_are_written_again(
     settings: StepSettings,
 ) -> None:
-    batches = log()
-    run(settings, ended(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # it ends without a snapshot
+    batches = batches_of_windows()
+    run(settings, with_last_snapshot(batches[:3]))
+    run(replace(settings, job="killed"), batches[3:])  # this job ends without a snapshot
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18
-    run(replace(settings, job="more", resumed=True), ended(batches))
+    run(replace(settings, job="more", resumed=True), with_last_snapshot(batches))
     assert len(read_forecasts(settings.output)) == 36
 
 
-def test_a_snapshot_is_written_after_all_that_it_takes_for_granted(
+def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int]] = []
     synced: list[Path] = []
     write, sync = snapshot_file.write_shard, storage.sync
 
-    def look(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
+    def record_snapshot(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
         mine = [path for path in synced if f"shard-{shard.number:04d}-" in path.name]
         seen.append((shard.counts.series_steps, sum(len(pl.read_parquet(path)) for path in mine)))
         return write(folder, shard, is_ours)
 
-    def note(written: list[Path]) -> None:
+    def record_sync(written: list[Path]) -> None:
         sync(written)
         synced.extend(path for path in written if path.parent.name == "forecasts")
 
-    monkeypatch.setattr(snapshot_file, "write_shard", look)
-    monkeypatch.setattr("pipelines.workers.shard_worker.sync", note)
+    monkeypatch.setattr(snapshot_file, "write_shard", record_snapshot)
+    monkeypatch.setattr("pipelines.shard_worker.sync", record_sync)
     workers = Workers(settings)
-    for number, batch in enumerate(log()):
+    for number, batch in enumerate(batches_of_windows()):
         put(workers, batch, no_batch("rows", batch.stop, snapshot=True))
-        # nothing more comes: each shard is told when it is its turn
-        until(lambda number=number: len(seen) == 3 * (number + 1))  # type: ignore[misc]
+        # No further batch arrives: each shard must be called for its turn to write.
+        wait_until(lambda number=number: len(seen) == 3 * (number + 1))  # type: ignore[misc]
     put(workers, no_batch("rows", batch.stop, snapshot=True, ends=True))
     workers.close()
     assert len(seen) == 3 * 7
     assert all(steps == on_disk for steps, on_disk in seen)
 
 
-def test_a_snapshot_in_the_background_holds_the_moment_it_was_copied_and_one_is_in_memory_at_a_time(
+def test_a_background_snapshot_keeps_the_copied_state(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free, kept = threading.Event(), list[tuple[int, set[int]]]()
+    free, snapshots = threading.Event(), list[tuple[int, set[int]]]()
     alive, most = list[weakref.ref[Shard]](), list[int]()
     copy, write = Shard.copy, snapshot_file.write_shard
 
-    def copied(shard: Shard) -> Shard:
+    def record_copy(shard: Shard) -> Shard:
         made = copy(shard)
         alive.append(weakref.ref(made))
         most.append(sum(one() is not None for one in alive))
         return made
 
-    def late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
+    def write_late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
         assert free.wait(PATIENCE_S)
-        kept.append((shard.offsets["rows"], set(shard.state.clock.tolist())))
+        snapshots.append((shard.offsets["rows"], set(shard.state.clock.tolist())))
         return write(folder, shard, is_ours)
 
-    monkeypatch.setattr(Shard, "copy", copied)
-    monkeypatch.setattr(snapshot_file, "write_shard", late)
-    batches, workers = log(), Workers(settings)
+    monkeypatch.setattr(Shard, "copy", record_copy)
+    monkeypatch.setattr(snapshot_file, "write_shard", write_late)
+    batches, workers = batches_of_windows(), Workers(settings)
     put(workers, *batches[:2], no_batch("rows", batches[1].stop, snapshot=True))
     workers.wait()
     put(workers, *batches[2:])
-    workers.wait()  # all is stepped, in place, and no snapshot is written yet
-    assert kept == []
+    workers.wait()  # all batches are applied, and no snapshot is written yet
+    assert snapshots == []
     assert len(read_forecasts(settings.output)) == 36
     free.set()
-    until(lambda: len(kept) == settings.shards)
+    wait_until(lambda: len(snapshots) == settings.shards)
     workers.close()
-    (first, clocks), *others = kept
+    (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards
+    assert most == [1] * settings.shards  # never two copies in memory at once
 
 
 def test_no_snapshot_of_a_shard_follows_its_last_one(
@@ -243,14 +242,14 @@ def test_no_snapshot_of_a_shard_follows_its_last_one(
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
     write = snapshot_file.write_shard
 
-    def late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
+    def write_late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
         begun.set()
         assert free.wait(PATIENCE_S)
         after_its_end.append((settings.output / f".ended-{shard.number:04d}").exists())
         return write(folder, shard, is_ours)
 
-    monkeypatch.setattr(snapshot_file, "write_shard", late)
-    workers, batch = Workers(settings), log()[0]
+    monkeypatch.setattr(snapshot_file, "write_shard", write_late)
+    workers, batch = Workers(settings), batches_of_windows()[0]
     put(workers, batch, no_batch("rows", batch.stop, snapshot=True))
     assert begun.wait(PATIENCE_S)
     put(workers, no_batch("rows", batch.stop, snapshot=True, ends=True))
@@ -262,21 +261,21 @@ def test_no_snapshot_of_a_shard_follows_its_last_one(
 
 
 def test_a_state_of_other_weights_is_re_warmed(settings: StepSettings) -> None:
-    run(settings, ended(log()))
+    run(settings, with_last_snapshot(batches_of_windows()))
     other = forecaster(seed=1)
     swapped = replace(settings, job="swapped", forecaster=other.to_bytes(), resumed=True)
-    run(swapped, ended(log(8)[6:]))
+    run(swapped, with_last_snapshot(batches_of_windows(8)[6:]))
     versions = read_forecasts(settings.output)["model_version"].value_counts().rows()
     assert sorted(versions) == sorted([(forecaster().version, 36), (other.version, 12)])
     assert state_table.read(settings.states).state.model_version == other.version
 
 
-def test_what_goes_wrong_in_a_shard_reaches_whoever_waits(
+def test_an_error_in_a_shard_reaches_wait_and_close(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.ShardFiles, "write_forecasts", lambda *given: fail())
+    monkeypatch.setattr(files.ShardFiles, "write_forecasts", lambda *given: raise_error())
     workers = Workers(settings)
-    for number, part in Splitter(3).split(log()[0]).items():
+    for number, part in Splitter(3).split(batches_of_windows()[0]).items():
         workers.put(number, part)
     with pytest.raises(OutputError, match="the disk is full"):
         workers.wait()
@@ -284,24 +283,24 @@ def test_what_goes_wrong_in_a_shard_reaches_whoever_waits(
         workers.close()
 
 
-def test_a_snapshot_is_told_of_where_no_batch_follows_it(settings: StepSettings) -> None:
+def test_a_snapshot_is_published_without_a_further_batch(settings: StepSettings) -> None:
     workers = Workers(settings)
-    for batch in (log()[0], no_batch("rows", log()[0].stop, snapshot=True)):
+    for batch in (batches_of_windows()[0], no_batch("rows", batches_of_windows()[0].stop, snapshot=True)):
         for number, part in Splitter(settings.shards).split(batch).items():
             workers.put(number, part)
     workers.wait()
     until_s = time.monotonic() + PATIENCE_S
-    while not all(told.snapshot_at_s for told in numbers.read_shards(settings.output)):
+    while not all(published.snapshot_at_s for published in numbers.read_shards(settings.output)):
         assert time.monotonic() < until_s
         time.sleep(0.01)
-    assert sum(told.counts.rows_in for told in numbers.read_shards(settings.output)) == 6
+    assert sum(published.counts.rows_in for published in numbers.read_shards(settings.output)) == 6
     workers.close()
 
 
-def test_what_goes_wrong_with_a_snapshot_in_the_background_reaches_the_jobs_end(
+def test_an_error_of_a_background_snapshot_reaches_close(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot_file, "write_shard", lambda *given: fail())
+    monkeypatch.setattr(snapshot_file, "write_shard", lambda *given: raise_error())
     workers = Workers(settings)
     workers.put(0, no_batch("rows", 0, snapshot=True))
     workers.wait()
@@ -310,20 +309,20 @@ def test_what_goes_wrong_with_a_snapshot_in_the_background_reaches_the_jobs_end(
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_workers_that_are_abandoned_leave_undone_what_has_not_begun(
+def test_abandoned_workers_end_only_their_current_work(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch, in_one_batch: bool
 ) -> None:
     begun, free = threading.Event(), threading.Event()
     write = files.ShardFiles.write_forecasts
 
-    def slow(self: files.ShardFiles, forecasts: Forecasts) -> None:
+    def write_slowly(self: files.ShardFiles, forecasts: Forecasts) -> None:
         begun.set()
         assert free.wait(PATIENCE_S)
         write(self, forecasts)
 
-    monkeypatch.setattr(files.ShardFiles, "write_forecasts", slow)
+    monkeypatch.setattr(files.ShardFiles, "write_forecasts", write_slowly)
     workers = Workers(replace(settings, lanes=1, windows_per_step=1))
-    batches = log()[:2]
+    batches = batches_of_windows()[:2]
     if in_one_batch:
         rows = pl.concat([batch.rows for batch in batches])
         batches = [replace(batches[1], start=0, rows=rows)]
@@ -336,7 +335,7 @@ def test_workers_that_are_abandoned_leave_undone_what_has_not_begun(
     assert len(read_forecasts(settings.output)["issued_at"].unique()) == 1
 
 
-def test_a_job_has_its_workers_once_and_forgets_them_at_its_end(settings: StepSettings) -> None:
+def test_a_job_keeps_its_workers_until_its_end(settings: StepSettings) -> None:
     first = of_job(settings)
     assert of_job(settings) is first
     other = of_job(replace(settings, job="another"))
@@ -350,10 +349,10 @@ def test_a_job_has_its_workers_once_and_forgets_them_at_its_end(settings: StepSe
     end_job(settings.job, abandon=True)
 
 
-def test_a_job_that_failed_says_so_at_its_end_unless_it_is_abandoned(
+def test_end_job_raises_errors_unless_abandoned(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_worker.ShardWorker, "step", lambda *given: fail())
+    monkeypatch.setattr(shard_worker.ShardWorker, "step", lambda *given: raise_error())
     for abandon in (False, True):
         of_job(settings).put(0, no_batch("rows", 0))
         if abandon:

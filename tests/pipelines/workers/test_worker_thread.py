@@ -20,21 +20,21 @@ def lane() -> Iterator[Lane]:
         made.close()
 
 
-def fail() -> None:
+def raise_error() -> None:
     raise OutputError("the disk is full")
 
 
-def once(free: threading.Event, then: Callable[[], None]) -> Callable[[], None]:
-    """Work that waits until it is free to go on."""
+def wait_then(free: threading.Event, action: Callable[[], None]) -> Callable[[], None]:
+    """Return work that waits for ``free`` and then calls ``action``."""
 
     def work() -> None:
         assert free.wait(PATIENCE_S)
-        then()
+        action()
 
     return work
 
 
-def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_own(lane: Lane) -> None:
+def test_a_lane_runs_work_in_order_in_one_thread(lane: Lane) -> None:
     done: list[tuple[int, str]] = []
     for number in range(100):
         lane.put(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
@@ -42,11 +42,11 @@ def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_own(lane: Lane
     assert done == [(number, "of a test") for number in range(100)]
 
 
-def test_what_goes_wrong_reaches_whoever_waits_and_whoever_goes_on(lane: Lane) -> None:
+def test_an_error_in_a_lane_reaches_wait_and_put(lane: Lane) -> None:
     done: list[str] = []
     lane.put(lambda: done.append("before"))
     begun = threading.Event()
-    lane.put(once(begun, fail))
+    lane.put(wait_then(begun, raise_error))
     lane.put(lambda: done.append("after"))
     begun.set()
     for _ in range(2):
@@ -57,10 +57,10 @@ def test_what_goes_wrong_reaches_whoever_waits_and_whoever_goes_on(lane: Lane) -
     assert done == ["before"]
 
 
-def test_a_lane_that_is_full_has_its_source_wait() -> None:
+def test_put_waits_while_a_lane_is_full() -> None:
     narrow, free = Lane("narrow", 2), threading.Event()
     done: list[int] = []
-    narrow.put(once(free, lambda: done.append(0)))
+    narrow.put(wait_then(free, lambda: done.append(0)))
 
     def fill() -> None:
         for number in range(1, 6):
@@ -77,13 +77,13 @@ def test_a_lane_that_is_full_has_its_source_wait() -> None:
     assert done == list(range(6))
 
 
-def test_what_is_offered_to_a_full_lane_is_not_done_and_nobody_waits() -> None:
+def test_a_full_lane_declines_an_offer_without_waiting() -> None:
     narrow, begun, free = Lane("narrow", 1), threading.Event(), threading.Event()
     done: list[int] = []
 
     def first() -> None:
         begun.set()
-        once(free, lambda: done.append(0))()
+        wait_then(free, lambda: done.append(0))()
 
     narrow.put(first)
     assert begun.wait(PATIENCE_S)
@@ -94,13 +94,13 @@ def test_what_is_offered_to_a_full_lane_is_not_done_and_nobody_waits() -> None:
     assert done == [0, 1]
 
 
-def test_a_lane_that_is_abandoned_ends_what_it_is_at_and_nothing_more(lane: Lane) -> None:
+def test_an_abandoned_lane_ends_only_its_current_work(lane: Lane) -> None:
     begun, free = threading.Event(), threading.Event()
     done: list[str] = []
 
     def this() -> None:
         begun.set()
-        once(free, lambda: done.append("this"))()
+        wait_then(free, lambda: done.append("this"))()
 
     lane.put(this)
     lane.put(lambda: done.append("that"))

@@ -1,4 +1,4 @@
-"""Files of covariates: read by the names people use, refused in a line, and handed to a forecaster."""
+"""Covariate files: column names, refusals, and the tables that a trained forecaster takes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ KNOWN = "unique_id,ds,price\na,2013-01-01T00:00Z,3\na,2013-01-01T01:00Z,5\n"
 STATIC = "item_id,size,kind\na,1,shop\nb,,hall\n"
 
 
-def written(folder: Path, known: str = KNOWN, static: str = STATIC) -> CovariatesConfig:
+def write_tables(folder: Path, known: str = KNOWN, static: str = STATIC) -> CovariatesConfig:
     (folder / "known.csv").write_text(known)
     (folder / "static.csv").write_text(static)
     return CovariatesConfig(known=str(folder / "known.csv"), static=str(folder / "static.csv"))
 
 
-def test_files_are_read_by_the_names_that_people_use(tmp_path: Path) -> None:
-    tables = read_tables(written(tmp_path))
+def test_covariate_files_are_read_by_usual_column_names(tmp_path: Path) -> None:
+    tables = read_tables(write_tables(tmp_path))
     features = Features.fit(tables, Windows(("a", "b"), START, np.zeros((4, 2))), HOUR)
     assert [column.name for column in features.known] == ["price"]
     assert [(column.name, column.words) for column in features.static] == [
@@ -38,7 +38,7 @@ def test_files_are_read_by_the_names_that_people_use(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.static(("b",))[0], [0, 0, 1, 0, 1])
 
 
-def test_no_file_is_no_table() -> None:
+def test_a_config_without_files_gives_no_tables() -> None:
     assert read_tables(CovariatesConfig()) == (None, None)
 
 
@@ -55,36 +55,36 @@ def test_no_file_is_no_table() -> None:
         (KNOWN, "series_id,size\na,1,2\n", "static.csv: row 1:"),
     ],
 )
-def test_a_file_that_cannot_be_is_refused_with_its_name_row_and_column(
+def test_an_invalid_covariate_file_is_refused_in_one_line(
     tmp_path: Path, known: str, static: str, line: str
 ) -> None:
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         Features.fit(
-            read_tables(written(tmp_path, known, static)),
+            read_tables(write_tables(tmp_path, known, static)),
             Windows(("a",), START, np.zeros((4, 1))),
             HOUR,
         )
-    assert line in str(told.value)
-    assert "\n" not in str(told.value)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_covariate_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.csv: no such file"):
         read_tables(CovariatesConfig(known=str(tmp_path / "gone.csv")))
 
 
-def test_a_forecaster_takes_the_tables_that_it_was_trained_with_and_no_others(tmp_path: Path) -> None:
-    config, model = written(tmp_path), forecaster(decoder=True)
+def test_a_forecaster_takes_only_tables_of_its_training(tmp_path: Path) -> None:
+    config, model = write_tables(tmp_path), forecaster(decoder=True)
     known = with_tables(model, config)
     assert known.version == model.version
     np.testing.assert_array_equal(known.covariates.static(("a", "s0"))[:, 0] != 0, [True, False])
     assert missing_tables(model, config) == []
-    told = missing_tables(model, CovariatesConfig(static=config.static))
+    notices = missing_tables(model, CovariatesConfig(static=config.static))
     line = (
         f"{model.version} was trained with price, which count as missing: name their file with "
         "covariates.known"
     )
-    assert told == [line]
+    assert notices == [line]
     assert with_tables(forecaster(), CovariatesConfig()) is forecaster()
     with pytest.raises(
         ConfigError, match=r"covariates.known is '.*known.csv', but lstm-.* was trained without"
@@ -92,12 +92,12 @@ def test_a_forecaster_takes_the_tables_that_it_was_trained_with_and_no_others(tm
         with_tables(forecaster(), config)
 
 
-def test_a_forecaster_takes_the_columns_of_rows_that_it_was_trained_with_and_no_others() -> None:
+def test_a_forecaster_takes_only_observed_covariates_of_its_training() -> None:
     model, heat = forecaster(observed=("heat",)), CovariatesConfig(observed=("heat",))
     assert with_tables(model, heat) is model
     assert missing_tables(model, heat) == []
-    (told,) = missing_tables(model, CovariatesConfig())
-    assert told.endswith(
+    (notice,) = missing_tables(model, CovariatesConfig())
+    assert notice.endswith(
         "was trained with heat in the rows, which count as missing: name them in covariates.observed"
     )
     with pytest.raises(ConfigError, match=r"covariates.observed names 'heat', but lstm-.* trained without"):

@@ -1,4 +1,4 @@
-"""Text files as spreadsheets save them: decimal commas, separated thousands, other encodings."""
+"""Text files as spreadsheets save them: decimal commas, grouped thousands, several encodings."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from schemas.errors import ConfigError, DataError
 NUMBERS = st.lists(st.tuples(st.integers(-(10**7), 10**7), st.integers(0, 4)), min_size=1, max_size=8)
 
 
-def text(cents: int, places: int, decimal: str, group: str) -> str:
-    """A number as a spreadsheet of this style shows it."""
+def formatted(cents: int, places: int, decimal: str, group: str) -> str:
+    """Return ``cents / 10**places`` as a spreadsheet shows it with these decimal and group signs."""
     shown = f"{cents / 10**places:_.{places}f}"
     return shown.replace(".", "!").replace("_", group).replace("!", decimal)
 
 
-def written(folder: Path, cells: list[str], delimiter: str = ";", encoding: str = "utf-8") -> Path:
+def write_cells(folder: Path, cells: list[str], delimiter: str = ";", encoding: str = "utf-8") -> Path:
     path = folder / "f.csv"
     lines = [delimiter.join(("series_id", "timestamp", "value"))]
     lines += [
@@ -37,8 +37,8 @@ def written(folder: Path, cells: list[str], delimiter: str = ";", encoding: str 
 
 
 def read(path: Path, batch_rows: int = 1000, **columns: str) -> tuple[list[float], list[str]]:
-    how = Input(Columns(**columns), batch_rows=batch_rows)
-    parts = list(files.read_file(path, how, 1.8e9))
+    input_settings = Input(Columns(**columns), batch_rows=batch_rows)
+    parts = list(files.read_file(path, input_settings, 1.8e9))
     values = [value for part in parts for value in part.rows["value"]]
     return values, [reason for part in parts for reason in part.rejected["reason"]]
 
@@ -48,33 +48,36 @@ def read(path: Path, batch_rows: int = 1000, **columns: str) -> tuple[list[float
     st.sampled_from([(",", "."), (",", " "), (",", "\u202f"), (",", "'"), (",", ""), (".", ","), (".", "")]),
 )
 @settings(max_examples=60, deadline=None)
-def test_numbers_of_a_named_style_read_as_what_they_are(
+def test_numbers_in_a_configured_style_are_read_exactly(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[tuple[int, int]], style: tuple[str, str]
 ) -> None:
     decimal, group = style
-    cells = [text(*number, decimal, group) for number in numbers]
-    path = written(tmp_path_factory.mktemp("d"), cells)
+    cells = [formatted(*number, decimal, group) for number in numbers]
+    path = write_cells(tmp_path_factory.mktemp("d"), cells)
     assert read(path, decimal=decimal) == ([cents / 10**places for cents, places in numbers], [])
 
 
 @given(NUMBERS, st.sampled_from([(",", "."), (",", ""), (".", "")]), st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
-def test_a_style_that_is_found_reads_right_or_is_refused(
+def test_a_detected_number_style_is_right_or_refused(
     tmp_path_factory: pytest.TempPathFactory,
     numbers: list[tuple[int, int]],
     style: tuple[str, str],
     rows: int,
 ) -> None:
-    cells = [text(*number, *style) for number in numbers]
-    path = written(tmp_path_factory.mktemp("d"), cells)
-    right = [cents / 10**places for cents, places in numbers]
-    unsure = style == (",", ".") and all(0 < abs(value) < 1e6 and value == int(value) for value in right)
+    cells = [formatted(*number, *style) for number in numbers]
+    path = write_cells(tmp_path_factory.mktemp("d"), cells)
+    exact = [cents / 10**places for cents, places in numbers]
+    is_ambiguous = style == (",", ".") and all(
+        0 < abs(value) < 1e6 and value == int(value) for value in exact
+    )
     try:
         values, reasons = read(path, rows)
     except DataError:
         return
     assert reasons == []
-    assert values == right or unsure  # 1.234 alone is a number with three decimals, as all software writes it
+    # If every cell is like 1.234, it is read with three decimals, although it was written as thousands.
+    assert values == exact or is_ambiguous
 
 
 @pytest.mark.parametrize(
@@ -91,15 +94,15 @@ def test_a_style_that_is_found_reads_right_or_is_refused(
         (["1,5e3", "1,5"], [1500, 1.5]),
     ],
 )
-def test_the_decimal_sign_is_found_from_the_numbers(
+def test_the_decimal_sign_is_detected_from_the_numbers(
     tmp_path: Path, cells: list[str], values: list[float]
 ) -> None:
-    assert read(written(tmp_path, cells)) == (values, [])
+    assert read(write_cells(tmp_path, cells)) == (values, [])
 
 
 @pytest.mark.parametrize("cells", [["1,234", "2,345"], ["1.234", "999"], ["12", "1,234"]])
-def test_a_file_whose_sign_cannot_be_known_is_refused(tmp_path: Path, cells: list[str]) -> None:
-    path = written(tmp_path, cells)
+def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells: list[str]) -> None:
+    path = write_cells(tmp_path, cells)
     with pytest.raises(
         DataError, match=r"either a number with three decimals or one of thousands: set data\.decimal"
     ):
@@ -109,22 +112,22 @@ def test_a_file_whose_sign_cannot_be_known_is_refused(tmp_path: Path, cells: lis
     assert read(path, decimal=".")[1] == read(path, decimal=",")[1] == []
 
 
-def test_no_half_of_a_file_is_read_by_the_other_sign(tmp_path: Path) -> None:
-    # the commas come after a batch whose cells had to be taken for decimals
-    path = written(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
+def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
+    # The commas follow a first batch of cells that look like numbers with three decimals.
+    path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)
 
 
 def test_one_number_with_the_other_sign_is_quarantined(tmp_path: Path) -> None:
-    values, reasons = read(written(tmp_path, ["1,5", "2,5", "3.5"]))
+    values, reasons = read(write_cells(tmp_path, ["1,5", "2,5", "3.5"]))
     assert values == [1.5, 2.5]
     assert reasons == ["'3.5 (no decimal comma)' is not a number"]
-    assert read(written(tmp_path, ["1.5", "2.5", "3,5"])) == ([1.5, 2.5], ["'3,5' is not a number"])
+    assert read(write_cells(tmp_path, ["1.5", "2.5", "3,5"])) == ([1.5, 2.5], ["'3,5' is not a number"])
 
 
-def test_a_quoted_decimal_comma_is_read_between_commas(tmp_path: Path) -> None:
-    assert read(written(tmp_path, ['"1,5"', '"2"'], ",")) == ([1.5, 2], [])
+def test_quoted_decimal_commas_are_read_in_comma_files(tmp_path: Path) -> None:
+    assert read(write_cells(tmp_path, ['"1,5"', '"2"'], ",")) == ([1.5, 2], [])
 
 
 def test_a_wide_file_with_decimal_commas_is_read(tmp_path: Path) -> None:
@@ -137,15 +140,15 @@ def test_a_wide_file_with_decimal_commas_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
-def test_an_encoding_with_a_mark_is_found(tmp_path: Path, encoding: str) -> None:
+def test_an_encoding_with_a_byte_order_mark_is_detected(tmp_path: Path, encoding: str) -> None:
     cells = ["1,5"] * 300
-    assert read(written(tmp_path, cells, "\t", encoding)) == ([1.5] * 300, [])
+    assert read(write_cells(tmp_path, cells, "\t", encoding)) == ([1.5] * 300, [])
     packed = tmp_path / "f.csv.gz"
     packed.write_bytes(gzip.compress((tmp_path / "f.csv").read_bytes()))
     assert read(packed) == ([1.5] * 300, [])
 
 
-def test_an_encoding_without_a_mark_is_refused_with_the_setting(tmp_path: Path) -> None:
+def test_an_undetected_encoding_is_refused_with_the_setting(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes("series_id,timestamp,value\nK\u00fcche,2023-01-01,1.5\n".encode("cp1252"))
     with pytest.raises(
@@ -157,7 +160,7 @@ def test_an_encoding_without_a_mark_is_refused_with_the_setting(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "told"),
+    ("setting", "value", "message"),
     [
         ("encoding", "klingon", "must be auto or an encoding"),
         ("time_format", "%H:%M", "must be auto, s, ms, us, ns, excel, or a pattern with a year"),
@@ -165,6 +168,6 @@ def test_an_encoding_without_a_mark_is_refused_with_the_setting(tmp_path: Path) 
         ("decimal", ";", "decimal"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(setting: str, value: str, told: str) -> None:
-    with pytest.raises((ConfigError, ValueError), match=told):
+def test_an_invalid_setting_is_refused(setting: str, value: str, message: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=message):
         DataConfig(**{setting: value})

@@ -1,4 +1,4 @@
-"""Files of every type of column, of times and of ids that people have."""
+"""Files with columns of every Parquet type, and with the usual forms of times and series ids."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from schemas.errors import DataError
 from tests.arrow_types import CELLS, arrow_types, table_of
-from tests.pipelines.sources.logs import played, put, values
+from tests.pipelines.sources.logs import read_log, values, write_file
 from tests.pipelines.sources.watched import watch
 
 NOW_S = 1_800_000_000.0
 LONG = ("series_id", "timestamp", "value", "event_id", "heat")
 
 
-def in_parquet() -> dict[str, pa.Array]:
-    """The types that a Parquet file can hold, and from which pyarrow reads them again."""
+def parquet_columns() -> dict[str, pa.Array]:
+    """Return a column of each type that pyarrow can write to a Parquet file and read back."""
     found = {}
     for kind, column in arrow_types().items():
         if kind in ("fixed_size_list", "tensor"):
@@ -36,12 +36,12 @@ def in_parquet() -> dict[str, pa.Array]:
     return found
 
 
-TYPES = in_parquet()
+TYPES = parquet_columns()
 
 
 def parts(path: Path, columns: Columns, skip_bad_files: bool = False) -> list[files.Part]:
-    how = Input(columns, skip_bad_files=skip_bad_files, max_future_s=3600, start_us=0)
-    return list(files.read_files([path], how, NOW_S, 1 << 20))
+    input_settings = Input(columns, skip_bad_files=skip_bad_files, max_future_s=3600, start_us=0)
+    return list(files.read_files([path], input_settings, NOW_S, 1 << 20))
 
 
 @pytest.mark.parametrize(("name", "skips"), [*((name, False) for name in LONG), ("value", True)])
@@ -55,7 +55,7 @@ def test_every_type_in_every_column_gives_rows_or_quarantine(tmp_path: Path, nam
         assert all(reason for p in found for reason in p.rejected["reason"])
 
 
-def test_every_type_in_a_wide_file_gives_rows_or_quarantine(tmp_path: Path) -> None:
+def test_every_type_in_wide_files_gives_rows_or_quarantine(tmp_path: Path) -> None:
     path = tmp_path / "wide.parquet"
     for kind, column in TYPES.items():
         pq.write_table(table_of(CELLS, {"b": column}, ("timestamp", "value", "b")), path)
@@ -64,7 +64,7 @@ def test_every_type_in_a_wide_file_gives_rows_or_quarantine(tmp_path: Path) -> N
         assert sum(len(p.rows) + len(p.rejected) for p in found) == CELLS + given, kind
 
 
-def test_columns_that_are_not_used_may_have_any_type(tmp_path: Path) -> None:
+def test_unused_columns_may_have_any_type(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     for kind, column in arrow_types().items():
         try:
@@ -75,19 +75,19 @@ def test_columns_that_are_not_used_may_have_any_type(tmp_path: Path) -> None:
         assert sum(len(p.rows) for p in parts(path, Columns())) == CELLS, kind
 
 
-def test_a_watched_folder_gets_past_files_of_every_type(tmp_path: Path) -> None:
+def test_no_column_type_stops_a_watched_folder(tmp_path: Path) -> None:
     source = watch(tmp_path / "inbox")
     for kind, column in TYPES.items():
         for name in ("series_id", "timestamp", "value"):
             file = f"{name} {kind}.parquet".replace("/", " ")
             pq.write_table(table_of(CELLS, {name: column}), tmp_path / "inbox" / file)
-    put(tmp_path / "inbox" / "z.csv", [("a", 1, 77)])
-    batches = played(source)
+    write_file(tmp_path / "inbox" / "z.csv", [("a", 1, 77)])
+    batches = read_log(source)
     assert sum(len(b.rows) + len(b.rejected) + b.outside for b in batches) == 3 * CELLS * len(TYPES) + 1
     assert values(batches)[-1] == 77
 
 
-def test_a_type_that_parquet_readers_lack_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unsupported_parquet_type_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     pq.write_table(table_of(CELLS, {"value": pa.array([[1], [2], [3]], pa.list_(pa.int64(), 1))}), path)
     with pytest.raises(DataError, match=r"column 'value' is fixed_size_list<.*, which cannot be read"):
@@ -96,7 +96,7 @@ def test_a_type_that_parquet_readers_lack_is_refused_by_name(tmp_path: Path) -> 
     assert "column 'value' is fixed_size_list" in part.rejected["reason"][0]
 
 
-def test_int96_of_a_far_year_is_quarantined_and_not_wrapped(tmp_path: Path) -> None:
+def test_int96_times_out_of_range_are_quarantined(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     times = pa.array([datetime(2023, 1, 1), datetime(9999, 12, 31), datetime(2023, 1, 2)], pa.timestamp("us"))
     table = table_of(CELLS, {"timestamp": times})
@@ -133,7 +133,7 @@ def csv(folder: Path, times: list[object], header: str = "series_id,timestamp,va
         (["31.12.2022 23:15:00"], "set data.time_format = '%d.%m.%Y %H:%M:%S'"),
     ],
 )
-def test_a_file_of_times_that_cannot_be_read_is_refused_with_the_setting(
+def test_unreadable_times_are_refused_with_the_setting_to_use(
     tmp_path: Path, times: list[object], hint: str
 ) -> None:
     path = csv(tmp_path, times)
@@ -141,7 +141,7 @@ def test_a_file_of_times_that_cannot_be_read_is_refused_with_the_setting(
         tables.check(path)
     assert "none of the times in column 'timestamp' can be read" in str(refused.value)
     assert hint in str(refused.value)
-    # whoever reads the file all the same gets no row of 1970
+    # Without the check, every row is rejected: none gets a time in 1970.
     assert [len(p.rejected) for p in parts(path, Columns())] == [len(times)]
     setting = str(refused.value).rsplit("data.time_format = ", 1)[1].split("'")[1]
     tables.check(path, Columns(time_format=setting))
@@ -162,7 +162,9 @@ def test_a_file_of_times_that_cannot_be_read_is_refused_with_the_setting(
         ("%d.%m.%Y %H:%M%z", "01.02.2023 10:00+0200", datetime(2023, 2, 1, 8)),
     ],
 )
-def test_a_format_says_what_times_are(tmp_path: Path, time_format: str, time: object, read: datetime) -> None:
+def test_times_are_read_in_the_configured_format(
+    tmp_path: Path, time_format: str, time: object, read: datetime
+) -> None:
     (part,) = parts(csv(tmp_path, [time]), Columns(time_format=time_format))
     assert part.rows["timestamp"].to_list() == [read.replace(tzinfo=UTC)]
     if isinstance(time, float | int):
@@ -172,7 +174,7 @@ def test_a_format_says_what_times_are(tmp_path: Path, time_format: str, time: ob
         assert typed.rows["timestamp"].to_list() == [read.replace(tzinfo=UTC)]
 
 
-def test_one_series_keeps_its_name_over_types_of_files(tmp_path: Path) -> None:
+def test_a_series_id_does_not_depend_on_column_type(tmp_path: Path) -> None:
     ids: list[pa.Array] = [
         pa.array([7, 8, 10]), pa.array([7.0, 8.0, 10.0]), pa.array([7.0, 8.0, 10.0], pa.float32()),
         pa.array(["7", "8", "10"]), pa.array(["7.0", "8.0", "10.0"]),
@@ -191,7 +193,7 @@ def test_one_series_keeps_its_name_over_types_of_files(tmp_path: Path) -> None:
     assert part.rows["series_id"].unique().to_list() == ["7"]
 
 
-def test_ids_that_only_look_alike_stay_apart(tmp_path: Path) -> None:
+def test_similar_series_ids_stay_distinct(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     names = ["7", "007", "7.00", "7.5", "None", "NA", "null", "2023-01-01", "-", "0", "1.10", "1.1", "v2.0"]
     path.write_text("series_id,timestamp,value\n" + "".join(f"{name},2023-01-01,1\n" for name in names))

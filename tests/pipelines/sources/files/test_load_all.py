@@ -8,22 +8,22 @@ from pipelines.settings.config import DataConfig, JobConfig
 from pipelines.sources.files.load_all import load_observations
 from pipelines.sources.files.validated_rows import check_files
 from schemas.errors import DataError
-from tests.pipelines.sources.logs import put
+from tests.pipelines.sources.logs import write_file
 
 LINE = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n'
 
 
-def test_what_training_loads_leaves_out_bad_files_and_names_them(tmp_path: Path) -> None:
-    put(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x")])
-    put(tmp_path / "b.jsonl", LINE * 2000 + '{"ser')  # further down than the first look goes
-    put(tmp_path / "c.csv", "")
+def test_training_skips_bad_files_and_names_them(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x")])
+    write_file(tmp_path / "b.jsonl", LINE * 2000 + '{"ser')  # further down than the check of the file reads
+    write_file(tmp_path / "c.csv", "")
     data = DataConfig(paths=(str(tmp_path),), skip_bad_files=True, max_quarantined=1)
     read: list[int] = []
     loaded = load_observations(JobConfig(data=data), read.append)
     assert loaded.rows.columns == ["series_id", "timestamp", "value"]
     assert (len(loaded.rows), loaded.quarantined["row"].to_list()) == (1, [2])
-    told = [line.replace(f"{tmp_path}/", "") for line in loaded.skipped]
-    assert told == [
+    skipped = [line.replace(f"{tmp_path}/", "") for line in loaded.skipped]
+    assert skipped == [
         "skipped: b.jsonl: line 2001 is no JSON object: correct or delete it",
         "skipped: c.csv: is empty",
     ]

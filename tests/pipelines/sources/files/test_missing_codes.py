@@ -9,7 +9,7 @@ from pipelines.settings.config import DataConfig, JobConfig
 from pipelines.sources.files.load_all import load_observations
 
 
-def written(folder: Path, values: Sequence[object], wide: bool = False) -> Path:
+def write_values(folder: Path, values: Sequence[object], wide: bool = False) -> Path:
     path = folder / "f.csv"
     head = "time,nines" if wide else "series_id,timestamp,value"
     lines = [
@@ -28,27 +28,27 @@ def loaded(path: Path, **data: object) -> tuple[pl.DataFrame, int, tuple[str, ..
 def test_codes_for_missing_values_are_reported(tmp_path: Path) -> None:
     values: list[object] = [20 + i % 7 for i in range(100)]
     values[30:33] = [-9999, -9999.0, "-9999"]
-    _, _, notices = loaded(written(tmp_path, values))
-    told = (
+    _, _, notices = loaded(write_values(tmp_path, values))
+    notice = (
         "values that may stand for none (-9999) in 1 series, such as -9999, 3 times in 'nines', whose other "
         "values are 20 to 26: if so, set data.missing = [-9999]"
     )
-    assert notices == (told,)
+    assert notices == (notice,)
     rows, quarantined, notices = loaded(tmp_path / "f.csv", missing=(-9999,))
     assert (len(rows), quarantined, notices) == (97, 3, ())
 
 
-def test_a_missing_value_of_a_wide_file_is_a_gap(tmp_path: Path) -> None:
-    rows, quarantined, _ = loaded(written(tmp_path, [1, -9999, 3], wide=True), missing=(-9999,))
+def test_a_missing_value_in_wide_files_gives_no_row(tmp_path: Path) -> None:
+    rows, quarantined, _ = loaded(write_values(tmp_path, [1, -9999, 3], wide=True), missing=(-9999,))
     assert (len(rows), quarantined) == (2, 0)
 
 
-def test_nines_among_values_like_them_are_values(tmp_path: Path) -> None:
+def test_nines_near_the_other_values_are_not_reported(tmp_path: Path) -> None:
     values: list[object] = [99, 99, 99, 102, 95, 0, 9999, 9999, 9000, 9999]
-    assert loaded(written(tmp_path, values))[2] == ()
-    assert loaded(written(tmp_path, [20.0] * 9 + [99]))[2] == ()
+    assert loaded(write_values(tmp_path, values))[2] == ()
+    assert loaded(write_values(tmp_path, [20.0] * 9 + [99]))[2] == ()
 
 
 def test_a_value_too_large_for_32_bits_is_reported(tmp_path: Path) -> None:
-    (notice,) = loaded(written(tmp_path, [20.0, 21.0] * 9 + [3.5e38]))[2]
+    (notice,) = loaded(write_values(tmp_path, [20.0, 21.0] * 9 + [3.5e38]))[2]
     assert "3.5e+38, 1 times in 'nines'" in notice

@@ -17,20 +17,20 @@ def numbers(upto: int, closed: threading.Event, error: Exception | None = None) 
         closed.set()
 
 
-def test_what_is_read_ahead_comes_in_its_order_and_ends() -> None:
+def test_reading_ahead_keeps_the_order_to_the_end() -> None:
     closed = threading.Event()
     assert list(ahead(numbers(100, closed))) == list(range(100))
     assert closed.is_set()
 
 
-def test_an_error_comes_after_what_was_read_before_it() -> None:
-    given = ahead(numbers(3, threading.Event(), OSError("the disk")))
-    assert [next(given) for _ in range(3)] == [0, 1, 2]
+def test_an_error_is_raised_after_the_earlier_items() -> None:
+    items = ahead(numbers(3, threading.Event(), OSError("the disk")))
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="the disk"):
-        next(given)
+        next(items)
 
 
-def test_who_takes_no_more_leaves_no_thread_and_no_open_file() -> None:
+def test_a_stopped_iteration_leaves_no_thread_or_open_file() -> None:
     closed, before = threading.Event(), threading.active_count()
     for number in ahead(numbers(1000, closed)):
         if number == 3:

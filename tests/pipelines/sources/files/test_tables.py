@@ -22,7 +22,7 @@ LONG = "series_id,timestamp,value\na,2013-01-01T00:00:00Z,1\nb,2013-01-01T00:00:
 WIDE = "time,a,b\n2013-01-01,1,\n2013-01-02,,x\n2013-01-03,3,4\n"
 
 
-def written(folder: Path, name: str, text: str | bytes) -> Path:
+def write_file(folder: Path, name: str, text: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
@@ -32,36 +32,37 @@ def read(path: Path, columns: Columns | None = None, batch_rows: int = 200_000) 
     return pl.concat(list(read_batches(path, columns, batch_rows)), how="diagonal")
 
 
-def refused(path: Path, columns: Columns | None = None) -> str:
+def refusal(path: Path, columns: Columns | None = None) -> str:
+    """Return the one line with which a file is refused, with FILE for its path."""
     with pytest.raises(DataError) as from_check:
         check(path, columns)
     with pytest.raises(DataError) as caught:
         list(read_batches(path, columns))
-    told = str(caught.value)
-    assert told == str(from_check.value)
-    assert "\n" not in told
-    return told.replace(str(path), "FILE")
+    message = str(caught.value)
+    assert message == str(from_check.value)
+    assert "\n" not in message
+    return message.replace(str(path), "FILE")
 
 
 @pytest.mark.parametrize("names", ["series_id,timestamp,value", "unique_id,ds,y", "item_id,timestamp,target"])
-def test_long_files_are_known_by_the_names_people_use(names: str, tmp_path: Path) -> None:
-    path = written(tmp_path, "in.csv", LONG.replace("series_id,timestamp,value", names))
+def test_usual_column_names_of_long_files_are_recognized(names: str, tmp_path: Path) -> None:
+    path = write_file(tmp_path, "in.csv", LONG.replace("series_id,timestamp,value", names))
     assert read(path).to_dicts() == [
         {"series_id": "a", "timestamp": "2013-01-01T00:00:00Z", "value": "1", "row": 1, "file": str(path)},
         {"series_id": "b", "timestamp": "2013-01-01T00:00:00Z", "value": "2.5", "row": 2, "file": str(path)},
     ]
 
 
-def test_named_columns_win_over_known_names(tmp_path: Path) -> None:
-    path = written(tmp_path, "in.csv", "id,when,value,temp,no\na,2013-01-01,1,7,e1\n")
+def test_configured_columns_win_over_usual_names(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "in.csv", "id,when,value,temp,no\na,2013-01-01,1,7,e1\n")
     columns = Columns(series_id="id", timestamp="when", value="temp", event_id="no")
     assert read(path, columns).select("series_id", "timestamp", "value", "event_id").row(0) == (
         "a", "2013-01-01", "7", "e1",
     )  # fmt: skip
 
 
-def test_an_empty_cell_of_a_wide_file_is_a_gap_and_text_is_a_row(tmp_path: Path) -> None:
-    raw = read(written(tmp_path, "in.csv", WIDE))
+def test_empty_cells_of_a_wide_file_give_no_row(tmp_path: Path) -> None:
+    raw = read(write_file(tmp_path, "in.csv", WIDE))
     assert raw.select("series_id", "value", "row").rows() == [
         ("a", "1", 1), ("b", "x", 2), ("a", "3", 3), ("b", "4", 3),
     ]  # fmt: skip
@@ -70,19 +71,19 @@ def test_an_empty_cell_of_a_wide_file_is_a_gap_and_text_is_a_row(tmp_path: Path)
     assert bad["reason"].to_list() == ["'x' is not a number"]
 
 
-def test_a_wide_file_is_known_by_a_column_of_times(tmp_path: Path) -> None:
-    path = written(tmp_path, "in.csv", WIDE.replace("time", "hour of day"))
+def test_a_wide_file_is_recognized_by_its_time_column(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "in.csv", WIDE.replace("time", "hour of day"))
     assert check(path).layout.timestamp == "hour of day"
-    path = written(tmp_path, "pandas.csv", WIDE.replace("time", ""))
+    path = write_file(tmp_path, "pandas.csv", WIDE.replace("time", ""))
     assert check(path).layout.values == ("a", "b")
 
 
-def test_row_numbers_without_a_name_are_no_series(tmp_path: Path) -> None:
-    path = written(tmp_path, "in.csv", ",time,a\n0,2013-01-01,1\n")
+def test_an_unnamed_row_number_column_is_not_a_series(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "in.csv", ",time,a\n0,2013-01-01,1\n")
     assert check(path).layout.values == ("a",)
 
 
-def packed(frame: pl.DataFrame, path: Path) -> None:
+def write_gzipped(frame: pl.DataFrame, path: Path) -> None:
     path.write_bytes(gzip.compress(frame.write_csv().encode()))
 
 
@@ -94,7 +95,7 @@ TABLES = st.lists(
 WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
     "in.csv": lambda f, p: f.write_csv(p),
     "in.tsv": lambda f, p: f.write_csv(p, separator="\t"),
-    "in.csv.gz": packed,
+    "in.csv.gz": write_gzipped,
     "in.parquet": lambda f, p: f.write_parquet(p, row_group_size=7),
     "in.jsonl": lambda f, p: f.write_ndjson(p),
 }
@@ -123,8 +124,8 @@ def test_every_format_and_batch_size_gives_the_same_observations(
 
 @given(st.lists(st.sampled_from(["a,2013-01-01,1", "a,2013-01-01", "a,2013-01-01,1,5", "x"]), max_size=40))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_rows_of_too_few_or_many_cells_are_counted_and_rejected(tmp_path: Path, lines: list[str]) -> None:
-    path = written(tmp_path, "in.csv", "\n".join(["series_id,timestamp,value", *lines]) + "\n")
+def test_rows_with_too_few_or_many_cells_are_rejected(tmp_path: Path, lines: list[str]) -> None:
+    path = write_file(tmp_path, "in.csv", "\n".join(["series_id,timestamp,value", *lines]) + "\n")
     parts = list(read_batches(path, batch_rows=3))
     if not lines:
         assert parts == []
@@ -136,20 +137,23 @@ def test_rows_of_too_few_or_many_cells_are_counted_and_rejected(tmp_path: Path, 
     assert all("cells where the header has 3" in reason for reason in bad["reason"])
 
 
-def test_broken_rows_keep_their_place_across_blocks(tmp_path: Path) -> None:
+def test_broken_rows_keep_their_row_numbers_across_blocks(tmp_path: Path) -> None:
     line = "a,2013-01-01T00:00:00Z,1.25\n"
-    lines = [line if i % 1000 else "broken\n" for i in range(1, 150_001)]  # several blocks of 1 MiB
-    raw = read(written(tmp_path, "in.csv", "series_id,timestamp,value\n" + "".join(lines)), batch_rows=10_000)
+    # The file is longer than one block of 1 MiB.
+    lines = [line if i % 1000 else "broken\n" for i in range(1, 150_001)]
+    raw = read(
+        write_file(tmp_path, "in.csv", "series_id,timestamp,value\n" + "".join(lines)), batch_rows=10_000
+    )
     assert raw["row"].to_list() == list(range(1, 150_001))
     assert raw.filter(pl.col("problem").is_not_null())["row"].to_list() == list(range(1000, 150_001, 1000))
 
 
-def test_rows_already_read_are_passed_over(tmp_path: Path) -> None:
-    path = written(tmp_path, "in.csv", WIDE)
+def test_skip_rows_omits_the_first_rows(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "in.csv", WIDE)
     assert pl.concat(list(read_batches(path, skip_rows=2)))["row"].to_list() == [3, 3]
 
 
-def test_wide_parquet_keeps_names_with_dots_and_order_of_rows(tmp_path: Path) -> None:
+def test_wide_parquet_keeps_dotted_names_and_row_order(tmp_path: Path) -> None:
     times = [datetime(2013, 1, 1, h, tzinfo=UTC) for h in range(2)]
     frame = pl.DataFrame({"time": times, "EWR.temp": [1.0, math.nan], "EWR": [2, None]})
     frame.write_parquet(tmp_path / "in.parquet")
@@ -158,27 +162,27 @@ def test_wide_parquet_keeps_names_with_dots_and_order_of_rows(tmp_path: Path) ->
     assert bad["reason"].to_list() == ["value is NaN"]
 
 
-def test_json_lines_let_nan_through_to_quarantine(tmp_path: Path) -> None:
+def test_nan_in_json_lines_is_quarantined(tmp_path: Path) -> None:
     text = '{"unique_id":"a","ds":"2013-01-01","y":NaN}\n\n{"y":1.10,"ds":1357020000,"unique_id":7}\n'
-    good, bad = validate(read(written(tmp_path, "in.ndjson", text)))
+    good, bad = validate(read(write_file(tmp_path, "in.ndjson", text)))
     assert bad.select("row", "reason").rows() == [(1, "value is NaN")]
     assert good.rows() == [("7", datetime(2013, 1, 1, 6, tzinfo=UTC), 1.1)]
 
 
-def test_it_is_said_once_a_file_that_utc_is_assumed(tmp_path: Path) -> None:
-    wide = written(tmp_path, "wide.csv", WIDE)
+def test_a_notice_reports_that_utc_is_assumed(tmp_path: Path) -> None:
+    wide = write_file(tmp_path, "wide.csv", WIDE)
     assert check(wide).notices == ["times have no zone, UTC assumed"]
-    assert check(written(tmp_path, "long.csv", LONG)).notices == []
+    assert check(write_file(tmp_path, "long.csv", LONG)).notices == []
 
 
-def test_a_header_alone_is_a_file_of_no_rows(tmp_path: Path) -> None:
-    path = written(tmp_path, "in.csv", "series_id,timestamp,value\n")
+def test_a_file_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "in.csv", "series_id,timestamp,value\n")
     assert list(read_batches(path)) == []
     assert not check(path).lacks_zone
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("in.csv", b"", "FILE: is empty"),
         ("in.csv", b"\n\n", "FILE: is empty"),
@@ -200,43 +204,43 @@ def test_a_header_alone_is_a_file_of_no_rows(tmp_path: Path) -> None:
         ("in.parquet", b"PAR1 and then nothing", "FILE: is no Parquet file or breaks off"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_read_is_one_line_with_the_fix(
-    name: str, content: bytes, told: str, tmp_path: Path
+def test_an_unreadable_file_is_refused_in_one_line(
+    name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
-    assert refused(written(tmp_path, name, content)).startswith(told)
+    assert refusal(write_file(tmp_path, name, content)).startswith(message)
 
 
-def test_a_named_column_that_is_not_there_is_named(tmp_path: Path) -> None:
-    told = refused(written(tmp_path, "in.csv", LONG), Columns(value="temp"))
-    assert told == "FILE: no column 'temp' (data.value); there is series_id, timestamp, value"
+def test_a_missing_configured_column_is_named(tmp_path: Path) -> None:
+    message = refusal(write_file(tmp_path, "in.csv", LONG), Columns(value="temp"))
+    assert message == "FILE: no column 'temp' (data.value); there is series_id, timestamp, value"
 
 
-def test_observed_covariates_are_columns_of_a_long_file(tmp_path: Path) -> None:
+def test_observed_covariates_are_read_from_long_files_only(tmp_path: Path) -> None:
     heat = Columns(observed=("heat", "value"))
-    path = written(tmp_path, "in.csv", b"series_id,timestamp,value,heat\na,2013-01-01,1,20\n")
+    path = write_file(tmp_path, "in.csv", b"series_id,timestamp,value,heat\na,2013-01-01,1,20\n")
     (raw,) = read_batches(path, heat)
     assert raw.row(0, named=True)["observed.heat"] == "20"
     assert raw.row(0, named=True)["observed.value"] == "1"
-    told = refused(written(tmp_path, "in.csv", LONG), heat)
-    assert told == "FILE: no column 'heat' (covariates.observed); there is series_id, timestamp, value"
-    wide = written(tmp_path, "in.csv", b"time,a,heat\n2013-01-01,1,20\n")
-    told = refused(wide, Columns(observed=("heat",)))
-    assert told.startswith(
+    message = refusal(write_file(tmp_path, "in.csv", LONG), heat)
+    assert message == "FILE: no column 'heat' (covariates.observed); there is series_id, timestamp, value"
+    wide = write_file(tmp_path, "in.csv", b"time,a,heat\n2013-01-01,1,20\n")
+    message = refusal(wide, Columns(observed=("heat",)))
+    assert message.startswith(
         "FILE: covariates.observed names 'heat', a column of each row, and this file is wide"
     )
 
 
-def test_a_parquet_file_that_breaks_off_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
     pl.DataFrame({"series_id": ["a"], "timestamp": [0], "value": [1.0]}).write_parquet(
         tmp_path / "in.parquet"
     )
     whole = (tmp_path / "in.parquet").read_bytes()
-    assert "breaks off" in refused(written(tmp_path, "in.parquet", whole[: len(whole) // 2]))
+    assert "breaks off" in refusal(write_file(tmp_path, "in.parquet", whole[: len(whole) // 2]))
 
 
-def test_a_json_line_far_down_is_named_by_its_number(tmp_path: Path) -> None:
+def test_a_bad_json_line_is_named_by_its_number(tmp_path: Path) -> None:
     line = json.dumps({"series_id": "a", "timestamp": "2013-01-01", "value": 1}) + "\n"
-    path = written(tmp_path, "in.jsonl", line * 5000 + "\n{\n")
+    path = write_file(tmp_path, "in.jsonl", line * 5000 + "\n{\n")
     check(path)
     batches = read_batches(path, batch_rows=1000)
     for _ in range(5):
@@ -245,25 +249,25 @@ def test_a_json_line_far_down_is_named_by_its_number(tmp_path: Path) -> None:
         next(batches)
 
 
-def test_what_is_not_there_or_not_readable_says_so(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none.csv") == "FILE: no such file"
-    assert refused(tmp_path) == "FILE: is a folder, not a file"
+def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.csv") == "FILE: no such file"
+    assert refusal(tmp_path) == "FILE: is a folder, not a file"
     if os.getuid():
-        path = written(tmp_path, "in.csv", LONG)
+        path = write_file(tmp_path, "in.csv", LONG)
         path.chmod(0)
-        assert refused(path).startswith("FILE: cannot be read (Permission denied)")
+        assert refusal(path).startswith("FILE: cannot be read (Permission denied)")
 
 
-def test_folders_stand_for_the_files_in_them(tmp_path: Path) -> None:
+def test_input_folders_expand_to_their_files(tmp_path: Path) -> None:
     for name in ("b.csv", "a.parquet", ".hidden.csv", "_part.csv", "notes.md"):
-        written(tmp_path, name, "x")
+        write_file(tmp_path, name, "x")
     (tmp_path / "_delta").mkdir()
-    written(tmp_path / "_delta", "c.csv", "x")
+    write_file(tmp_path / "_delta", "c.csv", "x")
     found = input_files([tmp_path, tmp_path / "b.csv"])
     assert [p.name for p in found] == ["a.parquet", "b.csv"]
 
 
-def test_no_input_is_refused(tmp_path: Path) -> None:
+def test_an_input_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no input: name files or folders"):
         input_files([])
     with pytest.raises(DataError, match=r"none.csv: no such file or folder"):

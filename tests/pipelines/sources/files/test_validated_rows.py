@@ -14,13 +14,13 @@ from pipelines.sources.files.validated_rows import Input, input_of, read_file, r
 from schemas.errors import DataError
 from schemas.observations import validate
 from schemas.quarantine import QuarantinedRow
-from tests.pipelines.sources.logs import HOUR_US, NOW_S, START, put
+from tests.pipelines.sources.logs import HOUR_US, NOW_S, START, write_file
 
-ALL = Input(Columns())
+INPUT = Input(Columns())
 LINE = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n'
 
 
-def test_a_row_keeps_its_offset_whichever_way_it_goes() -> None:
+def test_valid_and_rejected_rows_keep_their_offsets() -> None:
     raw = pl.DataFrame(
         {"series_id": ["a"] * 3, "timestamp": ["2013-01-01", "never", "2013-01-02"], "value": [1, 2, 3]}
     )
@@ -31,28 +31,28 @@ def test_a_row_keeps_its_offset_whichever_way_it_goes() -> None:
     assert (good["offset"].to_list(), bad["offset"].to_list()) == ([7], [])
 
 
-def test_a_part_says_where_its_rows_stood(tmp_path: Path) -> None:
-    file = put(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x"), ("a", "never", 2), ("a", 3, 3), ("a", 4, 4)])
-    first, second = read_file(file, replace(ALL, batch_rows=3), NOW_S)
+def test_a_part_has_the_offsets_of_its_rows(tmp_path: Path) -> None:
+    file = write_file(
+        tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x"), ("a", "never", 2), ("a", 3, 3), ("a", 4, 4)]
+    )
+    first, second = read_file(file, replace(INPUT, batch_rows=3), NOW_S)
     assert (first.rows["offset"].to_list(), first.rejected["offset"].to_list(), first.stop) == (
         [0],
         [1, 2],
         3,
     )
     assert (second.rows["offset"].to_list(), second.stop) == ([3, 4], 5)
-    (rest,) = read_file(file, replace(ALL, batch_rows=3), NOW_S, skip_rows=4)
+    (rest,) = read_file(file, replace(INPUT, batch_rows=3), NOW_S, skip_rows=4)
     assert rest.rows["offset"].to_list() == [4]
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3600, "1h"), (5400, "90m"), (86_400, "1d"), (7, "7s"), (0, "0s")]
 )
-def test_a_row_from_the_future_is_rejected_with_the_others_in_their_order(
-    tmp_path: Path, seconds: int, words: str
-) -> None:
+def test_rows_from_the_future_are_rejected_in_row_order(tmp_path: Path, seconds: int, words: str) -> None:
     ahead_h = (NOW_S + seconds) / 3600 - START
     rows = [("a", 1, 1), ("b", ahead_h + 0.001, 2), ("b", 2, "x"), ("b", ahead_h - 0.001, 3), ("b", 5e4, "x")]
-    (part,) = read_file(put(tmp_path / "a.csv", rows), replace(ALL, max_future_s=seconds), NOW_S)
+    (part,) = read_file(write_file(tmp_path / "a.csv", rows), replace(INPUT, max_future_s=seconds), NOW_S)
     assert part.rows["value"].to_list() == [1, 3]
     assert part.rejected["row"].to_list() == [2, 3, 5]
     assert part.rejected["column"].to_list() == ["timestamp", "value", "value"]
@@ -60,32 +60,34 @@ def test_a_row_from_the_future_is_rejected_with_the_others_in_their_order(
     QuarantinedRow.validate(part.rejected.drop("offset"))
 
 
-def test_a_file_that_breaks_off_is_used_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    good, bad = put(tmp_path / "a.jsonl", LINE), put(tmp_path / "b.jsonl", LINE * 9 + '{"ser')
-    how = replace(ALL, batch_rows=2)
+def test_no_row_of_a_truncated_file_is_used(tmp_path: Path) -> None:
+    good, bad = write_file(tmp_path / "a.jsonl", LINE), write_file(tmp_path / "b.jsonl", LINE * 9 + '{"ser')
+    input_settings = replace(INPUT, batch_rows=2)
     for memory_bytes in (1, 1 << 20):
-        parts = list(read_files([bad, good], replace(how, skip_bad_files=True), NOW_S, memory_bytes))
+        parts = list(
+            read_files([bad, good], replace(input_settings, skip_bad_files=True), NOW_S, memory_bytes)
+        )
         assert [len(part.rows) for part in parts] == [0, 1]
         QuarantinedRow.validate(parts[0].rejected.drop("offset"))
         with pytest.raises(DataError, match=r"b\.jsonl: line 10"):
-            list(read_files([good, bad], how, NOW_S, memory_bytes))
+            list(read_files([good, bad], input_settings, NOW_S, memory_bytes))
 
 
-def test_a_file_read_through_is_held_if_there_is_room(tmp_path: Path) -> None:
-    file = put(tmp_path / "a.csv", [("a", h, h) for h in (3, 9, 4)])
-    held = read_through(file, replace(ALL, batch_rows=1), NOW_S, 1 << 20)
-    large = read_through(file, replace(ALL, batch_rows=1), NOW_S, 1)
+def test_a_small_file_is_kept_in_memory(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "a.csv", [("a", h, h) for h in (3, 9, 4)])
+    held = read_through(file, replace(INPUT, batch_rows=1), NOW_S, 1 << 20)
+    large = read_through(file, replace(INPUT, batch_rows=1), NOW_S, 1)
     assert held.parts is not None
     assert [part.rows["value"].item() for part in held.parts] == [3, 9, 4]
     assert large == replace(held, parts=None)
     assert (large.stop, large.newest_us) == (3, (START + 9) * HOUR_US)
 
 
-def test_a_job_says_how_files_are_read() -> None:
-    def of(**data: Any) -> JobConfig:
+def test_the_input_follows_the_data_settings() -> None:
+    def job_with(**data: Any) -> JobConfig:
         return JobConfig(data=DataConfig(**data))
 
-    assert input_of(of(), Frequency(900)) == replace(ALL, max_future_s=900)
-    assert input_of(of(max_future="2h"), Frequency(900)).max_future_s == 7200
-    assert input_of(of(), skip_bad_files=True).skip_bad_files
-    assert not input_of(of(skip_bad_files=False), skip_bad_files=True).skip_bad_files
+    assert input_of(job_with(), Frequency(900)) == replace(INPUT, max_future_s=900)
+    assert input_of(job_with(max_future="2h"), Frequency(900)).max_future_s == 7200
+    assert input_of(job_with(), skip_bad_files=True).skip_bad_files
+    assert not input_of(job_with(skip_bad_files=False), skip_bad_files=True).skip_bad_files
