@@ -1,0 +1,45 @@
+"""The benchmark of a busy machine ends whatever its jobs do."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import fairness
+from benchmarks.fairness import Job, JobError, run_jobs
+
+
+def job(folder: Path, name: str, program: str) -> Job:
+    return Job(name, (sys.executable, "-c", program), folder / f"{name}.log")
+
+
+def test_a_job_that_prints_much_to_stderr_ends(tmp_path: Path) -> None:
+    chatty = job(tmp_path, "chatty", "import sys; sys.stderr.write('x' * 1_000_000)")
+    (took_s,) = run_jobs([chatty], limit_s=60)
+    assert 0 < took_s < 60
+
+
+def test_a_failed_job_ends_the_others(tmp_path: Path) -> None:
+    began_s = time.monotonic()
+    jobs = [job(tmp_path, "slow", "import time; time.sleep(300)"), job(tmp_path, "bad", "exit('no luck')")]
+    with pytest.raises(JobError, match="bad: exit code 1: no luck"):
+        run_jobs(jobs, limit_s=300)
+    assert time.monotonic() - began_s < 60
+
+
+def test_a_job_is_ended_at_the_time_limit(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"slow: no end after 0\.5 s"):
+        run_jobs([job(tmp_path, "slow", "import time; time.sleep(300)")], limit_s=0.5)
+
+
+def test_the_last_line_is_json_even_where_a_job_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fairness, "_STATECAST", (sys.executable, "-c", "exit('no luck')"))
+    assert fairness.main(["--quick"]) == 1
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == {"error": "train-alone: exit code 1: no luck"}
