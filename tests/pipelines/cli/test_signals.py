@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from pipelines.sinks.files import read_forecasts
+from pipelines.state import state_table
 from tests.pipelines.cli.conftest import TIMEOUT_S, start, statecast, wait_for_exit, wait_until, write_series
 from tests.processes import started
 

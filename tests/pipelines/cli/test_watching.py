@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
-from pipelines.state_table import read
+from pipelines.state.state_table import read
 from tests.pipelines.cli.conftest import EndedCommand, start, wait_for_exit, wait_until
 
 

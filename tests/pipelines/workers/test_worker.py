@@ -188,7 +188,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
         synced.extend(path for path in written if path.parent.name == "forecasts")
 
     monkeypatch.setattr(snapshot_file, "write_shard", record_snapshot)
-    monkeypatch.setattr("pipelines.shard_worker.sync", record_sync)
+    monkeypatch.setattr("pipelines.workers.shard_worker.sync", record_sync)
     workers = Workers(settings)
     for number, batch in enumerate(batches_of_windows()):
         put(workers, batch, no_batch("rows", batch.stop, snapshot=True))
