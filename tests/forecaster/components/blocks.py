@@ -1,4 +1,4 @@
-"""Blocks of windows for tests of components, with what the components before them add."""
+"""Blocks of windows for tests of components, already stepped through the moments and the ring."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RING = 200
 
 
 def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 0) -> Block:
-    """``values`` ``[T, S]`` in hourly windows, with room for forecasts, which are the last value."""
+    """Return a block of hourly ``values`` ``[T, S]`` whose forecasts are the last value of each series."""
     windows, series = values.shape
     out = Outputs.empty(quantiles, 0, windows, series, horizon)
     block = Block(np.array([start]), values, HOUR, out=out)
@@ -26,9 +26,9 @@ def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 
 
 
 def through(components: Sequence[Component], block: Block) -> tuple[dict[str, Arrays], Block]:
-    """A block stepped by components from their beginning."""
+    """Step a block through components from their initial arrays; return their arrays and the block."""
     after = {}
     for component in components:
-        own = component.init(block.values.shape[1])
-        after[component.name], block = component.step(own, block)
+        arrays = component.init(block.values.shape[1])
+        after[component.name], block = component.step(arrays, block)
     return after, replace(block)

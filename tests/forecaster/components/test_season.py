@@ -39,18 +39,18 @@ def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int)
         (52 * 604_800, 1),
     ],
 )
-def test_windows_of_a_length_have_the_season_that_people_know(freq_s: int, season: int) -> None:
+def test_season_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
     assert season_of(Frequency(freq_s)) == season
 
 
-def test_a_state_keeps_no_season_of_more_windows_than_fit() -> None:
+def test_a_season_longer_than_the_ring_is_not_kept() -> None:
     assert season_in(100_000, Frequency(60)) == 1
     assert season_in(288, Frequency(300)) == 288
     assert season_in(287, Frequency(300)) == 1
 
 
 @pytest.mark.parametrize("freq_s", [60, 5 * 3600, 36 * 3600, 2 * 86_400, 604_800])
-def test_the_naive_forecast_has_the_season_of_the_forecaster(freq_s: int) -> None:
+def test_the_seasonal_naive_uses_the_season_of_the_forecaster(freq_s: int) -> None:
     config, season = WindowConfig(freq=f"{freq_s}s"), season_of(Frequency(freq_s))
     values = np.random.default_rng(0).normal(size=(season + 3, 1))
     naive = seasonal_naive(Windows(("a",), 0, values), config, 1)
@@ -70,9 +70,7 @@ def test_the_naive_forecast_has_the_season_of_the_forecaster(freq_s: int) -> Non
         (604_800, 336, None),
     ],
 )
-def test_a_week_is_one_where_it_is_longer_than_the_season_and_fits(
-    freq_s: int, ring: int, week: int | None
-) -> None:
+def test_a_week_must_exceed_the_season_and_fit(freq_s: int, ring: int, week: int | None) -> None:
     assert week_in(ring, Frequency(freq_s)) == week
 
 
@@ -80,7 +78,7 @@ def test_months_have_no_week() -> None:
     assert week_in(336, Frequency(0, 1)) is None
 
 
-def test_the_shape_is_learned_whatever_level_and_trend_are() -> None:
+def test_the_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
     _, block = through([Season(6)], block_of(values))
@@ -88,7 +86,7 @@ def test_the_shape_is_learned_whatever_level_and_trend_are() -> None:
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
 
-def test_one_broken_value_does_not_set_the_shape() -> None:
+def test_one_outlier_hardly_changes_the_shape() -> None:
     values = np.tile(DAY, 40)[:, None] + np.random.default_rng(0).normal(0, 0.1, (240, 1))
     broken = values.copy()
     broken[150] = 1e6
@@ -97,7 +95,7 @@ def test_one_broken_value_does_not_set_the_shape() -> None:
     assert np.abs(block.shape[-1] - other.shape[-1]).max() < 3
 
 
-def test_missing_windows_teach_nothing() -> None:
+def test_the_shape_is_learned_in_spite_of_gaps() -> None:
     values = np.tile(DAY, 40)[:, None]
     values[np.random.default_rng(1).random(values.shape) < 0.2] = np.nan
     _, block = through([Season(6)], block_of(values))
@@ -106,7 +104,7 @@ def test_missing_windows_teach_nothing() -> None:
     np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
 
 
-def test_without_a_season_the_shape_is_nothing() -> None:
+def test_without_a_season_the_shape_is_zero() -> None:
     after, block = through([Season(1)], block_of(np.arange(10.0)[:, None]))
     assert after["season"] == {}
     assert not block.shape.any()
