@@ -106,8 +106,8 @@ def test_hour_inputs_repeat_after_a_day(freq_s: int, windows: int) -> None:
 def test_month_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # The inputs describe the window after each one: the phase in its day is always 0, and after December
-    # comes January, whose phase in the year is 0.
+    # The inputs describe the next window. The phase of a month in the day and in the week is 0, and the
+    # window after December is January, with a phase of 0 in the year.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)
