@@ -28,7 +28,7 @@ def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
     return fleet_of(level + height * (np.sin(2 * np.pi * t / 24 + phase) + noise))
 
 
-def brief(windows: Windows | None = None, **changes: object) -> Trained:
+def train_briefly(windows: Windows | None = None, **changes: object) -> Trained:
     """Train `NETWORK` on ``windows`` (default: `sines`) with the settings `BRIEF` and ``changes``."""
     training = TrainingConfig.model_validate(BRIEF.model_dump() | changes)
     return train(windows or sines(100, 6), NETWORK, training, WindowConfig())

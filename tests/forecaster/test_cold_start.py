@@ -131,7 +131,7 @@ def test_trajectories_are_issued_at_the_first_window_start(
     assert rows["forecast"].list.len().to_list() == [3] * NEW
 
 
-def test_a_trajectory_from_a_value_equals_the_stream(trained_model: Forecaster) -> None:
+def test_a_trajectory_from_a_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
     own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
     model = trained_model.knowing(own)

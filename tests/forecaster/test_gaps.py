@@ -37,7 +37,10 @@ SPARSE = st.lists(
 
 
 def sparse_rows(cells: list[tuple[str, int, float]], spacing: int) -> pl.DataFrame:
-    """Return the rows of ``cells`` (series, position, value): runs of 4 windows, one every ``spacing``."""
+    """Return a row for each cell (series, position, value).
+
+    Four consecutive positions are consecutive windows; such runs begin every ``spacing`` windows.
+    """
     found = {(name, at): value for name, at, value in cells}
     return pl.DataFrame(
         {

@@ -71,7 +71,7 @@ def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_norms_equal_gradients_to_all_hidden_states(cell: str, layers: int) -> None:
+def test_norms_equal_autograd_gradients_of_hidden_states(cell: str, layers: int) -> None:
     model, lags = untrained(cell, layers), 6
     moment = next(gradients._moments(model, walks(), lags))
     norms = gradients._norms(model.network, moment)

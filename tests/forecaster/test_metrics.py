@@ -15,9 +15,11 @@ LEVELS = (0.025, 0.05, 0.5, 0.95, 0.975)
 
 
 def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, Floats, Bools]:
-    """Return random actuals and quantiles ``[Q, T, S, N]``, and which pairs count (others ``[T, S, N]``).
+    """Draw random actuals and forecasts.
 
-    Half of the actuals and quantiles of pairs that do not count are NaN.
+    Returns:
+        Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` that do not depend on them, and a mask ``[T, S, N]``
+        of the pairs that count. Half of the actuals and of the quantiles outside the mask are NaN.
     """
     rng = np.random.default_rng(seed)
     shape = (windows, series, horizon)

@@ -13,7 +13,11 @@ FAR = 30  # windows; a horizon longer than a block
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
-    """Return quantiles ``[Q, T, S, N]`` for each member's points, computed in blocks that end at ``cuts``."""
+    """Step `PointIntervals` through values and point forecasts, in blocks that end at ``cuts``.
+
+    Returns:
+        The quantiles ``[Q, T, S, N]`` of each member.
+    """
     horizon = next(iter(points.values())).shape[2]
     made = PointIntervals(tuple(points), LEVELS, horizon, np.ones(values.shape[1]), HOUR)
     parts = []

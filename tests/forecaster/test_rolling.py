@@ -44,11 +44,14 @@ def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
     state = MODEL.initial_state()
     for t in range(67):
         now = START + t
-        state, issued = advance(MODEL, state, windows.between(now, now + 1))
+        state, streamed = advance(MODEL, state, windows.between(now, now + 1))
         if t >= 39:
             found = forecasts_of(blocks, next(iter(blocks[0].members)))[:, t - 39]
             np.testing.assert_allclose(
-                found[:, : len(issued.series_ids)], issued.values[:, 0], rtol=1e-5, atol=1e-5
+                found[:, : len(streamed.series_ids)],
+                streamed.values[:, 0],
+                rtol=1e-5,
+                atol=1e-5,
             )
 
 
@@ -102,7 +105,7 @@ def test_baselines_repeat_the_last_or_the_seasonal_value() -> None:
         assert naive[1, i, 0].tolist() == windows.values[t - 23 : t - 20, 0].tolist()
 
 
-def issued(network: Floats | None = None, members: Mapping[str, Floats] | None = None) -> Forecasts:
+def single_forecast(network: Floats | None = None, members: Mapping[str, Floats] | None = None) -> Forecasts:
     values = np.zeros((3, 1, 1, 2))
     flags = np.ones((1, 1), bool)
     forecasts = Forecasts("m", HOUR, (0.1, 0.5, 0.9), ("a",), START, values, flags)
@@ -110,12 +113,12 @@ def issued(network: Floats | None = None, members: Mapping[str, Floats] | None =
 
 
 def test_without_experts_the_only_member_is_the_network() -> None:
-    assert list(members_of(issued())) == ["network"]
+    assert list(members_of(single_forecast())) == ["network"]
 
 
 def test_members_are_combination_network_and_experts_in_order() -> None:
     member_forecasts = {"persistence": np.ones((1, 1, 2)), "network": np.full((1, 1, 2), 2.0)}
-    found = members_of(issued(np.full((3, 1, 1, 2), 3.0), member_forecasts))
+    found = members_of(single_forecast(np.full((3, 1, 1, 2), 3.0), member_forecasts))
     assert list(found) == ["combined", "network", "persistence"]
     assert found["network"].levels == (0.1, 0.5, 0.9)
     assert found["network"].values.max() == 3.0

@@ -57,9 +57,9 @@ def test_serving_reads_covariates_from_the_history() -> None:
 
     static = pl.DataFrame({"series_id": ["a", "b"], "size": [3.0, None], "kind": ["hall", "shop"]})
     tables = Tables(Table(rows_sent.select("series_id", "timestamp", "price")), Table(static))
-    told = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
+    covariates = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
     rows = rows_sent.drop_nulls("value").rename({"heat": "observed.heat"})
-    assert answer.equals(latest(model.knowing(told), rows))
+    assert answer.equals(latest(model.knowing(covariates), rows))
     for name in ("heat", "price", "size", "kind"):
         empty = served.predict(rows_sent.with_columns(pl.lit(None, rows_sent.schema[name]).alias(name)))
         assert not np.allclose(answer["q50"], empty["q50"]), name
@@ -91,9 +91,9 @@ def test_serving_reads_covariates_from_the_history() -> None:
     ],
 )
 def test_the_error_names_an_invalid_covariate_in_one_line(changed: pl.DataFrame, message: str) -> None:
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as error:
         ServedForecaster(covariate_forecaster()).predict(changed)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 BAD_CELLS = [
@@ -116,9 +116,9 @@ def with_bad_cells(frame: pl.DataFrame, cells: dict[str, object]) -> pl.DataFram
 
 @pytest.mark.parametrize(("cells", "message"), BAD_CELLS)
 def test_an_invalid_row_is_refused_by_row_and_reason(cells: dict[str, object], message: str) -> None:
-    with pytest.raises(DataError, match=f"the history: {message}") as told:
+    with pytest.raises(DataError, match=f"the history: {message}") as error:
         ServedForecaster(forecaster()).predict(with_bad_cells(history(), cells))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_infinite_observed_covariate_is_refused() -> None:

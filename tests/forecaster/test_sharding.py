@@ -36,7 +36,7 @@ def test_the_parts_of_a_split_batch_add_up(fleet: Windows, shards: int) -> None:
         no_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
     )
     splitter = Splitter(shards)
-    for _ in range(2):  # the second call takes the shards of known series from the cache
+    for _ in range(2):  # the second call looks the shards of the known series up
         parts = splitter.split(batch)
         assert len(parts) == shards
         assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)

@@ -43,7 +43,7 @@ def test_a_series_is_forecast_from_its_first_value_on() -> None:
     assert len(forecasts) == len(forecasts.frame()) == 5
 
 
-def test_known_series_without_a_value_step_with_missing() -> None:
+def test_known_series_without_rows_are_stepped_too() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), windows([1, 2], [3, 4]))
     after, forecasts = advance(model, state, Windows(("a",), START + 2, np.array([[9.0]])))
@@ -61,7 +61,7 @@ def test_new_series_follow_the_known_ones() -> None:
     assert state.series_ids == ("z", "m", "a")
 
 
-def test_empty_windows_are_zero_with_empty_zero() -> None:
+def test_windows_without_rows_are_zero_with_empty_zero() -> None:
     model = forecaster(empty="zero")
     state, forecasts = advance(model, model.initial_state(), windows([NAN, 3, NAN, NAN]))
     assert state.parts["moments"]["observed"].tolist() == [3]
@@ -189,7 +189,7 @@ def test_windows_without_live_series_may_be_skipped() -> None:
     assert_same_state(with_gap, skipped)
 
 
-def test_no_windows_are_made_for_a_long_retirement() -> None:
+def test_years_before_a_return_create_no_windows() -> None:
     model = forecaster(max_gap=2)
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))

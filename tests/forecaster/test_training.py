@@ -20,11 +20,11 @@ from forecaster.training import Epoch, train
 from forecaster.windows import Windows
 from schemas.errors import DataError
 from tests.fleets import HOUR
-from tests.forecaster.brief import BRIEF, NETWORK, brief, fleet_of, sines, weights
+from tests.forecaster.brief import BRIEF, NETWORK, fleet_of, sines, train_briefly, weights
 
 
 def test_equal_seeds_give_bitwise_equal_weights() -> None:
-    one, other = brief(seed=7), brief(seed=7)
+    one, other = train_briefly(seed=7), train_briefly(seed=7)
     np.testing.assert_array_equal(weights(one), weights(other))
     assert one.forecaster.version == other.forecaster.version
     for a, b in zip(one.history, other.history, strict=True):
@@ -32,14 +32,14 @@ def test_equal_seeds_give_bitwise_equal_weights() -> None:
 
 
 def test_different_seeds_give_different_weights() -> None:
-    assert np.abs(weights(brief(seed=1)) - weights(brief(seed=2))).max() > 1e-3
+    assert np.abs(weights(train_briefly(seed=1)) - weights(train_briefly(seed=2))).max() > 1e-3
 
 
 def test_training_does_not_change_the_global_random_state() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    brief()
+    train_briefly()
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -114,7 +114,7 @@ def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: 
 def test_refit_after_zero_epochs_fits_the_linear_part(monkeypatch: pytest.MonkeyPatch) -> None:
     worse = count(1)
     monkeypatch.setattr(fitting, "_validate", lambda *_: {"validation_loss": float(next(worse))})
-    trained = brief(refit=True, backtest=0.1)
+    trained = train_briefly(refit=True, backtest=0.1)
     assert trained.epochs == 0
     assert trained.refit_history == []
     fitted = [model.network.ridge for model in (trained.chosen, trained.forecaster)]
@@ -124,16 +124,19 @@ def test_refit_after_zero_epochs_fits_the_linear_part(monkeypatch: pytest.Monkey
 
 
 def test_refit_repeats_the_chosen_epochs_over_all_windows() -> None:
-    trained = brief(refit=True, backtest=0.1, epochs=3)
+    trained = train_briefly(refit=True, backtest=0.1, epochs=3)
     assert trained.epochs > 0
     assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, trained.epochs + 1))
     assert set(trained.refit_history[0]) == {"epoch", "refit_loss", "refit_seconds"}
-    assert trained.chosen.version == brief(refit=False, backtest=0.1, epochs=3).chosen.version
+    assert trained.chosen.version == train_briefly(refit=False, backtest=0.1, epochs=3).chosen.version
     assert trained.chosen.version != trained.forecaster.version
 
 
 def test_refit_of_all_epochs_equals_training_without_validation() -> None:
-    trained, whole = brief(refit=True, backtest=0.1, epochs=1), brief(validation=0.0, epochs=1)
+    trained, whole = (
+        train_briefly(refit=True, backtest=0.1, epochs=1),
+        train_briefly(validation=0.0, epochs=1),
+    )
     assert trained.forecaster.version == whole.forecaster.version
 
 
@@ -141,14 +144,14 @@ def test_only_the_refit_depends_on_the_last_windows() -> None:
     values = sines(100, 6).values
     other = values.copy()
     other[90:] += 100.0
-    one, two = (brief(fleet_of(v), refit=True, backtest=0.1, epochs=1) for v in (values, other))
+    one, two = (train_briefly(fleet_of(v), refit=True, backtest=0.1, epochs=1) for v in (values, other))
     assert one.chosen.version == two.chosen.version
     assert one.history[0]["validation_loss"] == two.history[0]["validation_loss"]
     assert one.forecaster.version != two.forecaster.version
 
 
 def test_without_held_out_windows_nothing_is_refit() -> None:
-    trained = brief(validation=0.0, refit=True)
+    trained = train_briefly(validation=0.0, refit=True)
     assert trained.refit_history == []
     assert trained.forecaster is trained.chosen
 
@@ -169,7 +172,7 @@ def test_the_learning_rate_ends_with_the_last_step(
 ) -> None:
     monkeypatch.setattr(RecordingAdamW, "rates", [])
     monkeypatch.setattr(torch.optim, "AdamW", RecordingAdamW)
-    brief(sines(100, series), validation=validation, segment=segment, epochs=4, batch_series=6)
+    train_briefly(sines(100, series), validation=validation, segment=segment, epochs=4, batch_series=6)
     highest = BRIEF.learning_rate
     assert RecordingAdamW.rates[-1] == pytest.approx(highest / 25 / 1e4, rel=1e-3)
     assert RecordingAdamW.rates.count(min(RecordingAdamW.rates)) == 1
@@ -192,7 +195,7 @@ def test_the_seed_shuffles_batches_in_each_epoch(
 
     def orders(seed: int) -> list[list[int]]:
         batch_numbers.clear()
-        brief(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
+        train_briefly(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
         # The first five passes over the 8 batches fit the linear part (4) and the weights of horizons (1).
         return [batch_numbers[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
@@ -205,8 +208,7 @@ def test_the_seed_shuffles_batches_in_each_epoch(
 
 def test_the_skill_does_not_depend_on_the_halflife() -> None:
     # With a learning rate of almost 0 the network forecasts the last value, so its skill must be 0 in any
-    # unit. Make the held-out windows noisy: the scale of a short half-life follows, that of a long one does
-    # not.
+    # unit. Make the held-out windows noisy, because then the scales of the two half-lives differ there.
     noisy_end = sines(200, 6).values
     noisy_end[160:] *= 20.0
     values = fleet_of(noisy_end)
@@ -226,5 +228,5 @@ def test_the_skill_does_not_depend_on_the_halflife() -> None:
 
 
 def test_without_held_out_windows_nothing_is_validated() -> None:
-    for epoch in brief(validation=0.0).history:
+    for epoch in train_briefly(validation=0.0).history:
         assert set(epoch) == {"epoch", "train_loss", "seconds"}

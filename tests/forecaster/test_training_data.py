@@ -9,21 +9,21 @@ from forecaster.training import train
 from forecaster.windows import Windows
 from schemas.errors import DataError
 from schemas.observations import LARGEST
-from tests.forecaster.brief import BRIEF, NETWORK, brief, fleet_of, sines, weights
+from tests.forecaster.brief import BRIEF, NETWORK, fleet_of, sines, train_briefly, weights
 
 
 def test_constant_series_give_zero_skill_and_finite_weights() -> None:
-    trained = brief(fleet_of(np.full((100, 3), 7.0)))
+    trained = train_briefly(fleet_of(np.full((100, 3), 7.0)))
     assert [epoch["validation_skill"] for epoch in trained.history] == [0.0, 0.0]
     assert np.isfinite(weights(trained)).all()
 
 
 @pytest.mark.parametrize("length", [2, 3, 6, 7])
 def test_series_shorter_than_the_horizon_change_the_weights(length: int) -> None:
-    trained = brief(sines(length, 4), validation=0.0)
+    trained = train_briefly(sines(length, 4), validation=0.0)
     assert np.isfinite(weights(trained)).all()
     assert all(np.isfinite(epoch["train_loss"]) and epoch["train_loss"] > 0 for epoch in trained.history)
-    before = brief(sines(length, 4), validation=0.0, learning_rate=1e-12, epochs=1)
+    before = train_briefly(sines(length, 4), validation=0.0, learning_rate=1e-12, epochs=1)
     assert np.abs(weights(trained) - weights(before)).max() > 1e-5
 
 
@@ -34,7 +34,7 @@ def test_short_and_empty_series_give_finite_losses() -> None:
     values[:, 3] = np.nan
     values[:, 4] = 5.0
     values[1:, 5] = np.nan
-    trained = brief(fleet_of(values))
+    trained = train_briefly(fleet_of(values))
     assert np.isfinite(weights(trained)).all()
     assert np.isfinite([epoch["validation_loss"] for epoch in trained.history]).all()
 
@@ -42,21 +42,21 @@ def test_short_and_empty_series_give_finite_losses() -> None:
 @pytest.mark.parametrize("windows", [0, 1])
 def test_training_on_less_than_two_windows_raises(windows: int) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
-        brief(sines(windows, 3))
+        train_briefly(sines(windows, 3))
 
 
 def test_values_only_in_held_out_windows_raise() -> None:
     values = sines(100, 3).values
     values[:90] = np.nan
     with pytest.raises(DataError, match=r"held-out .* training.validation"):
-        brief(fleet_of(values))
+        train_briefly(fleet_of(values))
 
 
 def test_one_outlier_leaves_the_weights_finite() -> None:
     values = sines(150, 8).values
     broken = values.copy()
     broken[60, 0] = 1e15
-    assert np.isfinite(weights(brief(fleet_of(broken)))).all()
+    assert np.isfinite(weights(train_briefly(fleet_of(broken)))).all()
 
 
 @pytest.mark.parametrize(("at", "validation"), [(60, 0.0), (60, 0.2), (97, 0.2)])
@@ -66,7 +66,7 @@ def test_the_error_names_a_series_with_infinite_loss(at: int, validation: float,
     values[at, 4] = value
     values[at - 1, 4] = -value
     with pytest.raises(DataError, match="'s4'") as error:
-        brief(fleet_of(values), validation=validation)
+        train_briefly(fleet_of(values), validation=validation)
     assert "\n" not in str(error.value)
 
 
@@ -84,7 +84,7 @@ def test_training_accepts_values_at_the_bound() -> None:
     values[:, 0] = LARGEST * np.sign(np.sin(np.arange(100)))
     values[:, 1] = LARGEST
     values[60, 2] = -LARGEST
-    trained = brief(fleet_of(values))
+    trained = train_briefly(fleet_of(values))
     assert np.isfinite(weights(trained)).all()
     assert np.isfinite([list(epoch.values()) for epoch in trained.history]).all()
     _, forecasts = advance(trained.forecaster, trained.forecaster.initial_state(), fleet_of(values))

@@ -20,12 +20,12 @@ def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 
     windows, series = values.shape
     out = Outputs.empty(quantiles, 0, windows, series, horizon)
     block = Block(np.array([start]), values, HOUR, out=out)
-    block = through((Moments(168, 0.0), Ring(RING, RING)), block)[1]
+    block = step_through((Moments(168, 0.0), Ring(RING, RING)), block)[1]
     out.forecast[:] = block.last[None, :, :, None]
     return block
 
 
-def through(components: Sequence[Component], block: Block) -> tuple[dict[str, Arrays], Block]:
+def step_through(components: Sequence[Component], block: Block) -> tuple[dict[str, Arrays], Block]:
     """Step a block through components from their initial arrays; return their arrays and the block."""
     after = {}
     for component in components:

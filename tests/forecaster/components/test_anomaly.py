@@ -75,7 +75,7 @@ def test_p_values_are_valid_for_any_distribution() -> None:
 
 
 @given(seen=st.integers(1, 400), far=st.sampled_from([3.0, 1e6, 1e300]))
-def test_the_least_p_value_depends_on_the_windows_seen(seen: int, far: float) -> None:
+def test_p_values_are_at_least_one_over_windows_seen(seen: int, far: float) -> None:
     values = np.random.default_rng(seen).normal(size=(seen + 2, 1))
     values[-1] = far
     p_value = step_anomaly(values).out.anomaly[0, -1, 0, 0]
@@ -108,7 +108,7 @@ def test_regular_nights_at_zero_raise_no_alarm() -> None:
     nights = ~open_ & (np.arange(4800) > 1200)
     assert p_value[nights].min() > 0.02
     assert alarm[nights].sum() == 0
-    values[4800 - 40 :] = 0.0  # the shop stays closed for more than a day
+    values[4800 - 40 :] = 0.0  # the shop stays closed on the last two days
     assert step_anomaly(values).out.anomaly[1, -40:, 0, 0].sum() == 1
 
 

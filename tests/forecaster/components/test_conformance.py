@@ -45,7 +45,7 @@ def values_with_gaps(seed: int = 0) -> Floats:
     return values
 
 
-def run(
+def step_chain(
     model: Forecaster,
     name: str,
     values: Floats,
@@ -126,7 +126,7 @@ def added_arrays(block: Block) -> Arrays:
 
 @every_component
 def test_init_and_step_return_the_arrays_of_the_spec(name: str, cell: str) -> None:
-    component, after, _ = run(model_of(cell), name, values_with_gaps())
+    component, after, _ = step_chain(model_of(cell), name, values_with_gaps())
     for arrays in (component.init(SERIES), after[name]):
         assert arrays.keys() == component.spec().keys()
         for field, (dtype, shape) in component.spec().items():
@@ -136,13 +136,13 @@ def test_init_and_step_return_the_arrays_of_the_spec(name: str, cell: str) -> No
 
 @every_component
 def test_its_format_version_is_in_the_table(name: str, cell: str) -> None:
-    component, _, _ = run(model_of(cell), name, values_with_gaps())
+    component, _, _ = step_chain(model_of(cell), name, values_with_gaps())
     assert FORMAT_VERSIONS[name] == component.format_version
 
 
 @every_component
 def test_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
-    component, _, _ = run(model_of(cell), name, values_with_gaps())
+    component, _, _ = step_chain(model_of(cell), name, values_with_gaps())
     for series in (1, 3):
         clean = {field: array.copy() for field, array in component.init(series).items()}
         for array in component.init(series).values():
@@ -153,7 +153,7 @@ def test_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
 @every_component
 def test_its_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
     model = model_of(cell)
-    _, after, _ = run(model, name, values_with_gaps())
+    _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.unseen(tuple("abcd"), START)
     state = replace(blank, parts={**blank.parts, **after})
     again = State.from_bytes(state.to_bytes()).parts[name]
@@ -165,7 +165,7 @@ def test_its_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
 @every_component
 def test_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
     model = model_of(cell)
-    _, after, _ = run(model, name, values_with_gaps())
+    _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.unseen(tuple("abcd"), START)
     state = replace(blank, parts={**blank.parts, **after})
     first, rest = state.take(np.array([2])), state.take(np.array([3, 0, 1]))
@@ -182,11 +182,11 @@ def test_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
 def test_the_result_does_not_depend_on_block_sizes(name: str, cell: str, cut: int) -> None:
     model, values = model_of(cell), values_with_gaps()
     last = model.components[-1].name
-    _, whole, block = run(model, last, values)
+    _, whole, block = step_chain(model, last, values)
     before, parts = None, []
     bounds = [0, cut, WINDOWS] if cut > 1 else list(range(WINDOWS + 1))
     for first, stop in pairwise(bounds):
-        _, before, part = run(model, last, values[first:stop], START + first, before)
+        _, before, part = step_chain(model, last, values[first:stop], START + first, before)
         parts.append(added_arrays(part))
     assert before is not None
     assert_close(whole[name], before[name])
@@ -196,9 +196,9 @@ def test_the_result_does_not_depend_on_block_sizes(name: str, cell: str, cut: in
 @every_component
 def test_a_series_alone_gives_the_result_in_a_fleet(name: str, cell: str) -> None:
     model, values = model_of(cell), values_with_gaps()
-    _, together, block = run(model, name, values)
+    _, together, block = step_chain(model, name, values)
     for s in range(SERIES):
-        _, alone, own = run(model, name, values[:, [s]])
+        _, alone, own = step_chain(model, name, values[:, [s]])
         assert_close({f: a[[s]] for f, a in together[name].items()}, alone[name])
         assert_close({key: a[:, [s]] for key, a in added_arrays(block).items()}, added_arrays(own))
 
@@ -208,8 +208,8 @@ def test_values_of_one_series_change_no_other_series(name: str, cell: str) -> No
     model, values = model_of(cell), values_with_gaps()
     other = values.copy()
     other[:, 1] = 1e6 * np.random.default_rng(5).normal(size=WINDOWS)
-    _, one, block = run(model, name, values)
-    _, two, changed = run(model, name, other)
+    _, one, block = step_chain(model, name, values)
+    _, two, changed = step_chain(model, name, other)
     rest = np.array([0, 2, 3])
     for field, array in one[name].items():
         np.testing.assert_array_equal(array[rest], two[name][field][rest], err_msg=field)
@@ -223,9 +223,9 @@ def test_series_may_begin_at_different_windows_in_one_block(name: str, cell: str
     lengths = np.array([WINDOWS, 3, 1, 9])
     starts = START + np.array([0, 50, 7, 2])
     padded = np.where(np.arange(WINDOWS)[:, None] < lengths, values, np.nan)
-    _, together, block = run(model, name, padded, lengths=lengths, starts=starts)
+    _, together, block = step_chain(model, name, padded, lengths=lengths, starts=starts)
     for s, length in enumerate(lengths):
-        _, alone, own = run(model, name, values[:length, [s]], int(starts[s]))
+        _, alone, own = step_chain(model, name, values[:length, [s]], int(starts[s]))
         assert_close({f: a[[s]] for f, a in together[name].items()}, alone[name])
         assert_close({key: a[:length, [s]] for key, a in added_arrays(block).items()}, added_arrays(own))
 
@@ -235,7 +235,7 @@ def test_series_may_begin_at_different_windows_in_one_block(name: str, cell: str
 def test_arrays_and_forecasts_of_extreme_values_are_finite(name: str, cell: str, value: float) -> None:
     values = values_with_gaps()
     values[5:, :] = value
-    _, after, block = run(model_of(cell), name, values)
+    _, after, block = step_chain(model_of(cell), name, values)
     for field, array in after[name].items():
         known = array[~np.isnan(array)] if (name, field) in MISSING else array
         assert np.isfinite(known).all(), field

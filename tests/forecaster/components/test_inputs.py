@@ -45,8 +45,8 @@ def test_lag_inputs_are_distances_in_spreads(fleet: Windows, freq_s: int) -> Non
     power=st.integers(-8, 12),
 )
 def test_inputs_do_not_depend_on_the_unit(values: list[float], power: int) -> None:
-    # Scale by a power of two, because then the sums of the moments have no rounding error. Compare only
-    # windows whose scale is above the lower bound that the moments put on it.
+    # Multiply by a power of two, because it does not change how the sums in the moments round. Compare only
+    # windows with a scale above 1e-5: a smaller one may be at its lower bound.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
@@ -62,7 +62,7 @@ def test_missing_differences_are_zero_and_missing_lags_the_mean() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
-    assert x[2:, 1].tolist() == [0, 0, 0]  # a difference needs both ends
+    assert x[2:, 1].tolist() == [0, 0, 0]  # a difference needs both values
     np.testing.assert_allclose(x[:, 5], np.log1p([0, 0, 1, 2, 0]) / 5, rtol=1e-6)
     np.testing.assert_allclose(x[:, 6], np.log1p([1, 2, 2, 2, 3]) / 7, rtol=1e-6)
     expected = (block.mean[4, 0] - block.last[4, 0]) / block.spread[4, 0]
@@ -106,8 +106,8 @@ def test_hour_inputs_repeat_after_a_day(freq_s: int, windows: int) -> None:
 def test_month_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # The inputs describe the next window. The phase of a month in the day and in the week is 0, and the
-    # window after December is January, with a phase of 0 in the year.
+    # The inputs describe the next window: columns 7 and 8 its phase in the month, which is always 0 for
+    # monthly windows, columns 9 and 10 its phase in the year, which is 0 for January, after December.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)

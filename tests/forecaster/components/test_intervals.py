@@ -26,6 +26,7 @@ def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: floa
 
 
 def coverage(block: Block, values: Floats, h: int, first: int = 200) -> Floats:
+    """Return the share of actuals inside the outer quantiles at horizon ``h``, per series, from a row on."""
     low, high = block.out.forecast[0, first:-h, :, h - 1], block.out.forecast[-1, first:-h, :, h - 1]
     actual = values[first + h :]
     share: Floats = ((low <= actual) & (actual <= high)).mean(axis=0)
@@ -90,7 +91,7 @@ def test_intervals_recover_from_an_outlier_in_a_day() -> None:
     assert width(two) < 1.5 * width(one)
 
 
-def test_padding_does_not_change_the_arrays() -> None:
+def test_padding_does_not_change_the_learned_intervals() -> None:
     values = np.random.default_rng(5).normal(size=(40, 2)).cumsum(axis=0)
     stacking, intervals = Stacking((), HORIZON, 1), Intervals(LEVELS, HORIZON)
     whole = block_of(values, HORIZON)

@@ -6,7 +6,7 @@ import pytest
 from forecaster.components.base import Block
 from forecaster.components.least_squares import LeastSquares
 from forecaster.components.season import Season
-from tests.forecaster.components.blocks import block_of, through
+from tests.forecaster.components.blocks import block_of, step_through
 
 
 def autoregression(windows: int, seed: int = 0) -> np.ndarray:
@@ -25,7 +25,7 @@ def forecasts_of(block: Block) -> np.ndarray:
 def test_without_forgetting_the_weights_are_a_ridge_regression() -> None:
     values = autoregression(120)
     expert = LeastSquares("x", 2, lags=(1, 2), forget=1.0)
-    after, block = through([Season(1), expert], block_of(values, 2))
+    after, block = step_through([Season(1), expert], block_of(values, 2))
     for s in range(3):
         y, scale = values[:, s], block.scale[:, s]
         rows = range(expert.reach + 1, 120)  # the expert learns only once all its lags exist
@@ -38,7 +38,7 @@ def test_without_forgetting_the_weights_are_a_ridge_regression() -> None:
 def test_the_learned_forecast_beats_the_last_value() -> None:
     values = autoregression(600)
     expert = LeastSquares("x", 5, lags=(1, 2, 3))
-    _, block = through([Season(1), expert], block_of(values, 5))
+    _, block = step_through([Season(1), expert], block_of(values, 5))
     for h, share in ((1, 0.75), (5, 0.9)):
         actual = values[200 + h :]
         own = np.abs(actual - forecasts_of(block)[h - 1][200:-h]).mean()
@@ -50,7 +50,7 @@ def test_a_seasonal_series_is_forecast_with_its_season() -> None:
     day = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
     values = np.tile(day, 40)[:, None] + 100.0
     expert = LeastSquares("x", 6, lags=(1, 2), season=True)
-    _, block = through([Season(6), expert], block_of(values, 6))
+    _, block = step_through([Season(6), expert], block_of(values, 6))
     np.testing.assert_allclose(forecasts_of(block)[:, -1, 0], day + 100.0, atol=0.2)
 
 
@@ -59,7 +59,7 @@ def test_lags_before_a_level_shift_count_as_missing() -> None:
     values = rng.normal(size=(400, 1)).cumsum(axis=0)
     values[300:] += 1000.0
     expert = LeastSquares("x", 3, lags=(1, 2, 24))
-    _, block = through([Season(1), expert], block_of(values, 3))
+    _, block = step_through([Season(1), expert], block_of(values, 3))
     after = forecasts_of(block)[:, 305:324, 0]
     assert np.abs(after - values[305:324, 0]).max() < 20
 
@@ -81,6 +81,6 @@ def test_forecasts_of_extreme_series_are_finite(kind: str) -> None:
         values[::2] = np.nan
         values[0] = 1.0
     expert = LeastSquares("x", 24, lags=(1, 2, 23), halflives=(24.0,))
-    after, block = through([Season(1), expert], block_of(values, 24))
+    after, block = step_through([Season(1), expert], block_of(values, 24))
     assert np.isfinite(block.members["x"]).all()
     assert all(np.isfinite(array).all() for array in after["x"].values())

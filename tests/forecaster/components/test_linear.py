@@ -95,7 +95,7 @@ def test_large_fleets_are_forecast_as_small_ones() -> None:
     )
 
 
-def test_a_ring_below_a_season_leaves_the_last_value() -> None:
+def test_a_ring_shorter_than_a_season_gives_last_values() -> None:
     block = block_of(walks())
     short = np.zeros((RIDGES, 4, HORIZON), np.float32)
     changes = expert_forecasts(block, short, SEASON)

@@ -7,7 +7,7 @@ from forecaster.components.chain import experts_of
 from forecaster.components.naive import SeasonalNaive
 from forecaster.components.season import Season
 from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
-from tests.forecaster.components.blocks import block_of, through
+from tests.forecaster.components.blocks import block_of, step_through
 
 WEEK = 168
 
@@ -15,12 +15,14 @@ WEEK = 168
 def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
     values = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=0)
     values[20, 1] = np.nan
-    _, block = through([Season(1), SeasonalNaive(WEEK + 2, WEEK, "weekly")], block_of(values, WEEK + 2))
+    _, block = step_through([Season(1), SeasonalNaive(WEEK + 2, WEEK, "weekly")], block_of(values, WEEK + 2))
     forecast = block.last + block.scale * block.members["weekly"]  # [N, T, S]
     t = 180
     for ahead in (1, 7, WEEK):
         np.testing.assert_allclose(forecast[ahead - 1, t, 0], values[t + ahead - WEEK, 0], atol=1e-5)
-    np.testing.assert_allclose(forecast[WEEK + 1, t], forecast[1, t], atol=1e-5)  # beyond a week it repeats
+    np.testing.assert_allclose(
+        forecast[WEEK + 1, t], forecast[1, t], atol=1e-5
+    )  # beyond a week, the week repeats
     assert forecast[7, t, 1] == values[t, 1]  # the value of a week before is missing: use the last value
 
 

@@ -10,7 +10,7 @@ from forecaster.evaluation import series_scale
 from forecaster.frequency import Frequency
 from forecaster.metrics import seasonal_scale
 from forecaster.windows import Windows
-from tests.forecaster.components.blocks import block_of, through
+from tests.forecaster.components.blocks import block_of, step_through
 
 DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 
@@ -70,7 +70,7 @@ def test_the_seasonal_naive_uses_the_season_of_the_forecaster(freq_s: int) -> No
         (604_800, 336, None),
     ],
 )
-def test_a_week_must_exceed_the_season_and_fit(freq_s: int, ring: int, week: int | None) -> None:
+def test_week_in_returns_weeks_longer_than_the_season(freq_s: int, ring: int, week: int | None) -> None:
     assert week_in(ring, Frequency(freq_s)) == week
 
 
@@ -81,7 +81,7 @@ def test_months_have_no_week() -> None:
 def test_the_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
-    _, block = through([Season(6)], block_of(values))
+    _, block = step_through([Season(6)], block_of(values))
     found = block.shape[-1]  # [K, S]
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
@@ -90,21 +90,21 @@ def test_one_outlier_hardly_changes_the_shape() -> None:
     values = np.tile(DAY, 40)[:, None] + np.random.default_rng(0).normal(0, 0.1, (240, 1))
     broken = values.copy()
     broken[150] = 1e6
-    _, block = through([Season(6)], block_of(values))
-    _, other = through([Season(6)], block_of(broken))
+    _, block = step_through([Season(6)], block_of(values))
+    _, other = step_through([Season(6)], block_of(broken))
     assert np.abs(block.shape[-1] - other.shape[-1]).max() < 3
 
 
 def test_the_shape_is_learned_in_spite_of_gaps() -> None:
     values = np.tile(DAY, 40)[:, None]
     values[np.random.default_rng(1).random(values.shape) < 0.2] = np.nan
-    _, block = through([Season(6)], block_of(values))
+    _, block = step_through([Season(6)], block_of(values))
     found = block.shape[-1][:, 0]
     assert np.isfinite(block.shape).all()
     np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
 
 
 def test_without_a_season_the_shape_is_zero() -> None:
-    after, block = through([Season(1)], block_of(np.arange(10.0)[:, None]))
+    after, block = step_through([Season(1)], block_of(np.arange(10.0)[:, None]))
     assert after["season"] == {}
     assert not block.shape.any()

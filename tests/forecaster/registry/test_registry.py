@@ -119,7 +119,7 @@ def test_equal_data_has_an_equal_digest(store: Registry, first_run: str) -> None
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_the_status_of_a_run_follows_its_error(store: Registry, error: BaseException, status: str) -> None:
+def test_a_run_that_raises_is_failed_or_killed(store: Registry, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), store.start_run("ends early", {}) as run:
         raise error
     row = store.runs().row(by_predicate=pl.col("run_id") == run.run_id, named=True)
