@@ -43,7 +43,7 @@ def test_text_of_a_row_never_becomes_a_kind(cells: list[tuple[Any, ...]]) -> Non
     assert counts.rejected == len(rejected)
 
 
-def test_a_cell_with_a_semicolon_is_counted_by_its_kind() -> None:
+def test_a_cell_with_semicolons_is_counted_by_kind() -> None:
     good = ("a", "2013-01-01", "1", "", None)
     _, rejected = observations.validate(raw([(*good[:2], f"{n}; {n}", "", None) for n in range(5)]))
     assert by_kind(rejected) == {"is not a number": 5}

@@ -208,7 +208,7 @@ def test_scaling_is_fitted_on_the_training_windows_only() -> None:
     assert other.chosen.version == one.chosen.version
 
 
-def test_memory_of_a_known_table_depends_on_rows_not_years() -> None:
+def test_memory_of_known_tables_depends_on_rows_only() -> None:
     ids = [f"s{i}" for i in range(200)]
     hours = [datetime(1900, 1, 1, tzinfo=UTC), BEGIN]
     times = [hour for hour in hours for _ in ids]

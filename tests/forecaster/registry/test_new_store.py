@@ -32,7 +32,7 @@ def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found | {"stderr": process.stderr, "folder": folder}
 
 
-def test_a_killed_first_run_leaves_a_whole_store_or_none(first_runs: dict[str, Any]) -> None:
+def test_killed_first_runs_leave_whole_stores_or_none(first_runs: dict[str, Any]) -> None:
     assert len(first_runs["killed"]) == len(MOMENTS)
     for case in first_runs["killed"]:
         assert case["first"] in (-9, 130, 0), case  # 0: the run ended before the signal

@@ -137,9 +137,7 @@ def test_no_pickle_is_written(store_dir: Path, first_run: str) -> None:
     assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin"}
 
 
-def test_a_model_is_found_by_name_alias_version_and_run(
-    store: Registry, first_run: str, second_run: str
-) -> None:
+def test_models_are_found_by_name_alias_version_run(store: Registry, first_run: str, second_run: str) -> None:
     one, two = forecaster(0).version, forecaster(1).version
     for ref in ("weather", "weather@champion", "models:/weather@champion", "models:/weather/1", first_run):
         assert store.load(ref).version == one
