@@ -1,4 +1,4 @@
-"""Brief trainings of small fleets."""
+"""Helpers for tests of training: small fleets, and trainings of a few epochs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fleet_of(values: NDArray[np.float64]) -> Windows:
 
 
 def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
-    """Daily waves of any phase, height and level, with noise a tenth as high."""
+    """Return hourly sine waves of one day with random phase, height and level, and noise of 0.1 heights."""
     chance = np.random.default_rng(seed)
     phase, level = chance.uniform(0, 2 * np.pi, series), chance.normal(0, 100, series)
     height = 10.0 ** chance.uniform(-1, 2, series)
@@ -29,11 +29,13 @@ def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
     return fleet_of(level + height * (np.sin(2 * np.pi * t / 24 + phase) + noise))
 
 
-def brief(windows: Windows | None = None, **changes: object) -> Trained:
+def train_briefly(windows: Windows | None = None, **changes: object) -> Trained:
+    """Train `NETWORK` on ``windows`` (default: `sines`) with the settings `BRIEF` and ``changes``."""
     training = TrainingConfig.model_validate(BRIEF.model_dump() | changes)
     return train(windows or sines(100, 6), NETWORK, training, WindowConfig())
 
 
 def weights(trained: Trained) -> NDArray[np.float32]:
+    """Return all weights of the trained network as one flat array."""
     parts = trained.forecaster.network.state_dict().values()
     return np.concatenate([part.numpy().reshape(-1) for part in parts])

@@ -1,4 +1,4 @@
-"""What covariates are worth, trajectories of series that have not begun, and any number of windows ahead."""
+"""Tests of forecasts from covariates: accuracy, series without a value so far, and horizons of any length."""
 
 from __future__ import annotations
 
@@ -33,18 +33,24 @@ NETWORK = NetworkConfig(
 
 @dataclass(frozen=True)
 class Shops:
-    """Sales of shops that a promotion doubles; the larger shop sells more, and a hall sells at weekends."""
+    """Daily sales of shops: promotion, size and kind of shop set their level and their weekly wave.
+
+    Attributes:
+        windows: sales ``[DAYS, STORES + NEW]``.
+        promotions: ``[DAYS + HORIZON, STORES + NEW]``, whether a shop has a promotion on a day.
+        static: size and kind of each shop.
+    """
 
     windows: Windows
     promotions: Bools
     static: pl.DataFrame
 
     def tables(self, *, promotions: bool) -> Tables:
-        at, shop = np.indices(self.promotions.shape)
-        days = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=FIRST + int(t)) for t in at.ravel()]
+        day, shop = np.indices(self.promotions.shape)
+        days = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=FIRST + int(t)) for t in day.ravel()]
         ids = [self.windows.series_ids[s] for s in shop.ravel()]
-        on = {"series_id": ids, "timestamp": days, "promotion": self.promotions.ravel()}
-        return Tables(Table(pl.DataFrame(on)) if promotions else None, Table(self.static))
+        on_promotion = {"series_id": ids, "timestamp": days, "promotion": self.promotions.ravel()}
+        return Tables(Table(pl.DataFrame(on_promotion)) if promotions else None, Table(self.static))
 
 
 def shops() -> Shops:
@@ -69,76 +75,78 @@ def trained(tables: Tables) -> Forecaster:
     training = TrainingConfig(
         epochs=16, segment=32, validation=0, backtest=0, dropout=0, learning_rate=1e-2, batch_series=4
     )
-    alone = OnlineConfig(experts=(), intervals=False)
-    return train(old, NETWORK, training, WindowConfig(freq="1d"), online=alone, tables=tables).forecaster
+    network_only = OnlineConfig(experts=(), intervals=False)
+    return train(
+        old, NETWORK, training, WindowConfig(freq="1d"), online=network_only, tables=tables
+    ).forecaster
 
 
 @pytest.fixture(scope="module")
-def knowing() -> Forecaster:
+def trained_model() -> Forecaster:
     return trained(SHOPS.tables(promotions=True))
 
 
-def error(model: Forecaster) -> float:
-    """Mean absolute error of the days to come, in sizes of the shops, over all horizons."""
+def relative_error(model: Forecaster) -> float:
+    """Return the mean absolute error of the last `TEST` days over all horizons, divided by the shop sizes."""
     windows = Windows(SHOPS.windows.series_ids[:STORES], FIRST, SHOPS.windows.values[:, :STORES])
-    _, said = advance(model, model.initial_state(), windows)
+    _, forecasts = advance(model, model.initial_state(), windows)
     size = SHOPS.static["size"].to_numpy()[:STORES]
     off = []
     for h in range(1, HORIZON + 1):
-        median = said.values[1, DAYS - TEST : DAYS - h, :, h - 1]
+        median = forecasts.values[1, DAYS - TEST : DAYS - h, :, h - 1]
         off.append((np.abs(median - windows.values[DAYS - TEST + h :]) / size).mean())
     return float(np.mean(off))
 
 
-def test_promotions_that_are_known_ahead_halve_the_error_of_the_same_network(knowing: Forecaster) -> None:
-    assert error(knowing) < 0.5 * error(trained(SHOPS.tables(promotions=False)))
+def test_known_promotions_halve_the_error(trained_model: Forecaster) -> None:
+    assert relative_error(trained_model) < 0.5 * relative_error(trained(SHOPS.tables(promotions=False)))
 
 
-def test_a_series_that_has_not_begun_is_forecast_better_than_by_the_mean_of_the_fleet(
-    knowing: Forecaster,
+def test_forecasts_of_new_series_beat_the_fleet_mean(
+    trained_model: Forecaster,
 ) -> None:
     first = DAYS - TEST
-    said = trajectory(knowing, SHOPS.static[STORES:], FIRST + first, TEST)
-    truth, fleet = SHOPS.windows.values[first:, STORES:], SHOPS.windows.values[:first, :STORES]
+    forecasts = trajectory(trained_model, SHOPS.static[STORES:], FIRST + first, TEST)
+    actual, fleet = SHOPS.windows.values[first:, STORES:], SHOPS.windows.values[:first, :STORES]
     by_weekday = np.stack([fleet[(first + h) % 7 :: 7].mean() for h in range(TEST)])[:, None]
-    off = np.abs(said.values[1, 0].T - truth).mean()
-    assert off < 0.45 * np.abs(by_weekday - truth).mean()
-    assert off < 0.45 * np.abs(fleet.mean() - truth).mean()
-    low, _, high = (said.values[q, 0].T for q in range(3))
-    inside = (low < truth) & (truth < high)
+    off = np.abs(forecasts.values[1, 0].T - actual).mean()
+    assert off < 0.45 * np.abs(by_weekday - actual).mean()
+    assert off < 0.45 * np.abs(fleet.mean() - actual).mean()
+    low, _, high = (forecasts.values[q, 0].T for q in range(3))
+    inside = (low < actual) & (actual < high)
     assert 0.5 < inside.mean() <= 1.0
 
 
-def test_what_is_known_of_its_windows_moves_the_trajectory_of_a_new_series(knowing: Forecaster) -> None:
-    said = trajectory(knowing, SHOPS.static[STORES:], FIRST + DAYS - TEST, TEST).values[1, 0].T
-    on = SHOPS.promotions[DAYS - TEST : DAYS, STORES:]
-    assert said[on].mean() > 1.6 * said[~on].mean()
+def test_known_promotions_raise_the_forecast_of_new_series(trained_model: Forecaster) -> None:
+    forecasts = trajectory(trained_model, SHOPS.static[STORES:], FIRST + DAYS - TEST, TEST).values[1, 0].T
+    on_promotion = SHOPS.promotions[DAYS - TEST : DAYS, STORES:]
+    assert forecasts[on_promotion].mean() > 1.6 * forecasts[~on_promotion].mean()
 
 
-def test_rows_of_forecasts_of_a_series_that_has_not_begun_are_issued_as_its_first_window_begins(
-    knowing: Forecaster,
+def test_trajectories_are_issued_at_the_first_window_start(
+    trained_model: Forecaster,
 ) -> None:
-    rows = trajectory(knowing, SHOPS.static[STORES:], FIRST, 3).frame()
+    rows = trajectory(trained_model, SHOPS.static[STORES:], FIRST, 3).frame()
     assert rows["series_id"].to_list() == list(SHOPS.windows.series_ids[STORES:])
     assert set(rows["issued_at"]) == {datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=FIRST)}
     assert rows["forecast"].list.len().to_list() == [3] * NEW
 
 
-def test_from_a_first_value_on_it_is_what_the_stream_says_however_long(knowing: Forecaster) -> None:
+def test_a_trajectory_from_a_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
-    own = Covariates.of(knowing.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
-    model = knowing.knowing(own)
+    own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
+    model = trained_model.knowing(own)
     ids = SHOPS.windows.series_ids[STORES:]
     _, stream = advance(model, model.initial_state(), Windows(ids, FIRST, first[None]))
-    said = trajectory(model, static, FIRST, 40, first)
-    assert said.start == FIRST
-    np.testing.assert_allclose(said.values[:, 0, :, :HORIZON], stream.values[:, 0], rtol=1e-6)
-    assert np.isfinite(said.values).all()
-    assert (np.diff(said.values, axis=0) >= 0).all()
+    forecasts = trajectory(model, static, FIRST, 40, first)
+    assert forecasts.start == FIRST
+    np.testing.assert_allclose(forecasts.values[:, 0, :, :HORIZON], stream.values[:, 0], rtol=1e-6)
+    assert np.isfinite(forecasts.values).all()
+    assert (np.diff(forecasts.values, axis=0) >= 0).all()
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_unrolled_from_a_carried_state_the_first_windows_are_those_of_the_network_in_the_stream(
+def test_unrolled_forecasts_begin_with_the_stream_forecasts(
     decoder: bool,
 ) -> None:
     model = replace(forecaster(decoder=decoder), online_config=OnlineConfig(experts=(), intervals=False))
@@ -147,16 +155,16 @@ def test_unrolled_from_a_carried_state_the_first_windows_are_those_of_the_networ
     ids = ("s0", "s1", "new")
     state, _ = advance(model, model.initial_state(), Windows(ids, START, values[:-1]))
     before = state.to_bytes()
-    said = unrolled(model, state, values[-1], 50)
+    forecasts = unrolled(model, state, values[-1], 50)
     assert state.to_bytes() == before
     stream = advance_in_place(model, state, values[-1:], START + 29)
-    np.testing.assert_allclose(said.values[..., :3], stream.values, rtol=1e-5)
-    assert said.values.shape == (3, 1, 3, 50)
-    assert np.isfinite(said.values).all()
-    assert said.issued.all()
+    np.testing.assert_allclose(forecasts.values[..., :3], stream.values, rtol=1e-5)
+    assert forecasts.values.shape == (3, 1, 3, 50)
+    assert np.isfinite(forecasts.values).all()
+    assert forecasts.issued.all()
 
 
-def test_series_whose_clocks_differ_are_not_unrolled_as_one() -> None:
+def test_unrolling_series_with_different_clocks_raises() -> None:
     model = forecaster()
     state = model.unseen(("a", "b"), START)
     state.clock[0] += 1
@@ -164,14 +172,14 @@ def test_series_whose_clocks_differ_are_not_unrolled_as_one() -> None:
         unrolled(model, state, np.array([1.0, 2.0]), 3)
 
 
-def test_what_cannot_be_forecast_from_nothing_is_refused_in_one_line(knowing: Forecaster) -> None:
+def test_impossible_trajectories_raise_clear_errors(trained_model: Forecaster) -> None:
     static = SHOPS.static[STORES:]
     with pytest.raises(ModelError, match=r"train it with network.decoder = true and covariates.static"):
         trajectory(forecaster(), static, FIRST, 3)
     with pytest.raises(DataError, match="has no column kind"):
-        trajectory(knowing, static.drop("kind"), FIRST, 3)
+        trajectory(trained_model, static.drop("kind"), FIRST, 3)
     with pytest.raises(DataError, match="'shop 21' has no first value"):
-        trajectory(knowing, static, FIRST, 3, np.array([1.0, np.nan, 1, 1, 1, 1]))
+        trajectory(trained_model, static, FIRST, 3, np.array([1.0, np.nan, 1, 1, 1, 1]))
     with pytest.raises(ConfigError, match=r"covariates.known needs network.decoder = true"):
         train(
             SHOPS.windows,
@@ -181,19 +189,19 @@ def test_what_cannot_be_forecast_from_nothing_is_refused_in_one_line(knowing: Fo
         )
 
 
-def test_a_forecaster_comes_back_from_bytes_with_its_features_and_without_its_tables(
-    knowing: Forecaster,
+def test_bytes_of_a_forecaster_keep_features_without_tables(
+    trained_model: Forecaster,
 ) -> None:
-    again = Forecaster.from_bytes(knowing.to_bytes())
-    assert again.version == knowing.version
-    assert again.covariates.features == knowing.covariates.features
+    again = Forecaster.from_bytes(trained_model.to_bytes())
+    assert again.version == trained_model.version
+    assert again.covariates.features == trained_model.covariates.features
     assert not again.covariates.places
-    assert again.knowing(knowing.covariates).version == knowing.version
+    assert again.knowing(trained_model.covariates).version == trained_model.version
     with pytest.raises(ModelError, match="other covariates"):
-        forecaster().knowing(knowing.covariates)
+        forecaster().knowing(trained_model.covariates)
 
 
-def test_a_constant_or_missing_series_spoils_no_regression_on_static_features() -> None:
+def test_constant_or_missing_series_keep_static_weights_finite() -> None:
     chance = np.random.default_rng(0)
     values: Floats = chance.normal(size=(40, 4)).cumsum(axis=0)
     values[:, 0], values[:, 1] = 5.0, np.nan

@@ -1,4 +1,4 @@
-"""Every configuration that is accepted trains and steps, at its extremes as well."""
+"""Tests that every configuration that validation accepts can be trained and stepped, at its extremes too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from schemas.errors import DataError
 
 TINY, HUGE = 5e-324, 1.7e308
 levels = st.floats(0, 1, exclude_min=True, exclude_max=True)
-networks = st.fixed_dictionaries(
+network_settings = st.fixed_dictionaries(
     {
         "cell": st.sampled_from(["lstm", "gru", "rnn"]),
         "hidden": st.sampled_from([1, 2, 7]),
@@ -38,7 +38,7 @@ networks = st.fixed_dictionaries(
         "decoder": st.booleans(),
     }
 )
-windows_of = st.fixed_dictionaries(
+window_settings = st.fixed_dictionaries(
     {
         "freq": st.sampled_from(
             ["1s", "7s", "1m", "5m", "1h", "5h", "12h", "36h", "1d", "1w", "1mo", "1q", "1y"]
@@ -47,7 +47,7 @@ windows_of = st.fixed_dictionaries(
         "max_gap": st.sampled_from([1, 3, 672, 10**9]),
     }
 )
-trainings = st.fixed_dictionaries(
+training_settings = st.fixed_dictionaries(
     {
         "segment": st.sampled_from([2, 3, 50, 10**9]),
         "learning_rate": st.sampled_from([TINY, 1e-3, 1.0, 100.0]),
@@ -61,7 +61,7 @@ trainings = st.fixed_dictionaries(
         "seed": st.sampled_from([0, 2**32, 2**63 - 1]),
     }
 ).filter(lambda found: found["validation"] + found["backtest"] < 0.95)
-onlines = st.fixed_dictionaries(
+online_settings = st.fixed_dictionaries(
     {
         "experts": st.sets(st.sampled_from(EXPERTS)).map(lambda found: tuple(sorted(found))),
         "intervals": st.booleans(),
@@ -70,7 +70,7 @@ onlines = st.fixed_dictionaries(
 )
 
 
-def fleet(start: int, windows: int, seed: int) -> Windows:
+def random_walks(start: int, windows: int, seed: int) -> Windows:
     values = 10.0 + np.random.default_rng(seed).normal(size=(windows, 3)).cumsum(axis=0)
     values[: windows // 2, 2] = np.nan
     values[5:8, 1] = np.nan
@@ -78,7 +78,7 @@ def fleet(start: int, windows: int, seed: int) -> Windows:
 
 
 @settings(max_examples=6)
-@given(network=networks, windows=windows_of, training=trainings, online=onlines)
+@given(network=network_settings, windows=window_settings, training=training_settings, online=online_settings)
 @example({"quantiles": (0.5,)}, {}, {}, {})
 @example({"quantiles": (0.5,)}, {}, {}, {"experts": (), "intervals": True})
 def test_every_accepted_configuration_trains_and_steps(
@@ -90,14 +90,14 @@ def test_every_accepted_configuration_trains_and_steps(
     window_config = WindowConfig.model_validate(windows)
     start = Frequency.parse(window_config.freq).window_of(1_700_000_000_000_000)
     one_epoch = TrainingConfig.model_validate(training | {"epochs": 1, "threads": 1})
-    learned = fleet(int(start), 60, 0)
+    learned = random_walks(int(start), 60, 0)
     try:
         made = train(learned, config, one_epoch, window_config, online=OnlineConfig.model_validate(online))
-    except DataError:  # a learning rate of 1e308, or all windows held out
+    except DataError:  # expected if the loss overflows or no window is left to train on
         return
     model = Forecaster.from_bytes(made.forecaster.to_bytes())
     state, _ = advance(model, model.initial_state(), learned)
-    _, forecasts = advance(model, state, fleet(learned.stop, 50, 1))
+    _, forecasts = advance(model, state, random_walks(learned.stop, 50, 1))
     issued = forecasts.values[:, forecasts.issued]
     assert issued.shape == (len(config.quantiles), forecasts.issued.sum(), config.horizon)
     assert forecasts.issued.sum() == 150 or window_config.max_gap <= 3
@@ -107,7 +107,7 @@ def test_every_accepted_configuration_trains_and_steps(
 
 
 @pytest.mark.parametrize(
-    ("config", "beyond"),
+    ("config", "too_large"),
     [
         (NetworkConfig, {"halflife": 10**9 + 1}),
         (WindowConfig, {"max_gap": 10**30}),
@@ -118,8 +118,8 @@ def test_every_accepted_configuration_trains_and_steps(
         (TrainingConfig, {"threads": 10**12}),
     ],
 )
-def test_a_setting_that_nothing_can_be_computed_with_is_refused(
-    config: type[Settings], beyond: dict[str, Any]
+def test_settings_too_large_to_compute_with_are_refused(
+    config: type[Settings], too_large: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValidationError, match=next(iter(beyond))):
-        config.model_validate(beyond)
+    with pytest.raises(ValidationError, match=next(iter(too_large))):
+        config.model_validate(too_large)

@@ -1,4 +1,7 @@
-"""Windows in which no series lives are left out: cost grows with rows and not with the years between them."""
+"""Tests of long gaps: windows in which every series has retired are left out.
+
+The cost of a gap must not grow with the number of windows in it.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,16 @@ SPARSE = st.lists(
 )
 
 
-def sparse_rows(cells: list[tuple[str, int, float]], apart: int) -> pl.DataFrame:
-    """Rows in runs of four windows, ``apart`` windows from run to run."""
+def sparse_rows(cells: list[tuple[str, int, float]], spacing: int) -> pl.DataFrame:
+    """Return a row for each cell (series, position, value).
+
+    Four consecutive positions are consecutive windows; such runs begin every ``spacing`` windows.
+    """
     found = {(name, at): value for name, at, value in cells}
     return pl.DataFrame(
         {
             "series_id": [name for name, _ in found],
-            "timestamp": pl.Series([(START + at // 4 * apart + at % 4) * HOUR_US for _, at in found]),
+            "timestamp": pl.Series([(START + at // 4 * spacing + at % 4) * HOUR_US for _, at in found]),
             "value": list(found.values()),
         }
     ).with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
@@ -52,33 +58,33 @@ def hourly(windows: int = 300, series: tuple[str, ...] = ("a", "b")) -> Windows:
     return Windows(series, START, values)
 
 
-def with_a_row_of_1900(windows: Windows) -> pl.DataFrame:
+def with_one_row_in_1900(windows: Windows) -> pl.DataFrame:
     rows = rows_of(windows)
     return pl.concat([rows, rows.head(1).with_columns(timestamp=pl.lit(IN_1900, rows["timestamp"].dtype))])
 
 
-def test_a_block_leaves_out_windows_in_which_no_series_lives() -> None:
-    windows = aggregate(with_a_row_of_1900(hourly()), WindowConfig(max_gap=10)).windows
+def test_a_block_leaves_out_windows_without_live_series() -> None:
+    windows = aggregate(with_one_row_in_1900(hourly()), WindowConfig(max_gap=10)).windows
     first = HOUR.window_of(int(IN_1900.timestamp()) * 1_000_000)
     assert windows.index.tolist() == [*range(first, first + 12), *range(START, START + 300)]
     assert (windows.start, windows.stop) == (first, START + 300)
     assert [len(run.values) for run in windows.runs()] == [12, 300]
-    told = gap_notice(windows, WindowConfig())
-    assert told is not None
-    assert f"{START - first - 12:,} windows" in told
-    assert "between 1900-01-01 and" in told
+    notice = gap_notice(windows, WindowConfig())
+    assert notice is not None
+    assert f"{START - first - 12:,} windows" in notice
+    assert "between 1900-01-01 and" in notice
     assert gap_notice(hourly(), WindowConfig()) is None
     assert windows.between(first + 11, START + 2).index.tolist() == [first + 11, START, START + 1]
     assert windows.row_of(np.array([first - 1, first, START - 1, START])).tolist() == [-1, 0, 11, 12]
 
 
 @pytest.mark.parametrize("max_gap", [1, 3, 12])
-@given(cells=SPARSE, apart=st.integers(4, 5000), cut=st.integers(0, 64))
-def test_gaps_are_stepped_as_in_a_stream(
-    max_gap: int, cells: list[tuple[str, int, float]], apart: int, cut: int
+@given(cells=SPARSE, spacing=st.integers(4, 5000), cut=st.integers(0, 64))
+def test_a_block_with_gaps_gives_the_stream_forecasts(
+    max_gap: int, cells: list[tuple[str, int, float]], spacing: int, cut: int
 ) -> None:
     model = forecaster(max_gap=max_gap)
-    rows = sparse_rows(cells, apart)
+    rows = sparse_rows(cells, spacing)
     ends = int(HOUR.end_us(rows.select(HOUR.window(pl.col("timestamp")).max()).item()))
     stream = run_shards(model, [Arrival(rows, ends)], to_the_end=False)
     windows = aggregate(rows, model.window_config).windows
@@ -98,17 +104,17 @@ def test_gaps_are_stepped_as_in_a_stream(
     ]
 
 
-def test_a_state_is_not_stepped_through_years_to_a_later_block() -> None:
+def test_a_state_skips_the_years_before_a_later_block() -> None:
     model = forecaster(max_gap=3)
     state, _ = advance(model, model.initial_state(), hourly(5))
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # both were forgotten long ago, and count as new series
+    assert forecasts.cold_starts == 0  # both series had retired, so they count as new ones
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))
-def test_training_sees_zeros_where_serving_does(cells: list[tuple[str, int, float]], max_gap: int) -> None:
+def test_training_fills_the_same_zeros_as_serving(cells: list[tuple[str, int, float]], max_gap: int) -> None:
     model = forecaster(empty="zero", max_gap=max_gap)
     windows = aggregate(sparse_rows(cells, 4), model.window_config).windows
     state = model.unseen(windows.series_ids, windows.start)
@@ -118,7 +124,7 @@ def test_training_sees_zeros_where_serving_does(cells: list[tuple[str, int, floa
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))
-def test_training_has_a_life_for_each_beginning_in_serving(
+def test_training_and_serving_split_series_into_equal_lives(
     cells: list[tuple[str, int, float]], max_gap: int
 ) -> None:
     model = forecaster(max_gap=max_gap)
@@ -126,17 +132,17 @@ def test_training_has_a_life_for_each_beginning_in_serving(
     plan = plan_of(model.unseen(windows.series_ids, windows.start), windows.values, windows.start, max_gap)
     rows, series = np.nonzero(plan.begins)
     if len(windows.values) < 2 or (rows == len(windows.values) - 1).all():
-        return  # nothing to train on
+        return  # no series has a target to train on
     fleet = fleet_of(windows, model.network_config, HOUR, 8, max_gap=max_gap)
     lives = zip(fleet.series.tolist(), fleet.begins.tolist(), fleet.ends.tolist(), strict=True)
     expected = set()
-    for row, one in zip(rows.tolist(), series.tolist(), strict=True):
-        silent = np.flatnonzero(~plan.live[row:, one])
-        expected.add((one, row, row + int(silent[0]) if len(silent) else len(windows.values)))
+    for row, s in zip(rows.tolist(), series.tolist(), strict=True):
+        silent = np.flatnonzero(~plan.live[row:, s])
+        expected.add((s, row, row + int(silent[0]) if len(silent) else len(windows.values)))
     assert set(lives) == expected
 
 
-def test_each_life_has_inputs_and_targets_of_its_own() -> None:
+def test_each_life_has_separate_inputs_and_targets() -> None:
     values = hourly(40, ("a",)).values
     values[10:20] = np.nan
     network = NetworkConfig(hidden=4, horizon=3, lags=(1,), ring=4)
@@ -149,16 +155,16 @@ def test_each_life_has_inputs_and_targets_of_its_own() -> None:
         np.testing.assert_array_equal(batch.ahead[: stop - first, column], alone.ahead[:, 0])
 
 
-def test_a_row_of_1900_costs_a_training_little() -> None:
+def test_one_row_in_1900_hardly_slows_training() -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(1, 2), ring=48)
     training = TrainingConfig(epochs=1, segment=48)
-    rows, began_s = with_a_row_of_1900(hourly()), time.process_time()
+    rows, began_s = with_one_row_in_1900(hourly()), time.process_time()
     trained = train(rows, network, training, WindowConfig(max_gap=50))
-    assert time.process_time() - began_s < 20  # the million windows between took minutes
+    assert time.process_time() - began_s < 20  # minutes, if the million windows of the gap were kept
     assert np.isfinite(trained.history[0]["validation_loss"])
 
 
-def test_what_lies_beyond_a_gap_is_not_the_target_of_a_forecast_before_it() -> None:
+def test_values_after_a_gap_are_no_actuals_before_it() -> None:
     early = hourly(60)
     late = replace(early, start=START + YEARS, index=early.index + YEARS)
     rows = pl.concat(
@@ -176,7 +182,7 @@ def test_what_lies_beyond_a_gap_is_not_the_target_of_a_forecast_before_it() -> N
     assert late.index[0] == windows.index[63]
 
 
-def test_the_season_of_a_baseline_is_counted_in_windows() -> None:
+def test_the_season_of_a_baseline_counts_skipped_windows() -> None:
     rows = rows_of(hourly(30, ("a",)))
     gap = 24 * 50 + 7
     later = rows.with_columns(pl.col("timestamp") + pl.duration(hours=30 + gap))
@@ -187,5 +193,5 @@ def test_the_season_of_a_baseline_is_counted_in_windows() -> None:
     dense[:30] = dense[30 + gap :] = hourly(30, ("a",)).values
     expected = seasonal_naive(Windows(("a",), START, dense), config, 1)
     assert naive.equals(expected.filter(pl.col("issued_at").is_in(naive["issued_at"].implode())))
-    apart = seasonal_scale(windows.values, 24, windows.index)
-    np.testing.assert_array_equal(apart, seasonal_scale(dense, 24))
+    scale_with_gap = seasonal_scale(windows.values, 24, windows.index)
+    np.testing.assert_array_equal(scale_with_gap, seasonal_scale(dense, 24))

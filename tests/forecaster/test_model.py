@@ -17,7 +17,7 @@ from tests.fleets import START, forecaster
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_forecaster_comes_back_from_bytes_as_it_was(cell: str) -> None:
+def test_a_forecaster_is_restored_from_bytes(cell: str) -> None:
     model = forecaster(cell, aggregate="sum", empty="zero", freq="15m")
     again = Forecaster.from_bytes(model.to_bytes())
     assert again.version == model.version
@@ -28,7 +28,7 @@ def test_a_forecaster_comes_back_from_bytes_as_it_was(cell: str) -> None:
     np.testing.assert_array_equal(one.values, other.values)
 
 
-def test_a_forecaster_comes_back_from_a_folder_as_it_was(tmp_path: Path) -> None:
+def test_a_forecaster_is_restored_from_a_folder(tmp_path: Path) -> None:
     forecaster().save(tmp_path / "new" / "folder")
     assert Forecaster.load(tmp_path / "new" / "folder").version == forecaster().version
 
@@ -41,7 +41,7 @@ def test_a_version_names_the_cell_and_the_weights() -> None:
     assert same[0].version == same[1].version
 
 
-def test_every_setting_and_buffer_is_part_of_the_version() -> None:
+def test_settings_and_buffers_change_the_version() -> None:
     config = NetworkConfig(hidden=8, layers=1, horizon=2)
     made = [
         Forecaster.untrained(config, windows, seed=3) for windows in (WindowConfig(), WindowConfig(max_gap=5))
@@ -55,7 +55,7 @@ def test_every_setting_and_buffer_is_part_of_the_version() -> None:
     assert float(Forecaster.from_bytes(other.to_bytes()).network.prior) == 0.5
 
 
-def test_a_ring_is_as_long_as_the_longest_lag_or_longer() -> None:
+def test_a_ring_below_the_longest_lag_is_refused() -> None:
     assert NetworkConfig(lags=(1, 5), ring=5).ring == 5
     assert NetworkConfig(lags=(), ring=0).ring == 0
     for lags, ring in (((1, 5), 4), ((1,), 0)):
@@ -63,7 +63,7 @@ def test_a_ring_is_as_long_as_the_longest_lag_or_longer() -> None:
             NetworkConfig(lags=lags, ring=ring)
 
 
-def tampered() -> dict[str, bytes]:
+def corrupted_bytes() -> dict[str, bytes]:
     data = forecaster().to_bytes()
     size = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
@@ -92,30 +92,30 @@ def tampered() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("how", sorted(tampered()))
-def test_bytes_that_were_tampered_with_are_refused_in_one_line(how: str, tmp_path: Path) -> None:
-    data = tampered()[how]
-    with pytest.raises(ModelError, match="no forecaster") as told:
+@pytest.mark.parametrize("kind", sorted(corrupted_bytes()))
+def test_corrupted_bytes_are_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    data = corrupted_bytes()[kind]
+    with pytest.raises(ModelError, match="no forecaster") as error:
         Forecaster.from_bytes(data)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     (tmp_path / FILE_NAME).write_bytes(data)
-    with pytest.raises(ModelError, match=FILE_NAME) as told:
+    with pytest.raises(ModelError, match=FILE_NAME) as error:
         Forecaster.load(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("how", "number"), [("the first format", 1), ("an older format", 2)])
-def test_a_forecaster_of_an_older_format_is_refused_by_its_format(how: str, number: int) -> None:
+@pytest.mark.parametrize(("kind", "number"), [("the first format", 1), ("an older format", 2)])
+def test_the_error_names_an_older_format(kind: str, number: int) -> None:
     with pytest.raises(ModelError, match=rf"its format is {number}, and this version reads 3: train it anew"):
-        Forecaster.from_bytes(tampered()[how])
+        Forecaster.from_bytes(corrupted_bytes()[kind])
 
 
-def test_a_folder_without_a_forecaster_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_without_forecaster(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"{tmp_path.name}/{FILE_NAME} cannot be read: No such file"):
         Forecaster.load(tmp_path)
 
 
-def test_a_fleet_that_has_seen_nothing_has_no_series() -> None:
+def test_the_initial_state_has_no_series() -> None:
     state = forecaster().initial_state()
     assert len(state) == 0
     assert state.model_version == forecaster().version

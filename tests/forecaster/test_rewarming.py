@@ -16,45 +16,45 @@ from tests.fleets import START, forecaster
 from tests.same import assert_same_state
 
 
-def test_a_rewarmed_state_keeps_the_moments_of_all_that_was_ever_seen() -> None:
+def test_rewarming_keeps_the_moments_of_the_whole_past() -> None:
     old, new = forecaster("lstm", ring=6), forecaster("rnn", ring=9)
     values = np.random.default_rng(0).normal(100, 5, (40, 3))
-    values[25:, 1] = np.nan  # so long silent that its ring is empty
+    values[25:, 1] = np.nan  # silent for longer than the ring, so that its ring holds no value
     state, _ = advance(old, old.initial_state(), Windows(("a", "b", "c"), START, values))
-    warm = rewarm(new, state)
-    assert warm.series_ids == state.series_ids
-    np.testing.assert_array_equal(state.clock, warm.clock)
-    np.testing.assert_array_equal(state.silent, warm.silent)
+    rewarmed = rewarm(new, state)
+    assert rewarmed.series_ids == state.series_ids
+    np.testing.assert_array_equal(state.clock, rewarmed.clock)
+    np.testing.assert_array_equal(state.silent, rewarmed.silent)
     for name, array in state.parts["moments"].items():
-        np.testing.assert_array_equal(array, warm.parts["moments"][name], err_msg=name)
-    long, short = (in_order(s.parts["ring"]["values"], s.clock) for s in (warm, state))
-    assert long.shape == (3, 9)
-    np.testing.assert_array_equal(long[:, 3:], short)
-    assert np.isnan(long[:, :3]).all()
+        np.testing.assert_array_equal(array, rewarmed.parts["moments"][name], err_msg=name)
+    new_ring, old_ring = (in_order(s.parts["ring"]["values"], s.clock) for s in (rewarmed, state))
+    assert new_ring.shape == (3, 9)
+    np.testing.assert_array_equal(new_ring[:, 3:], old_ring)
+    assert np.isnan(new_ring[:, :3]).all()
 
 
-def test_without_a_ring_a_state_starts_cold_under_new_weights_and_keeps_its_moments() -> None:
+def test_rewarming_without_a_ring_keeps_only_the_moments() -> None:
     config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
-    warm = rewarm(new, state)
-    np.testing.assert_array_equal(warm.parts["network"]["hidden"], new.network.init(1)["hidden"])
-    np.testing.assert_array_equal(warm.parts["moments"]["mean"], state.parts["moments"]["mean"])
-    assert live(warm).all()
-    _, forecasts = advance(new, warm, Windows(("a",), START + 3, np.array([[4.0]])))
+    rewarmed = rewarm(new, state)
+    np.testing.assert_array_equal(rewarmed.parts["network"]["hidden"], new.network.init(1)["hidden"])
+    np.testing.assert_array_equal(rewarmed.parts["moments"]["mean"], state.parts["moments"]["mean"])
+    assert live(rewarmed).all()
+    _, forecasts = advance(new, rewarmed, Windows(("a",), START + 3, np.array([[4.0]])))
     assert np.isfinite(forecasts.values).all()
 
 
-def test_a_series_that_had_retired_stays_so_and_its_return_is_counted() -> None:
+def test_a_retired_series_stays_retired_after_rewarming() -> None:
     old, new = forecaster("lstm", max_gap=3), forecaster("gru", max_gap=3)
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], *[[np.nan]] * 6])))
-    warm = rewarm(new, state)
-    assert not live(warm).any()
-    _, forecasts = advance(new, warm, Windows(("a",), START + 7, np.array([[2.0]])))
+    rewarmed = rewarm(new, state)
+    assert not live(rewarmed).any()
+    _, forecasts = advance(new, rewarmed, Windows(("a",), START + 7, np.array([[2.0]])))
     assert forecasts.cold_starts == 1
 
 
-def test_series_of_different_clocks_are_rewarmed_each_to_its_own() -> None:
+def test_rewarming_keeps_the_clock_of_each_series() -> None:
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     parts, cold = [], []
@@ -65,41 +65,41 @@ def test_series_of_different_clocks_are_rewarmed_each_to_its_own() -> None:
     assert_same_state(State.join(cold), rewarm(new, State.join(parts)))
 
 
-def test_a_state_of_the_same_weights_is_left_as_it_is() -> None:
+def test_rewarming_with_equal_weights_returns_the_state_itself() -> None:
     state = forecaster().unseen(("a",), START)
     assert rewarm(forecaster(), state) is state
 
 
-def test_a_state_of_other_windows_cannot_be_rewarmed() -> None:
+def test_rewarming_a_state_of_another_frequency_raises() -> None:
     with pytest.raises(ModelError, match="windows of 1h"):
         rewarm(forecaster(freq="30m"), forecaster().unseen(("a",), START))
 
 
 @pytest.mark.parametrize(("before", "after"), [(12, 336), (336, 12)])
-def test_a_ring_with_another_season_brings_another_seasonal_scale(before: int, after: int) -> None:
+def test_seasonal_scale_is_recomputed_for_a_new_season(before: int, after: int) -> None:
     old, new = forecaster("lstm", ring=before), forecaster("lstm", ring=after, seed=2)
     hours = np.arange(900)[:, None]
     values = 3 * np.sin(2 * np.pi * hours / 24) + np.random.default_rng(0).normal(0, 0.1, (900, 1))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, values[:500]))
-    warm = rewarm(new, state)
+    rewarmed = rewarm(new, state)
     kept = min(before, 336)
-    short, _ = advance(
+    old_ring, _ = advance(
         new, new.initial_state(), Windows(("a",), START + 500 - kept, values[500 - kept : 500])
     )
     for name in ("seasonal", "seasons"):
-        np.testing.assert_array_equal(warm.parts["moments"][name], short.parts["moments"][name])
-    np.testing.assert_array_equal(warm.parts["moments"]["mean"], state.parts["moments"]["mean"])
+        np.testing.assert_array_equal(rewarmed.parts["moments"][name], old_ring.parts["moments"][name])
+    np.testing.assert_array_equal(rewarmed.parts["moments"]["mean"], state.parts["moments"]["mean"])
     whole, _ = advance(new, new.initial_state(), Windows(("a",), START, values))
-    warm, _ = advance(new, warm, Windows(("a",), START + 500, values[500:]))
-    ratio = warm.parts["moments"]["seasonal"] / whole.parts["moments"]["seasonal"]
+    rewarmed, _ = advance(new, rewarmed, Windows(("a",), START + 500, values[500:]))
+    ratio = rewarmed.parts["moments"]["seasonal"] / whole.parts["moments"]["seasonal"]
     assert 0.8 < float(ratio[0]) < 1.25
 
 
-def test_an_expert_of_other_lags_is_learned_anew() -> None:
+def test_an_expert_with_other_lags_is_trained_anew() -> None:
     old, new = forecaster("lstm", ring=12), forecaster("lstm", ring=48, seed=2)
     values = np.random.default_rng(0).normal(size=(200, 1)).cumsum(axis=0)
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, values))
-    warm = rewarm(new, state)
-    assert int(warm.parts["least_squares"]["known"][0]) == 12
+    rewarmed = rewarm(new, state)
+    assert int(rewarmed.parts["least_squares"]["known"][0]) == 12
     same = rewarm(forecaster("gru", ring=12), state)
     assert int(same.parts["least_squares"]["known"][0]) == 200

@@ -14,10 +14,15 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 from tests.fleets import HOUR_US
 from tests.folds import Arrival, run_shards
-from tests.forecaster.registry.models import forecaster, history, knowing, request
+from tests.forecaster.registry.models import (
+    covariate_forecaster,
+    covariate_history,
+    forecaster,
+    history,
+)
 
 
-def test_serving_answers_with_the_last_forecast_of_every_series() -> None:
+def test_serving_returns_the_last_forecast_of_every_series() -> None:
     answer = ServedForecaster(forecaster()).predict(history())
     assert answer.columns == ["series_id", "issued_at", "model_version", "horizon", "q5", "q50", "q95"]
     assert answer["series_id"].to_list() == ["a"] * 3 + ["b"] * 3
@@ -25,7 +30,7 @@ def test_serving_answers_with_the_last_forecast_of_every_series() -> None:
     assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
 
 
-def test_serving_answers_in_the_library_it_is_asked_in() -> None:
+def test_serving_accepts_pandas_and_other_time_zones() -> None:
     served = ServedForecaster(forecaster())
     expected = served.predict(history()).to_pandas()
     assert served.predict(history().to_pandas()).equals(expected)
@@ -34,7 +39,7 @@ def test_serving_answers_in_the_library_it_is_asked_in() -> None:
     assert served.predict(abroad).to_pandas().equals(expected)
 
 
-def test_serving_names_a_column_that_is_missing_or_of_another_type() -> None:
+def test_the_error_names_a_missing_or_mistyped_column() -> None:
     served = ServedForecaster(forecaster())
     with pytest.raises(DataError, match="no column 'value'"):
         served.predict(history().drop("value"))
@@ -44,48 +49,54 @@ def test_serving_names_a_column_that_is_missing_or_of_another_type() -> None:
         served.predict(history().with_columns(value=pl.lit("warm")))
 
 
-def test_the_served_model_takes_its_covariates_with_the_history() -> None:
-    model, asked = knowing(), request()
+def test_serving_reads_covariates_from_the_history() -> None:
+    model, rows_sent = covariate_forecaster(), covariate_history()
     served = ServedForecaster(model)
-    answer = served.predict(asked)
+    answer = served.predict(rows_sent)
     assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
 
     static = pl.DataFrame({"series_id": ["a", "b"], "size": [3.0, None], "kind": ["hall", "shop"]})
-    tables = Tables(Table(asked.select("series_id", "timestamp", "price")), Table(static))
-    told = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
-    rows = asked.drop_nulls("value").rename({"heat": "observed.heat"})
-    assert answer.equals(latest(model.knowing(told), rows))
+    tables = Tables(Table(rows_sent.select("series_id", "timestamp", "price")), Table(static))
+    covariates = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
+    rows = rows_sent.drop_nulls("value").rename({"heat": "observed.heat"})
+    assert answer.equals(latest(model.knowing(covariates), rows))
     for name in ("heat", "price", "size", "kind"):
-        empty = served.predict(asked.with_columns(pl.lit(None, asked.schema[name]).alias(name)))
+        empty = served.predict(rows_sent.with_columns(pl.lit(None, rows_sent.schema[name]).alias(name)))
         assert not np.allclose(answer["q50"], empty["q50"]), name
-    ahead = asked.with_columns(price=pl.when(pl.col("value").is_null()).then(9.0).otherwise("price"))
+    ahead = rows_sent.with_columns(price=pl.when(pl.col("value").is_null()).then(9.0).otherwise("price"))
     assert not np.allclose(answer["q50"], served.predict(ahead)["q50"])
-    naive = asked.with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
+    naive = rows_sent.with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
     assert served.predict(naive).equals(answer.to_pandas())
 
 
 @pytest.mark.parametrize(
-    ("changed", "line"),
+    ("changed", "message"),
     [
         (
-            request().drop("price"),
+            covariate_history().drop("price"),
             "the history has no column 'price', which lstm-.* was trained",
         ),
         (
-            request().with_columns(price=pl.lit("dear")),
+            covariate_history().with_columns(price=pl.lit("dear")),
             "the history: row 1: column price: 'dear' is no",
         ),
-        (request().with_columns(heat=pl.lit("warm")), "the history cannot be read as numbers"),
-        (request().with_columns(size=pl.lit("big")), "the series of the history: row 1: column size: 'big'"),
+        (
+            covariate_history().with_columns(heat=pl.lit("warm")),
+            "the history cannot be read as numbers",
+        ),
+        (
+            covariate_history().with_columns(size=pl.lit("big")),
+            "the series of the history: row 1: column size: 'big'",
+        ),
     ],
 )
-def test_serving_says_in_a_line_which_covariate_cannot_be(changed: pl.DataFrame, line: str) -> None:
-    with pytest.raises(DataError, match=line) as told:
-        ServedForecaster(knowing()).predict(changed)
-    assert "\n" not in str(told.value)
+def test_the_error_names_an_invalid_covariate_in_one_line(changed: pl.DataFrame, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        ServedForecaster(covariate_forecaster()).predict(changed)
+    assert "\n" not in str(error.value)
 
 
-HOSTILE = [
+BAD_CELLS = [
     ({"value": float("inf")}, "row 3: value is infinite"),
     ({"value": float("-inf")}, "row 3: value is infinite"),
     ({"value": 1e200}, "row 3: value is beyond"),
@@ -96,32 +107,34 @@ HOSTILE = [
 ]
 
 
-def spoilt(frame: pl.DataFrame, cells: dict[str, object]) -> pl.DataFrame:
-    """The frame with other cells in row 3."""
+def with_bad_cells(frame: pl.DataFrame, cells: dict[str, object]) -> pl.DataFrame:
+    """Return the frame with ``cells`` in place of the cells of row 3."""
     rows = frame.to_dicts()
     rows[2] |= cells
     return pl.DataFrame(rows, schema=frame.schema)
 
 
-@pytest.mark.parametrize(("cells", "line"), HOSTILE)
-def test_a_row_that_is_no_observation_is_refused(cells: dict[str, object], line: str) -> None:
-    with pytest.raises(DataError, match=f"the history: {line}") as told:
-        ServedForecaster(forecaster()).predict(spoilt(history(), cells))
-    assert "\n" not in str(told.value)
+@pytest.mark.parametrize(("cells", "message"), BAD_CELLS)
+def test_an_invalid_row_is_refused_by_row_and_reason(cells: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=f"the history: {message}") as error:
+        ServedForecaster(forecaster()).predict(with_bad_cells(history(), cells))
+    assert "\n" not in str(error.value)
 
 
-def test_an_observed_covariate_beyond_bounds_is_refused() -> None:
+def test_an_infinite_observed_covariate_is_refused() -> None:
     with pytest.raises(DataError, match="row 3: heat is infinite"):
-        ServedForecaster(knowing()).predict(spoilt(request(), {"heat": float("inf")}))
+        ServedForecaster(covariate_forecaster()).predict(
+            with_bad_cells(covariate_history(), {"heat": float("inf")})
+        )
 
 
-def test_no_request_makes_a_forecast_that_is_no_number() -> None:
+def test_forecasts_of_the_largest_values_are_finite() -> None:
     values = [LARGEST, -LARGEST, 0.0, 1e-300, LARGEST] * 16
     answer = ServedForecaster(forecaster()).predict(history().with_columns(value=pl.Series(values)))
     assert np.isfinite(answer["q5", "q50", "q95"].to_numpy()).all()
 
 
-def test_rows_years_apart_are_answered_as_in_a_stream() -> None:
+def test_rows_years_apart_give_the_stream_forecasts_quickly() -> None:
     model, rows = forecaster(), history().sort("timestamp")
     old = rows.head(2).with_columns(timestamp=pl.lit(datetime(1990, 1, 1, tzinfo=UTC)))
     began_s = time.process_time()
@@ -137,7 +150,7 @@ def test_rows_years_apart_are_answered_as_in_a_stream() -> None:
     np.testing.assert_allclose(points.to_numpy(), answer["q50"].to_numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_row_without_a_value_moves_the_time_on_and_nothing_else() -> None:
+def test_a_row_without_value_only_moves_the_issue_time() -> None:
     model, rows = forecaster(), history().filter(pl.col("series_id") == "a")
     later = rows.tail(1).with_columns(
         pl.col("timestamp") + pl.duration(hours=5), value=pl.lit(None, pl.Float64)
@@ -154,12 +167,12 @@ def test_a_history_without_a_value_has_no_forecast() -> None:
     assert len(ServedForecaster(forecaster()).predict(history().clear())) == 0
 
 
-def test_a_history_before_1970_ends_where_it_ends() -> None:
+def test_a_history_before_1970_has_the_right_issue_time() -> None:
     rows = history().with_columns(pl.col("timestamp") - pl.duration(days=36_525))
     answer = ServedForecaster(forecaster()).predict(rows)
     assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC) - timedelta(days=36_525)}
 
 
-def test_ids_that_are_whole_numbers_are_those_of_every_job() -> None:
+def test_whole_number_ids_have_no_decimal_point() -> None:
     rows = history().with_columns(series_id=pl.when(pl.col("series_id") == "a").then(7.0).otherwise(12.0))
     assert set(ServedForecaster(forecaster()).predict(rows)["series_id"]) == {"7", "12"}

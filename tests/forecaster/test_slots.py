@@ -1,4 +1,4 @@
-"""Slots of series: room for new ones is made in advance, and forgotten ones are freed."""
+"""Tests of slots: they are allocated in advance, and freed when their series retire."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = forecaster(max_gap=MAX_GAP)
 
 
 def short_lives(series: int, each: int, seed: int = 0) -> Windows:
-    """Series that begin one after the other and have values for ``each`` windows."""
+    """Return series that begin one window after the other and have values for ``each`` windows."""
     values = np.full((series + each, series), np.nan)
     noise = np.random.default_rng(seed).normal(size=values.shape)
     for s in range(series):
@@ -33,13 +33,13 @@ def short_lives(series: int, each: int, seed: int = 0) -> Windows:
 
 
 def window_by_window(windows: Windows) -> list[Batch]:
-    """A batch a window, which closes it."""
+    """Return one batch for each window; its watermark closes the window."""
     rows = [rows_of(windows.between(w, w + 1)) for w in range(windows.start, windows.stop)]
     return batches_of([Arrival(part, (windows.start + t + 1) * HOUR_US) for t, part in enumerate(rows)])
 
 
-def folded(batches: list[Batch], shard: Shard | None = None) -> Iterator[Shard]:
-    """The shard after each batch, from a cold start by default."""
+def shards_after(batches: list[Batch], shard: Shard | None = None) -> Iterator[Shard]:
+    """Apply batches to a shard (by default a new one); yield the shard after each batch."""
     shard = shard or Shard.cold(0, 1, MODEL.initial_state(), ("rows",))
     for batch in batches:
         for after, _ in apply(shard, batch, MODEL):
@@ -47,18 +47,18 @@ def folded(batches: list[Batch], shard: Shard | None = None) -> Iterator[Shard]:
         yield shard
 
 
-def test_series_that_begin_one_by_one_rarely_move_the_fleet() -> None:
+def test_adding_series_one_by_one_rarely_copies_the_state() -> None:
     rows = rows_of(Windows(tuple(f"s{i:03d}" for i in range(200)), START, np.ones((1, 200))))
-    shards = list(folded(batches_of([Arrival(rows[i : i + 1], START * HOUR_US) for i in range(200)])))
-    places = [shard.state.parts["ring"]["values"].__array_interface__["data"][0] for shard in shards]
+    shards = list(shards_after(batches_of([Arrival(rows[i : i + 1], START * HOUR_US) for i in range(200)])))
+    addresses = [shard.state.parts["ring"]["values"].__array_interface__["data"][0] for shard in shards]
     state = shards[-1].state
     assert state.series_ids == tuple(shards[-1].slots.sort("slot")["series_id"])
     assert len(state) == 200
-    assert sum(one != other for one, other in pairwise(places)) <= 25
+    assert sum(one != other for one, other in pairwise(addresses)) <= 25
 
 
-def test_slots_of_forgotten_series_are_freed() -> None:
-    for shard in folded(window_by_window(short_lives(120, 3))):
+def test_slots_of_retired_series_are_freed() -> None:
+    for shard in shards_after(window_by_window(short_lives(120, 3))):
         assert len(shard.state) <= 3 + 2 * MAX_GAP + 4
         assert shard.slots["slot"].to_list() == list(range(len(shard.state)))
 
@@ -67,14 +67,14 @@ def test_slots_of_forgotten_series_are_freed() -> None:
 @given(seed=st.integers(0, 2**32 - 1), each=st.integers(1, 6), shards=st.integers(1, 4))
 def test_freed_slots_change_no_forecast(seed: int, each: int, shards: int) -> None:
     windows = short_lives(20, each, seed)
-    # Some come back, before and after they are forgotten; one lives throughout.
+    # Let some series return, before and after they have retired, and one have values throughout.
     windows.values[14:17, :8] = 1.5
     windows.values[:, 19] = np.random.default_rng(seed).normal(size=len(windows.values))
     rows = rows_of(windows)
     end = (windows.stop + 1) * HOUR_US
-    after_all = replace(batches_of([Arrival(rows[:0], end)])[0], start=len(rows), stop=len(rows))
+    closing_batch = replace(batches_of([Arrival(rows[:0], end)])[0], start=len(rows), stop=len(rows))
     at_once = fold(MODEL, batches_of([Arrival(rows, end)]), 1, 64)
-    step_by_step = fold(MODEL, [*window_by_window(windows), after_all], shards)
+    step_by_step = fold(MODEL, [*window_by_window(windows), closing_batch], shards)
     scale = dict.fromkeys(windows.series_ids, 1.0)
     assert_same(by_key(at_once.forecasts), by_key(step_by_step.forecasts), scale)
     assert at_once.counts.cold_starts == step_by_step.counts.cold_starts
@@ -82,11 +82,11 @@ def test_freed_slots_change_no_forecast(seed: int, each: int, shards: int) -> No
 
 
 @pytest.mark.parametrize("cut", [10, 31])
-def test_a_snapshot_between_freed_slots_goes_on_alike(cut: int) -> None:
+def test_a_shard_resumes_from_a_snapshot_after_freed_slots(cut: int) -> None:
     batches = window_by_window(short_lives(40, 2))
-    copies = [from_bytes(to_bytes(shard)) for shard in folded(batches[: cut + 1])]
-    *_, whole = folded(batches)
-    *_, resumed = folded(batches[cut + 1 :], copies[-1])
+    copies = [from_bytes(to_bytes(shard)) for shard in shards_after(batches[: cut + 1])]
+    *_, whole = shards_after(batches)
+    *_, resumed = shards_after(batches[cut + 1 :], copies[-1])
     assert resumed.state.series_ids == whole.state.series_ids
     assert resumed.counts == whole.counts
     assert_same_lives([resumed.state], [whole.state])

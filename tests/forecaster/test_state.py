@@ -26,7 +26,7 @@ from tests.fleets import HOUR_US, START, fleets, forecaster
 
 
 def assert_equal(a: State, b: State) -> None:
-    """Equal to the bit, types and shapes included."""
+    """Assert that two states are equal bit by bit, including types and shapes."""
     assert (a.model_version, a.freq, a.series_ids) == (b.model_version, b.freq, b.series_ids)
     one, other = arrays(a), arrays(b)
     assert one.keys() == other.keys()
@@ -35,47 +35,45 @@ def assert_equal(a: State, b: State) -> None:
 
 
 def arrays(state: State) -> dict[str, NDArray[Any]]:
-    """Every array by its column."""
-    parts = {f"{name}.{field}": a for name, own in state.parts.items() for field, a in own.items()}
+    """Return every array of the state by the name of its column."""
+    parts = {f"{name}.{field}": a for name, by_field in state.parts.items() for field, a in by_field.items()}
     return {"clock": state.clock, "silent": state.silent, **parts}
 
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
-    """A state as `advance` makes it, or one of no series."""
+    """Draw a state that `advance` returned, or one of series without a value so far."""
     cell, max_gap = draw(st.sampled_from(["lstm", "gru", "rnn"])), draw(st.sampled_from([2, 672]))
     model = forecaster(cell, layers=draw(st.integers(1, 3)), max_gap=max_gap)
     if draw(st.booleans()):
         state, _ = advance(model, model.initial_state(), draw(fleets()))
         return state
-    names = draw(st.lists(st.text(min_size=1, max_size=9).filter(is_encodable), unique=True, max_size=4))
+    names = draw(st.lists(st.text(min_size=1, max_size=9).filter(has_no_surrogates), unique=True, max_size=4))
     return model.unseen(tuple(names), START)
 
 
-def is_encodable(text: str) -> bool:
+def has_no_surrogates(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 @given(state=states())
-def test_a_state_comes_back_from_bytes_as_it_was(state: State) -> None:
+def test_a_state_is_restored_from_bytes(state: State) -> None:
     assert_equal(State.from_bytes(state.to_bytes()), state)
 
 
 @given(state=states())
-def test_a_state_comes_back_from_parquet_as_it_was(
-    tmp_path_factory: pytest.TempPathFactory, state: State
-) -> None:
+def test_a_state_is_restored_from_parquet(tmp_path_factory: pytest.TempPathFactory, state: State) -> None:
     path = tmp_path_factory.getbasetemp() / "state.parquet"
     pq.write_table(state.to_arrow(), path)
     assert_equal(State.from_arrow(pq.read_table(path)), state)
 
 
 @given(state=states())
-def test_a_state_table_is_what_the_schema_says(state: State) -> None:
+def test_a_state_table_follows_its_schema(state: State) -> None:
     check_states(replace(state, series_ids=tuple(f"s{i}" for i in range(len(state)))).frame())
 
 
-def test_a_state_table_reads_as_times_and_lists_for_people() -> None:
+def test_a_state_frame_has_readable_times_and_lists() -> None:
     model = forecaster()
     values = np.array([[1.0], [np.nan], [4.0]])
     state, _ = advance(model, model.initial_state(), Windows(("a",), START, values))
@@ -101,13 +99,13 @@ def test_taking_and_putting_series_are_inverses(state: State, data: st.DataObjec
 
 
 @given(state=states(), at=st.integers(0, 9))
-def test_states_of_parts_join_to_the_state_of_the_whole(state: State, at: int) -> None:
+def test_joining_the_parts_of_a_state_restores_it(state: State, at: int) -> None:
     series = np.arange(len(state))
     assert_equal(State.join([state.take(series[:at]), state.take(series[at:])]), state)
 
 
 @given(state=states())
-def test_what_is_copied_or_taken_lies_in_memory_of_its_own(state: State) -> None:
+def test_copied_and_taken_states_share_no_memory(state: State) -> None:
     before = state.copy()
     for other in (state.copy(), state.take(np.arange(len(state)))):
         for array in arrays(other).values():
@@ -115,7 +113,7 @@ def test_what_is_copied_or_taken_lies_in_memory_of_its_own(state: State) -> None
     assert_equal(state, before)
 
 
-def test_putting_series_changes_those_and_no_others() -> None:
+def test_putting_series_changes_no_other_series() -> None:
     model = forecaster()
     state = model.unseen(("a", "b", "c"), START)
     part, _ = advance(
@@ -129,14 +127,14 @@ def test_putting_series_changes_those_and_no_others() -> None:
     assert_equal(state.take(np.array([1])), model.unseen(("b",), START))
 
 
-def test_bytes_that_are_no_state_are_refused() -> None:
+def test_invalid_state_bytes_are_refused() -> None:
     data = forecaster().unseen(("a",), START).to_bytes()
     for broken in (b"", b"PAR1", data[: len(data) // 2], b"\x00" * 64):
         with pytest.raises(ModelError, match=r"no state|state format"):
             State.from_bytes(broken)
 
 
-def test_a_state_of_another_format_is_refused_by_its_number() -> None:
+def test_the_error_names_the_format_of_the_state() -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     other = table.replace_schema_metadata({**table.schema.metadata, b"statecast.state.format": b"99"})
     with pytest.raises(ModelError, match=rf"format 99 .*\(this version reads {FORMAT_VERSION}\)"):
@@ -149,9 +147,7 @@ def test_a_state_of_another_format_is_refused_by_its_number() -> None:
     ("component", "changed"),
     [("ring", {"ring": 9}), ("stacking", {"stacking": 1}), ("wheel", {"wheel": 1, "ring": 1})],
 )
-def test_a_component_of_another_format_is_refused_by_its_name(
-    component: str, changed: dict[str, int]
-) -> None:
+def test_the_error_names_a_component_of_another_format(component: str, changed: dict[str, int]) -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
     for name, number in changed.items():
@@ -163,7 +159,7 @@ def test_a_component_of_another_format_is_refused_by_its_name(
         State.from_arrow(table.replace_schema_metadata(metadata))
 
 
-def test_an_asymmetric_inverse_of_an_older_table_becomes_symmetric() -> None:
+def test_an_asymmetric_inverse_of_format_1_becomes_symmetric() -> None:
     state = forecaster().unseen(("a", "b"), START)
     inverse = state.parts["least_squares"]["inverse"]
     inverse[1, 0, 2] += 0.5
@@ -176,7 +172,7 @@ def test_an_asymmetric_inverse_of_an_older_table_becomes_symmetric() -> None:
     assert migrated.dtype == np.float32
 
 
-def test_anomalies_of_the_first_format_are_migrated() -> None:
+def test_anomaly_arrays_of_format_1_are_migrated() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0]])))
     state.parts["anomaly"] = {
@@ -194,34 +190,34 @@ def test_anomalies_of_the_first_format_are_migrated() -> None:
     metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
 
     read = State.from_arrow(table.replace_schema_metadata(metadata))
-    own, fresh = read.parts["anomaly"], model.unseen(("a",), START).parts["anomaly"]
-    assert {f: (a.dtype, a.shape) for f, a in own.items()} == {
+    migrated, fresh = read.parts["anomaly"], model.unseen(("a",), START).parts["anomaly"]
+    assert {f: (a.dtype, a.shape) for f, a in migrated.items()} == {
         f: (a.dtype, a.shape) for f, a in fresh.items()
     }
-    assert own["expected"].tolist() == [[2.0, 1.0, 2.0]]
-    assert [own[name].item() for name in ("known", "runs", "run", "last")] == [300, 225, 3, 2.0]
-    assert own["lasting"][0, 1] == 0.0625
-    assert (np.diff(own["beyond"][0]) <= 0).all()
+    assert migrated["expected"].tolist() == [[2.0, 1.0, 2.0]]
+    assert [migrated[name].item() for name in ("known", "runs", "run", "last")] == [300, 225, 3, 2.0]
+    assert migrated["lasting"][0, 1] == 0.0625
+    assert (np.diff(migrated["beyond"][0]) <= 0).all()
     _, forecasts = advance(model, read, Windows(("a",), START + 2, np.array([[2.5]])))
     assert forecasts.anomaly is not None
     assert 0.1 < forecasts.anomaly[0, 0, 0] < 1
     assert_equal(State.from_bytes(read.to_bytes()), read)
 
 
-def test_a_state_table_without_one_of_its_columns_is_refused_by_the_column() -> None:
+def test_the_error_names_a_missing_column() -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     with pytest.raises(ModelError, match=r"column moments\.mean cannot be read"):
         State.from_arrow(table.drop_columns("moments.mean"))
 
 
-def test_a_table_of_the_first_format_is_refused_in_one_line() -> None:
+def test_a_format_1_table_is_refused_in_one_line() -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     first = table.replace_schema_metadata({b"statecast.state.format": b"1"})
     with pytest.raises(ModelError, match=rf"state format 1 is not .* reads {FORMAT_VERSION}\)$"):
         State.from_arrow(first)
 
 
-def test_bytes_per_series_are_those_of_the_arrays() -> None:
+def test_bytes_per_series_add_up_the_arrays() -> None:
     state = forecaster(ring=8).unseen(("a", "b"), START)
     expected = {"moments": 13 * 8 + 1, "ring": 8 * 8, "network": 2 * 8 * 4 * 2 + 6 * 4}
     assert {name: state.bytes_by_component[name] for name in expected} == expected
@@ -230,7 +226,7 @@ def test_bytes_per_series_are_those_of_the_arrays() -> None:
     assert forecaster().initial_state().bytes_per_series == 0
 
 
-def test_a_component_that_is_turned_off_has_no_array_and_no_column() -> None:
+def test_a_disabled_component_has_no_arrays_and_columns() -> None:
     network = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     model = Forecaster.untrained(network, WindowConfig())
     state, _ = advance(model, model.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0]])))
@@ -240,7 +236,7 @@ def test_a_component_that_is_turned_off_has_no_array_and_no_column() -> None:
     check_states(state.frame())
 
 
-def test_the_state_table_needs_nothing_of_ours_to_be_read(tmp_path: Path) -> None:
+def test_plain_polars_reads_the_state_table(tmp_path: Path) -> None:
     path = tmp_path / "state.parquet"
     pq.write_table(forecaster().unseen(("a",), START).to_arrow(), path)
     assert pl.read_parquet(path)["series_id"].to_list() == ["a"]

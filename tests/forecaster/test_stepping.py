@@ -23,7 +23,7 @@ def windows(*columns: list[float], start: int = START) -> Windows:
     return Windows(tuple("abcdef"[: len(columns)]), start, np.array(columns).T.reshape(-1, len(columns)))
 
 
-def test_a_frame_of_rows_is_stepped_as_its_windows_are() -> None:
+def test_rows_and_their_windows_give_equal_forecasts() -> None:
     model = forecaster()
     fleet = windows([1, 2, NAN, 4], [NAN, 5, 6, 7])
     rows = rows_of(fleet).sample(fraction=1, shuffle=True, seed=0)
@@ -33,7 +33,7 @@ def test_a_frame_of_rows_is_stepped_as_its_windows_are() -> None:
     assert_same_state(by_rows, by_windows)
 
 
-def test_a_series_is_forecast_from_its_first_value_on_and_never_before() -> None:
+def test_a_series_is_forecast_from_its_first_value_on() -> None:
     model = forecaster()
     state, forecasts = advance(model, model.initial_state(), windows([1, 2, 3], [NAN, 5, NAN], [NAN] * 3))
     assert state.series_ids == ("a", "b")
@@ -44,7 +44,7 @@ def test_a_series_is_forecast_from_its_first_value_on_and_never_before() -> None
     assert len(forecasts) == len(forecasts.frame()) == 5
 
 
-def test_a_known_series_without_a_value_is_stepped_with_a_missing_one() -> None:
+def test_known_series_without_rows_are_stepped_too() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), windows([1, 2], [3, 4]))
     after, forecasts = advance(model, state, Windows(("a",), START + 2, np.array([[9.0]])))
@@ -55,35 +55,35 @@ def test_a_known_series_without_a_value_is_stepped_with_a_missing_one() -> None:
     assert ring[:, (START + 2) % 8].tolist() == pytest.approx([9.0, NAN], nan_ok=True)
 
 
-def test_known_series_keep_their_place_and_new_ones_follow() -> None:
+def test_new_series_follow_the_known_ones() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), Windows(("z", "m"), START, np.ones((1, 2))))
     state, _ = advance(model, state, Windows(("a", "m", "z"), START + 1, np.ones((1, 3))))
     assert state.series_ids == ("z", "m", "a")
 
 
-def test_a_window_without_rows_is_zero_where_the_job_says_so() -> None:
+def test_windows_without_rows_are_zero_with_empty_zero() -> None:
     model = forecaster(empty="zero")
     state, forecasts = advance(model, model.initial_state(), windows([NAN, 3, NAN, NAN]))
     assert state.parts["moments"]["observed"].tolist() == [3]
     ring = in_order(state.parts["ring"]["values"], state.clock)
     assert ring[0, -4:].tolist() == pytest.approx([NAN, 3, 0, 0], nan_ok=True)
-    assert state.silent.tolist() == [2]  # rows, not values
+    assert state.silent.tolist() == [2]  # counts windows without rows, though their value is 0
     assert sorted(by_key([forecasts])) == [("a", START + t) for t in (1, 2, 3)]
 
 
-def test_a_value_of_a_closed_window_is_refused_by_name() -> None:
+def test_a_value_for_a_closed_window_is_refused() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), windows([1, 2], [1, 2]))
     with pytest.raises(DataError, match=r"1 values .* already closed .* 'b'"):
         advance(model, state, windows([NAN, NAN, 3], [NAN, 7, 3]))
-    # Windows that are closed and hold nothing are of no matter.
+    # Closed windows without a value are accepted.
     after, forecasts = advance(model, state, windows([NAN, NAN, 3], [NAN, NAN, 3]))
     assert len(forecasts) == 2
     assert after.clock.tolist() == [START + 2] * 2
 
 
-def test_neither_the_state_nor_the_windows_that_are_given_change() -> None:
+def test_advance_changes_neither_state_nor_windows() -> None:
     model = forecaster()
     fleet = windows([1, NAN, 3, 4], [NAN, NAN, 5, 6])
     state, _ = advance(model, model.initial_state(), fleet.between(START, START + 2))
@@ -96,7 +96,7 @@ def test_neither_the_state_nor_the_windows_that_are_given_change() -> None:
     assert model.to_bytes() == weights
 
 
-def test_forecasts_lie_as_the_schema_says() -> None:
+def test_forecast_frames_follow_the_schema() -> None:
     network = NetworkConfig(hidden=4, horizon=3, quantiles=(0.025, 0.5, 0.9), lags=(1,), ring=2)
     model = Forecaster.untrained(network, WindowConfig())
     _, forecasts = advance(model, model.initial_state(), windows([1, 2, 4], [1e9, 1e9 + 1, NAN]))
@@ -112,7 +112,7 @@ def test_forecasts_lie_as_the_schema_says() -> None:
     assert abs(row["q50"][0] - 1e9) < 10
 
 
-def test_no_series_and_no_windows_are_forecast_as_nothing() -> None:
+def test_windows_without_series_give_no_forecasts() -> None:
     model = forecaster()
     state, forecasts = advance(model, model.initial_state(), Windows((), START, np.empty((5, 0))))
     assert len(state) == len(forecasts) == 0
@@ -120,7 +120,7 @@ def test_no_series_and_no_windows_are_forecast_as_nothing() -> None:
     assert check_forecasts(forecasts.frame()).is_empty()
 
 
-def test_stepping_in_place_is_stepping_a_copy() -> None:
+def test_stepping_in_place_equals_stepping_a_copy() -> None:
     model = forecaster(max_gap=3)
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0)
     values[np.random.default_rng(1).random(values.shape) < 0.4] = NAN
@@ -136,7 +136,7 @@ def test_stepping_in_place_is_stepping_a_copy() -> None:
     assert_same_state(copied, in_place)
 
 
-def test_a_series_has_a_slot_before_it_begins_and_begins_at_its_first_value() -> None:
+def test_a_slot_without_value_is_not_forecast() -> None:
     model = forecaster()
     state = model.unseen(("a", "b"), START)
     first = advance_in_place(model, state, np.array([[1.0, NAN], [2.0, NAN]]), START)
@@ -151,7 +151,7 @@ def test_a_series_has_a_slot_before_it_begins_and_begins_at_its_first_value() ->
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
-def test_a_series_silent_for_more_than_max_gap_windows_is_no_longer_forecast(empty: str) -> None:
+def test_a_series_silent_beyond_max_gap_retires(empty: str) -> None:
     model = forecaster(empty=empty, max_gap=2)
     state = model.unseen(("a",), START)
     forecasts = advance_in_place(model, state, np.array([[1.0], [NAN], [NAN], [NAN], [NAN]]), START)
@@ -165,7 +165,7 @@ def test_a_series_silent_for_more_than_max_gap_windows_is_no_longer_forecast(emp
             np.testing.assert_array_equal(array, blank.parts[name][field], err_msg=field)
 
 
-def test_a_return_starts_cold_however_many_there_are_in_a_block() -> None:
+def test_every_return_in_a_block_is_a_cold_start() -> None:
     model = forecaster(max_gap=1)
     state, forecasts = advance(
         model, model.initial_state(), windows([1, NAN, NAN, 2, NAN, NAN, 3, 4], [5] * 8)
@@ -177,61 +177,61 @@ def test_a_return_starts_cold_however_many_there_are_in_a_block() -> None:
     assert_same_state(state.take(np.array([0])), fresh)
 
 
-def test_windows_in_which_nobody_is_live_may_be_skipped() -> None:
+def test_windows_without_live_series_may_be_skipped() -> None:
     model = forecaster(max_gap=2)
-    shown, skipped = (model.unseen(("a", "b"), START) for _ in range(2))
-    for state in (shown, skipped):
+    with_gap, skipped = (model.unseen(("a", "b"), START) for _ in range(2))
+    for state in (with_gap, skipped):
         advance_in_place(model, state, np.array([[1.0, NAN], [NAN, NAN], [NAN, NAN], [NAN, NAN]]), START)
-    advance_in_place(model, shown, np.full((1, 2), NAN), START + 4)
+    advance_in_place(model, with_gap, np.full((1, 2), NAN), START + 4)
     last = np.array([[7.0, 8.0]])
-    one, two = (advance_in_place(model, state, last, START + 5) for state in (shown, skipped))
+    one, two = (advance_in_place(model, state, last, START + 5) for state in (with_gap, skipped))
     np.testing.assert_array_equal(one.values, two.values)
     assert one.cold_starts == two.cold_starts == 1
-    assert_same_state(shown, skipped)
+    assert_same_state(with_gap, skipped)
 
 
-def test_years_between_a_retired_series_and_its_return_make_no_windows() -> None:
+def test_years_before_a_return_create_no_windows() -> None:
     model = forecaster(max_gap=2)
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # it was forgotten meanwhile
+    assert forecasts.cold_starts == 0  # the series retired in the gap, so it counts as a new one
     assert state.silent.tolist() == [0]
 
 
-def test_windows_of_a_live_series_are_never_left_out_silently() -> None:
+def test_leaving_out_windows_of_live_series_raises() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), windows([1]))
     with pytest.raises(ValueError, match=r"windows of 'a' before \d+ are left out"):
         advance_in_place(model, state, np.array([[1.0]]), START + 2)
 
 
-def test_a_state_of_other_weights_is_refused_in_place_too() -> None:
+def test_advance_in_place_refuses_a_state_of_other_weights() -> None:
     state = forecaster(seed=1).unseen(("a",), START)
     with pytest.raises(VersionMismatch):
         advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
 
 
-def test_series_of_different_clocks_come_in_each_at_its_own() -> None:
+def test_series_with_different_clocks_continue_from_their_clocks() -> None:
     model = forecaster(max_gap=4)
     values = np.random.default_rng(0).normal(size=(12, 3))
     values[3:9, 1] = NAN
-    apart: list[State] = []
+    states: list[State] = []
     expected: dict[Key, Floats] = {}
     for s, (name, stop) in enumerate((("a", 2), ("b", 4), ("c", 7))):
         whole = Windows((name,), START, values[:, [s]])
-        apart.append(advance(model, model.initial_state(), whole.between(START, START + stop))[0])
+        states.append(advance(model, model.initial_state(), whole.between(START, START + stop))[0])
         alone = by_key([advance(model, model.initial_state(), whole)[1]])
         expected |= {key: value for key, value in alone.items() if key[1] >= START + stop}
     late = values.copy()
     for s, stop in enumerate((2, 4, 7)):
         late[:stop, s] = NAN
     fleet = Windows(("a", "b", "c"), START, late)
-    _, forecasts = advance(model, State.join(apart), fleet.between(START + 2, START + 12))
+    _, forecasts = advance(model, State.join(states), fleet.between(START + 2, START + 12))
     assert_same(expected, by_key([forecasts]), scales(fleet))
 
 
-def test_a_frame_holds_what_was_issued_and_nothing_else() -> None:
+def test_a_frame_holds_exactly_the_issued_forecasts() -> None:
     model = forecaster(max_gap=2)
     fleet = windows([1, 2, NAN, NAN, NAN, NAN], [NAN, NAN, 5, NAN, 6, 7])
     _, forecasts = advance(model, model.initial_state(), fleet)
@@ -244,7 +244,7 @@ def test_a_frame_holds_what_was_issued_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 2.0])
-def test_stepping_all_slots_or_only_those_that_are_there_is_the_same(
+def test_stepping_all_slots_equals_stepping_the_live_ones(
     share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = forecaster(max_gap=3)
@@ -262,13 +262,13 @@ def test_stepping_all_slots_or_only_those_that_are_there_is_the_same(
     assert_same_state(one_state, other_state)
 
 
-def test_a_state_of_many_series_is_stepped_some_at_a_time_and_comes_out_the_same(
+def test_stepping_series_in_groups_gives_equal_forecasts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = forecaster(max_gap=3)
-    chance = np.random.default_rng(4)
-    values = chance.normal(size=(20, 11)).cumsum(axis=0)
-    values[chance.random(values.shape) < 0.4] = np.nan
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(20, 11)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.4] = np.nan
     fleet = Windows(tuple(f"s{i}" for i in range(11)), START, values)
     whole_state, whole = advance(model, model.initial_state(), fleet)
     monkeypatch.setattr("forecaster.stepping._CALL_SERIES", 3)

@@ -30,12 +30,12 @@ def test_overlapping_blocks_restore_the_count_before_the_first() -> None:
     first.enter_context(compute_threads(before + 1))
     second.enter_context(compute_threads(before + 2))
     first.close()
-    assert torch.get_num_threads() == before + 2  # the second is still open
+    assert torch.get_num_threads() == before + 2  # the second block has not ended
     second.close()
     assert torch.get_num_threads() == before
 
 
-def test_zero_leaves_the_threads_as_they_are() -> None:
+def test_zero_does_not_change_the_thread_count() -> None:
     before = torch.get_num_threads()
     with compute_threads(0):
         assert torch.get_num_threads() == before

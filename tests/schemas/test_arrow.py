@@ -15,7 +15,7 @@ COLUMNS = ("series_id", "timestamp", "value", "event_id", "observed.heat")
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_every_type_gives_valid_or_quarantined_rows_in_every_column(name: str) -> None:
+def test_every_type_is_accepted_or_quarantined_in_every_column(name: str) -> None:
     for kind, column in TYPES.items():
         raw = arrow.frame_of(table_of(CELLS, {name: column}))
         good, bad = observations.validate(raw)
@@ -26,13 +26,13 @@ def test_every_type_gives_valid_or_quarantined_rows_in_every_column(name: str) -
 
 
 @pytest.mark.parametrize("name", ["series_id", "timestamp", "label", "value"])
-def test_every_type_can_be_in_a_labelled_row(name: str) -> None:
+def test_every_type_is_accepted_or_quarantined_in_labelled_rows(name: str) -> None:
     for kind, column in TYPES.items():
         good, bad = labels.validate(arrow.frame_of(table_of(CELLS, {name: column})), ["value"])
         assert good.height + bad.height == CELLS, kind
 
 
-def read(kind: str, name: str) -> tuple[pl.DataFrame, list[str]]:
+def validated(kind: str, name: str) -> tuple[pl.DataFrame, list[str]]:
     good, bad = observations.validate(arrow.frame_of(table_of(CELLS, {name: TYPES[kind]})))
     return good, bad["reason"].to_list()
 
@@ -50,29 +50,29 @@ def read(kind: str, name: str) -> tuple[pl.DataFrame, list[str]]:
     ],
 )
 def test_a_reason_names_the_column_and_its_type(kind: str, name: str, reason: str) -> None:
-    assert any(found.startswith(reason) for found in read(kind, name)[1]), read(kind, name)[1]
+    assert any(found.startswith(reason) for found in validated(kind, name)[1]), validated(kind, name)[1]
 
 
 @pytest.mark.parametrize(
     "kind", ["decimal256(60, 9)", "decimal256(76, 50)", "float16", "uint64", "dictionary_of_double"]
 )
-def test_numbers_of_rare_types_are_numbers(kind: str) -> None:
-    good, reasons = read(kind, "value")
+def test_rare_number_types_are_read_as_numbers(kind: str) -> None:
+    good, reasons = validated(kind, "value")
     assert good["value"].to_list() == [float(cell) for cell in TYPES[kind].to_pylist()[:2]]
     assert reasons == ["value is missing"]
 
 
-def test_decimals_wider_than_those_of_polars_keep_their_digits() -> None:
+def test_decimals_too_wide_for_polars_keep_their_digits() -> None:
     wide = pa.array([Decimal("123456789012345678901234567890.5")], pa.decimal256(76, 30))
     assert arrow.series_of("id", wide).to_list() == ["123456789012345678901234567890.5" + "0" * 29]
 
 
-def test_a_time_in_a_zone_that_polars_lacks_is_in_utc() -> None:
+def test_a_zone_unknown_to_polars_is_converted_to_utc() -> None:
     cells_ = pa.array([1_672_531_200], pa.timestamp("s", "+05:30"))
     assert arrow.series_of("t", cells_).to_list() == [datetime(2023, 1, 1, tzinfo=UTC)]
 
 
-def test_chunks_of_text_and_bytes_are_one_column() -> None:
+def test_chunks_of_text_and_invalid_bytes_are_joined() -> None:
     bad = pa.Array.from_buffers(
         pa.string(), 1, [None, *pa.array(["x"]).buffers()[1:2], pa.py_buffer(b"\xff")]
     )

@@ -14,7 +14,7 @@ def raw(**columns: list[object]) -> pl.DataFrame:
     return pl.DataFrame({"series_id": ["a"] * height, "timestamp": [TIME] * height} | columns, strict=False)
 
 
-def test_good_rows_have_their_types_and_missing_cells_stay_missing() -> None:
+def test_accepted_rows_are_typed_and_keep_missing_cells() -> None:
     good, bad = validate(raw(x=["1.5", "", "nan"], y=["1", "2", "3"], label=[" up ", "", "down"]), ["x", "y"])
     assert bad.is_empty()
     assert good.schema == KEY | {"x": pl.Float64(), "y": pl.Float64()}
@@ -32,9 +32,7 @@ def test_good_rows_have_their_types_and_missing_cells_stay_missing() -> None:
         ("split", "exam", "'exam' is no part: write train, validation, test, or nothing"),
     ],
 )
-def test_a_bad_cell_sends_its_row_to_quarantine_with_column_and_reason(
-    column: str, cell: str, reason: str
-) -> None:
+def test_a_bad_cell_is_quarantined_with_column_and_reason(column: str, cell: str, reason: str) -> None:
     frame = raw(x=["1", "2"], split=["train", None], file=["f.csv"] * 2, row=[7, 8])
     frame = frame.with_columns(pl.when(pl.col("row") == 8).then(pl.lit(cell)).otherwise(column).alias(column))
     good, bad = validate(frame, ["x"])
@@ -44,28 +42,28 @@ def test_a_bad_cell_sends_its_row_to_quarantine_with_column_and_reason(
     }  # fmt: skip
 
 
-def test_a_row_that_could_not_be_taken_apart_is_quarantined_by_the_readers_words() -> None:
+def test_an_unreadable_row_is_quarantined_with_the_readers_reason() -> None:
     good, bad = validate(raw(x=["1", None], problem=[None, "3 cells where the header has 4: a,b,c"]), ["x"])
     assert (len(good), bad["column"].to_list()) == (1, [""])
     assert bad["reason"].to_list() == ["3 cells where the header has 4: a,b,c"]
 
 
-def test_whole_numbers_are_one_label_however_they_are_stored() -> None:
+def test_whole_number_labels_have_no_decimal_point() -> None:
     good, _ = validate(raw(x=[1, 2, 3], label=[1.0, 0.0, None]), ["x"])
     assert good["label"].to_list() == ["1", "0", None]
 
 
-def test_none_and_na_are_labels_and_names_like_any_other() -> None:
-    words: list[object] = ["None", "NA", "null", "", None, " "]
-    good, bad = validate(raw(x=[1] * 6, label=words), ["x"])
+def test_none_and_na_are_valid_labels_and_ids() -> None:
+    texts: list[object] = ["None", "NA", "null", "", None, " "]
+    good, bad = validate(raw(x=[1] * 6, label=texts), ["x"])
     assert bad.is_empty()
     assert good["label"].to_list() == ["None", "NA", "null", None, None, None]
-    good, bad = validate(raw(x=[1] * 6, series_id=words), ["x"])
+    good, bad = validate(raw(x=[1] * 6, series_id=texts), ["x"])
     assert good["series_id"].to_list() == ["None", "NA", "null"]
     assert bad["reason"].to_list() == ["series_id is missing"] * 3
 
 
-def test_one_label_stays_one_label_over_types() -> None:
+def test_equal_labels_of_different_types_become_one_label() -> None:
     for label in ([1.0, 2.5], ["1.0", "2.5"], ["1", "2.5"]):
         good, _ = validate(raw(x=[1, 2], label=list(label)), ["x"])
         assert good["label"].to_list() == ["1", "2.5"]

@@ -20,7 +20,7 @@ ZONES = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=
 TIMES = st.datetimes(datetime(1678, 1, 2), datetime(2261, 12, 30), timezones=ZONES)
 
 
-def frame(timestamp: Any = "2013-01-01T00:00:00Z", value: Any = 1.0, series_id: Any = "a") -> pl.DataFrame:
+def raw_rows(timestamp: Any = "2013-01-01T00:00:00Z", value: Any = 1.0, series_id: Any = "a") -> pl.DataFrame:
     cells = {"series_id": series_id, "timestamp": timestamp, "value": value}
     return pl.DataFrame({name: cell if isinstance(cell, list) else [cell] for name, cell in cells.items()})
 
@@ -41,13 +41,13 @@ DAYS = [datetime(1678, 1, 1), datetime(1677, 12, 31, 23, 59, 59, 999_999), datet
         max_size=3,
     )
 )
-def test_a_column_is_good_where_the_schema_lets_every_cell_pass(rows: list[tuple[object, ...]]) -> None:
+def test_is_good_agrees_with_the_schema(rows: list[tuple[object, ...]]) -> None:
     names = ["series_id", "timestamp", "value", "event_id", "observed.heat"]
     types = [pl.String(), pl.Datetime("us"), pl.Float64(), pl.String(), pl.Float64()]
-    read = observations._read(pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row"))
-    fails = failing(read, observations._with_covariates(("observed.heat",)))
-    told = {name for name in fails.columns if fails[name].any()}
-    assert {name for name in names if not observations._is_good(read[name])} == told
+    typed = observations._read(pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row"))
+    fails = failing(typed, observations._with_covariates(("observed.heat",)))
+    reasons = {name for name in fails.columns if fails[name].any()}
+    assert {name for name in names if not observations._is_good(typed[name])} == reasons
 
 
 def reason(raw: pl.DataFrame) -> str:
@@ -58,7 +58,7 @@ def reason(raw: pl.DataFrame) -> str:
 
 
 def time_of(cell: Any) -> datetime:
-    good, bad = validate(frame(timestamp=cell))
+    good, bad = validate(raw_rows(timestamp=cell))
     assert bad.is_empty(), bad["reason"].to_list()
     found = good["timestamp"][0]
     assert isinstance(found, datetime)
@@ -121,14 +121,14 @@ def raw_frames(draw: st.DrawFn) -> pl.DataFrame:
 
 @given(raw_frames())
 @settings(max_examples=300, deadline=None)
-def test_every_row_ends_in_exactly_one_of_both_frames(raw: pl.DataFrame) -> None:
+def test_every_row_is_either_accepted_or_quarantined(raw: pl.DataFrame) -> None:
     height, with_event = raw.height, "event_id" in raw.columns
     good, bad = validate(raw.with_columns(row=pl.int_range(1, height + 1), file=pl.lit("f.csv")))
     rejected = set(bad["row"].to_list())
     assert good.height + bad.height == height
     assert len(rejected) == bad.height
     kept = [n for n in range(1, height + 1) if n not in rejected]
-    # the same rows alone are the same good rows: nothing was taken in a rejected row's place
+    # Validate the accepted rows again without the rejected ones: the result must not change.
     assert validate(raw[[n - 1 for n in kept]])[0].equals(good)
     assert list(good.columns) == list(observations.empty(with_event).columns)
     Observation.validate(good)
@@ -137,13 +137,13 @@ def test_every_row_ends_in_exactly_one_of_both_frames(raw: pl.DataFrame) -> None
 
 @given(TIMES, st.sampled_from(["T", " "]))
 @settings(max_examples=200, deadline=None)
-def test_text_times_are_read_as_python_reads_them(when: datetime, part: str) -> None:
+def test_iso_times_are_read_as_python_reads_them(when: datetime, part: str) -> None:
     assert time_of(when.isoformat(part)) == when.astimezone(UTC)
 
 
 @given(st.lists(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)), min_size=1, max_size=20))
 @settings(max_examples=50, deadline=None)
-def test_a_time_reads_the_same_in_every_type(when: list[datetime]) -> None:
+def test_a_time_is_read_equally_from_every_type(when: list[datetime]) -> None:
     when = [w.replace(microsecond=w.microsecond // 1000 * 1000) for w in when]
     plain = pl.Series(when, dtype=pl.Datetime("us"))
     zoned = plain.dt.replace_time_zone("UTC")
@@ -168,7 +168,7 @@ def test_a_time_reads_the_same_in_every_type(when: list[datetime]) -> None:
         1357020000_000, 1357020000_000_000, 1357020000_000_000_000, datetime(2013, 1, 1, 6),
     ],
 )  # fmt: skip
-def test_one_moment_is_written_in_many_ways(cell: Any) -> None:
+def test_one_time_may_be_written_in_many_ways(cell: Any) -> None:
     assert time_of(cell) == datetime(2013, 1, 1, 6, tzinfo=UTC)
 
 
@@ -176,44 +176,44 @@ def test_a_date_is_its_midnight_in_utc() -> None:
     assert time_of(date(2013, 1, 1)) == time_of("2013-01-01") == datetime(2013, 1, 1, tzinfo=UTC)
 
 
-def test_ways_to_write_a_time_mix_in_one_column() -> None:
+def test_a_column_may_mix_time_formats() -> None:
     times = ["2013-01-01", "2013-01-01T00:00:00Z", "1357020000", "soon"]
-    good, bad = validate(frame(times, [1.0] * 4, ["a"] * 4))
+    good, bad = validate(raw_rows(times, [1.0] * 4, ["a"] * 4))
     assert good.height == 3
     assert bad["row"].to_list() == [4]
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "reasons"),
     [
-        (frame(value="abc"), "'abc' is not a number"),
-        (frame(value="1,5"), "'1,5' is not a number"),
-        (frame(value=True), "'true' is not a number"),
-        (frame(value=""), "value is missing"),
-        (frame(value="NA"), "value is missing"),
-        (frame(value=math.nan), "value is NaN"),
-        (frame(value="nan"), "value is NaN"),
-        (frame(value=-math.inf), "value is infinite"),
-        (frame(timestamp="foo"), "'foo' is not a time"),
-        (frame(timestamp="01/02/2013"), "'01/02/2013' is not a time"),
-        (frame(timestamp=None), "time is missing"),
-        (frame(timestamp="1677-12-31"), "'1677-12-31' is outside the years 1678 to 2261"),
-        (frame(timestamp="9999-01-01"), "'9999-01-01' is outside the years 1678 to 2261"),
-        (frame(timestamp="20130131"),
+        (raw_rows(value="abc"), "'abc' is not a number"),
+        (raw_rows(value="1,5"), "'1,5' is not a number"),
+        (raw_rows(value=True), "'true' is not a number"),
+        (raw_rows(value=""), "value is missing"),
+        (raw_rows(value="NA"), "value is missing"),
+        (raw_rows(value=math.nan), "value is NaN"),
+        (raw_rows(value="nan"), "value is NaN"),
+        (raw_rows(value=-math.inf), "value is infinite"),
+        (raw_rows(timestamp="foo"), "'foo' is not a time"),
+        (raw_rows(timestamp="01/02/2013"), "'01/02/2013' is not a time"),
+        (raw_rows(timestamp=None), "time is missing"),
+        (raw_rows(timestamp="1677-12-31"), "'1677-12-31' is outside the years 1678 to 2261"),
+        (raw_rows(timestamp="9999-01-01"), "'9999-01-01' is outside the years 1678 to 2261"),
+        (raw_rows(timestamp="20130131"),
          "'20130131' is a day written as a number: set data.time_format = '%Y%m%d'"),
-        (frame(series_id=None), "series_id is missing"),
-        (frame(series_id=" "), "series_id is missing"),
-        (frame("foo", math.nan), "'foo' is not a time; value is NaN"),
-        (frame().with_columns(event_id=pl.lit(None)), "event_id is missing"),
-        (frame().with_columns(problem=pl.lit("2 cells, not 3")), "2 cells, not 3"),
+        (raw_rows(series_id=None), "series_id is missing"),
+        (raw_rows(series_id=" "), "series_id is missing"),
+        (raw_rows("foo", math.nan), "'foo' is not a time; value is NaN"),
+        (raw_rows().with_columns(event_id=pl.lit(None)), "event_id is missing"),
+        (raw_rows().with_columns(problem=pl.lit("2 cells, not 3")), "2 cells, not 3"),
     ],
 )  # fmt: skip
-def test_a_rejected_row_says_why(raw: pl.DataFrame, told: str) -> None:
-    assert reason(raw) == told
+def test_a_quarantined_row_has_its_reasons(raw: pl.DataFrame, reasons: str) -> None:
+    assert reason(raw) == reasons
 
 
-def test_a_rejected_row_says_where_it_stood_and_what_it_held() -> None:
-    raw = frame(["2013-01-01", "x"], ["1", "2"], ["a", "b"]).with_columns(
+def test_a_quarantined_row_has_its_place_and_cells() -> None:
+    raw = raw_rows(["2013-01-01", "x"], ["1", "2"], ["a", "b"]).with_columns(
         file=pl.lit("in.csv"), row=pl.Series([7, 8])
     )
     bad = validate(raw)[1].row(0, named=True)
@@ -221,43 +221,43 @@ def test_a_rejected_row_says_where_it_stood_and_what_it_held() -> None:
     assert json.loads(bad["raw"]) == {"series_id": "b", "timestamp": "x", "value": "2"}
 
 
-def test_numbers_whose_squares_have_room_are_observations() -> None:
-    good, bad = validate(frame(["2013-01-01"] * 3, [str(LARGEST), str(-LARGEST), "-5e-324"], ["a"] * 3))
+def test_values_up_to_the_largest_are_accepted() -> None:
+    good, bad = validate(raw_rows(["2013-01-01"] * 3, [str(LARGEST), str(-LARGEST), "-5e-324"], ["a"] * 3))
     assert good.height == 3
     assert bad.is_empty()
 
 
 @pytest.mark.parametrize("cell", ["1.0000001e100", "-1.7976931348623157e308", 1e308])
-def test_a_number_that_nothing_could_be_computed_with_is_rejected_with_the_bound(cell: Any) -> None:
-    assert reason(frame(value=cell)) == "value is beyond 1e+100: its square leaves no room in a float64"
+def test_a_too_large_value_is_quarantined_with_the_bound(cell: Any) -> None:
+    assert reason(raw_rows(value=cell)) == "value is beyond 1e+100: its square leaves no room in a float64"
 
 
-def test_series_may_be_numbers_and_may_be_called_na() -> None:
-    good, _ = validate(frame(["2013-01-01"] * 2, [1.0, 2.0], [1, 2]))
+def test_series_ids_may_be_numbers_or_na() -> None:
+    good, _ = validate(raw_rows(["2013-01-01"] * 2, [1.0, 2.0], [1, 2]))
     assert good["series_id"].to_list() == ["1", "2"]
-    assert validate(frame(series_id="NA"))[0].height == 1
+    assert validate(raw_rows(series_id="NA"))[0].height == 1
 
 
-def test_good_rows_hold_the_columns_of_an_observation_and_nothing_else() -> None:
-    good, bad = validate(frame().with_columns(file=pl.lit("f"), row=1, event_id=9))
+def test_accepted_rows_have_only_the_columns_of_observations() -> None:
+    good, bad = validate(raw_rows().with_columns(file=pl.lit("f"), row=1, event_id=9))
     assert good.schema == observations.empty(event_id=True).schema
     assert bad.schema == quarantine.empty().schema
 
 
-def test_rows_without_a_column_are_refused_by_name() -> None:
+def test_the_error_names_a_missing_column() -> None:
     with pytest.raises(DataError, match="rows without value: there is series_id, timestamp"):
-        validate(frame().drop("value"))
+        validate(raw_rows().drop("value"))
 
 
-def test_checks_cannot_be_switched_off_from_outside() -> None:
+def test_disabling_pandera_validation_does_not_disable_checks() -> None:
     from pandera.config import config_context
 
     with config_context(validation_enabled=False):
-        assert validate(frame(value=math.nan))[0].is_empty()
+        assert validate(raw_rows(value=math.nan))[0].is_empty()
 
 
 @pytest.mark.parametrize(
-    ("cell", "lacks"),
+    ("cell", "expected"),
     [
         ("2013-01-01", True), ("2013-01-01 05:00", True), ("2013-01-01T05:00:00.5", True),
         ("2013-01-01T05:00:00Z", False), ("2013-01-01T05:00:00-05:00", False), ("1357020000", False),
@@ -265,20 +265,22 @@ def test_checks_cannot_be_switched_off_from_outside() -> None:
         (date(2013, 1, 1), True), (None, False),
     ],
 )  # fmt: skip
-def test_it_is_known_whether_utc_had_to_be_assumed(cell: Any, lacks: bool) -> None:
-    assert lacks_zone(frame(timestamp=cell)) is lacks
+def test_lacks_zone_detects_times_without_time_zone(cell: Any, expected: bool) -> None:
+    assert lacks_zone(raw_rows(timestamp=cell)) is expected
 
 
 @given(st.lists(st.sampled_from(["2013-01-01", "2013-01-01 05:00+02", "1357020000", "x", "NA"]), max_size=30))
 @settings(max_examples=50, deadline=None)
-def test_times_that_repeat_read_as_they_do_alone(texts: list[str]) -> None:
+def test_repeated_times_are_read_as_single_ones(texts: list[str]) -> None:
     alone = [cells.times(pl.Series([text]))[0] for text in texts]
     assert cells.times(pl.Series(texts, dtype=pl.String)).to_list() == alone
 
 
-def test_a_covariate_that_is_empty_is_missing_and_one_that_is_no_number_rejects_its_row() -> None:
+def test_invalid_covariates_are_quarantined_and_empty_ones_missing() -> None:
     heat = ["1.5", "", None, "NaN", "warm", "inf", "1e200"]
-    raw = frame(value=[float(i) for i in range(7)], series_id=["a"] * 7, timestamp=["2013-01-01T00:00Z"] * 7)
+    raw = raw_rows(
+        value=[float(i) for i in range(7)], series_id=["a"] * 7, timestamp=["2013-01-01T00:00Z"] * 7
+    )
     good, bad = validate(raw.with_columns(pl.Series("observed.heat", heat)))
     assert good.columns == ["series_id", "timestamp", "value", "observed.heat"]
     assert good["observed.heat"].to_list() == [1.5, None, None, None]
@@ -292,8 +294,8 @@ def test_a_covariate_that_is_empty_is_missing_and_one_that_is_no_number_rejects_
     assert json.loads(bad["raw"][0])["observed.heat"] == "warm"
 
 
-def test_a_covariate_may_have_the_name_of_any_column() -> None:
-    raw = frame().with_columns(pl.lit(3).alias("observed.value"), pl.lit("x").alias("observed.offset"))
+def test_a_covariate_may_have_the_name_of_a_column() -> None:
+    raw = raw_rows().with_columns(pl.lit(3).alias("observed.value"), pl.lit("x").alias("observed.offset"))
     _, bad = validate(raw)
     assert bad.select("column", "reason").row(0) == ("offset", "offset 'x' is not a number")
     good, _ = validate(raw.drop("observed.offset").with_columns(offset=pl.lit(7, pl.Int64)))
@@ -303,25 +305,25 @@ def test_a_covariate_may_have_the_name_of_any_column() -> None:
 
 @given(st.integers(-99_999_999, 99_999_999) | st.floats(-99_999_999, 99_999_999))
 @settings(max_examples=200, deadline=None)
-def test_no_small_number_is_a_time_of_1970(number: float) -> None:
+def test_small_numbers_are_not_read_as_times(number: float) -> None:
     assert cells.times(pl.Series([number]))[0] is None
     assert cells.times(pl.Series([str(number)]))[0] is None
 
 
 @given(st.datetimes(datetime(1973, 3, 4), datetime(2200, 1, 1)), st.sampled_from([10**6, 10**3, 1]))
 @settings(max_examples=100, deadline=None)
-def test_numbers_since_1970_are_read_by_their_size(when: datetime, per_tick_us: int) -> None:
+def test_the_unit_of_epoch_times_follows_their_size(when: datetime, per_tick_us: int) -> None:
     us = round(when.replace(tzinfo=UTC).timestamp()) * 10**6
     ticks = us // per_tick_us
     assume(not cells.times(pl.Series([str(ticks)]), "%Y%m%d%H%M").is_not_null()[0])
     assert time_of(ticks) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
-def test_months_and_quarters_are_their_first_days() -> None:
+def test_months_and_quarters_are_read_as_first_days() -> None:
     texts = ["2013-04", " 2013Q2", "2013-Q2", "2013 q2", "2013-04-01", "2013-13", "2013Q5", "2013"]
-    read = cells.times(pl.Series(texts))
+    times = cells.times(pl.Series(texts))
     april = datetime(2013, 4, 1, tzinfo=UTC)
-    assert read.to_list()[:5] == [april] * 5
-    assert read.to_list()[5:7] == [None, None]
+    assert times.to_list()[:5] == [april] * 5
+    assert times.to_list()[5:7] == [None, None]
     assert cells.lacks_zone(pl.Series(["2013Q2"]))
     assert cells.lacks_zone(pl.Series(["2013-04"]))

@@ -15,7 +15,7 @@ WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "masked_text"),
     [
         ("http://me:pw@host:5000/x", "http://***@host:5000/x"),
         ("postgresql+psycopg2://me:p@ss/w:d@db/runs", "postgresql+psycopg2://***@db/runs"),
@@ -33,13 +33,13 @@ WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_
         ("ask me@example.org", "ask me@example.org"),
     ],
 )
-def test_names_and_passwords_of_urls_are_masked(text: str, shown: str) -> None:
-    assert masked(text) == shown
-    assert masked(shown) == shown
+def test_logins_in_urls_are_masked(text: str, masked_text: str) -> None:
+    assert masked(text) == masked_text
+    assert masked(masked_text) == masked_text
 
 
 @given(WORD, WORD)
-def test_no_password_of_a_url_is_left(name: str, password: str) -> None:
+def test_masked_urls_never_contain_the_password(name: str, password: str) -> None:
     name = name.replace("/", "").replace(":", "") or "me"
     secret = f"<{password}>"
     for text in (f"http://{name}:{secret}@host:1/x", f"error at 'pg://{name}:{secret}@db': no"):
@@ -47,7 +47,7 @@ def test_no_password_of_a_url_is_left(name: str, password: str) -> None:
 
 
 @given(WORD, WORD)
-def test_a_login_is_split_from_its_url(name: str, password: str) -> None:
+def test_split_login_separates_url_and_login(name: str, password: str) -> None:
     from urllib.parse import quote
 
     login = f"{quote(name, safe='')}:{quote(password, safe='')}"
@@ -55,7 +55,7 @@ def test_a_login_is_split_from_its_url(name: str, password: str) -> None:
     assert split_login("http://host/a@b") == ("http://host/a@b", "")
 
 
-def test_secrets_are_masked_in_every_form_of_text() -> None:
+def test_secrets_are_masked_in_every_text_form() -> None:
     url, option = SecretUrl("http://me:pw@host"), SecretOption("pw")
     for text in (
         str(url),
@@ -71,7 +71,7 @@ def test_secrets_are_masked_in_every_form_of_text() -> None:
     assert url.get_secret_value() == "http://me:pw@host"
 
 
-def test_an_error_never_holds_the_password_of_a_url() -> None:
+def test_errors_mask_the_passwords_of_urls() -> None:
     for kind in (DataError, VersionMismatch):
         error = kind("http://me:pw@host: no answer")
         assert str(error) == str(pickle.loads(pickle.dumps(error))) == "http://***@host: no answer"  # noqa: S301

@@ -32,18 +32,18 @@ def forecast(**cells: Any) -> pl.DataFrame:
     return pl.DataFrame([FORECAST | cells], schema=forecasts.schema((0.1, 0.5, 0.9)))
 
 
-def test_a_quantile_column_is_named_by_its_percent() -> None:
-    named = [quantile_column(level) for level in (0.1, 0.5, 0.025, 0.29, 0.999)]
-    assert named == ["q10", "q50", "q2.5", "q29", "q99.9"]
+def test_quantile_columns_are_named_by_percent() -> None:
+    names = [quantile_column(level) for level in (0.1, 0.5, 0.025, 0.29, 0.999)]
+    assert names == ["q10", "q50", "q2.5", "q29", "q99.9"]
 
 
-def test_a_forecast_frame_passes_as_it_is() -> None:
+def test_a_valid_forecast_frame_is_not_changed() -> None:
     assert check_forecasts(forecast()).equals(forecast())
     assert check_forecasts(forecast().clear()).is_empty()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"series_id": ""}, "series_id"),
         ({"revision": -1}, "revision"),
@@ -53,39 +53,44 @@ def test_a_forecast_frame_passes_as_it_is() -> None:
         ({"forecast": [{"horizon": 1, "q10": 1.0, "q50": None, "q90": 3.0}]}, "q50 is missing or not"),
     ],
 )
-def test_a_forecast_that_cannot_be_is_refused(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_invalid_forecasts_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         check_forecasts(forecast(**wrong))
 
 
-def test_a_forecast_identity_comes_once() -> None:
+def test_duplicate_forecasts_are_refused() -> None:
     with pytest.raises(DataError, match="not unique"):
         check_forecasts(pl.concat([forecast(), forecast()]))
 
 
-def test_a_forecast_frame_of_other_columns_is_refused() -> None:
+def test_a_forecast_frame_with_wrong_columns_is_refused() -> None:
     with pytest.raises(DataError, match="revision"):
         check_forecasts(forecast().drop("revision"))
     with pytest.raises(DataError, match="no list of horizon"):
         check_forecasts(forecast().with_columns(forecast=pl.lit([1.0])))
 
 
-def test_a_state_table_passes_with_arrays_taken_as_lists() -> None:
+def test_a_state_table_with_arrays_is_converted_to_lists() -> None:
     table = pl.DataFrame([STATE, STATE | {"series_id": "b", "moments.mean": None}], schema=states.SCHEMA)
     arrays = table.with_columns(pl.col("ring.values").list.to_array(2))
     assert check_states(arrays).equals(table)
 
 
-def test_a_state_table_of_a_model_without_ring_and_cell_has_no_such_columns() -> None:
+def test_a_state_table_may_lack_ring_and_cell() -> None:
     table = pl.DataFrame([STATE], schema=states.SCHEMA).drop("ring.values", "network.cell")
     assert check_states(table).equals(table)
     with pytest.raises(DataError, match=r"network\.hidden"):
         check_states(table.drop("network.hidden"))
 
 
-def test_a_series_that_has_a_slot_but_no_value_yet_is_a_state() -> None:
-    unborn = {"moments.observed": 0, "moments.mean": None, "moments.variance": None, "moments.last": None}
-    assert check_states(pl.DataFrame([STATE | unborn], schema=states.SCHEMA)).height == 1
+def test_a_series_without_values_has_a_valid_state() -> None:
+    without_value = {
+        "moments.observed": 0,
+        "moments.mean": None,
+        "moments.variance": None,
+        "moments.last": None,
+    }
+    assert check_states(pl.DataFrame([STATE | without_value], schema=states.SCHEMA)).height == 1
 
 
 @pytest.mark.parametrize(
@@ -99,24 +104,24 @@ def test_a_series_that_has_a_slot_but_no_value_yet_is_a_state() -> None:
         {"network.hidden": None},
     ],
 )
-def test_a_state_that_cannot_be_is_refused_by_its_column(wrong: dict[str, Any]) -> None:
+def test_the_error_names_the_invalid_state_column(wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=f"state table: column {next(iter(wrong))}: "):
         check_states(pl.DataFrame([STATE | wrong], schema=states.SCHEMA))
 
 
-def test_a_series_has_one_state_per_version_and_clock() -> None:
+def test_duplicate_states_are_refused() -> None:
     with pytest.raises(DataError, match="not unique"):
         check_states(pl.DataFrame([STATE, STATE], schema=states.SCHEMA))
 
 
-def test_scores_pass_and_impossible_ones_do_not() -> None:
+def test_scores_out_of_range_are_refused() -> None:
     assert check_scores(pl.DataFrame([SCORE], schema=scores.SCHEMA)).height == 1
     for wrong in ({"coverage": 1.5}, {"mae": -1.0}, {"horizon": 0}):
         with pytest.raises(DataError, match=f"column {next(iter(wrong))}"):
             check_scores(pl.DataFrame([SCORE | wrong], schema=scores.SCHEMA))
 
 
-def test_member_scores_pass_and_impossible_ones_do_not() -> None:
+def test_member_scores_out_of_range_are_refused() -> None:
     row = {"member": "network", "horizon": 1, "count": 9} | dict.fromkeys(scores.MEMBER_MEASURES, 0.5)
     point = row | {"member": "naive", "msis": None, "coverage_90": None, "width_90": None}
     assert check_member_scores(pl.DataFrame([row, point], schema=scores.MEMBER_SCHEMA)).height == 2

@@ -1,4 +1,4 @@
-"""Blocks of windows for tests of components, with what the components before them add."""
+"""Blocks of windows for tests of components, already stepped through the moments and the ring."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ RING = 200
 
 
 def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 0) -> Block:
-    """``values`` ``[T, S]`` in hourly windows, with room for forecasts, which are the last value."""
+    """Return a block of hourly ``values`` ``[T, S]`` whose forecasts are the last value of each series."""
     windows, series = values.shape
     out = Outputs.empty(quantiles, 0, windows, series, horizon)
     block = Block(np.array([start]), values, HOUR, out=out)
-    block = through((Moments(168, 0.0), Ring(RING, RING)), block)[1]
+    block = step_through((Moments(168, 0.0), Ring(RING, RING)), block)[1]
     out.forecast[:] = block.last[None, :, :, None]
     return block
 
 
-def through(components: Sequence[Component], block: Block) -> tuple[dict[str, Arrays], Block]:
-    """A block stepped by components from their beginning."""
+def step_through(components: Sequence[Component], block: Block) -> tuple[dict[str, Arrays], Block]:
+    """Step a block through components from their initial arrays; return their arrays and the block."""
     after = {}
     for component in components:
-        own = component.init(block.values.shape[1])
-        after[component.name], block = component.step(own, block)
+        arrays = component.init(block.values.shape[1])
+        after[component.name], block = component.step(arrays, block)
     return after, replace(block)

@@ -1,4 +1,7 @@
-"""What every component of a state keeps to, whatever it is; a new one is added to none of these tests."""
+"""Rules that every component of a state must follow.
+
+The tests take the components from `FORMAT_VERSIONS`, so that a new component is tested without a change here.
+"""
 
 from __future__ import annotations
 
@@ -19,31 +22,31 @@ from tests.fleets import START, forecaster
 
 CELLS = ("lstm", "gru", "rnn")
 KINDS = [*((part, "lstm") for part in FORMAT_VERSIONS if part != "network"), *(("network", c) for c in CELLS)]
-every = pytest.mark.parametrize(("name", "cell"), KINDS)
+every_component = pytest.mark.parametrize(("name", "cell"), KINDS)
 
 MISSING = [("ring", "values"), ("stacking", "waiting"), ("stacking", "issued"), ("intervals", "issued")]
 MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
-"""Fields in which NaN says that there is nothing."""
+"""Fields in which NaN marks a missing entry, by component and field."""
 
 HALF_DAY = Frequency(43_200)
-RING = 15  # a day and a week fit
-WINDOWS, SERIES = 19, 4  # longer than the ring
+RING = 15  # windows; a day has 2 and a week 14
+WINDOWS, SERIES = 19, 4  # more windows than the ring holds
 
 
 def model_of(cell: str) -> Forecaster:
-    """Of half days, whose day and whose week fit into the ring, and with a covariate."""
+    """Return a forecaster of 12-hour windows with an observed covariate; a week fits into its ring."""
     return forecaster(cell, freq="12h", ring=RING, observed=("heat",))
 
 
-def fleet(seed: int = 0) -> Floats:
-    chance = np.random.default_rng(seed)
-    values: Floats = np.array([1.0, 100.0, -5.0, 1e9]) + chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
-    values[chance.random(values.shape) < 0.3] = np.nan
+def values_with_gaps(seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    values: Floats = np.array([1.0, 100.0, -5.0, 1e9]) + rng.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.3] = np.nan
     values[:, 2] = np.nan
     return values
 
 
-def run(
+def step_chain(
     model: Forecaster,
     name: str,
     values: Floats,
@@ -52,7 +55,20 @@ def run(
     lengths: Ints | None = None,
     starts: Ints | None = None,
 ) -> tuple[Component, dict[str, Arrays], Block]:
-    """One block through the chain up to the component ``name``, from the first window or from ``before``."""
+    """Step one block through the chain up to and including the component ``name``.
+
+    Args:
+        model: the forecaster whose chain is stepped.
+        name: the last component to step.
+        values: ``[T, S]``, NaN where missing.
+        start: index of the first window, the same for all series.
+        before: arrays of every component before the block; None for the initial arrays.
+        lengths: ``[S]``, rows of each series that are no padding; None for all.
+        starts: ``[S]``, index of the first window of each series; replaces ``start``.
+
+    Returns:
+        The component ``name``, the arrays of all stepped components, and the block after them.
+    """
     config = model.network_config
     windows, series = values.shape
     out = Outputs.empty(len(config.quantiles), len(model.members), windows, series, config.horizon)
@@ -78,12 +94,12 @@ def assert_close(a: Arrays, b: Arrays) -> None:
         np.testing.assert_allclose(array, b[field], rtol=1e-12, atol=1e-5, err_msg=field)
 
 
-def added(block: Block) -> Arrays:
-    """What the components have put into a block, windows on axis 0 and series on axis 1."""
+def added_arrays(block: Block) -> Arrays:
+    """Return the arrays that components added to a block, with windows on axis 0 and series on axis 1."""
     found: Arrays = {
-        place.name: getattr(block, place.name)
-        for place in fields(Block)
-        if place.name
+        field.name: getattr(block, field.name)
+        for field in fields(Block)
+        if field.name
         not in (
             "start",
             "values",
@@ -97,21 +113,21 @@ def added(block: Block) -> Arrays:
             "known",
         )
     }
-    found = {place: array for place, array in found.items() if array.size}
+    found = {key: array for key, array in found.items() if array.size}
     if block.history.size:
         found["history"] = block.history[-len(block.values) :]
-    for place, array in block.out._asdict().items():
-        found[place] = np.moveaxis(array, 0, -1)
+    for key, array in block.out._asdict().items():
+        found[key] = np.moveaxis(array, 0, -1)
     found["shape"] = np.moveaxis(block.shape, 1, -1) if block.shape.size else np.empty((len(block.values), 0))
-    members = {place: np.moveaxis(array, 0, -1) for place, array in block.members.items()}
+    members = {key: np.moveaxis(array, 0, -1) for key, array in block.members.items()}
     if block.residuals.size:
         found["residuals"] = np.moveaxis(block.residuals, 1, -1)
-    return {place: array for place, array in (found | members).items() if array.size}
+    return {key: array for key, array in (found | members).items() if array.size}
 
 
-@every
-def test_what_init_and_step_give_is_what_the_spec_says(name: str, cell: str) -> None:
-    component, after, _ = run(model_of(cell), name, fleet())
+@every_component
+def test_init_and_step_return_the_arrays_of_the_spec(name: str, cell: str) -> None:
+    component, after, _ = step_chain(model_of(cell), name, values_with_gaps())
     for arrays in (component.init(SERIES), after[name]):
         assert arrays.keys() == component.spec().keys()
         for field, (dtype, shape) in component.spec().items():
@@ -119,17 +135,15 @@ def test_what_init_and_step_give_is_what_the_spec_says(name: str, cell: str) -> 
             assert arrays[field].shape == (SERIES, *shape), field
 
 
-@every
-def test_its_format_version_is_known_to_the_table(name: str, cell: str) -> None:
-    component, _, _ = run(model_of(cell), name, fleet())
+@every_component
+def test_its_format_version_is_in_the_table(name: str, cell: str) -> None:
+    component, _, _ = step_chain(model_of(cell), name, values_with_gaps())
     assert FORMAT_VERSIONS[name] == component.format_version
 
 
-@every
-def test_series_that_have_seen_nothing_share_no_memory_with_others_or_with_the_weights(
-    name: str, cell: str
-) -> None:
-    component, _, _ = run(model_of(cell), name, fleet())
+@every_component
+def test_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
+    component, _, _ = step_chain(model_of(cell), name, values_with_gaps())
     for series in (1, 3):
         clean = {field: array.copy() for field, array in component.init(series).items()}
         for array in component.init(series).values():
@@ -137,10 +151,10 @@ def test_series_that_have_seen_nothing_share_no_memory_with_others_or_with_the_w
         assert_close(component.init(series), clean)
 
 
-@every
-def test_a_state_of_it_comes_back_from_bytes_as_it_was(name: str, cell: str) -> None:
+@every_component
+def test_its_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
     model = model_of(cell)
-    _, after, _ = run(model, name, fleet())
+    _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.unseen(tuple("abcd"), START)
     state = replace(blank, parts={**blank.parts, **after})
     again = State.from_bytes(state.to_bytes()).parts[name]
@@ -149,10 +163,10 @@ def test_a_state_of_it_comes_back_from_bytes_as_it_was(name: str, cell: str) -> 
         assert again[field].flags.writeable
 
 
-@every
-def test_series_can_be_taken_joined_and_put(name: str, cell: str) -> None:
+@every_component
+def test_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
     model = model_of(cell)
-    _, after, _ = run(model, name, fleet())
+    _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.unseen(tuple("abcd"), START)
     state = replace(blank, parts={**blank.parts, **after})
     first, rest = state.take(np.array([2])), state.take(np.array([3, 0, 1]))
@@ -164,65 +178,65 @@ def test_series_can_be_taken_joined_and_put(name: str, cell: str) -> None:
         np.testing.assert_array_equal(blank.parts[name][field], array)
 
 
-@every
+@every_component
 @pytest.mark.parametrize("cut", [1, 5, 10])
-def test_windows_in_one_block_are_windows_one_by_one(name: str, cell: str, cut: int) -> None:
-    model, values = model_of(cell), fleet()
+def test_the_result_does_not_depend_on_block_sizes(name: str, cell: str, cut: int) -> None:
+    model, values = model_of(cell), values_with_gaps()
     last = model.components[-1].name
-    _, whole, block = run(model, last, values)
+    _, whole, block = step_chain(model, last, values)
     before, parts = None, []
     bounds = [0, cut, WINDOWS] if cut > 1 else list(range(WINDOWS + 1))
     for first, stop in pairwise(bounds):
-        _, before, part = run(model, last, values[first:stop], START + first, before)
-        parts.append(added(part))
+        _, before, part = step_chain(model, last, values[first:stop], START + first, before)
+        parts.append(added_arrays(part))
     assert before is not None
     assert_close(whole[name], before[name])
-    assert_close(added(block), {place: np.concatenate([p[place] for p in parts]) for place in parts[0]})
+    assert_close(added_arrays(block), {key: np.concatenate([p[key] for p in parts]) for key in parts[0]})
 
 
-@every
-def test_a_series_is_stepped_alone_as_in_company(name: str, cell: str) -> None:
-    model, values = model_of(cell), fleet()
-    _, together, block = run(model, name, values)
+@every_component
+def test_a_series_alone_gives_the_result_in_a_fleet(name: str, cell: str) -> None:
+    model, values = model_of(cell), values_with_gaps()
+    _, together, block = step_chain(model, name, values)
     for s in range(SERIES):
-        _, alone, own = run(model, name, values[:, [s]])
+        _, alone, own = step_chain(model, name, values[:, [s]])
         assert_close({f: a[[s]] for f, a in together[name].items()}, alone[name])
-        assert_close({place: a[:, [s]] for place, a in added(block).items()}, added(own))
+        assert_close({key: a[:, [s]] for key, a in added_arrays(block).items()}, added_arrays(own))
 
 
-@every
-def test_what_is_written_for_one_series_is_seen_by_no_other(name: str, cell: str) -> None:
-    model, values = model_of(cell), fleet()
+@every_component
+def test_values_of_one_series_change_no_other_series(name: str, cell: str) -> None:
+    model, values = model_of(cell), values_with_gaps()
     other = values.copy()
     other[:, 1] = 1e6 * np.random.default_rng(5).normal(size=WINDOWS)
-    _, one, block = run(model, name, values)
-    _, two, changed = run(model, name, other)
+    _, one, block = step_chain(model, name, values)
+    _, two, changed = step_chain(model, name, other)
     rest = np.array([0, 2, 3])
     for field, array in one[name].items():
         np.testing.assert_array_equal(array[rest], two[name][field][rest], err_msg=field)
-    for place, array in added(block).items():
-        np.testing.assert_array_equal(array[:, rest], added(changed)[place][:, rest], err_msg=place)
+    for key, array in added_arrays(block).items():
+        np.testing.assert_array_equal(array[:, rest], added_arrays(changed)[key][:, rest], err_msg=key)
 
 
-@every
-def test_series_that_begin_at_windows_of_their_own_are_stepped_as_each_alone(name: str, cell: str) -> None:
-    model, values = model_of(cell), fleet()
+@every_component
+def test_series_may_begin_at_different_windows_in_one_block(name: str, cell: str) -> None:
+    model, values = model_of(cell), values_with_gaps()
     lengths = np.array([WINDOWS, 3, 1, 9])
     starts = START + np.array([0, 50, 7, 2])
     padded = np.where(np.arange(WINDOWS)[:, None] < lengths, values, np.nan)
-    _, together, block = run(model, name, padded, lengths=lengths, starts=starts)
+    _, together, block = step_chain(model, name, padded, lengths=lengths, starts=starts)
     for s, length in enumerate(lengths):
-        _, alone, own = run(model, name, values[:length, [s]], int(starts[s]))
+        _, alone, own = step_chain(model, name, values[:length, [s]], int(starts[s]))
         assert_close({f: a[[s]] for f, a in together[name].items()}, alone[name])
-        assert_close({place: a[:length, [s]] for place, a in added(block).items()}, added(own))
+        assert_close({key: a[:length, [s]] for key, a in added_arrays(block).items()}, added_arrays(own))
 
 
-@every
+@every_component
 @pytest.mark.parametrize("value", [np.nan, 0.0, 1e9, -1e-9])
-def test_whatever_comes_in_what_is_kept_and_forecast_is_finite(name: str, cell: str, value: float) -> None:
-    values = fleet()
+def test_arrays_and_forecasts_of_extreme_values_are_finite(name: str, cell: str, value: float) -> None:
+    values = values_with_gaps()
     values[5:, :] = value
-    _, after, block = run(model_of(cell), name, values)
+    _, after, block = step_chain(model_of(cell), name, values)
     for field, array in after[name].items():
         known = array[~np.isnan(array)] if (name, field) in MISSING else array
         assert np.isfinite(known).all(), field

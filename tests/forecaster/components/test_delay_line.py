@@ -8,24 +8,24 @@ from forecaster.components.delay_line import said_before, say
 
 
 @given(st.data())
-def test_what_was_said_comes_back_after_so_many_windows_however_blocks_are_cut(data: st.DataObject) -> None:
+def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> None:
     ago, series = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
     rows = ago + data.draw(st.integers(0, 3))
     blocks = data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=5))
-    apart = data.draw(st.booleans())  # every series begins at a window of its own
-    start = np.arange(series) * 10 + 100 if apart else np.array([100])
-    told = np.random.default_rng(0).normal(size=(sum(blocks), 2, series))
+    different_starts = data.draw(st.booleans())  # whether each series begins at a different window
+    start = np.arange(series) * 10 + 100 if different_starts else np.array([100])
+    values = np.random.default_rng(0).normal(size=(sum(blocks), 2, series))
     store, found, done = np.full((rows, 2, series), np.nan), [], 0
     for windows in blocks:
-        new = told[done : done + windows]
+        new = values[done : done + windows]
         found.append(said_before(store, new, start + done, ago))
         say(store, new, start + done, None)
         done += windows
-    expected = np.concatenate([np.full((ago, 2, series), np.nan), told])[: len(told)]
+    expected = np.concatenate([np.full((ago, 2, series), np.nan), values])[: len(values)]
     np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
-def test_padding_is_not_said() -> None:
+def test_padding_is_not_stored() -> None:
     store = np.zeros((4, 1, 2))
     say(store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3]))
     np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # window 8 only

@@ -16,7 +16,7 @@ HORIZON = 4
 
 
 def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: float = 0.01) -> Block:
-    """The last value with intervals; the network's own quantiles are ``network`` apart."""
+    """Forecast the last value, then calibrate; the network's quantiles are ``network`` apart."""
     block = block_of(values, HORIZON, len(levels))
     middle = levels.index(0.5)
     for q in range(len(levels)):
@@ -27,28 +27,29 @@ def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: floa
 
 
 def coverage(block: Block, values: Floats, h: int, first: int = 200) -> Floats:
+    """Return the share of actuals inside the outer quantiles at horizon ``h``, per series, from a row on."""
     low, high = block.out.forecast[0, first:-h, :, h - 1], block.out.forecast[-1, first:-h, :, h - 1]
-    truth = values[first + h :]
-    share: Floats = ((low <= truth) & (truth <= high)).mean(axis=0)
+    actual = values[first + h :]
+    share: Floats = ((low <= actual) & (actual <= high)).mean(axis=0)
     return share
 
 
 @pytest.mark.parametrize("h", [1, 4])
-def test_as_many_values_lie_within_as_promised_whatever_the_series_does(h: int) -> None:
-    chance = np.random.default_rng(0)
+def test_intervals_reach_their_coverage_for_any_noise(h: int) -> None:
+    rng = np.random.default_rng(0)
     windows = 8000
-    louder = np.where(np.arange(windows) % 2000 < 1000, 1.0, 3.0)
+    noise_level = np.where(np.arange(windows) % 2000 < 1000, 1.0, 3.0)
     steps = np.stack(
         [
-            chance.normal(size=windows),
-            chance.standard_t(2.5, windows),  # heavy tails
-            chance.exponential(size=windows),  # one-sided
-            louder * chance.normal(size=windows),  # of changing variance
+            rng.normal(size=windows),
+            rng.standard_t(2.5, windows),  # heavy tails
+            rng.exponential(size=windows),  # one-sided
+            noise_level * rng.normal(size=windows),  # changing variance
         ],
         axis=1,
     )
     values = steps.cumsum(axis=0)
-    # One-sided steps have both quantiles above the forecast: they need some thousand windows to get there.
+    # Skip 3,000 windows: for one-sided steps both quantiles must move above the forecast, which takes long.
     np.testing.assert_allclose(coverage(calibrated(values), values, h, 3000), 0.9, atol=0.02)
 
 
@@ -59,47 +60,47 @@ def test_quantiles_never_cross() -> None:
     assert (np.diff(block.out.forecast, axis=0) >= 0).all()
 
 
-def test_before_a_residual_has_come_the_networks_quantiles_count() -> None:
+def test_before_the_first_residual_network_quantiles_are_used() -> None:
     values = np.random.default_rng(2).normal(size=(50, 1)).cumsum(axis=0)
     block = calibrated(values, network=0.7)
     np.testing.assert_allclose(block.out.forecast[2, 0, 0] - block.out.forecast[1, 0, 0], 0.7)
 
 
-def test_a_series_that_stands_still_keeps_the_networks_quantiles() -> None:
+def test_a_constant_series_keeps_the_quantiles_of_the_network() -> None:
     values = np.full((300, 1), 5.0)
     block = calibrated(values, network=0.7)
     np.testing.assert_allclose(block.out.forecast[2, -1, 0] - block.out.forecast[1, -1, 0], 0.7)
 
 
-def test_missing_windows_are_no_evidence() -> None:
-    chance = np.random.default_rng(3)
-    values = chance.normal(size=(4000, 2)).cumsum(axis=0)
-    values[chance.random(values.shape) < 0.3] = np.nan
+def test_missing_windows_do_not_change_the_coverage() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(4000, 2)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.3] = np.nan
     block = calibrated(values)
     low, high = block.out.forecast[0, 200:-1, :, 0], block.out.forecast[-1, 200:-1, :, 0]
-    truth = values[201:]
-    inside = np.where(np.isnan(truth), np.nan, (low <= truth) & (truth <= high))
+    actual = values[201:]
+    inside = np.where(np.isnan(actual), np.nan, (low <= actual) & (actual <= high))
     np.testing.assert_allclose(np.nanmean(inside, axis=0), 0.9, atol=0.015)
 
 
-def test_one_outlier_is_forgotten_in_a_day() -> None:
+def test_intervals_recover_from_an_outlier_in_a_day() -> None:
     values = np.random.default_rng(4).normal(size=(1000, 1))
     broken = values.copy()
     broken[600] = 1e6
     one, two = (calibrated(v).out.forecast[:, :, 0, 0] for v in (values, broken))
-    width = lambda found: (found[2] - found[0])[630:].mean()  # noqa: E731
+    width = lambda quantiles: (quantiles[2] - quantiles[0])[630:].mean()  # noqa: E731
     assert width(two) < 1.5 * width(one)
 
 
-def test_blocks_and_padding_are_no_matter() -> None:
+def test_padding_does_not_change_the_learned_intervals() -> None:
     values = np.random.default_rng(5).normal(size=(40, 2)).cumsum(axis=0)
     stacking, intervals = Stacking((), HORIZON, 1), Intervals(LEVELS, HORIZON)
     whole = block_of(values, HORIZON)
     padded = replace(whole, lengths=np.array([40, 25]), start=np.array([0, 0]))
-    own = stacking.step(stacking.init(2), padded)
-    after, _ = intervals.step(intervals.init(2), own[1])
+    stacked = stacking.step(stacking.init(2), padded)
+    after, _ = intervals.step(intervals.init(2), stacked[1])
     short = block_of(values[:25], HORIZON)
-    own = stacking.step(stacking.init(2), short)
-    expected, _ = intervals.step(intervals.init(2), own[1])
+    stacked = stacking.step(stacking.init(2), short)
+    expected, _ = intervals.step(intervals.init(2), stacked[1])
     for name, array in expected.items():
         np.testing.assert_allclose(after[name][1], array[1], err_msg=name)

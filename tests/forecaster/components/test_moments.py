@@ -11,11 +11,11 @@ from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
 from tests.fleets import HOUR
 
-SEASON = 7  # windows of a day
+SEASON = 7  # daily windows in a week
 
 
-def run(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:
-    """Moments of daily windows ``[T]`` or ``[T, S]``."""
+def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:
+    """Step daily windows ``[T]`` or ``[T, S]`` through the moments; return their arrays and the block."""
     columns = values.reshape(len(values), -1)
     config = NetworkConfig(halflife=halflife, ring=8, lags=(1,))
     block = Block(np.array([0]), columns, Frequency(86_400))
@@ -25,77 +25,77 @@ def run(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays,
     return after, block
 
 
-def test_the_mean_forgets_by_half_in_a_halflife() -> None:
+def test_the_mean_forgets_half_in_a_halflife() -> None:
     moments = Moments(20, 0.0)
     values = np.array([-1.0, 1.0] * 250 + [10.0] * 20)[:, None]
     after, block = moments.step(moments.init(1), Block(np.array([0]), values, HOUR))
     assert after["mean"][0] == pytest.approx((block.mean[499, 0] + 10.0) / 2, abs=1e-6)
 
 
-def test_a_broken_reading_of_a_series_that_stands_still_leaves_no_scale() -> None:
+def test_one_outlier_leaves_a_constant_series_without_scale() -> None:
     values = np.array([5.0] * 30 + [1e6] + [5.0] * 30)
-    after, block = run(values)
+    after, block = step_moments(values)
     assert not block.moves.any()
     assert (block.scale[-1, 0], after["fast"][0], after["slow"][0]) == (block.scale[0, 0], 0.0, 0.0)
     assert (after["mean"][0], after["variance"][0], after["seasonal"][0]) == (5.0, 0.0, 0.0)
 
 
-def test_a_step_moves_the_mean_of_a_series_that_stands_still() -> None:
-    after, block = run(np.array([5.0] * 30 + [500.0] * 2))
+def test_a_level_shift_moves_the_mean_without_scale() -> None:
+    after, block = step_moments(np.array([5.0] * 30 + [500.0] * 2))
     assert (after["mean"][0], after["fast"][0]) == (500.0, 0.0)
     assert not block.moves.any()
 
 
-def test_a_series_that_stood_still_moves_with_its_third_change() -> None:
-    _, block = run(np.array([0.0] * 30 + [3.0, 0.0, 0.0, 0.0, 6.0, 0.0]))
+def test_a_constant_series_counts_as_moving_after_three_changes() -> None:
+    _, block = step_moments(np.array([0.0] * 30 + [3.0, 0.0, 0.0, 0.0, 6.0, 0.0]))
     assert block.moves[:, 0].tolist() == [False] * 34 + [True] * 2
     assert block.scale[34, 0] == pytest.approx(6.0 / 33 * max(1.0, 33 * (1 - 2 ** (-1 / 20))))
 
 
-def test_until_much_was_seen_mean_spread_and_unit_are_plain_averages() -> None:
+def test_mean_spread_and_unit_of_young_series_are_averages() -> None:
     values = 100 + np.random.default_rng(0).normal(size=25)
-    _, block = run(values, halflife=1000)
+    _, block = step_moments(values, halflife=1000)
     assert block.mean[-1, 0] == pytest.approx(values.mean())
     assert block.spread[-1, 0] == pytest.approx(values.std())
     assert block.unit[-1, 0] == pytest.approx(np.abs(values[SEASON:] - values[:-SEASON]).mean())
     assert (block.lowest[-1, 0], block.highest[-1, 0]) == (values.min(), values.max())
 
 
-def test_a_unit_is_there_before_a_season_has_passed_and_misses_what_is_missing() -> None:
+def test_unit_skips_missing_values_and_exists_within_a_season() -> None:
     values = np.random.default_rng(0).normal(size=40).cumsum()
     values[[3, 11, 12, 20]] = np.nan
-    _, block = run(values, halflife=1000)
+    _, block = step_moments(values, halflife=1000)
     assert (block.unit[1:] > 0.05).all()
     change = np.abs(values[SEASON:] - values[:-SEASON])
     assert block.unit[-1, 0] == pytest.approx(np.nanmean(change))
 
 
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e15])
-def test_one_broken_reading_hardly_moves_scale_unit_and_spread(size: float) -> None:
+def test_one_outlier_hardly_changes_scale_unit_and_spread(size: float) -> None:
     values = np.random.default_rng(0).normal(size=400)
     broken = values.copy()
     broken[300] = size
-    (_, one), (_, other) = run(values, halflife=168), run(broken, halflife=168)
+    (_, one), (_, other) = step_moments(values, halflife=168), step_moments(broken, halflife=168)
     for name in ("scale", "unit", "spread"):
         assert getattr(other, name)[399, 0] < 2 * getattr(one, name)[399, 0], name
 
 
-def test_a_series_that_moves_after_a_long_rest_has_a_scale_and_a_unit_soon() -> None:
+def test_scale_and_unit_adapt_soon_after_a_constant_stretch() -> None:
     values = np.concatenate([np.full(500, 7.0), 100 * np.random.default_rng(0).normal(size=120)])
-    _, block = run(values, halflife=20)
+    _, block = step_moments(values, halflife=20)
     assert block.scale[-1, 0] > 50
     assert block.unit[-1, 0] > 50
 
 
-def test_a_series_of_one_value_has_the_scale_and_unit_of_the_prior() -> None:
-    _, block = run(np.array([200.0]), prior=0.1)
+def test_a_single_value_takes_scale_from_the_prior() -> None:
+    _, block = step_moments(np.array([200.0]), prior=0.1)
     assert block.scale[0, 0] == pytest.approx(20.0)
     assert block.unit[0, 0] == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize("level", [0.0, -3.0, 1e9, 1e-9])
-def test_a_constant_series_has_a_scale_a_unit_and_a_spread_above_zero(level: float) -> None:
-    _, block = run(np.full(60, level))
+def test_scale_unit_and_spread_of_constant_series_are_positive(level: float) -> None:
+    _, block = step_moments(np.full(60, level))
     for array in (block.scale, block.unit, block.spread):
         assert (array > 0).all()
     assert not block.moves[2:].any()

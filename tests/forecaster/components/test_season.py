@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from forecaster.components.season import Season, season_in, season_of, week_in
-from forecaster.evaluation.baselines import seasonal_naive
-from forecaster.evaluation.metrics import seasonal_scale
-from forecaster.evaluation.scores import series_scale
-from forecaster.time.frequency import Frequency
-from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows
-from tests.forecaster.components.blocks import block_of, through
+from forecaster.config import WindowConfig
+from forecaster.evaluation import series_scale
+from forecaster.frequency import Frequency
+from forecaster.metrics import seasonal_scale
+from forecaster.windows import Windows
+from tests.forecaster.components.blocks import block_of, step_through
 
 DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 
@@ -39,18 +38,18 @@ def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int)
         (52 * 604_800, 1),
     ],
 )
-def test_windows_of_a_length_have_the_season_that_people_know(freq_s: int, season: int) -> None:
+def test_season_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
     assert season_of(Frequency(freq_s)) == season
 
 
-def test_a_state_keeps_no_season_of_more_windows_than_fit() -> None:
+def test_a_season_longer_than_the_ring_is_not_kept() -> None:
     assert season_in(100_000, Frequency(60)) == 1
     assert season_in(288, Frequency(300)) == 288
     assert season_in(287, Frequency(300)) == 1
 
 
 @pytest.mark.parametrize("freq_s", [60, 5 * 3600, 36 * 3600, 2 * 86_400, 604_800])
-def test_the_naive_forecast_has_the_season_of_the_forecaster(freq_s: int) -> None:
+def test_the_seasonal_naive_uses_the_season_of_the_forecaster(freq_s: int) -> None:
     config, season = WindowConfig(freq=f"{freq_s}s"), season_of(Frequency(freq_s))
     values = np.random.default_rng(0).normal(size=(season + 3, 1))
     naive = seasonal_naive(Windows(("a",), 0, values), config, 1)
@@ -70,9 +69,7 @@ def test_the_naive_forecast_has_the_season_of_the_forecaster(freq_s: int) -> Non
         (604_800, 336, None),
     ],
 )
-def test_a_week_is_one_where_it_is_longer_than_the_season_and_fits(
-    freq_s: int, ring: int, week: int | None
-) -> None:
+def test_week_in_returns_weeks_longer_than_the_season(freq_s: int, ring: int, week: int | None) -> None:
     assert week_in(ring, Frequency(freq_s)) == week
 
 
@@ -80,33 +77,33 @@ def test_months_have_no_week() -> None:
     assert week_in(336, Frequency(0, 1)) is None
 
 
-def test_the_shape_is_learned_whatever_level_and_trend_are() -> None:
+def test_the_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
-    _, block = through([Season(6)], block_of(values))
+    _, block = step_through([Season(6)], block_of(values))
     found = block.shape[-1]  # [K, S]
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
 
-def test_one_broken_value_does_not_set_the_shape() -> None:
+def test_one_outlier_hardly_changes_the_shape() -> None:
     values = np.tile(DAY, 40)[:, None] + np.random.default_rng(0).normal(0, 0.1, (240, 1))
     broken = values.copy()
     broken[150] = 1e6
-    _, block = through([Season(6)], block_of(values))
-    _, other = through([Season(6)], block_of(broken))
+    _, block = step_through([Season(6)], block_of(values))
+    _, other = step_through([Season(6)], block_of(broken))
     assert np.abs(block.shape[-1] - other.shape[-1]).max() < 3
 
 
-def test_missing_windows_teach_nothing() -> None:
+def test_the_shape_is_learned_in_spite_of_gaps() -> None:
     values = np.tile(DAY, 40)[:, None]
     values[np.random.default_rng(1).random(values.shape) < 0.2] = np.nan
-    _, block = through([Season(6)], block_of(values))
+    _, block = step_through([Season(6)], block_of(values))
     found = block.shape[-1][:, 0]
     assert np.isfinite(block.shape).all()
     np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
 
 
-def test_without_a_season_the_shape_is_nothing() -> None:
-    after, block = through([Season(1)], block_of(np.arange(10.0)[:, None]))
+def test_without_a_season_the_shape_is_zero() -> None:
+    after, block = step_through([Season(1)], block_of(np.arange(10.0)[:, None]))
     assert after["season"] == {}
     assert not block.shape.any()

@@ -1,4 +1,4 @@
-"""Calendars, tables of covariates as features, and what is said of tables that cannot be."""
+"""Tests of calendar features, of features from tables of covariates, and of errors for invalid tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stores() -> Table:
     return Table(pl.DataFrame(frame), "stores.csv")
 
 
-def test_a_phase_is_known_that_has_two_windows_and_that_history_has_gone_round() -> None:
+def test_calendar_phases_need_two_windows_and_a_full_cycle() -> None:
     assert phases_worth_knowing(HOUR, 24) == ("day",)
     assert phases_worth_knowing(HOUR, 24 * 400) == ("day", "week", "month", "year")
     assert phases_worth_knowing(DAY, 100) == ("week", "month")
@@ -51,7 +51,7 @@ def test_a_phase_is_known_that_has_two_windows_and_that_history_has_gone_round()
     assert phases_worth_knowing(Frequency(0, 12), 200) == ()
 
 
-def test_months_and_years_are_those_of_the_calendar() -> None:
+def test_month_and_year_phases_follow_the_calendar() -> None:
     def first_of(month: int, year: int = 2024) -> int:
         return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) // 86_400
 
@@ -71,9 +71,9 @@ def test_months_and_years_are_those_of_the_calendar() -> None:
 
 def test_known_features_are_looked_up_by_series_and_window() -> None:
     features = Features.fit(Tables(promotions()), windows(), HOUR)
-    assert features.known == (Column(name="price", mean=2.0, scale=1.0),)  # the 51st hour is still to come
-    table = Covariates.of(features, HOUR, Tables(promotions()))
-    found = table.known(("b", "a", "new"), np.array([FIRST]), 51)
+    assert features.known == (Column(name="price", mean=2.0, scale=1.0),)
+    covariates = Covariates.of(features, HOUR, Tables(promotions()))
+    found = covariates.known(("b", "a", "new"), np.array([FIRST]), 51)
     assert found.shape == (51, 3, features.known_count)
     assert found.dtype == np.float32
     price, is_known = found[..., -2], found[..., -1]
@@ -83,28 +83,30 @@ def test_known_features_are_looked_up_by_series_and_window() -> None:
     assert not is_known[:, [0, 2]].any()
 
 
-def test_windows_before_after_and_of_their_own_are_looked_up_alike() -> None:
-    table = Covariates.of(Features.fit(Tables(promotions()), windows(), HOUR), HOUR, Tables(promotions()))
-    whole = table.known(("a", "b"), np.array([FIRST - 5]), 100)
+def test_windows_outside_the_table_have_unknown_features() -> None:
+    covariates = Covariates.of(
+        Features.fit(Tables(promotions()), windows(), HOUR), HOUR, Tables(promotions())
+    )
+    whole = covariates.known(("a", "b"), np.array([FIRST - 5]), 100)
     assert not whole[:5, :, -2:].any()
     assert not whole[56:, :, -2:].any()
-    own = table.known(("a", "b"), FIRST + np.array([1, -3]), 10)
+    own = covariates.known(("a", "b"), FIRST + np.array([1, -3]), 10)
     np.testing.assert_array_equal(own[:, 0], whole[6:16, 0])
     np.testing.assert_array_equal(own[:, 1], whole[2:12, 1])
 
 
-def test_what_is_of_all_series_alike_is_looked_up_once() -> None:
+def test_a_table_without_series_ids_serves_all_series() -> None:
     frame = promotions().frame.filter(pl.col("series_id") == "a").drop("series_id")
     features = Features.fit(Tables(Table(frame)), windows(), HOUR)
-    table = Covariates.of(features, HOUR, Tables(Table(frame)))
-    found = table.known(("a", "new"), np.array([FIRST]), 3)
+    covariates = Covariates.of(features, HOUR, Tables(Table(frame)))
+    found = covariates.known(("a", "new"), np.array([FIRST]), 3)
     assert found.shape == (3, 1, features.known_count)
     np.testing.assert_array_equal(found[:, 0, -2:], [[-1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-    own = table.known(("a", "new"), FIRST + np.array([0, 1]), 1)
+    own = covariates.known(("a", "new"), FIRST + np.array([0, 1]), 1)
     np.testing.assert_array_equal(own[0, :, -2], [-1.0, 1.0])
 
 
-def test_rows_of_one_window_are_averaged_and_words_have_a_feature_each() -> None:
+def test_rows_of_a_window_are_averaged_and_words_encoded() -> None:
     at = [BEGIN, BEGIN + timedelta(minutes=30), BEGIN + timedelta(hours=1)]
     table = Table(pl.DataFrame({"timestamp": at, "on": [True, False, True], "day": ["feast", "feast", None]}))
     features = Features.fit(Tables(table), windows(), HOUR)
@@ -114,7 +116,7 @@ def test_rows_of_one_window_are_averaged_and_words_have_a_feature_each() -> None
     np.testing.assert_array_equal(found[:, 1:], [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
 
 
-def test_static_features_are_standardised_by_the_series_learned_from_and_unknown_is_nothing() -> None:
+def test_static_features_are_standardised_over_the_training_series() -> None:
     features = Features.fit(Tables(None, stores()), windows(), HOUR)
     assert features.static == (
         Column(name="size", mean=15.0, scale=5.0),
@@ -125,17 +127,17 @@ def test_static_features_are_standardised_by_the_series_learned_from_and_unknown
     np.testing.assert_array_equal(found, np.array(expected, np.float32), strict=True)
 
 
-def test_covariates_come_back_from_bytes_as_they_were() -> None:
+def test_covariates_are_restored_from_bytes() -> None:
     features = Features.fit(Tables(promotions(), stores()), windows(), HOUR)
-    table = Covariates.of(features, HOUR, Tables(promotions(), stores()))
-    again = Covariates.from_bytes(table.to_bytes())
+    covariates = Covariates.of(features, HOUR, Tables(promotions(), stores()))
+    again = Covariates.from_bytes(covariates.to_bytes())
     assert again.features == features
     ids, start = ("b", "new", "a"), np.array([FIRST])
-    np.testing.assert_array_equal(again.known(ids, start, 60), table.known(ids, start, 60))
-    np.testing.assert_array_equal(again.static(ids), table.static(ids))
+    np.testing.assert_array_equal(again.known(ids, start, 60), covariates.known(ids, start, 60))
+    np.testing.assert_array_equal(again.static(ids), covariates.static(ids))
 
 
-def test_without_tables_nothing_is_known_but_the_calendar() -> None:
+def test_without_tables_only_the_calendar_is_known() -> None:
     assert Covariates().known(("a", "b"), np.array([FIRST]), 4).shape == (4, 1, 0)
     assert Covariates().static(("a", "b")).shape == (2, 0)
     features = Features.fit(Tables(promotions(), stores()), windows(), HOUR)
@@ -147,7 +149,7 @@ def test_without_tables_nothing_is_known_but_the_calendar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "static", "line"),
+    ("known", "static", "message"),
     [
         ({"timestamp": ["2024-01-01", "soon"], "price": [1, 2]}, None,
          "k.csv: row 2: column timestamp: 'soon' is no time: write it as 2013-01-31T05:00:00Z"),
@@ -164,23 +166,23 @@ def test_without_tables_nothing_is_known_but_the_calendar() -> None:
          f"s.csv: column name: {TOO_MANY}"),
     ],
 )  # fmt: skip
-def test_a_table_that_cannot_be_is_refused_in_a_line_with_file_row_and_column(
-    known: dict[str, list[object]] | None, static: dict[str, list[object]] | None, line: str
+def test_invalid_tables_are_refused_naming_file_row_and_column(
+    known: dict[str, list[object]] | None, static: dict[str, list[object]] | None, message: str
 ) -> None:
     one = None if known is None else Table(pl.DataFrame(known), "k.csv")
     other = None if static is None else Table(pl.DataFrame(static), "s.csv")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as error:
         Covariates.of(Features.fit(Tables(one, other), windows(series=()), HOUR), HOUR, Tables(one, other))
-    assert str(told.value) == line
+    assert str(error.value) == message
 
 
-def test_a_table_without_a_column_that_was_learned_from_is_refused() -> None:
+def test_a_table_without_a_trained_column_is_refused() -> None:
     features = Features.fit(Tables(promotions()), windows(), HOUR)
     with pytest.raises(DataError, match=r"promotions.csv: has no column price"):
         Covariates.of(features, HOUR, Tables(Table(promotions().frame.drop("price"), "promotions.csv")))
 
 
-def test_scaling_is_fitted_on_what_is_learned_from() -> None:
+def test_scaling_is_fitted_on_the_training_windows_only() -> None:
     price = np.arange(100.0)
     hours = pl.Series((FIRST + np.arange(100)) * 3_600_000_000).cast(pl.Datetime("us", "UTC"))
     static = pl.DataFrame({"series_id": ["a", "late"], "size": [1.0, 9.0], "kind": ["old", "new"]})
@@ -201,18 +203,18 @@ def test_scaling_is_fitted_on_what_is_learned_from() -> None:
     assert chosen.static[0].mean == 1.0
     assert refit.known[0].mean == price.mean()
     assert [column.words for column in refit.static] == [(), ("new", "old")]
-    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # another backtest
+    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # changes prices in the backtest only
     assert other.chosen.covariates.features == chosen
     assert other.chosen.version == one.chosen.version
 
 
-def test_memory_of_a_known_table_depends_on_rows_not_years() -> None:
+def test_memory_of_known_tables_depends_on_rows_only() -> None:
     ids = [f"s{i}" for i in range(200)]
     hours = [datetime(1900, 1, 1, tzinfo=UTC), BEGIN]
     times = [hour for hour in hours for _ in ids]
-    table = Table(pl.DataFrame({"series_id": ids * 2, "timestamp": times, "price": range(400)}))
-    features = Features.fit(Tables(table), windows(series=tuple(ids)), HOUR)
-    found = Covariates.of(features, HOUR, Tables(table))
+    covariates = Table(pl.DataFrame({"series_id": ids * 2, "timestamp": times, "price": range(400)}))
+    features = Features.fit(Tables(covariates), windows(series=tuple(ids)), HOUR)
+    found = Covariates.of(features, HOUR, Tables(covariates))
     assert found.by_window.nbytes < 10_000
     price = found.known(("s7", "other"), np.array([FIRST - 1]), 3)[:, :, -2:]
     np.testing.assert_array_equal(price[:, 0, 1], [0, 1, 0])

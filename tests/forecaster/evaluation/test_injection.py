@@ -9,8 +9,8 @@ from forecaster.evaluation.injection import KINDS, inject
 HOUR_S = 3600
 
 
-def days(count: int, series: int = 3, seed: int = 1) -> Floats:
-    """Hourly series with a day in them, some noise, and a gap here and there."""
+def daily_waves(count: int, series: int = 3, seed: int = 1) -> Floats:
+    """Return hourly series with a daily wave, noise, and 2 % of values missing."""
     rng = np.random.default_rng(seed)
     hour = np.arange(24 * count)[:, None]
     values = 10 * np.sin(2 * np.pi * (hour + 3 * np.arange(series)) / 24) + rng.normal(
@@ -20,8 +20,8 @@ def days(count: int, series: int = 3, seed: int = 1) -> Floats:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_is_labelled_and_nothing_is_changed_outside_of_labels(kind: str) -> None:
-    values = days(200)
+def test_only_labelled_values_are_changed(kind: str) -> None:
+    values = daily_waves(200)
     changed, labels = inject(values, HOUR_S, np.random.default_rng(2), [kind])
     assert set(np.unique(labels)) == {0, KINDS.index(kind) + 1}
     np.testing.assert_array_equal(changed[labels == 0], values[labels == 0])
@@ -30,49 +30,49 @@ def test_each_kind_is_labelled_and_nothing_is_changed_outside_of_labels(kind: st
     np.testing.assert_array_equal(np.isnan(changed), np.isnan(values))
 
 
-def test_equal_generators_give_equal_anomalies_and_others_others() -> None:
-    values = days(100)
+def test_the_generator_determines_the_anomalies() -> None:
+    values = daily_waves(100)
     one, two, other = (inject(values, HOUR_S, np.random.default_rng(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_array_equal(one[1], two[1])
     assert (one[1] != other[1]).any()
 
 
-def test_anomalies_of_a_series_do_not_depend_on_the_series_after_it() -> None:
-    values = days(100, series=4)
-    among, alone = (inject(v, HOUR_S, np.random.default_rng(7))[1] for v in (values, values[:, :2]))
-    np.testing.assert_array_equal(among[:, :2], alone)
+def test_anomalies_do_not_depend_on_later_series() -> None:
+    values = daily_waves(100, series=4)
+    together, alone = (inject(v, HOUR_S, np.random.default_rng(7))[1] for v in (values, values[:, :2]))
+    np.testing.assert_array_equal(together[:, :2], alone)
 
 
-def test_about_as_many_anomalies_as_asked_for_and_none_before_the_first_row() -> None:
-    values = days(1000, series=4)
+def test_the_anomaly_rate_is_met_after_the_first_row() -> None:
+    values = daily_waves(1000, series=4)
     _, labels = inject(values, HOUR_S, np.random.default_rng(3), ["spike"], 10 * 86_400, first=2400)
     assert not labels[:2400].any()
     begins = (np.diff((labels > 0).astype(int), axis=0, prepend=0) == 1).sum()
     assert 4 * 90 * 0.7 < begins < 4 * 90 * 1.4
 
 
-def test_a_flat_line_stands_still_and_a_seasonal_break_repeats_half_a_season_before() -> None:
-    values = days(60, series=1)
+def test_flat_lines_are_constant_and_seasonal_breaks_shift_values() -> None:
+    values = daily_waves(60, series=1)
     flat, labels = inject(values, HOUR_S, np.random.default_rng(4), ["flat_line"], 10 * 86_400)
-    at = np.flatnonzero(labels[:, 0])
-    first = at[: np.argmax(np.diff(at, append=at[-1] + 99) > 3) + 1]
+    labelled = np.flatnonzero(labels[:, 0])
+    first = labelled[: np.argmax(np.diff(labelled, append=labelled[-1] + 99) > 3) + 1]
     assert len(np.unique(flat[first, 0])) == 1
     broken, labels = inject(values, HOUR_S, np.random.default_rng(4), ["seasonal_break"], 10 * 86_400)
-    at = np.flatnonzero((labels[12:, 0] > 0) & ~np.isnan(values[:-12, 0])) + 12
-    np.testing.assert_array_equal(broken[at, 0], values[at - 12, 0])
+    labelled = np.flatnonzero((labels[12:, 0] > 0) & ~np.isnan(values[:-12, 0])) + 12
+    np.testing.assert_array_equal(broken[labelled, 0], values[labelled - 12, 0])
 
 
-def test_what_never_moves_or_is_never_there_is_left_alone() -> None:
+def test_constant_and_missing_series_are_not_changed() -> None:
     values = np.stack([np.full(5000, 3.0), np.full(5000, np.nan)], axis=1)
     changed, labels = inject(values, HOUR_S, np.random.default_rng(0))
     np.testing.assert_array_equal(changed, values)
     assert not labels.any()
 
 
-def test_unknown_kinds_and_seasons_of_too_few_windows_are_refused() -> None:
+def test_unknown_kinds_and_short_seasons_are_refused() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"no kind of anomaly: \['bump'\]; there are spike"):
-        inject(days(3), HOUR_S, rng, ["bump"])
+        inject(daily_waves(3), HOUR_S, rng, ["bump"])
     with pytest.raises(ValueError, match="86400 s are 1 of 86400 s"):
-        inject(days(3), 86_400, rng)
+        inject(daily_waves(3), 86_400, rng)

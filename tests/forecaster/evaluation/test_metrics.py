@@ -15,26 +15,33 @@ LEVELS = (0.025, 0.05, 0.5, 0.95, 0.975)
 
 
 def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, Floats, Bools]:
-    """What came, quantiles that have nothing to do with it, and which pairs count; NaN where none does."""
-    chance = np.random.default_rng(seed)
+    """Draw random actuals and forecasts.
+
+    Returns:
+        Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` that do not depend on them, and a mask ``[T, S, N]``
+        of the pairs that count. Half of the actuals and of the quantiles outside the mask are NaN.
+    """
+    rng = np.random.default_rng(seed)
     shape = (windows, series, horizon)
-    truth = chance.normal(size=shape) * 3 + np.arange(series)[:, None]
-    quantiles = np.sort(chance.normal(size=(len(LEVELS), *shape)), axis=0) * 2
-    judged = chance.random(shape) < 0.7
-    judged[0, 0, 0] = True
-    truth[~judged & (chance.random(shape) < 0.5)] = np.nan
-    quantiles[:, ~judged & (chance.random(shape) < 0.5)] = np.nan
-    return truth, quantiles, judged
+    actual = rng.normal(size=shape) * 3 + np.arange(series)[:, None]
+    quantiles = np.sort(rng.normal(size=(len(LEVELS), *shape)), axis=0) * 2
+    counted = rng.random(shape) < 0.7
+    counted[0, 0, 0] = True
+    actual[~counted & (rng.random(shape) < 0.5)] = np.nan
+    quantiles[:, ~counted & (rng.random(shape) < 0.5)] = np.nan
+    return actual, quantiles, counted
 
 
-def slow(truth: Floats, quantiles: Floats, judged: Bools, horizon: int, unit: Floats) -> dict[str, Any]:
-    """The measures pair by pair, as their definitions read."""
+def looped_measures(
+    actual: Floats, quantiles: Floats, counted: Bools, horizon: int, unit: Floats
+) -> dict[str, Any]:
+    """Return the measures computed pair by pair from their definitions."""
     found: dict[str, list[float]] = {}
     losses, size, coverages = np.zeros(len(LEVELS)), 0.0, {}
-    for s in range(truth.shape[1]):
+    for s in range(actual.shape[1]):
         own: dict[str, list[float]] = {}
-        for t, h in zip(*np.nonzero(judged[:, s, :horizon]), strict=True):
-            y, q = float(truth[t, s, h]), quantiles[:, t, s, h]
+        for t, h in zip(*np.nonzero(counted[:, s, :horizon]), strict=True):
+            y, q = float(actual[t, s, h]), quantiles[:, t, s, h]
             error, point = abs(y - q[2]), q[2]
             low, high, alpha = q[0], q[-1], 0.05
             interval = high - low + 2 / alpha * max(low - y, 0) + 2 / alpha * max(y - high, 0)
@@ -48,9 +55,9 @@ def slow(truth: Floats, quantiles: Floats, judged: Bools, horizon: int, unit: Fl
                 own.setdefault(name, []).append(value)
             size += abs(y)
             losses += [max(p * (y - v), (p - 1) * (y - v)) for p, v in zip(LEVELS, q, strict=True)]
-        last = judged[:, s, horizon - 1]
+        last = counted[:, s, horizon - 1]
         if last.any():
-            y, q = truth[last, s, horizon - 1], quantiles[:, last, s, horizon - 1]
+            y, q = actual[last, s, horizon - 1], quantiles[:, last, s, horizon - 1]
             coverages[s] = float(np.mean((q[1] <= y) & (y <= q[3])))
             own["width_90"] = list(q[3] - q[1])
         for name, values in own.items():
@@ -66,45 +73,50 @@ def slow(truth: Floats, quantiles: Floats, judged: Bools, horizon: int, unit: Fl
     horizon=st.integers(1, 4),
     cuts=st.lists(st.integers(0, 8), max_size=3),
 )
-def test_sums_of_blocks_are_the_measures_as_they_are_defined(
+def test_sums_over_blocks_give_the_defined_measures(
     seed: int, windows: int, series: int, horizon: int, cuts: list[int]
 ) -> None:
-    truth, quantiles, judged = block(seed, windows, series, 4)
+    actual, quantiles, counted = block(seed, windows, series, 4)
     unit = np.arange(1.0, series + 1)
     tally = Tally(LEVELS, series, 4)
     for first, stop in zip([0, *sorted(cuts)], [*sorted(cuts), windows], strict=True):
-        tally.add(truth[first:stop], quantiles[:, first:stop], judged[first:stop])
-    found, wanted = tally.measures(horizon, unit), slow(truth, quantiles, judged, horizon, unit)
-    assert found.count == judged[:, :, :horizon].sum()
+        tally.add(actual[first:stop], quantiles[:, first:stop], counted[first:stop])
+    found, expected = (
+        tally.measures(horizon, unit),
+        looped_measures(actual, quantiles, counted, horizon, unit),
+    )
+    assert found.count == counted[:, :, :horizon].sum()
     for name in ("mse", "mae", "mase", "smape", "msis", "wql", "width_90"):
-        assert getattr(found, name) == pytest.approx(wanted.get(name, math.nan), rel=1e-9, nan_ok=True), name
+        assert getattr(found, name) == pytest.approx(expected.get(name, math.nan), rel=1e-9, nan_ok=True), (
+            name
+        )
     covered = {s: share for s, share in enumerate(found.coverage_by_series) if not math.isnan(share)}
-    assert covered == pytest.approx(wanted["coverages"])
+    assert covered == pytest.approx(expected["coverages"])
     mean = float(np.mean(list(covered.values()))) if covered else math.nan
     assert found.coverage_90 == pytest.approx(mean, nan_ok=True)
 
 
-def of_point(truth: list[float], point: list[float]) -> Measures:
+def point_measures(actual: list[float], point: list[float]) -> Measures:
     tally = Tally((0.5,), 1, 1)
-    shape = (len(truth), 1, 1)
-    tally.add(np.reshape(truth, shape), np.reshape(point, (1, *shape)), np.ones(shape, bool))
+    shape = (len(actual), 1, 1)
+    tally.add(np.reshape(actual, shape), np.reshape(point, (1, *shape)), np.ones(shape, bool))
     return tally.measures(1, np.array([2.0]))
 
 
-def test_a_point_has_errors_and_no_interval() -> None:
-    found = of_point([1.0, 3.0], [2.0, 1.0])
+def test_a_point_forecast_has_errors_and_no_interval() -> None:
+    found = point_measures([1.0, 3.0], [2.0, 1.0])
     assert (found.mse, found.mae, found.mase) == (2.5, 1.5, 0.75)
-    assert found.wql == 3 / 4  # of a point it is the sum of errors over that of what came
+    assert found.wql == 3 / 4  # for a point forecast: the sum of errors divided by the sum of actuals
     assert all(math.isnan(x) for x in (found.msis, found.coverage_90, found.width_90))
 
 
-def test_nothing_forecast_of_nothing_is_no_percentage_error() -> None:
-    found = of_point([0.0, 0.0], [0.0, 1.0])
+def test_a_forecast_of_0_for_0_has_smape_0() -> None:
+    found = point_measures([0.0, 0.0], [0.0, 1.0])
     assert found.smape == 100.0  # 0 and 200
     assert math.isnan(found.wql)
 
 
-def test_an_interval_of_other_quantiles_is_not_taken_for_that_of_90_percent() -> None:
+def test_coverage_90_needs_the_quantiles_of_90_percent() -> None:
     tally = Tally((0.1, 0.5, 0.9), 1, 1)
     tally.add(np.zeros((1, 1, 1)), np.zeros((3, 1, 1, 1)), np.ones((1, 1, 1), bool))
     found = tally.measures(1, np.ones(1))
@@ -112,21 +124,28 @@ def test_an_interval_of_other_quantiles_is_not_taken_for_that_of_90_percent() ->
     assert found.msis == 0.0
 
 
-def test_calibration_and_coverage_by_step_are_shares_averaged_over_series() -> None:
+def test_calibration_and_coverage_are_averaged_over_series() -> None:
     tally = Tally((0.05, 0.5, 0.95), 2, 2)
-    truth = np.array([[[0.0, 5.0], [0.0, 0.0]], [[0.0, 5.0], [2.0, 0.0]]])
+    actual = np.array([[[0.0, 5.0], [0.0, 0.0]], [[0.0, 5.0], [2.0, 0.0]]])
     quantiles = np.broadcast_to(np.array([-1.0, 0.0, 1.0])[:, None, None, None], (3, 2, 2, 2))
-    tally.add(truth, quantiles, np.ones((2, 2, 2), bool))
+    tally.add(actual, quantiles, np.ones((2, 2, 2), bool))
     assert tally.coverage_by_step().tolist() == [0.75, 0.5]
     assert tally.calibration().tolist() == [0.0, (0.5 + 0.75) / 2, (0.5 + 0.75) / 2]
     assert tally.mase_by_step(np.array([1.0, 2.0])).tolist() == [(0 + 0.5) / 2, (5 + 0) / 2]
 
 
-def test_the_unit_is_what_seasonal_naive_errs_by_and_what_else_there_is_where_that_is_nothing() -> None:
-    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # a season of 3: errors 4, 0 and 1
-    alike = [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]  # no error a season later: 2, 1, 1, 2 and 1 from one to the next
+def test_the_scale_falls_back_to_changes_or_one() -> None:
+    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes after a season of 3: 4, 0 and 1
+    periodic = [
+        1.0,
+        3.0,
+        2.0,
+        1.0,
+        3.0,
+        2.0,
+    ]  # no change after a season; changes of 2, 1, 1, 2 and 1
     short = [np.nan, np.nan, np.nan, np.nan, 2.0, 4.0]
     gaps = [1.0, np.nan, 3.0, 5.0, 2.0, np.nan]
-    still, never = [7.0, 7.0, 7.0, 7.0 + 1e-15, 7.0, 7.0], [np.nan] * 6
-    found = seasonal_scale(np.array([seasonal, alike, short, gaps, still, never]).T, 3)
+    constant, never = [7.0, 7.0, 7.0, 7.0 + 1e-15, 7.0, 7.0], [np.nan] * 6
+    found = seasonal_scale(np.array([seasonal, periodic, short, gaps, constant, never]).T, 3)
     assert found.tolist() == [5 / 3, 7 / 5, 2.0, 4.0, 1.0, 1.0]

@@ -9,11 +9,15 @@ from forecaster.evaluation.point_intervals import PointIntervals
 from tests.fleets import HOUR
 
 LEVELS, HORIZON, MIDDLE = (0.05, 0.5, 0.95), 3, 1
-FAR = 30  # more steps ahead than a block has windows
+FAR = 30  # windows; a horizon longer than a block
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
-    """What is made of points in blocks that end at ``cuts``."""
+    """Step `PointIntervals` through values and point forecasts, in blocks that end at ``cuts``.
+
+    Returns:
+        The quantiles ``[Q, T, S, N]`` of each member.
+    """
     horizon = next(iter(points.values())).shape[2]
     made = PointIntervals(tuple(points), LEVELS, horizon, np.ones(values.shape[1]), HOUR)
     parts = []
@@ -24,13 +28,13 @@ def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dic
 
 
 def noise(windows: int, series: int = 2, seed: int = 0, horizon: int = HORIZON) -> tuple[Floats, Floats]:
-    """Values around 0, and the forecast 0."""
-    chance = np.random.default_rng(seed)
-    values = chance.normal(size=(windows, series)) * np.arange(1, series + 1)
+    """Return noise around 0, larger in later series, and a point forecast of 0 ``[T, S, N]``."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(windows, series)) * np.arange(1, series + 1)
     return values, np.zeros((windows, series, horizon))
 
 
-def test_intervals_come_to_hold_what_they_should() -> None:
+def test_intervals_reach_their_coverage() -> None:
     values, zero = noise(3000)
     found = quantiles(values, {"zero": zero}, [])["zero"]
     for n in range(1, HORIZON + 1):
@@ -46,7 +50,7 @@ def test_intervals_come_to_hold_what_they_should() -> None:
     cuts=st.lists(st.integers(0, 60), max_size=4),
     horizon=st.sampled_from([HORIZON, FAR]),
 )
-def test_blocks_of_any_size_make_the_same_intervals(seed: int, cuts: list[int], horizon: int) -> None:
+def test_intervals_do_not_depend_on_block_sizes(seed: int, cuts: list[int], horizon: int) -> None:
     values, zero = noise(60, seed=seed, horizon=horizon)
     values[np.random.default_rng(seed).random(values.shape) < 0.2] = np.nan
     one = quantiles(values, {"zero": zero}, [])["zero"]
@@ -54,7 +58,7 @@ def test_blocks_of_any_size_make_the_same_intervals(seed: int, cuts: list[int], 
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
 
 
-def test_members_and_series_do_not_see_each_other() -> None:
+def test_intervals_do_not_depend_on_other_members_and_series() -> None:
     values, zero = noise(60)
     both = quantiles(values, {"zero": zero, "one": zero + 1.0}, [20])
     for name, point in (("zero", zero), ("one", zero + 1.0)):
@@ -63,7 +67,7 @@ def test_members_and_series_do_not_see_each_other() -> None:
         np.testing.assert_allclose(both[name][:, :, :1], first)
 
 
-def test_where_there_is_no_point_there_is_no_interval_and_nothing_is_learned() -> None:
+def test_missing_points_give_no_interval_and_change_nothing() -> None:
     values, zero = noise(80)
     late = zero.copy()
     late[:30] = np.nan

@@ -22,7 +22,7 @@ EVENTS = WindowConfig(aggregate="count", empty="zero")
 
 
 def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
-    """Three quantiles that have nothing to do with what came."""
+    """Return random forecasts of three quantiles, independent of the values."""
     chance = np.random.default_rng(seed)
     shape = (*windows.values.shape, HORIZON)
     middle, width = chance.normal(size=shape), chance.random(shape)
@@ -31,8 +31,8 @@ def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
     return Forecasts("m", HOUR, (0.1, 0.5, 0.9), windows.series_ids, windows.start, values, issued)
 
 
-def pairs_of(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tuple[float, list[float]]]:
-    """What came and what was forecast, by series, issuing window and horizon: the slow way."""
+def looped_pairs(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tuple[float, list[float]]]:
+    """Return actual and quantiles by (series, issuing window, horizon), computed with plain loops."""
     pairs = {}
     for s, name in enumerate(windows.series_ids):
         for t in range(len(windows.values)):
@@ -44,7 +44,7 @@ def pairs_of(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tu
 
 
 @given(windows=fleets(series=3, windows=12))
-def test_errors_pair_a_horizon_with_the_window_so_many_after_the_last_closed_one(windows: Windows) -> None:
+def test_errors_pair_each_horizon_with_its_window(windows: Windows) -> None:
     made = forecasts_of(windows)
     found = errors(made.frame(), windows, HOURLY)
     rows = {
@@ -54,14 +54,14 @@ def test_errors_pair_a_horizon_with_the_window_so_many_after_the_last_closed_one
         )
         for row in found.to_dicts()
     }
-    assert rows == pairs_of(windows, made)
+    assert rows == looped_pairs(windows, made)
 
 
 @given(windows=fleets(series=3, windows=12), seed=st.integers(0, 100))
-def test_scores_are_means_over_series_of_errors_in_units_of_their_own(windows: Windows, seed: int) -> None:
+def test_scores_average_scaled_errors_over_series(windows: Windows, seed: int) -> None:
     made = forecasts_of(windows, seed)
     unit = series_scale(windows, HOURLY)
-    pairs = pairs_of(windows, made)
+    pairs = looped_pairs(windows, made)
     found = score("m", errors(made.frame(), windows, HOURLY), unit)
     assert found["horizon"].to_list() == sorted({n for _, _, n in pairs})
     for row in found.to_dicts():
@@ -85,14 +85,14 @@ def test_scores_are_means_over_series_of_errors_in_units_of_their_own(windows: W
         assert row["coverage"] == pytest.approx(np.mean(inside))
 
 
-def test_the_unit_of_a_series_is_the_error_of_its_seasonal_naive_or_one() -> None:
+def test_the_scale_is_the_seasonal_naive_error_or_one() -> None:
     day = np.tile(np.arange(24.0), 2)
     rising = day + np.repeat([0.0, 3.0], 24)
     values = np.stack([rising, np.full(48, 7.0), np.full(48, np.nan)], axis=1)
     assert series_scale(Windows(("a", "b", "c"), START, values), HOURLY) == {"a": 3.0, "b": 1.0, "c": 1.0}
 
 
-def test_calibration_is_the_share_at_or_under_each_quantile_averaged_over_series() -> None:
+def test_calibration_averages_shares_below_quantiles_over_series() -> None:
     frame = pl.DataFrame(
         {
             "series_id": ["a", "a", "b", "b"],
@@ -104,15 +104,15 @@ def test_calibration_is_the_share_at_or_under_each_quantile_averaged_over_series
     assert calibration(frame).rows() == [(0.5, 0.5), (0.9, 1.0)]
 
 
-def test_others_are_judged_on_the_same_forecasts_alone() -> None:
+def test_matched_keeps_only_forecasts_that_both_have() -> None:
     windows = Windows(("a", "b"), START, np.arange(20.0).reshape(10, 2))
-    every = errors(persistence(windows, HOURLY, HORIZON), windows, HOURLY)
-    some = every.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
+    all_errors = errors(persistence(windows, HOURLY, HORIZON), windows, HOURLY)
+    part = all_errors.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
     keys = ["series_id", "issued_at", "horizon"]
-    assert matched(some, every).select(keys).sort(keys).equals(some.select(keys).sort(keys))
+    assert matched(part, all_errors).select(keys).sort(keys).equals(part.select(keys).sort(keys))
 
 
-def test_fans_lie_end_to_end_around_the_middle() -> None:
+def test_fans_follow_one_another_around_the_middle() -> None:
     windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
     found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", HOUR)
     assert found["series_id"].unique().to_list() == ["b"]
@@ -122,7 +122,7 @@ def test_fans_lie_end_to_end_around_the_middle() -> None:
     assert targets[-1] < 300
 
 
-def test_few_forecasts_make_few_fans_and_none_none() -> None:
+def test_few_forecasts_give_few_fans() -> None:
     windows = Windows(("a",), START, np.arange(5.0)[:, None])
     found = errors(forecasts_of(windows).frame(), windows, HOURLY)
     assert fans(found, "a", HOUR)["issued_at"].n_unique() == 2
@@ -130,16 +130,16 @@ def test_few_forecasts_make_few_fans_and_none_none() -> None:
 
 
 @given(windows=fleets(series=3, windows=60))
-def test_baselines_repeat_the_last_value_and_that_of_the_same_hour(windows: Windows) -> None:
+def test_baselines_repeat_the_last_or_the_seasonal_value(windows: Windows) -> None:
     filled = windows.values.copy()
     for t in range(1, len(filled)):
         filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
-    for frame, back in ((persistence, lambda n: 0), (seasonal_naive, lambda n: 24 - n)):
+    for frame, lag_of in ((persistence, lambda n: 0), (seasonal_naive, lambda n: 24 - n)):
         for row in frame(windows, HOURLY, HORIZON).to_dicts():
             s = windows.series_ids.index(row["series_id"])
             t = round(row["issued_at"].timestamp()) // 3600 - 1 - windows.start
             for one in row["forecast"]:
-                past = t - back(one["horizon"])
+                past = t - lag_of(one["horizon"])
                 if past < 0 or math.isnan(filled[past, s]):
                     assert one["q50"] is None
                 else:
@@ -147,7 +147,7 @@ def test_baselines_repeat_the_last_value_and_that_of_the_same_hour(windows: Wind
 
 
 @given(windows=fleets(series=3, windows=60))
-def test_every_score_of_a_baseline_is_a_number(windows: Windows) -> None:
+def test_every_score_of_a_baseline_is_finite(windows: Windows) -> None:
     for baseline in (persistence, seasonal_naive):
         found = errors(baseline(windows, HOURLY, HORIZON), windows, HOURLY)
         assert found.null_count().sum_horizontal().item() == 0
@@ -156,11 +156,11 @@ def test_every_score_of_a_baseline_is_a_number(windows: Windows) -> None:
         assert scores["pinball"].is_finite().all()
 
 
-# --- windows that are empty, where that is an observation of 0
+# --- empty = "zero": an empty window is an observation of 0
 
 
 @given(windows=fleets(series=3, windows=12))
-def test_where_an_empty_window_is_zero_every_forecast_after_the_first_row_is_judged(windows: Windows) -> None:
+def test_empty_windows_are_scored_as_zeros(windows: Windows) -> None:
     made = forecasts_of(windows)
     zeros = windows.values.copy()
     for s in range(zeros.shape[1]):
@@ -179,7 +179,7 @@ def test_where_an_empty_window_is_zero_every_forecast_after_the_first_row_is_jud
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_a_series_that_went_quiet_is_judged_by_its_zeros() -> None:
+def test_a_silent_series_is_scored_by_its_zeros() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

@@ -20,7 +20,7 @@ CLASSES = ("a", "b", "c")
 
 
 def labeller(cell: str, of: str, scaling: str, layers: int = 2, pooling: str = "last") -> Labeller:
-    """Random weights, large enough for outputs to depend on inputs."""
+    """Return a labeller with random weights, large enough for outputs to depend on inputs."""
     config = LabelConfig.model_validate({"cell": cell, "hidden": 6, "layers": layers, "pooling": pooling})
     moments = {"mean": (1.0, -2.0), "std": (2.0, 3.0)} if scaling == "train" else {}
     task = Task.model_validate(
@@ -41,7 +41,7 @@ def values(steps: int, series: int, seed: int) -> Floats:
 
 
 def sequences(parts: list[Floats]) -> Sequences:
-    """One a part ``[t, C]``, padded to the longest."""
+    """Return one sequence for each part ``[t, C]``, padded to the longest."""
     lengths = np.array([len(part) for part in parts])
     dense = np.full((lengths.max(), len(parts), len(CHANNELS)), np.nan)
     for s, part in enumerate(parts):
@@ -58,7 +58,7 @@ def sequences(parts: list[Floats]) -> Sequences:
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
     st.integers(0, 400_000),
 )
-def test_stepping_in_pieces_with_the_state_carried_is_stepping_at_once(
+def test_stepping_in_pieces_equals_stepping_at_once(
     cell: str, scaling: str, seed: int, pieces: list[int], start: int
 ) -> None:
     model, given_values = labeller(cell, "step", scaling), values(sum(pieces), 3, seed)
@@ -74,7 +74,7 @@ def test_stepping_in_pieces_with_the_state_carried_is_stepping_at_once(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_windows_stepped_one_at_a_time_are_the_whole_sequence(cell: str) -> None:
+def test_stepping_single_windows_equals_stepping_at_once(cell: str) -> None:
     model, given_values = labeller(cell, "step", "running"), values(60, 2, 1)
     begin = np.array([7, 1000])
     _, whole = model.step(model.initial_state(begin), given_values)
@@ -86,7 +86,7 @@ def test_windows_stepped_one_at_a_time_are_the_whole_sequence(cell: str) -> None
 
 
 @given(st.sampled_from(CELLS), st.sampled_from(["running", "train"]), st.integers(0, 9), st.integers(0, 49))
-def test_no_step_depends_on_a_later_one(cell: str, scaling: str, seed: int, cut: int) -> None:
+def test_steps_do_not_depend_on_later_values(cell: str, scaling: str, seed: int, cut: int) -> None:
     model, one = labeller(cell, "step", scaling), values(50, 2, seed)
     other = one.copy()
     other[cut + 1 :] = values(50, 2, seed + 100)[cut + 1 :] * 1000
@@ -102,22 +102,22 @@ def test_no_step_depends_on_a_later_one(cell: str, scaling: str, seed: int, cut:
     st.integers(0, 9),
     st.lists(st.integers(1, 30), min_size=2, max_size=6),
 )
-def test_a_sequence_is_labelled_alike_alone_and_among_longer_ones(
+def test_padding_to_longer_sequences_changes_no_label(
     cell: str, scaling: str, pooling: str, seed: int, lengths: list[int]
 ) -> None:
     model = labeller(cell, "sequence", scaling, pooling=pooling)
     parts = [values(length, 1, seed + s)[:, 0] for s, length in enumerate(lengths)]
-    among = model.probabilities(sequences(parts))
+    together = model.probabilities(sequences(parts))
     alone = np.concatenate([model.probabilities(sequences([part])) for part in parts])
-    np.testing.assert_allclose(among, alone, atol=1e-5)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_the_scaling_series_sees_the_shape_alone_and_running_no_unit() -> None:
+def test_scaling_removes_level_and_unit() -> None:
     shape = labeller("gru", "sequence", "series")
     part = values(20, 1, 4)[:, 0]
-    far = part * 1000 + 5e4
+    scaled = part * 1000 + 5e4
     np.testing.assert_allclose(
-        shape.probabilities(sequences([part])), shape.probabilities(sequences([far])), atol=1e-4
+        shape.probabilities(sequences([part])), shape.probabilities(sequences([scaled])), atol=1e-4
     )
     running = labeller("gru", "step", "running")
     one, other = (
@@ -125,7 +125,7 @@ def test_the_scaling_series_sees_the_shape_alone_and_running_no_unit() -> None:
     )
     np.testing.assert_allclose(one, other, atol=1e-4)
     absolute = labeller("gru", "sequence", "train")
-    one, other = (absolute.probabilities(sequences([v])) for v in (part, far))
+    one, other = (absolute.probabilities(sequences([v])) for v in (part, scaled))
     assert np.abs(one - other).max() > 0.01
 
 
@@ -139,25 +139,25 @@ def test_missing_and_constant_values_give_probabilities(cell: str, scaling: str)
         np.testing.assert_allclose(found.sum(axis=-1), 1.0, atol=1e-5)
 
 
-def test_a_labeller_comes_back_from_its_file_with_version_and_answers(tmp_path: Path) -> None:
+def test_a_labeller_is_restored_from_its_file(tmp_path: Path) -> None:
     model = labeller("lstm", "step", "train")
     model.save(tmp_path / "model")
-    back = Labeller.load(tmp_path / "model")
-    assert (back.version, back.task, back.config) == (model.version, model.task, model.config)
+    loaded = Labeller.load(tmp_path / "model")
+    assert (loaded.version, loaded.task, loaded.config) == (model.version, model.task, model.config)
     begin, given_values = np.zeros(2, np.int64), values(9, 2, 0)
     np.testing.assert_array_equal(
-        back.step(back.initial_state(begin), given_values)[1],
+        loaded.step(loaded.initial_state(begin), given_values)[1],
         model.step(model.initial_state(begin), given_values)[1],
     )
 
 
-def test_other_weights_and_other_settings_are_other_versions() -> None:
+def test_settings_change_the_version() -> None:
     model = labeller("gru", "step", "running")
-    moved = Labeller(model.config, model.task.model_copy(update={"threshold": 0.5}), model.network)
-    assert len({model.version, moved.version, labeller("gru", "step", "running").version}) == 2
+    changed = Labeller(model.config, model.task.model_copy(update={"threshold": 0.5}), model.network)
+    assert len({model.version, changed.version, labeller("gru", "step", "running").version}) == 2
 
 
-def test_what_is_no_labeller_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_invalid_labeller_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         Labeller.load(tmp_path)
     (tmp_path / "labeller.safetensors").write_bytes(b"nothing")

@@ -8,7 +8,7 @@ import pytest
 from forecaster.labelling import plots as label_plots
 
 
-def test_a_confusion_says_what_it_counted_and_what_the_axes_are() -> None:
+def test_a_confusion_matrix_shows_counts_and_axis_labels() -> None:
     figure = label_plots.confusion_figure(np.array([[8, 2], [0, 5]]), ["ok", "bad"])
     axes = figure.axes[0]
     assert sorted(text.get_text() for text in axes.texts) == ["2", "5", "8"]
@@ -17,7 +17,7 @@ def test_a_confusion_says_what_it_counted_and_what_the_axes_are() -> None:
     figure.savefig(io.BytesIO())
 
 
-def test_a_confusion_of_many_classes_is_drawn_without_counts_and_an_empty_class_too() -> None:
+def test_a_confusion_matrix_of_many_classes_has_no_counts() -> None:
     counts = np.diag([0] + [3] * 29)
     figure = label_plots.confusion_figure(counts, [f"class {k}" for k in range(30)])
     assert not figure.axes[0].texts
@@ -26,7 +26,7 @@ def test_a_confusion_of_many_classes_is_drawn_without_counts_and_an_empty_class_
         label_plots.confusion_figure(counts, ["a", "b"])
 
 
-def test_precision_against_recall_is_named_by_its_average_and_by_chance() -> None:
+def test_precision_recall_legend_shows_average_and_chance() -> None:
     figure = label_plots.precision_recall_figure(np.array([0.5, 1.0]), np.array([1.0, 0.4]), 0.7, 0.1)
     legend = figure.axes[0].get_legend()
     assert legend is not None
@@ -36,7 +36,7 @@ def test_precision_against_recall_is_named_by_its_average_and_by_chance() -> Non
         label_plots.precision_recall_figure(np.empty(0), np.empty(0), 0.0, 0.0)
 
 
-def test_what_was_found_is_written_beside_each_kind() -> None:
+def test_detected_counts_are_written_beside_each_kind() -> None:
     figure = label_plots.found_figure(["spike", "flat_line"], [9, 0], [10, 4])
     assert [text.get_text() for text in figure.axes[0].texts] == ["9 of 10", "0 of 4"]
     figure.savefig(io.BytesIO())
@@ -44,6 +44,6 @@ def test_what_was_found_is_written_beside_each_kind() -> None:
         label_plots.found_figure([], [], [])
 
 
-def test_the_loss_of_labels_is_a_cross_entropy() -> None:
+def test_the_loss_axis_is_labelled_as_cross_entropy() -> None:
     history = [{"epoch": 1, "train_loss": 2.0, "validation_loss": 1.5}]
     assert label_plots.loss_figure(history).axes[0].get_ylabel() == "weighted cross entropy"

@@ -14,7 +14,7 @@ from forecaster.labelling import scores
 
 
 @given(st.integers(0, 1000), st.integers(2, 5), st.integers(5, 60))
-def test_class_scores_are_those_of_scikit_learn(seed: int, classes: int, n: int) -> None:
+def test_class_scores_agree_with_scikit_learn(seed: int, classes: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     probabilities = rng.dirichlet(np.ones(classes), n).astype(np.float32)
@@ -28,9 +28,7 @@ def test_class_scores_are_those_of_scikit_learn(seed: int, classes: int, n: int)
 
 
 @given(st.integers(0, 1000), st.integers(2, 80), st.integers(1, 6))
-def test_average_precision_is_that_of_scikit_learn_with_equal_scores_too(
-    seed: int, n: int, levels: int
-) -> None:
+def test_average_precision_agrees_with_scikit_learn_on_ties(seed: int, n: int, levels: int) -> None:
     rng = np.random.default_rng(seed)
     anomalous, score = rng.random(n) < 0.3, (rng.integers(0, levels, n) / levels).astype(np.float32)
     anomalous[0] = True
@@ -38,12 +36,12 @@ def test_average_precision_is_that_of_scikit_learn_with_equal_scores_too(
     assert found == pytest.approx(average_precision_score(anomalous, score))
 
 
-def test_confusion_counts_rows_as_what_it_was() -> None:
+def test_confusion_has_true_labels_in_rows() -> None:
     counts = scores.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_the_weekly_threshold_lets_one_ordinary_step_a_week_through() -> None:
+def test_the_weekly_threshold_passes_one_step_per_week() -> None:
     score = np.random.default_rng(0).permutation(np.linspace(0, 1, 168 * 5, dtype=np.float32))
     assert (score > scores.weekly_threshold(score, 3600)).sum() == 5
     assert (score > scores.weekly_threshold(score, 3600, a_week=3.0)).sum() == 15
@@ -52,7 +50,7 @@ def test_the_weekly_threshold_lets_one_ordinary_step_a_week_through() -> None:
     assert scores.weekly_threshold(score[:0], 3600) == 0.5
 
 
-def test_the_threshold_of_the_best_f1_takes_the_anomalous_and_leaves_the_others() -> None:
+def test_the_best_f1_threshold_separates_anomalous_steps() -> None:
     anomalous = np.array([True, True, False, False])
     score = np.array([0.9, 0.6, 0.5, 0.1], np.float32)
     threshold = scores.best_f1_threshold(scores.precision_recall(anomalous, score))
@@ -64,7 +62,7 @@ def test_the_threshold_of_the_best_f1_takes_the_anomalous_and_leaves_the_others(
     assert np.isnan(none["recall"])
 
 
-def test_an_anomaly_is_a_run_of_one_label_and_found_by_any_of_its_steps() -> None:
+def test_one_alarm_detects_a_run_of_one_label() -> None:
     labels = np.array([[0, 1, 1, 2, 0, -1, 1], [1, 0, 0, 0, 0, 0, 2]]).T
     raised = np.array([[1, 0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 0, 0, 1]], bool).T
     found = scores.events(labels, raised, background=0)
@@ -72,6 +70,6 @@ def test_an_anomaly_is_a_run_of_one_label_and_found_by_any_of_its_steps() -> Non
     assert found.found.tolist() == [True, False, False, False, True]
 
 
-def test_scores_of_nothing_are_nan() -> None:
+def test_scores_without_labels_are_nan() -> None:
     found = scores.class_scores(np.empty(0, np.int64), np.empty((0, 3), np.float32))
     assert np.isnan(list(found.values())).all()

@@ -16,7 +16,7 @@ Row = tuple[str, int, str | None, float | None]
 
 
 def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
-    """Rows of series, hour, label and value x."""
+    """Return rows from tuples of series, hour, label and value of the channel x."""
     start = datetime(2020, 1, 1, tzinfo=UTC)
     return pl.DataFrame(
         {
@@ -30,7 +30,7 @@ def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
     )
 
 
-def test_series_with_one_label_each_are_sequences_of_their_rows_by_time() -> None:
+def test_one_label_per_series_gives_labelled_sequences() -> None:
     frame = rows(("a", 9, "up", 2.0), ("b", 0, "down", 5.0), ("a", 1, None, 1.0), ("a", 30, "up", None))
     made = gather(frame, ["x"])
     found = made.sequences
@@ -41,7 +41,7 @@ def test_series_with_one_label_each_are_sequences_of_their_rows_by_time() -> Non
     np.testing.assert_array_equal(found.values[:, :, 0], [[1, 5], [2, np.nan], [np.nan, np.nan]])
 
 
-def test_a_series_with_two_labels_makes_labels_of_steps_on_a_grid() -> None:
+def test_two_labels_in_a_series_give_step_labels() -> None:
     frame = rows(("a", 2, "ok", 1.0), ("a", 3, "bad", 2.0), ("a", 6, None, 3.0), ("b", 5, "ok", 4.0))
     found = gather(frame, ["x"]).sequences
     assert found.is_per_step
@@ -53,7 +53,7 @@ def test_a_series_with_two_labels_makes_labels_of_steps_on_a_grid() -> None:
     np.testing.assert_array_equal(found.values[:, 0, 0], [1, 2, np.nan, np.nan, 3])
 
 
-def test_a_second_row_of_a_step_is_a_duplicate_and_the_first_is_kept() -> None:
+def test_the_first_row_of_a_step_is_kept() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 0, "ok", 9.0), ("a", 1, "bad", 2.0), ("a", 2, "ok", 3.0))
     made = gather(frame, ["x"])
     assert made.duplicates == 1
@@ -62,53 +62,51 @@ def test_a_second_row_of_a_step_is_a_duplicate_and_the_first_is_kept() -> None:
     assert longer.duplicates == 2
 
 
-def test_numbers_as_labels_stand_in_their_order() -> None:
+def test_number_labels_are_sorted_by_value() -> None:
     frame = rows(*((f"s{i}", 0, str(i), 1.0) for i in (10, 9, 2)))
     assert gather(frame, ["x"]).sequences.classes == ("2", "9", "10")
 
 
 @pytest.mark.parametrize(
-    ("label", "told"), [("up", "holds only 'up'"), (None, "holds no label at all")]
+    ("label", "message"), [("up", "holds only 'up'"), (None, "holds no label at all")]
 )  # fmt: skip
-def test_a_column_of_one_label_teaches_nothing(label: str | None, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_a_single_label_in_the_column_is_refused(label: str | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         gather(rows(("a", 0, label, 1.0), ("b", 0, label, 1.0)), ["x"])
 
 
-def test_a_label_that_the_model_does_not_know_is_refused() -> None:
+def test_a_label_unknown_to_the_model_is_refused() -> None:
     with pytest.raises(DataError, match=r"label 'up' is none of the model's: down, flat"):
         gather(rows(("a", 0, "up", 1.0)), ["x"], classes=["down", "flat"])
 
 
-def test_each_series_belongs_to_one_part() -> None:
+def test_a_series_must_belong_to_exactly_one_part() -> None:
     frame = rows(("a", 0, "up", 1.0), ("b", 0, "down", 1.0), split={"a": "train", "b": "test"})
     split = gather(frame, ["x"]).split
     assert split is not None
     assert split.tolist() == [TRAIN, TEST]
-    torn = pl.concat([frame, rows(("a", 1, "up", 1.0), split={"a": "test"})])
+    series_in_two_parts = pl.concat([frame, rows(("a", 1, "up", 1.0), split={"a": "test"})])
     with pytest.raises(DataError, match="series 'a' belongs to two parts"):
-        gather(torn, ["x"])
-    lacking = rows(("a", 0, "up", 1.0), ("b", 0, "down", 1.0), split={"a": "train"})
+        gather(series_in_two_parts, ["x"])
+    series_without_part = rows(("a", 0, "up", 1.0), ("b", 0, "down", 1.0), split={"a": "train"})
     with pytest.raises(DataError, match="series 'b' has no part"):
-        gather(lacking, ["x"])
+        gather(series_without_part, ["x"])
 
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=60), st.integers(0, 5))
-def test_parts_by_class_hold_every_labelled_sequence_once_and_each_class_is_learned(
-    labels: list[int], seed: int
-) -> None:
-    own = np.array(labels)
-    parts = stratified(own, (0.2, 0.2), seed)
-    np.testing.assert_array_equal(parts == UNKNOWN, own == UNKNOWN)
-    np.testing.assert_array_equal(parts, stratified(own, (0.2, 0.2), seed))
+def test_stratified_parts_have_training_rows_of_each_class(labels: list[int], seed: int) -> None:
+    array = np.array(labels)
+    parts = stratified(array, (0.2, 0.2), seed)
+    np.testing.assert_array_equal(parts == UNKNOWN, array == UNKNOWN)
+    np.testing.assert_array_equal(parts, stratified(array, (0.2, 0.2), seed))
     for label in set(labels) - {UNKNOWN}:
-        counts = [int((parts[own == label] == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
+        counts = [int((parts[array == label] == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
         n = sum(counts)
         assert counts[0] >= 1
         assert counts[1] == min(round(0.2 * n), n - 1)
 
 
-def test_parts_by_time_are_the_same_moments_for_every_series() -> None:
+def test_parts_by_time_begin_at_equal_times() -> None:
     frame = rows(*(("a", h, "ok", 1.0) for h in range(10)), *(("b", h, "bad", 1.0) for h in range(5, 9)))
     frame = pl.concat([frame, rows(("b", 9, "ok", 1.0))])
     parts = by_time(gather(frame, ["x"]).sequences, (0.2, 0.3))
@@ -116,7 +114,7 @@ def test_parts_by_time_are_the_same_moments_for_every_series() -> None:
     assert parts[:, 1].tolist() == [VALIDATION] * 2 + [TEST] * 3 + [UNKNOWN] * 5
 
 
-def test_too_large_a_grid_is_refused_with_the_way_out() -> None:
+def test_a_too_large_grid_is_refused_with_a_remedy() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 1, "bad", 1.0), ("a", 2_000_000, "ok", 1.0))
     with pytest.raises(DataError, match="need more than 8 GiB: give a longer freq"):
         gather(frame, ["x"], freq_s=1)

@@ -18,7 +18,7 @@ def config(**changes: object) -> LabelConfig:
 
 
 def waves(count: int = 90, seed: int = 0) -> Sequences:
-    """Slow, quick and flat waves of 8 to 20 steps with a second channel of noise, some values missing."""
+    """Return slow, quick and flat waves of 8 to 20 steps, with a channel of noise and some missing values."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     lengths = rng.integers(8, 21, count)
@@ -34,7 +34,7 @@ def waves(count: int = 90, seed: int = 0) -> Sequences:
 
 
 def spikes(steps: int = 800, series: int = 3, seed: int = 0) -> Sequences:
-    """Hourly noise at levels far apart, and spikes that are labelled."""
+    """Return hourly noise with labelled spikes; the series have very different levels and units."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((steps, series)) < 0.03).astype(np.int64)
     values = rng.normal(0, 1, (steps, series)) + 8 * labels
@@ -53,7 +53,7 @@ def accuracy(sequences: Sequences, trained: object, parts: Ints) -> float:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_every_cell_learns_to_tell_sequences_apart(cell: str) -> None:
+def test_every_cell_learns_to_label_sequences(cell: str) -> None:
     sequences = waves()
     trained = train_labeller(sequences, config(cell=cell, epochs=30, learning_rate=0.01))
     assert accuracy(sequences, trained, trained.parts) >= 0.8
@@ -61,7 +61,7 @@ def test_every_cell_learns_to_tell_sequences_apart(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_every_cell_learns_to_tell_steps_apart_across_levels(cell: str) -> None:
+def test_every_cell_learns_to_label_steps_at_any_level(cell: str) -> None:
     sequences = spikes()
     trained = train_labeller(sequences, config(cell=cell))
     task, probabilities = trained.labeller.task, trained.labeller.probabilities(sequences)
@@ -72,7 +72,7 @@ def test_every_cell_learns_to_tell_steps_apart_across_levels(cell: str) -> None:
     assert raised[test & (sequences.labels == 0)].mean() < 0.03
 
 
-def test_what_is_held_out_changes_nothing_that_is_learned() -> None:
+def test_held_out_sequences_do_not_change_the_weights() -> None:
     sequences = waves(45)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST
@@ -88,7 +88,7 @@ def test_what_is_held_out_changes_nothing_that_is_learned() -> None:
     assert first.labeller.version == second.labeller.version
 
 
-def test_the_test_part_of_steps_changes_nothing_that_is_learned() -> None:
+def test_held_out_steps_do_not_change_the_weights() -> None:
     sequences = spikes(400)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST
@@ -99,7 +99,7 @@ def test_the_test_part_of_steps_changes_nothing_that_is_learned() -> None:
     assert train_labeller(changed, config(epochs=2)).labeller.version == one.labeller.version
 
 
-def test_equal_seeds_give_equal_weights_and_the_callers_generator_is_left_alone() -> None:
+def test_equal_seeds_give_equal_weights() -> None:
     sequences = waves(30)
     before = torch.random.get_rng_state()
     one, two = (train_labeller(sequences, config(epochs=2)) for _ in range(2))
@@ -108,7 +108,7 @@ def test_equal_seeds_give_equal_weights_and_the_callers_generator_is_left_alone(
     assert train_labeller(sequences, config(epochs=2, seed=1)).labeller.version != one.labeller.version
 
 
-def test_training_stops_when_the_validation_loss_has_not_fallen_for_a_while_and_keeps_the_best() -> None:
+def test_training_stops_after_patience_epochs_without_improvement() -> None:
     sequences = waves(60)
     rng = np.random.default_rng(0)
     scrambled = Sequences(
@@ -121,7 +121,7 @@ def test_training_stops_when_the_validation_loss_has_not_fallen_for_a_while_and_
     assert int(np.argmin(losses)) == len(losses) - 4
 
 
-def test_a_named_split_without_validation_takes_it_from_the_training_part() -> None:
+def test_validation_is_taken_from_the_training_part() -> None:
     sequences = waves(60)
     split = np.where(np.arange(60) < 40, TRAIN, TEST)
     trained = train_labeller(sequences, config(epochs=1), split)
@@ -129,27 +129,27 @@ def test_a_named_split_without_validation_takes_it_from_the_training_part() -> N
     assert (trained.parts[:40] == VALIDATION).sum() == 9  # a fifth of 14, 13 and 13, rounded
 
 
-def test_sequences_and_steps_without_a_label_are_seen_and_not_learned_from() -> None:
+def test_unlabelled_sequences_are_in_no_part() -> None:
     sequences = waves(60)
     labels = np.where(np.arange(60) % 5 == 0, UNKNOWN, sequences.labels)
-    some = Sequences(
+    partly_labelled = Sequences(
         sequences.series_ids, sequences.channels, sequences.values, sequences.lengths, sequences.classes,
         labels, sequences.start,
     )  # fmt: skip
-    trained = train_labeller(some, config(epochs=1))
+    trained = train_labeller(partly_labelled, config(epochs=1))
     assert (trained.parts[labels == UNKNOWN] == UNKNOWN).all()
-    assert np.isfinite(trained.labeller.probabilities(some)).all()
+    assert np.isfinite(trained.labeller.probabilities(partly_labelled)).all()
 
 
 @pytest.mark.parametrize(
-    ("make", "changes", "told"),
+    ("make", "changes", "message"),
     [
         (waves, {"scaling": "running"}, "is for labels of steps"),
         (spikes, {"scaling": "series"}, "its future"),
     ],
 )
-def test_a_scaling_that_cannot_be_is_refused(make: object, changes: dict[str, str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_scaling_of_the_other_task_is_refused(make: object, changes: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         train_labeller(make(), config(**changes))  # type: ignore[operator]
 
 
@@ -160,7 +160,7 @@ def test_one_label_in_the_training_part_is_refused() -> None:
         train_labeller(sequences, config(), split)
 
 
-def test_class_weights_are_one_on_average_and_balance_the_classes() -> None:
+def test_class_weights_average_one_and_balance_classes() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10 + [UNKNOWN] * 5)
     for balance in (0.0, 0.5, 1.0):
         weight = class_weights(labels, 3, balance)
@@ -169,7 +169,7 @@ def test_class_weights_are_one_on_average_and_balance_the_classes() -> None:
     assert (weight[0] * 90).item() == pytest.approx((weight[1] * 10).item(), rel=1e-5)
 
 
-def test_unknown_labels_count_for_nothing_in_the_loss() -> None:
+def test_unknown_labels_do_not_change_the_loss() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([1.0, 2.0, 0.5])
     known, total = label_loss(logits[:2], torch.tensor([0, 2]), weight)

@@ -1,6 +1,7 @@
-"""First runs in stores that do not exist yet, each in a process of its own: killed, or several at once.
+"""Program that starts the first run of new stores in separate processes: killed ones, or several at once.
 
-A program, and not a test, so that MLflow is imported once and each process is a fork of it.
+This is a program and not a test, so that MLflow is imported once and each process is a fork of it. It
+prints a JSON object with the results.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import forecaster.registry.registry  # noqa: F401
 
 
 def first_run(folder: Path) -> None:
-    """Start and end a run in the store of a folder."""
+    """Start and end a run in the store of a folder, which makes the store."""
     from forecaster.registry.registry import Registry
 
     with Registry(f"sqlite:///{folder}/runs.db").start_run("first", {"a": 1}):
         pass
 
 
-def forked(work: Callable[[Path], None], folder: Path) -> int:
-    """Start work in a process of its own; return the id of the process."""
+def start_process(work: Callable[[Path], None], folder: Path) -> int:
+    """Call ``work`` in a new process; return the id of the process."""
     pid = os.fork()
     if pid:
         return pid
@@ -41,36 +42,40 @@ def forked(work: Callable[[Path], None], folder: Path) -> int:
     os._exit(code)
 
 
-def ended(pid: int) -> int:
+def exit_code_of(pid: int) -> int:
     """Wait for a process; return its exit code, or the negative number of its signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def killed(folder: Path, name: str, delay_s: float) -> dict[str, object]:
-    """Kill the first run soon after a first file appears, then start another; return how both ended."""
+def kill_and_rerun(folder: Path, name: str, delay_s: float) -> dict[str, object]:
+    """Kill the first run ``delay_s`` after its first file appears, then start another run.
+
+    Returns:
+        The exit codes of both runs, and the files in the folder after each.
+    """
     folder.mkdir()
-    pid = forked(first_run, folder)
+    pid = start_process(first_run, folder)
     while not any(folder.iterdir()):
         time.sleep(0.002)
     time.sleep(delay_s)
     os.kill(pid, signal.Signals[name])
-    first = ended(pid)
+    first = exit_code_of(pid)
     left = sorted(path.name for path in folder.iterdir())
-    again = ended(forked(first_run, folder))
+    again = exit_code_of(start_process(first_run, folder))
     return {
         "signal": name, "after_s": delay_s, "first": first, "left": left, "again": again,
         "files": sorted(path.name for path in folder.iterdir()),
     }  # fmt: skip
 
 
-def at_once(folder: Path, processes: int) -> list[int]:
-    """Start several first runs in one store at once; return how each ended."""
+def run_at_once(folder: Path, processes: int) -> list[int]:
+    """Start several first runs in one store at the same time; return their exit codes."""
     folder.mkdir()
-    return [ended(pid) for pid in [forked(first_run, folder) for _ in range(processes)]]
+    return [exit_code_of(pid) for pid in [start_process(first_run, folder) for _ in range(processes)]]
 
 
 if __name__ == "__main__":
     where = Path(sys.argv[1])
     moments = [(name, float(delay)) for name, delay in (word.split(":") for word in sys.argv[2:])]
-    found = [killed(where / str(number), *moment) for number, moment in enumerate(moments)]
-    print(json.dumps({"killed": found, "at_once": at_once(where / "at-once", 3)}))
+    found = [kill_and_rerun(where / str(number), *moment) for number, moment in enumerate(moments)]
+    print(json.dumps({"killed": found, "at_once": run_at_once(where / "at-once", 3)}))

@@ -1,4 +1,4 @@
-"""Small models, and rows to ask them with."""
+"""Small untrained forecasters, and histories to send to them when they are served."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ WINDOWS = WindowConfig()
 
 
 def forecaster(seed: int = 0) -> Forecaster:
+    """Return an untrained forecaster of hourly windows with a horizon of 3 and no covariates."""
     return Forecaster.untrained(NetworkConfig(hidden=4, layers=1, horizon=3), WINDOWS, seed)
 
 
 def history(hours: int = 40) -> pl.DataFrame:
+    """Return hourly observations of the series a and b from 2013-01-01 on."""
     start = datetime(2013, 1, 1, tzinfo=UTC)
     times = [start + timedelta(hours=hour) for hour in range(hours)]
     return pl.DataFrame(
@@ -33,23 +35,23 @@ def history(hours: int = 40) -> pl.DataFrame:
     )
 
 
-def knowing() -> Forecaster:
-    """Reads a price that is known ahead, a kind and a size of each series, and a heat that is observed."""
+def covariate_forecaster() -> Forecaster:
+    """Return an untrained forecaster with covariates: known price, static kind and size, observed heat."""
     price, size = Column(name="price", mean=5.0, scale=2.0), Column(name="size", mean=5.0, scale=2.0)
     features = Features(
         known=(price,), static=(size, Column(name="kind", words=("hall", "shop"))), observed=("heat",)
     )
     network = NetworkConfig(hidden=4, layers=1, horizon=3, decoder=True)
     made = Forecaster.untrained(network, WINDOWS, covariates=Covariates(features))
-    chance = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in made.network.parameters():
-            weight.normal_(0.0, 0.3, generator=chance)
+            weight.normal_(0.0, 0.3, generator=rng)
     return replace(made)
 
 
-def request() -> pl.DataFrame:
-    """Of two series, and of the price for three hours more."""
+def covariate_history() -> pl.DataFrame:
+    """Return 40 hours of two series with covariates, and 3 more hours without values, in random order."""
     rows = history(43).with_columns(
         value=pl.when(pl.int_range(43).over("series_id") < 40).then("value"),
         heat=(pl.int_range(86) % 7).cast(pl.Float64),

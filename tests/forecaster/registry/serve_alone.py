@@ -1,7 +1,7 @@
-"""Loads a logged model and asks it as a fresh environment would: ``serve_alone.py MODEL ASKED ANSWERED``.
+"""Program that calls a logged model as a fresh environment would: ``serve_alone.py MODEL HISTORY FORECASTS``.
 
-Python then has the packages that the model's requirements name, and those that these require, and no others:
-Statecast itself must come from the model's own folder.
+It blocks imports of all packages except the model's requirements and the packages that these require.
+Statecast itself must be imported from the model's folder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def required(lines: Sequence[str]) -> set[str]:
-    """Names of the packages that an installer would bring for these requirements."""
+def required_packages(lines: Sequence[str]) -> set[str]:
+    """Return the names of the packages that an installer would install for these requirements."""
     names: set[str] = set()
     seen: set[str] = set()
     todo = [Requirement(line) for line in lines]
@@ -27,7 +27,7 @@ def required(lines: Sequence[str]) -> set[str]:
         seen.add(str(one))
         try:
             further = [Requirement(line) for line in requires(one.name) or ()]
-        except PackageNotFoundError:  # for another machine or Python than this
+        except PackageNotFoundError:  # required only on another platform or Python version
             continue
         names.add(canonicalize_name(one.name))
         extras = (*one.extras, "")
@@ -35,29 +35,37 @@ def required(lines: Sequence[str]) -> set[str]:
     return names
 
 
-class Only:
-    """Refuses to import what no allowed package holds."""
+class ImportGuard:
+    """Import hook that refuses modules of packages that are not allowed."""
 
     def __init__(self, allowed: set[str]) -> None:
         self.allowed = allowed
         self.owners = packages_distributions()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Python's hook: None lets the next finder look."""
-        # Where ours comes from is seen to below.
+        """Raise if no allowed package contains the module; return None to continue with the next finder.
+
+        Raises:
+            ModuleNotFoundError: only packages that are not allowed contain the module.
+        """
+        # Allow statecast here: `main` checks that it is imported from the model's folder.
         owners = {canonicalize_name(owner) for owner in self.owners.get(name, ())} - {"statecast"}
         if owners and not owners & self.allowed:
             raise ModuleNotFoundError(f"no requirement of the model brings {name}", name=name)
 
 
-def main(model: Path, asked: Path, answered: Path) -> None:
-    """Answers a Parquet file of history by one of forecasts."""
+def main(model: Path, history_path: Path, forecasts_path: Path) -> None:
+    """Call the model with the history of one Parquet file; write the forecasts to another one."""
     sys.path = [place for place in sys.path if not (Path(place) / "forecaster" / "serving.py").exists()]
-    sys.meta_path.insert(0, Only(required((model / "requirements.txt").read_text().splitlines())))
+    sys.meta_path.insert(
+        0, ImportGuard(required_packages((model / "requirements.txt").read_text().splitlines()))
+    )
     import polars as pl
     from mlflow import pyfunc
 
-    pyfunc.load_model(str(model)).predict(pl.read_parquet(asked).to_pandas()).to_parquet(answered)
+    pyfunc.load_model(str(model)).predict(pl.read_parquet(history_path).to_pandas()).to_parquet(
+        forecasts_path
+    )
     import forecaster
     import schemas
 

@@ -1,4 +1,4 @@
-"""The first run makes the store, whole or not at all, however it ends and however many come at once."""
+"""Tests that the first run makes a whole store or none, if it is killed or if several start at once."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ MOMENTS = ("SIGKILL:0", "SIGKILL:0.3", "SIGKILL:1.0", "SIGINT:0.2", "SIGINT:0.8"
 
 @pytest.fixture(scope="module")
 def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """How first runs ended that were killed at several moments, and three that began at once."""
+    """Return the results of ``first_runs.py``: runs killed at `MOMENTS`, and three runs at once."""
     folder = tmp_path_factory.mktemp("first")
     program = [sys.executable, str(Path(__file__).with_name("first_runs.py")), str(folder), *MOMENTS]
-    told = subprocess.run(
+    process = subprocess.run(
         program, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert told.returncode == 0, told.stderr
-    found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
-    return found | {"stderr": told.stderr, "folder": folder}
+    assert process.returncode == 0, process.stderr
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return found | {"stderr": process.stderr, "folder": folder}
 
 
-def test_a_killed_first_run_leaves_a_whole_store_or_none(first_runs: dict[str, Any]) -> None:
+def test_killed_first_runs_leave_whole_stores_or_none(first_runs: dict[str, Any]) -> None:
     assert len(first_runs["killed"]) == len(MOMENTS)
     for case in first_runs["killed"]:
-        assert case["first"] in (-9, 130, 0), case  # 0: a fast machine had ended it before
+        assert case["first"] in (-9, 130, 0), case  # 0: the run ended before the signal
         assert case["again"] == 0, (case, first_runs["stderr"])
         assert case["files"] == ["runs.db"], case
     assert any("runs.db" not in case["left"] for case in first_runs["killed"]), "all were killed too late"
 
 
-def test_first_runs_at_once_share_one_store(first_runs: dict[str, Any]) -> None:
+def test_simultaneous_first_runs_share_one_store(first_runs: dict[str, Any]) -> None:
     assert first_runs["at_once"] == [0, 0, 0], first_runs["stderr"]
     with sqlite3.connect(first_runs["folder"] / "at-once" / "runs.db") as database:
         assert database.execute("select count(*) from runs where status = 'FINISHED'").fetchone() == (3,)
-        named = "select count(*) from experiments where name = 'statecast'"
-        assert database.execute(named).fetchone() == (1,)
+        named_statecast = "select count(*) from experiments where name = 'statecast'"
+        assert database.execute(named_statecast).fetchone() == (1,)
 
 
 @pytest.mark.parametrize(
     "tables", [("alembic_version",), ("experiments", "runs", "alembic_version")], ids=["one", "some"]
 )
-def test_a_half_made_store_is_refused_with_what_to_do(tmp_path: Path, tables: tuple[str, ...]) -> None:
+def test_a_half_made_store_is_refused_with_a_remedy(tmp_path: Path, tables: tuple[str, ...]) -> None:
     file = tmp_path / "runs.db"
     with sqlite3.connect(file) as database:
         for table in tables:
@@ -62,7 +62,7 @@ def test_a_half_made_store_is_refused_with_what_to_do(tmp_path: Path, tables: tu
     assert f"rm {file}" in str(caught.value)
 
 
-def test_an_sqlite_database_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_database_with_other_tables_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "customers.db"
     with sqlite3.connect(file) as database:
         database.execute("create table customers (name text)")
@@ -73,7 +73,7 @@ def test_an_sqlite_database_of_something_else_is_refused(tmp_path: Path) -> None
         assert database.execute("select * from customers").fetchall() == [("Ada",)]
 
 
-def test_an_empty_file_is_a_store_that_is_not_made_yet(tmp_path: Path) -> None:
+def test_the_first_run_fills_an_empty_file(tmp_path: Path) -> None:
     from forecaster.registry.registry import Registry
 
     file = tmp_path / "runs.db"

@@ -18,7 +18,7 @@ from forecaster.model import Forecaster
 from forecaster.reports.plots import loss_figure
 from forecaster.serving import ServedForecaster, latest
 from schemas.errors import ModelError
-from tests.forecaster.registry.models import forecaster, history, knowing, request
+from tests.forecaster.registry.models import covariate_forecaster, covariate_history, forecaster, history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
     from forecaster.registry.registry import Registry
 
-ALONE = Path(__file__).parent / "serve_alone.py"
+SERVE_ALONE = Path(__file__).parent / "serve_alone.py"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a store, which takes seconds to make, away from a working folder that is empty."""
+def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield a folder for a store, which is shared because it takes seconds to make.
+
+    The working folder is another one, and must be empty at the end.
+    """
     folder = tmp_path_factory.mktemp("store")
     elsewhere = tmp_path_factory.mktemp("working")
     before = Path.cwd()
@@ -42,15 +45,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def store(place: Path) -> Registry:
+def store(store_dir: Path) -> Registry:
     from forecaster.registry.registry import Registry
 
-    return Registry(f"sqlite:///{place}/mlflow.db", "tests")
+    return Registry(f"sqlite:///{store_dir}/mlflow.db", "tests")
 
 
 @pytest.fixture(scope="module")
-def first(store: Registry) -> str:
-    """The id of a run that logged everything a run can, and registered ``weather/1``."""
+def first_run(store: Registry) -> str:
+    """Return the id of a run that logged every kind of data, and registered ``weather/1``."""
     params = {"network.cell": "lstm", "training.seed": None, "long": "x" * 10_000}
     with store.start_run("first", params, tags={"purpose": "test"}) as run:
         for epoch in (1, 2):
@@ -70,25 +73,27 @@ def first(store: Registry) -> str:
 
 
 @pytest.fixture(scope="module")
-def second(store: Registry, first: str) -> str:
+def second_run(store: Registry, first_run: str) -> str:
     with store.start_run("second", {"network.cell": "gru"}) as run:
         assert str(run.log_model(forecaster(1), "weather", history(3))) == "weather/2"
     return run.run_id
 
 
-def test_a_run_keeps_parameters_metrics_data_and_files(store: Registry, place: Path, first: str) -> None:
+def test_a_run_keeps_parameters_metrics_data_and_files(
+    store: Registry, store_dir: Path, first_run: str
+) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(store.tracking_uri)
-    run = client.get_run(first)
+    run = client.get_run(first_run)
     assert run.info.status == "FINISHED"
     assert run.data.params["training.seed"] == "None"
     assert len(run.data.params["long"]) == 6000
     assert run.data.tags["purpose"] == "test"
     assert run.data.metrics == {"train_loss": 0.5, "validation_mae": 0.25}
-    assert [point.step for point in client.get_metric_history(first, "train_loss")] == [1, 2]
-    assert dataset(store, first).name == "weather"
-    files = place / "mlartifacts" / first / "artifacts"
+    assert [point.step for point in client.get_metric_history(first_run, "train_loss")] == [1, 2]
+    assert dataset(store, first_run).name == "weather"
+    files = store_dir / "mlartifacts" / first_run / "artifacts"
     assert (files / "plots" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert (files / "scores.json").is_file()
     assert_frame_equal(pl.read_parquet(files / "tables" / "scores.parquet"), history(3))
@@ -102,62 +107,64 @@ def dataset(store: Registry, run_id: str) -> Dataset:
     return inputs.dataset_inputs[0].dataset
 
 
-def test_equal_data_has_an_equal_digest(store: Registry, first: str) -> None:
+def test_equal_data_has_an_equal_digest(store: Registry, first_run: str) -> None:
     digests = []
     for frame in (history(), history(5)):
         with store.start_run("digest", {}) as run:
             run.log_dataset(frame, "weather", "elsewhere.csv")
         digests.append(dataset(store, run.run_id).digest)
-    assert digests[0] == dataset(store, first).digest != digests[1]
+    assert digests[0] == dataset(store, first_run).digest != digests[1]
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_a_run_that_ends_early_says_how(store: Registry, error: BaseException, status: str) -> None:
+def test_a_run_that_raises_is_failed_or_killed(store: Registry, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), store.start_run("ends early", {}) as run:
         raise error
     row = store.runs().row(by_predicate=pl.col("run_id") == run.run_id, named=True)
     assert row["status"] == status
 
 
-def test_a_frame_needs_an_ending_that_says_how_to_write_it(store: Registry) -> None:
+def test_log_frame_refuses_an_unknown_file_ending(store: Registry) -> None:
     with pytest.raises(ValueError, match="must end in"), store.start_run("ending", {}) as run:
         run.log_frame(history(3), "scores.xlsx")
 
 
-def test_no_pickle_is_written(place: Path, first: str) -> None:
-    suffixes = {path.suffix for path in (place / "mlartifacts").rglob("*") if path.is_file()}
+def test_no_pickle_is_written(store_dir: Path, first_run: str) -> None:
+    suffixes = {path.suffix for path in (store_dir / "mlartifacts").rglob("*") if path.is_file()}
     assert ".safetensors" in suffixes
     assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin"}
 
 
-def test_a_model_is_found_by_name_alias_version_and_run(store: Registry, first: str, second: str) -> None:
+def test_models_are_found_by_name_alias_version_run(store: Registry, first_run: str, second_run: str) -> None:
     one, two = forecaster(0).version, forecaster(1).version
-    for ref in ("weather", "weather@champion", "models:/weather@champion", "models:/weather/1", first):
+    for ref in ("weather", "weather@champion", "models:/weather@champion", "models:/weather/1", first_run):
         assert store.load(ref).version == one
-    for ref in ("weather/2", "models:/weather/2", second, f"runs:/{second}/model"):
+    for ref in ("weather/2", "models:/weather/2", second_run, f"runs:/{second_run}/model"):
         assert store.load(ref).version == two
 
 
-def test_a_folder_is_a_reference_too(store: Registry, tmp_path: Path) -> None:
+def test_a_folder_is_a_reference(store: Registry, tmp_path: Path) -> None:
     forecaster(5).save(tmp_path / "saved")
     assert store.load(str(tmp_path / "saved")).version == forecaster(5).version
 
 
-def test_a_registered_model_goes_before_a_folder_of_its_name(
-    store: Registry, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_registered_models_take_precedence_over_folders(
+    store: Registry, first_run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("weather", first, "only-here"):
+    for name in ("weather", first_run, "only-here"):
         forecaster(5).save(tmp_path / name)
-    for ref in ("weather", "models:/weather", first):
+    for ref in ("weather", "models:/weather", first_run):
         assert store.load(ref).version == forecaster(0).version
     for ref in ("./weather", str(tmp_path / "weather"), "only-here"):
         assert store.load(ref).version == forecaster(5).version
 
 
-def test_versions_that_are_registered_at_once_are_all_there(place: Path, store: Registry, first: str) -> None:
+def test_simultaneous_registrations_get_different_versions(
+    store_dir: Path, store: Registry, first_run: str
+) -> None:
     from forecaster.registry.registry import Registry
 
     together = Barrier(4, timeout=60)
@@ -175,7 +182,7 @@ def test_versions_that_are_registered_at_once_are_all_there(place: Path, store: 
     assert versions.filter(pl.col("aliases").list.contains("champion"))["version"].to_list() == [1]
 
 
-def test_what_the_store_warns_of_leaves_no_filter_behind_when_threads_overlap() -> None:
+def test_overlapping_threads_leave_no_warning_filter_behind() -> None:
     from forecaster.registry.refusals import speaking
 
     before = list(warnings.filters)
@@ -188,7 +195,7 @@ def test_what_the_store_warns_of_leaves_no_filter_behind_when_threads_overlap() 
     assert all(module is not None and module.match("mlflow.client") for *_, module, _ in added)
 
 
-def test_a_figure_that_cannot_be_drawn_is_a_notice(store: Registry) -> None:
+def test_a_broken_figure_gives_a_notice(store: Registry) -> None:
     def broken() -> Figure:
         raise ValueError("no\nsuch glyph")
 
@@ -198,7 +205,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_notice(store: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ref", "says"),
+    ("ref", "message"),
     [
         ("wether", "did you mean weather"),
         ("flights-by-carrier", "weather .statecast train makes one"),
@@ -211,32 +218,32 @@ def test_a_figure_that_cannot_be_drawn_is_a_notice(store: Registry) -> None:
         ("", "names no model"),
     ],
 )
-def test_an_unknown_model_is_refused_with_what_there_is(
-    store: Registry, second: str, ref: str, says: str
+def test_an_unknown_model_is_refused_with_alternatives(
+    store: Registry, second_run: str, ref: str, message: str
 ) -> None:
-    with pytest.raises(ModelError, match=says) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         store.load(ref)
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_without_a_model_says_so(store: Registry) -> None:
+def test_loading_a_run_without_a_model_raises(store: Registry) -> None:
     with store.start_run("no model", {}) as run:
         pass
     with pytest.raises(ModelError, match="logged no model"):
         store.load(run.run_id)
 
 
-def test_weights_that_were_changed_are_refused(store: Registry, place: Path) -> None:
+def test_changed_weights_are_refused(store: Registry, store_dir: Path) -> None:
     with store.start_run("changed", {}) as run:
         run.log_model(forecaster(2), "changed", history(3))
-    files = list((place / "mlartifacts").rglob("forecaster.safetensors"))
+    files = list((store_dir / "mlartifacts").rglob("forecaster.safetensors"))
     newest = max(files, key=lambda path: path.stat().st_mtime_ns)
     forecaster(3).save(newest.parent)
     with pytest.raises(ModelError, match="its files were changed"):
         store.load("changed")
 
 
-def test_promotion_moves_the_alias_and_says_from_where(store: Registry, second: str) -> None:
+def test_promotion_moves_the_alias_and_returns_both_versions(store: Registry, second_run: str) -> None:
     forward = store.promote("weather/2")
     assert (str(forward.previous), str(forward.version)) == ("weather/1", "weather/2")
     assert store.load("weather").version == forecaster(1).version
@@ -247,17 +254,17 @@ def test_promotion_moves_the_alias_and_says_from_where(store: Registry, second: 
     assert fresh.version.aliases == ("champion", "stable")
 
 
-def test_promotion_refuses_what_is_no_version(store: Registry, second: str) -> None:
+def test_promotion_refuses_runs_and_reserved_aliases(store: Registry, second_run: str) -> None:
     with pytest.raises(ModelError, match="not a registered version"):
-        store.promote(second)
+        store.promote(second_run)
     with pytest.raises(ModelError, match="cannot be an alias"):
         store.promote("weather/1", alias="v2")
 
 
-def test_versions_and_runs_are_frames_newest_first(store: Registry, first: str, second: str) -> None:
+def test_versions_and_runs_are_listed_newest_first(store: Registry, first_run: str, second_run: str) -> None:
     versions = store.versions("weather")
     assert versions["version"].to_list() == [2, 1]
-    assert versions["run_id"].to_list() == [second, first]
+    assert versions["run_id"].to_list() == [second_run, first_run]
     assert versions.schema["created"] == pl.Datetime("us", "UTC")
     runs = store.runs().filter(pl.col("name").is_in(["first", "second"]))
     assert runs["cell"].to_list() == ["gru", "lstm"]
@@ -265,12 +272,10 @@ def test_versions_and_runs_are_frames_newest_first(store: Registry, first: str, 
     assert store.runs()["started"].is_sorted(descending=True)
 
 
-def test_the_signature_is_enforced_and_the_served_model_is_the_forecaster(
-    store: Registry, place: Path, first: str
-) -> None:
+def test_the_served_model_enforces_its_signature(store: Registry, store_dir: Path, first_run: str) -> None:
     import mlflow
 
-    folder = next((place / "mlartifacts" / "models").rglob("MLmodel")).parent
+    folder = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent
     served = mlflow.pyfunc.load_model(str(folder))
     assert served.metadata.signature.inputs.input_names() == ["series_id", "timestamp", "value"]
     expected = latest(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
@@ -282,46 +287,44 @@ def test_the_signature_is_enforced_and_the_served_model_is_the_forecaster(
         served.predict(naive.drop(columns="value"))
 
 
-def test_a_logged_model_serves_where_its_requirements_are_and_statecast_is_not(
-    store: Registry, place: Path, first: str, tmp_path: Path
+def test_a_logged_model_serves_without_statecast_installed(
+    store: Registry, store_dir: Path, first_run: str, tmp_path: Path
 ) -> None:
-    folder = next((place / "mlartifacts" / "models").rglob("MLmodel")).parent
-    asked, answered = tmp_path / "asked.parquet", tmp_path / "answered.parquet"
-    history().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).write_parquet(asked)
-    command = [sys.executable, *map(str, (ALONE, folder, asked, answered))]
+    folder = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent
+    history_path, forecasts_path = tmp_path / "asked.parquet", tmp_path / "answered.parquet"
+    history().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).write_parquet(history_path)
+    command = [sys.executable, *map(str, (SERVE_ALONE, folder, history_path, forecasts_path))]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     expected = latest(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
-    assert_frame_equal(pl.read_parquet(answered), expected, check_dtypes=False)
+    assert_frame_equal(pl.read_parquet(forecasts_path), expected, check_dtypes=False)
 
 
-def test_what_is_logged_with_a_model_is_small_and_holds_no_caches(place: Path, first: str) -> None:
-    code = next((place / "mlartifacts" / "models").rglob("MLmodel")).parent / "code"
+def test_the_logged_code_is_small_and_without_caches(store_dir: Path, first_run: str) -> None:
+    code = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent / "code"
     assert {path.name for path in code.iterdir()} == {"forecaster", "schemas"}
     assert {path.suffix for path in code.rglob("*") if path.is_file()} == {".py", ".typed"}
     assert sum(path.stat().st_size for path in code.rglob("*") if path.is_file()) < 600_000
 
 
-def test_looking_into_a_store_that_is_not_there_makes_none(place: Path) -> None:
+def test_reading_a_missing_store_does_not_create_it(store_dir: Path) -> None:
     from forecaster.registry.registry import Registry
 
-    empty = Registry(f"sqlite:///{place}/none.db")
-    for look in (lambda: empty.load("weather"), lambda: empty.versions("weather"), empty.runs):
+    empty = Registry(f"sqlite:///{store_dir}/none.db")
+    for read in (lambda: empty.load("weather"), lambda: empty.versions("weather"), empty.runs):
         with pytest.raises(ModelError, match="no MLflow store"):
-            look()
-    assert not (place / "none.db").exists()
+            read()
+    assert not (store_dir / "none.db").exists()
 
 
-def test_a_model_with_covariates_is_logged_with_them_in_its_signature_and_example(
-    store: Registry, place: Path
-) -> None:
+def test_covariates_are_in_signature_and_input_example(store: Registry, store_dir: Path) -> None:
     import mlflow
 
     with store.start_run("knowing", {}) as run:
         rows = history(3).with_columns(pl.lit(1.5).alias("observed.heat"))
-        run.log_model(knowing(), "knowing", rows)
-    logged = (place / "mlartifacts" / "models").rglob("MLmodel")
+        run.log_model(covariate_forecaster(), "knowing", rows)
+    logged = (store_dir / "mlartifacts" / "models").rglob("MLmodel")
     folder = next(found.parent for found in logged if "heat" in found.read_text())
     served = mlflow.pyfunc.load_model(str(folder))
     inputs = served.metadata.signature.inputs
@@ -330,5 +333,5 @@ def test_a_model_with_covariates_is_logged_with_them_in_its_signature_and_exampl
     example = served.input_example
     assert example["heat"].tolist() == [1.5] * 6
     assert len(served.predict(example)) == 6
-    naive = request().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
-    assert served.predict(naive).equals(ServedForecaster(knowing()).predict(naive))
+    naive = covariate_history().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
+    assert served.predict(naive).equals(ServedForecaster(covariate_forecaster()).predict(naive))

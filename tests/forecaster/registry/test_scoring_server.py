@@ -15,23 +15,26 @@ import pytest
 
 from tests.forecaster.registry.models import forecaster, history
 
-Ask = Callable[[str], tuple[int, Any]]
+Post = Callable[[str], tuple[int, Any]]
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Posts a JSON body to MLflow's scoring server of a logged model: the status and the answer."""
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
+    """Serve a logged model with MLflow's scoring server; yield a function that posts a JSON body to it.
+
+    The function returns the status and the decoded answer.
+    """
     import mlflow
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
     from forecaster.registry.registry import Registry
 
-    place = tmp_path_factory.mktemp("served")
-    store = Registry(f"sqlite:///{place}/mlflow.db", "served")
+    store_dir = tmp_path_factory.mktemp("served")
+    store = Registry(f"sqlite:///{store_dir}/mlflow.db", "served")
     with store.start_run("served", {}) as run:
         run.log_model(forecaster(), "served", history(3))
-    folder = next(Path(place).rglob("MLmodel")).parent
+    folder = next(Path(store_dir).rglob("MLmodel")).parent
     app = scoring_server.init(mlflow.pyfunc.load_model(str(folder)))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -58,14 +61,14 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
 
 def body_of(cell: str = "", column: str = "value") -> str:
-    """A request of forty hours of two series, with ``cell`` in one place."""
+    """Return a request with 40 hours of two series; ``cell``, if not empty, replaces ``column`` of row 7."""
     rows = history().with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S")).to_dicts()
     if cell:
         rows[6][column] = "CELL"
     return json.dumps({"dataframe_records": rows}).replace('"CELL"', cell)
 
 
-def test_a_served_model_answers_over_http(ask: Ask) -> None:
+def test_the_scoring_server_returns_finite_forecasts(ask: Post) -> None:
     status, answer = ask(body_of())
     assert status == 200
     assert len(answer["predictions"]) == 6
@@ -73,7 +76,7 @@ def test_a_served_model_answers_over_http(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "column", "line"),
+    ("cell", "column", "message"),
     [
         ("Infinity", "value", "the history: row 7: value is infinite: correct it, or leave it out"),
         ("-Infinity", "value", "the history: row 7: value is infinite: correct it, or leave it out"),
@@ -84,15 +87,15 @@ def test_a_served_model_answers_over_http(ask: Ask) -> None:
         ("null", "timestamp", "the history: row 7: time is missing"),
     ],
 )
-def test_a_hostile_request_gets_one_line(ask: Ask, cell: str, column: str, line: str) -> None:
+def test_an_invalid_request_gets_a_one_line_error(ask: Post, cell: str, column: str, message: str) -> None:
     status, answer = ask(body_of(cell, column))
     assert 400 <= status < 500
-    assert answer["message"].startswith(line)
+    assert answer["message"].startswith(message)
     assert "\n" not in answer["message"]
     assert "stack_trace" not in answer
 
 
-def test_rows_years_apart_are_answered_soon(ask: Ask) -> None:
+def test_rows_years_apart_are_answered_within_seconds(ask: Post) -> None:
     began_s = time.monotonic()
     status, answer = ask(body_of('"1990-01-01T00:00:00"', "timestamp"))
     assert (status, len(answer["predictions"])) == (200, 6)

@@ -17,9 +17,7 @@ from forecaster.registry.store import (
 from schemas.errors import ModelError
 
 
-def test_a_store_that_cannot_be_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_store_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.db"
     text.write_text("series_id,timestamp,value\n" * 10)
     with pytest.raises(ModelError, match="no SQLite database"):
@@ -32,7 +30,7 @@ def test_a_store_that_cannot_be_is_refused_in_one_line(
         with pytest.raises(ModelError, match="write "):
             Store.parse(uri)
 
-    # Root may write anywhere, so the answer of the system is put in its mouth.
+    # Fake the error of the system, because the tests may run as root, which may write anywhere.
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -41,15 +39,15 @@ def test_a_store_that_cannot_be_is_refused_in_one_line(
         Store.parse(f"sqlite:///{tmp_path}/mlflow.db").check()
 
 
-def test_a_server_that_does_not_answer_is_refused_at_once() -> None:
+def test_a_server_that_does_not_answer_is_refused() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers
+        taken.bind(("127.0.0.1", 0))  # bound but not listening, so that connections are refused
         port = taken.getsockname()[1]
         with pytest.raises(ModelError, match=f"no MLflow server answers at http://127.0.0.1:{port}"):
             Store.parse(f"http://127.0.0.1:{port}/").check()
 
 
-def test_a_reference_means_one_thing() -> None:
+def test_references_are_parsed_into_their_parts() -> None:
     assert Reference.parse("weather") == Reference("weather", name="weather", alias="champion")
     assert Reference.parse("models:/my model/12").version == 12
     assert Reference.parse("weather@next").alias == "next"
@@ -58,19 +56,19 @@ def test_a_reference_means_one_thing() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "it's", "a@b", "0" * 32])
-def test_a_name_that_no_reference_could_mean_is_refused(name: str) -> None:
+def test_ambiguous_model_names_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="cannot name a model"):
         check_model_name(name)
 
 
-def test_an_alias_that_mlflow_keeps_for_itself_is_refused() -> None:
+def test_aliases_reserved_by_mlflow_are_refused() -> None:
     check_alias("next-2")
     for alias in ("latest", "V3", "a b", ""):
         with pytest.raises(ModelError, match="cannot be an alias"):
             check_alias(alias)
 
 
-def test_the_pages_are_served_on_loopback_from_the_store_alone(tmp_path: Path) -> None:
+def test_the_ui_is_served_on_loopback_without_secrets(tmp_path: Path) -> None:
     command = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=5055)
     assert command[1:4] == ["-m", "mlflow", "server"]
     assert command[command.index("--host") + 1] == "127.0.0.1"

@@ -15,7 +15,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Collects the elements of a page and sees that each is closed."""
+    """Parser that collects the elements of a page, and fails if an element is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def report(folder: Path, frame: pl.DataFrame | None = None, title: str = "A repo
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_is_whole_and_names_no_other(tmp_path: Path) -> None:
+def test_the_page_is_valid_and_loads_no_other_file(tmp_path: Path) -> None:
     text = report(tmp_path, figures=2)
     page = Page(text)
     assert page.open == []
@@ -84,7 +84,7 @@ def test_the_page_is_whole_and_names_no_other(tmp_path: Path) -> None:
     assert not re.search(r"url\((?!#)|@import|src=", text)
 
 
-def test_figures_keep_their_ids_apart_and_their_links_whole(tmp_path: Path) -> None:
+def test_ids_in_figures_are_unique_and_links_resolve(tmp_path: Path) -> None:
     text = report(tmp_path, figures=2)
     ids = Page(text).ids()
     assert len(ids) == len(set(ids))
@@ -93,7 +93,7 @@ def test_figures_keep_their_ids_apart_and_their_links_whole(tmp_path: Path) -> N
     assert links <= set(ids)
 
 
-def test_figures_take_the_colours_of_the_page(tmp_path: Path) -> None:
+def test_figures_use_the_colours_of_the_page(tmp_path: Path) -> None:
     figure = report(tmp_path).partition("<figure>")[2].partition("</figure>")[0]
     assert "var(--ink)" in figure
     assert "var(--grid)" in figure
@@ -106,17 +106,17 @@ def test_the_least_error_of_every_horizon_is_marked(tmp_path: Path) -> None:
     assert cells == [("best", "0.100"), (None, "0.200"), (None, "0.400"), ("best", "0.300")]
 
 
-def test_errors_that_read_alike_are_both_the_least(tmp_path: Path) -> None:
+def test_errors_equal_after_rounding_are_both_marked(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [0.1001], "gru": [0.1002]}))).cells
     assert cells == [("best", "0.100"), ("best", "0.100")]
 
 
-def test_an_error_that_is_not_there_is_a_dash(tmp_path: Path) -> None:
+def test_a_missing_error_is_shown_as_a_dash(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [None], "gru": [float("nan")], "rnn": [0.5]}))).cells
     assert cells == [(None, "–"), (None, "–"), ("best", "0.500")]
 
 
-def test_a_table_marks_the_cells_that_it_is_told_to(tmp_path: Path) -> None:
+def test_a_table_marks_the_given_cells(tmp_path: Path) -> None:
     table = Table(
         "Numbers", ["member", "mse"], [("<a>", [1.0]), ("b", [None])], frozenset({(0, 0)}), "a <note>"
     )
@@ -127,7 +127,7 @@ def test_a_table_marks_the_cells_that_it_is_told_to(tmp_path: Path) -> None:
     assert "a &lt;note&gt;" in text
 
 
-def test_a_picture_that_cannot_be_drawn_leaves_the_rest_of_the_report(tmp_path: Path) -> None:
+def test_a_broken_figure_leaves_the_rest_of_the_report(tmp_path: Path) -> None:
     pictures = [("one", lambda: latency_figure([])), ("two", lambda: latency_figure([1.0]))]
     path = write_report(tmp_path / "r.html", title="t", facts={}, tables=[], figures=pictures)
     text = path.read_text(encoding="utf-8")
@@ -135,23 +135,23 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_rest_of_the_report(tmp_path: 
     assert text.count("<svg") == 1
 
 
-def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
+def test_titles_and_names_are_escaped(tmp_path: Path) -> None:
     text = report(tmp_path, scores({"<b>lstm</b>": [0.1]}), title="<script>alert(1)</script>")
     assert "<script" not in text
     assert "<b>" not in text
     assert "18 series &amp; &lt;gaps&gt;" in text
 
 
-def test_a_page_without_scores_or_pictures_is_a_page(tmp_path: Path) -> None:
+def test_a_page_without_scores_and_figures_is_valid(tmp_path: Path) -> None:
     page = Page(report(tmp_path, scores({}), figures=0))
     assert {"table", "figure"}.isdisjoint(tag for tag, _ in page.elements)
 
 
-def test_equal_figures_make_equal_pages(tmp_path: Path) -> None:
+def test_equal_inputs_make_equal_pages(tmp_path: Path) -> None:
     assert report(tmp_path / "a") == report(tmp_path / "b")
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_path_raises_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         report(tmp_path / "file")

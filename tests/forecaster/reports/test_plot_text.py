@@ -1,4 +1,4 @@
-"""Series, models and labels may have any name: figures with them are drawn all the same."""
+"""Tests that figures are drawn for any name of a series, a model or a label."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def by_horizon(name: str) -> Figure:
     return plots.error_by_horizon_figure(scores)
 
 
-NAMED: dict[str, Callable[[str], Figure]] = {
+FIGURES: dict[str, Callable[[str], Figure]] = {
     "fan": fan,
     "by horizon": by_horizon,
     "calibration": lambda name: plots.calibration_figure([0.1, 0.9], [0.2, 0.8], name),
@@ -49,7 +49,7 @@ NAMED: dict[str, Callable[[str], Figure]] = {
 }
 
 
-@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("kind", FIGURES)
 @given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 @example(name="cost_$_per_$x")
 @example(name=r"$\frac{$ \$ $")
@@ -57,20 +57,20 @@ NAMED: dict[str, Callable[[str], Figure]] = {
 @example(name="a\nb\x00\x1b[31m")
 @example(name="温度 🌡")
 @settings(max_examples=5)
-def test_a_figure_with_any_name_is_drawn(kind: str, name: str) -> None:
-    NAMED[kind](name).draw_without_rendering()
+def test_figures_are_drawn_for_any_name(kind: str, name: str) -> None:
+    FIGURES[kind](name).draw_without_rendering()
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=80))
 @example(r"\$5 and $6")
-def test_a_name_is_drawn_letter_by_letter(name: str) -> None:
-    # What Matplotlib does with text in which it finds no formula.
+def test_names_are_drawn_literally(name: str) -> None:
+    # Matplotlib draws a text literally if it finds no formula: every $ in it must be escaped.
     shown = plain(name)
     assert shown.count("$") == shown.count(r"\$")
     assert shown.replace(r"\$", "$").removeprefix(" ") == name
 
 
-def test_a_model_whose_name_begins_with_an_underscore_is_in_the_legend() -> None:
+def test_the_legend_has_models_named_with_an_underscore() -> None:
     legend = by_horizon("_out").axes[0].get_legend()
     assert legend is not None
     assert [text.get_text().strip() for text in legend.get_texts()] == ["_out"]

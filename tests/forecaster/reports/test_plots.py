@@ -20,7 +20,7 @@ from forecaster.reports.plots import (
 )
 
 
-def drawn(figure: Figure) -> str:
+def svg_of(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     return buffer.getvalue()
@@ -64,7 +64,7 @@ def coverages() -> pl.DataFrame:
     return pl.DataFrame(rows, {"model": pl.String, "horizon": pl.Int32, "coverage": pl.Float64}, orient="row")
 
 
-def test_figures_are_drawn_without_the_window_interface() -> None:
+def test_figures_are_drawn_without_pyplot() -> None:
     for figure in (
         loss_figure([{"epoch": 1, "train_loss": 1.0}]),
         calibration_figure([0.1, 0.5, 0.9], [0.2, 0.5, 0.8], "lstm"),
@@ -73,11 +73,11 @@ def test_figures_are_drawn_without_the_window_interface() -> None:
         coverage_by_horizon_figure(coverages(), 0.9),
         latency_figure([10.0, 20.0, 30.0]),
     ):
-        assert drawn(figure).startswith("<?xml")
+        assert svg_of(figure).startswith("<?xml")
         assert figure.axes[0].get_xlabel()
         assert figure.axes[0].get_ylabel()
         assert figure.axes[0].get_title(loc="left")
-    if "matplotlib.pyplot" in sys.modules:  # somebody else's doing, but no figure of ours is in it
+    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; our figures must not be in it
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
@@ -89,19 +89,19 @@ def test_the_best_epoch_is_marked() -> None:
     assert legend(figure) == ["training", "validation"]
 
 
-def test_a_loss_that_was_not_held_out_is_left_out() -> None:
+def test_a_missing_validation_loss_is_left_out() -> None:
     history = [{"epoch": 1, "train_loss": 0.9, "validation_loss": float("nan")}]
     assert legend(loss_figure(history)) == ["training"]
 
 
-def test_calibration_says_the_share_at_every_level() -> None:
+def test_calibration_shows_the_share_at_every_level() -> None:
     figure = calibration_figure([0.1, 0.9], [0.125, 0.85], "lstm")
     assert [text.get_text() for text in figure.axes[0].texts] == ["12.5%", "85.0%"]
     with pytest.raises(ValueError, match="2 levels have 1"):
         calibration_figure([0.1, 0.9], [0.1], "lstm")
 
 
-def test_a_fan_pairs_its_quantiles_by_name() -> None:
+def test_a_fan_pairs_its_quantiles_by_column_name() -> None:
     figure = fan_figure(fan(), "temperature")
     names = ["2.5 % to 97.5 %", "10 % to 90 %", "median forecast", "issued", "observed"]
     assert legend(figure) == names
@@ -121,7 +121,7 @@ def test_a_fan_without_rows_or_median_is_refused() -> None:
             fan_figure(frame, "temperature")
 
 
-def test_references_are_grey_and_models_have_colours_of_their_own() -> None:
+def test_baselines_are_grey_and_models_have_different_colours() -> None:
     figure = error_by_horizon_figure(scores())
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert [lines["lstm"].get_color(), lines["gru"].get_color()] == list(PALETTE[:2])
@@ -130,7 +130,7 @@ def test_references_are_grey_and_models_have_colours_of_their_own() -> None:
     assert legend(figure) == ["lstm", "gru", "persistence", "seasonal naive"]
 
 
-def test_coverage_is_drawn_beside_what_it_should_be() -> None:
+def test_coverage_is_drawn_beside_the_target_coverage() -> None:
     figure = coverage_by_horizon_figure(coverages(), 0.9)
     assert legend(figure) == ["wanted", "combined", "network"]
     low, high = figure.axes[0].get_ylim()
@@ -138,20 +138,20 @@ def test_coverage_is_drawn_beside_what_it_should_be() -> None:
     assert high == 1.0
 
 
-def test_latency_marks_its_percentiles_and_gathers_stragglers() -> None:
+def test_latency_shows_percentiles_and_counts_outliers() -> None:
     figure = latency_figure(np.array([*range(1, 1000), 60_000], float))
     assert legend(figure) == ["p50: 500 ms", "p99: 990 ms", "last bar: 1 beyond 1,238 ms"]
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == pytest.approx(1.0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("latencies", [[], [float("nan")], [1.0, float("inf")]])
-def test_latencies_that_are_none_are_refused(latencies: list[float]) -> None:
+def test_empty_or_infinite_latencies_are_refused(latencies: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
         latency_figure(latencies)
 
 
-def test_latencies_that_are_all_equal_are_drawn() -> None:
-    assert drawn(latency_figure([0.0, 0.0]))
+def test_equal_latencies_are_drawn() -> None:
+    assert svg_of(latency_figure([0.0, 0.0]))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_latencies_that_are_all_equal_are_drawn() -> None:
         lambda: coverage_by_horizon_figure(coverages().clear(), 0.9),
     ],
 )
-def test_nothing_is_no_picture(draw: object) -> None:
+def test_empty_inputs_are_refused(draw: object) -> None:
     assert callable(draw)
     with pytest.raises(ValueError, match="to draw"):
         draw()

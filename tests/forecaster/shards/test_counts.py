@@ -1,4 +1,4 @@
-"""Counts of quarantined rows: a fixed set of kinds, whatever the cells hold."""
+"""Tests of the counts of quarantined rows: the kinds form a fixed set, whatever text the rows hold."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from forecaster.shards.shard import Shard
 from schemas import labels, observations, quarantine
 from tests.fleets import forecaster
 
-hostile = ["x; y", "a'; 'b", "' is not a number; ", "time is missing", "nan"]
-texts = st.text(max_size=12) | st.sampled_from(hostile)
+tricky_texts = ["x; y", "a'; 'b", "' is not a number; ", "time is missing", "nan"]
+texts = st.text(max_size=12) | st.sampled_from(tricky_texts)
 rows = st.lists(
-    st.tuples(texts, texts, texts, texts, st.none() | st.sampled_from(hostile)), min_size=1, max_size=8
+    st.tuples(texts, texts, texts, texts, st.none() | st.sampled_from(tricky_texts)),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -29,7 +31,7 @@ def raw(cells: list[tuple[Any, ...]]) -> pl.DataFrame:
 
 
 @given(cells=rows)
-def test_no_text_of_a_row_becomes_a_kind(cells: list[tuple[Any, ...]]) -> None:
+def test_text_of_a_row_never_becomes_a_kind(cells: list[tuple[Any, ...]]) -> None:
     frame = raw(cells)
     _, rejected = observations.validate(frame)
     _, unlabelled = labels.validate(frame, ["value"])
@@ -41,13 +43,13 @@ def test_no_text_of_a_row_becomes_a_kind(cells: list[tuple[Any, ...]]) -> None:
     assert counts.rejected == len(rejected)
 
 
-def test_a_cell_with_a_semicolon_is_counted_by_its_kind() -> None:
+def test_a_cell_with_semicolons_is_counted_by_kind() -> None:
     good = ("a", "2013-01-01", "1", "", None)
     _, rejected = observations.validate(raw([(*good[:2], f"{n}; {n}", "", None) for n in range(5)]))
     assert by_kind(rejected) == {"is not a number": 5}
 
 
-def test_a_readers_kind_is_kept_and_an_unknown_one_is_other() -> None:
+def test_unknown_kinds_of_a_reader_count_as_other() -> None:
     frame = raw([("a", "b", "c", "", "why; so")] * 3)
     frame = frame.with_columns(problem_kind=pl.Series(["message is empty", None, "made up"]))
     _, rejected = observations.validate(frame)
@@ -55,14 +57,14 @@ def test_a_readers_kind_is_kept_and_an_unknown_one_is_other() -> None:
     assert counts.quarantined == {"message is empty": 1, "row cannot be read": 1, "other": 1}
 
 
-def test_a_snapshot_of_an_earlier_version_opens_with_its_rows_by_kind() -> None:
+def test_counts_of_an_earlier_snapshot_version_are_mapped() -> None:
     table = snapshot.to_arrow(Shard.cold(0, 1, forecaster().initial_state(), ()))
     key = b"statecast.shard"
-    rest = json.loads(table.schema.metadata[key])
+    metadata = json.loads(table.schema.metadata[key])
     earlier = {"is not a number": 2, "is no JSON object": 3, "'x": 4, "y": 5}
-    rest["counts"] = asdict(Counts(rows_in=14)) | {"quarantined": earlier}
+    metadata["counts"] = asdict(Counts(rows_in=14)) | {"quarantined": earlier}
     kept = {name: text for name, text in table.schema.metadata.items() if b"crc32" not in name}
-    table = table.replace_schema_metadata({**kept, key: json.dumps(rest).encode()})
+    table = table.replace_schema_metadata({**kept, key: json.dumps(metadata).encode()})
     counts = snapshot.from_arrow(table).counts
     assert counts.quarantined == {"is not a number": 2, "message cannot be decoded": 3, "other": 9}
     assert counts.missing == 0

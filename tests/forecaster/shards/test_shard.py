@@ -22,49 +22,49 @@ from tests.folds import Arrival, batches_of
 
 
 def steps(model: Forecaster, batches: list[Batch], per_step: int = 32) -> Iterator[tuple[Shard, Output]]:
-    """Every shard and output of batches folded through one shard."""
+    """Apply batches to a new shard one after the other; yield the shard and the output after each step."""
     shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
     for batch in batches:
-        for after, output in apply(shard, batch, model, per_step):
-            shard = after
-            yield after, output
+        for updated, output in apply(shard, batch, model, per_step):
+            shard = updated
+            yield updated, output
 
 
-def last(model: Forecaster, batches: list[Batch]) -> Shard:
+def last_shard(model: Forecaster, batches: list[Batch]) -> Shard:
     *_, (shard, _) = steps(model, batches)
     return shard
 
 
-def ones(series: tuple[str, ...], windows: int, start: int = START) -> pl.DataFrame:
+def rows_of_ones(series: tuple[str, ...], windows: int, start: int = START) -> pl.DataFrame:
     return rows_of(Windows(series, start, np.ones((windows, len(series)))))
 
 
 def closing(window: int, start: int = 0) -> Batch:
-    """A batch without rows, whose watermark closes everything up to ``window``."""
+    """Return a batch without rows whose watermark closes all windows up to and including ``window``."""
     return replace(no_batch("rows", start), watermark_us=(window + 1) * HOUR_US)
 
 
 @given(fleet=fleets(windows=10), closed=st.integers(-2, 12))
-def test_a_row_is_in_time_as_long_as_its_window_is_open(fleet: Windows, closed: int) -> None:
+def test_a_row_is_late_once_its_window_has_closed(fleet: Windows, closed: int) -> None:
     rows = rows_of(fleet)
     (batch,) = batches_of([Arrival(rows, 0)])
-    after = last(forecaster(), [closing(fleet.start + closed), replace(batch, watermark_us=None)])
-    by_hand = int((~np.isnan(fleet.values[: max(closed + 1, 0)])).sum())
-    assert after.counts.late == by_hand
-    assert after.counts.pending == len(after.pending) == len(rows) - by_hand
+    updated = last_shard(forecaster(), [closing(fleet.start + closed), replace(batch, watermark_us=None)])
+    expected_late = int((~np.isnan(fleet.values[: max(closed + 1, 0)])).sum())
+    assert updated.counts.late == expected_late
+    assert updated.counts.pending == len(updated.pending) == len(rows) - expected_late
 
 
-def test_before_the_first_watermark_no_row_is_late_and_nothing_is_forecast() -> None:
-    (batch,) = batches_of([Arrival(ones(("a",), 3), 0)])
+def test_before_the_first_watermark_all_rows_are_pending() -> None:
+    (batch,) = batches_of([Arrival(rows_of_ones(("a",), 3), 0)])
     found = list(steps(forecaster(), [replace(batch, watermark_us=None)]))
     assert found[-1][0].counts.pending == 3
     assert not any(output.forecasts for _, output in found)
 
 
-def test_no_window_closes_before_each_known_partition_has_a_watermark() -> None:
+def test_windows_close_once_every_partition_has_a_watermark() -> None:
     model = forecaster()
     shard = Shard.cold(0, 1, model.initial_state(), ["rows", "others"])
-    (batch,) = batches_of([Arrival(ones(("a",), 3), (START + 3) * HOUR_US)])
+    (batch,) = batches_of([Arrival(rows_of_ones(("a",), 3), (START + 3) * HOUR_US)])
     *_, (shard, _) = apply(shard, batch, model)
     assert shard.closed_through is None
     other = replace(no_batch("others", 0), watermark_us=(START + 2) * HOUR_US)
@@ -73,50 +73,54 @@ def test_no_window_closes_before_each_known_partition_has_a_watermark() -> None:
 
 
 @pytest.mark.parametrize("per_step", [1, 4, 100])
-def test_blocks_end_at_the_same_windows_wherever_a_run_begins(per_step: int) -> None:
+def test_block_ends_do_not_depend_on_the_first_window(per_step: int) -> None:
     ends = []
     for begin in (START, START + 1, START + 6):
-        batches = batches_of([Arrival(ones(("a",), START + 11 - begin, begin), (START + 11) * HOUR_US)])
+        batches = batches_of(
+            [Arrival(rows_of_ones(("a",), START + 11 - begin, begin), (START + 11) * HOUR_US)]
+        )
         blocks = [out.forecasts for _, out in steps(forecaster(), batches, per_step) if out.forecasts]
         stops = [block.start + block.values.shape[1] for block in blocks]
         assert all(block.values.shape[1] <= per_step for block in blocks)
-        assert all(stop == after.start for stop, after in zip(stops, blocks[1:], strict=False))
+        assert all(stop == following.start for stop, following in zip(stops, blocks[1:], strict=False))
         ends.append(set(stops))
     assert ends[2] <= ends[1] <= ends[0]
 
 
-def test_late_rows_come_out_with_how_late_they_were_and_where_they_stood() -> None:
-    first, second = batches_of([Arrival(ones(("a",), 3), (START + 3) * HOUR_US), Arrival(ones(("a",), 1), 0)])
+def test_late_rows_are_written_with_lateness_and_offset() -> None:
+    first, second = batches_of(
+        [Arrival(rows_of_ones(("a",), 3), (START + 3) * HOUR_US), Arrival(rows_of_ones(("a",), 1), 0)]
+    )
     (late,) = [out.late for _, out in steps(forecaster(), [first, second]) if len(out.late)]
-    within_s = ones(("a",), 1)["timestamp"].dt.epoch("us")[0] / 1e6 - START * 3600
+    within_s = rows_of_ones(("a",), 1)["timestamp"].dt.epoch("us")[0] / 1e6 - START * 3600
     assert late["late_s"].to_list() == [3 * 3600 - within_s]
     assert late.select("series_id", "partition", "offset").rows() == [("a", "rows", 3)]
 
 
-def test_a_batch_that_comes_early_waits_for_the_one_that_it_follows() -> None:
-    model, rows = forecaster(), ones(("a",), 6)
+def test_an_early_batch_waits_for_the_batch_before_it() -> None:
+    model, rows = forecaster(), rows_of_ones(("a",), 6)
     arrivals = [Arrival(rows[i : i + 2], (START + i + 2) * HOUR_US) for i in (0, 2, 4)]
     first, second, third = batches_of(arrivals)
-    early = last(model, [third, second])
+    early = last_shard(model, [third, second])
     assert len(early.early) == 2
     assert early.counts.rows_in == 0
-    after = last(model, [third, second, first])
-    assert after.early == ()
-    assert after.counts == last(model, [first, second, third]).counts
-    assert after.offsets == {"rows": 6}
+    updated = last_shard(model, [third, second, first])
+    assert updated.early == ()
+    assert updated.counts == last_shard(model, [first, second, third]).counts
+    assert updated.offsets == {"rows": 6}
 
 
-def test_rows_are_late_by_the_watermark_before_them_though_the_batch_that_moved_it_comes_after_them() -> None:
-    model, rows = forecaster(), ones(("a",), 3)
+def test_lateness_does_not_depend_on_the_order_of_batches() -> None:
+    model, rows = forecaster(), rows_of_ones(("a",), 3)
     first, second = batches_of([Arrival(rows[:1], 0), Arrival(rows[1:], 0)])
-    moved_us = (START + 2) * HOUR_US
-    moves = replace(no_batch("rows", 1), watermark_us=moved_us)
-    second = replace(second, before_us=moved_us)
+    watermark_us = (START + 2) * HOUR_US
+    watermark_only = replace(no_batch("rows", 1), watermark_us=watermark_us)
+    second = replace(second, before_us=watermark_us)
     for order in (
-        [first, moves, second],
-        [first, second, moves],
-        [second, moves, first],
-        [moves, second, first],
+        [first, watermark_only, second],
+        [first, second, watermark_only],
+        [second, watermark_only, first],
+        [watermark_only, second, first],
     ):
         found = list(steps(model, order))
         (late,) = [output.late for _, output in found if len(output.late)]
@@ -124,8 +128,8 @@ def test_rows_are_late_by_the_watermark_before_them_though_the_batch_that_moved_
         assert found[-1][0].closed_through == START + 1
 
 
-def test_rows_of_a_batch_may_have_watermarks_of_their_own() -> None:
-    rows = ones(("a",), 3)
+def test_rows_of_a_batch_may_have_different_watermarks() -> None:
+    rows = rows_of_ones(("a",), 3)
     (batch,) = batches_of([Arrival(rows, 0)])
     before = pl.Series(BEFORE, [NEVER, (START + 1) * HOUR_US, (START + 5) * HOUR_US])
     (late,) = [
@@ -137,28 +141,28 @@ def test_rows_of_a_batch_may_have_watermarks_of_their_own() -> None:
     assert late["late_s"].to_list() == [((START + 5) * HOUR_US - rows["timestamp"].dt.epoch("us")[2]) / 1e6]
 
 
-def test_what_was_read_with_a_partition_waits_until_the_shard_has_heard_of_it() -> None:
+def test_batches_wait_until_all_partitions_are_known() -> None:
     model = forecaster()
-    (batch,) = batches_of([Arrival(ones(("a",), 3), (START + 3) * HOUR_US)])
+    (batch,) = batches_of([Arrival(rows_of_ones(("a",), 3), (START + 3) * HOUR_US)])
     closed_us = (START + 1) * HOUR_US
     others = [
         replace(no_batch(name, 0), watermark_us=closed_us, partitions=n) for n, name in ((1, "b"), (2, "c"))
     ]
-    shard = last(model, [replace(batch, partitions=3), others[1]])
+    shard = last_shard(model, [replace(batch, partitions=3), others[1]])
     assert (len(shard.early), shard.closed_through, shard.counts.rows_in) == (2, None, 0)
-    shard = last(model, [replace(batch, partitions=3), others[1], others[0]])
+    shard = last_shard(model, [replace(batch, partitions=3), others[1], others[0]])
     assert (shard.early, shard.closed_through, shard.counts.rows_in) == ((), START, 3)
 
 
-def test_what_was_read_before_is_dropped_row_by_row() -> None:
-    model, rows = forecaster(), ones(("a", "b"), 6)
+def test_rows_that_were_already_applied_are_dropped() -> None:
+    model, rows = forecaster(), rows_of_ones(("a", "b"), 6)
     whole = batches_of([Arrival(rows, (START + 6) * HOUR_US)])
     cut = batches_of([Arrival(rows[:5], 0), Arrival(rows[5:], (START + 6) * HOUR_US)])
     again = replace(whole[0], watermark_us=None)
-    assert last(model, [cut[0], *whole, again]).counts == last(model, whole).counts
+    assert last_shard(model, [cut[0], *whole, again]).counts == last_shard(model, whole).counts
 
 
-def test_rejected_rows_are_counted_by_reason_without_the_cells_that_they_quote() -> None:
+def test_rejected_rows_are_counted_by_kind_of_reason() -> None:
     raw = pl.DataFrame({"series_id": ["a", "", "b", "c"], "timestamp": ["x", "y", "2013-01-01", "never"]})
     raw = raw.with_columns(value=pl.Series(["1", "2", "much", "3"]), offset=pl.int_range(4))
     _, rejected = observations.validate(raw)
@@ -173,41 +177,42 @@ def test_rejected_rows_are_counted_by_reason_without_the_cells_that_they_quote()
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_lone_row_years_away_makes_no_windows_between() -> None:
+def test_a_row_years_earlier_creates_no_windows_between() -> None:
     model = forecaster(max_gap=5)
-    rows = pl.concat([ones(("a",), 1, START - 300_000), ones(("a",), 3)])
+    rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
     outputs = [out for _, out in steps(model, [batch], 4)]
     blocks = [out.forecasts for out in outputs if out.forecasts]
     assert sum(len(block.issued) for block in blocks) < 20
-    counts = last(model, [batch]).counts
-    assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)  # forgotten meanwhile
+    counts = last_shard(model, [batch]).counts
+    # The series retires in the gap: 6 steps before and 3 after it, and no cold start, as it counts as new.
+    assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
 
-def test_the_batch_is_on_the_last_output_and_on_no_other() -> None:
-    (batch,) = batches_of([Arrival(ones(("a",), 20), (START + 20) * HOUR_US)])
+def test_only_the_last_output_holds_the_batch() -> None:
+    (batch,) = batches_of([Arrival(rows_of_ones(("a",), 20), (START + 20) * HOUR_US)])
     done = [out.done for _, out in steps(forecaster(), [batch], 4)]
     assert len(done) > 5
     assert done[-1] is batch
     assert not any(done[:-1])
 
 
-def corrected(value: float, start: int) -> Batch:
-    """A row of the first window at offset ``start``."""
-    rows = ones(("a",), 1).with_columns(value=pl.lit(value), offset=pl.lit(start, pl.Int64))
+def correction(value: float, start: int) -> Batch:
+    """Return a batch with one row for the same series and time, with this value, at offset ``start``."""
+    rows = rows_of_ones(("a",), 1).with_columns(value=pl.lit(value), offset=pl.lit(start, pl.Int64))
     return replace(no_batch("rows", start), stop=start + 1, rows=rows)
 
 
-def test_the_later_row_counts_across_snapshots_and_tables_of_other_jobs() -> None:
+def test_the_later_row_wins_across_snapshots_and_jobs() -> None:
     model = forecaster()
     shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
     for offset, value in enumerate((3.0, 9.0, 5.0)):
-        *_, (shard, _) = apply(shard, corrected(value, offset), model)
+        *_, (shard, _) = apply(shard, correction(value, offset), model)
         shard = snapshot.from_bytes(snapshot.to_bytes(shard))
     (other,) = handed_over([shard.copy()])
     (other,) = handed_over([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
-    *_, (other, _) = apply(other, corrected(4.0, 0), model)  # an offset of another log
+    *_, (other, _) = apply(other, correction(4.0, 0), model)  # offsets restart in the other job
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
         outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))
         replaced = pl.concat([output.replaced for _, output in outputs]).sort("value")
@@ -216,10 +221,10 @@ def test_the_later_row_counts_across_snapshots_and_tables_of_other_jobs() -> Non
         assert outputs[-1][0].counts.missing == 0
 
 
-def test_a_snapshot_without_offsets_of_its_rows_still_opens() -> None:
+def test_a_snapshot_without_row_offsets_can_be_read() -> None:
     model = forecaster()
-    *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), corrected(3.0, 0), model)
+    *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), correction(3.0, 0), model)
     old = snapshot.to_arrow(replace(shard, pending=shard.pending.drop("offset")))
-    *_, (shard, _) = apply(snapshot.from_arrow(old), corrected(1.0, 1), model)
+    *_, (shard, _) = apply(snapshot.from_arrow(old), correction(1.0, 1), model)
     outputs = list(apply(shard, closing(START, 2), model))
     assert pl.concat([output.replaced for _, output in outputs])["replaced_by"].to_list() == [1.0]

@@ -13,13 +13,13 @@ from schemas import quarantine
 from tests.fleets import fleets, rows_of
 
 
-def test_a_series_is_in_the_shard_that_it_was_always_in() -> None:
-    # These numbers are in state tables that people have: a change here is a migration.
+def test_the_shard_of_a_series_never_changes() -> None:
+    # Existing state tables hold these shard numbers: a change of `shard_of` needs a migration of the tables.
     assert [shard_of(name, 8) for name in ("a", "EWR temp", "Zürich", "🚲", "")] == [3, 7, 6, 6, 0]
 
 
 @given(seed=st.integers(0, 1000), shards=st.integers(1, 16))
-def test_series_are_dealt_to_all_shards(seed: int, shards: int) -> None:
+def test_series_are_spread_over_all_shards(seed: int, shards: int) -> None:
     names = [f"site {seed} meter {i}" for i in range(400)]
     counts = np.bincount([shard_of(name, shards) for name in names], minlength=shards)
     assert len(counts) == shards
@@ -28,7 +28,7 @@ def test_series_are_dealt_to_all_shards(seed: int, shards: int) -> None:
 
 
 @given(fleet=fleets(), shards=st.integers(1, 9))
-def test_a_batch_is_cut_into_parts_that_are_the_whole(fleet: Windows, shards: int) -> None:
+def test_the_parts_of_a_split_batch_add_up(fleet: Windows, shards: int) -> None:
     rows = rows_of(fleet).with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     rows = rows.select("series_id", "timestamp", "value", "offset")
     rejected = quarantine.whole_file("a.csv", "why", 0)
@@ -36,7 +36,7 @@ def test_a_batch_is_cut_into_parts_that_are_the_whole(fleet: Windows, shards: in
         no_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
     )
     splitter = Splitter(shards)
-    for _ in range(2):  # the second time series are known
+    for _ in range(2):  # the second call looks the shards of the known series up
         parts = splitter.split(batch)
         assert len(parts) == shards
         assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)

@@ -16,16 +16,16 @@ FIXED = (Frequency(1), Frequency(900), Frequency(3600), Frequency(86_400), Frequ
 WEEKS = tuple(Frequency(weeks * WEEK_S, 0, day * 86_400) for weeks in (1, 2) for day in range(1, 7))
 CALENDAR = tuple(Frequency(0, months) for months in (1, 2, 3, 6, 12, 60))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-every = st.sampled_from(FIXED + WEEKS + CALENDAR)
-windows = st.integers(-1500, 3000)
-moments = st.datetimes(datetime(1850, 1, 1), datetime(2250, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
+frequencies = st.sampled_from(FIXED + WEEKS + CALENDAR)
+window_indices = st.integers(-1500, 3000)
+times = st.datetimes(datetime(1850, 1, 1), datetime(2250, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
 
 
 def us(at: datetime) -> int:
     return (at - EPOCH) // timedelta(microseconds=1)
 
 
-@given(every, windows)
+@given(frequencies, window_indices)
 def test_windows_follow_one_another_without_a_gap(freq: Frequency, k: int) -> None:
     begin, end = freq.start_us(k), freq.end_us(k)
     assert begin < end == freq.start_us(k + 1)
@@ -33,14 +33,14 @@ def test_windows_follow_one_another_without_a_gap(freq: Frequency, k: int) -> No
     assert freq.window_of(begin - 1) == k - 1
 
 
-@given(every, windows)
-def test_a_window_is_closed_from_the_moment_that_it_ends(freq: Frequency, k: int) -> None:
+@given(frequencies, window_indices)
+def test_a_window_closes_at_its_end(freq: Frequency, k: int) -> None:
     assert freq.last_closed(freq.end_us(k)) == k
     assert freq.last_closed(freq.end_us(k) - 1) == k - 1
 
 
-@given(every, st.lists(moments, min_size=1, max_size=20))
-def test_numbers_arrays_and_columns_are_told_alike(freq: Frequency, at: list[datetime]) -> None:
+@given(frequencies, st.lists(times, min_size=1, max_size=20))
+def test_numbers_arrays_and_columns_give_equal_windows(freq: Frequency, at: list[datetime]) -> None:
     at_us = np.array([us(one) for one in at], np.int64)
     one_by_one = [freq.window_of(int(one)) for one in at_us]
     assert freq.window_of(at_us).tolist() == one_by_one
@@ -53,8 +53,8 @@ def test_numbers_arrays_and_columns_are_told_alike(freq: Frequency, at: list[dat
     assert starts[0].tolist() == [freq.start_us(k) for k in one_by_one]
 
 
-@given(st.sampled_from(CALENDAR), moments)
-def test_months_are_those_of_the_calendar(freq: Frequency, at: datetime) -> None:
+@given(st.sampled_from(CALENDAR), times)
+def test_month_windows_follow_the_calendar(freq: Frequency, at: datetime) -> None:
     k = freq.window_of(us(at))
     first = k * freq.months
     assert first <= (at.year - 1970) * 12 + at.month - 1 < first + freq.months
@@ -64,7 +64,7 @@ def test_months_are_those_of_the_calendar(freq: Frequency, at: datetime) -> None
 @pytest.mark.parametrize(
     ("text", "begin", "end"),
     [
-        ("1mo", "2024-02-01", "2024-03-01"),  # of 29 days
+        ("1mo", "2024-02-01", "2024-03-01"),  # a leap year
         ("1mo", "2023-02-01", "2023-03-01"),
         ("1mo", "1999-12-01", "2000-01-01"),
         ("1mo", "1969-12-01", "1970-01-01"),
@@ -74,7 +74,7 @@ def test_months_are_those_of_the_calendar(freq: Frequency, at: datetime) -> None
         ("1y", "1949-01-01", "1950-01-01"),
     ],
 )
-def test_a_window_ends_as_the_next_month_quarter_or_year_begins(text: str, begin: str, end: str) -> None:
+def test_a_calendar_window_ends_where_the_next_begins(text: str, begin: str, end: str) -> None:
     freq = Frequency.parse(text)
     start_us, end_us = (us(datetime.fromisoformat(at).replace(tzinfo=UTC)) for at in (begin, end))
     assert freq.window_of(start_us) == freq.window_of(end_us - 1)
@@ -82,14 +82,14 @@ def test_a_window_ends_as_the_next_month_quarter_or_year_begins(text: str, begin
     assert freq.end_us(freq.window_of(start_us)) == end_us
 
 
-def test_what_lies_before_everything_lies_in_no_later_window() -> None:
+def test_the_least_timestamp_precedes_every_real_window() -> None:
     never = np.array([np.iinfo(np.int64).min])
     for freq in FIXED + WEEKS + CALENDAR:
         assert freq.window_of(never)[0] - 1 < freq.window_of(us(datetime(1600, 1, 1, tzinfo=UTC)))
 
 
-@given(every)
-def test_what_a_frequency_is_called_is_read_as_it(freq: Frequency) -> None:
+@given(frequencies)
+def test_the_text_of_a_frequency_parses_to_it(freq: Frequency) -> None:
     assert Frequency.parse(str(freq)) == freq
 
 
@@ -104,13 +104,13 @@ def test_what_a_frequency_is_called_is_read_as_it(freq: Frequency) -> None:
         ("2mo", "2mo", 2 * 2_629_746),
     ],
 )
-def test_a_frequency_has_one_name_and_a_length_on_average(text: str, named: str, nominal_s: int) -> None:
+def test_equal_frequencies_have_one_name_and_mean_length(text: str, named: str, nominal_s: int) -> None:
     freq = Frequency.parse(text)
     assert (str(freq), freq.nominal_s) == (named, nominal_s)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("0s", "longer than nothing"),
         ("0mo", "longer than nothing"),
@@ -125,12 +125,12 @@ def test_a_frequency_has_one_name_and_a_length_on_average(text: str, named: str,
         ("500y", "longer than 100 years"),
     ],
 )
-def test_what_is_no_frequency_is_refused_in_one_line(text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_invalid_frequencies_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         WindowConfig(freq=text)
 
 
-def test_only_windows_have_months() -> None:
+def test_months_are_refused_as_a_duration() -> None:
     with pytest.raises(ValueError, match="no duration"):
         WindowConfig(allowed_lateness="1mo")
 
@@ -159,12 +159,12 @@ def test_only_windows_have_months() -> None:
         ("60m", "60m"),
     ],
 )
-def test_pandas_names_are_kept_as_our_own(text: str, own: str) -> None:
+def test_pandas_aliases_are_replaced_by_our_names(text: str, own: str) -> None:
     assert WindowConfig(freq=text).freq == own
     assert Frequency.parse(text) == Frequency.parse(own)
 
 
-def test_pandas_dates_begin_our_windows() -> None:
+def test_windows_begin_at_the_dates_of_pandas() -> None:
     import pandas as pd  # type: ignore[import-untyped]
 
     for alias in ("W", "W-MON", "W-SAT", "D", "h", "15min", "MS", "QS", "YS"):
@@ -174,14 +174,14 @@ def test_pandas_dates_begin_our_windows() -> None:
         assert starts.tolist() == [us(date.to_pydatetime()) for date in dates], alias
 
 
-def test_a_plain_week_begins_on_thursday_as_ever() -> None:
+def test_a_plain_week_begins_on_thursday() -> None:
     plain = Frequency.parse("1w")
     assert plain == Frequency(WEEK_S) == Frequency.parse("1w-thu")
     assert datetime.fromtimestamp(plain.start_us(2500) / 1e6, UTC).strftime("%a") == "Thu"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("M", "1m for minutes, 1mo for months"),
         ("3M", "3m for minutes, 3mo for months"),
@@ -194,12 +194,12 @@ def test_a_plain_week_begins_on_thursday_as_ever() -> None:
         ("9999w", "longer than 100 years"),
     ],
 )
-def test_a_name_that_means_no_window_here_is_refused(text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_unsupported_aliases_are_refused_with_a_hint(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         WindowConfig(freq=text)
 
 
-def test_a_step_of_labels_has_a_fixed_length() -> None:
+def test_the_time_step_of_labels_must_be_fixed() -> None:
     assert (fixed_s("15min"), fixed_s("1d12h")) == (900, 129_600)
     for text in ("1mo", "1w-sun", "QS"):
         with pytest.raises(ValueError, match="no fixed length"):

@@ -1,4 +1,4 @@
-"""Weeks that begin on the day that rows are dated to: forecasts are for dates that the user has."""
+"""Tests of weeks that begin on the weekday of the rows, so that forecasts are for the dates of the rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIRST_DAYS = {
 }
 
 
-def weekly(day: str, weeks: int = 20) -> pl.DataFrame:
+def weekly_rows(day: str, weeks: int = 20) -> pl.DataFrame:
     times = [FIRST_DAYS[day] + timedelta(weeks=k) for k in range(weeks)]
     return pl.DataFrame(
         {"series_id": "shop", "timestamp": times, "value": np.arange(float(weeks))},
@@ -35,14 +35,14 @@ def weekly(day: str, weeks: int = 20) -> pl.DataFrame:
 
 @pytest.mark.parametrize("day", sorted(FIRST_DAYS))
 @pytest.mark.parametrize("name", ["1w-{}", "W-{}"])
-def test_forecasts_of_weekly_rows_are_for_their_dates(day: str, name: str) -> None:
-    model, rows = forecaster(freq=name.format(day)), weekly(day)
+def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None:
+    model, rows = forecaster(freq=name.format(day)), weekly_rows(day)
     assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
     state, forecasts = advance(model, model.initial_state(), rows.head(12))
     frame = forecasts.frame()
-    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()  # and horizon 1 is for that date
-    judged = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
-    assert judged.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
+    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()  # horizon 1 is for this date
+    scored = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
+    assert scored.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
     again = State.from_bytes(state.to_bytes())
     assert again.freq == state.freq == Frequency.parse(f"1w-{day}")
     np.testing.assert_array_equal(again.clock, state.clock)
@@ -53,26 +53,25 @@ def test_forecasts_of_weekly_rows_are_for_their_dates(day: str, name: str) -> No
 
 def test_a_state_without_week_offset_reads_as_plain_weeks() -> None:
     model = forecaster(freq="1w")
-    state, _ = advance(model, model.initial_state(), weekly("thu"))
+    state, _ = advance(model, model.initial_state(), weekly_rows("thu"))
     metadata = state.to_arrow().schema.metadata
-    layout = metadata[b"statecast.state.layout"].replace(
-        b'"freq_offset_s": 0, ', b""
-    )  # earlier versions wrote no offset
+    # Remove the offset, which earlier versions did not write.
+    layout = metadata[b"statecast.state.layout"].replace(b'"freq_offset_s": 0, ', b"")
     older = state.to_arrow().replace_schema_metadata({**metadata, b"statecast.state.layout": layout})
     assert b"freq_offset_s" not in layout
     assert State.from_arrow(older).freq == Frequency(604_800)
 
 
-def test_weekly_rows_beside_the_windows_get_a_notice() -> None:
+def test_rows_on_another_weekday_give_a_notice() -> None:
     plain = WindowConfig(freq="1w")
-    told = weekday_notice(weekly("sun"), plain)
-    assert told is not None
-    assert "--freq 1w-sun" in told
-    assert weekday_notice(weekly("thu"), plain) is None
-    assert weekday_notice(weekly("sun"), WindowConfig(freq="1w-sun")) is None
-    assert weekday_notice(pl.concat([weekly("sun"), weekly("mon")]), plain) is None
-    assert weekday_notice(weekly("sun"), WindowConfig(freq="1d")) is None
-    assert weekday_notice(weekly("sun").clear(), plain) is None
+    notice = weekday_notice(weekly_rows("sun"), plain)
+    assert notice is not None
+    assert "--freq 1w-sun" in notice
+    assert weekday_notice(weekly_rows("thu"), plain) is None
+    assert weekday_notice(weekly_rows("sun"), WindowConfig(freq="1w-sun")) is None
+    assert weekday_notice(pl.concat([weekly_rows("sun"), weekly_rows("mon")]), plain) is None
+    assert weekday_notice(weekly_rows("sun"), WindowConfig(freq="1d")) is None
+    assert weekday_notice(weekly_rows("sun").clear(), plain) is None
 
 
 def test_anchored_weeks_have_the_season_of_a_year() -> None:

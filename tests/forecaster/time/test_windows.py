@@ -16,7 +16,7 @@ from schemas import observations
 from tests.fleets import HOUR
 
 FREQ_S = 900
-BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # windows before 1970 count backwards
+BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # before 1970, so that some windows have negative indices
 
 Row = tuple[str, int, float, str]
 """Series, seconds after BEGIN, value, event."""
@@ -24,14 +24,14 @@ Row = tuple[str, int, float, str]
 ROWS = st.lists(
     st.tuples(
         st.sampled_from("abc"),
-        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # times meet often
+        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # rounded, so that times repeat
         st.floats(-1e6, 1e6).map(lambda v: round(v, 1)),
         st.sampled_from(["x", "y"]),
     ),
     max_size=40,
 )
 
-BY_HAND: dict[str, Callable[[list[float]], float]] = {
+AGGREGATES: dict[str, Callable[[list[float]], float]] = {
     "mean": statistics.fmean,
     "sum": sum,
     "count": len,
@@ -54,8 +54,8 @@ def frame_of(rows: list[Row], events: bool) -> pl.DataFrame:
     return frame if events else frame.drop("event_id")
 
 
-def aggregated_by_hand(rows: list[Row], how: str, events: bool) -> tuple[dict[tuple[str, int], float], int]:
-    """The value of each series and window, and the number of duplicates, one row at a time."""
+def looped_aggregates(rows: list[Row], how: str, events: bool) -> tuple[dict[tuple[str, int], float], int]:
+    """Return the value of each series and window, and the number of duplicates, computed with plain loops."""
     kept: dict[tuple[str, int, str, int], float] = {}
     for number, (series, second, value, event) in enumerate(rows):
         is_event = how in ("sum", "count") and not events
@@ -65,17 +65,17 @@ def aggregated_by_hand(rows: list[Row], how: str, events: bool) -> tuple[dict[tu
     for (series, second, *_), value in in_order:
         at = BEGIN + timedelta(seconds=second)
         cells.setdefault((series, int(at.timestamp() // FREQ_S)), []).append(value)
-    return {cell: BY_HAND[how](values) for cell, values in cells.items()}, len(rows) - len(kept)
+    return {cell: AGGREGATES[how](values) for cell, values in cells.items()}, len(rows) - len(kept)
 
 
 @pytest.mark.parametrize("events", [False, True])
-@pytest.mark.parametrize("how", sorted(BY_HAND))
+@pytest.mark.parametrize("how", sorted(AGGREGATES))
 @given(rows=ROWS, seed=st.integers(0, 1000))
-def test_windows_hold_what_adding_up_by_hand_gives(
+def test_aggregates_equal_the_results_of_plain_loops(
     how: str, events: bool, rows: list[Row], seed: int
 ) -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
-    expected, duplicates = aggregated_by_hand(rows, how, events)
+    expected, duplicates = looped_aggregates(rows, how, events)
     frame = frame_of(rows, events)
     found = aggregate(frame, config)
     windows = found.windows
@@ -97,7 +97,7 @@ def test_windows_hold_what_adding_up_by_hand_gives(
     assert shuffled.duplicates == duplicates
 
 
-def test_a_block_has_the_bounds_that_it_is_asked_for() -> None:
+def test_aggregate_returns_the_requested_windows() -> None:
     frame = frame_of([("a", 0, 1.0, "x")], False)
     first = aggregate(frame, WindowConfig(freq="15m")).windows.start
     windows = aggregate(frame, WindowConfig(freq="15m"), first - 2, first + 3).windows
@@ -105,7 +105,7 @@ def test_a_block_has_the_bounds_that_it_is_asked_for() -> None:
     assert (windows.start, windows.stop) == (first - 2, first + 3)
 
 
-def test_rows_outside_the_bounds_are_an_error_and_not_forgotten() -> None:
+def test_rows_outside_the_requested_windows_raise() -> None:
     frame = frame_of([("a", 0, 1.0, "x")], False)
     first = aggregate(frame, WindowConfig(freq="15m")).windows.start
     for start, stop in ((first + 1, first + 3), (first - 3, first)):
@@ -113,13 +113,13 @@ def test_rows_outside_the_bounds_are_an_error_and_not_forgotten() -> None:
             aggregate(frame, WindowConfig(freq="15m"), start, stop)
 
 
-def test_no_rows_make_windows_of_no_series() -> None:
+def test_no_rows_give_windows_without_series() -> None:
     found = aggregate(observations.empty(), WindowConfig(), 5, 8)
     assert found.duplicates == 0
     assert found.windows.values.shape == (3, 0)
 
 
-def test_a_window_begins_with_its_first_microsecond_and_ends_before_the_next() -> None:
+def test_a_window_includes_its_start_and_excludes_its_end() -> None:
     hour = datetime(2013, 1, 1, 5, tzinfo=UTC)
     times = [hour, hour + timedelta(hours=1, microseconds=-1), hour + timedelta(hours=1)]
     frame = pl.DataFrame({"t": times}, schema={"t": pl.Datetime("us", "UTC")})
@@ -128,7 +128,7 @@ def test_a_window_begins_with_its_first_microsecond_and_ends_before_the_next() -
     assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
-def test_the_part_between_bounds_is_cut_to_the_block() -> None:
+def test_between_is_limited_to_the_existing_windows() -> None:
     windows = Windows(("a",), 10, np.arange(5.0)[:, None])
     for start, stop, values in ((11, 13, [1, 2]), (0, 12, [0, 1]), (13, 99, [3, 4]), (20, 30, [])):
         part = windows.between(start, stop)
@@ -136,13 +136,13 @@ def test_the_part_between_bounds_is_cut_to_the_block() -> None:
         assert part.start == max(start, 10)
 
 
-def test_windows_have_a_column_for_each_series() -> None:
+def test_values_with_a_missing_series_column_raise() -> None:
     with pytest.raises(ValueError, match=r"not \[T, 2\]"):
         Windows(("a", "b"), 0, np.zeros((3, 1)))
 
 
-def frame_at(rows: list[tuple[int, float, int]], **more: list[object]) -> pl.DataFrame:
-    """Rows of the series "a": seconds after BEGIN, value, offset."""
+def rows_with_offsets(rows: list[tuple[int, float, int]], **more: list[object]) -> pl.DataFrame:
+    """Return rows of the series "a" from tuples of seconds after BEGIN, value and offset."""
     made = {
         "series_id": ["a"] * len(rows),
         "timestamp": [BEGIN + timedelta(seconds=second) for second, *_ in rows],
@@ -153,9 +153,9 @@ def frame_at(rows: list[tuple[int, float, int]], **more: list[object]) -> pl.Dat
 
 
 @pytest.mark.parametrize("how", ["mean", "min", "max", "last"])
-def test_the_row_of_the_larger_offset_counts(how: str) -> None:
+def test_the_row_with_the_larger_offset_wins(how: str) -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
-    rows = frame_at([(0, 1.0, 7), (0, 9.0, 5), (0, 1.0, 6), (300, 2.0, 0), (300, 2.0, 1)])
+    rows = rows_with_offsets([(0, 1.0, 7), (0, 9.0, 5), (0, 1.0, 6), (300, 2.0, 0), (300, 2.0, 1)])
     found = aggregate(rows, config)
     expected = {"mean": 1.5, "min": 1.0, "max": 2.0, "last": 2.0}
     assert found.windows.values[0, 0] == expected[how]
@@ -163,20 +163,20 @@ def test_the_row_of_the_larger_offset_counts(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_events_of_one_time_all_count_and_copies_of_a_row_do_not() -> None:
+def test_equal_events_count_unless_they_are_copies() -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
-    assert aggregate(frame_at(rows), config).duplicates == 0
-    assert aggregate(frame_at(rows), config).windows.values[0, 0] == 21.0
-    again = aggregate(frame_at(rows, origin=[1, 2, 1, 1]), config)
+    assert aggregate(rows_with_offsets(rows), config).duplicates == 0
+    assert aggregate(rows_with_offsets(rows), config).windows.values[0, 0] == 21.0
+    again = aggregate(rows_with_offsets(rows, origin=[1, 2, 1, 1]), config)
     assert (again.windows.values[0, 0], again.duplicates, len(again.replaced)) == (16.0, 1, 0)
-    unknown = aggregate(frame_at(rows, origin=[None, None, 1, 1]), config)
+    unknown = aggregate(rows_with_offsets(rows, origin=[None, None, 1, 1]), config)
     assert (unknown.windows.values[0, 0], unknown.duplicates) == (21.0, 0)
-    named = aggregate(frame_at(rows, event_id=["x", "y", "x", None]), config)
+    named = aggregate(rows_with_offsets(rows, event_id=["x", "y", "x", None]), config)
     assert (named.windows.values[0, 0], named.duplicates) == (16.0, 1)
 
 
-def test_a_covariate_of_a_window_is_the_mean_of_what_its_rows_have() -> None:
+def test_a_window_covariate_is_the_mean_of_its_rows() -> None:
     def rows(order: list[int]) -> pl.DataFrame:
         minutes, heat = [0, 10, 10, 20, 60, 130], [1.0, 3.0, 9.0, None, None, 5.0]
         at = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(minutes=m) for m in minutes]
@@ -187,15 +187,16 @@ def test_a_covariate_of_a_window_is_the_mean_of_what_its_rows_have() -> None:
         found = aggregate(rows(order), WindowConfig())
         assert found.duplicates == 1
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
-        assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]  # its heat differs
-    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # one row a window
+        # The two rows at minute 10 differ in heat alone: the later one replaces the earlier.
+        assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
+    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # one row in each window
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
     both = lone.past_of(("wind", "heat"))
     assert both is not None
     np.testing.assert_array_equal(both[:, 0], [[np.nan, 1.0], [np.nan, np.nan], [np.nan, 5.0]])
 
 
-def test_covariates_go_with_their_windows_and_series() -> None:
+def test_slicing_windows_slices_their_covariates() -> None:
     values = np.arange(6.0).reshape(3, 2)
     whole = Windows(("a", "b"), 7, values, {"heat": values + 10})
     np.testing.assert_array_equal(whole.between(8, 16).past["heat"], values[1:] + 10)

@@ -23,29 +23,29 @@ def network(horizon: int) -> NetworkConfig:
 
 
 def walks(windows: int, series: int) -> Windows:
-    """Random walks with gaps; the second begins late, the third ends early."""
-    chance = np.random.default_rng(0)
-    values = chance.normal(size=(windows, series)).cumsum(axis=0)
-    values[chance.random(values.shape) < 0.1] = np.nan
+    """Return random walks with gaps; the second begins late, the third ends early."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(windows, series)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.1] = np.nan
     values[: windows // 3, 1] = np.nan
     values[windows // 2 :, 2] = np.nan
     return Windows(tuple(f"s{i}" for i in range(series)), START, values)
 
 
 def kept_bytes(batch: Batch) -> int:
-    """Bytes of the memory that a batch holds on to, each piece once."""
-    pieces: dict[int, int] = {batch.x.data_ptr(): batch.x.nbytes}
+    """Return the bytes of memory that a batch keeps allocated, each buffer counted once."""
+    buffers: dict[int, int] = {batch.x.data_ptr(): batch.x.nbytes}
     block = batch.block
     for array in (batch.ahead, block.history, block.last, block.unit, batch.first_target):
         owner: Any = array
         while owner.base is not None:
             owner = owner.base
-        pieces[owner.__array_interface__["data"][0]] = owner.nbytes
-    return sum(pieces.values())
+        buffers[owner.__array_interface__["data"][0]] = owner.nbytes
+    return sum(buffers.values())
 
 
 def peak_bytes(fleet: Fleet, length: int) -> int:
-    """Most bytes that numpy holds at once while all segments are gone through."""
+    """Return the peak of traced memory in bytes while all segments of all batches are iterated."""
     tracemalloc.start()
     try:
         for number in range(len(fleet.batches)):
@@ -56,32 +56,32 @@ def peak_bytes(fleet: Fleet, length: int) -> int:
         tracemalloc.stop()
 
 
-def test_what_is_kept_of_a_batch_does_not_grow_with_the_horizon() -> None:
+def test_batch_memory_does_not_grow_with_the_horizon() -> None:
     one, many = (fleet_of(walks(1000, 5), network(n), FREQ, 512).batch(0) for n in (1, 64))
     padding = 63 * 5 * 8
     assert kept_bytes(many) == kept_bytes(one) + padding
 
 
-def test_the_peak_of_memory_grows_with_a_segment_and_not_with_all_windows_times_the_horizon() -> None:
+def test_peak_memory_grows_with_segment_length_only() -> None:
     windows, series, length, horizon = 4000, 8, 16, 64
     fleets = [fleet_of(walks(windows, series), network(n), FREQ, 8) for n in (1, horizon)]
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
     segment = length * series * horizon
     assert far - near < 64 * segment
-    assert far - near < windows * series * horizon  # a byte a target, where a copy of them has four
+    assert far - near < windows * series * horizon  # 1 byte per target; a copy of all targets would need 4
 
 
-def test_the_peak_of_memory_has_a_bound_however_many_batches_there_are(
+def test_peak_memory_does_not_grow_with_the_batch_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("forecaster.training.batches._KEPT_BYTES", 0)
     few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ, 8), 16) for n in (8, 80))
-    assert many < 2.5 * few  # two at once at the most: the last is dropped while the next is made
+    assert many < 2.5 * few  # at most two batches exist at once: the old one is dropped during the next
 
 
 @pytest.mark.parametrize("held_from", [60, 41, 40, 17, 2])
 @pytest.mark.parametrize("length", [7, 16, 100])
-def test_targets_are_changes_in_scales_and_held_out_by_their_own_window(held_from: int, length: int) -> None:
+def test_targets_are_scaled_changes_held_out_by_their_window(held_from: int, length: int) -> None:
     windows, horizon = walks(60, 4), 5
     fleet = fleet_of(windows, network(horizon), FREQ, 2, held_from)
     seen = set()
@@ -102,8 +102,10 @@ def test_targets_are_changes_in_scales_and_held_out_by_their_own_window(held_fro
             for t in range(len(own) - begin):
                 for n in range(1, horizon + 1):
                     row = begin + t + n
-                    came = own[row] if row < len(own) else np.nan
-                    expected = np.clip((came - inputs.block.last[t, 0]) / inputs.block.unit[t, 0], -200, 200)
+                    actual = own[row] if row < len(own) else np.nan
+                    expected = np.clip(
+                        (actual - inputs.block.last[t, 0]) / inputs.block.unit[t, 0], -200, 200
+                    )
                     learns = row < held_from
                     found = (learned[t, column, n - 1], held_out[t, column, n - 1])
                     assert found == pytest.approx(
@@ -114,9 +116,7 @@ def test_targets_are_changes_in_scales_and_held_out_by_their_own_window(held_fro
 
 @pytest.mark.parametrize("held_from", [0, 1, 2, 16, 17, 18, 59, 60])
 @pytest.mark.parametrize("length", [2, 16, 59, 100])
-def test_the_segments_to_learn_from_are_those_with_a_target_before_the_held_out_ones(
-    held_from: int, length: int
-) -> None:
+def test_training_segments_have_a_target_before_held_out_windows(held_from: int, length: int) -> None:
     windows = walks(60, 6)
     fleet = fleet_of(windows, network(3), FREQ, 2, held_from)
     total = 0
@@ -129,7 +129,7 @@ def test_the_segments_to_learn_from_are_those_with_a_target_before_the_held_out_
     assert fleet.steps(length) == total
 
 
-def test_batches_that_fit_into_the_bound_are_made_once_and_the_others_again(
+def test_batches_within_the_memory_bound_are_cached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)

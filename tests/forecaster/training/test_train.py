@@ -21,46 +21,46 @@ from forecaster.training.segments import Batch
 from forecaster.training.train import Epoch, train
 from schemas.errors import DataError
 from tests.fleets import HOUR
-from tests.forecaster.brief import BRIEF, NETWORK, brief, fleet_of, sines, weights
+from tests.forecaster.brief import BRIEF, NETWORK, fleet_of, sines, train_briefly, weights
 
 
-def test_the_same_seed_gives_the_same_weights_to_the_bit() -> None:
-    one, other = brief(seed=7), brief(seed=7)
+def test_equal_seeds_give_bitwise_equal_weights() -> None:
+    one, other = train_briefly(seed=7), train_briefly(seed=7)
     np.testing.assert_array_equal(weights(one), weights(other))
     assert one.forecaster.version == other.forecaster.version
     for a, b in zip(one.history, other.history, strict=True):
         assert a | {"seconds": 0.0} == b | {"seconds": 0.0}
 
 
-def test_another_seed_gives_other_weights() -> None:
-    assert np.abs(weights(brief(seed=1)) - weights(brief(seed=2))).max() > 1e-3
+def test_different_seeds_give_different_weights() -> None:
+    assert np.abs(weights(train_briefly(seed=1)) - weights(train_briefly(seed=2))).max() > 1e-3
 
 
-def test_training_leaves_the_chance_of_others_alone() -> None:
+def test_training_does_not_change_the_global_random_state() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    brief()
+    train_briefly()
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("windows", [40, 1])
-def test_training_gives_back_the_threads_that_it_took(windows: int) -> None:
+def test_training_restores_the_thread_count(windows: int) -> None:
     before = torch.get_num_threads()
-    told: list[int] = []
+    thread_counts: list[int] = []
     with suppress(DataError):
         train(
             sines(windows, 3),
             NETWORK,
             TrainingConfig(epochs=1, threads=before + 2, refit=False),
-            on_epoch=lambda epoch: told.append(torch.get_num_threads()),
+            on_epoch=lambda epoch: thread_counts.append(torch.get_num_threads()),
         )
     assert torch.get_num_threads() == before
-    assert told == ([before + 2] if windows > 1 else [])
+    assert thread_counts == ([before + 2] if windows > 1 else [])
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_trained_network_beats_persistence_on_waves_that_it_has_not_seen(cell: str) -> None:
+def test_a_trained_network_beats_persistence_on_new_waves(cell: str) -> None:
     network = NetworkConfig.model_validate(NETWORK.model_dump() | {"cell": cell, "hidden": 16})
     training = TrainingConfig(epochs=6, segment=24, learning_rate=1e-2)
     model = train(sines(240), network, training, WindowConfig()).forecaster
@@ -70,52 +70,52 @@ def test_a_trained_network_beats_persistence_on_waves_that_it_has_not_seen(cell:
     middle = forecasts.values[1]
     spread = fresh.values.std(axis=0)
     for horizon in (1, 3, 6):
-        came = fresh.values[100 + horizon :]
+        actual = fresh.values[100 + horizon :]
         last = fresh.values[100:-horizon]
-        error = (np.abs(middle[100:-horizon, :, horizon - 1] - came) / spread).mean()
-        persistence = (np.abs(last - came) / spread).mean()
+        error = (np.abs(middle[100:-horizon, :, horizon - 1] - actual) / spread).mean()
+        persistence = (np.abs(last - actual) / spread).mean()
         assert error < 0.7 * persistence, f"horizon {horizon}: {error} against {persistence}"
 
 
-def test_training_lowers_the_loss_that_it_reports() -> None:
-    told: list[Epoch] = []
+def test_training_lowers_the_reported_loss() -> None:
+    reported: list[Epoch] = []
     training = TrainingConfig(epochs=5, segment=16, learning_rate=1e-2, validation=0.2)
-    trained = train(sines(150, 8), NETWORK, training, WindowConfig(), told.append)
+    trained = train(sines(150, 8), NETWORK, training, WindowConfig(), reported.append)
     history = trained.history
-    assert told == history + trained.refit_history
+    assert reported == history + trained.refit_history
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4, 5]
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
     assert history[-1]["validation_skill"] > history[0]["validation_skill"]
     assert all(epoch["seconds"] > 0 for epoch in history)
 
 
-def turning() -> Windows:
-    """What rises while it is learned from falls from then on: the more was learned, the worse."""
+def rising_then_falling() -> Windows:
+    """Return series that rise in training and fall in validation, so that training makes errors worse."""
     t = np.arange(100.0)[:, None]
     return fleet_of(np.minimum(t, 160 - t) + np.random.default_rng(0).normal(size=(100, 6)))
 
 
 @pytest.mark.parametrize(
-    ("windows", "rate"), [(turning(), 1e-2), (sines(100, 6), 1e-2), (sines(100, 6), 0.3)]
+    ("windows", "rate"), [(rising_then_falling(), 1e-2), (sines(100, 6), 1e-2), (sines(100, 6), 0.3)]
 )
-def test_the_weights_are_those_of_the_best_epoch_or_before_the_first(windows: Windows, rate: float) -> None:
+def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: float) -> None:
     training = TrainingConfig.model_validate(BRIEF.model_dump() | {"epochs": 5, "learning_rate": rate})
     trained = train(windows, NETWORK, training, WindowConfig())
-    unlearned, fleet = fitting._seeded(fleet_of_windows(windows, NETWORK, HOUR, 32, 80), training)
+    untrained, fleet = fitting._seeded(fleet_of_windows(windows, NETWORK, HOUR, 32, 80), training)
     weighing = weighing_of(fleet, training.segment)
 
     def score(module: Network) -> float:
         return fitting._validate(module, fleet, training.segment, weighing)["validation_loss"]
 
-    scores = [score(unlearned), *(epoch["validation_loss"] for epoch in trained.history)]
+    scores = [score(untrained), *(epoch["validation_loss"] for epoch in trained.history)]
     assert trained.epochs == int(np.argmin(scores))
     assert score(trained.chosen.network) == pytest.approx(min(scores), rel=1e-6)
 
 
-def test_where_the_linear_part_alone_did_best_it_is_what_is_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refit_after_zero_epochs_fits_the_linear_part(monkeypatch: pytest.MonkeyPatch) -> None:
     worse = count(1)
     monkeypatch.setattr(fitting, "_validate", lambda *_: {"validation_loss": float(next(worse))})
-    trained = brief(refit=True, backtest=0.1)
+    trained = train_briefly(refit=True, backtest=0.1)
     assert trained.epochs == 0
     assert trained.refit_history == []
     fitted = [model.network.ridge for model in (trained.chosen, trained.forecaster)]
@@ -124,38 +124,41 @@ def test_where_the_linear_part_alone_did_best_it_is_what_is_refit(monkeypatch: p
         assert torch.equal(weight, trained.forecaster.network.get_parameter(name)), name
 
 
-def test_what_is_refit_is_the_chosen_run_over_all_windows() -> None:
-    trained = brief(refit=True, backtest=0.1, epochs=3)
+def test_refit_repeats_the_chosen_epochs_over_all_windows() -> None:
+    trained = train_briefly(refit=True, backtest=0.1, epochs=3)
     assert trained.epochs > 0
     assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, trained.epochs + 1))
     assert set(trained.refit_history[0]) == {"epoch", "refit_loss", "refit_seconds"}
-    assert trained.chosen.version == brief(refit=False, backtest=0.1, epochs=3).chosen.version
+    assert trained.chosen.version == train_briefly(refit=False, backtest=0.1, epochs=3).chosen.version
     assert trained.chosen.version != trained.forecaster.version
 
 
-def test_a_refit_of_all_epochs_is_a_run_with_nothing_held_out() -> None:
-    trained, whole = brief(refit=True, backtest=0.1, epochs=1), brief(validation=0.0, epochs=1)
+def test_refit_of_all_epochs_equals_training_without_validation() -> None:
+    trained, whole = (
+        train_briefly(refit=True, backtest=0.1, epochs=1),
+        train_briefly(validation=0.0, epochs=1),
+    )
     assert trained.forecaster.version == whole.forecaster.version
 
 
-def test_what_is_refit_has_learned_from_the_last_windows_and_what_was_chosen_has_not() -> None:
+def test_only_the_refit_depends_on_the_last_windows() -> None:
     values = sines(100, 6).values
     other = values.copy()
     other[90:] += 100.0
-    one, two = (brief(fleet_of(v), refit=True, backtest=0.1, epochs=1) for v in (values, other))
+    one, two = (train_briefly(fleet_of(v), refit=True, backtest=0.1, epochs=1) for v in (values, other))
     assert one.chosen.version == two.chosen.version
     assert one.history[0]["validation_loss"] == two.history[0]["validation_loss"]
     assert one.forecaster.version != two.forecaster.version
 
 
-def test_with_nothing_held_out_there_is_nothing_to_refit() -> None:
-    trained = brief(validation=0.0, refit=True)
+def test_without_held_out_windows_nothing_is_refit() -> None:
+    trained = train_briefly(validation=0.0, refit=True)
     assert trained.refit_history == []
     assert trained.forecaster is trained.chosen
 
 
-class Watched(torch.optim.AdamW):
-    """An optimizer that keeps the rate of each step that is taken."""
+class RecordingAdamW(torch.optim.AdamW):
+    """AdamW that records the learning rate of each step."""
 
     rates: ClassVar[list[float]] = []
 
@@ -168,34 +171,34 @@ class Watched(torch.optim.AdamW):
 def test_the_learning_rate_ends_with_the_last_step(
     monkeypatch: pytest.MonkeyPatch, validation: float, segment: int, series: int
 ) -> None:
-    monkeypatch.setattr(Watched, "rates", [])
-    monkeypatch.setattr(torch.optim, "AdamW", Watched)
-    brief(sines(100, series), validation=validation, segment=segment, epochs=4, batch_series=6)
+    monkeypatch.setattr(RecordingAdamW, "rates", [])
+    monkeypatch.setattr(torch.optim, "AdamW", RecordingAdamW)
+    train_briefly(sines(100, series), validation=validation, segment=segment, epochs=4, batch_series=6)
     highest = BRIEF.learning_rate
-    assert Watched.rates[-1] == pytest.approx(highest / 25 / 1e4, rel=1e-3)
-    assert Watched.rates.count(min(Watched.rates)) == 1
-    assert max(Watched.rates) == pytest.approx(highest, rel=0.05)
-    early = int(np.argmax(Watched.rates)) / len(Watched.rates)
+    assert RecordingAdamW.rates[-1] == pytest.approx(highest / 25 / 1e4, rel=1e-3)
+    assert RecordingAdamW.rates.count(min(RecordingAdamW.rates)) == 1
+    assert max(RecordingAdamW.rates) == pytest.approx(highest, rel=0.05)
+    early = int(np.argmax(RecordingAdamW.rates)) / len(RecordingAdamW.rates)
     assert 0.1 < early < 0.25
 
 
-def test_batches_come_in_another_order_each_epoch_which_the_seed_draws(
+def test_the_seed_shuffles_batches_in_each_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[int] = []
+    batch_numbers: list[int] = []
     make = Fleet.batch
 
-    def watched(fleet: Fleet, number: int) -> Batch:
-        asked.append(int(number))
+    def recorded(fleet: Fleet, number: int) -> Batch:
+        batch_numbers.append(int(number))
         return make(fleet, number)
 
-    monkeypatch.setattr(Fleet, "batch", watched)
+    monkeypatch.setattr(Fleet, "batch", recorded)
 
     def orders(seed: int) -> list[list[int]]:
-        asked.clear()
-        brief(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
-        # Four times for the linear part and once for the weights of the horizons, then once an epoch.
-        return [asked[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
+        batch_numbers.clear()
+        train_briefly(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
+        # The first five passes over the 8 batches fit the linear part (4) and the weights of horizons (1).
+        return [batch_numbers[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
     one = orders(0)
     assert all(sorted(order) == list(range(8)) for order in one)
@@ -204,27 +207,27 @@ def test_batches_come_in_another_order_each_epoch_which_the_seed_draws(
     assert orders(1) != one
 
 
-def test_the_skill_has_a_unit_that_no_setting_changes() -> None:
-    # At a rate of nothing the network stays persistence, whatever the scale of the moment. That of a short
-    # half-life follows a storm in the held-out windows; that of a long one does not.
-    storm = sines(200, 6).values
-    storm[160:] *= 20.0
-    values = fleet_of(storm)
-    still = {"learning_rate": 1e-12, "epochs": 1}
-    bands = [
+def test_the_skill_does_not_depend_on_the_halflife() -> None:
+    # With a learning rate of almost 0 the network forecasts the last value, so its skill must be 0 in any
+    # unit. Make the held-out windows noisy, because then the scales of the two half-lives differ there.
+    noisy_end = sines(200, 6).values
+    noisy_end[160:] *= 20.0
+    values = fleet_of(noisy_end)
+    tiny_rate = {"learning_rate": 1e-12, "epochs": 1}
+    epochs = [
         train(
             values,
             NetworkConfig.model_validate(NETWORK.model_dump() | {"halflife": halflife, "quantiles": (0.5,)}),
-            TrainingConfig.model_validate(BRIEF.model_dump() | still),
+            TrainingConfig.model_validate(BRIEF.model_dump() | tiny_rate),
             WindowConfig(),
         ).history[0]
         for halflife in (3, 300)
     ]
-    assert bands[0]["validation_loss"] != pytest.approx(bands[1]["validation_loss"], rel=0.05)
-    for band in bands:
-        assert band["validation_skill"] == pytest.approx(0.0, abs=0.05)
+    assert epochs[0]["validation_loss"] != pytest.approx(epochs[1]["validation_loss"], rel=0.05)
+    for epoch in epochs:
+        assert epoch["validation_skill"] == pytest.approx(0.0, abs=0.05)
 
 
-def test_with_nothing_held_out_nothing_is_validated() -> None:
-    for epoch in brief(validation=0.0).history:
+def test_without_held_out_windows_nothing_is_validated() -> None:
+    for epoch in train_briefly(validation=0.0).history:
         assert set(epoch) == {"epoch", "train_loss", "seconds"}

@@ -10,81 +10,82 @@ from forecaster.time.windows import Windows
 from forecaster.training.train import train
 from schemas.errors import DataError
 from schemas.observations import LARGEST
-from tests.forecaster.brief import BRIEF, NETWORK, brief, fleet_of, sines, weights
+from tests.forecaster.brief import BRIEF, NETWORK, fleet_of, sines, train_briefly, weights
 
 
-def test_constant_series_are_no_skill_and_no_harm() -> None:
-    trained = brief(fleet_of(np.full((100, 3), 7.0)))
+def test_constant_series_give_zero_skill_and_finite_weights() -> None:
+    trained = train_briefly(fleet_of(np.full((100, 3), 7.0)))
     assert [epoch["validation_skill"] for epoch in trained.history] == [0.0, 0.0]
     assert np.isfinite(weights(trained)).all()
 
 
 @pytest.mark.parametrize("length", [2, 3, 6, 7])
-def test_series_shorter_than_the_horizon_are_learned_from(length: int) -> None:
-    trained = brief(sines(length, 4), validation=0.0)
+def test_series_shorter_than_the_horizon_change_the_weights(length: int) -> None:
+    trained = train_briefly(sines(length, 4), validation=0.0)
     assert np.isfinite(weights(trained)).all()
     assert all(np.isfinite(epoch["train_loss"]) and epoch["train_loss"] > 0 for epoch in trained.history)
-    before = brief(sines(length, 4), validation=0.0, learning_rate=1e-12, epochs=1)
+    before = train_briefly(sines(length, 4), validation=0.0, learning_rate=1e-12, epochs=1)
     assert np.abs(weights(trained) - weights(before)).max() > 1e-5
 
 
-def test_short_series_beside_long_ones_are_no_harm() -> None:
+def test_short_and_empty_series_give_finite_losses() -> None:
     values = sines(100, 6).values
-    values[:97, 1] = np.nan  # begins in what is held out
+    values[:97, 1] = np.nan  # begins in the held-out windows
     values[:70, 2] = np.nan
     values[:, 3] = np.nan
     values[:, 4] = 5.0
     values[1:, 5] = np.nan
-    trained = brief(fleet_of(values))
+    trained = train_briefly(fleet_of(values))
     assert np.isfinite(weights(trained)).all()
     assert np.isfinite([epoch["validation_loss"] for epoch in trained.history]).all()
 
 
 @pytest.mark.parametrize("windows", [0, 1])
-def test_too_little_to_learn_from_is_said(windows: int) -> None:
+def test_training_on_less_than_two_windows_raises(windows: int) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
-        brief(sines(windows, 3))
+        train_briefly(sines(windows, 3))
 
 
-def test_values_in_the_held_out_part_alone_are_too_little_to_learn_from() -> None:
+def test_values_only_in_held_out_windows_raise() -> None:
     values = sines(100, 3).values
     values[:90] = np.nan
     with pytest.raises(DataError, match=r"held-out .* training.validation"):
-        brief(fleet_of(values))
+        train_briefly(fleet_of(values))
 
 
-def test_a_broken_sensor_does_not_own_the_weights() -> None:
+def test_one_outlier_leaves_the_weights_finite() -> None:
     values = sines(150, 8).values
     broken = values.copy()
     broken[60, 0] = 1e15
-    assert np.isfinite(weights(brief(fleet_of(broken)))).all()
+    assert np.isfinite(weights(train_briefly(fleet_of(broken)))).all()
 
 
 @pytest.mark.parametrize(("at", "validation"), [(60, 0.0), (60, 0.2), (97, 0.2)])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
-def test_a_series_that_makes_the_loss_no_number_is_named(at: int, validation: float, value: float) -> None:
+def test_the_error_names_a_series_with_infinite_loss(at: int, validation: float, value: float) -> None:
     values = sines(100, 6).values
     values[at, 4] = value
     values[at - 1, 4] = -value
-    with pytest.raises(DataError, match="'s4'") as told:
-        brief(fleet_of(values), validation=validation)
-    assert "\n" not in str(told.value)
+    with pytest.raises(DataError, match="'s4'") as error:
+        train_briefly(fleet_of(values), validation=validation)
+    assert "\n" not in str(error.value)
 
 
-def test_weights_that_run_away_stop_training_and_name_the_rate() -> None:
+def test_the_error_for_diverging_weights_names_the_rate() -> None:
     values = sines(100, 6).values
     values[50:, 2] += 1e12 * np.sign(np.sin(np.arange(50)))
-    beyond = BRIEF.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})  # the settings allow less
+    # model_copy does not validate, so that it accepts values above the limits of the settings.
+    too_fast = BRIEF.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
     with pytest.raises(DataError, match=r"'s2'.* training\.learning_rate"):
-        train(fleet_of(values), NETWORK, beyond, WindowConfig())
+        train(fleet_of(values), NETWORK, too_fast, WindowConfig())
 
 
-def test_values_at_the_bound_of_observations_are_learned_from() -> None:
+def test_training_accepts_values_at_the_bound() -> None:
     values = sines(100, 6).values
     values[:, 0] = LARGEST * np.sign(np.sin(np.arange(100)))
     values[:, 1] = LARGEST
     values[60, 2] = -LARGEST
-    trained = brief(fleet_of(values))
+    trained = train_briefly(fleet_of(values))
     assert np.isfinite(weights(trained)).all()
     assert np.isfinite([list(epoch.values()) for epoch in trained.history]).all()
     _, forecasts = advance(trained.forecaster, trained.forecaster.initial_state(), fleet_of(values))
@@ -92,7 +93,7 @@ def test_values_at_the_bound_of_observations_are_learned_from() -> None:
 
 
 @pytest.mark.parametrize("windows", [3, 40, 128])
-def test_a_run_of_very_few_steps_still_ends(windows: int) -> None:
+def test_training_with_very_few_steps_ends(windows: int) -> None:
     values = np.random.default_rng(0).normal(size=(windows, 1))
     network = NetworkConfig(hidden=4, layers=1, horizon=2, lags=(1,), ring=4)
     trained = train(Windows(("a",), 0, values), network, TrainingConfig(epochs=1))

@@ -6,72 +6,72 @@ import pytest
 from forecaster.components.base import Block
 from forecaster.components.experts.least_squares import LeastSquares
 from forecaster.components.season import Season
-from tests.forecaster.components.blocks import block_of, through
+from tests.forecaster.components.blocks import block_of, step_through
 
 
 def autoregression(windows: int, seed: int = 0) -> np.ndarray:
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     values = np.zeros((windows, 3))
     for t in range(2, windows):
-        values[t] = 1.6 * values[t - 1] - 0.8 * values[t - 2] + chance.normal(size=3)
+        values[t] = 1.6 * values[t - 1] - 0.8 * values[t - 2] + rng.normal(size=3)
     return values
 
 
-def said(block: Block) -> np.ndarray:
-    """``[N, T, S]`` what ``x`` forecasts, in the unit of the series."""
+def forecasts_of(block: Block) -> np.ndarray:
+    """Return the forecasts ``[N, T, S]`` of the expert ``x``, in the unit of the series."""
     return block.last + block.scale * block.members["x"]
 
 
-def test_without_forgetting_it_is_ridge_regression_on_all_that_came() -> None:
+def test_without_forgetting_the_weights_are_a_ridge_regression() -> None:
     values = autoregression(120)
     expert = LeastSquares("x", 2, lags=(1, 2), forget=1.0)
-    after, block = through([Season(1), expert], block_of(values, 2))
+    after, block = step_through([Season(1), expert], block_of(values, 2))
     for s in range(3):
         y, scale = values[:, s], block.scale[:, s]
-        rows = range(expert.reach + 1, 120)  # it begins when its lags are there
+        rows = range(expert.reach + 1, 120)  # the expert learns only once all its lags exist
         x = np.array([[(y[t - 1 - lag] - y[t - 1]) / scale[t] for lag in (1, 2)] for t in rows])
         target = np.array([(y[t] - y[t - 1]) / scale[t] for t in rows])
         weights = np.linalg.solve(x.T @ x + expert.prior * np.eye(2), x.T @ target)
         np.testing.assert_allclose(after["x"]["weights"][s], weights, rtol=1e-3)
 
 
-def test_what_it_learns_is_worth_more_than_the_last_value() -> None:
+def test_the_learned_forecast_beats_the_last_value() -> None:
     values = autoregression(600)
     expert = LeastSquares("x", 5, lags=(1, 2, 3))
-    _, block = through([Season(1), expert], block_of(values, 5))
+    _, block = step_through([Season(1), expert], block_of(values, 5))
     for h, share in ((1, 0.75), (5, 0.9)):
-        truth = values[200 + h :]
-        own = np.abs(truth - said(block)[h - 1][200:-h]).mean()
-        last = np.abs(truth - values[200:-h]).mean()
+        actual = values[200 + h :]
+        own = np.abs(actual - forecasts_of(block)[h - 1][200:-h]).mean()
+        last = np.abs(actual - values[200:-h]).mean()
         assert own < share * last
 
 
-def test_the_seasons_shape_is_taken_out_and_put_back() -> None:
+def test_a_seasonal_series_is_forecast_with_its_season() -> None:
     day = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
     values = np.tile(day, 40)[:, None] + 100.0
     expert = LeastSquares("x", 6, lags=(1, 2), season=True)
-    _, block = through([Season(6), expert], block_of(values, 6))
-    np.testing.assert_allclose(said(block)[:, -1, 0], day + 100.0, atol=0.2)
+    _, block = step_through([Season(6), expert], block_of(values, 6))
+    np.testing.assert_allclose(forecasts_of(block)[:, -1, 0], day + 100.0, atol=0.2)
 
 
-def test_a_lag_of_another_level_counts_as_missing() -> None:
-    chance = np.random.default_rng(2)
-    values = chance.normal(size=(400, 1)).cumsum(axis=0)
+def test_lags_before_a_level_shift_count_as_missing() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(400, 1)).cumsum(axis=0)
     values[300:] += 1000.0
     expert = LeastSquares("x", 3, lags=(1, 2, 24))
-    _, block = through([Season(1), expert], block_of(values, 3))
-    after = said(block)[:, 305:324, 0]
+    _, block = step_through([Season(1), expert], block_of(values, 3))
+    after = forecasts_of(block)[:, 305:324, 0]
     assert np.abs(after - values[305:324, 0]).max() < 20
 
 
 @pytest.mark.parametrize("kind", ["constant", "missing", "jump", "tiny", "alternating"])
-def test_whatever_comes_it_forecasts_numbers(kind: str) -> None:
-    chance = np.random.default_rng(3)
-    values = chance.normal(size=(500, 2)).cumsum(axis=0)
+def test_forecasts_of_extreme_series_are_finite(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(500, 2)).cumsum(axis=0)
     if kind == "constant":
         values[:] = 7.0
     elif kind == "missing":
-        values[chance.random(values.shape) < 0.5] = np.nan
+        values[rng.random(values.shape) < 0.5] = np.nan
         values[0] = 1.0
     elif kind == "jump":
         values[250:] *= 1e9
@@ -81,6 +81,6 @@ def test_whatever_comes_it_forecasts_numbers(kind: str) -> None:
         values[::2] = np.nan
         values[0] = 1.0
     expert = LeastSquares("x", 24, lags=(1, 2, 23), halflives=(24.0,))
-    after, block = through([Season(1), expert], block_of(values, 24))
+    after, block = step_through([Season(1), expert], block_of(values, 24))
     assert np.isfinite(block.members["x"]).all()
     assert all(np.isfinite(array).all() for array in after["x"].values())

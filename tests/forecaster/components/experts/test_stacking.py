@@ -14,21 +14,24 @@ EXPERTS = ("right", "guess")
 
 
 def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arrays, Block, Stacking]:
-    """The last value as the network, an expert that is nearly right, and one that guesses."""
-    chance = np.random.default_rng(seed)
+    """Step the stacking with three members: the last value, a nearly right expert, and a guessing one."""
+    rng = np.random.default_rng(seed)
     block = block_of(values, horizon)
     windows, series = values.shape
     later = np.full((horizon, windows, series), 0.0)
     for h in range(1, horizon + 1):
         later[h - 1, :-h] = values[h:]
-    right = np.where(later == 0, block.last, later) + chance.normal(0, 0.1, later.shape)
-    guess = block.last + chance.normal(0, 2, later.shape)
-    told = {"right": right, "guess": guess}
-    changes = {name: ((said - block.last) / block.scale).astype(np.float32) for name, said in told.items()}
+    right = np.where(later == 0, block.last, later) + rng.normal(0, 0.1, later.shape)
+    guess = block.last + rng.normal(0, 2, later.shape)
+    forecasts = {"right": right, "guess": guess}
+    changes = {
+        name: ((forecast - block.last) / block.scale).astype(np.float32)
+        for name, forecast in forecasts.items()
+    }
     block = replace(block, members=changes)
     component = Stacking(EXPERTS, horizon, middle=1)
-    own, block = component.step(component.init(series), block)
-    return own, block, component
+    arrays, block = component.step(component.init(series), block)
+    return arrays, block, component
 
 
 def walk(windows: int = 400, series: int = 2, seed: int = 1) -> Floats:
@@ -36,22 +39,22 @@ def walk(windows: int = 400, series: int = 2, seed: int = 1) -> Floats:
     return steps.cumsum(axis=0)
 
 
-def test_the_member_that_is_right_gets_the_weight() -> None:
+def test_the_most_accurate_member_gets_the_weight() -> None:
     values = walk()
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        assert combined < 0.6  # of the guess 1.6, of the last value 0.8 and 1.4
+        assert combined < 0.6  # the error of the guess is 1.6, that of the last value 0.8 and 1.4
 
 
-def test_before_any_truth_all_members_weigh_the_same() -> None:
+def test_before_the_first_actual_all_members_weigh_equally() -> None:
     values = walk(5)
     _, block, _ = stacked(values)
     members = [block.last[0], *(block.last[0] + block.scale[0] * block.members[n][0, 0] for n in EXPERTS)]
     np.testing.assert_allclose(block.out.forecast[1, 0, :, 0], np.mean(members, axis=0), atol=1e-6)
 
 
-def test_weights_are_those_of_a_ridge_regression_on_what_has_come_true() -> None:
+def test_weights_are_a_ridge_regression_on_past_actuals() -> None:
     values = walk(60, 1)
     _, block, component = stacked(values, 1)
     last, scale = block.last[:, 0], block.scale[:, 0]
@@ -67,33 +70,33 @@ def test_weights_are_those_of_a_ridge_regression_on_what_has_come_true() -> None
     errors = np.square(decay * (x - y[:, None])).sum(axis=0)  # Bates & Granger
     first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
     weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)
-    said = np.array([0.0, *(block.members[n][0, -1, 0] for n in EXPERTS)])
-    expected = last[-1] + scale[-1] * np.clip(said @ weights, said.min(), said.max())
+    forecast = np.array([0.0, *(block.members[n][0, -1, 0] for n in EXPERTS)])
+    expected = last[-1] + scale[-1] * np.clip(forecast @ weights, forecast.min(), forecast.max())
     np.testing.assert_allclose(block.out.forecast[1, -1, 0, 0], expected, atol=1e-3)
 
 
-def test_a_member_that_is_far_worse_has_no_say() -> None:
+def test_a_far_worse_member_gets_no_weight() -> None:
     values = walk(600, 1)
     _, block, _ = stacked(values)
     right = block.last + block.scale * block.members["right"][0]
     assert np.abs(block.out.forecast[1, 300:, :, 0] - right[300:]).mean() < 0.15
 
 
-def test_a_member_that_was_bad_while_the_series_was_young_gets_its_weight_back() -> None:
+def test_a_member_recovers_from_large_early_errors() -> None:
     values = walk(300, 1)
     block = block_of(values, 1)
     nearly = np.append(values[1:, 0], 0.0) + np.where(np.arange(300) < 30, 20.0, 0.1)
-    said = ((nearly - block.last[:, 0]) / block.scale[:, 0]).astype(np.float32)
-    block = replace(block, members={"late": said[None, :, None]})
+    forecast = ((nearly - block.last[:, 0]) / block.scale[:, 0]).astype(np.float32)
+    block = replace(block, members={"late": forecast[None, :, None]})
     component = Stacking(("late",), 1, middle=1)
     _, block = component.step(component.init(1), block)
-    missed = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
-    assert missed[20:30].mean() < 2.0  # the last value, by far the better then
-    assert missed[280:].mean() < 0.3
+    error = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
+    assert error[20:30].mean() < 2.0  # the last value has the weight while the expert is 20 off
+    assert error[280:].mean() < 0.3
 
 
-def test_members_that_are_all_far_off_leave_a_number() -> None:
-    values = walk(2400, 1)  # the sum of so many errors to a high power is beyond single precision
+def test_forecasts_of_very_wrong_members_are_finite() -> None:
+    values = walk(2400, 1)  # so many that the sum of errors to a high power overflows float32
     block = block_of(values, 1)
     block = replace(block, members={"lost": np.full((1, 2400, 1), 1e9, np.float32)})
     block.out.forecast[:] = -1e9
@@ -102,19 +105,19 @@ def test_members_that_are_all_far_off_leave_a_number() -> None:
     assert np.isfinite(block.out.forecast).all()
 
 
-def test_a_horizon_learns_nothing_before_it_has_passed() -> None:
+def test_weights_do_not_change_before_the_horizon_has_passed() -> None:
     values = walk(12, 1)
     other = values.copy()
-    other[10] += 50.0  # what was said of it 1, 2 and 3 windows before is wrong now
+    other[10] += 50.0  # makes the forecasts of 1, 2 and 3 windows before wrong
     _, one, _ = stacked(values)
     _, two, _ = stacked(other)
     np.testing.assert_array_equal(one.out.forecast[:, :7], two.out.forecast[:, :7])
-    assert np.isnan(one.residuals[0]).all()  # nothing was said of the first window
+    assert np.isnan(one.residuals[0]).all()  # the first window was never forecast
     assert np.isnan(one.residuals[2, -1]).all()
     assert not np.isnan(one.residuals[5]).any()
 
 
-def test_what_is_between_anchors_is_interpolated() -> None:
+def test_weights_between_anchors_are_interpolated() -> None:
     assert anchors_of(1) == (1,)
     assert anchors_of(24) == (1, 2, 4, 8, 16, 24)
     spread = by_horizon(anchors_of(10), 10)

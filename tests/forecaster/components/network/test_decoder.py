@@ -1,4 +1,4 @@
-"""The decoder alone: shapes, any number of steps, and that no step sees a later one, nor another series."""
+"""Tests of the decoder alone: shapes, number of steps, and independence from later steps and other series."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from forecaster.components.network.decoder import Decoder
 
 
-def made(known: int = 3) -> Decoder:
+def random_decoder(known: int = 3) -> Decoder:
     torch.manual_seed(0)
     decoder = Decoder(8, known, 5)
     with torch.no_grad():
@@ -16,8 +16,8 @@ def made(known: int = 3) -> Decoder:
     return decoder.eval()
 
 
-def test_a_longer_future_begins_as_a_shorter_one_does() -> None:
-    decoder, top, known = made(), torch.randn(2, 4, 8), torch.randn(2, 60, 4, 3)
+def test_first_steps_do_not_depend_on_later_steps() -> None:
+    decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 60, 4, 3)
     with torch.inference_mode():
         near, far = decoder(top, known[:, :6]), decoder(top, known)
     assert near.shape == (5, 2, 4, 6)
@@ -26,8 +26,8 @@ def test_a_longer_future_begins_as_a_shorter_one_does() -> None:
     torch.testing.assert_close(far[..., :6], near)
 
 
-def test_a_step_knows_its_own_window_and_those_before_it_of_its_own_series_and_row() -> None:
-    decoder, top, known = made(), torch.randn(2, 4, 8), torch.randn(2, 6, 4, 3)
+def test_a_feature_changes_only_its_own_and_later_steps() -> None:
+    decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 6, 4, 3)
     other = known.clone()
     other[1, 3, 2] += 1.0
     with torch.inference_mode():
@@ -37,19 +37,24 @@ def test_a_step_knows_its_own_window_and_those_before_it_of_its_own_series_and_r
     assert torch.equal(changed, expected)
 
 
-def test_what_is_known_of_all_series_alike_is_known_of_each() -> None:
-    decoder, top, known = made(), torch.randn(2, 4, 8), torch.randn(2, 6, 1, 3)
+def test_features_shared_by_all_series_are_broadcast() -> None:
+    decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 6, 1, 3)
     with torch.inference_mode():
         torch.testing.assert_close(decoder(top, known), decoder(top, known.expand(2, 6, 4, 3)))
 
 
-def test_it_unrolls_where_nothing_is_known_but_the_distance() -> None:
+def test_the_decoder_works_without_known_features() -> None:
     with torch.inference_mode():
-        assert made(0)(torch.randn(2, 4, 8), torch.empty(2, 6, 1, 0)).shape == (5, 2, 4, 6)
+        assert random_decoder(0)(torch.randn(2, 4, 8), torch.empty(2, 6, 1, 0)).shape == (
+            5,
+            2,
+            4,
+            6,
+        )
 
 
 def test_gradients_reach_the_state_and_every_weight() -> None:
-    decoder, top = made(), torch.randn(2, 4, 8, requires_grad=True)
+    decoder, top = random_decoder(), torch.randn(2, 4, 8, requires_grad=True)
     decoder(top, torch.randn(2, 6, 4, 3)).square().sum().backward()
     assert top.grad is not None
     assert top.grad.abs().sum() > 0

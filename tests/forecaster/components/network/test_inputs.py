@@ -25,7 +25,7 @@ def inputs_of(values: list[float], start: int = 0, freq_s: int = 3600, prior: fl
 
 
 @given(fleet=fleets(windows=20), freq_s=st.sampled_from([900, 3600, 86_400]))
-def test_lags_are_distances_from_the_last_value_in_spreads(fleet: Windows, freq_s: int) -> None:
+def test_lag_inputs_are_distances_in_spreads(fleet: Windows, freq_s: int) -> None:
     found = network_inputs(fleet.values, np.array([fleet.start]), Frequency(freq_s), CONFIG, RIDGE)
     assert found.x.shape == (*fleet.values.shape, input_count(CONFIG))
     assert np.isfinite(found.x).all()
@@ -34,7 +34,7 @@ def test_lags_are_distances_from_the_last_value_in_spreads(fleet: Windows, freq_
         for t in range(len(fleet.values)):
             past = fleet.values[t - lag] if t >= lag else np.full(fleet.values.shape[1], np.nan)
             off = np.where(np.isnan(past), block.mean[t], past) - block.last[t]
-            near = np.abs(off) <= 20 * block.scale[t]  # further ones count less
+            near = np.abs(off) <= 20 * block.scale[t]  # larger distances are shrunk
             expected = np.clip(off / block.spread[t], -6, 6)
             np.testing.assert_allclose(found.x[t, near, column], expected[near], atol=1e-4)
             assert (np.abs(found.x[t, ~near, column]) <= np.abs(expected[~near]) + 1e-4).all()
@@ -44,24 +44,25 @@ def test_lags_are_distances_from_the_last_value_in_spreads(fleet: Windows, freq_
     values=st.lists(st.one_of(st.floats(-1, 1), st.just(math.nan)), min_size=3, max_size=30),
     power=st.integers(-8, 12),
 )
-def test_the_network_sees_no_unit(values: list[float], power: int) -> None:
-    # A power of two scales every sum of the moments without rounding. Above the least scale, that is.
+def test_inputs_do_not_depend_on_the_unit(values: list[float], power: int) -> None:
+    # Multiply by a power of two, because it does not change how the sums in the moments round. Compare only
+    # windows with a scale above 1e-5: a smaller one may be at its lower bound.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
-    told_apart = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
-    np.testing.assert_allclose(one.x[told_apart], other.x[told_apart], atol=1e-5)
+    unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
+    np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
 
 
-def test_the_network_sees_no_level() -> None:
+def test_inputs_do_not_depend_on_the_level() -> None:
     values = np.random.default_rng(0).normal(size=50).cumsum()
-    on_the_ground, high_up = inputs_of(values.tolist()), inputs_of((values + 2.0**30).tolist())
-    np.testing.assert_allclose(on_the_ground.x[1:], high_up.x[1:], atol=1e-5)
+    base, raised = inputs_of(values.tolist()), inputs_of((values + 2.0**30).tolist())
+    np.testing.assert_allclose(base.x[1:], raised.x[1:], atol=1e-5)
 
 
-def test_a_missing_difference_is_zero_a_missing_lag_is_the_mean_and_both_are_said() -> None:
+def test_missing_differences_are_zero_and_missing_lags_the_mean() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
-    assert x[2:, 1].tolist() == [0, 0, 0]  # a difference needs both ends
+    assert x[2:, 1].tolist() == [0, 0, 0]  # a difference needs both values
     np.testing.assert_allclose(x[:, 5], np.log1p([0, 0, 1, 2, 0]) / 5, rtol=1e-6)
     np.testing.assert_allclose(x[:, 6], np.log1p([1, 2, 2, 2, 3]) / 7, rtol=1e-6)
     expected = (block.mean[4, 0] - block.last[4, 0]) / block.spread[4, 0]
@@ -73,13 +74,13 @@ def test_a_constant_series_has_distances_of_zero() -> None:
     assert (x[:, 0, [0, 1, *range(INPUTS_BESIDE_LAGS, x.shape[2])]] == 0).all()
 
 
-def test_a_jump_after_a_long_rest_is_clipped() -> None:
+def test_a_jump_of_a_constant_series_is_clipped() -> None:
     x = inputs_of([1.0] * 300 + [1e12]).x
     assert np.abs(x[:, :, : INPUTS_BESIDE_LAGS + 3]).max() <= 7
     assert np.isfinite(x).all()
 
 
-def test_the_last_inputs_are_by_how_much_each_expert_was_off() -> None:
+def test_the_last_inputs_are_errors_of_the_linear_experts() -> None:
     values = np.random.default_rng(0).normal(size=30).cumsum()
     values[10] = np.nan
     found = inputs_of(values.tolist())
@@ -96,22 +97,24 @@ def test_the_last_inputs_are_by_how_much_each_expert_was_off() -> None:
 
 
 @pytest.mark.parametrize(("freq_s", "windows"), [(3600, 24), (900, 96)])
-def test_the_hour_of_the_day_comes_round(freq_s: int, windows: int) -> None:
+def test_hour_inputs_repeat_after_a_day(freq_s: int, windows: int) -> None:
     x = inputs_of([0.0] * (windows + 1), 0, freq_s).x[:, 0]
     np.testing.assert_allclose(x[0, 7:9], x[windows, 7:9], atol=1e-6)
     assert not np.allclose(x[0, 7:9], x[windows // 2, 7:9])
 
 
-def test_the_month_of_the_year_comes_round() -> None:
+def test_month_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)  # of the day and month nothing
-    np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)  # what follows December is January
+    # The inputs describe the next window: columns 7 and 8 its phase in the month, which is always 0 for
+    # monthly windows, columns 9 and 10 its phase in the year, which is 0 for January, after December.
+    np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
+    np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)
     assert x[5, 10] < -0.99
 
 
-def test_without_lags_ring_and_a_linear_part_the_inputs_are_those_beside_the_lags() -> None:
+def test_without_lags_and_linear_part_other_inputs_are_unchanged() -> None:
     values = np.random.default_rng(0).normal(size=(20, 2))
     values[4:6] = np.nan
     bare = NetworkConfig(lags=(), ring=0, halflife=20, linear=False)

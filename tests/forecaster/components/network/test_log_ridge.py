@@ -12,7 +12,7 @@ from forecaster.time.frequency import Frequency
 
 RING, HORIZON, SEASON, DAY = 60, 10, 7, Frequency(86_400)
 CONFIG = NetworkConfig(ring=RING, horizon=HORIZON, lags=(1,), halflife=1000)
-NOTHING = np.zeros((ALL_RIDGES, regressor_count(RING), HORIZON), np.float32)
+NO_RIDGE = np.zeros((ALL_RIDGES, regressor_count(RING), HORIZON), np.float32)
 
 
 def block_of(values: Floats) -> Block:
@@ -22,68 +22,70 @@ def block_of(values: Floats) -> Block:
     return block
 
 
-def said_by(values: Floats, ridge: Floats32) -> Floats:
-    """``[T, S, N]``, what the regression in logarithms forecasts."""
+def log_forecast(values: Floats, ridge: Floats32) -> Floats:
+    """Return the forecasts ``[T, S, N]`` of the regression in logarithms, in the unit of the series."""
     block = block_of(values)
-    said = all_forecasts(block, ridge, SEASON)
-    assert said.shape == (ALL_EXPERTS, *values.shape, HORIZON)
-    found: Floats = block.last[:, :, None] + said[EXPERTS] * block.unit[:, :, None]
-    return found
+    changes = all_forecasts(block, ridge, SEASON)
+    assert changes.shape == (ALL_EXPERTS, *values.shape, HORIZON)
+    forecast: Floats = block.last[:, :, None] + changes[EXPERTS] * block.unit[:, :, None]
+    return forecast
 
 
 def sales(windows: int = 90, series: int = 3) -> Floats:
     return np.exp(np.random.default_rng(0).normal(size=(windows, series)))
 
 
-def half_of(lag: int) -> Floats32:
-    ridge = NOTHING.copy()
+def ridge_on_lag(lag: int) -> Floats32:
+    ridge = NO_RIDGE.copy()
     ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # lags come oldest first
     return ridge
 
 
-def test_a_ridge_of_one_weight_is_a_share_of_that_lag() -> None:
+def test_a_single_log_weight_gives_a_geometric_mean() -> None:
     values = sales()
-    found = said_by(values, half_of(12))
-    np.testing.assert_allclose(found[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)
-    np.testing.assert_allclose(found[80, :, 3], values[80], rtol=1e-6)
+    forecast = log_forecast(values, ridge_on_lag(12))
+    np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)
+    np.testing.assert_allclose(forecast[80, :, 3], values[80], rtol=1e-6)
 
 
 def test_a_missing_lag_counts_as_the_mean() -> None:
     values = sales()
     values[68] = np.nan
-    found = said_by(values, half_of(12))
+    forecast = log_forecast(values, ridge_on_lag(12))
     mean = block_of(values).mean[80]
-    np.testing.assert_allclose(found[80, :, 4], np.sqrt(values[80] * mean), rtol=1e-4)
+    np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * mean), rtol=1e-4)
 
 
-def test_a_lag_from_another_level_counts_as_nothing() -> None:
+def test_a_lag_before_a_level_shift_is_ignored() -> None:
     values = 100.0 + np.random.default_rng(0).normal(size=(90, 2))
     values[75:] *= 1000.0
-    found = said_by(values, half_of(12))
-    np.testing.assert_allclose(found[80, :, 4], values[80], rtol=1e-5)
+    forecast = log_forecast(values, ridge_on_lag(12))
+    np.testing.assert_allclose(forecast[80, :, 4], values[80], rtol=1e-5)
 
 
-def test_a_series_of_any_size_is_forecast_by_the_same_shares() -> None:
+def test_forecasts_scale_with_the_series() -> None:
     values = sales()
-    ridge = np.random.default_rng(1).normal(0, 0.1, NOTHING.shape).astype(np.float32)
+    ridge = np.random.default_rng(1).normal(0, 0.1, NO_RIDGE.shape).astype(np.float32)
     for size in (1e-9, 1e9):
-        np.testing.assert_allclose(said_by(values * size, ridge) / size, said_by(values, ridge), rtol=1e-3)
+        np.testing.assert_allclose(
+            log_forecast(values * size, ridge) / size, log_forecast(values, ridge), rtol=1e-3
+        )
 
 
-def test_a_series_that_has_reached_0_is_left_to_the_other_regressions() -> None:
+def test_a_series_that_reached_zero_uses_the_other_regressions() -> None:
     values = sales() + 1.0
     values[20, 1] = 0.0
-    block, ridge = block_of(values), NOTHING + np.float32(0.01)
-    said = all_forecasts(block, ridge, SEASON)
-    np.testing.assert_array_equal(said[:EXPERTS], expert_forecasts(block, ridge[:RIDGES], SEASON))
-    np.testing.assert_array_equal(said[EXPERTS, 20:, 1], said[RIDGES - 1, 20:, 1])
-    assert (said[EXPERTS, 70:, 0] != said[RIDGES - 1, 70:, 0]).any()
-    assert np.isfinite(said).all()
+    block, ridge = block_of(values), NO_RIDGE + np.float32(0.01)
+    changes = all_forecasts(block, ridge, SEASON)
+    np.testing.assert_array_equal(changes[:EXPERTS], expert_forecasts(block, ridge[:RIDGES], SEASON))
+    np.testing.assert_array_equal(changes[EXPERTS, 20:, 1], changes[RIDGES - 1, 20:, 1])
+    assert (changes[EXPERTS, 70:, 0] != changes[RIDGES - 1, 70:, 0]).any()
+    assert np.isfinite(changes).all()
 
 
-def test_weights_that_lead_far_away_end_at_twice_what_was_seen() -> None:
+def test_forecasts_stay_within_twice_the_range_of_values() -> None:
     values = sales()
     for size in (-50.0, 50.0):
-        found = said_by(values, NOTHING + np.float32(size))[80]
-        assert (found <= 2.02 * values[:81].max(axis=0)[:, None]).all()
-        assert (found >= 0.49 * values[:81].min(axis=0)[:, None]).all()
+        forecast = log_forecast(values, NO_RIDGE + np.float32(size))[80]
+        assert (forecast <= 2.02 * values[:81].max(axis=0)[:, None]).all()
+        assert (forecast >= 0.49 * values[:81].min(axis=0)[:, None]).all()

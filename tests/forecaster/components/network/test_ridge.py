@@ -19,7 +19,7 @@ from forecaster.time.frequency import Frequency
 
 RING, HORIZON, SEASON, DAY = 60, 10, 7, Frequency(86_400)
 CONFIG = NetworkConfig(ring=RING, horizon=HORIZON, lags=(1,), halflife=1000)
-NOTHING = np.zeros((RIDGES, regressor_count(RING), HORIZON), np.float32)
+NO_RIDGE = np.zeros((RIDGES, regressor_count(RING), HORIZON), np.float32)
 
 
 def block_of(values: Floats) -> Block:
@@ -29,21 +29,21 @@ def block_of(values: Floats) -> Block:
     return block
 
 
-def values_of(block: Block, said: Floats) -> Floats:
-    """``[T, S, N]`` from changes in units."""
-    return block.last[:, :, None] + said * block.unit[:, :, None]
+def values_of(block: Block, changes: Floats) -> Floats:
+    """Return forecasts ``[T, S, N]`` in the unit of the series, from changes in `Block.unit`."""
+    return block.last[:, :, None] + changes * block.unit[:, :, None]
 
 
 def walks(windows: int = 90, series: int = 3) -> Floats:
     return 50 + np.random.default_rng(0).normal(size=(windows, series)).cumsum(axis=0)
 
 
-def test_the_fixed_experts_are_the_last_season_the_seventh_before_the_mean_and_the_last_value() -> None:
+def test_the_fixed_experts_forecast_seasons_mean_and_last_value() -> None:
     values = walks()
     block = block_of(values)
-    said = expert_forecasts(block, NOTHING, SEASON)
-    assert said.shape == (EXPERTS, *values.shape, HORIZON)
-    season, seventh, mean, last = (values_of(block, part) for part in said[RIDGES:])
+    changes = expert_forecasts(block, NO_RIDGE, SEASON)
+    assert changes.shape == (EXPERTS, *values.shape, HORIZON)
+    season, seventh, mean, last = (values_of(block, part) for part in changes[RIDGES:])
     t = 80
     for h in range(1, HORIZON + 1):
         np.testing.assert_allclose(season[t, :, h - 1], values[t + h - SEASON * (1 + (h - 1) // SEASON)])
@@ -52,8 +52,8 @@ def test_the_fixed_experts_are_the_last_season_the_seventh_before_the_mean_and_t
         np.testing.assert_array_equal(last[t, :, h - 1], values[t])
 
 
-def test_a_ridge_of_one_weight_is_that_lag() -> None:
-    values, ridge = walks(), NOTHING.copy()
+def test_a_single_ridge_weight_selects_its_lag() -> None:
+    values, ridge = walks(), NO_RIDGE.copy()
     ridge[1, RING - 1 - 12, 4] = 0.5  # lags come oldest first
     block = block_of(values)
     found = values_of(block, expert_forecasts(block, ridge, SEASON)[1])
@@ -65,39 +65,39 @@ def test_a_missing_lag_counts_as_the_mean() -> None:
     values = walks()
     values[80 + 3 - SEASON] = np.nan
     block = block_of(values)
-    season = values_of(block, expert_forecasts(block, NOTHING, SEASON)[RIDGES])
+    season = values_of(block, expert_forecasts(block, NO_RIDGE, SEASON)[RIDGES])
     np.testing.assert_allclose(season[80, :, 2], block.mean[80])
 
 
-def test_lags_from_another_level_count_as_nothing() -> None:
+def test_lags_before_a_level_shift_are_ignored() -> None:
     values = np.concatenate([walks(80, 1), 1e6 + walks(10, 1)])
     block = block_of(values)
-    said = values_of(block, expert_forecasts(block, NOTHING + np.float32(0.1), SEASON).astype(np.float64))
-    after = said[:, 80, 0]
-    assert (np.abs(after - values[80, 0]) < 0.1 * np.abs(values[80, 0] - values[79, 0])).all()
+    changes = values_of(block, expert_forecasts(block, NO_RIDGE + np.float32(0.1), SEASON).astype(np.float64))
+    forecast = changes[:, 80, 0]
+    assert (np.abs(forecast - values[80, 0]) < 0.1 * np.abs(values[80, 0] - values[79, 0])).all()
     far = np.array([10.0, 20.0, 30.0, 40.0, 1e9], np.float32) / np.float32(OTHER_LEVEL)
     near_in_place(far, 0.0)
     np.testing.assert_array_equal(far * OTHER_LEVEL, [10, 20, 15, 0, 0])
 
 
 @pytest.mark.parametrize("rows", [[0], [3, 50, 89]])
-def test_some_rows_are_those_of_all(rows: list[int]) -> None:
-    block, ridge = block_of(walks()), NOTHING + np.float32(0.01)
+def test_forecasts_at_chosen_rows_equal_those_at_all(rows: list[int]) -> None:
+    block, ridge = block_of(walks()), NO_RIDGE + np.float32(0.01)
     every = expert_forecasts(block, ridge, SEASON)
     np.testing.assert_allclose(expert_forecasts(block, ridge, SEASON, np.array(rows)), every[:, rows])
 
 
-def test_more_series_than_are_looked_at_at_once_are_all_forecast() -> None:
+def test_large_fleets_are_forecast_as_small_ones() -> None:
     values = walks(70, 300)
-    ridge = NOTHING + np.float32(0.01)
+    ridge = NO_RIDGE + np.float32(0.01)
     whole, part = block_of(values), block_of(values[:, 250:])
     np.testing.assert_allclose(
         expert_forecasts(whole, ridge, SEASON)[:, :, 250:], expert_forecasts(part, ridge, SEASON), atol=1e-5
     )
 
 
-def test_a_ring_shorter_than_a_season_leaves_the_last_value() -> None:
+def test_a_ring_shorter_than_a_season_gives_last_values() -> None:
     block = block_of(walks())
     short = np.zeros((RIDGES, 4, HORIZON), np.float32)
-    said = expert_forecasts(block, short, SEASON)
-    assert (said[RIDGES : RIDGES + 2, :, :, 0] == 0).all()
+    changes = expert_forecasts(block, short, SEASON)
+    assert (changes[RIDGES : RIDGES + 2, :, :, 0] == 0).all()
