@@ -1,4 +1,4 @@
-"""Law: killed at any moment and gone on with from its snapshots, a job ends as if never killed."""
+"""Law: a job that is killed at any moment and resumed from its snapshots has the outputs of an unkilled job."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ from tests.power import PowerLoss
 from tests.same import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
 
 
-def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> Ran:
-    """The input folded through shards that are killed again and again, at any output of any of them."""
+def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any) -> Ran:
+    """Fold logs through shards in a job that is killed ``kills`` times, each time after a drawn output."""
     disks = [Disk() for _ in range(shards)]
-    for life in range(lives + 1):
+    for life in range(kills + 1):
         opened = [
             disk.opened(Shard.cold(number, shards, model.initial_state(), logs.partitions))
             for number, disk in enumerate(disks)
         ]
         starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
         parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
-        # as `Reader` begins: what was read and not yet closed is closed, though nothing should follow
+        # Begin with a batch without rows in each partition, as `Reader` does: windows that the rows before
+        # the kill had passed are then closed even if no row follows.
         announced = [no_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))
@@ -57,7 +58,7 @@ def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> 
             shard.number: outputs(model, shard, [*announced, *interleaved(draw, parts, early=True)], per_step)
             for shard in opened
         }
-        left = 10**9 if life == lives else draw(st.integers(0, 100))
+        left = 10**9 if life == kills else draw(st.integers(0, 100))
         often = draw(st.sampled_from([0.05, 0.5]))
         while running and left:
             number = int(chance.choice([*running]))
@@ -80,12 +81,12 @@ def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
-def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
+def test_no_kill_loses_or_repeats_an_output(
     max_gap: int, logs: Logs, shards: int, kills: int, data: st.DataObject
 ) -> None:
     model = forecaster(aggregate="sum", max_gap=max_gap, **SHORT_WEEK)
     clean = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
-    killed = lived(model, logs, shards, kills, data.draw)
+    killed = fold_with_kills(model, logs, shards, kills, data.draw)
 
     assert killed.counts == clean.counts
     assert clean.counts.missing == clean.counts.pending == 0
@@ -94,14 +95,14 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_NO_MATTER = (".numbers", ".lock", ".ended", ".run")  # paths that a resumed run does not depend on
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not depend on these paths
 
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     (log, scale), output, clean = small_log(), tmp_path / "out", tmp_path / "clean"
     whole = Left(clean, run_stream(job_of(log, clean)).counts, scale)
     run_stream(job_of(log, output, stop=half_of(log)))
-    power = PowerLoss(output, _NO_MATTER, every_prefix=False, slow=PARTS)
+    power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
     with power.recorded():
         # the run first replaces the state table by one for 2 shards
         run_stream(job_of(log, output, shards=2))
@@ -122,7 +123,7 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
         return replace(job_of(log, output), source=source)
 
     whole = Left(tmp_path / "clean", run_stream(job(tmp_path / "clean")).counts, scale)
-    power = PowerLoss(tmp_path / "out", _NO_MATTER, every_prefix=False, slow=PARTS)
+    power = PowerLoss(tmp_path / "out", _IGNORED, every_prefix=False, slow=PARTS)
     (tmp_path / "out").mkdir()
     with power.recorded():
         run_stream(job(tmp_path / "out"))
@@ -137,7 +138,7 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
     shards=st.integers(1, 3),
     format_=st.sampled_from(["parquet", "jsonl"]),
 )
-def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not(
+def test_a_stream_killed_at_any_rename_resumes_without_loss(
     small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int, format_: Format
 ) -> None:
     model = forecaster()
@@ -178,7 +179,7 @@ def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not
         assert ended == expected
         assert_same_frames(read_forecasts(clean), read_forecasts(output), scales(small_fleet))
         assert read_quarantine(clean).equals(read_quarantine(output))
-        # No file is half there, and no forecast in two of them.
+        # Every file is complete, and no forecast is in two files.
         read = pl.read_parquet if format_ == "parquet" else pl.read_ndjson
         written = [read(file) for file in (output / "forecasts").iterdir()]
         assert sum(map(len, written)) == len(read_forecasts(clean))

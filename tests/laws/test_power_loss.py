@@ -1,4 +1,4 @@
-"""Law: a kill or a loss of power between any two file operations loses nothing that was there before."""
+"""Law: a kill or a power loss between any two file operations loses no file that existed before them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.shards import some
 PARTS = ("forecasts", "late", "state")
 
 
-def make(folder: Path, parts: tuple[str, ...], text: str) -> None:
-    """The parts that a job leaves: their files are synced, as those before its last snapshot are."""
+def write_parts(folder: Path, parts: tuple[str, ...], text: str) -> None:
+    """Write the parts of an output with synced files, as a job's files are before its last snapshot."""
     for part in parts:
         (folder / part).mkdir(parents=True)
         for name in ("a", "b"):
@@ -45,12 +45,12 @@ def parts_of(output: Path) -> dict[str, str]:
     }
 
 
-def test_replaced_parts_are_all_old_or_all_new(tmp_path: Path) -> None:
+def test_replaced_parts_are_all_old_or_all_new_after_recovery(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
-    make(output, ("forecasts", "state"), "old")
+    write_parts(output, ("forecasts", "state"), "old")
     power = PowerLoss(output)
     with power.recorded():
-        make(hidden, PARTS, "new")
+        write_parts(hidden, PARTS, "new")
         replace_parts(hidden, output, PARTS)
     for left in power.left:
         power.put_back(left)
@@ -64,8 +64,8 @@ def test_replaced_parts_are_all_old_or_all_new(tmp_path: Path) -> None:
 
 def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
-    make(output, ("forecasts", "state"), "old")
-    make(hidden, PARTS, "new")
+    write_parts(output, ("forecasts", "state"), "old")
+    write_parts(hidden, PARTS, "new")
     first = PowerLoss(output)
     with first.recorded():
         replace_parts(hidden, output, PARTS)
@@ -84,7 +84,7 @@ def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> Non
             )
 
 
-def test_a_table_that_is_written_anew_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_a_replaced_state_table_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     states = tmp_path / "out" / "state"
     state_table.write(states, some(1, 2))
     (states / "folder.jsonl").write_text("{}\n")
@@ -100,7 +100,7 @@ def test_a_table_that_is_written_anew_is_the_old_or_the_new_one(tmp_path: Path) 
         assert (len(table.shards), (states / "folder.jsonl").read_text()) in ((1, "{}\n"), (2, "{}\n"))
 
 
-def test_the_last_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_a_replaced_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     (old,), (new,) = some(1, 2), some(1, 4)
     snapshot_file.write_shard(tmp_path / "state", old)
     power = PowerLoss(tmp_path)
@@ -113,14 +113,14 @@ def test_the_last_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     assert found.closed_through == new.closed_through
 
 
-def test_a_line_that_a_journal_has_taken_is_never_lost(tmp_path: Path) -> None:
-    path, taken, power = tmp_path / "state" / "lines", list[int](), PowerLoss(tmp_path)
+def test_a_record_added_to_a_journal_is_never_lost(tmp_path: Path) -> None:
+    path, power = tmp_path / "state" / "lines", PowerLoss(tmp_path)
     at_least: list[tuple[Tree, int]] = []
     with power.recorded():
         journal = Journal(path)
         for number in range(3):
             journal.add({"n": number})
-            taken.append(number)
+
             at_least += [(left, number) for left in power.left[len(at_least) :]]
         journal.replace({"n": number} for number in range(3))
     at_least += [(left, 3) for left in power.left[len(at_least) :]]
@@ -133,7 +133,7 @@ def test_a_line_that_a_journal_has_taken_is_never_lost(tmp_path: Path) -> None:
         assert [record["n"] for _, record in Journal(path).records()] == [*found, 9]
 
 
-def test_small_files_are_as_they_were_or_as_they_are_to_be(tmp_path: Path) -> None:
+def test_replaced_small_files_are_the_old_or_the_new_ones(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a")
     rows, place = [str(tmp_path / "rows.csv")], tmp_path / "place"
     output = place / "out"
@@ -160,12 +160,12 @@ def test_small_files_are_as_they_were_or_as_they_are_to_be(tmp_path: Path) -> No
     assert len(state_table.read(aside).state) == series
 
 
-def test_a_backfill_over_another_leaves_the_old_or_the_new_output(tmp_path: Path) -> None:
-    output, chance = tmp_path / "out", np.random.default_rng(1)
+def test_a_second_backfill_leaves_the_old_or_the_new_output(tmp_path: Path) -> None:
+    output, rng = tmp_path / "out", np.random.default_rng(1)
     jobs = []
     for windows in (6, 9):
         path = tmp_path / f"{windows}.csv"
-        rows_of(Windows(("a", "b"), START, chance.normal(size=(windows, 2)))).write_csv(path)
+        rows_of(Windows(("a", "b"), START, rng.normal(size=(windows, 2)))).write_csv(path)
         jobs.append(BackfillJob(forecaster(), (str(path),), Input(Columns()), output, 2, 4))
     run_backfill(jobs[0])
     forecasts = [read_forecasts(output)]
