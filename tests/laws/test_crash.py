@@ -1,4 +1,4 @@
-"""Law: a job that is killed at any moment and resumed from its snapshots has the outputs of an unkilled job."""
+"""Law: a job that is killed at any moment and resumed from its snapshots ends like an unkilled job."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from pipelines.sources.tables import Columns
 from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold
-from tests.logs import Left, half_of, job_of, small_log
-from tests.mortals import Killed, Mortal
+from tests.logs import LogOutputs, half_of, job_of, small_log
+from tests.mortals import KillableProcess, Killed
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 from tests.power import PowerLoss
 from tests.same import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
@@ -44,7 +44,7 @@ def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw
     disks = [Disk() for _ in range(shards)]
     for life in range(kills + 1):
         opened = [
-            disk.opened(Shard.cold(number, shards, model.initial_state(), logs.partitions))
+            disk.restore(Shard.cold(number, shards, model.initial_state(), logs.partitions))
             for number, disk in enumerate(disks)
         ]
         starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
@@ -100,14 +100,14 @@ _IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not dep
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     (log, scale), output, clean = small_log(), tmp_path / "out", tmp_path / "clean"
-    whole = Left(clean, run_stream(job_of(log, clean)).counts, scale)
+    whole = LogOutputs(clean, run_stream(job_of(log, clean)).counts, scale)
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
-    with power.recorded():
+    with power.record():
         # the run first replaces the state table by one for 2 shards
         run_stream(job_of(log, output, shards=2))
-    for left in random.Random(4).sample(power.left, 12):
-        power.put_back(left)
+    for files in random.Random(4).sample(power.states, 12):
+        power.restore(files)
         ended = run_stream(job_of(log, output, shards=2, windows_per_step=3))
         whole.assert_same(output, ended.counts)
 
@@ -122,13 +122,13 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
         )
         return replace(job_of(log, output), source=source)
 
-    whole = Left(tmp_path / "clean", run_stream(job(tmp_path / "clean")).counts, scale)
+    whole = LogOutputs(tmp_path / "clean", run_stream(job(tmp_path / "clean")).counts, scale)
     power = PowerLoss(tmp_path / "out", _IGNORED, every_prefix=False, slow=PARTS)
     (tmp_path / "out").mkdir()
-    with power.recorded():
+    with power.record():
         run_stream(job(tmp_path / "out"))
-    for left in random.Random(5).sample(power.left, 8):
-        power.put_back(left)
+    for files in random.Random(5).sample(power.states, 8):
+        power.restore(files)
         whole.assert_same(tmp_path / "out", run_stream(job(tmp_path / "out")).counts)
 
 
@@ -167,10 +167,10 @@ def test_a_stream_killed_at_any_rename_resumes_without_loss(
         )
         ghosts = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
-            with patch("os.replace", Mortal(left, after, ghosts).of(os.replace)), suppress(Killed):
+            with patch("os.replace", KillableProcess(left, after, ghosts).wrap(os.replace)), suppress(Killed):
                 run_stream(replace(job, windows_per_step=windows_per_step))
             ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        with patch("os.replace", Mortal(10**9, True, ghosts).of(os.replace)):
+        with patch("os.replace", KillableProcess(10**9, True, ghosts).wrap(os.replace)):
             ended = run_stream(job).counts
         expected = run_stream(
             replace(job, output=clean, source=replace(source, manifest_folder=clean / "state"))

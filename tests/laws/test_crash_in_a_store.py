@@ -26,8 +26,8 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.sources.tables import Columns
 from pipelines.storage import Location, Remote, lease
 from tests.fleets import HOUR, forecaster, rows_of, scales
-from tests.logs import Left, half_of, job_of, small_log
-from tests.mortals import Killed, Mortal
+from tests.logs import LogOutputs, half_of, job_of, small_log
+from tests.mortals import KillableProcess, Killed
 from tests.same import assert_same_frames
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
@@ -113,7 +113,7 @@ def states_after_requests(job: StreamJob, store: Remote) -> list[Objects]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Left:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> LogOutputs:
     """Return the outputs of a stream that reads the small log without a crash."""
     log, scale = small_log()
     output = tmp_path_factory.mktemp("uninterrupted")
@@ -121,10 +121,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Left:
     assert counts.late
     assert counts.duplicates
     assert counts.rejected
-    return Left(output, counts, scale)
+    return LogOutputs(output, counts, scale)
 
 
-def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: Left) -> None:
+def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOutputs) -> None:
     log, _ = small_log()
     with in_memory() as store:
         run_stream(job_of(log, store, stop=half_of(log)))
@@ -137,7 +137,9 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: Left) 
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_paused_during_a_takeover_changes_nothing_later(uninterrupted: Left, changes: int) -> None:
+def test_a_stream_paused_during_a_takeover_changes_nothing_later(
+    uninterrupted: LogOutputs, changes: int
+) -> None:
     log, _ = small_log()
     with in_memory() as store, ExitStack() as stack:
         run_stream(job_of(log, store, stop=half_of(log)))
@@ -153,11 +155,11 @@ def test_a_stream_paused_during_a_takeover_changes_nothing_later(uninterrupted: 
         uninterrupted.assert_same(store, ended.counts)
 
 
-def run_until_killed(job: StreamJob, mortal: Mortal) -> Any:
-    """Run a stream whose changes to the store go through ``mortal``; return counts, None if killed."""
+def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
+    """Run a stream whose changes to the store go through ``process``; return counts, None if killed."""
     with ExitStack() as stack:
         for name in _CHANGES:
-            stack.enter_context(patch.object(Remote, name, mortal.of(getattr(Remote, name))))
+            stack.enter_context(patch.object(Remote, name, process.wrap(getattr(Remote, name))))
         # Earlier owners count as dead, although they ran in this process, which is alive.
         stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
         with suppress(Killed):
@@ -191,10 +193,10 @@ def test_a_stream_killed_at_any_request_resumes_without_loss(
         ghosts = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
             run_until_killed(
-                replace(job(store), windows_per_step=windows_per_step), Mortal(left, after, ghosts)
+                replace(job(store), windows_per_step=windows_per_step), KillableProcess(left, after, ghosts)
             )
             ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        ended = run_until_killed(job(store), Mortal(10**9, True, ghosts))
+        ended = run_until_killed(job(store), KillableProcess(10**9, True, ghosts))
 
         assert ended == run_stream(job(clean)).counts
         assert_same_frames(read_forecasts(clean), read_forecasts(store), scales(small_fleet))

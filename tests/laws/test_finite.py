@@ -73,7 +73,7 @@ def assert_finite(state: State, forecasts: Forecasts) -> None:
 
 
 def tables(known: Floats, static: Floats) -> Tables:
-    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value per series."""
+    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value a series."""
     hours = pl.Series((START + np.arange(len(known))) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     ids = [f"s{i}" for i in range(len(static))]
     return Tables(

@@ -49,16 +49,16 @@ def test_replaced_parts_are_all_old_or_all_new_after_recovery(tmp_path: Path) ->
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
     write_parts(output, ("forecasts", "state"), "old")
     power = PowerLoss(output)
-    with power.recorded():
+    with power.record():
         write_parts(hidden, PARTS, "new")
         replace_parts(hidden, output, PARTS)
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         end_replacing(hidden, output)
         assert parts_of(output) in (
             {"forecasts": "oldold", "state": "oldold"},
             dict.fromkeys(PARTS, "newnew"),
-        ), left.keys()
+        ), files.keys()
         assert not hidden.exists()
 
 
@@ -67,16 +67,16 @@ def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> Non
     write_parts(output, ("forecasts", "state"), "old")
     write_parts(hidden, PARTS, "new")
     first = PowerLoss(output)
-    with first.recorded():
+    with first.record():
         replace_parts(hidden, output, PARTS)
-    for left in first.left:
-        first.put_back(left)
+    for files in first.states:
+        first.restore(files)
         power = PowerLoss(output)
-        with power.recorded():
+        with power.record():
             end_replacing(hidden, output)
-        kept: list[Tree] = power.left
+        kept: list[Tree] = power.states
         for again in kept:
-            power.put_back(again)
+            power.restore(again)
             end_replacing(hidden, output)
             assert parts_of(output) in (
                 {"forecasts": "oldold", "state": "oldold"},
@@ -91,10 +91,10 @@ def test_a_replaced_state_table_is_the_old_or_the_new_one(tmp_path: Path) -> Non
     sync_folder(states / "folder.jsonl")
     sync_folder(states)
     power = PowerLoss(tmp_path / "out")
-    with power.recorded():
+    with power.record():
         state_table.write(states, some(2, 4), also=states)
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         state_table.recover(states)
         table = state_table.read(states)
         assert (len(table.shards), (states / "folder.jsonl").read_text()) in ((1, "{}\n"), (2, "{}\n"))
@@ -104,10 +104,10 @@ def test_a_replaced_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     (old,), (new,) = some(1, 2), some(1, 4)
     snapshot_file.write_shard(tmp_path / "state", old)
     power = PowerLoss(tmp_path)
-    with power.recorded():
+    with power.record():
         snapshot_file.write_shard(tmp_path / "state", new)
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         found = snapshot_file.read_shard(tmp_path / "state", 0, 1)
         assert found.closed_through in (old.closed_through, new.closed_through)
     assert found.closed_through == new.closed_through
@@ -116,16 +116,16 @@ def test_a_replaced_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
 def test_a_record_added_to_a_journal_is_never_lost(tmp_path: Path) -> None:
     path, power = tmp_path / "state" / "lines", PowerLoss(tmp_path)
     at_least: list[tuple[Tree, int]] = []
-    with power.recorded():
+    with power.record():
         journal = Journal(path)
         for number in range(3):
             journal.add({"n": number})
 
-            at_least += [(left, number) for left in power.left[len(at_least) :]]
+            at_least += [(files, number) for files in power.states[len(at_least) :]]
         journal.replace({"n": number} for number in range(3))
-    at_least += [(left, 3) for left in power.left[len(at_least) :]]
-    for left, count in at_least:
-        power.put_back(left)
+    at_least += [(files, 3) for files in power.states[len(at_least) :]]
+    for files, count in at_least:
+        power.restore(files)
         found = [record["n"] for _, record in Journal(path).records()]
         assert found == [0, 1, 2][: len(found)]
         assert len(found) >= count
@@ -141,14 +141,14 @@ def test_replaced_small_files_are_the_old_or_the_new_ones(tmp_path: Path) -> Non
     series = len(state_table.read(output / "state").state)
     run = StepSettings("b" * 32, b"", 2, 1, output, "parquet", 1, resumed=False)
     power = PowerLoss(place)
-    with power.recorded():
+    with power.record():
         check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5)
         Decisions(output / "state" / "kafka.jsonl").carry("t-0", 0, 5)
         take_over(run)
         state_file.pack(output / "state", place / "table.parquet")
         assert state_table.keep_aside(output / "state") is not None
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         assert check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5) == 12.5
         assert Decisions(output / "state" / "kafka.jsonl").at("t-0", 0, None) in (5, None)
         assert run_of(output) in (None, run.job)
@@ -170,12 +170,12 @@ def test_a_second_backfill_leaves_the_old_or_the_new_output(tmp_path: Path) -> N
     run_backfill(jobs[0])
     forecasts = [read_forecasts(output)]
     power = PowerLoss(output, (".lock", ".backfill/.numbers", ".numbers"), every_prefix=False)
-    with power.recorded():
+    with power.record():
         run_backfill(jobs[1])
     forecasts.append(read_forecasts(output))
     seen = set()
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         end_replacing(output / BACKFILL, output)
         closed = state_table.read(output / "state").closed_through
         new = closed == START + 8

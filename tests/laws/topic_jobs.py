@@ -116,7 +116,7 @@ def resume(
     A shard without a snapshot has the partitions of ``first``, the places at which the first run started.
     """
     cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
-    shards = [disk.opened(with_partitions(shard, first)) for disk, shard in zip(disks, cold, strict=True)]
+    shards = [disk.restore(with_partitions(shard, first)) for disk, shard in zip(disks, cold, strict=True)]
     places = places_to_resume(source, shards)
     return [with_partitions(shard, places) for shard in shards], places
 
