@@ -1,9 +1,9 @@
-"""How much a job slows down beside two others of the same kind: ``python -m benchmarks.fairness``.
+"""Measure how much a job slows down beside two jobs of the same kind: ``python -m benchmarks.fairness``.
 
-Each job is one command: a training, an evaluation and a stream of the demo's weather. It runs alone, then
-three of it run at once. On two cores three equal jobs have two thirds of a core each, so a fair share is 1.5
-times the time alone; threads that wait for work by spinning make it many times that. The last line is one
-JSON object.
+The jobs are a training, an evaluation and a stream of the weather example, each one command. Each job runs
+alone first, then three of the same kind run at once. On two cores, each of three jobs gets two thirds of a
+core, so a fair job takes 1.5 times as long as alone; it takes many times as long if threads spin while they
+wait for work. The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.targets import line
 from pipelines.jobs.examples import write_example
 
 _TOGETHER = 3
-_MOST = 4.0  # times as long as alone
+_MOST = 4.0  # target: at most so many times as long as alone
 _STATECAST = (sys.executable, "-m", "pipelines.cli")
 
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _command(kind: str, folder: Path, data: Path, name: str, quick: bool) -> list[str]:
-    """One command of a kind, which shares nothing with the others but its input and the trained model."""
+    """Return a command of a kind; commands share only their input and the trained model."""
     store = f"--tracking-uri=sqlite:///{folder / name}.db"
     epochs = f"training.epochs={1 if quick else 12 if kind == 'train' else 4}"
     if kind == "train":
@@ -61,7 +61,7 @@ def _command(kind: str, folder: Path, data: Path, name: str, quick: bool) -> lis
 
 
 def _seconds(commands: list[list[str]]) -> list[float]:
-    """Wall-clock seconds of each command, all started at once."""
+    """Start all commands at once; return the wall-clock seconds of each."""
     began = time.monotonic()
     running = [
         subprocess.Popen(
