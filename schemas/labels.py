@@ -48,7 +48,9 @@ def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame
     """
     absent = [name for name in ("series_id", "timestamp", *channels) if name not in frame.columns]
     if absent:
-        raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
+        raise DataError(
+            f"the rows lack {', '.join(absent)}; their columns are: {', '.join(frame.columns) or 'none'}"
+        )
     read = _read(frame, channels)
     fails = failing(read, _schema(channels))
     unread = {name: cells.given(frame[name]) & cells.numbers(frame[name]).is_null() for name in channels}

@@ -111,7 +111,9 @@ def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.Dat
     """
     absent = [name for name in SCHEMA if name not in frame.columns]
     if absent:
-        raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
+        raise DataError(
+            f"the rows lack {', '.join(absent)}; their columns are: {', '.join(frame.columns) or 'none'}"
+        )
     read = _read(frame, time_format)
     covariates = tuple(covariates_of(read.columns))
     fails = pl.DataFrame()

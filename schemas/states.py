@@ -10,8 +10,8 @@ that is turned off has no columns.
   ``variance``, ``last`` and the running means of changes (``fast``, ``slow``, ``seasonal``) are in the unit
   of the series.
 - ``ring``: the values of the last R windows, NaN if missing. Window ``w``, which ends ``(w + 1) * freq``
-  after 1970, is item ``w % R``, counted from 0. So the last closed window is item ``(clock / freq - 1) %
-  R``, and the oldest window is the next item, or item 0.
+  after 1970, is item ``w % R``, counted from 0. So item ``(clock / freq - 1) % R`` is the last closed window,
+  and the next item, or item 0, is the oldest window.
 - ``network``: ``hidden`` and ``cell`` are ``[layers * hidden]``; ``expected`` is the forecast of each
   linear expert for the next window.
 - ``past``: statistics and ring of each observed covariate. For a covariate ``temperature``, the columns are

@@ -79,7 +79,7 @@ def read(
     most_messages: int = 9,
     partition_probability: float = 0.1,
 ) -> Iterator[Batch]:
-    """Yield the batches of a run that reads until all messages have arrived and are read.
+    """Yield the batches of a run that ends when all messages of the topic have arrived and are read.
 
     Between two steps, the clock moves by a random time, each partition gets at most ``most_messages`` new
     messages, and a new partition appears with ``partition_probability``.

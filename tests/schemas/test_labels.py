@@ -72,5 +72,5 @@ def test_one_label_stays_one_label_over_types() -> None:
 
 
 def test_a_file_without_a_channel_is_refused() -> None:
-    with pytest.raises(DataError, match="rows without y: there is series_id, timestamp, x"):
+    with pytest.raises(DataError, match="the rows lack y; their columns are: series_id, timestamp, x"):
         validate(raw(x=[1]), ["x", "y"])

@@ -245,7 +245,7 @@ def test_good_rows_hold_the_columns_of_an_observation_and_nothing_else() -> None
 
 
 def test_rows_without_a_column_are_refused_by_name() -> None:
-    with pytest.raises(DataError, match="rows without value: there is series_id, timestamp"):
+    with pytest.raises(DataError, match="the rows lack value; their columns are: series_id, timestamp"):
         validate(frame().drop("value"))
 
 
