@@ -25,7 +25,7 @@ class _Quiet(WSGIRequestHandler):
 
 @dataclass
 class Server:
-    """A running server.
+    """A running MLflow server that records logins.
 
     Attributes:
         address: ``host:port``.

@@ -1,4 +1,4 @@
-"""Law: for every input that validation accepts, all value_arrays in states and forecasts are finite."""
+"""Law: for every input that validation accepts, all numbers in states and forecasts are finite."""
 
 from __future__ import annotations
 

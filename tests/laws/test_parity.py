@@ -35,7 +35,7 @@ from tests.same import assert_same_frames, assert_same_state
 
 
 class Outputs(NamedTuple):
-    """The outputs of a job that has outputs_of."""
+    """The outputs of a job that has ended."""
 
     forecasts: pl.DataFrame
     quarantine: pl.DataFrame
