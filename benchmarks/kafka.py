@@ -135,7 +135,7 @@ def _rate(job: StreamJob, rows: int) -> float:
     outcome = _run(job, rows)
     assert outcome.counts.missing == 0, outcome.counts
     rate = outcome.counts.series_steps / (time.monotonic() - began_s)
-    remove_tree(job.output)  # gigabytes of forecasts
+    remove_tree(job.output)  # free the disk of gigabytes of forecasts
     return float(rate)
 
 

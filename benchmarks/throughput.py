@@ -117,7 +117,7 @@ def _phase(name: str, series: int, windows: int, folder: Path) -> dict[str, Any]
     command = [sys.executable, "-m", "benchmarks.throughput", f"--phase={name}", f"--series={series}"]
     subprocess.run([*command, f"--folder={inside}", f"--windows={windows}"], check=True, stdout=sys.stderr)
     result: dict[str, Any] = json.loads((inside / "result.json").read_text())
-    shutil.rmtree(inside)  # a gigabyte of forecasts
+    shutil.rmtree(inside)  # free the disk of a gigabyte of forecasts
     return result
 
 

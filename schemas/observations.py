@@ -59,7 +59,9 @@ class Observation(pa.DataFrameModel):
         ordered = True
 
 
-_OBSERVATIONS = Observation.to_schema()  # built once: pandera would build one per thread
+_OBSERVATIONS = (
+    Observation.to_schema()
+)  # built once here, because pandera builds a schema again in each thread
 
 
 @lru_cache(maxsize=64)
@@ -176,7 +178,7 @@ def _quarantined(
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
-    fails = fails[at] if fails.width else fails  # a frame without columns has no rows to take
+    fails = fails[at] if fails.width else fails  # a frame without columns has no rows to select
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 

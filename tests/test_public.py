@@ -60,7 +60,7 @@ def test_an_unknown_name_of_a_package_is_an_attribute_error(package: str) -> Non
 
 
 @pytest.mark.parametrize("package", [*PUBLIC, "pipelines.cli", "pipelines.cli.app"])
-def test_importing_loads_nothing_heavy(package: str) -> None:
+def test_importing_a_package_loads_no_heavy_library(package: str) -> None:
     code = f"import sys, {package}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     finished = subprocess.run(
         [sys.executable, "-c", code],

@@ -74,7 +74,7 @@ def cancel(stream: Stream) -> None:
 
 
 def stop_with_savepoint(stream: Stream) -> None:
-    """The job is stopped with a savepoint, and started again from the state table."""
+    """Stop the job with a savepoint; the stream then starts again from the state table."""
     master = stream.cluster.master
     for job in running(stream.cluster):
         asked = flink.ask(master, f"/jobs/{job}/stop", "POST", {"drain": False})["request-id"]

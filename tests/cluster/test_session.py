@@ -133,7 +133,7 @@ def assert_survives_kills(
     restarts: list[str] = []
     killed: list[int] = []
     left = list(rows.iter_slices(ROWS_AT_ONCE))
-    until_s = time.monotonic() + 3 * PATIENCE_S  # Java and Python start twice
+    until_s = time.monotonic() + 3 * PATIENCE_S  # long, because Java and Python start twice
     produce(broker, topic, left.pop(0), home)
 
     def kill_workers(numbers_of_job: object) -> None:

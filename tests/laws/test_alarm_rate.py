@@ -73,7 +73,7 @@ def test_a_spike_of_a_constant_raises_one_alarm(detected: dict[str, tuple[Floats
     assert np.flatnonzero(detected["one_spike"][1] == 1).tolist() == [WINDOWS // 3]
 
 
-def test_a_sensor_that_hangs_for_ever_raises_one_alarm(detected: dict[str, tuple[Floats, Floats]]) -> None:
+def test_a_sensor_stuck_forever_raises_one_alarm(detected: dict[str, tuple[Floats, Floats]]) -> None:
     alarm = detected["hangs_for_ever"][1]
     assert np.nansum(alarm[WINDOWS // 2 : WINDOWS // 2 + 24]) == 1
     assert np.nansum(alarm[WINDOWS // 2 + 24 :]) == 0
