@@ -32,7 +32,7 @@ _SNAPSHOT_EVERY_S = 30.0
 def run_bare(folder: Path, series: int, windows: int) -> Result:
     """Measure the network alone: the fastest single loop, the fastest layout, and the rate of each layout.
 
-    Each layout runs one second for 168 ``windows``, at most two seconds.
+    Each layout runs ``windows`` / 168 seconds, at most two.
     """
     job = BackfillJob(fleet.forecaster(), (), fleet.INPUT, folder)
     rates = bare.measure(

@@ -144,9 +144,9 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return how much each series moves: its standard deviation, and at least 1e-10 of its level.
+    """Return how much each series moves: its standard deviation plus 1e-10 of its level.
 
-    The minimum leaves a tolerance of 1e-5 scales above the float64 rounding of the level.
+    The second term keeps a tolerance of 1e-5 scales above the float64 rounding of the level.
     """
     found = {}
     for name, values in zip(windows.series_ids, windows.values.T, strict=True):
