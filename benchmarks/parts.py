@@ -93,7 +93,7 @@ def _least(run: Callable[[], object], rounds: int = 5) -> float:
 
 
 def _decoding(frame: pl.DataFrame, kind: str) -> tuple[float, float]:
-    """Return the core-microseconds and the bytes of a row."""
+    """Return the core-microseconds to decode and validate a row, and the bytes of a row."""
     values = [value for value, _ in messages(frame, kind)]
     came, decode = Messages(values, [None] * len(values)), DecoderSpec(kind).decoder()
     raw = decoded(decode, came)

@@ -60,7 +60,7 @@ class PowerLoss:
     Attributes:
         folder: the folder that is recorded.
         ignored: beginnings of relative paths that are left out.
-        every_prefix: True: one state for each number of kept unsynced operations; False: only for none and all of them.
+        every_prefix: True for one state per number of kept unsynced operations; False for none and all only.
         slow: names of folders into which a rename is slow, so that a missing wait for it shows.
         states: the distinct states, in order.
     """
