@@ -1,5 +1,5 @@
-"""Side-by-side speed runs; nothing of the project imports them."""
+"""Benchmarks of speed and accuracy; no other package imports them."""
 
 from pipelines.workers import process
 
-process.use_again()  # as the command line does, before torch and its threads are there
+process.use_again()  # as the command line does; it must run before torch starts its threads

@@ -1,10 +1,10 @@
-"""How many anomalies the p-values find, kind by kind: ``python -m benchmarks.anomalies [FILE]``.
+"""Measure which anomalies raise an alarm, by kind: ``python -m benchmarks.anomalies [FILE]``.
 
-A forecaster is trained on the first rows as they are, then stepped through all rows, with anomalies of
-known kinds put in after the first rows (`forecaster.evaluation.injection`). An anomaly is found if one of
-its windows
-raises an alarm. The last line is one JSON object: recall by kind, and alarms a week of a series in ordinary
-windows. FILE is a wide hourly file; without it the weather of the example is taken.
+A forecaster is trained on the first rows. Then anomalies of known kinds are added to the later rows
+(`forecaster.injection`), and the forecaster steps through all rows. An anomaly counts as found if one of its
+windows raises an alarm. The last line of the output is one JSON object with the recall of each kind and the
+alarms per week and series in windows without anomalies. FILE is a wide hourly file; the default is the
+weather example.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from forecaster.time.windows import Windows
 from forecaster.training.train import train
 
 _WEEK, _BLOCK = 168, 240
-_WARM = 336  # windows after the training rows in which the threshold finds its place
+_WARM = 336  # windows after the training rows that are not counted, because the threshold still adapts
 
 
 def main() -> None:
-    """Prints a line a kind, and the JSON."""
+    """Print the recall of each kind, and the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--train-rows", type=int, default=2880)
     parser.add_argument("--alarms-per-week", type=float, default=1.0)
-    parser.add_argument("--seeds", type=int, default=3, help="how often anomalies are drawn anew")
+    parser.add_argument("--seeds", type=int, default=3, help="number of runs with newly drawn anomalies")
     options = parser.parse_args()
     values = _values(options.file)
     alarms = options.alarms_per_week
@@ -50,8 +50,8 @@ def main() -> None:
     ).forecaster
     first = options.train_rows + _WARM
     for seed in range(options.seeds):
-        chance = np.random.default_rng(seed)
-        changed, labels = inject(values, 3600, chance, every_s=4 * _WEEK * 3600, first=first)
+        rng = np.random.default_rng(seed)
+        changed, labels = inject(values, 3600, rng, every_s=4 * _WEEK * 3600, first=first)
         state, parts = trained.unseen(ids, 0), []
         for start in range(0, len(changed), _BLOCK):
             block = advance_in_place(trained, state, changed[start : start + _BLOCK], start)
@@ -61,12 +61,12 @@ def main() -> None:
         for kind, number, hit in _episodes(labels, raised):
             drawn[kind] += number
             found[kind] += hit
-        ordinary += int((raised[first:] & _apart(labels)[first:]).sum())
-        weeks += float(_apart(labels)[first:].sum()) / _WEEK
+        ordinary += int((raised[first:] & _is_ordinary(labels)[first:]).sum())
+        weeks += float(_is_ordinary(labels)[first:].sum()) / _WEEK
     recall = {kind: found[kind] / drawn[kind] if drawn[kind] else None for kind in KINDS}
     for kind, share in recall.items():
-        told = "none" if share is None else f"{share:.2f}"
-        sys.stdout.write(f"{kind:16} {told} of {drawn[kind]}\n")
+        shown = "none" if share is None else f"{share:.2f}"
+        sys.stdout.write(f"{kind:16} {shown} of {drawn[kind]}\n")
     sys.stdout.write(
         json.dumps({"recall": recall, "drawn": drawn, "false_alarms_per_week": ordinary / weeks}) + "\n"
     )
@@ -84,19 +84,19 @@ def _values(path: Path | None) -> Floats:
 
 
 def _episodes(labels: Ints, raised: Bools) -> list[tuple[str, int, int]]:
-    """Of each kind and series: how many anomalies there are, and how many raised an alarm."""
-    told = []
+    """Return for each anomaly its kind, the number 1, and 1 if it raised an alarm, else 0."""
+    episodes = []
     for s in range(labels.shape[1]):
         own = labels[:, s]
         begins = np.flatnonzero((own > 0) & (own != np.concatenate([[0], own[:-1]])))
         for begin in begins:
             stop = begin + int((own[begin:] != own[begin]).argmax() or len(own) - begin)
-            told.append((KINDS[own[begin] - 1], 1, int(raised[begin:stop, s].any())))
-    return told
+            episodes.append((KINDS[own[begin] - 1], 1, int(raised[begin:stop, s].any())))
+    return episodes
 
 
-def _apart(labels: Ints) -> Bools:
-    """Windows that are neither of an anomaly nor in the day after one, whose forecasts still see it."""
+def _is_ordinary(labels: Ints) -> Bools:
+    """Return True for windows outside anomalies and the days after them, which still affect forecasts."""
     near = labels > 0
     for _ in range(24):
         near[1:] |= near[:-1].copy()

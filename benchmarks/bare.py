@@ -1,8 +1,8 @@
-"""The network alone: a torch loop over inputs that are there already, the state carried from call to call.
+"""Measure the network alone: a torch loop over prepared inputs that keeps the state from call to call.
 
-What the pipelines are measured against: a loop with all torch threads, every plain layout of it tried, and
-the fastest counts. Loops side by side, each with its share of the threads, are what no single loop reaches;
-they are measured, too, and told beside it.
+The pipelines are compared with these rates. One loop that uses all torch threads is measured in several
+layouts, and the fastest one counts. Parallel loops that share the threads are faster than any single loop;
+they are measured and reported separately.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks import fleet
 from forecaster.components.network.inputs import network_inputs
 from forecaster.model import Forecaster
 
-WINDOWS = 32  # prepared; a loop goes round them
+WINDOWS = 32  # windows with prepared inputs, which a loop repeats
 
 
 class Layout(NamedTuple):
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
     Attributes:
         series: series in one call.
         windows: windows in one call.
-        loops: loops side by side, each with its share of the torch threads and of the series.
+        loops: parallel loops, each with an equal share of the torch threads and of the series.
     """
 
     series: int
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 def measure(
     series: int, threads: int, shards: int, windows_per_step: int, seconds: float
 ) -> dict[Layout, float]:
-    """Series-steps per second of each layout, ``seconds`` each, on ``threads`` torch threads in total."""
+    """Return series-steps per second by layout; each layout runs ``seconds`` on ``threads`` torch threads."""
     shard = series // shards
     layouts = [Layout(series, 1)]
     for loops in dict.fromkeys((1, threads)):
@@ -55,7 +55,7 @@ def measure(
 
 
 def _inputs(model: Forecaster, series: int) -> Tensor:
-    """``[WINDOWS, series, F]`` from the fleet's own values."""
+    """Return network inputs ``[WINDOWS, series, F]`` computed from the values of the fleet."""
     start = np.array([fleet.START])
     values = fleet.Fleet(series).values(WINDOWS)
     return torch.from_numpy(network_inputs(values, start, fleet.FREQ, model.network_config).x)
@@ -68,7 +68,7 @@ def _rate(model: Forecaster, inputs: Tensor, layout: Layout, threads: int, secon
     began_s = [0.0] * layout.loops
 
     def work(number: int) -> None:
-        loops[number].round()  # the first calls set things up
+        loops[number].round()  # not timed: the first calls initialize torch
         start.wait()
         began_s[number] = time.perf_counter()
         while time.perf_counter() < began_s[number] + seconds:
@@ -83,7 +83,7 @@ def _rate(model: Forecaster, inputs: Tensor, layout: Layout, threads: int, secon
 
 
 class _Loop:
-    """Steps its share of the shards, one call a shard and round."""
+    """A loop that steps its share of the shards, with one network call for each shard in a round."""
 
     def __init__(self, model: Forecaster, inputs: Tensor, layout: Layout, number: int, threads: int) -> None:
         self.network = model.network
@@ -93,7 +93,7 @@ class _Loop:
         self.states = [model.network.initial(shard.shape[1]) for shard in shards]
 
     def round(self) -> int:
-        """One call a shard; the series-steps made."""
+        """Call the network once for each shard; return the number of series-steps."""
         torch.set_num_threads(self.threads)
         steps = 0
         with torch.inference_mode():

@@ -1,9 +1,9 @@
-"""How much a job slows down beside two others of the same kind: ``python -m benchmarks.fairness``.
+"""Measure how much a job slows down beside two jobs of the same kind: ``python -m benchmarks.fairness``.
 
-Each job is one command: a training, an evaluation and a stream of the demo's weather. It runs alone, then
-three of it run at once. On two cores three equal jobs have two thirds of a core each, so a fair share is 1.5
-times the time alone; threads that wait for work by spinning make it many times that. The last line is one
-JSON object, with ``error`` where a job failed or reached the time limit.
+The jobs are a training, an evaluation and a stream of the weather example, each one command. Each job runs
+alone first, then three of the same kind run at once. On two cores, each of three jobs gets two thirds of a
+core, so a fair job takes 1.5 times as long as alone; it takes many times as long if threads spin while they
+wait for work. The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.targets import line
 from pipelines.examples.weather import write_example
 
 _TOGETHER = 3
-_MOST = 4.0  # times as long as alone
+_MOST = 4.0  # target: at most so many times as long as alone
 _STATECAST = (sys.executable, "-m", "pipelines.cli")
 _PROGRESS_EVERY_S = 10.0
 # A stream steps window by window, about 60 a second on one core, so the whole year takes minutes.
@@ -133,6 +133,7 @@ def _job(kind: str, folder: Path, data: Path, place: str, quick: bool) -> Job:
 
 
 def _command(kind: str, folder: Path, data: Path, name: str, quick: bool) -> list[str]:
+    """Return a command of a kind; commands share only their input and the trained model."""
     store = f"--tracking-uri=sqlite:///{folder / name}.db"
     epochs = f"training.epochs={1 if quick else 12 if kind == 'train' else 4}"
     if kind == "train":
@@ -143,6 +144,26 @@ def _command(kind: str, folder: Path, data: Path, name: str, quick: bool) -> lis
     trained = f"--tracking-uri=sqlite:///{folder / 'train-alone'}.db"
     output = f"--output={folder / name}"
     return [kind, str(data), "--model=weather", trained, output, "--runner=in-process"]
+
+
+def _seconds(commands: list[list[str]]) -> list[float]:
+    """Start all commands at once; return the wall-clock seconds of each."""
+    began = time.monotonic()
+    running = [
+        subprocess.Popen(
+            [*_STATECAST, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for command in commands
+    ]
+    took: dict[int, float] = {}
+    while len(took) < len(running):
+        for number, process in enumerate(running):
+            if number not in took and process.poll() is not None:
+                took[number] = time.monotonic() - began
+                if process.returncode:
+                    raise SystemExit(f"{' '.join(commands[number])}: {process.communicate()[1]}")
+        time.sleep(0.05)
+    return [took[number] for number in range(len(running))]
 
 
 if __name__ == "__main__":

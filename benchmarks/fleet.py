@@ -1,4 +1,4 @@
-"""What every phase works on: a fleet of series, the network of the design, windows of an hour."""
+"""The input of all benchmarks: a fleet of series with windows of an hour, and untrained forecasters."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ START = 1_735_689_600 // FREQ_S  # 2025-01-01 00:00 UTC, as a window index
 INPUT = Input(Columns())
 
 _DAY = 86_400 // FREQ_S
-_AT_ONCE = 1_000_000  # rows made at a time
+_AT_ONCE = 1_000_000  # rows generated at a time
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Random walks with a daily cycle, each at a level of its own, a row a series and window.
+    """Random walks with a daily cycle at different levels, with one row for each series and window.
 
     Attributes:
-        series: how many.
-        missing: share of rows that never come.
-        late_born: share of series that begin in the midst of it.
+        series: number of series.
+        missing: share of rows that are missing.
+        late_born: share of series that begin after the first window.
     """
 
     series: int = 10_000
@@ -44,7 +44,7 @@ class Fleet:
     late_born: float = 0.0
 
     def values(self, windows: int, seed: int = 0) -> NDArray[np.float64]:
-        """``[windows, series]``; NaN where no row comes."""
+        """Return values ``[windows, series]``; NaN where a row is missing."""
         rng, series = np.random.default_rng(seed), self.series
         level, cycle, phase = (
             rng.normal(100, 30, series),
@@ -62,7 +62,7 @@ class Fleet:
         return np.asarray(values, np.float64)
 
     def frames(self, windows: int) -> Iterator[pl.DataFrame]:
-        """The fleet as observations in the order of time, some windows at a time."""
+        """Yield the observations in time order, several windows at a time."""
         values, at_once = self.values(windows), max(_AT_ONCE // self.series, 1)
         names = np.array([f"series-{i:07d}" for i in range(self.series)], dtype=object)
         for first in range(0, windows, at_once):
@@ -79,7 +79,7 @@ class Fleet:
             )
 
     def write(self, path: Path, windows: int) -> Path:
-        """The same as one Parquet file."""
+        """Write the observations to one Parquet file and return its path."""
         with contextlib.ExitStack() as stack:
             writer = None
             for frame in self.frames(windows):
@@ -89,17 +89,17 @@ class Fleet:
         return path
 
     def steps(self, windows: int) -> int:
-        """Series-steps that a job makes of it: each series from its first value on."""
+        """Return the number of series-steps of a job: windows of each series from its first value on."""
         seen = ~np.isnan(self.values(windows))
         return int((windows - np.where(seen.any(axis=0), seen.argmax(axis=0), windows)).sum())
 
 
 def forecaster() -> Forecaster:
-    """The recurrent network alone (LSTM, two layers of 64, 24 horizons, 3 quantiles) with random weights."""
+    """Return only the recurrent network (LSTM, two layers of 64, 24 horizons, 3 quantiles), untrained."""
     alone = OnlineConfig(experts=(), intervals=False, alarms_per_week=0)
     return Forecaster.untrained(NetworkConfig(linear=False), WindowConfig(freq=f"{FREQ_S}s"), online=alone)
 
 
 def whole() -> Forecaster:
-    """What the defaults make: with linear forecasts in the network, experts, intervals and p-values."""
+    """Return a default forecaster: with linear forecasts in the network, experts, intervals and p-values."""
     return Forecaster.untrained(NetworkConfig(), WindowConfig(freq=f"{FREQ_S}s"))

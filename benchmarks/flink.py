@@ -1,9 +1,9 @@
-"""The unpaced rate on a real Flink session cluster: ``python -m benchmarks.flink`` (Java: ``make java``).
+"""Measure the unpaced rate on a real Flink cluster: ``python -m benchmarks.flink`` (needs ``make java``).
 
-A file of rows is streamed with one task manager and with two, of 10,000 series and of 1,000,000; a pool of
-workers steps them. Rates count from the first rows that a shard took in to the last forecast, since most of
-the start is Java's. All of it runs on this machine, so that two task managers have its cores to share.
-The last line is one JSON object.
+A file of rows of 10,000 or 1,000,000 series is streamed with one or two task managers and a pool of workers.
+A rate counts from the first rows that a shard has read to the last forecast, because most of the start-up
+time is Java's. All processes run on this machine, so two task managers share its cores. The last line of the
+output is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ from schemas.errors import EngineError
 from tests.cluster.flink import FlinkCluster
 
 _SIZES = ((10_000, 200), (1_000_000, 4))  # series, windows
-_HEAP_MB = 1024  # a window of the large fleet is on its way at once
+_HEAP_MB = 1024  # the heap holds one window of the large fleet in transit
 _ROWS_AT_ONCE = 1_000_000
-_CHECKPOINT_EVERY_MS = 2_000  # a fleet of 10,000 is through in less than half a minute
+_CHECKPOINT_EVERY_MS = 2_000  # short, because a run with 10,000 series ends in less than half a minute
 
 
 @dataclass
 class _Watch:
-    """Looks at a job while it runs: when its first rows came, and what Flink's checkpoints are like."""
+    """An observer of a running job that records the time of its first rows and Flink's checkpoint summary.
+
+    It also asks the job to stop when the job has read all rows.
+    """
 
     master: str
     job: StreamJob
@@ -52,15 +55,15 @@ class _Watch:
         with suppress(EngineError):
             for job, (_, state) in flink.jobs(self.master).items():
                 if state == "RUNNING":
-                    told = flink.ask(self.master, f"/jobs/{job}/checkpoints")
-                    if told["counts"]["completed"]:
-                        self.checkpoints = told["summary"]
+                    answer = flink.ask(self.master, f"/jobs/{job}/checkpoints")
+                    if answer["counts"]["completed"]:
+                        self.checkpoints = answer["summary"]
         if numbers.counts.rows_in >= self.rows:
             ask_to_stop(self.job.stop_file)
 
 
-def measured(folder: Path, task_managers: int, series: int, windows: int) -> dict[str, float]:
-    """Series-steps a second; bytes and milliseconds of Flink's checkpoints; memory of all processes."""
+def measure(folder: Path, task_managers: int, series: int, windows: int) -> dict[str, float]:
+    """Run a stream on a new cluster; return its rate, checkpoint sizes and times, and memory by name."""
     folder.mkdir(parents=True)
     rows = Fleet(series).write(folder / "rows.parquet", windows)
     with (
@@ -81,7 +84,7 @@ def measured(folder: Path, task_managers: int, series: int, windows: int) -> dic
     written_s = max(path.stat().st_mtime for path in (folder / "out/forecasts").iterdir())
     seconds = written_s - time.time() + time.monotonic() - watch.began_s
     assert outcome.counts.missing == 0, outcome.counts
-    assert watch.checkpoints is not None, "no checkpoint came"
+    assert watch.checkpoints is not None, "Flink completed no checkpoint"
     return {
         "rate": outcome.counts.series_steps / seconds,
         "checkpoint_bytes": watch.checkpoints["state_size"]["max"],
@@ -93,17 +96,21 @@ def measured(folder: Path, task_managers: int, series: int, windows: int) -> dic
 
 
 def main() -> int:
-    """Prints a line a run, and the JSON."""
+    """Print the result of each run, and the JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flink", description=__doc__)
-    parser.add_argument("--series", type=int, choices=[size for size, _ in _SIZES], help="that fleet alone")
-    parser.add_argument("--task-managers", type=int, choices=(1, 2), help="so many alone")
+    parser.add_argument(
+        "--series", type=int, choices=[size for size, _ in _SIZES], help="run only this size of fleet"
+    )
+    parser.add_argument(
+        "--task-managers", type=int, choices=(1, 2), help="run only this number of task managers"
+    )
     chosen = parser.parse_args()
     print(machine.described(), flush=True)
     found = {}
     for series, windows in (size for size in _SIZES if chosen.series in (None, size[0])):
         for task_managers in (1, 2) if chosen.task_managers is None else (chosen.task_managers,):
             with tempfile.TemporaryDirectory(prefix="statecast-flink-") as folder:
-                one = measured(Path(folder) / "run", task_managers, series, windows)
+                one = measure(Path(folder) / "run", task_managers, series, windows)
             found[f"{series}x{task_managers}"] = {name: round(value) for name, value in one.items()}
             print(f"{series:>9,} series, {task_managers} task managers: {one}", flush=True)
     print(json.dumps(found))

@@ -1,12 +1,12 @@
-"""A stream through a real broker: latency from produced to consumed, and the rate of a topic that is full.
+"""Measure a stream through a real broker: latency from producer to consumer, and the rate of a full topic.
 
-``python -m benchmarks.kafka`` takes some minutes; ``--quick`` two. It needs Java (`pipelines.runners.java`).
-The last line of standard output is one JSON object.
+``python -m benchmarks.kafka`` takes several minutes, with ``--quick`` two. It needs Java
+(`pipelines.runners.java`). The last line of standard output is one JSON object.
 
-Paced: each second one window of the whole fleet is produced, as JSON, by one process, and another consumes
-the forecasts; a window closes with the first rows of the next: latency counts from when these were produced.
-Unpaced: a topic of Arrow messages, or of JSON, is read as fast as the job can, and once more as one that is
-keyed by series, which it is: a shard then follows one partition alone.
+Paced: one process produces one window of the whole fleet each second, as JSON, and another one consumes the
+forecasts. The first rows of the next window close a window, so latency counts from the time when those rows
+were produced. Unpaced: the job reads a full topic of Arrow or JSON messages as fast as it can, first as any
+topic and then as a topic keyed by series, so that each shard reads only one partition.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--windows", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.part:
-        gc.disable()  # the two that watch share two cores with the job, and their messages are in no cycle
+        # Save time: producer and consumer share the cores with the job, and they make no reference cycles.
+        gc.disable()
     if chosen.part == "produce":
         return _produce_paced(chosen.bootstrap, chosen.series, chosen.windows)
     if chosen.part == "consume":
@@ -90,7 +91,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str, float]:
-    _make(bootstrap, "paced", "forecasts")
+    _create_topics(bootstrap, "paced", "forecasts")
     asked = ["--bootstrap", bootstrap, "--series", str(series), "--windows", str(windows)]
     command = [sys.executable, "-m", "benchmarks.kafka", *asked, "--part"]
     parts = [
@@ -106,13 +107,13 @@ def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str,
         if window + 1 < len(produced)
         for _ in range(many)
     ]
-    latency_ms = latency_ms[len(latency_ms) // 5 :]  # the beginning is that of the engine
+    latency_ms = latency_ms[len(latency_ms) // 5 :]  # drop the first fifth, when the engine starts
     levels = statistics.quantiles(latency_ms, n=100)
     return {"p50_ms": round(levels[49], 1), "p99_ms": round(levels[98], 1)}
 
 
 def _replayed(folder: Path, series: int, windows: int) -> float:
-    """Rows a second of a replay from Parquet, from its start to its end."""
+    """Return the rate of a replay from a Parquet file, in series-steps per second, start-up included."""
     folder.mkdir()
     rows, states = str(Fleet(series).write(folder / "rows.parquet", windows)), folder / "out" / "state"
     source = ReplaySource((rows,), fleet.INPUT, fleet.FREQ, manifest_folder=states)
@@ -120,8 +121,8 @@ def _replayed(folder: Path, series: int, windows: int) -> float:
 
 
 def _fill(bootstrap: str, kind: str, series: int, windows: int) -> None:
-    """Makes a topic, named as its messages are, that holds the rows."""
-    _make(bootstrap, kind)
+    """Create a topic with the name of its message format and fill it with the rows of the fleet."""
+    _create_topics(bootstrap, kind)
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "compression.type": "lz4"})
     for frame in Fleet(series).frames(windows):
         for value, partition in messages(frame, kind):
@@ -134,7 +135,7 @@ def _rate(job: StreamJob, rows: int) -> float:
     outcome = _run(job, rows)
     assert outcome.counts.missing == 0, outcome.counts
     rate = outcome.counts.series_steps / (time.monotonic() - began_s)
-    remove_tree(job.output)  # gigabytes of forecasts
+    remove_tree(job.output)  # free the disk of gigabytes of forecasts
     return float(rate)
 
 
@@ -157,16 +158,17 @@ def _job(
     return StreamJob(fleet.forecaster(), source, output, shards=_PARTITIONS, topics=topics)
 
 
-def _make(bootstrap: str, *names: str) -> None:
+def _create_topics(bootstrap: str, *names: str) -> None:
     client = AdminClient({"bootstrap.servers": bootstrap})
     for made in client.create_topics([NewTopic(name, _PARTITIONS, 1) for name in names]).values():
         made.result(30)
 
 
 def messages(frame: pl.DataFrame, kind: str) -> Iterator[tuple[bytes, int]]:
-    """Rows in the order of time as messages, those of a series always in one partition.
+    """Yield rows in time order as messages with their partitions; a series is always in the same partition.
 
-    JSON has a message a row, partitions mixed as rows of a fleet come; Arrow many rows of one partition.
+    A JSON message holds one row, and partitions alternate with the rows of a window. An Arrow message holds
+    many rows of one partition.
     """
     home = frame["series_id"].str.tail(2).cast(pl.Int64) % _PARTITIONS
     for _, window in frame.with_columns(home.alias("home")).group_by("timestamp", maintain_order=True):
@@ -192,8 +194,10 @@ def _put(producer: Any, topic: str, value: bytes, partition: int) -> None:
 
 
 def _produce_paced(bootstrap: str, series: int, windows: int) -> int:
-    """A window a second; prints when each was begun."""
-    frames = [window for _, window in _all(Fleet(series), windows).group_by("timestamp", maintain_order=True)]
+    """Produce one window each second, and print the times at which the windows were begun."""
+    frames = [
+        window for _, window in _all_rows(Fleet(series), windows).group_by("timestamp", maintain_order=True)
+    ]
     made = [[*messages(frame, "json")] for frame in frames]
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
     time.sleep(5)
@@ -209,12 +213,12 @@ def _produce_paced(bootstrap: str, series: int, windows: int) -> int:
     return 0
 
 
-def _all(of: Fleet, windows: int) -> pl.DataFrame:
+def _all_rows(of: Fleet, windows: int) -> pl.DataFrame:
     return pl.concat(of.frames(windows))
 
 
 def _consume(bootstrap: str, series: int, windows: int) -> int:
-    """Prints when forecasts came, with their window and how many they were."""
+    """Consume all forecasts; print window, arrival time and number of forecasts of each poll and window."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench"})
     consumer.assign([TopicPartition("forecasts", number, 0) for number in range(_PARTITIONS)])
     found: Counter[tuple[Any, float]] = Counter()
@@ -227,7 +231,7 @@ def _consume(bootstrap: str, series: int, windows: int) -> int:
 
 
 def _window_before(issued_at: bytes) -> int:
-    """Which window a forecast was made at the end of, from 0."""
+    """Return the number, from 0, of the window that ends at an issue time."""
     end_s = datetime.fromisoformat(issued_at.decode()).timestamp()
     return int(end_s) // fleet.FREQ_S - 1 - fleet.START
 

@@ -1,9 +1,10 @@
-"""Labels against simple rivals: ``python -m benchmarks.labels vowels`` (a label a sequence) or ``anomalies``.
+"""Compare label networks with simple baselines: ``python -m benchmarks.labels vowels`` or ``anomalies``.
 
-Vowels are judged on the published test part. Rivals: one nearest neighbour under dependent dynamic time
-warping, run here, and logistic regression on means, spreads, first and last values. Anomalies are judged on
-the last fifth of the time; the rival is logistic regression on the inputs that the network sees at a step.
-The last line is one JSON object.
+``vowels`` has one label for each sequence and is scored on the published test part. Its baselines are the
+nearest neighbour under dependent dynamic time warping, and logistic regression on means, standard deviations,
+first and last values. ``anomalies`` has labels for steps and is scored on the last fifth of the time; its
+baseline is logistic regression on the network's inputs of a step. The last line of the output is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CELLS = ("lstm", "gru", "rnn")
 
 
 def main() -> None:
-    """Prints a line a method, and the JSON."""
+    """Print the scores of each method, and the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=["vowels", "anomalies"])
     parser.add_argument("--seeds", type=int, default=3)
@@ -38,13 +39,13 @@ def main() -> None:
     sys.stdout.write(json.dumps(found) + "\n")
 
 
-def _tell(name: str, scores: dict[str, float]) -> None:
+def _print_scores(name: str, scores: dict[str, float]) -> None:
     sys.stdout.write(f"{name:24}" + "  ".join(f"{key} {value:.3f}" for key, value in scores.items()) + "\n")
     sys.stdout.flush()
 
 
 def of_vowels(seeds: int) -> dict[str, dict[str, float]]:
-    """Scores on the published test part, the networks' as means over seeds."""
+    """Return scores on the published test part by method; scores of networks are means over seeds."""
     frame = vowels()
     made = gather(frame, [f"c{i}" for i in range(1, 13)])
     sequences, split = made.sequences, made.split
@@ -59,20 +60,23 @@ def of_vowels(seeds: int) -> dict[str, dict[str, float]]:
             runs.append(judge.class_scores(sequences.labels[test], probabilities[test]))
         found[cell] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
         found[cell]["lowest_accuracy"] = min(run["accuracy"] for run in runs)
-        _tell(cell, found[cell])
-    rivals = {"1-NN DTW": nearest_by_warping, "logistic regression": logistic_on_summaries}
-    for name, rival in rivals.items():
-        called = rival(sequences, split)
-        found[name] = {"accuracy": float((called == sequences.labels[test]).mean())}
-        _tell(name, found[name])
+        _print_scores(cell, found[cell])
+    baselines = {"1-NN DTW": nearest_by_warping, "logistic regression": logistic_on_summaries}
+    for name, baseline in baselines.items():
+        predicted = baseline(sequences, split)
+        found[name] = {"accuracy": float((predicted == sequences.labels[test]).mean())}
+        _print_scores(name, found[name])
     return found
 
 
 def nearest_by_warping(sequences: Sequences, split: Ints) -> Ints:
-    """``[N]`` the label of the training sequence nearest to each test one, all channels warped together."""
+    """Return labels ``[N]`` of the test sequences: the label of the nearest training sequence.
+
+    The distance is dependent dynamic time warping, which warps all channels together.
+    """
     train, test = np.flatnonzero(split == TRAIN), np.flatnonzero(split == TEST)
     known = sequences.values[:, train]
-    called = []
+    predicted = []
     for index in test:
         own = sequences.values[: sequences.lengths[index], index]
         cost = ((own[:, None, None] - known) ** 2).sum(axis=-1)
@@ -83,12 +87,12 @@ def nearest_by_warping(sequences: Sequences, split: Ints) -> Ints:
                 least = np.minimum(np.minimum(total[i, j], total[i, j + 1]), total[i + 1, j])
                 total[i + 1, j + 1] = cost[i, j] + least
         distance = total[len(own), sequences.lengths[train], np.arange(len(train))]
-        called.append(sequences.labels[train[np.nanargmin(distance)]])
-    return np.array(called)
+        predicted.append(sequences.labels[train[np.nanargmin(distance)]])
+    return np.array(predicted)
 
 
 def logistic_on_summaries(sequences: Sequences, split: Ints) -> Ints:
-    """``[N]`` labels of the test sequences from four numbers a channel."""
+    """Return labels ``[N]`` of the test sequences by logistic regression on four numbers of each channel."""
     last = sequences.values[sequences.lengths - 1, np.arange(len(split))]
     mean, std = np.nanmean(sequences.values, axis=0), np.nanstd(sequences.values, axis=0)
     x = np.concatenate([mean, std, sequences.values[0], last], axis=1)
@@ -98,7 +102,7 @@ def logistic_on_summaries(sequences: Sequences, split: Ints) -> Ints:
 
 
 def of_anomalies(seeds: int) -> dict[str, dict[str, float]]:
-    """Scores of alarms on the last fifth of the time, the networks' as means over seeds."""
+    """Return scores of alarms on the last fifth of the time; scores of networks are means over seeds."""
     frame = anomalies().with_columns(pl.lit(None, pl.String).alias("split"))
     sequences = gather(frame, ["value"]).sequences
     found: dict[str, dict[str, float]] = {}
@@ -109,14 +113,14 @@ def of_anomalies(seeds: int) -> dict[str, dict[str, float]]:
             probabilities = trained.labeller.probabilities(sequences)
             runs.append(_alarms(sequences, trained, trained.labeller.alarm(probabilities)))
         found[cell] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
-        _tell(cell, found[cell])
+        _print_scores(cell, found[cell])
     x, _ = trained.labeller.step_inputs(trained.labeller.initial_state(sequences.start), sequences.values)
     learned = (trained.parts == TRAIN) & (sequences.labels >= 0)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     model.fit(x[learned], sequences.labels[learned] != trained.labeller.task.background)
     alarm = model.predict_proba(x.reshape(-1, x.shape[-1]))[:, 1].astype(np.float32)
     found["logistic regression"] = _alarms(sequences, trained, alarm.reshape(sequences.labels.shape))
-    _tell("logistic regression", found["logistic regression"])
+    _print_scores("logistic regression", found["logistic regression"])
     return found
 
 

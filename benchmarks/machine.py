@@ -1,4 +1,4 @@
-"""Where a run takes place, and how much memory a job holds while it runs."""
+"""Describe the machine of a benchmark, and sample the memory of a running job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERY_S = 1.0
 
 
 def described() -> str:
-    """Date, cores, memory and versions, on one line."""
+    """Return date, cores, memory, load and versions in one line."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next(
@@ -33,10 +33,10 @@ def described() -> str:
 
 
 class MemorySampler:
-    """Resident memory of this process and all that it started, once a second, while the ``with`` block lasts.
+    """Samples the resident memory of this process and its children each second during a ``with`` block.
 
     Attributes:
-        samples: ``(wall clock in seconds, MiB)``.
+        samples: pairs of wall-clock time in seconds and memory in MiB.
     """
 
     def __init__(self) -> None:
@@ -55,12 +55,12 @@ class MemorySampler:
         self._thread.join()
 
     def around(self, at_s: float) -> float:
-        """Median of the five samples nearest to a wall clock time, in MiB."""
+        """Return the median, in MiB, of the five samples nearest to a wall-clock time."""
         nearest = sorted(self.samples, key=lambda sample: abs(sample[0] - at_s))[:5]
         return statistics.median(mib for _, mib in nearest)
 
     def most(self) -> float:
-        """The most of all samples, in MiB."""
+        """Return the largest sample, in MiB."""
         return max((mib for _, mib in self.samples), default=0.0)
 
     def _watch(self) -> None:
@@ -74,5 +74,5 @@ def _tree_mib(root: psutil.Process) -> float:
         try:
             total += process.memory_info().rss
         except psutil.Error:
-            continue  # it has ended since
+            continue  # the process has ended meanwhile
     return total / 2**20

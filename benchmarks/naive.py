@@ -1,6 +1,7 @@
-"""What somebody would write first: one key a series, one Beam state a series, one network call a row.
+"""A simple Beam pipeline for comparison: one key and one Beam state per series, one network call per row.
 
-Same network and inputs, and it forecasts the same; no validation, no windows, no watermark: a row is a step.
+It has the same network, inputs and forecasts as the project's pipelines, but no validation, no windows and no
+watermark: each row is one step.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Row = tuple[str, tuple[int, float]]
 
 
 def run(model: Forecaster, path: Path, output: Path) -> float:
-    """Steps every row of ``path`` on Prism; seconds from the first row read to the last forecast written."""
+    """Step every row of a file on Prism; return the seconds from the first row to the last forecast."""
     output.mkdir()
     with PrismServer(output / "prism.log") as prism:
         options = PipelineOptions(prism_options(prism.endpoint, streaming=False))
@@ -110,5 +111,5 @@ def _unpacked(model: Forecaster, data: bytes | None) -> dict[str, Arrays]:
 
 @lru_cache(maxsize=1)
 def _model(data: bytes) -> Forecaster:
-    torch.set_num_threads(1)  # a batch of one has no work for more
+    torch.set_num_threads(1)  # a batch of one row has no work for more threads
     return Forecaster.from_bytes(data)

@@ -1,8 +1,8 @@
-"""What each part of a forecaster costs: ``python -m benchmarks.online``.
+"""Measure the cost of each component of a forecaster: ``python -m benchmarks.online``.
 
-A fleet is stepped through blocks of windows, as a shard's backfill is, on one thread; every component of the
-chain is timed on its own. The last line is one JSON object: by component microseconds a series-step, and
-bytes a series.
+A fleet steps through blocks of windows on one thread, as in the backfill of a shard, and every component is
+timed separately. The last line of the output is one JSON object with the microseconds per series-step and the
+bytes per series of each component.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ _START = 400_000
 
 
 def main() -> None:
-    """Prints a line a component, and the JSON."""
+    """Print the cost of each component, and the JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
     parser.add_argument("--series", type=int, default=2_500)
-    parser.add_argument("--windows", type=int, default=4, help="in a block; a stream at rest has one")
+    parser.add_argument(
+        "--windows", type=int, default=4, help="windows in a block; an up-to-date stream has one"
+    )
     parser.add_argument("--horizon", type=int, default=NetworkConfig().horizon)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -38,8 +40,8 @@ def main() -> None:
     network = NetworkConfig(horizon=options.horizon)
     model = Forecaster.untrained(network, WindowConfig(), online=OnlineConfig(experts=EXPERTS))
     parts = {part.name: part.init(options.series) for part in model.components}
-    chance = np.random.default_rng(0)
-    values = chance.normal(size=(_ROUNDS * options.windows, options.series)).cumsum(axis=0)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(_ROUNDS * options.windows, options.series)).cumsum(axis=0)
     spent_s: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(_ROUNDS):
         rows = slice(number * options.windows, (number + 1) * options.windows)

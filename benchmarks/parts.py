@@ -1,4 +1,4 @@
-"""What each part of a series-step costs, on one thread of this machine, in processor time."""
+"""Measure the processor time of each part of a series-step, on one thread of this machine."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _POLLS = 300
 
 @dataclass(frozen=True)
 class Parts:
-    """What was measured.
+    """Measured costs. Times are core-microseconds of processor time.
 
     Attributes:
-        decode_json_us, decode_arrow_us: core-microseconds to decode and validate a row.
-        step_us: to fold it into its shard: window, network, linear part, experts, intervals, p-value.
-        write_us: to write its forecast as Parquet.
-        snapshot_us: to write a series in a snapshot.
-        message_us: an empty message from a poll to a shard, on Prism.
-        row_json_bytes, row_arrow_bytes: of a row in a topic.
-        forecast_bytes: of a forecast on disk.
-        state_bytes: of a series in memory.
-        snapshot_bytes: of a series in a snapshot.
+        decode_json_us, decode_arrow_us: time to decode and validate a row.
+        step_us: time to apply a row to its shard, with network, linear part, experts, intervals and p-value.
+        write_us: time to write a forecast as Parquet.
+        snapshot_us: time to write one series in a snapshot.
+        message_us: time to send an empty message from a poll to a shard, on Prism.
+        row_json_bytes, row_arrow_bytes: bytes of a row in a topic.
+        forecast_bytes: bytes of a forecast on disk.
+        state_bytes: bytes of one series' state in memory.
+        snapshot_bytes: bytes of one series in a snapshot.
     """
 
     decode_json_us: float
@@ -59,7 +59,7 @@ class Parts:
 
 
 def measured(folder: Path) -> Parts:
-    """Every part, on this machine; each the least of some rounds, in processor time."""
+    """Measure every part on this machine."""
     frame = next(Fleet(_SERIES).frames(_WINDOWS))
     json_us, json_bytes = _decoding(frame, "json")
     arrow_us, arrow_bytes = _decoding(frame, "arrow")
@@ -83,7 +83,7 @@ def measured(folder: Path) -> Parts:
 
 
 def _least(run: Callable[[], object], rounds: int = 5) -> float:
-    """Microseconds of processor time."""
+    """Run a function several times; return its least processor time in microseconds."""
     spent = []
     for _ in range(rounds):
         began_s = time.process_time()
@@ -93,7 +93,7 @@ def _least(run: Callable[[], object], rounds: int = 5) -> float:
 
 
 def _decoding(frame: pl.DataFrame, kind: str) -> tuple[float, float]:
-    """Core-microseconds and bytes a row."""
+    """Return the core-microseconds to decode and validate a row, and the bytes of a row."""
     values = [value for value, _ in messages(frame, kind)]
     came, decode = Messages(values, [None] * len(values)), DecoderSpec(kind).decoder()
     raw = decoded(decode, came)
@@ -108,9 +108,9 @@ def _decoding(frame: pl.DataFrame, kind: str) -> tuple[float, float]:
 
 
 def _stepping(shard: Shard, folder: Path) -> tuple[float, float, float, Shard]:
-    """Core-microseconds a step and a forecast written, bytes of it, and the shard in the end.
+    """Return the core-microseconds of a step and of writing a forecast, its bytes, and the last shard.
 
-    A window a batch, as in a stream that is up to date.
+    Each batch holds one window, as in a stream that is up to date.
     """
     model, stepped, written, size, offset = fleet.whole(), [], [], 0, 0
     for number, window in enumerate(_batches()):
@@ -145,7 +145,7 @@ def _batches() -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class _Polls:
-    """Partitions that bring nothing but time."""
+    """A source of partitions without rows, in which each step only moves the watermark by a second."""
 
     partitions: int
     polls: int
@@ -165,7 +165,10 @@ class _Polls:
 
 
 def _message(folder: Path, partitions: int, shards: int) -> float:
-    """Core-microseconds of one message, of this process and of Prism, less what the engine costs alone."""
+    """Return the core-microseconds of one message, in this process and in Prism, without start-up.
+
+    A long and a short run are measured, and only their difference counts.
+    """
     spent = []
     for polls in (_POLLS // 10, _POLLS):
         with _Children() as children:
@@ -179,7 +182,7 @@ def _message(folder: Path, partitions: int, shards: int) -> float:
 
 
 class _Children:
-    """The processor time of the engines that end while the ``with`` block lasts."""
+    """The processor time of child processes that end during a ``with`` block."""
 
     def __enter__(self) -> _Children:
         self._before = psutil.Process().cpu_times()
@@ -189,7 +192,7 @@ class _Children:
         return
 
     def spent_s(self) -> float:
-        """Seconds."""
+        """Return the seconds since the block began."""
         now = psutil.Process().cpu_times()
         return float(
             now.children_user

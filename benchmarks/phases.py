@@ -1,4 +1,4 @@
-"""The phases of a run; each is called in a process of its own, so that none inherits memory or threads."""
+"""The phases of a benchmark; each runs in a separate process, so that it inherits no memory or threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _SNAPSHOT_EVERY_S = 30.0
 
 
 def run_bare(folder: Path, series: int, windows: int) -> Result:
-    """The fastest loop, the fastest of all, and each layout's rate; ``windows`` sets how long each runs."""
+    """Measure the network alone: the fastest single loop, the fastest layout, and the rate of each layout.
+
+    Each layout runs ``windows`` / 168 seconds, at most two.
+    """
     job = BackfillJob(fleet.forecaster(), (), fleet.INPUT, folder)
     rates = bare.measure(
         min(series, 10_000), cores(), job.shards, job.windows_per_step, seconds=min(windows, 336) / 168
@@ -43,17 +46,17 @@ def run_bare(folder: Path, series: int, windows: int) -> Result:
 
 
 def run_backfill_phase(folder: Path, series: int, windows: int) -> Result:
-    """Parquet to Parquet, wall clock of the whole job."""
+    """Measure a backfill from Parquet to Parquet, by the wall-clock time of the whole job."""
     return _backfill(folder, Fleet(series), windows)
 
 
 def run_gappy_phase(folder: Path, series: int, windows: int) -> Result:
-    """The same of a fleet with gaps, and series that are born in the midst of it."""
+    """Measure a backfill of a fleet with gaps and with series that begin later than others."""
     return _backfill(folder, Fleet(series, **_GAPPY), windows)
 
 
 def run_whole_phase(folder: Path, series: int, windows: int) -> Result:
-    """The same by a forecaster with everything on that is on by default."""
+    """Measure a backfill with a default forecaster instead of the network alone."""
     return _backfill(folder, Fleet(series), windows, fleet.whole())
 
 
@@ -66,9 +69,9 @@ def _backfill(folder: Path, of: Fleet, windows: int, model: Forecaster | None = 
 
 
 def run_stream_phase(folder: Path, series: int, windows: int) -> Result:
-    """Unpaced replay on Prism, and its rate from the first rows that are released to the last forecast."""
+    """Measure an unpaced replay on Prism, from its first rows to the last written forecast."""
     of = Fleet(series)
-    source = _Noted(_replay(folder, of, windows, speed=0.0))
+    source = _TimedSource(_replay(folder, of, windows, speed=0.0))
     with machine.MemorySampler() as memory:
         outcome = run_stream(StreamJob(fleet.forecaster(), source, folder / "out"))
     _check(outcome, of.steps(windows))
@@ -80,7 +83,7 @@ def run_stream_phase(folder: Path, series: int, windows: int) -> Result:
 
 
 def run_watched_phase(folder: Path, series: int, windows: int) -> Result:
-    """A watched folder that holds a file for each window."""
+    """Measure a stream of a watched folder that holds one file for each window."""
     of, incoming = Fleet(series), folder / "in"
     incoming.mkdir()
     for frame in of.frames(windows):
@@ -89,7 +92,7 @@ def run_watched_phase(folder: Path, series: int, windows: int) -> Result:
             part.write_parquet(path)
             os.utime(path, (0, 0))
     output = folder / "out"
-    source = _Noted(FolderSource(incoming, fleet.INPUT, output / "state", poll_s=0.1))
+    source = _TimedSource(FolderSource(incoming, fleet.INPUT, output / "state", poll_s=0.1))
     job = StreamJob(fleet.forecaster(), source, output)
     rows = series * windows
 
@@ -104,15 +107,15 @@ def run_watched_phase(folder: Path, series: int, windows: int) -> Result:
 
 
 def run_naive(folder: Path, series: int, windows: int) -> Result:
-    """A state a series and a call a row."""
+    """Measure the simple pipeline of `benchmarks.naive`."""
     seconds = naive.run(fleet.forecaster(), _rows(folder, Fleet(series), windows), folder / "out")
     return {"rate": windows * series / seconds}
 
 
 def run_paced(folder: Path, series: int, windows: int) -> Result:
-    """One window of the whole fleet a second, snapshots on: latency, memory half-way and at the end."""
+    """Measure a stream of one window of the fleet per second, with snapshots: latency and memory."""
     of = Fleet(series)
-    source = _Noted(_replay(folder, of, windows, speed=float(fleet.FREQ_S)))
+    source = _TimedSource(_replay(folder, of, windows, speed=float(fleet.FREQ_S)))
     job = StreamJob(fleet.forecaster(), source, folder / "out", snapshot_every_s=_SNAPSHOT_EVERY_S)
     with machine.MemorySampler() as memory:
         outcome = run_stream(job)
@@ -139,11 +142,11 @@ PHASES: dict[str, Callable[[Path, int, int], Result]] = {
     "naive": run_naive,
     "paced": run_paced,
 }
-"""Each takes an empty folder of its own, a number of series and a number of windows."""
+"""Phases by name; the arguments are an empty folder, the number of series and the number of windows."""
 
 
 def run(name: str, folder: Path, series: int, windows: int) -> Result:
-    """A phase, after a tiny backfill: imports and torch's own first set-up are in nobody's rate."""
+    """Run a phase after a tiny backfill, so that no rate includes imports or the initialization of torch."""
     few = folder / "few.parquet"
     pl.concat(Fleet(50).frames(2)).write_parquet(few)
     run_backfill(BackfillJob(fleet.forecaster(), (str(few),), fleet.INPUT, folder / "few"))
@@ -151,16 +154,16 @@ def run(name: str, folder: Path, series: int, windows: int) -> Result:
 
 
 def state_bytes_per_series() -> float:
-    """Bytes of the arrays of one series' state."""
+    """Return the bytes of the state arrays of one series."""
     return fleet.forecaster().unseen(("one",), 0).bytes_per_series
 
 
-_released_s: list[float] = []  # Prism's workers live in this process
+_released_s: list[float] = []  # a global variable works here, because the workers run in this process
 
 
 @dataclass(frozen=True)
-class _Noted:
-    """A source that notes when it first had rows."""
+class _TimedSource:
+    """A source that records the time of its first rows in `_released_s`."""
 
     source: Source
 
@@ -180,7 +183,7 @@ class _Noted:
 
 
 def _rows(folder: Path, of: Fleet, windows: int) -> Path:
-    """The fleet's rows, written once for all phases."""
+    """Return the file of the fleet's rows, which is written once for all phases."""
     path = folder.parent / f"fleet-{hash(of)}-{windows}.parquet"
     return path if path.exists() else of.write(path, windows)
 
@@ -193,9 +196,11 @@ def _replay(folder: Path, of: Fleet, windows: int, speed: float) -> ReplaySource
 def _check(outcome: Outcome, steps: int) -> None:
     counts = outcome.counts
     if counts.missing or counts.series_steps != steps:
-        raise SystemExit(f"wrong counts, so no rate: {steps} steps were to be made, and there is {counts}")
+        raise SystemExit(
+            f"cannot measure a rate: the job should make {steps} series-steps, but its counts are {counts}"
+        )
 
 
 def _last_written_s(outcome: Outcome) -> float:
-    """Wall clock of the last file of forecasts."""
+    """Return the wall-clock time, in seconds, of the last file of forecasts."""
     return max(map(written_ns, (outcome.output / "forecasts").glob("*"))) / 1e9

@@ -1,9 +1,9 @@
-"""What a fleet of any size needs, from parts measured on this machine: ``python -m benchmarks.scale``.
+"""Compute the resources for a fleet of any size from costs on this machine: ``python -m benchmarks.scale``.
 
-Each part of a series-step is run on one thread and its processor time taken: decoding and validating its row,
-stepping it, writing its forecast, its share of a snapshot; and what an empty message from a poll to a shard
-costs on Prism. The rest is arithmetic, which is printed with it. ``--series`` and ``--every`` say of what
-fleet; the last line is one JSON object.
+The processor time of each part of a series-step is measured on one thread: decode and validate a row, step
+it, write its forecast, write its share of a snapshot, and send an empty message from a poll to a shard on
+Prism. The resources follow by arithmetic, which is printed with each result. ``--series`` and ``--every`` set
+the size of the fleet and the length of a window. The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from benchmarks import machine
 from benchmarks.parts import Parts, measured
 from forecaster.threads import compute_threads
 
-_UTILISATION = 0.6  # of the cores: what is left is for snapshots, bursts, and the catching up after a restart
+_UTILISATION = 0.6  # share of the cores in use; the rest is for bursts and for catching up after a restart
 
 
 class Demand(NamedTuple):
-    """What a fleet needs of one thing, and how it was worked out."""
+    """The amount of one resource that a fleet needs, and the arithmetic behind it."""
 
     name: str
     amount: float
@@ -36,15 +36,15 @@ class Demand(NamedTuple):
 def demands(
     parts: Parts, series: int, every_s: float, *, partitions: int, shards: int, polls_s: float
 ) -> list[Demand]:
-    """What ``series`` that each have a window every ``every_s`` seconds need.
+    """Return the demands of a fleet with a topic as its input.
 
     Args:
-        parts: as measured.
-        series: how many.
-        every_s: seconds of a window.
-        partitions: of the topic that they come in.
-        shards: of the job.
-        polls_s: polls a second; each brings every shard a message of every partition.
+        parts: the measured costs.
+        series: number of series.
+        every_s: length of a window in seconds.
+        partitions: number of partitions of the topic.
+        shards: number of shards of the job.
+        polls_s: polls per second; each poll sends every shard one message of every partition.
     """
     rate = series / every_s
     a_step_us = parts.decode_arrow_us + parts.step_us + parts.write_us
@@ -115,7 +115,7 @@ def demands(
 
 
 def main() -> int:
-    """Prints parts and arithmetic."""
+    """Print the measured costs, the demands with their arithmetic, and the JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--series", type=int, default=10_000_000)
     parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="length of a window")

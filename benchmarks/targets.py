@@ -1,4 +1,4 @@
-"""A figure beside what it should be."""
+"""Print a measured value beside its target."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ _MET = {
 
 
 def line(name: str, value: float, relation: str, target: float) -> None:
-    """Prints it, and whether the target is met; ``relation`` is at least, at most, below or within."""
+    """Print a value, its target and whether the target is met.
+
+    ``relation`` is "at least", "at most", "below" or "within".
+    """
     met = "met" if _MET[relation](value, target) else "MISSED"
     print(f"  {name:<32}{value:>10.2f}   {relation} {target:g}: {met}", flush=True)

@@ -1,11 +1,11 @@
-"""Series-steps per second of the bare network, backfill, stream and naive pipeline; and the stream's latency.
+"""Measure the rate of the network alone, of backfills, streams and a simple pipeline, and a stream's latency.
 
-``python -m benchmarks.throughput`` measures all and takes about 15 minutes on two cores; ``--quick`` takes
-four and is for seeing that it runs. What goes through a broker needs ``make java``. The last line of standard
-output is one JSON object.
+``python -m benchmarks.throughput`` takes about 15 minutes on two cores; ``--quick`` takes four minutes and
+only checks that the benchmark works. The part with a broker needs ``make java``. Rates are series-steps per
+second. The last line of standard output is one JSON object.
 
-Bare, backfill and stream take turns, several rounds of them, and the median of each counts: a machine that is
-busy with something else for a while then favours none of them. Every phase runs in a process of its own.
+The phases run in turn, in several rounds, and the median of each phase counts, so that other work on the
+machine affects all phases alike. Every phase runs in a separate process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TURNS = ("bare", "backfill", "gappy", "whole", "stream", "watched")
 
 
 class Size(NamedTuple):
-    """Rounds, and windows of the whole fleet in each phase; paced ones last a second each."""
+    """Number of rounds, and number of windows in each kind of phase; a paced window lasts one second."""
 
     rounds: int
     windows: int
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it runs")
     parser.add_argument("--series", type=int, default=10_000, help="size of the fleet")
-    parser.add_argument("--windows", type=int, help="windows in a round; with it, backfill and stream alone")
+    parser.add_argument("--windows", type=int, help="windows in a round; run only backfill and stream")
     parser.add_argument("--phase", choices=sorted(phases.PHASES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -80,22 +80,22 @@ def main(arguments: list[str]) -> int:
 
 
 def _through_kafka(quick: bool, series: int) -> Any:
-    """What `benchmarks.kafka` finds; None where there is no broker to start."""
+    """Run `benchmarks.kafka` and return its JSON object; return None if Kafka is not installed."""
     try:
         kafka_jars()
     except EngineError as error:
-        print(f"\nkafka: left out: {error}")
+        print(f"\nkafka: skipped: {error}")
         return None
     print("\nthrough a broker, in and out")
     command = [sys.executable, "-m", "benchmarks.kafka", f"--series={series}", *["--quick"] * quick]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as told:
-        assert told.stdout is not None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         last = ""
-        for last in told.stdout:
+        for last in process.stdout:
             if not last.startswith("{"):
                 print(last, end="", flush=True)
-    if told.returncode:
-        raise SystemExit(f"benchmarks.kafka ended with {told.returncode}")
+    if process.returncode:
+        raise SystemExit(f"benchmarks.kafka ended with {process.returncode}")
     return json.loads(last)
 
 
@@ -117,7 +117,7 @@ def _phase(name: str, series: int, windows: int, folder: Path) -> dict[str, Any]
     command = [sys.executable, "-m", "benchmarks.throughput", f"--phase={name}", f"--series={series}"]
     subprocess.run([*command, f"--folder={inside}", f"--windows={windows}"], check=True, stdout=sys.stderr)
     result: dict[str, Any] = json.loads((inside / "result.json").read_text())
-    shutil.rmtree(inside)  # a gigabyte of forecasts
+    shutil.rmtree(inside)  # free the disk of a gigabyte of forecasts
     return result
 
 
@@ -140,20 +140,22 @@ def _report(results: Results, size: Size) -> dict[str, float]:
     print("bare network, by layout of its calls:")
     for layout in results["bare"][0]["layouts"]:
         _rate(statistics.median(r["layouts"][layout] for r in results["bare"]), f"  {layout}")
-    _rate(side_by_side, "the fastest of each round, side by side: what both jobs use")
+    _rate(side_by_side, "the fastest layout of each round: one loop or parallel loops")
     _rate(rate["backfill"], "backfill, whole job, Parquet to Parquet")
-    _rate(rate["gappy"], "  of a fleet with 5 % of rows missing and 2 % of series born late")
-    _rate(rate["whole"], "  with all that is on by default: linear part, experts, intervals, p-values")
-    _rate(rate["stream"], "stream, from the first rows released to the last forecast written")
-    _rate(with_start, "  whole job, start-up of engine and pipeline included")
-    _rate(rate["watched"], "watched folder, a file a window, from the first rows to the last forecast")
-    _rate(rate["naive"], "naive: a key and a state a series; start-up excluded")
+    _rate(rate["gappy"], "  fleet with 5 % of rows missing and 2 % of series that begin late")
+    _rate(rate["whole"], "  default forecaster: with linear part, experts, intervals, p-values")
+    _rate(rate["stream"], "stream, from the first rows to the last written forecast")
+    _rate(with_start, "  whole job, with the start-up of engine and pipeline")
+    _rate(rate["watched"], "watched folder, one file per window, from the first rows to the last forecast")
+    _rate(rate["naive"], "naive: one key and one state per series; without start-up")
     print()
     line("backfill / side by side", rate["backfill"] / side_by_side, "at least", 0.50)
     line("stream / side by side", rate["stream"] / side_by_side, "at least", 0.42)
     line("gappy / backfill", rate["gappy"] / rate["backfill"], "at least", 0.9)
     line("backfill / naive", rate["backfill"] / rate["naive"], "at least", 50)
-    print(f"\nstream paced at a window a second for {size.paced} s, snapshots on, due to written:")
+    print(
+        f"\nstream paced at one window per second for {size.paced} s, with snapshots; latency until written:"
+    )
     line("p50 (ms)", paced["p50_ms"], "below", 120)
     line("p99 (ms)", paced["p99_ms"], "below", 250)
     print(f"  largest {paced['max_ms']:.0f} ms; a snapshot of a shard took {paced['snapshot_ms']:.0f} ms")

@@ -1,4 +1,4 @@
-"""What a row, a forecast, a state row, a score, a late row and a quarantined row are.
+"""Schemas and validation of the project's tables: observations, forecasts, states, scores, rejected rows.
 
 >>> import polars as pl
 >>> from schemas import validate
@@ -45,7 +45,7 @@ __all__ = [
     "validate",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "Forecast": "forecasts",
     "LateRow": "late",
     "Observation": "observations",
@@ -56,7 +56,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what is asked for, so that importing an error does not import pandera."""
+    """Import a public name at its first use, so that an import of an error does not import pandera."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)

@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_MOST_DIGITS = 38  # of a Polars Decimal
+_MOST_DIGITS = 38  # the most digits that a Polars Decimal can hold
 
-_AS_THEY_ARE = (
+_DIRECT = (
     pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_date,
 )  # fmt: skip
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -25,29 +25,30 @@ _BYTES = (
 
 
 def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    """Return the rows as a Polars frame. No type and no content of a column raises."""
+    """Return the rows as a Polars frame, without an error for any type or content of a column."""
     columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame()
 
 
 def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
-    """Return one Arrow column as a Polars column of the same number of cells.
+    """Return one Arrow column as a Polars column with the same number of cells.
 
-    Numbers, dates, text and times stay what they are (a time with a zone becomes one in UTC, text that is not
-    UTF-8 becomes Binary, a wide decimal a narrower one where it fits). Types that Polars does not have
-    become text that begins with the name of the type, unless the cell is text or a number (of a union).
+    Numbers, dates, text and times keep their kind: times with a zone are converted to UTC, text that is not
+    UTF-8 becomes Binary, and wide decimals become narrower ones if the values fit, else text. Types that
+    Polars does not have become text that begins with the name of the type; text and numbers in a union
+    become text without the name.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     made = [_converted(chunk) for chunk in chunks]
     if not made:
         return pl.Series(name, [], dtype=pl.Null)
-    if len({one.dtype for one in made}) > 1:  # text of one chunk is UTF-8 and that of another is not
+    if len({one.dtype for one in made}) > 1:  # only some chunks of a text column are UTF-8
         made = [one.cast(pl.Binary) for one in made]
     return pl.concat(made).alias(name)
 
 
 def is_unreadable(kind: pa.DataType) -> bool:
-    """Whether pyarrow raises as it reads columns of a type with nulls from Parquet: lists of a fixed size."""
+    """Return True for types with lists of a fixed size, which pyarrow cannot read from Parquet with nulls."""
     if isinstance(kind, pa.BaseExtensionType):
         return is_unreadable(kind.storage_type)
     return pa.types.is_fixed_size_list(kind) or any(
@@ -63,7 +64,7 @@ def _converted(cells: pa.Array) -> pl.Series:
         return _converted(cells.dictionary_decode())
     if pa.types.is_run_end_encoded(kind):
         return _converted(pc.run_end_decode(cells))
-    if any(check(kind) for check in _AS_THEY_ARE):
+    if any(check(kind) for check in _DIRECT):
         return _polars(cells)
     if any(check(kind) for check in _TEXT):
         return _polars(cells) if _is_valid(cells) else _converted(cells.cast(_bytes_like(kind)))
@@ -74,7 +75,7 @@ def _converted(cells: pa.Array) -> pl.Series:
     if pa.types.is_duration(kind):
         return _ticks(cells, kind.unit, pl.Duration)
     if pa.types.is_time(kind):
-        made = _polars(cells)  # which has no times outside a day
+        made = _polars(cells)  # Polars has no times outside a day
         lost = made.cast(pl.String, strict=False).null_count() > cells.null_count
         return _polars(cells.cast(pa.string())) if lost else made
     if pa.types.is_decimal(kind):
@@ -86,7 +87,7 @@ def _converted(cells: pa.Array) -> pl.Series:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether Polars has a type and can write JSON of it: lists and structs of numbers and text."""
+    """Return True for types that Polars has and can write as JSON: lists and structs of numbers and text."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):
@@ -114,7 +115,7 @@ def _bytes_like(kind: pa.DataType) -> pa.DataType:
 
 
 def _timestamps(cells: pa.Array) -> pl.Series:
-    """Datetime, in UTC where the times have a zone: their ticks count in UTC whatever the zone is."""
+    """Return Datetime cells, in UTC if the times have a zone; Arrow counts ticks in UTC for every zone."""
     zone = None if cells.type.tz is None else "UTC"
     return _ticks(cells, cells.type.unit, lambda unit: pl.Datetime(unit, zone))
 
@@ -128,7 +129,7 @@ def _ticks(cells: pa.Array, unit: str, dtype: Any) -> pl.Series:
 
 
 def _decimals(cells: pa.Array) -> pl.Series:
-    """Decimal as Polars has it where all digits fit, else text."""
+    """Return the cells as Polars Decimal if all digits fit, else as text."""
     scale = max(cells.type.scale, 0)
     try:
         return _polars(cells.cast(pa.decimal128(_MOST_DIGITS, min(scale, _MOST_DIGITS))))
@@ -143,7 +144,10 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Return the text of a cell whose type Polars lacks, after its type unless it is text or a number."""
+    """Return a cell of a type that Polars lacks as text: its type and its value, or only the value.
+
+    Only the value is returned if it is text, a number or a Boolean, and only the type if it has no text.
+    """
     try:
         value = cell.as_py()
         if value is None or isinstance(value, str):

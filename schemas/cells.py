@@ -1,7 +1,7 @@
-"""One column of cells, of whatever type a file gave it, read as text, numbers or times.
+"""Read a column of cells of any type as text, numbers or times.
 
-A cell that cannot be read becomes null and nothing is raised: ``schemas.observations`` says which
-rows those are. Everything works on whole columns.
+A cell that cannot be read becomes null, and no function raises because of it: ``schemas.observations``
+rejects rows with such cells. All functions work on whole columns.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from schemas.time_formats import AUTO
 __all__ = ["AUTO", "MISSING", "TIME", "given", "lacks_zone", "names", "numbers", "shown", "text", "times"]
 
 MISSING = ("", "NA", "null", "None")
-"""What stands for no value in a text cell of numbers or times, blanks around it aside; a name may be any but
-the first."""
+"""Text that means a missing value in a column of numbers or times; blanks around it are ignored. In a column
+of names only the empty text means a missing name."""
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -30,12 +30,14 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-_LEAST_US = -11_676_096_000_000_000  # the year 1600 and the year 2300: times beyond are cut to these,
-_MOST_US = 10_413_792_000_000_000  # which no observation may have, so that no unit conversion overflows
+# Times before the year 1600 or after the year 2300 are set to these limits, so that no conversion of units
+# overflows. Validation rejects the limits, too, because observations lie between 1678 and 2261.
+_LEAST_US = -11_676_096_000_000_000
+_MOST_US = 10_413_792_000_000_000
 
 
 def given(cells: pl.Series) -> pl.Series:
-    """Boolean ``[n]``: the cell holds something, readable or not."""
+    """Return Boolean ``[n]``: True if the cell is not missing, whether it can be read or not."""
     if cells.dtype.is_numeric() or cells.dtype.is_temporal() or cells.dtype == pl.Binary:
         return cells.is_not_null()
     words = text(cells).str.strip_chars()
@@ -43,7 +45,7 @@ def given(cells: pl.Series) -> pl.Series:
 
 
 def numbers(cells: pl.Series) -> pl.Series:
-    """The cells as Float64 ``[n]``; null where a cell is missing or is no number. NaN and infinities pass."""
+    """Return the cells as Float64 ``[n]``, null if missing or not a number; NaN and infinities stay."""
     cells = _plain(cells)
     if cells.dtype.is_numeric():
         return cells.cast(pl.Float64, strict=False)
@@ -51,14 +53,16 @@ def numbers(cells: pl.Series) -> pl.Series:
 
 
 def times(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
-    """The cells as times in UTC, ``Datetime("us", "UTC") [n]``; null where a cell is missing or is no time.
+    """Return the cells as ``Datetime("us", "UTC") [n]``: null if a cell is missing or not a time.
 
-    Times with a zone are converted to UTC, times and dates without one are taken as UTC. ``time_format`` says
-    what text and numbers mean (``schemas.time_formats``). By ``auto``, text is ISO 8601: a date, or date and
-    clock separated by ``T`` or a blank, with or without seconds, fractions and zone, mixed as they come;
-    ``2013-04``, ``2013Q2`` and ``2013-Q2`` are the first day of the month or quarter. Numbers, as text too,
-    count from 1970 in seconds, milli-, micro- or nanoseconds, as their size says; one that is too small for
-    that (a year, a spreadsheet's date, a count of steps) is no time.
+    Times with a zone are converted to UTC; times and dates without a zone are taken as UTC. ``time_format``
+    is the format of text and numbers (``schemas.time_formats``). With ``auto``, text is ISO 8601: a date, or
+    a date and a clock time separated by ``T`` or a blank, with or without seconds, fractions and zone; a
+    column may mix these forms. ``2013-04``, ``2013Q2`` and ``2013-Q2`` are the first day of the month or
+    quarter.
+    Numbers, also in text, count seconds, milliseconds, microseconds or nanoseconds since 1970, depending on
+    their size; a number that is too small for that (a year, a date of a spreadsheet, a count of steps) is
+    not a time.
     """
     cells = _plain(cells)
     dtype = cells.dtype
@@ -83,7 +87,7 @@ def _plain(cells: pl.Series) -> pl.Series:
 
 
 def lacks_zone(cells: pl.Series, time_format: str = AUTO) -> bool:
-    """Whether any of the times is written without a zone, so that UTC had to be assumed."""
+    """Return True if any of the times is written without a zone and is therefore taken as UTC."""
     cells = _plain(cells)
     if isinstance(cells.dtype, pl.Datetime):
         return cells.dtype.time_zone is None
@@ -106,7 +110,10 @@ def _micros(ticks: pl.Series, unit: str) -> pl.Series:
 
 
 def _from_text(words: pl.Series) -> pl.Series:
-    """Microseconds since 1970, Int64 ``[n]``, of stripped text; one fast pattern first, then the rest."""
+    """Return microseconds since 1970, Int64 ``[n]``, of stripped text.
+
+    The most common form has a fast path; only the other cells go through the slow one.
+    """
     t = pl.col("t")
     plain = t.str.head(10) + "T" + t.str.slice(11, 8)
     micros = (
@@ -121,7 +128,10 @@ def _from_text(words: pl.Series) -> pl.Series:
 
 
 def _from_repeated(words: pl.Series) -> pl.Series:
-    """As ``_from_any_text``, each distinct text once: the series of a fleet share their times."""
+    """Return the result of ``_from_any_text``, computed once for each distinct text.
+
+    This saves time, because many series of a fleet have rows at the same times.
+    """
     distinct = words.unique()
     if 2 * len(distinct) > len(words):
         return _from_any_text(words)
@@ -153,7 +163,7 @@ def _from_any_text(words: pl.Series) -> pl.Series:
 
 
 def _days_of_periods(words: pl.Series) -> pl.Series:
-    """The words, with months and quarters as the first of their days."""
+    """Return the text with months and quarters replaced by their first days."""
     quarter = pl.col("t").str.extract(_QUARTER, 2)
     if not words.str.contains(_MONTH).any() and not words.str.contains(_QUARTER).any():
         return words

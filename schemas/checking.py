@@ -1,4 +1,4 @@
-"""A frame held against its pandera schema: which cells fail, or one line that says so."""
+"""Check a frame with a pandera schema: find the cells that fail, or raise an error of one line."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from schemas.errors import DataError
 
 
 def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
-    """Which cells fail the schema: one Boolean column per column with a failing cell, ``[rows]`` each.
+    """Return which cells fail the schema: a Boolean column ``[rows]`` for each column with a failing cell.
 
-    An empty frame (no columns) means that all is well.
+    The frame has no columns if no cell fails.
 
     Raises:
-        SchemaErrors: The frame fails as a whole: a column is absent or of another type.
+        SchemaErrors: a column is absent or of another type.
     """
     try:
-        # both switches can be turned off from the environment, which must not let bad rows in
+        # Set both options here: environment variables could turn validation off, and bad rows would pass.
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
@@ -35,10 +35,10 @@ def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
 
 
 def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.DataFrame:
-    """The frame, coerced where the schema says so, if it fits.
+    """Return the frame, with columns coerced as the schema requires, if it fits the schema.
 
     Raises:
-        DataError: It does not; the line names ``what``, the column and the first thing wrong.
+        DataError: the frame does not fit; the message names ``what``, the column and the first fault.
     """
     try:
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
@@ -46,5 +46,5 @@ def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.Da
     except SchemaErrors as errors:
         first = errors.schema_errors[0]
         where = f"column {first.column_name}: " if first.column_name else ""
-        told = " ".join(str(first.args[0] if first.args else first.check).split())
-        raise DataError(f"{what}: {where}{told[:300]}") from errors
+        reason = " ".join(str(first.args[0] if first.args else first.check).split())
+        raise DataError(f"{what}: {where}{reason[:300]}") from errors

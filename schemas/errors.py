@@ -1,18 +1,18 @@
-"""What can go wrong, as one tree.
+"""The tree of errors that Statecast raises.
 
 ::
 
-    StatecastError            anything Statecast refuses, with one line that says what to do    exit 1
-    ├── ConfigError           a job file or an option that cannot be                            exit 2
-    ├── DataError             a file, folder or column that cannot be read                      exit 3
-    ├── ModelError            no such model, version, run or store; a state of other weights    exit 4
-    │   └── VersionMismatch   a state met weights that did not make it                          exit 4
-    ├── EngineError           a runner that is missing or failed                                exit 5
-    │   └── EngineLost        a runner that died; the same command goes on with --resume        exit 5
-    └── OutputError           a place that cannot be written                                    exit 6
+    StatecastError            the root of all errors; the message is one line                   exit 1
+    ├── ConfigError           a job file or an option is invalid                                exit 2
+    ├── DataError             a file, folder or column cannot be read                           exit 3
+    ├── ModelError            a model, version, run or store is missing or does not fit         exit 4
+    │   └── VersionMismatch   a state belongs to another model version                          exit 4
+    ├── EngineError           a runner is missing or failed                                     exit 5
+    │   └── EngineLost        a runner died; the same command with --resume continues the job   exit 5
+    └── OutputError           a file or folder cannot be written                                exit 6
 
-The command line prints ``str(error)`` as its one line and leaves with ``exit_code``; a library
-user catches ``StatecastError``.
+The command line prints ``str(error)`` as one line and exits with ``exit_code``; users of the library catch
+``StatecastError``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schemas.masking import masked
 
 
 class StatecastError(Exception):
-    """The root of every error that Statecast raises on purpose; ``str`` of it is one line without secrets."""
+    """The root of every error that Statecast raises on purpose; its text is one line without secrets."""
 
     exit_code: ClassVar[int] = 1
 
@@ -32,7 +32,7 @@ class StatecastError(Exception):
 
 
 class ConfigError(StatecastError):
-    """A job file or an option holds a value that cannot be."""
+    """A job file or an option has an invalid value."""
 
     exit_code: ClassVar[int] = 2
 
@@ -44,13 +44,13 @@ class DataError(StatecastError):
 
 
 class ModelError(StatecastError):
-    """A model, a version, a run or the store that should hold it cannot be had."""
+    """A model, a version, a run or its store is missing or cannot be used."""
 
     exit_code: ClassVar[int] = 4
 
 
 class VersionMismatch(ModelError):
-    """A state met weights other than those that made it."""
+    """A state belongs to another model version than the model that should step it."""
 
 
 class EngineError(StatecastError):
@@ -60,7 +60,7 @@ class EngineError(StatecastError):
 
 
 class EngineLost(EngineError):
-    """A runner, or a worker of one, died; a stream goes on from its snapshots when it is resumed."""
+    """A runner or one of its workers died; a resumed stream continues from its snapshots."""
 
 
 class OutputError(StatecastError):

@@ -1,4 +1,4 @@
-"""What may be wrong with a cell of an observation: its kind, and a sentence that shows the cell."""
+"""The possible faults of a cell of an observation, each with a kind and a sentence that quotes the cell."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from schemas import cells, quarantine
 from schemas.time_formats import looks_like
 
 _PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
-"""Types of which people need not be told when a cell of them cannot be read."""
+"""Column types that the sentence of an unreadable cell does not mention, because they are ordinary."""
 
 
 class Fault(NamedTuple):
-    """What may be wrong with a cell.
+    """A possible fault of a cell, as expressions over the columns of a frame.
 
     Attributes:
-        found: Boolean, whether it is.
+        found: Boolean, True if the cell has the fault.
         kind: one of `quarantine.KINDS`.
-        sentence: what is wrong, with the cell.
+        sentence: text that describes the fault and quotes the cell.
     """
 
     found: pl.Expr
@@ -28,15 +28,15 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """The kind or the sentence of the first fault that is found."""
+    """Return the kind or the sentence of the first fault that is found."""
     return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """The fault that a reader found, in the columns ``problem`` and ``problem_kind``.
+    """Return the fault that a reader of files or messages found, from ``problem`` and ``problem_kind``.
 
     Args:
-        default: the kind where the reader gave none; a kind that is not known is "other".
+        default: the kind of a problem without a kind; an unknown kind becomes "other".
     """
     kind = pl.col("problem_kind").fill_null(default)
     known = pl.when(kind.is_in(quarantine.KINDS)).then(kind).otherwise(pl.lit(quarantine.OTHER))
@@ -46,14 +46,15 @@ def faults_of_problem(default: str) -> list[Fault]:
 def faults_of(
     name: str, dtype: pl.DataType, time_format: str, largest: float, covariate: str | None
 ) -> list[Fault]:
-    """What may be wrong with a cell of this column, by the given and the read cell; the last always holds.
+    """Return the possible faults of a cell of a column, in the order of checks; the last one always applies.
 
     Args:
-        name: the column, beside which ``NAME read`` and ``NAME given`` are there.
-        dtype: type of the given column.
-        time_format: what text and numbers mean as times; see `schemas.cells.times`.
-        largest: largest absolute value of a number.
-        covariate: name of the covariate that the column holds; None for other columns.
+        name: the column of raw text; the frame also has ``NAME read``, the parsed cells, and ``NAME given``,
+            True for cells that are not missing.
+        dtype: the type of the column in the input.
+        time_format: the format of times in text and numbers; see `schemas.cells.times`.
+        largest: the largest valid absolute value of a number.
+        covariate: the name of the covariate in the column; None for other columns.
     """
     read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
     label = covariate or name
@@ -62,9 +63,9 @@ def faults_of(
     beyond = f"{label} is beyond {largest:g}: its square leaves no room in a float64"
     if covariate is not None:
         no_number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null()
-        said = pl.lit(f"{label} ") + cell + f" is not a number{kind}"
+        sentence = pl.lit(f"{label} ") + cell + f" is not a number{kind}"
         return [
-            _fault(no_number, "covariate is not a number", said),
+            _fault(no_number, "covariate is not a number", sentence),
             _fault(read.is_infinite(), "covariate is infinite", f"{label} is infinite"),
             _fault(True, "covariate is too large", beyond),
         ]
@@ -79,11 +80,11 @@ def faults_of(
     if name == "timestamp":
         number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
         looks = looks_like(number) if time_format == cells.AUTO else pl.lit(None, pl.String)
-        asked = "" if time_format == cells.AUTO else f" by data.time_format = {time_format!r}"
+        by_format = "" if time_format == cells.AUTO else f" by data.time_format = {time_format!r}"
         outside = "is outside the years 1678 to 2261"
         return [
             _fault(unread & looks.is_not_null(), "is a number that may be no time", cell + " " + looks),
-            _fault(unread, "is not a time", cell + f" is not a time{asked}{kind}"),
+            _fault(unread, "is not a time", cell + f" is not a time{by_format}{kind}"),
             _fault(read.is_null(), "time is missing"),
             _fault(True, outside, cell + f" {outside}"),
         ]
@@ -94,11 +95,11 @@ def faults_of(
 
 
 def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
-    """A fault whose sentence is its kind unless it is given."""
+    """Return a fault; without a ``sentence``, its kind is its sentence."""
     assert kind in quarantine.KINDS
-    said = kind if sentence is None else sentence
+    text = kind if sentence is None else sentence
     return Fault(
         pl.lit(found) if isinstance(found, bool) else found,
         pl.lit(kind),
-        pl.lit(said) if isinstance(said, str) else said,
+        pl.lit(text) if isinstance(text, str) else text,
     )

@@ -1,4 +1,4 @@
-"""What a forecast is: all horizons of one series, issued at one time by one model version."""
+"""Schema of forecasts: one row holds all horizons of one series, issued at one time by one model version."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from schemas.checking import checked
 from schemas.errors import DataError
 
 IDENTITY = ("series_id", "issued_at", "model_version", "revision")
-"""What tells one forecast from another; a rerun writes the same identities with the same values."""
+"""The columns that identify a forecast; a rerun writes the same identities with the same values."""
 
 
 def quantile_column(level: float) -> str:
-    """The name of a quantile in the nested frame: 0.1 is ``q10``, 0.025 is ``q2.5``."""
+    """Return the column name of a quantile level: 0.1 is ``q10``, 0.025 is ``q2.5``."""
     return f"q{round(level * 100, 6):g}"
 
 
 def forecast_type(quantiles: Sequence[float]) -> pl.List:
-    """The type of the nested column ``forecast`` for these quantile levels."""
+    """Return the type of the nested column ``forecast`` for these quantile levels."""
     fields = {"horizon": pl.Int16()} | {quantile_column(level): pl.Float64() for level in quantiles}
     return pl.List(pl.Struct(fields))
 
 
 def schema(quantiles: Sequence[float]) -> dict[str, pl.DataType]:
-    """Columns and types of a forecast frame with these quantile levels."""
+    """Return the columns and types of a forecast frame with these quantile levels."""
     return {
         "series_id": pl.String(),
         "issued_at": pl.Datetime("us", "UTC"),
@@ -40,14 +40,15 @@ def schema(quantiles: Sequence[float]) -> dict[str, pl.DataType]:
 
 
 class Forecast(pa.DataFrameModel):
-    """One row a forecast, nested by horizon.
+    """One row for each forecast, with all horizons in one cell.
 
-    ``issued_at`` is the end of the last closed window; horizon ``h`` forecasts the window ``[issued_at +
-    (h-1) freq, issued_at + h freq)``, which is the ``h``-th month from there where windows are months.
-    ``revision`` counts repairs by late rows from 0. ``p_value`` says how likely a value is that is as far
-    from what was forecast for it as the one of the window that ends at ``issued_at``, and ``alarm``
-    whether that is rarer than the series may be; both are null without a value or a forecast for it.
-    ``forecast`` lists structs of ``horizon`` and one Float64 per quantile, in the units of the series.
+    ``issued_at`` is the end of the last closed window. Horizon ``h`` is the window ``[issued_at + (h-1) freq,
+    issued_at + h freq)``; if windows are months, it is the ``h``-th month from ``issued_at``. ``revision``
+    counts repairs by late rows, from 0. ``p_value`` is the probability of a value at least as far from its
+    forecast as the value of the window that ends at ``issued_at``; ``alarm`` is True if an anomaly begins in
+    that window, with a p-value below the threshold of the series. Both are null if the window has no value or
+    no forecast. ``forecast`` is a list of structs with ``horizon`` and one Float64 for each quantile, in the
+    unit of the series.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
@@ -59,7 +60,7 @@ class Forecast(pa.DataFrameModel):
     forecast: pl.List
 
     class Config:
-        """Exactly these columns; an identity comes once."""
+        """Exactly these columns; identities are unique."""
 
         strict = True
         unique = list(IDENTITY)  # noqa: RUF012 - pandera's own form
@@ -69,11 +70,11 @@ _FORECASTS = Forecast.to_schema()
 
 
 def check_forecasts(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame, if it is a forecast frame.
+    """Return the frame if it is a valid forecast frame.
 
     Raises:
-        DataError: A column is absent or of another type, an identity comes twice, a horizon is below 1,
-            a list is empty or a forecast value is null or not finite.
+        DataError: a column is absent or of another type, an identity occurs twice, a horizon is below 1, a
+            list is empty, or a forecast value is null or not finite.
     """
     checked(frame, _FORECASTS, "forecasts")
     inner = frame.schema["forecast"]

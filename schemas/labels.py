@@ -1,4 +1,4 @@
-"""What a labelled row is: one step of one sequence, with its channels and, where it is known, its label."""
+"""Schema and validation of labelled rows: one step of a sequence with its channels and its label, if any."""
 
 from __future__ import annotations
 
@@ -19,56 +19,60 @@ KEY: dict[str, pl.DataType] = {
     "label": pl.String(),
     "split": pl.String(),
 }
-"""Columns and types of a frame of labelled rows before its channels, each of them Float64."""
+"""The first columns of a frame of labelled rows, and their types; Float64 columns of the channels follow."""
 
 SPLITS = ("train", "validation", "test")
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",
     "split": "split is no known part",
-}  # any other column is a channel
+}  # every other column is a channel, with the kind "is not a number"
 RESERVED = (*KEY, "file", "row", "problem")
-"""Names that no channel may have."""
+"""Names that a channel must not have."""
 
 
 def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Part a raw frame into good rows and quarantined rows; every row ends in exactly one of the two.
+    """Split a raw frame into good rows and quarantined rows; every row is in exactly one of the two.
 
     Args:
-        frame: ``series_id``, ``timestamp`` and the channels, of any type; ``label`` and ``split`` where the
-            file has them; ``file``, ``row`` and ``problem`` as in ``schemas.observations.validate``.
-        channels: columns of values. An empty cell or NaN is a value that is missing, not a bad row.
+        frame: ``series_id``, ``timestamp`` and the channels, of any type; ``label`` and ``split`` if the file
+            has them; ``file``, ``row`` and ``problem`` as in ``schemas.observations.validate``.
+        channels: the columns of values. An empty cell or NaN is a missing value and does not reject the row.
 
     Returns:
-        The good rows (``KEY`` and the channels, input order; ``label`` is null where it is not known,
-        ``split`` where none is asked for) and the quarantined rows (``schemas.quarantine``).
+        The good rows (``KEY`` and the channels, in input order; ``label`` is null if it is not known,
+        ``split`` if the file assigns none) and the quarantined rows (``schemas.quarantine``).
 
     Raises:
-        DataError: a column is absent.
+        DataError: a required column is absent.
     """
     absent = [name for name in ("series_id", "timestamp", *channels) if name not in frame.columns]
     if absent:
-        raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
+        raise DataError(
+            f"the rows lack {', '.join(absent)}; their columns are: {', '.join(frame.columns) or 'none'}"
+        )
     read = _read(frame, channels)
     fails = failing(read, _schema(channels))
     unread = {name: cells.given(frame[name]) & cells.numbers(frame[name]).is_null() for name in channels}
-    bad = {name: fails[name] if name in fails.columns else _none(frame) for name in (*KEY, *channels)}
+    bad = {name: fails[name] if name in fails.columns else _all_false(frame) for name in (*KEY, *channels)}
     bad |= {name: bad[name] | text for name, text in unread.items()}
     problem = frame["problem"] if "problem" in frame.columns else None
-    broken = _none(frame) if problem is None else problem.is_not_null()
+    broken = _all_false(frame) if problem is None else problem.is_not_null()
     is_bad = broken
     for part in bad.values():
         is_bad = is_bad | part
     return read.filter(~is_bad), _quarantined(frame, read, bad, broken, is_bad)
 
 
-def _none(frame: pl.DataFrame) -> pl.Series:
+def _all_false(frame: pl.DataFrame) -> pl.Series:
     return pl.select(pl.repeat(False, frame.height, dtype=pl.Boolean)).to_series()
 
 
 def _read(frame: pl.DataFrame, channels: Sequence[str]) -> pl.DataFrame:
     words = {
-        name: _word(frame[name]) if name in frame.columns else pl.repeat(None, frame.height, dtype=pl.String)
+        name: _stripped_text(frame[name])
+        if name in frame.columns
+        else pl.repeat(None, frame.height, dtype=pl.String)
         for name in ("label", "split")
     }
     return pl.DataFrame([cells.names(frame["series_id"]), cells.times(frame["timestamp"])]).with_columns(
@@ -76,8 +80,8 @@ def _read(frame: pl.DataFrame, channels: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def _word(column: pl.Series) -> pl.Series:
-    """Text without the blanks around it; null where the cell is empty. 1.0 and 1 are one label."""
+def _stripped_text(column: pl.Series) -> pl.Series:
+    """Return text without surrounding blanks, null for empty cells; 1.0 and 1 are the same label."""
     words = cells.names(column).str.strip_chars()
     return words.set(words == "", None)
 
@@ -116,11 +120,11 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # a row that could not be taken apart has no cells to blame
-        blamed = pl.col(f"\0{name}") & ~pl.col("\0broken")
-        first.append(pl.when(blamed).then(pl.lit(name)))
-        kinds.append(pl.when(blamed).then(pl.lit(_KINDS.get(name, "is not a number"))))
-        reasons.append(pl.when(blamed).then(_reason(name)))
+        # A row that could not be split into cells has only its own fault, and no faults of cells.
+        is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
+        first.append(pl.when(is_faulty).then(pl.lit(name)))
+        kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))
+        reasons.append(pl.when(is_faulty).then(_reason(name)))
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", raw.height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),

@@ -1,4 +1,4 @@
-"""A late row: an observation that came after its window had closed, and how late it was."""
+"""Schema of late rows: observations that arrived after their window had closed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SCHEMA: dict[str, pl.DataType] = {
     "partition": pl.String(),
     "offset": pl.Int64(),
 }
-"""Columns and types of a frame of late rows; ``event_id: String`` follows where rows have one."""
+"""Columns and types of a frame of late rows; ``event_id: String`` follows if rows have one."""
 
 
 class LateRow(pa.DataFrameModel):
-    """One observation whose window had closed.
+    """One observation that arrived after its window had closed.
 
-    ``late_s`` is the time in seconds from the row's own time to the watermark that had closed its window;
-    ``partition`` and ``offset`` say where in the job's input it stood.
+    ``late_s`` is the time in seconds from the row's timestamp to the watermark that had closed its window;
+    ``partition`` and ``offset`` give the place of the row in the input of the job.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
@@ -40,5 +40,5 @@ class LateRow(pa.DataFrameModel):
 
 
 def empty() -> pl.DataFrame:
-    """A frame of no late rows."""
+    """Return a frame of late rows without rows."""
     return pl.DataFrame(schema=SCHEMA)

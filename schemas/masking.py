@@ -1,6 +1,6 @@
-"""Text without the names, passwords and tokens in it.
+"""Remove names, passwords and tokens from text.
 
-Imports no pydantic, for errors mask their lines, and everything imports them.
+This module must not import pydantic: errors mask their messages, and every module imports the errors.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 MASK: Final = "***"
 
-# The name and password of a URL: all up to the last @ of a word, for a password may hold any character. In
-# http://host:8080/a@b what follows the colon is a port.
+# The name and password of a URL: all text up to the last @ of a word, because a password may contain any
+# character. In http://host:8080/a@b, the text after the colon is a port.
 _USER_INFO = re.compile(r"(?<=//)(?:[^\s/:]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
 _SECRET_QUERY = re.compile(
     r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"
@@ -27,7 +27,7 @@ def masked(text: str) -> str:
 
 
 def split_login(url: str) -> tuple[str, str]:
-    """Return a URL without a name and a password, and these as ``name:password``; empty where it has none."""
+    """Return a URL without its name and password, and these as ``name:password`` (empty if it has none)."""
     scheme, separator, rest = url.partition("://")
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
     login, at, _ = host.rpartition("@")

@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Write numbers as short text for reports."""
 
 from __future__ import annotations
 
 
 def text_of(number: float) -> str:
-    """A number in the width of a column: 0.338, 37.125, 3.787e+07, 2e-05."""
+    """Return a number as short text for a table: 0.338, 37.125, 3.787e+07, 2e-05."""
     size = abs(number)
     if size and size < 0.001:
         return f"{number:.0e}"

@@ -1,4 +1,4 @@
-"""What an observation is, and the one check that every row passes: ``validate``."""
+"""Schema of observations, and ``validate``, which checks every row of the input."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns and types of an observation frame.
 
-``event_id: String`` follows where the job names one, ``observed.NAME: Float64`` for each covariate that is
-observed beside the value (null where missing), ``offset: Int64`` where rows have a place in a log.
+Further columns may follow: ``event_id: String`` if the job names such a column, ``observed.NAME: Float64``
+for each observed covariate (null if missing), and ``offset: Int64`` if rows have offsets in a partition.
 """
 
 OBSERVED = "observed."
-"""What the columns of observed covariates begin with, so that a covariate may have any name."""
+"""Prefix of the columns of observed covariates, so that a covariate may have the name of any other column."""
 
 LARGEST = 1e100
-"""Largest absolute value of an observation: the square of a difference overflows a float64 from 1e154 on, and
-sums of many rows need room as well."""
+"""Largest absolute value of an observation. The limit is far below 1e154, where the square of a difference
+overflows a float64, because sums of many rows need room as well."""
 
 _UNREADABLE = "row cannot be read"
 _FIRST = datetime(1678, 1, 1, tzinfo=UTC)
@@ -41,9 +41,8 @@ _LAST = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 class Observation(pa.DataFrameModel):
     """One value of one series at one time.
 
-    Times are UTC and lie in the years 1678 to 2261, which nanosecond tools can hold as well; values lie
-    within ±`LARGEST`. Rows that agree in series, time and (if there is one) event are duplicates of one
-    another.
+    Times are in UTC and between the years 1678 and 2261, which tools with nanoseconds can also represent;
+    values are within ±`LARGEST`. Rows with the same series, time and event (if rows have one) are duplicates.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
@@ -60,7 +59,9 @@ class Observation(pa.DataFrameModel):
         ordered = True
 
 
-_OBSERVATIONS = Observation.to_schema()  # built once: pandera would build one per thread
+_OBSERVATIONS = (
+    Observation.to_schema()
+)  # built once here, because pandera builds a schema again in each thread
 
 
 @lru_cache(maxsize=64)
@@ -70,49 +71,51 @@ def _with_covariates(names: tuple[str, ...]) -> pa.DataFrameSchema:
 
 
 def covariates_of(columns: Iterable[str]) -> list[str]:
-    """Those of the columns that hold observed covariates, in their order."""
+    """Return the names of the columns of observed covariates, in their order."""
     return [name for name in columns if name.startswith(OBSERVED)]
 
 
 def more_of(columns: Iterable[str]) -> list[str]:
-    """What a row has beside `SCHEMA`, place in a log aside: ``event_id`` and covariates, in their order."""
+    """Return the names of further columns, ``event_id`` and observed covariates, in their order."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 
 def empty(event_id: bool = False, offset: bool = False) -> pl.DataFrame:
-    """An observation frame without rows."""
+    """Return an observation frame without rows."""
     more: dict[str, pl.DataType] = {"event_id": pl.String()} if event_id else {}
     return pl.DataFrame(schema=SCHEMA | more | ({"offset": pl.Int64()} if offset else {}))
 
 
 def lacks_zone(frame: pl.DataFrame) -> bool:
-    """Whether any time of a raw frame has no zone, so that ``validate`` takes it as UTC."""
+    """Return True if any time of a raw frame has no zone, so that ``validate`` takes it as UTC."""
     return cells.lacks_zone(frame["timestamp"])
 
 
 def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Part a raw frame into good rows and quarantined rows; every row ends in exactly one of the two.
+    """Split a raw frame into good rows and quarantined rows; every row is in exactly one of the two.
 
     Args:
-        frame: ``series_id``, ``timestamp`` and ``value`` of any type, ``event_id`` where rows have one, and
-            ``observed.NAME`` for each covariate, whose empty cells and NaN are missing and no fault;
-            ``file`` and ``row`` say where a row stood (else "" and its position from 1); ``problem`` may
-            hold a reader's own reason (String, null for none) why a row cannot be read at all, and
-            ``problem_kind`` the kind of that reason (one of `quarantine.KINDS`; "row cannot be read" by
-            default); ``offset`` (Int64) is a row's place in a log, which it keeps.
-        time_format: what text and numbers mean as times; see `schemas.cells.times`.
+        frame: the raw rows. ``series_id``, ``timestamp`` and ``value`` are required, of any type. Optional
+            columns are ``event_id``; ``observed.NAME`` for each observed covariate, in which an empty cell or
+            NaN is a missing value and no fault; ``file`` and ``row``, the place of the row in the input (""
+            and its position from 1 by default); ``problem`` (String), a reason of the reader why the row
+            cannot be read, or null; ``problem_kind``, the kind of that reason (one of `quarantine.KINDS`,
+            "row cannot be read" by default); and ``offset`` (Int64), the row's offset in its partition.
+        time_format: the format of times in text and numbers; see `schemas.cells.times`.
 
     Returns:
-        The observation frame of the good rows (exactly ``series_id``, ``timestamp``, ``value`` and, if
-        given, ``event_id``, covariates and ``offset``; input order), and the quarantined rows
+        The observation frame of the good rows (``series_id``, ``timestamp``, ``value`` and, if given,
+        ``event_id``, covariates and ``offset``; in input order), and the quarantined rows
         (``schemas.quarantine``, and ``offset`` if given).
 
     Raises:
-        DataError: One of the three columns is absent.
+        DataError: one of the three required columns is absent.
     """
     absent = [name for name in SCHEMA if name not in frame.columns]
     if absent:
-        raise DataError(f"rows without {', '.join(absent)}: there is {', '.join(frame.columns) or 'nothing'}")
+        raise DataError(
+            f"the rows lack {', '.join(absent)}; their columns are: {', '.join(frame.columns) or 'none'}"
+        )
     read = _read(frame, time_format)
     covariates = tuple(covariates_of(read.columns))
     fails = pl.DataFrame()
@@ -132,7 +135,7 @@ def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.Dat
 
 
 def _read(frame: pl.DataFrame, time_format: str = cells.AUTO) -> pl.DataFrame:
-    """The cells as the types of an observation; null where a cell does not parse."""
+    """Return the cells with the types of an observation; a cell that cannot be parsed becomes null."""
     columns = [
         cells.names(frame["series_id"]),
         cells.times(frame["timestamp"], time_format),
@@ -145,12 +148,15 @@ def _read(frame: pl.DataFrame, time_format: str = cells.AUTO) -> pl.DataFrame:
 
 
 def _is_good(column: pl.Series) -> bool:
-    """Whether the schema lets every cell of a column pass, which most do.
+    """Return True if every cell of a column passes the schema.
 
-    To ask pandera takes milliseconds, however few the rows are, and a stream comes a few rows at a time.
+    This check is fast. Pandera takes milliseconds for any number of rows, and a stream validates few rows at
+    a time, so pandera is called only if this check fails.
     """
     if column.name.startswith(OBSERVED):
-        return bool((column.drop_nulls().abs() <= LARGEST).all())  # NaN is above all numbers
+        return bool(
+            (column.drop_nulls().abs() <= LARGEST).all()
+        )  # Polars orders NaN above all numbers, so NaN fails
     if column.null_count():
         return False
     if column.name == "timestamp":
@@ -161,7 +167,7 @@ def _is_good(column: pl.Series) -> bool:
 
 
 def _covariate(given: pl.Series) -> pl.Series:
-    """Numbers, null where missing; infinite where a cell is no number, which the schema does not let pass."""
+    """Return a covariate as numbers: null if missing; infinite if not a number, which the schema rejects."""
     number = cells.numbers(given).fill_nan(None)
     is_unreadable = cells.given(given) & cells.numbers(given).is_null()
     return number.set(is_unreadable, float("inf")) if is_unreadable.any() else number
@@ -172,18 +178,19 @@ def _quarantined(
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
-    fails = fails[at] if fails.width else fails  # a frame without columns has no rows to take
+    fails = fails[at] if fails.width else fails  # a frame without columns has no rows to select
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    blamed: list[tuple[pl.Expr, str, list[Fault]]] = []
+    # for each possible cause of a rejection: whether the row has it, its column, its faults
+    causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
         kind = (
             raw["problem_kind"].cast(pl.String) if "problem_kind" in raw.columns else pl.lit(None, pl.String)
         )
         work = work.with_columns(raw["problem"].cast(pl.String), kind.alias("problem_kind"))
-        blamed.append((pl.col("problem").is_not_null(), "", faults_of_problem(_UNREADABLE)))
+        causes.append((pl.col("problem").is_not_null(), "", faults_of_problem(_UNREADABLE)))
     for name in (n for n in read.columns if n in fails.columns):
         work = work.with_columns(
             fails[name].alias(f"{name} fails"),
@@ -191,18 +198,18 @@ def _quarantined(
             cells.given(raw[name]).alias(f"{name} given"),
         )
         fails_here = pl.col(f"{name} fails")
-        # a row that could not be taken apart has no cells to blame
+        # A row that could not be split into cells has only its own fault, and no faults of cells.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)
         covariate = None if label == name else label
-        blamed.append((fails_here, label, faults_of(name, raw.schema[name], time_format, LARGEST, covariate)))
-    sentences = [pl.when(is_bad).then(first(faults, "sentence")) for is_bad, _, faults in blamed]
-    kinds = [pl.when(is_bad).then(first(faults, "kind")) for is_bad, _, faults in blamed]
+        causes.append((fails_here, label, faults_of(name, raw.schema[name], time_format, LARGEST, covariate)))
+    sentences = [pl.when(is_bad).then(first(faults, "sentence")) for is_bad, _, faults in causes]
+    kinds = [pl.when(is_bad).then(first(faults, "kind")) for is_bad, _, faults in causes]
     return work.select(
         (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
         (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
-        pl.coalesce(pl.when(is_bad).then(pl.lit(column)) for is_bad, column, _ in blamed).alias("column"),
+        pl.coalesce(pl.when(is_bad).then(pl.lit(column)) for is_bad, column, _ in causes).alias("column"),
         pl.concat_str(sentences, separator="; ", ignore_nulls=True).alias("reason"),
         pl.coalesce(kinds).alias("kind"),
         pl.struct(list(made)).struct.json_encode().alias("raw"),

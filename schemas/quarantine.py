@@ -1,4 +1,4 @@
-"""A rejected row: where it stood, which column is wrong, why, and what it held."""
+"""Schema of quarantined rows: the place of a rejected row, its faulty column, the reason, and its text."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ KINDS: Final = (
     "schema is unknown",
     "other",
 )
-"""Every kind of fault that a row is rejected for. Jobs count rejected rows by kind, never by their text."""
+"""Every kind of fault for which a row is rejected. Jobs count rejected rows by kind, never by reason."""
 
 OTHER: Final = "other"
-"""The kind of a fault that has none of its own."""
+"""The kind of a fault that fits no other kind."""
 
 SCHEMA: dict[str, pl.DataType] = {
     "file": pl.String(),
@@ -54,10 +54,10 @@ SCHEMA: dict[str, pl.DataType] = {
 class QuarantinedRow(pa.DataFrameModel):
     """One rejected input row.
 
-    ``file`` as it was given, empty where rows did not come from one; ``row`` counts data rows from 1, and 0
-    is the file as a whole, which cannot be read; ``column`` is the first that fails, empty where the row or
-    the file as a whole does; ``reason`` joins all reasons with "; "; ``kind`` is the kind of the first of
-    them, one of `KINDS`; ``raw`` is the row's text as compact JSON, empty for a file.
+    ``file`` is the name of the file as given, empty if rows are not from files. ``row`` counts data rows from
+    1; 0 means that the whole file cannot be read. ``column`` is the first faulty column, empty if the whole
+    row or file is faulty. ``reason`` joins all reasons with "; ". ``kind`` is the kind of the first reason,
+    one of `KINDS`. ``raw`` is the text of the row as compact JSON, empty for a whole file.
     """
 
     file: pl.String
@@ -74,24 +74,24 @@ class QuarantinedRow(pa.DataFrameModel):
 
 
 def empty(offset: bool = False) -> pl.DataFrame:
-    """A frame of no quarantined rows; with ``offset`` (Int64) where rows have a place in a log."""
+    """Return a frame of quarantined rows without rows, with a column ``offset`` (Int64) if asked for."""
     return pl.DataFrame(schema=SCHEMA | ({"offset": pl.Int64()} if offset else {}))
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """The one row, with its ``offset``, of a file that cannot be read."""
+    """Return the one quarantined row, with its ``offset``, of a file that cannot be read."""
     kind = "file cannot be read"
     row = {"file": file, "row": 0, "column": "", "reason": reason, "kind": kind, "raw": "", "offset": offset}
     return pl.DataFrame([row], schema=SCHEMA | {"offset": pl.Int64()})
 
 
 def share_told(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
-    """A statement that more than a share of the rows is quarantined; None where it is not.
+    """Return a message if more than a share of the rows is quarantined, else None.
 
     Args:
         reasons: number of quarantined rows by reason.
         rows: number of all rows.
-        most: the share, ``data.max_quarantined``.
+        most: the largest allowed share, ``data.max_quarantined``.
     """
     count = sum(reasons.values())
     if not count or count <= most * rows:
@@ -106,19 +106,19 @@ def share_told(reasons: Mapping[str, int], rows: int, most: float) -> str | None
 
 
 def refuse_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl.DataFrame) -> None:
-    """Refuses input of which more than a share is quarantined.
+    """Raise an error if more than a share of the input is quarantined.
 
     Args:
         reasons: as in `share_told`.
         rows: as in `share_told`.
         most: as in `share_told`.
-        rejected: the quarantined rows, or some of them.
+        rejected: the quarantined rows, or some of them, from which the message quotes the first.
 
     Raises:
-        DataError: it is so; one line with the reasons and the first row.
+        DataError: the share is too large; the message gives the reasons and the first rejected row.
     """
-    told = share_told(reasons, rows, most)
-    if told is None:
+    message = share_told(reasons, rows, most)
+    if message is None:
         return
     rejected = rejected.filter(pl.col("row") > 0)
     first = (
@@ -126,7 +126,7 @@ def refuse_share(reasons: Mapping[str, int], rows: int, most: float, rejected: p
         if len(rejected)
         else ""
     )
-    raise DataError(f"{told}{first}; correct the rows, or raise data.max_quarantined (1 takes any share)")
+    raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 takes any share)")
 
 
-_SHOWN = 3
+_SHOWN = 3  # reasons in a message

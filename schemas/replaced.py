@@ -1,4 +1,4 @@
-"""A replaced row: an observation that a later row of the same series and time took the place of."""
+"""Schema of replaced rows: observations that were replaced by a later row of the same series and time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns and types of a frame of replaced rows.
 
-``replaced_by`` is the value that counts. ``event_id: String`` follows where rows have one.
+``replaced_by`` is the value of the later row. ``event_id: String`` follows if rows have one.
 """
 
 
 def empty() -> pl.DataFrame:
-    """A frame of no replaced rows."""
+    """Return a frame of replaced rows without rows."""
     return pl.DataFrame(schema=SCHEMA)
 
 
 def frame(rows: pl.DataFrame) -> pl.DataFrame:
-    """The columns of `SCHEMA`, and ``event_id`` where there is one, of rows that may have more."""
+    """Return only the columns of `SCHEMA`, and ``event_id`` if the rows have one."""
     if not len(rows):
         return empty()
     return rows.select(*SCHEMA, *(["event_id"] if "event_id" in rows.columns else []))
 
 
 def notice(count: int, kept: str) -> list[str]:
-    """The line that people should see about replaced rows; none where there are none.
+    """Return one line for the user about replaced rows; an empty list if there are none.
 
     Args:
-        count: how many.
-        kept: where they are kept.
+        count: number of replaced rows.
+        kept: the place where the replaced rows are stored.
     """
     if not count:
         return []

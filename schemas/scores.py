@@ -1,4 +1,4 @@
-"""What a score is: how far off a model was at one horizon, or a member of a forecaster up to one."""
+"""Schemas of scores: the errors of a model at one horizon, or of a member over the steps up to a horizon."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SCHEMA: dict[str, pl.DataType] = {
 class Score(pa.DataFrameModel):
     """The errors of one model at one horizon.
 
-    ``count`` forecasts met an observation. ``mae`` is the mean absolute error, each series' divided by what
-    seasonal naive errs by on its training rows (the unit of MASE), averaged over series; ``pinball``
-    likewise, averaged over quantiles; ``coverage`` is the share of observations between the outermost
-    quantiles. Null or NaN where a model has no such number.
+    ``count`` is the number of forecasts with an actual. ``mae`` is the mean absolute error, divided for each
+    series by the error of seasonal naive on its training rows (as in MASE), averaged over series. ``pinball``
+    is the pinball loss with the same division, averaged over quantiles and series. ``coverage`` is the share
+    of actuals between the outermost quantiles. A number that a model does not have is null or NaN.
     """
 
     model: pl.String = pa.Field(str_contains=r"\S")
@@ -35,14 +35,14 @@ class Score(pa.DataFrameModel):
     coverage: pl.Float64 = pa.Field(nullable=True, ge=0, le=1)
 
     class Config:
-        """Exactly these columns; an identity comes once."""
+        """Exactly these columns; pairs of model and horizon are unique."""
 
         strict = True
         unique = ["model", "horizon"]  # noqa: RUF012 - pandera's own form
 
 
 MEMBER_MEASURES = ("mse", "mae", "mase", "smape", "wql", "msis", "coverage_90", "width_90")
-"""What is measured of each member, in the order in which it is shown."""
+"""The measures of each member, in the order of reports."""
 
 MEMBER_SCHEMA: dict[str, pl.DataType] = {
     "member": pl.String(),
@@ -54,13 +54,13 @@ MEMBER_SCHEMA: dict[str, pl.DataType] = {
 
 
 class MemberScore(pa.DataFrameModel):
-    """How one member of a forecaster did over the steps 1 to ``horizon`` of a rolling evaluation.
+    """The errors of one member of a forecaster over the steps 1 to ``horizon`` of a rolling evaluation.
 
-    ``count`` pairs were judged, the same for every member. The columns are those of
-    `forecaster.evaluation.metrics.Measures`: ``mse``, ``mae`` and ``width_90`` in the unit of the values,
-    ``mase`` and
-    ``msis`` in that of seasonal naive's error on the training rows, ``smape`` in percent; ``coverage_90`` and
-    ``width_90`` are those of step ``horizon`` itself. Null where a member has no such number.
+    ``count`` is the number of pairs of forecast and actual, the same for every member. The measures are
+    defined in `forecaster.metrics.Measures`: ``mse``, ``mae`` and ``width_90`` in the unit of the values,
+    ``mase`` and ``msis`` in units of the error of seasonal naive on the training rows, ``smape`` in percent.
+    ``coverage_90`` and ``width_90`` are computed for step ``horizon`` only. A number that a member does not
+    have is null.
     """
 
     member: pl.String = pa.Field(str_contains=r"\S")
@@ -76,7 +76,7 @@ class MemberScore(pa.DataFrameModel):
     width_90: pl.Float64 = pa.Field(nullable=True, ge=0)
 
     class Config:
-        """Exactly these columns; a member comes once at a horizon."""
+        """Exactly these columns; pairs of member and horizon are unique."""
 
         strict = True
         unique = ["member", "horizon"]  # noqa: RUF012 - pandera's own form
@@ -87,19 +87,19 @@ _MEMBER_SCORES = MemberScore.to_schema()
 
 
 def check_scores(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame, if it is a frame of scores.
+    """Return the frame if it is a valid frame of scores.
 
     Raises:
-        DataError: A column is absent or of another type, a number is out of its range, or a model comes
+        DataError: a column is absent or of another type, a number is out of its range, or a model occurs
             twice at one horizon.
     """
     return checked(frame, _SCORES, "scores")
 
 
 def check_member_scores(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame, if it is a frame of members' scores.
+    """Return the frame if it is a valid frame of members' scores.
 
     Raises:
-        DataError: as `check_scores`.
+        DataError: as in `check_scores`.
     """
     return checked(frame, _MEMBER_SCORES, "member scores")

@@ -1,6 +1,6 @@
-"""Records of JSON with a checksum: what must be found again exactly as it was written.
+"""JSON records with a checksum, so that damage to a stored record is detected.
 
-A record without a checksum, from an earlier version, is read as it is.
+Records of earlier versions have no checksum and are read without a check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def unseal(line: str | bytes) -> dict[str, Any]:
     """Return the record of a line that `seal` made.
 
     Raises:
-        ValueError: the line is no JSON object, or its checksum is that of another one; the text says which.
+        ValueError: the line is not a JSON object, or its checksum does not match; the text names the fault.
     """
     try:
         record = json.loads(line)
@@ -37,5 +37,5 @@ def unseal(line: str | bytes) -> dict[str, Any]:
 
 
 def _checksum(record: Mapping[str, Any]) -> int:
-    # As it is read back: keys are text then, and tuples lists.
+    # Compute the checksum of the JSON text: after a read, keys are text and tuples are lists.
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())

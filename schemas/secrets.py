@@ -1,7 +1,7 @@
-"""Settings that may hold a secret.
+"""Types of settings that may contain a secret.
 
-The text of these types is masked, so a secret cannot be logged, printed or written by accident: whoever needs
-it has to call ``get_secret_value``.
+The text of these types is masked, so that a secret is not logged, printed or written by accident. Code that
+needs the secret calls ``get_secret_value``.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from schemas.masking import MASK, masked
 
 
 class SecretUrl(SecretStr):
-    """A URL that may hold a name and a password; its text is the URL without them."""
+    """A URL that may contain a name and a password; its text is the URL without them."""
 
     def _display(self) -> str:
         return masked(self.get_secret_value())
 
     @property
     def is_secret(self) -> bool:
-        """Whether its text leaves something out."""
+        """Return True if a part of the URL is masked in its text."""
         return str(self) != self.get_secret_value()
 
 
 class SecretOption(SecretStr):
-    """The value of an option that may be a password; its text is ``***``, or a variable's name, ``$NAME``."""
+    """The value of an option that may be a password; its text is ``***``, or ``$NAME`` for a variable."""
 
     def _display(self) -> str:
         value = self.get_secret_value()

@@ -1,27 +1,25 @@
-"""What the state table holds: per series, all that a forecaster needs to go on from its clock.
+"""Schema of the state table: one row holds the state of one series, from which a forecaster continues.
 
-``clock`` is the end of the last closed window and ``silent`` the windows closed since the last row. The other
-columns are the model's components, one column an array; those of a component that is turned off are absent.
+``clock`` is the end of the last closed window, and ``silent`` the number of windows closed since the last
+row. The other columns are arrays of the model's components, with the names COMPONENT.ARRAY; a component
+that is turned off has no columns.
 
-- ``moments``: ``observed``, the windows with a value so far, is 0 for a series that has a slot but has not
-begun
-  (or was silent for so long that it begins anew), whatever its other columns hold. ``age`` is the windows
-  since the last value; ``mean``, ``variance``, ``last``, and running means of changes (``fast``, ``slow``,
-  ``seasonal``) are in the unit of the series.
-- ``ring``: the values of the last R windows, NaN where missing. Window ``w``, the one that ends ``(w + 1) *
-freq``
-  after 1970, is the item at ``w % R``, from 0: so the last closed one is at ``(clock / freq - 1) % R``, and
-  the oldest right after it, or at 0.
-- ``network``: ``hidden`` and ``cell`` are ``[layers * hidden]``; ``expected`` is what each linear expert said
-of
-  the next window.
-- ``past``: of each observed covariate, such as ``temperature``, what ``moments`` has of the values, called
-  ``past.temperature.mean``, and ``past.temperature.ring``, as ``ring.values``.
-- ``season``, the experts, ``stacking``, ``intervals``, ``anomaly``: what is learned of a series as it runs,
-see
-  ``docs/architecture.md``.
+- ``moments``: statistics of the values. ``observed`` is the number of windows with a value so far. It is 0
+  for a series with a slot that has not begun, or that was silent for so long that it begins anew; its other
+  columns then have no meaning. ``age`` is the number of windows since the last value. ``mean``,
+  ``variance``, ``last`` and the running means of changes (``fast``, ``slow``, ``seasonal``) are in the unit
+  of the series.
+- ``ring``: the values of the last R windows, NaN if missing. Window ``w``, which ends ``(w + 1) * freq``
+  after 1970, is item ``w % R``, counted from 0. So item ``(clock / freq - 1) % R`` is the last closed window,
+  and the next item, or item 0, is the oldest window.
+- ``network``: ``hidden`` and ``cell`` are ``[layers * hidden]``; ``expected`` is the forecast of each
+  linear expert for the next window.
+- ``past``: statistics and ring of each observed covariate. For a covariate ``temperature``, the columns are
+  ``past.temperature.mean`` and so on, as in ``moments``, and ``past.temperature.ring``, as ``ring.values``.
+- ``season``, the experts, ``stacking``, ``intervals``, ``anomaly``: numbers that the components learn from
+  the series while it runs; see ``docs/architecture.md``.
 
-Fixed-size arrays are taken as lists.
+Fixed-size arrays are accepted as lists.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from schemas.checking import checked
 
 _F32S, _F64S = pl.List(pl.Float32()), pl.List(pl.Float64())
 
-_ALWAYS: dict[str, pl.DataType] = {
+_REQUIRED: dict[str, pl.DataType] = {
     "series_id": pl.String(),
     "model_version": pl.String(),
     "clock": pl.Datetime("us", "UTC"),
@@ -54,7 +52,7 @@ _ALWAYS: dict[str, pl.DataType] = {
     "moments.age": pl.Int64(),
     "network.hidden": _F32S,
 }
-_SOMETIMES: dict[str, pl.DataType] = {
+_OPTIONAL: dict[str, pl.DataType] = {
     "ring.values": _F64S,
     "network.cell": _F32S,
     "network.expected": _F32S,
@@ -85,8 +83,9 @@ _SOMETIMES: dict[str, pl.DataType] = {
     "anomaly.budget": pl.Float64(),
     "anomaly.alarming": pl.UInt8(),
 }
-SCHEMA: dict[str, pl.DataType] = _ALWAYS | _SOMETIMES
-"""Columns and types of a state table; those of a component that is turned off, or has no cell, are absent."""
+SCHEMA: dict[str, pl.DataType] = _REQUIRED | _OPTIONAL
+"""Columns and types of a state table. Columns of components that are turned off are absent; so is the column
+``network.cell`` of a network without cells."""
 
 _NOT_NEGATIVE = ("silent", "moments.observed", "moments.age", "moments.variance")
 _NULLABLE = ("moments.mean", "moments.variance", "moments.last", "anomaly.last")
@@ -95,7 +94,7 @@ _NULLABLE = ("moments.mean", "moments.variance", "moments.last", "anomaly.last")
 def _column(name: str, dtype: pl.DataType) -> pa.Column:
     checks = [pa.Check.str_contains(r"\S")] if dtype == pl.String else []
     checks += [pa.Check.ge(0)] if name in _NOT_NEGATIVE else []
-    return pa.Column(dtype, checks, nullable=name in _NULLABLE, required=name in _ALWAYS)
+    return pa.Column(dtype, checks, nullable=name in _NULLABLE, required=name in _REQUIRED)
 
 
 _STATES = pa.DataFrameSchema(
@@ -106,12 +105,11 @@ _STATES = pa.DataFrameSchema(
 
 
 def check_states(frame: pl.DataFrame) -> pl.DataFrame:
-    """The state table with arrays turned into lists, if it is one.
+    """Return a state table, with arrays converted to lists, if it is valid.
 
     Raises:
-        DataError: A column is absent, unknown or of another type, a count or variance is negative, or a
-        series
-            has two states of one version and clock.
+        DataError: a column is absent, unknown or of another type, a count or variance is negative, or a
+            series has two states with the same version and clock.
     """
     covariates = {n: _of_covariate(n) for n in frame.columns if n.startswith("past.")}
     known = {**SCHEMA, **{n: dtype for n, dtype in covariates.items() if dtype is not None}}
@@ -122,6 +120,6 @@ def check_states(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_covariate(column: str) -> pl.DataType | None:
-    """The type of a column of a past covariate; None where there is none such."""
+    """Return the type of a column of an observed covariate; None if a covariate has no such column."""
     field = column.rpartition(".")[2]
     return _F64S if field == "ring" else SCHEMA.get(f"moments.{field}")

@@ -1,6 +1,6 @@
-"""One column of cells as text: to read, as names of series and labels, or to show to people.
+"""Convert a column of cells to text: to parse it, to use it as names, or to show it to people.
 
-Nothing here raises because of what a cell holds.
+No function raises because of the content of a cell.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _WHOLE = 2**53  # whole numbers up to here are exact in a float64
 _FLOAT_NAME = r"^(-?[1-9]\d*|0)\.0$"
 _TICKS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _YEARS_S = 8_000_000_000_000  # seconds from 1970 within which Polars can write a time: 250,000 years
-_YEARS_D = 92_000_000  # the same in days
+_YEARS_D = 92_000_000  # the same limit in days
 
 
 def text(cells: pl.Series) -> pl.Series:
-    """The cells as String ``[n]``; lists and structs as JSON; null where there is no cell, or no text in it.
+    """Return the cells as String ``[n]``: lists and structs as JSON, null for null cells.
 
-    Only bytes that are not UTF-8 have no text; `shown` writes them too.
+    Bytes that are not UTF-8 also become null; `shown` returns text for them.
     """
     dtype = cells.dtype
     if dtype == pl.String:
@@ -38,7 +38,7 @@ def text(cells: pl.Series) -> pl.Series:
 
 
 def shown(cells: pl.Series) -> pl.Series:
-    """The cells as people are shown them, String ``[n]``: as `text`, and bytes that are no text escaped."""
+    """Return the cells as text for people, String ``[n]``: as `text`, with non-UTF-8 bytes escaped."""
     words = text(cells)
     hidden = (words.is_null() & cells.is_not_null()).arg_true()
     if not len(hidden):
@@ -49,10 +49,10 @@ def shown(cells: pl.Series) -> pl.Series:
 
 
 def names(cells: pl.Series) -> pl.Series:
-    """The cells as names of series or labels, String ``[n]``; null where a cell has no text, or is NaN.
+    """Return the cells as names of series or labels, String ``[n]``; null if a cell has no text or is NaN.
 
-    One name stays one name, whatever type a file gives it: the float 7.0, the decimal 7.00 and the text
-    ``7.0``, as floats are written, are ``7``.
+    Equal names are equal in every column type: the float 7.0, the decimal 7.00 and the text ``7.0`` all
+    become ``7``.
     """
     dtype = cells.dtype
     if isinstance(dtype, pl.BaseExtension):
@@ -92,11 +92,11 @@ def _utf8(cell: bytes | None) -> str | None:
 
 
 def _times(cells: pl.Series) -> pl.Series:
-    """Dates and times as text; those that Polars cannot write as their count since 1970."""
+    """Return dates and times as text; a time that Polars cannot write becomes its count since 1970."""
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    outside = (ticks.abs() > most) | (ticks < -most)  # the least integer has no absolute value
+    outside = (ticks.abs() > most) | (ticks < -most)  # the smallest int64 has no absolute value
     if not outside.any():
         return cells.cast(pl.String)
     count = (ticks.cast(pl.String) + f" {unit} since 1970").filter(outside)
@@ -106,17 +106,17 @@ def _times(cells: pl.Series) -> pl.Series:
 def _json(cells: pl.Series) -> pl.Series:
     if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
         cell = pl.col("v")
-        # only a struct has json_encode: {"v":[1,2]} is wrapped and unwrapped
+        # Wrap the cell in a struct, because only structs have json_encode, and cut the text out of {"v":...}.
         encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)
     if cells.dtype.is_nested():
-        cells = cells.to_physical()  # Python has no times as far as those of Polars
-    return pl.Series(cells.name, [_word(cells, i) for i in range(len(cells))], dtype=pl.String)
+        cells = cells.to_physical()  # as integers, because Polars times may be out of Python's range
+    return pl.Series(cells.name, [_cell_text(cells, i) for i in range(len(cells))], dtype=pl.String)
 
 
 def _is_json(dtype: pl.DataType) -> bool:
-    """Whether Polars can write every cell of a type as JSON: it panics on bytes and on far times."""
+    """Return True if Polars can write every cell of a type as JSON; it panics on bytes and far times."""
     if isinstance(dtype, pl.List):
         return _is_json(_typed(dtype.inner))
     if isinstance(dtype, pl.Struct):
@@ -128,7 +128,7 @@ def _typed(dtype: object) -> pl.DataType:
     return dtype if isinstance(dtype, pl.DataType) else dtype()  # type: ignore[operator]
 
 
-def _word(cells: pl.Series, place: int) -> str | None:
+def _cell_text(cells: pl.Series, place: int) -> str | None:
     try:
         value = cells[place]
         if isinstance(value, pl.Series):
@@ -138,5 +138,5 @@ def _word(cells: pl.Series, place: int) -> str | None:
         if isinstance(value, list | dict | tuple):
             return json.dumps(value, default=str, separators=(",", ":"))
         return str(value)
-    except (Exception, pl.exceptions.PanicException):  # an object that cannot be written
+    except (Exception, pl.exceptions.PanicException):  # an object that has no text
         return str(cells.dtype)

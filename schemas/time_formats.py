@@ -1,4 +1,4 @@
-"""Read times that are numbers or text of a named format, and explain numbers that are no times."""
+"""Read times from numbers or from text of a given format, and explain numbers that cannot be times."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from schemas.text_cells import names
 
 AUTO = "auto"
 UNITS = ("s", "ms", "us", "ns", "excel")
-"""The units of times that are numbers: seconds and so on since 1970, or days of a spreadsheet."""
+"""Units of times that are numbers: seconds, ms, us or ns since 1970, or the days of a spreadsheet."""
 
 _LEAST = 100_000_000
-"""Smallest number that is read as seconds since 1970 unless a format says so: 1973-03-03. A smaller one is
-more likely a year, a month, a day, a date of a spreadsheet or a count of steps."""
+"""Smallest number that ``auto`` reads as a time: 1973-03-03 in seconds since 1970. A smaller number is more
+likely a year, a month, a day, a date of a spreadsheet or a count of steps."""
 
-_EXCEL_DAYS = 25_569  # from 1899-12-30, where spreadsheets begin to count, to 1970-01-01
-_MOST = 1e19  # a larger number is no time in any unit: as nanoseconds it is after the year 2286
+_EXCEL_DAYS = 25_569  # days from 1899-12-30, day 0 of spreadsheets, to 1970-01-01
+_MOST = 1e19  # a larger number is not a time in any unit: in nanoseconds it is after the year 2286
 _MOST_US = 10_413_792_000_000_000  # the year 2300
 _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 
@@ -26,7 +26,7 @@ def check(time_format: str) -> str:
     """Return the format if it is ``auto``, one of `UNITS`, or a pattern such as ``%m/%d/%Y %H:%M``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the format is none of these.
     """
     if time_format == AUTO or time_format in UNITS:
         return time_format
@@ -45,9 +45,9 @@ def check(time_format: str) -> str:
 
 
 def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
-    """Microseconds since 1970, Int64 ``[n]``, of stripped text; null where it does not fit the pattern.
+    """Return microseconds since 1970, Int64 ``[n]``, of stripped text; null if it does not match the pattern.
 
-    A month or day that the pattern lacks is the first, a clock that it lacks is midnight.
+    Without a month or day in the pattern, the first one is taken; without a clock time, midnight.
     """
     wanted = pl.col("t")
     for lacks, part, value in (
@@ -64,15 +64,15 @@ def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
 
 
 def has_zone(pattern: str) -> bool:
-    """Whether times of this format say how they relate to UTC."""
+    """Return True if times of this format have a known offset from UTC."""
     return pattern in ("s", "ms", "us", "ns") or _has(pattern, ("z", ":z", "+", "#z", "s"))
 
 
 def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
-    """Microseconds since 1970, Int64 ``[n]``, of a column of numbers; null where one is no time.
+    """Return microseconds since 1970, Int64 ``[n]``, of a column of numbers; null if a number is not a time.
 
-    Of ``auto`` the size says whether a number counts seconds, milli-, micro- or nanoseconds; one that is too
-    small to be of 1973 or later, or that reads as a date as well (201301310500), is null.
+    With ``auto``, the size of a number decides whether it counts seconds, milli-, micro- or nanoseconds. A
+    number is null if it is too small for a time after 1973, or if it could also be a date (201301310500).
     """
     if "%" in time_format:
         return from_pattern(names(cells), time_format)
@@ -89,7 +89,8 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
         )  # fmt: skip
         known = known & ~n.is_between(-_LEAST, _LEAST, closed="none") & ~_digits_of_a_minute(n)
     elif time_format == "excel":
-        # serial dates are rounded as they are written, and 7199.997 s lies in another window than 7200 s
+        # Round to seconds, because serial dates have rounding errors: 7199.997 s and 7200 s are in different
+        # windows.
         seconds = ((n.cast(pl.Float64) - _EXCEL_DAYS) * 86_400).round()
         micros, known = seconds * 1_000_000, known & n.is_between(-1e7, 1e7)
     elif time_format == "ns":
@@ -103,9 +104,9 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
 
 
 def looks_like(number: pl.Expr) -> pl.Expr:
-    """Return what a number (Float64) of implausible size for a time probably is, and the setting to read it.
+    """Return text that explains a number (Float64) of implausible size for a time, and how to read it.
 
-    The text is null for a number of plausible size.
+    The text names the setting that reads such numbers. It is null for a number of plausible size.
     """
     return (
         pl.when(number.is_between(19000101, 21001231) & _is_day(number))
@@ -129,7 +130,7 @@ def looks_like(number: pl.Expr) -> pl.Expr:
 
 
 def _digits_of_a_minute(number: pl.Expr) -> pl.Expr:
-    """Boolean: a number such as 201301310500 that reads as a minute as well as as milliseconds of 1976."""
+    """Return True for a number such as 201301310500: a minute in digits, or milliseconds in 1976."""
     minute, hour, day = number % 100, number // 100 % 100, number // 10_000
     is_clock = minute.is_between(0, 59) & hour.is_between(0, 23)
     return number.is_between(190001010000, 210012312359) & is_clock & _is_day(day)

@@ -1,4 +1,4 @@
-"""A column of every Arrow type, for tests that give each of them to a source in place of each column."""
+"""A column of every Arrow type, for tests that put each of them in the place of each column of a source."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 CELLS = 3
-"""Cells of each column: two that hold something, and a null (but in unions, which hold three values)."""
+"""Cells of each column: two values and a null, or three values in unions."""
 
 _FAR = 2**63 - 1
 
 
 def arrow_types() -> dict[str, pa.Array]:
-    """A column of each type, and of each content that is known to break readers, by a name."""
+    """Return a column of each type, and columns with content that is known to break readers, by name."""
     found: dict[str, pa.Array] = {"null": pa.nulls(CELLS), "bool": pa.array([True, False, None])}
     found |= _numbers() | _texts() | _times() | _nested() | _encoded()
     assert all(len(column) == CELLS for column in found.values())
@@ -23,11 +23,11 @@ def arrow_types() -> dict[str, pa.Array]:
 
 
 def table_of(rows: int, replaced: Mapping[str, pa.Array], names: tuple[str, ...] = ()) -> pa.Table:
-    """A table of ``rows`` good observations, hourly from 2023, with columns replaced or added.
+    """Return a table of ``rows`` valid observations, hourly from 2023, with columns replaced or added.
 
     Args:
         rows: number of rows.
-        replaced: columns, of ``rows`` cells each, in place of those of their names, or beside them.
+        replaced: columns of ``rows`` cells by name; each replaces the column of its name or is added.
         names: the columns of the table, in order; empty for all.
     """
     hours = [1_672_531_200_000_000 + 3_600_000_000 * i for i in range(rows)]
@@ -71,7 +71,7 @@ def _texts() -> dict[str, pa.Array]:
 
 
 def _not_utf8(kind: pa.DataType) -> pa.Array:
-    """Text whose bytes are not UTF-8, as writers that do not check leave it."""
+    """Return text cells with bytes that are not UTF-8, as some writers produce."""
     if pa.types.is_string_view(kind):
         cells = pa.array([b"1", b"\xff", None], pa.binary_view())
     else:
@@ -140,12 +140,12 @@ def _encoded() -> dict[str, pa.Array]:
     for ends, values in (([2, 3], [1.0, None]), ([1, 3], ["a", "b"])):
         column = pa.RunEndEncodedArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values))
         found[f"run_end_encoded_{column.type.value_type}"] = column
-    kept = pa.ExtensionArray.from_storage
-    found["uuid"] = kept(pa.uuid(), pa.array([b"a" * 16, b"\xff" * 16, None], pa.binary(16)))
-    found["json"] = kept(pa.json_(), pa.array(["1", "{}", None]))
-    found["bool8"] = kept(pa.bool8(), pa.array([1, 0, None], pa.int8()))
-    found["opaque"] = kept(pa.opaque(pa.int64(), "a", "b"), pa.array([1, 2, None]))
-    found["tensor"] = kept(
+    from_storage = pa.ExtensionArray.from_storage
+    found["uuid"] = from_storage(pa.uuid(), pa.array([b"a" * 16, b"\xff" * 16, None], pa.binary(16)))
+    found["json"] = from_storage(pa.json_(), pa.array(["1", "{}", None]))
+    found["bool8"] = from_storage(pa.bool8(), pa.array([1, 0, None], pa.int8()))
+    found["opaque"] = from_storage(pa.opaque(pa.int64(), "a", "b"), pa.array([1, 2, None]))
+    found["tensor"] = from_storage(
         pa.fixed_shape_tensor(pa.int32(), [1]), pa.array([[1], [2], None], pa.list_(pa.int32(), 1))
     )
     return found

@@ -1,4 +1,4 @@
-"""What all tests share: how long Hypothesis looks, and small machines that are not fought over."""
+"""Settings of all tests: the number of Hypothesis examples, and one thread for torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "statecast",
-    deadline=None,  # two cores, shared: a slow example is not a wrong one
-    derandomize=bool(os.environ.get("CI")),  # CI sees the same examples every time, a desk new ones
+    deadline=None,  # no time limit, because the machine may be busy with other work
+    derandomize=bool(os.environ.get("CI")),  # equal examples in each CI run, new ones in other runs
     max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -20,6 +20,6 @@ settings.load_profile("statecast")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Networks of width 8 gain nothing from threads and lose much to waiting for them."""
+    """Limit torch to one thread: for networks of width 8, threads cost more time than they save."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

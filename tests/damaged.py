@@ -1,4 +1,4 @@
-"""Files that a job reads back, damaged in every way that a disk, a version or a person damages them."""
+"""Damaged copies of the files that a job reads, as disks, other versions and people leave them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def line_of(read: Callable[[], T], found: list[T]) -> str | None:
-    """Return the line with which a file is refused; None where it is read, which is added to ``found``."""
+    """Read a file; return the error's line, or add the result to ``found`` and return None."""
     try:
         found.append(read())
     except StatecastError as error:
@@ -22,7 +22,7 @@ def line_of(read: Callable[[], T], found: list[T]) -> str | None:
 
 
 def flipped(whole: bytes, chance: random.Random, count: int) -> Iterator[tuple[int, bytes]]:
-    """Yield files that differ from ``whole`` by one bit, each with the place of the bit's byte."""
+    """Yield ``count`` copies of a file with one flipped bit, each with the index of the changed byte."""
     for _ in range(count):
         place = chance.randrange(len(whole))
         changed = bytearray(whole)
@@ -31,14 +31,14 @@ def flipped(whole: bytes, chance: random.Random, count: int) -> Iterator[tuple[i
 
 
 def torn(whole: bytes) -> Iterator[bytes]:
-    """Yield beginnings of a file, the empty one first, and one whose end the disk has filled with zeros."""
+    """Yield truncated copies of a file, the empty one first, and a copy with zeros in its second half."""
     for size in sorted({0, 1, len(whole) // 2, max(len(whole) - 2, 0)}):
         yield whole[:size]
     yield whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
 
 
 def mistyped(record: Any) -> Iterator[Any]:
-    """Yield JSON values that differ from a record by one value, a missing or an unknown key at any depth."""
+    """Yield copies of a JSON record with one wrong value, missing key or unknown key, at any depth."""
     others: list[Any] = [None, [], {}, "text", True, 1.5, -1]
     for other in others:
         if type(other) is not type(record) or other == -1:

@@ -1,4 +1,4 @@
-"""What one shard of a job leaves on a disk, and finds there after a kill."""
+"""A disk in memory for one shard, from which a job resumes after a kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from forecaster.shards.sharding import Splitter
 
 @dataclass
 class Disk:
-    """What one shard has on disk: a snapshot, and files by what they are named by."""
+    """The snapshot of one shard and its output files.
+
+    The keys of forecasts are the first window and one past the last; the keys of late and quarantined rows
+    are the partition and the first offset.
+    """
 
     snapshot: bytes | None = None
     forecasts: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
@@ -25,7 +29,7 @@ class Disk:
     quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
 
     def write(self, output: Output) -> None:
-        """A file of each kind that there is something for; one of the same name is written over."""
+        """Write a file of each kind that has rows, in place of an earlier file of the same key."""
         place = (output.partition, output.start)
         if len(output.quarantined):
             self.quarantined[place] = output.quarantined
@@ -35,8 +39,8 @@ class Disk:
             start = output.forecasts.start
             self.forecasts[start, start + len(output.forecasts.issued)] = output.forecasts
 
-    def opened(self, cold: Shard) -> Shard:
-        """The shard of the snapshot; what was written after it is removed, as `ShardFiles` does."""
+    def restore(self, cold: Shard) -> Shard:
+        """Return the shard of the snapshot, or ``cold``, and remove later files, as `ShardFiles` does."""
         shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
         closed = -1 if shard.closed_through is None else shard.closed_through
         self.forecasts = {name: one for name, one in self.forecasts.items() if name[0] <= closed}
@@ -50,7 +54,7 @@ class Disk:
 def outputs(
     model: Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
-    """One shard's way through its batches."""
+    """Apply batches to one shard; yield the shard after each step, and the output of the step."""
     splitter = Splitter(shard.of)
     for batch in batches:
         part = splitter.split(batch).get(shard.number)

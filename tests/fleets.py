@@ -1,4 +1,4 @@
-"""Small fleets, and forecasters in which every input matters."""
+"""Small fleets, and forecasters whose forecasts depend visibly on every input."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from schemas.observations import OBSERVED
 
 HOUR = Frequency(3600)
 HOUR_US = 3600 * MICROSECONDS
-START = 376_944  # the window that begins with 2013, for windows of an hour
+START = 376_944  # the window of one hour that begins at 2013-01-01
 
 HALF_A_DAY = Frequency(12 * 3600)
 HALF_A_DAY_US = 12 * HOUR_US
 
 SHORT_WEEK: dict[str, Any] = {"freq": "12h", "ring": 16}
-"""Of `forecaster`: windows so long, half a day, that a week is few of them, and every expert has something to
-say: the last looks back 13 windows."""
+"""Arguments of `forecaster` for windows of half a day: the longest look-back of an expert is then 13 windows,
+so every expert forecasts in a short test."""
 
 
 @lru_cache(maxsize=64)
@@ -48,9 +48,9 @@ def forecaster(
     decoder: bool = False,
     observed: tuple[str, ...] = (),
 ) -> Forecaster:
-    """A forecaster with weights so large that every input and every bit of state matters to a forecast.
+    """Return a forecaster with weights so large that each input and each state value changes forecasts.
 
-    With a decoder it has `covariates`; ``observed`` are columns of the rows.
+    With ``decoder`` it has `covariates`; ``observed`` are the names of observed covariates.
     """
     network: dict[str, Any] = {"cell": cell, "hidden": 8, "layers": layers, "horizon": horizon}
     windows = {
@@ -67,25 +67,27 @@ def forecaster(
         WindowConfig.model_validate(windows),
         covariates=covariates(decoder, observed),
     )
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in made.network.parameters():
-            weight.normal_(0.0, 0.3, generator=chance)
+            weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
-            weight.mul_(0.3)  # what is rounded differently in company is made larger step by step
-        made.network.ridge.normal_(0.0, 0.1, generator=chance)
+            # Small weights: large ones would magnify rounding differences, which depend on the other series
+            # of a batch, from step to step.
+            weight.mul_(0.3)
+        made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
 
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Of six series, some windows of which nothing is known; none at all without a decoder to read them."""
+    """Return covariates of six series with missing windows; without ``decoder``, only the observed ones."""
     if not decoder:
         return Covariates(Features(observed=observed))
-    chance, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
-    at, series = np.nonzero(chance.random((400, 6)) < 0.7)
+    rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
+    at, series = np.nonzero(rng.random((400, 6)) < 0.7)
     hours = pl.Series((START - 50 + at) * HOUR_US).cast(pl.Datetime("us", "UTC"))
-    price = chance.normal(size=len(at))
+    price = rng.normal(size=len(at))
     known = pl.DataFrame({"series_id": [ids[s] for s in series], "timestamp": hours, "price": price})
     static = pl.DataFrame({"series_id": ids, "size": [1, 2, None] * 2, "kind": ["x", "y", "x"] * 2})
     tables = Tables(Table(known), Table(static))
@@ -98,18 +100,18 @@ def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
 
 @st.composite
 def fleets(draw: st.DrawFn, series: int = 5, windows: int = 30) -> Windows:
-    """Windows of series at levels up to a billion, with gaps, that begin when they like, or never."""
+    """Generate windows of series at levels up to 1e9, with gaps, that begin anywhere or have no value."""
     count = draw(st.integers(1, series))
     length = draw(st.integers(1, windows))
-    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     columns = []
     for _ in range(count):
         level = draw(st.sampled_from([0.0, 1.0, -300.0, 1e6, 1e9]))
         spread = draw(st.sampled_from([0.0, 0.01, 1.0, 50.0]))
         gaps = draw(st.sampled_from([0.0, 0.2, 0.9]))
         begin = draw(st.integers(0, length))
-        values = level + spread * chance.normal(size=length).cumsum()
-        values[chance.random(length) < gaps] = np.nan
+        values = level + spread * rng.normal(size=length).cumsum()
+        values[rng.random(length) < gaps] = np.nan
         values[:begin] = np.nan
         columns.append(values)
     start = START + draw(st.integers(0, 200))
@@ -117,15 +119,15 @@ def fleets(draw: st.DrawFn, series: int = 5, windows: int = 30) -> Windows:
 
 
 def with_heat(fleet: Windows, seed: int = 0) -> Windows:
-    """The same windows with a covariate ``heat``, that is missing here and there."""
-    chance = np.random.default_rng(seed)
-    heat = 20.0 + chance.normal(size=fleet.values.shape).cumsum(axis=0)
-    heat[chance.random(heat.shape) < 0.2] = np.nan
+    """Return the windows with an observed covariate ``heat`` that is missing in some of them."""
+    rng = np.random.default_rng(seed)
+    heat = 20.0 + rng.normal(size=fleet.values.shape).cumsum(axis=0)
+    heat[rng.random(heat.shape) < 0.2] = np.nan
     return replace(fleet, past={"heat": heat})
 
 
 def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
-    """An observation somewhere in every window that has a value, its covariates with it."""
+    """Return one observation, with covariates, for each window that has a value, at any time inside it."""
     at, series = np.nonzero(~np.isnan(windows.values))
     within_us = (at * 40_503 + series * 65_537) * 1_000_003 % freq_us
     return pl.DataFrame(
@@ -143,7 +145,10 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """How much each series moves; 1e-5 of the least of it is still some bits of a float64 of its level."""
+    """Return how much each series moves: its standard deviation plus 1e-10 of its level.
+
+    The second term keeps a tolerance of 1e-5 scales above the float64 rounding of the level.
+    """
     found = {}
     for name, values in zip(windows.series_ids, windows.values.T, strict=True):
         known = values[~np.isnan(values)] if empty == "missing" else np.nan_to_num(values)

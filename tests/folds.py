@@ -1,4 +1,4 @@
-"""Arrivals and batches folded through shards, as a job does."""
+"""Functions that fold batches through shards, as a job does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forecaster.time.frequency import Frequency
 
 
 class Arrival(NamedTuple):
-    """Rows that come together, and the watermark (event time, microseconds) after them."""
+    """Rows that arrive together, and the watermark after them (event time in microseconds)."""
 
     rows: pl.DataFrame
     watermark_us: int
@@ -30,7 +30,7 @@ class Arrival(NamedTuple):
 
 @dataclass
 class Ran:
-    """What shards made of arrivals, and where the rows went."""
+    """Shards that have applied batches, and their outputs."""
 
     shards: list[Shard] = field(default_factory=list)
     forecasts: list[Forecasts | None] = field(default_factory=list)
@@ -40,16 +40,16 @@ class Ran:
 
     @property
     def counts(self) -> Counts:
-        """Of all shards."""
+        """Return the sum of the counts of all shards."""
         return sum((shard.counts for shard in self.shards), Counts())
 
     @property
     def states(self) -> list[State]:
-        """Of each shard."""
+        """Return the state of each shard."""
         return [shard.state for shard in self.shards]
 
     def take(self, output: Output) -> None:
-        """Keeps what a shard would write."""
+        """Add an output of a shard."""
         self.forecasts.append(output.forecasts)
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)
@@ -63,7 +63,7 @@ def run_shards(
     windows_per_step: int = 4,
     to_the_end: bool = True,
 ) -> Ran:
-    """Folds arrivals through shards as a job does, and at the end closes what is open."""
+    """Fold arrivals through shards as a job does; with ``to_the_end``, close all windows at the end."""
     batches = batches_of(arrivals)
     if to_the_end:
         freq = model.window_config.frequency
@@ -74,7 +74,7 @@ def run_shards(
 
 
 def batches_of(arrivals: Sequence[Arrival], partition: str = "rows") -> list[Batch]:
-    """Arrivals as the batches of one partition, in its order."""
+    """Return arrivals as batches of one partition, in the given order."""
     batches, start = [], 0
     for rows, watermark_us in arrivals:
         stop = start + len(rows)
@@ -91,7 +91,7 @@ def fold(
     windows_per_step: int = 4,
     partitions: Sequence[str] = ("rows",),
 ) -> Ran:
-    """Batches applied one after the other to each of the shards, from a cold start."""
+    """Apply batches, one after the other, to each of ``shards`` new shards."""
     cold = [Shard.cold(n, shards, model.initial_state(), partitions) for n in range(shards)]
     return fold_on(model, cold, [batches] * shards, windows_per_step)
 
@@ -99,7 +99,7 @@ def fold(
 def fold_on(
     model: Forecaster, shards: Sequence[Shard], orders: Sequence[Sequence[Batch]], windows_per_step: int = 4
 ) -> Ran:
-    """Shards (used up) folded on, each over the batches in an order of its own."""
+    """Apply batches to existing shards, to each shard in its own order; the given shards are used up."""
     ran, splitter = Ran(list(shards)), Splitter(len(shards))
     for number, batches in enumerate(orders):
         for batch in batches:
@@ -111,19 +111,20 @@ def fold_on(
 
 
 def last_window(frames: Sequence[pl.DataFrame], freq: Frequency) -> int:
-    """The last window that has a row, 0 without any."""
+    """Return the last window that has a row, 0 if there are no rows."""
     index = pl.concat(frames).select(freq.window(pl.col("timestamp"))).to_series()
     return int(index.max()) if len(index) else 0  # type: ignore[arg-type]
 
 
 def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arrival]:
-    """``rows`` in an order in which none comes later than ``lateness_us`` allows, in batches of any size."""
+    """Yield ``rows`` in batches of any size, in an order in which no row is later than ``lateness_us``."""
     if rows.is_empty():
         return
-    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
-    # A row that is d late comes before any that happened d after it: never more than the lateness.
-    order = np.argsort(event_us + chance.integers(0, lateness_us + 1, len(rows)), kind="stable")
+    # Sort by event time plus a random delay of at most the lateness: a row then precedes every row whose
+    # event time is more than the lateness after its own.
+    order = np.argsort(event_us + rng.integers(0, lateness_us + 1, len(rows)), kind="stable")
     rows, newest = rows[order], np.maximum.accumulate(event_us[order])
     cuts = draw(st.lists(st.integers(0, len(rows)), max_size=8))
     bounds = sorted({0, len(rows), *cuts})

@@ -1,4 +1,4 @@
-"""A log in memory as the source of a job: rows out of order, some too late, some twice, some no rows."""
+"""A log in memory as the source of a job, with rows out of order, late rows, duplicates and invalid rows."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.stores import forecasts_written
 
 @dataclass(frozen=True)
 class LogSource:
-    """A log as a `pipelines.sources.base.Source`, a batch a step.
+    """A log as a `pipelines.sources.base.Source` that returns one batch in each step.
 
     Attributes:
-        log: all of it.
-        stop: the offset at which it ends for now; one of the log's watermarks is there.
+        log: the complete log.
+        stop: the offset at which the source ends; the log must have a watermark there.
     """
 
     log: Log
@@ -47,7 +47,7 @@ class LogSource:
 def job_of(
     log: Log, output: Location, *, stop: int | None = None, shards: int = 1, windows_per_step: int = 4
 ) -> StreamJob:
-    """A stream of a log in this process, up to ``stop``, that goes on and asks for snapshots all the time."""
+    """Return an in-process stream over a log up to ``stop`` that resumes and always takes snapshots."""
     return StreamJob(
         forecaster(**SHORT_WEEK),
         LogSource(log, log.stop if stop is None else stop),
@@ -62,12 +62,12 @@ def job_of(
 
 
 @dataclass(frozen=True)
-class Left:
-    """What a stream of a log leaves.
+class LogOutputs:
+    """The outputs of a stream of a log.
 
     Attributes:
-        output: where.
-        counts: where the rows went.
+        output: the output folder.
+        counts: the counts of the job.
         scale: how much each series moves.
     """
 
@@ -76,8 +76,8 @@ class Left:
     scale: dict[str, float]
 
     def assert_same(self, output: Location, counts: Counts) -> None:
-        """Another stream left the same, and no forecast in two files."""
-        # the most windows of any shard is a matter of who is in which
+        """Assert that another stream has equal outputs, and no forecast in two files."""
+        # Ignore the count of windows: it is the largest of any shard, so it depends on the sharding.
         assert replace(counts, windows=0) == replace(self.counts, windows=0)
         forecasts = read_forecasts(self.output)
         assert_same_frames(forecasts, read_forecasts(output), self.scale)
@@ -87,27 +87,27 @@ class Left:
 
 
 def half_of(log: Log) -> int:
-    """An offset amid a log at which a watermark comes."""
+    """Return the offset of the watermark in the middle of a log."""
     every = sorted(log.watermarks_us)
     return every[len(every) // 2 - 1]
 
 
 def small_log(windows: int = 20, every: int = 22) -> tuple[Log, dict[str, float]]:
-    """A log of four series, in windows of half a day, and how much each series moves.
+    """Return a log of four series with windows of half a day, and how much each series moves.
 
     Args:
-        windows: how many.
-        every: offsets between two watermarks.
+        windows: number of windows.
+        every: number of offsets between two watermarks.
     """
-    chance = np.random.default_rng(5)
-    values = 1e3 + chance.normal(size=(windows, 4)).cumsum(axis=0)
-    values[chance.random(values.shape) < 0.1] = np.nan
+    rng = np.random.default_rng(5)
+    values = 1e3 + rng.normal(size=(windows, 4)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.1] = np.nan
     fleet = Windows(tuple("abcd"), START // 12, values)
     rows = rows_of(fleet, HALF_A_DAY_US)
-    rows = pl.concat([rows, rows.filter(pl.Series(chance.random(len(rows)) < 0.1))])
+    rows = pl.concat([rows, rows.filter(pl.Series(rng.random(len(rows)) < 0.1))])
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
-    order = np.argsort(event_us + chance.integers(0, 3 * HALF_A_DAY_US, len(rows)), kind="stable")
-    is_bad = chance.random(len(rows) + 8) < 0.1
+    order = np.argsort(event_us + rng.integers(0, 3 * HALF_A_DAY_US, len(rows)), kind="stable")
+    is_bad = rng.random(len(rows) + 8) < 0.1
     is_bad[np.flatnonzero(~is_bad)[len(rows) :]] = True
     places = np.flatnonzero(~is_bad)
     rows, event_us = rows[order[: len(places)]], event_us[order[: len(places)]]

@@ -1,4 +1,4 @@
-"""A process that dies at one of its changes, as tests of crashes have it in their own process."""
+"""A simulated kill: in the test's own process, all threads of a job fail from one of its changes on."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ from typing import Any
 
 
 class Killed(BaseException):
-    """What stands for the death of a process at one of its changes."""
+    """Raised in the threads of a job in place of a kill of its process."""
 
 
 @dataclass
-class Mortal:
-    """The changes of a process that dies at one of them, before or after it, with all its threads."""
+class KillableProcess:
+    """A process that is killed at one of its changes to files or objects.
+
+    Attributes:
+        left: changes that succeed before the kill.
+        after: True if the change at which the kill happens is still made.
+        ghosts: threads of processes that were killed earlier; all their changes fail.
+        dead: True after the kill.
+        lock: held during a change; reentrant, because a change may call other changes.
+    """
 
     left: int
     after: bool
-    ghosts: frozenset[threading.Thread]  # threads of processes that died before
+    ghosts: frozenset[threading.Thread]
     dead: bool = False
-    lock: Any = field(default_factory=threading.RLock)  # a change may be made of others
+    lock: Any = field(default_factory=threading.RLock)
 
-    def of(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """A change as this process makes it."""
+    def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``change`` with the kill in it: it raises `Killed` once the process is dead."""
 
-        def made(*given: Any, **options: Any) -> Any:
+        def wrapped(*given: Any, **options: Any) -> Any:
             with self.lock:
                 if threading.current_thread() in self.ghosts:
                     raise Killed
@@ -37,4 +45,4 @@ class Mortal:
                     raise Killed
                 return change(*given, **options)
 
-        return made
+        return wrapped

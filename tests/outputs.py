@@ -1,4 +1,4 @@
-"""What jobs leave in their output folders on a disk."""
+"""Functions that read the files of a job's output folder on a disk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from tests.stores import on_disk
 
 
 def contents(place: Location) -> dict[str, bytes]:
-    """Every file below a folder, by its path from there."""
+    """Return the content of every file below a folder, by its path relative to the folder."""
     folder = on_disk(place)
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def hidden(folder: Location) -> list[str]:
-    """What a job should have cleared away; its numbers and how its shards ended stay, for who looks later."""
+    """Return hidden files that a job should have removed: all but its numbers and its run and end markers."""
     kept = (".numbers", ".run", ".ended-")
     return [p.name for p in folder.glob(".*") if not p.name.startswith(kept)]

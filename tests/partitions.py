@@ -1,4 +1,4 @@
-"""Partitions of a log, whole, and the ways in which a job may come to read them."""
+"""Complete partitions of a log, and the orders in which a job may read their batches."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.folds import last_window
 
 @dataclass(frozen=True)
 class Log:
-    """A partition, whole: what is at each of its offsets, and the watermarks between them.
+    """A complete partition: the row at each offset, and the watermarks between offsets.
 
     Attributes:
-        partition: its name.
+        partition: the name of the partition.
         rows, rejected: frames with ``offset``, as in a `Batch`.
-        outside: offsets of rows outside the job's time; each is a batch of its own, as a source cuts them
-            at the same places whenever it reads.
-        watermarks_us: by the offset before which each comes; the last one closes every window.
+        outside: offsets of rows outside the time range of the job; each row is a separate batch, because a
+            source cuts its batches at the same offsets whenever it reads.
+        watermarks_us: watermarks by the offset before which each arrives; the last one closes every window.
     """
 
     partition: str
@@ -39,11 +39,11 @@ class Log:
 
     @property
     def stop(self) -> int:
-        """One past the last offset."""
+        """Return one past the last offset."""
         return max(self.watermarks_us)
 
     def batches(self, cuts: Iterable[int] = (), start: int = 0) -> list[Batch]:
-        """The log from ``start`` on, cut where a watermark is and at ``cuts``."""
+        """Return the log from ``start`` on in batches, cut at each watermark and at ``cuts``."""
         around = {place for offset in self.outside for place in (offset, offset + 1)}
         ends = {*self.watermarks_us, *around, *cuts}
         found = []
@@ -65,29 +65,29 @@ class Log:
 
 @dataclass(frozen=True)
 class Logs:
-    """Everything that goes into a job: its partitions, and how much each of its series moves."""
+    """The input of a job: its partitions, and how much each series moves."""
 
     parts: tuple[Log, ...]
     scale: dict[str, float]
 
     @property
     def partitions(self) -> tuple[str, ...]:
-        """Their names."""
+        """Return the names of the partitions."""
         return tuple(log.partition for log in self.parts)
 
     def scale_of_sums(self) -> dict[str, float]:
-        """How much each series moves where every row adds to its window, second rows of a time too."""
+        """Return how much each series moves if windows are sums, in which second rows of a time count."""
         rows = pl.concat([log.rows for log in self.parts]).drop("offset")
         sums = aggregate(rows, WindowConfig(freq=str(HALF_A_DAY), aggregate="sum")).windows
         return {**self.scale, **scales(sums)}
 
     def one_by_one(self) -> list[Batch]:
-        """The batches of one partition after the other."""
+        """Return the batches of all partitions, one partition after the other."""
         return [batch for log in self.parts for batch in log.batches()]
 
 
 LONG_GAP = 40
-"""A ``max_gap`` longer than `all_logs`, but for a row far away: that closes so many windows of silence."""
+"""A ``max_gap`` longer than the logs of `all_logs`; only a row that lies far ahead makes a longer gap."""
 
 
 @st.composite
@@ -98,32 +98,34 @@ def all_logs(
     windows: int = 24,
     corrections_stay: bool = False,
 ) -> Logs:
-    """Rows spread over partitions: out of order, some late, twice, corrected or far away, some no rows.
+    """Generate logs with rows out of order, late rows, duplicates, corrections, rows far ahead, invalid rows.
 
-    In windows of half a day, as `SHORT_WEEK` has them. With ``corrections_stay`` the second row of a time
-    lies in the partition of the first.
+    The windows are half a day long, as in `SHORT_WEEK`. With ``corrections_stay``, the second row of a time
+    is in the partition of the first.
     """
     fleet = draw(fleets(series, windows))
     fleet = replace(fleet, start=fleet.start // 12)
-    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows = rows_of(fleet, HALF_A_DAY_US)
-    twice = chance.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))
-    again = rows.filter(pl.Series(twice))
-    # of one time and another value: the later one counts
-    again = again.with_columns(
+    repeated = rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))
+    second_rows = rows.filter(pl.Series(repeated))
+    # With another value, a second row of the same time is a correction: the later row counts.
+    second_rows = second_rows.with_columns(
         pl.when(draw(st.booleans())).then(pl.col("value").reverse().over("series_id")).otherwise("value")
     )
-    away = rows.head(draw(st.integers(0, 1))).with_columns(pl.col("timestamp") + pl.duration(days=2000))
-    rows = pl.concat([rows, again, away]) if draw(st.booleans()) else pl.concat([rows, again])
+    far_ahead = rows.head(draw(st.integers(0, 1))).with_columns(pl.col("timestamp") + pl.duration(days=2000))
+    rows = (
+        pl.concat([rows, second_rows, far_ahead]) if draw(st.booleans()) else pl.concat([rows, second_rows])
+    )
     end_us = HALF_A_DAY.end_us(last_window([rows], HALF_A_DAY))
     names = [f"p{number}" for number in range(draw(st.integers(1, partitions)))]
-    homes = chance.integers(0, len(names), len(rows))
+    homes = rng.integers(0, len(names), len(rows))
     if corrections_stay:
-        homes[len(twice) : len(twice) + len(again)] = homes[: len(twice)][twice]
+        homes[len(repeated) : len(repeated) + len(second_rows)] = homes[: len(repeated)][repeated]
     home = pl.Series(homes)
     lateness_us, delay_us = (draw(st.integers(0, 4)) * HALF_A_DAY_US for _ in range(2))
     logs = [
-        _log(name, rows.filter(home == number), lateness_us, delay_us, end_us, chance)
+        _log(name, rows.filter(home == number), lateness_us, delay_us, end_us, rng)
         for number, name in enumerate(names)
     ]
     return Logs(tuple(logs), scales(fleet))
@@ -135,17 +137,17 @@ def _log(
     lateness_us: int,
     delay_us: int,
     end_us: int,
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Log:
-    """``rows`` as they come with delays, which the lateness allows or not, and what is no row among them."""
-    kinds = np.repeat(["row", "bad", "file", "outside"], [len(rows), *chance.integers(0, 3, 3)])
-    chance.shuffle(kinds)
+    """Return a log of ``rows`` with random delays, some longer than the lateness, and with invalid rows."""
+    kinds = np.repeat(["row", "bad", "file", "outside"], [len(rows), *rng.integers(0, 3, 3)])
+    rng.shuffle(kinds)
     kinds = np.append(kinds, "outside")  # so that no log is empty
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
-    order = np.argsort(event_us + chance.integers(0, delay_us + 1, len(rows)), kind="stable")
+    order = np.argsort(event_us + rng.integers(0, delay_us + 1, len(rows)), kind="stable")
     places = np.flatnonzero(kinds == "row")
     newest = np.maximum.accumulate(event_us[order])
-    moves = chance.random(len(rows)) < 0.4
+    moves = rng.random(len(rows)) < 0.4
     watermarks_us = {
         int(place) + 1: int(us) - lateness_us for place, us in zip(places[moves], newest[moves], strict=True)
     }
@@ -172,16 +174,19 @@ def _log(
 
 
 def cut(draw: Any, log: Log, start: int = 0) -> list[Batch]:
-    """A log in batches of any size."""
+    """Return a log from ``start`` on in batches of drawn sizes."""
     return log.batches(draw(st.lists(st.integers(1, log.stop), max_size=6)), start)
 
 
 def interleaved(draw: Any, parts: Iterable[Sequence[Batch]], early: bool = False) -> list[Batch]:
-    """The batches of partitions in any order that keeps each partition's own, but for neighbours swapped."""
-    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    """Return the batches of several partitions, interleaved at random.
+
+    Batches of a partition stay in order; with ``early``, some neighbours change places.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     queues = [list(part) for part in parts]
     for queue in queues if early else ():
-        for at in np.flatnonzero(chance.random(max(len(queue) - 1, 0)) < 0.3):
+        for at in np.flatnonzero(rng.random(max(len(queue) - 1, 0)) < 0.3):
             queue[at], queue[at + 1] = queue[at + 1], queue[at]
-    turns = chance.permutation(np.repeat(np.arange(len(queues)), [len(queue) for queue in queues]))
+    turns = rng.permutation(np.repeat(np.arange(len(queues)), [len(queue) for queue in queues]))
     return [queues[turn].pop(0) for turn in turns]

@@ -1,9 +1,9 @@
-"""What a kill or a loss of power leaves on a disk after each file operation.
+"""Simulate the states of a disk after a kill or a power loss at each file operation.
 
-A disk keeps the content of a file once the file is synced, and a name once a folder of the operation is
-synced. Of the rest a loss of power may leave anything; the states here are: no unsynced operation, the
-first few, all of them, each with unsynced content lost or cut in half. A rename is one operation: it is
-there in both folders or in neither.
+A disk keeps the content of a file once the file is synced, and keeps an operation on names once one of its
+folders is synced. After a power loss, any part of the unsynced operations may be on the disk. The states here
+have none of them, the first few, or all of them, each with unsynced content lost or cut in half. A rename is
+one operation: both folders have it, or neither has it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 Tree = dict[str, tuple[bytes, int] | None]
-"""Content and time of writing (nanoseconds since 1970) of files by their paths; None of a folder."""
+"""Files by path: content and modification time (nanoseconds since 1970); None for a folder."""
 
 _ROOT = -1
 _SLOW_S = 0.03
@@ -27,7 +27,13 @@ _SLOW_S = 0.03
 
 @dataclass
 class _Operation:
-    """A change of names: one is gone, one is made; a disk keeps it once a folder of theirs is synced."""
+    """A change of names: one name is removed, one is added, or both, as in a rename.
+
+    Attributes:
+        gone: folder number and name that is removed.
+        made: folder number and name that is added, and the number of its file or folder.
+        is_kept: True once one of the folders is synced.
+    """
 
     gone: tuple[int, str] | None
     made: tuple[int, str, int] | None
@@ -40,6 +46,8 @@ class _Operation:
 
 @dataclass
 class _Content:
+    """Content of a file as written (``data``) and as last synced (``kept``)."""
+
     data: bytes
     written_ns: int
     kept: bytes = b""
@@ -47,21 +55,21 @@ class _Content:
 
 @dataclass
 class PowerLoss:
-    """Records the file operations of this process under a folder.
+    """A recorder of the file operations of this process under a folder.
 
     Attributes:
-        folder: which.
-        ignored: beginnings of the paths under it that do not matter.
-        every_prefix: states for every number of unsynced operations, not for none and all only.
-        slow: names of folders into which a rename takes its time: who does not wait for it is seen to.
-        left: the distinct states, in order.
+        folder: the folder that is recorded.
+        ignored: beginnings of relative paths that are left out.
+        every_prefix: True for one state per number of kept unsynced operations; False for none and all only.
+        slow: names of folders into which a rename is slow, so that a missing wait for it shows.
+        states: the distinct states, in order.
     """
 
     folder: Path
     ignored: tuple[str, ...] = ()
     every_prefix: bool = True
     slow: tuple[str, ...] = ()
-    left: list[Tree] = field(default_factory=list)
+    states: list[Tree] = field(default_factory=list)
     _operations: list[_Operation] = field(default_factory=list)
     _names: dict[int, dict[str, int]] = field(default_factory=lambda: {_ROOT: {}})
     _contents: dict[int, _Content] = field(default_factory=dict)
@@ -71,8 +79,8 @@ class PowerLoss:
     _real: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Record while the block runs; what is there at its beginning is on the disk for good."""
+    def record(self) -> Iterator[None]:
+        """Record while the block runs; files that exist at its beginning count as synced."""
         self._look()
         for content in self._contents.values():
             content.kept = content.data
@@ -91,8 +99,8 @@ class PowerLoss:
             for descriptor in self._held:
                 os.close(self._held[descriptor])
 
-    def put_back(self, tree: Tree) -> None:
-        """Have the folder hold what it held once, as old as it was."""
+    def restore(self, tree: Tree) -> None:
+        """Replace the content of the folder by an earlier state, with its modification times."""
         for path in sorted(self.folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         for name, content in sorted(tree.items()):
@@ -109,7 +117,7 @@ class PowerLoss:
             if name == "replace" and Path(given[1]).parent.name in self.slow:
                 time.sleep(_SLOW_S)
             with self._lock:
-                self._look()  # what was written since then
+                self._look()  # record writes since the last operation
                 self._take()
                 synced = Path(f"/proc/self/fd/{given[0]}").resolve() if name == "fsync" else None
                 done = self._real[name](*given, **options)
@@ -133,7 +141,10 @@ class PowerLoss:
             operation.is_kept |= number in operation.folders
 
     def _number(self, path: Path, found: os.stat_result) -> int:
-        """Return a number that no other file ever has: held open, its inode is not used again."""
+        """Return a number that no other file ever has.
+
+        It is a descriptor that stays open, so that the file system cannot reuse the inode.
+        """
         if path == self.folder:
             return _ROOT
         key = (found.st_dev, found.st_ino)
@@ -142,7 +153,7 @@ class PowerLoss:
         return self._held[key]
 
     def _look(self) -> None:
-        """Compare the folder with what is known of it, and note the differences as operations."""
+        """Compare the folder with its last known content, and record the differences as operations."""
         names: dict[int, dict[str, int]] = {_ROOT: {}}
         with suppress_vanished():
             self._walk(self.folder, "", _ROOT, names)
@@ -160,7 +171,7 @@ class PowerLoss:
         self._operations += [
             _Operation((folder, name), None)
             for folder, name in lost.values()
-            if name not in names.get(folder, {})  # else another took its place, in one operation
+            if name not in names.get(folder, {})  # otherwise the name was replaced, in one operation
         ]
 
     def _walk(self, path: Path, within: str, number: int, names: dict[int, dict[str, int]]) -> None:
@@ -205,7 +216,7 @@ class PowerLoss:
         key = tuple(sorted(tree.items()))
         if key not in self._seen:
             self._seen.add(key)
-            self.left.append(tree)
+            self.states.append(tree)
 
     def _build(
         self,
@@ -225,7 +236,7 @@ class PowerLoss:
 
 
 def _half(content: _Content) -> bytes:
-    """What was synced, and half of what was written after it."""
+    """Return the synced content and half of the content that was written after it."""
     if not content.data.startswith(content.kept):
         return content.data[: len(content.data) // 2]
     return content.data[: (len(content.kept) + len(content.data)) // 2]
@@ -233,7 +244,7 @@ def _half(content: _Content) -> bytes:
 
 @contextmanager
 def suppress_vanished() -> Iterator[None]:
-    """A folder that another thread removes while it is read is looked at again after the next operation."""
+    """Ignore that another thread removes a folder while it is read; the next operation reads again."""
     try:
         yield
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Processes that tests start, with the signals they would have in a terminal."""
+"""Processes that tests start, with the signal handlers of a process in a terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 def started(
     command: Sequence[str], ignoring: Sequence[signal.Signals] = (), **options: Any
 ) -> subprocess.Popen[str]:
-    """A process of its own session in which SIGINT and SIGTERM do what they do by default, or nothing.
+    """Start a process in a new session with default handlers of SIGINT and SIGTERM, or with them ignored.
 
-    A process inherits what is ignored where it is started, and in the background of a script that is Ctrl-C.
+    Without this, the process would inherit ignored signals, such as Ctrl-C in a script that runs in the
+    background.
 
     Args:
         command: program and arguments.
-        ignoring: signals that the process begins with ignored, as a supervisor may have it.
-        options: of `subprocess.Popen`.
+        ignoring: signals that are ignored when the process begins, as under some supervisors.
+        options: further arguments of `subprocess.Popen`.
     """
     with _dispositions(ignoring):
         return subprocess.Popen(command, text=True, start_new_session=True, **options)
@@ -27,8 +28,8 @@ def started(
 
 @contextmanager
 def _dispositions(ignoring: Sequence[signal.Signals]) -> Iterator[None]:
-    # In this process, for a moment, and not by preexec_fn, which may hang where other threads run: what a
-    # handler catches here is default in a new program, and what is ignored stays ignored.
+    # Set the handlers of this process for a moment, because preexec_fn may hang if other threads run. In a
+    # new program, signals with a handler are reset to the default, and ignored signals stay ignored.
     usual = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
     before = [
         (number, signal.signal(number, signal.SIG_IGN if number in ignoring else handler))

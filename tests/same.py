@@ -1,4 +1,4 @@
-"""What it means that two sets of forecasts, states or rows are the same."""
+"""Assertions that two sets of forecasts, states or rows are equal within tolerances."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from schemas.forecasts import IDENTITY
 
 Floats = NDArray[np.float64]
 Key = tuple[str, int]
-"""A forecast's series, and the window at whose end it was issued."""
+"""Series id of a forecast, and the last window before its issue time."""
 
 
 def by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
-    """``[Q, N]`` of every forecast."""
+    """Return the values ``[Q, N]`` of every forecast by its key; fail if a key occurs twice."""
     found: dict[Key, Floats] = {}
     for part in parts:
         if part is None:
@@ -31,14 +31,14 @@ def by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
 
 
 YOUNG = 3e-5
-"""Scales that forecasts of young series may differ by, where members are many: the combination weighs what
-hardly differs yet by few values, and what float32 rounds in the network then counts for more."""
+"""Tolerance, in scales, for forecasts of young series by many members: weights of the combination depend on
+few values and small differences between members, so float32 rounding in the network has more effect."""
 
 
 def assert_same(
     a: dict[Key, Floats], b: dict[Key, Floats], scale: dict[str, float], within: float = 1e-5
 ) -> None:
-    """The same forecasts, values ``within`` so many scales of each series."""
+    """Assert that the same forecasts were issued, with values that differ by at most ``within`` scales."""
     assert sorted(a) == sorted(b)
     for key, values in a.items():
         assert np.isfinite(values).all(), key
@@ -47,11 +47,12 @@ def assert_same(
 
 
 _EXACT = ("ring", "moments", "past", "network")
-"""The others' numbers end in what forecasts say, which are compared for themselves, far more closely."""
+"""Components compared exactly, or almost. The arrays of other components only affect forecasts, which have
+separate, much closer comparisons."""
 
 
 def assert_same_state(a: State, b: State) -> None:
-    """The same state of the same series, whatever their order."""
+    """Assert that two states are equal, in any order of the series."""
     assert a.model_version == b.model_version
     assert sorted(a.series_ids) == sorted(b.series_ids)
     a, b = (part.take(np.argsort(np.array(part.series_ids, str))) for part in (a, b))
@@ -65,32 +66,32 @@ def assert_same_state(a: State, b: State) -> None:
             name = f"{component}.{place}"
             rtol, atol = 1e-12 if name in rounded else 0.0, 1e-5 if component == "network" else 0.0
             if component not in _EXACT and array.dtype.kind == "f":
-                # single precision of values that may cross 0, far from which the others are
+                # Add an absolute tolerance: a float32 value may be near 0, while other values are large.
                 rtol, atol = 1e-3, 1e-3 + 1e-6 * np.nan_to_num(np.abs(array)).max(initial=0.0)
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
 
 def assert_same_lives(a: Sequence[State], b: Sequence[State]) -> None:
-    """The same state of the series that live; others may have been freed, or their clocks stopped."""
+    """Assert that the states of live series are equal; dead series may be removed or have stopped clocks."""
     one, other = State.join(a), State.join(b)
     assert_same_state(*(state.take(np.flatnonzero(live(state))) for state in (one, other)))
 
 
 def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Late or quarantined rows of several outputs, in an order that is theirs alone; some have no column."""
+    """Join late or quarantined rows of several outputs and sort by all columns; frames may have no column."""
     frame = pl.concat([pl.DataFrame(), *frames], how="diagonal")
-    if "late_s" in frame.columns:  # Polars' division differs in the last bit with a frame's length
+    if "late_s" in frame.columns:  # the last bit of a Polars division depends on the frame's length
         frame = frame.with_columns(pl.col("late_s").round(6))
     return frame.sort(frame.columns) if len(frame) else pl.DataFrame()
 
 
 def nested(frame: pl.DataFrame) -> pl.DataFrame:
-    """A forecast frame as one row a horizon."""
+    """Return a forecast frame with one row for each horizon."""
     return frame.explode("forecast").unnest("forecast")
 
 
 def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]) -> None:
-    """The same identities, values within 1e-5 of each series' scale; ``a`` and ``b`` hold something."""
+    """Assert that two non-empty frames hold the same forecasts, with values within 1e-5 scales."""
     assert len(a)
     assert a.select(pl.struct(IDENTITY).is_unique().all()).item()
     a, b = a.sort(IDENTITY), b.sort(IDENTITY)
@@ -105,6 +106,6 @@ def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]
 
 
 def scales_of_rows(rows: pl.DataFrame) -> dict[str, float]:
-    """How much the rows of each series move."""
+    """Return the standard deviation of the rows of each series, plus 1e-3."""
     found = rows.group_by("series_id").agg(pl.col("value").std().fill_null(0.0) + 1e-3)
     return dict(found.rows())

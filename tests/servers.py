@@ -25,11 +25,11 @@ class _Quiet(WSGIRequestHandler):
 
 @dataclass
 class Server:
-    """A running server.
+    """A running MLflow server that records logins.
 
     Attributes:
         address: ``host:port``.
-        folder: holds its database and its artifacts.
+        folder: the folder of its database and artifacts.
         logins: the Authorization header of each request; None without one.
     """
 
@@ -40,11 +40,11 @@ class Server:
 
 @contextmanager
 def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterator[Server]:
-    """Run a server on a store of its own while the block runs.
+    """Run a server with a new store while the block runs.
 
     Args:
-        folder: for its database and artifacts.
-        accepts: returns whether an Authorization header is accepted.
+        folder: the folder for its database and artifacts.
+        accepts: returns True if an Authorization header is accepted.
     """
     store = f"sqlite:///{folder}/server.db"
     make_store(Store.parse(store))
@@ -63,7 +63,7 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
         patch.object(handlers, "_model_registry_store", None),
     ):
         handlers.initialize_backend_stores(store, store, settings["_MLFLOW_SERVER_ARTIFACT_ROOT"])
-        # The server names its own stores there, for programs that it starts.
+        # The server puts the addresses of its stores there, for programs that it starts.
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             os.environ.pop(name, None)
 
@@ -73,7 +73,7 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
                 server.logins.append(login)
                 if not accepts(login):
                     start("401 Unauthorized", [("Content-Type", "text/plain")])
-                    return [b"who are you?"]
+                    return [b"login required"]
             answer: Iterable[bytes] = app(environ, start)
             return answer
 

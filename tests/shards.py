@@ -1,4 +1,4 @@
-"""Shards that have read a small fleet, and what it means that two are the same."""
+"""Shards that have read a small fleet, and an assertion that two shards are equal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = tuple(f"series {i}" for i in range(20))
 
 
 def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
-    """Shards that have read all of ``windows`` and closed so many of them."""
+    """Return ``of`` shards that have read all of ``windows`` and closed the first ``closed`` of them."""
     rows = rows_of(windows)
     rows = rows if event is None else rows.with_columns(event_id=pl.lit(event))
     arrival = Arrival(rows, (windows.start + closed) * HOUR_US)
@@ -23,18 +23,19 @@ def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) 
 
 
 def some(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
+    """Return ``of`` shards that have read five windows of `NAMES` and closed ``closed`` of them."""
     values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
     return shards_of(Windows(NAMES, START, values), of, closed, event)
 
 
 def rows_by_series(shard: Shard) -> pl.DataFrame:
-    """The rows that wait, with the names of their series."""
+    """Return the pending rows of a shard with their series ids, sorted."""
     named = shard.pending.join(shard.slots, on="slot", how="left").drop("slot")
     return named.select(sorted(named.columns)).sort("series_id", "timestamp", "value")
 
 
 def assert_equal(a: Shard, b: Shard) -> None:
-    """One shard and the same."""
+    """Assert that two shards are equal, whatever the order of their pending rows."""
     for name in ("number", "of", "offsets", "watermarks", "closed_through", "counts"):
         assert getattr(a, name) == getattr(b, name), name
     assert a.state.series_ids == b.state.series_ids

@@ -1,4 +1,4 @@
-"""Object stores for tests: an S3 server of this process (moto's), and one in memory."""
+"""Object stores for tests: an S3 server in this process (moto), and a store in memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pipelines.storage import Location, Remote, source_of
 
 
 def on_disk(place: Location) -> Path:
-    """The path of what lies on a disk."""
+    """Return a location as a path; fail if it is not on a disk."""
     assert isinstance(place, Path)
     return place
 
 
 def forecasts_written(output: Location) -> int:
-    """How many forecasts lie in the files of an output folder, each as often as it is there."""
+    """Return the number of forecasts in the files of an output folder, repeated ones included."""
     return sum(len(pl.read_parquet(source_of(file))) for file in (output / FORECASTS).glob("*"))
 
 
@@ -35,7 +35,7 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def s3_server() -> Iterator[Remote]:
-    """A bucket of a server on this machine; the environment says where it is, and holds credentials."""
+    """Yield a new bucket of an S3 server in this process; the environment has its address and credentials."""
     import s3fs
     from moto.server import ThreadedMotoServer
 
@@ -43,7 +43,7 @@ def s3_server() -> Iterator[Remote]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    said = {
+    environment = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "someone",
         "AWS_SECRET_ACCESS_KEY": "unsaid",
@@ -51,9 +51,9 @@ def s3_server() -> Iterator[Remote]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     try:
-        with patch.dict(os.environ, said):
-            s3fs.S3FileSystem.clear_instance_cache()  # whose connections are to another server
-            name = f"bucket-{uuid4().hex[:8]}"  # all servers of a process are of one store
+        with patch.dict(os.environ, environment):
+            s3fs.S3FileSystem.clear_instance_cache()  # cached instances are connected to another server
+            name = f"bucket-{uuid4().hex[:8]}"  # a new name: all servers of a process share one store
             s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
             yield Remote(f"s3://{name}")
     finally:
@@ -63,7 +63,7 @@ def s3_server() -> Iterator[Remote]:
 
 @contextmanager
 def in_memory() -> Iterator[Remote]:
-    """A prefix of a store in memory, which is asked by one thread at a time: it is no more than a dict."""
+    """Yield a prefix of a store in memory, for one thread at a time, because the store is a plain dict."""
 
     @contextmanager
     def one_by_one(self: Remote) -> Iterator[Any]:
@@ -79,11 +79,11 @@ def in_memory() -> Iterator[Remote]:
 
 
 Objects = dict[str, Any]
-"""The objects of a store in memory by key; none is ever changed, only put anew."""
+"""Objects of a store in memory by key; a shallow copy suffices: objects are replaced, never changed."""
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """All under a prefix of a store in memory, as of now; save those whose names below it begin like that."""
+    """Return the objects under a prefix of a store in memory, except names that begin with one of ``but``."""
     import fsspec
 
     prefix = _key(place)
@@ -97,7 +97,7 @@ def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
 
 
 def put_back(place: Remote, kept: Objects) -> None:
-    """Has a prefix of a store in memory hold what it held once, as old as it was."""
+    """Replace the objects under a prefix of a store in memory by ``kept``, with their modification times."""
     import fsspec
 
     with _LOCK:
@@ -112,5 +112,5 @@ def _key(place: Remote) -> str:
 
 
 def keys(place: Remote) -> list[str]:
-    """What lies under a prefix, without it."""
+    """Return the sorted keys under a prefix, relative to the prefix."""
     return sorted(path.url.removeprefix(f"{place.url}/") for path in place.below())

@@ -1,4 +1,4 @@
-"""The deployments of docs/deploy/: valid by their schemas, and of versions and options that there are."""
+"""The deployments of docs/deploy/ match their schemas and name existing versions, options and metrics."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def manifests() -> tuple[Any, Any]:
     return flink, deployment
 
 
-def of_stream(arguments: list[str]) -> list[str]:
+def options_of_stream(arguments: list[str]) -> list[str]:
     command, *options = arguments
     assert command == "stream"
     return options
 
 
-def test_compose_file_is_one_by_the_schema_of_its_specification() -> None:
+def test_the_compose_file_matches_the_compose_schema() -> None:
     schema = files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
     jsonschema.validate(compose(), json.loads(schema.read_text()))
 
 
-def test_every_service_waits_for_services_that_are_there() -> None:
+def test_every_service_depends_on_existing_services() -> None:
     services = compose()["services"]
     for service in services.values():
         assert set(service.get("depends_on", ())) <= services.keys()
         assert service.get("network_mode", "service:kafka").removeprefix("service:") in services
 
 
-def test_the_commands_pod_is_valid() -> None:
+def test_the_pod_of_the_stream_command_is_valid() -> None:
     kubernetes_validate.validate(manifests()[1], KUBERNETES, strict=True)
 
 
-def test_the_task_managers_pods_are_valid() -> None:
+def test_the_pods_of_the_task_managers_are_valid() -> None:
     template = manifests()[0]["spec"]["taskManager"]["podTemplate"]
     main, workers = template["spec"]["containers"]
-    assert main == {"name": "flink-main-container"}, "the operator gives it the rest"
+    assert main == {"name": "flink-main-container"}, "the Flink operator adds the other fields"
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -74,34 +74,37 @@ def test_the_task_managers_pods_are_valid() -> None:
 @pytest.mark.parametrize(
     "text", [(DEPLOY / name).read_text() for name in ("compose.yaml", "kubernetes.yaml")]
 )
-def test_flink_is_of_the_pinned_version_and_open_to_what_beam_reaches_into(text: str) -> None:
+def test_flink_has_the_pinned_version_and_beam_s_java_options(text: str) -> None:
     assert f"flink:{versions()['flink.version']}-" in text
     assert all(option in text for option in OPENS)
     assert "classloader.resolve-order: parent-first" in text
 
 
-def test_no_property_of_flink_has_a_blank_in_it_which_its_image_takes_out() -> None:
+def test_no_flink_property_contains_a_space() -> None:
+    # The image of Flink removes spaces from the values of properties.
     lines = compose()["x-flink"]["environment"]["FLINK_PROPERTIES"].splitlines()
     assert all(len(line.split()) == 2 for line in lines)
 
 
-def test_the_image_has_the_folders_that_its_user_must_write_to() -> None:
+def test_the_image_creates_the_folders_of_all_volumes() -> None:
     made = re.findall(r"install -d -o statecast -g statecast (.+)", (DEPLOY / "Dockerfile").read_text())
     ours = [service for service in compose()["services"].values() if service["image"] == "statecast"]
     volumes = {volume.partition(":")[2] for service in ours for volume in service["volumes"]}
     assert {*made[0].split()} == volumes
 
 
-def test_an_image_is_built_from_what_git_keeps_alone() -> None:
+def test_the_image_is_built_without_local_environments() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert {".git", ".venv", ".uv"} <= {*ignored}, "a stamp of theirs would have make set up nothing"
+    assert {".git", ".venv", ".uv"} <= {*ignored}, (
+        "their stamp files would keep make from setting up the image"
+    )
 
 
-def test_kafka_is_of_the_pinned_version() -> None:
+def test_kafka_has_the_pinned_version() -> None:
     assert compose()["services"]["kafka"]["image"] == f"apache/kafka:{versions()['kafka.version']}"
 
 
-def test_the_job_file_is_one() -> None:
+def test_the_job_file_is_valid_and_its_topics_are_created() -> None:
     job = JobConfig.model_validate(tomllib.loads((DEPLOY / "job.toml").read_text()))
     assert job.jobs.runner == "flink"
     topics = compose()["services"]["topics"]["command"][0]
@@ -110,11 +113,11 @@ def test_the_job_file_is_one() -> None:
         assert topic in topics
 
 
-def test_their_commands_are_commands() -> None:
+def test_the_stream_commands_can_be_parsed() -> None:
     stream = typer.main.get_command(app).commands["stream"]  # type: ignore[attr-defined]
     container = manifests()[1]["spec"]["template"]["spec"]["containers"][0]
     for arguments in (compose()["services"]["stream"]["command"], container["args"]):
-        parsed = stream.make_context("stream", of_stream(arguments)).params
+        parsed = stream.make_context("stream", options_of_stream(arguments)).params
         assert parsed["resume"]
         assert parsed["flink_master"].endswith(":8081")
         assert parsed["settings"] == ["jobs.flink_workers=127.0.0.1:50000"]
@@ -125,20 +128,20 @@ def alarms() -> list[Any]:
     return list(group["rules"])
 
 
-def test_alarms_are_of_numbers_that_a_job_tells() -> None:
+def test_alarms_use_metrics_that_a_job_exports() -> None:
     once = Histogram().add(1.0)
-    told = set()
+    exported = set()
     for metric in metrics(JobNumbers(watermark_us=0, snapshot_at_s=1.0, latency=once, whole=once), 2.0):
-        told |= {sample.name for sample in metric.samples} | (
+        exported |= {sample.name for sample in metric.samples} | (
             {f"{metric.name}_total"} if metric.type == "counter" else set()
         )
     for rule in alarms():
-        asked = set(re.findall(r"statecast_\w+", rule["expr"]))
-        assert asked
-        assert asked <= told, rule["alert"]
+        used = set(re.findall(r"statecast_\w+", rule["expr"]))
+        assert used
+        assert used <= exported, rule["alert"]
 
 
-def test_every_alarm_has_its_place_on_the_page_with_what_it_asks() -> None:
+def test_the_alarms_page_describes_every_alarm() -> None:
     page = (DEPLOY.parent / "alarms.md").read_text()
     titles = re.findall(r"^## (\w+)$", page, re.MULTILINE)
     assert titles == [rule["alert"] for rule in alarms()]

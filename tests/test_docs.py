@@ -1,4 +1,4 @@
-"""What README and docs/ show is run, parsed and looked up, so that it stays true."""
+"""Check README and docs/: run their Python code, parse their commands, and look up the names they list."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """A fenced block of a page, and the output that the page promises of it."""
+    """A fenced block of a page, and the output that the page shows for it, if any."""
 
     where: str
     kind: str
@@ -52,7 +52,7 @@ def blocks(kind: str) -> list[Block]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every line of a shell that the pages show, in a block or between backticks, with its place."""
+    """Return every shell command of the pages, from blocks and from backticks, with its page."""
     shown = [(b.where, line) for b in blocks("sh") for line in b.text.splitlines()]
     for page in PAGES:
         prose = _FENCED.sub("", page.read_text())
@@ -64,12 +64,12 @@ def by_place(block: Block) -> str:
     return block.where
 
 
-# --- what is run
+# --- code that is run
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the pages suppose it: some weather, a tiny model in MLflow, and what a backfill left."""
+    """Return a folder with the files that the pages assume: data, a tiny model in MLflow, outputs."""
     from forecaster import Forecaster, NetworkConfig, Registry, WindowConfig
     from pipelines import BackfillJob, Columns, Input, run_backfill
     from pipelines.examples import weather as examples
@@ -90,7 +90,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the desk as the working folder; MLflow's own settings are put back afterwards."""
+    """Make a copy of `desk` the working folder; afterwards, restore the settings of MLflow."""
     import mlflow
 
     copy = tmp_path / "desk"
@@ -102,27 +102,27 @@ def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=by_place)
-def test_every_python_block_runs_and_prints_what_the_page_says(block: Block, copied_desk: Path) -> None:
+def test_every_python_block_prints_the_output_of_the_page(block: Block, copied_desk: Path) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other people's; the other tests turn ours into errors
+        warnings.simplefilter("ignore")  # ignore warnings of libraries; other tests fail on ours
         exec(compile(block.text, block.where, "exec"), {"__name__": "__main__"})
     if block.output is not None:
         assert printed.getvalue() == block.output
 
 
 @pytest.mark.parametrize("package", ["schemas", "forecaster", "pipelines"])
-def test_the_examples_in_the_packages_docstrings_run(package: str) -> None:
+def test_the_examples_in_package_docstrings_run(package: str) -> None:
     ran = doctest.testmod(importlib.import_module(package))
     assert ran.failed == 0
     assert package != "schemas" or ran.attempted
 
 
-# --- what is parsed
+# --- commands and job files that are parsed
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
-def test_every_command_line_that_is_shown_would_be_taken(where: str, line: str) -> None:
+def test_every_command_on_the_pages_can_be_parsed(where: str, line: str) -> None:
     from typer.main import get_command
 
     program, *arguments = shlex.split(line)
@@ -139,7 +139,7 @@ def test_every_command_line_that_is_shown_would_be_taken(where: str, line: str) 
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=by_place)
-def test_every_job_file_that_is_shown_can_be_loaded(block: Block, tmp_path: Path) -> None:
+def test_every_job_file_on_the_pages_can_be_loaded(block: Block, tmp_path: Path) -> None:
     from pipelines import load_config
 
     file = tmp_path / "job.toml"
@@ -147,11 +147,11 @@ def test_every_job_file_that_is_shown_can_be_loaded(block: Block, tmp_path: Path
     assert load_config(file).model_dump(exclude_unset=True).keys() == tomllib.loads(block.text).keys()
 
 
-# --- what is looked up
+# --- links and names that are looked up
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_and_picture_is_there(page: Path) -> None:
+def test_every_link_and_picture_exists(page: Path) -> None:
     prose = _FENCED.sub("", page.read_text())
     links = re.findall(r"\]\(([^)#\s]+)", prose)
     assert links
@@ -160,33 +160,33 @@ def test_every_link_and_picture_is_there(page: Path) -> None:
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").iterdir()), ids=lambda p: p.name)
-def test_every_picture_is_shown_somewhere_and_can_be_drawn(picture: Path) -> None:
+def test_every_picture_is_used_and_valid(picture: Path) -> None:
     assert any(f"images/{picture.name})" in page.read_text() for page in PAGES)
     if picture.suffix == ".svg":
         assert ET.parse(picture).getroot().get("viewBox")
 
 
 @pytest.mark.parametrize("package", ["schemas", "forecaster", "pipelines"])
-def test_the_reference_names_what_a_package_exports_and_nothing_else(package: str) -> None:
+def test_the_reference_lists_exactly_the_exported_names(package: str) -> None:
     page = (ROOT / "docs" / "reference.md").read_text()
     section = page.split(f"\n## {package}\n")[1].split("\n## ")[0]
     named = re.findall(r"^\| \[?`(\w+)`", section, re.MULTILINE)
     assert sorted(named) == sorted(importlib.import_module(package).__all__)
 
 
-def test_the_architecture_names_every_law_that_is_tested() -> None:
+def test_the_architecture_page_links_every_law_test() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     for law in (ROOT / "tests" / "laws").glob("test_*.py"):
         assert f"(../tests/laws/{law.name})" in page, law.name
 
 
-def test_the_guide_names_every_exit_code() -> None:
+def test_the_guide_lists_every_exit_code() -> None:
     codes = set(re.findall(r"^\| (\d+)", (ROOT / "docs" / "guide.md").read_text(), re.MULTILINE))
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert {str(kind.exit_code) for kind in kinds if issubclass(kind, errors.StatecastError)} <= codes
 
 
-def test_every_command_answers_machines() -> None:
+def test_every_command_has_a_json_option() -> None:
     from typer.main import get_command
 
     groups: list[Any] = [get_command(app)]
@@ -198,7 +198,7 @@ def test_every_command_answers_machines() -> None:
                 assert any("--json" in parameter.opts for parameter in command.params), command.name
 
 
-def test_the_page_on_metrics_names_every_number_that_a_job_tells() -> None:
+def test_the_metrics_page_lists_every_metric() -> None:
     from pipelines.sinks.latency import Histogram
     from pipelines.sinks.numbers import JobNumbers
     from pipelines.sinks.prometheus import metrics
@@ -206,5 +206,5 @@ def test_the_page_on_metrics_names_every_number_that_a_job_tells() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     once = Histogram().add(1.0)
     numbers = JobNumbers(watermark_us=0, latency=once, whole=once)
-    told = [*numbers.as_json(0.0), *(metric.name for metric in metrics(numbers, 0.0))]
-    assert [name for name in told if f"`{name}`" not in page and f"`{name}_total`" not in page] == []
+    names = [*numbers.as_json(0.0), *(metric.name for metric in metrics(numbers, 0.0))]
+    assert [name for name in names if f"`{name}`" not in page and f"`{name}_total`" not in page] == []

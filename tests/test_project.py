@@ -1,4 +1,4 @@
-"""The files around the code: what they promise to people who clone the project."""
+"""Check the files around the code: the lock, the repository, the Makefile and the settings of MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forecaster.registry.store import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# In pieces, or this file would name them.
+# In pieces, because the test below would find complete names in this file.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (
@@ -37,7 +37,7 @@ def settings() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def normal(name: str) -> str:
+def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", name)[0]).lower()
 
 
@@ -52,33 +52,33 @@ def test_every_locked_package_has_a_version_and_a_hash() -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", block), block
 
 
-def test_the_lock_names_no_address() -> None:
+def test_the_lock_contains_no_address() -> None:
     assert "://" not in LOCK
     assert "--index" not in LOCK
     assert "--find-links" not in LOCK
 
 
-def test_the_lock_holds_every_package_that_the_project_names() -> None:
+def test_the_lock_contains_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    locked = {normal(line) for line in LOCK.splitlines() if re.match(r"[a-z0-9]", line)}
-    assert {normal(name) for name in named} <= locked
+    locked = {normalized(line) for line in LOCK.splitlines() if re.match(r"[a-z0-9]", line)}
+    assert {normalized(name) for name in named} <= locked
 
 
-# --- what is in the repository
+# --- the repository
 
 
-def test_no_tracked_file_names_the_host_of_a_package_registry() -> None:
+def test_no_tracked_file_contains_a_package_registry_host() -> None:
     for path in tracked():
         text = path.read_bytes() if path.is_file() else b""
         assert not [host for host in REGISTRIES if host.encode() in text], path
 
 
-def test_the_folder_mlflow_holds_no_python() -> None:
+def test_the_mlflow_folder_contains_no_python() -> None:
     assert list((ROOT / "mlflow").rglob("*.py*")) == []
 
 
-def test_the_library_mlflow_is_not_shadowed() -> None:
+def test_the_mlflow_folder_does_not_shadow_the_library() -> None:
     import mlflow
 
     assert mlflow.__file__ is not None
@@ -92,7 +92,7 @@ def test_only_the_three_packages_are_shipped() -> None:
         assert (ROOT / package / "py.typed").is_file()
 
 
-def test_make_lists_every_target_that_the_documentation_names() -> None:
+def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
         "help", "setup", "demo", "test", "lint", "bench", "chaos", "upgrade-test", "java", "cluster-up",
@@ -112,10 +112,10 @@ def test_mlflow_can_start_each_job(name: str, tmp_path: Path) -> None:
     entry = load_project(str(ROOT / "mlflow")).get_entry_point(name)
     command = entry.compute_command({"config": str(job)}, str(tmp_path))
     verb = "train" if name == "main" else name
-    assert command == f"statecast {verb} --config {job}"  # the store is in the environment
+    assert command == f"statecast {verb} --config {job}"  # no store: MLflow passes it in the environment
 
 
-def test_the_server_has_no_setting_that_mlflow_does_not_know() -> None:
+def test_mlflow_accepts_every_setting_of_the_server() -> None:
     from mlflow import environment_variables
     from mlflow.cli import server
 
@@ -124,21 +124,23 @@ def test_the_server_has_no_setting_that_mlflow_does_not_know() -> None:
     assert [name for name in others if not hasattr(environment_variables, name)] == []
 
 
-def test_the_server_listens_on_loopback_alone() -> None:
+def test_the_server_listens_on_loopback_only() -> None:
     assert settings()["MLFLOW_HOST"] == "127.0.0.1"
 
 
-def test_the_server_and_the_ui_agree() -> None:
+def test_the_server_and_the_ui_have_equal_settings() -> None:
     ours = ui_environment("sqlite:///mlflow.db")
-    del ours["MLFLOW_BACKEND_STORE_URI"]  # the same file by its whole path
+    del ours[
+        "MLFLOW_BACKEND_STORE_URI"
+    ]  # the absolute path of the file that the server names by a relative path
     assert {name: ours[name] for name in settings() if name in ours} == {
         name: value for name, value in settings().items() if name in ours
     }
     assert "MLFLOW_DISABLE_TELEMETRY" in ours
 
 
-# What may change files by itself: the function that does it for all, the renames of whole folders, a marker
-# that is there or not, sorted pieces that the next start makes anew, and what sets a machine up.
+# Files of the package pipelines that may write files directly: the function that writes all other files,
+# renames of folders, marker files, sorted runs that a restart writes again, and code that sets up a machine.
 CHANGES_FILES = (
     "storage/",
     "state/snapshot_file.py",
@@ -157,7 +159,7 @@ CHANGES = re.compile(
 )
 
 
-def test_files_of_a_job_are_written_by_one_function() -> None:
+def test_pipelines_write_files_only_with_the_storage_module() -> None:
     for path in sorted((ROOT / "pipelines").rglob("*.py")):
         name = str(path.relative_to(ROOT / "pipelines"))
         if not name.startswith(CHANGES_FILES):

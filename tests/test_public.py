@@ -1,4 +1,4 @@
-"""What is public, to the name; and that looking at it costs nothing."""
+"""Check the public names of the packages, and that an import of a package loads no heavy library."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_package_exports_exactly_these_names(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_every_public_name_can_be_had_and_says_what_it_is(package: str) -> None:
+def test_every_public_name_is_callable_and_documented(package: str) -> None:
     module = importlib.import_module(package)
     for name in module.__all__:
         thing = getattr(module, name)
@@ -47,26 +47,26 @@ def test_every_public_name_can_be_had_and_says_what_it_is(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_no_public_name_is_that_of_a_module(package: str) -> None:
+def test_no_public_name_equals_the_name_of_a_module(package: str) -> None:
     module = importlib.import_module(package)
     beside = {found.name for found in pkgutil.iter_modules(module.__path__)}
-    assert not beside & set(module.__all__)  # once imported, the module would stand where the name should
+    assert not beside & set(module.__all__)  # an imported module would replace the name
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_a_name_that_a_package_lacks_is_an_attribute_error(package: str) -> None:
+def test_an_unknown_name_of_a_package_is_an_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = importlib.import_module(package).nothing
 
 
 @pytest.mark.parametrize("package", [*PUBLIC, "pipelines.cli", "pipelines.cli.app"])
-def test_importing_loads_nothing_heavy(package: str) -> None:
+def test_importing_a_package_loads_no_heavy_library(package: str) -> None:
     code = f"import sys, {package}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[1],
     )
-    assert told.stdout.split() == []
+    assert finished.stdout.split() == []

@@ -1,4 +1,4 @@
-"""A topic in memory that fills while it is read, in polls of any size."""
+"""A topic in memory that gets messages while it is read, in polls of random size."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import polars as pl
 
 from pipelines.sources.kafka.consumer import Polled
 
-CAME_MS = 1_400_000_000_000  # in 2014, after every row of `tests.fleets`
+CAME_MS = 1_400_000_000_000  # a time in 2014, after every row of `tests.fleets`
 
 
-@dataclass(eq=False)  # it stands for a broker, of which there is one
+@dataclass(eq=False)  # compared by identity, as a broker is
 class Topic:
-    """Messages by partition, and what of them the broker has by now.
+    """Messages by partition, and the number of messages that have arrived so far.
 
     Attributes:
-        partitions: the values of each partition's messages.
-        there: how many of each are there.
-        chance: how many a poll brings.
-        came_ms: the time of each message; by default all came at `CAME_MS`.
+        partitions: the values of each partition's messages, arrived or not.
+        there: number of arrived messages by partition; a partition that is missing here does not exist yet.
+        chance: random generator for the sizes of polls.
+        came_ms: the broker's time of each message, in ms since 1970; by default `CAME_MS` for all.
     """
 
     partitions: dict[int, list[bytes | None]]
@@ -32,17 +32,17 @@ class Topic:
     came_ms: dict[int, list[int]] = field(default_factory=dict)
 
     def fill(self) -> None:
-        """Everything is there."""
+        """Let all messages of all partitions arrive."""
         self.there = {number: len(values) for number, values in self.partitions.items()}
 
     def __call__(self, broker: Any, topic: str, group: str) -> Any:
-        """A consumer of it."""
+        """Return a consumer of the topic."""
         return Consumer(self)
 
 
 @dataclass(eq=False)
 class Consumer:
-    """What `TopicConsumer` is to a broker."""
+    """A consumer of a `Topic` with the methods of `TopicConsumer`."""
 
     topic: Topic
     at: dict[int, int] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Consumer:
 
 
 def values_of(rows: pl.DataFrame) -> list[bytes | None]:
-    """Rows as JSON messages."""
+    """Return rows as values of JSON messages."""
     at = rows["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     return [
         json.dumps({"series_id": series, "timestamp": time, "value": value}).encode()

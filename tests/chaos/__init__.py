@@ -1,1 +1,1 @@
-"""Streams of real data that are killed at random moments, against the same streams left alone."""
+"""Compare streams of real data that are killed at random moments with the same streams without kills."""

@@ -1,13 +1,14 @@
-"""``python -m tests.chaos --kills 20 --seed 1``: weather and flights are streamed, killed and started again.
+"""``python -m tests.chaos --kills 20 --seed 1``: kill streams at random moments and check their outputs.
 
-Two streams on Prism: a replay of shuffled weather, and flights that are put into a watched folder file by
-file. Each is killed (SIGKILL of the pipeline, of Prism or of both, in the midst of a snapshot too) and
-started by the same command, half of the kills each. At the end forecasts, counts, late and quarantined rows
-must be those of a stream that was left alone. The last line is one JSON object.
+Two streams run on Prism: a replay of shuffled weather, and flights from files that are put into a watched
+folder one by one. Half of the kills hit each stream. A kill is SIGKILL to the pipeline, to Prism or to both,
+sometimes while a snapshot is written; the same command then starts the stream again. At the end, forecasts,
+counts, late rows and quarantined rows must equal the outputs of a stream without kills. The last line of the
+output is one JSON object.
 
-What there is to read must last for all kills, on a fast machine and on a busy one. So each life gets a
-share of
-it: a file when the one before was read, and a replay at a speed that leaves the rest to the other lives.
+The input must last for all kills, on a fast machine and on a busy one. So each run between two kills gets a
+share of the input: the replay has a limited speed, and a new file is put only after the stream has read the
+earlier ones.
 """
 
 from __future__ import annotations
@@ -32,13 +33,19 @@ from tests.chaos.lives import Stream
 from tests.chaos.verdict import Verdict, compare
 
 _DAY_S = 86_400
-_A_LIFE_S = 5.0  # the least that a life may take of a replay's time
-_MOST_DAYS = 360  # of the example's year
+_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least so long
+_MOST_DAYS = 360  # the example data cover one year
 
 
 @dataclass
 class Ended:
-    """The result of one stream."""
+    """The result of one stream.
+
+    Attributes:
+        verdict: the comparison with the stream without kills.
+        killed: what was killed, by kill.
+        recovery_s: seconds from each start to the first progress.
+    """
 
     verdict: Verdict
     killed: list[str]
@@ -49,7 +56,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="folder to work in, which is kept")
+    parser.add_argument("--keep", type=Path, help="work in this folder and keep it")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="statecast-chaos-") as temporary:
         folder = chosen.keep or Path(temporary)
@@ -59,41 +66,41 @@ def main(arguments: list[str]) -> int:
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Run streams until all kills are done; begin another stream only if one ended by itself before."""
+    """Run a stream until all kills are done; if it ends by itself before, run another one."""
     ended: list[Ended] = []
     while (left := kills - sum(len(one.killed) for one in ended)) > 0:
         ended.append(stream(folder / f"{len(ended)}", left, seed + len(ended)))
         if not ended[-1].killed:
-            raise SystemExit(f"{folder}: came to its end before the first kill")
+            raise SystemExit(f"{folder}: the stream ended before the first kill")
     return ended
 
 
 def _weather(folder: Path, kills: int, seed: int) -> Ended:
-    """Kill a stream that replays a file at limited speed; compare it with a replay at full speed."""
+    """Kill a stream that replays a file at limited speed, and compare it with a replay at full speed."""
     days = min(max(60, 4 * kills), _MOST_DAYS)
     folder.mkdir(parents=True)
     inputs.write_weather(folder / "weather.csv", np.random.default_rng(seed), days)
     rows = (folder / "weather.csv").read_bytes().count(b"\n") - 1
     model = inputs.write_model(folder / "model", "mean", "missing")
     options = [str(folder / "weather.csv"), "--model", str(model), "--shards", "3"]
-    print("weather, left alone ...", flush=True)
+    print("weather, without kills ...", flush=True)
     Stream(options, folder / "clean").run(lambda: False)
     killed = Stream(options, folder / "killed")
 
     def slow_down(kills_left: int) -> None:
         share = (1 - _offset(killed, "replay") / rows) / (kills_left + 1)
-        speed = share * days * _DAY_S / max(_A_LIFE_S, 2 * killed.longest_s)
+        speed = share * days * _DAY_S / max(_SHORTEST_RUN_S, 2 * killed.longest_s)
         killed.more = ["--speed", f"{max(speed, 3600.0):.0f}"]
 
     names = _kill_some(killed, kills, random.Random(seed), slow_down)
-    print("weather, to its end ...", flush=True)
+    print("weather, rest without kills ...", flush=True)
     killed.more = []
     killed.run(lambda: False)
     return Ended(compare(folder / "killed", folder / "clean"), names, killed.recovery_s)
 
 
 def _flights(folder: Path, kills: int, seed: int) -> Ended:
-    """Kill a stream that reads a folder while files are put there; compare it with one that is not killed."""
+    """Kill a stream that watches a folder, and compare it with a stream of the same files without kills."""
     days = min(max(60, 3 * kills), _MOST_DAYS)
     files = inputs.write_flights(folder / "files", np.random.default_rng(seed), days)
     model = inputs.write_model(folder / "model", "sum", "zero")
@@ -102,12 +109,12 @@ def _flights(folder: Path, kills: int, seed: int) -> Ended:
         streams[name] = Stream.of_flights(folder / f"in-{name}", model, folder / name)
     for file in files:
         shutil.copy(file, folder / "in-clean" / file.name)
-    print("flights, left alone ...", flush=True)
+    print("flights, without kills ...", flush=True)
     rows_in = streams["clean"].run_until_quiet(0)
     killed = streams["killed"]
     feed = _Feed(files, folder / "in-killed", killed.output / "state" / "folder.jsonl")
     names = _kill_some(killed, kills, random.Random(seed + 1), feed.share, feed)
-    print("flights, to their end ...", flush=True)
+    print("flights, rest without kills ...", flush=True)
     feed.put_rest()
     killed.run_until_quiet(rows_in)
     return Ended(compare(folder / "killed", folder / "clean"), names, killed.recovery_s)
@@ -116,26 +123,26 @@ def _flights(folder: Path, kills: int, seed: int) -> Ended:
 def _kill_some(
     stream: Stream,
     kills: int,
-    chance: random.Random,
+    rng: random.Random,
     before: Callable[[int], None],
-    feed: Callable[[bool], None] = lambda needs: None,
+    feed: Callable[[bool], None] = lambda waits_for_input: None,
 ) -> list[str]:
-    """Kill a stream again and again, until it was killed ``kills`` times or has ended by itself.
+    """Kill a stream ``kills`` times, or until it ends by itself; return what was killed each time.
 
     Args:
         stream: the stream; it is started again after each kill.
         kills: the number of kills.
-        chance: see `Stream.live_and_lose`.
-        before: called before each life with the number of kills left.
-        feed: see `Stream.live_and_lose`.
+        rng: see `Stream.run_until_kill`.
+        before: called before each run with the number of kills left.
+        feed: see `Stream.run_until_kill`.
     """
     killed: list[str] = []
     try:
         while len(killed) < kills:
             before(kills - len(killed))
-            what = stream.live_and_lose(chance, feed)
+            what = stream.run_until_kill(rng, feed)
             if not what:
-                print(f"  came to its end after {len(killed)} kills of {kills}", flush=True)
+                print(f"  ended by itself after {len(killed)} of {kills} kills", flush=True)
                 break
             killed.append(what)
             print(f"  kill {len(killed)}: {what}", flush=True)
@@ -145,13 +152,13 @@ def _kill_some(
 
 
 def _offset(stream: Stream, partition: str) -> int:
-    """How far all shards have read a partition, by the snapshots."""
+    """Return the offset that all snapshots have reached in a partition; 0 without snapshots."""
     states = stream.output / "state"
     return state_table.read(states, series=False).offset(partition) if state_table.exists(states) else 0
 
 
 class _Feed:
-    """Puts files into a watched folder as the stream reads them, a share of them in each life.
+    """Files that are put into a watched folder as the stream reads them, a share in each run.
 
     Args:
         files: the files, in the order in which they are put.
@@ -164,18 +171,21 @@ class _Feed:
         self._put, self._share = 0, 0
 
     def share(self, kills_left: int) -> None:
-        """Allow the next life of the stream an equal share of the files that are left."""
+        """Allow the next run of the stream an equal share of the remaining files."""
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
-    def __call__(self, needs: bool) -> None:
-        """Put the next file if at most one is unread, and the life has a share left or ``needs`` a file."""
-        if self._left and (self._share > 0 or needs) and self._put - self._read() <= 1:
+    def __call__(self, waits_for_input: bool) -> None:
+        """Put the next file if at most one file is unread and the run may have another one.
+
+        A run may have another file if it has not used up its share, or if it ``waits_for_input`` to progress.
+        """
+        if self._left and (self._share > 0 or waits_for_input) and self._put - self._read() <= 1:
             inputs.put(self._left.pop(0), self._folder)
             self._put += 1
             self._share -= 1
 
     def put_rest(self) -> None:
-        """Put all files that are left."""
+        """Put all remaining files."""
         for file in self._left:
             inputs.put(file, self._folder)
         self._left.clear()

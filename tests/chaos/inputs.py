@@ -1,4 +1,4 @@
-"""What the streams of a chaos run read: weather in one shuffled file, flights in a folder of nasty ones."""
+"""The inputs of a chaos run: weather in one shuffled file, and flights in many files, some of them broken."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from pipelines.examples import weather as examples
 LATENESS_H = 3
 
 
-def write_weather(path: Path, chance: np.random.Generator, days: int) -> None:
-    """Days of weather in no order, some rows twice, some missing, some that are none, a clock that lies."""
+def write_weather(path: Path, rng: np.random.Generator, days: int) -> None:
+    """Write days of weather in random order, with missing, repeated and invalid rows and wrong times."""
     rows = _text(_days(examples.weather(), days))
-    rows = rows.filter(pl.Series(chance.random(len(rows)) > 0.03))
+    rows = rows.filter(pl.Series(rng.random(len(rows)) > 0.03))
     bad = rows.sample(40, seed=1).with_columns(value=pl.Series(["much", "NaN", "", "inf"] * 10))
     ahead = rows.sample(4, seed=2).with_columns(timestamp=pl.lit("2250-01-01T00:00:00Z"))
     sentinel = rows.sample(4, seed=3).with_columns(timestamp=pl.Series(["0001-01-01", "9999-12-31"] * 2))
-    again = rows.sample(300, seed=4)
-    pl.concat([rows, bad, ahead, sentinel, again]).sample(fraction=1.0, shuffle=True, seed=5).write_csv(path)
+    repeated = rows.sample(300, seed=4)
+    pl.concat([rows, bad, ahead, sentinel, repeated]).sample(fraction=1.0, shuffle=True, seed=5).write_csv(
+        path
+    )
 
 
-def write_flights(folder: Path, chance: np.random.Generator, days: int) -> list[Path]:
-    """Files of departures in the order they are to be put into the watched folder, several a day.
+def write_flights(folder: Path, rng: np.random.Generator, days: int) -> list[Path]:
+    """Write files of departures, several for each day, and return them in the order for the watched folder.
 
-    Rows are shuffled within the allowed lateness; among them are second copies, rows that come too late, rows
-    from a clock that lies, an empty file, and files that are broken.
+    Rows are shuffled within the allowed lateness. Some files also have repeated rows, late rows, rows with
+    wrong times or invalid rows, and some files are broken.
     """
     folder.mkdir(parents=True)
     rows = _days(examples.flights(), days)
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     lateness_us = LATENESS_H * 3_600_000_000
-    order = np.argsort(event_us + chance.integers(0, lateness_us, len(rows)), kind="stable")
+    order = np.argsort(event_us + rng.integers(0, lateness_us, len(rows)), kind="stable")
     rows = _text(rows[order])
     made = []
     for number, start in enumerate(range(0, len(rows), 300)):
@@ -46,7 +48,9 @@ def write_flights(folder: Path, chance: np.random.Generator, days: int) -> list[
         if number % 7 == 3:
             part = pl.concat([part, part.head(20)])
         if number % 11 == 5 and start:
-            part = pl.concat([part, rows[start - 300 : start - 290]])  # copies of what may have closed
+            part = pl.concat(
+                [part, rows[start - 300 : start - 290]]
+            )  # repeated rows of windows that may have closed
         if number % 13 == 6:
             part = pl.concat([part, part.head(3).with_columns(timestamp=pl.lit("2251-01-01T00:00:00Z"))])
         if number % 17 == 8:
@@ -71,14 +75,14 @@ def _days(rows: pl.DataFrame, days: int) -> pl.DataFrame:
 
 
 def _text(rows: pl.DataFrame) -> pl.DataFrame:
-    """Cells as text, so that what is no value can stand among them."""
+    """Return the rows with times and values as text, so that invalid cells can be added."""
     return rows.with_columns(
         pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"), pl.col("value").cast(pl.String)
     )
 
 
 def write_model(folder: Path, aggregate: str, empty: str) -> Path:
-    """A model that was not trained, saved in a folder."""
+    """Save an untrained model in a folder and return the folder."""
     network = NetworkConfig(hidden=16, layers=1, horizon=6)
     windows = WindowConfig.model_validate(
         {"aggregate": aggregate, "empty": empty, "allowed_lateness": f"{LATENESS_H}h"}
@@ -88,7 +92,7 @@ def write_model(folder: Path, aggregate: str, empty: str) -> Path:
 
 
 def put(file: Path, folder: Path) -> None:
-    """Has a file appear in a folder at once, as a whole."""
+    """Copy a file into a folder under a hidden name, then rename it, so that it appears complete."""
     hidden = folder / f".{file.name}"
     shutil.copy(file, hidden)
     hidden.rename(folder / file.name)

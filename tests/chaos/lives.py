@@ -1,4 +1,4 @@
-"""A stream as a supervisor sees it: the same command, started again whenever it dies."""
+"""Run a stream as a supervisor does: start the same command again after each kill."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ SNAPSHOT_EVERY_S = 0.5
 
 @dataclass
 class Stream:
-    """One command line, and the lives that it has had.
+    """A stream that is started several times with one command line.
 
     Attributes:
-        arguments: of ``statecast stream``, without ``--resume``.
-        output: its output folder.
-        python: the interpreter that runs it.
-        more: options of the next life.
-        recovery_s: of each life, and of each Prism after a kill, seconds to its first progress.
-        longest_s: seconds that the longest life took, from its start or the kill of its Prism to the next
-            kill.
+        arguments: arguments of ``statecast stream``, without ``--resume``.
+        output: the output folder.
+        python: the interpreter that runs the command.
+        more: further options of the next start.
+        recovery_s: seconds from each start, or from each kill of Prism, to the first progress.
+        longest_s: the longest time, in seconds, from a start or a kill of Prism to the next kill.
     """
 
     arguments: list[str]
@@ -46,14 +45,14 @@ class Stream:
 
     @staticmethod
     def of_flights(watched: Path, model: Path, output: Path, python: str = sys.executable) -> Stream:
-        """The stream of a folder, which is made, that files of `inputs.write_flights` are put into."""
+        """Make a folder and return a stream that watches it for files of `inputs.write_flights`."""
         watched.mkdir(exist_ok=True)
         options = [str(watched), "--watch", "--model", str(model), "--shards", "2"]
         options += ["--set", "data.event_id=event_id", "--set", "stream.poll_s=0.2"]
         return Stream(options, output, python)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Starts the command: the same one every time."""
+        """Start the command; only ``more`` may differ between starts."""
         command = [self.python, "-m", "pipelines.cli", "stream", *self.arguments, *self.more]
         command += ["--resume", "--json"]
         command += ["--output", str(self.output), "--set", f"stream.snapshot_every_s={SNAPSHOT_EVERY_S}"]
@@ -70,17 +69,19 @@ class Stream:
             )
 
     def rows_in(self) -> int:
-        """Rows that the shards have said they took in."""
+        """Return the number of rows that the shards report as read."""
         return numbers.JobNumbers.of(numbers.read_shards(self.output)).counts.rows_in
 
     def run(self, is_done: Callable[[], bool]) -> None:
-        """A life without a kill: to its own end, or asked to stop once it ``is_done``."""
+        """Run the stream until it ends; ask it to stop as soon as ``is_done`` returns True."""
         process = self.start()
         try:
             deadline_s, asked = time.monotonic() + PATIENCE_S, False
             while process.poll() is None:
                 if time.monotonic() > deadline_s:
-                    raise SystemExit(f"{self.output}: does not come to its end: see {self.output}.log")
+                    raise SystemExit(
+                        f"{self.output}: did not end in {PATIENCE_S:.0f} s: see {self.output}.log"
+                    )
                 if not asked and is_done():
                     process.send_signal(signal.SIGINT)
                     asked = True
@@ -91,53 +92,56 @@ class Stream:
             raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
 
     def run_until_quiet(self, rows_in: int) -> int:
-        """A life until nothing has come for a while, and ``rows_in`` rows have; the rows that had."""
+        """Run the stream until it has read ``rows_in`` rows, and then none for 15 s; return the rows read."""
         last: list[float] = [0, time.monotonic()]
 
         def is_quiet() -> bool:
             now = self.rows_in()
             if now != last[0]:
                 last[:] = [now, time.monotonic()]
-            has_come = now > 0 and now >= rows_in
-            return has_come and time.monotonic() - last[1] > 15  # a broken file waits for 10
+            is_complete = now > 0 and now >= rows_in
+            # 15 s, because the stream waits 10 s before it takes a broken file as complete.
+            return is_complete and time.monotonic() - last[1] > 15
 
         self.run(is_quiet)
         return int(last[0])
 
-    def live_and_lose(self, chance: random.Random, feed: Callable[[bool], None] = lambda needs: None) -> str:
-        """A life in which the pipeline, its Prism or both are killed, at a random moment after some progress.
+    def run_until_kill(
+        self, rng: random.Random, feed: Callable[[bool], None] = lambda waits_for_input: None
+    ) -> str:
+        """Run the stream and kill the pipeline, its Prism or both, at a random moment after some progress.
 
-        Where the pipeline is killed, the next call starts it again; where Prism is, it goes on by itself.
+        If the pipeline is killed, the next call starts it again; if only Prism is, the pipeline restarts it.
 
         Args:
-            chance: decides what is killed, and when.
-            feed: called again and again while it lives, with whether there is no progress yet.
+            rng: decides what is killed, and when.
+            feed: called repeatedly while the stream runs, with True as long as it has made no progress.
 
         Returns:
-            What was killed; "" if it had come to its own end before.
+            What was killed; "" if the stream ended by itself before.
         """
-        began_s, reached = time.monotonic(), self._files()
+        began_s, reached = time.monotonic(), self._newest_forecasts_ns()
         process = self._process = self._process or self.start()
 
         def has_progress() -> bool:
-            if self._files() > reached:
+            if self._newest_forecasts_ns() > reached:
                 return True
             feed(True)
             return False
 
         if not _until(has_progress, process):
-            # It goes on by itself a few times only, and then says that it does not.
+            # The pipeline restarts Prism only a few times and then ends with an error: start it again.
             gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
-            return self.live_and_lose(chance, feed) if gave_up else self._own_end(process)
+            return self.run_until_kill(rng, feed) if gave_up else self._own_end(process)
         self.recovery_s.append(time.monotonic() - began_s)
-        until_s = time.monotonic() + chance.random() * 2.0
+        until_s = time.monotonic() + rng.random() * 2.0
         while time.monotonic() < until_s:
             feed(False)
             time.sleep(0.02)
         prisms = [child.pid for child in _children(process.pid) if "prism" in child.name()]
-        if chance.random() < 0.3:  # in the midst of a snapshot
+        if rng.random() < 0.3:  # wait until a snapshot is being written
             _until(lambda: any((self.output / "state").glob(".*.tmp")), process, pause_s=0.0, limit_s=5.0)
-        self._lost = chance.choice(("pipeline", "prism", "both"))
+        self._lost = rng.choice(("pipeline", "prism", "both"))
         if process.poll() is not None:
             return self._own_end(process)
         _kill({"pipeline": [process.pid], "prism": prisms, "both": [process.pid, *prisms]}[self._lost])
@@ -147,7 +151,7 @@ class Stream:
             self._process = None
         orphans = psutil.wait_procs([psutil.Process(pid) for pid in prisms if psutil.pid_exists(pid)], 30)[1]
         if orphans:
-            raise SystemExit(f"a Prism is left behind: {orphans}")
+            raise SystemExit(f"Prism still runs 30 s after the kill: {orphans}")
         return self._lost
 
     def _own_end(self, process: subprocess.Popen[bytes]) -> str:
@@ -159,14 +163,14 @@ class Stream:
         return ""
 
     def end(self) -> None:
-        """Kills what is left of the last life, with its Prism."""
+        """Kill the pipeline of the last run and its Prism, if they still run."""
         if self._process is not None:
             _kill([self._process.pid, *(child.pid for child in _children(self._process.pid))])
             self._process.wait(60)
             self._process = None
 
-    def _files(self) -> int:
-        """When the last file of forecasts was written; forecasts are progress, whatever else is."""
+    def _newest_forecasts_ns(self) -> int:
+        """Return the time of the newest file of forecasts (ns since 1970): a newer file is progress."""
         found = [
             path.stat().st_mtime_ns for path in (self.output / "forecasts").glob("[!.]*") if path.exists()
         ]
@@ -186,7 +190,7 @@ def _until(
     pause_s: float = 0.02,
     limit_s: float = PATIENCE_S,
 ) -> bool:
-    """Waits until something is so; whether it came to be while the process lived."""
+    """Wait until a condition is true; return False if the process ends or the time is over before."""
     deadline_s = time.monotonic() + limit_s
     while process.poll() is None and time.monotonic() < deadline_s:
         if condition():

@@ -1,9 +1,9 @@
-"""``python -m tests.chaos.upgrade 2.76.0``: Beam is upgraded, and taken back, beneath a stream.
+"""``python -m tests.chaos.upgrade 2.76.0``: upgrade and downgrade Beam between the runs of a stream.
 
-A second environment is made from the lock, with another version of Beam, and Prism of that version is fetched
-or built (minutes, once). A stream of a watched folder is stopped and started again on Prism, under the two
-versions in turn, each with some files more, and held against one that was left alone. The last line is one
-JSON object.
+The script makes a second environment from the lock with another version of Beam, and fetches or builds Prism
+of that version, which takes minutes the first time. A stream of a watched folder on Prism is stopped and
+resumed several times, alternately with the two versions, and gets more files for each run. Its outputs must
+equal the outputs of one uninterrupted run. The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from tests.chaos import inputs
 from tests.chaos.lives import ROOT, Stream
 from tests.chaos.verdict import compare
 
-_LIVES = 5  # of both versions in turn
-_A_LIFE_S = 40.0  # from its start; what a stream does may show at its end only (seen with Prism 2.76.0)
+_RUNS = 5  # alternating between the two versions
+_RUN_S = 40.0  # long, because progress may be visible only at the end of a run (seen with Prism 2.76.0)
 
 
 def main(arguments: list[str]) -> int:
-    """Ends with 1 where a forecast, a row or a count is not that of the stream that was left alone."""
+    """Run the test; return 1 if a forecast, a row or a count differs from the uninterrupted run."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.upgrade", description=__doc__)
     parser.add_argument("beam", help="the other version of Beam")
-    parser.add_argument("--uv", default="uv", help="uv, which makes the environment")
+    parser.add_argument("--uv", default="uv", help="the uv program that makes the environment")
     chosen = parser.parse_args(arguments)
     ours = version("apache-beam")
     with tempfile.TemporaryDirectory(prefix="statecast-upgrade-") as name:
         folder = Path(name)
-        print(f"an environment with Beam {chosen.beam} ...", flush=True)
+        print(f"making an environment with Beam {chosen.beam} ...", flush=True)
         other = environment(chosen.uv, folder / "venv", chosen.beam)
         files = inputs.write_flights(folder / "files", np.random.default_rng(1), days=60)
         model = inputs.write_model(folder / "model", "sum", "zero")
         clean = Stream.of_flights(folder / "in-clean", model, folder / "clean")
         for file in files:
             inputs.put(file, folder / "in-clean")
-        print("left alone ...", flush=True)
+        print("the uninterrupted run ...", flush=True)
         clean.run_until_quiet(0)
         rows = [0]
-        for life, part in enumerate(np.array_split(np.arange(len(files)), _LIVES)):
-            beam, python = ((chosen.beam, other), (ours, sys.executable))[life % 2]
+        for run, part in enumerate(np.array_split(np.arange(len(files)), _RUNS)):
+            beam, python = ((chosen.beam, other), (ours, sys.executable))[run % 2]
             stream = Stream.of_flights(folder / "in", model, folder / "upgraded", python)
             for place in part:
                 inputs.put(files[place], folder / "in")
-            stream.run(_after(_A_LIFE_S))
+            stream.run(_after(_RUN_S))
             rows.append(stream.rows_in())
-            assert rows[-1] > rows[-2], "a life without progress shows nothing"
+            assert rows[-1] > rows[-2], "a run without progress tests nothing"
             print(f"  stopped under Beam {beam} after {rows[-1]:,} rows", flush=True)
         Stream.of_flights(folder / "in", model, folder / "upgraded").run_until_quiet(clean.rows_in())
         verdict = compare(folder / "upgraded", folder / "clean")
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def environment(uv: str, folder: Path, beam: str) -> str:
-    """The interpreter of an environment as locked, but with another Beam, and Prism of that version."""
+    """Make an environment from the lock with another Beam and its Prism; return its interpreter."""
     pins = re.findall(r"^[a-z0-9._-]+==[^\\\n]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     pins = [f"apache-beam=={beam}" if pin.startswith("apache-beam==") else pin.strip() for pin in pins]
     (folder.parent / "requirements.txt").write_text("\n".join(pins))

@@ -1,4 +1,4 @@
-"""What a killed stream left, held against what one that was left alone did."""
+"""Compare the outputs of a killed stream with the outputs of the same stream without kills."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from schemas.forecasts import IDENTITY
 
 @dataclass(frozen=True)
 class Verdict:
-    """The differences.
+    """The differences between the outputs of two streams.
 
     Attributes:
-        counts: of the killed stream.
-        expected: of the other.
-        lost, doubled: forecasts that are not there; that are there twice, or should not be.
-        max_abs_difference: of any value of any forecast.
-        same_rows: late and quarantined rows are the same.
+        counts: counts of the killed stream.
+        expected: counts of the other stream.
+        lost: number of forecasts that only the other stream has.
+        doubled: number of forecasts that are repeated, or that only the killed stream has.
+        max_abs_difference: the largest difference between two values of a forecast.
+        same_rows: True if late and quarantined rows are equal.
     """
 
     counts: Counts
@@ -34,13 +35,13 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is to be told apart."""
+        """Return True if the outputs are equal, with values of forecasts within 1e-5."""
         same = self.counts == self.expected and self.same_rows and self.counts.missing == 0
         return same and not self.lost and not self.doubled and self.max_abs_difference <= 1e-5
 
 
 def compare(killed: Path, clean: Path) -> Verdict:
-    """Forecasts, late rows, quarantined rows and counts of two output folders."""
+    """Compare forecasts, late rows, quarantined rows and counts of two output folders."""
     raw = pl.concat([_read(path) for path in (killed / FORECASTS).glob("*.parquet")])
     ours, theirs = read_forecasts(killed), read_forecasts(clean)
     both = _flat(theirs).join(_flat(ours), on=[*IDENTITY, "horizon"], suffix=" now")
@@ -72,6 +73,6 @@ def _late(folder: Path) -> pl.DataFrame:
 
 
 def _quarantined(folder: Path) -> pl.DataFrame:
-    """By the file's name: each stream has a folder of its own."""
+    """Return quarantined rows with file names instead of paths, because each stream has another folder."""
     rows = read_quarantine(folder)
     return rows.with_columns(pl.col("file").str.split("/").list.last()).sort(pl.all())

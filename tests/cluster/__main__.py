@@ -1,4 +1,4 @@
-"""The cluster to test with, by hand: ``python -m tests.cluster up``, ``status`` and ``down``."""
+"""Start, inspect and stop a test cluster: ``python -m tests.cluster up``, ``status`` and ``down``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.cluster.process import Server
 
 
 def folder() -> Path:
-    """Where the cluster lives; STATECAST_CLUSTER names another place, and so another cluster."""
+    """Return the folder of the cluster; the variable STATECAST_CLUSTER selects another one."""
     return Path(os.environ.get("STATECAST_CLUSTER") or cache_dir() / "cluster")
 
 
 def up() -> None:
-    """Starts what does not run."""
+    """Start the broker and the processes of Flink that do not run, and print the status."""
     java.setup_kafka()
     java.setup_flink()
     java.setup_job_server()
@@ -32,7 +32,7 @@ def up() -> None:
 
 
 def down() -> None:
-    """Ends what `up` started, and nothing else; its data go, too."""
+    """Stop the processes that `up` started, and delete the folder of the cluster."""
     for server in _servers():
         server.stop()
     shutil.rmtree(folder(), ignore_errors=True)
@@ -40,14 +40,14 @@ def down() -> None:
 
 
 def status() -> None:
-    """Says what runs; the last line is one JSON object."""
+    """Print which processes run; the last line is one JSON object."""
     servers = _servers()
     if not servers:
-        print("no cluster: make cluster-up")
+        print("there is no cluster; start one with make cluster-up")
     for server in servers:
         process = server.process
         if process is None:
-            print(f"{server.name:15} does not run: {server.log}")
+            print(f"{server.name:15} does not run; see {server.log}")
         else:
             print(
                 f"{server.name:15} process {process.pid}, {process.memory_info().rss >> 20} MB: {server.log}"
@@ -70,13 +70,13 @@ def _servers() -> list[Server]:
 
 
 def main(arguments: list[str]) -> int:
-    """One of the three."""
-    doing = {"up": up, "down": down, "status": status}
-    if len(arguments) != 1 or arguments[0] not in doing:
-        print(f"usage: python -m tests.cluster {' | '.join(doing)}", file=sys.stderr)
+    """Run the command that the arguments name; return the exit code."""
+    commands = {"up": up, "down": down, "status": status}
+    if len(arguments) != 1 or arguments[0] not in commands:
+        print(f"usage: python -m tests.cluster {' | '.join(commands)}", file=sys.stderr)
         return 2
     try:
-        doing[arguments[0]]()
+        commands[arguments[0]]()
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

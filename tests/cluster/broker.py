@@ -1,4 +1,4 @@
-"""A real Kafka broker to test with: KRaft, one node, on the loopback interface."""
+"""A real Kafka broker for tests: one node in KRaft mode on the loopback interface."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ group.initial.rebalance.delay.ms=0
 
 
 class Broker:
-    """A broker with its data in a folder of its own; it outlives whoever started it until it is stopped.
+    """A broker with its data in a folder; it runs until it is stopped and outlives its parent process.
 
     ``with Broker.start(folder) as broker:`` stops it at the end of the block.
 
     Args:
-        folder: of a broker that was started before.
+        folder: the folder of a broker that was started before.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,34 +57,34 @@ class Broker:
 
     @classmethod
     def start(cls, folder: Path, port: int = 0) -> Self:
-        """Starts a broker; one that was stopped there goes on with its topics, on its old port.
+        """Start a broker; a broker that was stopped in the folder keeps its topics and its port.
 
         Args:
-            folder: of its settings, data, log and process id.
-            port: to listen on; 0 for any that is free.
+            folder: the folder for its settings, data, log and process id.
+            port: the port to listen on; 0 for any free port.
 
         Raises:
-            EngineError: Java or its jars are missing, or it does not start.
+            EngineError: Java or the jars of Kafka are missing, or the broker does not start.
         """
         if not (folder / "server.properties").exists():
             _prepare(folder.absolute(), port or free_port())
         broker = cls(folder.absolute())
-        broker.go_on()
+        broker.ensure_running()
         return broker
 
     @property
     def bootstrap(self) -> str:
-        """``host:port``, as clients want it."""
+        """Return the address ``host:port`` for clients."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None while it does not run."""
+        """Return the process id of the broker; None while it does not run."""
         process = self.server.process
         return process.pid if process else None
 
-    def go_on(self) -> None:
-        """Starts it where it does not run, on the same port with the same data; ready when this returns."""
+    def ensure_running(self) -> None:
+        """Start the broker if it does not run, with the same port and data, and wait until it is ready."""
         if self.pid is not None:
             return
         log = self.server.log
@@ -98,17 +98,17 @@ class Broker:
         self.server.start(is_ready)
 
     def stop(self) -> None:
-        """Ends it cleanly; its data stays."""
+        """Stop the broker cleanly; its data stays."""
         self.server.stop()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the broker with SIGKILL."""
         self.server.kill()
 
     def restart(self) -> None:
-        """Ends it, if it runs, and has it go on."""
+        """Stop the broker if it runs, and start it again."""
         self.stop()
-        self.go_on()
+        self.ensure_running()
 
     def __enter__(self) -> Self:
         return self
@@ -123,17 +123,19 @@ def _java(main: str) -> list[str]:
 
 def _prepare(folder: Path, port: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    half = folder / "server.properties.new"
-    half.write_text(_PROPERTIES.format(port=port, controller=free_port(), data=folder / "data"))
-    told = subprocess.run(
-        [*_java("kafka.tools.StorageTool"), "format", "-t", _CLUSTER, "-c", str(half)],
+    unfinished = folder / "server.properties.new"
+    unfinished.write_text(_PROPERTIES.format(port=port, controller=free_port(), data=folder / "data"))
+    finished = subprocess.run(
+        [*_java("kafka.tools.StorageTool"), "format", "-t", _CLUSTER, "-c", str(unfinished)],
         capture_output=True,
         text=True,
         timeout=120,
     )
-    if told.returncode:
-        raise EngineError(f"Kafka's data folder cannot be made: {(told.stdout + told.stderr).strip()[-300:]}")
-    half.rename(folder / "server.properties")
+    if finished.returncode:
+        raise EngineError(
+            f"cannot make the data folder of Kafka: {(finished.stdout + finished.stderr).strip()[-300:]}"
+        )
+    unfinished.rename(folder / "server.properties")
 
 
 def _setting(properties: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""A stream of a topic on a cluster while faults happen, held against a quiet job of the same rows."""
+"""A stream of a topic on a cluster during faults, compared with a backfill of the same rows."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ SHARDS: Final = 4
 PARTITIONS: Final = 4
 _TOPIC: Final = "readings"
 _WINDOWS_A_SECOND: Final = 2.0
-_LIMIT_S: Final = 420.0  # of one fault; machines are shared
+_LIMIT_S: Final = 420.0  # for one fault; long, because the machine may be busy
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a fault.
+    """The effects of a fault.
 
     Attributes:
-        lost: forecasts that are not there.
-        doubled: forecasts that are there twice, or that a quiet job does not make.
-        recovery_s: from the kill to the next new window.
+        lost: number of forecasts that only the backfill has.
+        doubled: number of forecasts that are repeated, or that only the stream has.
+        recovery_s: seconds from the fault to the next closed window.
     """
 
     lost: int
@@ -62,13 +62,13 @@ class Verdict:
 
 
 def make_topic(broker: Broker) -> None:
-    """An empty topic."""
+    """Create the empty topic."""
     client = AdminClient({"bootstrap.servers": broker.bootstrap})
     client.create_topics([NewTopic(_TOPIC, PARTITIONS, 1)])[_TOPIC].result(30)
 
 
 def produce(broker: Broker, rows: pl.DataFrame) -> None:
-    """Sends rows as time goes on, each series to a partition of its own; the last partition stays idle."""
+    """Send rows at a fixed pace, all rows of a series to one partition; the last partition stays idle."""
     client = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0})
     began_s = time.monotonic()
     windows = rows.with_columns(pl.col("timestamp").dt.truncate("1h").alias("window"))
@@ -82,7 +82,16 @@ def produce(broker: Broker, rows: pl.DataFrame) -> None:
 
 @dataclass
 class Stream:
-    """A stream of a topic on a cluster, in a thread of this process, and a quiet job of the same rows."""
+    """A stream of a topic on a cluster, started by a thread of this process, and a backfill of the same rows.
+
+    Attributes:
+        cluster: the Flink cluster.
+        broker: the broker with the topic.
+        folder: the folder for the rows and the outputs.
+        restarts: the reason of each restart.
+        failed: errors that ended the stream.
+        newest_us: the newest end of a closed window of any shard at the last restart.
+    """
 
     cluster: FlinkCluster
     broker: Broker
@@ -92,19 +101,19 @@ class Stream:
     newest_us: int = 0
 
     def __post_init__(self) -> None:
-        chance = np.random.default_rng(0)
-        values = chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
+        rng = np.random.default_rng(0)
+        values = rng.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
         self.fleet = Windows(tuple(f"series {i}" for i in range(SERIES)), START, values)
         path = self.folder / "rows.parquet"
         rows = rows_of(self.fleet).sort("timestamp")
         rows.write_parquet(path)
-        quiet = BackfillJob(
+        backfill = BackfillJob(
             forecaster(), (str(path),), Input(Columns()), self.folder / "quiet", shards=SHARDS
         )
-        run_backfill(quiet)
+        run_backfill(backfill)
         make_topic(self.broker)
         threading.Thread(target=produce, args=(self.broker, rows), daemon=True).start()
-        self.expected = read_forecasts(quiet.output).select(IDENTITY)
+        self.expected = read_forecasts(backfill.output).select(IDENTITY)
         self.job = StreamJob(
             forecaster(),
             KafkaSource(
@@ -131,52 +140,57 @@ class Stream:
         try:
             while True:
                 try:
-                    run_stream(self.job, on_restart=self._told)
+                    run_stream(self.job, on_restart=self._record_restart)
                     return
                 except EngineLost:
                     raise
-                except EngineError as error:  # somebody ended it: a person would start it again
-                    self._told(str(error))
+                except (
+                    EngineError
+                ) as error:  # the job was cancelled or stopped: start it again, as a person would
+                    self._record_restart(str(error))
                     self.job = replace(self.job, resume=True)
         except BaseException as error:
             self.failed.append(error)
 
-    def _told(self, line: str) -> None:
+    def _record_restart(self, line: str) -> None:
         self.newest_us = max((s.closed_us or 0 for s in numbers.read_shards(self.job.output)), default=0)
         self.restarts.append(line)
         print(f"  {line[:300]}", file=sys.stderr, flush=True)
 
     def through_us(self) -> int:
-        """The end of the last window that every shard has forecast from; 0 before the first."""
+        """Return the end of the last window that every shard has closed; 0 before the first one."""
         shards = numbers.read_shards(self.job.output)
         closed = [shard.closed_us or 0 for shard in shards]
         return min(closed) if len(closed) == SHARDS else 0
 
     def await_window(self, after_us: int) -> int:
-        """Waits until every shard is past a time; the end of the last window that all have closed."""
+        """Wait until every shard has closed a window that ends after a time; return `through_us`."""
         until_s = time.monotonic() + _LIMIT_S
         while (through_us := self.through_us()) <= after_us:
             if self.failed:
                 raise self.failed[0]
             if time.monotonic() > until_s or not self.thread.is_alive():
-                raise AssertionError(f"the stream stands still: {self.restarts[-1:]}")
+                raise AssertionError(f"the stream makes no progress; last restart: {self.restarts[-1:]}")
             time.sleep(0.1)
         return through_us
 
-    def suffer(self, fault: Callable[[Stream], None], is_waited_out: bool = False) -> Verdict:
-        """Has a fault happen, and waits until the stream has gone on: by a restart, or by waiting it out."""
+    def apply_fault(self, fault: Callable[[Stream], None], is_waited_out: bool = False) -> Verdict:
+        """Cause a fault, wait until the stream has recovered, and compare the outputs.
+
+        The stream recovers by a restart, unless the fault ``is_waited_out``.
+        """
         self.await_window(self.through_us())
         restarts, self.newest_us = len(self.restarts), self.through_us()
         began_s = time.monotonic()
         fault(self)
         while not is_waited_out and len(self.restarts) == restarts:
-            assert time.monotonic() - began_s < _LIMIT_S, "nothing died"
+            assert time.monotonic() - began_s < _LIMIT_S, "the fault caused no restart"
             time.sleep(0.1)
         through_us = self.await_window(self.newest_us)
-        return self.judged(through_us, time.monotonic() - began_s)
+        return self.compare(through_us, time.monotonic() - began_s)
 
-    def judged(self, through_us: int, recovery_s: float = 0.0) -> Verdict:
-        """What is there up to a time, held against the quiet job's."""
+    def compare(self, through_us: int, recovery_s: float = 0.0) -> Verdict:
+        """Compare the forecasts issued up to a time with the forecasts of the backfill."""
         end = datetime.fromtimestamp(through_us / MICROSECONDS, UTC)
         raw = pl.concat([pl.read_parquet(path, columns=list(IDENTITY)) for path in self._files()])
         ours = raw.filter(pl.col("issued_at") <= end)
@@ -186,7 +200,7 @@ class Stream:
         return Verdict(lost, doubled, round(recovery_s, 1))
 
     def end(self) -> None:
-        """Asks the stream to stop, and waits for it."""
+        """Ask the stream to stop, and wait until it has ended."""
         ask_to_stop(self.job.stop_file)
         self.thread.join(_LIMIT_S)
         if self.failed:

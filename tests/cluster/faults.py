@@ -1,7 +1,7 @@
-"""What clusters do while a stream runs on one: processes are killed, and it is held against a quiet stream.
+"""Cause faults of a cluster while a stream runs on it, and compare its outputs with a backfill.
 
-One stream goes through all faults, one after the other. After each it must have gone on by itself; what it
-has written by then is what a job that nothing happened to wrote: nothing lost, nothing twice.
+One stream goes through all faults, one after the other. It must recover from each fault without help. After
+each fault, its forecasts must equal the forecasts of a backfill of the same rows, without losses or repeats.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SAVEPOINT_S: Final = 60.0
 
 
 def kill_worker(stream: Stream) -> None:
-    """SIGKILL to a Python worker."""
+    """Kill a Python worker."""
     assert stream.cluster.pool.process is not None
     workers = stream.cluster.pool.process.children()
     assert workers, "no worker runs"
@@ -40,41 +40,41 @@ def kill_worker(stream: Stream) -> None:
 
 
 def kill_task_manager(stream: Stream) -> None:
-    """SIGKILL to one task manager; another takes its place."""
+    """Kill one task manager and start another one."""
     stream.cluster.task_managers[0].kill()
-    stream.cluster.go_on()
+    stream.cluster.ensure_running()
 
 
 def kill_job_manager(stream: Stream) -> None:
-    """SIGKILL to the job manager; the one that takes its place knows of no job."""
+    """Kill the job manager and start another one, which has no record of the job."""
     stream.cluster.job_manager.kill()
-    stream.cluster.go_on()
+    stream.cluster.ensure_running()
 
 
 def kill_broker(stream: Stream) -> None:
-    """SIGKILL to the broker, which is away for ten seconds."""
+    """Kill the broker and start it again after ten seconds."""
     stream.broker.kill()
     time.sleep(_AWAY_S)
     stream.broker.restart()
 
 
 def kill_everything(stream: Stream) -> None:
-    """SIGKILL to the broker, all of the cluster and all workers at once; all are started anew."""
+    """Kill the broker, all processes of the cluster and all workers at once, and start them again."""
     stream.broker.kill()
     for server in stream.cluster.servers:
         server.kill()
     stream.broker.restart()
-    stream.cluster.go_on()
+    stream.cluster.ensure_running()
 
 
 def cancel(stream: Stream) -> None:
-    """The job is cancelled, and started again from the state table."""
+    """Cancel the job; the stream then starts again from the state table."""
     for job in running(stream.cluster):
         flink.cancel(stream.cluster.master, job)
 
 
 def stop_with_savepoint(stream: Stream) -> None:
-    """The job is stopped with a savepoint, and started again from the state table."""
+    """Stop the job with a savepoint; the stream then starts again from the state table."""
     master = stream.cluster.master
     for job in running(stream.cluster):
         asked = flink.ask(master, f"/jobs/{job}/stop", "POST", {"drain": False})["request-id"]
@@ -86,12 +86,12 @@ def stop_with_savepoint(stream: Stream) -> None:
 
 
 def running(cluster: FlinkCluster) -> list[str]:
-    """The ids of the jobs that run."""
+    """Return the ids of the running jobs."""
     return [job for job, (_, state) in flink.jobs(cluster.master).items() if state == "RUNNING"]
 
 
 def await_checkpoint(cluster: FlinkCluster) -> str:
-    """A checkpoint of the job that runs is complete, as it is every few seconds; its size and time."""
+    """Wait for a complete checkpoint of the running job; return its size and duration as text."""
     until_s = time.monotonic() + _SAVEPOINT_S
     while time.monotonic() < until_s:
         for job in running(cluster):
@@ -115,7 +115,7 @@ FAULTS: Final[Mapping[str, Callable[[Stream], None]]] = {
 def run_faults(
     folder: Path, names: tuple[str, ...] = tuple(FAULTS), task_managers: int = 2
 ) -> dict[str, Verdict]:
-    """A cluster, a stream on it, and faults; the verdict of each, and of the whole when it has stopped."""
+    """Start a cluster and a stream, cause faults, stop; return a verdict for each fault and for the end."""
     with (
         Broker.start(folder / "kafka") as broker,
         FlinkCluster.start(folder / "cluster", task_managers) as cluster,
@@ -124,11 +124,11 @@ def run_faults(
         verdicts = {}
         for name in names:
             print(f"{name} …", file=sys.stderr, flush=True)
-            verdicts[name] = stream.suffer(FAULTS[name], is_waited_out=name == "broker")
+            verdicts[name] = stream.apply_fault(FAULTS[name], is_waited_out=name == "broker")
             print(f"  {verdicts[name]}", file=sys.stderr, flush=True)
         print(f"the last checkpoint: {await_checkpoint(cluster)}", file=sys.stderr, flush=True)
         stream.end()
-        verdicts["stopped"] = stream.judged(stream.through_us())
+        verdicts["stopped"] = stream.compare(stream.through_us())
         left = read_forecasts(stream.job.output)
         quiet = read_forecasts(folder / "quiet").join(left, on=IDENTITY, how="semi")
         assert_same_frames(quiet, left, scales(stream.fleet))
@@ -136,7 +136,7 @@ def run_faults(
 
 
 def main(names: list[str]) -> int:
-    """Runs faults, all or those named; the last line is one JSON object."""
+    """Cause the named faults, or all of them; the last line of the output is one JSON object."""
     try:
         with tempfile.TemporaryDirectory(prefix="statecast-faults-") as folder:
             verdicts = run_faults(Path(folder), tuple(names) or tuple(FAULTS))

@@ -1,4 +1,4 @@
-"""What tests ask for of the test cluster; a folder of tests has it by importing it in its conftest."""
+"""Fixtures for tests that need a broker; a folder of tests gets them by an import in its conftest.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cluster.broker import Broker
 
 
 def needs(*parts: Callable[[], object]) -> None:
-    """Skips the test, and says in one line why, where Java or one of what it runs cannot be had."""
+    """Skip the test, with the reason in one line, if Java or one of the ``parts`` is missing."""
     try:
         for part in (java.find_java, *parts):
             part()
@@ -22,7 +22,7 @@ def needs(*parts: Callable[[], object]) -> None:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A real Kafka broker, empty at first, shared by the tests of a session: each makes topics of its own."""
+    """Start a real Kafka broker for all tests of the session; each test creates its own topics."""
     needs(java.setup_kafka)
     with Broker.start(tmp_path_factory.mktemp("kafka")) as started:
         yield started

@@ -1,6 +1,6 @@
-"""A real Flink session cluster to test with: one job manager, task managers, and a pool of Python workers.
+"""A real Flink session cluster for tests: one job manager, task managers, and a pool of Python workers.
 
-All are local processes on the loopback interface, from the distribution that a Python package ships.
+All are local processes on the loopback interface; Flink itself is installed with a Python package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _START_LIMIT_S: Final = 120.0
 _JOB_MANAGER: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
-# The memory of a task manager, part by part, is what Flink's own scripts work out.
+# The memory of a task manager must be set part by part: only the shell scripts of Flink, which are not used
+# here, compute the parts from a total.
 _CONFIG: Final = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}
@@ -69,12 +70,12 @@ appender.out.layout.pattern = %d{HH:mm:ss,SSS} %-5p %c{1} - %m%n
 
 
 class FlinkCluster:
-    """A session cluster in a folder of its own; it outlives whoever started it until it is stopped.
+    """A session cluster in a folder. It runs until it is stopped, even if the process that started it ends.
 
     ``with FlinkCluster.start(folder) as cluster:`` stops it at the end of the block.
 
     Args:
-        folder: of a cluster that was started before.
+        folder: the folder of a cluster that was started before.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,15 +88,15 @@ class FlinkCluster:
 
     @classmethod
     def start(cls, folder: Path, task_managers: int = 2, heap_mb: int = 256) -> Self:
-        """Starts a cluster; of one that was stopped there, or in part, what does not run.
+        """Start a cluster, or the processes of an existing cluster that do not run.
 
         Args:
-            folder: of its settings, checkpoints, logs and process ids.
-            task_managers: how many, each with one slot.
-            heap_mb: of a task manager; the batches that are on their way lie there.
+            folder: the folder for its settings, checkpoints, logs and process ids.
+            task_managers: number of task managers, each with one slot.
+            heap_mb: heap of each task manager, which holds the batches in transit.
 
         Raises:
-            EngineError: Java or Flink are missing, or it does not start.
+            EngineError: Java or Flink are missing, or a process does not start.
         """
         folder = folder.absolute()
         if not (folder / "ports").exists():
@@ -108,26 +109,26 @@ class FlinkCluster:
             (folder / "taskmanagers").write_text(" ".join([f"-Xmx{heap_mb + 64}m", *names]))
             (folder / "ports").write_text(f"{rest} {pool}")
         cluster = cls(folder)
-        cluster.go_on()
+        cluster.ensure_running()
         return cluster
 
     @property
     def master(self) -> str:
-        """``host:port``, as ``--flink-master`` wants it."""
+        """Return the address ``host:port`` of the job manager, for ``--flink-master``."""
         return f"127.0.0.1:{self.rest}"
 
     @property
     def workers(self) -> str:
-        """``host:port`` of the pool of Python workers."""
+        """Return the address ``host:port`` of the pool of Python workers."""
         return f"127.0.0.1:{self.pool_port}"
 
     @property
     def servers(self) -> list[Server]:
-        """All of its processes."""
+        """Return all servers of the cluster."""
         return [self.job_manager, *self.task_managers, self.pool]
 
-    def go_on(self) -> None:
-        """Starts what does not run; ready when this returns: all slots are there."""
+    def ensure_running(self) -> None:
+        """Start the processes that do not run, and wait until all slots are available."""
         if self.pool.process is None:
             self.pool.start(lambda: answers(self.pool_port), _START_LIMIT_S)
         if self.job_manager.process is None:
@@ -138,17 +139,17 @@ class FlinkCluster:
         until_s = time.monotonic() + _START_LIMIT_S
         while self.slots() < len(self.task_managers):
             if time.monotonic() > until_s:
-                raise EngineError(f"the task managers do not come: see {self.folder}")
+                raise EngineError(f"the task managers did not start: see {self.folder}")
             time.sleep(0.2)
 
     def slots(self) -> int:
-        """How many slots the job manager knows of."""
+        """Return the number of slots that are registered with the job manager."""
         with suppress(EngineError):
             return int(ask(self.master, "/overview")["slots-total"])
         return 0
 
     def stop(self) -> None:
-        """Ends all of it."""
+        """Stop all processes of the cluster."""
         for server in (*self.task_managers, self.job_manager, self.pool):
             server.stop()
 

@@ -1,4 +1,4 @@
-"""A server of the test cluster: a process known by its id and its start, and ended as that alone."""
+"""A server of the test cluster: a process with a recorded id and start time, so that only it is stopped."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from schemas.errors import EngineError
 
 
 class Server:
-    """A process that goes on without whoever started it, with its log and its id in a folder.
+    """A process that outlives the process that started it; its log and its id are in a folder.
 
     Args:
-        name: of its files.
-        folder: where `NAME.pid` and `NAME.log` are.
+        name: the name of its files.
+        folder: the folder of `NAME.pid` and `NAME.log`.
         command: program and arguments.
-        env: its environment; None for this process's.
+        env: the environment of the process; None for the environment of this process.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class Server:
 
     @property
     def log(self) -> Path:
-        """What it prints."""
+        """Return the path of its output."""
         return self.folder / f"{self.name}.log"
 
     @property
     def record(self) -> Path:
-        """Which process it is."""
+        """Return the path of the file with its id and start time."""
         return self.folder / f"{self.name}.pid"
 
     @property
     def process(self) -> psutil.Process | None:
-        """The running process; None where there is none, or the id is another's by now."""
+        """Return the process; None if it does not run, or if another process has its id by now."""
         with suppress(OSError, ValueError, psutil.Error):
             pid, started_s = json.loads(self.record.read_text())
             process = psutil.Process(pid)
@@ -53,10 +53,10 @@ class Server:
         return None
 
     def start(self, is_ready: Callable[[], bool], limit_s: float = 90.0) -> None:
-        """Starts it, and waits until it is ready.
+        """Start the process, and wait until it is ready.
 
         Raises:
-            EngineError: it ended, or is not ready in time; what it left is ended.
+            EngineError: the process ended, or was not ready in time and was killed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -65,7 +65,9 @@ class Server:
                 start_new_session=True,
             )  # fmt: skip
         self.record.write_text(json.dumps([child.pid, psutil.Process(child.pid).create_time()]))
-        child.returncode = 0  # it outlives this process on purpose, and is waited for by its id
+        child.returncode = (
+            0  # avoid Popen's warning about a running child: it outlives this process on purpose
+        )
         until_s = time.monotonic() + limit_s
         while not is_ready():
             if self.process is None or time.monotonic() > until_s:
@@ -74,11 +76,11 @@ class Server:
             time.sleep(0.1)
 
     def stop(self, limit_s: float = 20.0) -> None:
-        """Ends it as a supervisor does, with what it started."""
+        """Stop the process and its children with SIGTERM; kill them after the limit."""
         self._end(signal.SIGTERM, limit_s)
 
     def kill(self) -> None:
-        """Ends it at once (SIGKILL), with what it started."""
+        """Kill the process and its children with SIGKILL."""
         self._end(signal.SIGKILL, 10.0)
 
     def _end(self, how: signal.Signals, limit_s: float) -> None:
@@ -98,14 +100,14 @@ class Server:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens on a port of the loopback interface."""
+    """Return True if a process listens on a port of the loopback interface."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
         return True
     return False

@@ -1,4 +1,4 @@
-"""Streams from topics of a real broker into others, and the backfill of the same rows."""
+"""Streams from a topic of a real broker into another topic, and a backfill of the same rows."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.fleets import HOUR, START, forecaster, rows_of
 from tests.topics import values_of
 
 WINDOWS = 40
-SHARES = (0.55, 0.3, 0.15, 0.0)  # of the series, by partition: uneven, and the last is idle
+SHARES = (0.55, 0.3, 0.15, 0.0)  # shares of the series by partition: uneven, and the last partition is idle
 PATIENCE_S = 120.0
-IDLE_S = 4.0  # a partition that is not idle must not seem so where the machine is busy
+IDLE_S = 4.0  # long, so that on a busy machine only the partition without messages counts as idle
 
 
-def make(broker: Broker, *names: str, partitions: int = 4) -> None:
-    """New topics, empty."""
+def create_topics(broker: Broker, *names: str, partitions: int = 4) -> None:
+    """Create empty topics."""
     from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
     client = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
@@ -45,19 +45,19 @@ def make(broker: Broker, *names: str, partitions: int = 4) -> None:
         made.result(30)
 
 
-def evenly(windows: Windows) -> dict[str, int]:
-    """The partition of each series: none is idle."""
+def even_partitions(windows: Windows) -> dict[str, int]:
+    """Return a partition for each series, so that all four partitions have equally many."""
     return {name: i % 4 for i, name in enumerate(windows.series_ids)}
 
 
-def homes(windows: Windows) -> dict[str, int]:
-    """The partition of each series, unevenly; one is idle."""
+def uneven_partitions(windows: Windows) -> dict[str, int]:
+    """Return a partition for each series with the shares `SHARES`; the last partition has none."""
     bounds = (np.cumsum(SHARES) * len(windows.series_ids)).round()
     return {name: int(np.searchsorted(bounds, i, "right")) for i, name in enumerate(windows.series_ids)}
 
 
 def produce(broker: Broker, topic: str, rows: pl.DataFrame, home: dict[str, int]) -> None:
-    """Sends rows as JSON, each to the partition of its series, and waits until all are there."""
+    """Send rows as JSON, each to the partition of its series, and wait until all are delivered."""
     import confluent_kafka
 
     client = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
@@ -66,12 +66,13 @@ def produce(broker: Broker, topic: str, rows: pl.DataFrame, home: dict[str, int]
     assert client.flush(PATIENCE_S) == 0
 
 
-def in_time(fleet: Windows) -> pl.DataFrame:
+def rows_in_time_order(fleet: Windows) -> pl.DataFrame:
+    """Return the rows of a fleet, sorted by timestamp."""
     return rows_of(fleet).sort("timestamp")
 
 
-def consumed(broker: Broker, topic: str) -> list[Any]:
-    """Every message of a topic."""
+def read_topic(broker: Broker, topic: str) -> list[Any]:
+    """Return all messages of a topic."""
     import confluent_kafka
 
     client = confluent_kafka.Consumer(
@@ -98,7 +99,7 @@ def consumed(broker: Broker, topic: str) -> list[Any]:
 
 
 def identity(message: Any) -> tuple[str, ...]:
-    """What a consumer drops repeats by."""
+    """Return the key and headers that identify a forecast, by which a consumer drops repeats."""
     headers = dict(message.headers())
     return (
         message.key().decode(),
@@ -107,7 +108,7 @@ def identity(message: Any) -> tuple[str, ...]:
 
 
 def forecasts_of(messages: Sequence[Any]) -> pl.DataFrame:
-    """The forecasts in JSON messages, each once."""
+    """Return the forecasts in JSON messages, without repeats."""
     once = {identity(message): message.value() for message in messages}
     rows = [json.loads(value) for value in once.values()]
     frame = pl.DataFrame(rows, schema_overrides={"revision": pl.Int32})
@@ -115,6 +116,7 @@ def forecasts_of(messages: Sequence[Any]) -> pl.DataFrame:
 
 
 def source_of(broker: Broker, topic: str, output: Path, **more: Any) -> KafkaSource:
+    """Return a source of a topic with its journal in the state table of ``output``."""
     how = Input(Columns(), max_future_s=3600)
     return KafkaSource(Address(broker.bootstrap), topic, DecoderSpec(), how, HOUR, output / "state", **more)
 
@@ -127,6 +129,7 @@ def job_of(
     idle_s: float = 1e9,
     keyed: bool = False,
 ) -> StreamJob:
+    """Return a resuming stream with three shards from ``topics[0]`` to ``topics[1]``."""
     source = source_of(broker, topics[0], output, idle_s=idle_s)
     if keyed:
         source = replace(source, keyed_shards=3, homes=state_table.homes)
@@ -136,8 +139,8 @@ def job_of(
     )
 
 
-def closed(output: Location) -> int:
-    """Windows that all shards have closed."""
+def closed_windows(output: Location) -> int:
+    """Return the number of windows that all shards have closed."""
     shards = numbers.read_shards(output)
     ends = [shard.closed_us for shard in shards]
     if len(ends) < 3 or None in ends:
@@ -145,22 +148,25 @@ def closed(output: Location) -> int:
     return min(end for end in ends if end is not None) // 3_600_000_000 - START
 
 
-def stopped_at(job: StreamJob, windows: int) -> Any:
-    """Runs a stream until it has closed so many windows."""
+def run_until_closed(job: StreamJob, windows: int) -> Any:
+    """Run a stream until all shards have closed ``windows`` windows; return its outcome."""
     until_s = time.monotonic() + PATIENCE_S
 
-    def look(told: object) -> None:
-        if closed(job.output) >= windows or time.monotonic() > until_s:
+    def stop_when_closed(numbers_of_job: object) -> None:
+        if closed_windows(job.output) >= windows or time.monotonic() > until_s:
             ask_to_stop(job.stop_file)
 
-    return run_stream(job, look)
+    return run_stream(job, stop_when_closed)
 
 
-def expected(fleet: Windows, folder: Path) -> pl.DataFrame:
-    """The forecasts of a backfill of the same rows, all but the last window's."""
+def expected_forecasts(fleet: Windows, folder: Path) -> pl.DataFrame:
+    """Return the forecasts of a backfill of a fleet, without the last issue time.
+
+    A stream does not reach the last issue time, because it leaves the last window open.
+    """
     path = folder / "rows.parquet"
     folder.mkdir(exist_ok=True)
-    in_time(fleet).write_parquet(path)
+    rows_in_time_order(fleet).write_parquet(path)
     run_backfill(BackfillJob(forecaster(), (str(path),), Input(Columns()), folder / "out", 2))
     made = read_forecasts(folder / "out")
     return made.filter(pl.col("issued_at") < made["issued_at"].max())

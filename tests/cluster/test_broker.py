@@ -1,4 +1,4 @@
-"""The broker to test with is a real one: it keeps what it took through a kill."""
+"""The test broker is a real one: after a kill, it still has its messages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ confluent_kafka = pytest.importorskip("confluent_kafka")
 admins = pytest.importorskip("confluent_kafka.admin")
 
 
-def test_a_broker_that_was_killed_goes_on_with_what_it_took(broker: Broker, tmp_path: Path) -> None:
-    with Broker.start(tmp_path / "of its own") as own:
+def test_a_killed_broker_keeps_its_messages_and_its_address(broker: Broker, tmp_path: Path) -> None:
+    with Broker.start(tmp_path / "separate") as own:
         assert own.bootstrap != broker.bootstrap
         admin = admins.AdminClient({"bootstrap.servers": own.bootstrap})
         admin.create_topics([admins.NewTopic("rows", 2)])["rows"].result(20)

@@ -1,4 +1,4 @@
-"""Law: the same file gives the same forecasts, states and counts in process, on Prism and on Flink."""
+"""Law: jobs over a file have the same forecasts, states and counts in process, on Prism and on Flink."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SERIES, WINDOWS = 30, 150
 
 @pytest.fixture
 def has_flink() -> None:
-    """Skips where Java or the job server are missing: `make java` sets it up."""
+    """Skip the test if Java or the job server is missing; `make java` installs them."""
     needs(java.job_server)
 
 
 def fleet() -> Windows:
-    """A fleet with gaps."""
-    chance = np.random.default_rng(5)
-    values = chance.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
-    values[chance.random(values.shape) < 0.1] = np.nan
+    """Return a fleet with gaps."""
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(WINDOWS, SERIES)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.1] = np.nan
     return Windows(tuple(f"series {i}" for i in range(SERIES)), START, values)
 
 
@@ -43,7 +43,7 @@ FLEET = fleet()
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """A file with gaps, rows that are none, and no order."""
+    """Write the rows of the fleet and invalid rows to a file, in random order, and return its path."""
     good = rows_of(FLEET)
     bad = good.head(20).with_columns(value=pl.lit(float("inf")))
     path = tmp_path / "rows.parquet"
@@ -53,7 +53,7 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.mark.prism
 @pytest.mark.usefixtures("has_flink")
-def test_the_same_file_gives_the_same_forecasts_on_every_engine(rows: Path, tmp_path: Path) -> None:
+def test_streams_have_equal_outputs_on_every_engine(rows: Path, tmp_path: Path) -> None:
     source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), HOUR, windows_per_step=7)
     engines: tuple[Runner, ...] = ("in-process", "prism", "flink")
     ended = {}
@@ -75,7 +75,7 @@ def test_the_same_file_gives_the_same_forecasts_on_every_engine(rows: Path, tmp_
 
 @pytest.mark.prism
 @pytest.mark.usefixtures("has_flink")
-def test_a_backfill_leaves_the_same_on_flink_as_in_process(rows: Path, tmp_path: Path) -> None:
+def test_a_backfill_has_equal_outputs_on_flink_and_in_process(rows: Path, tmp_path: Path) -> None:
     engines: tuple[Runner, ...] = ("in-process", "flink")
     ended = {}
     for engine in engines:

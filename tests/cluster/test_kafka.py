@@ -1,4 +1,4 @@
-"""Streams from a real broker into a real broker: as the backfill of the same rows, killed or not."""
+"""Streams between topics of a real broker, killed or not, forecast what a backfill of the same rows does."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.cluster.streams import (
     IDLE_S,
     PATIENCE_S,
     WINDOWS,
-    closed,
-    consumed,
-    expected,
+    closed_windows,
+    expected_forecasts,
     forecasts_of,
-    homes,
     identity,
-    in_time,
     job_of,
     produce,
-    stopped_at,
+    read_topic,
+    rows_in_time_order,
+    run_until_closed,
+    uneven_partitions,
 )
 from tests.fleets import scales
 from tests.processes import started
@@ -43,10 +43,10 @@ def runner(request: pytest.FixtureRequest) -> Runner:
     return request.param  # type: ignore[no-any-return]
 
 
-def test_a_stream_from_a_topic_forecasts_what_a_backfill_of_its_rows_does(
+def test_a_stream_of_a_topic_forecasts_as_a_backfill(
     broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, tmp_path: Path
 ) -> None:
-    rows, home = in_time(fleet), homes(fleet)
+    rows, home = rows_in_time_order(fleet), uneven_partitions(fleet)
     job = job_of(broker, topics, tmp_path / "out", runner, IDLE_S)
 
     def fill() -> None:
@@ -56,18 +56,18 @@ def test_a_stream_from_a_topic_forecasts_what_a_backfill_of_its_rows_does(
 
     thread = threading.Thread(target=fill, daemon=True)
     thread.start()
-    outcome = stopped_at(job, WINDOWS - 1)
+    outcome = run_until_closed(job, WINDOWS - 1)
     thread.join()
     assert outcome.counts.missing == outcome.counts.late == outcome.counts.rejected == 0
     assert outcome.counts.rows_in == len(rows)
-    messages = consumed(broker, topics[1])
+    messages = read_topic(broker, topics[1])
     assert len({identity(m) for m in messages}) == len(messages)
     assert len({(m.key(), m.partition()) for m in messages}) == len(fleet.series_ids)
-    assert_same_frames(expected(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))
     assert not any((job.output / "forecasts").glob("*"))
 
 
-_CHILD = """
+_CHILD_CODE = """
 import sys
 from pathlib import Path
 from tests.cluster.test_kafka import child
@@ -76,47 +76,47 @@ child(*sys.argv[1:])
 
 
 def child(bootstrap: str, topic: str, to_topic: str, output: str, runner: str, keyed: str) -> None:
-    """A stream in a process of its own."""
+    """Run a stream in a child process of `run_until_kill`."""
 
-    class At:
+    class BrokerAddress:
         def __init__(self) -> None:
             self.bootstrap = bootstrap
 
-    job = job_of(At(), (topic, to_topic), Path(output), runner, IDLE_S, bool(keyed))  # type: ignore[arg-type]
+    job = job_of(BrokerAddress(), (topic, to_topic), Path(output), runner, IDLE_S, bool(keyed))  # type: ignore[arg-type]
     run_stream(job)
 
 
-def killed_at(
+def run_until_kill(
     broker: Broker, topics: tuple[str, str], output: Path, runner: Runner, windows: int, keyed: bool
 ) -> None:
-    """Runs a stream in another process, which SIGKILL ends."""
+    """Run a stream in another process, and kill it when it has closed ``windows`` windows."""
     arguments = [broker.bootstrap, *topics, str(output), runner, "keyed" if keyed else ""]
-    process = started([sys.executable, "-c", _CHILD, *arguments], cwd=Path(__file__).parents[2])
+    process = started([sys.executable, "-c", _CHILD_CODE, *arguments], cwd=Path(__file__).parents[2])
     try:
         until_s = time.monotonic() + PATIENCE_S
-        while closed(output) < windows and time.monotonic() < until_s:
+        while closed_windows(output) < windows and time.monotonic() < until_s:
             assert process.poll() is None
             time.sleep(0.02)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert closed(output) >= windows
+    assert closed_windows(output) >= windows
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-def test_killed_in_the_middle_it_ends_with_the_same_forecasts_by_identity(
+def test_a_killed_stream_resumes_with_the_same_forecasts(
     broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, keyed: bool, tmp_path: Path
 ) -> None:
-    rows, home, output = in_time(fleet), homes(fleet), tmp_path / "out"
+    rows, home, output = rows_in_time_order(fleet), uneven_partitions(fleet), tmp_path / "out"
     for number, (first, windows) in enumerate([(0, 8), (300, 20)]):
         produce(broker, topics[0], rows[first : 300 + 300 * number], home)
-        killed_at(broker, topics, output, runner, windows, keyed)
+        run_until_kill(broker, topics, output, runner, windows, keyed)
     produce(broker, topics[0], rows[600:], home)
-    outcome = stopped_at(job_of(broker, topics, output, "in-process", IDLE_S, keyed), WINDOWS - 1)
+    outcome = run_until_closed(job_of(broker, topics, output, "in-process", IDLE_S, keyed), WINDOWS - 1)
     assert outcome.counts.rows_in == len(rows)
     assert outcome.counts.missing == outcome.counts.late == 0
-    followed = [sorted(shard.offsets) for shard in state_table.read(output / "state").shards]
-    alone = [[f"{topics[0]}-{n}" for n in range(4) if n % 3 == number] for number in range(3)]
-    assert followed == (alone if keyed else [[f"{topics[0]}-{n}" for n in range(4)]] * 3)
-    messages = consumed(broker, topics[1])
-    assert_same_frames(expected(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))
+    partitions = [sorted(shard.offsets) for shard in state_table.read(output / "state").shards]
+    own = [[f"{topics[0]}-{n}" for n in range(4) if n % 3 == number] for number in range(3)]
+    assert partitions == (own if keyed else [[f"{topics[0]}-{n}" for n in range(4)]] * 3)
+    messages = read_topic(broker, topics[1])
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), forecasts_of(messages), scales(fleet))

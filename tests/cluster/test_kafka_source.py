@@ -1,4 +1,4 @@
-"""What a stream reads of a real broker: where it begins, what comes up or goes away meanwhile."""
+"""Streams that read a real broker: first offsets, new partitions, a broker outage, and error messages."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from schemas.errors import ConfigError, DataError, OutputError
 from tests.cluster.broker import Broker
 from tests.cluster.streams import (
     WINDOWS,
-    closed,
-    consumed,
-    evenly,
-    expected,
+    closed_windows,
+    even_partitions,
+    expected_forecasts,
     forecasts_of,
-    in_time,
     job_of,
     produce,
+    read_topic,
+    rows_in_time_order,
     source_of,
 )
 from tests.fleets import scales
@@ -39,68 +39,68 @@ pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not 
 admin = pytest.importorskip("confluent_kafka.admin")
 
 
-def test_a_partition_that_comes_up_while_a_stream_runs_is_read(
+def test_a_partition_added_while_a_stream_runs_is_read(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
-    rows = in_time(fleet)
-    home = evenly(fleet)
+    rows = rows_in_time_order(fleet)
+    home = even_partitions(fleet)
     produce(broker, topics[0], rows.head(200), home)
     job = job_of(broker, topics, tmp_path / "out", "in-process")
     assert isinstance(job.source, KafkaSource)
     new, done = f"{topics[0]}-4", list[str]()
 
-    def grow(told: object) -> None:
-        if closed(job.output) >= 8 and not done:
+    def add_partition(numbers_of_job: object) -> None:
+        if closed_windows(job.output) >= 8 and not done:
             client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
             client.create_partitions([admin.NewPartitions(topics[0], 5)])[topics[0]].result(30)
             done.append("made")
-        # what closes before it is found, its rows are late for
+        # Fill the partition only after every shard reads it: windows that close before make its rows late.
         known = [new in shard.offsets for shard in numbers.read_shards(job.output)]
         if done == ["made"] and all(known):
             produce(broker, topics[0], rows[200:], home | {"series 3": 4, "series 7": 4})
             done.append("filled")
-        if closed(job.output) >= WINDOWS - 1:
+        if closed_windows(job.output) >= WINDOWS - 1:
             ask_to_stop(job.stop_file)
 
-    outcome = run_stream(replace(job, source=replace(job.source, look_s=0.2)), grow)
+    outcome = run_stream(replace(job, source=replace(job.source, look_s=0.2)), add_partition)
     assert outcome.counts.rows_in == len(rows)
     assert outcome.counts.missing == outcome.counts.late == 0
     offsets = [shard.offsets[new] for shard in state_table.read(job.states).shards]
     assert offsets == [60] * 3
-    made = forecasts_of(consumed(broker, topics[1]))
-    assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
+    made = forecasts_of(read_topic(broker, topics[1]))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
 
 
-def test_a_broker_that_is_away_for_a_while_is_waited_for(
+def test_a_stream_waits_for_a_broker_that_is_down(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
-    rows, home = in_time(fleet), evenly(fleet)
+    rows, home = rows_in_time_order(fleet), even_partitions(fleet)
     produce(broker, topics[0], rows.head(300), home)
     job = job_of(broker, topics, tmp_path / "out", "in-process")
     done: list[bool] = []
 
-    def fail(told: object) -> None:
-        if closed(job.output) >= 8 and not done:
+    def restart_broker(numbers_of_job: object) -> None:
+        if closed_windows(job.output) >= 8 and not done:
             broker.kill()
             time.sleep(2)
             broker.restart()
             produce(broker, topics[0], rows[300:], home)
             done.append(True)
-        if closed(job.output) >= WINDOWS - 1:
+        if closed_windows(job.output) >= WINDOWS - 1:
             ask_to_stop(job.stop_file)
 
-    outcome = run_stream(job, fail)
+    outcome = run_stream(job, restart_broker)
     assert outcome.counts.rows_in == len(rows)
     assert outcome.counts.missing == outcome.counts.late == 0
-    made = forecasts_of(consumed(broker, topics[1]))
-    assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
+    made = forecasts_of(read_topic(broker, topics[1]))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
 
 
-def test_where_a_stream_begins(
+def test_a_stream_begins_at_the_configured_start(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     before = datetime.now(UTC) - timedelta(hours=1)
-    produce(broker, topics[0], in_time(fleet), dict.fromkeys(fleet.series_ids, 2))
+    produce(broker, topics[0], rows_in_time_order(fleet), dict.fromkeys(fleet.series_ids, 2))
     after = datetime.now(UTC) + timedelta(hours=1)
     for start, offset in (("earliest", 0), ("latest", 800), (before, 0), (after, 800)):
         places = source_of(broker, topics[0], tmp_path, start=start).begin({})
@@ -111,15 +111,15 @@ def test_where_a_stream_begins(
             source_of(broker, topics[0], tmp_path).begin({f"{topics[0]}-2": Place(reached)})
 
 
-def test_what_is_wrong_with_a_topic_is_one_line(broker: Broker, tmp_path: Path) -> None:
+def test_errors_of_topics_are_one_line_without_passwords(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no topic 'nothing': see kafka\.topic"):
         source_of(broker, "nothing", tmp_path).begin({})
     with pytest.raises(OutputError, match=r"there is no topic 'nothing' to write to: see kafka\.to_topic"):
         check_topics(Topics(Address(broker.bootstrap), "nothing"))
     login = (("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "me"))
     source = source_of(broker, "nothing", tmp_path)
-    with pytest.raises((DataError, ConfigError)) as told:
+    with pytest.raises((DataError, ConfigError)) as error:
         replace(source, broker=Address(broker.bootstrap, (*login, ("sasl.password", "hush")))).begin({})
-    assert "\n" not in str(told.value)
-    assert "hush" not in str(told.value)
+    assert "\n" not in str(error.value)
+    assert "hush" not in str(error.value)
     assert "hush" not in repr(Address(broker.bootstrap, (("sasl.password", "hush"),)))

@@ -1,4 +1,4 @@
-"""Jobs on a session cluster, with workers of their own: as in process, killed or not."""
+"""Jobs on a session cluster with a pool of workers have the outputs of jobs in process, killed or not."""
 
 from __future__ import annotations
 
@@ -30,14 +30,23 @@ from tests.cluster.broker import Broker
 from tests.cluster.faults import running
 from tests.cluster.fixtures import needs
 from tests.cluster.flink import FlinkCluster
-from tests.cluster.streams import PATIENCE_S, WINDOWS, closed, evenly, expected, in_time, produce, source_of
+from tests.cluster.streams import (
+    PATIENCE_S,
+    WINDOWS,
+    closed_windows,
+    even_partitions,
+    expected_forecasts,
+    produce,
+    rows_in_time_order,
+    source_of,
+)
 from tests.fleets import START, forecaster, scales
 from tests.processes import started
 from tests.same import assert_same_frames, assert_same_state
 from tests.stores import forecasts_written, keys, s3_server
 
-PIECE = 100  # rows that come at once
-COMPACT = "%Y%m%dT%H%M%S%z"  # in names of files of forecasts
+ROWS_AT_ONCE = 100  # rows that are produced together
+COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
 _ROOT = Path(__file__).parents[2]
 _COMMAND = """
@@ -45,14 +54,14 @@ import sys
 from pathlib import Path
 from pipelines.jobs.forecast import run_stream
 from tests.cluster.broker import Broker
-from tests.cluster.test_session import stream_on
+from tests.cluster.test_session import stream_job
 master, workers, broker, topic, output = sys.argv[1:]
-run_stream(stream_on(master, workers, Broker(Path(broker)), topic, Path(output)))
+run_stream(stream_job(master, workers, Broker(Path(broker)), topic, Path(output)))
 """
 
 
-def stream_on(master: str, workers: str, broker: Broker, topic: str, output: Path) -> StreamJob:
-    """A stream of a topic on a cluster, that goes on, and once only."""
+def stream_job(master: str, workers: str, broker: Broker, topic: str, output: Path) -> StreamJob:
+    """Return a stream of a topic on a cluster that resumes its state table and never restarts."""
     return StreamJob(
         forecaster(),
         source_of(broker, topic, output),
@@ -68,14 +77,17 @@ def stream_on(master: str, workers: str, broker: Broker, topic: str, output: Pat
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Remote]:
-    """A bucket of an S3 server."""
+    """Yield a bucket of an S3 server."""
     with s3_server() as bucket:
         yield bucket
 
 
 @pytest.fixture(scope="module")
 def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
-    """Two task managers and a pool, whose workers know the store: they have this process's environment."""
+    """Start two task managers and a pool of workers.
+
+    The fixture ``store`` comes first: the workers need its address, which is in the environment.
+    """
     assert "AWS_ENDPOINT_URL" in os.environ
     needs(java.job_server, java.setup_flink)
     with FlinkCluster.start(tmp_path_factory.mktemp("flink")) as started:
@@ -84,12 +96,12 @@ def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def fleet() -> Windows:
-    chance = np.random.default_rng(5)
-    values = chance.normal(size=(WINDOWS, 20)).cumsum(0)
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(WINDOWS, 20)).cumsum(0)
     return Windows(tuple(f"series {i}" for i in range(20)), START, values)
 
 
-def survived(
+def assert_survives_kills(
     cluster: FlinkCluster,
     broker: Broker,
     topic: str,
@@ -98,13 +110,13 @@ def survived(
     keyed: bool,
     deaths: int,
 ) -> None:
-    """Runs a stream on the cluster until it has closed its windows; of its two workers some are killed.
+    """Run a stream on the cluster until all windows are closed; kill ``deaths`` of its two workers once.
 
-    They die when each shard has made forecasts that its last snapshot knows nothing of. What comes meanwhile
-    has the run after it close other blocks of windows than these, unless a worker that lives on writes a
-    snapshot in between: batches are cut at its place then.
+    The workers are killed when each shard has written forecasts after its last snapshot. Rows that arrive
+    after the kill make the restarted job close other blocks of windows than before the kill, unless a worker
+    that was not killed writes a snapshot in between: batches are then cut at the offsets of that snapshot.
     """
-    rows, home = in_time(fleet), evenly(fleet)
+    rows, home = rows_in_time_order(fleet), even_partitions(fleet)
     source = replace(source_of(broker, topic, Path()), folder=output / "state")
     if keyed:
         source = replace(source, keyed_shards=3, homes=state_table.homes)
@@ -120,14 +132,14 @@ def survived(
     )
     restarts: list[str] = []
     killed: list[int] = []
-    left = list(rows.iter_slices(PIECE))
-    until_s = time.monotonic() + 3 * PATIENCE_S  # Java and Python start twice
+    left = list(rows.iter_slices(ROWS_AT_ONCE))
+    until_s = time.monotonic() + 3 * PATIENCE_S  # long, because Java and Python start twice
     produce(broker, topic, left.pop(0), home)
 
-    def look(told: object) -> None:
+    def kill_workers(numbers_of_job: object) -> None:
         if not killed:
-            unknown = behind(output)
-            if unknown and min(unknown) > 0:
+            unsaved = windows_after_snapshot(output)
+            if unsaved and min(unsaved) > 0:
                 assert cluster.pool.process is not None
                 workers = cluster.pool.process.children()
                 assert len(workers) == 2
@@ -135,22 +147,22 @@ def survived(
                     killed.append(worker.pid)
                     worker.kill()
                 produce(broker, topic, pl.concat(left), home)
-            elif unknown and max(unknown) == 0 and len(left) > 1:
+            elif unsaved and max(unsaved) == 0 and len(left) > 1:
                 produce(broker, topic, left.pop(0), home)
-        if closed(output) >= WINDOWS - 1 or time.monotonic() > until_s:
+        if closed_windows(output) >= WINDOWS - 1 or time.monotonic() > until_s:
             ask_to_stop(job.stop_file)
 
-    counts = run_stream(job, look, restarts.append).counts
+    counts = run_stream(job, kill_workers, restarts.append).counts
     assert killed
     assert len(restarts) == 1
     assert counts.rows_in == len(rows)
     assert counts.missing == counts.late == counts.rejected == 0
 
 
-def behind(output: Location) -> list[int]:
-    """Of each shard how many windows it has made forecasts after that its snapshot knows nothing of.
+def windows_after_snapshot(output: Location) -> list[int]:
+    """Return for each shard the number of windows with written forecasts that its snapshot does not include.
 
-    None before all have a snapshot with closed windows.
+    The list is empty before all shards have a snapshot with closed windows.
     """
     made = [path.name.split("-") for path in (output / FORECASTS).glob("2*")]
     ends = [(name[-3], int(datetime.strptime(name[1], COMPACT).timestamp()) // 3600) for name in made]
@@ -163,47 +175,47 @@ def behind(output: Location) -> list[int]:
     return found
 
 
-def test_a_keyed_topic_is_forecast_by_several_workers_as_in_process_and_one_of_them_is_killed(
+def test_a_keyed_topic_survives_the_kill_of_a_worker(
     cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
-    survived(cluster, broker, topics[0], tmp_path / "out", fleet, keyed=True, deaths=1)
-    followed = [sorted(shard.offsets) for shard in state_table.read(tmp_path / "out" / "state").shards]
-    assert followed == [[f"{topics[0]}-{n}" for n in range(4) if n % 3 == number] for number in range(3)]
+    assert_survives_kills(cluster, broker, topics[0], tmp_path / "out", fleet, keyed=True, deaths=1)
+    partitions = [sorted(shard.offsets) for shard in state_table.read(tmp_path / "out" / "state").shards]
+    assert partitions == [[f"{topics[0]}-{n}" for n in range(4) if n % 3 == number] for number in range(3)]
     made = read_forecasts(tmp_path / "out")
-    assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
     assert forecasts_written(tmp_path / "out") == len(made)
 
 
-def test_the_job_of_a_command_that_was_killed_makes_room_for_the_one_that_goes_on(
+def test_a_resumed_command_replaces_the_job_of_a_killed_one(
     cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
-    rows, output = in_time(fleet), tmp_path / "out"
-    produce(broker, topics[0], rows, evenly(fleet))
-    job = stream_on(cluster.master, cluster.workers, broker, topics[0], output)
+    rows, output = rows_in_time_order(fleet), tmp_path / "out"
+    produce(broker, topics[0], rows, even_partitions(fleet))
+    job = stream_job(cluster.master, cluster.workers, broker, topics[0], output)
     where = cluster.master, cluster.workers, str(broker.folder), topics[0], str(output)
     process = started([sys.executable, "-W", "ignore", "-c", _COMMAND, *where], cwd=_ROOT)
     try:
         until_s = time.monotonic() + PATIENCE_S
-        while closed(output) < 8:
+        while closed_windows(output) < 8:
             assert process.poll() is None
             assert time.monotonic() < until_s
             time.sleep(0.1)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert len(running(cluster)) == 1, "nobody has told the cluster"
+    assert len(running(cluster)) == 1, "the cluster has not noticed the kill"
 
-    def look(told: object) -> None:
-        if closed(output) >= WINDOWS - 1:
+    def stop_when_closed(numbers_of_job: object) -> None:
+        if closed_windows(output) >= WINDOWS - 1:
             ask_to_stop(job.stop_file)
 
-    counts = run_stream(job, look).counts
+    counts = run_stream(job, stop_when_closed).counts
     assert counts.rows_in == len(rows)
     assert not running(cluster)
-    assert_same_frames(expected(fleet, tmp_path / "a"), read_forecasts(output), scales(fleet))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), read_forecasts(output), scales(fleet))
 
 
-def test_workers_that_share_no_disk_write_to_a_store_what_a_process_does_to_a_disk(
+def test_a_stream_into_a_store_survives_the_kill_of_all_workers(
     cluster: FlinkCluster,
     store: Remote,
     broker: Broker,
@@ -212,17 +224,17 @@ def test_workers_that_share_no_disk_write_to_a_store_what_a_process_does_to_a_di
     tmp_path: Path,
 ) -> None:
     output = store / "out"
-    survived(cluster, broker, topics[0], output, fleet, keyed=False, deaths=2)
+    assert_survives_kills(cluster, broker, topics[0], output, fleet, keyed=False, deaths=2)
     made = read_forecasts(output)
-    assert_same_frames(expected(fleet, tmp_path / "a"), made, scales(fleet))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
     assert forecasts_written(output) == len(made)
 
 
-def test_a_backfill_of_workers_that_share_no_disk_leaves_in_a_store_what_a_process_does_on_a_disk(
+def test_a_backfill_has_equal_outputs_in_a_store_and_on_disk(
     cluster: FlinkCluster, store: Remote, fleet: Windows, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.parquet"
-    in_time(fleet).write_parquet(rows)
+    rows_in_time_order(fleet).write_parquet(rows)
     here = BackfillJob(forecaster(), (str(rows),), Input(Columns()), tmp_path / "out", 3)
     there = replace(
         here,

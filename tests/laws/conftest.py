@@ -1,4 +1,4 @@
-"""A fleet as a file, small enough that a job over it takes a second or two."""
+"""A small fleet and its file of rows; a job over the file takes a second or two."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tests.fleets import START, rows_of
 
 @pytest.fixture(scope="session")
 def small_fleet() -> Windows:
-    """Twelve series of 120 windows: levels up to a billion, gaps, late beginnings and early ends."""
-    chance = np.random.default_rng(3)
-    values = chance.normal(size=(120, 12)).cumsum(axis=0) + np.logspace(0, 9, 12)
-    values[chance.random(values.shape) < 0.1] = np.nan
+    """Return twelve series of 120 windows: levels up to 1e9, gaps, late beginnings and early ends."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(120, 12)).cumsum(axis=0) + np.logspace(0, 9, 12)
+    values[rng.random(values.shape) < 0.1] = np.nan
     values[:50, 2:12:4] = np.nan
     values[30:60, 5] = np.nan
-    values[100:, [4, 6]] = np.nan  # each is alone in its shard of 8
+    values[100:, [4, 6]] = np.nan  # with 8 shards, each of these two is alone in its shard
     return Windows(tuple(f"series {i}" for i in range(12)), START, values)
 
 
 @pytest.fixture(scope="session")
 def small_file(small_fleet: Windows, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rows of `small_fleet`, in no order."""
+    """Write the rows of `small_fleet` to a Parquet file, in random order, and return its path."""
     path = tmp_path_factory.mktemp("data") / "small.parquet"
     rows_of(small_fleet).sample(fraction=1.0, shuffle=True, seed=1).write_parquet(path)
     return path

@@ -1,4 +1,4 @@
-"""Law: rows in = rows used + rows quarantined + duplicates + too late (+ pending), exactly."""
+"""Law: rows read = rows used + rows quarantined + duplicates + late rows (+ pending rows), exactly."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ VALUES = st.one_of(
     st.floats(-1e9, 1e9).map(repr),
     st.sampled_from([None, "", "NaN", "inf", "-inf", "n/a", "1e400", "7", "7"]),
 )
-MESSY = st.lists(st.tuples(NAMES, TIMES, VALUES), max_size=60)
+MESSY_ROWS = st.lists(st.tuples(NAMES, TIMES, VALUES), max_size=60)
 
 
-@given(messy=MESSY, cuts=st.lists(st.integers(0, 60), max_size=5), data=st.data())
-def test_every_row_of_a_messy_input_is_in_exactly_one_place(
+@given(messy=MESSY_ROWS, cuts=st.lists(st.integers(0, 60), max_size=5), data=st.data())
+def test_every_row_of_a_messy_input_is_counted_exactly_once(
     messy: list[tuple[Any, ...]], cuts: list[int], data: st.DataObject
 ) -> None:
     schema = ["series_id", "timestamp", "value"]
@@ -54,7 +54,7 @@ def test_every_row_of_a_messy_input_is_in_exactly_one_place(
         good, bad = observations.validate(raw[first:stop])
         assert len(good) + len(bad) == stop - first
         bad_rows += len(bad)
-        # A watermark that runs ahead of the rows: some of them come too late.
+        # The watermark may be ahead of the rows, so that some rows are late.
         arrivals.append(Arrival(good, data.draw(st.integers(START, START + 35)) * HOUR_US))
     if not arrivals:
         return
@@ -88,11 +88,9 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
     assert stop < len(order) or not counts.pending
 
 
-@settings(max_examples=6)  # each reads a log some times over
+@settings(max_examples=6)  # few examples: each one reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_what_is_read_again_changes_nothing_and_gives_nothing(
-    logs: Logs, shards: int, data: st.DataObject
-) -> None:
+def test_batches_that_are_read_again_change_nothing(logs: Logs, shards: int, data: st.DataObject) -> None:
     model = forecaster(max_gap=LONG_GAP, **SHORT_WEEK)
     once = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
     again = [
@@ -103,20 +101,20 @@ def test_what_is_read_again_changes_nothing_and_gives_nothing(
     assert not by_key(twice.forecasts)
     assert not sum(map(len, twice.late + twice.quarantined))
 
-    # and in the middle, each batch with a piece of what was read before it
+    # Also in the middle of a log: before each batch, read some of the batches before it again.
     order = logs.one_by_one()
-    stutter = []
+    repeated = []
     for batch in order:
         log = next(log for log in logs.parts if log.partition == batch.partition)
         start = data.draw(st.integers(0, batch.start))
-        stutter += [b for b in log.batches(start=start) if b.stop <= batch.stop]
-    stuttered = fold(model, stutter, shards, partitions=logs.partitions)
-    assert once.counts == stuttered.counts
-    assert_same(by_key(once.forecasts), by_key(stuttered.forecasts), logs.scale, within=YOUNG)
+        repeated += [b for b in log.batches(start=start) if b.stop <= batch.stop]
+    with_repeats = fold(model, repeated, shards, partitions=logs.partitions)
+    assert once.counts == with_repeats.counts
+    assert_same(by_key(once.forecasts), by_key(with_repeats.forecasts), logs.scale, within=YOUNG)
 
 
-def put(folder: Path, name: str, lines: list[str]) -> None:
-    """A file that nobody has written to for a while."""
+def write_old_file(folder: Path, name: str, lines: list[str]) -> None:
+    """Write a CSV file with a modification time of a minute ago, so that a source takes it as complete."""
     path = folder / name
     path.write_text("series_id,timestamp,value\n" + "\n".join(lines) + "\n")
     os.utime(path, (time.time() - 60, time.time() - 60))
@@ -127,11 +125,17 @@ def test_a_watched_folder_with_a_late_file_accounts_for_every_row(tmp_path: Path
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     day = "2013-01-01T"
-    put(folder, "1.csv", [f"{name},{day}{h:02}:30:00Z,{h}" for h in range(6) for name in ("a", "b", "c")])
-    put(folder, "2.csv", [f"a,{day}{h:02}:10:00Z,{h}" for h in (2, 4, 9, 9)])  # two late, one twice
-    put(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # all too late, and nothing else
-    put(folder, "4.csv", [f"new,{day}03:00:00Z,1", f"new,{day}11:00:00Z,2", f"c,{day}12:05:00Z,x", "c,,2"])
-    put(folder, "5.csv", [f"c,{day}14:20:00Z,3", f"a,{day}14:20:00Z,3"])
+    write_old_file(
+        folder, "1.csv", [f"{name},{day}{h:02}:30:00Z,{h}" for h in range(6) for name in ("a", "b", "c")]
+    )
+    write_old_file(
+        folder, "2.csv", [f"a,{day}{h:02}:10:00Z,{h}" for h in (2, 4, 9, 9)]
+    )  # two late rows and one duplicate
+    write_old_file(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # only late rows
+    write_old_file(
+        folder, "4.csv", [f"new,{day}03:00:00Z,1", f"new,{day}11:00:00Z,2", f"c,{day}12:05:00Z,x", "c,,2"]
+    )
+    write_old_file(folder, "5.csv", [f"c,{day}14:20:00Z,3", f"a,{day}14:20:00Z,3"])
     (folder / "6.parquet").write_bytes(b"no Parquet at all")
     os.utime(folder / "6.parquet", (time.time() - 60, time.time() - 60))
     source = FolderSource(folder, Input(Columns(), skip_bad_files=True), output / "state", poll_s=0.05)
@@ -152,7 +156,7 @@ def test_a_watched_folder_with_a_late_file_accounts_for_every_row(tmp_path: Path
     assert counts.rejected == 2 == len(read_quarantine(output)) - 1
     assert counts.pending == 2
     assert counts.used == 18 + 1 + 1
-    # A file of late rows opens no window again, and nothing is forecast from windows that are still open.
+    # Late rows must not reopen a window, and no forecast may be based on a window that is still open.
     issued = read_forecasts(output)["issued_at"]
     assert str(issued.min()) == "2013-01-01 01:00:00+00:00"
     assert str(issued.max()) == "2013-01-01 14:00:00+00:00"

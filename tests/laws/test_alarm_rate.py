@@ -1,4 +1,4 @@
-"""Law: a series of any kind raises as many alarms as wanted, within a factor of 1.5."""
+"""Law: a series of any kind raises the configured number of alarms, within a factor of 1.5."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from tests.forecaster.components.blocks import block_of
 from tests.kinds import MOVING, kinds
 
 WINDOWS, WEEK = 3000, 168
-A_WEEK = 7.0
-WANTED = WINDOWS * A_WEEK / WEEK
+ALARMS_PER_WEEK = 7.0
+EXPECTED_ALARMS = WINDOWS * ALARMS_PER_WEEK / WEEK
 
 
 @pytest.fixture(scope="module")
-def judged() -> dict[str, tuple[Floats, Floats]]:
-    """By kind: the p-values and the alarms ``[WINDOWS]``, under what a whole forecaster forecasts."""
+def detected() -> dict[str, tuple[Floats, Floats]]:
+    """Return the p-values and the alarms of a complete forecaster, each ``[WINDOWS]``, by kind of series."""
     series = kinds(WINDOWS)
     model = Forecaster.untrained(
-        NetworkConfig(hidden=8, horizon=1), WindowConfig(), online=OnlineConfig(alarms_per_week=A_WEEK)
+        NetworkConfig(hidden=8, horizon=1),
+        WindowConfig(),
+        online=OnlineConfig(alarms_per_week=ALARMS_PER_WEEK),
     )
     state, parts = model.unseen(tuple(series), 0), []
     values = np.stack(list(series.values()), axis=1)
@@ -39,41 +41,41 @@ def judged() -> dict[str, tuple[Floats, Floats]]:
 
 
 @pytest.mark.parametrize("kind", kinds(1))
-def test_no_kind_of_series_raises_more_alarms_than_wanted(
-    judged: dict[str, tuple[Floats, Floats]], kind: str
+def test_no_kind_of_series_raises_too_many_alarms(
+    detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
-    assert np.nansum(judged[kind][1]) <= 1.5 * WANTED
+    assert np.nansum(detected[kind][1]) <= 1.5 * EXPECTED_ALARMS
 
 
 @pytest.mark.parametrize("kind", MOVING)
-def test_series_that_move_raise_as_many_alarms_as_wanted(
-    judged: dict[str, tuple[Floats, Floats]], kind: str
+def test_moving_series_raise_the_configured_number_of_alarms(
+    detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
-    assert np.nansum(judged[kind][1]) >= WANTED / 1.5
+    assert np.nansum(detected[kind][1]) >= EXPECTED_ALARMS / 1.5
 
 
 @pytest.mark.parametrize("kind", kinds(1))
-def test_no_p_value_is_below_what_the_residuals_support(
-    judged: dict[str, tuple[Floats, Floats]], kind: str
+def test_no_p_value_is_below_one_over_the_residual_count(
+    detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
-    p_value = judged[kind][0]
+    p_value = detected[kind][0]
     known = ~np.isnan(p_value)
     assert (p_value[known] >= 1.0 / (known.cumsum()[known] + 1.0)).all()
 
 
 @pytest.mark.parametrize("kind", ["constant", "zero"])
-def test_series_that_never_move_raise_no_alarm(judged: dict[str, tuple[Floats, Floats]], kind: str) -> None:
-    p_value, alarm = judged[kind]
+def test_series_that_never_move_raise_no_alarm(detected: dict[str, tuple[Floats, Floats]], kind: str) -> None:
+    p_value, alarm = detected[kind]
     assert np.nansum(alarm) == 0
     assert np.nanmin(p_value) > 0.5
 
 
-def test_a_spike_of_a_constant_raises_one_alarm(judged: dict[str, tuple[Floats, Floats]]) -> None:
-    assert np.flatnonzero(judged["one_spike"][1] == 1).tolist() == [WINDOWS // 3]
+def test_a_spike_of_a_constant_raises_one_alarm(detected: dict[str, tuple[Floats, Floats]]) -> None:
+    assert np.flatnonzero(detected["one_spike"][1] == 1).tolist() == [WINDOWS // 3]
 
 
-def test_a_sensor_that_hangs_for_ever_raises_one_alarm(judged: dict[str, tuple[Floats, Floats]]) -> None:
-    alarm = judged["hangs_for_ever"][1]
+def test_a_sensor_stuck_forever_raises_one_alarm(detected: dict[str, tuple[Floats, Floats]]) -> None:
+    alarm = detected["hangs_for_ever"][1]
     assert np.nansum(alarm[WINDOWS // 2 : WINDOWS // 2 + 24]) == 1
     assert np.nansum(alarm[WINDOWS // 2 + 24 :]) == 0
 
@@ -86,14 +88,14 @@ def test_a_sensor_that_hangs_for_ever_raises_one_alarm(judged: dict[str, tuple[F
     band=st.sampled_from([0.0, 1e-300, 1.645, 1e9]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_alarms_exceed_the_wanted_ones_by_seven_at_most(
+def test_alarms_exceed_the_configured_number_by_at_most_seven(
     rate: float, jump: float, share: float, tail: float, band: float, seed: int
 ) -> None:
-    chance = np.random.default_rng(seed)
-    values = np.sign(chance.normal(size=(600, 3))) * chance.exponential(size=(600, 3)) ** tail
-    values += np.where(chance.random(values.shape) < share, jump, 0.0)
+    rng = np.random.default_rng(seed)
+    values = np.sign(rng.normal(size=(600, 3))) * rng.exponential(size=(600, 3)) ** tail
+    values += np.where(rng.random(values.shape) < share, jump, 0.0)
     block = block_of(np.zeros_like(values))
-    block.values[:], block.scale[:] = values, np.maximum(chance.random(values.shape), 1e-12)
+    block.values[:], block.scale[:] = values, np.maximum(rng.random(values.shape), 1e-12)
     block.out.forecast[:] = np.array([-band, 0.0, band])[:, None, None, None]
     anomaly = Anomaly(0.05, 0.95, rate, middle=1)
     own, block = anomaly.step(anomaly.init(3), block)

@@ -1,4 +1,4 @@
-"""Law: a forecast issued at t never depends on a row after t, nor weights on rows that were held out."""
+"""Law: a forecast issued at t does not depend on rows after t, and weights do not depend on held-out rows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from forecaster.training.train import train
 from tests.fleets import SHORT_WEEK, START, fleets, forecaster
 
 
-def with_another_future(fleet: Windows, t: int, seed: int) -> Windows:
-    """The same windows up to row ``t``; after it other values, gaps elsewhere, and the same beginnings."""
-    chance = np.random.default_rng(seed)
+def replace_future(fleet: Windows, t: int, seed: int) -> Windows:
+    """Return a copy of a fleet with other values and gaps from row ``t`` on; each series begins as before."""
+    rng = np.random.default_rng(seed)
     values = fleet.values.copy()
-    begun = (~np.isnan(values)).cumsum(axis=0) > 1  # the first value stays, or series would begin elsewhere
-    other = 1e6 * chance.normal(size=values.shape)
-    other[chance.random(values.shape) < 0.3] = np.nan
+    begun = (~np.isnan(values)).cumsum(axis=0) > 1  # keep first values: series begin there
+    other = 1e6 * rng.normal(size=values.shape)
+    other[rng.random(values.shape) < 0.3] = np.nan
     future = begun & (np.arange(len(values))[:, None] >= t)
     values[future] = other[future]
     return Windows(fleet.series_ids, fleet.start, values)
@@ -40,12 +40,12 @@ def with_another_future(fleet: Windows, t: int, seed: int) -> Windows:
     ("cell", "decoder"), [("lstm", False), ("gru", False), ("rnn", False), ("lstm", True)]
 )
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
-def test_what_comes_later_changes_no_bit_of_an_earlier_forecast(
+def test_later_rows_change_no_bit_of_a_forecast(
     cell: str, decoder: bool, fleet: Windows, t: int, seed: int
 ) -> None:
     assume(t < len(fleet.values))
     model = forecaster(cell, decoder=decoder, **({} if decoder else SHORT_WEEK))
-    other = with_another_future(fleet, t, seed)
+    other = replace_future(fleet, t, seed)
     _, one = advance(model, model.initial_state(), fleet)
     _, two = advance(model, model.initial_state(), other)
     assert one.series_ids == two.series_ids
@@ -54,48 +54,46 @@ def test_what_comes_later_changes_no_bit_of_an_earlier_forecast(
 
 
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
-def test_what_comes_later_changes_no_input_of_an_earlier_window(fleet: Windows, t: int, seed: int) -> None:
+def test_later_rows_change_no_input_of_an_earlier_window(fleet: Windows, t: int, seed: int) -> None:
     model = forecaster()
     ridge, season = model.network.ridge.numpy(), 7
     one, two = (
         network_inputs(windows.values, np.array([START]), Frequency(86_400), model.network_config, ridge, 0.1)
-        for windows in (fleet, with_another_future(fleet, t, seed))
+        for windows in (fleet, replace_future(fleet, t, seed))
     )
     np.testing.assert_array_equal(one.x[:t], two.x[:t])
     for name in ("mean", "spread", "last", "lowest", "highest", "falls", "rises", "scale", "unit"):
         np.testing.assert_array_equal(
             getattr(one.block, name)[:t], getattr(two.block, name)[:t], err_msg=name
         )
-    said, other = (expert_forecasts(found.block, ridge, season)[:, :t] for found in (one, two))
-    np.testing.assert_array_equal(said, other)
+    first, second = (expert_forecasts(found.block, ridge, season)[:, :t] for found in (one, two))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
-def test_what_is_held_out_changes_no_bit_of_the_weights_of_an_epoch(
-    monkeypatch: pytest.MonkeyPatch, empty: str
-) -> None:
-    chance = np.random.default_rng(0)
-    values = chance.normal(size=(100, 6)).cumsum(axis=0)
-    values[chance.random(values.shape) < 0.1] = np.nan
+def test_held_out_rows_change_no_bit_of_the_weights(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(100, 6)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.1] = np.nan
     values[:40, 1] = np.nan
     held_from = 80
     other = values.copy()
-    other[held_from:] = 50 * chance.normal(size=other[held_from:].shape)
+    other[held_from:] = 50 * rng.normal(size=other[held_from:].shape)
     other[held_from:, 2] = np.nan
 
     network = NetworkConfig(hidden=4, horizon=5, lags=(1,), ring=4)
     window_config = WindowConfig.model_validate({"empty": empty})
-    # The weights after one epoch: which epoch is the best is what the held-out part is there to say.
+    # Compare the weights after one epoch: held-out rows do decide which of several epochs is the best.
     training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1, refit=False)
     seen: list[dict[str, torch.Tensor]] = []
 
-    def watched(module: Network, *rest: Any) -> Iterator[float]:
+    def record_weights(module: Network, *rest: Any) -> Iterator[float]:
         for loss in epochs(module, *rest):
             seen.append({name: weight.clone() for name, weight in module.state_dict().items()})
             yield loss
 
     epochs = fitting._epochs
-    monkeypatch.setattr(fitting, "_epochs", watched)
+    monkeypatch.setattr(fitting, "_epochs", record_weights)
     trained = [
         train(Windows(tuple("abcdef"), START, v), network, training, window_config) for v in (values, other)
     ]

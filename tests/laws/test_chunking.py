@@ -1,4 +1,4 @@
-"""Law: however windows are cut into calls, and a log into batches: the same forecasts, counts and state."""
+"""Law: forecasts, counts and state do not depend on how windows are cut into calls or a log into batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RETURNS_TWICE = Windows(
 )
 
 
-def test_every_expert_is_there_where_a_week_is_short() -> None:
+def test_the_short_week_model_has_every_expert() -> None:
     assert {*EXPERTS} < {*forecaster(**SHORT_WEEK).members}
 
 
@@ -44,7 +44,7 @@ def test_every_expert_is_there_where_a_week_is_short() -> None:
 @given(fleet=fleets(), cuts=st.lists(st.integers(0, 30), max_size=4))
 @example(fleet=LATE_BEGINNER, cuts=[1, 3])
 @example(fleet=RETURNS_TWICE, cuts=[3])
-def test_however_windows_are_cut_into_calls_the_forecasts_and_the_state_are_the_same(
+def test_forecasts_and_state_do_not_depend_on_calls(
     cell: str, empty: str, max_gap: int, decoder: bool, fleet: Windows, cuts: list[int]
 ) -> None:
     more = {} if decoder else SHORT_WEEK
@@ -72,9 +72,7 @@ def test_however_windows_are_cut_into_calls_the_forecasts_and_the_state_are_the_
 
 @pytest.mark.parametrize("max_gap", [3, 672])
 @given(fleet=fleets(), gap=st.integers(1, 12))
-def test_windows_that_are_left_out_are_stepped_as_windows_without_a_value(
-    max_gap: int, fleet: Windows, gap: int
-) -> None:
+def test_omitted_windows_count_as_windows_without_a_value(max_gap: int, fleet: Windows, gap: int) -> None:
     model = forecaster(max_gap=max_gap)
     middle = (fleet.start + fleet.stop) // 2
     before = fleet.between(fleet.start, middle)
@@ -83,21 +81,19 @@ def test_windows_that_are_left_out_are_stepped_as_windows_without_a_value(
     holes = Windows(fleet.series_ids, middle, np.full((gap, len(fleet.series_ids)), np.nan))
 
     state, _ = advance(model, model.initial_state(), before)
-    left_out, forecasts = advance(model, state, after)
-    shown, during = advance(model, state, holes)
-    shown, then = advance(model, shown, after)
+    omitted, forecasts = advance(model, state, after)
+    stepped, during = advance(model, state, holes)
+    stepped, then = advance(model, stepped, after)
 
-    # Left out or shown, each window of the gap has its forecasts; a series that begins after it has none.
+    # In both cases each window of the gap has forecasts, except of a series that begins after the gap.
     assert_same(by_key([forecasts]), by_key([during, then]), scales(fleet))
-    assert_same_state(left_out, shown)
+    assert_same_state(omitted, stepped)
     assert forecasts.cold_starts == during.cold_starts + then.cold_starts
 
 
 @given(fleet=fleets())
 @example(fleet=RETURNS_TWICE)
-def test_a_series_that_returns_after_more_than_max_gap_windows_is_one_that_begins_there(
-    fleet: Windows,
-) -> None:
+def test_a_series_begins_anew_after_max_gap(fleet: Windows) -> None:
     model = forecaster(max_gap=3)
     _, whole = advance(model, model.initial_state(), fleet)
     found = by_key([whole])
@@ -106,7 +102,8 @@ def test_a_series_that_returns_after_more_than_max_gap_windows_is_one_that_begin
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
         lives = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # Forgotten after twice ``max_gap`` windows, it does not return, but is a new series.
+        # After twice ``max_gap`` windows the series has been removed from the state: its return is then
+        # no cold start, because it is a new series.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for life in lives:
             stop = min(int(life[-1]) + 4, len(values))
@@ -126,7 +123,7 @@ def test_a_call_without_windows_changes_nothing() -> None:
 
 @pytest.mark.parametrize("max_gap", [1, 3, LONG_GAP])
 @given(logs=all_logs(), data=st.data(), windows_per_step=st.integers(1, 40))
-def test_however_a_log_is_cut_into_batches_and_blocks_the_outputs_are_the_same(
+def test_outputs_do_not_depend_on_batches_or_blocks(
     max_gap: int, logs: Logs, data: st.DataObject, windows_per_step: int
 ) -> None:
     model = forecaster(max_gap=max_gap, **SHORT_WEEK)
@@ -142,7 +139,7 @@ def test_however_a_log_is_cut_into_batches_and_blocks_the_outputs_are_the_same(
 
 
 @pytest.mark.parametrize("windows_per_step", [1, 32])
-def test_a_lone_row_years_away_makes_no_windows_between_and_begins_cold(windows_per_step: int) -> None:
+def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> None:
     model = forecaster(max_gap=3)
     near, far = START, START + 20 * 365 * 24
     fleet = Windows(("a", "b"), near, np.array([[1.0, 2.0], [1.5, 2.5]]))
@@ -152,13 +149,15 @@ def test_a_lone_row_years_away_makes_no_windows_between_and_begins_cold(windows_
     )
     closed = [block.start for block in ran.forecasts if block is not None]
     assert len(closed) <= 2 + 2 * 6
-    assert ran.counts.cold_starts == 0  # it was forgotten meanwhile
+    assert (
+        ran.counts.cold_starts == 0
+    )  # the gap is so long that the row begins a new series, which is no cold start
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far
 
 
-def test_series_that_are_born_late_and_never_cost_no_windows_and_no_cold_start() -> None:
+def test_series_without_rows_add_no_windows_and_no_state() -> None:
     model = forecaster(max_gap=3)
     values = np.full((40, 3), np.nan)
     values[:2, 0] = values[30:, 1] = 1.0

@@ -1,4 +1,4 @@
-"""Law: killed at any moment and gone on with from its snapshots, a job ends as if never killed."""
+"""Law: a job that is killed at any moment and resumed from its snapshots ends like an unkilled job."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ from pipelines.sources.replay import ReplaySource
 from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold
-from tests.logs import Left, half_of, job_of, small_log
-from tests.mortals import Killed, Mortal
+from tests.logs import LogOutputs, half_of, job_of, small_log
+from tests.mortals import KillableProcess, Killed
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 from tests.power import PowerLoss
 from tests.same import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
 
 
-def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> Ran:
-    """The input folded through shards that are killed again and again, at any output of any of them."""
+def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any) -> Ran:
+    """Fold logs through shards in a job that is killed ``kills`` times, each time after a drawn output."""
     disks = [Disk() for _ in range(shards)]
-    for life in range(lives + 1):
+    for life in range(kills + 1):
         opened = [
-            disk.opened(Shard.cold(number, shards, model.initial_state(), logs.partitions))
+            disk.restore(Shard.cold(number, shards, model.initial_state(), logs.partitions))
             for number, disk in enumerate(disks)
         ]
         starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
         parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
-        # as `Reader` begins: what was read and not yet closed is closed, though nothing should follow
+        # Begin with a batch without rows in each partition, as `Reader` does: windows that the watermark had
+        # passed before the kill are then closed, even if no row follows.
         announced = [no_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))
@@ -57,7 +58,7 @@ def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> 
             shard.number: outputs(model, shard, [*announced, *interleaved(draw, parts, early=True)], per_step)
             for shard in opened
         }
-        left = 10**9 if life == lives else draw(st.integers(0, 100))
+        left = 10**9 if life == kills else draw(st.integers(0, 100))
         often = draw(st.sampled_from([0.05, 0.5]))
         while running and left:
             number = int(chance.choice([*running]))
@@ -80,12 +81,12 @@ def lived(model: Forecaster, logs: Logs, shards: int, lives: int, draw: Any) -> 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
-def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
+def test_no_kill_loses_or_repeats_an_output(
     max_gap: int, logs: Logs, shards: int, kills: int, data: st.DataObject
 ) -> None:
     model = forecaster(aggregate="sum", max_gap=max_gap, **SHORT_WEEK)
     clean = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
-    killed = lived(model, logs, shards, kills, data.draw)
+    killed = fold_with_kills(model, logs, shards, kills, data.draw)
 
     assert killed.counts == clean.counts
     assert clean.counts.missing == clean.counts.pending == 0
@@ -94,19 +95,19 @@ def test_no_kill_loses_or_doubles_a_row_a_forecast_or_a_count(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_NO_MATTER = (".numbers", ".lock", ".ended", ".run")  # paths that a resumed run does not depend on
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not depend on these paths
 
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     (log, scale), output, clean = small_log(), tmp_path / "out", tmp_path / "clean"
-    whole = Left(clean, run_stream(job_of(log, clean)).counts, scale)
+    whole = LogOutputs(clean, run_stream(job_of(log, clean)).counts, scale)
     run_stream(job_of(log, output, stop=half_of(log)))
-    power = PowerLoss(output, _NO_MATTER, every_prefix=False, slow=PARTS)
-    with power.recorded():
+    power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
+    with power.record():
         # the run first replaces the state table by one for 2 shards
         run_stream(job_of(log, output, shards=2))
-    for left in random.Random(4).sample(power.left, 12):
-        power.put_back(left)
+    for files in random.Random(4).sample(power.states, 12):
+        power.restore(files)
         ended = run_stream(job_of(log, output, shards=2, windows_per_step=3))
         whole.assert_same(output, ended.counts)
 
@@ -121,13 +122,13 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
         )
         return replace(job_of(log, output), source=source)
 
-    whole = Left(tmp_path / "clean", run_stream(job(tmp_path / "clean")).counts, scale)
-    power = PowerLoss(tmp_path / "out", _NO_MATTER, every_prefix=False, slow=PARTS)
+    whole = LogOutputs(tmp_path / "clean", run_stream(job(tmp_path / "clean")).counts, scale)
+    power = PowerLoss(tmp_path / "out", _IGNORED, every_prefix=False, slow=PARTS)
     (tmp_path / "out").mkdir()
-    with power.recorded():
+    with power.record():
         run_stream(job(tmp_path / "out"))
-    for left in random.Random(5).sample(power.left, 8):
-        power.put_back(left)
+    for files in random.Random(5).sample(power.states, 8):
+        power.restore(files)
         whole.assert_same(tmp_path / "out", run_stream(job(tmp_path / "out")).counts)
 
 
@@ -137,7 +138,7 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
     shards=st.integers(1, 3),
     format_=st.sampled_from(["parquet", "jsonl"]),
 )
-def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not(
+def test_a_stream_killed_at_any_rename_resumes_without_loss(
     small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int, format_: Format
 ) -> None:
     model = forecaster()
@@ -166,10 +167,10 @@ def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not
         )
         ghosts = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
-            with patch("os.replace", Mortal(left, after, ghosts).of(os.replace)), suppress(Killed):
+            with patch("os.replace", KillableProcess(left, after, ghosts).wrap(os.replace)), suppress(Killed):
                 run_stream(replace(job, windows_per_step=windows_per_step))
             ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        with patch("os.replace", Mortal(10**9, True, ghosts).of(os.replace)):
+        with patch("os.replace", KillableProcess(10**9, True, ghosts).wrap(os.replace)):
             ended = run_stream(job).counts
         expected = run_stream(
             replace(job, output=clean, source=replace(source, manifest_folder=clean / "state"))
@@ -178,7 +179,7 @@ def test_a_stream_that_dies_at_any_rename_of_a_file_ends_as_the_one_that_did_not
         assert ended == expected
         assert_same_frames(read_forecasts(clean), read_forecasts(output), scales(small_fleet))
         assert read_quarantine(clean).equals(read_quarantine(output))
-        # No file is half there, and no forecast in two of them.
+        # Every file is complete, and no forecast is in two files.
         read = pl.read_parquet if format_ == "parquet" else pl.read_ndjson
         written = [read(file) for file in (output / "forecasts").iterdir()]
         assert sum(map(len, written)) == len(read_forecasts(clean))

@@ -1,4 +1,4 @@
-"""Law: a stream into an object store that dies at any of its requests ends as if it had not."""
+"""Law: a stream that writes to an object store and is killed at any request resumes without loss."""
 
 from __future__ import annotations
 
@@ -26,140 +26,142 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.storage import Location, Remote, lease
 from tests.fleets import HOUR, forecaster, rows_of, scales
-from tests.logs import Left, half_of, job_of, small_log
-from tests.mortals import Killed, Mortal
+from tests.logs import LogOutputs, half_of, job_of, small_log
+from tests.mortals import KillableProcess, Killed
 from tests.same import assert_same_frames
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_NO_MATTER = ".numbers", ".probe", ".lock", ".ended", ".run"  # to who goes on
-_SLOW_S = 0.03  # of what a snapshot counts: one that does not wait for it is there before it
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these
+_SLOW_S = 0.03  # writes of outputs are slow: a snapshot that does not wait for them is stored before them
 
 
-class Sleeper:
-    """A stream that sleeps after one of its changes to an output that it has taken over.
+class PausedStream:
+    """A stream that is paused after one of its changes to the store, once it owns its output.
 
-    Changes of its other threads that were under way meanwhile never come to the store.
+    Changes that its other threads begin before the pause ends are dropped.
     """
 
     def __init__(self, run: Callable[[], object], changes: int) -> None:
-        self.left, self.is_over, self.lock = changes, False, threading.RLock()
-        self.fell, self.woke = threading.Event(), threading.Event()
+        self.left, self.owns_output, self.lock = changes, False, threading.RLock()
+        self.paused, self.resumed = threading.Event(), threading.Event()
         self.others = frozenset(threading.enumerate())
-        self.thread = threading.Thread(target=self._live, args=[run], daemon=True)
+        self.thread = threading.Thread(target=self._run, args=[run], daemon=True)
         self.threads = frozenset[threading.Thread]()
 
-    def fall_asleep(self) -> None:
-        """It begins, and sleeps; or ends before."""
+    def run_until_paused(self) -> None:
+        """Start the stream and return when it is paused, or when it has ended before that."""
         self.thread.start()
-        self.fell.wait()
+        self.paused.wait()
         self.threads = frozenset(threading.enumerate()) - self.others
 
-    def wake_up(self) -> None:
-        """It goes on to its end."""
-        self.woke.set()
+    def run_to_the_end(self) -> None:
+        """End the pause and wait until the stream ends."""
+        self.resumed.set()
         self.thread.join()
 
-    def of(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """A change as anybody makes it."""
+    def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``change`` with the pause in it; threads of other streams call it as it is."""
 
-        def made(*given: Any, **options: Any) -> Any:
+        def wrapped(*given: Any, **options: Any) -> Any:
             thread = threading.current_thread()
             if thread in self.others or (self.threads and thread not in self.threads):
                 return change(*given, **options)
-            is_awake = self.woke.is_set()
+            is_resumed = self.resumed.is_set()
             with self.lock:
-                if not self.fell.is_set():
+                if not self.paused.is_set():
                     done = change(*given, **options)
-                    self.is_over |= given[0].name == ".run"
-                    self.left -= self.is_over
+                    self.owns_output |= given[0].name == ".run"
+                    self.left -= self.owns_output
                     if self.left < 0:
-                        self.fell.set()
-                        self.woke.wait()
+                        self.paused.set()
+                        self.resumed.wait()
                     return done
-            return change(*given, **options) if is_awake else None
+            return change(*given, **options) if is_resumed else None
 
-        return made
+        return wrapped
 
-    def _live(self, run: Callable[[], object]) -> None:
-        with suppress(Exception):  # whatever it finds when it wakes
+    def _run(self, run: Callable[[], object]) -> None:
+        with suppress(Exception):  # after the pause, the other owner makes it fail in one of several ways
             run()
-        self.fell.set()
+        self.paused.set()
 
 
-def left_by(job: StreamJob, store: Remote) -> list[Objects]:
-    """What the requests of a stream left in the store, those aside that are of no matter to the next."""
+def states_after_requests(job: StreamJob, store: Remote) -> list[Objects]:
+    """Run a stream; return the distinct contents of the store after its requests, without `_IGNORED`."""
     left: list[Objects] = []
-    lock = threading.RLock()  # a change may be made of others
+    lock = threading.RLock()  # reentrant: a change may call other changes
 
-    def kept(change: Any) -> Any:
-        def made(*given: Any, **options: Any) -> Any:
+    def recorded(change: Any) -> Any:
+        def wrapped(*given: Any, **options: Any) -> Any:
             if given[0].parent.name in PARTS:
                 time.sleep(_SLOW_S)
             with lock:
                 done = change(*given, **options)
-                now = objects(store, but=_NO_MATTER)
+                now = objects(store, but=_IGNORED)
                 if not left or now != left[-1]:
                     left.append(now)
                 return done
 
-        return made
+        return wrapped
 
     with ExitStack() as stack:
         for name in _CHANGES:
-            stack.enter_context(patch.object(Remote, name, kept(getattr(Remote, name))))
+            stack.enter_context(patch.object(Remote, name, recorded(getattr(Remote, name))))
         run_stream(job)
     return left
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """A small log as it is read by a stream that nothing happens to."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> LogOutputs:
+    """Return the outputs of a stream that reads the small log without a crash."""
     log, scale = small_log()
-    output = tmp_path_factory.mktemp("whole")
+    output = tmp_path_factory.mktemp("uninterrupted")
     counts = run_stream(job_of(log, output)).counts
     assert counts.late
     assert counts.duplicates
     assert counts.rejected
-    return Left(output, counts, scale)
+    return LogOutputs(output, counts, scale)
 
 
-def test_a_stream_goes_on_from_what_each_of_its_requests_has_left(whole: Left) -> None:
+def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOutputs) -> None:
     log, _ = small_log()
     with in_memory() as store:
         run_stream(job_of(log, store, stop=half_of(log)))
-        # it begins with a table cut anew, which takes the old one's place
-        for left in left_by(job_of(log, store, shards=2), store):
+        # The second run first replaces the state table by one for 2 shards.
+        for left in states_after_requests(job_of(log, store, shards=2), store):
             put_back(store, left)
             ended = run_stream(job_of(log, store, shards=2, windows_per_step=3))
-            whole.assert_same(store, ended.counts)
+            uninterrupted.assert_same(store, ended.counts)
 
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_that_slept_while_another_took_over_changes_nothing(whole: Left, changes: int) -> None:
+def test_a_stream_paused_during_a_takeover_changes_nothing_later(
+    uninterrupted: LogOutputs, changes: int
+) -> None:
     log, _ = small_log()
     with in_memory() as store, ExitStack() as stack:
         run_stream(job_of(log, store, stop=half_of(log)))
-        sleeper = Sleeper(lambda: run_stream(job_of(log, store, windows_per_step=3)), changes)
+        paused = PausedStream(lambda: run_stream(job_of(log, store, windows_per_step=3)), changes)
         for name in _CHANGES:
-            stack.enter_context(patch.object(Remote, name, sleeper.of(getattr(Remote, name))))
-        stack.enter_context(patch.object(lease, "_is_dead", lambda told: True))
-        sleeper.fall_asleep()
+            stack.enter_context(patch.object(Remote, name, paused.wrap(getattr(Remote, name))))
+        stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
+        paused.run_until_paused()
         ended = run_stream(job_of(log, store))
-        before = objects(store, but=_NO_MATTER)
-        sleeper.wake_up()
-        assert objects(store, but=_NO_MATTER) == before
-        whole.assert_same(store, ended.counts)
+        before = objects(store, but=_IGNORED)
+        paused.run_to_the_end()
+        assert objects(store, but=_IGNORED) == before
+        uninterrupted.assert_same(store, ended.counts)
 
 
-def lived(job: StreamJob, mortal: Mortal) -> Any:
-    """One life of a stream; what it ends with, or None where it died."""
+def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
+    """Run a stream whose changes to the store go through ``process``; return counts, None if killed."""
     with ExitStack() as stack:
         for name in _CHANGES:
-            stack.enter_context(patch.object(Remote, name, mortal.of(getattr(Remote, name))))
-        # Those before it are dead, though they were of this process.
-        stack.enter_context(patch.object(lease, "_is_dead", lambda told: True))
+            stack.enter_context(patch.object(Remote, name, process.wrap(getattr(Remote, name))))
+        # Earlier owners count as dead, although they ran in this process, which is alive.
+        stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
         with suppress(Killed):
             return run_stream(job).counts
     return None
@@ -170,7 +172,7 @@ def lived(job: StreamJob, mortal: Mortal) -> Any:
     kills=st.lists(st.tuples(st.integers(0, 150), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),
 )
-def test_a_stream_that_dies_at_any_request_ends_as_the_one_that_did_not(
+def test_a_stream_killed_at_any_request_resumes_without_loss(
     small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int
 ) -> None:
     with tempfile.TemporaryDirectory() as name, in_memory() as store:
@@ -190,12 +192,14 @@ def test_a_stream_that_dies_at_any_request_ends_as_the_one_that_did_not(
 
         ghosts = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
-            lived(replace(job(store), windows_per_step=windows_per_step), Mortal(left, after, ghosts))
+            run_until_killed(
+                replace(job(store), windows_per_step=windows_per_step), KillableProcess(left, after, ghosts)
+            )
             ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        ended = lived(job(store), Mortal(10**9, True, ghosts))
+        ended = run_until_killed(job(store), KillableProcess(10**9, True, ghosts))
 
         assert ended == run_stream(job(clean)).counts
         assert_same_frames(read_forecasts(clean), read_forecasts(store), scales(small_fleet))
         assert read_quarantine(clean).equals(read_quarantine(store))
-        # no forecast in two objects: what a life wrote after its last snapshot is gone
+        # No forecast is in two objects: a resumed run removes objects newer than its snapshot.
         assert forecasts_written(store) == len(read_forecasts(clean))

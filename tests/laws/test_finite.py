@@ -1,4 +1,4 @@
-"""Law: no input that validation accepts makes a state or a forecast anything but a finite number."""
+"""Law: for every input that validation accepts, all numbers in states and forecasts are finite."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ NAN_IS_MISSING = {
     "anomaly.expected",
     "anomaly.last",
 }
-"""Fields in which NaN means that there is nothing yet."""
+"""Arrays of the state in which NaN means that there is no value yet."""
 
 
-def numbers(windows: int, series: int) -> st.SearchStrategy[Floats]:
-    """``[windows, series]`` values in stretches of any magnitude, with gaps, repeats and changes of sign."""
-    # A seed, and no array: an array of a failing example takes minutes to shrink.
-    return st.integers(0, 2**32 - 1).map(lambda seed: drawn(seed, windows, series))
+def value_arrays(windows: int, series: int) -> st.SearchStrategy[Floats]:
+    """Generate the arrays ``[windows, series]`` of `random_values`."""
+    # Draw a seed instead of an array: to shrink a failing example that is an array takes minutes.
+    return st.integers(0, 2**32 - 1).map(lambda seed: random_values(seed, windows, series))
 
 
-def drawn(seed: int, windows: int, series: int) -> Floats:
-    chance = np.random.default_rng(seed)
+def random_values(seed: int, windows: int, series: int) -> Floats:
+    """Return ``[windows, series]`` values in stretches of any magnitude, with gaps and sign changes."""
+    rng = np.random.default_rng(seed)
     values = np.empty((windows, series))
     for s in range(series):
-        sizes = chance.choice(SIZES, size=chance.integers(1, 5))
-        noise = chance.normal(size=windows).clip(-4, 4) / 4
+        sizes = rng.choice(SIZES, size=rng.integers(1, 5))
+        noise = rng.normal(size=windows).clip(-4, 4) / 4
         shapes = (
             noise,
             np.abs(noise),
@@ -56,8 +57,8 @@ def drawn(seed: int, windows: int, series: int) -> Floats:
             1.0 * (np.arange(windows) == windows // 2),
         )
         size = np.repeat(sizes, -(-windows // len(sizes)))[:windows]
-        values[:, s] = size * shapes[chance.integers(len(shapes))]
-        values[chance.random(windows) < chance.choice([0.0, 0.3, 0.9]), s] = np.nan
+        values[:, s] = size * shapes[rng.integers(len(shapes))]
+        values[rng.random(windows) < rng.choice([0.0, 0.3, 0.9]), s] = np.nan
     return values
 
 
@@ -72,7 +73,7 @@ def assert_finite(state: State, forecasts: Forecasts) -> None:
 
 
 def tables(known: Floats, static: Floats) -> Tables:
-    """A known covariate of ``known`` ``[windows]`` from `START` on, and a static one of four series."""
+    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value a series."""
     hours = pl.Series((START + np.arange(len(known))) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     ids = [f"s{i}" for i in range(len(static))]
     return Tables(
@@ -84,24 +85,24 @@ def tables(known: Floats, static: Floats) -> Tables:
 
 
 @lru_cache
-def columns() -> Features:
-    """Features fitted to ordinary tables."""
-    usual = tables(np.random.default_rng(0).normal(size=60), np.arange(4.0))
+def ordinary_features() -> Features:
+    """Return features that are fitted to tables of ordinary size."""
+    ordinary = tables(np.random.default_rng(0).normal(size=60), np.arange(4.0))
     past = {"heat": np.zeros((60, 4))}
     windows = Windows(tuple(f"s{i}" for i in range(4)), START, np.zeros((60, 4)), past)
-    return Features.fit(usual, windows, HOUR)
+    return Features.fit(ordinary, windows, HOUR)
 
 
 @lru_cache
-def reading_covariates(cell: str, columns: Features) -> Forecaster:
+def forecaster_with_covariates(cell: str, features: Features) -> Forecaster:
     model = forecaster(cell, decoder=True, observed=("heat",))
-    own = Covariates.of(columns, HOUR)
+    own = Covariates.of(features, HOUR)
     return Forecaster.untrained(
         model.network_config, model.window_config, online=model.online_config, covariates=own
     )
 
 
-def in_blocks(model: Forecaster, fleet: Windows, cut: int) -> None:
+def assert_finite_in_blocks(model: Forecaster, fleet: Windows, cut: int) -> None:
     state = model.initial_state()
     for first in range(fleet.start, fleet.stop, cut):
         state, forecasts = advance(model, state, fleet.between(first, first + cut))
@@ -109,18 +110,18 @@ def in_blocks(model: Forecaster, fleet: Windows, cut: int) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@given(values=numbers(40, 30), cut=st.sampled_from([1, 7, 40]))
+@given(values=value_arrays(40, 30), cut=st.sampled_from([1, 7, 40]))
 def test_any_values_leave_states_and_forecasts_finite(cell: str, values: Floats, cut: int) -> None:
     model = forecaster(cell, **SHORT_WEEK)
-    in_blocks(model, Windows(tuple(f"s{i}" for i in range(30)), START, values), cut)
+    assert_finite_in_blocks(model, Windows(tuple(f"s{i}" for i in range(30)), START, values), cut)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @given(
-    values=numbers(30, 4),
-    heat=numbers(30, 4),
-    known=numbers(60, 1),
-    static=numbers(4, 1),
+    values=value_arrays(30, 4),
+    heat=value_arrays(30, 4),
+    known=value_arrays(60, 1),
+    static=value_arrays(4, 1),
     refit=st.booleans(),
 )
 def test_any_covariates_leave_states_and_forecasts_finite(
@@ -129,18 +130,18 @@ def test_any_covariates_leave_states_and_forecasts_finite(
     given_tables = tables(known[:, 0], static[:, 0])
     ids = tuple(f"s{i}" for i in range(4))
     fleet = Windows(ids, START, values, {"heat": heat})
-    features = Features.fit(given_tables, fleet, HOUR) if refit else columns()
-    model = reading_covariates(cell, features).knowing(Covariates.of(features, HOUR, given_tables))
-    in_blocks(model, fleet, 10)
+    features = Features.fit(given_tables, fleet, HOUR) if refit else ordinary_features()
+    model = forecaster_with_covariates(cell, features).knowing(Covariates.of(features, HOUR, given_tables))
+    assert_finite_in_blocks(model, fleet, 10)
 
 
 @pytest.mark.parametrize("value", [1.1 * LARGEST, 1e300, float("inf"), -float("inf")])
 @pytest.mark.parametrize("column", ["price", "size"])
-def test_a_covariate_cell_beyond_the_largest_number_is_refused(value: float, column: str) -> None:
+def test_a_covariate_above_the_largest_value_is_refused(value: float, column: str) -> None:
     known, static = np.zeros(60), np.arange(4.0)
     (known if column == "price" else static)[2] = value
     with pytest.raises(DataError, match=f"row 3: column {column}"):
-        Covariates.of(columns(), HOUR, tables(known, static))
+        Covariates.of(ordinary_features(), HOUR, tables(known, static))
 
 
 @pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])

@@ -1,4 +1,4 @@
-"""Law: backfill to time t, then stream from t = one run over everything; so is a stream that was stopped."""
+"""Law: a backfill up to t and then a stream from t equal one run over all rows; so does a resumed stream."""
 
 from __future__ import annotations
 
@@ -43,32 +43,33 @@ from tests.same import (
 )
 
 MODEL = forecaster(allowed_lateness="2h")
-EVERYTHING = Input(Columns())
+ALL_ROWS = Input(Columns())
 
 
 @pytest.fixture(scope="module")
 def whole(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of one backfill over everything."""
+    """Return the output folder of one backfill over all rows."""
     output = tmp_path_factory.mktemp("whole")
-    run_backfill(BackfillJob(MODEL, (str(small_file),), EVERYTHING, output))
+    run_backfill(BackfillJob(MODEL, (str(small_file),), ALL_ROWS, output))
     return output
 
 
-def assert_same_ends(one: Location, other: Location) -> None:
-    """The state tables of two outputs are the same."""
+def assert_same_state_tables(one: Location, other: Location) -> None:
+    """Assert that two outputs have equal state tables."""
     a, b = (state_table.read(output / "state") for output in (one, other))
     assert a.closed_through == b.closed_through
     assert_same_state(a.state, b.state)
 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
-# Two partitions have no order in common: after a handover the row of the new log counts as the later one.
+# Corrections stay in their partition: of two rows in different partitions, the one that is read after the
+# handover counts as the later one, whatever their order was without a handover.
 @given(
     logs=all_logs(corrections_stay=True),
     shards=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     data=st.data(),
 )
-def test_folded_to_a_time_and_handed_over_to_a_new_log_is_one_fold(
+def test_a_handover_to_a_new_log_changes_no_output(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     model = forecaster(max_gap=max_gap, **SHORT_WEEK)
@@ -77,13 +78,15 @@ def test_folded_to_a_time_and_handed_over_to_a_new_log_is_one_fold(
 
     at = data.draw(st.integers(0, len(order)))
     first = fold(model, order[:at], shards[0], partitions=logs.partitions)
-    # The new log begins at 0, with the watermark that its partition had.
+    # The new log of each partition begins at offset 0, with the watermark of the old one.
     reached = {batch.partition: (batch.stop, batch.watermark_us) for batch in order[:at]}
     second_shards = handed_over(reshard(first.shards, shards[1]))
     before = {name: first.shards[0].watermarks[name] for name in logs.partitions}
-    announced = [no_batch(name, 0) for name in before]  # all of them, before one of them closes windows
+    announced = [
+        no_batch(name, 0) for name in before
+    ]  # announce every partition before a watermark closes windows
     announced += [replace(no_batch(name, 0), watermark_us=us) for name, us in before.items()]
-    rest = [of_a_new_log(batch, reached.get(batch.partition, (0, None))[0]) for batch in order[at:]]
+    rest = [as_new_log(batch, reached.get(batch.partition, (0, None))[0]) for batch in order[at:]]
     second = fold_on(model, second_shards, [[*announced, *rest]] * shards[1])
 
     assert second.counts.restored == first.counts.pending
@@ -96,14 +99,14 @@ def test_folded_to_a_time_and_handed_over_to_a_new_log_is_one_fold(
     assert_same_lives(whole.states, second.states)
 
 
-def of_a_new_log(batch: Batch, begin: int) -> Batch:
-    """A batch of a log that goes on as one of a log that begins at ``begin`` of it."""
+def as_new_log(batch: Batch, begin: int) -> Batch:
+    """Return a batch with ``begin`` subtracted from its offsets, as if its log began there."""
     rows, rejected = (f.with_columns(pl.col("offset") - begin) for f in (batch.rows, batch.rejected))
     return replace(batch, start=batch.start - begin, stop=batch.stop - begin, rows=rows, rejected=rejected)
 
 
 @pytest.mark.prism
-def test_a_stream_goes_on_where_a_backfill_ended(
+def test_a_stream_continues_from_the_state_of_a_backfill(
     small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     t_us = (START + 55) * HOUR_US
@@ -119,10 +122,10 @@ def test_a_stream_goes_on_where_a_backfill_ended(
     assert first.counts.outside == second.counts.rows_in == second.counts.used
     together = pl.concat([read_forecasts(tmp_path / "a"), read_forecasts(tmp_path / "b")])
     assert_same_frames(read_forecasts(whole), together, scales(small_fleet))
-    assert_same_ends(whole, tmp_path / "b")
+    assert_same_state_tables(whole, tmp_path / "b")
 
 
-def test_a_backfill_goes_on_where_a_backfill_ended(
+def test_a_backfill_continues_from_the_state_of_a_backfill(
     small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     t_us = (START + 80) * HOUR_US
@@ -137,18 +140,18 @@ def test_a_backfill_goes_on_where_a_backfill_ended(
         frames.append(read_forecasts(output))
         table = output / "state"
     assert_same_frames(read_forecasts(whole), pl.concat(frames), scales(small_fleet))
-    assert_same_ends(whole, tmp_path / "1")
+    assert_same_state_tables(whole, tmp_path / "1")
 
 
-def test_rows_before_the_handover_come_too_late_and_the_clock_never_goes_back(
+def test_rows_before_the_handover_are_late_and_reopen_nothing(
     small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
-    # A table with a row that waits, as a stopped stream leaves one.
-    waiting = rows_of(Windows(("series 1",), START + 121, np.ones((1, 1))))
-    batch = batches_of([Arrival(waiting, (START + 120) * HOUR_US)])[0]
+    # Write a state table with a pending row, as a stopped stream does.
+    pending = rows_of(Windows(("series 1",), START + 121, np.ones((1, 1))))
+    batch = batches_of([Arrival(pending, (START + 120) * HOUR_US)])[0]
     table = state_table.read(whole / "state")
-    kept = fold_on(MODEL, handed_over(table.shards), [[batch]] * len(table.shards)).shards
-    state_table.write(tmp_path / "state", kept)
+    shards = fold_on(MODEL, handed_over(table.shards), [[batch]] * len(table.shards)).shards
+    state_table.write(tmp_path / "state", shards)
     old = Input(Columns(), end_us=(START + 20) * HOUR_US)
     job = StreamJob(
         MODEL,
@@ -163,13 +166,13 @@ def test_rows_before_the_handover_come_too_late_and_the_clock_never_goes_back(
     assert counts.restored == counts.pending == 1
     assert counts.missing == 0
     assert not list((job.output / "forecasts").glob("*"))
-    assert_same_ends(whole, job.output)
-    assert state_table.read(job.states).pending.select(waiting.columns).equals(waiting)
+    assert_same_state_tables(whole, job.output)
+    assert state_table.read(job.states).pending.select(pending.columns).equals(pending)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A source in which somebody asks the job to stop as it comes to an offset."""
+class StoppingSource:
+    """A source that asks the job to stop when the job reads from offset ``at`` or later."""
 
     source: Source
     at: int
@@ -186,16 +189,16 @@ class Asked:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_stream_that_is_stopped_and_gone_on_with_is_one_stream(
+def test_a_stopped_and_resumed_stream_equals_one_stream(
     share: float, small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     output, rows = tmp_path / "out", len(rows_of(small_fleet))
-    source = ReplaySource((str(small_file),), EVERYTHING, HOUR, 7200, windows_per_step=4)
+    source = ReplaySource((str(small_file),), ALL_ROWS, HOUR, 7200, windows_per_step=4)
     job = StreamJob(MODEL, source, output, shards=3, resume=True, runner="in-process")
     at = int(share * rows)
-    stopped = run_stream(replace(job, source=Asked(source, at, job.stop_file)))
+    stopped = run_stream(replace(job, source=StoppingSource(source, at, job.stop_file)))
 
-    # What the watermark had not passed is forecast from by nobody, and waits.
+    # Rows of windows that the watermark has not passed are pending, and no forecast is based on them.
     assert stopped.stopped
     assert stopped.counts.missing == 0
     assert stopped.counts.rows_in >= at
@@ -209,29 +212,29 @@ def test_a_stream_that_is_stopped_and_gone_on_with_is_one_stream(
         hours = table.pending.select(pl.col("timestamp").dt.epoch("us") // HOUR_US).to_series()
         assert set(hours) == {table.closed_through + 1, table.closed_through + 2}
 
-    # With another number of shards, too; counts are those of both runs.
+    # Resume with another number of shards; the counts cover both runs.
     resumed = run_stream(replace(job, shards=2))
     assert not resumed.stopped
     assert resumed.counts.used == resumed.counts.rows_in == rows
     assert resumed.counts.missing == resumed.counts.late == resumed.counts.pending == 0
     assert_same_frames(read_forecasts(whole), read_forecasts(output), scales(small_fleet))
-    assert_same_ends(whole, output)
+    assert_same_state_tables(whole, output)
     files = sorted((output / "forecasts").iterdir())
-    everything = pl.concat([pl.read_parquet(file) for file in files])
-    assert everything.select(pl.struct(IDENTITY).is_unique().all()).item()
-    if share:  # the first part is as it was written, to the bit
-        kept = read_forecasts(output).join(before, on=IDENTITY, how="semi")
-        assert nested(kept.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
+    forecasts = pl.concat([pl.read_parquet(file) for file in files])
+    assert forecasts.select(pl.struct(IDENTITY).is_unique().all()).item()
+    if share:  # forecasts of the stopped run are unchanged, to the bit
+        unchanged = read_forecasts(output).join(before, on=IDENTITY, how="semi")
+        assert nested(unchanged.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
 
 
-def test_a_watched_folder_is_gone_on_with_file_by_file(
+def test_a_stream_of_a_watched_folder_resumes_after_each_file(
     small_fleet: Windows, whole: Path, tmp_path: Path
 ) -> None:
     incoming, output = tmp_path / "in", tmp_path / "out"
     incoming.mkdir()
     rows = rows_of(small_fleet)
     window = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
-    source = FolderSource(incoming, EVERYTHING, output / "state", lateness_s=7200, poll_s=0.02)
+    source = FolderSource(incoming, ALL_ROWS, output / "state", lateness_s=7200, poll_s=0.02)
     job = StreamJob(MODEL, source, output, shards=2, resume=True, runner="in-process")
     read, deadline_s = 0, time.time() + 120
     for first, stop in ((0, 30), (30, 31), (31, 120)):
@@ -241,14 +244,14 @@ def test_a_watched_folder_is_gone_on_with_file_by_file(
         os.utime(path, (time.time() - 60, time.time() - 60))
         read += len(part)
 
-        def when_read(numbers: JobNumbers, read: int = read) -> None:
+        def stop_when_read(numbers: JobNumbers, read: int = read) -> None:
             if numbers.counts.rows_in == read or time.time() > deadline_s:
                 ask_to_stop(job.stop_file)
 
-        counts = run_stream(job, when_read).counts
+        counts = run_stream(job, stop_when_read).counts
         assert counts.missing == counts.late == 0
         assert counts.rows_in == read
-    # The watermark stays two hours behind the newest row: three windows are left open.
+    # Three windows stay open, because the watermark is two hours behind the newest row.
     assert counts.used + len(state_table.read(output / "state").pending) == len(rows)
     expected = read_forecasts(whole).filter(pl.col("issued_at").dt.epoch("us") <= (START + 117) * HOUR_US)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))

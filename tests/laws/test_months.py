@@ -1,4 +1,4 @@
-"""Laws of parity and handover for windows of the calendar: months, which are of no one length."""
+"""Laws of parity and handover with windows of calendar months, which differ in length."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ from tests.same import assert_same_frames, assert_same_state
 
 MONTH = Frequency(0, 1)
 MODEL = forecaster(freq="1mo", ring=24)
-FIRST, MONTHS, SERIES = -25, 60, 5  # from December 1967 to November 1972: two leap years, and 1970 between
+FIRST, MONTHS, SERIES = (
+    -25,
+    60,
+    5,
+)  # December 1967 to November 1972: two leap years, months before and after 1970
 SPLIT_US = 864_000_000_000  # the 11th of January 1970
 
 
 def readings() -> pl.DataFrame:
-    """Two readings a month, some at its very ends, with gaps."""
-    chance = np.random.default_rng(3)
+    """Return up to two rows of each series and month, some at the first or last microsecond, with gaps."""
+    rng = np.random.default_rng(3)
     month = np.repeat(FIRST + np.arange(MONTHS), 2 * SERIES)
     begin_us, end_us = MONTH.start_us(month), MONTH.end_us(month)
-    share = chance.choice([0.0, 0.3, 0.7, 1.0], len(month))
+    share = rng.choice([0.0, 0.3, 0.7, 1.0], len(month))
     at_us = np.minimum(begin_us + (share * (end_us - begin_us)).astype(np.int64), end_us - 1)
     series = np.tile(np.arange(SERIES), 2 * MONTHS)
-    values = chance.normal(size=len(month)) + 10 * series + 5 * np.sin(month * np.pi / 6)
+    values = rng.normal(size=len(month)) + 10 * series + 5 * np.sin(month * np.pi / 6)
     rows = pl.DataFrame(
         {
             "series_id": [f"s{i}" for i in series],
@@ -44,7 +48,7 @@ def readings() -> pl.DataFrame:
             "value": values,
         }
     )
-    return rows.filter(pl.Series(chance.random(len(month)) > 0.2))
+    return rows.filter(pl.Series(rng.random(len(month)) > 0.2))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a backfill makes of all rows."""
+    """Return the output folder of a backfill over all rows."""
     output = tmp_path_factory.mktemp("whole")
     assert not run_backfill(BackfillJob(MODEL, (str(file),), Input(Columns()), output, 2)).counts.missing
     return output
@@ -66,13 +70,13 @@ def scale() -> dict[str, float]:
     return scales(aggregate(readings(), MODEL.window_config).windows)
 
 
-def test_months_are_forecast_as_each_ends(whole: Path) -> None:
+def test_forecasts_are_issued_at_the_end_of_each_month(whole: Path) -> None:
     issued = read_forecasts(whole)["issued_at"].unique().sort().to_list()
     months = range(FIRST + 1, FIRST + MONTHS + 1)
     assert issued == [datetime(1970 + m // 12, m % 12 + 1, 1, tzinfo=UTC) for m in months]
 
 
-def test_a_backfill_of_months_is_a_stream_of_them(file: Path, whole: Path, tmp_path: Path) -> None:
+def test_streams_and_a_backfill_of_months_forecast_the_same(file: Path, whole: Path, tmp_path: Path) -> None:
     replay = ReplaySource((str(file),), Input(Columns()), MONTH, lateness_s=86_400, windows_per_step=7)
     for name, source in (("replay", replay), ("paced", replace(replay, speed=MONTH.nominal_s * 400.0))):
         job = StreamJob(MODEL, source, tmp_path / name, 3, windows_per_step=5, runner="in-process")
@@ -85,14 +89,14 @@ def test_a_backfill_of_months_is_a_stream_of_them(file: Path, whole: Path, tmp_p
         )
 
 
-def test_a_state_table_of_months_is_gone_on_from(file: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_backfill_continues_from_a_state_table_of_months(file: Path, whole: Path, tmp_path: Path) -> None:
     before, after = Input(Columns(), end_us=SPLIT_US), Input(Columns(), start_us=SPLIT_US)
     source = ReplaySource((str(file),), before, MONTH, lateness_s=20 * 86_400)
     first = StreamJob(MODEL, source, tmp_path / "a", 2, runner="in-process")
     run_stream(first)
     table = state_table.read(first.output / "state")
     assert table.state.freq == MONTH
-    assert set(table.state.clock.tolist()) == {0}  # the last row closes January
+    assert set(table.state.clock.tolist()) == {0}  # the end of the replay closes January
     assert str(table.state.frame()["clock"][0]) == "1970-02-01 00:00:00+00:00"
 
     second = BackfillJob(MODEL, (str(file),), after, tmp_path / "b", 3, state_table=first.output / "state")

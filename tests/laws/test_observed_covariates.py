@@ -1,4 +1,4 @@
-"""The laws with a covariate that is observed beside the value."""
+"""The laws of chunking, order, causality, handover and re-warming with an observed covariate."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.folds import Arrival, batches_of, fold, fold_on, run_shards
 from tests.same import assert_same, assert_same_lives, assert_same_state, by_key
 
 HEAT = ("heat",)
-PARTLY = with_heat(Windows(tuple("abcdefg"), START, np.random.default_rng(1).normal(size=(40, 7))))
+FLEET_WITH_HEAT = with_heat(Windows(tuple("abcdefg"), START, np.random.default_rng(1).normal(size=(40, 7))))
 
 
 @pytest.mark.parametrize(
     ("cell", "max_gap", "decoder"), [("lstm", 3, False), ("gru", 672, False), ("rnn", 672, True)]
 )
 @given(fleet=fleets().map(with_heat), size=st.integers(1, 9))
-def test_however_windows_are_cut_into_calls_forecasts_and_state_are_the_same(
+def test_forecasts_and_state_do_not_depend_on_calls(
     cell: str, max_gap: int, decoder: bool, fleet: Windows, size: int
 ) -> None:
     model = forecaster(cell, max_gap=max_gap, decoder=decoder, observed=HEAT)
@@ -40,7 +40,7 @@ def test_however_windows_are_cut_into_calls_forecasts_and_state_are_the_same(
 
 
 @given(fleet=fleets().map(with_heat), data=st.data())
-def test_a_series_is_forecast_alone_as_in_company(fleet: Windows, data: st.DataObject) -> None:
+def test_forecasts_do_not_depend_on_other_series(fleet: Windows, data: st.DataObject) -> None:
     model = forecaster(max_gap=2, observed=HEAT)
     _, together = advance(model, model.initial_state(), fleet)
     order = data.draw(st.permutations(range(len(fleet.series_ids))))
@@ -51,9 +51,7 @@ def test_a_series_is_forecast_alone_as_in_company(fleet: Windows, data: st.DataO
 
 
 @given(fleet=fleets().map(with_heat), t=st.integers(1, 29), seed=st.integers(0, 1000))
-def test_a_covariate_that_comes_later_changes_no_bit_of_an_earlier_forecast(
-    fleet: Windows, t: int, seed: int
-) -> None:
+def test_later_covariates_change_no_bit_of_a_forecast(fleet: Windows, t: int, seed: int) -> None:
     assume(t < len(fleet.values))
     model = forecaster(observed=HEAT)
     heat = fleet.past["heat"].copy()
@@ -63,12 +61,12 @@ def test_a_covariate_that_comes_later_changes_no_bit_of_an_earlier_forecast(
     np.testing.assert_array_equal(one.values[:, :t], two.values[:, :t])
 
 
-def test_a_covariate_of_a_window_changes_the_forecast_that_is_issued_at_its_end() -> None:
+def test_a_covariate_changes_the_forecast_at_its_window_s_end() -> None:
     model, t = forecaster(observed=HEAT), 20
-    heat = PARTLY.past["heat"].copy()
+    heat = FLEET_WITH_HEAT.past["heat"].copy()
     heat[t, 3] = np.nanmean(heat[:, 3]) + 9.0
-    _, one = advance(model, model.initial_state(), PARTLY)
-    _, two = advance(model, model.initial_state(), replace(PARTLY, past={"heat": heat}))
+    _, one = advance(model, model.initial_state(), FLEET_WITH_HEAT)
+    _, two = advance(model, model.initial_state(), replace(FLEET_WITH_HEAT, past={"heat": heat}))
     moved = np.abs(one.values - two.values).max(axis=(0, 3)) > 1e-3
     assert moved[t, 3]
     assert not moved[:t].any()
@@ -76,13 +74,11 @@ def test_a_covariate_of_a_window_changes_the_forecast_that_is_issued_at_its_end(
 
 
 @given(fleet=fleets().map(with_heat), seed=st.integers(0, 1000), shards=st.integers(1, 4))
-def test_rows_in_any_order_and_any_number_of_shards_forecast_what_their_windows_do(
-    fleet: Windows, seed: int, shards: int
-) -> None:
+def test_forecasts_of_rows_do_not_depend_on_order_or_shards(fleet: Windows, seed: int, shards: int) -> None:
     model = forecaster(observed=HEAT)
     rows = rows_of(fleet)
     assume(len(rows) > 0)
-    heat = np.where(np.isnan(fleet.values), np.nan, fleet.past["heat"])  # no value, no row
+    heat = np.where(np.isnan(fleet.values), np.nan, fleet.past["heat"])  # a window without a value has no row
     _, expected = advance(model, model.initial_state(), replace(fleet, past={"heat": heat}))
     before = rows["timestamp"].min().timestamp() * 1e6  # type: ignore[union-attr]
     arrivals = [
@@ -95,10 +91,8 @@ def test_rows_in_any_order_and_any_number_of_shards_forecast_what_their_windows_
 
 
 @pytest.mark.parametrize("shards", [(1, 3), (3, 2)])
-def test_rows_that_wait_keep_their_covariates_through_a_snapshot_and_another_number_of_shards(
-    shards: tuple[int, int],
-) -> None:
-    model, rows = forecaster(observed=HEAT), rows_of(PARTLY).sort("timestamp")
+def test_pending_rows_keep_covariates_through_snapshot_and_resharding(shards: tuple[int, int]) -> None:
+    model, rows = forecaster(observed=HEAT), rows_of(FLEET_WITH_HEAT).sort("timestamp")
     half_us, end_us = (START + 20) * HOUR_US, (START + 40) * HOUR_US
     first, second = batches_of([Arrival(rows[:200], half_us), Arrival(rows[200:], end_us)])
     whole = fold(model, [first, second])
@@ -109,12 +103,12 @@ def test_rows_that_wait_keep_their_covariates_through_a_snapshot_and_another_num
     again = replace(second, start=0, stop=second.stop - second.start)
     again = replace(again, rows=again.rows.with_columns(offset=again.rows["offset"] - second.start))
     rest = fold_on(model, moved, [[again]] * shards[1])
-    assert_same(by_key(whole.forecasts), by_key([*begun.forecasts, *rest.forecasts]), scales(PARTLY))
+    assert_same(by_key(whole.forecasts), by_key([*begun.forecasts, *rest.forecasts]), scales(FLEET_WITH_HEAT))
     assert_same_lives(whole.states, rest.states)
 
 
 @given(fleet=fleets(windows=12).map(with_heat))
-def test_a_rewarmed_state_forecasts_as_a_cold_start_with_the_covariates_that_it_kept(fleet: Windows) -> None:
+def test_a_rewarmed_state_equals_a_cold_start_with_covariates(fleet: Windows) -> None:
     old, new = (forecaster(cell, ring=20, observed=HEAT) for cell in ("lstm", "gru"))
     assume(len(fleet.values) > 2)
     now = fleet.stop - 2
@@ -124,8 +118,8 @@ def test_a_rewarmed_state_forecasts_as_a_cold_start_with_the_covariates_that_it_
     assert_same_state(cold, warm)
 
 
-def test_a_state_without_a_covariate_is_rewarmed_as_if_it_had_been_missing() -> None:
+def test_rewarming_takes_a_new_covariate_as_missing() -> None:
     old, new = forecaster(ring=60), forecaster("gru", ring=60, observed=HEAT)
-    state, _ = advance(old, old.initial_state(), PARTLY)
-    cold, _ = advance(new, new.initial_state(), replace(PARTLY, past={}))
+    state, _ = advance(old, old.initial_state(), FLEET_WITH_HEAT)
+    cold, _ = advance(new, new.initial_state(), replace(FLEET_WITH_HEAT, past={}))
     assert_same_state(cold, rewarm(new, state))

@@ -1,4 +1,4 @@
-"""Law: any arrival order within the allowed lateness, and any interleaving of partitions, gives the same."""
+"""Law: outputs do not depend on the order of rows within the lateness or on how partitions interleave."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_state
 
 @pytest.mark.parametrize("aggregate", ["mean", "sum", "last"])
 @given(fleet=fleets(windows=14), lateness_h=st.integers(0, 6), copies=st.integers(0, 5), data=st.data())
-def test_rows_in_any_order_within_the_lateness_give_the_same_forecasts(
+def test_forecasts_do_not_depend_on_order_within_the_lateness(
     aggregate: str, fleet: Windows, lateness_h: int, copies: int, data: st.DataObject
 ) -> None:
     model = forecaster(aggregate=aggregate)
     rows = rows_of(fleet)
     assume(len(rows))
-    # A second row in some windows, and second copies of some rows.
+    # Add a second row to some windows, and copies of some rows.
     shifted = rows.head(copies).with_columns(
         pl.col("timestamp") + pl.duration(minutes=7), pl.col("value") * 2
     )
@@ -42,19 +42,21 @@ def test_rows_in_any_order_within_the_lateness_give_the_same_forecasts(
 
     in_order = run_shards(model, [Arrival(rows, int(rows["timestamp"].dt.epoch("us").max()))])  # type: ignore[arg-type]
     arrivals = list(shuffled(data.draw, rows, lateness_h * HOUR_US))
-    as_it_came = run_shards(model, arrivals)
+    shuffled_order = run_shards(model, arrivals)
 
-    assert as_it_came.counts.late == 0
-    expected = 0 if aggregate == "sum" else min(copies, len(rows_of(fleet)))  # two rows are two events
-    assert as_it_came.counts.duplicates == in_order.counts.duplicates == expected
+    assert shuffled_order.counts.late == 0
+    expected = (
+        0 if aggregate == "sum" else min(copies, len(rows_of(fleet)))
+    )  # for sums, equal rows are separate events
+    assert shuffled_order.counts.duplicates == in_order.counts.duplicates == expected
     scale = scales(windows.aggregate(rows, model.window_config).windows)
-    assert_same(by_key(in_order.forecasts), by_key(as_it_came.forecasts), scale)
-    assert_same_state(in_order.states[0], as_it_came.states[0])
+    assert_same(by_key(in_order.forecasts), by_key(shuffled_order.forecasts), scale)
+    assert_same_state(in_order.states[0], shuffled_order.states[0])
 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.integers(1, 3), data=st.data())
-def test_however_partitions_interleave_and_batches_overtake_each_other_the_outputs_are_the_same(
+def test_outputs_do_not_depend_on_the_order_of_batches(
     max_gap: int, logs: Logs, shards: int, data: st.DataObject
 ) -> None:
     model = forecaster(max_gap=max_gap, **SHORT_WEEK)
@@ -74,8 +76,8 @@ def test_however_partitions_interleave_and_batches_overtake_each_other_the_outpu
     assert {shard.closed_through for shard in one.shards + other.shards} == {one.shards[0].closed_through}
 
 
-def late_by_its_own_watermark(log: Log) -> set[int]:
-    """Offsets of the rows whose window their partition's watermark had passed before them."""
+def late_offsets(log: Log) -> set[int]:
+    """Return the offsets of late rows: an earlier watermark of the partition had passed the row's window."""
     at = sorted(log.watermarks_us)
     before = [max((log.watermarks_us[w] for w in at if w <= o), default=-1) for o in log.rows["offset"]]
     window = log.rows["timestamp"].dt.epoch("us") // HALF_A_DAY_US
@@ -87,12 +89,10 @@ def late_by_its_own_watermark(log: Log) -> set[int]:
 
 
 @given(logs=all_logs(), data=st.data())
-def test_a_row_is_late_by_the_watermark_of_its_own_partition_and_no_other(
-    logs: Logs, data: st.DataObject
-) -> None:
-    expected = {(log.partition, o) for log in logs.parts for o in late_by_its_own_watermark(log)}
+def test_only_its_own_partition_s_watermark_makes_a_row_late(logs: Logs, data: st.DataObject) -> None:
+    expected = {(log.partition, o) for log in logs.parts for o in late_offsets(log)}
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
-    for batches in (order, logs.one_by_one()):  # of these the first partitions find no window closed
+    for batches in (order, logs.one_by_one()):  # read one by one, the first partitions meet no closed window
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()
@@ -100,7 +100,7 @@ def test_a_row_is_late_by_the_watermark_of_its_own_partition_and_no_other(
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_a_row_is_late_though_another_partition_holds_its_window_open(early: bool) -> None:
+def test_a_row_can_be_late_for_an_open_window(early: bool) -> None:
     rows = rows_of(Windows(("a",), START, np.arange(4.0)[:, None]))
     arrivals = [
         Arrival(rows[part], us) for part, us in ((slice(2, 4), (START + 3) * HOUR_US), (slice(0, 2), 0))
@@ -113,7 +113,7 @@ def test_a_row_is_late_though_another_partition_holds_its_window_open(early: boo
 
 @dataclass(frozen=True)
 class ArrivalsSource:
-    """Batches in a file each, with the watermark after each: a source that is not in order."""
+    """A source of rows out of order: one batch for each file, and the watermark after each batch."""
 
     folder: Path
     watermarks_us: tuple[int, ...]
@@ -121,7 +121,7 @@ class ArrivalsSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step | None:
-        """Batch by batch."""
+        """Return the batch that begins at ``offset``, or the next one; None after the last batch."""
         files = [pl.read_parquet(self.folder / f"{at}.parquet") for at in range(len(self.watermarks_us))]
         arrivals = [Arrival(*both) for both in zip(files, self.watermarks_us, strict=True)]
         following = [batch for batch in batches_of(arrivals, self.partition) if batch.start >= offset]
@@ -130,14 +130,14 @@ class ArrivalsSource:
 
 @pytest.mark.prism
 @pytest.mark.parametrize("runner", ["prism", "in-process"])
-def test_a_stream_of_shuffled_rows_gives_the_forecasts_of_a_backfill(
+def test_a_stream_of_shuffled_rows_forecasts_as_a_backfill(
     runner: Runner, small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     lateness_h = 5
     rows = rows_of(small_fleet)
-    chance = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
-    rows = rows[np.argsort(event_us + chance.integers(0, lateness_h * HOUR_US, len(rows)), kind="stable")]
+    rows = rows[np.argsort(event_us + rng.integers(0, lateness_h * HOUR_US, len(rows)), kind="stable")]
     newest = np.maximum.accumulate(rows["timestamp"].dt.epoch("us").to_numpy())
     ends = [*range(40, len(rows), 40), len(rows)]
     for number, end in enumerate(ends):

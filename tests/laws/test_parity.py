@@ -1,4 +1,4 @@
-"""Law: backfill of a file = stream of it, in process and on Prism: same identities, values within 1e-5."""
+"""Law: a backfill and a stream of a file, in process or on Prism, issue the same forecasts, within 1e-5."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
 from tests.same import assert_same_frames, assert_same_state
 
 
-class Ended(NamedTuple):
-    """What a job left."""
+class Outputs(NamedTuple):
+    """The outputs of a job that has ended."""
 
     forecasts: pl.DataFrame
     quarantine: pl.DataFrame
@@ -44,28 +44,28 @@ class Ended(NamedTuple):
     counts: Counts
 
 
-class All(NamedTuple):
-    """What a backfill in process, and other jobs by name, made of one file."""
+class JobsOfFile(NamedTuple):
+    """The outputs of jobs over one file: of a backfill in process, and of other jobs by name."""
 
     model: Forecaster
     raw: pl.DataFrame
-    backfill: Ended
-    others: dict[str, Ended]
+    backfill: Outputs
+    others: dict[str, Outputs]
 
     def scale(self) -> dict[str, float]:
-        """Of each series, from the rows themselves."""
+        """Return how much each series moves, computed from the rows."""
         good, _ = observations.validate(self.raw)
         config = self.model.window_config
         return scales(aggregate(good, config).windows, config.empty)
 
 
-def ended(output: Location, counts: Counts) -> Ended:
+def outputs_of(output: Location, counts: Counts) -> Outputs:
     table = state_table.read(output / "state")
     assert not len(table.pending)
-    return Ended(read_forecasts(output), read_quarantine(output), read_late(output), table.state, counts)
+    return Outputs(read_forecasts(output), read_quarantine(output), read_late(output), table.state, counts)
 
 
-def run_all(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path) -> All:
+def run_jobs(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path) -> JobsOfFile:
     path = folder / "rows.csv"
     raw.write_csv(path)
     rows = Input(columns, batch_rows=1000)
@@ -83,18 +83,18 @@ def run_all(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path
         job = StreamJob(model, source, folder / name, shards=3, windows_per_step=5, runner=runner)
         outcome = run_stream(job)
         assert not outcome.stopped
-        others[name] = ended(job.output, outcome.counts)
+        others[name] = outputs_of(job.output, outcome.counts)
     on_prism = BackfillJob(model, paths, rows, folder / "backfill on prism", shards=3, runner="prism")
-    others["backfill on prism"] = ended(on_prism.output, run_backfill(on_prism).counts)
-    return All(model, raw, ended(folder / "backfill", backfill), others)
+    others["backfill on prism"] = outputs_of(on_prism.output, run_backfill(on_prism).counts)
+    return JobsOfFile(model, raw, outputs_of(folder / "backfill", backfill), others)
 
 
 def readings() -> pl.DataFrame:
-    """7,000 readings of 40 series with gaps, second copies, rows that are none, and no order."""
-    chance = np.random.default_rng(0)
+    """Return 7,000 readings of 40 series in random order, with gaps, duplicates and invalid rows."""
+    rng = np.random.default_rng(0)
     series, windows = 40, 190
-    values = chance.normal(size=(windows, series)).cumsum(axis=0) + np.logspace(0, 9, series)
-    at = (np.arange(windows)[:, None] + START) * 3600 + chance.integers(0, 3600, (windows, series))
+    values = rng.normal(size=(windows, series)).cumsum(axis=0) + np.logspace(0, 9, series)
+    at = (np.arange(windows)[:, None] + START) * 3600 + rng.integers(0, 3600, (windows, series))
     rows = pl.DataFrame(
         {
             "series_id": [f"s{i}" for i in range(series)] * windows,
@@ -103,8 +103,8 @@ def readings() -> pl.DataFrame:
         }
     )
     late_beginner = (pl.col("series_id") == "s7") & (pl.int_range(pl.len()) < 100 * series)
-    quiet = (pl.int_range(pl.len()) // series).is_between(80, 90)  # no row of anybody
-    rows = rows.filter(~late_beginner & ~quiet & pl.Series(chance.random(series * windows) > 0.05))
+    quiet = (pl.int_range(pl.len()) // series).is_between(80, 90)  # windows without a row of any series
+    rows = rows.filter(~late_beginner & ~quiet & pl.Series(rng.random(series * windows) > 0.05))
     bad = rows.head(30).with_columns(
         series_id=pl.Series(["", None, "s1"] * 10),
         timestamp=pl.when(pl.int_range(30) % 3 == 2).then(pl.lit("never")).otherwise("timestamp"),
@@ -114,38 +114,38 @@ def readings() -> pl.DataFrame:
 
 
 def events() -> pl.DataFrame:
-    """2,000 events of 9 series, several in some hours and none in others, some of them told twice."""
-    chance = np.random.default_rng(1)
+    """Return 2,000 events of 9 series: several in some hours, none in others, some of them twice."""
+    rng = np.random.default_rng(1)
     count = 2000
-    at = START * 3600 + chance.integers(0, 150 * 60, count) * 60  # many at the same minute
+    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # many at the same minute
     rows = pl.DataFrame(
         {
-            "series_id": [f"gate {i}" for i in chance.integers(0, 9, count)],
+            "series_id": [f"gate {i}" for i in rng.integers(0, 9, count)],
             "timestamp": pl.from_epoch(pl.Series(at), "s").dt.strftime("%Y-%m-%d %H:%M"),
-            "value": chance.exponential(10, count).round(3).astype(str),
+            "value": rng.exponential(10, count).round(3).astype(str),
             "event_id": [f"e{i}" for i in range(count)],
         }
     )
     rows = rows.filter(~((pl.col("series_id") == "gate 3") & (pl.col("timestamp") < "2013-01-04")))
-    nameless = rows.head(10).with_columns(event_id=pl.lit(None, pl.String))
-    return pl.concat([rows, nameless, rows.head(60)]).sample(fraction=1, shuffle=True, seed=2)
+    without_id = rows.head(10).with_columns(event_id=pl.lit(None, pl.String))
+    return pl.concat([rows, without_id, rows.head(60)]).sample(fraction=1, shuffle=True, seed=2)
 
 
 @pytest.fixture(scope="module", params=["readings", "events"])
-def of_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> All:
+def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> JobsOfFile:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "readings":
-        return run_all(forecaster(), readings(), Columns(), folder)
+        return run_jobs(forecaster(), readings(), Columns(), folder)
     model = forecaster("gru", aggregate="sum", empty="zero", allowed_lateness="3h")
-    return run_all(model, events(), Columns(event_id="event_id"), folder)
+    return run_jobs(model, events(), Columns(event_id="event_id"), folder)
 
 
 @pytest.mark.prism
-def test_every_stream_and_backfill_of_a_file_leaves_the_same(of_file: All) -> None:
-    backfill = of_file.backfill
+def test_every_stream_and_backfill_has_the_same_outputs(jobs: JobsOfFile) -> None:
+    backfill = jobs.backfill
     assert len(backfill.forecasts) > 1000
-    for other in of_file.others.values():
-        assert_same_frames(backfill.forecasts, other.forecasts, of_file.scale())
+    for other in jobs.others.values():
+        assert_same_frames(backfill.forecasts, other.forecasts, jobs.scale())
         assert_same_state(backfill.state, other.state)
         assert backfill.counts == other.counts
         assert backfill.quarantine.equals(other.quarantine)
@@ -154,21 +154,21 @@ def test_every_stream_and_backfill_of_a_file_leaves_the_same(of_file: All) -> No
 
 
 @pytest.mark.prism
-def test_a_backfill_counts_its_rows_as_validation_does(of_file: All) -> None:
-    counts = of_file.backfill.counts
-    good, bad = observations.validate(of_file.raw)
+def test_a_backfill_counts_rows_as_validation_does(jobs: JobsOfFile) -> None:
+    counts = jobs.backfill.counts
+    good, bad = observations.validate(jobs.raw)
     identity = [name for name in good.columns if name != "value"]
     assert counts.missing == counts.late == counts.pending == 0
-    assert counts.rows_in == len(of_file.raw)
-    assert counts.rejected == len(bad) == len(of_file.backfill.quarantine) >= 10
+    assert counts.rows_in == len(jobs.raw)
+    assert counts.rejected == len(bad) == len(jobs.backfill.quarantine) >= 10
     assert counts.duplicates == len(good) - len(good.unique(identity)) >= 50
-    assert counts.series_steps == len(of_file.backfill.forecasts)
-    check_forecasts(of_file.backfill.forecasts)
+    assert counts.series_steps == len(jobs.backfill.forecasts)
+    check_forecasts(jobs.backfill.forecasts)
 
 
 @pytest.mark.prism
-def test_every_series_is_forecast_from_its_first_window_to_the_last_of_all(of_file: All) -> None:
-    good, _ = observations.validate(of_file.raw)
+def test_series_are_forecast_from_their_first_to_the_last_window(jobs: JobsOfFile) -> None:
+    good, _ = observations.validate(jobs.raw)
     hour = pl.col("timestamp").dt.epoch("us") // HOUR_US
     last = good.select(hour.max()).item()
     expected = {
@@ -176,11 +176,11 @@ def test_every_series_is_forecast_from_its_first_window_to_the_last_of_all(of_fi
         for name, first in good.group_by("series_id").agg(hour.min()).iter_rows()
         for window in range(first, last + 1)
     }
-    issued = of_file.backfill.forecasts.select("series_id", pl.col("issued_at").dt.epoch("us") // HOUR_US - 1)
+    issued = jobs.backfill.forecasts.select("series_id", pl.col("issued_at").dt.epoch("us") // HOUR_US - 1)
     assert set(issued.iter_rows()) == expected
 
 
-def test_a_watched_folder_of_the_same_rows_in_time_order_forecasts_all_but_what_is_open(
+def test_a_watched_folder_forecasts_all_closed_windows(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     model, incoming, output = forecaster(), tmp_path / "in", tmp_path / "out"
@@ -206,7 +206,9 @@ def test_a_watched_folder_of_the_same_rows_in_time_order_forecasts_all_but_what_
     counts = run_stream(job, stop_when_read).counts
     run_backfill(BackfillJob(model, (str(small_file),), Input(Columns()), tmp_path / "backfill"))
 
-    last = (small_fleet.stop - 1) * HOUR_US  # the end of the last window but one
+    last = (
+        small_fleet.stop - 1
+    ) * HOUR_US  # end of the second-to-last window, because the last one stays open
     expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at").dt.epoch("us") <= last)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))
     assert counts.missing == counts.late == 0
@@ -217,7 +219,7 @@ def test_a_watched_folder_of_the_same_rows_in_time_order_forecasts_all_but_what_
 @pytest.mark.parametrize(
     "newest", ["2013-01-09T00:00:00Z,much", "0001-01-01T00:00:00Z,1", "9999-12-31T00:00:00Z,1"]
 )
-def test_a_row_that_is_quarantined_moves_the_end_of_no_job(newest: str, tmp_path: Path) -> None:
+def test_a_quarantined_row_does_not_move_the_end_of_a_job(newest: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     good = [f"a,2013-01-01T{hour:02}:30:00Z,{hour}" for hour in range(12)]
     path.write_text("\n".join(["series_id,timestamp,value", *good[:6], f"a,{newest}", *good[6:]]) + "\n")

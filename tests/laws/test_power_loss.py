@@ -1,4 +1,4 @@
-"""Law: a kill or a loss of power between any two file operations loses nothing that was there before."""
+"""Law: a kill or a power loss between any two file operations loses no file that existed before them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.shards import some
 PARTS = ("forecasts", "late", "state")
 
 
-def make(folder: Path, parts: tuple[str, ...], text: str) -> None:
-    """The parts that a job leaves: their files are synced, as those before its last snapshot are."""
+def write_parts(folder: Path, parts: tuple[str, ...], text: str) -> None:
+    """Write the parts of an output with synced files, as a job's files are before its last snapshot."""
     for part in parts:
         (folder / part).mkdir(parents=True)
         for name in ("a", "b"):
@@ -45,38 +45,38 @@ def parts_of(output: Path) -> dict[str, str]:
     }
 
 
-def test_replaced_parts_are_all_old_or_all_new(tmp_path: Path) -> None:
+def test_replaced_parts_are_all_old_or_all_new_after_recovery(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
-    make(output, ("forecasts", "state"), "old")
+    write_parts(output, ("forecasts", "state"), "old")
     power = PowerLoss(output)
-    with power.recorded():
-        make(hidden, PARTS, "new")
+    with power.record():
+        write_parts(hidden, PARTS, "new")
         replace_parts(hidden, output, PARTS)
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         end_replacing(hidden, output)
         assert parts_of(output) in (
             {"forecasts": "oldold", "state": "oldold"},
             dict.fromkeys(PARTS, "newnew"),
-        ), left.keys()
+        ), files.keys()
         assert not hidden.exists()
 
 
 def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
-    make(output, ("forecasts", "state"), "old")
-    make(hidden, PARTS, "new")
+    write_parts(output, ("forecasts", "state"), "old")
+    write_parts(hidden, PARTS, "new")
     first = PowerLoss(output)
-    with first.recorded():
+    with first.record():
         replace_parts(hidden, output, PARTS)
-    for left in first.left:
-        first.put_back(left)
+    for files in first.states:
+        first.restore(files)
         power = PowerLoss(output)
-        with power.recorded():
+        with power.record():
             end_replacing(hidden, output)
-        kept: list[Tree] = power.left
+        kept: list[Tree] = power.states
         for again in kept:
-            power.put_back(again)
+            power.restore(again)
             end_replacing(hidden, output)
             assert parts_of(output) in (
                 {"forecasts": "oldold", "state": "oldold"},
@@ -84,48 +84,48 @@ def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> Non
             )
 
 
-def test_a_table_that_is_written_anew_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_a_replaced_state_table_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     states = tmp_path / "out" / "state"
     state_table.write(states, some(1, 2))
     (states / "folder.jsonl").write_text("{}\n")
     sync_folder(states / "folder.jsonl")
     sync_folder(states)
     power = PowerLoss(tmp_path / "out")
-    with power.recorded():
+    with power.record():
         state_table.write(states, some(2, 4), also=states)
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         state_table.recover(states)
         table = state_table.read(states)
         assert (len(table.shards), (states / "folder.jsonl").read_text()) in ((1, "{}\n"), (2, "{}\n"))
 
 
-def test_the_last_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_a_replaced_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     (old,), (new,) = some(1, 2), some(1, 4)
     snapshot_file.write_shard(tmp_path / "state", old)
     power = PowerLoss(tmp_path)
-    with power.recorded():
+    with power.record():
         snapshot_file.write_shard(tmp_path / "state", new)
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         found = snapshot_file.read_shard(tmp_path / "state", 0, 1)
         assert found.closed_through in (old.closed_through, new.closed_through)
     assert found.closed_through == new.closed_through
 
 
-def test_a_line_that_a_journal_has_taken_is_never_lost(tmp_path: Path) -> None:
-    path, taken, power = tmp_path / "state" / "lines", list[int](), PowerLoss(tmp_path)
+def test_a_record_added_to_a_journal_is_never_lost(tmp_path: Path) -> None:
+    path, power = tmp_path / "state" / "lines", PowerLoss(tmp_path)
     at_least: list[tuple[Tree, int]] = []
-    with power.recorded():
+    with power.record():
         journal = Journal(path)
         for number in range(3):
             journal.add({"n": number})
-            taken.append(number)
-            at_least += [(left, number) for left in power.left[len(at_least) :]]
+
+            at_least += [(files, number) for files in power.states[len(at_least) :]]
         journal.replace({"n": number} for number in range(3))
-    at_least += [(left, 3) for left in power.left[len(at_least) :]]
-    for left, count in at_least:
-        power.put_back(left)
+    at_least += [(files, 3) for files in power.states[len(at_least) :]]
+    for files, count in at_least:
+        power.restore(files)
         found = [record["n"] for _, record in Journal(path).records()]
         assert found == [0, 1, 2][: len(found)]
         assert len(found) >= count
@@ -133,7 +133,7 @@ def test_a_line_that_a_journal_has_taken_is_never_lost(tmp_path: Path) -> None:
         assert [record["n"] for _, record in Journal(path).records()] == [*found, 9]
 
 
-def test_small_files_are_as_they_were_or_as_they_are_to_be(tmp_path: Path) -> None:
+def test_replaced_small_files_are_the_old_or_the_new_ones(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a")
     rows, place = [str(tmp_path / "rows.csv")], tmp_path / "place"
     output = place / "out"
@@ -141,14 +141,14 @@ def test_small_files_are_as_they_were_or_as_they_are_to_be(tmp_path: Path) -> No
     series = len(state_table.read(output / "state").state)
     run = StepSettings("b" * 32, b"", 2, 1, output, "parquet", 1, resumed=False)
     power = PowerLoss(place)
-    with power.recorded():
+    with power.record():
         check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5)
         Decisions(output / "state" / "kafka.jsonl").carry("t-0", 0, 5)
         take_over(run)
         state_file.pack(output / "state", place / "table.parquet")
         assert state_table.keep_aside(output / "state") is not None
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         assert check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5) == 12.5
         assert Decisions(output / "state" / "kafka.jsonl").at("t-0", 0, None) in (5, None)
         assert run_of(output) in (None, run.job)
@@ -160,22 +160,22 @@ def test_small_files_are_as_they_were_or_as_they_are_to_be(tmp_path: Path) -> No
     assert len(state_table.read(aside).state) == series
 
 
-def test_a_backfill_over_another_leaves_the_old_or_the_new_output(tmp_path: Path) -> None:
-    output, chance = tmp_path / "out", np.random.default_rng(1)
+def test_a_second_backfill_leaves_the_old_or_the_new_output(tmp_path: Path) -> None:
+    output, rng = tmp_path / "out", np.random.default_rng(1)
     jobs = []
     for windows in (6, 9):
         path = tmp_path / f"{windows}.csv"
-        rows_of(Windows(("a", "b"), START, chance.normal(size=(windows, 2)))).write_csv(path)
+        rows_of(Windows(("a", "b"), START, rng.normal(size=(windows, 2)))).write_csv(path)
         jobs.append(BackfillJob(forecaster(), (str(path),), Input(Columns()), output, 2, 4))
     run_backfill(jobs[0])
     forecasts = [read_forecasts(output)]
     power = PowerLoss(output, (".lock", ".backfill/.numbers", ".numbers"), every_prefix=False)
-    with power.recorded():
+    with power.record():
         run_backfill(jobs[1])
     forecasts.append(read_forecasts(output))
     seen = set()
-    for left in power.left:
-        power.put_back(left)
+    for files in power.states:
+        power.restore(files)
         end_replacing(output / BACKFILL, output)
         closed = state_table.read(output / "state").closed_through
         new = closed == START + 8

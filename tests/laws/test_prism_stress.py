@@ -1,8 +1,8 @@
-"""Every row that goes into a stateful step on Prism comes out once, and each key's state counts all of them.
+"""Law: a stateful step on Prism emits every row once, and the state of each key counts all rows of the key.
 
-Unless it is told not to, Prism splits a slow bundle in the middle of a key and starts a second bundle of that
-key beside the first: both begin from the same state. Without ``prism_disable_sdf_split`` this test fails
-every time with Beam 2.77.0: one key's rows are numbered from 1 twice.
+By default, Prism splits a slow bundle in the middle of a key and starts a second bundle of that key beside
+the first, and both begin from the same state. With Beam 2.77.0 this test fails every time unless Prism has
+the option ``prism_disable_sdf_split``: the rows of one key are numbered from 1 twice.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from pipelines.runners.prism import PrismServer, prism_options
 
 SOURCES = 4
-BATCHES = 100  # of a source
-ROWS = 200  # of a batch
-KEYS = 5  # odd: a bundle that is cut in half is cut in the middle of a key
-STALL_S = 0.3  # Prism splits a bundle whose counts stand still between two looks, 100 ms apart
-STALL_EVERY = 4_000  # rows of a key
+BATCHES = 100  # of each source
+ROWS = 200  # of each batch
+KEYS = 5  # odd, so that half of a bundle ends in the middle of a key
+STALL_S = 0.3  # Prism splits a bundle if its counts do not change between two checks, 100 ms apart
+STALL_EVERY = 4_000  # stall once in so many rows of a key
 
 Row = tuple[int, int]
 
 
 class Emit(beam.DoFn):
-    """The rows of one batch, spread over the keys."""
+    """Emit the rows of one batch, spread over the keys."""
 
     def process(self, batch: int) -> Iterator[Row]:
         for row in range(ROWS):
@@ -39,7 +39,7 @@ class Emit(beam.DoFn):
 
 
 class Number(beam.DoFn):
-    """Number the rows of each key from state, stalling now and then as a busy worker does."""
+    """Number the rows of each key with a counter in state, and stall sometimes, as a busy worker does."""
 
     COUNT = ReadModifyWriteStateSpec("count", VarIntCoder())
 
@@ -53,7 +53,7 @@ class Number(beam.DoFn):
 
 
 @pytest.mark.prism
-def test_every_row_that_goes_in_comes_out_once(tmp_path: Path) -> None:
+def test_a_stateful_step_emits_every_row_once(tmp_path: Path) -> None:
     numbers: dict[int, list[int]] = {key: [] for key in range(KEYS)}
     _numbered_into[:] = [numbers]
     with (
@@ -78,7 +78,7 @@ def test_every_row_that_goes_in_comes_out_once(tmp_path: Path) -> None:
     }
 
 
-# The workers run in this process, so that they can hand over what came out.
+# A global variable works here, because the workers run in this process.
 _numbered_into: list[dict[int, list[int]]] = []
 
 

@@ -1,4 +1,4 @@
-"""Law: no forecast of a rolling evaluation depends on a row of the file after the one it was issued at."""
+"""Law: no forecast of a rolling evaluation depends on rows of the file after its issue time."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ Normalize = Literal["none", "train"]
 
 
 def values() -> Floats:
-    """Three series with a day's rhythm, one with gaps, one of a level so high that a leaked mean shows."""
-    chance = np.random.default_rng(0)
+    """Return three daily series, ``[170, 3]``: one has gaps, one a level so high that a leaked mean shows."""
+    rng = np.random.default_rng(0)
     hour = np.arange(170.0)[:, None] + np.array([0.0, 5.0, 11.0])
-    found: Floats = np.sin(2 * np.pi * hour / 24) * 3 + chance.normal(size=hour.shape).cumsum(axis=0)
-    found[chance.random(170) < 0.1, 1] = np.nan
+    found: Floats = np.sin(2 * np.pi * hour / 24) * 3 + rng.normal(size=hour.shape).cumsum(axis=0)
+    found[rng.random(170) < 0.1, 1] = np.nan
     found += np.array([0.0, 20.0, 1e4])
     return found
 
 
-def with_another_future(t: int) -> Floats:
-    """The same up to row ``t``; after it other values, and gaps elsewhere."""
-    chance = np.random.default_rng(t)
+def values_with_other_future(t: int) -> Floats:
+    """Return `values` up to row ``t``, and other values and gaps after it."""
+    rng = np.random.default_rng(t)
     found = values()
-    found[t + 1 :] = 1e3 * chance.normal(size=found[t + 1 :].shape)
-    found[t + 1 : -1][chance.random(found[t + 1 : -1].shape) < 0.2] = np.nan
+    found[t + 1 :] = 1e3 * rng.normal(size=found[t + 1 :].shape)
+    found[t + 1 : -1][rng.random(found[t + 1 : -1].shape) < 0.2] = np.nan
     return found
 
 
 def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[str, Floats], Floats]:
-    """What every member forecast, ``[Q, T, S, N]`` by name, and the rows: from a file to the last block."""
+    """Write a file, train and evaluate on it; return forecasts ``[Q, T, S, N]`` by member, and the rows."""
     begin = datetime(2013, 1, 1, tzinfo=UTC)
     times = [begin + timedelta(hours=n) for n in range(len(history))]
     frame = pl.DataFrame({"time": times, **{f"s{i}": column for i, column in enumerate(history.T)}})
@@ -63,7 +63,7 @@ def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[s
 
 
 @lru_cache(maxsize=2)
-def as_it_came(folder: Path, normalize: Normalize) -> tuple[dict[str, Floats], Floats]:
+def unchanged_forecasts(folder: Path, normalize: Normalize) -> tuple[dict[str, Floats], Floats]:
     return forecasts(folder / "came.csv", values(), normalize)
 
 
@@ -74,21 +74,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("normalize", ["none", "train"])
 @pytest.mark.parametrize("t", [FIRST - 1, 140, 155])
-def test_other_rows_after_t_change_no_bit_of_what_was_issued_up_to_t(
-    folder: Path, t: int, normalize: Normalize
-) -> None:
-    one, rows = as_it_came(folder, normalize)
-    two, _ = forecasts(folder / "other.csv", with_another_future(t), normalize)
+def test_rows_after_t_change_no_bit_of_forecasts_until_t(folder: Path, t: int, normalize: Normalize) -> None:
+    one, rows = unchanged_forecasts(folder, normalize)
+    two, _ = forecasts(folder / "other.csv", values_with_other_future(t), normalize)
     assert rows.tolist() == list(range(FIRST - 1, STOP - HORIZON))
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name][:, rows <= t], two[name][:, rows <= t], err_msg=name)
-        if name != "seasonal_naive":  # which looks at a day before
+        if name != "seasonal_naive":  # it repeats values of a day earlier
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 
 
-def test_the_rows_between_training_and_test_are_carried_through_but_not_learned_from(folder: Path) -> None:
-    one, rows = as_it_came(folder, "train")
+def test_rows_between_training_and_test_change_only_the_state(folder: Path) -> None:
+    one, rows = unchanged_forecasts(folder, "train")
     other = values()
     other[TRAIN_ROWS + 2] += 5.0
     two, _ = forecasts(folder / "other.csv", other, "train")

@@ -1,4 +1,4 @@
-"""Law: one broken reading is forgotten: the forecasts after it are those of a series without it."""
+"""Law: soon after one wrong value, a series is forecast as if the value had not been wrong."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ model = Forecaster.untrained(NetworkConfig(hidden=8, horizon=24), WindowConfig()
 
 
 def forecast(values: Floats) -> Floats:
-    """``[Q, T, S, N]`` of values ``[T, S]``."""
+    """Return forecasts ``[Q, T, S, N]`` of values ``[T, S]``."""
     state = model.unseen(tuple(str(s) for s in range(values.shape[1])), START)
     return advance_in_place(model, state, values, START).values
 
 
-def test_after_a_spike_a_constant_is_forecast_as_itself() -> None:
+def test_a_constant_is_forecast_exactly_after_a_spike() -> None:
     cases = list(product((0.0, 1.0, -300.0, 1e9), (1e-3, 0.3, -40.0, 1e6), (1e-15, 1.0, 1e15), (1, 2, 30)))
     level, spike, unit, lasts = np.array(cases).T
     values = np.tile(level, (WINDOWS, 1))
@@ -34,24 +34,24 @@ def test_after_a_spike_a_constant_is_forecast_as_itself() -> None:
     np.testing.assert_allclose(after, np.broadcast_to(level[:, None], after.shape), rtol=1e-6, atol=1e-9)
 
 
-def test_after_a_step_a_constant_is_forecast_as_itself() -> None:
+def test_a_constant_is_forecast_exactly_after_a_step() -> None:
     values = np.where(np.arange(WINDOWS) < AT, 5.0, 500.0)[:, None]
     after = forecast(values)
     np.testing.assert_allclose(after[:, :AT], 5.0, rtol=1e-6)
     np.testing.assert_allclose(after[:, AT + 1 :], 500.0, rtol=1e-6)
 
 
-def test_a_series_that_begins_to_move_is_learned() -> None:
-    chance = np.random.default_rng(0)
+def test_forecasts_adapt_when_a_constant_series_begins_to_move() -> None:
+    rng = np.random.default_rng(0)
     values = np.full((WINDOWS, 1), 3.0)
-    values[AT:, 0] += chance.normal(size=WINDOWS - AT)
+    values[AT:, 0] += rng.normal(size=WINDOWS - AT)
     low, middle, high = forecast(values)[:, AT + 168 : -1, 0, 0]
-    came = values[AT + 169 :, 0]
-    assert 0.8 < ((low < came) & (came < high)).mean() < 0.98
-    assert np.abs(came - middle).mean() < 1.1
+    actual = values[AT + 169 :, 0]
+    assert 0.8 < ((low < actual) & (actual < high)).mean() < 0.98
+    assert np.abs(actual - middle).mean() < 1.1
 
 
-def test_after_a_spike_bands_of_a_moving_series_are_soon_as_before() -> None:
+def test_intervals_recover_soon_after_a_spike() -> None:
     values = kinds(WINDOWS)["day"][:, None]
     with_spike = values.copy()
     with_spike[AT] = 1e6

@@ -1,6 +1,7 @@
-"""Law: a topic, and what is written down of its idle partitions, decide all.
+"""Law: the outputs of a job depend only on the topic and on the recorded decisions about idle partitions.
 
-Polls, kills, clocks, when partitions came up, and the order in which an engine delivers change nothing.
+They do not depend on polls, kills, clocks, the times at which partitions appear, or the order in which an
+engine delivers batches.
 """
 
 from __future__ import annotations
@@ -22,7 +23,17 @@ from pipelines.sources.kafka.reading import Reading
 from tests.disks import Disk
 from tests.fleets import HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of, scales
 from tests.folds import Ran
-from tests.laws.topic_jobs import SHARDS, Clock, began, lived, opened, read, source_of, take_all, whole
+from tests.laws.topic_jobs import (
+    SHARDS,
+    Clock,
+    apply_all,
+    places_to_resume,
+    read,
+    resume,
+    run_with_kills,
+    run_without_kills,
+    source_of,
+)
 from tests.partitions import interleaved
 from tests.same import YOUNG, Floats, Key, assert_same, by_key, sorted_rows
 from tests.topics import Topic, values_of
@@ -30,34 +41,37 @@ from tests.topics import Topic, values_of
 
 @st.composite
 def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
-    """Rows on four partitions of uneven speed, some late, some no rows; scales; the first window.
+    """Generate a topic, how much each series moves, and the first window.
 
-    Where they are ``keyed``, a series has one partition, and there are enough for all shards.
+    The topic has four partitions of uneven length, with late rows and invalid messages. With ``keyed``, each
+    series has one partition, and every shard has at least one partition from the start.
     """
-    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    values = 1e3 + chance.normal(size=(18, 5)).cumsum(axis=0)
-    values[chance.random(values.shape) < draw(st.sampled_from([0.0, 0.2]))] = np.nan
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = 1e3 + rng.normal(size=(18, 5)).cumsum(axis=0)
+    values[rng.random(values.shape) < draw(st.sampled_from([0.0, 0.2]))] = np.nan
     fleet = Windows(tuple(f"s{number}" for number in range(5)), START // 12, values)
     rows = rows_of(fleet, HALF_A_DAY_US)
     delay_us = draw(st.integers(0, 4)) * HALF_A_DAY_US
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
-    rows = rows[np.argsort(event_us + chance.integers(0, delay_us + 1, len(rows)), kind="stable")]
+    rows = rows[np.argsort(event_us + rng.integers(0, delay_us + 1, len(rows)), kind="stable")]
     share = draw(st.sampled_from([[0.4, 0.3, 0.2, 0.1], [0.6, 0.3, 0.1, 0.0]]))
-    home = pl.Series(chance.choice(4, len(rows), p=share))
+    home = pl.Series(rng.choice(4, len(rows), p=share))
     if keyed:
         home = rows["series_id"].replace_strict({f"s{n}": n % 4 for n in range(5)})
     partitions = {}
     for number in range(4):
         messages = values_of(rows.filter(home == number))
-        for at in sorted(chance.integers(0, len(messages) + 1, int(chance.integers(0, 3)))):
-            messages.insert(int(at), chance.choice(np.array([b"nope", b'{"value": 5}'], object)))
+        for at in sorted(rng.integers(0, len(messages) + 1, int(rng.integers(0, 3)))):
+            messages.insert(int(at), rng.choice(np.array([b"nope", b'{"value": 5}'], object)))
         partitions[number] = messages
-    there = dict.fromkeys(range(draw(st.integers(SHARDS if keyed else 1, 4))), 0)  # the others come up later
-    return Topic(partitions, there, chance), scales(fleet), fleet.start
+    there = dict.fromkeys(
+        range(draw(st.integers(SHARDS if keyed else 1, 4))), 0
+    )  # the other partitions appear later
+    return Topic(partitions, there, rng), scales(fleet), fleet.start
 
 
-def swings(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, float]:
-    """How much forecasts of each series move: sums without their late rows move more than the fleet does."""
+def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, float]:
+    """Return how much the forecasts of each series move: more than its values where sums lack late rows."""
     found = dict(scale)
     for name in {series for series, _ in forecasts}:
         values = np.stack([one for (series, _), one in forecasts.items() if series == name])
@@ -66,27 +80,27 @@ def swings(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, f
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-# its input is chance's, which does not shrink, and to try takes minutes
+# No shrink phase: the input is made from a seed, which does not shrink, and to try takes minutes.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
-def test_polls_kills_and_clocks_change_nothing_but_what_is_written_down(
+def test_outputs_do_not_depend_on_polls_kills_or_clocks(
     keyed: bool, kills: int, lateness: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed))
     model = forecaster(aggregate="sum", allowed_lateness=f"{12 * lateness}h", **SHORT_WEEK)
     with tempfile.TemporaryDirectory() as name:
-        polled = data.draw(st.integers(2, 30))
-        source = source_of(topic, start, Path(name), lateness, poll_rows=polled, idle_s=30)
+        poll_rows = data.draw(st.integers(2, 30))
+        source = source_of(topic, start, Path(name), lateness, poll_rows=poll_rows, idle_s=30)
         source = replace(source, keyed_shards=SHARDS if keyed else None)
-        killed = lived(model, source, topic, kills, data.draw)
-        clean = whole(model, replace(source, poll_rows=10**6, keyed_shards=None), topic)
+        killed = run_with_kills(model, source, topic, kills, data.draw)
+        clean = run_without_kills(model, replace(source, poll_rows=10**6, keyed_shards=None), topic)
     assert_same_ran(killed, clean, topic, scale, keyed)
 
 
 def assert_same_ran(killed: Ran, clean: Ran, topic: Topic, scale: dict[str, float], keyed: bool) -> None:
     closed = [shard.closed_through for shard in clean.shards]
     found = by_key(killed.forecasts)
-    if keyed:  # its shards wait for less
+    if keyed:  # a shard waits only for its own partitions, so it may close more windows
         found = {key: one for key, one in found.items() if key[1] <= (closed[0] or 0)}
     assert killed.counts.rows_in == clean.counts.rows_in
     assert killed.counts == clean.counts or keyed
@@ -94,59 +108,55 @@ def assert_same_ran(killed: Ran, clean: Ran, topic: Topic, scale: dict[str, floa
     messages = sum(len(values) for values in topic.partitions.values())
     assert clean.counts.rows_in + clean.counts.outside == messages
     forecasts = by_key(clean.forecasts)
-    assert_same(forecasts, found, swings(forecasts, scale), within=YOUNG)
+    assert_same(forecasts, found, forecast_scales(forecasts, scale), within=YOUNG)
     assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(lateness=st.integers(0, 2), data=st.data())
-def test_what_the_furthest_shard_had_closed_stays_closed_to_a_partition_that_comes_up_between_lives(
-    lateness: int, data: st.DataObject
-) -> None:
+def test_a_new_partition_after_a_kill_reopens_no_window(lateness: int, data: st.DataObject) -> None:
     topic, scale, start = data.draw(topics(keyed=False))
     topic.there = {0: 0}
     model = forecaster(aggregate="sum", allowed_lateness=f"{12 * lateness}h", **SHORT_WEEK)
     with tempfile.TemporaryDirectory() as name:
         source = source_of(topic, start, Path(name), lateness, poll_rows=5, idle_s=30)
-        killed = lived(model, source, topic, 3, data.draw, between=True)
-        clean = whole(model, replace(source, poll_rows=10**6), topic)
+        killed = run_with_kills(model, source, topic, 3, data.draw, grows_between=True)
+        clean = run_without_kills(model, replace(source, poll_rows=10**6), topic)
     assert_same_ran(killed, clean, topic, scale, keyed=False)
 
 
 @pytest.mark.parametrize("keyed", [False, True])
 @settings(max_examples=4, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
-def test_a_partition_that_comes_up_is_waited_for_in_whatever_order_batches_come(
-    keyed: bool, data: st.DataObject
-) -> None:
+def test_outputs_with_new_partitions_do_not_depend_on_batch_order(keyed: bool, data: st.DataObject) -> None:
     topic, scale, start = data.draw(topics(keyed))
     topic.there = dict.fromkeys(range(SHARDS if keyed else 1), 0)
     model = forecaster(aggregate="sum", **SHORT_WEEK)
     with tempfile.TemporaryDirectory() as name:
         source = source_of(topic, start, Path(name), 2, poll_rows=5, idle_s=30, look_s=0)
         source = replace(source, keyed_shards=SHARDS if keyed else None)
-        shards, places = opened(model, source, began(source, []), [Disk() for _ in range(SHARDS)])
-        batches = [*read(source, places, Clock(), at_once=2, comes_up=0.3)]
+        shards, places = resume(model, source, places_to_resume(source, []), [Disk() for _ in range(SHARDS)])
+        batches = [*read(source, places, Clock(), most_messages=2, partition_probability=0.3)]
     parts = [
         [b for b in batches if b.partition == one] for one in dict.fromkeys(b.partition for b in batches)
     ]
-    # in the last a shard hears of each partition when it has all of those before
+    # In the last order, a shard reads each partition completely before the next partition appears.
     orders = [batches, interleaved(data.draw, parts), [batch for part in parts for batch in part]]
     ran = [Ran([shard.copy() for shard in shards]) for _ in orders]
     for one, order in zip(ran, orders, strict=True):
         for number in range(SHARDS):
-            take_all(model, one, number, order)
+            apply_all(model, one, number, order)
     forecasts = by_key(ran[0].forecasts)
     for other in ran[1:]:
         assert not any(shard.early for shard in other.shards)
         assert other.counts == ran[0].counts
-        assert_same(forecasts, by_key(other.forecasts), swings(forecasts, scale), within=YOUNG)
+        assert_same(forecasts, by_key(other.forecasts), forecast_scales(forecasts, scale), within=YOUNG)
         assert sorted_rows(other.late).equals(sorted_rows(ran[0].late))
         assert sorted_rows(other.quarantined).equals(sorted_rows(ran[0].quarantined))
 
 
-def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
+def test_an_idle_partition_advances_and_its_late_row_is_late() -> None:
     model, start = forecaster(**SHORT_WEEK), START // 12
     rows = pl.DataFrame(
         {
@@ -159,12 +169,12 @@ def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
     topic, clock = Topic({0: busy, 1: idle}, {0: 5, 1: 1}), Clock()
     with tempfile.TemporaryDirectory() as name:
         source = source_of(topic, start, Path(name), 0, idle_s=30)
-        reading, places = Reading(source, clock), began(source, [])
+        reading, places = Reading(source, clock), places_to_resume(source, [])
         for _ in range(99):
             places = reading.step(places).places
         assert places["rows-1"].watermark_us == (start + 5) * HALF_A_DAY_US
         clock.now_s += 31
-        topic.there[0] = 6  # it is busy, with whatever has not been read
+        topic.there[0] = 6  # partition 0 has an unread message, so it is not idle
         batches: list[Batch] = []
         for _ in range(9):
             stride = reading.step(places)
@@ -174,5 +184,5 @@ def test_an_idle_partition_is_carried_on_and_its_late_row_is_late() -> None:
         assert places["rows-1"] == Place(1, (start + 10) * HALF_A_DAY_US)
 
         topic.fill()
-        ran = whole(model, source, topic)
+        ran = run_without_kills(model, source, topic)
     assert sorted_rows(ran.late).select("series_id", "partition", "offset").rows() == [("b", "rows-1", 1)]

@@ -1,8 +1,8 @@
 """Law: if a series is scaled or shifted, its forecasts are scaled or shifted by the same number.
 
-Logarithms of a series above 0 depend on where its zero lies, so shifts are of series that are never above 0,
-or so far above it that their logarithms are as straight as the series itself. The shifts are so small that
-no change of a series drowns in the rounding of its level.
+The model takes logarithms of positive series, and logarithms are not equivariant to shifts. So the series
+that are shifted here are never positive, or so far above 0 that their logarithms are almost linear in the
+values. The shifts are small enough that the rounding of the new level hides no change of a series.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ ROUNDINGS = 4000 * 2.0**-53  # rounding errors of means and regressions, relativ
 
 
 @dataclass
-class Said:
-    """The forecasts of a fleet, windows on the second axis: quantiles, members and p-values."""
+class Result:
+    """Quantiles, members and p-values of a fleet, with windows on the second axis, and the last state."""
 
     values: Floats
     network: Floats
@@ -43,7 +43,7 @@ class Said:
     state: State
 
 
-def said(model: Forecaster, values: Floats, heat: Floats | None = None) -> Said:
+def run(model: Forecaster, values: Floats, heat: Floats | None = None) -> Result:
     state = model.unseen(tuple(f"s{i}" for i in range(values.shape[1])), START)
     parts: list[Forecasts] = []
     for first in range(0, len(values), 40):
@@ -52,7 +52,7 @@ def said(model: Forecaster, values: Floats, heat: Floats | None = None) -> Said:
         parts.append(advance_in_place(model, state, values[rows], START + first, True, past))
     members = [np.stack(list(part.members.values())) for part in parts]
     assert all(part.network is not None and part.anomaly is not None for part in parts)
-    return Said(
+    return Result(
         np.concatenate([part.values for part in parts], axis=1),
         np.concatenate([part.network for part in parts if part.network is not None], axis=1),
         np.concatenate(members, axis=1),
@@ -63,8 +63,8 @@ def said(model: Forecaster, values: Floats, heat: Floats | None = None) -> Said:
 
 def kinds(seed: int) -> Floats:
     """Return ``[WINDOWS, 9]`` values of 9 kinds of series, rounded to 1/1024 so that shifts are exact."""
-    chance = np.random.default_rng(seed)
-    noise, t = chance.normal(size=(WINDOWS, 9)), np.arange(WINDOWS)
+    rng = np.random.default_rng(seed)
+    noise, t = rng.normal(size=(WINDOWS, 9)), np.arange(WINDOWS)
     values = np.stack(
         [
             noise[:, 0].cumsum(),
@@ -80,12 +80,12 @@ def kinds(seed: int) -> Floats:
         axis=1,
     )
     values = np.round(values * 1024) / 1024
-    values[chance.random(values.shape) < 0.1] = np.nan
+    values[rng.random(values.shape) < 0.1] = np.nan
     return values
 
 
-def assert_transformed(one: Said, other: Said, values: Floats, factor: float, shift: float) -> None:
-    """Assert that ``other`` is ``one``, forecasts of ``values``, times ``factor`` and plus ``shift``."""
+def assert_transformed(one: Result, other: Result, values: Floats, factor: float, shift: float) -> None:
+    """Assert that ``other`` equals ``one`` times ``factor`` plus ``shift``; ``one`` forecasts ``values``."""
     level = np.nanmax(np.abs(values), axis=0) + abs(shift) / factor
     within = YOUNG * np.nanstd(values, axis=0) + ROUNDINGS * level
     for name in ("values", "network", "members"):
@@ -110,15 +110,15 @@ def test_a_series_in_another_unit_has_the_same_forecasts(
     cell: str, seed: int, factor: float, level: float
 ) -> None:
     model, values = forecaster(cell, **SHORT_WEEK), kinds(seed) + level
-    assert_transformed(said(model, values), said(model, factor * values), values, factor, 0.0)
+    assert_transformed(run(model, values), run(model, factor * values), values, factor, 0.0)
 
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(-50, 50))
 def test_a_power_of_two_changes_no_bit_of_a_forecast(seed: int, power: int) -> None:
     model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
-    one, other = said(model, values), said(model, factor * values)
+    one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
-        # A series that has been 0 so far has the least scale, which is the same in any unit.
+        # A series of zeros so far has the smallest possible scale, which is the same number in any unit.
         atol = 1e-140 / min(factor, 1.0)
         np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), 0.0, atol, err_msg=name)
     np.testing.assert_array_equal(other.anomaly, one.anomaly)
@@ -128,43 +128,43 @@ def test_a_power_of_two_changes_no_bit_of_a_forecast(seed: int, power: int) -> N
 def test_the_unit_of_an_observed_covariate_changes_no_forecast(seed: int, power: int, factor: float) -> None:
     model = forecaster(observed=("heat",))
     values, heat = kinds(seed), kinds(seed + 1)
-    one = said(model, values, heat)
-    assert_transformed(one, said(model, values, factor * heat), values, 1.0, 0.0)
-    assert_transformed(one, said(model, values, heat + 2.0**power), values, 1.0, 0.0)
+    one = run(model, values, heat)
+    assert_transformed(one, run(model, values, factor * heat), values, 1.0, 0.0)
+    assert_transformed(one, run(model, values, heat + 2.0**power), values, 1.0, 0.0)
 
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 30))
 @example(seed=0, power=30)
-def test_the_level_of_a_series_below_zero_shifts_its_forecasts(seed: int, power: int) -> None:
+def test_shifting_a_negative_series_shifts_its_forecasts(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) - 64.0
-    assert_transformed(said(model, values), said(model, values - 2.0**power), values, 1.0, -(2.0**power))
+    assert_transformed(run(model, values), run(model, values - 2.0**power), values, 1.0, -(2.0**power))
 
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(20, 30))
 @example(seed=0, power=30)
-def test_the_level_of_a_series_far_above_zero_shifts_its_forecasts(seed: int, power: int) -> None:
+def test_shifting_a_series_far_above_zero_shifts_its_forecasts(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) + 2.0**26
-    assert_transformed(said(model, values), said(model, values + 2.0**power), values, 1.0, 2.0**power)
+    assert_transformed(run(model, values), run(model, values + 2.0**power), values, 1.0, 2.0**power)
 
 
 @pytest.mark.parametrize("level", [1.7e9, 1e12])
 @pytest.mark.parametrize("factor", [1e-12, 1.0, 1e15])
 def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) -> None:
-    model, chance = forecaster(**SHORT_WEEK), np.random.default_rng(0)
-    wave = 5.0 * np.sin(np.arange(300.0)) + chance.normal(size=300)
+    model, rng = forecaster(**SHORT_WEEK), np.random.default_rng(0)
+    wave = 5.0 * np.sin(np.arange(300.0)) + rng.normal(size=300)
     values: Floats = factor * (level + wave[:, None])
-    before, after = model.unseen(("s0",), START).parts, said(model, values).state.parts
+    before, after = model.unseen(("s0",), START).parts, run(model, values).state.parts
     assert (after["least_squares"]["weights"] != 0).all()
     assert (after["intervals"]["known"] > 200).all()
     assert (after["intervals"]["offset"] != before["intervals"]["offset"]).all()
 
 
 @pytest.mark.parametrize("factor", [1e-15, 0.1, 1e12])
-def test_a_series_that_only_rounding_moves_stands_still(factor: float) -> None:
-    chance = np.random.default_rng(0)
-    noise = 2.0**-52 * chance.integers(-1, 2, size=(60, 1)).astype(np.float64)
+def test_nothing_is_learned_from_rounding_errors(factor: float) -> None:
+    rng = np.random.default_rng(0)
+    noise = 2.0**-52 * rng.integers(-1, 2, size=(60, 1)).astype(np.float64)
     values: Floats = factor * 0.3 * (1.0 + noise)
-    after = said(forecaster(**SHORT_WEEK), values).state.parts
+    after = run(forecaster(**SHORT_WEEK), values).state.parts
     assert (after["least_squares"]["weights"] == 0).all()
 
 
@@ -198,8 +198,9 @@ def without_seconds(epoch: dict[str, float]) -> dict[str, float]:
 def test_a_network_trained_at_another_level_has_equal_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
-    first, second = said(one, values, values), said(other, values + shift, values + shift)
-    # The scale of a series of one value is a share of it, so a first forecast depends on the level.
+    first, second = run(one, values, values), run(other, values + shift, values + shift)
+    # Compare from window 20 on: the scale of a series with one value is a share of that value, so the first
+    # forecasts depend on the level.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

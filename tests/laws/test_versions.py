@@ -1,4 +1,4 @@
-"""Law: a state is only ever fed to the weights that made it; on a swap it is re-warmed under the new ones."""
+"""Law: a model steps only states of its own version; states of another version are re-warmed first."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.folds import Arrival, fold_on, run_shards
 from tests.same import assert_same, assert_same_frames, assert_same_state, by_key
 
 
-def test_a_state_fed_to_other_weights_is_refused_by_name() -> None:
+def test_a_state_of_another_version_is_refused() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     fleet = Windows(("a",), START, np.ones((2, 1)))
     state, _ = advance(old, old.initial_state(), fleet.between(START, START + 1))
@@ -40,7 +40,7 @@ def test_a_state_fed_to_other_weights_is_refused_by_name() -> None:
         advance(new, old.initial_state(), fleet)
 
 
-def test_a_shard_under_other_weights_is_refused_by_name() -> None:
+def test_a_shard_of_another_version_is_refused() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     arrivals = [Arrival(rows_of(Windows(("a",), START, np.ones((3, 1)))), (START + 2) * HOUR_US)]
     shard = snapshot.from_bytes(snapshot.to_bytes(run_shards(old, arrivals, to_the_end=False).shards[0]))
@@ -49,7 +49,7 @@ def test_a_shard_under_other_weights_is_refused_by_name() -> None:
         fold_on(new, [shard], [[end]])
 
 
-def test_even_a_setting_that_changes_no_weight_makes_another_version() -> None:
+def test_settings_that_change_no_weight_change_the_version() -> None:
     versions = {
         forecaster().version,
         forecaster(aggregate="sum").version,
@@ -60,7 +60,7 @@ def test_even_a_setting_that_changes_no_weight_makes_another_version() -> None:
     assert len(versions) == 5
 
 
-def test_states_of_several_versions_are_never_joined() -> None:
+def test_states_of_several_versions_cannot_be_joined() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     states = [model.unseen((name,), START) for model, name in ((old, "a"), (new, "b"))]
     with pytest.raises(ModelError, match="several model versions"):
@@ -69,9 +69,7 @@ def test_states_of_several_versions_are_never_joined() -> None:
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
 @given(fleet=fleets(windows=12))
-def test_a_rewarmed_state_forecasts_as_a_cold_start_on_the_values_that_it_kept(
-    empty: str, fleet: Windows
-) -> None:
+def test_a_rewarmed_state_forecasts_as_a_cold_start(empty: str, fleet: Windows) -> None:
     old, new = (forecaster(cell, ring=20, empty=empty) for cell in ("lstm", "gru"))
     assume(len(fleet.values) > 2)
     now = fleet.stop - 2
@@ -85,14 +83,14 @@ def test_a_rewarmed_state_forecasts_as_a_cold_start_on_the_values_that_it_kept(
     assert_same(by_key([after_cold]), by_key([after_warm]), scales(fleet, empty))
 
 
-def said_by(model: Forecaster, output: Path, fleet: Windows) -> pl.DataFrame:
-    """What a model says of the rest of a fleet, once it has re-warmed the table of a job of another."""
+def forecast_rest(model: Forecaster, output: Path, fleet: Windows) -> pl.DataFrame:
+    """Re-warm the state table of an output and return the model's forecasts of the rest of a fleet."""
     warm = rewarm(model, state_table.read(output / "state").state)
-    _, said = advance(model, warm, fleet.between(START + 70, fleet.stop))
-    return said.frame()
+    _, forecasts = advance(model, warm, fleet.between(START + 70, fleet.stop))
+    return forecasts.frame()
 
 
-def test_a_job_that_starts_from_another_version_s_table_rewarms_it(
+def test_a_job_rewarms_a_state_table_of_another_version(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     old, new = forecaster("lstm", ring=60), forecaster("gru", ring=60)
@@ -107,13 +105,13 @@ def test_a_job_that_starts_from_another_version_s_table_rewarms_it(
     issued = read_forecasts(tmp_path / "new")
     assert issued["model_version"].unique().to_list() == [new.version]
     assert issued.select(pl.col("issued_at").min().dt.epoch("us")).item() == half_us + HOUR_US
-    assert_same_frames(issued, said_by(new, tmp_path / "old", small_fleet), scales(small_fleet))
+    assert_same_frames(issued, forecast_rest(new, tmp_path / "old", small_fleet), scales(small_fleet))
     table = state_table.read(tmp_path / "new" / "state").state
     assert table.model_version == new.version
     assert sorted(table.series_ids) == sorted(small_fleet.series_ids)
 
 
-def test_a_stream_that_goes_on_under_other_weights_rewarms_its_shards(
+def test_a_stream_of_another_version_rewarms_its_shards(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     old, new = forecaster("lstm", ring=60), forecaster("gru", ring=60)
@@ -126,7 +124,7 @@ def test_a_stream_that_goes_on_under_other_weights_rewarms_its_shards(
         job = StreamJob(model, source, output, shards=3, state_table=start, fresh=True, runner="in-process")
         assert run_stream(job).counts.missing == 0
 
-    # two models in one folder, side by side
+    # The output folder holds the forecasts of both versions.
     issued = read_forecasts(output)
     assert set(issued["model_version"]) == {old.version, new.version}
     identities = [
@@ -135,6 +133,6 @@ def test_a_stream_that_goes_on_under_other_weights_rewarms_its_shards(
     ]
     assert identities[0] == identities[1]
     mine = issued.filter(pl.col("model_version") == new.version)
-    assert_same_frames(mine, said_by(new, tmp_path / "old", small_fleet), scales(small_fleet))
+    assert_same_frames(mine, forecast_rest(new, tmp_path / "old", small_fleet), scales(small_fleet))
     assert state_table.read(output / "state").state.model_version == new.version
     assert sorted(state_table.read(output / "state").state.series_ids) == sorted(small_fleet.series_ids)

@@ -1,4 +1,4 @@
-"""Jobs that read a topic in memory: killed again and again, or whole and at once."""
+"""Jobs that read a topic in memory, with several kills or without one."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ SHARDS = 3
 
 @dataclass(eq=False)
 class Clock:
+    """A clock that a test sets."""
+
     now_s: float = 0.0
 
     def __call__(self) -> float:
@@ -42,7 +44,8 @@ class Clock:
 
 
 def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any) -> KafkaSource:
-    # The first two windows lie outside, and count.
+    """Return a Kafka source of a topic whose first window is ``start``; ``lateness`` is in half days."""
+    # Rows of the first two windows are outside the time range of the job: they count as such.
     how = Input(Columns(), start_us=(start + 2) * HALF_A_DAY_US, max_future_s=3600)
     return KafkaSource(
         Broker("nowhere:9092"),
@@ -57,60 +60,69 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
     )
 
 
-def began(source: KafkaSource, shards: list[Shard]) -> Places:
+def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Places:
+    """Return the place of each partition from which a job with these shards reads on."""
     reached = StateTable(tuple(shards)).reached()
     return source.begin({name: Place(*found) for name, found in reached.items()})
 
 
-def is_read(source: KafkaSource, topic: Topic, places: Places, among: Iterable[int]) -> bool:
-    ends = {source.name(number): len(topic.partitions[number]) for number in among}
+def is_read(source: KafkaSource, topic: Topic, places: Places, numbers: Iterable[int]) -> bool:
+    """Return True if the partitions with these numbers are read to their ends."""
+    ends = {source.name(number): len(topic.partitions[number]) for number in numbers}
     return all(name in places and places[name].offset == end for name, end in ends.items())
 
 
 def read(
-    source: KafkaSource, places: Places, clock: Clock, at_once: int = 9, comes_up: float = 0.1
+    source: KafkaSource,
+    places: Places,
+    clock: Clock,
+    most_messages: int = 9,
+    partition_probability: float = 0.1,
 ) -> Iterator[Batch]:
-    """The batches of a run that lives until all is there and read, with whatever its clock says.
+    """Yield the batches of a run that ends when all messages of the topic have arrived and are read.
 
-    In a step at most so many messages come ``at_once``, and with this chance another partition ``comes_up``.
+    Between two steps, the clock moves by a random time, each partition gets at most ``most_messages`` new
+    messages, and a new partition appears with ``partition_probability``.
     """
     reading, topic = Reading(source, clock), source.opens
     assert isinstance(topic, Topic)
     yield from Reader(reading, Path("/nowhere"), 1e9).next(places).batches  # type: ignore[arg-type]
-    awaited = topic.partitions if comes_up else topic.there
+    awaited = topic.partitions if partition_probability else topic.there
     while not is_read(source, topic, places, awaited):
-        if (coming := len(topic.there)) < len(topic.partitions) and topic.chance.random() < comes_up:
-            topic.there[coming] = 0
+        following = len(topic.there)
+        if following < len(topic.partitions) and topic.chance.random() < partition_probability:
+            topic.there[following] = 0
         for number in topic.there:
             most = len(topic.partitions[number]) - topic.there[number]
-            if topic.chance.random() < 0.6:  # else it is silent for now
-                topic.there[number] += int(topic.chance.integers(0, min(most, at_once) + 1))
+            if topic.chance.random() < 0.6:  # otherwise no message arrives in this step
+                topic.there[number] += int(topic.chance.integers(0, min(most, most_messages) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
         stride = reading.step(places)
         yield from stride.batches
         places = stride.places
 
 
-def knowing(shard: Shard, places: Places) -> Shard:
+def with_partitions(shard: Shard, places: Places) -> Shard:
+    """Return the shard with the partitions of ``places`` announced to it."""
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
     return announced(shard, {name: place.offset for name, place in places.items()}, owners)
 
 
-def opened(
+def resume(
     model: Forecaster, source: KafkaSource, first: Places, disks: Iterable[Disk]
 ) -> tuple[list[Shard], Places]:
-    """The shards that a run begins with, as `state_table.begin` puts them there, and where it reads on.
+    """Return the shards and the places from which a run starts, as `state_table.begin` does.
 
-    Shards without a snapshot are as the ``first`` run found the topic.
+    A shard without a snapshot has the partitions of ``first``, the places at which the first run started.
     """
     cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
-    shards = [disk.opened(knowing(shard, first)) for disk, shard in zip(disks, cold, strict=True)]
-    places = began(source, shards)
-    return [knowing(shard, places) for shard in shards], places
+    shards = [disk.restore(with_partitions(shard, first)) for disk, shard in zip(disks, cold, strict=True)]
+    places = places_to_resume(source, shards)
+    return [with_partitions(shard, places) for shard in shards], places
 
 
-def delivered(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
-    """Batches as an engine may bring them to a shard: any may be overtaken by any that follow it."""
+def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
+    """Yield batches in an order in which an engine may deliver them: later ones may overtake any batch."""
     held: list[Batch] = []
     for batch in batches:
         held.append(batch)
@@ -120,28 +132,28 @@ def delivered(batches: Iterable[Batch], often: float, chance: np.random.Generato
         yield held.pop(int(chance.integers(0, len(held))))
 
 
-def lived(
-    model: Forecaster, source: KafkaSource, topic: Topic, lives: int, draw: Any, between: bool = False
+def run_with_kills(
+    model: Forecaster, source: KafkaSource, topic: Topic, kills: int, draw: Any, grows_between: bool = False
 ) -> Ran:
-    """A job that is killed again and again, each shard at a moment of its own.
+    """Run a job over a topic and kill it ``kills`` times, each shard at another moment.
 
-    Where that is said, a partition comes up ``between`` each two lives, and none while one lasts.
+    With ``grows_between``, a new partition appears after each kill, and none while the job runs.
     """
-    pace = (2, 0.0) if between else (9, 0.1)
+    pace = (2, 0.0) if grows_between else (9, 0.1)
     first = source.begin({})
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
-    for life in range(lives + 1):
-        is_last = life == lives
-        if between and life:
+    for life in range(kills + 1):
+        is_last = life == kills
+        if grows_between and life:
             topic.there[life] = 0
-        shards, places = opened(model, source, first, disks)
+        shards, places = resume(model, source, first, disks)
         batches = read(source, places, clock, *pace)
         read_so_far = [*islice(batches, None if is_last else draw(st.integers(0, 80)))]
         often, in_order = draw(st.sampled_from([0.1, 0.5])), draw(st.sampled_from([0.2, 0.7, 1.0]))
         per_step = draw(st.integers(1, 9))
         for number in range(SHARDS):
             left = None if is_last else draw(st.integers(0, 60))
-            mine = delivered(read_so_far, in_order, topic.chance)
+            mine = deliver(read_so_far, in_order, topic.chance)
             for after, output in islice(outputs(model, shards[number], mine, per_step), left):
                 shards[number] = after
                 disks[number].write(output)
@@ -156,10 +168,10 @@ def lived(
     )
 
 
-def whole(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
-    """The same topic read at once, with what was written down of it."""
+def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
+    """Run a job over the complete topic, with the recorded decisions about its idle partitions."""
     topic.fill()
-    shards, places = opened(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])
+    shards, places = resume(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])
     ran = Ran(shards)
     reading = Reading(source, Clock())
     batches = [*Reader(reading, Path("/nowhere"), 1e9).next(places).batches]  # type: ignore[arg-type]
@@ -168,12 +180,12 @@ def whole(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
         batches += stride.batches
         places = stride.places
     for number in range(SHARDS):
-        take_all(model, ran, number, batches)
+        apply_all(model, ran, number, batches)
     return ran
 
 
-def take_all(model: Forecaster, ran: Ran, number: int, batches: Iterable[Batch]) -> None:
-    """Has one of the shards take batches."""
+def apply_all(model: Forecaster, ran: Ran, number: int, batches: Iterable[Batch]) -> None:
+    """Apply batches to the shard with this number, and add its outputs to ``ran``."""
     for shard, output in outputs(model, ran.shards[number], batches, 4):
         ran.shards[number] = shard
         ran.take(output)

@@ -70,5 +70,5 @@ def test_equal_labels_of_different_types_become_one_label() -> None:
 
 
 def test_a_file_without_a_channel_is_refused() -> None:
-    with pytest.raises(DataError, match="rows without y: there is series_id, timestamp, x"):
+    with pytest.raises(DataError, match="the rows lack y; their columns are: series_id, timestamp, x"):
         validate(raw(x=[1]), ["x", "y"])

@@ -244,9 +244,9 @@ def test_accepted_rows_have_only_the_columns_of_observations() -> None:
     assert bad.schema == quarantine.empty().schema
 
 
-def test_the_error_names_a_missing_column() -> None:
-    with pytest.raises(DataError, match="rows without value: there is series_id, timestamp"):
-        validate(raw_rows().drop("value"))
+def test_rows_without_a_column_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="the rows lack value; their columns are: series_id, timestamp"):
+        validate(frame().drop("value"))
 
 
 def test_disabling_pandera_validation_does_not_disable_checks() -> None:
