@@ -1,7 +1,8 @@
 """Measure which anomalies raise an alarm, by kind: ``python -m benchmarks.anomalies [FILE]``.
 
 A forecaster is trained on the first rows. Then anomalies of known kinds are added to the later rows
-(`forecaster.injection`), and the forecaster steps through all rows. An anomaly counts as found if one of its
+(`forecaster.evaluation.injection`), and the forecaster steps through all rows. An anomaly counts as found if
+one of its
 windows raises an alarm. The last line of the output is one JSON object with the recall of each kind and the
 alarms per week and series in windows without anomalies. FILE is a wide hourly file; the default is the
 weather example.

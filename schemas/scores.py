@@ -57,7 +57,8 @@ class MemberScore(pa.DataFrameModel):
     """The errors of one member of a forecaster over the steps 1 to ``horizon`` of a rolling evaluation.
 
     ``count`` is the number of pairs of forecast and actual, the same for every member. The measures are
-    defined in `forecaster.metrics.Measures`: ``mse``, ``mae`` and ``width_90`` in the unit of the values,
+    defined in `forecaster.evaluation.metrics.Measures`: ``mse``, ``mae`` and ``width_90`` in the unit of the
+    values,
     ``mase`` and ``msis`` in units of the error of seasonal naive on the training rows, ``smape`` in percent.
     ``coverage_90`` and ``width_90`` are computed for step ``horizon`` only. A number that a member does not
     have is null.

@@ -246,7 +246,7 @@ def test_accepted_rows_have_only_the_columns_of_observations() -> None:
 
 def test_rows_without_a_column_are_refused_by_name() -> None:
     with pytest.raises(DataError, match="the rows lack value; their columns are: series_id, timestamp"):
-        validate(frame().drop("value"))
+        validate(raw_rows().drop("value"))
 
 
 def test_disabling_pandera_validation_does_not_disable_checks() -> None:

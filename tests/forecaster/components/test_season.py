@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from forecaster.components.season import Season, season_in, season_of, week_in
-from forecaster.config import WindowConfig
-from forecaster.evaluation import series_scale
-from forecaster.frequency import Frequency
-from forecaster.metrics import seasonal_scale
-from forecaster.windows import Windows
+from forecaster.evaluation.baselines import seasonal_naive
+from forecaster.evaluation.metrics import seasonal_scale
+from forecaster.evaluation.scores import series_scale
+from forecaster.time.frequency import Frequency
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import Windows
 from tests.forecaster.components.blocks import block_of, step_through
 
 DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])

@@ -321,7 +321,7 @@ def test_a_full_disk_and_a_bug_print_one_line(desk: Desk, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("pipelines.settings.job_file.load_config", full)
     assert desk.refused("train good.csv") == (6, "out/forecasts/x: No space left on device")
-    monkeypatch.setattr("pipelines.job_file.load_config", broken)
+    monkeypatch.setattr("pipelines.settings.job_file.load_config", broken)
     code, message = desk.refused("train good.csv")
     assert code == 1
     assert "KeyError" in message

@@ -6,7 +6,8 @@ import pytest
 from forecaster.components.chain import experts_of
 from forecaster.components.experts.naive import SeasonalNaive
 from forecaster.components.season import Season
-from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, WindowConfig
+from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig
+from forecaster.time.window_config import WindowConfig
 from tests.forecaster.components.blocks import block_of, step_through
 
 WEEK = 168
