@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME CONDA_PREFIX
 
 say = printf '%s\n' "== $(1)"
 
-.PHONY: help setup demo test lint bench chaos upgrade-test java cluster-up cluster-down cluster-test lock clean
+.PHONY: help setup demo test lint docs bench chaos upgrade-test java cluster-up cluster-down cluster-test lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,10 @@ lint: setup  ## lint, format, types and layers
 	@$(BIN)/mypy
 	@$(call say,layers)
 	@$(BIN)/lint-imports
+
+docs: $(STAMPS)/project  ## the documentation site, in build/docs; a broken link or a missing docstring fails
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@$(call say,open build/docs/index.html)
 
 bench: setup  ## speed and latency; the last line is one JSON object. SERIES=1000000 WINDOWS=6 for a large fleet
 	@$(BIN)/python -m benchmarks.throughput $(if $(SERIES),--series=$(SERIES)) $(if $(WINDOWS),--windows=$(WINDOWS))
@@ -66,8 +70,8 @@ cluster-test: setup java  ## parity on three engines; a cluster killed in every 
 	@$(BIN)/python -m tests.cluster.faults $(FAULTS)
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
-	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka, s3 and dev. Written by `make lock`.'; \
-	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra s3 --extra dev \
+	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka, s3, docs and dev. Written by `make lock`.'; \
+	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra s3 --extra docs --extra dev \
 	     --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

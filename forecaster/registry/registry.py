@@ -235,11 +235,12 @@ class Registry:
             )
 
     def versions(self, name: str) -> pl.DataFrame:
-        """The versions of a model, newest first.
+        """Return the versions of a model, newest first.
 
         Returns:
-            ``name: String, version: Int64, aliases: List(String), model_version: String, run_id: String,
-            created: Datetime("us", "UTC")``.
+            One row for each version, with the columns ``name`` (String), ``version`` (Int64), ``aliases``
+            (List of String), ``model_version`` (String), ``run_id`` (String) and ``created`` (Datetime in
+            microseconds, UTC).
 
         Raises:
             ModelError: no model has that name.
