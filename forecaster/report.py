@@ -17,6 +17,7 @@ import matplotlib
 import polars as pl
 from matplotlib.figure import Figure
 
+from forecaster import durable
 from forecaster.plots import GRID, INK, MASE, MUTED, PALETTE, PAPER
 from schemas.errors import OutputError
 from schemas.text import text_of
@@ -86,7 +87,7 @@ def write_report(
     figures: Sequence[Picture],
     notes: Sequence[str] = (),
 ) -> Path:
-    """Writes the report to ``path``, over an older one, and into folders that are made if need be.
+    """Write the report to ``path``, in the place of an older one; missing folders are made.
 
     Args:
         path: an ``.html`` file.
@@ -124,8 +125,7 @@ def write_report(
         + "\n</main></body></html>\n"
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        durable.write_bytes(path, page.encode())
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"the report {path} cannot be written: {reason}; choose another place") from error
