@@ -6,15 +6,18 @@ colours, so they follow light and dark mode.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import polars as pl
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 
 from forecaster import durable
@@ -188,11 +191,42 @@ def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
         return f"<p>This picture could not be drawn: {escape(line)}</p>"
 
 
+class _Canvas(FigureCanvasSVG):
+    """Write a figure as SVG with text as text, and with ids that depend on the figure alone.
+
+    Matplotlib has two settings for this. They belong to the process, and ``rc_context`` restores all settings
+    at its end, with what another thread has changed meanwhile.
+    """
+
+    def print_svg(self, file: io.StringIO | io.BytesIO, *, bbox_inches_restore: Any = None, **_: Any) -> None:
+        """Write the figure into ``file``; `print_figure` calls this function.
+
+        It does so with bytes, too, to learn the sizes of texts.
+        """
+        if isinstance(file, io.BytesIO):
+            file = io.StringIO()
+        width, height = self.figure.get_size_inches()
+        dpi, self.figure.dpi = self.figure.dpi, 72
+        drawn = _TextRenderer(width * 72, height * 72, file, image_dpi=dpi, metadata={"Date": None})
+        renderer = MixedModeRenderer(
+            self.figure, width, height, dpi, drawn, bbox_inches_restore=bbox_inches_restore
+        )
+        self.figure.draw(renderer)
+        renderer.finalize()
+
+
+class _TextRenderer(RendererSVG):
+    def _draw_text_as_path(self, *text: Any) -> None:
+        self._draw_text_as_text(*text)
+
+    def _make_id(self, kind: str, content: object) -> str:
+        return f"{kind}{hashlib.sha256(str(content).encode()).hexdigest()[:10]}"
+
+
 def _svg(figure: Figure, prefix: str, label: str) -> str:
     """A figure as an ``<svg>`` element in the colours of the page, its ids its own."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    _Canvas(figure).print_figure(buffer, format="svg")
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
