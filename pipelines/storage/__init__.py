@@ -6,7 +6,8 @@ and is kept from then on. What must be replaced together there, is by one PUT of
 """
 
 from pipelines.storage.journal import Journal
-from pipelines.storage.lease import check_writable, leased, was_leased
+from pipelines.storage.lease import Held, check_writable, leased, was_leased
+from pipelines.storage.owned import OwnedFile
 from pipelines.storage.parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
 from pipelines.storage.remote import Location, Remote, location
 from pipelines.storage.whole import (
@@ -17,14 +18,17 @@ from pipelines.storage.whole import (
     source_of,
     sync,
     write_text,
+    write_to,
     write_whole,
     written_ns,
 )
 
 __all__ = [
     "BACKFILL",
+    "Held",
     "Journal",
     "Location",
+    "OwnedFile",
     "Remote",
     "Target",
     "as_of_one_moment",
@@ -40,6 +44,7 @@ __all__ = [
     "sync",
     "was_leased",
     "write_text",
+    "write_to",
     "write_whole",
     "written_ns",
 ]

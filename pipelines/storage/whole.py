@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -59,14 +60,15 @@ def write_text(
     Raises:
         OSError: it cannot be written.
     """
+    return write_whole(path, partial(write_to, data=text.encode()), kept=kept, is_ours=is_ours)
 
-    def write(target: Target) -> None:
-        if isinstance(target, Path):
-            target.write_bytes(text.encode())
-        else:
-            target.write(text.encode())
 
-    return write_whole(path, write, kept=kept, is_ours=is_ours)
+def write_to(target: Target, data: bytes) -> None:
+    """Write the whole content of a file to what `write_whole` gives its writers."""
+    if isinstance(target, Path):
+        target.write_bytes(data)
+    else:
+        target.write(data)
 
 
 def remove_temporaries(folder: Location) -> None:
