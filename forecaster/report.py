@@ -198,17 +198,20 @@ class _Canvas(FigureCanvasSVG):
     at its end, with what another thread has changed meanwhile.
     """
 
-    def print_svg(self, file: io.StringIO | io.BytesIO, *, bbox_inches_restore: Any = None, **_: Any) -> None:
-        """Write the figure into ``file``; `print_figure` calls this function.
+    def print_svg(
+        self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
+    ) -> None:
+        """Write the figure into a file that takes text; `print_figure` calls this function.
 
-        It does so with bytes, too, to learn the sizes of texts.
+        It does so with a file that takes bytes, too, to learn the sizes of texts; nothing is written then.
         """
-        if isinstance(file, io.BytesIO):
-            file = io.StringIO()
+        file = io.StringIO() if isinstance(filename, io.BytesIO) else filename
         width, height = self.figure.get_size_inches()
         dpi, self.figure.dpi = self.figure.dpi, 72
-        drawn = _TextRenderer(width * 72, height * 72, file, image_dpi=dpi, metadata={"Date": None})
-        renderer = MixedModeRenderer(
+        drawn = _TextRenderer(  # type: ignore[no-untyped-call]
+            width * 72, height * 72, file, image_dpi=dpi, metadata=metadata
+        )
+        renderer: Any = MixedModeRenderer(  # type: ignore[no-untyped-call]
             self.figure, width, height, dpi, drawn, bbox_inches_restore=bbox_inches_restore
         )
         self.figure.draw(renderer)
@@ -217,7 +220,7 @@ class _Canvas(FigureCanvasSVG):
 
 class _TextRenderer(RendererSVG):
     def _draw_text_as_path(self, *text: Any) -> None:
-        self._draw_text_as_text(*text)
+        self._draw_text_as_text(*text)  # type: ignore[no-untyped-call]
 
     def _make_id(self, kind: str, content: object) -> str:
         return f"{kind}{hashlib.sha256(str(content).encode()).hexdigest()[:10]}"
@@ -226,7 +229,7 @@ class _TextRenderer(RendererSVG):
 def _svg(figure: Figure, prefix: str, label: str) -> str:
     """A figure as an ``<svg>`` element in the colours of the page, its ids its own."""
     buffer = io.StringIO()
-    _Canvas(figure).print_figure(buffer, format="svg")
+    _Canvas(figure).print_figure(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

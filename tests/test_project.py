@@ -157,6 +157,7 @@ CHANGES_FILES = {
     "pipelines/state_file.py",  # in a temporary folder
     "pipelines/storage/journal.py",  # appends
     "pipelines/storage/lease.py",  # objects, each put whole
+    "pipelines/storage/remote.py",  # objects, each put whole
     "pipelines/storage/whole.py",  # called by `write_whole`
     "pipelines/table_files.py",  # renames of whole folders
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from matplotlib import rcParams
-from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import RendererSVG
 
 from forecaster.plots import error_by_horizon_figure, latency_figure
 from forecaster.report import Table, error_table, write_report
@@ -168,13 +168,13 @@ def test_a_report_is_the_same_when_it_is_written_again(tmp_path: Path) -> None:
 def test_a_report_leaves_the_settings_of_other_threads_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finalize, before = MixedModeRenderer.finalize, rcParams["lines.linewidth"]
+    finalize, before = RendererSVG.finalize, rcParams["lines.linewidth"]
 
-    def change_and_finalize(renderer: MixedModeRenderer) -> None:
+    def change_and_finalize(renderer: RendererSVG) -> None:
         rcParams["lines.linewidth"] = before + 1  # as another thread does meanwhile
         finalize(renderer)
 
-    monkeypatch.setattr(MixedModeRenderer, "finalize", change_and_finalize)
+    monkeypatch.setattr(RendererSVG, "finalize", change_and_finalize)
     try:
         report(tmp_path, figures=1)
         assert rcParams["lines.linewidth"] == before + 1

@@ -5,7 +5,7 @@ import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -106,10 +106,10 @@ def test_silenced_workers_print_no_stack_trace(
     assert "print(traceback_string, file=sys.stderr)" in inspect.getsource(sdk_worker.SdkHarness._execute)
     for module in (sdk_worker, log_handler):
         monkeypatch.setitem(vars(module), "print", print)
-    harness = cast(Any, SimpleNamespace(_responses=SimpleNamespace(put=lambda response: None)))
-    request = SimpleNamespace(instruction_id="1")
+    harness: Any = SimpleNamespace(_responses=SimpleNamespace(put=lambda response: None))
+    request: Any = SimpleNamespace(instruction_id="1")
 
-    def fail() -> None:
+    def fail() -> Any:
         raise ZeroDivisionError
 
     sdk_worker.SdkHarness._execute(harness, fail, request)

@@ -93,7 +93,7 @@ def test_runs_are_logged_to_the_experiment_of_the_id(
     with Registry(uri, "theirs").start_run("one", {}):
         pass
     client = mlflow.MlflowClient(uri)
-    theirs = client.get_experiment_by_name("theirs").experiment_id
+    (theirs,) = (one.experiment_id for one in client.search_experiments() if one.name == "theirs")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", theirs)
     registry = open_registry(configured(None, [f"mlflow.tracking_uri={uri}"]).mlflow)
     with registry.start_run("two", {}):
