@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from forecaster import durable
 from forecaster.components.base import Component
 from forecaster.components.chain import chain
 from forecaster.components.experts.base import Expert
@@ -150,9 +151,14 @@ class Forecaster:
         return Forecaster(network, windows, module, online, Covariates.of(features, windows.frequency))
 
     def save(self, folder: Path) -> None:
-        """Writes ``forecaster.safetensors`` into ``folder``, which is made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE_NAME).write_bytes(self.to_bytes())
+        """Write ``forecaster.safetensors`` into ``folder``, which is made if need be.
+
+        The file is the earlier one or the new one at every moment, also after a loss of power.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        durable.write_bytes(folder / FILE_NAME, self.to_bytes())
 
     @staticmethod
     def load(folder: Path) -> Forecaster:

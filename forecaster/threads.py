@@ -24,7 +24,7 @@ class _Counts:
         libraries = ThreadpoolController().select(user_api="blas").lib_controllers
         return _Counts(torch.get_num_threads(), [(library, library.num_threads) for library in libraries])
 
-    def restore(self) -> None:
+    def apply(self) -> None:
         torch.set_num_threads(self.torch)
         for library, count in self.blas:
             library.set_num_threads(count)
@@ -56,14 +56,14 @@ def compute_threads(count: int) -> Iterator[None]:
         block = _Open(_Counts.now())
         _open.append(block)
         if count:
-            _Counts(count, [(library, count) for library, _ in block.before.blas]).restore()
+            _Counts(count, [(library, count) for library, _ in block.before.blas]).apply()
     try:
         yield
     finally:
         with _lock:
             place = next(i for i, one in enumerate(_open) if one is block)
             if block is _open[-1]:
-                block.before.restore()
+                block.before.apply()
             else:  # a younger block is still open: its end restores what this one would have
                 _open[place + 1].before = block.before
             del _open[place]

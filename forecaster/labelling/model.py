@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from forecaster import durable
 from forecaster.arrays import Arrays, Floats, Floats32, Ints
 from forecaster.config import NetworkConfig
 from forecaster.labelling import inputs
@@ -183,10 +184,15 @@ class Labeller:
         return Labeller(config, task, network)
 
     def save(self, folder: Path) -> Path:
-        """Writes ``labeller.safetensors`` into ``folder``, which is made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write ``labeller.safetensors`` into ``folder``, which is made if need be, and return its path.
+
+        The file is the earlier one or the new one at every moment, also after a loss of power.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         path = folder / FILE_NAME
-        path.write_bytes(self.to_bytes())
+        durable.write_bytes(path, self.to_bytes())
         return path
 
     @staticmethod

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from forecaster.durable import move_whole
 from forecaster.registry.refusals import speaking
 from forecaster.registry.store import Store
 from schemas.errors import ModelError
@@ -41,21 +42,19 @@ def make_store(store: Store) -> None:
         new = file.with_name(f"{unfinished}{secrets.token_hex(8)}")
         try:
             _build(new, store)
-            os.replace(new, file)
-            _sync(file.parent)
+            move_whole(new, file)
         finally:
             for left in (new, new.with_name(f"{new.name}-journal")):
                 left.unlink(missing_ok=True)
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build a database on disk with the artifact folder of ``store``."""
+    """Build a database with the artifact folder of ``store``."""
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())
     built.engine.dispose()
     SqlAlchemyStore._engine_map.pop(uri, None)
-    _sync(file)
 
 
 @contextmanager
@@ -75,12 +74,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(held)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import mlflow.artifacts
 import polars as pl
-from mlflow.entities import RunStatus
+from mlflow.entities import LifecycleStage, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
@@ -61,8 +61,9 @@ class Registry:
     Args:
         tracking_uri: ``sqlite:///FILE``, whose artifacts lie in ``mlartifacts/`` beside it, or the http
             address of a server.
-        experiment: what runs are gathered under.
+        experiment: name of the experiment of new runs, which is made if need be.
         registry_uri: the store of registered models; empty: the same.
+        experiment_id: id of an experiment that exists, which goes before ``experiment``; empty: the name.
         run_id: the run that `start_run` takes up, as ``mlflow run`` makes one; empty: a new one each time.
         system_metrics: log the use of processor, memory, disk and network while a run is under way.
 
@@ -76,6 +77,7 @@ class Registry:
         experiment: str = "statecast",
         *,
         registry_uri: str | SecretStr = "",
+        experiment_id: str = "",
         run_id: str = "",
         system_metrics: bool = False,
     ) -> None:
@@ -85,7 +87,7 @@ class Registry:
             store.check()
         self.tracking_uri = self._store.uri
         self.experiment = experiment
-        self._run_id, self._system_metrics = run_id, system_metrics
+        self._chosen_id, self._run_id, self._system_metrics = experiment_id, run_id, system_metrics
         self._client: mlflow.MlflowClient | None = None
 
     @contextmanager
@@ -141,7 +143,13 @@ class Registry:
             monitor.finish()
 
     def _experiment_id(self, client: mlflow.MlflowClient) -> str:
-        """The id of the experiment, which is made where there is none."""
+        """Return the id of the experiment of new runs; one that is given by its name is made if need be.
+
+        Raises:
+            ModelError: no experiment has the id that was given, or it was deleted.
+        """
+        if self._chosen_id:
+            return self._existing_experiment(client, self._chosen_id)
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._store.artifacts
@@ -156,6 +164,23 @@ class Registry:
             assert known is not None
         found: str = known.experiment_id
         return found
+
+    def _existing_experiment(self, client: mlflow.MlflowClient, experiment_id: str) -> str:
+        try:
+            known = client.get_experiment(experiment_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            known = None
+        if known is None or known.lifecycle_stage != LifecycleStage.ACTIVE:
+            what = (
+                f"no experiment has the id {experiment_id}" if known is None else f"{known.name} was deleted"
+            )
+            raise ModelError(
+                f"{what} in {self._store}: set MLFLOW_EXPERIMENT_ID or mlflow.experiment_id to the id of an "
+                "experiment that statecast ui shows, or to nothing"
+            )
+        return experiment_id
 
     def _taken_up(self, client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> RunEntity:
         """The run that `mlflow run` made, under way again and with our name; its own tags stay."""
@@ -275,14 +300,13 @@ class Registry:
         """
         with self._speaking():
             client = self._existing()
-            experiment = client.get_experiment_by_name(self.experiment)
-            found = (
-                client.search_runs(
-                    [experiment.experiment_id], max_results=limit, order_by=["attributes.start_time DESC"]
-                )
-                if experiment
-                else []
-            )
+            if self._chosen_id:
+                ids = [self._existing_experiment(client, self._chosen_id)]
+            else:
+                experiment = client.get_experiment_by_name(self.experiment)
+                ids = [experiment.experiment_id] if experiment else []
+            order = ["attributes.start_time DESC"]
+            found = client.search_runs(ids, max_results=limit, order_by=order) if ids else []
         return runs_frame([overview_of(run) for run in found])
 
     def _open(self) -> mlflow.MlflowClient:

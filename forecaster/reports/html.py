@@ -6,17 +6,21 @@ colours, so they follow light and dark mode.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import polars as pl
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 
+from forecaster import durable
 from forecaster.reports.plots import GRID, INK, MASE, MUTED, PALETTE, PAPER
 from schemas.errors import OutputError
 from schemas.numbers_as_text import text_of
@@ -86,7 +90,7 @@ def write_report(
     figures: Sequence[Picture],
     notes: Sequence[str] = (),
 ) -> Path:
-    """Writes the report to ``path``, over an older one, and into folders that are made if need be.
+    """Write the report to ``path``, in the place of an older one; missing folders are made.
 
     Args:
         path: an ``.html`` file.
@@ -124,8 +128,7 @@ def write_report(
         + "\n</main></body></html>\n"
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        durable.write_bytes(path, page.encode())
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"the report {path} cannot be written: {reason}; choose another place") from error
@@ -188,11 +191,45 @@ def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
         return f"<p>This picture could not be drawn: {escape(line)}</p>"
 
 
+class _Canvas(FigureCanvasSVG):
+    """Write a figure as SVG with text as text, and with ids that depend on the figure alone.
+
+    Matplotlib has two settings for this. They belong to the process, and ``rc_context`` restores all settings
+    at its end, with what another thread has changed meanwhile.
+    """
+
+    def print_svg(
+        self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
+    ) -> None:
+        """Write the figure into a file that takes text; `print_figure` calls this function.
+
+        It does so with a file that takes bytes, too, to learn the sizes of texts; nothing is written then.
+        """
+        file = io.StringIO() if isinstance(filename, io.BytesIO) else filename
+        width, height = self.figure.get_size_inches()
+        dpi, self.figure.dpi = self.figure.dpi, 72
+        drawn = _TextRenderer(  # type: ignore[no-untyped-call]
+            width * 72, height * 72, file, image_dpi=dpi, metadata=metadata
+        )
+        renderer: Any = MixedModeRenderer(  # type: ignore[no-untyped-call]
+            self.figure, width, height, dpi, drawn, bbox_inches_restore=bbox_inches_restore
+        )
+        self.figure.draw(renderer)
+        renderer.finalize()
+
+
+class _TextRenderer(RendererSVG):
+    def _draw_text_as_path(self, *text: Any) -> None:
+        self._draw_text_as_text(*text)  # type: ignore[no-untyped-call]
+
+    def _make_id(self, kind: str, content: object) -> str:
+        return f"{kind}{hashlib.sha256(str(content).encode()).hexdigest()[:10]}"
+
+
 def _svg(figure: Figure, prefix: str, label: str) -> str:
     """A figure as an ``<svg>`` element in the colours of the page, its ids its own."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    _Canvas(figure).print_figure(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
@@ -73,17 +71,23 @@ class Out:
             yield Bar(bars, bars.add_task(what, total=total, note=""))
 
 
-@contextmanager
-def worker_chatter_off() -> Iterator[None]:
-    """Keeps off stderr what Beam's workers print there on an error; the error comes to us as well.
+def silence_workers() -> None:
+    """Discard the stack traces that Beam's worker threads print, from now on, unless logs were asked for.
 
-    An `Out` that was made before speaks on.
+    The command shows the error itself, in one line. The workers print with ``print(..., file=sys.stderr)``
+    and nothing of theirs chooses the stream; so the name ``print`` is replaced in their modules alone, since
+    another `sys.stderr` would silence all threads.
     """
     if logging.getLogger().level < logging.CRITICAL:
-        yield  # somebody wants to see it
         return
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
-        yield
+    from apache_beam.runners.worker import log_handler, sdk_worker
+
+    for module in (sdk_worker, log_handler):
+        vars(module)["print"] = _discard
+
+
+def _discard(*_: object, **__: object) -> None:
+    """Take the arguments of `print`, and print nothing."""
 
 
 class Bar:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli import options as o
-from pipelines.cli.console import Out, show_outcome, show_scores, worker_chatter_off
+from pipelines.cli.console import Out, show_outcome, show_scores, silence_workers
 from pipelines.cli.live_view import watching
 from pipelines.sinks.folder import check_folder, prepare_folder
 from schemas.errors import OutputError, StatecastError
@@ -57,7 +57,9 @@ def demo(
     out.say(f"streams run {why}; loading torch, Beam and MLflow ...")
     from pipelines.examples.demo import CELLS, run_demo
 
-    with worker_chatter_off(), ExitStack() as phases:
+    if engine != "in-process":
+        silence_workers()
+    with ExitStack() as phases:
         ended = run_demo(output, _Shown(out, phases), engine)
     out.say("")
     show_scores(

@@ -5,10 +5,8 @@ Imports neither torch nor Beam, unless a cluster is to be asked, or options of B
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from pipelines.runners.java import find_java, job_server
 from pipelines.runners.prism import MISSING
@@ -110,12 +108,17 @@ def _check_beam(options: tuple[str, ...]) -> None:
     """Beam ends the process where an option of its own cannot be; others are left to the runner."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    with redirect_stderr(io.StringIO()) as said:
-        try:
-            PipelineOptions([*options]).get_all_options()
-        except SystemExit:
-            why = said.getvalue().strip().rpartition("error: ")[2]
-            raise ConfigError(f"-- {' '.join(options)}: {why}") from None
+    typed = f"-- {' '.join(options)}"
+    if {"-h", "--help"} & {*options}:  # would be printed instead of running the job
+        raise ConfigError(f"{typed}: not an option of a job; Beam's documentation lists the options")
+
+    def refuse(line: str) -> NoReturn:
+        raise ConfigError(f"{typed}: {line}")
+
+    # With an attribute of its own the parser prints nothing; argparse has no other way to choose the stream.
+    PipelineOptions([*options]).get_all_options(
+        add_extra_args_fn=lambda parser: setattr(parser, "error", refuse)
+    )
 
 
 def on_engine(runner: Runner, asked: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from pipelines.cli import options as o
-from pipelines.cli.console import Out, show_outcome, worker_chatter_off
+from pipelines.cli.console import Out, show_outcome, silence_workers
 from pipelines.cli.settings import assignments, configured, input_files, paths
 from pipelines.cli.stream_ends import source_of, topics_of
 from pipelines.cli.unused_options import check_source, check_used
@@ -92,7 +92,8 @@ def backfill(
     )
     if engine != "in-process":
         out.say(f"filling {folder} {why}; Ctrl-C leaves it as it was")
-    with _watched(out, "backfill", metrics_port) as on_progress, worker_chatter_off():
+        silence_workers()
+    with _watched(out, "backfill", metrics_port) as on_progress:
         outcome = run_backfill(spec, on_progress, out.notice)
     _finish(outcome, out)
 
@@ -235,8 +236,10 @@ def stream(
         **vars(on_engine(engine, job.jobs, beam_options)),
     )
     out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")
+    if engine != "in-process":
+        silence_workers()
     most = job.data.max_quarantined
-    with _watched(out, "stream", metrics_port, most) as on_progress, worker_chatter_off():
+    with _watched(out, "stream", metrics_port, most) as on_progress:
         outcome = run_stream(spec, on_progress, out.notice)
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"

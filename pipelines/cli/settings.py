@@ -41,6 +41,7 @@ ENVIRONMENT = {
     "mlflow.tracking_uri": "MLFLOW_TRACKING_URI",
     "mlflow.registry_uri": "MLFLOW_REGISTRY_URI",
     "mlflow.experiment": "MLFLOW_EXPERIMENT_NAME",
+    "mlflow.experiment_id": "MLFLOW_EXPERIMENT_ID",
     "mlflow.run_id": "MLFLOW_RUN_ID",
     "mlflow.system_metrics": "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
 }
@@ -59,10 +60,20 @@ def configured(config: Path | None, settings: list[str] | None, **named: Any) ->
     flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}
     around = from_environment()
     try:
-        return load_config(config, around | overrides | flagged)
+        return load_config(config, _named_anew(around) | _named_anew(overrides) | flagged)
     except ConfigError as error:
         around = {key: value for key, value in around.items() if key not in overrides}
         raise ConfigError(_as_typed(str(error), flagged, around)) from None
+
+
+def _named_anew(layer: dict[str, object]) -> dict[str, object]:
+    """Return the settings of one layer so that its experiment's name replaces an id of a lower layer.
+
+    An id goes before a name, so without this the id of a job file would go before the name of an option.
+    """
+    if "mlflow.experiment" in layer and "mlflow.experiment_id" not in layer:
+        return layer | {"mlflow.experiment_id": ""}
+    return layer
 
 
 def from_environment() -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from forecaster import durable
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
 from pipelines.cli.settings import assignments, configured
@@ -65,7 +66,7 @@ def init(
 
         write_example(example, path.parent)
     try:
-        path.write_text(text, encoding="utf-8")
+        durable.write_bytes(path, text.encode())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}): name another file") from error
     out = Out(as_json)

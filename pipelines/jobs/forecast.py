@@ -62,12 +62,12 @@ def run_backfill(
         StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
     """
     began_s = time.monotonic()
-    with locked(job.output) as check:
+    with locked(job.output) as held:
         hidden = job.output / BACKFILL
-        take = _checking(check, on_progress)
+        take = _checking(held.check, on_progress)
         try:
             counts, published = _restarting(
-                lambda is_again: _backfill_once(job, hidden, take),
+                lambda is_again: _backfill_once(job, hidden, held.confirm, take),
                 job.restarts,
                 _Words("beginning again", f"{job.output} is as it was, run the same command again"),
                 on_restart,
@@ -104,14 +104,14 @@ def run_stream(
         StatecastError: a file, the state table, the output folder or the engine is at fault; one line.
     """
     began_s = time.monotonic()
-    with locked(job.output) as check:
+    with locked(job.output) as held:
         end_replacing(job.output / BACKFILL, job.output)
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
-        take = _checking(check, on_progress)
+        take = _checking(held.check, on_progress)
         with ending_cleanly(job.stop_file):
             counts, published = _restarting(
-                lambda is_again: _stream_once(_again(job) if is_again else job, take),
+                lambda is_again: _stream_once(_again(job) if is_again else job, held.confirm, take),
                 job.restarts,
                 _Words("going on from the last snapshots", "run the same command with --resume"),
                 on_restart,
@@ -160,11 +160,15 @@ def _restarting(once: Callable[[bool], Ended], restarts: int, words: _Words, on_
         is_again = True
 
 
-def _backfill_once(job: BackfillJob, hidden: Location, on_progress: Progress) -> Ended:
+def _backfill_once(
+    job: BackfillJob, hidden: Location, confirm: Callable[[], None], on_progress: Progress
+) -> Ended:
     settings, before = _settings_of(job, hidden, resumed=False), run_of(hidden)
     end_replacing(hidden, job.output)
     prepare_folder(hidden, *PARTS)
-    take_over(settings)  # before there is a table, which a worker of a lost run may still want to write to
+    take_over(
+        settings, confirm
+    )  # before there is a table, which a worker of a lost run may still want to write to
     freq = job.forecaster.window_config.frequency
     log = log_of(ReplaySource(job.paths, job.input, freq, memory_bytes=job.memory_bytes))
     places, _ = _begin(job, log, settings.states, job.state_table, goes_on=False)
@@ -172,7 +176,7 @@ def _backfill_once(job: BackfillJob, hidden: Location, on_progress: Progress) ->
     return _run(run, _engine(job), on_progress)
 
 
-def _stream_once(job: StreamJob, on_progress: Progress) -> Ended:
+def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progress) -> Ended:
     state_table.recover(job.states)
     start = start_of(job.states, job.state_table, job.resume, job.fresh)
     if job.fresh:
@@ -180,7 +184,7 @@ def _stream_once(job: StreamJob, on_progress: Progress) -> Ended:
     log = log_of(job.source)
     places, goes_on = _begin(job, log, job.states, start, goes_on=start == job.states and job.resume)
     settings, before = _settings_of(job, job.output, resumed=goes_on), run_of(job.output)
-    take_over(settings)
+    take_over(settings, confirm)
     run = Run(
         log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options, before
     )

@@ -16,6 +16,7 @@ def open_registry(mlflow: MlflowConfig) -> Registry:
         mlflow.tracking_uri,
         mlflow.experiment,
         registry_uri=mlflow.registry_uri,
+        experiment_id=mlflow.experiment_id,
         run_id=mlflow.run_id,
         system_metrics=mlflow.system_metrics,
     )

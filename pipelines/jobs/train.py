@@ -233,8 +233,6 @@ def write_states(folder: Location, forecaster: Forecaster, windows: Windows, sha
     for first in range(0, len(windows.values), size):
         state, _ = advance(forecaster, state, windows.rows(first, first + size))
     whole = replace(Shard.cold(0, 1, state, ()), closed_through=windows.stop - 1)
-    if isinstance(folder, Path):
-        folder.parent.mkdir(parents=True, exist_ok=True)
     state_table.write(folder, reshard([whole], shards))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from forecaster.durable import make_folder, write_whole
 from forecaster.evaluation.injection import KINDS, inject
 from pipelines.examples.weather import weather
 from schemas.errors import DataError, OutputError
@@ -91,8 +92,8 @@ def write_labelled(name: str, folder: Path) -> Path:
     frame = vowels() if name == "vowels" else anomalies()
     path = folder / f"{name}.parquet"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(path)
+        make_folder(path.parent)
+        write_whole(path, frame.write_parquet)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}): choose another") from None
     return path

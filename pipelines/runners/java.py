@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from forecaster.durable import move_whole
 from pipelines.runners.prism_binary import beam_version, cache_dir, package_installer
 from schemas.errors import EngineError
 
@@ -203,7 +204,7 @@ def _copied(profile: str, target: Path, *more: str) -> Path:
 def _moved(made: Path, target: Path) -> None:
     """Puts a folder in its place; whoever set up the same meanwhile has put it there, and that will do."""
     try:
-        made.rename(target)
+        move_whole(made, target)
     except OSError:
         if not target.is_dir():
             raise

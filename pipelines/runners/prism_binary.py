@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from forecaster.durable import move_whole
 from schemas.errors import EngineError
 
 PACKAGE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
@@ -168,7 +169,7 @@ def setup_prism() -> Path:
                     "STATECAST_PRISM"
                 )
             binary.chmod(0o755)
-            binary.replace(target)
+            move_whole(binary, target)
     except OSError as error:
         raise EngineError(
             f"Prism cannot be installed in {target.parent}: {error}; set XDG_CACHE_HOME"

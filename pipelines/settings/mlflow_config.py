@@ -30,6 +30,10 @@ class MlflowConfig(Settings):
         default=SecretUrl(""), description='store of registered models; "": that of the runs'
     )
     experiment: Name = Field(default="statecast", description="experiment that runs are logged to")
+    experiment_id: str = Field(
+        default="",
+        description='id of an experiment that exists, in place of its name; "": the one called experiment',
+    )
     model: Name = Field(default="statecast", description="registered model that versions are added to")
     run_id: str = Field(
         default="", description='run to log to, as mlflow run makes one; "": a new run each time'

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from pipelines.storage import (
+    Held,
     Location,
     Remote,
     check_writable,
@@ -74,7 +75,7 @@ def prepare_folder(folder: Location, *parts: str) -> None:
 
 
 @contextmanager
-def locked(folder: Location) -> Iterator[Callable[[], None]]:
+def locked(folder: Location) -> Iterator[Held]:
     """Makes an output folder and keeps every other job off it, in this process, too, until the block ends.
 
     The kernel holds the lock for the process: however that dies, its lock is gone. A folder that was made
@@ -87,13 +88,13 @@ def locked(folder: Location) -> Iterator[Callable[[], None]]:
         OutputError: another job has it, which the line names; or it cannot be written to.
     """
     if isinstance(folder, Remote):
-        with leased(folder) as check:
-            yield check
+        with leased(folder) as held:
+            yield held
         return
     is_new = not folder.exists()
     lock = _acquire(folder)
     try:
-        yield lambda: None
+        yield Held()
     finally:
         # Before it is let go, so that nobody's lock is removed but our own; see `_is_current`.
         with suppress(OSError):

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipelines.storage import Location, Remote, end_putting, put_in_place, sync_folder, write_text
+from forecaster.durable import sync_path
+from pipelines.storage import Location, Remote, end_putting, put_in_place, write_text
 from schemas.errors import OutputError
 
 _COMPLETE = "complete"
@@ -42,7 +43,7 @@ def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
     moved: list[tuple[Path, Path]] = []
     try:
         for folder in (*(hidden / part for part in parts), hidden, output):
-            sync_folder(folder)
+            sync_path(folder)
         write_text(hidden / _COMPLETE, "", kept=True)
         for part in parts:
             _move(part, hidden, output, moved)
@@ -60,8 +61,8 @@ def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
 
 
 def _sync_both(hidden: Path, output: Path) -> None:
-    sync_folder(output)
-    sync_folder(hidden)
+    sync_path(output)
+    sync_path(hidden)
 
 
 def _take_mark_away(hidden: Path, output: Path) -> None:
@@ -69,7 +70,7 @@ def _take_mark_away(hidden: Path, output: Path) -> None:
     with suppress(OSError):  # a disk that fails here keeps the mark, and the next job completes the renames
         _sync_both(hidden, output)
         (hidden / _COMPLETE).unlink(missing_ok=True)
-        sync_folder(hidden)
+        sync_path(hidden)
 
 
 def end_replacing(hidden: Location, output: Location) -> None:
@@ -92,7 +93,7 @@ def _end_moving(hidden: Path, output: Path) -> None:
                 _move(part, hidden, output, [])
             _sync_both(hidden, output)
             (hidden / _COMPLETE).unlink()
-            sync_folder(hidden)
+            sync_path(hidden)
     except OSError as error:
         raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
     remove(hidden)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
 from pipelines import storage
-from pipelines.storage import Location, Target, make_folder, write_whole
+from pipelines.storage import Location, OwnedFile, Target, make_folder, write_whole
 from schemas.errors import DataError, ModelError, OutputError
 
 NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
@@ -33,13 +33,32 @@ _FOUND: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})
 _CHUNK_BYTES: Final = 4 << 20
 
 
-def write_shard(folder: Location, shard: Shard, is_ours: Callable[[], bool] | None = None) -> bool:
+def owned(folder: Location, number: int, of: int) -> OwnedFile:
+    """Return the snapshot of a shard as its run writes it, which opens the shard after this call.
+
+    Raises:
+        DataError: the object store cannot be reached.
+    """
+    path = folder / _name(number, of)
+    try:
+        return OwnedFile(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be looked at: {error.strerror or error}") from error
+
+
+def write_shard(
+    folder: Location,
+    shard: Shard,
+    is_ours: Callable[[], bool] = lambda: True,
+    file: OwnedFile | None = None,
+) -> bool:
     """Write a snapshot: whole, or not at all.
 
     Args:
         folder: the state table.
         shard: all of it.
         is_ours: whether the table still belongs to this run, asked when everything is written.
+        file: the snapshot's file as `owned` returns it; None where no other job can know the folder.
 
     Returns:
         Whether the snapshot is in place.
@@ -50,6 +69,8 @@ def write_shard(folder: Location, shard: Shard, is_ours: Callable[[], bool] | No
     path, table = folder / _name(shard.number, shard.of), snapshot.to_arrow(shard)
     try:
         make_folder(folder)
+        if file is not None:
+            return file.write(partial(write_table, table), is_ours)
         return write_whole(path, partial(write_table, table), kept=True, is_ours=is_ours)
     except OSError as error:
         raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from forecaster.durable import sync_path, sync_tree
 from forecaster.shards.shard import Shard
 from pipelines.state.snapshot_file import NAME, write_shard
 from pipelines.storage import (
@@ -20,7 +21,6 @@ from pipelines.storage import (
     make_folder,
     put_in_place,
     remove_temporaries,
-    sync_folder,
     write_whole,
 )
 from schemas.errors import OutputError
@@ -45,13 +45,13 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
         for path in also.iterdir() if isinstance(also, Path) else ():
             if _goes_with_table(path):
                 write_whole(new / path.name, partial(_copy, path), kept=True)
-        sync_folder(folder.parent)
+        sync_path(folder.parent)
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
-        sync_folder(folder.parent)  # before the old one goes
+        sync_path(folder.parent)  # before the old one goes
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
@@ -101,7 +101,7 @@ def keep_aside(folder: Location) -> Location | None:
         for path in files:
             _keep(path, aside / path.name)
         if isinstance(aside, Path):
-            sync_folder(aside)
+            sync_path(aside)
     except OSError as error:
         raise OutputError(f"{aside}: the earlier state cannot be kept there: {error.strerror}") from error
     return aside
@@ -113,6 +113,7 @@ def _keep(path: Location, copy: Location) -> None:
     elif isinstance(path, Path) and isinstance(copy, Path):
         if path.is_dir():  # of a table of format 1
             shutil.copytree(path, copy)
+            sync_tree(copy)
             return
         if NAME.fullmatch(path.name):
             with suppress(OSError):  # not every disk can
@@ -138,7 +139,7 @@ def recover(folder: Location) -> None:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         if new.exists() or old.exists():
-            sync_folder(folder.parent)  # before what is left of the others goes
+            sync_path(folder.parent)  # before what is left of the others goes
     except OSError as error:
         raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
     for left in (new, old):

@@ -6,7 +6,8 @@ and is kept from then on. What must be replaced together there, is by one PUT of
 """
 
 from pipelines.storage.journal import Journal
-from pipelines.storage.lease import check_writable, leased, was_leased
+from pipelines.storage.lease import Held, check_writable, leased, was_leased
+from pipelines.storage.owned import OwnedFile
 from pipelines.storage.remote import Location, Remote, location
 from pipelines.storage.replaced_parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
 from pipelines.storage.write_whole import (
@@ -16,16 +17,18 @@ from pipelines.storage.write_whole import (
     remove_tree,
     source_of,
     sync,
-    sync_folder,
     write_text,
+    write_to,
     write_whole,
     written_ns,
 )
 
 __all__ = [
     "BACKFILL",
+    "Held",
     "Journal",
     "Location",
+    "OwnedFile",
     "Remote",
     "Target",
     "as_of_one_moment",
@@ -39,9 +42,9 @@ __all__ = [
     "remove_tree",
     "source_of",
     "sync",
-    "sync_folder",
     "was_leased",
     "write_text",
+    "write_to",
     "write_whole",
     "written_ns",
 ]

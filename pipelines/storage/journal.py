@@ -15,8 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from forecaster.durable import sync_path
 from pipelines.storage.remote import Location, Remote
-from pipelines.storage.write_whole import make_folder, sync_folder, write_text
+from pipelines.storage.write_whole import make_folder, write_text
 from schemas.sealed import seal, unseal
 
 MERGED_AT: Final = 64
@@ -142,4 +143,4 @@ def _append(path: Path, lines: bytes) -> None:
             os.ftruncate(file.fileno(), size)  # the next line must not follow half of these
             raise
     if is_new:
-        sync_folder(path.parent)
+        sync_path(path.parent)

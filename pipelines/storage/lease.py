@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,12 +33,34 @@ _LOCK = ".lock-"
 _NAME: Final = re.compile(re.escape(_LOCK) + r"\d{6,}")
 
 
+def _hold_on() -> None:
+    """Raise nothing: the lock cannot be lost."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The lock of an output folder, while it is held.
+
+    Attributes:
+        check: raises `OutputError` once the job has learnt that another one has taken over; a job that was
+            silent must call it.
+        confirm: raises it where another job has taken over by now; in an object store this is a request.
+    """
+
+    check: Callable[[], None] = _hold_on
+    confirm: Callable[[], None] = _hold_on
+
+    def __call__(self) -> None:
+        """Do what ``check`` does."""
+        self.check()
+
+
 @contextmanager
-def leased(folder: Remote) -> Iterator[Callable[[], None]]:
+def leased(folder: Remote) -> Iterator[Held]:
     """Keeps every other job off an output until the block ends.
 
     Yields:
-        What raises `OutputError` once another job has taken over, which a job that was silent must ask.
+        What raises `OutputError` once another job has taken over.
 
     Raises:
         OutputError: another job has it; or nothing can be written there.
@@ -48,6 +71,11 @@ def leased(folder: Remote) -> Iterator[Callable[[], None]]:
     def check() -> None:
         if lost.is_set():
             raise OutputError(f"{folder}: another job has taken over, since this one was silent for too long")
+
+    def confirm() -> None:
+        if _highest(folder) != mine:
+            lost.set()
+        check()
 
     def renew() -> None:
         while not ended.wait(_RENEWED_EVERY_S):
@@ -60,7 +88,7 @@ def leased(folder: Remote) -> Iterator[Callable[[], None]]:
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
     try:
-        yield check
+        yield Held(check, confirm)
     finally:
         ended.set()
         thread.join()

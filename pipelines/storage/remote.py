@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -21,6 +21,7 @@ _KINDS: Final[Mapping[type, int]] = {
     FileExistsError: errno.EEXIST,
     PermissionError: errno.EACCES,
 }
+_MOST_BYTES: Final = 5 << 30  # that S3 takes in one request
 _TIMES: Final = ("LastModified", "last_modified", "mtime", "updated", "created")  # as stores call it
 
 
@@ -103,6 +104,48 @@ class Remote:
                 raise
             return False
         return True
+
+    def version(self) -> str:
+        """Return the version of the object, for `replace`; "" of no object, or in a store without such."""
+        if not self._replaces_versions:
+            return ""
+        with suppress(FileNotFoundError), self._asked() as store:
+            return str(store.info(self.url).get("ETag", ""))
+        return ""
+
+    def replace(self, data: bytes, version: str) -> str | None:
+        """Put an object where the store still holds one version of it.
+
+        Stores other than S3 have no such PUT that fsspec passes on: there the object is put in any case.
+
+        Args:
+            data: the whole object.
+            version: what `version` or `replace` returned; "" where there was no object.
+
+        Returns:
+            The new version; None where the store holds another one and has put nothing.
+
+        Raises:
+            OSError: the store cannot be reached, or refuses for another reason.
+        """
+        if not self._replaces_versions:
+            self.write_bytes(data)
+            return ""
+        condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
+        try:
+            with self._asked() as store:
+                # in one request: s3fs drops the condition where it puts an object in parts
+                put = store.pipe_file(self.url, data, chunksize=_MOST_BYTES, **condition)
+        except OSError as error:
+            refused = (404, 409, 412) if version else (409, 412)  # gone, the second of two at once, changed
+            if _status(error) not in refused:
+                raise
+            return None
+        return self.version() if put is None else str(put["ETag"])  # None: s3fs put more than fits, in parts
+
+    @property
+    def _replaces_versions(self) -> bool:
+        return self.url.startswith("s3://")
 
     def copy(self, target: Remote) -> None:
         """Has the store copy the object."""

@@ -1,22 +1,20 @@
-"""Write files that are complete or absent, and that survive a loss of power on request."""
+"""Write files on a disk or in an object store that are complete or absent."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Final, TypeAlias
-from uuid import uuid4
+from typing import TypeAlias
 
+from forecaster import durable
 from pipelines.storage.remote import Location, Remote
 
 Target: TypeAlias = Path | BytesIO
 """The targets that the writers of file formats accept."""
-
-_TEMPORARY: Final = ".tmp"  # ends the hidden name of a file that is being written
 
 
 def write_whole(
@@ -28,8 +26,7 @@ def write_whole(
 ) -> bool:
     """Write a file so that it appears whole, or not at all.
 
-    On a disk it is written under a hidden name that no other writer uses, synced, and renamed once
-    ``is_ours`` has agreed; then its folder is synced. In an object store it is put with one request.
+    On a disk `forecaster.durable.write_whole` does it. In an object store the file is put with one request.
 
     Args:
         path: where; its folder exists.
@@ -45,25 +42,13 @@ def write_whole(
     Raises:
         OSError: it cannot be written.
     """
-    if isinstance(path, Remote):
-        data = BytesIO()
-        write(data)
-        if is_ours is not None and not is_ours():
-            return False
-        path.write_bytes(data.getvalue())
-        return True
-    hidden = path.with_name(f".{uuid4().hex}{_TEMPORARY}")
-    try:
-        write(hidden)
-        if kept:
-            sync_folder(hidden)
-        if is_ours is not None and not is_ours():
-            return False
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
-    if kept:
-        sync_folder(path.parent)
+    if isinstance(path, Path):
+        return durable.write_whole(path, write, kept=kept, is_ours=is_ours)
+    data = BytesIO()
+    write(data)
+    if is_ours is not None and not is_ours():
+        return False
+    path.write_bytes(data.getvalue())
     return True
 
 
@@ -75,24 +60,21 @@ def write_text(
     Raises:
         OSError: it cannot be written.
     """
+    return write_whole(path, partial(write_to, data=text.encode()), kept=kept, is_ours=is_ours)
 
-    def write(target: Target) -> None:
-        if isinstance(target, Path):
-            target.write_bytes(text.encode())
-        else:
-            target.write(text.encode())
 
-    return write_whole(path, write, kept=kept, is_ours=is_ours)
+def write_to(target: Target, data: bytes) -> None:
+    """Write the whole content of a file to what `write_whole` gives its writers."""
+    if isinstance(target, Path):
+        target.write_bytes(data)
+    else:
+        target.write(data)
 
 
 def remove_temporaries(folder: Location) -> None:
-    """Remove the files that writers which died have left half written in a folder.
-
-    A writer that lives on, of a run that has lost the folder, then fails when it renames its file.
-    """
+    """Remove what `forecaster.durable.remove_temporaries` removes; an object store has no such files."""
     if isinstance(folder, Path):
-        for path in folder.glob(f".*{_TEMPORARY}"):
-            path.unlink(missing_ok=True)
+        durable.remove_temporaries(folder)
 
 
 def source_of(path: Location) -> Path | BytesIO:
@@ -115,10 +97,8 @@ def make_folder(folder: Location) -> None:
     Raises:
         OSError: one cannot be made.
     """
-    if isinstance(folder, Path) and not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+    if isinstance(folder, Path):
+        durable.make_folder(folder)
 
 
 def remove_tree(folder: Location) -> None:
@@ -138,13 +118,4 @@ def sync(files: Iterable[Location]) -> None:
     """
     kept = [path for path in files if isinstance(path, Path)]
     for path in (*kept, *{path.parent for path in kept}):
-        sync_folder(path)
-
-
-def sync_folder(path: Path) -> None:
-    """Has the disk keep the names in a folder, or the content of a file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.sync_path(path)

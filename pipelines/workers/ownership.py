@@ -6,16 +6,33 @@ between.
 
 from __future__ import annotations
 
-from pipelines.storage import Location, Remote, write_text
+from collections.abc import Callable
+from functools import partial
+
+from pipelines.storage import Location, OwnedFile, Remote, write_text, write_to
 from pipelines.workers.step_settings import StepSettings
 
 _ENDED = ".ended-"  # and a shard's number
 _RUN = ".run"  # says which run writes into the folder
 
 
-def take_over(settings: StepSettings) -> None:
-    """Has the output folder belong to this run: a worker of an earlier one, still dying, writes no more."""
-    write_text(settings.output / _RUN, settings.job, kept=True)
+def take_over(settings: StepSettings, confirm: Callable[[], None] = lambda: None) -> None:
+    """Make this run the owner of its output folder; a worker of an earlier run writes no more then.
+
+    Args:
+        settings: of the run.
+        confirm: raises `OutputError` where another job has the lock of the folder; see `Held`.
+
+    Raises:
+        OutputError: another job has taken over; the owner is as it was.
+        OSError: the mark cannot be written.
+    """
+
+    def is_ours() -> bool:
+        confirm()
+        return True
+
+    OwnedFile(settings.output / _RUN).write(partial(write_to, data=settings.job.encode()), is_ours)
     for path in settings.output.glob(f"{_ENDED}*"):
         path.unlink(missing_ok=True)
 

@@ -66,6 +66,7 @@ class ShardWorker:
         self.files = ShardFiles(
             settings.output, number, settings.shards, self.forecaster.version, settings.format
         )
+        self.snapshot = snapshot_file.owned(settings.states, number, settings.shards)
         self.shard = self._opened(number)
         self.latency = Histogram()
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
@@ -186,7 +187,8 @@ class ShardWorker:
         if self.topics is not None:
             self.topics.flush()
         sync(files)
-        if not snapshot_file.write_shard(self.settings.states, shard, lambda: not self._is_over()):
+        states = self.settings.states
+        if not snapshot_file.write_shard(states, shard, lambda: not self._is_over(), self.snapshot):
             return
         with self._telling:  # at once: a source that is silent has no next batch that would tell
             self.snapshot_ms = 1000 * (time.monotonic() - began_s)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import polars as pl
+import pytest
 
+from forecaster.durable import sync_path
+from forecaster.labelling.config import LabelConfig
+from forecaster.labelling.model import Labeller, Task, untrained
+from forecaster.reports.html import write_report
 from forecaster.time.windows import Windows
+from pipelines.examples.weather import write_example
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import read_forecasts
@@ -17,7 +26,7 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka.decision_journal import Decisions
 from pipelines.sources.manifest import check_replay
 from pipelines.state import snapshot_file, state_file, state_table
-from pipelines.storage import BACKFILL, Journal, sync_folder
+from pipelines.storage import BACKFILL, Journal
 from pipelines.workers.ownership import run_of, take_over
 from pipelines.workers.step_settings import StepSettings
 from tests.fleets import START, forecaster, rows_of
@@ -33,8 +42,8 @@ def write_parts(folder: Path, parts: tuple[str, ...], text: str) -> None:
         (folder / part).mkdir(parents=True)
         for name in ("a", "b"):
             (folder / part / name).write_text(text)
-            sync_folder(folder / part / name)
-        sync_folder(folder / part)
+            sync_path(folder / part / name)
+        sync_path(folder / part)
 
 
 def parts_of(output: Path) -> dict[str, str]:
@@ -88,8 +97,8 @@ def test_a_replaced_state_table_is_the_old_or_the_new_one(tmp_path: Path) -> Non
     states = tmp_path / "out" / "state"
     state_table.write(states, some(1, 2))
     (states / "folder.jsonl").write_text("{}\n")
-    sync_folder(states / "folder.jsonl")
-    sync_folder(states)
+    sync_path(states / "folder.jsonl")
+    sync_path(states)
     power = PowerLoss(tmp_path / "out")
     with power.record():
         state_table.write(states, some(2, 4), also=states)
@@ -183,3 +192,51 @@ def test_a_second_backfill_leaves_the_old_or_the_new_output(tmp_path: Path) -> N
         assert read_forecasts(output).equals(forecasts[new])
         seen.add(new)
     assert seen == {False, True}
+
+
+def save_forecaster(folder: Path, which: int) -> None:
+    forecaster(seed=which).save(folder)
+
+
+def save_labeller(folder: Path, which: int) -> None:
+    config = LabelConfig.model_validate({"hidden": 2, "layers": 1})
+    task = Task.model_validate(
+        {
+            "of": "step",
+            "channels": ("x",),
+            "classes": ("a", "b")[: which + 1],
+            "scaling": "running",
+            "freq_s": 60,
+        }
+    )
+    Labeller(config, task, untrained(config, task)).save(folder)
+
+
+def save_report(folder: Path, which: int) -> None:
+    write_report(folder / "report.html", title=f"Report {which}", facts={}, tables=(), figures=())
+
+
+def save_example(folder: Path, which: int) -> None:
+    frame = pl.DataFrame({"value": [float(which)]})
+    with patch("pipelines.examples.weather.weather", lambda: frame):
+        write_example("weather", folder)
+
+
+@pytest.mark.parametrize("save", [save_forecaster, save_labeller, save_report, save_example])
+def test_an_artifact_is_absent_or_the_old_or_the_new_one(
+    save: Callable[[Path, int], None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "place" / "artifact"
+    (tmp_path / "place").mkdir()
+    wholes = []
+    for which in (0, 1):
+        with (power := PowerLoss(tmp_path / "place")).record():
+            save(folder, which)
+        (file,) = folder.iterdir()
+        wholes.append(file.read_bytes())
+        seen = set()
+        for left in power.states:
+            power.restore(left)
+            seen.add(file.read_bytes() if file.exists() else None)
+        assert seen == ({None, wholes[0]} if which == 0 else set(wholes))
+        assert file.read_bytes() == wholes[which]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from matplotlib import rcParams
+from matplotlib.backends.backend_svg import RendererSVG
 
 from forecaster.reports.html import Table, error_table, write_report
 from forecaster.reports.plots import error_by_horizon_figure, latency_figure
@@ -155,3 +157,26 @@ def test_an_unwritable_path_raises_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         report(tmp_path / "file")
+
+
+def test_a_report_is_the_same_when_it_is_written_again(tmp_path: Path) -> None:
+    text = report(tmp_path, figures=2)
+    assert report(tmp_path, figures=2) == text
+    assert "<text" in text
+
+
+def test_a_report_leaves_the_settings_of_other_threads_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finalize, before = RendererSVG.finalize, rcParams["lines.linewidth"]
+
+    def change_and_finalize(renderer: RendererSVG) -> None:
+        rcParams["lines.linewidth"] = before + 1  # as another thread does meanwhile
+        finalize(renderer)
+
+    monkeypatch.setattr(RendererSVG, "finalize", change_and_finalize)
+    try:
+        report(tmp_path, figures=1)
+        assert rcParams["lines.linewidth"] == before + 1
+    finally:
+        rcParams["lines.linewidth"] = before

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import inspect
+import logging
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipelines.cli import engine
+from pipelines.cli.console import silence_workers
 from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
 from pipelines.jobs.job import OnEngine
 from pipelines.runners.base import FlinkSettings
@@ -80,3 +86,37 @@ def test_a_word_after_a_beam_option_is_its_value() -> None:
             split_off_beam(["a.csv", *stray])
     with pytest.raises(ConfigError, match="name the engine before the --"):
         split_off_beam(["a.csv", "--runner", "DirectRunner"])
+
+
+def test_an_option_that_beam_refuses_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = sys.stderr
+    with pytest.raises(ConfigError, match="=x: argument --direct_num_workers: invalid int"):
+        engine_of(JobsConfig(runner="prism"), ("--direct_num_workers=x",))
+    with pytest.raises(ConfigError, match="--help: not an option of a job"):
+        engine_of(JobsConfig(runner="prism"), ("--help",))
+    assert sys.stderr is stream
+    assert capsys.readouterr() == ("", "")
+
+
+def test_silenced_workers_print_no_stack_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from apache_beam.runners.worker import log_handler, sdk_worker
+
+    assert "print(traceback_string, file=sys.stderr)" in inspect.getsource(sdk_worker.SdkHarness._execute)
+    for module in (sdk_worker, log_handler):
+        monkeypatch.setitem(vars(module), "print", print)
+    harness: Any = SimpleNamespace(_responses=SimpleNamespace(put=lambda response: None))
+    request: Any = SimpleNamespace(instruction_id="1")
+
+    def fail() -> Any:
+        raise ZeroDivisionError
+
+    sdk_worker.SdkHarness._execute(harness, fail, request)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL)
+    silence_workers()
+    sdk_worker.SdkHarness._execute(harness, fail, request)
+    assert capsys.readouterr().err == ""
+    print("others still print", file=sys.stderr)
+    assert capsys.readouterr().err == "others still print\n"

@@ -9,6 +9,8 @@ import pytest
 from forecaster.registry.registry import Registry
 from pipelines.cli.app import run
 from pipelines.cli.settings import ENVIRONMENT, configured
+from pipelines.jobs.registry import open_registry
+from schemas.errors import ModelError
 from tests.forecaster.registry.models import forecaster, history
 from tests.pipelines.cli.conftest import write_series
 from tests.servers import basic, mlflow_server
@@ -18,6 +20,7 @@ JOB = """
 tracking_uri = "sqlite:///file.db"
 registry_uri = "sqlite:///file-models.db"
 experiment = "file"
+experiment_id = "7"
 run_id = "file"
 system_metrics = false
 """
@@ -36,6 +39,7 @@ def settings_of(job: Path | None = None, *settings: str, **named: str) -> dict[s
         "mlflow.tracking_uri": mlflow.tracking_uri.get_secret_value(),
         "mlflow.registry_uri": mlflow.registry_uri.get_secret_value(),
         "mlflow.experiment": mlflow.experiment,
+        "mlflow.experiment_id": mlflow.experiment_id,
         "mlflow.run_id": mlflow.run_id,
         "mlflow.system_metrics": mlflow.system_metrics,
     }
@@ -61,7 +65,55 @@ def test_options_override_the_environment_which_overrides_the_job_file(
     assert settings_of(job) == file
 
 
-def test_an_invalid_environment_variable_is_refused_by_name(
+def test_a_name_replaces_the_experiment_id_of_a_lower_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(JOB)
+
+    def experiment(*settings: str) -> tuple[object, object]:
+        found = settings_of(job, *settings)
+        return found["mlflow.experiment"], found["mlflow.experiment_id"]
+
+    assert experiment() == ("file", "7")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "around")
+    assert experiment() == ("around", "")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "8")
+    assert experiment() == ("around", "8")
+    assert experiment("mlflow.experiment=typed") == ("typed", "")
+    assert experiment("mlflow.experiment_id=9") == ("around", "9")
+
+
+def test_runs_are_logged_to_the_experiment_of_the_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with Registry(uri, "theirs").start_run("one", {}):
+        pass
+    client = mlflow.MlflowClient(uri)
+    (theirs,) = (one.experiment_id for one in client.search_experiments() if one.name == "theirs")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", theirs)
+    registry = open_registry(configured(None, [f"mlflow.tracking_uri={uri}"]).mlflow)
+    with registry.start_run("two", {}):
+        pass
+    assert sorted(registry.runs()["name"]) == ["one", "two"]
+    assert len(client.search_runs([theirs])) == 2
+    assert client.get_experiment_by_name("statecast") is None
+
+    write_series(tmp_path / "rows.csv", 120)
+    for wrong in ("99", "weather"):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", wrong)
+        assert run(["train", "rows.csv", "--hidden", "4", "--horizon", "2", "--epochs", "1"]) == 4
+        line = f"no experiment has the id {wrong} in {uri}: set MLFLOW_EXPERIMENT_ID"
+        assert line in capsys.readouterr().err
+    client.delete_experiment(theirs)
+    with pytest.raises(ModelError, match="theirs was deleted in"), registry.start_run("three", {}):
+        pass
+
+
+def test_a_variable_that_cannot_be_is_refused_by_its_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from pipelines.sinks.folder import locked
+from pipelines.state import snapshot_file
+from pipelines.state.snapshot_file import write_shard
 from pipelines.storage import Remote, lease, write_text
+from pipelines.workers.ownership import is_taken_over, run_of, take_over
+from pipelines.workers.step_settings import StepSettings
 from schemas.errors import OutputError
+from tests.shards import some
 from tests.stores import keys
 
 
@@ -97,3 +102,44 @@ def test_a_store_without_conditional_puts_is_refused(s3: Remote, monkeypatch: py
     monkeypatch.setattr(Remote, "create", lambda self, data: (self.write_bytes(data), True)[1])
     with pytest.raises(OutputError, match="a store without conditional PUT"), locked(s3):
         pass
+
+
+def run_in(folder: Remote, job: str) -> StepSettings:
+    return StepSettings(job, b"", 1, 1, folder, "parquet", 1, resumed=False)
+
+
+def test_a_job_that_slept_does_not_become_the_owner_again(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_is_dead", lambda told: True)
+    with locked(s3) as sleeper:
+
+        def confirm_and_sleep() -> None:
+            sleeper.confirm()
+            if run_of(s3) is None:  # and while it sleeps:
+                with locked(s3) as successor:
+                    take_over(run_in(s3, "successor"), successor.confirm)
+
+        with pytest.raises(OutputError, match="another job has taken over, since this one was silent"):
+            take_over(run_in(s3, "sleeper"), confirm_and_sleep)
+    assert run_of(s3) == "successor"
+
+
+def test_a_sleepers_snapshot_does_not_replace_its_successors(s3: Remote) -> None:
+    folder = s3 / "state"
+    (start,), (newer,), (late,) = some(1, 2), some(1, 4), some(1, 3)
+    write_shard(folder, start)
+    first, second = run_in(s3, "first"), run_in(s3, "second")
+    take_over(first)
+    sleeper = snapshot_file.owned(folder, 0, 1)
+
+    def check_and_sleep() -> bool:
+        is_ours = not is_taken_over(first)
+        if is_ours:  # and while it sleeps:
+            take_over(second)
+            file = snapshot_file.owned(folder, 0, 1)
+            assert write_shard(folder, newer, lambda: not is_taken_over(second), file)
+        return is_ours
+
+    assert not write_shard(folder, late, check_and_sleep, sleeper)
+    assert snapshot_file.read_shard(folder, 0, 1).closed_through == newer.closed_through

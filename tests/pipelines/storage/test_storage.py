@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pipelines.storage import (
     Journal,
     Location,
+    OwnedFile,
     Remote,
     as_of_one_moment,
     location,
@@ -20,6 +22,7 @@ from pipelines.storage import (
     source_of,
     sync,
     write_text,
+    write_to,
     write_whole,
     written_ns,
 )
@@ -201,3 +204,58 @@ def test_missing_credentials_raise_one_line(s3: Remote, monkeypatch: pytest.Monk
         monkeypatch.undo()
         s3fs.S3FileSystem.clear_instance_cache()
     assert str(caught.value) == f"{s3}: cannot write here (Unable to locate credentials): name another folder"
+
+
+# --- files with an owner
+
+
+def test_an_owned_file_is_written_again_and_again(place: Location) -> None:
+    file = OwnedFile(place / "mark")
+    for text in (b"one", b"two"):
+        assert file.write(partial(write_to, data=text), lambda: True)
+        assert (place / "mark").read_bytes() == text
+    again = OwnedFile(place / "mark")
+    assert again.write(partial(write_to, data=b"three"), lambda: True)
+    assert not again.write(partial(write_to, data=b"four"), lambda: False)
+    assert (place / "mark").read_bytes() == b"three"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_owner_that_slept_after_its_check_overwrites_nothing(s3: Remote, there: bool) -> None:
+    path = s3 / "mark"
+    if there:
+        path.write_bytes(b"before")
+    sleeper = OwnedFile(path)
+    checks = iter([True, False])
+
+    def check_and_sleep() -> bool:
+        is_first = next(checks)
+        if is_first:  # and while it sleeps:
+            assert OwnedFile(path).write(partial(write_to, data=b"successor"), lambda: True)
+        return is_first
+
+    assert not sleeper.write(partial(write_to, data=b"sleeper"), check_and_sleep)
+    assert path.read_bytes() == b"successor"
+
+
+def test_an_owner_replaces_what_a_sleeper_has_put(s3: Remote) -> None:
+    owner = OwnedFile(s3 / "mark")
+    assert owner.write(partial(write_to, data=b"one"), lambda: True)
+    (s3 / "mark").write_bytes(b"sleeper")
+    assert owner.write(partial(write_to, data=b"two"), lambda: True)
+    assert (s3 / "mark").read_bytes() == b"two"
+    (s3 / "mark").unlink()
+    assert owner.write(partial(write_to, data=b"three"), lambda: True)
+
+
+def test_a_large_object_is_replaced_by_version_too(s3: Remote) -> None:
+    version = s3.replace(bytes(101 << 20), "")
+    assert version
+    assert s3.replace(b"other", "") is None
+    assert s3.replace(bytes(102 << 20), "0" * 32) is None
+    assert s3.replace(b"other", version)
+
+
+def test_a_missing_bucket_is_an_error_and_no_other_version(s3: Remote) -> None:
+    with pytest.raises(OSError, match="bucket"):
+        Remote("s3://no-such-bucket/out/mark").replace(b"", "")

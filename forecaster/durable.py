@@ -1,0 +1,137 @@
+"""Write local files that are complete or absent, and that survive a loss of power.
+
+This module lies in `forecaster` because that is the lowest layer that writes files: models, reports and the
+MLflow store here, the files of jobs in `pipelines`. `schemas` writes none. It imports the standard library
+only, so a command that needs no network loads no torch for it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+_TEMPORARY: Final = ".tmp"  # ends the hidden name of a file that is being written
+
+
+def write_whole(
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    kept: bool = True,
+    is_ours: Callable[[], bool] | None = None,
+) -> bool:
+    """Write a file so that it appears whole, or not at all.
+
+    The file is written under a hidden name that no other writer uses, synced, and renamed once ``is_ours``
+    has agreed; then its folder is synced. The new file has the permissions of the file that it replaces. A
+    symbolic link stays, and the file that it names is replaced. A device or a pipe is written in place.
+
+    Args:
+        path: where; its folder exists.
+        write: writes the file to the path that it is given, where an empty file lies.
+        kept: whether the file survives a loss of power once this function has returned. False for files that
+            are synced later, all at once, and for files that no other file depends on.
+        is_ours: called when everything is written: whether the file may still be put in place.
+
+    Returns:
+        Whether the file is in place; False where ``is_ours`` refused.
+
+    Raises:
+        OSError: it cannot be written; a file of that name is as it was.
+    """
+    path = Path(os.path.realpath(path)) if path.is_symlink() and path.is_file() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        write(path)
+        return True
+    hidden = path.with_name(f".{uuid4().hex}{_TEMPORARY}")
+    try:
+        os.close(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        with suppress(FileNotFoundError):
+            shutil.copymode(path, hidden)
+        write(hidden)
+        if kept:
+            sync_path(hidden)
+        if is_ours is not None and not is_ours():
+            return False
+        os.replace(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    if kept:
+        sync_path(path.parent)
+    return True
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file of ``data``, and the folders that it lies in where they are missing; see `write_whole`.
+
+    Raises:
+        OSError: it cannot be written; a file of that name is as it was.
+    """
+    make_folder(path.parent)
+    write_whole(path, lambda hidden: hidden.write_bytes(data))
+
+
+def move_whole(made: Path, path: Path) -> None:
+    """Move a finished file or folder to its final name; on return it survives a loss of power.
+
+    Args:
+        made: the file or folder under a name that no reader looks at, on the same disk.
+        path: its final name. An earlier file is replaced; an earlier folder must be empty.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    sync_tree(made)
+    os.replace(made, path)
+    sync_path(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and the folders that it lies in, so that they survive a loss of power.
+
+    Raises:
+        OSError: a folder cannot be made.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_path(folder.parent)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the files that writers which died have left half written in a folder.
+
+    A writer that is still alive, of a run that has lost the folder, then fails when it renames its file.
+    """
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def sync_tree(path: Path) -> None:
+    """Wait until a file, or a folder with all files and folders below it, is on the disk.
+
+    Raises:
+        OSError: the disk cannot keep one of them, or nothing has that path.
+    """
+    for below in sorted(path.rglob("*"), reverse=True):  # files before the folder that names them
+        if not below.is_symlink():
+            sync_path(below)
+    sync_path(path)
+
+
+def sync_path(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: the disk cannot keep them, or nothing has that path.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from forecaster.durable import move_whole, write_bytes, write_whole
+
+
+def test_a_writer_that_fails_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def fail(hidden: Path) -> None:
+        hidden.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_refused_file_is_not_put_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert not write_whole(path, lambda hidden: hidden.write_bytes(b"new"), is_ours=lambda: False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_has_the_permissions_of_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "secret.toml"
+    write_bytes(path, b"old")
+    path.chmod(0o600)
+
+    def write(hidden: Path) -> None:
+        assert stat.S_IMODE(hidden.stat().st_mode) == 0o600
+        hidden.write_bytes(b"new")
+
+    assert write_whole(path, write)
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
+
+
+def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to("elsewhere/file")
+    write_bytes(link, b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "file").read_bytes() == b"new"
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes(pipe, b"text")
+    assert os.read(reader, 100) == b"text"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_folder_is_moved_with_all_its_files(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    (made / "below").mkdir(parents=True)
+    (made / "below" / "file").write_bytes(b"x")
+    (made / "link").symlink_to("nowhere")
+    move_whole(made, tmp_path / "target")
+    assert (tmp_path / "target" / "below" / "file").read_bytes() == b"x"
+    assert not made.exists()
