@@ -18,6 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipelines.sources.csv_header import Header, read_header
+from pipelines.sources.csv_lines import LINE_BREAK, row_per_line
 from pipelines.sources.encodings import as_utf8
 from schemas import arrow
 from schemas.errors import DataError
@@ -198,8 +199,9 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         return "skip"
 
     with _opened(path, encoding) as file:
+        text, joined = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
-            file,
+            text,
             # one thread, since only then pyarrow knows the numbers of rows it leaves out
             read_options=pacsv.ReadOptions(
                 use_threads=False,
@@ -208,7 +210,8 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
                 column_names=header,
                 skip_rows=lines,
             ),
-            # a stray quote must not swallow the rows below it, so no cell holds a line break
+            # a stray quote must not swallow the rows below it: `RowPerLine` has replaced the line breaks in
+            # cells that end
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
             ),
@@ -220,6 +223,8 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         row = 0
         for block in reader:
             frame = cast(pl.DataFrame, pl.from_arrow(block))
+            if joined.has_joined:
+                frame = frame.with_columns(pl.col(pl.String).str.replace_all(LINE_BREAK, "\n", literal=True))
             numbered = _numbered(frame, row, broken)
             row = int(cast(int, numbered[ROW].max() or row))
             yield from numbered.iter_slices(rows)

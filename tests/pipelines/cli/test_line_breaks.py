@@ -1,0 +1,42 @@
+"""Line breaks inside quoted cells of CSV files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipelines.sinks.files import read_forecasts, read_quarantine
+from tests.pipelines.cli.conftest import Job
+
+BEGIN = datetime(2023, 1, 1, tzinfo=UTC)
+
+
+def times(count: int) -> list[str]:
+    return [(BEGIN + timedelta(hours=hour)).isoformat() for hour in range(count)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_quoted_cell_with_a_line_break_is_one_row(job: Job, end: str) -> None:
+    rows = [
+        f'{at},"north{end}wing",{hour},"two ""words"",{end}{end}and a line"'
+        for hour, at in enumerate(times(40))
+    ]
+    text = end.join(["timestamp,series_id,value,note", *rows, ""])
+    (job.folder / "in.csv").write_bytes(text.encode())
+    told, _ = job("backfill in.csv -m model")
+    assert (told["rows_in"], told["used"], told["quarantined"]) == (40, 40, {})
+    assert set(read_forecasts(job.folder / "out")["series_id"]) == {"north\nwing"}
+
+
+def test_a_bad_cell_with_a_line_break_is_one_quarantined_row(job: Job) -> None:
+    rows = [f"a,{at},{hour}" for hour, at in enumerate(times(40))]
+    rows[10] = f'a,{times(11)[10]},"1\n0"'
+    rows[20] = f'"a,{times(21)[20]},20'  # a stray quote is an error of its own line
+    (job.folder / "in.csv").write_text("\n".join(["series_id,timestamp,value", *rows, ""]))
+    told, _ = job("backfill in.csv -m model")
+    assert (told["rows_in"], told["used"]) == (40, 38)
+    bad = read_quarantine(job.folder / "out").sort("row")
+    assert bad["row"].to_list() == [11, 21]
+    assert bad["reason"][0] == "'1\n0' is not a number"
+    assert bad["reason"][1].startswith("1 cells where the header has 3")
