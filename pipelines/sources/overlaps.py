@@ -121,7 +121,9 @@ def refuse_sensors(files: Sequence[WideFile], read: ReadRows, memory_bytes: int)
         DataError: there are such files; one line with both files, the series, the time and the fix.
     """
     overlapping = _overlapping(files)
-    cells = sum(file.rows * len(file.series) for file, _ in overlapping)
+    cells = sum(
+        file.rows * len(file.series) * _share(file, _spans(file, others)) for file, others in overlapping
+    )
     passes = max(1, math.ceil(cells * _CELL_BYTES / memory_bytes))
     for number in range(passes):
         held = pl.DataFrame(schema=_HELD)
@@ -157,14 +159,33 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
     return [(file, others[file.path]) for file in files if file.path in others]
 
 
+def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
+    """The times that a file has in common with others, as spans that do not overlap, in microseconds."""
+    spans: list[tuple[int, int]] = []
+    for low, high in sorted(
+        (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
+    ):
+        if spans and low <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(spans[-1][1], high)
+        else:
+            spans.append((low, high))
+    return spans
+
+
+def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
+    """About which share of a file's rows lies in spans of its times."""
+    whole = file.last_us - file.first_us
+    return sum(high - low for low, high in spans) / whole if whole else 1.0
+
+
 def _rows_of(
     file: WideFile, others: Sequence[WideFile], read: ReadRows, turn: tuple[int, int]
 ) -> pl.DataFrame:
     """The values of a file that another may have too, the last of each series and time."""
     series = file.series & frozenset[str]().union(*(other.series for other in others))
-    low, high = min(other.first_us for other in others), max(other.last_us for other in others)
     at, (number, passes) = pl.col("timestamp").to_physical(), turn
-    is_needed = at.is_between(low, high) & pl.col("series_id").is_in(list(series))
+    is_shared = pl.any_horizontal(at.is_between(low, high) for low, high in _spans(file, others))
+    is_needed = is_shared & pl.col("series_id").is_in(list(series))
     if passes > 1:
         is_needed &= at.hash(0) % passes == number
     parts = [part.filter(is_needed).select("series_id", "timestamp", "value") for part in read(file.path)]
