@@ -27,8 +27,10 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
         StatecastError: the topic cannot be read as asked.
     """
     from pipelines import state_table
+    from pipelines.sinks.numbers import notices_of
     from pipelines.sources.files import input_of
     from pipelines.sources.folder import FolderSource
+    from pipelines.sources.notes import Notes
     from pipelines.sources.replay import ReplaySource
 
     freq = forecaster.window_config.frequency
@@ -54,6 +56,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
         job.stream.speed,
         memory_bytes=memory_bytes,
         manifest_folder=states,
+        notes=Notes(notices_of(location(job.output.folder)), forecaster.window_config),
     )
 
 

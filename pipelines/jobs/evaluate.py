@@ -18,7 +18,8 @@ from forecaster.evaluation import calibration, errors, fans, matched, score, ser
 from forecaster.frequency import Frequency
 from forecaster.registry.registry import Registry
 from forecaster.report import Picture, error_table, write_report
-from forecaster.windows import MICROSECONDS, Windows, aggregate, gap_notice
+from forecaster.window_notices import window_notices
+from forecaster.windows import MICROSECONDS, Windows, aggregate
 from pipelines.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.loaded import load_observations
@@ -90,7 +91,7 @@ def evaluate_folders(
     everyone = _on_the_same(by_label | _baseline_errors(own, windows, job.windows))
     table = [score(label, part, unit) for label, part in everyone.items()]
     judged = {label: everyone[label] for label in by_label}
-    gaps = [line for line in [gap_notice(windows, job.windows)] if line]
+    gaps = window_notices(windows.filled, job.windows)
     return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *lost, *gaps))
 
 

@@ -18,7 +18,8 @@ from forecaster.model import Forecaster
 from forecaster.rolling import FanSample, Split, normalised, rolled, tally, training_scale
 from forecaster.threads import compute_threads
 from forecaster.training import Epoch, train
-from forecaster.windows import Windows, aggregate, gap_notice
+from forecaster.window_notices import window_notices
+from forecaster.windows import Windows, aggregate
 from pipelines.config import JobConfig
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
@@ -183,7 +184,7 @@ def _parted(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
 
 
 def _notices(loaded: Loaded, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
-    lines = [line for line in [gap_notice(windows, config)] if line]
+    lines = window_notices(windows.filled, config)
     if len(loaded.quarantined):
         first = loaded.quarantined.row(0, named=True)
         lines.append(

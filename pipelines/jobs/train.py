@@ -26,7 +26,8 @@ from forecaster.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.threads import compute_threads
 from forecaster.training import Epoch, Trained, held_out_from, train
-from forecaster.windows import Windows, aggregate, gap_notice
+from forecaster.window_notices import window_notices
+from forecaster.windows import Windows, aggregate
 from pipelines import state_table
 from pipelines.config import JobConfig
 from pipelines.jobs.registry import open_registry
@@ -185,7 +186,7 @@ def learn(
             _log_backtest(run, own, scores, config)
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
-    gaps = [line for line in [gap_notice(windows, config.windows)] if line]
+    gaps = window_notices(windows.filled, config.windows)
     return TrainOutcome(
         run_id=run.run_id,
         version=version,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from forecaster.counts import by_kind
-from forecaster.windows import weekday_notice
+from forecaster.window_notices import weekday_notice
 from pipelines.config import JobConfig
 from pipelines.sources.codes import code_notices
 from pipelines.sources.files import check_files, input_of, read_files

@@ -20,7 +20,8 @@ from forecaster.plan import plan_of
 from forecaster.rolling import Split, rolled
 from forecaster.stepping import advance
 from forecaster.training import train
-from forecaster.windows import Windows, aggregate, gap_notice, observed
+from forecaster.window_notices import window_notices
+from forecaster.windows import Windows, aggregate, observed
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, run_shards
 from tests.same import assert_same, assert_same_lives, by_key, scales_of_rows
@@ -62,11 +63,10 @@ def test_a_block_leaves_out_windows_in_which_no_series_lives() -> None:
     assert windows.index.tolist() == [*range(first, first + 12), *range(START, START + 300)]
     assert (windows.start, windows.stop) == (first, START + 300)
     assert [len(run.values) for run in windows.runs()] == [12, 300]
-    told = gap_notice(windows, WindowConfig())
-    assert told is not None
+    (told,) = window_notices(windows.filled, WindowConfig(max_gap=10))
     assert f"{START - first - 12:,} windows" in told
     assert "between 1900-01-01 and" in told
-    assert gap_notice(hourly(), WindowConfig()) is None
+    assert window_notices(hourly().filled, WindowConfig()) == []
     assert windows.between(first + 11, START + 2).index.tolist() == [first + 11, START, START + 1]
     assert windows.row_of(np.array([first - 1, first, START - 1, START])).tolist() == [-1, 0, 11, 12]
 

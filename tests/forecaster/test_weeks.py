@@ -14,7 +14,8 @@ from forecaster.evaluation import errors
 from forecaster.frequency import Frequency
 from forecaster.state import State
 from forecaster.stepping import advance
-from forecaster.windows import aggregate, weekday_notice
+from forecaster.window_notices import weekday_notice
+from forecaster.windows import aggregate
 from tests.fleets import forecaster
 
 FIRST_DAYS = {
