@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from itertools import pairwise
 from typing import BinaryIO, cast
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
-LINE_BREAK = "\ue00a"
-"""What stands for a line break inside a quoted cell."""
+_LINE_BREAK, _QUOTE, _DELIMITER = "\ue00a", "\ue00b", "\ue00c"  # no text has these letters for private use
 
 _CHUNK = 1 << 20
 _MOST_LINES = 50
@@ -19,21 +21,26 @@ _LONGEST_BYTES = 8 << 20  # a longer line is passed on in pieces
 
 
 class RowPerLine(io.RawIOBase):
-    """A stream of a CSV file's text, in which line breaks inside quoted cells are `LINE_BREAK`.
+    """A stream of a CSV file's text, in which each row is a line, whatever a parser makes of quotes.
 
-    Lines are one row if a quoted cell goes on over their ends and the row has as many cells as the header.
-    A quote that no later quote closes within 50 lines is a stray one, and its line stays as it is.
+    Lines are one row if a quoted cell goes on over their ends and the row has as many cells as the header:
+    other signs stand for the line breaks inside its cells. A quoted cell that does not end within 50 lines
+    begins with a stray quote: its line becomes one cell without quotes, so that it takes no line below it
+    along. `restore` gives the replaced signs back.
 
     Attributes:
-        has_joined: whether a line break was replaced so far.
+        has_replaced: whether a sign was replaced so far.
     """
 
     def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
         """``file`` is UTF-8 text from its beginning; ``cells`` is the number of the header's cells."""
-        self.has_joined = False
+        self.has_replaced = False
         self._file = file
         self._delimiter = delimiter
         self._cells = cells
+        sign = re.escape(delimiter.encode())
+        # cells that end: a quote inside a cell that begins without one is a letter
+        self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
         self._ready = b"".join(file.readline() for _ in range(header_lines))
         self._rest = b""
         self._ended = False
@@ -73,26 +80,76 @@ class RowPerLine(io.RawIOBase):
         bounds = np.concatenate([[0], np.flatnonzero(is_end | is_return) + 1])
         if bounds[-1] < len(text):
             bounds = np.append(bounds, len(text))
-        quotes = np.searchsorted(np.flatnonzero(signs == ord('"')), bounds)
-        odd = [
-            int(line) for line in np.flatnonzero(np.diff(quotes) % 2)
-        ]  # a quoted cell begins or ends there
         pieces, done, next_line = [], 0, 0
-        for line, closing in pairwise([*odd, None]):
-            if line is None or line < next_line:
+        odd, irregular = self._quoted_lines(signs, bounds)
+        following = dict(pairwise(odd))
+        for line in sorted({*odd, *irregular}):
+            start, after = int(bounds[line]), int(bounds[line + 1])
+            if line < next_line or not self._is_open(text[start:after].rstrip(b"\r\n")):
                 continue
-            start, lines = int(bounds[line]), (len(bounds) - 1 if closing is None else closing + 1) - line
+            closing = following.get(line)
+            lines = (len(bounds) - 1 if closing is None else closing + 1) - line
             stop = int(bounds[line + lines])
-            if lines > _MOST_LINES or stop - start > _MOST_BYTES:
-                continue
-            if closing is None:
-                if self._ended:
-                    continue
+            is_near = line in odd and lines <= _MOST_LINES and stop - start <= _MOST_BYTES
+            if is_near and closing is None and not self._ended:
                 return b"".join([*pieces, text[done:start]]), text[start:]
-            if self._is_row(text[start:stop]):
+            self.has_replaced = True
+            if is_near and closing is not None and self._is_row(text[start:stop]):
                 pieces += [text[done:start], _on_one_line(text[start:stop])]
-                done, next_line, self.has_joined = stop, closing + 1, True
+                done, next_line = stop, closing + 1
+            else:
+                pieces += [text[done:start], self._as_one_cell(text[start:after])]
+                done, next_line = after, line + 1
         return b"".join([*pieces, text[done:]]), b""
+
+    def _quoted_lines(
+        self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
+    ) -> tuple[list[int], list[int]]:
+        """The lines with an odd number of quotes, and those with a quote where no cell begins or ends."""
+        at = np.flatnonzero(signs == ord('"'))
+        firsts = np.searchsorted(at, bounds)
+        odd = np.flatnonzero(np.diff(firsts) % 2)
+        line = np.searchsorted(bounds, at, side="right") - 1
+        is_first = (np.arange(len(at)) - firsts[line]) % 2 == 0
+        around = np.concatenate([[ord("\n")], signs, [ord("\n")]])
+        beside = np.where(is_first, around[at], around[at + 2])
+        is_regular = np.isin(beside, [ord(sign) for sign in f'"\r\n{self._delimiter}'])
+        return odd.tolist(), np.unique(line[~is_regular]).tolist()
+
+    def _is_open(self, line: bytes) -> bool:
+        """Whether a line ends inside a quoted cell."""
+        place = 0
+        while (found := self._ending.match(line, place)) is not None:
+            place = found.end()
+            if place == len(line):
+                return False
+        return True
+
+    def _as_one_cell(self, line: bytes) -> bytes:
+        plain = line.replace(b'"', _QUOTE.encode())
+        return plain.replace(self._delimiter.encode(), _DELIMITER.encode())
+
+    def restore(self, text: str) -> str:
+        """Return a text with the signs that were replaced."""
+        for sign, stand_in in self._replaced():
+            text = text.replace(stand_in, sign)
+        return text
+
+    def restore_cells(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return a frame of String columns with the signs that were replaced."""
+        if not self.has_replaced:
+            return frame
+        cells = pl.all()
+        for sign, stand_in in self._replaced():
+            cells = cells.str.replace_all(stand_in, sign, literal=True)
+        return frame.with_columns(cells)
+
+    def is_stray(self, text: str) -> bool:
+        """Return whether a line has a quoted cell that does not end."""
+        return _QUOTE in text
+
+    def _replaced(self) -> tuple[tuple[str, str], ...]:
+        return ("\n", _LINE_BREAK), ('"', _QUOTE), (self._delimiter, _DELIMITER)
 
     def _is_row(self, text: bytes) -> bool:
         lines = io.StringIO(text.decode("latin-1"), newline="")  # each byte a letter: cells are only counted
@@ -105,13 +162,13 @@ class RowPerLine(io.RawIOBase):
 
 def _on_one_line(row: bytes) -> bytes:
     body = row.rstrip(b"\r\n")
-    inside = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", LINE_BREAK.encode())
+    inside = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", _LINE_BREAK.encode())
     return inside + row[len(body) :]
 
 
 def row_per_line(
     file: BinaryIO, header_lines: int, delimiter: str, cells: int
 ) -> tuple[BinaryIO, RowPerLine]:
-    """Return a buffered `RowPerLine`, and the stream itself, which knows whether it has joined lines."""
+    """Return a buffered `RowPerLine`, and the stream itself, which restores the signs it has replaced."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
     return cast(BinaryIO, io.BufferedReader(raw, _CHUNK)), raw

@@ -18,7 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipelines.sources.csv_header import Header, read_header
-from pipelines.sources.csv_lines import LINE_BREAK, row_per_line
+from pipelines.sources.csv_lines import row_per_line
 from pipelines.sources.encodings import as_utf8
 from schemas import arrow
 from schemas.errors import DataError
@@ -193,15 +193,17 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
     broken: dict[int, str] = {}
 
     def skip(row: pacsv.InvalidRow) -> str:
-        shown = row.text if len(row.text) <= 60 else row.text[:57] + "..."
-        told = f"{row.actual_columns} cells where the header has {row.expected_columns}: {shown}"
-        broken[row.number - lines] = told
+        whole = text.restore(row.text)
+        shown = whole if len(whole) <= 60 else whole[:57] + "..."
+        cells = f"{row.actual_columns} cells where the header has {row.expected_columns}"
+        told = "a quoted cell that does not end" if text.is_stray(row.text) else cells
+        broken[row.number - lines] = f"{told}: {shown}"
         return "skip"
 
     with _opened(path, encoding) as file:
-        text, joined = row_per_line(file, lines, delimiter, len(header))
+        buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
-            text,
+            buffered,
             # one thread, since only then pyarrow knows the numbers of rows it leaves out
             read_options=pacsv.ReadOptions(
                 use_threads=False,
@@ -210,8 +212,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
                 column_names=header,
                 skip_rows=lines,
             ),
-            # a stray quote must not swallow the rows below it: `RowPerLine` has replaced the line breaks in
-            # cells that end
+            # no cell holds a line break: `RowPerLine` has replaced them
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
             ),
@@ -223,9 +224,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         row = 0
         for block in reader:
             frame = cast(pl.DataFrame, pl.from_arrow(block))
-            if joined.has_joined:
-                frame = frame.with_columns(pl.col(pl.String).str.replace_all(LINE_BREAK, "\n", literal=True))
-            numbered = _numbered(frame, row, broken)
+            numbered = _numbered(text.restore_cells(frame), row, broken)
             row = int(cast(int, numbered[ROW].max() or row))
             yield from numbered.iter_slices(rows)
         yield from _numbered(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), row, broken).iter_slices(
