@@ -247,7 +247,9 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
         end += 1
     taken = pl.Series(list(among), dtype=pl.Int64)
     numbers = pl.int_range(row + 1, end + 1, eager=True)
-    out = frame.with_columns((numbers.filter(~numbers.is_in(taken)) if among else numbers).alias(ROW))
+    out = frame.with_columns(
+        (numbers.filter(~numbers.is_in(taken.implode())) if among else numbers).alias(ROW)
+    )
     if not among:
         return out
     added = pl.DataFrame({ROW: taken, PROBLEM: pl.Series(list(among.values()), dtype=pl.String)})

@@ -47,7 +47,7 @@ def test_labelling_ends_where_too_many_rows_are_quarantined(
     assert run(["label", "rows.csv", *QUICKLY, "-o", "out"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "80 of 400 rows (20%) are quarantined, and data.max_quarantined = 0.1 allows 10%" in line
-    assert "the first: rows.csv, row 321: x 'much' is not a number" in line
+    assert "the first: rows.csv, row 321: 'much' is not a number" in line
     assert not (place / "out").exists()
     assert run(["label", "rows.csv", *QUICKLY, "--set", "data.max_quarantined=0.2", "-o", "out"]) == 0
     assert run(["label", "rows.csv", *QUICKLY, "--set", "data.max_quarantined=2"]) == 2
