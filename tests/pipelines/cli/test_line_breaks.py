@@ -29,6 +29,14 @@ def test_a_quoted_cell_with_a_line_break_is_one_row(job: Job, end: str) -> None:
     assert set(read_forecasts(job.folder / "out")["series_id"]) == {"north\nwing"}
 
 
+def test_rows_with_line_breaks_are_counted_in_large_files(job: Job) -> None:
+    note = ("x" * 100 + "\n") * 40  # so that a block of the reader ends inside of a cell
+    rows = [f'{at},a,{hour % 24},"{note}"' for hour, at in enumerate(times(600))]
+    (job.folder / "in.csv").write_text("\n".join(["timestamp,series_id,value,note", *rows, ""]))
+    told, _ = job("backfill in.csv -m model --set data.batch_rows=1000")
+    assert (told["rows_in"], told["used"], told["quarantined"]) == (600, 600, {})
+
+
 def test_a_bad_cell_with_a_line_break_is_one_quarantined_row(job: Job) -> None:
     rows = [f"a,{at},{hour}" for hour, at in enumerate(times(40))]
     rows[10] = f'a,{times(11)[10]},"1\n0"'
