@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-_LINE_BREAK, _QUOTE, _DELIMITER = "\ue00a", "\ue00b", "\ue00c"  # no text has these letters for private use
+# no text has these letters for private use
+_LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _CHUNK = 1 << 20
 _MOST_LINES = 50
@@ -149,7 +150,7 @@ class RowPerLine(io.RawIOBase):
         return _QUOTE in text
 
     def _replaced(self) -> tuple[tuple[str, str], ...]:
-        return ("\n", _LINE_BREAK), ('"', _QUOTE), (self._delimiter, _DELIMITER)
+        return ("\n", _LINE_FEED), ("\r", _RETURN), ('"', _QUOTE), (self._delimiter, _DELIMITER)
 
     def _is_row(self, text: bytes) -> bool:
         lines = io.StringIO(text.decode("latin-1"), newline="")  # each byte a letter: cells are only counted
@@ -162,7 +163,7 @@ class RowPerLine(io.RawIOBase):
 
 def _on_one_line(row: bytes) -> bytes:
     body = row.rstrip(b"\r\n")
-    inside = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", _LINE_BREAK.encode())
+    inside = body.replace(b"\n", _LINE_FEED.encode()).replace(b"\r", _RETURN.encode())
     return inside + row[len(body) :]
 
 
