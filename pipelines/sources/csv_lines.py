@@ -81,7 +81,8 @@ class RowPerLine(io.RawIOBase):
         bounds = np.concatenate([[0], np.flatnonzero(is_end | is_return) + 1])
         if bounds[-1] < len(text):
             bounds = np.append(bounds, len(text))
-        pieces, done, next_line = [], 0, 0
+        pieces: list[bytes] = []
+        done = next_line = 0
         odd, irregular = self._quoted_lines(signs, bounds)
         following = dict(pairwise(odd))
         for line in sorted({*odd, *irregular}):
