@@ -39,6 +39,8 @@ class RowPerLine(io.RawIOBase):
         self._file = file
         self._delimiter = delimiter
         self._cells = cells
+        self._edges = np.zeros(256, bool)  # signs beside the quotes of a regular cell
+        self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
         # cells that end: a quote inside a cell that begins without one is a letter
         self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
@@ -84,15 +86,15 @@ class RowPerLine(io.RawIOBase):
         pieces: list[bytes] = []
         done = next_line = 0
         odd, irregular = self._quoted_lines(signs, bounds)
-        following = dict(pairwise(odd))
+        following = dict(pairwise([*odd, None]))
         for line in sorted({*odd, *irregular}):
             start, after = int(bounds[line]), int(bounds[line + 1])
             if line < next_line or not self._is_open(text[start:after].rstrip(b"\r\n")):
                 continue
-            closing = following.get(line)
+            closing = following.get(line)  # the next line with an odd number of quotes
             lines = (len(bounds) - 1 if closing is None else closing + 1) - line
             stop = int(bounds[line + lines])
-            is_near = line in odd and lines <= _MOST_LINES and stop - start <= _MOST_BYTES
+            is_near = line in following and lines <= _MOST_LINES and stop - start <= _MOST_BYTES
             if is_near and closing is None and not self._ended:
                 return b"".join([*pieces, text[done:start]]), text[start:]
             self.has_replaced = True
@@ -110,13 +112,14 @@ class RowPerLine(io.RawIOBase):
         """The lines with an odd number of quotes, and those with a quote where no cell begins or ends."""
         at = np.flatnonzero(signs == ord('"'))
         firsts = np.searchsorted(at, bounds)
-        odd = np.flatnonzero(np.diff(firsts) % 2)
-        line = np.searchsorted(bounds, at, side="right") - 1
-        is_first = (np.arange(len(at)) - firsts[line]) % 2 == 0
-        around = np.concatenate([[ord("\n")], signs, [ord("\n")]])
-        beside = np.where(is_first, around[at], around[at + 2])
-        is_regular = np.isin(beside, [ord(sign) for sign in f'"\r\n{self._delimiter}'])
-        return odd.tolist(), np.unique(line[~is_regular]).tolist()
+        counts = np.diff(firsts)
+        is_opening = (np.arange(len(at)) - np.repeat(firsts[:-1], counts)) % 2 == 0
+        end = np.array([ord("\n")], np.uint8)
+        around = np.concatenate([end, signs, end])
+        beside = np.where(is_opening, around[at], around[at + 2])
+        odd_place = at[~self._edges[beside]]
+        irregular = np.unique(np.searchsorted(bounds, odd_place, side="right") - 1)
+        return np.flatnonzero(counts % 2).tolist(), irregular.tolist()
 
     def _is_open(self, line: bytes) -> bool:
         """Whether a line ends inside a quoted cell."""
