@@ -34,7 +34,7 @@ class Codes:
         self._others: list[pl.DataFrame] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take in the observations of a piece."""
+        """Add the observations of a piece."""
         value, is_odd = pl.col("value"), _is_odd()
         self._odd.append(rows.filter(is_odd).group_by("series_id", "value").len())
         self._others.append(

@@ -41,7 +41,7 @@ class Looked:
         self._days = observations.empty().select("timestamp")  # a row for each weekday
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take in the observations of a piece."""
+        """Add the observations of a piece."""
         if not len(rows):
             return
         freq, times = self._notes.windows.frequency, rows.select("timestamp")

@@ -232,7 +232,7 @@ class WideFiles:
         self._files: dict[Path, WideFile] = {}
 
     def remember(self, paths: Iterable[Path]) -> None:
-        """Take in files that were read before; a file that cannot be read any more is left out."""
+        """Add files that were read before; a file that cannot be read any more is left out."""
         for path in list(paths)[-_MOST_FILES:]:
             try:
                 self._keep(wide_file(path, tables.layout_of(path, self._columns), self._columns))
@@ -240,7 +240,7 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Take in a new file.
+        """Add a new file.
 
         Raises:
             DataError: the file cannot be read, or it holds values of another sensor than an earlier file.
