@@ -24,7 +24,7 @@ from forecaster.lateness import newest
 from forecaster.shard import Shard
 from forecaster.sharding import announced, handed_over, reshard
 from forecaster.state import State
-from forecaster.windows import ORIGIN
+from forecaster.windows import ORIGIN, PARTITION
 from pipelines.snapshot_file import NAME, read_file, unreadable
 from pipelines.storage import Location, as_of_one_moment, source_of
 from pipelines.table_files import keep_aside, recover, write
@@ -87,7 +87,9 @@ class StateTable:
     def pending(self) -> pl.DataFrame:
         """Observation frame of the rows that wait for their windows to close."""
         named = [shard.pending.join(shard.slots, on="slot", how="left") for shard in self.shards]
-        rows = pl.concat(named, how="diagonal").drop("slot", "window", "offset", ORIGIN, strict=False)
+        rows = pl.concat(named, how="diagonal").drop(
+            "slot", "window", "offset", PARTITION, ORIGIN, strict=False
+        )
         return rows.select("series_id", pl.exclude("series_id"))
 
     @property

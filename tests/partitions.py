@@ -96,12 +96,11 @@ def all_logs(
     partitions: int = 3,
     series: int = 5,
     windows: int = 24,
-    corrections_stay: bool = False,
 ) -> Logs:
     """Rows spread over partitions: out of order, some late, twice, corrected or far away, some no rows.
 
-    In windows of half a day, as `SHORT_WEEK` has them. With ``corrections_stay`` the second row of a time
-    lies in the partition of the first.
+    In windows of half a day, as `SHORT_WEEK` has them. The second row of a time may lie in another partition
+    than the first.
     """
     fleet = draw(fleets(series, windows))
     fleet = replace(fleet, start=fleet.start // 12)
@@ -117,10 +116,7 @@ def all_logs(
     rows = pl.concat([rows, again, away]) if draw(st.booleans()) else pl.concat([rows, again])
     end_us = HALF_A_DAY.end_us(last_window([rows], HALF_A_DAY))
     names = [f"p{number}" for number in range(draw(st.integers(1, partitions)))]
-    homes = chance.integers(0, len(names), len(rows))
-    if corrections_stay:
-        homes[len(twice) : len(twice) + len(again)] = homes[: len(twice)][twice]
-    home = pl.Series(homes)
+    home = pl.Series(chance.integers(0, len(names), len(rows)))
     lateness_us, delay_us = (draw(st.integers(0, 4)) * HALF_A_DAY_US for _ in range(2))
     logs = [
         _log(name, rows.filter(home == number), lateness_us, delay_us, end_us, chance)
