@@ -31,6 +31,11 @@ ORIGIN = "origin"
 OFFSET = "offset"
 """Column (Int64) of rows that have a place in a log, by which the later of two rows of one time counts."""
 
+PARTITION = "partition"
+"""Column (String) of rows of several logs: of two at the same offset, that of the greater name counts."""
+
+_DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
 _AGGREGATES: Mapping[str, pl.Expr] = {
     "mean": pl.col("value").mean(),
     "sum": pl.col("value").sum(),
@@ -179,9 +184,9 @@ def aggregate(
     """Observations as a block of windows, whatever order the rows are in.
 
     Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are one
-    observation, and the later row counts: the one of the largest ``offset``, or the one further down where
-    rows have none. With ``sum`` and ``count``, rows without an ``event_id`` are events, and all of them
-    count.
+    observation, and the later row counts: the one of the largest ``offset`` (of the greatest ``partition``
+    among equal offsets), or the one further down where rows have no offset. With ``sum`` and ``count``,
+    rows without an ``event_id`` are events, and all of them count.
     A covariate of a window is the mean of those of its rows that are not missing.
 
     Windows in which no series lives are left out, as a stream passes them over: the block grows with the rows
@@ -250,7 +255,7 @@ def fill(
 
     Args:
         values: ``[T, S]`` float64, NaN; each window with a row gets its value.
-        rows: ``timestamp, value, offset[, event_id, origin, observed...]``, one or more.
+        rows: ``timestamp, value, offset[, partition, event_id, origin, observed...]``, one or more.
         window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
         series: ``[rows]`` int64, which of the ``S`` series it belongs to.
         config: which aggregate.
@@ -283,9 +288,12 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     identity, rows = _identified(rows, config)
     if not identity:
         return rows, NONE_DOUBLE
-    # rows of two partitions may have the same offset, so the value decides last
+    place = [OFFSET]
+    if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
+        place.append(PARTITION)
+    # Rows of an older snapshot have no partition and may have the same offset, so the value decides last.
     content = ["value", *covariates_of(rows.columns)]
-    rows = rows.sort(*identity, OFFSET, *content, nulls_last=False)
+    rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
     is_last = (number != number.shift(-1)).fill_null(True)
     if is_last.all():
