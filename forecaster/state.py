@@ -141,7 +141,7 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts)
 
     def to_arrow(self) -> pa.Table:
-        """The state table: one row a series (see ``schemas.states``), formats and shapes in its metadata."""
+        """The state table: one row a series, formats and shapes in its metadata."""
         series = len(self)
         columns: dict[str, Any] = {
             "series_id": pa.array(self.series_ids, pa.large_string()),

@@ -26,7 +26,6 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import ask_to_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from schemas.states import check_states
 from tests.fleets import HOUR, HOUR_US, START, rows_of, scales, with_heat
 from tests.same import assert_same_frames
 
@@ -120,7 +119,7 @@ def test_observed_covariates_reach_backfills_and_streams(
     assert run_stream(job).counts.missing == 0
     assert_same_frames(read_forecasts(tmp_path / "stream"), forecasts.frame(), scales(fleet))
     table = state_table.read(tmp_path / "stream" / "state").state
-    assert "past.heat.mean" in check_states(table.frame()).columns
+    assert "past.heat.mean" in table.frame().columns
 
     watched = StreamJob(
         model,

@@ -12,7 +12,6 @@ import pytest
 
 from pipelines.state import snapshot_file, state_table
 from schemas.errors import DataError, ModelError, OutputError
-from schemas.states import check_states
 from tests.fleets import START
 from tests.shards import NAMES, some
 
@@ -21,7 +20,7 @@ def test_a_state_table_is_plain_parquet(tmp_path: Path) -> None:
     for shard in some(3):
         snapshot_file.write_shard(tmp_path, shard)
     rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
-    check_states(rows.drop("pending"))
+    assert sorted(rows["series_id"]) == sorted(NAMES)
     assert rows["pending"].list.len().sum() == 2 * len(NAMES)
 
 
