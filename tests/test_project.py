@@ -96,8 +96,8 @@ def test_only_the_three_packages_are_shipped() -> None:
 def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
-        "help", "setup", "demo", "test", "lint", "bench", "chaos", "upgrade-test", "java", "cluster-up",
-        "cluster-down", "cluster-test", "lock", "clean",
+        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "upgrade-test", "java",
+        "cluster-up", "cluster-down", "cluster-test", "lock", "clean",
     ]  # fmt: skip
 
 
