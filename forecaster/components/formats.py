@@ -1,4 +1,4 @@
-"""Which format of each component's arrays this version reads and writes."""
+"""The format version of each component's arrays, and the conversion of older formats."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FORMAT_VERSIONS: Mapping[str, int] = {
     name: LeastSquares.format_version if "least_squares" in name else Expert.format_version
     for name in EXPERTS
 }
-"""By the names of components."""
+"""The format version that this release reads and writes, by the name of the component."""
 
 
 def _symmetric(own: Arrays) -> Arrays:
-    """The arrays of `LeastSquares` with a symmetric inverse; in format 1 rounding made it asymmetric."""
+    """Return the arrays of `LeastSquares` with a symmetric inverse, which rounding broke in format 1."""
     inverse = own["inverse"]
     return {**own, "inverse": (inverse + inverse.swapaxes(1, 2)) / inverse.dtype.type(2)}
 
@@ -37,4 +37,4 @@ def _symmetric(own: Arrays) -> Arrays:
 MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
     (name, 1): _symmetric for name in EXPERTS if "least_squares" in name
 } | {("anomaly", 1): anomaly.migrated}
-"""How arrays of an older format become those of this version, by component and older format."""
+"""Functions that convert the arrays of an older format to this version's, by component and older format."""
