@@ -61,7 +61,7 @@ class Anomaly:
 
     The distance of a value from the median of its forecast is measured in bands ``z``: a band is the distance
     from the median to the outermost quantile on the value's side. The p-value is the share of the series'
-    windows so far, this one included, whose values were at least as far away. It is a conformal p-value (Vovk
+    windows so far, this one included, with a value at least as far away. It is a conformal p-value (Vovk
     et al. 2005, "Algorithmic Learning in a Random World", section 2.2): it holds for any distribution, and is
     at least ``1 / (n + 1)`` after ``n`` windows. The shares of windows beyond the edges `_DISTANCES` are
     running means that forget; between two edges the p-value is interpolated.
@@ -140,7 +140,7 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the p-values of a window's values and the logarithms that alarms depend on; update the shares.
+        """Return the p-values of a window's values and the logarithms for alarms; update the shares.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The

@@ -96,7 +96,7 @@ class Intervals:
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
-        # If nearly all actuals lie on one side of the median, a neighbouring quantile has passed it: follow.
+        # Move the median with a neighbouring quantile that has passed it: nearly all actuals are beyond it.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         return {name: series_first(array) for name, array in own.items()}, block
 

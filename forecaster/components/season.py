@@ -70,7 +70,7 @@ class Season:
     format_version: int = 1
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields ``shape`` and ``seen``, the number of updates of each phase; none without season."""
+        """Return the fields ``shape`` and ``seen``, the number of updates of each phase."""
         if self.season == 1:
             return {}
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}

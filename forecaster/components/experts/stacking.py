@@ -90,7 +90,7 @@ class Stacking:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Move all quantiles of ``out.forecast`` so that the median is the combined one; add ``residuals``."""
+        """Move all quantiles of ``out.forecast`` to the combined median, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchors_of(self.horizon)
         rows = np.array(anchors) - 1
