@@ -242,7 +242,7 @@ def migrated(own: Arrays) -> Arrays:
         [middle, np.maximum(middle - low, least), np.maximum(high - middle, least)], axis=1
     )
     after["beyond"][:] = _normal_shares(0.05, 0.95, own["excess"].astype(np.float64))
-    after["known"][:] = 10 * own["beyond"]  # format 1 counted the values beyond the band: one in ten
+    after["known"][:] = 10 * own["beyond"]  # format 1 counted values beyond the band: one in ten
     after["lasting"][:] = own["repeats"].astype(np.float64)[:, None] ** _RUNS
     after["runs"][:] = after["known"] * (1.0 - own["repeats"])
     after["run"][:], after["last"][:] = own["run"], own["last"]

@@ -25,7 +25,7 @@ _LARGEST = 8.0
 _TIE = 1e-2
 _NO_UNIT = 1e-6  # scales: a series whose unit is smaller is constant, and its offsets do not learn
 _SLOWER = 0.15  # power of the horizon by which the offsets of far horizons learn more slowly
-_NORMAL_UNITS = math.sqrt(math.pi / 2)  # standard deviation of a normal distribution, in units
+_NORMAL_UNITS = math.sqrt(math.pi / 2)  # standard deviation of a normal distribution, in mean deviations
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Intervals:
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
-        # Move the median with a neighbouring quantile that has passed it: nearly all actuals are beyond it.
+        # If a neighbouring quantile has passed the median, nearly all actuals are beyond it: follow it.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         return {name: series_first(array) for name, array in own.items()}, block
 

@@ -148,7 +148,7 @@ class Covariates:
 
     @staticmethod
     def from_bytes(data: bytes) -> Covariates:
-        """Read what `to_bytes` wrote."""
+        """Read features and tables from bytes that `to_bytes` returned."""
         plain = zlib.decompress(data)
         metadata = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
         arrays = load(plain)

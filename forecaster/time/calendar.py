@@ -20,7 +20,7 @@ _US = 1_000_000
 
 
 def phases_worth_knowing(freq: Frequency, windows: int) -> tuple[str, ...]:
-    """Return the periods that are useful as features: at least two windows long, and once within the history.
+    """Return the periods that are useful as features: from two windows up to the length of the history.
 
     A network cannot learn the season of a longer period: it would take the phase for a clock, and every
     forecast would be for a phase that the training did not include.

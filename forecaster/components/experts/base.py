@@ -17,7 +17,7 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.season import phases
 
-FARTHEST = 1e9  # scales, well within single precision
+FARTHEST = 1e9  # scales: larger distances are clipped to this, which float32 can hold
 
 
 class Seen(NamedTuple):

@@ -20,7 +20,7 @@ _CLIP = 50.0  # scales: regressors and targets are clipped to this
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _AT_ONCE = 16  # windows computed at once, so that intermediate arrays stay in the cache
-_ROOM = 2.0  # limit of a forecast's distance from the last value, in distances of the farthest lag
+_ROOM = 2.0  # a forecast's largest distance from the last value, as a multiple of the farthest lag's
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,8 @@ class LeastSquares(Expert):
         rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
         ahead = values[longest + 1 :]
         product = np.empty_like(ahead)
-        for weight, lag in zip(
-            weights, self.lags, strict=False
-        ):  # the part of past values, all horizons at once
+        # First add the parts of past values, which all horizons can do at once.
+        for weight, lag in zip(weights, self.lags, strict=False):
             until = min(lag + 1, self.horizon)
             part = np.multiply(weight, values[longest - lag : longest - lag + until], out=product[:until])
             ahead[:until] += part

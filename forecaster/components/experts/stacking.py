@@ -199,9 +199,8 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    first = (error / error.min(axis=0)) ** np.float32(
-        -power
-    )  # the best member's is 1: they cannot all underflow
+    # Divide by the error of the best member: its share is 1, so not all shares can underflow.
+    first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
     lower: dict[tuple[int, int], Floats32] = {}

@@ -28,7 +28,7 @@ from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
 _CLIP = 6.0  # spreads: larger distances are clipped to this
-_LARGEST_RATIO = 1e3  # of scale or unit to spread, and of spread to them
+_LARGEST_RATIO = 1e3  # limit of the ratios of scale and unit to the spread, and of their inverses
 _MOST_SPREADS = 1e30  # largest ratio of 20 scales to the spread; float32 can hold it
 _LARGEST_ERROR = 1e6  # units: larger errors of experts are clipped to this
 

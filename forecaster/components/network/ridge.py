@@ -28,7 +28,7 @@ from forecaster.components.season import windows_ago
 RIDGES = 2
 EXPERTS = RIDGES + 4  # K
 OTHER_LEVEL = 20.0  # scales: a lag farther than this from the last value counts less
-_FAR = np.float32(1e30)  # times `OTHER_LEVEL`: distances are clipped to it, as infinity times 0 is NaN
+_FAR = np.float32(1e30)  # multiple of `OTHER_LEVEL` to which distances are clipped: infinity times 0 is NaN
 _LARGEST = 2000.0  # units: largest distance of a forecast from the last value
 # Columns (windows times series) and lags of one piece: its intermediate arrays stay in the cache.
 _COLUMNS, _LAGS = 512, 42
