@@ -48,7 +48,7 @@ _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0  # windows; more is beyond
 _LEAST_BAND = 0.0971
 _ROUNDING = 1e-15  # share of the level: a value this near to its forecast counts as equal to it
 
-_YOUNG = 40  # windows, or runs, before the first alarm
+_YOUNG = 40  # windows before the first alarm, and runs before a run has a p-value
 _STEP = 0.4  # by how much one alarm lowers the natural logarithm of the threshold
 _DEBT = 6.0  # alarms beyond the wanted number after which a series raises none
 _MOST = 0.1  # largest threshold (a p-value), unless 3 times the wanted rate is larger

@@ -15,7 +15,7 @@ from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Field
 
 _ROUNDING = 2.0**-50  # share of the level: a few times the distance between neighbouring float64 numbers
-_CONSTANT = 16.0  # rounding errors: a scale of no more than this may be rounding alone
+_CONSTANT = 16.0  # a scale of at most this many rounding errors may be rounding alone
 _LEAST = 1e-150  # smallest scale: float64 can hold its square, and the inverse of the square
 _LARGEST = 8.0  # scales: a larger change counts as this
 _LARGEST_DISTANCE = 20.0  # spreads: a larger distance from the mean counts as this
