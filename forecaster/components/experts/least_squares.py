@@ -30,8 +30,8 @@ class LeastSquares(Expert):
     The change from one window to the next is regressed on the distances of lagged values, and of running
     means, from the window before, all in scales: no level enters (Haykin, "Adaptive Filter Theory", table
     9.1). Forecasts are made horizon by horizon, each from the horizons before it. Forgetting lets the inverse
-    grow; it is suspended while the inverse is as large as at the beginning, so that the inverse cannot
-    diverge for a series that is constant for long.
+    grow. Nothing is forgotten while the inverse is as large as at the beginning, so that it cannot diverge
+    for a series that is constant for long.
 
     Attributes:
         label: name of the member.
