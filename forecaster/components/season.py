@@ -159,7 +159,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
     if phase.shape[-1] > 1 or phase.ndim < 3:
         return np.take_along_axis(shape, phase, axis=0)
     found = np.empty((len(phase), *shape.shape[1:]))
-    for t in range(phase.shape[1]):  # copies whole rows: several times as fast as by number
+    for t in range(phase.shape[1]):  # copies whole rows: several times as fast as one by one
         found[:, t] = shape[phase[:, t, 0], t]
     return found
 

@@ -63,7 +63,7 @@ class SeasonalNaive(Expert):
 
     @property
     def reach(self) -> int:
-        """A season."""
+        """The windows of a season before the current window."""
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:

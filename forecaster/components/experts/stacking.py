@@ -135,9 +135,9 @@ class Stacking:
         return own, replace(block, residuals=residuals)
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return the anchor, its store and the rows to add to it, for each anchor.
+        """Return for each anchor: its windows, its store, and the rows to add to the store.
 
-        The anchor is ``a`` windows, the store ``[a, M or M + 1, S]``, and the rows ``[T, M or M + 1, S]``.
+        An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the rows are ``[T, M or M + 1, S]``.
         """
         anchors, members = anchors_of(self.horizon), forecasts.shape[1]
         until = np.cumsum(anchors)
