@@ -142,10 +142,7 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts)
 
     def to_arrow(self) -> pa.Table:
-        """Return the state table, one row per series, with formats and shapes in its metadata.
-
-        ``schemas.states`` describes its columns.
-        """
+        """Return the state table, one row per series, with formats and shapes in its metadata."""
         series = len(self)
         columns: dict[str, Any] = {
             "series_id": pa.array(self.series_ids, pa.large_string()),
