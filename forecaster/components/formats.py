@@ -1,4 +1,4 @@
-"""Which format of each component's arrays this version reads and writes."""
+"""The format version of each component's arrays, and the conversion of older formats."""
 
 from __future__ import annotations
 
@@ -25,22 +25,16 @@ FORMAT_VERSIONS: Mapping[str, int] = {
     name: LeastSquares.format_version if "least_squares" in name else Expert.format_version
     for name in EXPERTS
 }
-"""By the names of components."""
+"""The format version that this release reads and writes, by the name of the component."""
 
 
 def _symmetric(own: Arrays) -> Arrays:
-    """The arrays of `LeastSquares` with a symmetric inverse; in format 1 rounding made it asymmetric."""
+    """Return the arrays of `LeastSquares` with a symmetric inverse, which rounding broke in format 1."""
     inverse = own["inverse"]
     return {**own, "inverse": (inverse + inverse.swapaxes(1, 2)) / inverse.dtype.type(2)}
 
 
 MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
     (name, 1): _symmetric for name in EXPERTS if "least_squares" in name
-} | {
-    ("anomaly", 1): anomaly.migrated,
-    ("anomaly", 2): anomaly.migrated_from_2,
-    # ``run`` may be above `_RETURNED` since: arrays of the older formats mean the same as they did.
-    ("moments", 3): dict,
-    ("past", 1): dict,
-}
-"""How arrays of an older format become those of this version, by component and older format."""
+} | {("anomaly", 1): anomaly.migrated}
+"""Functions that convert the arrays of an older format to this version's, by component and older format."""
