@@ -152,9 +152,14 @@ class Forecaster:
         return Forecaster(network, windows, module, online, Covariates.of(features, windows.frequency))
 
     def save(self, folder: Path) -> None:
-        """Write ``forecaster.safetensors`` into ``folder``, which is created if necessary."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE_NAME).write_bytes(self.to_bytes())
+        """Write ``forecaster.safetensors`` into ``folder``, which is created if necessary.
+
+        At every moment, also after a loss of power, the file is either the earlier one or the new one.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        durable.write_bytes(folder / FILE_NAME, self.to_bytes())
 
     @staticmethod
     def load(folder: Path) -> Forecaster:

@@ -63,7 +63,7 @@ def compute_threads(count: int) -> Iterator[None]:
         with _lock:
             place = next(i for i, other in enumerate(_open) if other is block)
             if block is _open[-1]:
-                block.before.restore()
+                block.before.apply()
             else:  # a younger block is still open: its end must restore these counts
                 _open[place + 1].before = block.before
             del _open[place]

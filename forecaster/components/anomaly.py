@@ -53,6 +53,8 @@ _STEP = 0.4  # by how much one alarm lowers the natural logarithm of the thresho
 _DEBT = 6.0  # alarms beyond the wanted number after which a series raises none
 _MOST = 0.1  # largest threshold (a p-value), unless 3 times the wanted rate is larger
 _CALM = 0.05  # p-value from which on an anomaly has ended
+# Bits of ``alarming``: the anomaly lasts; the value has not changed since the alarm.
+_LASTS, _REPEATS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Anomaly:
     (quantile tracking, Angelopoulos et al. 2023, "Conformal PID Control", section 2.1). In the long run there
     are as many alarms as wanted, and never more than ``_DEBT + 1`` beyond the wanted number, whatever the
     values and forecasts are. An alarm marks the beginning of an anomaly: no other is raised until the p-value
-    has been at least `_CALM` again.
+    has been at least `_CALM` again, nor while the value that raised the alarm repeats itself.
 
     Attributes:
         low, high: the outermost quantile levels, 0 < low < 0.5 < high < 1.
@@ -214,7 +216,7 @@ class Anomaly:
         with np.errstate(invalid="ignore"):
             alarm = log_p < log_rate + _STEP * budget
             calm = log_p >= math.log(max(_CALM, self.rate))
-        # A run of equal values that began with an alarm, as after a jump, raises none for its length.
+        # A jump to a value that then repeats raises one alarm: its run raises no other one.
         before = own["alarming"]
         repeats = np.where(known & (own["run"] == 0), 0, before & _REPEATS)
         alarm &= (before & _LASTS == 0) & (repeats == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)
@@ -237,7 +239,7 @@ def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
 
 
 def migrated(own: Arrays) -> Arrays:
-    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to format 2."""
+    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to this format."""
     series = len(own["last"])
     after = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
     low, middle, high = own["expected"].T
@@ -254,9 +256,9 @@ def migrated(own: Arrays) -> Arrays:
 
 
 def migrated_from_2(own: Arrays) -> Arrays:
-    """Return arrays of format 2, where ``alarming`` was 0 or 1, as those of this format.
+    """Convert arrays of format 2, in which ``alarming`` was 0 or 1, to this format.
 
-    An anomaly that lasts, and whose value repeats itself, has done so since its alarm.
+    If an anomaly lasts and its value repeats, the value is taken to have repeated since the alarm.
     """
     lasting = (own["alarming"] > 0) & (own["run"] > 0)
     alarming = np.where(lasting, _LASTS | _REPEATS, own["alarming"]).astype(np.uint8)

@@ -36,5 +36,11 @@ def _symmetric(own: Arrays) -> Arrays:
 
 MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
     (name, 1): _symmetric for name in EXPERTS if "least_squares" in name
-} | {("anomaly", 1): anomaly.migrated}
+} | {
+    ("anomaly", 1): anomaly.migrated,
+    ("anomaly", 2): anomaly.migrated_from_2,
+    # The newer formats only add values of ``run`` above `_RETURNED`, so older arrays are valid as they are.
+    ("moments", 3): dict,
+    ("past", 1): dict,
+}
 """Functions that convert the arrays of an older format to this version's, by component and older format."""

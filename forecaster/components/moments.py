@@ -23,6 +23,9 @@ _SLOW = 8  # half-life of the slow mean of changes, in half-lives of the fast on
 _LONGEST_RUN = 40  # largest count of consecutive changes beyond the limit
 _STILL = 24  # a series is constant after more than this many equal values
 _IGNORED_CHANGES = 2  # changes of a constant series that do not count: a broken reading makes two, a step one
+# If ``run`` is above this, the last ignored change led back to the level. The excess over this is the number
+# of windows until that change is forgotten.
+_RETURNED = 64
 _EARLY_UNIT = 0.3  # least unit before one season has passed, as a share of the spread
 _LEAST_UNIT = 0.01  # least unit, as a share of the spread
 
@@ -65,7 +68,9 @@ class Moments:
     change counts as `_LARGEST` scales at most: otherwise one broken reading would raise the scale for months.
     If large changes follow one another, the series has begun to move in this way, and the limit doubles each
     time. If a series has been constant from its first value on, its first `_IGNORED_CHANGES` changes are a
-    step or a broken reading and do not count, and its level is the value that repeats.
+    step or a broken reading and do not count, and its level is the value that repeats. A broken reading after
+    which the series returns to its level is forgotten after `_STILL` windows at this level, so rare broken
+    readings never set the scale.
 
     The *unit* is the usual absolute change from season to season, as in the scaled errors of Hyndman &
     Koehler 2006, "Another look at measures of forecast accuracy". Forecasts are made and evaluated in it.
@@ -167,8 +172,13 @@ class _Running:
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)))
+        # The mean of a constant series is exactly the value that repeats.
+        returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
+        is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))
+        longer = np.where(is_far & returns, _RETURNED + _STILL, longer)
+        forgets = ~is_far & (longer > _RETURNED)
+        longer = np.where(forgets, np.where(longer > _RETURNED + 1, longer - 1, 0), longer)
         self.run = np.where(has_value, longer, run).astype(np.uint8)
         change = np.where(is_far, most, change)
         changes, share = has_value & begun, 1.0 / np.maximum(self.observed - 1, 1)

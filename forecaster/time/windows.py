@@ -32,7 +32,7 @@ OFFSET = "offset"
 """Column (Int64) of a row's offset; of two rows of one observation the one with the larger offset counts."""
 
 PARTITION = "partition"
-"""Column (String) of rows of several logs: of two at the same offset, that of the greater name counts."""
+"""Column (String) of a row's partition: at equal offsets, the row of the greater partition name counts."""
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -82,7 +82,7 @@ class Windows:
 
     @property
     def filled(self) -> NDArray[np.int64]:
-        """The windows in which any series has a value."""
+        """The windows in which at least one series has a value."""
         return self.index[~np.isnan(self.values).all(axis=1)]
 
     def between(self, start: int, stop: int) -> Windows:
@@ -120,40 +120,6 @@ class Windows:
             return None
         nothing = np.full(self.values.shape, np.nan)
         return np.stack([self.past.get(name, nothing) for name in names], axis=2)
-
-
-def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if all weekly rows have the same weekday and windows begin on another, else None.
-
-    Forecasts are dated to the beginnings of windows, so their dates would match no row.
-    """
-    freq = config.frequency
-    if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
-        return None
-    days = rows["timestamp"].dt.weekday().unique()
-    begins = WEEKDAYS[freq.offset_s // DAY_S]
-    dated = _DAYS_OF_ISO[days[0] - 1]
-    if len(days) > 1 or dated == begins:
-        return None
-    weeks = freq.seconds // WEEK_S
-    return (
-        f"all rows are dated to the same weekday ({dated}), and the weeks of {config.freq} begin on another "
-        f"({begins}): forecasts get dates that no row has; use --freq {weeks}w-{dated}"
-    )
-
-
-def gap_notice(windows: Windows, config: WindowConfig) -> str | None:
-    """Return a notice if windows are left out of a block because no series is live in them, else None."""
-    left_out = np.diff(windows.index) - 1
-    if not left_out.any():
-        return None
-    row = int(left_out.argmax())
-    around_us = config.frequency.start_us(windows.index[row : row + 2])
-    before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
-    return (
-        f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
-        f"between {before} and {after}: if the series had no pause there, check the times of the rows"
-    )
 
 
 class Duplicates(NamedTuple):
@@ -218,9 +184,10 @@ def aggregate(
     """Aggregate observations to a block of windows; the order of the rows does not matter.
 
     Rows with the same ``series_id`` and ``timestamp`` (and ``event_id``, if there is one) are one
-    observation, and the later row counts: the one with the larger ``offset``, or the one further down if rows
-    have no offsets. With ``sum`` and ``count``, rows without an ``event_id`` are events, and all of them
-    count. A covariate of a window is the mean of its rows' values that are not missing.
+    observation, and the later row counts: the one with the larger ``offset`` (with the greater ``partition``
+    if the offsets are equal), or the one further down if rows have no offsets. With ``sum`` and ``count``,
+    rows without an ``event_id`` are events, and all of them count. A covariate of a window is the mean of its
+    rows' values that are not missing.
 
     Windows in which no series is live are left out, as a stream skips them: the size of the block depends on
     the number of rows and not on the time between them.
@@ -246,7 +213,7 @@ def aggregate(
         stop = int(window.max()) + 1 if len(window) else start
     if len(window) and (window.min() < start or window.max() >= stop):
         raise ValueError(f"rows lie outside the windows [{start}, {stop})")
-    index = _kept_windows(np.unique(window), start, stop, config.max_gap)
+    index = kept_windows(np.unique(window), start, stop, config.max_gap)
     values = np.full((len(index), len(ids)), np.nan)
     names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
     past = np.full((*values.shape, len(names)), np.nan)
@@ -259,7 +226,7 @@ def aggregate(
     return Aggregated(windows, duplicates.dropped, replaced.frame(duplicates.replaced))
 
 
-def _kept_windows(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
+def kept_windows(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
     """Return the windows of ``[start, stop)`` without those between two rows in which no series is live.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
@@ -288,7 +255,7 @@ def fill(
 
     Args:
         values: ``[T, S]`` float64, all NaN; each window with a row gets its value.
-        rows: ``timestamp, value, offset[, event_id, origin, observed...]``, at least one row.
+        rows: ``timestamp, value, offset[, partition, event_id, origin, observed...]``, at least one row.
         window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
         series: ``[rows]`` int64, which of the ``S`` series it belongs to.
         config: which aggregate.
