@@ -148,7 +148,7 @@ def test_a_file_missing_at_rereading_is_a_rejected_row(inbox: Path, change: Call
     whole = read_log(source)
     change(path)
     again = read_log(restarted(source), 2)
-    assert reasons(again)[0] == "was read before, and is gone or another one now"
+    assert reasons(again)[0] == "was read before, and has since been removed or replaced"
     assert [(batch.start, batch.stop, batch.watermark_us) for batch in again[:2]] == [
         (2, 6, whole[2].watermark_us),
         (6, 7, whole[3].watermark_us),
