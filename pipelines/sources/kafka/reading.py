@@ -250,10 +250,8 @@ class Reading:
             place = places[name]
             if (target_us := targets[place.shard]) is None:
                 continue
-            behind = place.watermark_us is None or self._last_closed(place.watermark_us) < self._last_closed(
-                target_us
-            )
-            if behind and self._is_confirmed(name, place.offset):
+            is_behind = place.watermark_us is None or self._closed(place.watermark_us) < self._closed(target_us)
+            if is_behind and self._is_confirmed(name, place.offset):
                 self.decisions.carry(name, place.offset, target_us)
                 places[name] = place._replace(watermark_us=target_us)
                 nothing = no_batch(name, place.offset)
@@ -268,7 +266,8 @@ class Reading:
             return self.consumer.range_of(self.numbers[name])[1] <= offset
         return False
 
-    def _last_closed(self, watermark_us: int) -> int:
+    def _closed(self, watermark_us: int) -> int:
+        """Return the index of the last window that a watermark closes."""
         return self.source.freq.last_closed(watermark_us)
 
 

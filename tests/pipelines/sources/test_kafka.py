@@ -152,7 +152,7 @@ def test_batches_of_a_keyed_partition_go_to_one_shard(tmp_path: Path) -> None:
     assert {name: place.shard for name, place in source.begin(places).items()} == {
         f"rows-{n}": n % 2 for n in range(4)
     }
-    with pytest.raises(ConfigError, match=r"jobs\.shards = 5, but 'rows' has 4 partitions: with kafka\.keyed"):
+    with pytest.raises(ConfigError, match=r"jobs\.shards = 5, but 'rows' has 4 partitions: with kafka"):
         replace(source, keyed_shards=5).begin({})
 
 
