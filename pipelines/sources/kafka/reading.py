@@ -250,8 +250,8 @@ class Reading:
             place = places[name]
             if (target_us := targets[place.shard]) is None:
                 continue
-            is_behind = place.watermark_us is None or self._closed(place.watermark_us) < self._closed(target_us)
-            if is_behind and self._is_confirmed(name, place.offset):
+            behind = place.watermark_us is None or self._closed(place.watermark_us) < self._closed(target_us)
+            if behind and self._is_confirmed(name, place.offset):
                 self.decisions.carry(name, place.offset, target_us)
                 places[name] = place._replace(watermark_us=target_us)
                 nothing = no_batch(name, place.offset)

@@ -68,7 +68,7 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
     assert sum(b.outside for b in batches) == 1
     rejected = [one for b in batches for one in b.rejected.select("file", "row", "column", "reason").rows()]
     assert rejected == [
-        ("rows/0/1", 1, "", "is no JSON object; nope"),
+        ("rows/0/1", 1, "", "is not a JSON object; nope"),
         ("rows/0/2", 1, "value", "'much' is not a number"),
         ("rows/0/4", 1, "", "the message is empty (a tombstone)"),
         ("rows/0/5", 1, "timestamp", "'2014-05-14T00:30Z' is more than 1h in the future"),

@@ -69,7 +69,7 @@ def test_known_and_unknown_schemas_are_requested_once() -> None:
         frames = decoded(decode, messages(7, 8, 7))
         assert counted(frames) == (2, 1)
         assert frames[-1].select("message", "problem", "problem_kind").rows() == [
-            (1, "the registry knows no schema of id 8", "schema is unknown")
+            (1, "the registry has no schema with id 8", "schema is unknown")
         ]
         assert registry.asked == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
         assert set(registry.users) == {"Basic bmFtZTpzZWNyZXQ="}
