@@ -147,7 +147,7 @@ REFUSED = [
     # invalid input files
     ("train", 3, "no input: name files or folders"),
     ("train nowhere.csv", 3, "nowhere.csv: no such file or folder"),
-    ("train png.csv", 3, "png.csv: is no text in UTF-8"),
+    ("train png.csv", 3, "png.csv: is not text in UTF-8"),
     ("train empty.csv", 3, "empty.csv: is empty"),
     ("train header.csv", 3, "header.csv: holds no rows"),
     (
@@ -156,14 +156,14 @@ REFUSED = [
         "words.csv: no row can be used: 0 lie outside the asked time, 1 are no observations",
     ),
     ("train columns.csv", 3, "columns.csv: no column timestamp"),
-    ("train list.jsonl", 3, "list.jsonl: line 1 is no JSON object"),
+    ("train list.jsonl", 3, "list.jsonl: line 1 is not a JSON object"),
     ("train broken.parquet", 3, "broken.parquet: is no Parquet file"),
-    ("train sheet.xlsx", 3, "sheet.xlsx: is none of the CSV"),
+    ("train sheet.xlsx", 3, "sheet.xlsx: is of no known kind, .xlsx; only CSV"),
     ("train folder", 3, "folder: no CSV, Parquet or JSON lines files"),
     ("train good.csv --end 2012-01-01", 3, "good.csv: no row can be used: 180 lie outside the asked time"),
     ("train empty.csv --skip-bad-files", 3, "no file is left to read"),
     ("backfill header.csv -m model", 3, "the files hold no rows"),
-    ("backfill good.csv png.csv -m model", 3, "png.csv: is no text in UTF-8"),
+    ("backfill good.csv png.csv -m model", 3, "png.csv: is not text in UTF-8"),
     ("backfill good.csv -m model --state nowhere", 3, "nowhere holds no state table"),
     (
         "backfill good.csv -m model --state torn",

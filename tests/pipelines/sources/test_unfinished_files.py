@@ -120,7 +120,7 @@ def test_an_unreadable_file_stops_a_strict_stream(inbox: Path) -> None:
     assert values(read_log(source, steps=1)) == [1]
     for process in (source, restarted(source)):  # each step tries the file again
         for _ in range(2):
-            with pytest.raises(DataError, match=r"2\.jsonl: line 10 is no JSON object"):
+            with pytest.raises(DataError, match=r"2\.jsonl: line 10 is not a JSON object"):
                 process.step(1)
     write_file(inbox / "2.jsonl", half)
     assert values(read_log(restarted(source), 1)) == [5] * 9 + [3]
