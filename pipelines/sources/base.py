@@ -108,8 +108,9 @@ class Stride(NamedTuple):
 class Log(Protocol):
     """Partitions that one reader reads together; picklable, as a `Source` is.
 
-    One reader reads all of them for two reasons. The watermark of an idle partition is computed from those of
-    the other partitions. And with one read per partition, a wait for one partition would delay all others.
+    One reader reads all of them for two reasons. The watermark of an idle partition is computed from the
+    watermarks of the other partitions. And if each partition were read in turn, a wait for one partition
+    would delay all others.
     """
 
     @property

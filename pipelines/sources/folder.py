@@ -180,7 +180,7 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            return None  # the file is gone or was replaced; the next look finds what is there
+            return None  # the file is gone or was replaced; the next look finds its present state
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)

@@ -67,7 +67,7 @@ def read_header(path: Path, file: BinaryIO) -> Header:
 
 
 def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """Return the whole header, whose quoted cells may span lines, and the number of its last line."""
+    """Return the whole header and the number of its last line; quoted cells may span several lines."""
     last, whole = lines, line
     while _OPEN.search(_QUOTED_BYTES.sub(b"", whole)):
         last, more = next(rest, (last, b""))

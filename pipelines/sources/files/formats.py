@@ -125,8 +125,8 @@ def index_columns(path: Path) -> tuple[str, ...]:
 def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> Frames:
     """Yield the rows of a file in frames of at most ``rows`` rows: the named columns, and ``ROW``.
 
-    ``ROW`` (Int64) counts the data rows of the file from 1. The columns of CSV and JSON lines files are
-    String, those of Parquet files have the file's types. A frame with rows that cannot be split into cells
+    ``ROW`` (Int64) counts the data rows of the file from 1. Columns of CSV and JSON lines files are String;
+    columns of Parquet files have the file's types. A frame with rows that cannot be split into cells
     also has ``PROBLEM`` (String), the reason; the cells of such rows are null.
     """
     kind = _kind(path)
@@ -235,8 +235,8 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     Args:
         frame: the rows of the block that could be split into cells.
         row: the number of the last row before the block.
-        broken: by number, the problems of broken rows; those of this block are removed. It may already have
-            rows of later blocks.
+        broken: by row number, the problems of broken rows; entries of this block are removed. It may already
+            have entries of later blocks.
     """
     among: dict[int, str] = {}
     end = row + frame.height

@@ -73,10 +73,11 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
 
 
 def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:
+    """Return the error message for files without a valid row."""
     if not outside and not len(rejected):
         return f"{path}: holds no rows"
     first = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
     return (
-        f"{path}: no row can be used: {outside:,} lie outside the asked time, "
-        f"{len(rejected):,} are no observations{first}"
+        f"{path}: no row can be used: {outside:,} are outside the time bounds, "
+        f"{len(rejected):,} were rejected{first}"
     )

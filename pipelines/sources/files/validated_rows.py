@@ -75,8 +75,8 @@ class Part:
     Attributes:
         rows: observation frame with ``offset``, the position of a row in its file from 0; all cells of a row
             of a wide file have the same ``offset``.
-        rejected: frame of quarantined rows with ``offset``; a file that cannot be read is one such row, whose
-            ``row`` is 0.
+        rejected: frame of quarantined rows with ``offset``; a file that cannot be read is one such row, with
+            0 in the column ``row``.
         outside: number of rows outside the time bounds.
         stop: one past the position of the last row.
     """

@@ -50,8 +50,7 @@ class Polled:
 class TopicConsumer:
     """Reads partitions of a topic from offsets that the job keeps.
 
-    The offsets are also committed to a consumer group, but only for display; the group does not determine
-    what is read.
+    The offsets are also committed to a consumer group, but only for display; the reading never uses them.
 
     Args:
         broker: address and options of the broker.

@@ -103,7 +103,7 @@ class Decisions:
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
         try:
-            self._journal = Journal(path)  # drops a torn last line, whose decision never took effect
+            self._journal = Journal(path)  # drops a torn last line: its decision never took effect
             for number, record in self._journal.records():
                 self._apply(record, number)
         except (OSError, ValueError) as error:

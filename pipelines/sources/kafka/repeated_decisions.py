@@ -1,8 +1,8 @@
 """Store the decisions about messages that depend on the time of reading, so that a re-read repeats them.
 
 Two decisions depend on the time. A row is in the future by the earlier of two clocks: the timestamp of its
-message, which producers may set to any time, and the wall clock when the row was first read. And a message
-whose schema is unknown now may be readable later.
+message, which producers may set to any time, and the wall clock when the row was first read. And a
+message with an unknown schema may be readable later, when the registry has the schema.
 """
 
 from __future__ import annotations
