@@ -81,9 +81,10 @@ Places = Mapping[str, Place]
 
 
 def furthest_us(places: Places, shard: int | None) -> int | None:
-    """Return the time up to which ``shard`` has closed windows at most; None if it has closed no window.
+    """Return the latest time up to which ``shard`` may have closed windows; None if it has closed none.
 
-    This is the least of the greatest watermarks of the partitions that ``shard`` follows.
+    This is the least of `Place.furthest_us` of the partitions that ``shard`` follows. A topic that is not
+    keyed has one such time for all shards, with ``shard`` None.
     """
     return least(place.furthest_us for place in places.values() if place.shard == shard)
 
@@ -152,7 +153,7 @@ class OnePartition:
         return self.source.is_paced
 
     def begin(self, reached: Places) -> Places:
-        """See `Log`. The position has no watermark, because a source computes it from the offset."""
+        """See `Log`. The position has no watermark, because a source computes watermarks itself."""
         name = self.source.partition
         return {name: Place(reached[name].offset if name in reached else 0)}
 

@@ -1,4 +1,4 @@
-"""Manifests: which files the offsets of a source belong to, stored on the disk for a resume."""
+"""Manifests: files that record which input files the offsets of a source belong to, for a resume."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class Reader:
         return self._is_far_ahead()
 
     def _is_far_ahead(self) -> bool:
-        # A single batch may exceed the limit, or a batch larger than the limit could never be applied.
+        # A single unapplied batch never stops the reading, because it may be larger than the limit.
         return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.most_ahead_bytes
 
 

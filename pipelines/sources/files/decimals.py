@@ -27,13 +27,13 @@ class _Style:
 
     @property
     def number(self) -> str:
-        """Matches a number of this style that has a decimal sign or a separator of thousands."""
+        """The pattern of a number of this style that has a decimal sign or a separator of thousands."""
         decimals = rf"\{self.decimal}\d+(?:[eE][+-]?\d+)?"
         return rf"{_SIGN}(?:\d+{decimals}|{self._grouped}+(?:{decimals})?)\s*$"
 
     @property
     def sure(self) -> str:
-        """Matches a number that cannot be of the other style."""
+        """The pattern of a number that cannot be of the other style."""
         decimal, group = rf"\{self.decimal}", rf"\{self.group}"
         not_three = rf"(?:0|[1-9]\d{{3,}}|0\d+){decimal}\d+|\d+{decimal}(?:\d{{1,2}}|\d{{4,}})"
         groups = rf"[1-9]\d{{0,2}}(?:{group}\d{{3}}){{2,}}|{self._grouped}+{decimal}\d+"
@@ -41,7 +41,7 @@ class _Style:
 
     @property
     def unsure(self) -> str:
-        """Matches a number whose sign could also separate thousands in the other style, as in ``1,234``."""
+        """The pattern of a number that could have separated thousands in the other style, as ``1,234``."""
         return rf"{_SIGN}[1-9]\d{{0,2}}\{self.decimal}\d{{3}}\s*$"
 
 
@@ -61,7 +61,7 @@ class Decimals:
         """Begin a file; ``setting`` is the decimal sign, ``.`` or ``,``, or ``auto`` to find it."""
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        self._unsure = ""  # a cell of an earlier frame that has another value with a decimal comma
+        self._unsure = ""  # a cell of an earlier frame that would have another value with a decimal comma
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Return the frame with the numbers in the named text columns as digits and a point.

@@ -230,7 +230,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
 
 
 def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
-    """Return the rows of a block with their numbers, and with the broken rows between them put in.
+    """Return the rows of a block with their numbers, together with the broken rows among them.
 
     Args:
         frame: the rows of the block that could be split into cells.
@@ -257,7 +257,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
 
 def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
-    # as nanoseconds in int64, INT96 times outside the years 1678 to 2261 would overflow
+    # read INT96 times as microseconds: nanoseconds in int64 overflow outside the years 1678 to 2261
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         for field in file.schema_arrow:
             if field.name in names and arrow.is_unreadable(field.type):

@@ -177,7 +177,7 @@ class TopicConsumer:
                     return ask()
                 except client("KafkaException") as error:
                     if error.args[0].name() not in _TEMPORARY or time.monotonic() > until_s:
-                        self._consumer.poll(0)  # the client passes the cause to `last` only in a poll
+                        self._consumer.poll(0)  # only a poll passes the cause to `last`
                         raise
                 time.sleep(_RETRY_S)
 

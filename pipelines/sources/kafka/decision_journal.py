@@ -40,7 +40,7 @@ class Refused(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The clock with which rows from ``start`` on are compared; final for rows before ``stop``.
+    """The clock that decides which rows from ``start`` on are in the future; final for rows before ``stop``.
 
     A later record may replace it for rows from ``stop`` on. ``clock_us`` is in microseconds since 1970.
     """
@@ -148,7 +148,7 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return the clock (µs) for the rows at ``offsets [n]``; `NEVER` before the first record."""
+        """Return the stored clock (µs) for the rows at ``offsets [n]``; `NEVER` before the first record."""
         judged = self._of(partition).judged
         values = np.array([NEVER, *(one.clock_us for one in judged)], np.int64)
         return values[

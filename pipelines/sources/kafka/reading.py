@@ -112,7 +112,7 @@ class Reading:
         polled = self.held or self.consumer.poll(source.poll_rows, _POLL_S)
         try:
             found = [*self._validated_by_partition(polled)]
-        except RegistryAway:  # wait for the registry, as for a broker
+        except RegistryAway:  # keep the messages, and decode them again in the next step
             self.held = polled
             return
         self.held = None
@@ -150,7 +150,7 @@ class Reading:
             yield (
                 number,
                 Taken(
-                    # the end may be after markers of transactions, which have offsets and are not messages
+                    # the end may be greater: markers of transactions have offsets, but are not messages
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),
                     mine.with_columns(file.alias("file")) if len(mine) else mine,

@@ -26,7 +26,7 @@ class Names:
 
     @staticmethod
     def of(columns: Columns, series_in_key: bool) -> Names:
-        """Return the names in a job's data section; for a column without one, the usual names.
+        """Return the field names that a job's data section sets, and usual names for the other columns.
 
         ``series_in_key``: no field is read for ``series_id``, because the key of the message holds it.
         """
