@@ -157,7 +157,7 @@ REFUSED = [
     ),
     ("train columns.csv", 3, "columns.csv: no column timestamp"),
     ("train list.jsonl", 3, "list.jsonl: line 1 is not a JSON object"),
-    ("train broken.parquet", 3, "broken.parquet: is no Parquet file"),
+    ("train broken.parquet", 3, "broken.parquet: is incomplete or not a Parquet file"),
     ("train sheet.xlsx", 3, "sheet.xlsx: is of no known kind, .xlsx; only CSV"),
     ("train folder", 3, "folder: no CSV, Parquet or JSON lines files"),
     ("train good.csv --end 2012-01-01", 3, "good.csv: no row can be used: 180 are outside the time bounds"),
