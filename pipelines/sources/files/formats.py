@@ -33,7 +33,7 @@ _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
     ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
-_KEY_LINES = 1_000  # column names are taken from this many lines of a JSON lines file
+_KEY_LINES = 1_000  # a JSON lines file is searched for column names in this many first lines
 _PACKED = frozenset({
     ".gz", ".zst", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".sz", ".snappy", ".z", ".zip", ".7z", ".tar",
     ".tgz", ".rar",

@@ -14,7 +14,7 @@ from schemas.errors import DataError
 Identity = tuple[str, int, int]
 """Name, size in bytes and modification time in nanoseconds; differs if the file was changed or replaced."""
 
-_QUIET_S = 1.0  # a text file counts as complete if it ends with a line and was not changed for so long
+_QUIET_S = 1.0  # a text file is complete if it ends with a line break and has not changed for this long
 _FOOTER = b"PAR1"
 
 
