@@ -63,7 +63,7 @@ def test_rejected_and_late_rows_are_sent_with_their_offsets(
     assert not any((job.output / "late").glob("*"))
     found = {message.key().decode(): json.loads(message.value()) for message in read_topic(broker, bad)}
     assert set(found) == {f"{topics[0]}/0/{offset}" for offset in (400, 401, 402)}
-    assert found[f"{topics[0]}/0/400"]["reason"] == "is no JSON object; nope"
+    assert found[f"{topics[0]}/0/400"]["reason"] == "is not a JSON object; nope"
     assert found[f"{topics[0]}/0/401"]["reason"] == "'much' is not a number"
     assert "tombstone" in found[f"{topics[0]}/0/402"]["reason"]
     headers = [dict(message.headers()) for message in read_topic(broker, late)]

@@ -1,4 +1,4 @@
-"""Find numbers among the values of a series that people write for a missing value."""
+"""Find codes for a missing value, such as -9999, among the values of a series."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import polars as pl
 
 _CODES = tuple(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))  # 99 to 99999999
 _FEWEST = 2
-_FAR = 3.0  # times the range of the other values
+_FAR = 3.0  # a code is further from the other values than this many times their range
 _HUGE = 1e30
 _MOST_PIECES = 64
 

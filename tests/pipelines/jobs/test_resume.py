@@ -158,7 +158,8 @@ def test_resume_refuses_files_that_have_changed(replayed: StreamJob, tmp_path: P
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
     pl.read_parquet(tmp_path / "rows.parquet").head(50).write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match=r"rows\.parquet: the files are not those .* begun with") as raised:
+    changed = r"rows\.parquet: the files differ from those .* began with"
+    with pytest.raises(DataError, match=changed) as raised:
         run_stream(replace(replayed, resume=True))
     assert "\n" not in str(raised.value)
     assert contents(replayed.states) == before

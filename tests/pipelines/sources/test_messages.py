@@ -104,7 +104,7 @@ def test_a_message_without_a_json_object_is_rejected_alone(bad: bytes) -> None:
     assert valid_rows(frame) == [("a", 1.0, 0), ("b", 2.0, 3)]
     (first, no_object), (second, tombstone) = problems(frame)
     assert (first, second) == (1, 2)
-    assert no_object.startswith("is no JSON object")
+    assert no_object.startswith("is not a JSON object")
     assert len(no_object) < 130
     assert "tombstone" in tombstone
 
@@ -182,7 +182,7 @@ def test_avro_without_a_usable_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.avsc: the Avro schema cannot be read"):
         DecoderSpec("avro", schema=str(tmp_path / "none.avsc")).decoder()
     (tmp_path / "bad.avsc").write_text('{"type": "nonsense"}')
-    with pytest.raises(DataError, match=r"bad\.avsc: is no Avro schema"):
+    with pytest.raises(DataError, match=r"bad\.avsc: is not an Avro schema"):
         DecoderSpec("avro", schema=str(tmp_path / "bad.avsc")).decoder()
 
 
@@ -239,7 +239,7 @@ def test_an_unusable_decoder_is_refused(
     for name in ("no_such_module:decode", "json:no_such_function", "xml"):
         with pytest.raises(ConfigError, match="json, avro, arrow, or module:function"):
             DecoderSpec(name).decoder()
-    with pytest.raises(DataError, match="gave no Polars frame"):
+    with pytest.raises(DataError, match="returned no Polars frame"):
         decoded(custom_spec(lambda given: 5).decoder(), messages(b"x"))
 
 
