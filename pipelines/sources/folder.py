@@ -197,6 +197,16 @@ class _Watch:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)
 
+    def _wide_files(self) -> WideFiles:
+        """Return the wide files that were read, including files of earlier runs."""
+        source = self.source
+        if self.wide_files is None:
+            read = partial(rows_of, how=source.input, now_s=source.clock())
+            self.wide_files = WideFiles(source.input.columns, read, source.memory_bytes)
+            earlier = (entry.name for entry in self.manifest.entries(0) if not entry.problem)
+            self.wide_files.remember(source.folder / name for name in earlier)
+        return self.wide_files
+
     def _add_to_manifest(self, found: Found, whole: WholeFile, problem: str) -> Iterator[Batch]:
         """Add a file that was read to its end to the manifest, and return its batches."""
         first = self.manifest.stop

@@ -48,6 +48,7 @@ class ReplaySource:
         memory_bytes: limit of the rows in memory; more rows are sorted in pieces on the disk.
         manifest_folder: the folder of the replay's manifest and of the sorted pieces; None if no other
             process will resume the replay.
+        notes: the file for notices about the rows; None to write none.
         clock: returns the wall clock, in seconds since 1970; tests set another one.
     """
 
@@ -174,18 +175,18 @@ class _Player:
         if runs is not None:
             sweep(runs)
         sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0
-        looked = None if source.notes is None else Looked(source.notes)
+        row_notices = None if source.notes is None else Looked(source.notes)
         for part in read_files(map(Path, source.paths), source.input, now_s, source.memory_bytes // 4):
             sorter.add(part.rows.drop("offset"))
-            if looked is not None:
-                looked.add(part.rows)
+            if row_notices is not None:
+                row_notices.add(part.rows)
             outside += part.outside
             if len(part.rejected):
                 yield from _batch_from(offset, rejected, rejected=part.rejected, outside=outside)
                 rejected, outside = rejected + len(part.rejected), 0
         sorter.finish()
-        if looked is not None:
-            looked.write()
+        if row_notices is not None:
+            row_notices.write()
         self.sorter, self.rejected, self.outside = sorter, rejected, outside
         yield from self._valid_batches(sorter, offset)
 

@@ -194,15 +194,18 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
     broken: dict[int, str] = {}
 
     def skip(row: pacsv.InvalidRow) -> str:
-        shown = row.text if len(row.text) <= 60 else row.text[:57] + "..."
-        problem = f"{row.actual_columns} cells where the header has {row.expected_columns}: {shown}"
-        broken[row.number - lines] = problem
+        whole = text.restore(row.text)
+        shown = whole if len(whole) <= 60 else whole[:57] + "..."
+        problem = f"{row.actual_columns} cells where the header has {row.expected_columns}"
+        if text.is_stray(row.text):
+            problem = "a quoted cell that does not end"
+        broken[row.number - lines] = f"{problem}: {shown}"
         return "skip"
 
     with _opened(path, encoding) as file:
         buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
-            file,
+            buffered,
             # one thread, because pyarrow reports the numbers of skipped rows only then
             read_options=pacsv.ReadOptions(
                 use_threads=False,
@@ -211,7 +214,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
                 column_names=header,
                 skip_rows=lines,
             ),
-            # cells cannot contain line breaks, so that a stray quote does not swallow the rows below it
+            # cells have no line breaks, because `RowPerLine` has replaced them
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
             ),

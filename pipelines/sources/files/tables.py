@@ -123,10 +123,10 @@ def read_batches(
 
 
 def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Iterator[pl.Series]:
-    """Give the times of a file's rows in its order, null where a cell is no time; values are not read.
+    """Yield the times of a file's rows in batches, null if a cell is not a time; the values are not read.
 
     Raises:
-        DataError: The file cannot be read or its columns do not fit; one line with the fix.
+        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
     """
     with formats.told(path):
         opened = _open(path, columns)

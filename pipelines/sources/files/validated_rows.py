@@ -273,15 +273,18 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
     if bad == len(found.files):
         raise DataError("no file is left to read: none of the files can be read")
     refuse_poured(checked, columns)
+    how = input_of(job)
+    read = partial(rows_of, how=how, now_s=time.time())
+    refuse_clashes(checked, columns, read, job.data.memory_mb << 20, skip_bad_files=how.skip_bad_files)
     return found.files, [*found.notices, *_notices(checked)]
 
 
 def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
-    """The observations of a file, piece by piece, up to where it breaks off."""
+    """Yield the observations of a file in pieces; stop without an error where the file cannot be read."""
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # who reads it says why it cannot be read
+    except DataError:  # the reason is reported when the job reads the file
         return
 
 

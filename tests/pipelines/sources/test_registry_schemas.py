@@ -112,7 +112,7 @@ def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
         for clock.now_s in range(60, 1000):
             with pytest.raises(SchemaUnknown, match="answers 503"):
                 schemas(7)
-        assert len(registry.asked) < 30
+        assert len(registry.requests) < 30
     with pytest.raises(SchemaUnknown, match="cannot be reached"):
         RegistrySchemas("http://127.0.0.1:9", patience_s=0, clock=clock)(7)
 
