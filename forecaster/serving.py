@@ -151,9 +151,10 @@ def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataF
     """
     window = config.frequency.window(pl.col("timestamp"))
     is_begin = (pl.col("_window").diff() > config.max_gap + 1).fill_null(False)
-    life = is_begin.cum_sum().over("series_id")
-    marked = rows.with_columns(window.alias("_window")).sort("_window").with_columns(life.alias("_life"))
-    return marked.filter(pl.col("_life") == pl.col("_life").max().over("series_id")).drop("_window", "_life")
+    period = is_begin.cum_sum().over("series_id")
+    marked = rows.with_columns(_window=window).sort("_window").with_columns(_period=period)
+    is_last = pl.col("_period") == pl.col("_period").max().over("series_id")
+    return marked.filter(is_last).drop("_window", "_period")
 
 
 def _checked(history: pl.DataFrame) -> pl.DataFrame:

@@ -247,7 +247,7 @@ def _step(
     if begins[1:].any():
         _step_beginners(forecaster, state, values, past, start, begins, out)
     state.clock[:] = np.maximum(state.clock, stop - 1)
-    # Undo the steps of series that retired, and of those stepped only because all slots were.
+    # Reset series that retired, and series that were stepped although they have not begun.
     _reset(forecaster, state, stepped & ~plan.live[rows][-1])
 
 
