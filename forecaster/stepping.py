@@ -71,7 +71,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step only until the last series has retired: no series is live between then and the run.
+            # Step only until the last series has retired: no series is live until the next values.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)
@@ -101,7 +101,10 @@ def _after_last_retirement(state: State, max_gap: int) -> int | None:
 
 
 def _step_run(forecaster: Forecaster, state: State, run: Windows) -> Forecasts:
-    """Step the state from its clock to the end of a run of windows; windows before the run are missing."""
+    """Step the state through the consecutive windows of ``run``, and forecast from each.
+
+    Windows between a live series' clock and ``run`` are stepped first, as missing.
+    """
     start = min([run.start, *(state.clock[live(state)] + 1)])
     missing = run.start - start
     values, past = run.values, run.past_of(forecaster.covariates.features.observed)

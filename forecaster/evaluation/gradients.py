@@ -87,7 +87,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # all lives in one batch
+        sample.values.size,  # all active periods in one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )

@@ -109,7 +109,12 @@ def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict
 
 
 class Events(NamedTuple):
-    """Anomalies, each a run of one label in one series: label ``[E]``, and whether it was found ``[E]``."""
+    """Anomalies ``[E]``: consecutive steps of one series with the same label.
+
+    Attributes:
+        label: the label of each anomaly.
+        found: whether any of its steps raised an alarm.
+    """
 
     label: Ints
     found: Bools

@@ -158,7 +158,7 @@ def _dense(
     if np.prod(shape, dtype=float) * 8 > _LARGEST_BYTES:
         raise DataError(
             f"{shape[1]} series of up to {shape[0]} steps and {shape[2]} channels need more than "
-            f"{_LARGEST_BYTES >> 30} GiB: give a longer freq, or fewer of them"
+            f"{_LARGEST_BYTES >> 30} GiB: give a longer freq, or fewer series"
         )
     values = np.full(shape, np.nan)
     for c, channel in enumerate(channels):

@@ -124,7 +124,7 @@ class Registry:
                 yield run
         except BaseException as error:
             status = RunStatus.FAILED if isinstance(error, Exception) else RunStatus.KILLED
-            with suppress(*REFUSALS):  # raise the first error, not that of the store
+            with suppress(*REFUSALS):  # raise the error of the block, not one of the store
                 client.set_terminated(run.run_id, RunStatus.to_string(status))
             raise
         with self._store_errors():
@@ -149,7 +149,7 @@ class Registry:
         if known is None:
             place = self._store.artifacts
             # With this tag MLflow's pages open in the training view, not in the view for language models.
-            with exists_already():  # if another process creates it at this moment
+            with exists_already():  # another process can create it at the same time
                 client.create_experiment(
                     self.experiment,
                     None if place is None else place.as_uri(),
@@ -161,7 +161,7 @@ class Registry:
         return found
 
     def _reopened_run(self, client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> RunEntity:
-        """Return the run that `mlflow run` created, running again and with the new name; its tags stay."""
+        """Set the run that `mlflow run` created to running, name it, add missing tags, and return it."""
         entity = self._entity(self._run_id)
         client.update_run(self._run_id, RunStatus.to_string(RunStatus.RUNNING), name)
         for key, value in tags.items():
@@ -308,7 +308,7 @@ class Registry:
         return speaking(self.tracking_uri)
 
     def is_registered(self, reference: Reference) -> bool:
-        """Return whether the store has a model or run whose name is also the name of a folder."""
+        """Return whether the store has the model or run of a reference that could also mean a folder."""
         if reference.is_folder or not (self._store.exists() and self._models.exists()):
             return False
         with self._store_errors():

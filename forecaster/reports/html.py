@@ -189,7 +189,7 @@ def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
     """Return a figure as HTML, or a sentence with the error if it cannot be drawn."""
     try:
         return _svg(draw(), prefix, label)
-    except Exception as error:  # Matplotlib raises many types; one figure must not cost the report
+    except Exception as error:  # of any type: a figure must not cost the whole report
         line = " ".join(str(error).split()) or type(error).__name__
         return f"<p>This picture could not be drawn: {escape(line)}</p>"
 

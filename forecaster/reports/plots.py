@@ -284,7 +284,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _level(name: str) -> float | None:
-    """The percent of a quantile column such as ``q2.5``; None for any other column."""
+    """Return the percent of a quantile column such as ``q2.5``; None for any other column."""
     if name[:1] != "q":
         return None
     try:

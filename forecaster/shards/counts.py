@@ -77,7 +77,7 @@ class Counts:
 
     @property
     def missing(self) -> int:
-        """Number of read rows that no other count contains; not 0 only if there is a bug."""
+        """Number of read rows that no other count contains; it is 0 unless there is a bug."""
         counted = self.used + self.rejected + self.duplicates + self.late + self.pending
         return self.rows_in + self.restored - counted
 

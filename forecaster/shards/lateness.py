@@ -49,7 +49,7 @@ def parted(
         closed_through: index of the last closed window; None if none is closed.
         freq: length of a window.
     """
-    if not len(rows):  # the most frequent case: a shard's part of a poll without rows
+    if not len(rows):  # a frequent case: most polls have no rows for most shards
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
     window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
     rows = rows.hstack([pl.Series("window", window)])

@@ -46,7 +46,7 @@ _BLOCK_STEPS = 1 << 18  # most series-steps in one block: its forecasts take abo
 
 @dataclass(frozen=True)
 class Output:
-    """Results of applying a batch: of its rows, or of one block of the windows that it closed.
+    """Results of one part of applying a batch: of accepting its rows, or of closing one block of windows.
 
     Attributes:
         partition, start: partition and offset at which the rows begin. Together with the shard's number they
@@ -181,7 +181,7 @@ def _apply_next(
             shard = after
             forecasts, replaced_rows = closed or (None, _NONE_REPLACED)
             yield after, Output(batch.partition, output.start, forecasts, replaced=replaced_rows)
-    # Yield `done` on its own: whether a block is the last is known only after stepping on, in place.
+    # Yield `done` separately: only stepping on shows that a block was the last, and that changes its state.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
@@ -325,7 +325,7 @@ def _close_block(
         series_steps=len(forecasts),
         cold_starts=forecasts.cold_starts,
     )
-    # Not stop - start: windows after all series retired must not count, whatever the size of the block.
+    # Count windows with a forecast, not stop - start, so that the sum does not depend on the size of blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))

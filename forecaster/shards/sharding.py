@@ -57,7 +57,7 @@ class Splitter:
         }
 
     def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
-        """Return the rows of each shard that has some."""
+        """Return the rows by shard; shards without rows are left out."""
         if not len(rows):
             return {}
         if self.shards == 1:

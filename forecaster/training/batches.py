@@ -73,7 +73,7 @@ class Fleet:
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> Batch:
-        """Return batch ``number``, which is cached at least until the next call."""
+        """Return batch ``number``, from the cache or computed."""
         if number not in self._cached:
             if sum(batch.nbytes for batch in self._cached.values()) > _KEPT_BYTES:
                 self._cached.clear()

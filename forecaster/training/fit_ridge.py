@@ -24,7 +24,7 @@ from forecaster.training.segments import Batch
 _SHRINKAGE = (1e-4, 1e-2)  # penalties, as shares of the mean second moment of a regressor
 _SHRINKAGE_OF_OTHERS = 30.0  # factor on the penalty of lags that are neither near nor whole seasons
 _NEAR = 3  # lags below this are near
-_VALUES_BEFORE_USE = 200  # rows of a series are used after this many values, or after a third of all windows
+_VALUES_BEFORE_USE = 200  # use rows after this many values of a series, or after a third of the windows
 _MOST_ROWS = 400_000  # most rows of a fleet to use: a million take ten seconds
 _LEAST_ERROR = 0.1  # in units: smaller errors do not increase the weight of a row further
 

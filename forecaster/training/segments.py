@@ -1,6 +1,7 @@
 """Segments of a batch: inputs and targets of some consecutive windows, from which a network learns.
 
-Targets are views of the values until a segment is requested.
+Targets are views of the values until a segment is requested. They are in units: the unit of a series at a row
+is its usual change from season to season (`forecaster.components.base.Block`).
 
 Letters: T windows, B series of a batch, F inputs, K experts, N horizon; t windows of a segment, n rows of
 them.
