@@ -77,7 +77,7 @@ class Splitter:
         return rows.join(self._shard_by_series, on="series_id", how="left", maintain_order="left")
 
 
-KEYED = (
+_KEYED_TABLE = (
     "its series lie by the partitions of a keyed topic: only a stream with kafka.keyed = true and as many "
     "shards can resume from it"
 )
@@ -118,7 +118,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
             to shards by the partitions of a topic keyed by series.
     """
     if shards[0].keyed:
-        raise DataError(KEYED)
+        raise DataError(_KEYED_TABLE)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
             "its shards are at different offsets of their input, since the job that wrote it was killed: "

@@ -56,8 +56,8 @@ class Trained:
         history: per epoch of the first phase
             ``epoch, train_loss, validation_loss, validation_skill, seconds``. Losses are mean pinball losses
             in scales. The skill is 1 minus the ratio of the pinball loss to that of persistence, averaged
-            over horizons; its unit depends on no setting. ``validation_*`` are absent if no windows were held
-            out for scores.
+            over horizons, so it can be compared between settings. ``validation_*`` are absent if no windows
+            were held out for scores.
         epochs: number of epochs of the chosen weights; 0 if the fitted linear part alone did best.
         refit_history: per epoch of the second phase ``epoch, refit_loss, refit_seconds``.
     """
