@@ -57,7 +57,7 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(classes)), [*map(plain, classes)])
     axes.tick_params(axis="x", rotation=0 if max(map(len, classes)) <= 3 else 45)
-    _style(axes, "What each class was taken for", "called", "was")
+    _style(axes, "Confusion matrix", "predicted class", "true class")
     return figure
 
 
