@@ -22,9 +22,9 @@ _ROUNDING = 2.0**-48  # share of a series' largest value below which an error is
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
     """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the unit of MASE.
 
-    Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. The scale is the mean change
-    from one value to the next if a series has no two values a season apart, or if all its seasons are equal.
-    It is 1, in the unit of the series, if there are no such changes either or all are 0.
+    Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
+    season apart, or if all its seasons are equal, the scale is the mean change from one value to the next. If
+    these changes are missing or 0, too, the scale is 1.
     """
     return _scale_of(values, season, index)[0]
 
