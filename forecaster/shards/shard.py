@@ -85,7 +85,7 @@ class Shard:
         closed_through: index of the last closed window; None before the first.
         counts: numbers of rows by outcome.
         early: batches that wait, because a batch before them or a partition is still missing.
-        keyed: whether only this shard follows its partitions, as in a topic keyed by series.
+        keyed: whether each partition is followed by one shard only, as in a topic keyed by series.
     """
 
     number: int
