@@ -82,7 +82,7 @@ def test_known_covariates_and_first_values_change_the_forecasts(folder: Path, tm
 @pytest.mark.parametrize(
     ("more", "line", "code"),
     [
-        ({"model": "bare"}, "cannot forecast what has not begun: train it with network.decoder = true", 4),
+        ({"model": "bare"}, "cannot forecast series without values: train it with network.decoder = true", 4),
         ({"series": "gone.csv"}, "gone.csv: no such file", 3),
         ({"series": "empty.csv"}, "empty.csv: holds no series", 3),
         ({"series": "less.csv"}, "less.csv: has no column size (it has series_id, kind): add it", 3),

@@ -174,7 +174,7 @@ def test_shards_at_different_offsets_are_not_exported(
     stream_until(job, 48)
     for path, data in older.items():
         path.write_bytes(data)
-    refused(command("export", "out/state", "a.parquet"), 3, "out/state: its shards stand at different places")
+    refused(command("export", "out/state", "a.parquet"), 3, "out/state: its shards are at different offsets")
     assert not (tmp_path / "a.parquet").exists()
     partitions = json.loads(command("show", "out/state", "--json")[1])["partitions"]
     assert [(p["offset"], p["furthest"]) for p in partitions.values()] == [(40, 48)]

@@ -113,7 +113,7 @@ def test_another_shard_count_is_refused_after_a_kill(
 ) -> None:
     leave_shards_at_different_offsets(replayed)
     before = contents(replayed.output)
-    with pytest.raises(DataError, match=r"killed: go on with --resume and 2 shards, end that job") as raised:
+    with pytest.raises(DataError, match=r"killed: run a job with --resume and 2 shards, end it") as raised:
         run_stream(replace(replayed, shards=3, resume=True))
     assert "\n" not in str(raised.value)
     assert contents(replayed.output) == before

@@ -81,7 +81,7 @@ def test_a_parquet_file_without_a_shard_is_named(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", some(2))
     path = tmp_path / "state" / "shard-0001-of-0002.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    with pytest.raises(ModelError, match=r"shard-0001-of-0002\.parquet: this is no shard"):
+    with pytest.raises(ModelError, match=r"shard-0001-of-0002\.parquet: this is not a shard"):
         state_table.read(tmp_path / "state")
 
 
