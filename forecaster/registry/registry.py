@@ -63,6 +63,7 @@ class Registry:
             http address of a server.
         experiment: name of the experiment of new runs, which is created if it is missing.
         registry_uri: the store of registered models; empty: the same store.
+        experiment_id: id of an existing experiment, which is used instead of ``experiment``; empty: the name.
         run_id: an existing run that `start_run` continues, as ``mlflow run`` creates one; empty: a new run
             each time.
         system_metrics: whether to log the use of processor, memory, disk and network during a run.
@@ -87,7 +88,7 @@ class Registry:
             store.check()
         self.tracking_uri = self._store.uri
         self.experiment = experiment
-        self._chosen_id, self._run_id, self._system_metrics = experiment_id, run_id, system_metrics
+        self._given_id, self._run_id, self._system_metrics = experiment_id, run_id, system_metrics
         self._client: mlflow.MlflowClient | None = None
 
     @contextmanager
@@ -145,7 +146,13 @@ class Registry:
             monitor.finish()
 
     def _experiment_id(self, client: mlflow.MlflowClient) -> str:
-        """Return the id of the experiment, which is created if it is missing."""
+        """Return the id of the experiment of new runs; an experiment given by name is created if missing.
+
+        Raises:
+            ModelError: no experiment has the given id, or it was deleted.
+        """
+        if self._given_id:
+            return self._existing_experiment(client, self._given_id)
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._store.artifacts
@@ -160,6 +167,28 @@ class Registry:
             assert known is not None
         found: str = known.experiment_id
         return found
+
+    def _existing_experiment(self, client: mlflow.MlflowClient, experiment_id: str) -> str:
+        """Return ``experiment_id``, after checking that the experiment exists.
+
+        Raises:
+            ModelError: no experiment has the id, or it was deleted.
+        """
+        try:
+            known = client.get_experiment(experiment_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            known = None
+        if known is None or known.lifecycle_stage != LifecycleStage.ACTIVE:
+            what = (
+                f"no experiment has the id {experiment_id}" if known is None else f"{known.name} was deleted"
+            )
+            raise ModelError(
+                f"{what} in {self._store}: set MLFLOW_EXPERIMENT_ID or mlflow.experiment_id to the id of an "
+                "experiment that statecast ui shows, or to nothing"
+            )
+        return experiment_id
 
     def _reopened_run(self, client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> RunEntity:
         """Set the run that `mlflow run` created to running, name it, add missing tags, and return it."""
@@ -280,8 +309,8 @@ class Registry:
         """
         with self._store_errors():
             client = self._existing()
-            if self._chosen_id:
-                ids = [self._existing_experiment(client, self._chosen_id)]
+            if self._given_id:
+                ids = [self._existing_experiment(client, self._given_id)]
             else:
                 experiment = client.get_experiment_by_name(self.experiment)
                 ids = [experiment.experiment_id] if experiment else []

@@ -198,18 +198,18 @@ def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
 
 
 class _Canvas(FigureCanvasSVG):
-    """Write a figure as SVG with text as text, and with ids that depend on the figure alone.
+    """Writes a figure as SVG with text as text, and with ids that depend only on the figure.
 
-    Matplotlib has two settings for this. They belong to the process, and ``rc_context`` restores all settings
-    at its end, with what another thread has changed meanwhile.
+    Matplotlib has two settings for this, but they belong to the process: ``rc_context`` would also undo the
+    settings that another thread has changed in the meantime.
     """
 
     def print_svg(
         self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
     ) -> None:
-        """Write the figure into a file that takes text; `print_figure` calls this function.
+        """Write the figure into a text file; `print_figure` calls this function.
 
-        It does so with a file that takes bytes, too, to learn the sizes of texts; nothing is written then.
+        `print_figure` first calls it with a binary file to measure texts, and writes nothing to that file.
         """
         file = io.StringIO() if isinstance(filename, io.BytesIO) else filename
         width, height = self.figure.get_size_inches()
@@ -225,6 +225,8 @@ class _Canvas(FigureCanvasSVG):
 
 
 class _TextRenderer(RendererSVG):
+    """Draws text as text, and derives ids from their content."""
+
     def _draw_text_as_path(self, *text: Any) -> None:
         self._draw_text_as_text(*text)  # type: ignore[no-untyped-call]
 

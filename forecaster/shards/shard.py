@@ -34,8 +34,11 @@ PENDING: dict[str, pl.DataType] = {
 }
 """Columns and types of pending rows, whose window is open; the columns of `more_of` follow.
 
-If two rows have the same series and time, the row with the larger offset is used. Rows that were pending in
-another job have offsets below 0 (see `forecaster.shards.sharding.handed_over`).
+If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
+offsets the row with the greater partition name. Both belong to the row, so the same row is used in every
+arrival order and every rerun. Rows that were pending in another job have offsets below 0, unless the new job
+continues to read their partition (see `forecaster.shards.sharding.handed_over`). Rows of a snapshot without
+partitions have "" as their partition.
 """
 
 _NONE_QUARANTINED, _NONE_REPLACED = quarantine.empty(), replaced.empty()
@@ -201,7 +204,8 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     freq = forecaster.window_config.frequency
     in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
-        shard, with_slots = _assign_slots(shard, in_time, forecaster)
+        with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
+        shard, with_slots = _assign_slots(shard, with_partition, forecaster)
         waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
         shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else with_slots)
     bad_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0

@@ -93,7 +93,9 @@ def no_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool 
 def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None) -> Shard:
     """Return the shard after adding partitions that it follows from now on.
 
-    It closes no further window until each new partition has a watermark.
+    It closes no further window until each new partition has a watermark. A pending row of an earlier job
+    (see `handed_over`) gets its own offset back if its partition is announced from a later offset: then the
+    partition continues where the earlier job stopped.
 
     Args:
         shard: the shard so far.
@@ -102,8 +104,10 @@ def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, 
     """
     owner_of, number = owners or {}, shard.number
     followed = {name: offset for name, offset in partitions.items() if owner_of.get(name, number) == number}
+    new = {name: offset for name, offset in followed.items() if name not in shard.offsets}
     return replace(
         shard,
+        pending=_restore_offsets(shard.pending, new),
         offsets={**followed, **shard.offsets},
         watermarks={**dict.fromkeys(followed), **shard.watermarks},
         keyed=bool(owner_of),
@@ -159,7 +163,11 @@ _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 
 
 def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """Return the shards for another job: with states and pending rows, without offsets and watermarks."""
+    """Return the shards for another job: with states and pending rows, without offsets and watermarks.
+
+    Pending rows get offsets below 0, so they are before every row of the new log. If the new log is the old
+    one from a later offset, `announced` gives the rows their own offsets back.
+    """
     return tuple(
         replace(
             shard,
@@ -174,9 +182,26 @@ def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
 
 
 def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
-    """Return pending rows in the same order at offsets below 0, before every row of another log."""
-    place = pl.col("offset").rank("dense").cast(pl.Int64) - pl.len().cast(pl.Int64) - 1
-    return pending.with_columns(offset=place).drop(ORIGIN, strict=False)
+    """Return pending rows at offsets below 0, in the same order: `_LOWERED` is subtracted.
+
+    Rows that are below 0 already are from an even older log: only their order among themselves is kept.
+    """
+    rank = pl.struct("offset", PARTITION).rank("dense").cast(pl.Int64)
+    is_older = pl.col("offset") < 0
+    return pending.with_columns(
+        pl.when(is_older).then(rank + _LEAST).otherwise(pl.col("offset") - _LOWERED).alias("offset"),
+        pl.when(is_older).then(pl.lit("")).otherwise(PARTITION).alias(PARTITION),
+    ).drop(ORIGIN, strict=False)
+
+
+def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
+    """Undo `_before_offset_0` for rows of partitions that begin at a later offset in the new log."""
+    if not begins or not len(pending):
+        return pending
+    own = pl.col("offset") + _LOWERED
+    begin = pl.col(PARTITION).replace_strict(begins, default=0, return_dtype=pl.Int64)
+    continues = (pl.col("offset") < 0) & (own >= 0) & (own < begin)
+    return pending.with_columns(pl.when(continues).then(own).otherwise("offset").alias("offset"))
 
 
 def _pending_by_id(shard: Shard) -> pl.DataFrame:
