@@ -1,4 +1,4 @@
-"""The ends of a stream as its job file names them: where rows come from, and topics that forecasts go to."""
+"""Build the source of a stream, and the topics that it sends to, from its settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source | Log:
-    """Where the rows of a stream come from.
+    """Return the source of a stream: a topic, a watched folder or a replay.
 
     Args:
-        job: its settings.
-        forecaster: its windows and lateness hold unless the job says.
-        files: what is replayed.
+        job: settings of the stream.
+        forecaster: model of the stream; gives the windows, and the lateness unless the job sets one.
+        files: files of a replay.
 
     Raises:
-        StatecastError: the topic cannot be read as asked.
+        StatecastError: the topic cannot be read with these settings.
     """
     from pipelines.sources.files.validated_rows import input_of
     from pipelines.sources.folder import FolderSource
@@ -32,8 +32,8 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     from pipelines.state import state_table
 
     freq = forecaster.window_config.frequency
-    asked = "allowed_lateness" in job.windows.model_fields_set
-    lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
+    is_set = "allowed_lateness" in job.windows.model_fields_set
+    lateness_s = (job.windows if is_set else forecaster.window_config).lateness_s
     states, memory_bytes = location(job.output.folder) / state_table.FOLDER, job.data.memory_mb << 20
     if job.stream.source == "kafka":
         return _topic(job, freq, lateness_s, states)
@@ -88,15 +88,15 @@ def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -
         homes=state_table.homes,
         reached=state_table.offsets,
     )
-    source.begin({})  # what is wrong with the topic is told before anything is made
+    source.begin({})  # raises for a topic that cannot be read, before the job creates any file
     return source
 
 
 def topics_of(job: JobConfig) -> Topics | None:
-    """The topics that a stream sends to; None for files.
+    """Return the topics that a stream sends to; None if it writes files.
 
     Raises:
-        StatecastError: they cannot be sent to.
+        StatecastError: a topic cannot be written to.
     """
     asked = job.kafka
     if not asked.to_topic:
