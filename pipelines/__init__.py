@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
 
-_HOMES = {
+_MODULE_OF = {
     "BackfillJob": "jobs.job",
     "Columns": "settings.config",
     "FolderSource": "sources.folder",
@@ -74,6 +74,6 @@ def __getattr__(name: str) -> Any:
 
     Importing Beam takes seconds, and ``statecast --help`` does not need it.
     """
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

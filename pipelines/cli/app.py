@@ -197,7 +197,7 @@ def _log_level() -> str:
 
 
 def _configure_logging() -> None:
-    """Set up logging by STATECAST_LOG; without it, libraries print no log lines and no warnings."""
+    """Set up logging as STATECAST_LOG requests; without it, libraries print no log lines and no warnings."""
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
     is_on = level < logging.ERROR
     # By default not even errors are logged: Beam logs every exception with its stack trace, and a thread

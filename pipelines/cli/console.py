@@ -57,7 +57,7 @@ class Out:
     def result(self, value: dict[str, Any]) -> None:
         """Print ``value`` as one line of JSON if ``--json`` was given."""
         if self.as_json:
-            sys.stdout.write(json.dumps(_plain(value), default=str, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(_json_value(value), default=str, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     @contextmanager
@@ -131,14 +131,14 @@ def size_of(n_bytes: int) -> str:
     return f"{n_bytes / 1024**power:,.1f} {units[power - 1]}"
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """Return a value for JSON: secrets masked, and NaN and infinities, which JSON cannot hold, as None."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

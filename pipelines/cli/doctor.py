@@ -54,18 +54,18 @@ def diagnose(
     """
     checks = [_python(), *_packages(), _machine()]
     if with_engines:
-        checks += [_guarded("torch works", _torch), _guarded("in-process runner", _in_process)]
+        checks += [_run_check("torch works", _torch), _run_check("in-process runner", _in_process)]
     return [
         *checks,
-        _guarded("Prism", _prism),
-        _guarded("Go", _go),
-        _guarded("Flink", _flink),
-        _guarded("MLflow store", lambda: _store(tracking_uri)),
-        _guarded("output folder", lambda: _output(output)),
+        _run_check("Prism", _prism),
+        _run_check("Go", _go),
+        _run_check("Flink", _flink),
+        _run_check("MLflow store", lambda: _store(tracking_uri)),
+        _run_check("output folder", lambda: _output(output)),
     ]
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
+def _run_check(name: str, check: Callable[[], Check]) -> Check:
     """Run a check, and return an error that it raises as a failed check."""
     try:
         return check()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.job import OnEngine, Runner
     from pipelines.settings.config import JobConfig, JobsConfig
 
-_OURS: Final = {
+_OWN_OPTIONS: Final = {
     "--runner": "name the engine before the --: --runner prism or flink",
     "--flink_master": "name it before the --: --flink-master HOST:PORT",
     "--job_endpoint": "Statecast starts the job server itself; leave this option out",
@@ -44,7 +44,7 @@ def split_off_beam(data: list[str] | None) -> tuple[list[str] | None, tuple[str,
     takes_value = False
     for word in words[first:]:
         if word.startswith("--"):
-            if advice := _OURS.get("--" + word[2:].partition("=")[0].replace("-", "_")):
+            if advice := _OWN_OPTIONS.get("--" + word[2:].partition("=")[0].replace("-", "_")):
                 raise ConfigError(f"{word}: {advice}")
             options.append(word)
             takes_value = "=" not in word

@@ -36,7 +36,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     lateness_s = (job.windows if is_set else forecaster.window_config).lateness_s
     states, memory_bytes = location(job.output.folder) / state_table.FOLDER, job.data.memory_mb << 20
     if job.stream.source == "kafka":
-        return _topic(job, freq, lateness_s, states)
+        return _topic_source(job, freq, lateness_s, states)
     if job.stream.source == "watch":
         return FolderSource(
             Path(job.data.paths[0]),
@@ -57,7 +57,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     )
 
 
-def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -> Log:
+def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -> Log:
     from pipelines.settings.kafka import Broker, options_of
     from pipelines.sources.files.validated_rows import columns_of, input_of
     from pipelines.sources.kafka import KafkaSource

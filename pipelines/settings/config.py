@@ -52,10 +52,10 @@ def time_of(option: str, text: str) -> datetime:
 
 
 def _encoding(name: str) -> str:
-    """Return the name unchanged.
+    """Check that a name is ``auto`` or a text encoding of Python, and return it.
 
     Raises:
-        ValueError: the name is neither ``auto`` nor a text encoding of Python.
+        ValueError: it is neither.
     """
     try:
         if name == "auto" or codecs.lookup(name).encode("x")[0]:
@@ -68,7 +68,7 @@ def _encoding(name: str) -> str:
 def _time_format(text: str) -> str:
     if text == "auto":
         return text
-    from schemas.time_formats import check  # imports Polars, which takes long
+    from schemas.time_formats import check  # not at the top, because it imports Polars, which takes long
 
     return check(text)
 
@@ -155,7 +155,7 @@ class DataConfig(ColumnsConfig):
         ge=0,
         le=1,
         description="a larger share of quarantined rows ends a backfill, a training or an evaluation; a "
-        "stream warns; 1 allows any share",
+        "stream warns; 1 takes any share",
     )
     memory_mb: int = Field(
         default=2048,

@@ -193,7 +193,7 @@ def _requirement(error: ErrorDetails, key: str) -> str:
 
 
 def _nearest(key: str) -> str:
-    """Return a hint with the existing setting or section of the most similar name, else with all names."""
+    """Return a hint for a wrong name: the most similar setting or section, or all existing names."""
     leaf = key.rpartition(".")[2]
     same = [k for k in _FIELDS if k.rpartition(".")[2] == leaf]
     close = same or difflib.get_close_matches(key, _FIELDS if "." in key else JobConfig.model_fields, 1, 0.7)
