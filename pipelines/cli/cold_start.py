@@ -119,14 +119,14 @@ def cold_start(
     observed = (
         forecaster.covariates.features.observed
     )  # new series have no observed covariates, so do not report a missing table of them
-    asked = job.covariates.model_copy(update={"static": str(series), "observed": observed})
-    table = read_tables(asked).static
+    tables = job.covariates.model_copy(update={"static": str(series), "observed": observed})
+    table = read_tables(tables).static
     assert table is not None
-    for line in missing_tables(forecaster, asked):
+    for line in missing_tables(forecaster, tables):
         out.notice(line)
     from pipelines.jobs.cold_start import run_cold_start, write_cold_start
 
-    forecaster = with_tables(forecaster, asked) if forecaster.covariates.features.static else forecaster
+    forecaster = with_tables(forecaster, tables) if forecaster.covariates.features.static else forecaster
     steps = horizon or forecaster.network_config.horizon
     forecasts = run_cold_start(forecaster, table, begins, steps, first)
     if output is not None:

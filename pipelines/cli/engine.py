@@ -72,12 +72,12 @@ def runner_of(runner: str | None, flink_master: str | None) -> str | None:
 
 
 def engine_of(
-    asked: JobsConfig, beam_options: tuple[str, ...] = (), *, is_bounded: bool = False
+    jobs: JobsConfig, beam_options: tuple[str, ...] = (), *, is_bounded: bool = False
 ) -> tuple[Runner, str]:
     """Return the engine that a job runs on, and a phrase that describes it, such as "on Prism 2.60.0".
 
     Args:
-        asked: settings of the job; the runner ``auto`` chooses among the installed engines.
+        jobs: settings of the job; the runner ``auto`` chooses among the installed engines.
         beam_options: options for Beam's runner.
         is_bounded: whether the job is a backfill, which ``auto`` runs in process.
 
@@ -85,13 +85,13 @@ def engine_of(
         EngineError: the requested engine is not installed, or no cluster answers.
         ConfigError: Beam refuses the options, or the job runs in process, where no Beam runs.
     """
-    runner = asked.runner
+    runner = jobs.runner
     if beam_options:
         _check_beam(beam_options)
     if runner == "flink":
         find_java()
         what = job_server()[1]
-        check_flink(asked.flink_master)
+        check_flink(jobs.flink_master)
         return "flink", f"on Flink, through {what}"
     wants_prism = runner == "prism" or (runner == "auto" and not is_bounded)
     if wants_prism and find_prism() is not None:
@@ -125,13 +125,13 @@ def _check_beam(options: tuple[str, ...]) -> None:
     )
 
 
-def on_engine(runner: Runner, asked: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:
+def on_engine(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:
     """Return the engine fields of a job specification."""
     from pipelines.jobs.job import OnEngine
     from pipelines.runners.base import FlinkSettings
 
-    flink = FlinkSettings(asked.flink_master, asked.flink_workers or None)
-    return OnEngine(runner=runner, flink=flink, beam_options=beam_options, restarts=asked.restarts)
+    flink = FlinkSettings(jobs.flink_master, jobs.flink_workers or None)
+    return OnEngine(runner=runner, flink=flink, beam_options=beam_options, restarts=jobs.restarts)
 
 
 def seen_by_workers(job: JobConfig) -> JobConfig:

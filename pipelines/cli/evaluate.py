@@ -196,11 +196,11 @@ def evaluate(
     with out.progress("loading torch and MLflow", "packages"):
         from pipelines.jobs.rolling import RollingJob
 
-    asked = RollingJob(
+    rolling_job = RollingJob(
         job, steps or tuple(sorted({1, job.network.horizon})), train_rows, first, stop,
         normalize or "none", name or "evaluation",
     )  # fmt: skip
-    _evaluate_rolling(asked, report, out)
+    _evaluate_rolling(rolling_job, report, out)
 
 
 def _check_form(train_rows: int | None, rolling: Mapping[str, object], folders: Mapping[str, object]) -> None:

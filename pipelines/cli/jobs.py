@@ -263,8 +263,8 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     forecaster = load_model(name, job, out)
     trained = forecaster.window_config
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
-        if (asked := getattr(job.windows, key)) != (was := getattr(trained, key)):
-            raise ConfigError(f"windows.{key} is {asked}, but {name} was trained with {was}: leave it out")
+        if (given := getattr(job.windows, key)) != (was := getattr(trained, key)):
+            raise ConfigError(f"windows.{key} is {given}, but {name} was trained with {was}: leave it out")
     from pipelines.sources.files.covariates import missing_tables, with_tables
 
     for line in missing_tables(forecaster, job.covariates):
@@ -331,8 +331,8 @@ def _shown_and_served(
         if metrics_port is not None:
             from pipelines.sinks.prometheus import address_of, serve
 
-            host, asked = address_of(metrics_port)
-            port = stack.enter_context(serve(asked, lambda: latest, host))
+            host, requested_port = address_of(metrics_port)
+            port = stack.enter_context(serve(requested_port, lambda: latest, host))
             out.say(f"numbers for Prometheus: http://{host}:{port}/metrics")
         show = stack.enter_context(watching(out, what))
         yield take

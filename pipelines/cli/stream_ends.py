@@ -64,27 +64,27 @@ def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Loca
     from pipelines.sources.messages import DecoderSpec
     from pipelines.state import state_table
 
-    asked = job.kafka
-    columns, in_key = columns_of(job), asked.series == "key"
+    kafka = job.kafka
+    columns, in_key = columns_of(job), kafka.series == "key"
     source = KafkaSource(
-        Broker(asked.bootstrap, options_of(asked.options)),
-        asked.topic,
+        Broker(kafka.bootstrap, options_of(kafka.options)),
+        kafka.topic,
         DecoderSpec(
-            asked.decoder,
+            kafka.decoder,
             columns,
             in_key,
-            asked.avro_schema,
-            asked.registry.get_secret_value(),
-            asked.registry_wait_s,
+            kafka.avro_schema,
+            kafka.registry.get_secret_value(),
+            kafka.registry_wait_s,
         ),
         input_of(job, freq),
         freq,
         states,
         lateness_s,
-        asked.start,
-        asked.idle_s,
-        asked.group,
-        keyed_shards=job.jobs.shards if asked.keyed else None,
+        kafka.start,
+        kafka.idle_s,
+        kafka.group,
+        keyed_shards=job.jobs.shards if kafka.keyed else None,
         homes=state_table.homes,
         reached=state_table.offsets,
     )
@@ -98,20 +98,20 @@ def topics_of(job: JobConfig) -> Topics | None:
     Raises:
         StatecastError: a topic cannot be written to.
     """
-    asked = job.kafka
-    if not asked.to_topic:
+    kafka = job.kafka
+    if not kafka.to_topic:
         return None
     from pipelines.settings.kafka import Broker, options_of
     from pipelines.sinks.kafka import Topics, check_topics
 
-    broker = Broker(asked.bootstrap, options_of(asked.options))
+    broker = Broker(kafka.bootstrap, options_of(kafka.options))
     topics = Topics(
         broker,
-        asked.to_topic,
-        asked.to_format,
-        asked.registry.get_secret_value(),
-        asked.to_late,
-        asked.to_quarantine,
+        kafka.to_topic,
+        kafka.to_format,
+        kafka.registry.get_secret_value(),
+        kafka.to_late,
+        kafka.to_quarantine,
     )
     check_topics(topics)
     return topics

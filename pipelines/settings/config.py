@@ -339,7 +339,7 @@ class JobConfig(Settings):
     output: OutputConfig = Field(default_factory=OutputConfig)
 
     def flat(self) -> dict[str, object]:
-        """Return every setting that has a value by its name, ``network.hidden``; secrets are masked."""
+        """Return every setting that has a value, by its dotted name; secrets are masked."""
         values = {key: value for key, _, value in self.entries() if value is not None}
         return {
             key: {name: str(option) for name, option in value.items()} if isinstance(value, dict) else value

@@ -85,7 +85,7 @@ def test_evaluate_prints_one_table_for_each_horizon(
         ),
         ("--train-rows 9 --horizons 0", "--horizons 0: write whole numbers"),
         ("--train-rows 9 --test-rows 7", "--test-rows 7: write FIRST:STOP"),
-        ("--train-rows 9 --test-rows 9:20 --test-from 9", "say the same"),
+        ("--train-rows 9 --test-rows 9:20 --test-from 9", "both set the test rows"),
         ("--train-rows 9 --normalize all", "'all' is not one of"),
         ("--train-rows 9 --quantiles 0.5,0.1", "network.quantiles must rise"),
     ],

@@ -127,5 +127,5 @@ def test_an_unreadable_job_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path)
     (tmp_path / "junk.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="no text in UTF-8"):
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
         load_config(tmp_path / "junk.toml")
