@@ -93,7 +93,7 @@ def ui(
     with subprocess.Popen(command, env=environment) as server:
         try:
             out.say(store_line(job.mlflow))
-            out.say(f"MLflow on http://{host}:{port} - it starts within seconds; Ctrl-C ends it")
+            out.say(f"MLflow on http://{host}:{port} - it takes some seconds to start; Ctrl-C ends it")
             out.result({"url": f"http://{host}:{port}", "pid": server.pid})
             code = server.wait()
         except KeyboardInterrupt:
