@@ -92,7 +92,11 @@ def test_known_covariates_and_first_values_change_the_forecasts(folder: Path, tm
         ({"options": ["--at", "2013-01-01T06:20Z"]}, "begins then: write 2013-01-01T06:00:00+00:00", 2),
         ({"options": ["--first", "kind"]}, "new.csv: row 1: column kind: 'x' is no number", 3),
         ({"options": ["--first", "gone"]}, "new.csv: has no column gone (--first)", 3),
-        ({"options": ["--output", "new.csv"]}, "--output new.csv: call it .parquet or .jsonl", 2),
+        (
+            {"options": ["--output", "new.csv"]},
+            "--output new.csv: the name must end with .parquet or .jsonl",
+            2,
+        ),
     ],
 )
 def test_invalid_inputs_are_refused_in_one_line(

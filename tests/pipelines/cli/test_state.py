@@ -203,9 +203,9 @@ def test_existing_files_are_replaced_only_with_force(
     add_file(tmp_path / "in", "2.parquet", 10, 12)
     stream_until(job, 48)
     before = contents(job.states)
-    refused(command("export", "out/state", "a.parquet"), 2, "a.parquet is there already")
+    refused(command("export", "out/state", "a.parquet"), 2, "a.parquet already exists")
     refused(command("import", "a.parquet", "out/state"), 2, "out/state holds a state table")
-    refused(command("import", "a.parquet", "in", "--force"), 2, "in is not empty and no state table")
+    refused(command("import", "a.parquet", "in", "--force"), 2, "in is not empty and holds no state table")
     assert (tmp_path / "a.parquet").read_bytes() == packed
     assert contents(job.states) == before
 

@@ -51,4 +51,4 @@ def test_an_interrupted_sweep_reports_the_best_trial_so_far(
         sweep_command.searched(JobConfig(), "waves", 9, None, Out(as_json=True))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert f"4 of 9 trials ended and are in MLflow; {BEST}" in captured.err
+    assert f"4 of 9 trials ended and are in MLflow; the best: {BEST}" in captured.err
