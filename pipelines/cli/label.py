@@ -130,7 +130,8 @@ def label(
             "--set",
             "-s",
             metavar="KEY=VALUE",
-            help="Another setting of the network, such as pooling=mean; can be given more than once.",
+            help="Another setting of the network, such as pooling=mean, or data.max_quarantined; can be "
+            "given more than once.",
             rich_help_panel=o.NETWORK,
         ),
     ] = None,

@@ -99,6 +99,7 @@ def run_labelling(
         mlflow: store of the run.
         name: name of the run.
         freq_s: seconds between two steps if labels are per step; None takes the most frequent distance.
+        max_quarantined: a larger share of quarantined rows ends the job before it trains.
         output: folder for the model and its label for every row; None writes neither.
         on_rows: called with the number of rows of each batch that was read.
         on_epoch: called after each epoch.
