@@ -106,9 +106,8 @@ class RowPerLine(io.RawIOBase):
             start, after = int(bounds[line]), int(bounds[line + 1])
             if line < next_line or not self._ends_in_quotes(text[start:after].rstrip(b"\r\n")):
                 continue
-            closing = following.get(
-                line
-            )  # the next line with an odd number of quotes, which may end the cell
+            # The quoted cell can end only in the next line with an odd number of quotes.
+            closing = following.get(line)
             lines = (len(bounds) - 1 if closing is None else closing + 1) - line
             stop = int(bounds[line + lines])
             is_near = line in following and lines <= _MAX_ROW_LINES and stop - start <= _MAX_ROW_BYTES
@@ -199,6 +198,6 @@ def _on_one_line(row: bytes) -> bytes:
 def row_per_line(
     file: BinaryIO, header_lines: int, delimiter: str, cells: int
 ) -> tuple[BinaryIO, RowPerLine]:
-    """Return a buffered reader of a `RowPerLine`, and the `RowPerLine`, whose `restore` is needed later."""
+    """Return a buffered reader of a `RowPerLine`, and the `RowPerLine` itself, for `RowPerLine.restore`."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
     return cast(BinaryIO, io.BufferedReader(raw, _CHUNK)), raw

@@ -1,4 +1,4 @@
-"""Refuse wide files with different values for one series and time, which come from different sensors.
+"""Refuse wide files with different values for one series and time: they are of different sensors.
 
 Two sensors often write files with the same columns. Read as one series, their values would be mixed.
 """
@@ -179,7 +179,7 @@ def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
 
 
 def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
-    """Estimate the share of a file's rows that lie in ``spans``, from the lengths of the spans."""
+    """Estimate the share of a file's rows whose time is in ``spans``, from the lengths of the spans."""
     whole = file.last_us - file.first_us
     return sum(high - low for low, high in spans) / whole if whole else 1.0
 
@@ -241,7 +241,7 @@ class WideFiles:
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
-        """``columns``, ``read`` and ``memory_bytes`` are those of `wide_file` and `refuse_sensors`."""
+        """Begin without files; see `wide_file` for ``columns``, and `refuse_sensors` for the other two."""
         self._columns = columns
         self._read = read
         self._memory_bytes = memory_bytes
