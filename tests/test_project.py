@@ -116,9 +116,8 @@ def test_mlflow_can_start_each_job(name: str, tmp_path: Path) -> None:
     entry = load_project(str(ROOT / "mlflow")).get_entry_point(name)
     command = entry.compute_command({"config": str(job)}, str(tmp_path))
     verb = "train" if name == "main" else name
-    assert (
-        command == f"statecast {verb} --config {job}"
-    )  # without a store: MLflow passes it in the environment
+    # The command names no store, because MLflow passes the store in the environment.
+    assert command == f"statecast {verb} --config {job}"
 
 
 def test_mlflow_accepts_every_setting_of_the_server() -> None:
