@@ -205,7 +205,7 @@ def _backfill_once(
     log = log_of(
         ReplaySource(job.paths, job.input, windows.frequency, memory_bytes=job.memory_bytes, notes=notes)
     )
-    places, _ = _begin_table(job, log, settings.states, job.state_table, is_resumed=False)
+    places, _ = _begin_table(job, log, settings.states, job.state_table, is_resume=False)
     run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options, before)
     return _run(run, _engine(job), on_progress)
 
@@ -216,10 +216,10 @@ def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progr
     if job.fresh:
         state_table.keep_aside(job.states)
     log = log_of(job.source)
-    places, is_resumed = _begin_table(
-        job, log, job.states, start, is_resumed=start == job.states and job.resume
+    places, is_resume = _begin_table(
+        job, log, job.states, start, is_resume=start == job.states and job.resume
     )
-    settings, before = _settings_of(job, job.output, resumed=is_resumed), run_of(job.output)
+    settings, before = _settings_of(job, job.output, resumed=is_resume), run_of(job.output)
     take_over(settings, confirm)
     run = Run(
         log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options, before
@@ -269,7 +269,7 @@ def _settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) 
 
 
 def _begin_table(
-    job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, is_resumed: bool
+    job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, is_resume: bool
 ) -> tuple[Places, bool]:
     """Write the state table that the run begins with.
 
@@ -278,7 +278,7 @@ def _begin_table(
         log: the log to read.
         states: path of the job's table.
         start: table to start from; None starts cold.
-        is_resumed: whether ``states`` is to be resumed.
+        is_resume: whether ``states`` is to be resumed.
 
     Returns:
         The place in each partition at which reading begins, and whether the run resumes an earlier run. It
@@ -287,19 +287,19 @@ def _begin_table(
     Raises:
         DataError: the log cannot be read.
     """
-    reached = state_table.read(states, series=False).reached() if is_resumed else {}
+    reached = state_table.read(states, series=False).reached() if is_resume else {}
     places = log.begin({name: Place(*found) for name, found in reached.items()})
-    is_resumed &= not reached or not reached.keys().isdisjoint(places)
+    is_resume &= not reached or not reached.keys().isdisjoint(places)
     state_table.begin(
         states,
         job.shards,
         start,
         job.forecaster.initial_state(),
-        resume=is_resumed,
+        resume=is_resume,
         partitions={name: place.offset for name, place in places.items()},
         owners={name: place.shard for name, place in places.items() if place.shard is not None},
     )
-    return places, is_resumed
+    return places, is_resume
 
 
 def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progress: Progress) -> Ended:

@@ -150,7 +150,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
 def _replay(
     forecaster: Forecaster, windows: Windows, split: Split, fans: FanSample, on_windows: Callable[[int], None]
 ) -> dict[str, Tally]:
-    """Return the errors of each member in the test rows, and add sampled forecasts to ``fans``."""
+    """Replay all windows; return the errors of each member in the test rows, and fill ``fans``."""
     tallies: dict[str, Tally] = {}
     for block in rolled(forecaster, windows, split, on_windows):
         tally(tallies, block)

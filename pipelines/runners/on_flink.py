@@ -31,9 +31,9 @@ from pipelines.workers.failure import clear_told, told
 from schemas.errors import EngineError, EngineLost
 
 _ASKED_EVERY_S: Final = 1.0
-_SILENCE_LIMIT_S: Final = 5.0  # a job manager that does not answer for longer is lost
-_RETURN_LIMIT_S: Final = 180.0  # a lost task manager may come back for so long
-_CANCEL_LIMIT_S: Final = 30.0  # a task that hangs would take Flink 180 s to end
+_SILENCE_LIMIT_S: Final = 5.0  # after so long without an answer a job manager counts as lost
+_RETURN_LIMIT_S: Final = 180.0  # how long to wait for a lost task manager to come back
+_CANCEL_LIMIT_S: Final = 30.0  # do not wait longer: Flink ends a hanging task only after 180 s
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
 _NO_SLOTS_ERROR: Final = "NoResourceAvailableException"
 

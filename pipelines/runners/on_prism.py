@@ -45,7 +45,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
             worker.end_job(run.settings.job)
         except Exception as error:
             if prism.pid is None:
-                raise EngineLost(f"Prism has died, killed or out of memory (log: {prism.log})") from error
+                raise EngineLost(f"Prism was killed or ran out of memory (log: {prism.log})") from error
             raise told(output, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
