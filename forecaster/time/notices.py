@@ -1,4 +1,4 @@
-"""Notices for the user about the windows of the input: gaps of years, and windows of the wrong length."""
+"""Lines about windows that people should see: gaps of years, and windows of the wrong length."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS, lived_in
 
 _FEWEST_STEPS = 3
-_MANY_WINDOWS = 10  # if rows are usually 10 windows apart, 90 % of the windows are empty
+_MANY_WINDOWS = 10  # rows that are usually so many windows apart leave 90 % of the windows empty
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if all rows have one weekday and the weekly windows begin on another; else None.
+    """Return a line where weekly rows are all dated to one weekday and windows begin on another.
 
-    Forecasts are dated to the beginnings of windows, so no row would have the date of a forecast.
+    Forecasts are for times at which windows begin, which no row would ever have.
     """
     freq = config.frequency
     if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
@@ -37,11 +37,11 @@ def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return notices about windows without rows: about gaps of years, and about windows far too short.
+    """Return lines about windows without rows that people should see: gaps of years, windows far too short.
 
     Args:
-        filled: ``[n]`` int64, the windows in which any series has a row, ascending.
-        config: length of the windows, and the number of windows without a row after which a series retires.
+        filled: ``[n]`` int64, the windows in which any series has a row, rising.
+        config: length of the windows, and after how many without a row a series retires.
     """
     if len(filled) < 2:
         return []
@@ -50,7 +50,7 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
 
 
 def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:
-    """Return a notice if windows are left out because all series had retired; else None."""
+    """A line where windows are left out of a block, since no series lives in them."""
     left_out = np.diff(index) - 1
     if not left_out.any():
         return None
@@ -59,12 +59,12 @@ def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:
     before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
     return (
         f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
-        f"between {before} and {after}: if the data has no such gap, check the times of the rows"
+        f"between {before} and {after}: if that is no pause, look at the times of the rows"
     )
 
 
 def _short_notice(filled: NDArray[np.int64], index: NDArray[np.int64], config: WindowConfig) -> str | None:
-    """Return a notice if rows are usually many windows apart, so that most windows are empty; else None."""
+    """A line where rows are usually many windows apart, so that nearly all windows are empty."""
     steps = np.diff(filled)
     usual = int(np.median(steps))
     if config.empty != "missing" or len(steps) < _FEWEST_STEPS or usual < _MANY_WINDOWS:

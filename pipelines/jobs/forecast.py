@@ -337,6 +337,6 @@ def _nothing_used(counts: Counts, folder: Location) -> str:
     first = f"; the first: {quarantined['reason'][0]}" if len(quarantined) else ""
     return (
         f"no row can be used: of {counts.rows_in + counts.outside:,} rows {counts.outside:,} are outside the "
-        f"requested time, {counts.late:,} are too late for the state table, "
-        f"{counts.rejected:,} are not valid observations{first}"
+        f"time bounds, {counts.late:,} are too late for the state table, "
+        f"{counts.rejected:,} were rejected{first}"
     )

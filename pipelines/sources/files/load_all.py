@@ -76,6 +76,6 @@ def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:
         return f"{path}: holds no rows: there is nothing to work with"
     first = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
     return (
-        f"{path}: no row can be used: {outside:,} are outside the requested time, "
-        f"{len(rejected):,} are not valid observations{first}"
+        f"{path}: no row can be used: {outside:,} lie outside the asked time, "
+        f"{len(rejected):,} are no observations{first}"
     )

@@ -1,7 +1,4 @@
-"""Refuse wide files with different values for one series and time: they are of different sensors.
-
-Two sensors often write files with the same columns. Read as one series, their values would be mixed.
-"""
+"""Wide files that hold different values of one series at one time: they are of several sensors."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ from pipelines.sources.files.columns import Layout
 from schemas.errors import DataError
 
 ReadRows = Callable[[Path], Iterator[pl.DataFrame]]
-"""Returns the observations of a file as an iterator of frames."""
+"""Gives the observations of a file, piece by piece."""
 
-_CELL_BYTES = 64  # estimated memory of one value while values are compared
+_CELL_BYTES = 64  # about what a value takes while it is compared
 _MOST_FILES = 1_000
 
 
@@ -30,10 +27,10 @@ class WideFile:
     """A wide file and the span of its times.
 
     Attributes:
-        path: path of the file.
-        series: names of the columns that hold values.
-        first_us, last_us: earliest and latest time in the file, in microseconds.
-        rows: number of rows.
+        path: the file.
+        series: its columns of values.
+        first_us, last_us: its earliest and latest time, in microseconds.
+        rows: number of its rows.
     """
 
     path: Path
@@ -43,13 +40,13 @@ class WideFile:
     rows: int
 
     def may_clash(self, other: WideFile) -> bool:
-        """Return whether the files have a series in common and their spans of time overlap."""
-        overlaps = self.first_us <= other.last_us and other.first_us <= self.last_us
-        return overlaps and self.path != other.path and not self.series.isdisjoint(other.series)
+        """Return whether both files have a series in common, and times that may be the same."""
+        meets = self.first_us <= other.last_us and other.first_us <= self.last_us
+        return meets and self.path != other.path and not self.series.isdisjoint(other.series)
 
 
 class _Clash(NamedTuple):
-    """Two different values of one series at one time, in two files."""
+    """Two values of one series at one time, in two files."""
 
     series: str
     time: str
@@ -59,10 +56,9 @@ class _Clash(NamedTuple):
 
 
 def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile | None:
-    """Read the span of a file's times; return None if the file needs no comparison with others.
+    """Return a file with the span of its times; None if it is long, has no time, or is all one sensor's.
 
-    It needs none if it is a long file, if it has no valid time, or if the job sets ``data.layout = wide``,
-    which states that all files are of one sensor.
+    ``data.layout = wide`` states that all files are of one sensor.
 
     Raises:
         DataError: the file cannot be read.
@@ -71,10 +67,10 @@ def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile |
         return None
     low, high, rows = [], [], 0
     for times in tables.read_times(path, columns):
-        valid, rows = times.drop_nulls().to_physical(), rows + len(times)
-        if len(valid):
-            low.append(int(valid.min()))  # type: ignore[arg-type]
-            high.append(int(valid.max()))  # type: ignore[arg-type]
+        known, rows = times.drop_nulls().to_physical(), rows + len(times)
+        if len(known):
+            low.append(int(known.min()))  # type: ignore[arg-type]
+            high.append(int(known.max()))  # type: ignore[arg-type]
     return WideFile(path, frozenset(layout.values), min(low), max(high), rows) if low else None
 
 
@@ -86,45 +82,43 @@ def refuse_clashes(
     *,
     skip_bad_files: bool,
 ) -> None:
-    """Refuse files of a job that hold different values for one series and time; see `refuse_sensors`.
+    """Refuse files of a job that hold different values of one series at one time; see `refuse_sensors`.
 
     Args:
-        looked: the files of the job. Only files that have a series in common with another file are read.
-        columns: the column names that the job sets.
-        read: see `refuse_sensors`.
-        memory_bytes: see `refuse_sensors`.
-        skip_bad_files: ignore files that cannot be read.
+        looked: the files; the times of those that have a series in common are read.
+        columns: as the job names them.
+        read: as in `refuse_sensors`.
+        memory_bytes: as in `refuse_sensors`.
+        skip_bad_files: leave out a file that cannot be read.
 
     Raises:
-        DataError: two files hold different values, or a file cannot be read; the message is one line.
+        DataError: there are such files, or a file cannot be read; one line with the fix.
     """
-    files_with, wide = Counter(name for file in looked for name in file.layout.values), []
+    often, wide = Counter(name for file in looked for name in file.layout.values), []
     for file in looked:
-        if max(files_with[name] for name in file.layout.values) < 2:
+        if max(often[name] for name in file.layout.values) < 2:
             continue
         try:
             wide.append(wide_file(file.path, file.layout, columns))
-        except DataError:  # the job reports the file when it reads it
+        except DataError:  # the job that reads the file states why it cannot be read
             if not skip_bad_files:
                 raise
     refuse_sensors([file for file in wide if file is not None], read, memory_bytes)
 
 
 def refuse_sensors(files: Sequence[WideFile], read: ReadRows, memory_bytes: int) -> None:
-    """Refuse wide files that hold different values for one series and time.
+    """Refuse wide files that hold different values of one series at one time.
 
-    Files of one sensor may follow each other, and may overlap if they hold the same values. They may also
-    differ in the last row of the file that ends first, because that row may have been unfinished.
+    Files of one sensor may follow each other, overlap with the same values, and touch: the last row of the
+    file that ends first may be unfinished, so a later file may complete it.
 
     Args:
-        files: the files in the order in which the job reads them. Only files that overlap are read here.
-        read: returns the observations of a file.
-        memory_bytes: approximate limit for the values in memory; if they need more, the files are read
-            several times, each time for a part of the timestamps.
+        files: in the order in which they are read. Only those whose times overlap are read again.
+        read: gives the observations of a file.
+        memory_bytes: about what the compared values may take; more are compared in several passes.
 
     Raises:
-        DataError: two files hold different values; the message is one line with both files, the series, the
-            time and the fix.
+        DataError: there are such files; one line with both files, the series, the time and the fix.
     """
     overlapping = _overlapping(files)
     cells = sum(
@@ -152,7 +146,7 @@ _HELD = {
 
 
 def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFile]]]:
-    """Return each file that may clash with other files, and these files; in the order of ``files``."""
+    """The files that may clash with another, each with the others, in the order of ``files``."""
     others: dict[Path, list[WideFile]] = {}
     open_until: list[WideFile] = []
     for file in sorted(files, key=lambda file: file.first_us):
@@ -166,7 +160,7 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
 
 
 def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
-    """Return the times that a file shares with others, as disjoint spans in microseconds."""
+    """The times that a file has in common with others, as spans that do not overlap, in microseconds."""
     spans: list[tuple[int, int]] = []
     for low, high in sorted(
         (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
@@ -179,7 +173,7 @@ def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
 
 
 def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
-    """Estimate the share of a file's rows whose time is in ``spans``, from the lengths of the spans."""
+    """About which share of a file's rows lies in spans of its times."""
     whole = file.last_us - file.first_us
     return sum(high - low for low, high in spans) / whole if whole else 1.0
 
@@ -187,17 +181,7 @@ def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
 def _rows_of(
     file: WideFile, others: Sequence[WideFile], read: ReadRows, turn: tuple[int, int]
 ) -> pl.DataFrame:
-    """Return the values of a file that another file may have, too, for one pass over the files.
-
-    Args:
-        file: the file to read.
-        others: the files that may clash with it.
-        read: returns the observations of a file.
-        turn: number of the pass, and number of passes.
-
-    Returns:
-        Frame with the columns of `_HELD`: the last value of each series and time.
-    """
+    """The values of a file that another may have too, the last of each series and time."""
     series = file.series & frozenset[str]().union(*(other.series for other in others))
     at, (number, passes) = pl.col("timestamp").to_physical(), turn
     is_shared = pl.any_horizontal(at.is_between(low, high) for low, high in _spans(file, others))
@@ -211,7 +195,7 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """Return the earliest value in ``rows`` that differs from the value in ``held``, or None."""
+    """The first value of a file that differs from one that is held; None if there is none."""
     pairs = rows.join(held, on=["series_id", "timestamp"], suffix="_other")
     ends, ends_other = pl.col("last_us"), pl.col("last_us_other")
     is_unfinished = (ends != ends_other) & (
@@ -229,26 +213,26 @@ def _line(path: Path, clash: _Clash) -> str:
     return (
         f"{path}: series {clash.series!r} is {clash.value:g} at {clash.time}, and {clash.other_value:g} in "
         f"{clash.other}: values of two sensors would be read as one series: give the columns of each file "
-        f"different names, such as '{path.stem} {clash.series}', or set data.layout = wide if the files are "
-        "of one sensor and the later value replaces the earlier one"
+        f"names of their own, such as '{path.stem} {clash.series}', or write data.layout = wide where the "
+        "files are of one sensor and the later value counts"
     )
 
 
 class WideFiles:
-    """The wide files that were read from a watched folder, with which each new file is compared.
+    """The wide files of a watched folder that were read, to find a file of another sensor among new ones.
 
-    A new file is compared with the last 1,000 files, and refused if it is of another sensor.
+    A new file is compared with the last 1,000.
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
-        """Begin without files; see `wide_file` for ``columns``, and `refuse_sensors` for the other two."""
+        """``columns``, ``read`` and ``memory_bytes`` are those of `wide_file` and `refuse_sensors`."""
         self._columns = columns
         self._read = read
         self._memory_bytes = memory_bytes
         self._files: dict[Path, WideFile] = {}
 
     def remember(self, paths: Iterable[Path]) -> None:
-        """Add files that an earlier run has read, without comparing them; ignore unreadable files."""
+        """Add files that were read before; a file that cannot be read any more is left out."""
         for path in list(paths)[-_MOST_FILES:]:
             try:
                 self._keep(wide_file(path, tables.layout_of(path, self._columns), self._columns))
@@ -256,10 +240,10 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Compare a new file with the earlier files, and add it.
+        """Add a new file.
 
         Raises:
-            DataError: the file cannot be read, or it differs from an earlier file in a value.
+            DataError: the file cannot be read, or it holds values of another sensor than an earlier file.
         """
         new = wide_file(path, layout, self._columns)
         if new is None:

@@ -1,7 +1,4 @@
-"""Collect notices about the rows that a source reads, and pass them on to the job through a file.
-
-The source may run in another process than the job, so it writes the notices into the output folder.
-"""
+"""Notices about the rows that a job reads, written where the process that runs the job finds them."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ from schemas import observations
 
 @dataclass(frozen=True)
 class Notes:
-    """The file for a source's notices about its rows, and the settings that the notices depend on.
+    """Where a source leaves notices about its rows, and what they depend on.
 
     Attributes:
-        path: path of the file.
-        windows: settings of the windows that aggregate the rows.
+        path: the file.
+        windows: the windows that rows fall into.
     """
 
     path: Location
@@ -34,17 +31,17 @@ class Notes:
 
 
 class Looked:
-    """Collects the notices about rows that arrive in pieces; a training reports the same notices."""
+    """The notices about rows that come piece by piece: the same that a training gives."""
 
     def __init__(self, notes: Notes) -> None:
         """Begin without rows."""
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)
-        self._days = observations.empty().select("timestamp")  # one row for each weekday that occurs
+        self._days = observations.empty().select("timestamp")  # a row for each weekday
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add the observations of one piece."""
+        """Add the observations of a piece."""
         if not len(rows):
             return
         freq, times = self._notes.windows.frequency, rows.select("timestamp")
@@ -54,7 +51,7 @@ class Looked:
         self._codes.add(rows)
 
     def write(self) -> None:
-        """Write the notices about all rows; ignore a file that cannot be written, as notices are optional."""
+        """Write the notices about all rows; a folder that cannot be written loses them and no row."""
         windows = self._notes.windows
         weekday = weekday_notice(self._days, windows)
         lines = [
@@ -68,7 +65,7 @@ class Looked:
 
 
 def read_notices(path: Location) -> tuple[str, ...]:
-    """Return the notices that a source has written; none if it has not read all rows."""
+    """Return the notices that a source has written; none where it has not read all rows."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -65,7 +65,7 @@ def test_a_parser_finds_a_row_in_each_line(text: str) -> None:
 
 @pytest.mark.parametrize("stray", ['"1,2', '5","6', '"1,"2', '1,""2'])
 def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
-    below = "3,4\n" * 10 + '5,"6"\n' + "7,8\n" * csv_lines._MAX_ROW_LINES
+    below = "3,4\n" * 10 + '5,"6"\n' + "7,8\n" * csv_lines._MOST_LINES
     found, stream = read(f"x,y\n{stray}\n{below}", 2)
     first, rest = found.removeprefix("x,y\n").split("\n", 1)
     assert (rest, stream.restore(first)) == (below, stray)
