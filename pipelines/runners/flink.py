@@ -122,5 +122,5 @@ def ask(master: str, path: str, method: str = "GET", body: dict[str, Any] | None
         raise EngineError(f"Flink at {master} refuses {path}: {error.code} {error.reason}") from error
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"no Flink answers at {master} ({error}): give the host:port of its REST interface, or {LOCAL}"
+            f"no Flink answers at {master} ({error}): name its REST address, host:port, or {LOCAL}"
         ) from error
