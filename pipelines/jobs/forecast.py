@@ -42,7 +42,7 @@ OnRestart = Callable[[str], None]
 """Called with a line for the user when a job whose engine has died is restarted."""
 
 
-class Ended(NamedTuple):
+class RunResult(NamedTuple):
     """The result of one run of a job.
 
     Attributes:
@@ -168,8 +168,8 @@ class _RestartWords(NamedTuple):
 
 
 def _run_with_restarts(
-    once: Callable[[bool], Ended], restarts: int, words: _RestartWords, on_restart: OnRestart
-) -> Ended:
+    once: Callable[[bool], RunResult], restarts: int, words: _RestartWords, on_restart: OnRestart
+) -> RunResult:
     """Call ``once``, and call it again when the engine dies, at most ``restarts`` times.
 
     The argument of ``once`` is False in the first call and True in later calls.
@@ -194,7 +194,7 @@ def _run_with_restarts(
 
 def _backfill_once(
     job: BackfillJob, hidden: Location, confirm: Callable[[], None], on_progress: Progress
-) -> Ended:
+) -> RunResult:
     settings, before = _settings_of(job, hidden, resumed=False), run_of(hidden)
     end_replacing(hidden, job.output)
     prepare_folder(hidden, *PARTS)
@@ -210,7 +210,7 @@ def _backfill_once(
     return _run(run, _engine(job), on_progress)
 
 
-def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progress) -> Ended:
+def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progress) -> RunResult:
     state_table.recover(job.states)
     start = start_of(job.states, job.state_table, job.resume, job.fresh)
     if job.fresh:
@@ -302,7 +302,7 @@ def _begin_table(
     return places, is_resume
 
 
-def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progress: Progress) -> Ended:
+def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progress: Progress) -> RunResult:
     """Run a job on an engine; the returned counts are the sums over the last snapshots."""
     output = run.settings.output
     numbers.clear(output)
@@ -315,7 +315,7 @@ def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progres
     published = reader.read_now()
     on_progress(published)
     counts = state_table.read(run.settings.states, series=False).counts
-    return Ended(counts, published, read_notices(numbers.notices_of(output)))
+    return RunResult(counts, published, read_notices(numbers.notices_of(output)))
 
 
 def _engine(job: OnEngine) -> Callable[[Run, Callable[[], None]], None]:
