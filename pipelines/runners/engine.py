@@ -29,16 +29,16 @@ from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
-_HANG_UP_LIMIT_S: Final = 2.0
-# First part of the names of Beam's worker threads that raise an error when they lose their connection.
-_CONNECTED: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
+_HANG_UP_LIMIT_S: Final = 2.0  # time for Beam's worker threads to end after a lost connection
+# How the names of Beam's worker threads begin that raise an error when they lose their connection.
+_CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # `read` waits until the owner's end of the pipe closes; the operating system closes it when the owner dies.
 _WATCH: Final = 'read -r _; kill "$1"'
 
 
 def log_file(output: Location, name: str) -> Path:
-    """Return the path of an engine's log: in the output folder, or in the cache if that is in a store."""
+    """Return the path of an engine's log: in the output folder, or in the cache for an object store."""
     if isinstance(output, Path):
         return output / name
     return cache_dir() / "logs" / output.url.replace("://", "-").replace("/", "-") / name
@@ -201,7 +201,7 @@ def _silence_lost_connections() -> Iterator[None]:
     finally:
         deadline_s = time.monotonic() + _HANG_UP_LIMIT_S
         for thread in set(threading.enumerate()) - before:
-            if thread.name.startswith(_CONNECTED):
+            if thread.name.startswith(_CONNECTED_THREADS):
                 thread.join(max(deadline_s - time.monotonic(), 0))
         threading.excepthook = previous_hook
 

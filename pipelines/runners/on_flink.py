@@ -30,7 +30,7 @@ from pipelines.workers import ownership, worker
 from pipelines.workers.failure import clear_told, told
 from schemas.errors import EngineError, EngineLost
 
-_ASKED_EVERY_S: Final = 1.0
+_CHECK_EVERY_S: Final = 1.0
 _SILENCE_LIMIT_S: Final = 5.0  # after so long without an answer a job manager counts as lost
 _RETURN_LIMIT_S: Final = 180.0  # how long to wait for a lost task manager to come back
 _CANCEL_LIMIT_S: Final = 30.0  # do not wait longer: Flink ends a hanging task only after 180 s
@@ -91,6 +91,7 @@ class _EndedByOthers(EngineError):
 
 
 def _check_ended(state: str, run: Run, master: str, name: str) -> None:
+    """Raise `_EndedByOthers` if Flink's job was cancelled or stopped from outside."""
     # The job server reports a cancelled job as FAILED; only the cluster tells the two apart.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
         raise _EndedByOthers(
@@ -196,7 +197,8 @@ def _slots(master: str) -> int:
 class _Watch:
     """Watch a run: whether its shards have ended, and whether the cluster still has its job.
 
-    The cluster is requested directly, because a job server reports a dead job manager only after minutes.
+    It sends requests to the cluster itself, because a job server reports a dead job manager only after
+    minutes.
 
     Attributes:
         master: ``[local]``, or ``host:port`` of a session cluster.
@@ -220,7 +222,7 @@ class _Watch:
             EngineLost: the job manager has stopped answering, or it has lost the job.
         """
         now_s = self.clock()
-        if now_s - self._asked_s < _ASKED_EVERY_S:
+        if now_s - self._asked_s < _CHECK_EVERY_S:
             return False
         self._asked_s = now_s
         if self.has_ended():
