@@ -41,7 +41,7 @@ def test_a_failed_write_of_the_stop_file_is_retried(tmp_path: Path, monkeypatch:
         write_stop_file(stop_file)
 
     monkeypatch.setattr(stopping, "ask_to_stop", full_at_first)
-    monkeypatch.setattr(stopping, "_AGAIN_AFTER_S", 0.01)
+    monkeypatch.setattr(stopping, "_RETRY_AFTER_S", 0.01)
     with ending_cleanly(tmp_path / ".stop"):
         os.kill(os.getpid(), signal.SIGTERM)
         wait_until((tmp_path / ".stop").exists)

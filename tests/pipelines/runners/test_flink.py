@@ -114,9 +114,9 @@ def test_missing_slots_and_dead_workers_raise_different_errors(tmp_path: Path) -
     server = JobServer("host:1", tmp_path / "flink.log")
     server._process = subprocess.Popen(["sleep", "60"])
     try:
-        assert "has died" in str(on_flink._why(run, server, None, RuntimeError()))
+        assert "has died" in str(on_flink._cause_of(run, server, None, RuntimeError()))
         server.log.write_text("Caused by: org.apache.flink.NoResourceAvailableException: Could not acquire\n")
-        assert "not enough free task slots" in str(on_flink._why(run, server, None, RuntimeError()))
+        assert "not enough free task slots" in str(on_flink._cause_of(run, server, None, RuntimeError()))
     finally:
         server._process.kill()
         server._process.wait()
