@@ -22,7 +22,7 @@ from forecaster.covariates.lookup import Covariates
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State, live
-from forecaster.stepping import block_knowing
+from forecaster.stepping import with_known_covariates
 from schemas import cells
 from schemas.errors import DataError, ModelError
 
@@ -63,24 +63,24 @@ def trajectory(
         )
     own = Covariates.of(features, forecaster.window_config.frequency, Tables(None, Table(static, name)))
     known = replace(forecaster.covariates, by_series=own.by_series, rows=own.rows)
-    forecaster = forecaster.knowing(known)
+    forecaster = forecaster.with_covariates(known)
     ids = tuple(cells.names(static[SERIES]))
     if first is not None:
         if np.isnan(first).any():
             raise DataError(
                 f"series {ids[int(np.isnan(first).argmax())]!r} has no first value: give all of them, or none"
             )
-        return unrolled(forecaster, forecaster.unseen(ids, start), first, horizon)
-    known_ahead = known.known(ids, np.array([start]), horizon)
+        return unroll_network(forecaster, forecaster.new_series_state(ids, start), first, horizon)
+    future_features = known.known(ids, np.array([start]), horizon)
     with torch.inference_mode():
         static_features = torch.from_numpy(known.static(ids))
         level, scale = forecaster.network.level_and_scale(static_features)
-        scaled = forecaster.network.cold(static_features, torch.from_numpy(known_ahead[None]))
+        scaled = forecaster.network.cold(static_features, torch.from_numpy(future_features[None]))
         values = level[:, None] + scale[:, None] * scaled.double()
     return _as_forecasts(forecaster, ids, start - 1, values.numpy(), np.ones(len(ids), bool))
 
 
-def unrolled(forecaster: Forecaster, state: State, values: Floats, horizon: int) -> Forecasts:
+def unroll_network(forecaster: Forecaster, state: State, values: Floats, horizon: int) -> Forecasts:
     """Forecast any number of windows after the next window, with the network alone, from a carried state.
 
     A network without a decoder repeats its last season after the horizon that it was trained for.
@@ -100,7 +100,7 @@ def unrolled(forecaster: Forecaster, state: State, values: Floats, horizon: int)
     quantiles = len(forecaster.network_config.quantiles)
     out = Outputs.empty(quantiles, 0, 1, len(state), horizon)
     block = Block(np.array([closed + 1]), values[None], state.freq, out=out)
-    block = block_knowing(forecaster, state.series_ids, block)
+    block = with_known_covariates(forecaster, state.series_ids, block)
     parts = state.copy().parts
     for component in forecaster.components:
         _, block = component.step(parts[component.name], block)

@@ -67,7 +67,7 @@ def forgotten_after(max_gap: int) -> int:
     return _FORGOTTEN * max_gap
 
 
-def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
+def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
     """Compute when each series begins, retires and returns in a block.
 
     Args:

@@ -21,7 +21,7 @@ from forecaster.covariates.encoding import Features
 from forecaster.covariates.lookup import Covariates
 from forecaster.state import State
 from forecaster.time.window_config import WindowConfig
-from forecaster.weights import config_in, packed, read, version_of, weights_in
+from forecaster.weights import config_of_blob, packed, read, version_of, weights_of_blob
 from schemas.errors import ModelError
 
 FILE_NAME = "forecaster.safetensors"
@@ -96,7 +96,7 @@ class Forecaster:
             module = _network(network, features)
             return Forecaster(network, windows, module, online or OnlineConfig(), covariates)
 
-    def knowing(self, covariates: Covariates) -> Forecaster:
+    def with_covariates(self, covariates: Covariates) -> Forecaster:
         """Return this forecaster with other covariate tables.
 
         Raises:
@@ -110,9 +110,9 @@ class Forecaster:
 
     def initial_state(self) -> State:
         """Return the state of an empty fleet."""
-        return self.unseen((), 0)
+        return self.new_series_state((), 0)
 
-    def unseen(self, series_ids: tuple[str, ...], start: int) -> State:
+    def new_series_state(self, series_ids: tuple[str, ...], start: int) -> State:
         """Return the state of series without any value before the window ``start``, which is their first."""
         series = len(series_ids)
         return State(
@@ -136,7 +136,7 @@ class Forecaster:
             ModelError: ``data`` is not a forecaster, or has another format.
         """
         try:
-            parts = config_in(data)
+            parts = config_of_blob(data)
             if (found := parts.get("format", 1)) != FORMAT:
                 raise ValueError(
                     f"its format is {found}, and this version reads {FORMAT}: train it anew (statecast train)"
@@ -146,7 +146,7 @@ class Forecaster:
             online = OnlineConfig.model_validate(parts["online"])
             features = Features.model_validate(parts.get("covariates", {}))
             module = _network(network, features)
-            module.load_state_dict(weights_in(data))
+            module.load_state_dict(weights_of_blob(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
         return Forecaster(network, windows, module, online, Covariates.of(features, windows.frequency))

@@ -11,10 +11,10 @@ from forecaster.arrays import Arrays, Floats, Ints
 from forecaster.components.base import Component
 from forecaster.components.chain import experts_of
 from forecaster.components.experts.base import Expert
-from forecaster.components.moments import OF_SEASON, Moments
-from forecaster.components.observed_covariates import PastCovariates, ring_of
+from forecaster.components.moments import SEASONAL_FIELDS, Moments
+from forecaster.components.observed_covariates import ObservedCovariates, ring_field
 from forecaster.components.ring import Ring, in_order
-from forecaster.components.season import Season, season_in
+from forecaster.components.season import Season, ring_season
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.stepping import advance_in_place, windows_per_call
@@ -24,7 +24,7 @@ from schemas.errors import ModelError
 _NETWORK_INDEPENDENT = (
     Ring,
     Moments,
-    PastCovariates,
+    ObservedCovariates,
     Season,
     Expert,
 )
@@ -53,14 +53,14 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
             f"a state of windows of {state.freq} cannot be re-warmed for {forecaster.version}, "
             f"whose windows are {forecaster.window_config.frequency}"
         )
-    warm = forecaster.unseen(state.series_ids, 0)
+    warm = forecaster.new_series_state(state.series_ids, 0)
     warm.clock[:] = state.clock
     for clock in np.unique(state.clock) if state.parts.get("ring") else ():
         index = np.flatnonzero(state.clock == clock)
         values = in_order(state.parts["ring"]["values"][index], state.clock[index]).T
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
-        part = forecaster.unseen(tuple(state.series_ids[i] for i in index), start)
+        part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
         most = windows_per_call(len(index))  # few windows per call, to bound memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
@@ -78,7 +78,7 @@ def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]
     config, windows = forecaster.network_config, forecaster.window_config
     ring = state.parts.get("ring", {}).get("values")
     old_config = config.model_copy(update={"ring": 0 if ring is None else ring.shape[1]})
-    is_same_season = season_in(old_config.ring, state.freq) == season_in(config.ring, state.freq)
+    is_same_season = ring_season(old_config.ring, state.freq) == ring_season(config.ring, state.freq)
     experts = {part.name: part for part in experts_of(old_config, windows, forecaster.online_config)}
     to_copy = {}
     for component in forecaster.components:
@@ -89,7 +89,7 @@ def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]
             is_same_season and experts.get(component.name) == component
         ):
             continue
-        season_fields = OF_SEASON if isinstance(component, Moments) and not is_same_season else ()
+        season_fields = SEASONAL_FIELDS if isinstance(component, Moments) and not is_same_season else ()
         to_copy[component.name] = [name for name in own if name not in season_fields]
     return to_copy
 
@@ -102,7 +102,7 @@ def _stored_past(forecaster: Forecaster, state: State, index: Ints, values: Floa
     names = forecaster.covariates.features.observed
     past = np.full((*values.shape, len(names)), np.nan)
     for place, name in enumerate(names):
-        kept = state.parts.get("past", {}).get(ring_of(name))
+        kept = state.parts.get("past", {}).get(ring_field(name))
         if kept is not None:
             past[:, :, place] = in_order(kept[index], state.clock[index]).T
     return past

@@ -81,7 +81,7 @@ class ServedForecaster:
         forecaster = self.forecaster
         if features.known or features.static:
             tables = _tables(frame.with_columns(history["series_id"], history["timestamp"]), features)
-            forecaster = forecaster.knowing(
+            forecaster = forecaster.with_covariates(
                 Covariates.of(features, forecaster.window_config.frequency, tables)
             )
         if features.known and history["value"].is_not_nan().any():

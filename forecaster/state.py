@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from forecaster.arrays import Arrays, Floats, Ints
 from forecaster.components.base import Field
-from forecaster.components.columns import array_of, column_of
+from forecaster.components.columns import array_of_column, column_of
 from forecaster.components.formats import FORMAT_VERSIONS, MIGRATIONS
 from forecaster.time.frequency import Frequency
 from schemas.errors import ModelError
@@ -190,7 +190,7 @@ class State:
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0), layout.get("freq_offset_s", 0))
         parts = {
             name: {
-                f: array_of(table, f"{name}.{f}", Field(dtype, tuple(shape)))
+                f: array_of_column(table, f"{name}.{f}", Field(dtype, tuple(shape)))
                 for f, (dtype, shape) in component["fields"].items()
             }
             for name, component in layout["components"].items()
@@ -202,8 +202,8 @@ class State:
             layout["model_version"],
             freq,
             tuple(table["series_id"].to_pylist()),
-            freq.window_of(array_of(table, "clock", Field("int64"))) - 1,
-            array_of(table, "silent", Field("int64")),
+            freq.window_of(array_of_column(table, "clock", Field("int64"))) - 1,
+            array_of_column(table, "silent", Field("int64")),
             parts,
         )
 
@@ -255,7 +255,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
                 array[index] = new[name][f]
 
 
-def lay_as(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
+def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
     """Give every array the memory layout of the same array in ``some``.
 
     Args:

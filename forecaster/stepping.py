@@ -21,9 +21,9 @@ import polars as pl
 from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Outputs
 from forecaster.forecasts import Forecasts
-from forecaster.lifecycle import Plan, plan_of
+from forecaster.lifecycle import Plan, plan_block
 from forecaster.model import Forecaster
-from forecaster.state import State, lay_as, live, put, taken
+from forecaster.state import State, live, match_layout, put, taken
 from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows, aggregate
 from schemas.errors import VersionMismatch
@@ -65,7 +65,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
         new_ids = tuple(block.series_ids[i] for i in has_value if block.series_ids[i] not in known_ids)
         start = min([block.start, *(state.clock[live(state)] + 1)])
-        state = State.join([state, forecaster.unseen(new_ids, start)])
+        state = State.join([state, forecaster.new_series_state(new_ids, start)])
         block = _by_slot(block, state.series_ids)
     forecasts = []
     for run in block.runs():
@@ -107,7 +107,7 @@ def _step_run(forecaster: Forecaster, state: State, run: Windows) -> Forecasts:
     """
     start = min([run.start, *(state.clock[live(state)] + 1)])
     missing = run.start - start
-    values, past = run.values, run.past_of(forecaster.covariates.features.observed)
+    values, past = run.values, run.stacked_covariates(forecaster.covariates.features.observed)
     if missing:
         values = np.concatenate([np.full((missing, values.shape[1]), np.nan), values])
         if past is not None:
@@ -144,7 +144,7 @@ def advance_in_place(
     config = forecaster.network_config
     members = forecaster.members if keep_members else ()
     result = Outputs.empty(len(config.quantiles), len(members), len(values), len(state), config.horizon)
-    plan = plan_of(state, values, start, forecaster.window_config.max_gap)
+    plan = plan_block(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
     if past is None:
@@ -161,7 +161,7 @@ def advance_in_place(
             out = result.series(part)
             _step_block(forecaster, part_state, values[:, part], past[:, part], start, part_plan, out)
             if first == 0:
-                lay_as(state.parts, part_state.parts)
+                match_layout(state.parts, part_state.parts)
             put(state.parts, part, part_state.parts)
     if not plan.issued.all():
         for array in result:
@@ -235,14 +235,14 @@ def _step(
     block = Block(np.array([start]), values, state.freq, past=past, out=out)
     stepped = begins.any(axis=0)
     if is_due.any() and is_due.mean() >= _MOSTLY and not is_ahead.any():
-        block = block_knowing(forecaster, state.series_ids, block)
+        block = with_known_covariates(forecaster, state.series_ids, block)
         state.parts.update(_step_components(forecaster, state.parts, block))
         stepped = np.ones_like(is_due)
     elif is_due.any():
         index = np.flatnonzero(is_due)
         part_out = out.like(len(values), len(index))
         block = replace(block, values=values[:, index], past=past[:, index], out=part_out)
-        block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
+        block = with_known_covariates(forecaster, [state.series_ids[i] for i in index], block)
         put(state.parts, index, _step_components(forecaster, taken(state.parts, index), block))
         for all_series, part in zip(out, part_out, strict=True):
             all_series[:, :, index] = part
@@ -277,14 +277,14 @@ def _step_beginners(
     shifted_past = np.where(inside[:, :, None], past[source_row, index], np.nan)
     part_out = out.like(*shifted.shape)
     block = Block(start + begin, shifted, state.freq, lengths, past=shifted_past, out=part_out)
-    block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
+    block = with_known_covariates(forecaster, [state.series_ids[i] for i in index], block)
     put(state.parts, index, _step_components(forecaster, _initial_arrays(forecaster, len(index)), block))
     shifted_row, which = np.nonzero(inside)
     for all_series, part in zip(out, part_out, strict=True):
         all_series[:, row[shifted_row, which], index[which]] = part[:, shifted_row, which]
 
 
-def block_knowing(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
+def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
     """Return the block with its known and static covariates.
 
     It is returned unchanged if the forecaster has no covariates.

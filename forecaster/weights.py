@@ -33,7 +33,7 @@ def packed(config: str, network: torch.nn.Module) -> bytes:
     return save(weights, {_CONFIG: config})
 
 
-def config_in(data: bytes) -> dict[str, Any]:
+def config_of_blob(data: bytes) -> dict[str, Any]:
     """Read the settings from a blob that `packed` returned.
 
     Raises:
@@ -43,7 +43,7 @@ def config_in(data: bytes) -> dict[str, Any]:
     return dict(json.loads(header["__metadata__"][_CONFIG]))
 
 
-def weights_in(data: bytes) -> dict[str, torch.Tensor]:
+def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
     """Read the weights from a blob that `packed` returned.
 
     Raises:

@@ -12,13 +12,13 @@ from typing import Any, Final
 from schemas.errors import DataError
 from schemas.masking import split_login
 
-FRAME: Final = struct.Struct(">bI")
+AVRO_HEADER: Final = struct.Struct(">bI")
 """The header before an Avro record: a zero byte, then the id of the schema as a big-endian int32."""
 
 _TIMEOUT_S = 5.0
 
 
-def ask_registry(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:
+def send_request(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:
     """Send a request to a schema registry, and return its answer as parsed JSON.
 
     Args:

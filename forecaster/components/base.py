@@ -95,7 +95,7 @@ class Block:
             ``N`` windows after it; only networks with covariates read it.
         static: ``[S, D]`` float32, the static features of each series; only networks with covariates read it.
         past: ``[T, S, C]`` float64, the observed covariates, NaN if missing; empty if all are missing.
-        past_inputs: written by `PastCovariates`: ``[T, S, I]`` float32, network inputs made from ``past``.
+        observed_inputs: written by `ObservedCovariates`: ``[T, S, I]`` float32, inputs made from ``past``.
         history: written by `Ring`: ``[M + T, S]`` float64, the values of the ``M`` windows before the block,
             then the values of the block.
         before: written by `Moments`: ``[T, S]`` float64, the value of the window before each window; NaN if
@@ -134,7 +134,7 @@ class Block:
     known: Floats32 = field(default_factory=_absent)
     static: Floats32 = field(default_factory=_absent)
     past: Floats = field(default_factory=_absent)
-    past_inputs: Floats32 = field(default_factory=_absent)
+    observed_inputs: Floats32 = field(default_factory=_absent)
     history: Floats = field(default_factory=_absent)
     before: Floats = field(default_factory=_absent)
     mean: Floats = field(default_factory=_absent)

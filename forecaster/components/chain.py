@@ -11,10 +11,10 @@ from forecaster.components.experts.least_squares import LeastSquares
 from forecaster.components.experts.naive import Persistence, SeasonalNaive
 from forecaster.components.experts.stacking import Stacking
 from forecaster.components.intervals import Intervals
-from forecaster.components.network.inputs import before_network
+from forecaster.components.network.inputs import input_components
 from forecaster.components.network.network import Network
-from forecaster.components.observed_covariates import PastCovariates
-from forecaster.components.season import Season, season_in, week_in
+from forecaster.components.observed_covariates import ObservedCovariates
+from forecaster.components.season import Season, ring_season, ring_week
 from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
@@ -31,10 +31,10 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
     """
     config = network.config
     experts = experts_of(config, windows, online)
-    season = season_in(config.ring, windows.frequency)
+    season = ring_season(config.ring, windows.frequency)
     reach = max([*(expert.reach for expert in experts), season if experts else 0], default=0)
-    before = before_network(config, windows.frequency, float(network.prior), reach)
-    past = (PastCovariates(network.past, config.halflife, config.ring),) if network.past else ()
+    before = input_components(config, windows.frequency, float(network.prior), reach)
+    past = (ObservedCovariates(network.past, config.halflife, config.ring),) if network.past else ()
     after = (Season(season), *experts) if experts else ()
     middle = config.quantiles.index(0.5)
     names = tuple(expert.name for expert in experts)
@@ -44,12 +44,12 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
     """Return the experts of a forecaster, without the experts and lags for which the ring is too short."""
-    horizon, season = config.horizon, season_in(config.ring, windows.frequency)
+    horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
     # Lags in seasons. Seven days are a week, so 6 and 7 help if the season is a day. Seven years repeat
     # nothing, and few series are that long.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
-    week = week_in(config.ring, windows.frequency)
+    week = ring_week(config.ring, windows.frequency)
     seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []
     experts: dict[str, Expert | None] = {
         "persistence": Persistence(horizon),

@@ -19,7 +19,7 @@ def column_of(array: NDArray[Any]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))
 
 
-def array_of(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
+def array_of_column(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
     """Return a column as a writable array ``[S, *field.shape]``.
 
     Raises:

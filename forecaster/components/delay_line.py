@@ -17,7 +17,7 @@ from forecaster.arrays import Ints
 Values = NDArray[Any]
 
 
-def said_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
+def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
     """Return what was issued ``ago`` windows before each window of a block.
 
     Args:
@@ -39,7 +39,7 @@ def said_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
     return np.concatenate([old, new[: windows - kept]]) if kept < windows else old
 
 
-def say(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
+def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
     """Write what is issued in a block into ``store``, over the rows of ``R`` windows before.
 
     Args:

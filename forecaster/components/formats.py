@@ -13,14 +13,14 @@ from forecaster.components.experts.stacking import Stacking
 from forecaster.components.intervals import Intervals
 from forecaster.components.moments import Moments
 from forecaster.components.network.network import Network
-from forecaster.components.observed_covariates import PastCovariates
+from forecaster.components.observed_covariates import ObservedCovariates
 from forecaster.components.ring import Ring
 from forecaster.components.season import Season
 from forecaster.config import EXPERTS
 
 FORMAT_VERSIONS: Mapping[str, int] = {
     part.name: part.format_version
-    for part in (Moments, Ring, PastCovariates, Season, Network, Stacking, Intervals, Anomaly)
+    for part in (Moments, Ring, ObservedCovariates, Season, Network, Stacking, Intervals, Anomaly)
 } | {
     name: LeastSquares.format_version if "least_squares" in name else Expert.format_version
     for name in EXPERTS

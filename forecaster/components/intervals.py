@@ -14,8 +14,8 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
-from forecaster.components.delay_line import said_before, say
-from forecaster.components.experts.stacking import anchors_of, by_horizon
+from forecaster.components.delay_line import store_forecasts, stored_before
+from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 
 _TRUSTED = 40  # residuals after which the learned distances have replaced the network's own
 # Units: a larger residual counts as this. Otherwise an outlier of a thousand units would last for months.
@@ -59,12 +59,12 @@ class Intervals:
 
         ``issued`` holds where the quantiles were placed, until the actuals of their windows are observed.
         """
-        anchors = len(anchors_of(self.horizon))
+        anchors = len(anchor_horizons(self.horizon))
         return {
             "offset": Field("float32", (anchors, len(self.levels) - 1)),
             "unit": Field("float64", (anchors,)),
             "known": Field("int32", (anchors,)),
-            "issued": Field("float64", (sum(anchors_of(self.horizon)), len(self.levels) - 1)),
+            "issued": Field("float64", (sum(anchor_horizons(self.horizon)), len(self.levels) - 1)),
         }
 
     def init(self, series: int) -> Arrays:
@@ -81,7 +81,10 @@ class Intervals:
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Set every quantile of ``out.forecast`` around the median; quantiles never cross."""
         own = {name: series_last(array) for name, array in own.items()}
-        anchors, outer = anchors_of(self.horizon), [q for q, level in enumerate(self.levels) if level != 0.5]
+        anchors, outer = (
+            anchor_horizons(self.horizon),
+            [q for q, level in enumerate(self.levels) if level != 0.5],
+        )
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
         # [Q - 1, A, T, S]
@@ -112,7 +115,7 @@ class Intervals:
             The learned part of the distances, ``[Q - 1, A, T, S]``, and the weight of the learned part,
             ``[A, T, S]`` from 0 to 1; the network's own distances get the rest.
         """
-        anchors, windows = anchors_of(self.horizon), len(block.values)
+        anchors, windows = anchor_horizons(self.horizon), len(block.values)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned = np.empty(network.shape)
         trust = np.empty(network.shape[1:], np.float32)
@@ -120,7 +123,7 @@ class Intervals:
         until = np.cumsum(anchors)
         stores = [own["issued"][stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
         before = [
-            said_before(store, new[: min(a, windows)], block.start, a)
+            stored_before(store, new[: min(a, windows)], block.start, a)
             for a, store, new in zip(anchors, stores, issued, strict=True)
         ]
         for t, residual in enumerate(block.residuals):
@@ -130,7 +133,7 @@ class Intervals:
             learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
             issued[:, t] = np.moveaxis(learned[:, :, t] + (1.0 - trust[:, t]) * network[:, :, t], 0, 1)
         for store, new in zip(stores, issued, strict=True):
-            say(store, new, block.start, block.lengths)
+            store_forecasts(store, new, block.start, block.lengths)
         return learned, trust
 
     def _learn(

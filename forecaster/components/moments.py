@@ -45,7 +45,7 @@ _FIELDS = {
     "last": Field("float64"),
     "age": Field("int64"),
 }
-OF_SEASON = ("seasonal", "seasons")
+SEASONAL_FIELDS = ("seasonal", "seasons")
 """Fields that depend on the length of the season."""
 
 _BLOCK_FIELDS = (

@@ -18,11 +18,11 @@ from forecaster.components.ring import Ring
 _CLIP = 6.0  # in spreads
 _RING = "ring"
 
-INPUTS_EACH = 3
+INPUTS_PER_COVARIATE = 3
 
 
 @dataclass(frozen=True)
-class PastCovariates:
+class ObservedCovariates:
     """The moments and the last ``R`` observations of each observed covariate, for each series.
 
     The inputs are as level-free as those from values: how many spreads the last observation lies from its
@@ -51,24 +51,26 @@ class PastCovariates:
         own: Arrays = {}
         for name in self.covariates:
             own |= {f"{name}.{f}": array for f, array in self._moments.init(series).items()}
-            own |= {ring_of(name): array for array in self._ring.init(series).values()}
+            own |= {ring_field(name): array for array in self._ring.init(series).values()}
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Update moments and rings, and add ``past_inputs`` to the block: three inputs for each covariate."""
+        """Update moments and rings, and add ``observed_inputs`` to the block: three inputs for each
+        covariate.
+        """
         after: Arrays = {}
         parts: list[Floats32] = []
         for place, name in enumerate(self.covariates):
             values = np.full_like(block.values, np.nan) if block.past.ndim < 3 else block.past[:, :, place]
             covariate_block = replace(block, values=np.ascontiguousarray(values))
             if self.ring:
-                own_ring, _ = self._ring.step({"values": own[ring_of(name)]}, covariate_block)
-                after[ring_of(name)] = own_ring["values"]
+                own_ring, _ = self._ring.step({"values": own[ring_field(name)]}, covariate_block)
+                after[ring_field(name)] = own_ring["values"]
             moments = {f: own[f"{name}.{f}"] for f in self._moments.spec()}
             moments, covariate_block = self._moments.step(moments, covariate_block)
             after |= {f"{name}.{f}": array for f, array in moments.items()}
             parts.append(_inputs(covariate_block))
-        return {f: after[f] for f in own}, replace(block, past_inputs=np.concatenate(parts, axis=2))
+        return {f: after[f] for f in own}, replace(block, observed_inputs=np.concatenate(parts, axis=2))
 
     @property
     def _moments(self) -> Moments:
@@ -79,14 +81,14 @@ class PastCovariates:
         return Ring(self.ring, 0)
 
 
-def ring_of(name: str) -> str:
+def ring_field(name: str) -> str:
     """Return the name of the field that holds the last observations of a covariate."""
     return f"{name}.{_RING}"
 
 
 def _inputs(block: Block) -> Floats32:
     """Return ``[T, S, 3]``: distance of the last observation from the mean, change, whether there is one."""
-    x = np.zeros((*block.values.shape, INPUTS_EACH), np.float32)
+    x = np.zeros((*block.values.shape, INPUTS_PER_COVARIATE), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         distance: Floats = (block.last - block.mean) / block.spread
         change: Floats = (block.values - block.before) / block.spread

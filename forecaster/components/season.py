@@ -19,11 +19,11 @@ _LONGEST = 288  # windows: a day of five minutes
 _LARGEST = 8.0  # scales: a larger difference between a value and the shape of its phase counts as this
 
 
-def season_of(freq: Frequency) -> int:
+def likely_season(freq: Frequency) -> int:
     """Return how many windows the likely season of a frequency has: a day, a week, or a year.
 
     1 means no season: the season is not a whole number of windows. Forecasts use this season only if the ring
-    is long enough (`season_in`). The evaluation always uses it (`forecaster.evaluation.baselines`).
+    is long enough (`ring_season`). The evaluation always uses it (`forecaster.evaluation.baselines`).
     """
     if freq.is_calendar:
         return 12 // freq.months if 12 % freq.months == 0 else 1
@@ -34,13 +34,13 @@ def season_of(freq: Frequency) -> int:
     return 1
 
 
-def season_in(ring: int, freq: Frequency) -> int:
+def ring_season(ring: int, freq: Frequency) -> int:
     """Return how many windows the season in the state has; 1, no season, if it exceeds the ring or 288."""
-    season = season_of(freq)
+    season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 
 
-def week_in(ring: int, freq: Frequency) -> int | None:
+def ring_week(ring: int, freq: Frequency) -> int | None:
     """Return how many windows a week has, for the weekly expert; None if no such expert makes sense.
 
     That is if a week is not a whole number of windows, is no longer than the season, or exceeds the ring.
@@ -48,7 +48,7 @@ def week_in(ring: int, freq: Frequency) -> int | None:
     if freq.is_calendar or _WEEK_S % freq.seconds:
         return None
     week = _WEEK_S // freq.seconds
-    return week if season_in(ring, freq) < week <= ring else None
+    return week if ring_season(ring, freq) < week <= ring else None
 
 
 @dataclass(frozen=True)

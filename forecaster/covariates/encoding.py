@@ -18,7 +18,7 @@ import polars as pl
 
 from forecaster.arrays import Bools, Floats, Floats32, Ints
 from forecaster.setting_types import Settings
-from forecaster.time.calendar import phases_worth_knowing
+from forecaster.time.calendar import useful_periods
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 from schemas import cells
@@ -142,11 +142,11 @@ class Features(Settings):
             DataError: a table lacks a column, or a cell cannot be read.
         """
         known, static = tables
-        periods = phases_worth_knowing(freq, len(windows.values))
+        periods = useful_periods(freq, len(windows.values))
         learned = windows if held_from is None else windows.rows(0, held_from)
         known_columns: tuple[Column, ...] = ()
         if known is not None:
-            past = windows_of(known, freq) < learned.stop
+            past = row_windows(known, freq) < learned.stop
             known_columns = _columns(known, past)
         static_columns: tuple[Column, ...] = ()
         if static is not None:
@@ -199,7 +199,7 @@ def column_of(table: Table, name: str) -> pl.Series:
     return table.frame[name]
 
 
-def windows_of(table: Table, freq: Frequency) -> Ints:
+def row_windows(table: Table, freq: Frequency) -> Ints:
     """Return the window of each row's time, ``[rows]`` int64.
 
     Raises:

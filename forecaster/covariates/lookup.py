@@ -16,7 +16,7 @@ import polars as pl
 from safetensors.numpy import load, save
 
 from forecaster.arrays import Floats32, Ints
-from forecaster.covariates.encoding import SERIES, Column, Features, Table, Tables, column_of, windows_of
+from forecaster.covariates.encoding import SERIES, Column, Features, Table, Tables, column_of, row_windows
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
@@ -171,7 +171,7 @@ def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
 ) -> tuple[Ints, Floats32, dict[str, int]]:
     """Return the windows, features by window and index of the series of a known table, see `Covariates`."""
-    windows, row = np.unique(windows_of(table, freq), return_inverse=True)
+    windows, row = np.unique(row_windows(table, freq), return_inverse=True)
     names: list[str] = []
     series = np.zeros(len(row), np.int64)
     if SERIES in table.frame.columns:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from forecaster.components.season import season_of, windows_ago
+from forecaster.components.season import likely_season, windows_ago
 from forecaster.forecasts import Forecasts
 from forecaster.state import Floats, Ints
 from forecaster.time.window_config import WindowConfig
@@ -60,7 +60,7 @@ def _last(horizon: int) -> Ints:
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
     """Return ``[N]``, how many windows ago the season's phase of each horizon last occurred."""
-    return windows_ago(season_of(config.frequency), horizon)
+    return windows_ago(likely_season(config.frequency), horizon)
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:

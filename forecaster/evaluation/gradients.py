@@ -91,7 +91,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )
-    batch = fleet.knowing(ridge, float(network.prior)).batch(0)
+    batch = fleet.with_linear_part(ridge, float(network.prior)).batch(0)
     latest = len(batch) - 2  # the last window with a target
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(batch.series_ids), batch.static())

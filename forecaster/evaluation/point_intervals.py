@@ -11,7 +11,7 @@ import numpy as np
 
 from forecaster.arrays import Floats
 from forecaster.components.base import Block, Outputs
-from forecaster.components.experts.stacking import anchors_of
+from forecaster.components.experts.stacking import anchor_horizons
 from forecaster.components.intervals import Intervals
 from forecaster.time.frequency import Frequency
 
@@ -42,7 +42,7 @@ class PointIntervals:
         self._scale = np.tile(scale, len(members))
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
-        self._anchors = anchors_of(horizon)
+        self._anchors = anchor_horizons(horizon)
         self._points = np.empty((0, len(self._anchors), len(self._scale)))  # points of the last N windows
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.arrays import Bools, Floats, Ints
-from forecaster.components.season import season_of
+from forecaster.components.season import likely_season
 from forecaster.evaluation.baselines import baseline_points, last_values
 from forecaster.evaluation.metrics import Tally, seasonal_scale
 from forecaster.evaluation.point_intervals import PointIntervals
@@ -81,7 +81,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Rolled:
+class ScoredBlock:
     """A block of forecasts to score.
 
     Attributes:
@@ -118,7 +118,7 @@ def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> F
     It is the mean error of seasonal naive on the training rows.
     """
     train = observed(windows, config).rows(0, train_rows)
-    return seasonal_scale(train.values, season_of(config.frequency), train.index)
+    return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 
 
 def rolled(
@@ -126,7 +126,7 @@ def rolled(
     windows: Windows,
     split: Split,
     on_windows: Callable[[int], None] = lambda windows: None,
-) -> Iterator[Rolled]:
+) -> Iterator[ScoredBlock]:
     """Step a fleet through a history, and yield the forecasts issued at the rows to score.
 
     A member with point forecasts gets quantiles from its own earlier errors (`PointIntervals`). A series
@@ -142,16 +142,16 @@ def rolled(
     actuals = observed(windows, config).values
     filled = last_values(actuals)
     has_scale = (~np.isnan(actuals[: split.train_rows])).any(axis=0)
-    state = forecaster.unseen(windows.series_ids, windows.start)
+    state = forecaster.new_series_state(windows.series_ids, windows.start)
     levels, scale = forecaster.network_config.quantiles, training_scale(windows, split.train_rows, config)
     intervals: PointIntervals | None = None
     block_rows = max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))
     for rows in _blocks(split, block_rows, np.flatnonzero(np.diff(windows.index) > 1) + 1):
         block = windows.rows(rows.start, rows.stop)
         start, at = block.start, np.arange(rows.start, rows.stop)
-        past = block.past_of(forecaster.covariates.features.observed)
+        past = block.stacked_covariates(forecaster.covariates.features.observed)
         forecasts = advance_in_place(forecaster, state, block.values, start, keep_members=True, past=past)
-        members = members_of(forecasts)
+        members = forecasts_by_member(forecasts)
         for name, values in baseline_points(windows, filled, at, config, split.horizon).items():
             members.setdefault(name, Member((0.5,), values[None]))
         points = {name: member.values[0] for name, member in members.items() if member.levels == (0.5,)}
@@ -165,7 +165,7 @@ def rolled(
         on_windows(len(rows))
 
 
-def members_of(forecasts: Forecasts) -> dict[str, Member]:
+def forecasts_by_member(forecasts: Forecasts) -> dict[str, Member]:
     """Return the forecasts of each member: ``combined`` and ``network``, then the points of each expert.
 
     Points have the quantile level 0.5 only. A forecaster without experts and intervals has only ``network``.
@@ -181,7 +181,7 @@ def members_of(forecasts: Forecasts) -> dict[str, Member]:
     return members
 
 
-def tally(tallies: dict[str, Tally], block: Rolled) -> None:
+def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
     """Add a block to the sums of every member; the first block creates them."""
     for name, member in block.members.items():
         if name not in tallies:
@@ -206,7 +206,7 @@ class FanSample:
         self._index, self._freq = windows.index, freq
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
-    def add(self, block: Rolled) -> None:
+    def add(self, block: ScoredBlock) -> None:
         """Store the fans in a block, from its first member."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
@@ -257,9 +257,9 @@ def _ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
     return ahead if follows.all() else np.where(follows[:, None, :], ahead, np.nan)
 
 
-def _judged(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> Rolled:
+def _judged(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> ScoredBlock:
     """Return the block; a pair is scored if it has an actual and a forecast of every member."""
     judged = issued[:, :, None] & ~np.isnan(truth)
     for member in members.values():
         judged &= ~np.isnan(member.values).any(axis=0)
-    return Rolled(rows, members, truth, judged)
+    return ScoredBlock(rows, members, truth, judged)

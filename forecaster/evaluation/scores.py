@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from forecaster.components.season import season_of
+from forecaster.components.season import likely_season
 from forecaster.evaluation.metrics import has_scale, seasonal_scale
 from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
@@ -31,13 +31,13 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
         windows: values before the forecasts that are scored.
         config: length of a window, and whether an empty window is an observation of 0 (``empty``).
     """
-    unit = seasonal_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
+    unit = seasonal_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return dict(zip(windows.series_ids, unit.tolist(), strict=True))
 
 
-def unscaled(windows: Windows, config: WindowConfig) -> list[str]:
+def series_without_scale(windows: Windows, config: WindowConfig) -> list[str]:
     """Return the series for which ``windows`` do not contain two values that `series_scale` can compare."""
-    found = has_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
+    found = has_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
 
 

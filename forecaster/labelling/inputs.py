@@ -9,7 +9,7 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Floats, Floats32, Ints
 from forecaster.components.base import Block
-from forecaster.components.network.inputs import before_network, block_inputs, input_count
+from forecaster.components.network.inputs import block_inputs, input_components, input_count
 from forecaster.config import NetworkConfig
 from forecaster.labelling.config import Scaling
 from forecaster.time.frequency import Frequency
@@ -46,7 +46,7 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
     return np.concatenate([x, has_value], axis=2).astype(np.float32)
 
 
-def by_own_spread(values: Floats) -> Floats32:
+def scaled_by_sequence(values: Floats) -> Floats32:
     """Return `scaled` with each sequence's own mean and spread: ``[T, S, C]`` to ``[T, S, 2 C]``."""
     own = [spread(values[:, s]) for s in range(values.shape[1])]
     mean, std = (np.stack(part) for part in zip(*own, strict=True))
@@ -55,7 +55,7 @@ def by_own_spread(values: Floats) -> Floats32:
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
     """Return the state of level-free inputs of ``S x C`` columns before their first step."""
-    return {part.name: part.init(columns) for part in before_network(config, _STEP)}
+    return {part.name: part.init(columns) for part in input_components(config, _STEP)}
 
 
 def level_free(
@@ -75,6 +75,6 @@ def level_free(
     steps, series, channels = values.shape
     block = Block(np.repeat(start, channels), values.reshape(steps, series * channels), Frequency(freq_s))
     after = {}
-    for part in before_network(config, _STEP):
+    for part in input_components(config, _STEP):
         after[part.name], block = part.step(parts[part.name], block)
     return after, block_inputs(block, config.lags).reshape(steps, series, -1)

@@ -22,7 +22,7 @@ from forecaster.labelling.config import LabelConfig, Scaling
 from forecaster.labelling.network import Carried, LabelNetwork
 from forecaster.labelling.sequences import Sequences
 from forecaster.setting_types import Settings
-from forecaster.weights import config_in, packed, read, version_of, weights_in
+from forecaster.weights import config_of_blob, packed, read, version_of, weights_of_blob
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
@@ -123,7 +123,7 @@ class Labeller:
     def sequence_inputs(self, values: Floats) -> Floats32:
         """Return ``[T, S, F]`` for sequences ``[T, S, C]`` under the scaling ``train`` or ``series``."""
         if self.task.scaling == "series":
-            return inputs.by_own_spread(values)
+            return inputs.scaled_by_sequence(values)
         return inputs.scaled(values, np.array(self.task.mean), np.array(self.task.std))
 
     def initial_state(self, start: Ints) -> LabelState:
@@ -181,11 +181,11 @@ class Labeller:
             ModelError: ``data`` is not a labeller.
         """
         try:
-            parts = config_in(data)
+            parts = config_of_blob(data)
             config = LabelConfig.model_validate(parts["config"])
             task = Task.model_validate(parts["task"])
             network = untrained(config, task)
-            network.load_state_dict(weights_in(data))
+            network.load_state_dict(weights_of_blob(data))
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is not a labeller: {str(error).splitlines()[0]}") from error
         return Labeller(config, task, network)

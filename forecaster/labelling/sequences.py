@@ -73,7 +73,7 @@ class Sequences:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheredSequences:
     """Sequences that were built from rows.
 
     Attributes:
@@ -92,7 +92,7 @@ def gather(
     channels: Sequence[str],
     freq_s: int | None = None,
     classes: Sequence[str] | None = None,
-) -> Gathered:
+) -> GatheredSequences:
     """Build a sequence from the rows of each series.
 
     If no series has two different labels, labels are per sequence, and the steps are the rows in time order.
@@ -134,7 +134,7 @@ def gather(
         unique = coded.unique(["series_id", "us"], keep="first", maintain_order=True)
         row = unique.select(pl.int_range(pl.len()).over("series_id")).to_series()
     sequences = _dense(unique, row.to_numpy(), channels, names, is_per_step, step_s)
-    return Gathered(sequences, _splits(coded), len(coded) - len(unique))
+    return GatheredSequences(sequences, _splits(coded), len(coded) - len(unique))
 
 
 def _dense(

@@ -17,7 +17,7 @@ from pathlib import Path
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from forecaster.durable import move_whole
-from forecaster.registry.refusals import speaking
+from forecaster.registry.refusals import store_errors
 from forecaster.registry.store import Store
 from schemas.errors import ModelError
 
@@ -31,7 +31,7 @@ def make_store(store: Store) -> None:
     file = store.database
     if file is None or store.exists():
         return
-    with speaking(store.uri), _locked(file.parent):
+    with store_errors(store.uri), _locked(file.parent):
         store.check()
         if store.exists():  # another process created it while this one waited for the lock
             return

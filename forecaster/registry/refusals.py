@@ -20,7 +20,7 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 
 @contextmanager
-def speaking(tracking_uri: str) -> Iterator[None]:
+def store_errors(tracking_uri: str) -> Iterator[None]:
     """Raise errors of MLflow and its database as ModelError with one line, and ignore their warnings.
 
     The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
@@ -42,7 +42,7 @@ def speaking(tracking_uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def exists_already() -> Iterator[None]:
+def ignore_existing() -> Iterator[None]:
     """Create something in a store; if it exists already, continue.
 
     Another process could create it between a check and the call, so a check before the call would not help.

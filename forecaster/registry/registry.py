@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from forecaster.model import FILE_NAME, Forecaster
 from forecaster.registry.new_store import make_store
-from forecaster.registry.refusals import REFUSALS, exists_already, speaking
+from forecaster.registry.refusals import REFUSALS, ignore_existing, store_errors
 from forecaster.registry.run import Run
 from forecaster.registry.store import (
     DEFAULT_ALIAS,
@@ -40,7 +40,7 @@ from forecaster.registry.versions import (
     VERSION_TAG,
     Promotion,
     Version,
-    overview_of,
+    run_overview,
     runs_frame,
     version_of,
     versions_frame,
@@ -157,7 +157,7 @@ class Registry:
         if known is None:
             place = self._store.artifacts
             # With this tag MLflow's pages open in the training view, not in the view for language models.
-            with exists_already():  # another process can create it at the same time
+            with ignore_existing():  # another process can create it at the same time
                 client.create_experiment(
                     self.experiment,
                     None if place is None else place.as_uri(),
@@ -316,7 +316,7 @@ class Registry:
                 ids = [experiment.experiment_id] if experiment else []
             order = ["attributes.start_time DESC"]
             found = client.search_runs(ids, max_results=limit, order_by=order) if ids else []
-        return runs_frame([overview_of(run) for run in found])
+        return runs_frame([run_overview(run) for run in found])
 
     def _open(self) -> mlflow.MlflowClient:
         """Return the client; the first call creates a missing SQLite store."""
@@ -334,7 +334,7 @@ class Registry:
 
     def _store_errors(self) -> AbstractContextManager[None]:
         """Return a context that raises errors of the store as ModelError with one line."""
-        return speaking(self.tracking_uri)
+        return store_errors(self.tracking_uri)
 
     def is_registered(self, reference: Reference) -> bool:
         """Return whether the store has the model or run of a reference that could also mean a folder."""

@@ -19,7 +19,7 @@ from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Metric, P
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from forecaster.model import Forecaster
-from forecaster.registry.refusals import exists_already, speaking
+from forecaster.registry.refusals import ignore_existing, store_errors
 from forecaster.registry.served_model import ARTIFACT, save
 from forecaster.registry.store import DEFAULT_ALIAS, check_model_name
 from forecaster.registry.versions import SCALE_FILE, VERSION_TAG, Version, version_of
@@ -35,7 +35,7 @@ class Run:
 
     Attributes:
         run_id: id of the run.
-        notices: one line for each item that could not be drawn or logged, see `beside_the_model`.
+        notices: one line for each item that could not be drawn or logged, see `notice_on_error`.
     """
 
     def __init__(self, client: MlflowClient, entity: RunEntity) -> None:
@@ -78,7 +78,7 @@ class Run:
         self.log_points(metrics, self._step)
 
     @contextmanager
-    def beside_the_model(self, what: str) -> Iterator[None]:
+    def notice_on_error(self, what: str) -> Iterator[None]:
         """Turn any error of the block into a line of ``notices``: that ``what`` is missing, and why.
 
         Use it for everything that is logged about a trained model, so that such an error does not lose the
@@ -99,7 +99,7 @@ class Run:
             draw: function that draws the figure.
             path: path among the run's files, such as ``plots/loss.png``.
         """
-        with self.beside_the_model(path), self._store_errors():
+        with self.notice_on_error(path), self._store_errors():
             self._client.log_figure(self.run_id, draw(), path)
 
     def log_scale(self, scale: Mapping[str, float]) -> None:
@@ -179,7 +179,7 @@ class Run:
             client.log_model_artifacts(logged.model_id, str(folder / ARTIFACT))
             client.finalize_logged_model(logged.model_id, "READY")
             client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, 0)])
-            with exists_already():
+            with ignore_existing():
                 client.create_registered_model(model_name)
             # Use models:/ID with a server only: a database would look it up in MLflow's global store.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
@@ -193,4 +193,4 @@ class Run:
 
     def _store_errors(self) -> AbstractContextManager[None]:
         """Return a context that raises errors of the store as ModelError with one line."""
-        return speaking(self._client.tracking_uri)
+        return store_errors(self._client.tracking_uri)

@@ -118,7 +118,7 @@ def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
     )
 
 
-def overview_of(run: Run) -> RunOverview:
+def run_overview(run: Run) -> RunOverview:
     """Convert MLflow's record of a run."""
     start, end = run.info.start_time, run.info.end_time
     cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")

@@ -37,7 +37,7 @@ def newest(watermarks_us: Iterable[int | None]) -> int | None:
     return max((us for us in watermarks_us if us is not None), default=None)
 
 
-def parted(
+def split_late_rows(
     rows: pl.DataFrame, partition: str, before_us: int | None, closed_through: int | None, freq: Frequency
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split rows into rows of open windows, with a column ``window``, and a frame of late rows.

@@ -18,10 +18,10 @@ from forecaster.lifecycle import forgotten_after
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts, by_kind
-from forecaster.shards.lateness import NONE_LATE, least, newest, parted
+from forecaster.shards.lateness import NONE_LATE, least, newest, split_late_rows
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
-from forecaster.time.windows import EVENTS, NONE_DOUBLE, ORIGIN, PARTITION, fill
+from forecaster.time.windows import EVENTS, NO_DUPLICATES, ORIGIN, PARTITION, fill
 from schemas import observations, quarantine, replaced
 
 PENDING: dict[str, pl.DataType] = {
@@ -37,7 +37,8 @@ PENDING: dict[str, pl.DataType] = {
 If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
 offsets the row with the greater partition name. Both belong to the row, so the same row is used in every
 arrival order and every rerun. Rows that were pending in another job have offsets below 0, unless the new job
-continues to read their partition (see `forecaster.shards.sharding.handed_over`). Rows of a snapshot without
+continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows of a snapshot
+without
 partitions have "" as their partition.
 """
 
@@ -202,7 +203,7 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
         rows, rejected = (frame.filter(pl.col("offset") >= next_offset) for frame in (rows, rejected))
     before_us = newest((shard.watermarks.get(batch.partition), batch.before_us))
     freq = forecaster.window_config.frequency
-    in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq)
+    in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
         with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
         shard, with_slots = _assign_slots(shard, with_partition, forecaster)
@@ -234,7 +235,7 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> t
         ids = tuple(joined.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
         first_window = forecaster.window_config.frequency.window_of(_EARLIEST_US)
         start = first_window if shard.closed_through is None else shard.closed_through + 1
-        state, old_count = shard.state.grown(forecaster.unseen(ids, start)), len(shard.state)
+        state, old_count = shard.state.grown(forecaster.new_series_state(ids, start)), len(shard.state)
         new_slots = slots_of(state.part(slice(old_count, None))).with_columns(pl.col("slot") + old_count)
         shard = replace(shard, state=state, slots=pl.concat([shard.slots, new_slots]))
         joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
@@ -317,7 +318,7 @@ def _close_block(
     values = np.full((stop - start, len(shard.state)), np.nan)
     names = forecaster.covariates.features.observed
     past = np.full((*values.shape, len(names)), np.nan) if names else None
-    duplicates = NONE_DOUBLE
+    duplicates = NO_DUPLICATES
     if len(rows):
         window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
         duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)

@@ -84,7 +84,7 @@ _KEYED_TABLE = (
 """Error message for a table that was written from a topic keyed by series."""
 
 
-def no_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
+def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
     """Return a batch without rows at ``offset``, which announces a partition or triggers a snapshot."""
     rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
@@ -94,7 +94,8 @@ def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, 
     """Return the shard after adding partitions that it follows from now on.
 
     It closes no further window until each new partition has a watermark. A pending row of an earlier job
-    (see `handed_over`) gets its own offset back if its partition is announced from a later offset: then the
+    (see `hand_over_shards`) gets its own offset back if its partition is announced from a later offset: then
+    the
     partition continues where the earlier job stopped.
 
     Args:
@@ -162,7 +163,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
 _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 
 
-def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
+def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     """Return the shards for another job: with states and pending rows, without offsets and watermarks.
 
     Pending rows get offsets below 0, so they are before every row of the new log. If the new log is the old

@@ -19,7 +19,7 @@ _PERIODS_S: Mapping[str, int] = {
 _US = 1_000_000
 
 
-def phases_worth_knowing(freq: Frequency, windows: int) -> tuple[str, ...]:
+def useful_periods(freq: Frequency, windows: int) -> tuple[str, ...]:
     """Return the periods that are useful as features: from two windows up to the length of the history.
 
     A network cannot learn the season of a longer period: it would take the phase for a clock, and every

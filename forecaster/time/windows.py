@@ -114,7 +114,7 @@ class Windows:
         ids = tuple(self.series_ids[i] for i in index)
         return Windows(ids, self.start, self.values[:, index], past, self.index)
 
-    def past_of(self, names: Sequence[str]) -> NDArray[np.float64] | None:
+    def stacked_covariates(self, names: Sequence[str]) -> NDArray[np.float64] | None:
         """Return covariates by name, ``[T, S, C]`` float64, NaN if missing; None if no name is given."""
         if not names:
             return None
@@ -220,7 +220,7 @@ def aggregate(
     at = np.searchsorted(index, window)
     if OFFSET not in rows.columns:
         rows = rows.with_row_index(OFFSET).with_columns(pl.col(OFFSET).cast(pl.Int64))
-    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else NONE_DOUBLE
+    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else NO_DUPLICATES
     of_names = {name: past[:, :, i] for i, name in enumerate(names)}
     windows = Windows(tuple(ids) if len(rows) else (), start, values, of_names, index)
     return Aggregated(windows, duplicates.dropped, replaced.frame(duplicates.replaced))
@@ -270,7 +270,7 @@ def fill(
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:
             _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
-        return NONE_DOUBLE
+        return NO_DUPLICATES
     kept, duplicates = _later_rows(rows.with_columns(cell=pl.Series(cell)), config)
     # the order of a floating-point sum must not depend on the order in which rows came
     event = ["event_id"] if "event_id" in rows.columns else []
@@ -287,7 +287,7 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     """Return the later row of each observation, which counts, and the other rows as `Duplicates`."""
     identity, rows = _with_identity(rows, config)
     if not identity:
-        return rows, NONE_DOUBLE
+        return rows, NO_DUPLICATES
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
@@ -297,7 +297,7 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     number = rows.select(pl.struct(identity).rle_id()).to_series()
     is_last = (number != number.shift(-1)).fill_null(True)
     if is_last.all():
-        return rows, NONE_DOUBLE
+        return rows, NO_DUPLICATES
     counting = {name: pl.col(name).last().over("number") for name in content}
     dropped = (
         rows.with_columns(number=number)
@@ -324,7 +324,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     return [*at, own, *content, "alone"], rows.with_columns(alone=alone)
 
 
-NONE_DOUBLE = Duplicates(0, pl.DataFrame())
+NO_DUPLICATES = Duplicates(0, pl.DataFrame())
 """No duplicates: every row counts."""
 
 

@@ -22,8 +22,8 @@ from forecaster.arrays import Floats32
 from forecaster.components.network.inputs import network_inputs, with_covariates
 from forecaster.components.network.log_ridge import ALL_RIDGES
 from forecaster.components.network.ridge import regressor_count
-from forecaster.components.observed_covariates import PastCovariates
-from forecaster.components.season import season_in
+from forecaster.components.observed_covariates import ObservedCovariates
+from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 from forecaster.covariates.lookup import Covariates
 from forecaster.state import Floats, Ints
@@ -68,7 +68,7 @@ class Fleet:
     covariates: Covariates = field(default_factory=Covariates)
     _cached: dict[int, Batch] = field(default_factory=dict)
 
-    def knowing(self, ridge: Floats32 | None, prior: float) -> Fleet:
+    def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
         """Return this fleet for a network with the linear part ``ridge`` and this ``prior``."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
@@ -82,9 +82,9 @@ class Fleet:
 
     def steps(self, length: int) -> int:
         """Return how many segments of ``length`` windows there are to learn from, in all batches."""
-        return sum(self.segments_to_learn_from(number, length) for number in range(len(self.batches)))
+        return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
-    def segments_to_learn_from(self, number: int, length: int) -> int:
+    def count_training_segments(self, number: int, length: int) -> int:
         """Return how many segments of batch ``number`` have a target that is not held out.
 
         They are the first segments of the batch.
@@ -118,7 +118,7 @@ class Fleet:
             known = self.covariates.known(ids, start, length + horizon)
             block = replace(block, known=known, static=self.covariates.static(ids))
             if names := self.covariates.features.observed:
-                part = PastCovariates(names, network.halflife, ring=0)
+                part = ObservedCovariates(names, network.halflife, ring=0)
                 past = self.windows.past
                 missing = np.full_like(values, np.nan)
                 block = replace(block, past=np.stack([aligned(past.get(n, missing)) for n in names], axis=2))
@@ -132,7 +132,7 @@ class Fleet:
             begins + 1,
             self.held_from,
             ridge,
-            season_in(network.ring, self.freq),
+            ring_season(network.ring, self.freq),
             network.decoder,
         )
 

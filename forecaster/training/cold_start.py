@@ -15,7 +15,7 @@ _SHRINKAGE = 1.0  # ridge penalty, as if one more series showed that a feature h
 _EVERY = 4  # one row in so many is used as a first row of the series
 
 
-def fit_of_static(fleet: Fleet) -> Floats:
+def fit_static_ridge(fleet: Fleet) -> Floats:
     """Fit a ridge regression of each series' mean and log scale on its static features.
 
     The scale is the standard deviation of a series' values. Held-out windows are not used.

@@ -17,7 +17,7 @@ import numpy as np
 from forecaster.arrays import Floats, Floats32
 from forecaster.components.network.log_ridge import log_regressors
 from forecaster.components.network.ridge import RIDGES, columns, pieces, regressor_count
-from forecaster.components.season import season_in
+from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import Batch
 
@@ -41,7 +41,7 @@ def fit_linear(fleet: Fleet) -> Floats32:
         fleet: the series; a row is used if all its targets are before the fleet's held-out windows.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
-    penalty = _penalty(count, horizon, season_in(fleet.network.ring, fleet.freq))
+    penalty = _penalty(count, horizon, ring_season(fleet.network.ring, fleet.freq))
     fitted = []
     for logs, shares in ((False, _SHRINKAGE), (True, _SHRINKAGE[:1])):
         squares = _solve(*_moments(fleet, logs, None), penalty, shares[0]).astype(np.float32)

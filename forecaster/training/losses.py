@@ -13,7 +13,7 @@ from torch import Tensor
 from forecaster.training.batches import Fleet
 from schemas.errors import DataError
 
-EVERY = 4  # learn from one window in four: neighbouring windows have nearly the same targets
+WINDOWS_PER_TARGET = 4  # learn from one window in four: neighbouring windows have nearly the same targets
 
 
 def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tens
 
 
 @dataclass(frozen=True)
-class Weighing:
+class HorizonWeights:
     """Weights ``[N]`` of an error of one unit at each horizon.
 
     Attributes:
@@ -53,7 +53,7 @@ class Weighing:
     skill: Tensor
 
 
-def weighing_of(fleet: Fleet, length: int) -> Weighing:
+def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
     """Compute the weights of the horizons from how far series move in that many windows.
 
     Args:
@@ -66,7 +66,7 @@ def weighing_of(fleet: Fleet, length: int) -> Weighing:
     horizon = fleet.network.horizon
     moved, target_count, persistence = (torch.zeros(horizon, dtype=torch.float64) for _ in range(3))
     for number in range(len(fleet.batches)):
-        for segment in fleet.batch(number).segments(length, EVERY):
+        for segment in fleet.batch(number).segments(length, WINDOWS_PER_TARGET):
             target = segment.learned
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
@@ -84,11 +84,11 @@ def weighing_of(fleet: Fleet, length: int) -> Weighing:
     has_loss = persistence > 0
     inverse = torch.where(has_loss, 1.0 / torch.where(has_loss, persistence, 1.0), 0.0)
     skill = inverse / has_loss.sum().clamp(min=1)
-    return Weighing(learned.float(), skill.float())
+    return HorizonWeights(learned.float(), skill.float())
 
 
-def ran_away(
-    fleet: Fleet, batches: range | list[int], length: int, weighing: Weighing, epoch: int
+def divergence_error(
+    fleet: Fleet, batches: range | list[int], length: int, weighing: HorizonWeights, epoch: int
 ) -> DataError:
     """Return the error to raise when the loss is not finite; it names the series with the largest targets.
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from forecaster.arrays import Floats32
 from forecaster.components.base import Block
-from forecaster.components.network.inputs import known_ahead
-from forecaster.components.network.log_ridge import all_forecasts
+from forecaster.components.network.inputs import future_features
+from forecaster.components.network.log_ridge import linear_forecasts
 from forecaster.state import Floats, Ints
 
 _TARGET_CLIP = 200.0  # in units, so that one broken sensor does not dominate the loss
@@ -102,11 +102,13 @@ class Batch:
         """Return ``[K, n, B, N]`` float32, the forecasts of the linear experts; None if there are none."""
         if self.ridge is None:
             return None
-        return torch.from_numpy(all_forecasts(self.block, self.ridge, self.season, rows))
+        return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
         """Return ``[n, N, B or 1, C]`` float32, see `Segment`; None without a decoder."""
-        return torch.from_numpy(known_ahead(self.block, rows, self.ahead.shape[2])) if self.decoder else None
+        return (
+            torch.from_numpy(future_features(self.block, rows, self.ahead.shape[2])) if self.decoder else None
+        )
 
     def static(self) -> Tensor | None:
         """Return ``[B, D]`` float32, the static features of each series; None if there are none."""

@@ -31,9 +31,15 @@ from forecaster.time.size_check import check_size
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, aggregate, observed
 from forecaster.training.batches import Fleet, fleet_of
-from forecaster.training.cold_start import cold_loss, fit_of_static
+from forecaster.training.cold_start import cold_loss, fit_static_ridge
 from forecaster.training.fit_ridge import fit_linear, typical_change
-from forecaster.training.losses import EVERY, Weighing, pinball_loss, ran_away, weighing_of
+from forecaster.training.losses import (
+    WINDOWS_PER_TARGET,
+    HorizonWeights,
+    divergence_error,
+    horizon_weights,
+    pinball_loss,
+)
 from forecaster.training.segments import Segment
 
 # A one-cycle schedule of fewer steps has a warm-up of length 0, by which it divides.
@@ -150,7 +156,7 @@ def _fit_best_epoch(
         The network with these weights, the history of all epochs, and the number of the best epoch.
     """
     module, fleet = _seeded(fleet, training)
-    weighing = weighing_of(fleet, training.segment)
+    weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
     # Score the fitted linear part, too: for a fleet of few series it is often better than every epoch.
     before_training = _validate(module, fleet, training.segment, weighing)
@@ -161,7 +167,7 @@ def _fit_best_epoch(
         epoch: Epoch = {"epoch": number, "train_loss": loss}
         epoch |= _validate(module, fleet, training.segment, weighing)
         if not np.isfinite(list(epoch.values())).all():
-            raise ran_away(fleet, range(len(fleet.batches)), training.segment, weighing, number)
+            raise divergence_error(fleet, range(len(fleet.batches)), training.segment, weighing, number)
         epoch["seconds"] = time.monotonic() - began
         history.append(epoch)
         on_epoch(epoch)
@@ -177,7 +183,7 @@ def _refit(
 ) -> tuple[Network, list[Epoch]]:
     """Train on all windows for ``epochs`` epochs, with the learning rates of the first phase."""
     module, fleet = _seeded(fleet, training)
-    weighing = weighing_of(fleet, training.segment)
+    weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
     began = time.monotonic()
     for number, loss in enumerate(islice(_epochs(module, fleet, training, weighing), epochs), 1):
@@ -195,15 +201,17 @@ def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
     known, static = features.known_count, features.static_count
     module = Network(fleet.network, training.dropout, known, static, features.observed)
     if features.static_count:
-        module.of_static.copy_(torch.from_numpy(fit_of_static(fleet)))
+        module.of_static.copy_(torch.from_numpy(fit_static_ridge(fleet)))
     prior = typical_change(fleet)
     module.prior.fill_(prior)
     if fleet.network.linear:
-        module.ridge.copy_(torch.from_numpy(fit_linear(fleet.knowing(None, prior))))
-    return module, fleet.knowing(module.ridge.numpy() if fleet.network.linear else None, prior)
+        module.ridge.copy_(torch.from_numpy(fit_linear(fleet.with_linear_part(None, prior))))
+    return module, fleet.with_linear_part(module.ridge.numpy() if fleet.network.linear else None, prior)
 
 
-def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: Weighing) -> Iterator[float]:
+def _epochs(
+    module: Network, fleet: Fleet, training: TrainingConfig, weighing: HorizonWeights
+) -> Iterator[float]:
     """Train one epoch at a time, and yield its mean loss.
 
     While the caller handles an epoch, the network has running means of the weights of the last steps (Polyak
@@ -225,8 +233,8 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: W
             data = fleet.batch(batch)
             static = data.static()
             hidden, cell = module.initial(len(fleet.batches[batch]), static)
-            count = fleet.segments_to_learn_from(batch, training.segment)
-            segments = data.segments(training.segment, EVERY, chance)
+            count = fleet.count_training_segments(batch, training.segment)
+            segments = data.segments(training.segment, WINDOWS_PER_TARGET, chance)
             for segment in islice(segments, count):
                 quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
                 loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
@@ -236,7 +244,7 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: W
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
                 if not torch.isfinite(loss + norm):
-                    raise ran_away(fleet, [batch], training.segment, weighing, number)
+                    raise divergence_error(fleet, [batch], training.segment, weighing, number)
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
@@ -262,7 +270,7 @@ def _forecast(
 
 
 @torch.no_grad()
-def _validate(module: Network, fleet: Fleet, length: int, weighing: Weighing) -> Epoch:
+def _validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeights) -> Epoch:
     """Return loss and skill on the held-out windows; empty if no windows are held out."""
     if fleet.held_from >= len(fleet.windows.values):
         return {}
@@ -272,7 +280,7 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: Weighing) ->
     for number in range(len(fleet.batches)):
         batch = fleet.batch(number)
         hidden, cell = module.initial(len(batch.series_ids), batch.static())
-        for segment in batch.segments(length, EVERY):
+        for segment in batch.segments(length, WINDOWS_PER_TARGET):
             quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
             target_count = int((~torch.isnan(segment.held_out)).sum())
             if target_count:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
-from pipelines.cli.console import errors_to
+from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
 from schemas.masking import masked
@@ -101,7 +101,7 @@ def _begin(
 def main() -> None:
     """Run the command line and exit the process; an error that a user can fix prints no stack trace."""
     _configure_logging()
-    process.use_again()
+    process.reuse_freed_memory()
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
@@ -148,12 +148,12 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _report_interrupt() -> int:
-    errors_to(sys.stderr).print("interrupted", style="yellow")
+    error_console(sys.stderr).print("interrupted", style="yellow")
     return 128 + _received_signal
 
 
 def _fail(line: str, code: int) -> int:
-    errors_to(sys.stderr).print(
+    error_console(sys.stderr).print(
         f"error: {' '.join(masked(line).split())}",
         style="bold red",
         markup=False,

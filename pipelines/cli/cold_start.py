@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import configured
+from pipelines.cli.settings import load_settings
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def cold_start(
     Example: statecast cold-start --model shops --series new-shops.csv --at 2024-03-01 --horizon 28 -o
     new.parquet
     """
-    job = configured(
+    job = load_settings(
         config, settings, covariates__known=None if known is None else str(known),
         mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.job import Outcome
 
 
-def errors_to(stream: TextIO) -> Console:
+def error_console(stream: TextIO) -> Console:
     """Return a console that writes to ``stream``."""
     return Console(file=stream)
 
@@ -124,7 +124,7 @@ class _Rate(ProgressColumn):
         return Text(f"{done}{self.unit}{per_s}", style="cyan")
 
 
-def size_of(n_bytes: int) -> str:
+def size_text(n_bytes: int) -> str:
     """Return a number of bytes as text in KiB, MiB or GiB."""
     units = ("KiB", "MiB", "GiB")
     power = next((p for p in (1, 2) if n_bytes < 10 * 1024 ** (p + 1)), 3)
@@ -142,13 +142,13 @@ def _json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
+def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
     """Print the summary of a job that has ended: rate, latency, and how many rows went where.
 
     Args:
         out: outcome of the job.
         to: output that it is printed to.
-        goes_on: whether the job was resumed, so that its counts include earlier runs.
+        is_resume: whether the job was resumed, so that its counts include earlier runs.
     """
     from schemas import replaced
 
@@ -157,7 +157,7 @@ def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
     c = out.counts
     rate = c.series_steps / out.seconds if out.seconds else 0.0
     took = f"{out.seconds:.1f} s"
-    if goes_on:
+    if is_resume:
         to.say(f"{c.series_steps:,} series-steps, earlier runs included; this run took {took}")
     else:
         to.say(f"{c.series_steps:,} series-steps in {took} ({rate:,.0f}/s, start-up included)")

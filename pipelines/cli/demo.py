@@ -12,7 +12,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, show_scores, silence_workers
-from pipelines.cli.live_view import watching
+from pipelines.cli.live_view import show_live
 from pipelines.sinks.folder import check_folder, prepare_folder
 from schemas.errors import OutputError, StatecastError
 
@@ -42,11 +42,11 @@ def demo(
     December, and compares the errors with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    from pipelines.cli.engine import engine_of
+    from pipelines.cli.engine import choose_engine
     from pipelines.settings.config import JobsConfig
 
     check_folder(output)
-    engine, why = engine_of(JobsConfig())
+    engine, why = choose_engine(JobsConfig())
     marker = output / ".statecast-demo"
     if output.exists() and any(output.iterdir()):
         if not marker.exists():
@@ -107,7 +107,7 @@ class _DemoProgress:
     def job(self, what: str) -> Callable[[JobNumbers], None]:
         """Announce a job, and return a function that shows its numbers."""
         self.out.say(what, "bold")
-        return self.phases.enter_context(watching(self.out, what.split()[0]))
+        return self.phases.enter_context(show_live(self.out, what.split()[0]))
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
         """Close the progress bar of the phase, and print its outcome."""

@@ -15,7 +15,7 @@ from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from pipelines.jobs.job import OnEngine, Runner
+    from pipelines.jobs.job import EngineSettings, Runner
     from pipelines.settings.config import JobConfig, JobsConfig
 
 _OWN_OPTIONS: Final = {
@@ -28,7 +28,7 @@ _OWN_OPTIONS: Final = {
 """Beam options that Statecast sets itself, with the advice for a user who gives one of them after ``--``."""
 
 
-def split_off_beam(data: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
+def split_beam_options(data: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
     """Split the arguments of a command into DATA and the Beam options that were given after ``--``.
 
     typer appends the words after ``--`` to DATA, so DATA ends at the first word that begins with ``--``. A
@@ -56,7 +56,7 @@ def split_off_beam(data: list[str] | None) -> tuple[list[str] | None, tuple[str,
     return words[:first] or None, tuple(options)
 
 
-def runner_of(runner: str | None, flink_master: str | None) -> str | None:
+def requested_runner(runner: str | None, flink_master: str | None) -> str | None:
     """Return the engine that the options request; ``--flink-master`` alone requests Flink.
 
     Raises:
@@ -71,7 +71,7 @@ def runner_of(runner: str | None, flink_master: str | None) -> str | None:
     return "flink"
 
 
-def engine_of(
+def choose_engine(
     jobs: JobsConfig, beam_options: tuple[str, ...] = (), *, is_bounded: bool = False
 ) -> tuple[Runner, str]:
     """Return the engine that a job runs on, and a phrase that describes it, such as "on Prism 2.60.0".
@@ -125,16 +125,16 @@ def _check_beam(options: tuple[str, ...]) -> None:
     )
 
 
-def on_engine(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:
+def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...]) -> EngineSettings:
     """Return the engine fields of a job specification."""
-    from pipelines.jobs.job import OnEngine
+    from pipelines.jobs.job import EngineSettings
     from pipelines.runners.base import FlinkSettings
 
     flink = FlinkSettings(jobs.flink_master, jobs.flink_workers or None)
-    return OnEngine(runner=runner, flink=flink, beam_options=beam_options, restarts=jobs.restarts)
+    return EngineSettings(runner=runner, flink=flink, beam_options=beam_options, restarts=jobs.restarts)
 
 
-def seen_by_workers(job: JobConfig) -> JobConfig:
+def with_absolute_paths(job: JobConfig) -> JobConfig:
     """Return a job with absolute paths if its Flink workers are processes with other working folders."""
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job

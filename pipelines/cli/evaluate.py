@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
-from pipelines.cli.settings import bounds, configured, input_files, paths, whole_numbers
+from pipelines.cli.settings import bounds, input_files, load_settings, parse_whole_numbers, paths
 from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import location
@@ -171,8 +171,8 @@ def evaluate(
     }  # fmt: skip
     folders = {"--forecasts": forecasts, "--train-end": train_end}
     _check_form(train_rows, rolling, folders)
-    steps = None if horizons is None else whole_numbers("--horizons", horizons)
-    job = configured(
+    steps = None if horizons is None else parse_whole_numbers("--horizons", horizons)
+    job = load_settings(
         config, settings, data__paths=paths([*(data or []), *(more_data or [])]),
         data__layout="wide" if wide else None, data__skip_bad_files=skip_bad_files, windows__freq=freq,
         network__horizon=max(steps) if steps else None,
@@ -227,13 +227,13 @@ def _check_form(train_rows: int | None, rolling: Mapping[str, object], folders: 
 
 def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
     from forecaster.training.train import loss_of
-    from pipelines.cli.sweep import most_epochs
+    from pipelines.cli.sweep import max_epochs
     from pipelines.jobs.rolling import Progress, run_rolling
     from pipelines.jobs.rolling_scores import member_table, write_rolling
 
     with (
         out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", most_epochs(job.config)) as epochs,
+        out.progress("training", "epochs", max_epochs(job.config)) as epochs,
         out.progress("replaying", "windows") as windows,
     ):
         progress = Progress(

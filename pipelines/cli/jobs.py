@@ -11,9 +11,9 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, silence_workers
-from pipelines.cli.settings import assignments, configured, input_files, paths
-from pipelines.cli.stream_ends import source_of, topics_of
-from pipelines.cli.unused_options import check_source, check_used
+from pipelines.cli.settings import assignments, input_files, load_settings, paths
+from pipelines.cli.stream_ends import output_topics, source_of
+from pipelines.cli.unused_options import check_options_have_effect, check_single_source
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
@@ -58,18 +58,24 @@ def backfill(
 
     Example: statecast backfill weather.parquet --flink-master 127.0.0.1:8081 -- --parallelism=4
     """
-    from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
+    from pipelines.cli.engine import (
+        choose_engine,
+        engine_fields,
+        requested_runner,
+        split_beam_options,
+        with_absolute_paths,
+    )
 
-    data, beam_options = split_off_beam(data)
-    job = configured(
+    data, beam_options = split_beam_options(data)
+    job = load_settings(
         config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=output, output__format=format_, jobs__runner=runner_of(runner, flink_master),
+        output__folder=output, output__format=format_, jobs__runner=requested_runner(runner, flink_master),
         jobs__flink_master=flink_master,
     )  # fmt: skip
-    job, out = seen_by_workers(job), Out(as_json)
+    job, out = with_absolute_paths(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
-    engine, why = engine_of(job.jobs, beam_options, is_bounded=True)
+    engine, why = choose_engine(job.jobs, beam_options, is_bounded=True)
     files = input_files(job, out)
     forecaster = _load(job, model, out)
     _check_start_table(start_from, forecaster, out)
@@ -88,7 +94,7 @@ def backfill(
         format=job.output.format,
         memory_bytes=job.data.memory_mb << 20,
         max_quarantined=job.data.max_quarantined,
-        **vars(on_engine(engine, job.jobs, beam_options)),
+        **vars(engine_fields(engine, job.jobs, beam_options)),
     )
     if engine != "in-process":
         out.say(f"writing to {folder} {why}; Ctrl-C leaves it unchanged")
@@ -183,49 +189,55 @@ def stream(
 
     Example: statecast stream --source kafka --topic readings --to-topic forecasts --model weather
     """
-    from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
+    from pipelines.cli.engine import (
+        choose_engine,
+        engine_fields,
+        requested_runner,
+        split_beam_options,
+        with_absolute_paths,
+    )
 
-    data, beam_options = split_off_beam(data)
-    check_source(watch, source)
+    data, beam_options = split_beam_options(data)
+    check_single_source(watch, source)
     options = {
         "data__paths": paths(data), "data__start": start, "data__end": end,
         "data__skip_bad_files": skip_bad_files, "jobs__shards": shards, "mlflow__tracking_uri": tracking_uri,
         "output__folder": output, "stream__speed": speed, "output__format": format_,
         "stream__source": "watch" if watch else source, "kafka__bootstrap": bootstrap, "kafka__topic": topic,
-        "kafka__to_topic": to_topic, "jobs__runner": runner_of(runner, flink_master),
+        "kafka__to_topic": to_topic, "jobs__runner": requested_runner(runner, flink_master),
         "jobs__flink_master": flink_master,
     }  # fmt: skip
-    job = configured(config, settings, **options)
+    job = load_settings(config, settings, **options)
     named = [name.replace("__", ".", 1) for name, value in options.items() if value is not None]
-    job, out = seen_by_workers(job), Out(as_json)
+    job, out = with_absolute_paths(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
     watched = job.stream.source == "watch"
     if job.stream.source == "kafka" and not job.kafka.topic:
         raise ConfigError("--source kafka needs a topic: name it with --topic")
     if job.stream.source == "kafka" and data:
         raise ConfigError(f"a stream of a topic reads no files: leave {data[0]} out")
-    check_used(job, [*named, *assignments(settings)])
+    check_options_have_effect(job, [*named, *assignments(settings)])
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
     if resume and fresh:
         raise ConfigError(
             "--resume keeps the state of an earlier stream and --fresh starts without it: give one of them"
         )
-    engine, why = engine_of(job.jobs, beam_options)
+    engine, why = choose_engine(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else input_files(job, out)
     forecaster = _load(job, model, out)
-    from pipelines.jobs.forecast import run_stream, start_of
+    from pipelines.jobs.forecast import run_stream, starting_table
     from pipelines.jobs.job import StreamJob
     from pipelines.state import state_table
 
-    table = start_of(folder / state_table.FOLDER, start_from, resume, fresh)
-    goes_on = resume and table == folder / state_table.FOLDER
+    table = starting_table(folder / state_table.FOLDER, start_from, resume, fresh)
+    is_resume = resume and table == folder / state_table.FOLDER
     _check_start_table(table, forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
         source=source_of(job, forecaster, files),
-        topics=topics_of(job),
+        topics=output_topics(job),
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
@@ -234,7 +246,7 @@ def stream(
         fresh=fresh,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
-        **vars(on_engine(engine, job.jobs, beam_options)),
+        **vars(engine_fields(engine, job.jobs, beam_options)),
     )
     out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")
     if engine != "in-process":
@@ -246,7 +258,7 @@ def stream(
         again = "the same command" if resume else "the same command with --resume"
         out.say(f"stopped; {again} continues from here", "yellow")
     sent_to = f"topic {job.kafka.to_topic}" if job.kafka.to_topic else None
-    _finish(outcome, out, sent_to, goes_on=goes_on)
+    _finish(outcome, out, sent_to, is_resume=is_resume)
 
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
@@ -306,7 +318,7 @@ def _shown_and_served(
     Yields:
         Function that takes the job's numbers, twice a second.
     """
-    from pipelines.cli.live_view import watching
+    from pipelines.cli.live_view import show_live
     from pipelines.sinks.numbers import JobNumbers
 
     latest, is_warned = JobNumbers(), False
@@ -322,7 +334,7 @@ def _shown_and_served(
         from schemas import quarantine
 
         nonlocal is_warned
-        warning = quarantine.share_told(counts.quarantined, counts.rows_in, max_quarantined)
+        warning = quarantine.share_message(counts.quarantined, counts.rows_in, max_quarantined)
         if warning and not is_warned:
             is_warned = True
             out.notice(warning)
@@ -334,15 +346,15 @@ def _shown_and_served(
             host, requested_port = address_of(metrics_port)
             port = stack.enter_context(serve(requested_port, lambda: latest, host))
             out.say(f"numbers for Prometheus: http://{host}:{port}/metrics")
-        show = stack.enter_context(watching(out, what))
+        show = stack.enter_context(show_live(out, what))
         yield take
     warn(latest.counts)
 
 
-def _finish(outcome: Outcome, out: Out, sent_to: str | None = None, *, goes_on: bool = False) -> None:
+def _finish(outcome: Outcome, out: Out, sent_to: str | None = None, *, is_resume: bool = False) -> None:
     from pipelines.state import state_table
 
-    show_outcome(outcome, out, goes_on=goes_on)
+    show_outcome(outcome, out, is_resume=is_resume)
     forecasts = sent_to or outcome.output / "forecasts"
     out.say(f"forecasts: {forecasts}, state table: {outcome.output / state_table.FOLDER}")
     out.result(outcome.as_json())

@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments, configured
+from pipelines.cli.settings import assignments, load_settings
 from pipelines.cli.stores import store_line
 from schemas.errors import ConfigError
 
@@ -180,7 +180,7 @@ def label(
         epochs=epochs,
         seed=seed,
     )
-    job = configured(None, shared, mlflow__tracking_uri=tracking_uri)
+    job = load_settings(None, shared, mlflow__tracking_uri=tracking_uri)
     mlflow = job.mlflow
     if "experiment" not in mlflow.model_fields_set:
         mlflow = mlflow.model_copy(update={"experiment": "statecast-labels"})
@@ -265,9 +265,9 @@ def _write_example(name: str) -> Path:
     path = Path(f"{name}.parquet")
     if path.exists():
         raise ConfigError(f"{path} already exists: use it with statecast label {path}, or delete it")
-    from pipelines.labelling.examples import write_labelled
+    from pipelines.labelling.examples import write_labelled_example
 
-    return write_labelled(name, path.parent)
+    return write_labelled_example(name, path.parent)
 
 
 def _show(out: Out, found: LabelOutcome) -> None:

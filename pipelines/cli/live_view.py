@@ -16,7 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.console import size_of
+from pipelines.cli.console import size_text
 
 if TYPE_CHECKING:
     from pipelines.cli.console import Out
@@ -33,7 +33,7 @@ _SPANS = ((365.25 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 
 @contextmanager
-def watching(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
+def show_live(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
     """Show a job on stderr while the block runs: as a `View` on a terminal, else as `Lines`.
 
     With ``--json`` it is always `Lines`, because a program reads the output.
@@ -195,7 +195,7 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
         if n.snapshot_at_s
         else Text("none yet", "dim")
     )
-    yield "snapshot", _join(taken, Text(f"state {size_of(n.state_bytes)}"))
+    yield "snapshot", _join(taken, Text(f"state {size_text(n.state_bytes)}"))
 
 
 def _count(n: int, word: str) -> Text:

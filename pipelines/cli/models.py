@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import configured
+from pipelines.cli.settings import load_settings
 from pipelines.cli.stores import store_line
 from schemas.errors import ModelError
 
@@ -38,7 +38,7 @@ def promote(
 
     Example: statecast promote weather/2
     """
-    job = configured(config, settings, mlflow__tracking_uri=tracking_uri)
+    job = load_settings(config, settings, mlflow__tracking_uri=tracking_uri)
     out = Out(as_json)
     from pipelines.cli.preflight import check_model
 
@@ -79,7 +79,7 @@ def ui(
 
     With --json, the object is printed when the server starts.
     """
-    job = configured(config, settings, mlflow__tracking_uri=tracking_uri)
+    job = load_settings(config, settings, mlflow__tracking_uri=tracking_uri)
     from forecaster.registry.store import Store, ui_command, ui_environment
 
     command = ui_command(job.mlflow.tracking_uri, host, port)

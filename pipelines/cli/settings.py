@@ -48,7 +48,7 @@ ENVIRONMENT = {
 """Setting -> MLflow's environment variable that sets it. MLflow itself reads the variables for logins."""
 
 
-def configured(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
+def load_settings(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
     """Return the job's settings; options override ``--set``, then the environment, then the job file.
 
     Args:
@@ -117,7 +117,7 @@ def _as_typed(line: str, flagged: dict[str, object], around: dict[str, object]) 
     return line
 
 
-def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+def parse_whole_numbers(option: str, text: str) -> tuple[int, ...]:
     """Return the whole numbers that an option lists with commas, sorted and without repeats.
 
     Raises:

@@ -11,7 +11,7 @@ import typer
 from forecaster import durable
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments, configured
+from pipelines.cli.settings import assignments, load_settings
 from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError, OutputError
 
@@ -56,7 +56,7 @@ def init(
             raise ConfigError(f"--example {example}: no such example; choose {' or '.join(_EXAMPLES)}")
         data = path.parent / f"{example}.parquet"
         overrides = {"data.paths": [str(data)], **_EXAMPLES[example]}
-    configured(None, settings)  # only for its errors, which name what the user typed
+    load_settings(None, settings)  # only for its errors, which name what the user typed
     text = commented_toml(load_config(None, overrides | assignments(settings)))
     for file in filter(None, (path, data)):
         if file.exists() and not force:
@@ -87,7 +87,7 @@ def doctor(
 
     Changes nothing unless --fix is given, which downloads Prism, the streaming engine, or builds it with Go.
     """
-    job = configured(
+    job = load_settings(
         config,
         settings,
         mlflow__tracking_uri=tracking_uri,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from pipelines.cli import options as o
-from pipelines.cli.console import Out, size_of
+from pipelines.cli.console import Out, size_text
 from pipelines.storage import location
 from schemas.errors import ConfigError
 
@@ -95,7 +95,7 @@ def export(
     with out.progress("packing", "tables"):
         series = pack(location(folder), file)
     size_bytes = file.stat().st_size
-    out.say(f"{file}: {series:,} series, {size_of(size_bytes)}; statecast state import unpacks it")
+    out.say(f"{file}: {series:,} series, {size_text(size_bytes)}; statecast state import unpacks it")
     out.result({"file": str(file), "series": series, "bytes": size_bytes})
 
 

@@ -61,7 +61,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
 
 
 def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -> Log:
-    from pipelines.settings.kafka import Broker, options_of
+    from pipelines.settings.kafka import Broker, kafka_options
     from pipelines.sources.files.validated_rows import columns_of, input_of
     from pipelines.sources.kafka import KafkaSource
     from pipelines.sources.messages import DecoderSpec
@@ -70,7 +70,7 @@ def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Loca
     kafka = job.kafka
     columns, in_key = columns_of(job), kafka.series == "key"
     source = KafkaSource(
-        Broker(kafka.bootstrap, options_of(kafka.options)),
+        Broker(kafka.bootstrap, kafka_options(kafka.options)),
         kafka.topic,
         DecoderSpec(
             kafka.decoder,
@@ -95,7 +95,7 @@ def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Loca
     return source
 
 
-def topics_of(job: JobConfig) -> Topics | None:
+def output_topics(job: JobConfig) -> Topics | None:
     """Return the topics that a stream sends to; None if it writes files.
 
     Raises:
@@ -104,10 +104,10 @@ def topics_of(job: JobConfig) -> Topics | None:
     kafka = job.kafka
     if not kafka.to_topic:
         return None
-    from pipelines.settings.kafka import Broker, options_of
+    from pipelines.settings.kafka import Broker, kafka_options
     from pipelines.sinks.kafka import Topics, check_topics
 
-    broker = Broker(kafka.bootstrap, options_of(kafka.options))
+    broker = Broker(kafka.bootstrap, kafka_options(kafka.options))
     topics = Topics(
         broker,
         kafka.to_topic,

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from pipelines.storage import Location
 
 
-def most_epochs(job: JobConfig) -> int:
+def max_epochs(job: JobConfig) -> int:
     """Return the largest possible number of epochs of a training, of both its phases."""
     return job.training.epochs * (2 if job.training.refit else 1)
 
 
-def searched(job: JobConfig, name: str, trials: int, table: Location | None, out: Out) -> SweepOutcome:
+def run_sweep_command(
+    job: JobConfig, name: str, trials: int, table: Location | None, out: Out
+) -> SweepOutcome:
     """Run a sweep, train with the best settings, and print a table of the trials.
 
     After Ctrl-C, a notice names the best trial so far.
@@ -39,7 +41,7 @@ def searched(job: JobConfig, name: str, trials: int, table: Location | None, out
         with (
             out.progress("reading", "rows") as rows,
             out.progress("sweep", "trials", trials) as trials_done,
-            out.progress("training the best", "epochs", most_epochs(job)) as epochs_done,
+            out.progress("training the best", "epochs", max_epochs(job)) as epochs_done,
         ):
 
             def on_trial(trial: Trial) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
-from pipelines.cli.settings import configured, input_files, paths
+from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
@@ -105,7 +105,7 @@ def train(
 
     Example: statecast train weather.parquet --end 2013-09-01 --register weather
     """
-    job = configured(
+    job = load_settings(
         config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, network__cell=cell, network__hidden=hidden,
         network__horizon=horizon, training__epochs=epochs, training__seed=seed,
@@ -121,17 +121,17 @@ def train(
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training.train import loss_of
-        from pipelines.cli.sweep import most_epochs, searched
+        from pipelines.cli.sweep import max_epochs, run_sweep_command
         from pipelines.jobs.train import run_training
 
     if sweep is not None:
-        swept = searched(job, name or f"{job.network.cell}-sweep", sweep, table, out)
+        swept = run_sweep_command(job, name or f"{job.network.cell}-sweep", sweep, table, out)
         _print_outcome(out, job, swept.trained, table)
         out.result(swept.as_json())
         return
     with (
         out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", most_epochs(job)) as epochs_done,
+        out.progress("training", "epochs", max_epochs(job)) as epochs_done,
     ):
         trained = run_training(
             job,

@@ -32,7 +32,7 @@ _TO_TOPIC: Final = ("kafka.to_format", "kafka.to_late", "kafka.to_quarantine")
 """Settings that have an effect only if forecasts are sent to a topic."""
 
 
-def check_source(watch: bool, source: str | None) -> None:
+def check_single_source(watch: bool, source: str | None) -> None:
     """Check that the options name a single source.
 
     Raises:
@@ -42,7 +42,7 @@ def check_source(watch: bool, source: str | None) -> None:
         raise ConfigError(f"--watch and --source {source} name two sources: leave one of them out")
 
 
-def check_used(job: JobConfig, typed: Iterable[str]) -> None:
+def check_options_have_effect(job: JobConfig, typed: Iterable[str]) -> None:
     """Check that every setting given on the command line has an effect.
 
     Args:

@@ -13,7 +13,15 @@ import polars as pl
 
 from forecaster.config import CovariatesConfig
 from forecaster.evaluation.baselines import persistence, seasonal_naive
-from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale, unscaled
+from forecaster.evaluation.scores import (
+    calibration,
+    errors,
+    fans,
+    matched,
+    score,
+    series_scale,
+    series_without_scale,
+)
 from forecaster.registry.registry import Registry
 from forecaster.reports import plots
 from forecaster.reports.html import Picture, error_table, write_report
@@ -216,7 +224,7 @@ def _unit(
         split, where = round(time_of("--train-end", train_end).timestamp() * MICROSECONDS), train_end
     before = windows.between(windows.start, config.frequency.window_of(split))
     series = set(own["series_id"].unique())
-    if len(before.values) and not series.intersection(unscaled(before, config)):
+    if len(before.values) and not series.intersection(series_without_scale(before, config)):
         return series_scale(before, config), f"{_UNIT} before {where}"
     registry = Registry(job.mlflow.tracking_uri, job.mlflow.experiment)
     trained = registry.training_scale(version) if train_end is None else None

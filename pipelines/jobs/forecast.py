@@ -14,24 +14,24 @@ from uuid import uuid4
 
 from forecaster.shards.counts import Counts
 from forecaster.threads import compute_threads
-from pipelines.jobs.job import BackfillJob, OnEngine, Outcome, StreamJob
-from pipelines.jobs.stopping import ending_cleanly
+from pipelines.jobs.job import BackfillJob, EngineSettings, Outcome, StreamJob
+from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
 from pipelines.sinks.numbers import JobNumbers, JobReader
-from pipelines.sinks.replace_output import end_replacing, replace_parts
+from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from pipelines.sources import folder, kafka, replay
-from pipelines.sources.base import Log, Place, Places, log_of
+from pipelines.sources.base import Log, Position, Positions, as_log
 from pipelines.sources.files.row_notices import Notes, read_notices
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location
 from pipelines.workers import process
-from pipelines.workers.ownership import run_of, take_over
-from pipelines.workers.step_settings import StepSettings, tables_of
+from pipelines.workers.ownership import read_owner, take_ownership
+from pipelines.workers.step_settings import StepSettings, encode_covariates
 from schemas import quarantine
 from schemas.errors import ConfigError, DataError, EngineLost
 
@@ -92,12 +92,12 @@ def run_backfill(
             )
             if not counts.used + counts.pending:
                 raise DataError(_nothing_used(counts, hidden))
-            if quarantine.share_told(counts.quarantined, counts.rows_in, job.max_quarantined):
+            if quarantine.share_message(counts.quarantined, counts.rows_in, job.max_quarantined):
                 rejected = read_quarantine(hidden)
-                quarantine.refuse_share(counts.quarantined, counts.rows_in, job.max_quarantined, rejected)
+                quarantine.check_share(counts.quarantined, counts.rows_in, job.max_quarantined, rejected)
             replace_parts(hidden, job.output, (*PARTS, state_table.FOLDER))
         finally:
-            end_replacing(hidden, job.output)
+            complete_replacement(hidden, job.output)
     return Outcome(counts, time.monotonic() - began_s, job.output, False, published, notices)
 
 
@@ -124,11 +124,11 @@ def run_stream(
     """
     began_s = time.monotonic()
     with locked(job.output) as held:
-        end_replacing(job.output / BACKFILL, job.output)
+        complete_replacement(job.output / BACKFILL, job.output)
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
         take = _with_lock_check(held.check, on_progress)
-        with ending_cleanly(job.stop_file):
+        with stop_on_signal(job.stop_file):
             counts, published, notices = _run_with_restarts(
                 lambda is_again: _stream_once(_resuming(job) if is_again else job, held.confirm, take),
                 job.restarts,
@@ -195,14 +195,14 @@ def _run_with_restarts(
 def _backfill_once(
     job: BackfillJob, hidden: Location, confirm: Callable[[], None], on_progress: Progress
 ) -> RunResult:
-    settings, before = _settings_of(job, hidden, resumed=False), run_of(hidden)
-    end_replacing(hidden, job.output)
+    settings, before = _settings_of(job, hidden, resumed=False), read_owner(hidden)
+    complete_replacement(hidden, job.output)
     prepare_folder(hidden, *PARTS)
     # Take the folder over before the table is written: a worker of a lost run could still write to the table.
-    take_over(settings, confirm)
+    take_ownership(settings, confirm)
     windows = job.forecaster.window_config
     notes = Notes(numbers.notices_of(hidden), windows)
-    log = log_of(
+    log = as_log(
         ReplaySource(job.paths, job.input, windows.frequency, memory_bytes=job.memory_bytes, notes=notes)
     )
     places, _ = _begin_table(job, log, settings.states, job.state_table, is_resume=False)
@@ -212,22 +212,24 @@ def _backfill_once(
 
 def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progress) -> RunResult:
     state_table.recover(job.states)
-    start = start_of(job.states, job.state_table, job.resume, job.fresh)
+    start = starting_table(job.states, job.state_table, job.resume, job.fresh)
     if job.fresh:
-        state_table.keep_aside(job.states)
-    log = log_of(job.source)
+        state_table.copy_aside(job.states)
+    log = as_log(job.source)
     places, is_resume = _begin_table(
         job, log, job.states, start, is_resume=start == job.states and job.resume
     )
-    settings, before = _settings_of(job, job.output, resumed=is_resume), run_of(job.output)
-    take_over(settings, confirm)
+    settings, before = _settings_of(job, job.output, resumed=is_resume), read_owner(job.output)
+    take_ownership(settings, confirm)
     run = Run(
         log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options, before
     )
     return _run(run, _engine(job), on_progress)
 
 
-def start_of(states: Location, start: Location | None, resume: bool, fresh: bool = False) -> Location | None:
+def starting_table(
+    states: Location, start: Location | None, resume: bool, fresh: bool = False
+) -> Location | None:
     """Return the state table that a stream starts from; None for a cold start.
 
     Args:
@@ -264,13 +266,13 @@ def _settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) 
         lanes=max(min(job.lanes, job.shards), 1),
         resumed=resumed,
         topics=job.topics if isinstance(job, StreamJob) else None,
-        covariates=tables_of(job.forecaster),
+        covariates=encode_covariates(job.forecaster),
     )
 
 
 def _begin_table(
     job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, is_resume: bool
-) -> tuple[Places, bool]:
+) -> tuple[Positions, bool]:
     """Write the state table that the run begins with.
 
     Args:
@@ -288,7 +290,7 @@ def _begin_table(
         DataError: the log cannot be read.
     """
     reached = state_table.read(states, series=False).reached() if is_resume else {}
-    places = log.begin({name: Place(*found) for name, found in reached.items()})
+    places = log.begin({name: Position(*found) for name, found in reached.items()})
     is_resume &= not reached or not reached.keys().isdisjoint(places)
     state_table.begin(
         states,
@@ -310,15 +312,15 @@ def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progres
     for source in (folder, replay, kafka):
         source.forget()
     # One compute thread: stepping several shards at once is faster than stepping one at a time on all cores.
-    with compute_threads(1), process.loaded_left_alone():
+    with compute_threads(1), process.without_collecting_loaded_objects():
         engine(run, lambda: on_progress(reader.read()))
-    published = reader.read_now()
+    published = reader.read_uncached()
     on_progress(published)
     counts = state_table.read(run.settings.states, series=False).counts
     return RunResult(counts, published, read_notices(numbers.notices_of(output)))
 
 
-def _engine(job: OnEngine) -> Callable[[Run, Callable[[], None]], None]:
+def _engine(job: EngineSettings) -> Callable[[Run, Callable[[], None]], None]:
     if job.runner == "in-process":
         return run_in_process
     if job.runner == "prism":

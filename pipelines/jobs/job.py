@@ -21,7 +21,7 @@ Runner = Literal["in-process", "prism", "flink"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnEngine:
+class EngineSettings:
     """The engine that a backfill or a stream runs on.
 
     Attributes:
@@ -40,7 +40,7 @@ class OnEngine:
 
 
 @dataclass(frozen=True)
-class BackfillJob(OnEngine):
+class BackfillJob(EngineSettings):
     """The settings of a backfill.
 
     Attributes:
@@ -77,7 +77,7 @@ class BackfillJob(OnEngine):
 
 
 @dataclass(frozen=True)
-class StreamJob(OnEngine):
+class StreamJob(EngineSettings):
     """The settings of a stream.
 
     Attributes:

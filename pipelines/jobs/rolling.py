@@ -21,10 +21,10 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, aggregate
 from forecaster.training.train import Epoch, train
 from pipelines.jobs.registry import open_registry
-from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
+from pipelines.jobs.rolling_scores import Evaluated, errors_by_horizon, log_evaluation, score_figures, scored
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
-from pipelines.sources.files.load_all import Loaded, load_observations
+from pipelines.sources.files.load_all import LoadedRows, load_observations
 from schemas import replaced
 from schemas.errors import DataError
 
@@ -120,13 +120,13 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
         replayed_s = time.monotonic()
         unit = training_scale(windows, split.train_rows, config.windows)
         scores, coverage_by_series = scored(tallies, job.horizons, unit, windows.series_ids)
-        by_step = by_step_of(tallies, unit)
+        by_step = errors_by_horizon(tallies, unit)
         evaluated = Evaluated(
             scores,
             coverage_by_series,
             by_step,
             [
-                *figures_of(tallies, by_step, fans),
+                *score_figures(tallies, by_step, fans),
                 ("Training and validation loss by epoch.", partial(plots.loss_figure, trained.history)),
             ],
             trained_s - began_s,
@@ -143,7 +143,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
                 *replaced.notice(len(found.replaced), "in the input, where they stay"),
             ),
         )
-        log_into(run, evaluated)
+        log_evaluation(run, evaluated)
     return replace(evaluated, notices=(*evaluated.notices, *run.notices))
 
 
@@ -190,7 +190,7 @@ def _split_rows(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
     return windows, split
 
 
-def _notices(loaded: Loaded, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
+def _notices(loaded: LoadedRows, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
     lines = window_notices(windows.filled, config)
     if len(loaded.quarantined):
         first = loaded.quarantined.row(0, named=True)

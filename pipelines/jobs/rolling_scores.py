@@ -171,7 +171,7 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def by_step_of(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
+def errors_by_horizon(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
     """Return the MASE and the coverage of every member at every horizon (`Evaluated.by_step`)."""
     parts = []
     for member, sums in tallies.items():
@@ -183,7 +183,7 @@ def by_step_of(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def figures_of(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
+def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
     """Return captioned pictures: errors of all members, and quantiles and forecasts of the first member."""
     first, sums = next(iter(tallies.items()))
     figures: list[Picture] = [
@@ -201,7 +201,7 @@ def figures_of(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSam
     return figures
 
 
-def log_into(run: Run, evaluated: Evaluated) -> None:
+def log_evaluation(run: Run, evaluated: Evaluated) -> None:
     """Log scores as metrics and tables, and the pictures, in an MLflow run."""
     for horizon in evaluated.by_step["horizon"].unique().sort():
         step = evaluated.by_step.filter(pl.col("horizon") == horizon)

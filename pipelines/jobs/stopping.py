@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.storage import Location
 
 _CHECK_EVERY_S: Final = 0.1
@@ -21,7 +21,7 @@ _RETRY_AFTER_S: Final = 2.0  # after a disk or a store has refused the stop file
 
 
 @contextmanager
-def ending_cleanly(stop_file: Location) -> Iterator[None]:
+def stop_on_signal(stop_file: Location) -> Iterator[None]:
     """Write ``stop_file`` on the first SIGINT or SIGTERM in the block; handle a second one as usual.
 
     Outside the main thread, where Python allows no signal handlers, nothing is changed.
@@ -43,7 +43,7 @@ def ending_cleanly(stop_file: Location) -> Iterator[None]:
         while not ended.wait(wait_s):
             if received:
                 try:
-                    ask_to_stop(stop_file)
+                    request_stop(stop_file)
                     return
                 except OSError:
                     wait_s = _RETRY_AFTER_S

@@ -203,7 +203,7 @@ def with_settings(config: JobConfig, settings: dict[str, Any]) -> JobConfig:
     return config.model_copy(update=changed)
 
 
-def suggested(trial: optuna.Trial) -> dict[str, Any]:
+def draw_settings(trial: optuna.Trial) -> dict[str, Any]:
     """Draw the settings of a trial and return them by dotted name."""
     return {
         "network.hidden": trial.suggest_int("network.hidden", 16, 128, step=16),
@@ -244,7 +244,7 @@ def _study(config: JobConfig, trials: int) -> optuna.Study:
 def _run_trial(sweep: _Sweep, number: int) -> Trial:
     """Run one trial in a child run, and report its result to the study."""
     drawn = sweep.study.ask() if number > 1 else None
-    settings = {} if drawn is None else suggested(drawn)
+    settings = {} if drawn is None else draw_settings(drawn)
     config = with_settings(sweep.config, settings)
     began, tags = time.monotonic(), {"statecast.cell": config.network.cell, "statecast.job": "trial"}
     skills: list[float] = []

@@ -31,7 +31,7 @@ from forecaster.training.train import Epoch, Trained, held_out_from, train
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
-from pipelines.sources.files.load_all import Loaded, load_observations
+from pipelines.sources.files.load_all import LoadedRows, load_observations
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas import replaced
@@ -100,7 +100,7 @@ class TrainingData:
         tables: the tables of static and known covariates.
     """
 
-    loaded: Loaded
+    loaded: LoadedRows
     windows: Windows
     duplicates: int
     replaced: pl.DataFrame
@@ -169,21 +169,21 @@ def learn(
         run.log_frame(data.replaced, "replaced.parquet")
 
     def log(epoch: Epoch) -> None:
-        with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
+        with run.notice_on_error(f"epoch {epoch['epoch']:.0f}"):
             run.log_epoch(epoch)
         on_epoch(epoch)
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
     version = _register(run, trained.forecaster, config.mlflow.model, loaded.rows.head(5))
-    with run.beside_the_model("the scale of each series"):
+    with run.notice_on_error("the scale of each series"):
         run.log_scale(series_scale(windows, config.windows))
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
     run.log_figure(lambda: plots.loss_figure(trained.history), "plots/loss.png")
-    with run.beside_the_model("the gradients"):
+    with run.notice_on_error("the gradients"):
         _log_gradients(run, trained.forecaster, windows, config)
     scores = pl.DataFrame()
-    with run.beside_the_model("the backtest"):
+    with run.notice_on_error("the backtest"):
         own, scores = _backtest(trained, windows, config)
         if len(own):
             _log_backtest(run, own, scores, config)
@@ -302,7 +302,7 @@ def _backtest(trained: Trained, windows: Windows, config: JobConfig) -> tuple[pl
 def _log_backtest(run: Run, own: pl.DataFrame, scores: pl.DataFrame, config: JobConfig) -> None:
     """Log the scores and the pictures of a backtest in a run."""
     cell = config.network.cell
-    with run.beside_the_model("the scores of the backtest"):
+    with run.notice_on_error("the scores of the backtest"):
         run.log_frame(scores, "backtest/scores.json")
         own_rows = scores.filter(pl.col("model") == cell)
         for row in own_rows.to_dicts():

@@ -81,7 +81,7 @@ def anomalies() -> pl.DataFrame:
     ).filter(pl.col("value").is_not_nan())
 
 
-def write_labelled(name: str, folder: Path) -> Path:
+def write_labelled_example(name: str, folder: Path) -> Path:
     """Write the example ``vowels`` or ``anomalies`` as a long Parquet file, and return its path.
 
     The folder is created if it does not exist.

@@ -110,13 +110,13 @@ def run_labelling(
     registry = open_registry(mlflow)
     read = read_labelled(paths, columns, on_rows)
     rows = len(read.rows) + len(read.quarantined)
-    quarantine.refuse_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
+    quarantine.check_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
     gathered = gather(read.rows, read.channels, freq_s)
     sequences = gathered.sequences
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
 
         def log(epoch: Epoch) -> None:
-            with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
+            with run.notice_on_error(f"epoch {epoch['epoch']:.0f}"):
                 run.log_epoch(epoch)
             on_epoch(epoch)
 
@@ -228,7 +228,7 @@ def _log_model(run: Run, labeller: Labeller) -> None:
 def _log(run: Run, labeller: Labeller, found: _Scores) -> None:
     """Log the scores and plots of a labeller to the run."""
     task, curve = labeller.task, found.curve
-    with run.beside_the_model("the scores"):
+    with run.notice_on_error("the scores"):
         run.log_metrics({k: v for k, v in found.scores.items() if np.isfinite(v)})
     run.log_figure(lambda: label_plots.confusion_figure(found.confusion, task.classes), "plots/confusion.png")
     if curve is not None and len(curve.recall):
@@ -241,7 +241,7 @@ def _log(run: Run, labeller: Labeller, found: _Scores) -> None:
     if len(found.kinds):
         columns = [found.kinds[name].to_list() for name in ("label", "found", "of")]
         run.log_figure(lambda: label_plots.found_figure(*columns), "plots/found.png")
-        with run.beside_the_model("found.json"):
+        with run.notice_on_error("found.json"):
             run.log_frame(found.kinds, "found.json")
 
 

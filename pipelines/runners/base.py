@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.sources.base import Log, Places
+from pipelines.sources.base import Log, Positions
 from pipelines.storage import Location
 from pipelines.workers.step_settings import StepSettings
 
@@ -30,7 +30,7 @@ class Run:
     """
 
     log: Log
-    places: Places
+    places: Positions
     settings: StepSettings
     stop_file: Location
     snapshot_every_s: float

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pipelines.runners.base import LOCAL, FlinkSettings
 from pipelines.runners.engine import EngineProcess, free_port
-from pipelines.runners.java import OPENS, find_java, job_server
+from pipelines.runners.java import JAVA_OPEN_OPTIONS, find_java, job_server
 from schemas.errors import EngineError
 
 _DRIVER: Final = "org.apache.beam.runners.flink.FlinkJobServerDriver"
@@ -50,7 +50,7 @@ class JobServer(EngineProcess):
         self._artifacts = tempfile.TemporaryDirectory(prefix="statecast-flink-", ignore_cleanup_errors=True)
         self._block.enter_context(self._artifacts)
         return [
-            str(java), *OPENS, "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            str(java), *JAVA_OPEN_OPTIONS, "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-cp", str(jars / "*"), _DRIVER, "--flink-master", self.master,
             "--job-host", "localhost", "--job-port", str(port), "--artifact-port", str(free_port()),
             "--expansion-port", str(free_port()), "--artifacts-dir", self._artifacts.name,

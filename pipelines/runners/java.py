@@ -31,7 +31,7 @@ _LIMIT_S: Final = 900.0
 SETUP: Final = "run `make java`, or `python -m pipelines.runners.java setup`"
 
 # Flink 1.19 and Beam's runner use private parts of these packages, which Java 17 forbids by default.
-OPENS: Final = tuple(
+JAVA_OPEN_OPTIONS: Final = tuple(
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (
         "java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.text",

@@ -27,7 +27,7 @@ from pipelines.runners.engine import log_file
 from pipelines.runners.flink import JobServer, flink_options
 from pipelines.runners.on_prism import build
 from pipelines.workers import ownership, worker
-from pipelines.workers.failure import clear_told, told
+from pipelines.workers.failure import clear_worker_errors, told
 from schemas.errors import EngineError, EngineLost
 
 _CHECK_EVERY_S: Final = 1.0
@@ -51,7 +51,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
         StatecastError: the source, the output folder, a state or the engine is at fault.
     """
     output = run.settings.output
-    clear_told(output)
+    clear_worker_errors(output)
     name = _name(run.settings.job)
     parallelism = 1 if settings.workers is None else min(_slots(settings.master), run.settings.shards)
     if run.before is not None:

@@ -17,7 +17,7 @@ from pipelines.runners.engine import log_file
 from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.sinks import numbers
 from pipelines.workers import worker
-from pipelines.workers.failure import clear_told, told
+from pipelines.workers.failure import clear_worker_errors, told
 from schemas.errors import EngineError, EngineLost
 
 
@@ -32,7 +32,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
         StatecastError: the source, the output folder, a state or the engine is at fault.
     """
     output = run.settings.output
-    clear_told(output)
+    clear_worker_errors(output)
     with PrismServer(log_file(run.logs, "prism.log")) as prism:
         pipeline = beam.Pipeline(options=PipelineOptions([*prism_options(prism.endpoint), *run.beam_options]))
         build(pipeline, run)

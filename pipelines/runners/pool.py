@@ -87,9 +87,9 @@ def work(control: str, worker_id: str) -> None:
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
     from forecaster.threads import compute_threads
-    from pipelines.workers.process import use_again
+    from pipelines.workers.process import reuse_freed_memory
 
-    use_again()
+    reuse_freed_memory()
     with compute_threads(1), suppress(grpc.RpcError):
         SdkHarness(control, worker_id=worker_id).run()
 

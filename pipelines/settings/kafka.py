@@ -138,7 +138,7 @@ def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[
 
 
 @contextmanager
-def not_collecting() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Turn off Python's garbage collector while the block runs.
 
     A poll of a client creates about 100,000 messages at once, none of them part of a cycle. They would make
@@ -183,7 +183,7 @@ def error_of(
     return kind(f"{broker.bootstrap}: {message}")
 
 
-def options_of(options: Mapping[str, SecretStr]) -> tuple[tuple[str, str], ...]:
+def kafka_options(options: Mapping[str, SecretStr]) -> tuple[tuple[str, str], ...]:
     """Return the Kafka options of a job file in the form of `Broker.options`, sorted by name."""
     return tuple(sorted((name, value.get_secret_value()) for name, value in options.items()))
 

@@ -160,10 +160,10 @@ class JobReader:
         """What the shards published last, added up; of an object store, what they had a moment ago."""
         if isinstance(self.folder, Remote) and time.monotonic() - self._read_s < PUBLISHED_REMOTELY_EVERY_S:
             return self._last
-        self._last, self._read_s = self.read_now(), time.monotonic()
+        self._last, self._read_s = self.read_uncached(), time.monotonic()
         return self._last
 
-    def read_now(self) -> JobNumbers:
+    def read_uncached(self) -> JobNumbers:
         """What the shards published last, added up."""
         told = read_shards(self.folder)
         for shard in told:

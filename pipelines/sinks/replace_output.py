@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forecaster.durable import sync_path
-from pipelines.storage import Location, Remote, end_putting, put_in_place, write_text
+from pipelines.storage import Location, Remote, complete_replacement_in_store, replace_in_store, write_text
 from schemas.errors import OutputError
 
 _COMPLETE = "complete"
@@ -34,7 +34,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
     """
     if isinstance(hidden, Remote) and isinstance(output, Remote):
         with _told(output):
-            put_in_place(hidden, output, parts)
+            replace_in_store(hidden, output, parts)
     elif isinstance(hidden, Path) and isinstance(output, Path):
         _move_all(hidden, output, parts)
 
@@ -73,7 +73,7 @@ def _take_mark_away(hidden: Path, output: Path) -> None:
         sync_path(hidden)
 
 
-def end_replacing(hidden: Location, output: Location) -> None:
+def complete_replacement(hidden: Location, output: Location) -> None:
     """Ends what a job that was killed among its renames had begun; what was not complete is removed.
 
     Raises:
@@ -81,7 +81,7 @@ def end_replacing(hidden: Location, output: Location) -> None:
     """
     if isinstance(hidden, Remote) and isinstance(output, Remote):
         with _told(output):
-            end_putting(hidden, output)
+            complete_replacement_in_store(hidden, output)
     elif isinstance(hidden, Path) and isinstance(output, Path):
         _end_moving(hidden, output)
 

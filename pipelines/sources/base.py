@@ -50,7 +50,7 @@ class Source(Protocol):
         """
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """The position of the reader in a partition.
 
     Attributes:
@@ -59,7 +59,8 @@ class Place(NamedTuple):
             has no watermark yet, or if its source computes the watermark from the offset.
         cuts: greater offsets, ascending, from which some shards resume. A batch ends at each of them, so that
             every shard applies either a whole batch or none of it.
-        ahead_us: the partition's watermark in the shard that had read furthest, in microseconds, because the
+        furthest_watermark_us: the partition's watermark in the shard that had read furthest, in
+        microseconds, because the
             windows that this shard closed stay closed; None if no shard had read further than the others.
         shard: the only shard that follows the partition; None if all shards do.
     """
@@ -67,29 +68,29 @@ class Place(NamedTuple):
     offset: int
     watermark_us: int | None = None
     cuts: tuple[int, ...] = ()
-    ahead_us: int | None = None
+    furthest_watermark_us: int | None = None
     shard: int | None = None
 
     @property
     def furthest_us(self) -> int | None:
         """The partition's greatest watermark in any shard; None if there is none."""
-        return newest((self.watermark_us, self.ahead_us))
+        return newest((self.watermark_us, self.furthest_watermark_us))
 
 
-Places = Mapping[str, Place]
+Positions = Mapping[str, Position]
 """The position of the reader in each partition, by the name of the partition."""
 
 
-def furthest_us(places: Places, shard: int | None) -> int | None:
+def furthest_us(places: Positions, shard: int | None) -> int | None:
     """Return the latest time up to which ``shard`` may have closed windows; None if it has closed none.
 
-    This is the least of `Place.furthest_us` of the partitions that ``shard`` follows. A topic that is not
+    This is the least of `Position.furthest_us` of the partitions that ``shard`` follows. A topic that is not
     keyed has one such time for all shards, with ``shard`` None.
     """
     return least(place.furthest_us for place in places.values() if place.shard == shard)
 
 
-class Stride(NamedTuple):
+class LogStep(NamedTuple):
     """The result of one read of a log.
 
     Attributes:
@@ -101,7 +102,7 @@ class Stride(NamedTuple):
     """
 
     batches: tuple[Batch, ...]
-    places: Places
+    places: Positions
     wait_s: float = 0.0
 
 
@@ -118,7 +119,7 @@ class Log(Protocol):
     def is_paced(self) -> bool:
         """See `Source`."""
 
-    def begin(self, reached: Places) -> Places:
+    def begin(self, reached: Positions) -> Positions:
         """Return the position at which the reading of every partition of the log begins.
 
         Args:
@@ -129,7 +130,7 @@ class Log(Protocol):
                 and names the fix.
         """
 
-    def step(self, places: Places) -> Stride | None:
+    def step(self, places: Positions) -> LogStep | None:
         """Read the rows from ``places`` on; None at the end of the log, to which no rows will be added.
 
         Raises:
@@ -152,18 +153,18 @@ class OnePartition:
         """See `Source`."""
         return self.source.is_paced
 
-    def begin(self, reached: Places) -> Places:
+    def begin(self, reached: Positions) -> Positions:
         """See `Log`. The position has no watermark, because a source computes watermarks itself."""
         name = self.source.partition
-        return {name: Place(reached[name].offset if name in reached else 0)}
+        return {name: Position(reached[name].offset if name in reached else 0)}
 
-    def step(self, places: Places) -> Stride | None:
+    def step(self, places: Positions) -> LogStep | None:
         """See `Log`."""
         name = self.source.partition
         step = self.source.step(places[name].offset)
-        return None if step is None else Stride(step.batches, {name: Place(step.offset)}, step.wait_s)
+        return None if step is None else LogStep(step.batches, {name: Position(step.offset)}, step.wait_s)
 
 
-def log_of(source: Source | Log) -> Log:
+def as_log(source: Source | Log) -> Log:
     """Return a log unchanged, and a source as a log of one partition."""
     return source if isinstance(source, Log) else OnePartition(source)

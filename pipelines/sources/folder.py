@@ -14,9 +14,9 @@ import polars as pl
 from forecaster.shards.batch import Batch
 from forecaster.time.windows import MICROSECONDS, ORIGIN
 from pipelines.sources.base import Step
-from pipelines.sources.files.listing import Found, Listing, identity_of
+from pipelines.sources.files.listing import Listing, ReadyFile, identity_of
 from pipelines.sources.files.overlaps import WideFiles
-from pipelines.sources.files.sensors import refuse_nameless
+from pipelines.sources.files.sensors import refuse_unnamed_series
 from pipelines.sources.files.tables import layout_of
 from pipelines.sources.files.validated_rows import (
     Input,
@@ -24,7 +24,7 @@ from pipelines.sources.files.validated_rows import (
     WholeFile,
     bad_file,
     read_file,
-    read_through,
+    read_to_end,
     rows_of,
 )
 from pipelines.sources.manifest import Entry, FolderManifest
@@ -111,7 +111,7 @@ class _Watch:
         self.listing = Listing(source.folder, source.settle_s)
         self.offset: int | None = None
         self.again: Iterator[Entry] = iter(())
-        self.ready: deque[Found] = deque()
+        self.ready: deque[ReadyFile] = deque()
         self.batches: Iterator[Batch] = iter(())
         self.next_look_s = 0.0
         self.wide_files: WideFiles | None = None
@@ -172,7 +172,7 @@ class _Watch:
         self.ready.extend(self.listing.look(now_s, self.manifest))
         self.next_look_s = now_s if self.ready else now_s + self.source.poll_s
 
-    def _new_batches(self, found: Found) -> Iterator[Batch] | None:
+    def _new_batches(self, found: ReadyFile) -> Iterator[Batch] | None:
         """Add a file to the manifest and return its batches; None if the file turns out not to be ready."""
         source, problem = self.source, ""
         columns = source.input.columns
@@ -183,12 +183,12 @@ class _Watch:
             )
         try:
             layout = layout_of(found.path, columns)
-            refuse_nameless(found.path, layout, columns)
+            refuse_unnamed_series(found.path, layout, columns)
             self._wide_files().take(found.path, layout)
-            whole = read_through(found.path, source.input, found.arrived_s, source.memory_bytes)
+            whole = read_to_end(found.path, source.input, found.arrived_s, source.memory_bytes)
         except DataError as error:
             if not found.is_settled:
-                self.listing.put_off(found)
+                self.listing.postpone(found)
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
@@ -207,7 +207,7 @@ class _Watch:
             self.wide_files.remember(source.folder / name for name in earlier)
         return self.wide_files
 
-    def _add_to_manifest(self, found: Found, whole: WholeFile, problem: str) -> Iterator[Batch]:
+    def _add_to_manifest(self, found: ReadyFile, whole: WholeFile, problem: str) -> Iterator[Batch]:
         """Add a file that was read to its end to the manifest, and return its batches."""
         first = self.manifest.stop
         name, size, mtime_ns = found.identity
@@ -218,7 +218,7 @@ class _Watch:
         parts = whole.parts
         return self._batches(entry, self._parts(entry, 0) if parts is None else parts, first)
 
-    def _watermark_us(self, whole: WholeFile, found: Found) -> int | None:
+    def _watermark_us(self, whole: WholeFile, found: ReadyFile) -> int | None:
         before = self.manifest.watermark_us
         if whole.newest_us is None:
             return before

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import no_batch
-from pipelines.sources.base import Log, Places
+from forecaster.shards.sharding import empty_batch
+from pipelines.sources.base import Log, Positions
 from pipelines.storage import Location, Remote, make_folder
 
 _HOLD_BACK_S = 0.02
@@ -29,7 +29,7 @@ class Read(NamedTuple):
     """
 
     batches: tuple[Batch, ...]
-    places: Places
+    places: Positions
     wait_s: float
     ended: bool
 
@@ -44,7 +44,7 @@ class Reader:
         snapshot_every_s: seconds between two snapshots.
         applied: returns, for each partition, the offset up to which every shard has applied the rows; used to
             stop reading while the shards are behind. None if the engine itself waits for the shards.
-        most_ahead_bytes: size limit of the rows that were read and not yet applied.
+        max_unapplied_bytes: size limit of the rows that were read and not yet applied.
         clock: returns seconds of a clock that never goes back; tests set another one.
     """
 
@@ -52,7 +52,7 @@ class Reader:
     stop_file: Location
     snapshot_every_s: float
     applied: Callable[[], Mapping[str, int]] | None = None
-    most_ahead_bytes: int = 256 << 20
+    max_unapplied_bytes: int = 256 << 20
     clock: Callable[[], float] = time.monotonic
     _is_announced: bool = field(default=False, init=False)
     _snapshot_s: float = field(default=0.0, init=False)
@@ -61,7 +61,7 @@ class Reader:
     _ahead: list[tuple[str, int, int]] = field(default_factory=list, init=False)
     """The batches that are not yet applied: partition, ``stop``, bytes of the rows."""
 
-    def next(self, places: Places) -> Read:
+    def next(self, places: Positions) -> Read:
         """Return the next batches from ``places`` on.
 
         The first call returns empty batches that announce the partitions and their watermarks to every shard.
@@ -93,11 +93,11 @@ class Reader:
             batches = (*batches, *(replace(empty, snapshot=True) for empty in _empty_batches(places)))
         return Read(batches, places, min(stride.wait_s, LONGEST_WAIT_S), False)
 
-    def _last_read(self, places: Places) -> Read:
+    def _last_read(self, places: Positions) -> Read:
         last = tuple(replace(empty, snapshot=True, ends=True) for empty in _empty_batches(places))
         return Read(last, places, 0.0, True)
 
-    def _progress_requests(self, places: Places) -> tuple[Batch, ...]:
+    def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
         """Return an empty batch for every shard, at most once in `_REPORT_EVERY_S`.
 
         A shard may report its offsets before it has applied its last batch. It reports again only with
@@ -131,23 +131,23 @@ class Reader:
 
     def _is_far_ahead(self) -> bool:
         # A single unapplied batch never stops the reading, because it may be larger than the limit.
-        return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.most_ahead_bytes
+        return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.max_unapplied_bytes
 
 
-def _announcements(places: Places) -> Iterator[Batch]:
+def _announcements(places: Positions) -> Iterator[Batch]:
     """Yield an empty batch for every partition, which announces the partition and its watermark."""
     for name, place in places.items():
-        yield replace(no_batch(name, place.offset), watermark_us=place.watermark_us, shard=place.shard)
+        yield replace(empty_batch(name, place.offset), watermark_us=place.watermark_us, shard=place.shard)
 
 
-def _empty_batches(places: Places) -> Iterator[Batch]:
+def _empty_batches(places: Positions) -> Iterator[Batch]:
     """Yield one empty batch for every shard, at the position of a partition that the shard follows."""
     followed = {place.shard: (name, place.offset) for name, place in places.items()}
     for shard, (name, offset) in followed.items():
-        yield replace(no_batch(name, offset), shard=shard)
+        yield replace(empty_batch(name, offset), shard=shard)
 
 
-def ask_to_stop(stop_file: Location) -> None:
+def request_stop(stop_file: Location) -> None:
     """Write the stop file, which ends the job that watches it; the content of the file has no effect."""
     make_folder(stop_file.parent)
     stop_file.write_bytes(f"{time.time():.3f}\n".encode())

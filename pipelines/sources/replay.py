@@ -16,7 +16,7 @@ from forecaster.shards.batch import Batch
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.base import Step
-from pipelines.sources.files.row_notices import Looked, Notes
+from pipelines.sources.files.row_notices import Notes, NoticeCollector
 from pipelines.sources.files.sorted_runs import Sorter, sweep
 from pipelines.sources.files.validated_rows import Input, read_files
 from pipelines.sources.manifest import check_replay
@@ -175,7 +175,7 @@ class _Player:
         if runs is not None:
             sweep(runs)
         sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0
-        row_notices = None if source.notes is None else Looked(source.notes)
+        row_notices = None if source.notes is None else NoticeCollector(source.notes)
         for part in read_files(map(Path, source.paths), source.input, now_s, source.memory_bytes // 4):
             sorter.add(part.rows.drop("offset"))
             if row_notices is not None:

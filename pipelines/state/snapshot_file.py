@@ -96,7 +96,7 @@ def _put_checksum(file: BinaryIO) -> None:
     file.write(checksum)
 
 
-def check_whole(file: BinaryIO) -> None:
+def check_checksum(file: BinaryIO) -> None:
     """Compare a file with the checksum that it carries, if it has one, and go back to its beginning.
 
     Raises:
@@ -175,7 +175,7 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
     try:
         with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
             if series:
-                check_whole(file)
+                check_checksum(file)
             parquet = pq.ParquetFile(file)
             return snapshot.from_arrow(parquet.read() if series else parquet.schema_arrow.empty_table())
     except (pa.ArrowException, OSError, ValueError) as error:

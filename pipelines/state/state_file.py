@@ -23,8 +23,8 @@ from forecaster.shards import snapshot
 from forecaster.shards.sharding import reshard
 from pipelines.sinks.folder import LOCK, locked
 from pipelines.state import state_table
-from pipelines.state.snapshot_file import check_whole, unreadable, write_table
-from pipelines.storage import Location, Remote, as_of_one_moment, make_folder, was_leased, write_whole
+from pipelines.state.snapshot_file import check_checksum, unreadable, write_table
+from pipelines.storage import Location, Remote, make_folder, read_consistently, was_leased, write_whole
 from schemas.errors import DataError, ModelError, OutputError
 from schemas.sealed import seal, unseal
 
@@ -52,7 +52,7 @@ def pack(folder: Location, file: Path) -> int:
     """
     with _at_rest(folder):
         shards = state_table.read(folder).shards
-        manifests = as_of_one_moment(folder, _manifests)
+        manifests = read_consistently(folder, _manifests)
     try:
         (shard,) = reshard(shards, 1)
     except DataError as error:
@@ -86,7 +86,7 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
     """
     try:
         with file.open("rb") as opened:
-            check_whole(opened)
+            check_checksum(opened)
             table = pq.read_table(opened)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import newest
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import announced, handed_over, reshard
+from forecaster.shards.sharding import announced, hand_over_shards, reshard
 from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
-from pipelines.state.table_files import keep_aside, recover, write
-from pipelines.storage import Location, as_of_one_moment, source_of
+from pipelines.state.table_files import copy_aside, recover, write
+from pipelines.storage import Location, read_consistently, source_of
 from schemas.errors import DataError, ModelError, StatecastError
 
 __all__ = [
@@ -36,10 +36,10 @@ __all__ = [
     "Reached",
     "StateTable",
     "begin",
+    "copy_aside",
     "exists",
     "homes",
     "is_of_backfill",
-    "keep_aside",
     "read",
     "recover",
     "write",
@@ -60,13 +60,14 @@ class Reached(NamedTuple):
         offset: the least of any of them: of the row that comes next.
         watermark_us: the partition's watermark before that row; None where it has none.
         others: the offsets of the shards that are further, rising.
-        ahead_us: the partition's watermark at the shard that is furthest; None where it has none.
+        furthest_watermark_us: the partition's watermark at the shard that is furthest; None where it has
+        none.
     """
 
     offset: int
     watermark_us: int | None
     others: tuple[int, ...]
-    ahead_us: int | None
+    furthest_watermark_us: int | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class StateTable:
 
 def exists(folder: Location) -> bool:
     """Whether there is a state table in ``folder``."""
-    return as_of_one_moment(folder, lambda there: bool(_paths(there)) or _is_old(there))
+    return read_consistently(folder, lambda there: bool(_paths(there)) or _is_old(there))
 
 
 def read(folder: Location, *, series: bool = True) -> StateTable:
@@ -142,7 +143,7 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
         DataError: there is none, a file of it cannot be read, or a shard is missing.
         ModelError: it is of a format that this version does not read.
     """
-    return as_of_one_moment(folder, lambda there: _read_table(there, series))
+    return read_consistently(folder, lambda there: _read_table(there, series))
 
 
 def _read_table(folder: Location, series: bool) -> StateTable:
@@ -231,7 +232,9 @@ def begin(
             made = _as_asked(table, shards, is_keyed=bool(owners), resume=resume)
         except DataError as error:
             raise DataError(f"{start}: {error}") from None
-        return [announced(shard, partitions, owners) for shard in (made if resume else handed_over(made))]
+        return [
+            announced(shard, partitions, owners) for shard in (made if resume else hand_over_shards(made))
+        ]
 
     table = read(start, series=False)
     if not resume or not _stand_alike(begun(table), table.shards):

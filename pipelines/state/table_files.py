@@ -17,10 +17,10 @@ from pipelines.storage import (
     Location,
     Remote,
     Target,
-    end_putting,
+    complete_replacement_in_store,
     make_folder,
-    put_in_place,
     remove_temporaries,
+    replace_in_store,
     write_whole,
 )
 from schemas.errors import OutputError
@@ -71,17 +71,17 @@ def _copy(path: Location, target: Target) -> None:
 def _put(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
     hidden = folder.with_name(f".{folder.name}.new")
     try:
-        end_putting(hidden, folder.parent)
+        complete_replacement_in_store(hidden, folder.parent)
         for shard in shards:
             write_shard(hidden / folder.name, shard)
         for path in () if also is None else also.glob("*.json*"):
             (hidden / folder.name / path.name).write_bytes(path.read_bytes())
-        put_in_place(hidden, folder.parent, [folder.name])
+        replace_in_store(hidden, folder.parent, [folder.name])
     except OSError as error:
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
 
 
-def keep_aside(folder: Location) -> Location | None:
+def copy_aside(folder: Location) -> Location | None:
     """Copy a table to another name beside it, before a job begins anew in its place; the copy survives all.
 
     Snapshots are never changed once they are written, so on a disk they take no more room.
@@ -130,7 +130,7 @@ def recover(folder: Location) -> None:
     """
     if isinstance(folder, Remote):
         try:
-            end_putting(folder.with_name(f".{folder.name}.new"), folder.parent)
+            complete_replacement_in_store(folder.with_name(f".{folder.name}.new"), folder.parent)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
         return

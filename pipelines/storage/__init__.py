@@ -9,7 +9,12 @@ from pipelines.storage.journal import Journal
 from pipelines.storage.lease import Held, check_writable, leased, was_leased
 from pipelines.storage.owned import OwnedFile
 from pipelines.storage.remote import Location, Remote, location
-from pipelines.storage.replaced_parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
+from pipelines.storage.replaced_parts import (
+    BACKFILL,
+    complete_replacement_in_store,
+    read_consistently,
+    replace_in_store,
+)
 from pipelines.storage.write_whole import (
     Target,
     make_folder,
@@ -31,15 +36,15 @@ __all__ = [
     "OwnedFile",
     "Remote",
     "Target",
-    "as_of_one_moment",
     "check_writable",
-    "end_putting",
+    "complete_replacement_in_store",
     "leased",
     "location",
     "make_folder",
-    "put_in_place",
+    "read_consistently",
     "remove_temporaries",
     "remove_tree",
+    "replace_in_store",
     "source_of",
     "sync",
     "was_leased",

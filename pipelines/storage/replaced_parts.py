@@ -1,7 +1,7 @@
 """Parts of an output that are replaced together in an object store, where nothing can be renamed.
 
 The new parts lie whole under a hidden prefix when a manifest is put that says so. With this PUT the output
-is the new one: `as_of_one_moment` reads the parts from there. Copying them to their final keys follows, and
+is the new one: `read_consistently` reads the parts from there. Copying them to their final keys follows, and
 whoever dies in it leaves it to the next job. Then the manifest says that it is done. Other readers than ours
 see old and new parts side by side while the store copies.
 """
@@ -27,19 +27,19 @@ _AT_ONCE = 16  # copies, each of which is a request that waits for its answer
 T = TypeVar("T")
 
 
-def put_in_place(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
+def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
     """Replaces ``parts`` of ``output`` by those under ``hidden``, which is removed.
 
     Raises:
         OSError: the store cannot be reached. Either nothing has changed, or the parts are the new ones, and
-            `end_putting` will do the rest.
+            `complete_replacement_in_store` will do the rest.
     """
     _say(hidden, output, parts)
-    end_putting(hidden, output)
+    complete_replacement_in_store(hidden, output)
 
 
-def end_putting(hidden: Remote, output: Remote) -> None:
-    """Ends what a `put_in_place` that died had begun; what was not complete is removed.
+def complete_replacement_in_store(hidden: Remote, output: Remote) -> None:
+    """Ends what a `replace_in_store` that died had begun; what was not complete is removed.
 
     Raises:
         OSError: the store cannot be reached.
@@ -56,7 +56,7 @@ def end_putting(hidden: Remote, output: Remote) -> None:
     remove_tree(hidden)
 
 
-def as_of_one_moment(folder: Location, read: Callable[[Location], T]) -> T:
+def read_consistently(folder: Location, read: Callable[[Location], T]) -> T:
     """What ``read`` makes of a folder that a job may just be replacing: the old one, or the new one.
 
     Args:

@@ -25,7 +25,7 @@ _KINDS = {
 
 
 @contextmanager
-def told_of(output: Location) -> Iterator[None]:
+def store_worker_error(output: Location) -> Iterator[None]:
     """Leaves an error of ours in the output folder, for whoever started the job."""
     try:
         yield
@@ -36,7 +36,7 @@ def told_of(output: Location) -> Iterator[None]:
         raise
 
 
-def clear_told(output: Location) -> None:
+def clear_worker_errors(output: Location) -> None:
     """Forgets the errors of an earlier run."""
     for path in _left(output):
         path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ _ENDED = ".ended-"  # and a shard's number
 _RUN = ".run"  # says which run writes into the folder
 
 
-def take_over(settings: StepSettings, confirm: Callable[[], None] = lambda: None) -> None:
+def take_ownership(settings: StepSettings, confirm: Callable[[], None] = lambda: None) -> None:
     """Make this run the owner of its output folder; a worker of an earlier run writes no more then.
 
     Args:
@@ -37,7 +37,7 @@ def take_over(settings: StepSettings, confirm: Callable[[], None] = lambda: None
         path.unlink(missing_ok=True)
 
 
-def run_of(output: Location) -> str | None:
+def read_owner(output: Location) -> str | None:
     """The run that an output folder belongs to; None where it is nobody's yet."""
     try:
         return (output / _RUN).read_bytes().decode("ascii")
@@ -56,7 +56,7 @@ def has_ended(settings: StepSettings) -> bool:
     return len(list(settings.output.glob(f"{_ENDED}*"))) == settings.shards
 
 
-def is_taken_over(settings: StepSettings) -> bool:
+def is_owned_by_another_run(settings: StepSettings) -> bool:
     """Whether the output folder belongs to another run by now: on a cluster workers may outlive their own."""
     try:
         return (settings.output / _RUN).read_bytes() != settings.job.encode()
@@ -67,6 +67,6 @@ def is_taken_over(settings: StepSettings) -> bool:
         return False
 
 
-def say_ended(settings: StepSettings, shard: int) -> None:
+def mark_shard_ended(settings: StepSettings, shard: int) -> None:
     """Says that a shard has its last snapshot of the run."""
     write_text(settings.output / f"{_ENDED}{shard:04d}", "")

@@ -26,7 +26,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_again() -> None:
+def reuse_freed_memory() -> None:
     """Has freed memory used again, by all threads; to be called before a second thread takes any.
 
     By default glibc gives every thread an arena of its own and hands large blocks back to the kernel, which
@@ -41,7 +41,7 @@ def use_again() -> None:
 
 
 @contextmanager
-def loaded_left_alone() -> Iterator[None]:
+def without_collecting_loaded_objects() -> Iterator[None]:
     """Leaves what is loaded by now, modules by the thousand, out of the collector's rounds in the block.
 
     Each round would look through it all and stop every thread meanwhile.

@@ -27,10 +27,10 @@ from pipelines.sinks.numbers import (
 )
 from pipelines.state import snapshot_file
 from pipelines.storage import Location, sync
-from pipelines.workers.ownership import is_taken_over, say_ended
-from pipelines.workers.snapshot_queue import Turns
+from pipelines.workers.ownership import is_owned_by_another_run, mark_shard_ended
+from pipelines.workers.snapshot_queue import SnapshotQueue
 from pipelines.workers.step_settings import StepSettings, forecaster_of
-from pipelines.workers.worker_thread import Lane
+from pipelines.workers.worker_thread import WorkerThread
 
 
 class ShardWorker:
@@ -53,9 +53,9 @@ class ShardWorker:
         self,
         settings: StepSettings,
         number: int,
-        writer: Lane,
-        snapshots: Lane,
-        turns: Turns,
+        writer: WorkerThread,
+        snapshots: WorkerThread,
+        turns: SnapshotQueue,
         abandoned: threading.Event,
         topics: TopicWriter | None = None,
     ) -> None:
@@ -169,7 +169,7 @@ class ShardWorker:
             self._snapshot(shard, self.files.taken())
         self._publish(shard)
         if batch.ends:  # last: an engine may be ended as soon as all shards have
-            say_ended(self.settings, shard.number)
+            mark_shard_ended(self.settings, shard.number)
 
     def _is_to_publish(self, has_news: bool) -> bool:
         is_local = isinstance(self.settings.output, Path)
@@ -178,7 +178,7 @@ class ShardWorker:
 
     def _is_over(self) -> bool:
         """Whether nobody waits any more for what this run writes."""
-        if not self.abandoned.is_set() and is_taken_over(self.settings):
+        if not self.abandoned.is_set() and is_owned_by_another_run(self.settings):
             self.abandoned.set()
         return self.abandoned.is_set()
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 
-class Turns:
+class SnapshotQueue:
     """Whose turn it is. Who asks has it as soon as nobody else does; who has it ends it.
 
     Args:

@@ -27,7 +27,7 @@ class StepSettings:
         lanes: threads that step shards side by side.
         resumed: what a run before this one wrote after its last snapshots is removed, to be written again.
         topics: where forecasts are sent, instead of into files; None for files.
-        covariates: `tables_of` the forecaster.
+        covariates: `encode_covariates` the forecaster.
     """
 
     job: str
@@ -53,13 +53,13 @@ def forecaster_of(data: bytes, covariates: bytes = b"") -> Forecaster:
 
     Args:
         data: `Forecaster.to_bytes`.
-        covariates: `tables_of` it.
+        covariates: `encode_covariates` it.
     """
     forecaster = Forecaster.from_bytes(data)
-    return forecaster.knowing(Covariates.from_bytes(covariates)) if covariates else forecaster
+    return forecaster.with_covariates(Covariates.from_bytes(covariates)) if covariates else forecaster
 
 
-def tables_of(forecaster: Forecaster) -> bytes:
+def encode_covariates(forecaster: Forecaster) -> bytes:
     """What a forecaster knows beside values, as it travels to workers; nothing where it reads nothing."""
     covariates = forecaster.covariates
     return b"" if covariates.features.is_empty else covariates.to_bytes()

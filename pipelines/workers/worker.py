@@ -12,9 +12,9 @@ from contextlib import suppress
 from forecaster.shards.batch import Batch
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.workers.shard_worker import ShardWorker
-from pipelines.workers.snapshot_queue import Turns
+from pipelines.workers.snapshot_queue import SnapshotQueue
 from pipelines.workers.step_settings import StepSettings
-from pipelines.workers.worker_thread import Lane
+from pipelines.workers.worker_thread import WorkerThread
 
 _WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
 _AHEAD = 8  # parts of batches that wait for a thread, so that none waits for the other
@@ -33,9 +33,9 @@ class Workers:
 
     def __init__(self, settings: StepSettings) -> None:
         self.settings = settings
-        self._lanes = [Lane(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
-        self._writer, self._snapshots = Lane("files", _WRITTEN_AHEAD), Lane("snapshots")
-        self._turns = Turns(self._call)
+        self._lanes = [WorkerThread(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
+        self._writer, self._snapshots = WorkerThread("files", _WRITTEN_AHEAD), WorkerThread("snapshots")
+        self._turns = SnapshotQueue(self._call)
         self._abandoned = threading.Event()
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
@@ -87,7 +87,7 @@ class Workers:
         if failed:
             raise failed[0]
 
-    def _lane_of(self, number: int) -> Lane:
+    def _lane_of(self, number: int) -> WorkerThread:
         return self._lanes[number % len(self._lanes)]
 
     def _call(self, number: int) -> bool:
@@ -112,7 +112,7 @@ _of_jobs: dict[str, Workers] = {}
 _making = threading.Lock()
 
 
-def of_job(settings: StepSettings) -> Workers:
+def workers_of_job(settings: StepSettings) -> Workers:
     """The workers of a run of a job in this process, made when first asked for."""
     with _making:
         if settings.job not in _of_jobs:

@@ -10,7 +10,7 @@ from contextlib import suppress
 _LOOK_UP_S = 0.2  # how long who waits for a lane does not see that it was abandoned
 
 
-class Lane:
+class WorkerThread:
     """A thread that does one thing after the other; what one raises, whoever waits is told.
 
     Args:

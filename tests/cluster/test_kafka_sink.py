@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from forecaster.time.windows import Windows
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks.kafka import Topics
 from pipelines.state import state_table
@@ -90,7 +90,7 @@ def test_forecasts_are_sent_in_every_format(
         made = pl.concat(pl.read_ipc_stream(io.BytesIO(value)) for value in values)
     else:
         schema = fastavro.parse_schema(json.loads(REGISTERED[f"/subjects/{topics[1]}-value/versions"]))
-        assert {value[:5] for value in values} == {FRAME.pack(0, 7)}
+        assert {value[:5] for value in values} == {AVRO_HEADER.pack(0, 7)}
         read = [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]
         made = pl.DataFrame(read, schema_overrides={"revision": pl.Int32})
     assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))

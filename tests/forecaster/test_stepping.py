@@ -126,7 +126,7 @@ def test_stepping_in_place_equals_stepping_a_copy() -> None:
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0)
     values[np.random.default_rng(1).random(values.shape) < 0.4] = NAN
     names = tuple("abcdefg")
-    copied, in_place = model.unseen(names, START), model.unseen(names, START)
+    copied, in_place = model.new_series_state(names, START), model.new_series_state(names, START)
     for first in (0, 1, 2, 9, 30):
         stop = {0: 1, 1: 2, 2: 9, 9: 30, 30: 40}[first]
         copied, one = advance(model, copied, Windows(names, START + first, values[first:stop]))
@@ -139,7 +139,7 @@ def test_stepping_in_place_equals_stepping_a_copy() -> None:
 
 def test_a_slot_without_value_is_not_forecast() -> None:
     model = forecaster()
-    state = model.unseen(("a", "b"), START)
+    state = model.new_series_state(("a", "b"), START)
     first = advance_in_place(model, state, np.array([[1.0, NAN], [2.0, NAN]]), START)
     assert first.issued.tolist() == [[True, False]] * 2
     assert np.isnan(first.values[:, :, 1]).all()
@@ -154,13 +154,13 @@ def test_a_slot_without_value_is_not_forecast() -> None:
 @pytest.mark.parametrize("empty", ["missing", "zero"])
 def test_a_series_silent_beyond_max_gap_retires(empty: str) -> None:
     model = forecaster(empty=empty, max_gap=2)
-    state = model.unseen(("a",), START)
+    state = model.new_series_state(("a",), START)
     forecasts = advance_in_place(model, state, np.array([[1.0], [NAN], [NAN], [NAN], [NAN]]), START)
     assert forecasts.issued[:, 0].tolist() == [True, True, True, False, False]
     assert forecasts.cold_starts == 0
     assert not live(state).any()
     assert state.silent.tolist() == [4]
-    blank = model.unseen(("a",), START)
+    blank = model.new_series_state(("a",), START)
     for name, own in state.parts.items():
         for field, array in own.items():
             np.testing.assert_array_equal(array, blank.parts[name][field], err_msg=field)
@@ -180,7 +180,7 @@ def test_every_return_in_a_block_is_a_cold_start() -> None:
 
 def test_windows_without_live_series_may_be_skipped() -> None:
     model = forecaster(max_gap=2)
-    with_gap, skipped = (model.unseen(("a", "b"), START) for _ in range(2))
+    with_gap, skipped = (model.new_series_state(("a", "b"), START) for _ in range(2))
     for state in (with_gap, skipped):
         advance_in_place(model, state, np.array([[1.0, NAN], [NAN, NAN], [NAN, NAN], [NAN, NAN]]), START)
     advance_in_place(model, with_gap, np.full((1, 2), NAN), START + 4)
@@ -208,7 +208,7 @@ def test_leaving_out_windows_of_live_series_raises() -> None:
 
 
 def test_advance_in_place_refuses_a_state_of_other_weights() -> None:
-    state = forecaster(seed=1).unseen(("a",), START)
+    state = forecaster(seed=1).new_series_state(("a",), START)
     with pytest.raises(VersionMismatch):
         advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
 
@@ -254,7 +254,7 @@ def test_stepping_all_slots_equals_stepping_the_live_ones(
     values[:20, 4] = NAN
     values[:, 5] = NAN
     names = tuple("abcdef")
-    one_state, other_state = model.unseen(names, START), model.unseen(names, START)
+    one_state, other_state = model.new_series_state(names, START), model.new_series_state(names, START)
     one = advance_in_place(model, one_state, values, START)
     monkeypatch.setattr("forecaster.stepping._CALL_STEPS", 24)
     monkeypatch.setattr("forecaster.stepping._MOSTLY", share)

@@ -25,7 +25,7 @@ def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
     Returns:
         The p-values, the alarms, and the median forecasts of the next value, each ``[T, S]``.
     """
-    state = model.unseen(tuple(str(s) for s in range(values.shape[1])), 0)
+    state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), 0)
     parts = [
         advance_in_place(model, state, values[first : first + 250], first)
         for first in range(0, len(values), 250)

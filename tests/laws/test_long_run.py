@@ -88,7 +88,7 @@ class Chain:
 
 def stepped(model: Forecaster, values: Floats) -> Chain:
     """Step a whole forecaster through ``values`` ``[T, S]`` and return its outputs."""
-    state = model.unseen(tuple(str(s) for s in range(values.shape[1])), START)
+    state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), START)
     parts = [
         advance_in_place(model, state, values[first : first + 1000], START + first)
         for first in range(0, len(values), 1000)

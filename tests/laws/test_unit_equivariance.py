@@ -57,7 +57,7 @@ class Result:
 
 def run(model: Forecaster, values: Floats, heat: Floats | None = None) -> Result:
     """Step a forecaster through ``values`` ``[T, S]`` with an observed covariate ``heat`` ``[T, S]``."""
-    state = model.unseen(tuple(f"s{i}" for i in range(values.shape[1])), START)
+    state = model.new_series_state(tuple(f"s{i}" for i in range(values.shape[1])), START)
     parts: list[Forecasts] = []
     for first in range(0, len(values), 40):
         rows = slice(first, first + 40)
@@ -173,7 +173,7 @@ def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) 
     model, rng = forecaster(**SHORT_WEEK), np.random.default_rng(0)
     wave = 5.0 * np.sin(np.arange(300.0)) + rng.normal(size=300)
     values: Floats = factor * (level + wave[:, None])
-    before, after = model.unseen(("s0",), START).parts, run(model, values).state.parts
+    before, after = model.new_series_state(("s0",), START).parts, run(model, values).state.parts
     assert (after["least_squares"]["weights"] != 0).all()
     assert (after["intervals"]["known"] > 200).all()
     assert (after["intervals"]["offset"] != before["intervals"]["offset"]).all()

@@ -52,7 +52,7 @@ class Seen(NamedTuple):
         """Return the values ``[n, ..., S]`` of ``ago`` ``[n]`` windows ago, NaN if missing."""
         return self.past[len(self.past) - 1 - ago]
 
-    def shape_ahead(self, ahead: Ints) -> Floats:
+    def future_shape(self, ahead: Ints) -> Floats:
         """Return the season's shape ``[n, ..., S]`` at windows after this one.
 
         Args:
@@ -84,7 +84,7 @@ class Expert(ABC):
         """M: how many windows before the current one the expert reads."""
 
     @property
-    def recalled(self) -> tuple[str, ...]:
+    def forecast_fields(self) -> tuple[str, ...]:
         """The fields that `forecast` reads: `step` keeps their contents after every window of the block."""
         return ()
 
@@ -105,7 +105,7 @@ class Expert(ABC):
         """Return the forecasts issued at the windows ``seen``.
 
         Args:
-            own: the `recalled` fields, with their contents after each of the windows.
+            own: the `forecast_fields` fields, with their contents after each of the windows.
             seen: one window or several.
 
         Returns:
@@ -116,22 +116,22 @@ class Expert(ABC):
         """Learn window by window, forecast from all windows at once, and add the forecasts to ``members``."""
         own = {name: series_last(array) for name, array in own.items()}
         windows, series = block.values.shape
-        recalled = {
+        forecast_fields = {
             name: np.empty((*own[name].shape[:-1], windows, series), own[name].dtype)
-            for name in self.recalled
+            for name in self.forecast_fields
         }
-        seen = seen_in(block, self.reach)
+        seen = seen_windows(block, self.reach)
         for t in range(windows if own else 0):
             counts = block.counts(t)
             self.learn(own, seen.at(t), np.ones(series, bool) if counts is None else counts)
-            for name, array in recalled.items():
+            for name, array in forecast_fields.items():
                 array[..., t, :] = own[name]
-        forecasts = self.forecast(recalled, seen)
+        forecasts = self.forecast(forecast_fields, seen)
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, members={**block.members, self.name: forecasts})
 
 
-def seen_in(block: Block, reach: int) -> Seen:
+def seen_windows(block: Block, reach: int) -> Seen:
     """Return all windows of a block as `Seen`, with ``reach`` windows before each; views of its arrays."""
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]

@@ -14,7 +14,7 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, Seen, in_scales
-from forecaster.components.network.ridge import OTHER_LEVEL, distances, near_in_place
+from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
 
 _CLIP = 50.0  # scales: regressors and targets are clipped to this
 _LARGEST_WEIGHT = 3.0
@@ -67,7 +67,7 @@ class LeastSquares(Expert):
         return len(self.lags) + len(self.halflives)
 
     @property
-    def recalled(self) -> tuple[str, ...]:
+    def forecast_fields(self) -> tuple[str, ...]:
         """See `Expert`."""
         return ("weights", "means") if self.halflives else ("weights",)
 
@@ -149,7 +149,7 @@ class LeastSquares(Expert):
         ahead = values[longest + 1 :]
         if not self.season:
             return ahead
-        shape = seen.shape_ahead(np.arange(1, self.horizon + 1)) + (now - seen.last)
+        shape = seen.future_shape(np.arange(1, self.horizon + 1)) + (now - seen.last)
         ahead += in_scales(shape, seen.scale)
         return ahead
 
@@ -200,7 +200,7 @@ class LeastSquares(Expert):
             values: ``[n, ..., S]``.
             ago: how many windows ago the values were observed, ``[n]`` or ``[n, ..., S]``.
         """
-        return values - seen.shape_ahead(-ago) if self.season else values
+        return values - seen.future_shape(-ago) if self.season else values
 
 
 def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
@@ -210,6 +210,6 @@ def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
     """
     distance = np.empty(values.shape, np.float32)
     distances(values, last, 1.0 / (OTHER_LEVEL * scale), distance)
-    near_in_place(distance, 0.0)
+    limit_distances(distance, 0.0)
     distance *= np.float32(OTHER_LEVEL)
     return distance

@@ -16,14 +16,14 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
-from forecaster.components.delay_line import said_before, say
+from forecaster.components.delay_line import store_forecasts, stored_before
 
 _LEAST_RIDGE = 0.05  # scales squared: if members forecast almost no change, weights need many actuals
 _LARGEST = 1e9  # scales: forecasts and actuals are clipped to this, so that their squares fit into float32
 _ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
 
 
-def anchors_of(horizon: int) -> tuple[int, ...]:
+def anchor_horizons(horizon: int) -> tuple[int, ...]:
     """Return the anchor horizons: forecasts are stored at these, and other horizons are interpolated."""
     return (*(a for a in _ANCHORS if a < horizon), horizon)
 
@@ -75,7 +75,7 @@ class Stacking:
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: sums of squares and products, stored forecasts, last values and scales."""
-        anchors, members = anchors_of(self.horizon), len(self.experts) + 1
+        anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
             "products": Field("float32", (len(anchors), members + 1)),  # last: the actual, squared
@@ -92,7 +92,7 @@ class Stacking:
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Move all quantiles of ``out.forecast`` to the combined median, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
-        out, anchors = block.out.forecast, anchors_of(self.horizon)
+        out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         rows = np.array(anchors) - 1
         network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
@@ -101,7 +101,7 @@ class Stacking:
         _copy_members(block, changes)
         # NaN for a constant series: its changes in scales are noise, so no weight may learn from them.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
-        origin = [said_before(own["issued"], issued, block.start, a) for a in anchors]
+        origin = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
         actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)  # [T, A, S]
         actual = np.clip(actual, -_LARGEST, _LARGEST)
         anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)  # [A, M, T, S]
@@ -123,14 +123,14 @@ class Stacking:
             [anchor_forecasts, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1
         )
         combined_before = [
-            said_before(w, n, block.start, a)[:, -1] for a, w, n in self._stores(own, with_combined)
+            stored_before(w, n, block.start, a)[:, -1] for a, w, n in self._stores(own, with_combined)
         ]
         residuals = np.stack(
             [(actual[:, i] - b) * origin[i][:, 1] for i, b in enumerate(combined_before)], axis=1
         )
         for _, store, new in self._stores(own, with_combined):
-            say(store, new, block.start, block.lengths)
-        say(own["issued"], issued, block.start, block.lengths)
+            store_forecasts(store, new, block.start, block.lengths)
+        store_forecasts(own["issued"], issued, block.start, block.lengths)
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, residuals=residuals)
 
@@ -139,7 +139,7 @@ class Stacking:
 
         An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the rows are ``[T, M or M + 1, S]``.
         """
-        anchors, members = anchors_of(self.horizon), forecasts.shape[1]
+        anchors, members = anchor_horizons(self.horizon), forecasts.shape[1]
         until = np.cumsum(anchors)
         return [
             (a, own["waiting"][stop - a : stop, :members], np.moveaxis(forecasts[i], 1, 0))
@@ -155,7 +155,7 @@ class Stacking:
             forecasts: ``[A, M, T, S]`` float32, what the members forecast in the block.
             block: the windows.
         """
-        before = [said_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
+        before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
         past_forecasts = np.stack(before, axis=2)  # [T, M, A, S]
         known = ~np.isnan(actual) & ~np.isnan(past_forecasts[:, 0])
         if block.lengths is not None:

@@ -19,10 +19,10 @@ from forecaster.components.network.ridge import (
     OTHER_LEVEL,
     distances,
     expert_forecasts,
-    near_in_place,
+    limit_distances,
 )
 from forecaster.components.ring import Ring
-from forecaster.components.season import season_in
+from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
@@ -61,11 +61,11 @@ def with_covariates(x: Floats32, block: Block) -> Floats32:
     windows, series, _ = x.shape
     known = np.broadcast_to(block.known[:windows], (windows, series, block.known.shape[2]))
     static = np.broadcast_to(block.static, (windows, *block.static.shape))
-    past = [block.past_inputs] if block.past_inputs.size else []
+    past = [block.observed_inputs] if block.observed_inputs.size else []
     return np.concatenate([x, known, static, *past], axis=2)
 
 
-def known_ahead(block: Block, rows: slice, horizon: int) -> Floats32:
+def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
     """Return the known features of the windows after each of ``n`` rows: ``[n, N, S or 1, C]`` float32."""
     if block.known.ndim < 3:
         return np.zeros((len(block.values[rows]), horizon, 1, 0), np.float32)
@@ -73,7 +73,7 @@ def known_ahead(block: Block, rows: slice, horizon: int) -> Floats32:
     return np.moveaxis(after, 3, 1).copy()
 
 
-def before_network(
+def input_components(
     config: NetworkConfig, freq: Frequency, prior: float = 0.0, reach: int = 0
 ) -> tuple[Component, ...]:
     """Return the components that the inputs are computed from: ring and moments.
@@ -84,7 +84,7 @@ def before_network(
         prior: see `Moments`.
         reach: how many windows before a block other components read.
     """
-    season = season_in(config.ring, freq)
+    season = ring_season(config.ring, freq)
     moments = Moments(config.halflife, prior, season)
     own = config.ring if config.linear else max([*config.lags, season if season > 1 else 0])
     return Ring(config.ring, max(own, reach)), moments
@@ -109,13 +109,13 @@ def network_inputs(
         prior: see `Moments`.
     """
     block = Block(start, values, freq)
-    for part in before_network(config, freq, prior):
+    for part in input_components(config, freq, prior):
         _, block = part.step(part.init(values.shape[1]), block)
     x = block_inputs(block, config.lags)
     if config.linear:
         if ridge is None:
             raise ValueError("inputs of a network with a linear part need its ridge")
-        changes = expert_forecasts(block, ridge[:, :, :1], season_in(config.ring, freq))[..., 0]
+        changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((EXPERTS, values.shape[1]), np.nan, np.float32)
         x = np.concatenate([x, expert_errors(block, nothing, changes)], axis=2)
     return Inputs(x, block)
@@ -175,6 +175,6 @@ def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
         past = block.history[longest - lag : longest - lag + windows]
         distances(past, block.last, per_size, distance[column], scratch)
     distances(block.mean, block.last, per_size, mean, scratch)
-    near_in_place(distance, mean)
+    limit_distances(distance, mean)
     distance *= np.minimum(size / block.spread, _MOST_SPREADS).astype(np.float32)
     return distance

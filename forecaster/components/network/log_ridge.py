@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from forecaster.arrays import Floats32
 from forecaster.components.base import Block
-from forecaster.components.network.ridge import EXPERTS, RIDGES, Experts, Piece, columns, pieces
+from forecaster.components.network.ridge import EXPERTS, RIDGES, Experts, RegressorPiece, columns, pieces
 
 ALL_RIDGES = RIDGES + 1
 ALL_EXPERTS = EXPERTS + 1  # K; this one is the last
@@ -27,7 +27,7 @@ _ROOM = 0.7  # how far a forecast can lie beyond the largest and smallest value 
 _LARGEST = np.float32(2000.0)  # units: largest distance of a forecast from the last value
 
 
-def log_regressors(piece: Piece, block: Block, out: Floats32) -> None:
+def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
     """Compute the distances of the logarithms of lags and mean from that of the last value.
 
     Args:
@@ -43,7 +43,7 @@ def log_regressors(piece: Piece, block: Block, out: Floats32) -> None:
         np.log1p(out, out=out)
 
 
-def all_forecasts(
+def linear_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
     """Return the forecasts of all linear experts, the one in logarithms last: ``[K, n, S, N]`` float32.
@@ -61,12 +61,12 @@ def all_forecasts(
     experts = Experts(ridge[:RIDGES], season)
     forecasts = np.empty((ALL_EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
     for piece in pieces(block, ridge.shape[1], rows):
-        experts.say(piece, block, forecasts)
+        experts.forecast(piece, block, forecasts)
         _write_log_forecasts(piece, block, ridge[RIDGES], forecasts[:, piece.at, piece.some])
     return forecasts
 
 
-def _write_log_forecasts(piece: Piece, block: Block, ridge: Floats32, forecasts: Floats32) -> None:
+def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, forecasts: Floats32) -> None:
     """Write the forecasts of the last expert into ``forecasts`` ``[K, r, S, N]``."""
     positive = block.lowest[piece.rows, piece.some] > 0
     if not positive.all():
@@ -78,7 +78,7 @@ def _write_log_forecasts(piece: Piece, block: Block, ridge: Floats32, forecasts:
         np.copyto(forecasts[EXPERTS], _in_units(block, piece, changes), where=positive[..., None])
 
 
-def _in_units(block: Block, piece: Piece, change: Floats32) -> Floats32:
+def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:
     """Turn logarithmic changes ``[r, S, N]`` into changes in units, limited by the range of past values."""
     last, lowest, highest, unit = (
         array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)

@@ -20,15 +20,15 @@ from forecaster.components.network.decoder import Decoder
 from forecaster.components.network.inputs import (
     block_inputs,
     expert_errors,
+    future_features,
     input_count,
-    known_ahead,
     with_covariates,
 )
-from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, all_forecasts
+from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, linear_forecasts
 from forecaster.components.network.recurrent import Recurrent
 from forecaster.components.network.ridge import EXPERTS, RIDGES, regressor_count
-from forecaster.components.observed_covariates import INPUTS_EACH
-from forecaster.components.season import season_in
+from forecaster.components.observed_covariates import INPUTS_PER_COVARIATE
+from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
@@ -81,7 +81,7 @@ class Network(nn.Module):
         """Build a network; ``known`` is C, ``static`` is D, ``past`` names the observed covariates."""
         super().__init__()
         self.config, self.past = config, past
-        self.covariates = known + static + INPUTS_EACH * len(past)
+        self.covariates = known + static + INPUTS_PER_COVARIATE * len(past)
         width, experts = config.hidden, ALL_EXPERTS if config.linear else 0
         self.recurrent = Recurrent(config.cell, input_count(config, self.covariates), width, config.layers)
         self.dropout = nn.Dropout(dropout)
@@ -166,10 +166,10 @@ class Network(nn.Module):
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Step through the block, and fill ``out.forecast`` in each series' own unit of measurement."""
         x, experts, after = block_inputs(block, self.config.lags), None, {}
-        season, steps = season_in(self.config.ring, block.freq), block.out.forecast.shape[-1]
+        season, steps = ring_season(self.config.ring, block.freq), block.out.forecast.shape[-1]
         horizons = _horizons(self.config.horizon, steps, season)
         if self.config.linear:
-            changes = all_forecasts(block, self.ridge.numpy(), season)
+            changes = linear_forecasts(block, self.ridge.numpy(), season)
             expected = np.ascontiguousarray(changes[:EXPERTS, ..., 0])
             errors = expert_errors(block, own["expected"].T, expected)
             x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes[..., horizons])
@@ -178,7 +178,7 @@ class Network(nn.Module):
             x = with_covariates(x, block)
         hidden = _by_layer(own["hidden"])
         cell = _by_layer(own["cell"]) if "cell" in own else hidden[:0]
-        known = torch.from_numpy(known_ahead(block, _ALL, steps)) if self.config.decoder else None
+        known = torch.from_numpy(future_features(block, _ALL, steps)) if self.config.decoder else None
         with torch.inference_mode():
             if block.static.size:
                 is_first = torch.from_numpy((block.observed[0] == 1) & ~np.isnan(block.values[0]))

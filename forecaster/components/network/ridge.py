@@ -34,7 +34,7 @@ _LARGEST = 2000.0  # units: largest distance of a forecast from the last value
 _COLUMNS, _LAGS = 512, 42
 
 
-class Piece(NamedTuple):
+class RegressorPiece(NamedTuple):
     """The regressors of some series at some windows of a block.
 
     Attributes:
@@ -58,11 +58,11 @@ def regressor_count(ring: int) -> int:
 
 
 def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice, out: Floats32) -> Floats:
-    """Compute the distances of lags and mean from the last value, limited by `near_in_place` to -1 to 1.
+    """Compute the distances of lags and mean from the last value, limited by `limit_distances` to -1 to 1.
 
     Args:
         block: with the fields of ring and moments.
-        rows: the ``r`` rows of the block, see `Piece`.
+        rows: the ``r`` rows of the block, see `RegressorPiece`.
         some: series of the block.
         out: ``[F, r, S]``, filled.
 
@@ -78,7 +78,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
         distances(
             _past(block, rows, lags - first, len(part), some), last, per_size, part, scratch[: len(part)]
         )
-    near_in_place(out, out[-1])
+    limit_distances(out, out[-1])
     return size
 
 
@@ -106,7 +106,7 @@ def distances(
         np.multiply(np.subtract(values, last, out=off), per_size, out=out, casting="same_kind")
 
 
-def near_in_place(x: Floats32, missing: Floats32 | float) -> None:
+def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
     """Limit `distances` to -1 to 1: unchanged up to 1, falling from there to 0 at 2 and beyond.
 
     Args:
@@ -125,7 +125,7 @@ def near_in_place(x: Floats32, missing: Floats32 | float) -> None:
         x *= factor
 
 
-def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[Piece]:
+def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[RegressorPiece]:
     """Yield the ``F = count`` regressors of all series at ``rows`` ``[n]`` of a block, piece by piece.
 
     The regressors of a piece are overwritten by the next piece.
@@ -140,7 +140,7 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
             x = buffer[:, : at.stop - start]
             # A slice gives views of the block; an array of rows would copy.
             these = slice(int(rows[start]), int(rows[start]) + 1) if len(x[0]) == 1 else rows[at]
-            yield Piece(at, these, some, x, regressors(block, these, some, x[:count]))
+            yield RegressorPiece(at, these, some, x, regressors(block, these, some, x[:count]))
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Experts:
         # Row ``count`` is 0, the last value: for a lag of 0, and for a lag that is longer than the ring.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
-    def say(self, piece: Piece, block: Block, said: Floats32) -> None:
+    def forecast(self, piece: RegressorPiece, block: Block, said: Floats32) -> None:
         """Write the changes from the last value, in units, into ``said`` ``[K, n, S, N]``."""
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
@@ -203,5 +203,5 @@ def expert_forecasts(
     experts = Experts(ridge, season)
     forecasts = np.empty((EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
     for piece in pieces(block, ridge.shape[1], rows):
-        experts.say(piece, block, forecasts)
+        experts.forecast(piece, block, forecasts)
     return forecasts

@@ -46,7 +46,7 @@ class Beside:
         return name in self.index or bool(_INDEX.fullmatch(name))
 
 
-NOTHING_BESIDE = Beside()
+NO_FILE_FACTS = Beside()
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Layout:
         return list(dict.fromkeys(name for name in named if name))
 
     @property
-    def is_nameless(self) -> bool:
+    def lacks_series_name(self) -> bool:
         """Whether nothing names the series: the file has only a time and a column such as "value"."""
         is_alone = self.kind == "wide" and len(self.values) == 1
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
@@ -87,7 +87,7 @@ class Layout:
         return list(dict.fromkeys(named))
 
 
-def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside = NOTHING_BESIDE) -> Layout:
+def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside = NO_FILE_FACTS) -> Layout:
     """Return the layout of a file, from the names and first rows of its columns.
 
     Args:
@@ -116,7 +116,7 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside
     return _wide(path, head, columns, beside)
 
 
-def is_long(there: Sequence[str], columns: Columns, beside: Beside = NOTHING_BESIDE) -> bool:
+def is_long(there: Sequence[str], columns: Columns, beside: Beside = NO_FILE_FACTS) -> bool:
     """Return whether a file with these columns is long; only names and settings decide it."""
     named = columns.series_id or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
     return columns.layout == "long" or (columns.layout == "auto" and bool(named))

@@ -55,7 +55,7 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
     if not (config.known or config.static):
         return forecaster
     freq = forecaster.window_config.frequency
-    return forecaster.knowing(Covariates.of(features, freq, read_tables(config)))
+    return forecaster.with_covariates(Covariates.of(features, freq, read_tables(config)))
 
 
 def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str]:

@@ -27,7 +27,7 @@ class InputFiles:
     notices: list[str]
 
 
-def why_left_out(folder: Path, path: Path) -> str | None:
+def reason_left_out(folder: Path, path: Path) -> str | None:
     """Return why a file below a folder is not read; None if it is read."""
     if any(part[0] in "._" for part in path.relative_to(folder).parts):
         return HIDDEN
@@ -54,7 +54,7 @@ def find_files(paths: Sequence[str | Path]) -> InputFiles:
     for path in map(Path, paths):
         if path.is_dir():
             below = [p for p in sorted(path.rglob("*")) if not p.is_dir() or p.is_symlink()]
-            left_out = {p: why for p in below if (why := why_left_out(path, p)) is not None}
+            left_out = {p: why for p in below if (why := reason_left_out(path, p)) is not None}
             if len(left_out) == len(below):
                 more = f"; {_left_out_line(path, left_out)}" if left_out else ""
                 raise DataError(f"{path}: no {formats.KNOWN} in this folder{more}")

@@ -85,7 +85,7 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
     return list(keys)
 
 
-def late_names(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
+def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
     """Return the keys of a JSON lines file that are not in ``known``; [] for other kinds of file."""
     if _kind(path) != "jsonl":
         return []

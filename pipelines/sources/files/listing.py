@@ -19,7 +19,7 @@ _FOOTER = b"PAR1"
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadyFile:
     """A file that is ready.
 
     Attributes:
@@ -55,7 +55,7 @@ class Listing:
         self._settle_s = settle_s
         self._seen: dict[str, _Seen] = {}
 
-    def look(self, now_s: float, done: Container[Identity]) -> list[Found]:
+    def look(self, now_s: float, done: Container[Identity]) -> list[ReadyFile]:
         """Return the files that are ready and not ``done``, sorted by name.
 
         Raises:
@@ -72,18 +72,18 @@ class Listing:
             seen[name] = one
             if left_out:  # wait before reporting it, because a writer may still rename the file
                 if now_s - one.since_s >= self._settle_s:
-                    ready.append(Found(self._folder / name, identity, True, now_s, left_out))
+                    ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
             # if the modification time is in the future, count from the first look
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
             if is_settled or (not one.is_broken and _looks_complete(path, quiet_s)):
-                ready.append(Found(path, identity, is_settled, now_s))
+                ready.append(ReadyFile(path, identity, is_settled, now_s))
         self._seen = seen
         return sorted(ready, key=lambda found: found.path.name)
 
-    def put_off(self, found: Found) -> None:
+    def postpone(self, found: ReadyFile) -> None:
         """Mark a file that cannot be read: `look` returns it again when it has changed or has settled."""
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True

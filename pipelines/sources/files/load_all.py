@@ -11,14 +11,14 @@ import polars as pl
 from forecaster.shards.counts import by_kind
 from forecaster.time.notices import weekday_notice
 from pipelines.settings.config import JobConfig
-from pipelines.sources.files.missing_codes import code_notices
+from pipelines.sources.files.missing_codes import missing_code_notices
 from pipelines.sources.files.validated_rows import check_files, input_of, read_files
 from schemas import observations, quarantine
 from schemas.errors import DataError
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRows:
     """The rows of a job's files.
 
     Attributes:
@@ -36,7 +36,7 @@ class Loaded:
     notices: tuple[str, ...]
 
 
-def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda rows: None) -> Loaded:
+def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda rows: None) -> LoadedRows:
     """Read and validate all rows of a job's files.
 
     Args:
@@ -65,11 +65,11 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
     if not len(rows):
         raise DataError(_nothing_left(job.data.paths[0], rejected, outside))
     most, count = job.data.max_quarantined, len(rows) + len(rejected)
-    quarantine.refuse_share(by_kind(rejected), count, most, rejected)
-    notices += code_notices(rows)
+    quarantine.check_share(by_kind(rejected), count, most, rejected)
+    notices += missing_code_notices(rows)
     if notice := weekday_notice(rows, job.windows):
         notices.append(notice)
-    return Loaded(rows, rejected, outside, tuple(skipped), tuple(notices))
+    return LoadedRows(rows, rejected, outside, tuple(skipped), tuple(notices))
 
 
 def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:

@@ -11,7 +11,7 @@ _HUGE = 1e30
 _MOST_PIECES = 64
 
 
-def code_notices(rows: pl.DataFrame) -> list[str]:
+def missing_code_notices(rows: pl.DataFrame) -> list[str]:
     """Return a notice about values that probably mean a missing value, such as -9999; [] if there are none.
 
     A code such as -9999 is reported if a series holds it at least twice and its distance from the series'
@@ -26,7 +26,7 @@ def code_notices(rows: pl.DataFrame) -> list[str]:
 
 
 class Codes:
-    """Finds the codes of `code_notices` in rows that are added in pieces."""
+    """Finds the codes of `missing_code_notices` in rows that are added in pieces."""
 
     def __init__(self) -> None:
         """Begin with no rows."""
@@ -46,7 +46,7 @@ class Codes:
             self._combine_pieces()
 
     def notices(self) -> list[str]:
-        """Return the notice of `code_notices` for all added rows; [] if there is none."""
+        """Return the notice of `missing_code_notices` for all added rows; [] if there is none."""
         if not self._others:
             return []
         self._combine_pieces()

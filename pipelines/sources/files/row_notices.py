@@ -30,7 +30,7 @@ class Notes:
     windows: WindowConfig
 
 
-class Looked:
+class NoticeCollector:
     """Collects notices about rows that are added in pieces; training gives the same notices."""
 
     def __init__(self, notes: Notes) -> None:

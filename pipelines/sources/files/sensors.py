@@ -12,7 +12,7 @@ from pipelines.sources.files.tables import FileCheck
 from schemas.errors import DataError
 
 
-def refuse_nameless(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
+def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
     """Raise if a file does not name its series and a job reads other such files, too.
 
     Args:
@@ -24,7 +24,7 @@ def refuse_nameless(path: Path, layout: Layout, columns: Columns, others: int | 
     Raises:
         DataError: the file does not name its series; one line that names the fix.
     """
-    if others == 0 or columns.layout != "auto" or not layout.is_nameless:
+    if others == 0 or columns.layout != "auto" or not layout.lacks_series_name:
         return
     more = "more files may be put beside it" if others is None else f"{others:,} more files are like it"
     raise DataError(
@@ -34,7 +34,7 @@ def refuse_nameless(path: Path, layout: Layout, columns: Columns, others: int | 
     )
 
 
-def refuse_poured(files: Sequence[FileCheck], columns: Columns) -> None:
+def refuse_merged_sensors(files: Sequence[FileCheck], columns: Columns) -> None:
     """Raise if files of several sensors would be read as one series.
 
     Raises:
@@ -42,7 +42,7 @@ def refuse_poured(files: Sequence[FileCheck], columns: Columns) -> None:
     """
     if columns.layout != "auto":
         return
-    nameless = [file for file in files if file.layout.is_nameless]
+    nameless = [file for file in files if file.layout.lacks_series_name]
     first: dict[str, tuple[FileCheck, dict[str, str | None]]] = {}
     for file in files:
         folders = {name: value for name, value in file.folders if name in may_name_series([name])}
@@ -56,4 +56,4 @@ def refuse_poured(files: Sequence[FileCheck], columns: Columns) -> None:
                     "if both columns are one series"
                 )
     for file in nameless:
-        refuse_nameless(file.path, file.layout, columns, len(nameless) - 1)
+        refuse_unnamed_series(file.path, file.layout, columns, len(nameless) - 1)

@@ -17,7 +17,7 @@ from pipelines.sources.files.decimals import Decimals
 from pipelines.sources.files.find_files import input_files
 from pipelines.sources.files.hive_partitions import folder_columns
 from pipelines.sources.files.read_ahead import ahead
-from pipelines.sources.files.time_hints import no_times
+from pipelines.sources.files.time_hints import unreadable_times_message
 from schemas import cells
 from schemas.errors import DataError
 from schemas.observations import OBSERVED
@@ -68,7 +68,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
         opened = _open(path, columns)
         times = _with_folders(opened.head, opened.folders)[opened.layout.timestamp]
         if cells.given(times).any() and cells.times(times, columns.time_format).is_null().all():
-            raise DataError(f"{path}: {no_times(times, columns.time_format)}")
+            raise DataError(f"{path}: {unreadable_times_message(times, columns.time_format)}")
         read = set(opened.layout.names)
         return FileCheck(
             path,
@@ -172,7 +172,7 @@ def _open(path: Path, columns: Columns) -> _Opened:
         read = [name for name in layout.names if name not in folders]
         numbers = [name for name in layout.numbers(columns.time_format) if name not in folders]
         return _Opened(layout, names, _head(path, read, numbers, columns), folders)
-    late = formats.late_names(path, names, columns.encoding)
+    late = formats.late_keys(path, names, columns.encoding)
     head = _head(path, [*names, *late], [*names, *late], columns)
     return _Opened(find_layout(path, head, columns, beside), [*names, *late], head, folders)
 

@@ -21,7 +21,7 @@ _DAYS = (
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
-def no_times(column: pl.Series, time_format: str) -> str:
+def unreadable_times_message(column: pl.Series, time_format: str) -> str:
     """Return the message for a column without a readable time: the reason and a setting that helps."""
     known = column.filter(cells.given(column))
     first = pl.DataFrame({"series_id": ["a"], "timestamp": known.head(1), "value": [0.0]})

@@ -19,7 +19,7 @@ from pipelines.settings.config import ColumnsConfig, JobConfig
 from pipelines.sources.files import tables
 from pipelines.sources.files.find_files import find_files
 from pipelines.sources.files.overlaps import refuse_clashes
-from pipelines.sources.files.sensors import refuse_poured
+from pipelines.sources.files.sensors import refuse_merged_sensors
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 
@@ -124,12 +124,12 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
     """
     for raw in tables.read_batches(path, how.columns, how.batch_rows, skip_rows):
         inside, outside = how.within(raw)
-        came_us, place = round(now_s * 1_000_000), inside["row"] - 1
-        rows, rejected = validated(inside, place, came_us, how.max_future_s, how.columns.time_format)
+        arrived_us, place = round(now_s * 1_000_000), inside["row"] - 1
+        rows, rejected = validated(inside, place, arrived_us, how.max_future_s, how.columns.time_format)
         yield Part(rows, rejected, outside, _largest(raw["row"]) or 0)
 
 
-def read_through(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
+def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
     """Read a file to its end, to check all of it; keep its rows if they need at most ``memory_bytes``.
 
     Raises:
@@ -160,7 +160,7 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
             yield from read_file(path, how, now_s)
             continue
         try:
-            whole = read_through(path, how, now_s, memory_bytes)
+            whole = read_to_end(path, how, now_s, memory_bytes)
         except DataError as error:
             yield bad_file(path, error)
             continue
@@ -187,7 +187,7 @@ def _largest(whole: pl.Series) -> int | None:
 def validated(
     raw: pl.DataFrame,
     place: pl.Series,
-    came_us: int | Callable[[pl.Series, pl.Series], pl.Series],
+    arrived_us: int | Callable[[pl.Series, pl.Series], pl.Series],
     max_future_s: int | None,
     time_format: str = cells.AUTO,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -196,7 +196,8 @@ def validated(
     Args:
         raw: raw frame.
         place: Int64 ``[n]``, the ``offset`` of each row.
-        came_us: wall clock at which the rows arrived, in microseconds since 1970; or a function that returns
+        arrived_us: wall clock at which the rows arrived, in microseconds since 1970; or a function that
+        returns
             it for each valid row, from the times (microseconds) and the indices in ``raw`` of these rows.
         max_future_s: see `Input`.
         time_format: how text and numbers are read as times; see `schemas.cells.times`.
@@ -205,7 +206,7 @@ def validated(
     rows, rejected = observations.validate(numbered, time_format)
     if max_future_s is not None:
         times_us = rows["timestamp"].to_physical()
-        clock_us = came_us if isinstance(came_us, int) else came_us(times_us, rows["offset"])
+        clock_us = arrived_us if isinstance(arrived_us, int) else arrived_us(times_us, rows["offset"])
         is_ahead = times_us > clock_us + max_future_s * 1_000_000
         if is_ahead.any():
             ahead = rows.filter(is_ahead)["offset"]
@@ -272,7 +273,7 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
             bad += 1
     if bad == len(found.files):
         raise DataError("no file is left to read: none of the files can be read")
-    refuse_poured(checked, columns)
+    refuse_merged_sensors(checked, columns)
     how = input_of(job)
     read = partial(rows_of, how=how, now_s=time.time())
     refuse_clashes(checked, columns, read, job.data.memory_mb << 20, skip_bad_files=how.skip_bad_files)

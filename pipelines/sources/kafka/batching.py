@@ -20,13 +20,13 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE, NEVER
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import MICROSECONDS
-from pipelines.sources.base import Place
+from pipelines.sources.base import Position
 
 Offsets = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Taken:
+class PolledRows:
     """The validated rows of one partition from one poll.
 
     Attributes:
@@ -34,24 +34,24 @@ class Taken:
         rows: observation frame with ``offset``, ascending; all rows of a message have its offset.
         rejected: frame of quarantined rows with ``offset``, ascending.
         outside: offsets of the rows outside the job's time bounds, ascending.
-        came_s: timestamp of the last message, in seconds since 1970; 0 without messages.
+        arrived_at_s: timestamp of the last message, in seconds since 1970; 0 without messages.
     """
 
     stop: int
     rows: pl.DataFrame
     rejected: pl.DataFrame
     outside: Offsets
-    came_s: float
+    arrived_at_s: float
 
 
 def batches(
     partition: str,
-    place: Place,
-    taken: Taken,
+    place: Position,
+    taken: PolledRows,
     freq: Frequency,
     lateness_s: int,
     advanced_us: Callable[[Offsets], Offsets],
-) -> tuple[list[Batch], Place]:
+) -> tuple[list[Batch], Position]:
     """Return the polled rows as batches, and the position after them.
 
     Args:
@@ -79,7 +79,7 @@ def batches(
                 between(taken.rejected, start, stop),
                 after if after != before else None,
                 int(((taken.outside >= start) & (taken.outside < stop)).sum()),
-                taken.came_s,
+                taken.arrived_at_s,
                 before_us=before,
             )
         )
@@ -92,7 +92,7 @@ class _Watermarks:
     """Computes the watermark before any offset of the polled rows."""
 
     def __init__(
-        self, place: Place, taken: Taken, lateness_s: int, advanced_us: Callable[[Offsets], Offsets]
+        self, place: Position, taken: PolledRows, lateness_s: int, advanced_us: Callable[[Offsets], Offsets]
     ) -> None:
         self.advanced_us, self.taken = advanced_us, taken
         self.offsets: Offsets = taken.rows["offset"].to_numpy()

@@ -10,7 +10,15 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from pipelines.settings.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, not_collecting, told
+from pipelines.settings.kafka import (
+    ANSWER_LIMIT_S,
+    Broker,
+    LastError,
+    client,
+    error_of,
+    told,
+    without_garbage_collection,
+)
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
@@ -109,7 +117,7 @@ class TopicConsumer:
         )
         return int(low), int(high)
 
-    def at_time(self, partitions: Sequence[int], since: datetime) -> dict[int, int]:
+    def offsets_at_time(self, partitions: Sequence[int], since: datetime) -> dict[int, int]:
         """Return the offset of the first message of each partition with a timestamp of ``since`` or later.
 
         A partition without such a message gets the offset of its end.
@@ -134,7 +142,7 @@ class TopicConsumer:
         Raises:
             DataError: the broker no longer has the messages, or refuses the request.
         """
-        with told(self.broker, self.last), not_collecting():
+        with told(self.broker, self.last), without_garbage_collection():
             return self._columns(self._consumer.consume(most, wait_s))
 
     def _columns(self, messages: Sequence[Any]) -> dict[int, Polled]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from schemas.errors import DataError
 
 
-class Homes:
+class SeriesShards:
     """The shard of each series that has been read so far.
 
     The reader of the topic makes this check, because only the reader has the rows of all partitions. A shard

@@ -23,14 +23,14 @@ import polars as pl
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import least, newest
-from forecaster.shards.sharding import no_batch
-from pipelines.sources.base import Place, Places, Stride, furthest_us
+from forecaster.shards.sharding import empty_batch
+from pipelines.sources.base import LogStep, Position, Positions, furthest_us
 from pipelines.sources.files.validated_rows import validated
-from pipelines.sources.kafka.batching import Taken, batches, between
+from pipelines.sources.kafka.batching import PolledRows, batches, between
 from pipelines.sources.kafka.consumer import Polled
 from pipelines.sources.kafka.decision_journal import Decisions
-from pipelines.sources.kafka.keyed_series import Homes
-from pipelines.sources.kafka.repeated_decisions import Judge, Polls, refuse, refused
+from pipelines.sources.kafka.keyed_series import SeriesShards
+from pipelines.sources.kafka.repeated_decisions import Judge, PolledMessages, refuse, refused
 from pipelines.sources.kafka.topic import KafkaTopic
 from pipelines.sources.messages import Messages, RegistryAway, decoded
 from schemas import observations, quarantine
@@ -65,10 +65,10 @@ class Reading:
         self.source, self.clock = source, clock
         self.decode = source.decoder.decoder(source.broker.registry_user, self)
         self.consumer = source.opens(source.broker, source.topic, source.group)
-        self.homes = None if source.keyed_shards is None else Homes(source.homes(source.folder))
+        self.homes = None if source.keyed_shards is None else SeriesShards(source.homes(source.folder))
         self.decisions: Decisions
         self.held: Mapping[int, Polled] | None = None
-        self.places: dict[str, Place] | None = None
+        self.places: dict[str, Position] | None = None
         self.numbers: dict[str, int] = {}
         self.quiet: dict[str, _Silence] = {}
         self.troubles = 0
@@ -78,7 +78,7 @@ class Reading:
         """Close the consumer."""
         self.consumer.close()
 
-    def step(self, places: Places) -> Stride:
+    def step(self, places: Positions) -> LogStep:
         """Return the next batches from ``places`` on; waits for messages for up to `_POLL_S` seconds."""
         if places != self.places:
             self._seek(places)
@@ -90,9 +90,9 @@ class Reading:
             self.places = None  # the poll is lost, so the next step must seek
             raise
         self.places = now
-        return Stride(tuple(made), now, _REGISTRY_WAIT_S if self.held else 0.0)
+        return LogStep(tuple(made), now, _REGISTRY_WAIT_S if self.held else 0.0)
 
-    def _seek(self, places: Places) -> None:
+    def _seek(self, places: Positions) -> None:
         self.numbers = {name: self.source.number(name) for name in places}
         self.decisions = self.source.decisions()  # the process that began this run may have added decisions
         self.held = None
@@ -107,7 +107,7 @@ class Reading:
         """See `Kept`."""
         self.decisions.keep_schema(number, text)
 
-    def _poll(self, places: dict[str, Place]) -> Iterator[Batch]:
+    def _poll(self, places: dict[str, Position]) -> Iterator[Batch]:
         source = self.source
         polled = self.held or self.consumer.poll(source.poll_rows, _POLL_S)
         try:
@@ -131,12 +131,12 @@ class Reading:
                 )
                 yield from (_addressed(batch, places) for batch in made)
 
-    def _validated_by_partition(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, Taken]]:
+    def _validated_by_partition(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, PolledRows]]:
         """Yield the validated rows of each polled partition, with the number of the partition.
 
         A validation costs milliseconds, however few the rows are, so all partitions are validated together.
         """
-        polls = Polls.of({self.source.name(number): one for number, one in polled.items()})
+        polls = PolledMessages.of({self.source.name(number): one for number, one in polled.items()})
         offsets = pl.Series(polls.offsets)
         messages = Messages.of([one.messages for one in polled.values()])
         rows, rejected, outside = (
@@ -149,7 +149,7 @@ class Reading:
             mine = _part(rejected, int(low), int(high), offsets)
             yield (
                 number,
-                Taken(
+                PolledRows(
                     # the end may be greater: markers of transactions have offsets, but are not messages
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),
@@ -159,7 +159,9 @@ class Reading:
                 ),
             )
 
-    def _validated(self, polls: Polls, messages: Messages) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+    def _validated(
+        self, polls: PolledMessages, messages: Messages
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
         """Return the valid rows, the rejected rows, and the message of each row outside the job's time range.
 
         In all three ``offset`` is the index in ``messages``, by which the caller splits them by partition.
@@ -186,19 +188,20 @@ class Reading:
         inside, left_out = how.within(raw.with_columns(row))
         places = inside["message"].to_numpy()
 
-        def came_us(times_us: pl.Series, rows: pl.Series) -> pl.Series:
+        def arrived_us(times_us: pl.Series, rows: pl.Series) -> pl.Series:
             assert judge is not None  # `validated` calls this only if `max_future_s` is set
             return pl.Series(judge.clock_us(times_us.to_numpy(), places[rows.to_numpy()]))
 
         good, rejected = validated(
-            inside, inside["message"], came_us, how.max_future_s, how.columns.time_format
+            inside, inside["message"], arrived_us, how.max_future_s, how.columns.time_format
         )
         return good, rejected, _without(message, inside["message"]) if left_out else _NO_ROWS["offset"]
 
-    def _periodic(self, places: dict[str, Place], came_s: float | None) -> Iterator[Batch]:
+    def _periodic(self, places: dict[str, Position], arrived_at_s: float | None) -> Iterator[Batch]:
         """Do what is not done in every poll: commit offsets, find new partitions, advance idle partitions.
 
-        ``came_s`` is the greatest timestamp (seconds since 1970) of the polled batches; None without batches.
+        ``arrived_at_s`` is the greatest timestamp (seconds since 1970) of the polled batches; None without
+        batches.
         """
         now_s = self.clock()
         if now_s - self.committed_s >= _COMMIT_EVERY_S:
@@ -207,11 +210,11 @@ class Reading:
         if now_s - self.listed_s >= self.source.look_s:
             self.listed_s = now_s
             yield from self._announce_new(places)
-        if came_s is not None or now_s - self.looked_s >= _LOOK_EVERY_S:
+        if arrived_at_s is not None or now_s - self.looked_s >= _LOOK_EVERY_S:
             self.looked_s = now_s
-            yield from self._advance_idle(places, now_s, came_s or 0.0)
+            yield from self._advance_idle(places, now_s, arrived_at_s or 0.0)
 
-    def _announce_new(self, places: dict[str, Place]) -> Iterator[Batch]:
+    def _announce_new(self, places: dict[str, Position]) -> Iterator[Batch]:
         """Announce partitions that were added to the topic; windows that closed before stay closed.
 
         A shard applies later batches only after the announcements have reached it, see `Batch.partitions`.
@@ -227,11 +230,13 @@ class Reading:
             if slowest is not None:
                 self.decisions.carry(name, 0, slowest)
             known = _followed(places, shard)
-            yield replace(no_batch(name, 0), watermark_us=slowest, partitions=known, shard=shard)
-            places[name] = Place(0, slowest, shard=shard)
+            yield replace(empty_batch(name, 0), watermark_us=slowest, partitions=known, shard=shard)
+            places[name] = Position(0, slowest, shard=shard)
         self._seek(places)
 
-    def _advance_idle(self, places: dict[str, Place], now_s: float, came_s: float) -> Iterator[Batch]:
+    def _advance_idle(
+        self, places: dict[str, Position], now_s: float, arrived_at_s: float
+    ) -> Iterator[Batch]:
         """Advance the watermarks of idle partitions; see the module's docstring."""
         if self.troubles != self.consumer.troubles:  # without a connection, a partition only seems idle
             self.troubles = self.consumer.troubles
@@ -254,8 +259,8 @@ class Reading:
             if behind and self._is_confirmed(name, place.offset):
                 self.decisions.carry(name, place.offset, target_us)
                 places[name] = place._replace(watermark_us=target_us)
-                nothing = no_batch(name, place.offset)
-                yield _addressed(replace(nothing, watermark_us=target_us, arrived_s=came_s), places)
+                nothing = empty_batch(name, place.offset)
+                yield _addressed(replace(nothing, watermark_us=target_us, arrived_s=arrived_at_s), places)
 
     def _is_confirmed(self, name: str, offset: int) -> bool:
         """Return whether the broker confirms that there is no message from ``offset`` on.
@@ -271,17 +276,17 @@ class Reading:
         return self.source.freq.last_closed(watermark_us)
 
 
-def _addressed(batch: Batch, places: Places) -> Batch:
+def _addressed(batch: Batch, places: Positions) -> Batch:
     shard = places[batch.partition].shard
     return replace(batch, partitions=_followed(places, shard), shard=shard)
 
 
-def _followed(places: Places, shard: int | None) -> int:
+def _followed(places: Positions, shard: int | None) -> int:
     """Return the number of partitions that a shard follows."""
     return sum(place.shard == shard for place in places.values())
 
 
-def _idle_target_us(places: Places, busy: set[str], shard: int | None) -> int | None:
+def _idle_target_us(places: Positions, busy: set[str], shard: int | None) -> int | None:
     """Return the watermark to which the idle partitions of ``shard`` advance; None if they do not advance."""
     of_shard = [places[name].watermark_us for name in busy if places[name].shard == shard]
     if of_shard or busy:

@@ -23,29 +23,29 @@ _LAST_MS = 1 << 52
 
 
 @dataclass(frozen=True)
-class Polls:
+class PolledMessages:
     """The messages of a poll: first all messages of one partition, then all of the next one.
 
     Attributes:
         names: ``[p]`` names of the partitions.
         bounds: ``[p + 1]`` index of the first message of each partition, then the number of messages.
         offsets: ``[n]`` offsets of the messages.
-        came_us: ``[n]`` timestamps of the messages; far in the future if a message has none.
+        arrived_us: ``[n]`` timestamps of the messages; far in the future if a message has none.
     """
 
     names: Sequence[str]
     bounds: NDArray[np.int64]
     offsets: Offsets
-    came_us: NDArray[np.int64]
+    arrived_us: NDArray[np.int64]
 
     @staticmethod
-    def of(polled: Mapping[str, Polled]) -> Polls:
+    def of(polled: Mapping[str, Polled]) -> PolledMessages:
         """Join the polled messages of several partitions, given by name."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
         # a message without a timestamp (brokers return -1) leaves the decision to the stored clock
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
-        return Polls(
+        return PolledMessages(
             [*polled],
             np.cumsum([0, *counts], dtype=np.int64),
             np.array([at for one in polled.values() for at in one.offsets], np.int64),
@@ -78,7 +78,7 @@ class Judge:
     """
 
     def __init__(
-        self, polls: Polls, decisions: Decisions, wall: Callable[[], float], max_future_s: int
+        self, polls: PolledMessages, decisions: Decisions, wall: Callable[[], float], max_future_s: int
     ) -> None:
         self.polls, self.decisions, self.wall = polls, decisions, wall
         self._future_us = max_future_s * MICROSECONDS
@@ -98,12 +98,12 @@ class Judge:
         Raises:
             OutputError: a new clock cannot be written.
         """
-        came_us = self.polls.came_us[places]
+        arrived_us = self.polls.arrived_us[places]
         is_ahead = times_us > self._clock_us[places] + self._future_us
-        is_unsure = is_ahead & (times_us <= came_us + self._future_us) & self._is_open[places]
+        is_unsure = is_ahead & (times_us <= arrived_us + self._future_us) & self._is_open[places]
         if is_unsure.any():
             self._store_clock({*self.polls.partitions(places[is_unsure]).tolist()})
-        return np.minimum(came_us, self._clock_us[places])
+        return np.minimum(arrived_us, self._clock_us[places])
 
     def _store_clock(self, partitions: set[int]) -> None:
         now_us = round(self.wall() * MICROSECONDS)
@@ -120,7 +120,7 @@ class Judge:
         self.decisions.judge(clocks)
 
 
-def refused(polls: Polls, decisions: Decisions) -> dict[int, str]:
+def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
     """Return the messages whose schema was unknown at the first read, as reasons by index in the poll."""
     found: dict[int, str] = {}
     for name, at in polls.each():
@@ -130,7 +130,9 @@ def refused(polls: Polls, decisions: Decisions) -> dict[int, str]:
     return found
 
 
-def refuse(polls: Polls, frame: pl.DataFrame, known: Mapping[int, str], decisions: Decisions) -> None:
+def refuse(
+    polls: PolledMessages, frame: pl.DataFrame, known: Mapping[int, str], decisions: Decisions
+) -> None:
     """Store which messages of a raw frame have an unknown schema.
 
     Raises:

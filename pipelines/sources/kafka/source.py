@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipelines.sources.base import Place, Places, Stride, furthest_us
+from pipelines.sources.base import LogStep, Position, Positions, furthest_us
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.kafka.topic import KafkaTopic
@@ -28,7 +28,7 @@ class KafkaSource(KafkaTopic):
         """See `Source`."""
         return True
 
-    def begin(self, reached: Places) -> Places:
+    def begin(self, reached: Positions) -> Positions:
         """See `Log`. If a job resumes, a partition that was added since begins at its first row.
 
         Raises:
@@ -48,11 +48,11 @@ class KafkaSource(KafkaTopic):
             if resumed:
                 return self._resume(resumed, ranges)
             starts = self._starts(consumer, ranges)
-            return {self.name(p): Place(offset, shard=self.shard_of(p)) for p, offset in starts.items()}
+            return {self.name(p): Position(offset, shard=self.shard_of(p)) for p, offset in starts.items()}
         finally:
             consumer.close()
 
-    def step(self, places: Places) -> Stride:
+    def step(self, places: Positions) -> LogStep:
         """See `Log`; a topic has no end.
 
         Raises:
@@ -64,22 +64,22 @@ class KafkaSource(KafkaTopic):
     def _starts(self, consumer: TopicConsumer, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         """Return the offset at which each partition begins if the job does not resume."""
         if isinstance(self.start, datetime):
-            return consumer.at_time([*ranges], self.start)
+            return consumer.offsets_at_time([*ranges], self.start)
         return {p: high if self.start == "latest" else low for p, (low, high) in ranges.items()}
 
-    def _resume(self, resumed: Places, ranges: Mapping[int, tuple[int, int]]) -> Places:
+    def _resume(self, resumed: Positions, ranges: Mapping[int, tuple[int, int]]) -> Positions:
         decisions = self.decisions()
         resumed = {
             name: place._replace(shard=self.shard_of(self.number(name))) for name, place in resumed.items()
         }
         furthest = {
-            name: place._replace(ahead_us=decisions.at(name, place.offset, place.furthest_us))
+            name: place._replace(furthest_watermark_us=decisions.at(name, place.offset, place.furthest_us))
             for name, place in resumed.items()
         }
         places = {}
         for p, (low, _) in ranges.items():
             name = self.name(p)
-            place = resumed.get(name, Place(low, shard=self.shard_of(p)))
+            place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
                 decisions.carry(name, low, slowest)  # windows that closed before it existed stay closed
             us = decisions.at(name, place.offset, place.watermark_us)
@@ -93,7 +93,7 @@ class KafkaSource(KafkaTopic):
                 "kafka.keyed = true each shard needs a partition, so set no more shards than partitions"
             )
 
-    def _check_offset(self, partition: int, place: Place | None, low: int, high: int) -> None:
+    def _check_offset(self, partition: int, place: Position | None, low: int, high: int) -> None:
         if place is not None and not low <= place.offset <= high:
             raise DataError(
                 f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,}, but the job "

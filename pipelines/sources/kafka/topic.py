@@ -18,7 +18,7 @@ from pipelines.sources.messages import DecoderSpec
 from pipelines.storage import Location
 
 
-class Opens(Protocol):
+class OpenConsumer(Protocol):
     """A function that opens a consumer: `TopicConsumer`, or a replacement in tests."""
 
     def __call__(self, broker: Broker, topic: str, group: str) -> TopicConsumer:
@@ -67,7 +67,7 @@ class KafkaTopic:
     group: str = "statecast"
     poll_rows: int = 300_000
     look_s: float = 30.0
-    opens: Opens = TopicConsumer
+    opens: OpenConsumer = TopicConsumer
     keyed_shards: int | None = None
     homes: Callable[[Location], dict[str, int]] = _no_entries
     reached: Callable[[Location], Mapping[str, int]] = _no_entries

@@ -13,7 +13,7 @@ from uuid import UUID
 import fastavro
 import polars as pl
 
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.sources.messages.base import (
     MESSAGE,
     NO_SCHEMA,
@@ -55,14 +55,14 @@ def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
 
 
 def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
-    if len(value) < FRAME.size:
+    if len(value) < AVRO_HEADER.size:
         raise ValueError(f"is {len(value)} bytes long; an Avro record follows a header of 5 bytes")
-    zero, number = FRAME.unpack_from(value)
+    zero, number = AVRO_HEADER.unpack_from(value)
     if zero:
         raise ValueError(f"begins with byte {zero}; an Avro message begins with 0 and the id of its schema")
     schema = schemas(number)
     try:
-        record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None)
+        record = fastavro.schemaless_reader(io.BytesIO(value[AVRO_HEADER.size :]), schema, None)
     except Exception as error:  # fastavro raises errors of many types on invalid bytes
         raise ValueError(f"is not a record of Avro schema {number} ({shown(str(error))})") from None
     if not isinstance(record, dict):

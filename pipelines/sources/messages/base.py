@@ -17,7 +17,7 @@ UNDECODABLE: Final = "message cannot be decoded"
 NO_SCHEMA: Final = "schema is unknown"
 """The kind of fault of a message whose schema is not found; a later request may find it."""
 
-NOTHING: Final[Mapping[int, str]] = {}
+NO_REFUSALS: Final[Mapping[int, str]] = {}
 
 _TOMBSTONE = "the message is empty (a tombstone)"
 
@@ -64,7 +64,9 @@ An exception in a decoder is taken as the fault of one or more messages, which a
 """
 
 
-def decoded(decode: Decoder, messages: Messages, refused: Mapping[int, str] = NOTHING) -> list[pl.DataFrame]:
+def decoded(
+    decode: Decoder, messages: Messages, refused: Mapping[int, str] = NO_REFUSALS
+) -> list[pl.DataFrame]:
     """Decode messages into raw frames; rows of messages that cannot be decoded have a ``problem``.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import fastavro
 
-from pipelines.schema_registry import ask_registry
+from pipelines.schema_registry import send_request
 from schemas.errors import DataError, StatecastError
 
 _FIRST_S: Final = 0.2
@@ -93,7 +93,7 @@ class RegistrySchemas:
         if self._away is not None and now_s < self._away.until_s:
             raise self._not_there(now_s)
         try:
-            text = _text(ask_registry(self.url, f"/schemas/ids/{number}", self.user_info))
+            text = _text(send_request(self.url, f"/schemas/ids/{number}", self.user_info))
             made = _parsed(number, text)
         except DataError as error:
             if self._away is None:

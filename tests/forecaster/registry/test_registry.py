@@ -183,10 +183,10 @@ def test_simultaneous_registrations_get_different_versions(
 
 
 def test_overlapping_threads_leave_no_warning_filter_behind() -> None:
-    from forecaster.registry.refusals import speaking
+    from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)
-    one, other = speaking("a"), speaking("b")
+    one, other = store_errors("a"), store_errors("b")
     one.__enter__()
     other.__enter__()
     one.__exit__(None, None, None)

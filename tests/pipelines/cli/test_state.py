@@ -23,7 +23,7 @@ from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import PARTITION, FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas.sealed import seal, unseal
@@ -67,7 +67,7 @@ def stream_until(job: StreamJob, rows: int) -> None:
 
     def stop_if_read(numbers: JobNumbers) -> None:
         if numbers.counts.rows_in >= rows:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     run_stream(job, stop_if_read)
 

@@ -23,7 +23,7 @@ from pipelines.sources.files.covariates import with_tables
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input, input_of
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from tests.fleets import HOUR, HOUR_US, START, rows_of, scales, with_heat
@@ -133,7 +133,7 @@ def test_observed_covariates_reach_backfills_and_streams(
 
     def stop_when_read(numbers: JobNumbers) -> None:
         if numbers.counts.rows_in == HOURS * SERIES + 2:
-            ask_to_stop(watched.stop_file)
+            request_stop(watched.stop_file)
 
     run_stream(watched, stop_when_read)
     issued = read_forecasts(tmp_path / "watched")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.config import Columns
 from pipelines.sources import messages as sources
 from pipelines.sources.messages import Decoder, DecoderSpec, Messages
@@ -63,7 +63,7 @@ def as_avro(series: str, value: float | None, number: int = 7) -> bytes:
     sink = io.BytesIO()
     record = {"series_id": series, "timestamp": 1_706_677_200_000_000, "value": value}
     fastavro.schemaless_writer(sink, fastavro.parse_schema(SCHEMA), record)
-    return FRAME.pack(0, number) + sink.getvalue()
+    return AVRO_HEADER.pack(0, number) + sink.getvalue()
 
 
 def valid_rows(frame: pl.DataFrame) -> list[tuple[str, float, int]]:
@@ -259,7 +259,7 @@ def test_an_absent_observed_covariate_is_missing(kind: str, tmp_path: Path) -> N
             sink = io.BytesIO()
             record = {"heat": None, **one, "timestamp": 1_706_677_200_000_000}
             fastavro.schemaless_writer(sink, schema, record)
-            sent.append(FRAME.pack(0, 1) + sink.getvalue())
+            sent.append(AVRO_HEADER.pack(0, 1) + sink.getvalue())
     spec = DecoderSpec(kind, Columns(observed=("heat",)), schema=str(tmp_path / "row.avsc"))
     rows_read, bad = observations.validate(decoded(spec.decoder(), messages(*sent)))
     assert bad.is_empty()

@@ -10,7 +10,7 @@ import fastavro
 import polars as pl
 import pytest
 
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
 from pipelines.sources.messages.as_avro import avro_decoder
@@ -35,7 +35,7 @@ def record(number: int) -> bytes:
     sink = io.BytesIO()
     row = {"series_id": "a", "timestamp": "2013-01-01", "value": 1.0}
     fastavro.schemaless_writer(sink, fastavro.parse_schema(SCHEMA), row)
-    return FRAME.pack(0, number) + sink.getvalue()
+    return AVRO_HEADER.pack(0, number) + sink.getvalue()
 
 
 def messages(*numbers: int) -> Messages:

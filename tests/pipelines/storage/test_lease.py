@@ -13,7 +13,7 @@ from pipelines.sinks.folder import locked
 from pipelines.state import snapshot_file
 from pipelines.state.snapshot_file import write_shard
 from pipelines.storage import Remote, lease, write_text
-from pipelines.workers.ownership import is_taken_over, run_of, take_over
+from pipelines.workers.ownership import is_owned_by_another_run, read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import OutputError
 from tests.shards import some
@@ -115,13 +115,13 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
 
         def confirm_and_sleep() -> None:
             suspended.confirm()
-            if run_of(s3) is None:  # another job takes over between the confirmation and the write
+            if read_owner(s3) is None:  # another job takes over between the confirmation and the write
                 with locked(s3) as successor:
-                    take_over(run_in(s3, "successor"), successor.confirm)
+                    take_ownership(run_in(s3, "successor"), successor.confirm)
 
         with pytest.raises(OutputError, match="another job has taken over, since this one was silent"):
-            take_over(run_in(s3, "suspended"), confirm_and_sleep)
-    assert run_of(s3) == "successor"
+            take_ownership(run_in(s3, "suspended"), confirm_and_sleep)
+    assert read_owner(s3) == "successor"
 
 
 def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
@@ -129,15 +129,15 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
     (start,), (newer,), (late,) = some(1, 2), some(1, 4), some(1, 3)
     write_shard(folder, start)
     first, second = run_in(s3, "first"), run_in(s3, "second")
-    take_over(first)
+    take_ownership(first)
     suspended = snapshot_file.owned(folder, 0, 1)
 
     def check_and_sleep() -> bool:
-        is_ours = not is_taken_over(first)
+        is_ours = not is_owned_by_another_run(first)
         if is_ours:  # another job takes over between the check and the write
-            take_over(second)
+            take_ownership(second)
             file = snapshot_file.owned(folder, 0, 1)
-            assert write_shard(folder, newer, lambda: not is_taken_over(second), file)
+            assert write_shard(folder, newer, lambda: not is_owned_by_another_run(second), file)
         return is_ours
 
     assert not write_shard(folder, late, check_and_sleep, suspended)

@@ -15,9 +15,9 @@ from pipelines.storage import (
     Location,
     OwnedFile,
     Remote,
-    as_of_one_moment,
     location,
     make_folder,
+    read_consistently,
     remove_tree,
     source_of,
     sync,
@@ -148,7 +148,7 @@ def test_parts_replaced_during_a_reading_are_read_again(s3: Remote) -> None:
             write_text(s3 / ".state.new.json", '{"id": "1", "parts": ["state"]}')
         return (folder / "x").read_text()
 
-    assert as_of_one_moment(s3 / "state", read) == "new"
+    assert read_consistently(s3 / "state", read) == "new"
     assert seen == ["state", "hidden"]
 
 
