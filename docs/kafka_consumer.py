@@ -22,7 +22,7 @@ class Once:
         self.newest: dict[tuple[bytes, bytes, bytes], bytes] = {}
 
     def is_new(self, message: Any) -> bool:
-        """Return whether no message with this identity or a later issue time was accepted before."""
+        """Return whether a message is later than the last one of its series, and remember it if it is."""
         headers = dict(message.headers())
         of = message.key(), headers["model_version"], headers["revision"]
         if headers["issued_at"] <= self.newest.get(of, b""):  # ISO 8601 in UTC sorts as text

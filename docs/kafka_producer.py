@@ -26,7 +26,7 @@ def make(bootstrap: str, *topics: str) -> None:
 
 
 def send(bootstrap: str, topic: str, rows: pl.DataFrame) -> None:
-    """Send rows (``series_id``, ``timestamp``, ``value``) in the order of their times, one message for each row."""
+    """Send rows (``series_id``, ``timestamp``, ``value``) ordered by time, one message each."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     text = pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
     for row in rows.sort("timestamp").with_columns(text).iter_rows(named=True):
