@@ -136,13 +136,13 @@ class RowPerLine(io.RawIOBase):
         return plain.replace(self._delimiter.encode(), _DELIMITER.encode())
 
     def restore(self, text: str) -> str:
-        """Return a text with the replaced characters put back."""
+        """Return a text with its stand-ins turned back into quotes and delimiters."""
         for sign, stand_in in self._stand_ins():
             text = text.replace(stand_in, sign)
         return text
 
     def restore_cells(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return a frame of String columns with the replaced characters put back."""
+        """Return a frame of String columns with their stand-ins turned back into quotes and delimiters."""
         if not self.has_replaced:
             return frame
         cells = pl.all()

@@ -138,14 +138,14 @@ class Job:
     streams: pytest.CaptureFixture[str]
 
     def __call__(self, command: str, code: int = 0) -> tuple[Any, list[str]]:
-        """The JSON object that a command prints, None where it fails, and its lines on stderr."""
+        """Run a command; return its JSON object (None if the command fails), and its lines on stderr."""
         found = run([*command.split(), "--json"])
-        said = self.streams.readouterr()
-        assert found == code, said.err
-        return (json.loads(said.out.splitlines()[-1]) if code == 0 else None), said.err.splitlines()
+        captured = self.streams.readouterr()
+        assert found == code, captured.err
+        return (json.loads(captured.out.splitlines()[-1]) if code == 0 else None), captured.err.splitlines()
 
     def watch(self, folder: str, *options: str) -> tuple[Any, list[str]]:
-        """`__call__` of a stream that watches a folder, and is stopped once it has read all files."""
+        """Run a stream that watches ``folder``, stop it once all files are read, and return as `__call__`."""
         stop = self.folder / "out" / ".stop"
 
         def end() -> None:
@@ -166,7 +166,7 @@ class Job:
             ender.join()
 
     def series(self, output: str = "out") -> set[str]:
-        """The series that were forecast."""
+        """Return the ids of the series that have forecasts."""
         return set(read_forecasts(self.folder / output)["series_id"])
 
 
