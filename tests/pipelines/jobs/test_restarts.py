@@ -37,7 +37,7 @@ FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0
 
 
 def fleet_file(tmp_path: Path) -> Path:
-    """Return a file with the rows of the fleet, and write it at the first call."""
+    """Return the file with the rows of the fleet; write this file at the first call."""
     path = tmp_path / "rows.parquet"
     if not path.exists():
         rows_of(FLEET).write_parquet(path)
@@ -94,7 +94,7 @@ def test_a_stream_resumes_exactly_after_its_engine_dies(
     assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
 
 
-def test_a_stream_gives_up_after_too_many_engine_deaths(
+def test_a_stream_raises_engine_lost_after_too_many_deaths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DyingEngine(9, monkeypatch)
@@ -128,7 +128,7 @@ def test_a_backfill_starts_over_after_its_engine_dies(
     assert not (outcome.output / ".backfill").exists()
 
 
-def test_a_backfill_that_gives_up_keeps_the_earlier_output(
+def test_a_backfill_without_restarts_left_keeps_the_earlier_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = BackfillJob(
@@ -147,7 +147,7 @@ def test_a_backfill_that_gives_up_keeps_the_earlier_output(
     assert contents(tmp_path / "out") == before
 
 
-def test_a_worker_of_a_lost_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_of_a_replaced_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost_workers: list[Workers] = []
     batches: list[Batch] = []
     split = Splitter(2).split
@@ -181,7 +181,9 @@ def test_a_worker_of_a_lost_run_writes_nothing(tmp_path: Path, monkeypatch: pyte
         assert keys(store) == before
 
 
-def test_a_run_that_lost_its_output_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_writes_no_forecasts_into_an_output_it_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run_after_takeover(run: Run, on_progress: Callable[[], None]) -> None:
         settings = run.settings
         write_text(settings.output / ownership._RUN, "another run")

@@ -82,7 +82,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     assert not job.stop_file.exists()
 
 
-def test_a_bad_file_ends_a_stream_without_new_states(
+def test_a_bad_file_ends_a_stream_without_a_new_snapshot(
     replayed: StreamJob, tmp_path: Path, runner: Runner
 ) -> None:
     folder = tmp_path / "in"

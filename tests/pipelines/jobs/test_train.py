@@ -108,7 +108,7 @@ HOSTILE = (
 )
 
 
-def test_series_with_hostile_names_are_trained_drawn_and_registered(tmp_path: Path) -> None:
+def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> None:
     config = job(tmp_path)
     renamed = dict(zip(waves(series=len(HOSTILE)).series_ids, HOSTILE, strict=True))
     rows = rows_of(waves(series=len(HOSTILE))).with_columns(pl.col("series_id").replace(renamed))
@@ -176,7 +176,7 @@ def test_a_model_that_cannot_be_registered_is_saved_locally(
 
 
 def joined_state(folder: Path) -> State:
-    """Return the states of all shards of a state table as one, sorted by series id."""
+    """Return the states of all shards of a state table as one state, sorted by series id."""
     state = State.join([shard.state for shard in state_table.read(folder).shards])
     return state.take(np.argsort(state.series_ids))
 
