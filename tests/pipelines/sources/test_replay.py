@@ -51,7 +51,7 @@ def test_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
-def test_a_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) -> None:
+def test_a_replayed_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) -> None:
     file = write_file(tmp_path / "a.csv", [(f"s{s}", h, h) for h in range(8) for s in range(3)])
     input_settings = replace(INPUT, batch_rows=4)
     with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", 4):
@@ -60,7 +60,7 @@ def test_a_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) 
     assert watermark_hours(batches) == [2, 4, 5, 7, 8]
 
 
-def test_the_watermark_trails_by_the_lateness_until_the_end(tmp_path: Path) -> None:
+def test_the_replay_watermark_trails_by_lateness_until_the_end(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in range(4)])
     assert watermark_hours(read_log(replay_of(file, lateness_s=5400, windows_per_step=2))) == [0.5, 4]
 
@@ -126,7 +126,7 @@ def test_without_valid_rows_a_replay_gives_empty_batches(tmp_path: Path, rows: l
     assert restarted(source).step(last.stop) is None
 
 
-def test_text_and_typed_files_form_one_replay(tmp_path: Path) -> None:
+def test_text_files_and_parquet_files_form_one_replay(tmp_path: Path) -> None:
     text = write_file(tmp_path / "a.csv", [("a", 1, 1.5)])
     at = datetime.fromtimestamp((START + 2) * 3600, UTC)
     typed = tmp_path / "b.parquet"
