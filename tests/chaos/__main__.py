@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Run a stream until all kills are done; if it ends by itself before, run another one."""
+    """Run streams one after the other until all kills are done, because a stream may end by itself before."""
     ended: list[Ended] = []
     while (left := kills - sum(len(one.killed) for one in ended)) > 0:
         ended.append(stream(folder / f"{len(ended)}", left, seed + len(ended)))
@@ -175,9 +175,10 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file if at most one file is unread and the run may have another one.
+        """Put the next file if at most one file is unread and the run may have another file.
 
-        A run may have another file if it has not used up its share, or if it ``waits_for_input`` to progress.
+        A run may have another file if it has not used up its share, or if the stream
+        ``waits_for_input`` to progress.
         """
         if self._left and (self._share > 0 or waits_for_input) and self._put - self._read() <= 1:
             inputs.put(self._left.pop(0), self._folder)

@@ -73,7 +73,7 @@ class Stream:
         return numbers.JobNumbers.of(numbers.read_shards(self.output)).counts.rows_in
 
     def run(self, is_done: Callable[[], bool]) -> None:
-        """Run the stream until it ends; ask it to stop as soon as ``is_done`` returns True."""
+        """Run the stream until it ends; request its stop as soon as ``is_done`` returns True."""
         process = self.start()
         try:
             deadline_s, asked = time.monotonic() + PATIENCE_S, False
@@ -111,10 +111,11 @@ class Stream:
     ) -> str:
         """Run the stream and kill the pipeline, its Prism or both, at a random moment after some progress.
 
-        If the pipeline is killed, the next call starts it again; if only Prism is, the pipeline restarts it.
+        If the pipeline is killed, the next call starts the pipeline again; if only Prism is killed, the
+        pipeline restarts Prism.
 
         Args:
-            rng: decides what is killed, and when.
+            rng: the random generator that determines what is killed, and when.
             feed: called repeatedly while the stream runs, with True as long as it has made no progress.
 
         Returns:

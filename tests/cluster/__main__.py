@@ -17,7 +17,7 @@ from tests.cluster.process import Server
 
 
 def folder() -> Path:
-    """Return the folder of the cluster; the variable STATECAST_CLUSTER selects another one."""
+    """Return the folder of the cluster; the environment variable STATECAST_CLUSTER can name it."""
     return Path(os.environ.get("STATECAST_CLUSTER") or cache_dir() / "cluster")
 
 

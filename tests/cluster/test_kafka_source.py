@@ -96,7 +96,7 @@ def test_a_stream_waits_for_a_broker_that_is_down(
     assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
 
 
-def test_a_stream_begins_at_the_configured_start(
+def test_a_kafka_source_begins_at_the_configured_start(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     before = datetime.now(UTC) - timedelta(hours=1)
@@ -111,7 +111,7 @@ def test_a_stream_begins_at_the_configured_start(
             source_of(broker, topics[0], tmp_path).begin({f"{topics[0]}-2": Position(reached)})
 
 
-def test_errors_of_topics_are_one_line_without_passwords(broker: Broker, tmp_path: Path) -> None:
+def test_errors_of_kafka_topics_are_one_line_without_passwords(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no topic 'nothing': see kafka\.topic"):
         source_of(broker, "nothing", tmp_path).begin({})
     with pytest.raises(OutputError, match=r"there is no topic 'nothing' to write to: see kafka\.to_topic"):

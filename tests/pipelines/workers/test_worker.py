@@ -142,7 +142,7 @@ def test_a_worker_reads_the_owner_only_before_writing(
         take_ownership(remote)
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
-    # Numbers are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
+    # Counts are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
     assert 3 <= names_read.count(".run") <= 30
 
 
@@ -236,7 +236,7 @@ def test_a_background_snapshot_keeps_the_copied_state(
     assert most == [1] * settings.shards  # never two copies in memory at once
 
 
-def test_no_snapshot_of_a_shard_follows_its_last_one(
+def test_no_snapshot_of_a_shard_follows_its_last_snapshot(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
@@ -260,7 +260,7 @@ def test_no_snapshot_of_a_shard_follows_its_last_one(
     assert not any(after_its_end)
 
 
-def test_a_state_of_other_weights_is_re_warmed(settings: StepSettings) -> None:
+def test_a_state_written_with_other_weights_is_re_warmed(settings: StepSettings) -> None:
     run(settings, with_last_snapshot(batches_of_windows()))
     other = forecaster(seed=1)
     swapped = replace(settings, job="swapped", forecaster=other.to_bytes(), resumed=True)
@@ -335,7 +335,7 @@ def test_abandoned_workers_end_only_their_current_work(
     assert len(read_forecasts(settings.output)["issued_at"].unique()) == 1
 
 
-def test_a_job_keeps_its_workers_until_its_end(settings: StepSettings) -> None:
+def test_workers_of_job_returns_the_same_workers_until_end_job(settings: StepSettings) -> None:
     first = workers_of_job(settings)
     assert workers_of_job(settings) is first
     other = workers_of_job(replace(settings, job="another"))
