@@ -33,7 +33,7 @@ from tests.chaos.lives import Stream
 from tests.chaos.verdict import Verdict, compare
 
 _DAY_S = 86_400
-_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least so long
+_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least this long
 _MOST_DAYS = 360  # the example data cover one year
 
 

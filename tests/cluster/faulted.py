@@ -200,7 +200,7 @@ class Stream:
         return Verdict(lost, doubled, round(recovery_s, 1))
 
     def end(self) -> None:
-        """Ask the stream to stop, and wait until it has ended."""
+        """Request the stop of the stream, and wait until it has ended."""
         request_stop(self.job.stop_file)
         self.thread.join(_LIMIT_S)
         if self.failed:

@@ -45,7 +45,7 @@ from tests.processes import started
 from tests.same import assert_same_frames, assert_same_state
 from tests.stores import forecasts_written, keys, s3_server
 
-ROWS_AT_ONCE = 100  # rows that are produced together
+ROWS_AT_ONCE = 100  # number of rows that are sent to the topic together
 COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
 _ROOT = Path(__file__).parents[2]

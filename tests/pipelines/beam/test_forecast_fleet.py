@@ -239,7 +239,7 @@ def test_an_unbounded_fleet_forecasts_when_its_watermark_passes_a_window(
     rows = rows_of(observed)
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
-    def closed(window: int) -> int:
+    def count_due_forecasts(window: int) -> int:
         """Return the number of forecasts that are due once ``window`` and all earlier windows are closed."""
         return int((issued <= window + 1).sum())
 
@@ -248,17 +248,19 @@ def test_an_unbounded_fleet_forecasts_when_its_watermark_passes_a_window(
     bundles = [
         # One bundle has elements of many windows, and the watermark stays behind the newest of them.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits for the forecasts: if a fleet kept them to its end, the wait would time out.
-        Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
+        # This bundle waits for forecasts: a fleet that wrote them only at its end would time out.
+        Bundle(
+            [*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=count_due_forecasts(7)
+        ),
         Bundle([], end_us(15) - 1),
-        Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
-        # Each window has two bundles; the second one closes it, and its rows must not count as late.
+        Bundle([between(rows, 16, 20)], end_us(18), after=count_due_forecasts(13)),
+        # Each of these windows has two bundles. The second bundle closes the window; its rows are not late.
         *(
             bundle
             for w in range(20, 34)
             for bundle in split_into_two_bundles(between(rows, w, w + 1).to_dicts(), w)
         ),
-        Bundle([], end_us(33), after=closed(19)),
+        Bundle([], end_us(33), after=count_due_forecasts(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
     ]
     run_unbounded(bundles, ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")

@@ -132,7 +132,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str
 
 @dataclass
 class Job:
-    """Runs commands in a folder, on a tiny model, and keeps what they print."""
+    """Runs commands in a folder with a tiny model, and captures their output."""
 
     folder: Path
     streams: pytest.CaptureFixture[str]
@@ -148,7 +148,7 @@ class Job:
         """Run a stream that watches ``folder``, stop it once all files are read, and return as `__call__`."""
         stop = self.folder / "out" / ".stop"
 
-        def end() -> None:
+        def stop_when_read() -> None:
             manifest = self.folder / "out" / "state" / "folder.jsonl"
             files = len(list((self.folder / folder).iterdir()))
             for _ in range(300):
@@ -158,7 +158,7 @@ class Job:
             time.sleep(1)
             stop.touch()
 
-        ender = threading.Thread(target=end)
+        ender = threading.Thread(target=stop_when_read)
         ender.start()
         try:
             return self(f"stream {folder} --watch -m model --runner in-process {' '.join(options)}")

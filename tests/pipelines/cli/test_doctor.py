@@ -26,14 +26,14 @@ def test_all_doctor_checks_pass_on_a_prepared_machine() -> None:
 
 
 def test_every_failed_doctor_check_names_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> str:
+    def raise_not_found(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    def broken() -> Path:
+    def raise_disk_error() -> Path:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(doctor, "version", missing)
-    monkeypatch.setattr(doctor, "find_prism", broken)
+    monkeypatch.setattr(doctor, "version", raise_not_found)
+    monkeypatch.setattr(doctor, "find_prism", raise_disk_error)
     (tmp_path / "file").write_text("no store")
     failing = [
         check
@@ -106,10 +106,10 @@ def test_doctor_accepts_a_missing_output_folder_and_creates_nothing(tmp_path: Pa
 
 
 def test_doctor_reports_a_read_only_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: object) -> None:
+    def raise_read_only(**_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("pipelines.sinks.folder.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("pipelines.sinks.folder.tempfile.TemporaryFile", raise_read_only)
     output = checks(tmp_path)["output folder"]
     assert not output.ok
     assert "Read-only file system" in output.fix

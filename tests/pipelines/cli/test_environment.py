@@ -1,4 +1,4 @@
-"""MLflow's own environment variables choose the store, as they do for MLflow's commands."""
+"""MLflow's own environment variables select the store, as they do for MLflow's commands."""
 
 from __future__ import annotations
 

@@ -94,11 +94,11 @@ def write_frame_with_index(folder: Path, kind: str) -> Path:
         pq.write_table(table.replace_schema_metadata({"pandas": metadata}), folder / "in.parquet")
         return folder / "in.parquet"
     if kind.endswith(".csv"):
-        name = {"once.csv": "", "twice.csv": "Unnamed: 0"}[kind]
+        name = {"index.csv": "", "index saved twice.csv": "Unnamed: 0"}[kind]
         lines = numbered.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv()
         (folder / "in.csv").write_text(lines.replace("i,", f"{name},", 1))
         return folder / "in.csv"
-    if kind == "reset":
+    if kind == "reset index":
         return write_parquet(
             numbered.with_columns(index=pl.int_range(pl.len())).drop("i"), folder / "in.parquet"
         )
@@ -115,7 +115,9 @@ def test_a_series_that_starts_late_in_jsonl_is_read(job: Job) -> None:
     assert (summary["used"], job.series()) == (1700, {"a", "late"})
 
 
-@pytest.mark.parametrize("kind", ["index", "index of times", "named index", "once.csv", "twice.csv", "reset"])
+@pytest.mark.parametrize(
+    "kind", ["index", "index of times", "named index", "index.csv", "index saved twice.csv", "reset index"]
+)
 def test_a_data_frame_index_is_not_read_as_series(job: Job, kind: str) -> None:
     path = write_frame_with_index(job.folder, kind)
     summary, lines = job(f"backfill {path.name} -m model")
@@ -169,7 +171,7 @@ def write_csv_rows(path: Path, rows: list[tuple[str, str, float]]) -> Path:
 
 @pytest.fixture(scope="module")
 def daily(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that saves a forecaster of daily windows with an aggregate; it returns the folder."""
+    """Return a function that saves a forecaster of daily windows with a given aggregate in a new folder."""
 
     def save_daily_forecaster(aggregate: str) -> Path:
         folder = tmp_path_factory.mktemp("daily")

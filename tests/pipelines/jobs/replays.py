@@ -110,4 +110,4 @@ def add_file(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
         (folder / name).write_text(rows)
     else:
         rows.write_parquet(folder / name)
-    os.utime(folder / name, (0, 0))  # an old time: an incomplete file is rejected at once, not waited for
+    os.utime(folder / name, (0, 0))  # an old time, so that an incomplete file is rejected at once

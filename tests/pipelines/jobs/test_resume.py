@@ -125,7 +125,7 @@ def test_a_changed_shard_count_is_refused_after_a_kill(
 def test_a_second_stream_requires_resume_or_fresh(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
-    for state in (None, replayed.states):  # a start from the stream's own table would forget its offsets, too
+    for state in (None, replayed.states):  # a start from its own table would lose the offsets, too
         with pytest.raises(ConfigError, match=r"out/state: holds the state .*--resume.*--fresh") as raised:
             run_stream(replace(replayed, state_table=state))
         assert "\n" not in str(raised.value)

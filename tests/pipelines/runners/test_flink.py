@@ -20,7 +20,7 @@ from tests.stores import in_memory
 AnyLog: Any = object
 
 
-def test_workers_run_in_this_process_without_a_pool() -> None:
+def test_flink_workers_run_in_this_process_without_a_worker_pool() -> None:
     assert "--environment_type=LOOPBACK" in flink_options("localhost:1", FlinkSettings(), 1)
     options = flink_options("localhost:1", FlinkSettings("host:8081", "host:50000"), 2)
     assert "--environment_type=EXTERNAL" in options

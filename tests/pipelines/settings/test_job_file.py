@@ -115,7 +115,7 @@ def test_an_invalid_job_file_is_refused_with_the_fix(text: str, message: str, tm
     assert message_of_refusal(text, tmp_path) == message
 
 
-def test_an_invalid_option_is_named_as_an_option(tmp_path: Path) -> None:
+def test_an_invalid_option_is_called_an_option_in_the_error(tmp_path: Path) -> None:
     assert (
         message_of_refusal("", tmp_path, network__horizon="-3")
         == "option network.horizon = -3: must be 1 or more"

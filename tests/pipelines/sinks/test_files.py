@@ -93,7 +93,7 @@ def late_rows(*offsets: int) -> pl.DataFrame:
 
 
 @FORMATS
-def test_forecasts_are_read_back_unchanged(folder: Path, format_: Format) -> None:
+def test_read_forecasts_returns_written_forecasts_unchanged(folder: Path, format_: Format) -> None:
     parts = [issued_forecasts(0), issued_forecasts(1, level=1e9)]
     for shard, part in enumerate(parts):
         shard_files(folder, shard, format_).write_forecasts(part)
@@ -234,7 +234,7 @@ def written(folder: Path) -> Path:
     return folder
 
 
-def test_files_written_after_the_snapshot_are_removed(written: Path) -> None:
+def test_remove_after_removes_files_written_after_the_snapshot(written: Path) -> None:
     shard_files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3}, 0)
     assert sorted(path.name[:16] for path in (written / "forecasts").iterdir()) == [
         "20130101T010000Z", "20130101T050000Z",
@@ -244,7 +244,7 @@ def test_files_written_after_the_snapshot_are_removed(written: Path) -> None:
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_files_older_than_an_empty_snapshot_stay(written: Path) -> None:
+def test_remove_after_keeps_files_older_than_an_empty_snapshot(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
@@ -252,12 +252,12 @@ def test_files_older_than_an_empty_snapshot_stay(written: Path) -> None:
     assert sorted(written.rglob("*")) == before
 
 
-def test_files_newer_than_an_empty_snapshot_are_removed(written: Path) -> None:
+def test_remove_after_removes_files_newer_than_an_empty_snapshot(written: Path) -> None:
     shard_files(written).remove_after(None, {}, snapshot_ns=0)
     assert not [path for path in written.rglob("*") if path.is_file()]
 
 
-def test_files_of_other_shards_and_models_stay(written: Path) -> None:
+def test_remove_after_keeps_files_of_other_shards_and_models(written: Path) -> None:
     before = sorted(written.rglob("*"))
     shard_files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
     ShardFiles(written, 0, 3, VERSION, "parquet").remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
@@ -267,7 +267,7 @@ def test_files_of_other_shards_and_models_stay(written: Path) -> None:
 
 
 @FORMATS
-def test_half_written_files_of_a_killed_shard_are_removed(folder: Path, format_: Format) -> None:
+def test_remove_after_removes_half_written_files_of_a_killed_shard(folder: Path, format_: Format) -> None:
     shard_0 = shard_files(folder, format_=format_)
     shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))

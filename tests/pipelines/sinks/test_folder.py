@@ -134,13 +134,15 @@ def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
             fail()
 
 
-def test_a_lock_on_a_deleted_file_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_locks_again_if_the_lock_file_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flock = fcntl.flock
     locked_files: list[int] = []
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            (tmp_path / LOCK).unlink()  # as if its earlier owner deleted it now
+            (tmp_path / LOCK).unlink()  # as if the earlier owner of the lock deleted the file now
         locked_files.append(lock)
         flock(lock, operation)
 

@@ -134,10 +134,10 @@ def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)
-        if at % 50 == 49:  # often enough that every window is read
+        if at % 50 == 49:  # published often enough that the reader sees every window
             publish(tmp_path, slow)
             reader.read()
-    for at in range(3 * RECENT):  # published once: only the last RECENT windows are left
+    for at in range(3 * RECENT):  # published once: the file has only the last RECENT windows
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)
     publish(tmp_path, fast)
@@ -158,7 +158,7 @@ def test_counting_of_windows_continues_after_a_shard_restarts(tmp_path: Path) ->
 
 def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None:
     reader, published, sizes = JobReader(tmp_path, 2), shard_numbers(0, offsets={"replay": 10**9}), []
-    publish(tmp_path, shard_numbers(1))  # closes no window, so every window waits for it
+    publish(tmp_path, shard_numbers(1))  # shard 1 closes no window, so every window stays open
     for at in range(10_000):
         published = after_window(published, 10**15 + at, 1.01 ** (at % 1200))
         if not at % 50:
@@ -196,7 +196,7 @@ def test_clear_deletes_the_published_counts_of_an_earlier_job(tmp_path: Path) ->
     assert JobNumbers.of(read_shards(tmp_path)) == JobNumbers()
 
 
-def test_the_slowest_shard_sets_the_applied_offset(tmp_path: Path) -> None:
+def test_applied_returns_the_smallest_offset_of_each_partition(tmp_path: Path) -> None:
     publish(tmp_path, shard_numbers(0, offsets={"a": 7, "b": 2}))
     assert applied(tmp_path, 2) == {}
     publish(tmp_path, shard_numbers(1, offsets={"a": 5}))

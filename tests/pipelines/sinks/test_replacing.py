@@ -11,7 +11,7 @@ from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # an earlier job had no late rows
+OLD = {"forecasts": "old", "state": "old"}  # the earlier job wrote no late rows
 NEW = dict.fromkeys(PARTS, "new")
 RENAMES = 5  # two old parts are moved away, three new parts are moved in
 
@@ -44,12 +44,12 @@ def read_parts(output: Path) -> dict[str, str]:
 def fail_renames(
     monkeypatch: pytest.MonkeyPatch, *at: int, error: BaseException, after: bool = False
 ) -> None:
-    """Make the renames with these numbers raise ``error``, before or after they are done."""
+    """Make the renames with the numbers ``at`` raise ``error``, before or after the rename is done."""
     real, made = os.replace, 0
 
     def rename(source: Any, target: Any) -> None:
         nonlocal made
-        if Path(target).name == "complete":  # not counted: this file is put in place by a rename, too
+        if Path(target).name == "complete":  # the rename of the file ``complete`` is not counted
             real(source, target)
             return
         made += 1
@@ -81,7 +81,7 @@ def test_a_failed_rename_leaves_the_old_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    complete_replacement(output / ".hidden", output)  # a job calls this at its end
+    complete_replacement(output / ".hidden", output)  # a job calls this function at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 

@@ -118,7 +118,7 @@ def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> Non
     assert all(reason.startswith("left out: ") for reason in rejected["reason"])
     write_file(inbox / "README", [("a", 2, 2)])
     advance_clock(source, 100)
-    assert read_log(source, batches[-1].stop) == []  # each name is reported once
+    assert read_log(source, batches[-1].stop) == []  # each unread file is reported once
     assert reasons(read_log(restarted(source))) == reasons(batches)
 
 

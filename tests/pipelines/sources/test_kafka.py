@@ -97,7 +97,7 @@ def test_an_offset_beyond_the_brokers_rows_is_refused(tmp_path: Path) -> None:
         source.begin({"rows-0": Position(2)})
 
 
-def test_a_new_partition_begins_at_the_watermark_of_others(tmp_path: Path) -> None:
+def test_a_new_partition_begins_at_the_watermark_of_other_partitions(tmp_path: Path) -> None:
     source = source_of(Topic({0: [row(5)], 1: []}, {0: 1, 1: 0}), tmp_path)
     places = source.begin({"rows-0": Position(1, 7 * HOUR_US)})
     assert places["rows-1"] == Position(0, 7 * HOUR_US)
@@ -253,7 +253,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
     path, reached = tmp_path / "kafka.jsonl", {"a": 0}
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
-    for offset in range(400):  # as in an idle partition that gets a row now and then
+    for offset in range(400):  # as in a partition that is idle between single rows
         made.carry("a", offset, offset)
         if offset % 10 == 0:
             made.judge({"a": Judged(offset, offset + 1, offset)})
@@ -272,7 +272,7 @@ def test_the_journal_keeps_decisions_that_shards_may_reread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
-    made = Decisions(tmp_path / "kafka.jsonl")  # no shard has a snapshot: each may read everything again
+    made = Decisions(tmp_path / "kafka.jsonl")  # without snapshots, the shards may read all offsets again
     for offset in range(250):
         made.carry("a", offset, offset)
     for one in (made, Decisions(tmp_path / "kafka.jsonl")):

@@ -94,7 +94,7 @@ def test_rejected_rows_arrive_before_all_files_are_read(tmp_path: Path) -> None:
     files[2].unlink()
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.offset)
-    # A second attempt raises too, and does not report an end of the log.
+    # A second reading raises, too, and does not report the end of the log.
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.offset)
 
@@ -137,7 +137,7 @@ def test_text_files_and_parquet_files_form_one_replay(tmp_path: Path) -> None:
 def test_a_bad_file_stops_a_replay_or_is_quarantined(tmp_path: Path) -> None:
     good = write_file(tmp_path / "a.csv", [("a", 1, 1)])
     whole = b"".join(b'{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' for _ in range(20))
-    # The valid rows before the bad line must not be used either.
+    # The valid rows before the bad line must not be used.
     bad = write_file(tmp_path / "b.jsonl", whole + b'{"series_id": \n')
     with pytest.raises(DataError, match=r"b\.jsonl: line 21 is not a JSON object"):
         replay_of(bad, good).step(0)

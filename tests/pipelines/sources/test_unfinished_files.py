@@ -118,7 +118,7 @@ def test_an_unreadable_file_raises_without_skip_bad_files(inbox: Path) -> None:
     write_file(inbox / "3.csv", [("a", 3, 3)])
     source = watch(inbox, input=replace(INPUT, skip_bad_files=False, batch_rows=2))
     assert values(read_log(source, steps=1)) == [1]
-    for process in (source, restarted(source)):  # each step tries the file again
+    for process in (source, restarted(source)):  # each step reads the broken file again
         for _ in range(2):
             with pytest.raises(DataError, match=r"2\.jsonl: line 10 is not a JSON object"):
                 process.step(1)
@@ -141,7 +141,7 @@ def test_a_watched_file_deleted_before_its_reading_is_ignored(inbox: Path) -> No
 @pytest.mark.parametrize(
     "change", [lambda p: p.unlink(), lambda p: write_file(p, [("a", 8, 8)] * 9, age_s=5)]
 )
-def test_a_file_changed_before_its_second_reading_is_one_rejected_row(
+def test_a_file_changed_between_readings_is_one_rejected_row(
     inbox: Path, change: Callable[[Path], object]
 ) -> None:
     path = write_file(inbox / "1.csv", [("a", i, i) for i in range(6)])
@@ -169,4 +169,4 @@ def test_a_large_file_changed_between_readings_keeps_its_offsets(inbox: Path) ->
         batches = [*first.batches, *read_log(source, first.offset)]
     assert [(batch.start, batch.stop) for batch in batches][-1] == (6, 7)
     assert values(batches)[-1] == 7
-    by_offset(batches)  # asserts that no offset is missing
+    by_offset(batches)  # `by_offset` asserts that no offset is missing

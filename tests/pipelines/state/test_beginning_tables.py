@@ -49,7 +49,7 @@ def test_a_state_table_is_resharded_without_loss(
         assert shard.closed_through == old.closed_through
         assert len(shard.pending) == shard.counts.pending
     assert_same_state(new.state, old.state)
-    order = old.pending.columns  # without rows the table has no column of event ids
+    order = old.pending.columns  # a table without pending rows has no column of event ids
     assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
     assert new.counts == old.counts
     assert new.offset("rows") == old.offset("rows")

@@ -131,7 +131,7 @@ def test_damaged_snapshot_metadata_raises_at_most_one_line() -> None:
     for key in (b"statecast.shard", b"statecast.state.layout"):
         for other in mistyped(json.loads(table.schema.metadata[key])):
             changed = {**table.schema.metadata, key: as_json(other)}
-            del changed[b"statecast.crc32"]  # as in a snapshot of an earlier version, or one changed by hand
+            del changed[b"statecast.crc32"]  # snapshots of earlier versions have no checksum
             for rows in (table, table.schema.empty_table()):
                 one = rows.replace_schema_metadata(changed)
                 line = line_of(lambda one=one: snapshot.from_arrow(one), [])  # type: ignore[misc]

@@ -38,7 +38,7 @@ def test_a_shard_in_a_snapshot_is_read_back_unchanged(
 
 
 @given(fleet=fleets(), closed=st.integers(0, 30))
-def test_a_restored_shard_issues_the_same_forecasts(
+def test_a_restored_shard_forecasts_as_the_original_shard(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, closed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("table")

@@ -34,7 +34,7 @@ def test_other_worker_errors_give_the_last_line_of_the_traceback(tmp_path: Path)
 
 def test_a_raised_statecast_error_wins_over_a_stored_error(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
-        raise DataError("left by a worker")
+        raise DataError("error of a worker")
     error = OutputError("raised here")
     assert told(tmp_path, error) is error
 

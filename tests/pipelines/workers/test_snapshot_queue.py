@@ -20,7 +20,7 @@ def test_each_turn_goes_to_the_shard_waiting_longest() -> None:
     assert called == [2, 3]
     assert queue.take(3)
     queue.end()
-    assert not queue.take(3)  # two requests of shard 3 gave it one turn
+    assert not queue.take(3)  # the repeated request of shard 3 counts once
     assert queue.take(2)
 
 

@@ -55,7 +55,7 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
-    """Return batches that close one window each; the second also has a late row and a rejected row."""
+    """Return batches that close one window each; the second batch also has a late and a rejected row."""
     values = np.random.default_rng(0).normal(size=(windows, 6))
     names = tuple(f"s{i}" for i in range(6))
     arrivals = [
@@ -233,7 +233,7 @@ def test_a_background_snapshot_keeps_the_copied_state(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # never two copies in memory at once
+    assert most == [1] * settings.shards  # never two copies of shards in memory at once
 
 
 def test_no_snapshot_of_a_shard_follows_its_last_snapshot(

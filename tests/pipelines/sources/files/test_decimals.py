@@ -76,7 +76,7 @@ def test_a_detected_decimal_sign_is_right_or_the_file_refused(
     except DataError:
         return
     assert reasons == []
-    # If every cell is like 1.234, it is read with three decimals, although it was written as thousands.
+    # Cells that all look like 1.234 are read with three decimals, although they were written as thousands.
     assert values == exact or is_ambiguous
 
 

@@ -143,7 +143,7 @@ def test_unreadable_times_are_refused_with_the_setting_to_use(
         tables.check(path)
     assert "none of the times in column 'timestamp' can be read" in str(refused.value)
     assert hint in str(refused.value)
-    # Without the check, every row is rejected: none gets a time in 1970.
+    # If the file is read unchecked, every row is rejected, and no row gets a time in 1970.
     assert [len(p.rejected) for p in parts(path, Columns())] == [len(times)]
     setting = str(refused.value).rsplit("data.time_format = ", 1)[1].split("'")[1]
     tables.check(path, Columns(time_format=setting))

@@ -1,4 +1,4 @@
-"""Wide files of two sensors are found within a limit of memory."""
+"""Wide files of two sensors are detected within a limit of memory."""
 
 from __future__ import annotations
 
