@@ -74,7 +74,7 @@ class ReplaySource:
         return self.speed > 0
 
     def step(self, offset: int) -> Step | None:
-        """See `Source`.
+        """Read the rows of the replay from ``offset`` on; see `Source`.
 
         Raises:
             DataError: a file cannot be read, or differs from the file that the replay began with.

@@ -39,7 +39,7 @@ _MOST_DAYS = 360  # the example data cover one year
 
 @dataclass
 class Ended:
-    """The result of one stream.
+    """The result of one stream that was killed.
 
     Attributes:
         verdict: the comparison with the stream without kills.
@@ -158,7 +158,7 @@ def _offset(stream: Stream, partition: str) -> int:
 
 
 class _Feed:
-    """Files that are put into a watched folder as the stream reads them, a share in each run.
+    """Puts files into a watched folder: each run of the stream gets an equal share of the files.
 
     Args:
         files: the files, in the order in which they are put.
@@ -186,7 +186,7 @@ class _Feed:
             self._share -= 1
 
     def put_rest(self) -> None:
-        """Put all remaining files."""
+        """Put all remaining files into the watched folder."""
         for file in self._left:
             inputs.put(file, self._folder)
         self._left.clear()

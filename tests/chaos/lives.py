@@ -52,7 +52,7 @@ class Stream:
         return Stream(options, output, python)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the command; only ``more`` may differ between starts."""
+        """Start ``statecast stream``; only the options in ``more`` may differ between starts."""
         command = [self.python, "-m", "pipelines.cli", "stream", *self.arguments, *self.more]
         command += ["--resume", "--json"]
         command += ["--output", str(self.output), "--set", f"stream.snapshot_every_s={SNAPSHOT_EVERY_S}"]
@@ -80,7 +80,7 @@ class Stream:
             while process.poll() is None:
                 if time.monotonic() > deadline_s:
                     raise SystemExit(
-                        f"{self.output}: did not end in {PATIENCE_S:.0f} s: see {self.output}.log"
+                        f"{self.output}: the stream did not end in {PATIENCE_S:.0f} s: see {self.output}.log"
                     )
                 if not asked and is_done():
                     process.send_signal(signal.SIGINT)
@@ -89,7 +89,9 @@ class Stream:
         finally:
             _kill([process.pid])
         if process.returncode:
-            raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
+            raise SystemExit(
+                f"{self.output}: the stream ended with exit code {process.returncode}: see {self.output}.log"
+            )
 
     def run_until_quiet(self, rows_in: int) -> int:
         """Run the stream until it has read ``rows_in`` rows, and then none for 15 s; return the rows read."""
@@ -131,7 +133,7 @@ class Stream:
             return False
 
         if not _until(has_progress, process):
-            # The pipeline restarts Prism only a few times and then ends with an error: start it again.
+            # After a few restarts of Prism, the pipeline ends with an error: start the pipeline again.
             gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
             return self.run_until_kill(rng, feed) if gave_up else self._own_end(process)
         self.recovery_s.append(time.monotonic() - began_s)
@@ -157,9 +159,13 @@ class Stream:
 
     def _own_end(self, process: subprocess.Popen[bytes]) -> str:
         if process.poll() is None:
-            raise SystemExit(f"{self.output}: no progress in {PATIENCE_S:.0f} s: see {self.output}.log")
+            raise SystemExit(
+                f"{self.output}: the stream made no progress in {PATIENCE_S:.0f} s: see {self.output}.log"
+            )
         if process.returncode:
-            raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
+            raise SystemExit(
+                f"{self.output}: the stream ended with exit code {process.returncode}: see {self.output}.log"
+            )
         self._process = None
         return ""
 

@@ -40,7 +40,7 @@ def down() -> None:
 
 
 def status() -> None:
-    """Print which processes run; the last line is one JSON object."""
+    """Print which processes of the cluster run; the last line is one JSON object."""
     servers = _servers()
     if not servers:
         print("there is no cluster; start one with make cluster-up")

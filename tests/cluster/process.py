@@ -1,4 +1,4 @@
-"""A server of the test cluster: a process with a recorded id and start time, so that only it is stopped."""
+"""A server of the test cluster: its id and start time are stored, so that no other process is stopped."""
 
 from __future__ import annotations
 

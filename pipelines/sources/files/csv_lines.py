@@ -49,11 +49,11 @@ class RowPerLine(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """See `io.RawIOBase`."""
+        """Return True: the stream can be read; see `io.RawIOBase`."""
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """See `io.RawIOBase`."""
+        """Fill a buffer with the next bytes, and return their number; see `io.RawIOBase`."""
         while not self._ready and not self._ended:
             chunk = self._file.read(_CHUNK)
             self._ended = not chunk

@@ -143,7 +143,9 @@ def test_promote_uses_the_store_named_by_the_environment(
     assert champion_versions(local) == ["2"]
 
 
-def test_training_logs_into_the_run_of_mlflow_run_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_logs_into_the_run_named_by_mlflow_run_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     runs, models = f"sqlite:///{tmp_path}/runs.db", f"sqlite:///{tmp_path}/models.db"

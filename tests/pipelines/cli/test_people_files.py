@@ -107,7 +107,7 @@ def write_frame_with_index(folder: Path, kind: str) -> Path:
     return write_parquet(numbered.rename({"i": "__index_level_0__"}), folder / "in.parquet")
 
 
-def test_a_series_that_starts_late_in_jsonl_is_read(job: Job) -> None:
+def test_a_series_that_starts_late_in_json_lines_is_read(job: Job) -> None:
     lines = [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "a": i} for i in range(1500)]
     lines += [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "late": i} for i in range(1500, 1700)]
     (job.folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -231,7 +231,7 @@ def test_a_later_corrected_row_replaces_the_earlier_row(
     assert have_equal_forecasts(job.folder / "right", job.folder / "stream")
 
 
-def test_rows_replaced_in_a_repeated_clock_hour_are_stored(job: Job) -> None:
+def test_rows_replaced_at_the_change_to_winter_time_are_stored(job: Job) -> None:
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
     write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
     summary, _ = job("backfill in.csv -m model")

@@ -76,7 +76,7 @@ def test_every_member_is_scored_on_the_same_targets(
     assert own.null_count().sum_horizontal().item() == 0
 
 
-def test_json_lines_and_summary_hold_the_same_scores(
+def test_json_lines_and_summary_of_an_evaluation_have_equal_scores(
     evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
     lines: list[dict[str, Any]] = json.loads(json.dumps(evaluation[2].lines()))
@@ -126,7 +126,7 @@ def test_settings_scores_and_tables_are_logged_to_mlflow(
     assert {"scores.json", "scores_by_step.json", "coverage_by_series.json", "plots"} <= names
 
 
-def test_the_report_has_plots_and_one_table_per_horizon(
+def test_the_evaluation_report_has_plots_and_a_table_per_horizon(
     evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
     folder, _, evaluated = evaluation
@@ -151,7 +151,7 @@ def test_the_best_coverage_is_the_one_nearest_to_90_percent() -> None:
     assert not {cell for cell in table.best if cell[1] == names.index("width_90")}
 
 
-def test_default_quantiles_include_the_bounds_of_the_interval(
+def test_default_quantiles_include_the_bounds_of_the_90_percent_interval(
     tmp_path: Path,
 ) -> None:
     assert {0.05, 0.5, 0.95} <= set(job(tmp_path).settled.network.quantiles)

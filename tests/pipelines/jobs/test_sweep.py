@@ -94,7 +94,7 @@ def test_settings_drawn_for_a_trial_exist_in_the_job_file() -> None:
     assert JobConfig.model_validate(config.model_dump()) == config
 
 
-def test_folds_hold_out_separate_windows_before_the_backtest() -> None:
+def test_folds_of_a_sweep_hold_out_separate_windows() -> None:
     windows = Windows(("a",), START, np.arange(100.0)[:, None])
     found = list(folds(windows, TrainingConfig(validation=0.2, backtest=0.1)))
     parts = [part.values[:, 0] for part, _ in found]

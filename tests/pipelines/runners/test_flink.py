@@ -78,7 +78,7 @@ def test_a_cancelled_or_stopped_flink_job_raises_engine_error(
         ("RuntimeException: out of memory\n", False),
     ],
 )
-def test_an_unreachable_worker_pool_is_detected_in_the_log(
+def test_an_unreachable_worker_pool_is_detected_in_flinks_log(
     log_lines: str, is_unreachable: bool, tmp_path: Path
 ) -> None:
     log = tmp_path / "flink.log"

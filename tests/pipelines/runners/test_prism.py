@@ -23,7 +23,7 @@ from tests.pipelines.runners.binaries import current_prism, without_prism_and_go
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # long, because two cores may be shared with many other processes
+TIMEOUT_S = 600.0  # a long timeout, because two cores may be shared with many other processes
 
 # The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
 JOB = """
@@ -63,7 +63,7 @@ def has_ended(pid: int, within_s: float = TIMEOUT_S) -> bool:
     return False
 
 
-def test_a_missing_prism_error_names_the_command_to_run(
+def test_the_error_about_a_missing_prism_names_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)

@@ -54,7 +54,7 @@ def test_a_written_job_file_reads_back_unchanged(tmp_path: Path, overrides: dict
     assert load_config(job) == config
 
 
-def test_every_setting_is_written_under_a_comment() -> None:
+def test_commented_toml_writes_a_comment_above_every_setting() -> None:
     lines = commented_toml().splitlines()
     for key in JobConfig().flat():
         leaf = key.partition(".")[2]

@@ -176,7 +176,7 @@ def test_a_file_without_rows_takes_one_offset(inbox: Path) -> None:
     ]
 
 
-def test_each_batch_counts_its_rows_outside_the_bounds(inbox: Path) -> None:
+def test_each_batch_counts_its_rows_outside_the_time_bounds(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", h, h) for h in range(6)])
     bounds = replace(INPUT, start_us=(START + 3) * HOUR_US, batch_rows=2)
     source = watch(inbox, input=bounds)

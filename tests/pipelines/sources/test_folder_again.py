@@ -90,8 +90,7 @@ def test_every_reading_of_a_folder_gives_the_same_log(
     for i, text in enumerate(files):
         write_file(inbox / f"{i}.csv", text)
     with mock.patch.object(folders, "_STEP_BYTES", step_bytes):
-        # First read the log in pieces, some of them after a restart. The full reading below must give the
-        # same rows at the same offsets.
+        # First read the log in pieces, some after a restart; the full reading must give equal rows.
         seen = by_offset([])
         offset, watermark_us = 0, None
         for _, steps, again in restarts:

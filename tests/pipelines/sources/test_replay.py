@@ -99,7 +99,7 @@ def test_rejected_rows_arrive_before_all_files_are_read(tmp_path: Path) -> None:
         read_log(source, first.offset)
 
 
-def test_rows_outside_the_bounds_are_counted_once(tmp_path: Path) -> None:
+def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) -> None:
     rows = [*(("a", h, h) for h in range(5)), ("a", "never", "x"), *(("a", h, h) for h in range(5, 10))]
     bounds = replace(INPUT, start_us=(START + 3) * HOUR_US, end_us=(START + 6) * HOUR_US, batch_rows=1_000)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds, windows_per_step=2)

@@ -270,7 +270,7 @@ def test_a_state_written_with_other_weights_is_re_warmed(settings: StepSettings)
     assert state_table.read(settings.states).state.model_version == other.version
 
 
-def test_an_error_in_a_shard_reaches_wait_and_close(
+def test_an_error_in_a_shard_is_raised_by_wait_and_close(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files.ShardFiles, "write_forecasts", lambda *given: raise_error())
@@ -297,7 +297,7 @@ def test_a_snapshot_is_published_without_a_further_batch(settings: StepSettings)
     workers.close()
 
 
-def test_an_error_of_a_background_snapshot_reaches_close(
+def test_an_error_of_a_background_snapshot_is_raised_by_close(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_file, "write_shard", lambda *given: raise_error())

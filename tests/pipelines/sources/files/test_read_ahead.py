@@ -19,7 +19,7 @@ def count_up(
         closed.set()
 
 
-def test_reading_ahead_keeps_the_order_to_the_end() -> None:
+def test_reading_ahead_yields_all_items_in_order() -> None:
     closed = threading.Event()
     assert list(ahead(count_up(100, closed))) == list(range(100))
     assert closed.is_set()
