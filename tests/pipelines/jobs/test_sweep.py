@@ -1,4 +1,4 @@
-"""Sweeps: the settings and windows they use, and the results they keep when they end early."""
+"""Settings and windows of the trials of a sweep, and the results that an interrupted sweep keeps."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_an_unreachable_worker_pool_is_detected_in_flinks_log(
 
 
 @pytest.mark.parametrize("name", ["statecast-mine", "statecast-others"])
-def test_only_running_flink_jobs_with_the_name_are_cancelled(
+def test_only_running_flink_jobs_of_the_given_name_are_cancelled(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster, cancelled = Cluster(monkeypatch), []
@@ -151,7 +151,7 @@ class Cluster:
         return on_flink._Watch(master, "job", lambda: self.ended, lambda: self.now_s)
 
 
-def test_a_job_manager_silent_for_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_manager_silent_for_too_long_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
     cluster.answer = {"1": ("job", "RUNNING")}
@@ -162,7 +162,7 @@ def test_a_job_manager_silent_for_too_long_is_lost(monkeypatch: pytest.MonkeyPat
         cluster.look(watch, 10.0)
 
 
-def test_a_job_missing_from_its_job_manager_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
     cluster.look(watch)  # the job is still being submitted
@@ -173,7 +173,7 @@ def test_a_job_missing_from_its_job_manager_is_lost(monkeypatch: pytest.MonkeyPa
         cluster.look(watch)
 
 
-def test_an_embedded_flink_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flink_inside_the_job_server_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     cluster.answer = None
     watch = cluster.watch("[local]")

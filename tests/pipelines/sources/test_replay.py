@@ -71,7 +71,7 @@ def test_a_gap_of_years_makes_no_empty_batches(tmp_path: Path) -> None:
     assert [values([batch]) for batch in batches] == [[1], [2, 3]]
 
 
-def test_rejected_rows_come_first_and_move_no_watermark(tmp_path: Path) -> None:
+def test_a_replay_gives_rejected_rows_first_without_a_watermark(tmp_path: Path) -> None:
     rows = [("a", "9999-01-01", 8), ("a", 0, 1), ("a", 500, "x"), ("a", "2225-01-01", 9), ("a", 1, 2)]
     batches = read_log(replay_of(write_file(tmp_path / "a.csv", rows)))
     assert [batch.rejected["offset"].to_list() for batch in batches] == [[0, 1, 2], []]
@@ -85,7 +85,7 @@ def test_rejected_rows_come_first_and_move_no_watermark(tmp_path: Path) -> None:
     assert values(batches) == [1, 2]
 
 
-def test_rejected_rows_arrive_before_all_files_are_read(tmp_path: Path) -> None:
+def test_a_replay_gives_rejected_rows_before_reading_all_files(tmp_path: Path) -> None:
     files = [write_file(tmp_path / f"{i}.csv", [("a", i, "x")]) for i in range(3)]
     source = replay_of(*files)
     first = source.step(0)

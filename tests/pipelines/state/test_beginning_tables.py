@@ -111,7 +111,7 @@ def test_every_shard_begins_with_the_offsets_of_all_partitions(tmp_path: Path) -
         )
 
 
-def test_keyed_shards_keep_their_partitions_and_their_count(tmp_path: Path) -> None:
+def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
 
