@@ -42,7 +42,7 @@ def test_a_worker_thread_runs_its_work_in_order(worker_thread: WorkerThread) -> 
     assert done == [(number, "of a test") for number in range(100)]
 
 
-def test_an_error_in_a_worker_thread_is_raised_by_wait_and_put(worker_thread: WorkerThread) -> None:
+def test_wait_and_put_raise_an_error_of_the_worker_thread(worker_thread: WorkerThread) -> None:
     done: list[str] = []
     worker_thread.put(lambda: done.append("before"))
     begun = threading.Event()
