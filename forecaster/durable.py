@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-_TEMPORARY: Final = ".tmp"  # ends the hidden name of a file that is being written
+_TEMPORARY: Final = ".tmp"  # the hidden name of a file that is being written ends with this
 
 
 def write_whole(
@@ -118,7 +118,7 @@ def sync_tree(path: Path) -> None:
     Raises:
         OSError: the disk cannot keep one of them, or nothing has that path.
     """
-    for below in sorted(path.rglob("*"), reverse=True):  # files before the folder that names them
+    for below in sorted(path.rglob("*"), reverse=True):  # sync files before the folder that names them
         if not below.is_symlink():
             sync_path(below)
     sync_path(path)

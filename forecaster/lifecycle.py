@@ -19,7 +19,7 @@ from forecaster.state import State, live
 from forecaster.time.windows import NEVER, latest_rows
 from schemas.errors import DataError
 
-_FORGOTTEN = 2  # times ``max_gap``
+_FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` windows of silence
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
             f"{name!r}): feed only windows after the state's clock"
         )
     if windows and began.all() and not some_closed and state.silent.max(initial=0) + windows <= max_gap:
-        # The usual step of a stream needs no more: no series can begin or retire.
+        # Return early in the usual step of a stream, in which no series can begin or retire.
         ago = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + windows)
         always = np.ones(seen.shape, bool)
         return Plan(~always, always, always, ago, np.empty(0, np.int64), 0)

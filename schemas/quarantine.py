@@ -129,4 +129,4 @@ def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl
     raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 takes any share)")
 
 
-_SHOWN = 3  # reasons in a message
+_SHOWN = 3  # a message shows at most this many reasons

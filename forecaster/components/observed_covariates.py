@@ -15,7 +15,7 @@ from forecaster.components.base import Block, Field
 from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
 
-_CLIP = 6.0  # in spreads
+_CLIP = 6.0  # distances are clipped to this many spreads
 _RING = "ring"
 
 INPUTS_PER_COVARIATE = 3

@@ -87,12 +87,12 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # all active periods in one batch
+        sample.values.size,  # with this batch size, all active periods are in one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )
     batch = fleet.with_linear_part(ridge, float(network.prior)).batch(0)
-    latest = len(batch) - 2  # the last window with a target
+    latest = len(batch) - 2  # this is the last window that has a target
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(batch.series_ids), batch.static())
     at = 0

@@ -16,7 +16,7 @@ from forecaster.arrays import Bools, Floats, Ints
 COVERAGE = 0.9
 """Nominal coverage of the scored interval, which is between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 2.0**-48  # share of a series' largest value below which an error is rounding, and counts as 0
+_ROUNDING = 2.0**-48  # an error below this share of a series' largest value is rounding, and counts as 0
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:

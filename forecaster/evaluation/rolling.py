@@ -29,7 +29,8 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-_BLOCK_CELLS = 300_000  # most forecasts of a member in a block: scoring more overflows the CPU's cache
+# A block has at most this many forecasts of a member, so that scoring stays in the CPU's cache.
+_BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
 

@@ -169,7 +169,7 @@ class _Steps:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # Stop at the end of a part: later steps are not needed.
+        # Stepping stops after the last step of a part, because later steps are not needed.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }

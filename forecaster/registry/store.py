@@ -120,11 +120,11 @@ def _check_file(file: Path) -> None:
         raise ModelError(
             f"the MLflow store {file} is a folder: name a file, such as sqlite:///{file}/mlflow.db"
         )
-    # Try to write: os.access answers yes to root on a read-only disk, where MLflow would try for two minutes.
+    # Try to write: for root, os.access is True on a read-only disk, where MLflow would retry for 2 minutes.
     try:
         if file.exists():
             file.open("r+b").close()
-        with tempfile.TemporaryFile(dir=file.parent):  # SQLite keeps a journal beside the file
+        with tempfile.TemporaryFile(dir=file.parent):  # SQLite writes a rollback file beside the database
             pass
     except OSError as error:
         raise ModelError(
@@ -170,7 +170,7 @@ def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # locked or damaged: the error of MLflow gives the reason
+    except sqlite3.Error:  # the file is locked or damaged: the error that MLflow raises gives the reason
         return "store"
 
 
@@ -184,7 +184,7 @@ def _check_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
-    except urllib.error.HTTPError as answer:  # an HTTP error is an answer, too
+    except urllib.error.HTTPError as answer:  # an HTTP error shows that a server answers
         answer.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)

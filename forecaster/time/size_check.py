@@ -7,7 +7,8 @@ import numpy as np
 from forecaster.time.windows import Windows
 from schemas.errors import DataError
 
-_LARGEST = 1e150  # a window may be the sum of many rows, each of which is at most `observations.LARGEST`
+# A window can be larger than any row (`observations.LARGEST`), because it can be the sum of many rows.
+_LARGEST = 1e150
 
 
 def check_size(windows: Windows) -> None:

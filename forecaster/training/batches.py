@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import Batch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # size of the cache of computed batches
+_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this size
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from forecaster.training.batches import Fleet
 from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
-_SHRINKAGE = 1.0  # ridge penalty, as if one more series showed that a feature has no effect
-_EVERY = 4  # one row in so many is used as a first row of the series
+_SHRINKAGE = 1.0  # the ridge penalty weighs as much as one more series in which no feature has an effect
+_EVERY = 4  # the loss takes one row in this many as the first row of a new series
 
 
 def fit_static_ridge(fleet: Fleet) -> Floats:

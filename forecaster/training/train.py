@@ -42,10 +42,10 @@ from forecaster.training.losses import (
 )
 from forecaster.training.segments import Segment
 
-# A one-cycle schedule of fewer steps has a warm-up of length 0, by which it divides.
-_LEAST_SCHEDULE = 10  # steps
+# A one-cycle schedule has at least this many steps: with fewer, it divides by a warm-up of length 0.
+_LEAST_SCHEDULE = 10
 
-_KEEPS = 0.99  # share of the running mean of weights that each step keeps
+_KEEPS = 0.99  # each step keeps this share of the running mean of weights
 
 Epoch = dict[str, float]
 
@@ -181,7 +181,10 @@ def _fit_best_epoch(
 def _refit(
     fleet: Fleet, training: TrainingConfig, epochs: int, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch]]:
-    """Train on all windows for ``epochs`` epochs, with the learning rates of the first phase."""
+    """Train again from the initial weights, on all windows, for ``epochs`` epochs.
+
+    The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
+    """
     module, fleet = _seeded(fleet, training)
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
@@ -292,7 +295,7 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeigh
                 count += target_count
     if not count:
         return {}
-    # If no series changed, the error of persistence is 0, and no forecast can be better.
+    # If no series changed, the error of persistence is 0 and no forecast can be better: the skill is 0.
     skill = 1.0 - relative if weighing.skill.any() else 0.0
     return {"validation_loss": loss / count, "validation_skill": skill}
 

@@ -17,7 +17,7 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.season import phases
 
-FARTHEST = 1e9  # scales: larger distances are clipped to this, which float32 can hold
+FARTHEST = 1e9  # distances are clipped to this many scales, a number that float32 can hold
 
 
 class Seen(NamedTuple):
@@ -135,7 +135,8 @@ def seen_windows(block: Block, reach: int) -> Seen:
     """Return all windows of a block as `Seen`, with ``reach`` windows before each; views of its arrays."""
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
-    past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)  # [M + 1, T, S]
+    # The axes are past window, window, series.
+    past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)
     at = block.start[None, :] + np.arange(windows)[:, None]
     shape = np.moveaxis(block.shape, 1, 0)
     return Seen(at, block.values, past, block.last, block.age, block.scale, block.moves, shape)

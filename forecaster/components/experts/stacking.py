@@ -18,8 +18,10 @@ from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-_LEAST_RIDGE = 0.05  # scales squared: if members forecast almost no change, weights need many actuals
-_LARGEST = 1e9  # scales: forecasts and actuals are clipped to this, so that their squares fit into float32
+# The ridge is at least this (in scales squared), so that tiny forecast changes move weights only slowly.
+_LEAST_RIDGE = 0.05
+# Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
+_LARGEST = 1e9
 _ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
 
 
@@ -78,8 +80,10 @@ class Stacking:
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            "products": Field("float32", (len(anchors), members + 1)),  # last: the actual, squared
-            "waiting": Field("float32", (sum(anchors), members + 1)),  # last: the combined forecast
+            # The last column is the squared actual.
+            "products": Field("float32", (len(anchors), members + 1)),
+            # The last column is the combined forecast.
+            "waiting": Field("float32", (sum(anchors), members + 1)),
             "issued": Field("float64", (self.horizon, 2)),
         }
 
@@ -96,19 +100,22 @@ class Stacking:
         rows = np.array(anchors) - 1
         network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # order="C" is the experts' order in memory, so arithmetic on all members is fast.
+        # Use order="C", the memory order of the experts' forecasts: arithmetic on equal orders is fast.
         changes = [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
         _copy_members(block, changes)
-        # NaN for a constant series: its changes in scales are noise, so no weight may learn from them.
-        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
+        # Set a constant series' scale to NaN: its changes in scales are noise that no weight may learn from.
+        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origin = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
-        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)  # [T, A, S]
+        # The axes are window, anchor, series.
+        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)
         actual = np.clip(actual, -_LARGEST, _LARGEST)
-        anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)  # [A, M, T, S]
+        # The axes are anchor, member, window, series.
+        anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)
         np.clip(anchor_forecasts, -_LARGEST, _LARGEST, out=anchor_forecasts)
         combined = changes[0]
         if self.experts:
-            weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)  # [M, A, T, S]
+            # The axes are member, anchor, window, series.
+            weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)
             to_horizons = by_horizon(anchors, self.horizon)
             combined = np.zeros_like(combined)
             for weight, change in zip(weights, changes, strict=True):
@@ -156,7 +163,7 @@ class Stacking:
             block: the windows.
         """
         before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
-        past_forecasts = np.stack(before, axis=2)  # [T, M, A, S]
+        past_forecasts = np.stack(before, axis=2)  # the axes are window, member, anchor, series
         known = ~np.isnan(actual) & ~np.isnan(past_forecasts[:, 0])
         if block.lengths is not None:
             known &= (np.arange(len(actual))[:, None] < block.lengths)[:, None]
@@ -199,7 +206,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide by the error of the best member: its share is 1, so not all shares can underflow.
+    # Divide by the error of the best member: its share before scaling is then 1, so the sum cannot be 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

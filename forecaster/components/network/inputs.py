@@ -27,10 +27,10 @@ from forecaster.config import NetworkConfig
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
-_CLIP = 6.0  # spreads: larger distances are clipped to this
-_LARGEST_RATIO = 1e3  # limit of the ratios of scale and unit to the spread, and of their inverses
-_MOST_SPREADS = 1e30  # largest ratio of 20 scales to the spread; float32 can hold it
-_LARGEST_ERROR = 1e6  # units: larger errors of experts are clipped to this
+_CLIP = 6.0  # distances are clipped to this many spreads
+_LARGEST_RATIO = 1e3  # the ratios of scale and unit to the spread are clipped to this, and to its inverse
+_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is limited to this, which float32 can hold
+_LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
 
 INPUTS_BESIDE_LAGS = 11
 
@@ -150,7 +150,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     with np.errstate(invalid="ignore", over="ignore"):
         x[:, :, 0] = (block.last - block.mean) * per_spread
         change = (values - block.before) * per_spread
-        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # 0 if either value is missing
+        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # the change is 0 if either value is missing
         x[:, :, INPUTS_BESIDE_LAGS:] = np.moveaxis(_lagged(block, lags), 0, 2)
         np.clip(x, -_CLIP, _CLIP, out=x)
         for column, moved in ((2, block.unit), (3, block.scale)):

@@ -32,9 +32,11 @@ from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-_TRUST_IN_RIDGES = 1.5  # initial logit of the two ridge regressions: 64 % of the weight of seven experts
-_LARGEST_LOG_SCALE = 345.0  # about 1e150: the square of a scale that unusual features give stays finite
-# How far a median may lie beyond all values so far, per window ahead, in the usual distance (falls, rises).
+# With this initial logit, the two ridge regressions have 64 % of the weight of the seven experts.
+_TRUST_IN_RIDGES = 1.5
+# The log scale is clipped to this (a scale of 1e150), so that the square of a scale stays finite.
+_LARGEST_LOG_SCALE = 345.0
+# For each window ahead, a median may pass the past range by this many times ``falls`` or ``rises``.
 _ROOM = 2.0
 
 
@@ -85,11 +87,12 @@ class Network(nn.Module):
         width, experts = config.hidden, ALL_EXPERTS if config.linear else 0
         self.recurrent = Recurrent(config.cell, input_count(config, self.covariates), width, config.layers)
         self.dropout = nn.Dropout(dropout)
-        # The outputs are blocks of N: one for each quantile, then one for each expert.
+        # The head's outputs are blocks of N numbers: one block for each quantile, then one for each expert.
         self.head = nn.Linear(width, (len(config.quantiles) + experts) * config.horizon)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
-        nn.init.normal_(self.head.weight, std=1e-2)  # untrained, it forecasts as the linear part
+        # With small weights, the untrained network forecasts as its linear part.
+        nn.init.normal_(self.head.weight, std=1e-2)
         nn.init.zeros_(self.head.bias)
         if experts:
             blocks = self.head.bias.detach().view(-1, config.horizon)
@@ -133,7 +136,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each layer adds its input to its output, so the last output is the sum over the layers.
+        # Each layer adds its input to its output, so the top layer's output is the sum over the layers.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -157,7 +160,7 @@ class Network(nn.Module):
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state, with nothing expected."""
-        # Clone: for one series `initial` returns the weights' own memory, which a state must not write to.
+        # Clone the initial state: for one series it is the weights' own memory, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         return own | (
             {"expected": np.full((series, EXPERTS), np.nan, np.float32)} if self.config.linear else {}
@@ -206,7 +209,7 @@ class Network(nn.Module):
         out += kept.sub_(middle).add_(last)
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:
-        # Views: in memory the layer stays the first axis, as the next step reads it.
+        # Return views: the layer stays the first axis in memory, so the next step need not copy the arrays.
         both = {"hidden": hidden, "cell": cell} if len(cell) else {"hidden": hidden}
         return {name: part.numpy().swapaxes(0, 1) for name, part in both.items()}
 

@@ -26,11 +26,12 @@ from forecaster.components.base import Block
 from forecaster.components.season import windows_ago
 
 RIDGES = 2
-EXPERTS = RIDGES + 4  # K
-OTHER_LEVEL = 20.0  # scales: a lag farther than this from the last value counts less
-_FAR = np.float32(1e30)  # multiple of `OTHER_LEVEL` to which distances are clipped: infinity times 0 is NaN
-_LARGEST = 2000.0  # units: largest distance of a forecast from the last value
-# Columns (windows times series) and lags of one piece: its intermediate arrays stay in the cache.
+EXPERTS = RIDGES + 4
+OTHER_LEVEL = 20.0  # a lag farther than this many scales from the last value counts less
+# Distances are clipped to this many times `OTHER_LEVEL`, because infinity times 0 would be NaN.
+_FAR = np.float32(1e30)
+_LARGEST = 2000.0  # a forecast lies at most this many units from the last value
+# A piece has at most this many columns (windows times series) and lags: its arrays fit into the cache.
 _COLUMNS, _LAGS = 512, 42
 
 
@@ -131,14 +132,14 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
     The regressors of a piece are overwritten by the next piece.
     """
     series = block.values.shape[1]
-    together = max(1, _COLUMNS // max(series, 1))  # several windows, if there are few series
+    together = max(1, _COLUMNS // max(series, 1))  # a piece of few series has several windows
     for first in range(0, series, _COLUMNS):
         some = slice(first, min(first + _COLUMNS, series))
         buffer = np.zeros((count + 1, min(together, len(rows)), some.stop - first), np.float32)
         for start in range(0, len(rows), together):
             at = slice(start, min(start + together, len(rows)))
             x = buffer[:, : at.stop - start]
-            # A slice gives views of the block; an array of rows would copy.
+            # For a single row use a slice, which gives views of the block: an array of rows would copy.
             these = slice(int(rows[start]), int(rows[start]) + 1) if len(x[0]) == 1 else rows[at]
             yield RegressorPiece(at, these, some, x, regressors(block, these, some, x[:count]))
 
@@ -165,7 +166,7 @@ class Experts:
         """For the last and the seventh season before: the row of each horizon's regressor, ``[N]``."""
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` is 0, the last value: for a lag of 0, and for a lag that is longer than the ring.
+        # Row ``count`` of the regressors is 0, the last value: use it for lags of 0 and lags beyond the ring.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, said: Floats32) -> None:
