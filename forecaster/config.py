@@ -118,7 +118,7 @@ EXPERTS: tuple[_Expert, ...] = get_args(_Expert)
 
 
 class OnlineConfig(Settings):
-    """What learns while a forecaster runs, for each series separately."""
+    """Settings of the components that learn while a forecaster runs, for each series separately."""
 
     experts: tuple[_Expert, ...] = Field(
         ("weekly_naive", "least_squares", "seasonal_least_squares"),

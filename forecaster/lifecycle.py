@@ -24,7 +24,7 @@ _FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` window
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to each series in a block; it depends only on which values are missing.
+    """When each series begins, retires and returns in a block; this depends only on the missing values.
 
     Attributes:
         begins: ``[T, S]`` bool, the windows at which a series starts from the initial state.

@@ -312,5 +312,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of ``series`` series that have seen no value, by component."""
+    """Return the arrays of ``series`` series without any value, by component."""
     return {component.name: component.init(series) for component in forecaster.components}

@@ -81,7 +81,7 @@ def more_of(columns: Iterable[str]) -> list[str]:
 
 
 def empty(event_id: bool = False, offset: bool = False) -> pl.DataFrame:
-    """Return an observation frame without rows."""
+    """Return an empty observation frame."""
     more: dict[str, pl.DataType] = {"event_id": pl.String()} if event_id else {}
     return pl.DataFrame(schema=SCHEMA | more | ({"offset": pl.Int64()} if offset else {}))
 

@@ -120,7 +120,7 @@ class Anomaly:
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Fill ``out.anomaly``."""
+        """Write the p-values and alarms of the block into ``out.anomaly``."""
         own = {name: series_last(array) for name, array in own.items()}
         forecast = block.out.forecast[:, :, :, 0]
         for t, value in enumerate(block.values):
@@ -188,9 +188,9 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the logarithm of the share of runs as long as this one, and the least p-value, ``[S]`` each.
+        """Return the logarithm of the share of runs that are as long or longer, and the least p-value.
 
-        The logarithm is 0 outside a run.
+        Both are ``[S]``; the logarithm is 0 outside a run.
         """
         has_value = ~np.isnan(value)
         repeats = value == own["last"]

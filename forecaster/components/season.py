@@ -105,7 +105,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return the distance of the value in the middle of the last season from that season's mean.
+        """Return how far the value in the middle of the last season lies from the mean of that season.
 
         Returns:
             How many windows ago the middle was, and the distances ``[T, S]``: NaN if that value, or half of

@@ -125,7 +125,7 @@ def _draw(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Chang
 
 
 def _shifted(least: float, most: float) -> _Change:
-    """Return a change that shifts the values by ``least`` to ``most`` standard deviations."""
+    """Return a function that shifts values by ``least`` to ``most`` standard deviations."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         sign = 1.0 if rng.random() < 0.5 else -1.0
@@ -147,7 +147,7 @@ def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) 
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a change that replaces values by the values ``windows`` windows before."""
+    """Return a function that replaces values by the values ``windows`` windows earlier."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]

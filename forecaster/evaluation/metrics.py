@@ -20,7 +20,7 @@ _ROUNDING = 2.0**-48  # an error below this share of a series' largest value is 
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
-    """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the unit of MASE.
+    """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the scale of MASE.
 
     Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
     season apart, or if all its seasons are equal, the scale is the mean change from one value to the next. If
@@ -176,7 +176,7 @@ class Tally:
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """Return ``[N]``, mean absolute error at each step, in ``unit`` ``[S]``, averaged over series."""
+        """Return ``[N]``, mean absolute error at each step over ``unit`` ``[S]``, averaged over series."""
         return _means(_ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:

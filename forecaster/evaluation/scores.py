@@ -22,7 +22,7 @@ _FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
 def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
-    """Return the unit of each series' errors, as in MASE: the mean error of seasonal naive on ``windows``.
+    """Return the scale of each series, as in MASE: the mean error of seasonal naive on ``windows``.
 
     `forecaster.evaluation.metrics.seasonal_scale` documents the scale of series that are too short, constant
     or empty.

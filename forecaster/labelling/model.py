@@ -30,7 +30,7 @@ _BLOCK = 512  # one call computes the inputs of this many steps, because a long 
 
 
 class Task(Settings):
-    """What is labelled, and from which values.
+    """The task of a labeller: the values that it reads, and the labels that it gives.
 
     Attributes:
         of: whether there is one label per ``sequence`` or one per ``step``.

@@ -282,7 +282,7 @@ class Registry:
             return versions_frame(self._registered(name))
 
     def training_scale(self, model_version: str) -> dict[str, float] | None:
-        """Return the unit of each series' errors on the training rows of a version; None if it is not stored.
+        """Return the scale of each series on the training rows of a version; None if it is not stored.
 
         Args:
             model_version: `Forecaster.version`, which is also a column of forecasts.
@@ -349,7 +349,7 @@ class Registry:
             return bool(client.search_model_versions(f"name = '{reference.name}'", 1))
 
     def _find(self, reference: Reference) -> Version:
-        """Return the registered version that a reference with a name means."""
+        """Return the registered version that a reference with a model's name refers to."""
         assert reference.name is not None
         found = self._registered(reference.name)
         for version in found:

@@ -151,9 +151,10 @@ def _check_file(file: Path) -> None:
 
 
 def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
-    """Return what an SQLite file contains; ``half`` is a store without its first experiment.
+    """Return whether an SQLite file is empty, a finished store, half a store, or another database.
 
-    MLflow first creates tables, then migrates them one by one, and adds an experiment last.
+    Half a store has no experiment yet: MLflow first creates tables, then migrates them one by one, and adds
+    an experiment last.
     """
     if not file.is_file() or not file.stat().st_size:
         return "nothing"

@@ -76,7 +76,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the fleet, and how much of the log has been applied to it.
+    """A part of the series with their states, and the offsets up to which the log has been applied.
 
     `apply` returns a new shard. But it writes into the arrays of the old shard's state, so the old shard must
     not be used any more; `copy` it first to keep it.

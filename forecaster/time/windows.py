@@ -150,7 +150,7 @@ class Aggregated(NamedTuple):
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value before each of ``T`` rows, and after them: ``[T + 1, S]``.
+    """Return the row of each series' last value before each of ``T`` rows and after all: ``[T + 1, S]``.
 
     Args:
         seen: ``[T, S]``, whether there is a value.

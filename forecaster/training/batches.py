@@ -40,6 +40,8 @@ _KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this size
 class Fleet:
     """Active periods of series in batches of similar length, the longest first.
 
+    An active period begins with the first value of a series, and ends when the series retires.
+
     Attributes:
         windows: the values.
         network: settings of the inputs, and the horizon.

@@ -1,4 +1,4 @@
-"""Train what forecasts of series without values need: their level and scale from static features."""
+"""Train the forecasts of series without values: their level and scale are fitted to static features."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _weight_of_logs(batch: Batch) -> Floats32:
 
 
 def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:
-    """Return chunks of rows as one."""
+    """Join chunks of rows into one chunk."""
     x, y, weight = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     return x, y, weight
 

@@ -55,7 +55,7 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute the weights of the horizons from how far series move in that many windows.
+    """Compute the weight of each horizon from how far the series move until that horizon.
 
     Args:
         fleet: the series to learn from.

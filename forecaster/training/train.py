@@ -133,7 +133,7 @@ def train(
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """Return where the validation windows and the windows of the backtest begin in the first phase.
+    """Return the rows at which the held-out windows begin when the best epoch is searched.
 
     Returns:
         Row of the first window that is used for validation, and row of the first window of the backtest.
@@ -215,7 +215,7 @@ def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
 def _epochs(
     module: Network, fleet: Fleet, training: TrainingConfig, weighing: HorizonWeights
 ) -> Iterator[float]:
-    """Train one epoch at a time, and yield its mean loss.
+    """Train the network one epoch at a time, and yield the mean loss of each epoch.
 
     While the caller handles an epoch, the network has running means of the weights of the last steps (Polyak
     & Juditsky 1992, "Acceleration of stochastic approximation by averaging").

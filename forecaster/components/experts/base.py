@@ -21,7 +21,7 @@ FARTHEST = 1e9  # distances are clipped to this many scales, a number that float
 
 
 class Seen(NamedTuple):
-    """What an expert can read when a window closes, for one window (no axis ``...``) or for ``T`` windows.
+    """The data that an expert reads as a window closes, for one window (no axis ``...``) or ``T`` windows.
 
     Attributes:
         window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
@@ -44,12 +44,12 @@ class Seen(NamedTuple):
     shape: Floats
 
     def at(self, t: int) -> Seen:
-        """Return one of several windows."""
+        """Return the data of window ``t``, without the axis of windows."""
         one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
         return Seen(*one, self.scale[t], self.moves[t], self.shape[:, t])
 
     def back(self, ago: Ints) -> Floats:
-        """Return the values ``[n, ..., S]`` of ``ago`` ``[n]`` windows ago, NaN if missing."""
+        """Return the values ``ago`` ``[n]`` windows before each window: ``[n, ..., S]``, NaN if missing."""
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:

@@ -60,7 +60,7 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """The longest lag, and the window that it lags behind."""
+        """M: the longest lag, plus the window that it lags behind."""
         return max(self.lags) + 1
 
     @property
@@ -157,7 +157,7 @@ class LeastSquares(Expert):
 
     @cached_property
     def _runs_of_past_windows(self) -> list[Ints]:
-        """The past windows that a forecast reads, as windows ago: arrays ``[n]`` whose numbers fall by 1."""
+        """The past windows that a forecast reads, as arrays ``[n]`` of windows ago that fall by 1 each."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
@@ -195,7 +195,7 @@ class LeastSquares(Expert):
                 mean += rate * (after - mean)
 
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
-        """Return values ``[n, ..., S]`` less the season's shape.
+        """Return values ``[n, ..., S]`` less the season's shape, or unchanged if no season is configured.
 
         Args:
             seen: the windows.

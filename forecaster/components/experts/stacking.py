@@ -94,7 +94,7 @@ class Stacking:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Move all quantiles of ``out.forecast`` to the combined median, and add ``residuals``."""
+        """Shift all quantiles of ``out.forecast`` by the combined median's change, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         rows = np.array(anchors) - 1
@@ -142,7 +142,7 @@ class Stacking:
         return own, replace(block, residuals=residuals)
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return for each anchor: its windows, its store, and the rows to add to the store.
+        """Return for each anchor horizon: its windows, its store of forecasts, and the rows to store next.
 
         An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the rows are ``[T, M or M + 1, S]``.
         """
@@ -191,7 +191,7 @@ class Stacking:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Return the weights ``[M, ...]``, by Cholesky factorisation for all series at once.
+    """Solve the ridge regressions by Cholesky factorisation, and return the weights ``[M, ...]``.
 
     Args:
         squares: ``[P, ...]``, sums of products of two members' forecasts.

@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
-        """Return what to add to the parts of each quantile.
+        """Return the numbers to add to the head's output for each quantile and each step.
 
         Args:
             top: ``[n, S, H]`` float32, output of the last recurrent layer.

@@ -166,7 +166,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
 
 
 def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return how many spreads each lag lies from the last value, ``[n, T, S]``; the mean if it is missing."""
+    """Return the distance of each lag from the last value in spreads, ``[n, T, S]``; missing is the mean."""
     windows, longest = len(block.values), len(block.history) - len(block.values)
     size = OTHER_LEVEL * block.scale
     per_size, scratch = 1.0 / size, np.empty(block.values.shape)

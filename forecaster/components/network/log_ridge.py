@@ -67,7 +67,7 @@ def linear_forecasts(
 
 
 def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, forecasts: Floats32) -> None:
-    """Write the forecasts of the last expert into ``forecasts`` ``[K, r, S, N]``."""
+    """Write the forecasts of the expert in logarithms into the last of ``forecasts`` ``[K, r, S, N]``."""
     positive = block.lowest[piece.rows, piece.some] > 0
     if not positive.all():
         forecasts[EXPERTS] = forecasts[RIDGES - 1]

@@ -108,7 +108,7 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial state, hidden and cell: ``[L, S, H]`` each; L of cell is 0 if no LSTM.
+        """Return the learned initial state, hidden and cell: ``[L, S, H]`` each; cell is empty if no LSTM.
 
         Args:
             series: S.
@@ -159,7 +159,7 @@ class Network(nn.Module):
         return fields | ({"expected": Field("float32", (EXPERTS,))} if self.config.linear else {})
 
     def init(self, series: int) -> Arrays:
-        """Return the learned initial state, with nothing expected."""
+        """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
         # Clone the initial state: for one series it is the weights' own memory, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         return own | (
@@ -193,7 +193,7 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write_forecast(self, change: Tensor, block: Block) -> None:
-        """Fill ``out.forecast`` from changes in units.
+        """Write the last value plus the changes, which are in units, into ``out.forecast``.
 
         The median stays within the range of past values, widened for every window ahead by the trend.
         """

@@ -84,7 +84,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``[count, r, S]``, the values of ``count`` windows, from ``ago`` windows before each row on."""
+    """Return ``[count, r, S]``, values of ``count`` windows; the first is ``ago`` windows before each row."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -163,17 +163,17 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """For the last and the seventh season before: the row of each horizon's regressor, ``[N]``."""
+        """The rows ``[N]`` of the horizons' regressors: for the last season, and for the seventh before."""
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
         # Row ``count`` of the regressors is 0, the last value: use it for lags of 0 and lags beyond the ring.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
-    def forecast(self, piece: RegressorPiece, block: Block, said: Floats32) -> None:
-        """Write the changes from the last value, in units, into ``said`` ``[K, n, S, N]``."""
+    def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
+        """Write the changes from the last value, in units, into ``forecasts`` ``[K, n, S, N]``."""
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
-        out = said[:EXPERTS, piece.at, piece.some]
+        out = forecasts[:EXPERTS, piece.at, piece.some]
         both = (columns(x[:-1]).T @ self._weights).reshape(*to_units.shape[:2], -1)
         for k in range(RIDGES):
             np.multiply(both[..., k * horizon : (k + 1) * horizon], to_units, out=out[k])
