@@ -145,7 +145,7 @@ class OnlineConfig(Settings):
 
 
 class CovariatesConfig(Settings):
-    """The covariates beside the values of the series; empty cells are missing."""
+    """The columns and tables of covariates beside the values of the series; empty cells are missing."""
 
     known: LocalPath = Field(
         "",

@@ -48,7 +48,7 @@ class Plan:
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
-        """Yield pieces ``(first, stop)`` of at most ``most`` windows.
+        """Yield pieces ``(first, stop)`` of the block, each of at most ``most`` windows.
 
         In a piece no series begins twice, and none joins after the first window.
         """

@@ -39,7 +39,7 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-_PRIOR = 20.0  # the initial distribution weighs as much as this many observed windows, or runs
+_PRIOR = 20.0  # the initial distribution weighs as much as this many observed windows or runs
 # In a new series, a value beyond its band is assumed to be this many bands beyond it, on average.
 # A normal distribution with a tail of 5 % would have 0.25 bands.
 _EXCESS0 = 0.35
@@ -172,7 +172,10 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the logarithm of the share of windows beyond ``z``, and the least p-value, ``[S]`` each."""
+        """Return the logarithm of the share of windows with distances of at least ``z``, and the least p-value.
+
+        Both are ``[S]``.
+        """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
         # No p-value can be less than the share of this one window.
@@ -255,7 +258,8 @@ def migrated(own: Arrays) -> Arrays:
         [middle, np.maximum(middle - low, least), np.maximum(high - middle, least)], axis=1
     )
     after["beyond"][:] = _normal_shares(0.05, 0.95, own["excess"].astype(np.float64))
-    after["known"][:] = 10 * own["beyond"]  # format 1 counted only values beyond the band, one window in ten
+    # Multiply by 10, because format 1 counted only values beyond the band, which are one in ten.
+    after["known"][:] = 10 * own["beyond"]
     after["lasting"][:] = own["repeats"].astype(np.float64)[:, None] ** _RUNS
     after["runs"][:] = after["known"] * (1.0 - own["repeats"])
     after["run"][:], after["last"][:] = own["run"], own["last"]

@@ -146,7 +146,7 @@ class Season:
 
 
 def phases(shape: Floats, windows: Ints) -> Floats:
-    """Return the shape at the phases of some windows.
+    """Return the seasonal shape at the phase of each of the given windows.
 
     Args:
         shape: ``[K, ..., S]``.
@@ -159,7 +159,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
     if phase.shape[-1] > 1 or phase.ndim < 3:
         return np.take_along_axis(shape, phase, axis=0)
     found = np.empty((len(phase), *shape.shape[1:]))
-    # Copy the shape of all series at once: this is several times as fast as one value at a time.
+    # Copy window by window, all series at once: this is several times as fast as value by value.
     for t in range(phase.shape[1]):
         found[:, t] = shape[phase[:, t, 0], t]
     return found

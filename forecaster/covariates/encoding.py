@@ -55,7 +55,7 @@ class Tables(NamedTuple):
 
 
 class Column(Settings):
-    """The encoding of one column.
+    """The encoding of one column of a covariate table as features.
 
     Attributes:
         name: the column's name.
@@ -170,7 +170,7 @@ def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
 
 
 def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
-    """Return the encoding of a column, with the statistics of ``rows`` (bool)."""
+    """Return the encoding of a column, with the statistics of the ``rows`` (bool) that are True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
     # Decide by majority: one typing error must not turn a column of numbers into text.

@@ -98,7 +98,7 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return the part of each sequence ``[S]``, or of each step ``[T, S]``."""
+    """Return whether each sequence ``[S]``, or step ``[T, S]``, is for training, validation or test."""
     if sequences.is_per_step:
         if split is not None:
             raise ConfigError("a split column is for labels of whole sequences; steps are split by time")

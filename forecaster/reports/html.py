@@ -159,7 +159,7 @@ def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
 
 
 def least(numbers: Sequence[float | None]) -> list[int]:
-    """Return the positions of the smallest number, without None and NaN.
+    """Return the positions of the smallest number; None and NaN are ignored.
 
     Numbers that are equal after rounding to three decimals are all returned.
     """

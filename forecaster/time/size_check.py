@@ -12,7 +12,9 @@ _LARGEST = 1e150
 
 
 def check_size(windows: Windows) -> None:
-    """Raise if the square of a value or covariate would overflow: rows are bounded, sums of rows are not.
+    """Raise an error if the square of a window's value or covariate would overflow float64.
+
+    Validation bounds the values of rows, but not the sums of rows in a window.
 
     Raises:
         DataError: a value is too large, or infinite; the message names the series.

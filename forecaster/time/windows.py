@@ -136,7 +136,7 @@ class Duplicates(NamedTuple):
 
 
 class Aggregated(NamedTuple):
-    """Windows, and the rows that do not count.
+    """Aggregated windows, and the rows that were not used for them.
 
     Attributes:
         windows: the block.

@@ -106,7 +106,7 @@ class Batch:
         return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
-        """Return ``[n, N, B or 1, C]`` float32, see `Segment`; None without a decoder."""
+        """Return ``[n, N, B or 1, C]`` float32, known features of windows ahead; None without a decoder."""
         return (
             torch.from_numpy(future_features(self.block, rows, self.ahead.shape[2])) if self.decoder else None
         )
@@ -116,7 +116,7 @@ class Batch:
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return ``[T, B]`` float32, see `Segment`."""
+        """Return ``[T, B]`` float32, the weight of the errors of each row, see `Segment`."""
         next_row = self.first_target + np.arange(len(self))[:, None]
         # Average over the rows before the held-out windows, or over all rows of a series that begins in them.
         is_learned = next_row < self.held_from

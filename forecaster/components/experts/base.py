@@ -17,7 +17,7 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.season import phases
 
-FARTHEST = 1e9  # distances are clipped to this many scales, a number that float32 can hold
+FARTHEST = 1e9  # an expert's distances are clipped to this many scales, which float32 can hold
 
 
 class Seen(NamedTuple):

@@ -27,7 +27,7 @@ from forecaster.config import NetworkConfig
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
-_CLIP = 6.0  # distances are clipped to this many spreads
+_CLIP = 6.0  # distances of values and lags are clipped to this many spreads
 _LARGEST_RATIO = 1e3  # the ratios of scale and unit to the spread are clipped to this, and to its inverse
 _MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is limited to this, which float32 can hold
 _LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
@@ -48,7 +48,7 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """Return F: inputs per series and window, with errors of the experts and covariates if there are any."""
+    """Return F, the number of inputs: lags, errors of the linear experts if there are any, and covariates."""
     return INPUTS_BESIDE_LAGS + len(config.lags) + (EXPERTS if config.linear else 0) + covariates
 
 

@@ -54,7 +54,7 @@ class RegressorPiece(NamedTuple):
 
 
 def regressor_count(ring: int) -> int:
-    """Return F: the lags from the oldest, ``R - 1``, to 1, then the mean."""
+    """Return F, the number of regressors: the lags from ``R - 1`` to 1, then the mean."""
     return max(ring - 1, 0) + 1
 
 
