@@ -121,7 +121,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # A row that cannot be split into cells has one fault of its own, and no faults of cells.
+        # A row that cannot be split into cells has only that one fault, and no faults of cells.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

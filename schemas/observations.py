@@ -199,7 +199,7 @@ def _quarantined(
             cells.given(raw[name]).alias(f"{name} given"),
         )
         fails_here = pl.col(f"{name} fails")
-        # A row that cannot be split into cells has one fault of its own, and no faults of cells.
+        # A row that cannot be split into cells has only that one fault, and no faults of cells.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)

@@ -23,7 +23,7 @@ _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + z): the gaps between the edges of z grow, and log(z) fails at 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# For each series, the share of runs at least as long as each of these edges (in windows) is kept.
+# For each series, the share of runs of equal values that reach each of these lengths in windows is kept.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
@@ -49,7 +49,7 @@ _MEMORY = 20.0
 # The memory is limited to these numbers of windows: beyond a million, float32 would lose the updates.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: otherwise it would have no width if most values were equal.
-# Changes are often whole scales: with a round width they would lie on edges, where rounding decides.
+# The width is not a round number: rounding would decide about a change of whole scales on an edge.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
@@ -172,7 +172,7 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the logarithm of the share of windows with distances of at least ``z``, and the least p-value.
+        """Return the logarithm of the share of windows as far off as ``z`` or farther, and the least p-value.
 
         Both are ``[S]``.
         """

@@ -118,7 +118,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # Add a zero leaf to the hidden state: its gradient is the gradient of that state.
+            # Add a zero leaf tensor to the hidden state: its gradient is the gradient of the hidden state.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(

@@ -194,7 +194,7 @@ class Tally:
         return _means(_ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
     def _coverage(self) -> Floats:
-        """Return ``[S, N]``, coverage of the 90 % interval; NaN without an interval or without pairs."""
+        """Return ``[S, N]``, coverage of the 90 % interval; NaN without an interval or actuals."""
         if not self.has_interval:
             return np.full(self.count.shape, np.nan)
         return _ratio(self._inside, self.count)

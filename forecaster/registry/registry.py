@@ -156,7 +156,7 @@ class Registry:
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._store.artifacts
-            # With this tag MLflow's pages open in the training view, not in the view for language models.
+            # With this tag, MLflow's pages open in the training view, not in the view for language models.
             with ignore_existing():  # another process can create the experiment at the same time
                 client.create_experiment(
                     self.experiment,

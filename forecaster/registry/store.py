@@ -181,7 +181,8 @@ def _check_server(uri: str) -> None:
     Raises:
         ModelError: no server answers.
     """
-    public, _ = split_login(uri)  # urllib does not accept a login in a URL, and this request needs none
+    # Drop the login: urllib does not accept one in a URL, and this request needs none.
+    public, _ = split_login(uri)
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
@@ -308,7 +309,7 @@ def ui_command(tracking_uri: str | SecretStr, host: str = "127.0.0.1", port: int
     store.check()
     command = [sys.executable, "-m", "mlflow", "server"]
     if store.artifacts is not None:
-        # Without these options MLflow would write artifacts into the working folder.
+        # Set the folder of artifacts: by default MLflow would write them into the working folder.
         place = store.artifacts.as_uri()
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]

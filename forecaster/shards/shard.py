@@ -188,7 +188,7 @@ def _apply_next(
             shard = after
             forecasts, replaced_rows = closed or (None, _NONE_REPLACED)
             yield after, Output(batch.partition, output.start, forecasts, replaced=replaced_rows)
-    # Yield ``done`` in an output of its own: only after the loop is it certain which block was the last.
+    # Yield ``done`` in a separate output: only after the loop is it certain which block was the last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 

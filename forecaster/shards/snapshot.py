@@ -170,7 +170,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
     rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
     rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
-    # Rows of an earlier version have no offsets: give them negative ones, before those of all later rows.
+    # Rows of an earlier version have no offsets: give them negative ones, which are before all later offsets.
     if "offset" not in rows.columns:
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
     # Rows of an older snapshot get the partition "", because it sorts before every name.

@@ -40,7 +40,7 @@ def fit_static_ridge(fleet: Fleet) -> Floats:
 
 
 def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean pinball loss, in scales, as if the series began after some of the segment's rows."""
+    """Return the mean pinball loss, in scales, of forecasts from static and known features alone."""
     assert segment.known is not None
     assert segment.ahead is not None
     level, scale = module.level_and_scale(static)

@@ -116,7 +116,7 @@ def train(
 
     def fleet(part: Windows, held_from: int) -> Fleet:
         freq, gap = window_config.frequency, window_config.max_gap
-        # The encoding of columns is fitted like the weights, to windows that are not held out.
+        # Fit the encoding of columns, like the weights, only to windows that are not held out.
         covariates = Covariates.fitted(tables or Tables(), windows, freq, network.decoder, held_from)
         return fleet_of(part, network, freq, training.batch_series, held_from, covariates, gap)
 

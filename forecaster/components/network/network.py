@@ -201,7 +201,7 @@ class Network(nn.Module):
         ahead = _ROOM * np.arange(1, block.out.forecast.shape[-1] + 1)
         low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
         high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
-        # Add the level in float64: float32 would lose single units of a meter with a level of a billion.
+        # Add the level in float64: float32 would lose changes of 1 at a level of a billion.
         out = torch.from_numpy(block.out.forecast)
         out.copy_(change).mul_(unit)
         middle = out[self.config.quantiles.index(0.5)]
@@ -297,6 +297,6 @@ def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
 
 
 def _by_layer(array: np.ndarray) -> Tensor:
-    """Swap series and layer: ``[S, L, H]`` -> ``[L, S, H]``, a view of what `Network.step` returned."""
+    """Swap series and layer: ``[S, L, H]`` -> ``[L, S, H]``; an array from `Network.step` is not copied."""
     layers = array.swapaxes(0, 1)
     return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))

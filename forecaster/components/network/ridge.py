@@ -30,7 +30,7 @@ EXPERTS = RIDGES + 4
 OTHER_LEVEL = 20.0  # a lag farther than this many scales from the last value counts less
 # Distances are clipped to this many times `OTHER_LEVEL`, because infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
-_LARGEST = 2000.0  # a forecast lies at most this many units from the last value
+_LARGEST = 2000.0  # a forecast is at most this many units from the last value
 # A piece has at most this many columns (windows times series) and lags: its arrays fit into the cache.
 _COLUMNS, _LAGS = 512, 42
 
