@@ -96,7 +96,7 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # abs() leaves the smallest int64 negative, so compare with the lower limit, too.
+    # The smallest int64 has no absolute value, so compare with the lower limit, too.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)

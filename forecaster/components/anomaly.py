@@ -133,7 +133,7 @@ class Anomaly:
         return {name: series_first(array) for name, array in own.items()}, block
 
     def _bands(self, forecast: Floats, scale: Floats) -> Floats:
-        """Return the median and the widths of the bands below and above it.
+        """Return the median of the next window, and the widths of the bands below and above it.
 
         Args:
             forecast: quantiles ``[Q, S]``.

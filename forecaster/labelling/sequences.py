@@ -145,7 +145,7 @@ def _dense(
     is_per_step: bool,
     step_s: int,
 ) -> Sequences:
-    """Return the arrays of rows that are sorted by series, one row per step.
+    """Convert rows, which are sorted by series with one row per step, to dense arrays.
 
     Raises:
         DataError: the arrays would be too large.

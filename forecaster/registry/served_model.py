@@ -82,7 +82,7 @@ def _signature(forecaster: Forecaster) -> ModelSignature:
 
 
 def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows as the served model accepts them.
+    """Return observations as rows with the columns that the served model reads.
 
     A known or static covariate is filled with a typical value.
     """

@@ -7,7 +7,8 @@ import numpy as np
 from forecaster.time.windows import Windows
 from schemas.errors import DataError
 
-# A window can be larger than any row (`observations.LARGEST`), because it can be the sum of many rows.
+# A value up to this is accepted, because float64 can hold its square.
+# A window can exceed the limit of rows (`observations.LARGEST`), because it can be a sum of rows.
 _LARGEST = 1e150
 
 

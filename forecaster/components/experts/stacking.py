@@ -94,7 +94,7 @@ class Stacking:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Shift all quantiles of ``out.forecast`` by the combined median's change, and add ``residuals``."""
+        """Shift the quantiles of ``out.forecast`` so that their median is combined, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         rows = np.array(anchors) - 1
