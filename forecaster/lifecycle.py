@@ -82,7 +82,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
     """
     windows, seen = len(values), ~np.isnan(values)
     row = np.arange(windows)[:, None]
-    closed = state.clock + 1 - start  # each series has closed this number of the block's rows already
+    closed = state.clock + 1 - start  # ``closed`` is the number of the block's rows that are closed already
     began = live(state)
     if (left_out := began & (closed < 0)).any():
         name = state.series_ids[int(left_out.argmax())]
@@ -99,7 +99,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ago = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + windows)
         always = np.ones(seen.shape, bool)
         return Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
-    last = closed - 1 - state.silent  # this row has the last value that the state has seen
+    last = closed - 1 - state.silent  # ``last`` is the row of the last value that the state has seen
     has_past = began | (state.silent > 0)
     latest = latest_rows(seen, np.where(has_past, last, NEVER))
     alive = row - latest[1:] <= max_gap

@@ -29,7 +29,7 @@ from forecaster.time.windows import Windows, aggregate
 from schemas.errors import VersionMismatch
 
 _CALL_STEPS = 10_000  # a network call has at most this many series-steps, to stay in the CPU's cache
-_CALL_SERIES = 2_500  # with more series than this, a network call would have fewer than 4 windows
+_CALL_SERIES = 2_500  # a network call has at most this many series: with more, it has under 4 windows
 _MOSTLY = 0.9  # if this share of the slots is due, all slots are stepped: copying a part costs more
 
 

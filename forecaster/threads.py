@@ -38,7 +38,7 @@ class _Open:
 
 
 _lock = threading.Lock()
-_open: list[_Open] = []  # the blocks that are open now, the oldest first
+_open: list[_Open] = []  # the open blocks of `compute_threads`, the oldest first
 
 
 @contextmanager

@@ -27,7 +27,7 @@ _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # The three numbers are the next window's median and the widths of the bands below and above it.
+    # ``expected`` holds the next window's median and the widths of the bands below and above it.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),

@@ -1,6 +1,6 @@
 """A delay line: forecasts stored until the actual values of their windows are observed.
 
-A store is an array with ``R`` rows; what was issued at window ``w`` is in row ``w % R``.
+A store is an array with ``R`` rows; the numbers issued at window ``w`` are in row ``w % R``.
 
 Letters: T windows, S series, R rows of a store.
 """

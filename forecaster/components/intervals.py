@@ -17,7 +17,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 
-_TRUSTED = 40  # after this many residuals, the learned distances have replaced the network's own
+_TRUSTED = 40  # after this many residuals, only learned distances are used, and not the network's
 # A residual counts as at most this many units: otherwise an outlier of a thousand would last for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
@@ -88,14 +88,14 @@ class Intervals:
         )
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
-        # The axes are quantile (without the median), anchor, window, series.
+        # The axes of ``network`` are quantile (without the median), anchor, window and series.
         network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
         learned, trust = self._distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
-        # The axes are horizon, quantile, window, series.
+        # The axes of ``distance`` are horizon, quantile, window and series.
         distance = np.tensordot(to_horizons, learned, axes=(1, 1))
         if not (trust == 1.0).all():
-            # The axes are horizon, quantile, window, series.
+            # The axes of ``network_distance`` are horizon, quantile, window and series.
             network_distance = np.moveaxis(out[outer] - out[middle], 3, 0)
             distance += np.tensordot(to_horizons, np.float32(1.0) - trust, axes=1)[:, None] * network_distance
         for k, q in enumerate(outer):
@@ -122,7 +122,8 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned = np.empty(network.shape)
         trust = np.empty(network.shape[1:], np.float32)
-        issued = np.moveaxis(np.empty(network.shape), 0, 2)  # the axes are anchor, window, quantile, series
+        # The axes of ``issued`` are anchor, window, quantile and series.
+        issued = np.moveaxis(np.empty(network.shape), 0, 2)
         until = np.cumsum(anchors)
         stores = [own["issued"][stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
         before = [

@@ -16,15 +16,16 @@ from forecaster.components.base import Block, Field
 
 # A value's rounding error is at most about this share of the level: a few steps of float64.
 _ROUNDING = 2.0**-50
-# A scale of at most this many rounding errors may be rounding alone: the series counts as constant.
+# A scale up to this many rounding errors may come from rounding alone: the series counts as constant.
 _CONSTANT = 16.0
 _LEAST = 1e-150  # a scale is at least this, so that float64 can hold its square and the inverse of the square
-_LARGEST = 8.0  # a change counts as at most this many scales
-_LARGEST_DISTANCE = 20.0  # a distance from the mean counts as at most this many spreads
+_LARGEST = 8.0  # a larger change counts as a change of this many scales
+_LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many spreads
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast one
 _LONGEST_RUN = 40  # the count of consecutive changes beyond the limit stops at this
 _STILL = 24  # a series is constant after more than this many equal values
-_IGNORED_CHANGES = 2  # a constant series' first changes are ignored: a broken reading makes two, a step one
+# This many first changes of a constant series are ignored: a broken reading makes two, a step one.
+_IGNORED_CHANGES = 2
 # A ``run`` above this means that the last ignored change led back to the level.
 # The excess of ``run`` over this is the number of windows until that change is forgotten.
 _RETURNED = 64

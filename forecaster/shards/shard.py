@@ -46,7 +46,7 @@ _NONE_QUARANTINED, _NONE_REPLACED = quarantine.empty(), replaced.empty()
 
 # Validation rejects observations before 1678, this time (`schemas.observations`).
 _EARLIEST_US = -9_214_560_000_000_000
-# The slots of forgotten series slow down steps: free them if more than one slot in this many is such.
+# Free the slots of forgotten series, which slow down steps, if they are more than one in this many.
 _SLOTS_PER_FORGOTTEN = 10
 _BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
 

@@ -135,7 +135,7 @@ def seen_windows(block: Block, reach: int) -> Seen:
     """Return all windows of a block as `Seen`, with ``reach`` windows before each; views of its arrays."""
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
-    # The axes are past window, window, series.
+    # The axes of ``past`` are past window, window and series.
     past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)
     at = block.start[None, :] + np.arange(windows)[:, None]
     shape = np.moveaxis(block.shape, 1, 0)

@@ -80,9 +80,9 @@ class Stacking:
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            # The last column is the squared actual.
+            # The last column of ``products`` holds the squared actuals.
             "products": Field("float32", (len(anchors), members + 1)),
-            # The last column is the combined forecast.
+            # The last column of ``waiting`` holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),
             "issued": Field("float64", (self.horizon, 2)),
         }
@@ -106,15 +106,15 @@ class Stacking:
         # Set a constant series' scale to NaN: its changes in scales are noise that no weight may learn from.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origin = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
-        # The axes are window, anchor, series.
+        # The axes of ``actual`` are window, anchor and series.
         actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)
         actual = np.clip(actual, -_LARGEST, _LARGEST)
-        # The axes are anchor, member, window, series.
+        # The axes of ``anchor_forecasts`` are anchor, member, window and series.
         anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)
         np.clip(anchor_forecasts, -_LARGEST, _LARGEST, out=anchor_forecasts)
         combined = changes[0]
         if self.experts:
-            # The axes are member, anchor, window, series.
+            # The axes of ``weights`` are member, anchor, window and series.
             weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)
             to_horizons = by_horizon(anchors, self.horizon)
             combined = np.zeros_like(combined)
@@ -163,7 +163,8 @@ class Stacking:
             block: the windows.
         """
         before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
-        past_forecasts = np.stack(before, axis=2)  # the axes are window, member, anchor, series
+        # The axes of ``past_forecasts`` are window, member, anchor and series.
+        past_forecasts = np.stack(before, axis=2)
         known = ~np.isnan(actual) & ~np.isnan(past_forecasts[:, 0])
         if block.lengths is not None:
             known &= (np.arange(len(actual))[:, None] < block.lengths)[:, None]

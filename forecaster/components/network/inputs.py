@@ -122,7 +122,7 @@ def network_inputs(
 
 
 def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats32:
-    """Return by how many units each expert missed each window, as signed logarithms: ``[T, S, K]`` float32.
+    """Return each expert's error in each window, in units, as signed logarithms: ``[T, S, K]`` float32.
 
     0 if the value of the window, or of the window before, is missing.
 

@@ -21,7 +21,7 @@ from forecaster.components.base import Block
 from forecaster.components.network.ridge import EXPERTS, RIDGES, Experts, RegressorPiece, columns, pieces
 
 ALL_RIDGES = RIDGES + 1
-ALL_EXPERTS = EXPERTS + 1  # the expert in logarithms is the last one of these K
+ALL_EXPERTS = EXPERTS + 1  # the expert in logarithms is the last of all K experts
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
 _ROOM = 0.7  # a forecast passes the largest or smallest value so far by at most this, in logarithms
 _LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value

@@ -36,7 +36,7 @@ _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5
 # The log scale is clipped to this (a scale of 1e150), so that the square of a scale stays finite.
 _LARGEST_LOG_SCALE = 345.0
-# For each window ahead, a median may pass the past range by this many times ``falls`` or ``rises``.
+# Per window ahead, a median may leave the range of past values by this many ``falls`` or ``rises``.
 _ROOM = 2.0
 
 
@@ -120,7 +120,7 @@ class Network(nn.Module):
         return hidden.contiguous(), self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous()
 
     def _static_offset(self, static: Tensor) -> Tensor:
-        """Return what the static features add to a series' initial state: ``[L, S, H]``."""
+        """Return the part of a series' initial state that depends on static features: ``[L, S, H]``."""
         offset: Tensor = self.begin(static)
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 

@@ -192,7 +192,7 @@ def columns(x: Floats32) -> Floats32:
 def expert_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return what each expert forecasts as a change from the last value, in units: ``[K, n, S, N]`` float32.
+    """Return the forecasts of each expert as changes from the last value, in units: ``[K, n, S, N]``.
 
     Args:
         block: with the fields of ring and moments.
