@@ -32,10 +32,8 @@ from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-# With this initial logit, the two ridge regressions have 64 % of the weight of the seven experts.
-_TRUST_IN_RIDGES = 1.5
-# The log scale is clipped to this (a scale of 1e150), so that the square of a scale stays finite.
-_LARGEST_LOG_SCALE = 345.0
+_TRUST_IN_RIDGES = 1.5  # with this initial logit, the two ridges have 64 % of the seven experts' weight
+_LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
 # Per window ahead, a median may leave the range of past values by this many ``falls`` or ``rises``.
 _ROOM = 2.0
 
