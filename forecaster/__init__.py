@@ -90,5 +90,5 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value  # the next use of the name does not come here
+    globals()[name] = value  # store the value, so that the next use of the name does not import again
     return value

@@ -118,7 +118,7 @@ EXPERTS: tuple[_Expert, ...] = get_args(_Expert)
 
 
 class OnlineConfig(Settings):
-    """What learns while a forecaster runs, for each series separately."""
+    """Settings of the components that learn while a forecaster runs, for each series separately."""
 
     experts: tuple[_Expert, ...] = Field(
         ("weekly_naive", "least_squares", "seasonal_least_squares"),
@@ -145,7 +145,7 @@ class OnlineConfig(Settings):
 
 
 class CovariatesConfig(Settings):
-    """The covariates beside the values of the series; empty cells are missing."""
+    """The columns and tables of covariates beside the values of the series; empty cells are missing."""
 
     known: LocalPath = Field(
         "",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-_TEMPORARY: Final = ".tmp"  # ends the hidden name of a file that is being written
+_TEMPORARY: Final = ".tmp"  # the hidden name of a file that is being written ends with this
 
 
 def write_whole(
@@ -67,7 +67,7 @@ def write_whole(
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file of ``data``, and the folders that it lies in where they are missing; see `write_whole`.
+    """Write ``data`` to a file, and create its missing parent folders; see `write_whole`.
 
     Raises:
         OSError: it cannot be written; a file of that name is as it was.
@@ -92,7 +92,7 @@ def move_whole(made: Path, path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and the folders that it lies in, so that they survive a loss of power.
+    """Create a folder and its missing parent folders, so that they survive a loss of power.
 
     Raises:
         OSError: a folder cannot be made.
@@ -104,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove the files that writers which died have left half written in a folder.
+    """Remove the unfinished files that killed writers have left in a folder.
 
     A writer that is still alive, of a run that has lost the folder, then fails when it renames its file.
     """
@@ -118,7 +118,7 @@ def sync_tree(path: Path) -> None:
     Raises:
         OSError: the disk cannot keep one of them, or nothing has that path.
     """
-    for below in sorted(path.rglob("*"), reverse=True):  # files before the folder that names them
+    for below in sorted(path.rglob("*"), reverse=True):  # sync files before the folder that names them
         if not below.is_symlink():
             sync_path(below)
     sync_path(path)

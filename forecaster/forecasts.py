@@ -66,7 +66,7 @@ class Forecasts:
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)
         rows = len(at)
-        # Select first, and only if necessary: to filter the nested frame would cost as much as to build it.
+        # Select the issued forecasts before nesting: filtering a nested frame costs as much as building it.
         kept = self.values.reshape(len(self.values), -1, horizon)
         if rows < self.issued.size:
             kept = kept.take(np.flatnonzero(self.issued), axis=1)

@@ -19,12 +19,12 @@ from forecaster.state import State, live
 from forecaster.time.windows import NEVER, latest_rows
 from schemas.errors import DataError
 
-_FORGOTTEN = 2  # times ``max_gap``
+_FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` windows of silence
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to each series in a block; it depends only on which values are missing.
+    """When each series begins, retires and returns in a block; this depends only on the missing values.
 
     Attributes:
         begins: ``[T, S]`` bool, the windows at which a series starts from the initial state.
@@ -48,7 +48,7 @@ class Plan:
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
-        """Yield pieces ``(first, stop)`` of at most ``most`` windows.
+        """Yield pieces ``(first, stop)`` of the block, each of at most ``most`` windows.
 
         In a piece no series begins twice, and none joins after the first window.
         """
@@ -82,7 +82,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
     """
     windows, seen = len(values), ~np.isnan(values)
     row = np.arange(windows)[:, None]
-    closed = state.clock + 1 - start  # rows of each series that are closed already
+    closed = state.clock + 1 - start  # ``closed`` is the number of the block's rows that are closed already
     began = live(state)
     if (left_out := began & (closed < 0)).any():
         name = state.series_ids[int(left_out.argmax())]
@@ -95,11 +95,11 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
             f"{name!r}): feed only windows after the state's clock"
         )
     if windows and began.all() and not some_closed and state.silent.max(initial=0) + windows <= max_gap:
-        # The usual step of a stream needs no more: no series can begin or retire.
+        # Return early in the usual step of a stream, in which no series can begin or retire.
         ago = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + windows)
         always = np.ones(seen.shape, bool)
         return Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
-    last = closed - 1 - state.silent  # row of the last value before the block
+    last = closed - 1 - state.silent  # ``last`` is the row of the last value that the state has seen
     has_past = began | (state.silent > 0)
     latest = latest_rows(seen, np.where(has_past, last, NEVER))
     alive = row - latest[1:] <= max_gap

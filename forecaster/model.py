@@ -69,8 +69,7 @@ class Forecaster:
         network = self.network_config
         parts: dict[str, object] = {
             "format": FORMAT,
-            # Leave out settings that were added later and are not used, so that older models keep their
-            # versions.
+            # Leave out newer settings that are not used, so that older models keep their versions.
             "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
             "windows": self.window_config.model_dump(),
             "online": self.online_config.model_dump(),

@@ -20,7 +20,7 @@ from forecaster.state import State
 from forecaster.stepping import advance_in_place, windows_per_call
 from schemas.errors import ModelError
 
-# The arrays of these components do not depend on the network's weights.
+# The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
     Ring,
     Moments,
@@ -61,7 +61,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # few windows per call, to bound memory
+        most = windows_per_call(len(index))  # few windows in each call bound the memory that it needs
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])

@@ -102,7 +102,7 @@ def columns_of(features: Features) -> dict[str, Column | None]:
 def _tables(frame: pl.DataFrame, features: Features) -> Tables:
     """Return the known and static covariates of a history as tables."""
     known = frame.select(SERIES, TIME, *(column.name for column in features.known))
-    # Use the first non-empty cell of each series, since the request repeats it in every row.
+    # Use the first non-empty cell of each series: a request repeats static covariates in every row.
     names = [column.name for column in features.static]
     or_null = [frame[name].set(~cells.given(frame[name]), None) for name in names]
     static = pl.DataFrame([frame[SERIES], *or_null]).group_by(SERIES, maintain_order=True)
@@ -139,7 +139,7 @@ def latest(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
         .explode("forecast")
         .unnest("forecast")
         .drop("revision", "p_value", "alarm")
-        # MLflow's signatures have no 16 bit integers.
+        # Widen the horizon to 32 bits, because MLflow's signatures have no 16-bit integers.
         .with_columns(pl.col("horizon").cast(pl.Int32))
     )
 

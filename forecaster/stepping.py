@@ -28,9 +28,9 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows, aggregate
 from schemas.errors import VersionMismatch
 
-_CALL_STEPS = 10_000  # series-steps in one network call: more of them would not fit into the CPU's cache
-_CALL_SERIES = 2_500  # most series in one call: with more, 10,000 series-steps would be too few windows
-_MOSTLY = 0.9  # if at least this share of the slots is due, step all slots: copying a part costs more
+_CALL_STEPS = 10_000  # a network call has at most this many series-steps, to stay in the CPU's cache
+_CALL_SERIES = 2_500  # a network call has at most this many series: with more, it has under 4 windows
+_MOSTLY = 0.9  # if this share of the slots is due, all slots are stepped: copying a part costs more
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
@@ -59,7 +59,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # the usual case in a stream
+        state = state.copy()  # usually, a block of a stream holds exactly the series of the state
     else:
         known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
@@ -250,7 +250,7 @@ def _step(
     if begins[1:].any():
         _step_beginners(forecaster, state, values, past, start, begins, out)
     state.clock[:] = np.maximum(state.clock, stop - 1)
-    # Reset series that retired, and series that were stepped although they have not begun.
+    # A series that retired, or was stepped before it has begun, must be in the initial state: reset it.
     _reset(forecaster, state, stepped & ~plan.live[rows][-1])
 
 
@@ -312,5 +312,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of ``series`` series that have seen no value, by component."""
+    """Return the arrays of ``series`` series without any value, by component."""
     return {component.name: component.init(series) for component in forecaster.components}

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_MOST_DIGITS = 38  # the most digits that a Polars Decimal can hold
+_MOST_DIGITS = 38  # a Polars Decimal holds at most this many digits
 
 _DIRECT = (
     pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_date,
@@ -42,7 +42,8 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
     made = [_converted(chunk) for chunk in chunks]
     if not made:
         return pl.Series(name, [], dtype=pl.Null)
-    if len({one.dtype for one in made}) > 1:  # only some chunks of a text column are UTF-8
+    # Some chunks of a text column are not UTF-8 and became Binary: make all of them Binary.
+    if len({one.dtype for one in made}) > 1:
         made = [one.cast(pl.Binary) for one in made]
     return pl.concat(made).alias(name)
 
@@ -75,7 +76,7 @@ def _converted(cells: pa.Array) -> pl.Series:
     if pa.types.is_duration(kind):
         return _ticks(cells, kind.unit, pl.Duration)
     if pa.types.is_time(kind):
-        made = _polars(cells)  # Polars has no times outside a day
+        made = _polars(cells)  # times outside a day are lost here, because Polars has none
         lost = made.cast(pl.String, strict=False).null_count() > cells.null_count
         return _polars(cells.cast(pa.string())) if lost else made
     if pa.types.is_decimal(kind):
@@ -157,5 +158,5 @@ def _text(cell: pa.Scalar) -> str | None:
         if isinstance(value, int | float):
             return str(value)
         return f"{cell.type} {json.dumps(value, default=str, separators=(',', ':'))}"
-    except Exception:  # text that is not UTF-8, or a time or zone that Python does not support
+    except Exception:  # the text is not UTF-8, or Python does not support the time or zone
         return str(cell.type)

@@ -30,8 +30,8 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# Times before the year 1600 or after the year 2300 are set to these limits, so that no conversion of units
-# overflows. Validation rejects the limits, too, because observations lie between 1678 and 2261.
+# Times outside the years 1600 to 2300 are set to these limits, so that no conversion of units overflows.
+# Validation rejects both limits, because observations lie between 1678 and 2261.
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 

@@ -28,7 +28,12 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return the kind or the sentence of the first fault that is found."""
+    """Return an expression: for each row, the ``part`` (kind or sentence) of the first fault that it has.
+
+    Args:
+        faults: the possible faults, in the order of checks.
+        part: the attribute of `Fault` to return.
+    """
     return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
 
 

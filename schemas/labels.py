@@ -22,11 +22,12 @@ KEY: dict[str, pl.DataType] = {
 """The first columns of a frame of labelled rows, and their types; Float64 columns of the channels follow."""
 
 SPLITS = ("train", "validation", "test")
+# These are the kinds of faults (`quarantine.KINDS`) of three columns; a channel has "is not a number".
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",
     "split": "split is no known part",
-}  # every other column is a channel, with the kind "is not a number"
+}
 RESERVED = (*KEY, "file", "row", "problem")
 """Names that a channel must not have."""
 
@@ -120,7 +121,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # A row that could not be split into cells has only its own fault, and no faults of cells.
+        # A row that cannot be split into cells has only that one fault, and no faults of cells.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

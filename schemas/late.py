@@ -40,5 +40,5 @@ class LateRow(pa.DataFrameModel):
 
 
 def empty() -> pl.DataFrame:
-    """Return a frame of late rows without rows."""
+    """Return an empty frame of late rows."""
     return pl.DataFrame(schema=SCHEMA)

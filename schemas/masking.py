@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 MASK: Final = "***"
 
-# The name and password of a URL: all text up to the last @ of a word, because a password may contain any
-# character. In http://host:8080/a@b, the text after the colon is a port.
+# A login in a URL is all text up to the last @ of a word: a password may contain any character.
+# In http://host:8080/a@b, the text after the colon is a port and not a password.
 _USER_INFO = re.compile(r"(?<=//)(?:[^\s/:]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
 _SECRET_QUERY = re.compile(
     r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"

@@ -61,7 +61,7 @@ class Observation(pa.DataFrameModel):
 
 _OBSERVATIONS = (
     Observation.to_schema()
-)  # built once here, because pandera builds a schema again in each thread
+)  # the schema is built once here, because pandera builds a schema again in each thread
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +81,7 @@ def more_of(columns: Iterable[str]) -> list[str]:
 
 
 def empty(event_id: bool = False, offset: bool = False) -> pl.DataFrame:
-    """Return an observation frame without rows."""
+    """Return an empty observation frame."""
     more: dict[str, pl.DataType] = {"event_id": pl.String()} if event_id else {}
     return pl.DataFrame(schema=SCHEMA | more | ({"offset": pl.Int64()} if offset else {}))
 
@@ -156,7 +156,7 @@ def _is_good(column: pl.Series) -> bool:
     if column.name.startswith(OBSERVED):
         return bool(
             (column.drop_nulls().abs() <= LARGEST).all()
-        )  # Polars orders NaN above all numbers, so NaN fails
+        )  # NaN fails, because Polars orders it above all numbers
     if column.null_count():
         return False
     if column.name == "timestamp":
@@ -178,11 +178,12 @@ def _quarantined(
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
-    fails = fails[at] if fails.width else fails  # a frame without columns has no rows to select
+    # If no cell fails, ``fails`` has no columns and no rows, and selecting rows would raise an error.
+    fails = fails[at] if fails.width else fails
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    # for each possible cause of a rejection: whether the row has it, its column, its faults
+    # Each cause of a rejection has an expression (is it true of the row), a column, and possible faults.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
@@ -198,7 +199,7 @@ def _quarantined(
             cells.given(raw[name]).alias(f"{name} given"),
         )
         fails_here = pl.col(f"{name} fails")
-        # A row that could not be split into cells has only its own fault, and no faults of cells.
+        # A row that cannot be split into cells has only that one fault, and no faults of cells.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)

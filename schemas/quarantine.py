@@ -74,7 +74,7 @@ class QuarantinedRow(pa.DataFrameModel):
 
 
 def empty(offset: bool = False) -> pl.DataFrame:
-    """Return a frame of quarantined rows without rows, with a column ``offset`` (Int64) if asked for."""
+    """Return an empty frame of quarantined rows, with a column ``offset`` (Int64) if asked for."""
     return pl.DataFrame(schema=SCHEMA | ({"offset": pl.Int64()} if offset else {}))
 
 
@@ -86,7 +86,7 @@ def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
 
 
 def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
-    """Return a message if more than a share of the rows is quarantined, else None.
+    """Return a message if more than the share ``most`` of the rows is quarantined, else None.
 
     Args:
         reasons: number of quarantined rows by reason.
@@ -106,7 +106,7 @@ def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | N
 
 
 def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl.DataFrame) -> None:
-    """Raise an error if more than a share of the input is quarantined.
+    """Raise an error if more than the share ``most`` of the rows is quarantined.
 
     Args:
         reasons: as in `share_message`.
@@ -129,4 +129,4 @@ def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl
     raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 takes any share)")
 
 
-_SHOWN = 3  # reasons in a message
+_SHOWN = 3  # a message shows at most this many reasons

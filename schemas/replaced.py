@@ -17,7 +17,7 @@ SCHEMA: dict[str, pl.DataType] = {
 
 
 def empty() -> pl.DataFrame:
-    """Return a frame of replaced rows without rows."""
+    """Return an empty frame of replaced rows."""
     return pl.DataFrame(schema=SCHEMA)
 
 

@@ -12,7 +12,7 @@ from schemas.masking import MASK, masked
 
 
 class SecretUrl(SecretStr):
-    """A URL that may contain a name and a password; its text is the URL without them."""
+    """A URL that may contain a password or a token; in its text, `masked` replaces them by ``***``."""
 
     def _display(self) -> str:
         return masked(self.get_secret_value())

@@ -9,11 +9,11 @@ import json
 
 import polars as pl
 
-_WHOLE = 2**53  # whole numbers up to here are exact in a float64
+_WHOLE = 2**53  # a float64 holds every whole number up to this exactly
 _FLOAT_NAME = r"^(-?[1-9]\d*|0)\.0$"
 _TICKS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_YEARS_S = 8_000_000_000_000  # seconds from 1970 within which Polars can write a time: 250,000 years
-_YEARS_D = 92_000_000  # the same limit in days
+_YEARS_S = 8_000_000_000_000  # Polars can write times within this many seconds of 1970 (250,000 years)
+_YEARS_D = 92_000_000  # Polars can write dates within this many days of 1970 (250,000 years)
 
 
 def text(cells: pl.Series) -> pl.Series:
@@ -96,7 +96,8 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    outside = (ticks.abs() > most) | (ticks < -most)  # the smallest int64 has no absolute value
+    # The smallest int64 has no absolute value, so compare with the lower limit, too.
+    outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)
     count = (ticks.cast(pl.String) + f" {unit} since 1970").filter(outside)
@@ -111,7 +112,8 @@ def _json(cells: pl.Series) -> pl.Series:
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)
     if cells.dtype.is_nested():
-        cells = cells.to_physical()  # as integers, because Polars times may be out of Python's range
+        # Convert nested times to integers, because Polars times may be out of Python's range.
+        cells = cells.to_physical()
     return pl.Series(cells.name, [_cell_text(cells, i) for i in range(len(cells))], dtype=pl.String)
 
 
@@ -138,5 +140,6 @@ def _cell_text(cells: pl.Series, place: int) -> str | None:
         if isinstance(value, list | dict | tuple):
             return json.dumps(value, default=str, separators=(",", ":"))
         return str(value)
-    except (Exception, pl.exceptions.PanicException):  # an object that has no text
+    # str() of this object fails: give the column's type instead.
+    except (Exception, pl.exceptions.PanicException):
         return str(cells.dtype)

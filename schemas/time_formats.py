@@ -16,9 +16,9 @@ _LEAST = 100_000_000
 """Smallest number that ``auto`` reads as a time: 1973-03-03 in seconds since 1970. A smaller number is more
 likely a year, a month, a day, a date of a spreadsheet or a count of steps."""
 
-_EXCEL_DAYS = 25_569  # days from 1899-12-30, day 0 of spreadsheets, to 1970-01-01
-_MOST = 1e19  # a larger number is not a time in any unit: in nanoseconds it is after the year 2286
-_MOST_US = 10_413_792_000_000_000  # the year 2300
+_EXCEL_DAYS = 25_569  # 1899-12-30, day 0 of spreadsheets, is this many days before 1970-01-01
+_MOST = 1e19  # a number above this is not a time in any unit: in nanoseconds it is after the year 2286
+_MOST_US = 10_413_792_000_000_000  # the year 2300 begins at this time
 _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 
 
@@ -89,8 +89,7 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
         )  # fmt: skip
         known = known & ~n.is_between(-_LEAST, _LEAST, closed="none") & ~_digits_of_a_minute(n)
     elif time_format == "excel":
-        # Round to seconds, because serial dates have rounding errors: 7199.997 s and 7200 s are in different
-        # windows.
+        # Round to seconds: a rounding error of a serial date (7199.997 s for 7200 s) could change the window.
         seconds = ((n.cast(pl.Float64) - _EXCEL_DAYS) * 86_400).round()
         micros, known = seconds * 1_000_000, known & n.is_between(-1e7, 1e7)
     elif time_format == "ns":

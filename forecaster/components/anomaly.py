@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# Edges, in bands, of the distribution of distances that is kept for each series.
+# For each series, the share of windows whose distance exceeds each of these edges (in bands) is kept.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
-# P-values are interpolated in log(1 + z): the gaps between edges grow in the tail, and z may be 0.
+# P-values are interpolated in log(1 + z): the gaps between the edges of z grow, and log(z) fails at 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# Edges, in windows, of the distribution of the lengths of runs.
+# For each series, the share of runs of equal values that reach each of these lengths in windows is kept.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    "expected": Field("float64", (3,)),  # median of the next window, width of the bands below and above it
+    # ``expected`` holds the next window's median and the widths of the bands below and above it.
+    "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
     "lasting": Field("float32", (len(_RUNS),)),
@@ -38,22 +39,27 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-_PRIOR = 20.0  # windows, or runs, that the initial distribution counts as
-_EXCESS0 = 0.35  # initial mean distance beyond the band, in bands; a normal tail beyond 5 % has 0.25
-_REPEATS0 = 0.02  # initial share of values that repeat the value before
-_MEMORY = 20.0  # a distribution remembers as many windows as get this many wanted alarms
-_LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0  # windows; more is beyond the precision of float32
-# Scales: least width of a band, which would be 0 if most values were equal. Not a round number: changes are
-# often whole scales, and for a change exactly on an edge the last bit of a forecast would decide.
+_PRIOR = 20.0  # the initial distribution weighs as much as this many observed windows or runs
+# In a new series, a value beyond its band is assumed to be this many bands beyond it, on average.
+# A normal distribution with a tail of 5 % would have 0.25 bands.
+_EXCESS0 = 0.35
+_REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
+# A distribution remembers as many windows as it takes to raise this many alarms at the wanted rate.
+_MEMORY = 20.0
+# The memory is limited to these numbers of windows: beyond a million, float32 would lose the updates.
+_LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
+# A band is at least this many scales wide: otherwise it would have no width if most values were equal.
+# The width is not a round number: rounding would decide about a change of whole scales on an edge.
 _LEAST_BAND = 0.0971
-_ROUNDING = 1e-15  # share of the level: a value this near to its forecast counts as equal to it
+# A value counts as equal to its forecast if they differ by at most this share of the forecast.
+_ROUNDING = 1e-15
 
-_YOUNG = 40  # windows before the first alarm, and runs before a run has a p-value
-_STEP = 0.4  # by how much one alarm lowers the natural logarithm of the threshold
-_DEBT = 6.0  # alarms beyond the wanted number after which a series raises none
-_MOST = 0.1  # largest threshold (a p-value), unless 3 times the wanted rate is larger
-_CALM = 0.05  # p-value from which on an anomaly has ended
-# Bits of ``alarming``: the anomaly lasts; the value has not changed since the alarm.
+_YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
+_STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
+_DEBT = 6.0  # a series raises no alarm while it has raised this many more than wanted
+_MOST = 0.1  # the threshold of p-values is at most this, or 3 times the wanted rate if that is larger
+_CALM = 0.05  # an anomaly ends at a p-value of at least this, or of the wanted rate if that is larger
+# ``alarming`` has two bits: whether the anomaly still lasts, and whether the value has repeated since.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -114,7 +120,7 @@ class Anomaly:
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Fill ``out.anomaly``."""
+        """Write the p-values and alarms of the block into ``out.anomaly``."""
         own = {name: series_last(array) for name, array in own.items()}
         forecast = block.out.forecast[:, :, :, 0]
         for t, value in enumerate(block.values):
@@ -127,7 +133,7 @@ class Anomaly:
         return {name: series_first(array) for name, array in own.items()}, block
 
     def _bands(self, forecast: Floats, scale: Floats) -> Floats:
-        """Return the median and the widths of the bands below and above it.
+        """Return the median of the next window, and the widths of the bands below and above it.
 
         Args:
             forecast: quantiles ``[Q, S]``.
@@ -158,7 +164,7 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_value(own, z, known)
         log_run, least_run = self._run_p_value(own, value)
-        # In a run there are two p-values: take the smaller one, times two (Bonferroni).
+        # A value in a run has two p-values: take the smaller one, times two (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
@@ -166,10 +172,14 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the logarithm of the share of windows beyond ``z``, and the least p-value, ``[S]`` each."""
+        """Return the logarithm of the share of windows as far off as ``z`` or farther, and the least p-value.
+
+        Both are ``[S]``.
+        """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)  # the share of this window
+        # No p-value can be less than the share of this one window.
+        least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
         shares = own["beyond"]
@@ -181,9 +191,9 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the logarithm of the share of runs as long as this one, and the least p-value, ``[S]`` each.
+        """Return the logarithm of the share of runs that are as long or longer, and the least p-value.
 
-        The logarithm is 0 outside a run.
+        Both are ``[S]``; the logarithm is 0 outside a run.
         """
         has_value = ~np.isnan(value)
         repeats = value == own["last"]
@@ -216,7 +226,7 @@ class Anomaly:
         with np.errstate(invalid="ignore"):
             alarm = log_p < log_rate + _STEP * budget
             calm = log_p >= math.log(max(_CALM, self.rate))
-        # A jump to a value that then repeats raises one alarm: its run raises no other one.
+        # After the alarm for a jump, the run of the repeated value must not raise a second alarm.
         before = own["alarming"]
         repeats = np.where(known & (own["run"] == 0), 0, before & _REPEATS)
         alarm &= (before & _LASTS == 0) & (repeats == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)
@@ -248,7 +258,8 @@ def migrated(own: Arrays) -> Arrays:
         [middle, np.maximum(middle - low, least), np.maximum(high - middle, least)], axis=1
     )
     after["beyond"][:] = _normal_shares(0.05, 0.95, own["excess"].astype(np.float64))
-    after["known"][:] = 10 * own["beyond"]  # format 1 counted values beyond the band: one in ten
+    # Multiply by 10, because format 1 counted only values beyond the band, which are one in ten.
+    after["known"][:] = 10 * own["beyond"]
     after["lasting"][:] = own["repeats"].astype(np.float64)[:, None] ** _RUNS
     after["runs"][:] = after["known"] * (1.0 - own["repeats"])
     after["run"][:], after["last"][:] = own["run"], own["last"]

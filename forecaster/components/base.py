@@ -68,11 +68,11 @@ class Outputs(NamedTuple):
         return Outputs.empty(quantiles, len(self.members), windows, series, horizon)
 
     def windows(self, part: slice) -> Outputs:
-        """Return views of the windows ``part``."""
+        """Return the outputs of the windows in the slice ``part``, as views."""
         return Outputs(*(array[:, part] for array in self))
 
     def series(self, part: slice) -> Outputs:
-        """Return views of the series ``part``."""
+        """Return the outputs of the series in the slice ``part``, as views."""
         return Outputs(*(array[:, :, part] for array in self))
 
 

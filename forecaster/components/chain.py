@@ -19,7 +19,7 @@ from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# Largest alarm rate per calendar window: with one alarm a week, a month would get several.
+# The alarm rate per calendar window is at most this: one alarm a week would be several alarms a month.
 _LARGEST_CALENDAR_RATE = 0.05
 
 
@@ -46,8 +46,8 @@ def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     """Return the experts of a forecaster, without the experts and lags for which the ring is too short."""
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
-    # Lags in seasons. Seven days are a week, so 6 and 7 help if the season is a day. Seven years repeat
-    # nothing, and few series are that long.
+    # Lags in seasons: 6 and 7 are included because, if the season is a day, seven of them are a week.
+    # Calendar windows leave out 6 and 7: nothing repeats after seven years, and few series are that long.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)
     seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []

@@ -1,6 +1,6 @@
 """A delay line: forecasts stored until the actual values of their windows are observed.
 
-A store is an array with ``R`` rows; what was issued at window ``w`` is in row ``w % R``.
+A store is an array with ``R`` rows; the numbers issued at window ``w`` are in row ``w % R``.
 
 Letters: T windows, S series, R rows of a store.
 """
@@ -18,11 +18,11 @@ Values = NDArray[Any]
 
 
 def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
-    """Return what was issued ``ago`` windows before each window of a block.
+    """Return the numbers that were issued ``ago`` windows before each window of a block.
 
     Args:
-        store: ``[R, ..., S]``, what was issued before the block; R is at least ``ago``.
-        new: ``[T, ..., S]``, what is issued at each window of the block.
+        store: ``[R, ..., S]``, the numbers issued before the block; R is at least ``ago``.
+        new: ``[T, ..., S]``, the numbers issued at each window of the block.
         start: ``[1]`` or ``[S]``, the block's first window (of each series).
         ago: the delay in windows.
 
@@ -40,11 +40,11 @@ def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
 
 
 def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
-    """Write what is issued in a block into ``store``, over the rows of ``R`` windows before.
+    """Write the numbers of a block into ``store``, over the numbers of ``R`` windows before.
 
     Args:
         store: ``[R, ..., S]``, changed in place.
-        new: ``[T, ..., S]``, what is issued at each window of the block.
+        new: ``[T, ..., S]``, the numbers issued at each window of the block.
         start: ``[1]`` or ``[S]``, the block's first window (of each series).
         lengths: ``[S]``, how many rows of ``new`` belong to each series; None for all.
     """

@@ -39,7 +39,7 @@ MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
 } | {
     ("anomaly", 1): anomaly.migrated,
     ("anomaly", 2): anomaly.migrated_from_2,
-    # The newer formats only add values of ``run`` above `_RETURNED`, so older arrays are valid as they are.
+    # Moments of an older format are valid unchanged: the newer format only adds possible values of ``run``.
     ("moments", 3): dict,
     ("past", 1): dict,
 }

@@ -17,15 +17,16 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 
-_TRUSTED = 40  # residuals after which the learned distances have replaced the network's own
-# Units: a larger residual counts as this. Otherwise an outlier of a thousand units would last for months.
+_TRUSTED = 40  # after this many residuals, only learned distances are used, and not the network's
+# A residual counts as at most this many units: otherwise an outlier of a thousand would last for months.
 _LARGEST = 8.0
-# Units: a residual this near to a quantile counts as partly below it. Otherwise the last bit of a forecast
-# would decide between below and above, and that bit depends on how many series are stepped in one call.
+# A residual within this many units of a quantile counts as partly below it and partly above it.
+# Otherwise the last bit of a forecast would decide, and it depends on the other series in the call.
 _TIE = 1e-2
-_NO_UNIT = 1e-6  # scales: a series whose unit is smaller is constant, and its offsets do not learn
-_SLOWER = 0.15  # power of the horizon by which the offsets of far horizons learn more slowly
-_NORMAL_UNITS = math.sqrt(math.pi / 2)  # standard deviation of a normal distribution, in mean deviations
+_NO_UNIT = 1e-6  # a series whose unit is at most this many scales is constant, and its offsets do not learn
+_SLOWER = 0.15  # the learning rate of the offsets of horizon h is divided by h to the power of this
+# A normal distribution's standard deviation is this many mean absolute deviations.
+_NORMAL_UNITS = math.sqrt(math.pi / 2)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Intervals:
         return [level for level in self.levels if level != 0.5]
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Set every quantile of ``out.forecast`` around the median; quantiles never cross."""
+        """Set the quantiles of ``out.forecast`` at calibrated distances from the median; they never cross."""
         own = {name: series_last(array) for name, array in own.items()}
         anchors, outer = (
             anchor_horizons(self.horizon),
@@ -87,19 +88,21 @@ class Intervals:
         )
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
-        # [Q - 1, A, T, S]
+        # The axes of ``network`` are quantile (without the median), anchor, window and series.
         network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
         learned, trust = self._distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
-        distance = np.tensordot(to_horizons, learned, axes=(1, 1))  # [N, Q - 1, T, S]
+        # The axes of ``distance`` are horizon, quantile, window and series.
+        distance = np.tensordot(to_horizons, learned, axes=(1, 1))
         if not (trust == 1.0).all():
-            network_distance = np.moveaxis(out[outer] - out[middle], 3, 0)  # [N, Q - 1, T, S]
+            # The axes of ``network_distance`` are horizon, quantile, window and series.
+            network_distance = np.moveaxis(out[outer] - out[middle], 3, 0)
             distance += np.tensordot(to_horizons, np.float32(1.0) - trust, axes=1)[:, None] * network_distance
         for k, q in enumerate(outer):
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
-        # If a neighbouring quantile has passed the median, nearly all actuals are beyond it: follow it.
+        # Clip the median to its neighbours: if one passes it, nearly all actuals lie beyond the old median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         return {name: series_first(array) for name, array in own.items()}, block
 
@@ -119,7 +122,8 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned = np.empty(network.shape)
         trust = np.empty(network.shape[1:], np.float32)
-        issued = np.moveaxis(np.empty(network.shape), 0, 2)  # [A, T, Q - 1, S]
+        # The axes of ``issued`` are anchor, window, quantile and series.
+        issued = np.moveaxis(np.empty(network.shape), 0, 2)
         until = np.cumsum(anchors)
         stores = [own["issued"][stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
         before = [
@@ -161,7 +165,8 @@ class Intervals:
         rate = np.maximum(rates, 1.0 / (own["known"] + 20.0)).astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             over = (band - residual[:, None]) / (2 * _TIE * unit[:, None])
-        below = np.clip(over + 0.5, 0.0, 1.0)  # whether the residual lies below each quantile
+        # ``below`` is 1 for a residual below the quantile, 0 for one above it, and in between for a near tie.
+        below = np.clip(over + 0.5, 0.0, 1.0)
         for k, level in enumerate(self._outer):
             own["offset"][:, k] += np.where(moves, rate * (level - below[:, k]), 0)
         own["known"] += known

@@ -14,20 +14,23 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Field
 
-_ROUNDING = 2.0**-50  # share of the level: a few times the distance between neighbouring float64 numbers
-_CONSTANT = 16.0  # a scale of at most this many rounding errors may be rounding alone
-_LEAST = 1e-150  # smallest scale: float64 can hold its square, and the inverse of the square
-_LARGEST = 8.0  # scales: a larger change counts as this
-_LARGEST_DISTANCE = 20.0  # spreads: a larger distance from the mean counts as this
-_SLOW = 8  # half-life of the slow mean of changes, in half-lives of the fast one
-_LONGEST_RUN = 40  # largest count of consecutive changes beyond the limit
+# A value's rounding error is at most about this share of the level: a few steps of float64.
+_ROUNDING = 2.0**-50
+# A scale up to this many rounding errors may come from rounding alone: the series counts as constant.
+_CONSTANT = 16.0
+_LEAST = 1e-150  # a scale is at least this, so that float64 can hold its square and the inverse of the square
+_LARGEST = 8.0  # a larger change counts as a change of this many scales
+_LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many spreads
+_SLOW = 8  # the slow mean of changes has this many times the half-life of the fast one
+_LONGEST_RUN = 40  # the count of consecutive changes beyond the limit stops at this
 _STILL = 24  # a series is constant after more than this many equal values
-_IGNORED_CHANGES = 2  # changes of a constant series that do not count: a broken reading makes two, a step one
-# If ``run`` is above this, the last ignored change led back to the level. The excess over this is the number
-# of windows until that change is forgotten.
+# This many first changes of a constant series are ignored: a broken reading makes two, a step one.
+_IGNORED_CHANGES = 2
+# A ``run`` above this means that the last ignored change led back to the level.
+# The excess of ``run`` over this is the number of windows until that change is forgotten.
 _RETURNED = 64
-_EARLY_UNIT = 0.3  # least unit before one season has passed, as a share of the spread
-_LEAST_UNIT = 0.01  # least unit, as a share of the spread
+_EARLY_UNIT = 0.3  # before one season has passed, the unit is at least this share of the spread
+_LEAST_UNIT = 0.01  # the unit is at least this share of the spread
 
 _FIELDS = {
     "observed": Field("int64"),
@@ -116,7 +119,7 @@ class Moments:
                 array[t] = getattr(running, name)
         after: Arrays = {name: getattr(running, name) for name in _FIELDS}
         if block.lengths is not None:
-            # Padding rows have no value, so the age is all that they have changed.
+            # Padding rows hold no values and have only raised the age: subtract their number from it.
             after["age"] = running.age - (len(values) - block.lengths)
         least = np.maximum(_ROUNDING * np.abs(added["mean"]), _LEAST)
         moves = added["scale"] > _CONSTANT * least
@@ -172,7 +175,7 @@ class _Running:
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is exactly the value that repeats.
+        # The mean of a constant series is exactly its level, so a value equal to the mean has returned to it.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))

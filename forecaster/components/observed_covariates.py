@@ -15,7 +15,7 @@ from forecaster.components.base import Block, Field
 from forecaster.components.moments import Moments
 from forecaster.components.ring import Ring
 
-_CLIP = 6.0  # in spreads
+_CLIP = 6.0  # a distance from the mean, or a change, is clipped to this many spreads
 _RING = "ring"
 
 INPUTS_PER_COVARIATE = 3
@@ -87,7 +87,7 @@ def ring_field(name: str) -> str:
 
 
 def _inputs(block: Block) -> Floats32:
-    """Return ``[T, S, 3]``: distance of the last observation from the mean, change, whether there is one."""
+    """Return ``[T, S, 3]``: distance of the last observation from the mean, change, 1 unless missing."""
     x = np.zeros((*block.values.shape, INPUTS_PER_COVARIATE), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         distance: Floats = (block.last - block.mean) / block.spread

@@ -48,7 +48,7 @@ class Ring:
         after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
         history[self.longest_lag :] = block.values
-        kept = min(windows, self.windows)  # of a block longer than the ring, only the end is kept
+        kept = min(windows, self.windows)  # of a block longer than the ring, only the last windows are kept
         if len(block.start) == 1:
             start = int(block.start[0])
             filled = 0

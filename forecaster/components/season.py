@@ -15,8 +15,8 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_LONGEST = 288  # windows: a day of five minutes
-_LARGEST = 8.0  # scales: a larger difference between a value and the shape of its phase counts as this
+_LONGEST = 288  # the season in the state has at most this many windows: a day of 5-minute windows
+_LARGEST = 8.0  # a value's difference from the shape of its phase counts as at most this many scales
 
 
 def likely_season(freq: Frequency) -> int:
@@ -105,7 +105,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return the distance of the value in the middle of the last season from that season's mean.
+        """Return how far the value in the middle of the last season lies from the mean of that season.
 
         Returns:
             How many windows ago the middle was, and the distances ``[T, S]``: NaN if that value, or half of
@@ -146,7 +146,7 @@ class Season:
 
 
 def phases(shape: Floats, windows: Ints) -> Floats:
-    """Return the shape at the phases of some windows.
+    """Return the seasonal shape at the phase of each of the given windows.
 
     Args:
         shape: ``[K, ..., S]``.
@@ -159,7 +159,8 @@ def phases(shape: Floats, windows: Ints) -> Floats:
     if phase.shape[-1] > 1 or phase.ndim < 3:
         return np.take_along_axis(shape, phase, axis=0)
     found = np.empty((len(phase), *shape.shape[1:]))
-    for t in range(phase.shape[1]):  # copies whole rows: several times as fast as one by one
+    # Copy window by window, all series at once: this is several times as fast as value by value.
+    for t in range(phase.shape[1]):
         found[:, t] = shape[phase[:, t, 0], t]
     return found
 

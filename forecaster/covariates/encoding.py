@@ -26,8 +26,10 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
-_ROUNDING = 2.0**-48  # share of the mean: numbers with a smaller standard deviation are all equal
-_MOST_SPREADS = 100.0  # standard deviations that a rare event's 1 among 10,000 zeros lies from the mean
+# Numbers whose standard deviation is at most this share of their mean count as all equal.
+_ROUNDING = 2.0**-48
+# Numbers are clipped to this many standard deviations: so far from the mean is a 1 among 10,000 zeros.
+_MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 
 
@@ -53,7 +55,7 @@ class Tables(NamedTuple):
 
 
 class Column(Settings):
-    """The encoding of one column.
+    """The encoding of one column of a covariate table as features.
 
     Attributes:
         name: the column's name.
@@ -168,7 +170,7 @@ def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
 
 
 def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
-    """Return the encoding of a column, with the statistics of ``rows`` (bool)."""
+    """Return the encoding of a column, with the statistics of the ``rows`` (bool) that are True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
     # Decide by majority: one typing error must not turn a column of numbers into text.

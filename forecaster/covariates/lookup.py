@@ -97,7 +97,8 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            features = features.model_copy(update={"calendar": ()})  # the inputs include the calendar
+            # Leave the calendar out: the network's inputs include it already.
+            features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:

@@ -87,12 +87,12 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # all active periods in one batch
+        sample.values.size,  # with this batch size, all active periods are in one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )
     batch = fleet.with_linear_part(ridge, float(network.prior)).batch(0)
-    latest = len(batch) - 2  # the last window with a target
+    latest = len(batch) - 2  # the last window of the batch has no target, so take the one before it
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(batch.series_ids), batch.static())
     at = 0
@@ -118,7 +118,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # Add a zero leaf to the hidden state: its gradient is the gradient of that state.
+            # Add a zero leaf tensor to the hidden state: its gradient is the gradient of the hidden state.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(

@@ -15,8 +15,8 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 """Kinds of anomalies; the label of a kind is its position in this tuple, counted from 1."""
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_TRIES = 20  # attempts to find a place for one anomaly, before it is left out
-_VISIBLE = 0.25  # in standard deviations: an anomaly whose largest change is smaller is not visible
+_TRIES = 20  # an anomaly is left out if this many attempts find no place for it
+_VISIBLE = 0.25  # an anomaly whose largest change is below this many standard deviations is not visible
 
 _Change = Callable[[Floats, slice, float, np.random.Generator], Floats]
 
@@ -125,7 +125,7 @@ def _draw(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Chang
 
 
 def _shifted(least: float, most: float) -> _Change:
-    """Return a change that shifts the values by ``least`` to ``most`` standard deviations."""
+    """Return a function that shifts values by ``least`` to ``most`` standard deviations."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         sign = 1.0 if rng.random() < 0.5 else -1.0
@@ -147,12 +147,12 @@ def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) 
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a change that replaces values by the values ``windows`` windows before."""
+    """Return a function that replaces values by the values ``windows`` windows earlier."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]
         late = np.concatenate([np.full(span.stop - span.start - len(late), np.nan), late])
-        # Keep missing windows, and keep a value if the earlier window is missing.
+        # Leave a window as it is if its value is missing, or the earlier value that would replace it.
         return np.where(np.isnan(late), values[span], np.where(np.isnan(values[span]), np.nan, late))
 
     return change

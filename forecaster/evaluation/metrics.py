@@ -16,11 +16,11 @@ from forecaster.arrays import Bools, Floats, Ints
 COVERAGE = 0.9
 """Nominal coverage of the scored interval, which is between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 2.0**-48  # share of a series' largest value below which an error is rounding, and counts as 0
+_ROUNDING = 2.0**-48  # an error below this share of a series' largest value is rounding, and counts as 0
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
-    """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the unit of MASE.
+    """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the scale of MASE.
 
     Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
     season apart, or if all its seasons are equal, the scale is the mean change from one value to the next. If
@@ -176,7 +176,7 @@ class Tally:
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """Return ``[N]``, mean absolute error at each step, in ``unit`` ``[S]``, averaged over series."""
+        """Return ``[N]``, mean absolute error at each step over ``unit`` ``[S]``, averaged over series."""
         return _means(_ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
@@ -194,7 +194,7 @@ class Tally:
         return _means(_ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
     def _coverage(self) -> Floats:
-        """Return ``[S, N]``, coverage of the 90 % interval; NaN without an interval or without pairs."""
+        """Return ``[S, N]``, coverage of the 90 % interval; NaN without an interval or actuals."""
         if not self.has_interval:
             return np.full(self.count.shape, np.nan)
         return _ratio(self._inside, self.count)

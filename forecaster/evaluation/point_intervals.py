@@ -43,7 +43,8 @@ class PointIntervals:
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
         self._anchors = anchor_horizons(horizon)
-        self._points = np.empty((0, len(self._anchors), len(self._scale)))  # points of the last N windows
+        # ``_points`` holds the point forecasts of the last N windows.
+        self._points = np.empty((0, len(self._anchors), len(self._scale)))
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:
         """Return the quantiles ``[Q, T, S, N]`` of every member in a block of windows.
@@ -53,7 +54,8 @@ class PointIntervals:
             values: ``[T, S]`` values, NaN where missing.
             points: ``[T, S, N]`` of each member; NaN if there is no forecast.
         """
-        joined = np.concatenate([points[name] for name in self._members], axis=1)  # [T, M * S, N]
+        # The axes of ``joined`` are windows, series of all members, and horizons.
+        joined = np.concatenate([points[name] for name in self._members], axis=1)
         values = np.tile(values, len(self._members))
         out = Outputs.empty(len(self._intervals.levels), 0, *joined.shape)
         out.forecast[:] = np.nan_to_num(joined)

@@ -29,7 +29,8 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-_BLOCK_CELLS = 300_000  # most forecasts of a member in a block: scoring more overflows the CPU's cache
+# A block has at most this many forecasts of a member, so that scoring stays in the CPU's cache.
+_BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
 
@@ -113,10 +114,7 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
 
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
-    """Return ``[S]``, the unit of MASE (`seasonal_scale`).
-
-    It is the mean error of seasonal naive on the training rows.
-    """
+    """Return ``[S]``, the scale of MASE: the mean error of seasonal naive on the training rows."""
     train = observed(windows, config).rows(0, train_rows)
     return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 
@@ -159,7 +157,7 @@ def rolled(
         for name, quantiles in intervals.step(start, actuals[rows.start : rows.stop], points).items():
             members[name] = Member(levels, quantiles)
         if rows.start >= split.issues.start:
-            yield _judged(
+            yield _scored_block(
                 at, members, _ahead(actuals, windows.index, at, split.horizon), forecasts.issued & has_scale
             )
         on_windows(len(rows))
@@ -190,9 +188,9 @@ def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
 
 
 class FanSample:
-    """Fans of forecasts of some series, one after the other, for `plots.fan_figure`.
+    """Forecasts of some series at successive issue times, to draw as fans with `plots.fan_figure`.
 
-    They are from the middle of the scored rows.
+    They are from the middle of the scored rows. Each is issued where the forecast before it ends.
     """
 
     def __init__(self, windows: Windows, split: Split, freq: Frequency) -> None:
@@ -207,7 +205,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the fans in a block, from its first member."""
+        """Store the forecasts of the block's first member that are to be drawn."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
@@ -223,7 +221,7 @@ class FanSample:
                 )
 
     def frames(self) -> dict[str, pl.DataFrame]:
-        """Return a frame for each series that has fans to draw."""
+        """Return a frame for each series that has forecasts to draw."""
         time = pl.col("target_at", "issued_at").cast(pl.Datetime("us", "UTC"))
         joined = {name: pl.concat(parts) for name, parts in self._parts.items() if parts}
         return {
@@ -257,8 +255,8 @@ def _ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
     return ahead if follows.all() else np.where(follows[:, None, :], ahead, np.nan)
 
 
-def _judged(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> ScoredBlock:
-    """Return the block; a pair is scored if it has an actual and a forecast of every member."""
+def _scored_block(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> ScoredBlock:
+    """Return a block in which a forecast is scored if it has an actual and every member forecasts it."""
     judged = issued[:, :, None] & ~np.isnan(truth)
     for member in members.values():
         judged &= ~np.isnan(member.values).any(axis=0)

@@ -22,7 +22,7 @@ _FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
 def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
-    """Return the unit of each series' errors, as in MASE: the mean error of seasonal naive on ``windows``.
+    """Return the scale of each series, as in MASE: the mean error of seasonal naive on ``windows``.
 
     `forecaster.evaluation.metrics.seasonal_scale` documents the scale of series that are too short, constant
     or empty.
@@ -62,7 +62,8 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
     window = config.frequency.window(pl.col("issued_at")) + pl.col("horizon").cast(pl.Int64) - 1
-    selected = forecasts.select("series_id", "issued_at", "forecast")  # without p_value, which may be null
+    # Leave p_value out: drop_nulls would drop every row in which it is null.
+    selected = forecasts.select("series_id", "issued_at", "forecast")
     flat = selected.explode("forecast").unnest("forecast").drop_nulls()
     return flat.with_columns(window=window).join(actuals, on=["series_id", "window"]).drop("window")
 
@@ -135,10 +136,10 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
 
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
-    """Return fans of one series, one after the other, about a week of hours (for `plots.fan_figure`).
+    """Return the forecasts of one series at successive issue times, each issued where the one before ends.
 
-    They are from the middle of the forecasts. Each fan is issued where the previous one ends, so that they
-    cover the time without gaps.
+    Together they cover about 168 windows without gaps, in the middle of all forecasts (for
+    `plots.fan_figure`).
     """
     of_series = errors.filter(pl.col("series_id") == series_id)
     times = of_series["issued_at"].unique().sort()

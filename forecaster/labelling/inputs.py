@@ -16,9 +16,9 @@ from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Settings of level-free inputs: the inputs of the forecasting network, with lags and calendar."""
-_STEP = Frequency(1)  # a frequency without a season
-_CLIP = 10.0  # in standard deviations
-_TINY = 1e-12  # share of the level: a series with a smaller standard deviation is constant
+_STEP = Frequency(1)  # with windows of one second, the inputs have no season
+_CLIP = 10.0  # standardised values are clipped to this many standard deviations
+_TINY = 1e-12  # a channel is constant if its standard deviation is at most this share of its level
 
 
 def count(scaling: Scaling, channels: int, config: NetworkConfig) -> int:
@@ -40,14 +40,25 @@ def spread(values: Floats) -> tuple[Floats, Floats]:
 
 
 def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
-    """Return ``[T, S, 2 C]`` float32: standardized values, 0 where missing, then whether there is a value."""
+    """Standardise values by a mean and a standard deviation, and append whether each value is given.
+
+    Returns:
+        ``[T, S, 2 C]`` float32: the C values, 0 where missing, then C flags, 1 for a value and 0 for none.
+    """
     has_value = ~np.isnan(values)
     x = np.clip(np.where(has_value, (values - mean) / std, 0.0), -_CLIP, _CLIP)
     return np.concatenate([x, has_value], axis=2).astype(np.float32)
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Return `scaled` with each sequence's own mean and spread: ``[T, S, C]`` to ``[T, S, 2 C]``."""
+    """Standardise each sequence by its own mean and spread; return the values and flags as `scaled` does.
+
+    Args:
+        values: ``[T, S, C]``, NaN where missing.
+
+    Returns:
+        ``[T, S, 2 C]`` float32.
+    """
     own = [spread(values[:, s]) for s in range(values.shape[1])]
     mean, std = (np.stack(part) for part in zip(*own, strict=True))
     return scaled(values, mean, std)

@@ -26,11 +26,11 @@ from forecaster.weights import config_of_blob, packed, read, version_of, weights
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-_BLOCK = 512  # steps in one call: the inputs of a long history would not fit into memory at once
+_BLOCK = 512  # one call computes the inputs of this many steps, because a long history needs too much memory
 
 
 class Task(Settings):
-    """What is labelled, and from which values.
+    """The task of a labeller: the values that it reads, and the labels that it gives.
 
     Attributes:
         of: whether there is one label per ``sequence`` or one per ``step``.

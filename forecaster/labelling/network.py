@@ -53,7 +53,8 @@ class LabelNetwork(nn.Module):
         packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.recurrent(packed)[0])
         if self.config.pooling == "mean":
-            pooled = hidden.sum(dim=0) / lengths[:, None]  # padding is 0 in the output
+            # The output is 0 in the padding, so the sum is over real steps only.
+            pooled = hidden.sum(dim=0) / lengths[:, None]
         else:
             pooled = hidden[lengths - 1, torch.arange(len(lengths))]
         logits: Tensor = self.head(self.dropout(pooled))

@@ -57,7 +57,8 @@ def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
         return Curve(np.empty(0), np.empty(0), np.empty(0))
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(anomalous[order])
-    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores have one threshold
+    # Steps with equal scores have one threshold: keep the last of them.
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))
     found = hits[last]
     return Curve(score[order][last].astype(float), found / (last + 1), found / hits[-1])
 

@@ -145,13 +145,14 @@ def _dense(
     is_per_step: bool,
     step_s: int,
 ) -> Sequences:
-    """Return the arrays of rows that are sorted by series, one row per step.
+    """Convert rows, which are sorted by series with one row per step, to dense arrays.
 
     Raises:
         DataError: the arrays would be too large.
     """
     ids = unique["series_id"].unique(maintain_order=True)
-    column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()  # the rows are sorted by series
+    # The rows are sorted by series, so the number of a series is the number of its run of equal ids.
+    column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()
     lengths = np.zeros(len(ids), np.int64)
     np.maximum.at(lengths, column, row + 1)
     shape = (int(lengths.max()), len(ids), len(channels))
@@ -168,7 +169,8 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        np.maximum.at(labels, column, codes)  # some rows of a sequence may have no label
+        # Take the largest code of a sequence: rows without a label have a smaller one.
+        np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:
         start[column[row == 0]] = unique["window"].to_numpy()[row == 0]
@@ -233,7 +235,7 @@ def stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> I
     rng, parts = np.random.default_rng(seed), np.full(len(labels), UNKNOWN)
     for label in np.unique(labels[labels != UNKNOWN]):
         own = rng.permutation(np.flatnonzero(labels == label))
-        # Each class has a training sequence; a small class is in validation rather than in test.
+        # Leave each class at least one training sequence, and fill validation before test for a small class.
         validation = min(round(config_shares[0] * len(own)), len(own) - 1)
         test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
         parts[own] = TRAIN

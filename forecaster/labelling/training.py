@@ -98,7 +98,7 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return the part of each sequence ``[S]``, or of each step ``[T, S]``."""
+    """Return whether each sequence ``[S]``, or step ``[T, S]``, is for training, validation or test."""
     if sequences.is_per_step:
         if split is not None:
             raise ConfigError("a split column is for labels of whole sequences; steps are split by time")
@@ -169,7 +169,7 @@ class _Steps:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # Stop at the end of a part: later steps are not needed.
+        # Stepping stops after the last step of a part, because later steps are not needed.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }

@@ -26,7 +26,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """Return the line. It is read-only, since MLflow's scoring server would put the request before it."""
+        """Return the message; it is read-only, since MLflow's server would put the request before it."""
         return self._line
 
     @message.setter

@@ -33,11 +33,12 @@ def make_store(store: Store) -> None:
         return
     with store_errors(store.uri), _locked(file.parent):
         store.check()
-        if store.exists():  # another process created it while this one waited for the lock
+        if store.exists():  # another process created the store while this one waited for the lock
             return
         unfinished = f".{file.name}.new-"
         for left in file.parent.iterdir():
-            if left.name.startswith(unfinished):  # left by a killed process: this one holds the lock
+            # A killed process left this file: under the lock, no other process can be writing it.
+            if left.name.startswith(unfinished):
                 left.unlink(missing_ok=True)
         new = file.with_name(f"{unfinished}{secrets.token_hex(8)}")
         try:

@@ -43,7 +43,7 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Create something in a store; if it exists already, continue.
+    """Run a block that creates something in a store; end it without an error if the thing exists already.
 
     Another process could create it between a check and the call, so a check before the call would not help.
     """

@@ -126,7 +126,7 @@ class Registry:
                 yield run
         except BaseException as error:
             status = RunStatus.FAILED if isinstance(error, Exception) else RunStatus.KILLED
-            with suppress(*REFUSALS):  # raise the error of the block, not one of the store
+            with suppress(*REFUSALS):  # the error of the block must be raised, not an error of the store
                 client.set_terminated(run.run_id, RunStatus.to_string(status))
             raise
         with self._store_errors():
@@ -156,8 +156,8 @@ class Registry:
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._store.artifacts
-            # With this tag MLflow's pages open in the training view, not in the view for language models.
-            with ignore_existing():  # another process can create it at the same time
+            # With this tag, MLflow's pages open in the training view, not in the view for language models.
+            with ignore_existing():  # another process can create the experiment at the same time
                 client.create_experiment(
                     self.experiment,
                     None if place is None else place.as_uri(),
@@ -223,7 +223,7 @@ class Registry:
                 expected = version.model_version
                 uri = client.get_model_version_download_uri(version.name, str(version.number))
             if uri.startswith("models:/m-"):
-                # Resolve the address here: MLflow would look it up in its global store.
+                # Resolve a models:/ address with this client: MLflow would look it up in its global store.
                 uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
             with tempfile.TemporaryDirectory() as folder:
                 mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)
@@ -282,7 +282,7 @@ class Registry:
             return versions_frame(self._registered(name))
 
     def training_scale(self, model_version: str) -> dict[str, float] | None:
-        """Return the unit of each series' errors on the training rows of a version; None if it is not stored.
+        """Return the scale of each series on the training rows of a version; None if it is not stored.
 
         Args:
             model_version: `Forecaster.version`, which is also a column of forecasts.
@@ -349,7 +349,7 @@ class Registry:
             return bool(client.search_model_versions(f"name = '{reference.name}'", 1))
 
     def _find(self, reference: Reference) -> Version:
-        """Return the registered version that a reference with a name means."""
+        """Return the registered version that a reference with a model's name refers to."""
         assert reference.name is not None
         found = self._registered(reference.name)
         for version in found:
@@ -379,7 +379,7 @@ class Registry:
                 else f"it holds {', '.join(sorted(names)[:10]) or 'none yet'} (statecast train makes one)"
             )
             raise ModelError(f"no model {name!r} is registered in {self._models}: {hint}")
-        # In database stores, the results of a search have no aliases.
+        # Read the aliases separately: in database stores, the results of a search have none.
         aliases = client.get_registered_model(name).aliases
         return [version_of(version, aliases) for version in found]
 

@@ -52,7 +52,7 @@ class Run:
         """
         values = [Param(key, masked(str(value))[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()]
         with self._store_errors():
-            for first in range(0, len(values), 100):  # MLflow's limit for one batch
+            for first in range(0, len(values), 100):  # MLflow accepts at most 100 parameters in a batch
                 self._client.log_batch(self.run_id, params=values[first : first + 100])
 
     def log_epoch(self, epoch: Mapping[str, float]) -> None:
@@ -103,7 +103,7 @@ class Run:
             self._client.log_figure(self.run_id, draw(), path)
 
     def log_scale(self, scale: Mapping[str, float]) -> None:
-        """Store the unit of each series' errors on the training rows (`forecaster.evaluation.scores`)."""
+        """Store the scale of each series, computed from its training windows by `series_scale`."""
         frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
         self.log_frame(frame.cast({"series_id": pl.String, "scale": pl.Float64}), SCALE_FILE)
 
@@ -181,7 +181,7 @@ class Run:
             client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, 0)])
             with ignore_existing():
                 client.create_registered_model(model_name)
-            # Use models:/ID with a server only: a database would look it up in MLflow's global store.
+            # Use models:/ID only with a server: for a database, MLflow would look it up in its global store.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             made = client.create_model_version(

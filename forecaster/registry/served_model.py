@@ -52,7 +52,7 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
             signature=_signature(forecaster),
             input_example=_example(forecaster, example).to_pandas(),
             pip_requirements=_requirements(),
-            # Store Statecast's code with the model (0.2 MB): a server need not install it from an index.
+            # Store Statecast's code with the model (0.2 MB): a server then need not install it from an index.
             code_paths=[str(package) for package in _OURS],
         )
 
@@ -82,7 +82,7 @@ def _signature(forecaster: Forecaster) -> ModelSignature:
 
 
 def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows as the served model accepts them.
+    """Return observations as rows with the columns that the served model reads.
 
     A known or static covariate is filled with a typical value.
     """
@@ -93,7 +93,7 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
         else:
             is_given = OBSERVED + name in rows.columns
             columns.append((pl.col(OBSERVED + name) if is_given else pl.lit(None, pl.Float64)).alias(name))
-    # MLflow's datetime has no zone; `forecaster.serving` reads it as UTC.
+    # Drop the zone, because MLflow's datetime has none; `forecaster.serving` reads the times as UTC.
     return rows.select(*HISTORY, *columns).with_columns(pl.col("timestamp").dt.replace_time_zone(None))
 
 

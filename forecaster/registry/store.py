@@ -120,11 +120,11 @@ def _check_file(file: Path) -> None:
         raise ModelError(
             f"the MLflow store {file} is a folder: name a file, such as sqlite:///{file}/mlflow.db"
         )
-    # Try to write: os.access answers yes to root on a read-only disk, where MLflow would try for two minutes.
+    # Try to write: for root, os.access is True on a read-only disk, where MLflow would retry for 2 minutes.
     try:
         if file.exists():
             file.open("r+b").close()
-        with tempfile.TemporaryFile(dir=file.parent):  # SQLite keeps a journal beside the file
+        with tempfile.TemporaryFile(dir=file.parent):  # SQLite writes a rollback file beside the database
             pass
     except OSError as error:
         raise ModelError(
@@ -151,9 +151,10 @@ def _check_file(file: Path) -> None:
 
 
 def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
-    """Return what an SQLite file contains; ``half`` is a store without its first experiment.
+    """Return whether an SQLite file is empty, a finished store, half a store, or another database.
 
-    MLflow first creates tables, then migrates them one by one, and adds an experiment last.
+    Half a store has no experiment yet: MLflow first creates tables, then migrates them one by one, and adds
+    an experiment last.
     """
     if not file.is_file() or not file.stat().st_size:
         return "nothing"
@@ -170,7 +171,7 @@ def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # locked or damaged: the error of MLflow gives the reason
+    except sqlite3.Error:  # the file is locked or damaged: the error that MLflow raises gives the reason
         return "store"
 
 
@@ -180,11 +181,12 @@ def _check_server(uri: str) -> None:
     Raises:
         ModelError: no server answers.
     """
-    public, _ = split_login(uri)  # urllib does not accept a login in a URL, and this request needs none
+    # Drop the login: urllib does not accept one in a URL, and this request needs none.
+    public, _ = split_login(uri)
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
-    except urllib.error.HTTPError as answer:  # an HTTP error is an answer, too
+    except urllib.error.HTTPError as answer:  # an HTTP error shows that a server answers
         answer.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -286,7 +288,7 @@ def check_alias(alias: str) -> None:
 
 
 def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
-    """Return the store of registered models; an empty address means the store of runs."""
+    """Return the store of registered models, which is the store of runs if its address is empty."""
     text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
     return Store.parse(text) if text.strip() else tracking
 
@@ -307,7 +309,7 @@ def ui_command(tracking_uri: str | SecretStr, host: str = "127.0.0.1", port: int
     store.check()
     command = [sys.executable, "-m", "mlflow", "server"]
     if store.artifacts is not None:
-        # Without these options MLflow would write artifacts into the working folder.
+        # Set the folder of artifacts: by default MLflow would write them into the working folder.
         place = store.artifacts.as_uri()
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]

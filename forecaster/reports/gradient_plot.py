@@ -26,7 +26,7 @@ def gradient_figure(norms: Floats, cell: str) -> Figure:
     if len(norms) < 2:
         raise ValueError("there is no lag to draw")
     figure, axes = _canvas("How far back the gradient reaches", "k (windows back)", "‖∂ loss(t) / ∂ h(t−k)‖")
-    drawn = np.where(norms > 0, norms, np.nan)  # a log axis cannot show 0
+    drawn = np.where(norms > 0, norms, np.nan)  # leave out norms of 0, which a log axis cannot show
     axes.plot(np.arange(len(norms)), drawn, color=PALETTE[0], marker="o", markersize=4, label=plain(cell))
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -159,7 +159,7 @@ def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
 
 
 def least(numbers: Sequence[float | None]) -> list[int]:
-    """Return the positions of the smallest number, without None and NaN.
+    """Return the positions of the smallest number; None and NaN are ignored.
 
     Numbers that are equal after rounding to three decimals are all returned.
     """
@@ -183,7 +183,7 @@ def _table(table: Table) -> str:
 
 def _cell(number: float | None, is_best: bool) -> str:
     """Return a cell of a table as HTML."""
-    if number is None or number != number:  # null or NaN
+    if number is None or number != number:  # the number is null or NaN (NaN is not equal to itself)
         return "<td>–</td>"
     return f'<td class="best">{text_of(number)}</td>' if is_best else f"<td>{text_of(number)}</td>"
 
@@ -192,7 +192,7 @@ def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
     """Return a figure as HTML, or a sentence with the error if it cannot be drawn."""
     try:
         return _svg(draw(), prefix, label)
-    except Exception as error:  # of any type: a figure must not cost the whole report
+    except Exception as error:  # catch every error: a figure that fails must not stop the report
         line = " ".join(str(error).split()) or type(error).__name__
         return f"<p>This picture could not be drawn: {escape(line)}</p>"
 

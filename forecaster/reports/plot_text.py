@@ -7,7 +7,8 @@ import unicodedata
 from forecaster import warning_filters
 
 _LONGEST = 80
-_UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators of lines and paragraphs
+# Matplotlib cannot draw control characters, surrogates, and separators of lines and paragraphs.
+_UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def plain(text: str) -> str:
@@ -16,7 +17,7 @@ def plain(text: str) -> str:
     Matplotlib reads text between two dollar signs as a formula, and raises an error for an invalid formula
     when the figure is saved. It leaves names that begin with an underscore out of legends.
     """
-    # Matplotlib draws a box for a letter that the font does not have; its warning is not useful.
+    # Ignore Matplotlib's warning about letters that the font does not have: it draws a box for each.
     warning_filters.ignore(message="Glyph .* missing from")
     shown = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNDRAWABLE else c for c in text

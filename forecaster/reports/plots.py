@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from forecaster.reports.plot_text import plain
 
-# Okabe and Ito's colours, which colour-blind people can distinguish; without yellow, too pale on white.
+# These are Okabe and Ito's colours for colour-blind readers, without yellow, which is pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, MUTED, GRID, PAPER = "#1f2933", "#66707a", "#e3e7eb", "#ffffff"
 """Colours that a page can replace, as in dark mode. No other colour of a figure may equal one of them."""

@@ -82,7 +82,7 @@ class Counts:
         return self.rows_in + self.restored - counted
 
     def __add__(self, other: Counts) -> Counts:
-        """Return the counts of two shards of one job together."""
+        """Return the sums of the counts of two shards of one job."""
         reasons = {
             reason: self.quarantined.get(reason, 0) + other.quarantined.get(reason, 0)
             for reason in (*self.quarantined, *(r for r in other.quarantined if r not in self.quarantined))

@@ -49,7 +49,7 @@ def split_late_rows(
         closed_through: index of the last closed window; None if none is closed.
         freq: length of a window.
     """
-    if not len(rows):  # a frequent case: most polls have no rows for most shards
+    if not len(rows):  # return early: most polls have no rows for most shards
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
     window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
     rows = rows.hstack([pl.Series("window", window)])

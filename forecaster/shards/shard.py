@@ -44,9 +44,11 @@ partitions have "" as their partition.
 
 _NONE_QUARANTINED, _NONE_REPLACED = quarantine.empty(), replaced.empty()
 
-_EARLIEST_US = -9_214_560_000_000_000  # 1678: no observation is older (see `schemas.observations`)
-_SLOTS_PER_FORGOTTEN = 10  # free the slots of forgotten series if more than one in ten: they slow down steps
-_BLOCK_STEPS = 1 << 18  # most series-steps in one block: its forecasts take about 150 MB
+# Validation rejects observations before 1678, this time (`schemas.observations`).
+_EARLIEST_US = -9_214_560_000_000_000
+# Free the slots of forgotten series, which slow down steps, if they are more than one in this many.
+_SLOTS_PER_FORGOTTEN = 10
+_BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the fleet, and how much of the log has been applied to it.
+    """A part of the series with their states, and the offsets up to which the log has been applied.
 
     `apply` returns a new shard. But it writes into the arrays of the old shard's state, so the old shard must
     not be used any more; `copy` it first to keep it.
@@ -186,7 +188,7 @@ def _apply_next(
             shard = after
             forecasts, replaced_rows = closed or (None, _NONE_REPLACED)
             yield after, Output(batch.partition, output.start, forecasts, replaced=replaced_rows)
-    # Yield `done` separately: only stepping on shows that a block was the last, and that changes its state.
+    # Yield ``done`` in a separate output: only after the loop is it certain which block was the last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
@@ -196,7 +198,7 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     Late and rejected rows go into the output.
     """
     next_offset = shard.offsets.get(batch.partition, 0)
-    if batch.stop < next_offset:  # rows and watermark have been applied before
+    if batch.stop < next_offset:  # the batch's rows and watermark were applied before
         return shard, Output(batch.partition, next_offset)
     rows, rejected = batch.rows, batch.rejected
     if batch.start < next_offset:
@@ -331,7 +333,7 @@ def _close_block(
         series_steps=len(forecasts),
         cold_starts=forecasts.cold_starts,
     )
-    # Count windows with a forecast, not stop - start, so that the sum does not depend on the size of blocks.
+    # Count the windows that have a forecast: the sum over blocks then does not depend on the size of blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))

@@ -170,9 +170,11 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
     rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
     rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
-    if "offset" not in rows.columns:  # from an earlier version: number them below 0, before all later rows
+    # Rows of an earlier version have no offsets: give them negative ones, which are before all later offsets.
+    if "offset" not in rows.columns:
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
-    if PARTITION not in rows.columns:  # an older snapshot: "" is less than every name, as its rows are older
+    # Rows of an older snapshot get the partition "", because it sorts before every name.
+    if PARTITION not in rows.columns:
         rows = rows.with_columns(pl.lit("").alias(PARTITION))
     return rows.select(*PENDING, *more_of(rows.columns)).sort("window", maintain_order=True)
 

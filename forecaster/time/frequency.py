@@ -16,7 +16,7 @@ import numpy as np
 from forecaster.arrays import Ints
 
 if TYPE_CHECKING:
-    import polars as pl  # for types only: reading settings must not load polars
+    import polars as pl  # polars is imported for types only: reading settings must not load it
 
 
 _US = 1_000_000
@@ -25,11 +25,12 @@ _DURATION = re.compile(r"(\d+)([smhdw])")
 _OWN = re.compile(rf"({_DURATION.pattern})+")
 _UNITS_MONTHS = {"y": 12, "q": 3, "mo": 1}
 _MONTHS = re.compile(r"(\d+)(mo|q|y)")
-_MONTH_S = 2_629_746  # on average: 400 years are 146,097 days
+_MONTH_S = 2_629_746  # an average month has this many seconds: 400 years are 146,097 days
 _LONGEST_MONTHS = 1200
 _LEAST_US = -(1 << 62)
 DAY_S, WEEK_S = 86_400, 604_800
-WEEKDAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")  # in the order of the days from 1970-01-01 on
+# The week begins with Thursday here, because 1970-01-01, day 0 of the times, was a Thursday.
+WEEKDAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")
 _WEEK = re.compile(rf"(\d+)w-({'|'.join(WEEKDAYS)})")
 _ALIAS = re.compile(r"(\d*)([A-Za-z]+)(?:-([A-Za-z]{3}))?")
 _PANDAS_UNITS = (
@@ -38,7 +39,7 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-_ANCHORS = {  # anchor months of pandas with which quarters and years are calendar ones
+_ANCHORS = {  # pandas' quarters and years with these anchor months are calendar quarters and years
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
     "Q": _ENDS_OF_QUARTERS,
@@ -170,10 +171,10 @@ class Frequency:
     def window_of(self, us: int | Ints) -> int | Ints:
         """Return the window of a time in microseconds since 1970."""
         if not self.months:
-            # Clip first: the smallest int64 less the offset would overflow.
+            # Clip the time first: the smallest int64, less the offset, would overflow.
             cut = np.maximum(us, _LEAST_US) if isinstance(us, np.ndarray) else us
             return (cut - self.offset_s * _US) // (self.seconds * _US)
-        # Clip first: the smallest int64, a time before all rows, would be NaT.
+        # Clip the time first: the smallest int64, a time before all rows, would become NaT.
         at = np.maximum(us, _LEAST_US).astype("datetime64[us]").astype("datetime64[M]")
         found = at.astype(np.int64) // self.months
         return found if isinstance(us, np.ndarray) else int(found)

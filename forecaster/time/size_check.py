@@ -7,11 +7,15 @@ import numpy as np
 from forecaster.time.windows import Windows
 from schemas.errors import DataError
 
-_LARGEST = 1e150  # a window may be the sum of many rows, each of which is at most `observations.LARGEST`
+# A value up to this is accepted, because float64 can hold its square.
+# A window can exceed the limit of rows (`observations.LARGEST`), because it can be a sum of rows.
+_LARGEST = 1e150
 
 
 def check_size(windows: Windows) -> None:
-    """Raise if the square of a value or covariate would overflow: rows are bounded, sums of rows are not.
+    """Raise an error if the square of a window's value or covariate would overflow float64.
+
+    Validation bounds the values of rows, but not the sums of rows in a window.
 
     Raises:
         DataError: a value is too large, or infinite; the message names the series.

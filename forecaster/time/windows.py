@@ -136,7 +136,7 @@ class Duplicates(NamedTuple):
 
 
 class Aggregated(NamedTuple):
-    """Windows, and the rows that do not count.
+    """Aggregated windows, and the rows that were not used for them.
 
     Attributes:
         windows: the block.
@@ -150,7 +150,7 @@ class Aggregated(NamedTuple):
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value before each of ``T`` rows, and after them: ``[T + 1, S]``.
+    """Return the row of each series' last value before each of ``T`` rows and after all: ``[T + 1, S]``.
 
     Args:
         seen: ``[T, S]``, whether there is a value.
@@ -173,7 +173,7 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # Count rows as windows: no window is left out while a series is live.
+    # A gap can be counted in rows, because no window is left out while a series is live.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))
 
@@ -266,13 +266,13 @@ def fill(
         The rows that do not count; replaced rows have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
-    if np.bincount(cell).max() == 1:  # one row per window: skip the aggregation, which is slower
+    if np.bincount(cell).max() == 1:  # every window has one row: skip the slower aggregation
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:
             _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
         return NO_DUPLICATES
     kept, duplicates = _later_rows(rows.with_columns(cell=pl.Series(cell)), config)
-    # the order of a floating-point sum must not depend on the order in which rows came
+    # Sort the rows: a floating-point sum must not depend on the order in which the rows came.
     event = ["event_id"] if "event_id" in rows.columns else []
     kept = kept.sort("cell", "timestamp", *event, "value", *covariates_of(rows.columns))
     cells = kept.group_by("cell", maintain_order=True).agg(_AGGREGATES[config.aggregate])
@@ -291,7 +291,7 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
-    # Rows of an older snapshot have no partition and may have the same offset, so the value decides last.
+    # Sort by value last: rows of an older snapshot may have equal offsets and have no partition.
     content = ["value", *covariates_of(rows.columns)]
     rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
@@ -318,7 +318,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if "event_id" in rows.columns else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # A row whose id is null, such as a pending row in the state table of another job, is an event.
+    # A row with a null id, such as a pending row in another job's state table, counts as its own event.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = ["value"] if own == ORIGIN else []
     return [*at, own, *content, "alone"], rows.with_columns(alone=alone)

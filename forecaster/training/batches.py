@@ -33,12 +33,14 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import Batch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # size of the cache of computed batches
+_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this size
 
 
 @dataclass(frozen=True)
 class Fleet:
     """Active periods of series in batches of similar length, the longest first.
+
+    An active period begins with the first value of a series, and ends when the series retires.
 
     Attributes:
         windows: the values.
@@ -102,7 +104,7 @@ class Fleet:
         is_active = row < ends
 
         def aligned(array: Floats) -> Floats:
-            """Return ``[length, B]``: the column of each active period, from its first value."""
+            """Return ``[length, B]``, the values of each active period from its first row on, then NaN."""
             return np.where(is_active, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)

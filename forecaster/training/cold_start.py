@@ -1,4 +1,4 @@
-"""Train what forecasts of series without values need: their level and scale from static features."""
+"""Train the forecasts of series without values: their level and scale are fitted to static features."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from forecaster.training.batches import Fleet
 from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
-_SHRINKAGE = 1.0  # ridge penalty, as if one more series showed that a feature has no effect
-_EVERY = 4  # one row in so many is used as a first row of the series
+_SHRINKAGE = 1.0  # the ridge penalty weighs as much as one more series in which no feature has an effect
+_EVERY = 4  # the loss takes one row in this many as the first row of a new series
 
 
 def fit_static_ridge(fleet: Fleet) -> Floats:
@@ -40,7 +40,7 @@ def fit_static_ridge(fleet: Fleet) -> Floats:
 
 
 def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean pinball loss, in scales, as if the series began after some of the segment's rows."""
+    """Return the mean pinball loss, in scales, of forecasts from static and known features alone."""
     assert segment.known is not None
     assert segment.ahead is not None
     level, scale = module.level_and_scale(static)

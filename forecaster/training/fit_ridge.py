@@ -21,12 +21,14 @@ from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import Batch
 
-_SHRINKAGE = (1e-4, 1e-2)  # penalties, as shares of the mean second moment of a regressor
-_SHRINKAGE_OF_OTHERS = 30.0  # factor on the penalty of lags that are neither near nor whole seasons
-_NEAR = 3  # lags below this are near
-_VALUES_BEFORE_USE = 200  # use rows after this many values of a series, or after a third of the windows
-_MOST_ROWS = 400_000  # most rows of a fleet to use: a million take ten seconds
-_LEAST_ERROR = 0.1  # in units: smaller errors do not increase the weight of a row further
+_SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second moment of a regressor
+# The penalty is this many times as large for lags that are neither near nor whole seasons.
+_SHRINKAGE_OF_OTHERS = 30.0
+_NEAR = 3  # lags below this count as near
+# A row is used once its series has more than this many values (in short histories: windows / 3).
+_VALUES_BEFORE_USE = 200
+_MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
+_LEAST_ERROR = 0.1  # an error below this many units increases the weight of its row no further
 
 assert len(_SHRINKAGE) == RIDGES
 
@@ -134,7 +136,7 @@ def _weight_of_logs(batch: Batch) -> Floats32:
 
 
 def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:
-    """Return chunks of rows as one."""
+    """Join chunks of rows into one chunk."""
     x, y, weight = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     return x, y, weight
 

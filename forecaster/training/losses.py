@@ -13,7 +13,8 @@ from torch import Tensor
 from forecaster.training.batches import Fleet
 from schemas.errors import DataError
 
-WINDOWS_PER_TARGET = 4  # learn from one window in four: neighbouring windows have nearly the same targets
+# Training uses one window in this many, because neighbouring windows have nearly the same targets.
+WINDOWS_PER_TARGET = 4
 
 
 def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -54,7 +55,7 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute the weights of the horizons from how far series move in that many windows.
+    """Compute the weight of each horizon from how far the series move until that horizon.
 
     Args:
         fleet: the series to learn from.
@@ -71,7 +72,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
-            # The mean pinball loss of a point is half its error if levels are symmetric around 0.5.
+            # A point's mean pinball loss is half its absolute error if levels are symmetric around 0.5.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(

@@ -24,7 +24,8 @@ from forecaster.components.network.inputs import future_features
 from forecaster.components.network.log_ridge import linear_forecasts
 from forecaster.state import Floats, Ints
 
-_TARGET_CLIP = 200.0  # in units, so that one broken sensor does not dominate the loss
+# Targets are clipped to this many units, so that one broken sensor does not dominate the loss.
+_TARGET_CLIP = 200.0
 _MOST_WEIGHT = 5.0
 
 
@@ -105,7 +106,7 @@ class Batch:
         return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
-        """Return ``[n, N, B or 1, C]`` float32, see `Segment`; None without a decoder."""
+        """Return ``[n, N, B or 1, C]`` float32, known features of windows ahead; None without a decoder."""
         return (
             torch.from_numpy(future_features(self.block, rows, self.ahead.shape[2])) if self.decoder else None
         )
@@ -115,9 +116,9 @@ class Batch:
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return ``[T, B]`` float32, see `Segment`."""
+        """Return ``[T, B]`` float32, the weight of the errors of each row, see `Segment`."""
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average over rows that are not held out, or over all rows of a series that begins among these.
+        # Average over the rows before the held-out windows, or over all rows of a series that begins in them.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -137,7 +138,7 @@ class Batch:
         """
         next_row = self.first_target + np.arange(len(self))[:, None]
         weight = self.weight()
-        # Use all windows: a series that is constant before the held-out windows needs a unit in them.
+        # Average the changes of all windows: a series may be constant before the held-out windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)

@@ -42,10 +42,10 @@ from forecaster.training.losses import (
 )
 from forecaster.training.segments import Segment
 
-# A one-cycle schedule of fewer steps has a warm-up of length 0, by which it divides.
-_LEAST_SCHEDULE = 10  # steps
+# A one-cycle schedule has at least this many steps: with fewer, it divides by a warm-up of length 0.
+_LEAST_SCHEDULE = 10
 
-_KEEPS = 0.99  # share of the running mean of weights that each step keeps
+_KEEPS = 0.99  # each step keeps this share of the running mean of weights
 
 Epoch = dict[str, float]
 
@@ -116,7 +116,7 @@ def train(
 
     def fleet(part: Windows, held_from: int) -> Fleet:
         freq, gap = window_config.frequency, window_config.max_gap
-        # The encoding of columns is fitted like the weights, to windows that are not held out.
+        # Fit the encoding of columns, like the weights, only to windows that are not held out.
         covariates = Covariates.fitted(tables or Tables(), windows, freq, network.decoder, held_from)
         return fleet_of(part, network, freq, training.batch_series, held_from, covariates, gap)
 
@@ -133,7 +133,7 @@ def train(
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """Return where the validation windows and the windows of the backtest begin in the first phase.
+    """Return the rows at which the held-out windows begin when the best epoch is searched.
 
     Returns:
         Row of the first window that is used for validation, and row of the first window of the backtest.
@@ -181,7 +181,10 @@ def _fit_best_epoch(
 def _refit(
     fleet: Fleet, training: TrainingConfig, epochs: int, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch]]:
-    """Train on all windows for ``epochs`` epochs, with the learning rates of the first phase."""
+    """Train again from the initial weights, on all windows, for ``epochs`` epochs.
+
+    The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
+    """
     module, fleet = _seeded(fleet, training)
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
@@ -212,7 +215,7 @@ def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
 def _epochs(
     module: Network, fleet: Fleet, training: TrainingConfig, weighing: HorizonWeights
 ) -> Iterator[float]:
-    """Train one epoch at a time, and yield its mean loss.
+    """Train the network one epoch at a time, and yield the mean loss of each epoch.
 
     While the caller handles an epoch, the network has running means of the weights of the last steps (Polyak
     & Juditsky 1992, "Acceleration of stochastic approximation by averaging").
@@ -292,7 +295,7 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeigh
                 count += target_count
     if not count:
         return {}
-    # If no series changed, the error of persistence is 0, and no forecast can be better.
+    # If no series changed, the error of persistence is 0 and no forecast can be better: the skill is 0.
     skill = 1.0 - relative if weighing.skill.any() else 0.0
     return {"validation_loss": loss / count, "validation_skill": skill}
 

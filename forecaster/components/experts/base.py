@@ -17,11 +17,11 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.season import phases
 
-FARTHEST = 1e9  # scales: larger distances are clipped to this, which float32 can hold
+FARTHEST = 1e9  # an expert's distances are clipped to this many scales, which float32 can hold
 
 
 class Seen(NamedTuple):
-    """What an expert can read when a window closes, for one window (no axis ``...``) or for ``T`` windows.
+    """The data that an expert reads as a window closes, for one window (no axis ``...``) or ``T`` windows.
 
     Attributes:
         window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
@@ -44,12 +44,12 @@ class Seen(NamedTuple):
     shape: Floats
 
     def at(self, t: int) -> Seen:
-        """Return one of several windows."""
+        """Return the data of window ``t``, without the axis of windows."""
         one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
         return Seen(*one, self.scale[t], self.moves[t], self.shape[:, t])
 
     def back(self, ago: Ints) -> Floats:
-        """Return the values ``[n, ..., S]`` of ``ago`` ``[n]`` windows ago, NaN if missing."""
+        """Return the values ``ago`` ``[n]`` windows before each window: ``[n, ..., S]``, NaN if missing."""
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
@@ -135,7 +135,8 @@ def seen_windows(block: Block, reach: int) -> Seen:
     """Return all windows of a block as `Seen`, with ``reach`` windows before each; views of its arrays."""
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
-    past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)  # [M + 1, T, S]
+    # The axes of ``past`` are past window, window and series.
+    past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)
     at = block.start[None, :] + np.arange(windows)[:, None]
     shape = np.moveaxis(block.shape, 1, 0)
     return Seen(at, block.values, past, block.last, block.age, block.scale, block.moves, shape)

@@ -16,11 +16,12 @@ from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, Seen, in_scales
 from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
 
-_CLIP = 50.0  # scales: regressors and targets are clipped to this
+_CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
-_AT_ONCE = 16  # windows computed at once, so that intermediate arrays stay in the cache
-_ROOM = 2.0  # a forecast's largest distance from the last value, as a multiple of the farthest lag's
+_AT_ONCE = 16  # this many windows are computed at once, so that intermediate arrays stay in the cache
+# A forecast is at most this many times as far from the last value as the farthest lag, plus one scale.
+_ROOM = 2.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """The longest lag, and the window that it lags behind."""
+        """M: the longest lag, plus the window that it lags behind."""
         return max(self.lags) + 1
 
     @property
@@ -122,14 +123,15 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # Fold the root into the gain: gain[i] * gain[j] equals gain[j] * gain[i] bit by bit, so the inverse
-        # stays symmetric. An asymmetry would grow with every forgetting, until it is not positive definite.
+        # Put the square root into the gain: then gain[i] * gain[j], and so the inverse, is exactly symmetric.
+        # An asymmetry would grow at every forgetting, until the inverse is no longer positive definite.
         gain /= np.sqrt(size)
         trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
         forgets = learns & (trace < len(x) / self.prior)
         grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
         product = np.empty_like(gain)
-        for row, share in zip(inverse, gain, strict=True):  # each row once through the cache
+        # Update the inverse row by row, so that each row passes through the cache only once.
+        for row, share in zip(inverse, gain, strict=True):
             row -= np.multiply(share, gain, out=product)
             row *= grows
 
@@ -155,7 +157,7 @@ class LeastSquares(Expert):
 
     @cached_property
     def _runs_of_past_windows(self) -> list[Ints]:
-        """The past windows that a forecast reads, as windows ago: arrays ``[n]`` whose numbers fall by 1."""
+        """The past windows that a forecast reads, as arrays ``[n]`` of windows ago that fall by 1 each."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
@@ -174,7 +176,7 @@ class LeastSquares(Expert):
         rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
         ahead = values[longest + 1 :]
         product = np.empty_like(ahead)
-        # First add the parts of past values, which all horizons can do at once.
+        # First add the terms of lags that reach past values: they can be added for all horizons at once.
         for weight, lag in zip(weights, self.lags, strict=False):
             until = min(lag + 1, self.horizon)
             part = np.multiply(weight, values[longest - lag : longest - lag + until], out=product[:until])
@@ -193,7 +195,7 @@ class LeastSquares(Expert):
                 mean += rate * (after - mean)
 
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
-        """Return values ``[n, ..., S]`` less the season's shape.
+        """Return values ``[n, ..., S]`` less the season's shape, or unchanged if no season is configured.
 
         Args:
             seen: the windows.

@@ -18,8 +18,10 @@ from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-_LEAST_RIDGE = 0.05  # scales squared: if members forecast almost no change, weights need many actuals
-_LARGEST = 1e9  # scales: forecasts and actuals are clipped to this, so that their squares fit into float32
+# The ridge is at least this (in scales squared), so that tiny forecast changes move weights only slowly.
+_LEAST_RIDGE = 0.05
+# Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
+_LARGEST = 1e9
 _ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
 
 
@@ -78,8 +80,10 @@ class Stacking:
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            "products": Field("float32", (len(anchors), members + 1)),  # last: the actual, squared
-            "waiting": Field("float32", (sum(anchors), members + 1)),  # last: the combined forecast
+            # The last column of ``products`` holds the squared actuals.
+            "products": Field("float32", (len(anchors), members + 1)),
+            # The last column of ``waiting`` holds the combined forecasts.
+            "waiting": Field("float32", (sum(anchors), members + 1)),
             "issued": Field("float64", (self.horizon, 2)),
         }
 
@@ -90,25 +94,28 @@ class Stacking:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Move all quantiles of ``out.forecast`` to the combined median, and add ``residuals``."""
+        """Shift the quantiles of ``out.forecast`` so that their median is combined, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         rows = np.array(anchors) - 1
         network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # order="C" is the experts' order in memory, so arithmetic on all members is fast.
+        # Use order="C", the memory order of the experts' forecasts: arithmetic on equal orders is fast.
         changes = [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
         _copy_members(block, changes)
-        # NaN for a constant series: its changes in scales are noise, so no weight may learn from them.
-        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
+        # Set a constant series' scale to NaN: its changes in scales are noise that no weight may learn from.
+        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origin = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
-        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)  # [T, A, S]
+        # The axes of ``actual`` are window, anchor and series.
+        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)
         actual = np.clip(actual, -_LARGEST, _LARGEST)
-        anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)  # [A, M, T, S]
+        # The axes of ``anchor_forecasts`` are anchor, member, window and series.
+        anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)
         np.clip(anchor_forecasts, -_LARGEST, _LARGEST, out=anchor_forecasts)
         combined = changes[0]
         if self.experts:
-            weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)  # [M, A, T, S]
+            # The axes of ``weights`` are member, anchor, window and series.
+            weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)
             to_horizons = by_horizon(anchors, self.horizon)
             combined = np.zeros_like(combined)
             for weight, change in zip(weights, changes, strict=True):
@@ -135,7 +142,7 @@ class Stacking:
         return own, replace(block, residuals=residuals)
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return for each anchor: its windows, its store, and the rows to add to the store.
+        """Return for each anchor horizon: its windows, its store of forecasts, and the rows to store next.
 
         An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the rows are ``[T, M or M + 1, S]``.
         """
@@ -156,7 +163,8 @@ class Stacking:
             block: the windows.
         """
         before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
-        past_forecasts = np.stack(before, axis=2)  # [T, M, A, S]
+        # The axes of ``past_forecasts`` are window, member, anchor and series.
+        past_forecasts = np.stack(before, axis=2)
         known = ~np.isnan(actual) & ~np.isnan(past_forecasts[:, 0])
         if block.lengths is not None:
             known &= (np.arange(len(actual))[:, None] < block.lengths)[:, None]
@@ -184,7 +192,7 @@ class Stacking:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Return the weights ``[M, ...]``, by Cholesky factorisation for all series at once.
+    """Solve the ridge regressions by Cholesky factorisation, and return the weights ``[M, ...]``.
 
     Args:
         squares: ``[P, ...]``, sums of products of two members' forecasts.
@@ -199,7 +207,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide by the error of the best member: its share is 1, so not all shares can underflow.
+    # Divide all errors by the best member's error: its power is then 1, so the sum of powers cannot be 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

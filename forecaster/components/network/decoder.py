@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-_DISTANCES = 2  # inputs that hold how far ahead a step is
+_DISTANCES = 2  # two inputs of the decoder hold how far ahead a step is
 
 
 class Decoder(nn.Module):
@@ -28,11 +28,12 @@ class Decoder(nn.Module):
         self.begin = nn.Linear(width, width)
         self.recurrent = nn.GRU(_DISTANCES + known + width, width)
         self.out = nn.Linear(width, quantiles)
-        nn.init.normal_(self.out.weight, std=1e-2)  # an untrained decoder adds almost 0
+        # With small weights, an untrained decoder adds almost 0 to forecasts.
+        nn.init.normal_(self.out.weight, std=1e-2)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
-        """Return what to add to the parts of each quantile.
+        """Return the numbers to add to the head's output for each quantile and each step.
 
         Args:
             top: ``[n, S, H]`` float32, output of the last recurrent layer.

@@ -27,10 +27,10 @@ from forecaster.config import NetworkConfig
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
-_CLIP = 6.0  # spreads: larger distances are clipped to this
-_LARGEST_RATIO = 1e3  # limit of the ratios of scale and unit to the spread, and of their inverses
-_MOST_SPREADS = 1e30  # largest ratio of 20 scales to the spread; float32 can hold it
-_LARGEST_ERROR = 1e6  # units: larger errors of experts are clipped to this
+_CLIP = 6.0  # distances of values and lags are clipped to this many spreads
+_LARGEST_RATIO = 1e3  # the ratios of scale and unit to the spread are clipped to this, and to its inverse
+_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is limited to this, which float32 can hold
+_LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
 
 INPUTS_BESIDE_LAGS = 11
 
@@ -48,7 +48,7 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """Return F: inputs per series and window, with errors of the experts and covariates if there are any."""
+    """Return F, the number of inputs: lags, errors of the linear experts if there are any, and covariates."""
     return INPUTS_BESIDE_LAGS + len(config.lags) + (EXPERTS if config.linear else 0) + covariates
 
 
@@ -122,7 +122,7 @@ def network_inputs(
 
 
 def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats32:
-    """Return by how many units each expert missed each window, as signed logarithms: ``[T, S, K]`` float32.
+    """Return each expert's error in each window, in units, as signed logarithms: ``[T, S, K]`` float32.
 
     0 if the value of the window, or of the window before, is missing.
 
@@ -150,7 +150,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     with np.errstate(invalid="ignore", over="ignore"):
         x[:, :, 0] = (block.last - block.mean) * per_spread
         change = (values - block.before) * per_spread
-        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # 0 if either value is missing
+        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # the change is 0 if either value is missing
         x[:, :, INPUTS_BESIDE_LAGS:] = np.moveaxis(_lagged(block, lags), 0, 2)
         np.clip(x, -_CLIP, _CLIP, out=x)
         for column, moved in ((2, block.unit), (3, block.scale)):
@@ -166,7 +166,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
 
 
 def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return how many spreads each lag lies from the last value, ``[n, T, S]``; the mean if it is missing."""
+    """Return the distance of each lag from the last value in spreads, ``[n, T, S]``; missing is the mean."""
     windows, longest = len(block.values), len(block.history) - len(block.values)
     size = OTHER_LEVEL * block.scale
     per_size, scratch = 1.0 / size, np.empty(block.values.shape)

@@ -21,10 +21,10 @@ from forecaster.components.base import Block
 from forecaster.components.network.ridge import EXPERTS, RIDGES, Experts, RegressorPiece, columns, pieces
 
 ALL_RIDGES = RIDGES + 1
-ALL_EXPERTS = EXPERTS + 1  # K; this one is the last
-_LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # of a value to the last value
-_ROOM = 0.7  # how far a forecast can lie beyond the largest and smallest value so far, in logarithms
-_LARGEST = np.float32(2000.0)  # units: largest distance of a forecast from the last value
+ALL_EXPERTS = EXPERTS + 1  # the expert in logarithms is the last of all K experts
+_LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
+_ROOM = 0.7  # a forecast passes the largest or smallest value so far by at most this, in logarithms
+_LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value
 
 
 def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
@@ -67,7 +67,7 @@ def linear_forecasts(
 
 
 def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, forecasts: Floats32) -> None:
-    """Write the forecasts of the last expert into ``forecasts`` ``[K, r, S, N]``."""
+    """Write the forecasts of the expert in logarithms into the last of ``forecasts`` ``[K, r, S, N]``."""
     positive = block.lowest[piece.rows, piece.some] > 0
     if not positive.all():
         forecasts[EXPERTS] = forecasts[RIDGES - 1]
@@ -87,6 +87,6 @@ def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32
         low, high = np.log(lowest / last) - _ROOM, np.log(highest / last) + _ROOM
         np.clip(change, *(bound.astype(np.float32)[..., None] for bound in (low, high)), out=change)
         np.expm1(change, out=change)
-        # Limit the ratio: after a spike it can exceed float32, and infinity times a change of 0 is NaN.
+        # Limit the ratio of the last value to the unit: it can exceed float32, and infinity times 0 is NaN.
         change *= np.minimum(last / unit, _LARGEST_RATIO).astype(np.float32)[..., None]
         return np.clip(change, -_LARGEST, _LARGEST, out=change)

@@ -32,9 +32,9 @@ from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-_TRUST_IN_RIDGES = 1.5  # initial logit of the two ridge regressions: 64 % of the weight of seven experts
-_LARGEST_LOG_SCALE = 345.0  # about 1e150: the square of a scale that unusual features give stays finite
-# How far a median may lie beyond all values so far, per window ahead, in the usual distance (falls, rises).
+_TRUST_IN_RIDGES = 1.5  # with this initial logit, the two ridges have 64 % of the seven experts' weight
+_LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
+# Per window ahead, a median may leave the range of past values by this many ``falls`` or ``rises``.
 _ROOM = 2.0
 
 
@@ -85,11 +85,12 @@ class Network(nn.Module):
         width, experts = config.hidden, ALL_EXPERTS if config.linear else 0
         self.recurrent = Recurrent(config.cell, input_count(config, self.covariates), width, config.layers)
         self.dropout = nn.Dropout(dropout)
-        # The outputs are blocks of N: one for each quantile, then one for each expert.
+        # The head's outputs are blocks of N numbers: one block for each quantile, then one for each expert.
         self.head = nn.Linear(width, (len(config.quantiles) + experts) * config.horizon)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
-        nn.init.normal_(self.head.weight, std=1e-2)  # untrained, it forecasts as the linear part
+        # With small weights, the untrained network forecasts as its linear part.
+        nn.init.normal_(self.head.weight, std=1e-2)
         nn.init.zeros_(self.head.bias)
         if experts:
             blocks = self.head.bias.detach().view(-1, config.horizon)
@@ -105,7 +106,7 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial state, hidden and cell: ``[L, S, H]`` each; L of cell is 0 if no LSTM.
+        """Return the learned initial state, hidden and cell: ``[L, S, H]`` each; cell is empty if no LSTM.
 
         Args:
             series: S.
@@ -117,7 +118,7 @@ class Network(nn.Module):
         return hidden.contiguous(), self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous()
 
     def _static_offset(self, static: Tensor) -> Tensor:
-        """Return what the static features add to a series' initial state: ``[L, S, H]``."""
+        """Return the part of a series' initial state that depends on static features: ``[L, S, H]``."""
         offset: Tensor = self.begin(static)
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
@@ -133,7 +134,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each layer adds its input to its output, so the last output is the sum over the layers.
+        # Each layer adds its input to its output, so the top layer's output is the sum over the layers.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -156,8 +157,8 @@ class Network(nn.Module):
         return fields | ({"expected": Field("float32", (EXPERTS,))} if self.config.linear else {})
 
     def init(self, series: int) -> Arrays:
-        """Return the learned initial state, with nothing expected."""
-        # Clone: for one series `initial` returns the weights' own memory, which a state must not write to.
+        """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
+        # Clone the initial state: for one series it is the weights' own memory, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         return own | (
             {"expected": np.full((series, EXPERTS), np.nan, np.float32)} if self.config.linear else {}
@@ -190,7 +191,7 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write_forecast(self, change: Tensor, block: Block) -> None:
-        """Fill ``out.forecast`` from changes in units.
+        """Write the last value plus the changes, which are in units, into ``out.forecast``.
 
         The median stays within the range of past values, widened for every window ahead by the trend.
         """
@@ -198,7 +199,7 @@ class Network(nn.Module):
         ahead = _ROOM * np.arange(1, block.out.forecast.shape[-1] + 1)
         low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
         high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
-        # Add the level in float64: float32 would lose single units of a meter with a level of a billion.
+        # Add the level in float64: float32 would lose changes of 1 at a level of a billion.
         out = torch.from_numpy(block.out.forecast)
         out.copy_(change).mul_(unit)
         middle = out[self.config.quantiles.index(0.5)]
@@ -206,7 +207,7 @@ class Network(nn.Module):
         out += kept.sub_(middle).add_(last)
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:
-        # Views: in memory the layer stays the first axis, as the next step reads it.
+        # Return views: the layer stays the first axis in memory, so the next step need not copy the arrays.
         both = {"hidden": hidden, "cell": cell} if len(cell) else {"hidden": hidden}
         return {name: part.numpy().swapaxes(0, 1) for name, part in both.items()}
 
@@ -294,6 +295,6 @@ def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
 
 
 def _by_layer(array: np.ndarray) -> Tensor:
-    """Swap series and layer: ``[S, L, H]`` -> ``[L, S, H]``, a view of what `Network.step` returned."""
+    """Swap series and layer: ``[S, L, H]`` -> ``[L, S, H]``; an array from `Network.step` is not copied."""
     layers = array.swapaxes(0, 1)
     return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))

@@ -26,11 +26,12 @@ from forecaster.components.base import Block
 from forecaster.components.season import windows_ago
 
 RIDGES = 2
-EXPERTS = RIDGES + 4  # K
-OTHER_LEVEL = 20.0  # scales: a lag farther than this from the last value counts less
-_FAR = np.float32(1e30)  # multiple of `OTHER_LEVEL` to which distances are clipped: infinity times 0 is NaN
-_LARGEST = 2000.0  # units: largest distance of a forecast from the last value
-# Columns (windows times series) and lags of one piece: its intermediate arrays stay in the cache.
+EXPERTS = RIDGES + 4
+OTHER_LEVEL = 20.0  # a lag farther than this many scales from the last value counts less
+# Distances are clipped to this many times `OTHER_LEVEL`, because infinity times 0 would be NaN.
+_FAR = np.float32(1e30)
+_LARGEST = 2000.0  # a forecast is at most this many units from the last value
+# A piece has at most this many columns (windows times series) and lags: its arrays fit into the cache.
 _COLUMNS, _LAGS = 512, 42
 
 
@@ -53,7 +54,7 @@ class RegressorPiece(NamedTuple):
 
 
 def regressor_count(ring: int) -> int:
-    """Return F: the lags from the oldest, ``R - 1``, to 1, then the mean."""
+    """Return F, the number of regressors: the lags from ``R - 1`` to 1, then the mean."""
     return max(ring - 1, 0) + 1
 
 
@@ -83,7 +84,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``[count, r, S]``, the values of ``count`` windows, from ``ago`` windows before each row on."""
+    """Return ``[count, r, S]``, values of ``count`` windows; the first is ``ago`` windows before each row."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -131,14 +132,14 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
     The regressors of a piece are overwritten by the next piece.
     """
     series = block.values.shape[1]
-    together = max(1, _COLUMNS // max(series, 1))  # several windows, if there are few series
+    together = max(1, _COLUMNS // max(series, 1))  # a piece of few series has several windows
     for first in range(0, series, _COLUMNS):
         some = slice(first, min(first + _COLUMNS, series))
         buffer = np.zeros((count + 1, min(together, len(rows)), some.stop - first), np.float32)
         for start in range(0, len(rows), together):
             at = slice(start, min(start + together, len(rows)))
             x = buffer[:, : at.stop - start]
-            # A slice gives views of the block; an array of rows would copy.
+            # For a single row use a slice, which gives views of the block: an array of rows would copy.
             these = slice(int(rows[start]), int(rows[start]) + 1) if len(x[0]) == 1 else rows[at]
             yield RegressorPiece(at, these, some, x, regressors(block, these, some, x[:count]))
 
@@ -162,17 +163,17 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """For the last and the seventh season before: the row of each horizon's regressor, ``[N]``."""
+        """The rows ``[N]`` of the horizons' regressors: for the last season, and for the seventh before."""
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` is 0, the last value: for a lag of 0, and for a lag that is longer than the ring.
+        # Row ``count`` of the regressors is 0, the last value: use it for lags of 0 and lags beyond the ring.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
-    def forecast(self, piece: RegressorPiece, block: Block, said: Floats32) -> None:
-        """Write the changes from the last value, in units, into ``said`` ``[K, n, S, N]``."""
+    def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
+        """Write the changes from the last value, in units, into ``forecasts`` ``[K, n, S, N]``."""
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
-        out = said[:EXPERTS, piece.at, piece.some]
+        out = forecasts[:EXPERTS, piece.at, piece.some]
         both = (columns(x[:-1]).T @ self._weights).reshape(*to_units.shape[:2], -1)
         for k in range(RIDGES):
             np.multiply(both[..., k * horizon : (k + 1) * horizon], to_units, out=out[k])
@@ -191,7 +192,7 @@ def columns(x: Floats32) -> Floats32:
 def expert_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return what each expert forecasts as a change from the last value, in units: ``[K, n, S, N]`` float32.
+    """Return the forecasts of each expert as changes from the last value, in units: ``[K, n, S, N]``.
 
     Args:
         block: with the fields of ring and moments.
