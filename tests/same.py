@@ -71,7 +71,7 @@ def assert_same_state(a: State, b: State) -> None:
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
 
-def assert_same_lives(a: Sequence[State], b: Sequence[State]) -> None:
+def assert_same_live_series(a: Sequence[State], b: Sequence[State]) -> None:
     """Assert that the states of live series are equal; dead series may be removed or have stopped clocks."""
     one, other = State.join(a), State.join(b)
     assert_same_state(*(state.take(np.flatnonzero(live(state))) for state in (one, other)))

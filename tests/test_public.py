@@ -31,7 +31,7 @@ HEAVY = ("torch", "mlflow", "apache_beam", "polars", "pandera", "matplotlib", "p
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_a_package_exports_exactly_these_names(package: str) -> None:
+def test_a_package_exports_exactly_its_listed_public_names(package: str) -> None:
     assert importlib.import_module(package).__all__ == PUBLIC[package].split()
 
 
@@ -54,7 +54,7 @@ def test_no_public_name_equals_the_name_of_a_module(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_an_unknown_name_of_a_package_is_an_attribute_error(package: str) -> None:
+def test_an_unknown_name_of_a_package_raises_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = importlib.import_module(package).nothing
 

@@ -90,7 +90,9 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
 
 @settings(max_examples=6)  # few examples: each one reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_batches_that_are_read_again_change_nothing(logs: Logs, shards: int, data: st.DataObject) -> None:
+def test_reading_batches_again_changes_no_count_and_no_output(
+    logs: Logs, shards: int, data: st.DataObject
+) -> None:
     model = forecaster(max_gap=LONG_GAP, **SHORT_WEEK)
     once = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
     again = [
@@ -121,7 +123,7 @@ def write_old_file(folder: Path, name: str, lines: list[str]) -> None:
 
 
 @pytest.mark.prism
-def test_a_watched_folder_with_a_late_file_accounts_for_every_row(tmp_path: Path) -> None:
+def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     day = "2013-01-01T"

@@ -22,7 +22,7 @@ from pipelines.sources.files.validated_rows import Input
 from tests.fleets import SHORT_WEEK, fleets, forecaster, scales
 from tests.folds import Ran, fold, fold_on
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
-from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_lives, by_key, sorted_rows
+from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_live_series, by_key, sorted_rows
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def assert_same_outputs(one: Ran, other: Ran, logs: Logs) -> None:
     assert_same(by_key(one.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     assert sorted_rows(one.late).equals(sorted_rows(other.late))
     assert sorted_rows(one.quarantined).equals(sorted_rows(other.quarantined))
-    assert_same_lives(one.states, other.states)
+    assert_same_live_series(one.states, other.states)
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_a_backfill_forecasts_the_same_with_any_shard_count(
+def test_backfill_forecasts_do_not_depend_on_shard_count(
     decoder: bool, small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     model = forecaster(decoder=decoder)

@@ -147,7 +147,7 @@ def test_a_covariate_above_the_largest_value_is_refused(value: float, column: st
 
 
 @pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
-def test_values_too_large_to_square_are_refused(value: float) -> None:
+def test_advance_refuses_values_above_the_largest_value(value: float) -> None:
     model = forecaster()
     fleet = Windows(("a", "b"), START, np.array([[1.0, 2.0], [1.0, value]]))
     with pytest.raises(DataError, match="'b'"):
@@ -155,7 +155,7 @@ def test_values_too_large_to_square_are_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
-def test_covariates_too_large_to_square_are_refused(value: float) -> None:
+def test_advance_refuses_observed_covariates_above_the_largest_value(value: float) -> None:
     model = forecaster(observed=("heat",))
     heat = np.array([[1.0, 2.0], [1.0, value]])
     with pytest.raises(DataError, match="'b', covariate 'heat'"):

@@ -59,7 +59,7 @@ def forecast_and_learn(
     return forecast, np.moveaxis(inverse, -1, 0), weights
 
 
-def test_least_squares_in_float32_agree_with_float64(regressors: Floats) -> None:
+def test_least_squares_in_float32_agrees_with_float64(regressors: Floats) -> None:
     expert = LeastSquares("x", 1, LAGS, forget=0.999)
     short, inverse, _ = forecast_and_learn(expert, regressors, np.float32)
     reference, _, _ = forecast_and_learn(expert, regressors, np.float64)

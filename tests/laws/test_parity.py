@@ -141,7 +141,7 @@ def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.prism
-def test_every_stream_and_backfill_has_the_same_outputs(jobs: JobsOfFile) -> None:
+def test_every_stream_and_backfill_of_a_file_has_the_same_outputs(jobs: JobsOfFile) -> None:
     backfill = jobs.backfill
     assert len(backfill.forecasts) > 1000
     for other in jobs.others.values():

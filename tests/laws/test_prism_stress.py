@@ -53,7 +53,7 @@ class Number(beam.DoFn):
 
 
 @pytest.mark.prism
-def test_a_stateful_step_emits_every_row_once(tmp_path: Path) -> None:
+def test_a_stateful_beam_step_numbers_every_row_once(tmp_path: Path) -> None:
     numbers: dict[int, list[int]] = {key: [] for key in range(KEYS)}
     _numbered_into[:] = [numbers]
     with (

@@ -85,7 +85,7 @@ def test_rows_after_t_change_no_bit_of_forecasts_until_t(folder: Path, t: int, n
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 
 
-def test_rows_between_training_and_test_change_only_the_state(folder: Path) -> None:
+def test_rows_between_training_and_test_are_read_into_the_state(folder: Path) -> None:
     one, rows = unchanged_forecasts(folder, "train")
     other = values()
     other[TRAIN_ROWS + 2] += 5.0

@@ -83,7 +83,7 @@ def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> di
 # No shrink phase: the input is made from a seed, which does not shrink, and to try takes minutes.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
-def test_outputs_do_not_depend_on_polls_kills_or_clocks(
+def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(
     keyed: bool, kills: int, lateness: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed))
@@ -156,7 +156,7 @@ def test_outputs_with_new_partitions_do_not_depend_on_batch_order(keyed: bool, d
         assert sorted_rows(other.quarantined).equals(sorted_rows(ran[0].quarantined))
 
 
-def test_an_idle_partition_advances_and_its_late_row_is_late() -> None:
+def test_a_row_behind_the_watermark_of_an_idle_partition_is_late() -> None:
     model, start = forecaster(**SHORT_WEEK), START // 12
     rows = pl.DataFrame(
         {

@@ -25,7 +25,7 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
     np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
-def test_padding_is_not_stored() -> None:
+def test_the_delay_line_does_not_store_padding() -> None:
     store = np.zeros((4, 1, 2))
     store_forecasts(
         store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3])

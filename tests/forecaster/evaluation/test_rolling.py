@@ -65,14 +65,14 @@ def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
             )
 
 
-def test_actuals_are_the_values_after_the_issuing_row() -> None:
+def test_actuals_of_a_rolled_block_follow_the_issuing_row() -> None:
     windows = history()
     for block in rolled(MODEL, windows, SPLIT):
         for i, t in enumerate(block.rows):
             np.testing.assert_array_equal(block.truth[i], windows.values[t + 1 : t + 4].T)
 
 
-def test_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     def tallies_of_blocks() -> dict[str, Tally]:
         tallies: dict[str, Tally] = {}
         for block in rolled(MODEL, history(), SPLIT):
@@ -90,7 +90,7 @@ def test_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) 
         assert one.wql == pytest.approx(other.wql, rel=1e-5)
 
 
-def test_pairs_count_only_with_actual_forecasts_and_scale() -> None:
+def test_a_pair_is_scored_only_with_actual_forecast_and_scale() -> None:
     blocks = list(rolled(MODEL, history(), SPLIT))
     scored = np.concatenate([block.judged for block in blocks])
     actuals = np.concatenate([block.truth for block in blocks])
@@ -106,7 +106,7 @@ def test_pairs_count_only_with_actual_forecasts_and_scale() -> None:
     assert not scored[:, 2].all()
 
 
-def test_baselines_repeat_the_last_or_the_seasonal_value() -> None:
+def test_persistence_and_seasonal_naive_repeat_earlier_values() -> None:
     windows = history()
     blocks = list(rolled(MODEL_WITHOUT_EXPERTS, windows, SPLIT))
     last, naive = forecasts_of(blocks, "persistence"), forecasts_of(blocks, "seasonal_naive")
@@ -122,11 +122,11 @@ def single_forecast(network: Floats | None = None, members: Mapping[str, Floats]
     return replace(forecasts, network=network, members=members or {})
 
 
-def test_without_experts_the_only_member_is_the_network() -> None:
+def test_without_experts_the_network_is_the_only_member() -> None:
     assert list(forecasts_by_member(single_forecast())) == ["network"]
 
 
-def test_members_are_combination_network_and_experts_in_order() -> None:
+def test_forecasts_by_member_lists_combination_network_and_experts() -> None:
     member_forecasts = {"persistence": np.ones((1, 1, 2)), "network": np.full((1, 1, 2), 2.0)}
     found = forecasts_by_member(single_forecast(np.full((3, 1, 1, 2), 3.0), member_forecasts))
     assert list(found) == ["combined", "network", "persistence"]
@@ -158,17 +158,19 @@ def test_zeros_of_empty_windows_are_normalised_like_values() -> None:
     ("train_rows", "first", "stop", "message"),
     [(30, 20, 70, "among the 30 training rows"), (30, 40, 42, "2 test rows .* too few")],
 )
-def test_invalid_splits_are_refused(train_rows: int, first: int, stop: int, message: str) -> None:
+def test_splits_with_overlapping_or_too_few_test_rows_are_refused(
+    train_rows: int, first: int, stop: int, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         Split(train_rows, first, stop, 3)
 
 
-def test_a_split_may_have_a_single_origin() -> None:
+def test_a_split_may_have_a_single_issue_time() -> None:
     (block,) = rolled(MODEL, history(), Split(30, 40, 43, 3))
     assert block.rows.tolist() == [39]
 
 
-def test_fans_follow_one_another_among_the_test_rows() -> None:
+def test_fan_chart_targets_are_consecutive_test_windows() -> None:
     windows = history()
     fans = FanSample(windows, SPLIT, HOUR)
     for block in rolled(MODEL, windows, SPLIT):

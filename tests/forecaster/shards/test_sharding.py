@@ -28,7 +28,7 @@ def test_series_are_spread_over_all_shards(seed: int, shards: int) -> None:
 
 
 @given(fleet=fleets(), shards=st.integers(1, 9))
-def test_the_parts_of_a_split_batch_add_up(fleet: Windows, shards: int) -> None:
+def test_the_parts_of_a_batch_split_by_shard_add_up(fleet: Windows, shards: int) -> None:
     rows = rows_of(fleet).with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     rows = rows.select("series_id", "timestamp", "value", "offset")
     rejected = quarantine.whole_file("a.csv", "why", 0)

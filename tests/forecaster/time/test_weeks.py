@@ -63,7 +63,7 @@ def test_a_state_without_week_offset_reads_as_plain_weeks() -> None:
     assert State.from_arrow(older).freq == Frequency(604_800)
 
 
-def test_rows_on_another_weekday_give_a_notice() -> None:
+def test_rows_not_on_the_first_weekday_of_windows_give_a_notice() -> None:
     plain = WindowConfig(freq="1w")
     notice = weekday_notice(weekly_rows("sun"), plain)
     assert notice is not None
@@ -75,5 +75,5 @@ def test_rows_on_another_weekday_give_a_notice() -> None:
     assert weekday_notice(weekly_rows("sun").clear(), plain) is None
 
 
-def test_anchored_weeks_have_the_season_of_a_year() -> None:
+def test_weeks_that_begin_on_sunday_have_the_season_of_a_year() -> None:
     assert likely_season(Frequency.parse("1w-sun")) == likely_season(Frequency.parse("1w")) == 52
