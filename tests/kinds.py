@@ -1,4 +1,4 @@
-"""Series of many kinds, as sensors, shops and machines produce them."""
+"""Generated series of many kinds, like the series of sensors, shops and machines."""
 
 from __future__ import annotations
 

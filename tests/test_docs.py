@@ -66,7 +66,7 @@ def by_place(block: Block) -> str:
     return block.where
 
 
-# --- code that is run
+# --- Python code of the docs, which is run
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_python_block_of_the_docs_prints_the_shown_output(block: Block, copied_desk: Path) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ignore warnings of libraries; other tests fail on ours
+        warnings.simplefilter("ignore")  # ignore warnings of libraries
         exec(compile(block.text, block.where, "exec"), {"__name__": "__main__"})
     if block.output is not None:
         assert printed.getvalue() == block.output
@@ -120,7 +120,7 @@ def test_the_examples_in_package_docstrings_run(package: str) -> None:
     assert package != "schemas" or ran.attempted
 
 
-# --- commands and job files that are parsed
+# --- commands and job files of the docs, which are parsed
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
@@ -149,7 +149,7 @@ def test_every_job_file_in_the_docs_can_be_loaded(block: Block, tmp_path: Path) 
     assert load_config(file).model_dump(exclude_unset=True).keys() == tomllib.loads(block.text).keys()
 
 
-# --- links and names that are looked up
+# --- links and names of the docs, which are looked up
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

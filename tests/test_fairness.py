@@ -1,4 +1,4 @@
-"""The fairness benchmark always ends: if a job prints much, fails, or does not end."""
+"""The fairness benchmark ends even if one of its jobs prints much, fails, or runs too long."""
 
 from __future__ import annotations
 

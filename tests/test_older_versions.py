@@ -1,4 +1,4 @@
-"""Models, state tables and outputs that version 0.1.0 wrote, before modules were moved, still open."""
+"""Models, state tables and forecasts written by version 0.1.0, before modules were moved, can be read."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def model() -> Forecaster:
 
 
 def rows() -> pl.DataFrame:
-    """The 200 hourly windows of three series that the state table has stepped through."""
+    """Return the rows of 200 hourly windows of three series, which the stored state table has read."""
     return pl.read_csv(WRITTEN / "rows.csv", try_parse_dates=True)
 
 
 def later_rows() -> pl.DataFrame:
-    """The 48 windows after them, computed from the window's number."""
+    """Return rows of the 48 hourly windows after `rows`, computed by a formula."""
     end = rows()["timestamp"].max()
     assert end is not None
     hours = range(1, 49)

@@ -18,7 +18,7 @@ from forecaster.registry.store import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# The names are in pieces because the test below would find complete names in this file.
+# The hosts are in pieces, because a test below would find complete host names in this file.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (
@@ -194,7 +194,7 @@ def changes_a_file(call: ast.Call) -> bool:
 
 
 def writers_in(package: str) -> dict[str, list[str]]:
-    """Return the calls that change files, by module path."""
+    """Return the calls of a package that change files, by module path."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""Tests of forecasts from covariates: accuracy, series without a value so far, and horizons of any length."""
+"""Tests of forecasts from covariates: accuracy, series without a value so far, and long trajectories."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NETWORK = NetworkConfig(
 
 @dataclass(frozen=True)
 class Shops:
-    """Daily sales of shops: promotion, size and kind of shop set their level and their weekly wave.
+    """Daily sales of shops, whose level and weekly wave depend on promotions, size and kind of the shop.
 
     Attributes:
         windows: sales ``[DAYS, STORES + NEW]``.

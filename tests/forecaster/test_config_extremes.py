@@ -1,4 +1,4 @@
-"""Tests that every configuration that validation accepts can be trained and stepped, at its extremes too."""
+"""Tests that a forecaster of every accepted configuration, even an extreme one, trains and forecasts."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_advance_skips_the_years_between_two_blocks() -> None:
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # both series had retired, so they count as new ones
+    assert forecasts.cold_starts == 0  # both series had retired, so they count as new series
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))
@@ -138,12 +138,12 @@ def test_training_splits_series_at_long_gaps_as_serving_does(
     if len(windows.values) < 2 or (rows == len(windows.values) - 1).all():
         return  # no series has a target to train on
     fleet = fleet_of(windows, model.network_config, HOUR, 8, max_gap=max_gap)
-    lives = zip(fleet.series.tolist(), fleet.begins.tolist(), fleet.ends.tolist(), strict=True)
+    parts = zip(fleet.series.tolist(), fleet.begins.tolist(), fleet.ends.tolist(), strict=True)
     expected = set()
     for row, s in zip(rows.tolist(), series.tolist(), strict=True):
         silent = np.flatnonzero(~plan.live[row:, s])
         expected.add((s, row, row + int(silent[0]) if len(silent) else len(windows.values)))
-    assert set(lives) == expected
+    assert set(parts) == expected
 
 
 def test_series_parts_between_long_gaps_have_separate_inputs_and_targets() -> None:
@@ -164,7 +164,7 @@ def test_one_row_in_1900_hardly_slows_training() -> None:
     training = TrainingConfig(epochs=1, segment=48)
     rows, began_s = with_one_row_in_1900(hourly()), time.process_time()
     trained = train(rows, network, training, WindowConfig(max_gap=50))
-    assert time.process_time() - began_s < 20  # minutes, if the million windows of the gap were kept
+    assert time.process_time() - began_s < 20  # with the windows of the gap, it would take minutes
     assert np.isfinite(trained.history[0]["validation_loss"])
 
 

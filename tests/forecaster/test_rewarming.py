@@ -19,7 +19,7 @@ from tests.same import assert_same_state
 def test_rewarming_keeps_clocks_moments_and_ring_values() -> None:
     old, new = forecaster("lstm", ring=6), forecaster("rnn", ring=9)
     values = np.random.default_rng(0).normal(100, 5, (40, 3))
-    values[25:, 1] = np.nan  # silent for longer than the ring, so that its ring holds no value
+    values[25:, 1] = np.nan  # b is silent for longer than its ring, so that the ring holds no value
     state, _ = advance(old, old.initial_state(), Windows(("a", "b", "c"), START, values))
     rewarmed = rewarm(new, state)
     assert rewarmed.series_ids == state.series_ids

@@ -108,7 +108,7 @@ BAD_CELLS = [
 
 
 def with_bad_cells(frame: pl.DataFrame, cells: dict[str, object]) -> pl.DataFrame:
-    """Return the frame with ``cells`` in place of the cells of row 3."""
+    """Return the frame with ``cells``, by column, written into row 3."""
     rows = frame.to_dicts()
     rows[2] |= cells
     return pl.DataFrame(rows, schema=frame.schema)

@@ -1,4 +1,4 @@
-"""Tests of slots: they are allocated in advance, and freed when their series retire."""
+"""Tests of the slots of a shard: allocated in advance, and freed when their series retire."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = forecaster(max_gap=MAX_GAP)
 
 
 def short_series(series: int, each: int, seed: int = 0) -> Windows:
-    """Return series that begin one window after the other and have values for ``each`` windows."""
+    """Return series that begin in consecutive windows and have values for ``each`` windows."""
     values = np.full((series + each, series), np.nan)
     noise = np.random.default_rng(seed).normal(size=values.shape)
     for s in range(series):
@@ -33,7 +33,7 @@ def short_series(series: int, each: int, seed: int = 0) -> Windows:
 
 
 def window_by_window(windows: Windows) -> list[Batch]:
-    """Return one batch for each window; its watermark closes the window."""
+    """Return one batch for each window; the watermark of the batch closes the window."""
     rows = [rows_of(windows.between(w, w + 1)) for w in range(windows.start, windows.stop)]
     return batches_of([Arrival(part, (windows.start + t + 1) * HOUR_US) for t, part in enumerate(rows)])
 
@@ -67,7 +67,7 @@ def test_slots_of_retired_series_are_freed() -> None:
 @given(seed=st.integers(0, 2**32 - 1), each=st.integers(1, 6), shards=st.integers(1, 4))
 def test_freeing_slots_changes_no_forecast(seed: int, each: int, shards: int) -> None:
     windows = short_series(20, each, seed)
-    # Let some series return, before and after they have retired, and one have values throughout.
+    # Let some series return, before or after they have retired, and let one series have values throughout.
     windows.values[14:17, :8] = 1.5
     windows.values[:, 19] = np.random.default_rng(seed).normal(size=len(windows.values))
     rows = rows_of(windows)

@@ -68,7 +68,7 @@ def test_windows_without_rows_have_the_value_0_with_empty_zero() -> None:
     assert state.parts["moments"]["observed"].tolist() == [3]
     ring = in_order(state.parts["ring"]["values"], state.clock)
     assert ring[0, -4:].tolist() == pytest.approx([NAN, 3, 0, 0], nan_ok=True)
-    assert state.silent.tolist() == [2]  # counts windows without rows, though their value is 0
+    assert state.silent.tolist() == [2]  # silent counts windows without rows, although their value is 0
     assert sorted(by_key([forecasts])) == [("a", START + t) for t in (1, 2, 3)]
 
 
@@ -196,7 +196,7 @@ def test_a_series_that_returns_after_years_creates_no_windows_between() -> None:
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # the series retired in the gap, so it counts as a new one
+    assert forecasts.cold_starts == 0  # the series retired in the gap, so it counts as a new series
     assert state.silent.tolist() == [0]
 
 

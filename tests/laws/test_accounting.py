@@ -88,7 +88,7 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
     assert stop < len(order) or not counts.pending
 
 
-@settings(max_examples=6)  # few examples: each one reads its logs several times
+@settings(max_examples=6)  # few examples, because each example reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
 def test_reading_batches_again_changes_no_count_and_no_output(
     logs: Logs, shards: int, data: st.DataObject
@@ -103,7 +103,7 @@ def test_reading_batches_again_changes_no_count_and_no_output(
     assert not by_key(twice.forecasts)
     assert not sum(map(len, twice.late + twice.quarantined))
 
-    # Also in the middle of a log: before each batch, read some of the batches before it again.
+    # Also read batches again in the middle of a log: before each batch, repeat some earlier batches.
     order = logs.one_by_one()
     repeated = []
     for batch in order:

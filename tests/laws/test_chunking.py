@@ -101,13 +101,13 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
     returns = 0
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
-        lives = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # After twice ``max_gap`` windows the series has been removed from the state: its return is then
-        # no cold start, because it is a new series.
+        parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
+        # After twice ``max_gap`` windows the series has been removed from the state: its return is then the
+        # begin of a new series and no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
-        for life in lives:
-            stop = min(int(life[-1]) + 4, len(values))
-            alone = Windows((name,), fleet.start + int(life[0]), values[life[0] : stop, None])
+        for part in parts:
+            stop = min(int(part[-1]) + 4, len(values))
+            alone = Windows((name,), fleet.start + int(part[0]), values[part[0] : stop, None])
             expected |= by_key([advance(model, model.initial_state(), alone)[1]])
     assert_same(expected, found, scales(fleet))
     assert whole.cold_starts == returns
@@ -151,7 +151,7 @@ def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> Non
     assert len(closed) <= 2 + 2 * 6
     assert (
         ran.counts.cold_starts == 0
-    )  # the gap is so long that the row begins a new series, which is no cold start
+    )  # the gap is so long that a comes back as a new series, which is no cold start
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far

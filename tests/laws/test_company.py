@@ -75,7 +75,7 @@ def test_resharding_between_batches_changes_no_output(
 
 
 def assert_same_outputs(one: Ran, other: Ran, logs: Logs) -> None:
-    # Ignore the count of windows: it is the largest of any shard, so it depends on the series of the shard.
+    # Ignore the count of windows: it is the largest count of any shard, so it depends on the sharding.
     assert replace(one.counts, windows=0) == replace(other.counts, windows=0)
     assert_same(by_key(one.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     assert sorted_rows(one.late).equals(sorted_rows(other.late))
@@ -97,5 +97,5 @@ def test_backfill_forecasts_do_not_depend_on_shard_count(
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
     _, forecasts = advance(model, model.initial_state(), small_fleet)
-    # Compare also with a direct call: with a decoder, this shows that the job read the covariate tables.
+    # Compare also with a call of `advance`: with a decoder, it shows that the job read the covariate tables.
     assert_same_frames(frames[1], forecasts.frame(), scales(small_fleet))

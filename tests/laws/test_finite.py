@@ -37,8 +37,8 @@ NAN_IS_MISSING = {
 
 
 def value_arrays(windows: int, series: int) -> st.SearchStrategy[Floats]:
-    """Generate the arrays ``[windows, series]`` of `random_values`."""
-    # Draw a seed instead of an array: to shrink a failing example that is an array takes minutes.
+    """Generate arrays ``[windows, series]`` with `random_values`."""
+    # Draw a seed instead of an array, because shrinking a failing array takes minutes.
     return st.integers(0, 2**32 - 1).map(lambda seed: random_values(seed, windows, series))
 
 
@@ -73,7 +73,7 @@ def assert_finite(state: State, forecasts: Forecasts) -> None:
 
 
 def tables(known: Floats, static: Floats) -> Tables:
-    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value a series."""
+    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value by series."""
     hours = pl.Series((START + np.arange(len(known))) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     ids = [f"s{i}" for i in range(len(static))]
     return Tables(

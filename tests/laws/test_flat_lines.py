@@ -49,7 +49,7 @@ def active(seed: int) -> dict[str, Floats]:
 
 
 def flat(values: Floats, begins: str) -> Floats:
-    """Return a copy that is constant for `LENGTH` windows: at its last value, at 0, or at another level."""
+    """Return a copy of ``values`` that is constant for `LENGTH` windows: at the last value, 0, or higher."""
     values, last = values.copy(), values[BEGIN - 1]
     values[BEGIN : BEGIN + LENGTH] = {"stays": last, "falls": 0.0, "jumps": last + 60.0}[begins]
     return values
@@ -65,7 +65,9 @@ def test_a_flat_line_raises_one_alarm_when_it_begins(begins: str, seed: int, gap
     assert (np.nansum(alarm[BEGIN + 1 : BEGIN + LENGTH], axis=0) <= 1).all()
     assert (np.nansum(alarm[BEGIN + 48 : BEGIN + LENGTH], axis=0) == 0).all()
     assert np.nansum(alarm[BEGIN - 24 : BEGIN + 48] == 1, axis=0).min() >= 1
-    assert np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1  # docs/alarms.md: it stays low
+    assert (
+        np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1
+    )  # docs/alarms.md: the p-value stays low on a flat line
 
 
 @settings(max_examples=4)

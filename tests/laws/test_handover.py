@@ -82,7 +82,7 @@ def test_a_second_job_on_a_new_log_changes_no_output(
 def assert_same_as_one_job(
     model: Forecaster, logs: Logs, shards: tuple[int, int], data: st.DataObject, is_new_log: bool
 ) -> None:
-    """Assert that a fold which is handed over to a second job at any place gives the outputs of one fold.
+    """Assert that a job that hands its shards over to a second job gives the outputs of one job.
 
     With ``is_new_log``, the second job reads the rest of each log as a new log that begins at offset 0.
     """
@@ -185,7 +185,7 @@ def test_rows_of_closed_windows_are_late_after_a_handover(
 
 @dataclass(frozen=True)
 class StoppingSource:
-    """A source that asks the job to stop when the job reads from offset ``at`` or later."""
+    """A source that requests a stop of the job when the job reads from offset ``at`` or later."""
 
     source: Source
     at: int
@@ -194,7 +194,7 @@ class StoppingSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step | None:
-        """See `Source`."""
+        """Return the step of ``source``, or request a stop and return a step without batches."""
         if offset >= self.at:
             request_stop(self.stop_file)
             return Step((), offset)

@@ -27,16 +27,16 @@ from tests.precision import double_precision, in_double_precision
 
 WINDOWS = 100_000
 CHAIN_WINDOWS = int(os.environ.get("LONG_RUN_WINDOWS", "5000"))
-# Neighbouring lags of a smooth series have nearly equal values, so rounding errors are largest there.
+# Neighbouring lags of a smooth series have nearly equal values, which makes rounding errors largest.
 LAGS = (1, 2, 3, 22, 23, 24)
 
 
 @pytest.fixture(scope="module")
 def regressors() -> Floats:
-    """Inputs and targets of the regression, ``[windows, L + 1, 2]``, for a noisy and a smooth wave.
+    """Return inputs and targets of least squares, ``[windows, L + 1, 2]``, for a noisy and a smooth wave.
 
-    The second axis contains the values at ``L`` lags and then the next value. Each is the difference from the
-    last value, divided by the scale of the series.
+    The second axis contains the values at ``L`` lags and then the next value. Each entry is the difference
+    from the last value, divided by the scale of the series.
     """
     rng, t = np.random.default_rng(0), np.arange(WINDOWS + 25)
     waves = np.stack([np.sin(2 * np.pi * t / 24), 5 * np.sin(2 * np.pi * t / 24 + 1)], axis=1)
@@ -101,7 +101,7 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 
 @pytest.fixture(scope="module")
 def chains() -> tuple[Chain, Chain]:
-    """The outputs of a forecaster with every component for the same windows, in float32 and in float64."""
+    """Return outputs of a forecaster with every component for equal windows, in float32 and in float64."""
     series = kinds(CHAIN_WINDOWS)
     meter = 1e9 + series["drift"]  # a float32 value of 1e9 could not represent these changes
     values = np.stack([*(series[name] for name in KINDS), meter], axis=1)

@@ -92,7 +92,10 @@ def late_offsets(log: Log) -> set[int]:
 def test_only_the_watermark_of_its_partition_makes_a_row_late(logs: Logs, data: st.DataObject) -> None:
     expected = {(log.partition, o) for log in logs.parts for o in late_offsets(log)}
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
-    for batches in (order, logs.one_by_one()):  # read one by one, the first partitions meet no closed window
+    for batches in (
+        order,
+        logs.one_by_one(),
+    ):  # in the second order, the first partition meets no closed window
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()

@@ -53,7 +53,7 @@ class JobsOfFile(NamedTuple):
     others: dict[str, Outputs]
 
     def scale(self) -> dict[str, float]:
-        """Return how much each series moves, computed from the rows."""
+        """Return the scale of each series, computed from the rows."""
         good, _ = observations.validate(self.raw)
         config = self.model.window_config
         return scales(aggregate(good, config).windows, config.empty)

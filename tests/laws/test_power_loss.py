@@ -1,4 +1,4 @@
-"""Law: a kill or a power loss between any two file operations loses no file that existed before them."""
+"""Law: a kill or a power loss between any two file operations loses no complete output file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PARTS = ("forecasts", "late", "state")
 
 
 def write_parts(folder: Path, parts: tuple[str, ...], text: str) -> None:
-    """Write the parts of an output with synced files, as a job's files are before its last snapshot."""
+    """Write the parts of an output folder, and sync their files as a job does before its last snapshot."""
     for part in parts:
         (folder / part).mkdir(parents=True)
         for name in ("a", "b"):

@@ -23,9 +23,9 @@ from pipelines.runners.prism import PrismServer, prism_options
 SOURCES = 4
 BATCHES = 100  # of each source
 ROWS = 200  # of each batch
-KEYS = 5  # odd, so that half of a bundle ends in the middle of a key
+KEYS = 5  # an odd number, so that half of a bundle ends in the middle of a key
 STALL_S = 0.3  # Prism splits a bundle if its counts do not change between two checks, 100 ms apart
-STALL_EVERY = 4_000  # stall once in so many rows of a key
+STALL_EVERY = 4_000  # one stall in this number of rows of a key
 
 Row = tuple[int, int]
 

@@ -108,7 +108,9 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()  # a value beside a step of the p-values
+    assert (
+        np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level
+    ).all()  # for a value near a step of the p-value function
 
 
 factors = st.one_of(

@@ -16,7 +16,7 @@ WEEK = 168
 
 
 def step_anomaly(values: Floats, spread: float = 1.645, rate: float = 1 / WEEK, unit: float = 1.0) -> Block:
-    """Return the block that the component fills when the forecast is 0 and the quantiles are ±``spread``.
+    """Return the block after `Anomaly`, for forecasts of 0 with outer quantiles at ±``spread``.
 
     Values and quantiles are multiplied by ``unit``.
     """

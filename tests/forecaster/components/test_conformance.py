@@ -29,7 +29,7 @@ MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN marks a missing entry, by component and field."""
 
 HALF_DAY = Frequency(43_200)
-RING = 15  # windows; a day has 2 and a week 14
+RING = 15  # windows of 12 hours: a day has 2 and a week 14
 WINDOWS, SERIES = 19, 4  # more windows than the ring holds
 
 
@@ -55,7 +55,7 @@ def step_chain(
     lengths: Ints | None = None,
     starts: Ints | None = None,
 ) -> tuple[Component, dict[str, Arrays], Block]:
-    """Step one block through the chain up to and including the component ``name``.
+    """Step one block through the components of a model, up to and including the component ``name``.
 
     Args:
         model: the forecaster whose chain is stepped.

@@ -16,7 +16,7 @@ HORIZON = 4
 
 
 def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: float = 0.01) -> Block:
-    """Forecast the last value, then calibrate; the network's quantiles are ``network`` apart."""
+    """Return last-value forecasts with calibrated intervals; network quantiles are ``network`` apart."""
     block = block_of(values, HORIZON, len(levels))
     middle = levels.index(0.5)
     for q in range(len(levels)):
@@ -27,7 +27,7 @@ def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: floa
 
 
 def coverage(block: Block, values: Floats, h: int, first: int = 200) -> Floats:
-    """Return the share of actuals inside the outer quantiles at horizon ``h``, per series, from a row on."""
+    """Return the share of actuals in the outer interval at horizon ``h``, by series, from row ``first``."""
     low, high = block.out.forecast[0, first:-h, :, h - 1], block.out.forecast[-1, first:-h, :, h - 1]
     actual = values[first + h :]
     share: Floats = ((low <= actual) & (actual <= high)).mean(axis=0)

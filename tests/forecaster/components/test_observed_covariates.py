@@ -32,7 +32,7 @@ def driven_by_heat() -> Windows:
 
 
 def error_of(fleet: Windows) -> float:
-    """Train on the first windows; return the mean absolute error one window ahead in the others."""
+    """Train on the first windows; return the mean absolute error of horizon 1 in the other windows."""
     network = NetworkConfig(hidden=16, layers=1, horizon=2, lags=(1, 2), ring=8)
     training = TrainingConfig(epochs=8, segment=16, learning_rate=0.01, refit=False, threads=1)
     learned = fleet.between(START, START + LEARNED)

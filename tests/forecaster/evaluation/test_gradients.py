@@ -36,7 +36,7 @@ def untrained(cell: str, layers: int = 1, hidden: int = 4, horizon: int = 3) -> 
 
 
 def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
-    """Return a plain recurrent network with ``recurrent`` as its matrix, and input weights and biases of 0.
+    """Return an RNN with the recurrent matrix ``recurrent``, and with input weights and biases of 0.
 
     Its hidden state stays 0, where tanh is linear with slope 1.
     """
@@ -50,8 +50,8 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
 def test_gradients_of_a_linear_network_fall_geometrically(factor: float) -> None:
-    # Use a rotation times a factor, because it multiplies the norm of any gradient by the factor: k windows
-    # back the norm is factor ** k times the norm at t.
+    # Use a rotation times a factor, because that matrix multiplies the norm of any gradient by the factor:
+    # k windows back, the norm is factor ** k times the norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
     norms = gradient_norms(linear_network((factor * rotation).astype(np.float32)), walks(), 20)
     assert norms.shape == (21,)

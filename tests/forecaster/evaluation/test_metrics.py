@@ -18,7 +18,7 @@ def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, F
     """Draw random actuals and forecasts.
 
     Returns:
-        Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` that do not depend on them, and a mask ``[T, S, N]``
+        Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` independent of the actuals, and a mask ``[T, S, N]``
         of the pairs that count. Half of the actuals and of the quantiles outside the mask are NaN.
     """
     rng = np.random.default_rng(seed)

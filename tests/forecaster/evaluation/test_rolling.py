@@ -34,7 +34,7 @@ SPLIT = Split(train_rows=30, first=40, stop=70, horizon=3)
 
 
 def history(rows: int = 80) -> Windows:
-    """Return three random walks: a whole one, one with gaps, and one that begins after the training rows."""
+    """Return three random walks: complete, with gaps, and with a first value after the training rows."""
     rng = np.random.default_rng(0)
     values = 10 + rng.normal(size=(rows, 3)).cumsum(axis=0)
     values[rng.random(rows) < 0.2, 1] = np.nan
@@ -50,7 +50,7 @@ def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
     windows = history()
     blocks = list(rolled(MODEL, windows, SPLIT))
     rows = np.concatenate([block.rows for block in blocks])
-    assert rows.tolist() == list(range(39, 67))  # the first has targets 40 to 42, the last 67 to 69
+    assert rows.tolist() == list(range(39, 67))  # row 39 has targets 40 to 42, row 66 has 67 to 69
     state = MODEL.initial_state()
     for t in range(67):
         now = START + t
@@ -101,7 +101,9 @@ def test_a_pair_is_scored_only_with_actual_forecast_and_scale() -> None:
     blocks = list(rolled(MODEL_WITHOUT_EXPERTS, history(), late))
     scored = np.concatenate([block.judged for block in blocks])
     naive = forecasts_of(blocks, "seasonal_naive")[1, :, 2]
-    np.testing.assert_array_equal(scored[:, 2], ~np.isnan(naive))  # missing until a whole day was observed
+    np.testing.assert_array_equal(
+        scored[:, 2], ~np.isnan(naive)
+    )  # missing until series c has a day of values
     assert scored[:, 2].any()
     assert not scored[:, 2].all()
 

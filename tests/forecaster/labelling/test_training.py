@@ -126,7 +126,7 @@ def test_validation_sequences_are_taken_from_the_training_part() -> None:
     split = np.where(np.arange(60) < 40, TRAIN, TEST)
     trained = train_labeller(sequences, config(epochs=1), split)
     assert (trained.parts[40:] == TEST).all()
-    assert (trained.parts[:40] == VALIDATION).sum() == 9  # a fifth of 14, 13 and 13, rounded
+    assert (trained.parts[:40] == VALIDATION).sum() == 9  # a fifth of 14, 13 and 13 in each class, rounded
 
 
 def test_unlabelled_sequences_are_in_no_part_of_the_split() -> None:

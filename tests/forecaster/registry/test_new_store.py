@@ -1,4 +1,4 @@
-"""Tests that the first run makes a whole store or none, if it is killed or if several start at once."""
+"""Tests that first runs make a complete MLflow store or none, if killed or if started at the same time."""
 
 from __future__ import annotations
 

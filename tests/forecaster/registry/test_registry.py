@@ -31,9 +31,9 @@ SERVE_ALONE = Path(__file__).parent / "serve_alone.py"
 
 @pytest.fixture(scope="module")
 def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Yield a folder for a store, which is shared because it takes seconds to make.
+    """Yield the folder of an MLflow store, which tests share because it takes seconds to make.
 
-    The working folder is another one, and must be empty at the end.
+    The working folder is a different folder, and must be empty at the end.
     """
     folder = tmp_path_factory.mktemp("store")
     elsewhere = tmp_path_factory.mktemp("working")
@@ -41,7 +41,7 @@ def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(elsewhere)
     yield folder
     os.chdir(before)
-    assert list(elsewhere.iterdir()) == [], "something was laid down in the working folder"
+    assert list(elsewhere.iterdir()) == [], "a test wrote a file to the working folder"
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_figures_are_drawn_for_any_name(kind: str, name: str) -> None:
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=80))
 @example(r"\$5 and $6")
 def test_plain_escapes_every_dollar_sign_of_a_name(name: str) -> None:
-    # Matplotlib draws a text literally if it finds no formula: every $ in it must be escaped.
+    # Matplotlib draws a text literally if the text has no formula, so every $ must be escaped.
     shown = plain(name)
     assert shown.count("$") == shown.count(r"\$")
     assert shown.replace(r"\$", "$").removeprefix(" ") == name

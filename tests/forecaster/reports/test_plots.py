@@ -77,7 +77,7 @@ def test_figures_are_drawn_without_pyplot() -> None:
         assert figure.axes[0].get_xlabel()
         assert figure.axes[0].get_ylabel()
         assert figure.axes[0].get_title(loc="left")
-    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; our figures must not be in it
+    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; our figures must not be in pyplot
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
@@ -105,7 +105,7 @@ def test_a_fan_figure_pairs_quantiles_by_column_name() -> None:
     figure = fan_figure(fan(), "temperature")
     names = ["2.5 % to 97.5 %", "10 % to 90 %", "median forecast", "issued", "observed"]
     assert legend(figure) == names
-    assert len(figure.axes[0].collections) == 4  # two bands, two fans
+    assert len(figure.axes[0].collections) == 4  # two bands in each of two fans
 
 
 def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:

@@ -186,7 +186,7 @@ def test_a_row_years_earlier_creates_no_windows_between() -> None:
     blocks = [out.forecasts for out in outputs if out.forecasts]
     assert sum(len(block.issued) for block in blocks) < 20
     counts = last_shard(model, [batch]).counts
-    # The series retires in the gap: 6 steps before and 3 after it, and no cold start, as it counts as new.
+    # The series retires in the gap: 6 steps before the gap, 3 after. It then counts as new: no cold start.
     assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
 
@@ -199,7 +199,7 @@ def test_only_the_last_output_of_a_batch_holds_the_batch() -> None:
 
 
 def correction(value: float, start: int) -> Batch:
-    """Return a batch with one row for the same series and time, with this value, at offset ``start``."""
+    """Return a batch with one row of series a at the time `START`, with ``value`` and offset ``start``."""
     rows = rows_of_ones(("a",), 1).with_columns(value=pl.lit(value), offset=pl.lit(start, pl.Int64))
     return replace(empty_batch("rows", start), stop=start + 1, rows=rows)
 
@@ -213,7 +213,7 @@ def test_the_later_row_of_a_time_wins_across_snapshots_and_jobs() -> None:
     (other,) = hand_over_shards([shard.copy()])
     (other,) = hand_over_shards([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
-    *_, (other, _) = apply(other, correction(4.0, 0), model)  # offsets restart in the other job
+    *_, (other, _) = apply(other, correction(4.0, 0), model)  # offsets restart in the second job
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
         outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))
         replaced = pl.concat([output.replaced for _, output in outputs]).sort("value")
@@ -254,7 +254,7 @@ def test_a_row_of_a_partition_read_again_loses_to_newer_rows() -> None:
     model = forecaster()
     shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
-    for begin in (0, 50):  # read again, from before the row or with it
+    for begin in (0, 50):  # p0 is read again, from before its pending row or from that row on
         other = announced(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)
         assert _used_value(other, model) == 4.0
@@ -272,7 +272,7 @@ def test_a_snapshot_without_partitions_of_pending_rows_can_be_read() -> None:
 
 
 def _used_value(shard: Shard, model: Forecaster) -> float:
-    """Return the value that counts of the rows that wait, all of one observation."""
+    """Return the value that a shard uses of pending rows that all have the same series and time."""
     shard = shard.copy()
     for name, offset in shard.offsets.items():
         end = replace(closing(START, offset), partition=name)

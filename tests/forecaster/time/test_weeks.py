@@ -41,7 +41,7 @@ def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None
     assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
     state, forecasts = advance(model, model.initial_state(), rows.head(12))
     frame = forecasts.frame()
-    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()  # horizon 1 is for this date
+    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()  # the date that horizon 1 is for
     scored = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
     assert scored.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
     again = State.from_bytes(state.to_bytes())

@@ -24,7 +24,7 @@ Row = tuple[str, int, float, str]
 ROWS = st.lists(
     st.tuples(
         st.sampled_from("abc"),
-        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # rounded, so that times repeat
+        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # rounded, so that some times repeat
         st.floats(-1e6, 1e6).map(lambda v: round(v, 1)),
         st.sampled_from(["x", "y"]),
     ),
@@ -187,7 +187,7 @@ def test_an_observed_covariate_is_averaged_over_the_rows_of_a_window() -> None:
         found = aggregate(rows(order), WindowConfig())
         assert found.duplicates == 1
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
-        # The two rows at minute 10 differ in heat alone: the later one replaces the earlier.
+        # The two rows at minute 10 differ only in heat: the later row replaces the earlier row.
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
     lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # one row in each window
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])

@@ -24,7 +24,7 @@ def fleet(values: Floats, held_from: int | None = None) -> Fleet:
 
 
 def autoregression(windows: int = 1500, series: int = 6) -> Floats:
-    """Return series whose value is half the value of 24 windows before, plus noise; each of another size."""
+    """Return series of various sizes whose value is half the value of 24 windows before, plus noise."""
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(windows + 24, series))
     for t in range(24, windows + 24):
@@ -33,7 +33,7 @@ def autoregression(windows: int = 1500, series: int = 6) -> Floats:
 
 
 def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
-    """Return the mean absolute errors ``[K, N]`` of the experts in units, over rows of the first batch."""
+    """Return the mean absolute errors ``[K, N]`` of the experts for rows of the first batch."""
     batch = made.with_linear_part(ridge, 0.0).batch(0)
     at = np.arange(len(batch))[rows]
     forecasts = batch.experts(at)
@@ -62,7 +62,7 @@ def test_multiplicative_series_are_forecast_best_by_the_log_ridge() -> None:
 
 
 def test_held_out_windows_do_not_change_the_ridge_weights() -> None:
-    values = np.abs(autoregression(400)) + 1.0  # above 0, so that the regression in logarithms is fitted too
+    values = np.abs(autoregression(400)) + 1.0  # values above 0, so that the log ridge is fitted too
     other = values.copy()
     other[300:] = 1e6 * np.random.default_rng(1).normal(size=other[300:].shape)
     one, two = (fleet(v, 300) for v in (values, other))

@@ -76,7 +76,7 @@ def test_peak_training_memory_does_not_grow_with_the_batch_count(
 ) -> None:
     monkeypatch.setattr("forecaster.training.batches._KEPT_BYTES", 0)
     few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ, 8), 16) for n in (8, 80))
-    assert many < 2.5 * few  # at most two batches exist at once: the old one is dropped during the next
+    assert many < 2.5 * few  # at most two batches exist at once: a batch and the next one
 
 
 @pytest.mark.parametrize("held_from", [60, 41, 40, 17, 2])

@@ -30,7 +30,7 @@ def test_training_on_very_short_series_changes_the_weights(length: int) -> None:
 
 def test_training_on_short_and_empty_series_gives_finite_losses() -> None:
     values = sines(100, 6).values
-    values[:97, 1] = np.nan  # begins in the held-out windows
+    values[:97, 1] = np.nan  # series 1 begins in the held-out windows
     values[:70, 2] = np.nan
     values[:, 3] = np.nan
     values[:, 4] = 5.0
@@ -76,7 +76,7 @@ def test_the_training_error_names_a_series_with_infinite_loss(
 def test_the_error_for_diverging_weights_names_the_learning_rate() -> None:
     values = sines(100, 6).values
     values[50:, 2] += 1e12 * np.sign(np.sin(np.arange(50)))
-    # model_copy does not validate, so that it accepts values above the limits of the settings.
+    # Use model_copy, because it does not validate: these values are above the limits of the settings.
     too_fast = BRIEF.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
     with pytest.raises(DataError, match=r"'s2'.* training\.learning_rate"):
         train(fleet_of(values), NETWORK, too_fast, WindowConfig())

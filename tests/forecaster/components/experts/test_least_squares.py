@@ -18,7 +18,7 @@ def autoregression(windows: int, seed: int = 0) -> np.ndarray:
 
 
 def forecasts_of(block: Block) -> np.ndarray:
-    """Return the forecasts ``[N, T, S]`` of the expert ``x``, in the unit of the series."""
+    """Return the forecasts ``[N, T, S]`` of the expert named ``x``, in the unit of the series."""
     return block.last + block.scale * block.members["x"]
 
 
@@ -28,7 +28,7 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
     after, block = step_through([Season(1), expert], block_of(values, 2))
     for s in range(3):
         y, scale = values[:, s], block.scale[:, s]
-        rows = range(expert.reach + 1, 120)  # the expert learns only once all its lags exist
+        rows = range(expert.reach + 1, 120)  # the expert learns only from windows with all lags
         x = np.array([[(y[t - 1 - lag] - y[t - 1]) / scale[t] for lag in (1, 2)] for t in rows])
         target = np.array([(y[t] - y[t - 1]) / scale[t] for t in rows])
         weights = np.linalg.solve(x.T @ x + expert.prior * np.eye(2), x.T @ target)

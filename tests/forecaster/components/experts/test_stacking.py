@@ -14,7 +14,7 @@ EXPERTS = ("right", "guess")
 
 
 def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arrays, Block, Stacking]:
-    """Step the stacking with three members: the last value, a nearly right expert, and a guessing one."""
+    """Step `Stacking` with three members: the last value, a nearly right expert, and a guessing expert."""
     rng = np.random.default_rng(seed)
     block = block_of(values, horizon)
     windows, series = values.shape
@@ -44,7 +44,7 @@ def test_stacking_follows_the_most_accurate_member() -> None:
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        assert combined < 0.6  # the error of the guess is 1.6, that of the last value 0.8 and 1.4
+        assert combined < 0.6  # error of the guess: 1.6, of the last value: 0.8 and 1.4
 
 
 def test_all_members_weigh_equally_before_the_first_actual() -> None:
@@ -91,12 +91,12 @@ def test_a_stacked_member_recovers_from_large_early_errors() -> None:
     component = Stacking(("late",), 1, middle=1)
     _, block = component.step(component.init(1), block)
     error = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
-    assert error[20:30].mean() < 2.0  # the last value has the weight while the expert is 20 off
+    assert error[20:30].mean() < 2.0  # the expert has no weight while its error is 20
     assert error[280:].mean() < 0.3
 
 
 def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
-    values = walk(2400, 1)  # so many that the sum of errors to a high power overflows float32
+    values = walk(2400, 1)  # so many windows that a sum of powers of errors overflows float32
     block = block_of(values, 1)
     block = replace(block, members={"lost": np.full((1, 2400, 1), 1e9, np.float32)})
     block.out.forecast[:] = -1e9
@@ -108,7 +108,7 @@ def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
 def test_a_stacking_residual_exists_only_after_its_horizon_has_passed() -> None:
     values = walk(12, 1)
     other = values.copy()
-    other[10] += 50.0  # makes the forecasts of 1, 2 and 3 windows before wrong
+    other[10] += 50.0  # forecasts issued 1, 2 and 3 windows before are then wrong
     _, one, _ = stacked(values)
     _, two, _ = stacked(other)
     np.testing.assert_array_equal(one.out.forecast[:, :7], two.out.forecast[:, :7])

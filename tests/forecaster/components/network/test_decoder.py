@@ -1,4 +1,4 @@
-"""Tests of the decoder alone: shapes, number of steps, and independence from later steps and other series."""
+"""Tests of the decoder of the network: shapes, number of steps, independence of later steps and series."""
 
 from __future__ import annotations
 

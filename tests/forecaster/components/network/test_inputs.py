@@ -45,8 +45,8 @@ def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows,
     power=st.integers(-8, 12),
 )
 def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
-    # Multiply by a power of two, because it does not change how the sums in the moments round. Compare only
-    # windows with a scale above 1e-5: a smaller one may be at its lower bound.
+    # Multiply by a power of two, because that does not change how the sums in the moments round. Compare only
+    # windows with a scale above 1e-5: a smaller scale may be at its lower bound.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)

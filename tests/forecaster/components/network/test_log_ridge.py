@@ -37,7 +37,7 @@ def sales(windows: int = 90, series: int = 3) -> Floats:
 
 def ridge_on_lag(lag: int) -> Floats32:
     ridge = NO_RIDGE.copy()
-    ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # lags come oldest first
+    ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # the oldest lag is first
     return ridge
 
 

@@ -22,7 +22,7 @@ LEVELS = (0.025, 0.1, 0.5, 0.8, 0.975)
 
 
 def network(cell: str = "lstm", **changes: object) -> Network:
-    """Return a network in which every input matters: its weights are large."""
+    """Return a network with weights so large that every input changes its forecasts."""
     config = {
         "cell": cell,
         "hidden": 6,
