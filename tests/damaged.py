@@ -22,7 +22,7 @@ def line_of(read: Callable[[], T], found: list[T]) -> str | None:
 
 
 def flipped(whole: bytes, chance: random.Random, count: int) -> Iterator[tuple[int, bytes]]:
-    """Yield ``count`` copies of a file, each with one flipped bit, after the index of the changed byte."""
+    """Yield ``count`` pairs: the index of a byte, and a copy of the file with one bit of the byte flipped."""
     for _ in range(count):
         place = chance.randrange(len(whole))
         changed = bytearray(whole)

@@ -12,7 +12,7 @@ from typing import Any
 def started(
     command: Sequence[str], ignoring: Sequence[signal.Signals] = (), **options: Any
 ) -> subprocess.Popen[str]:
-    """Start a process in a new session with default handlers of SIGINT and SIGTERM, or with them ignored.
+    """Start a process in a new session with default handlers of SIGINT and SIGTERM, or with signals ignored.
 
     Without this, the process would inherit ignored signals, such as Ctrl-C in a script that runs in the
     background.

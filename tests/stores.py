@@ -25,7 +25,7 @@ def on_disk(place: Location) -> Path:
 
 
 def forecasts_written(output: Location) -> int:
-    """Return the number of forecasts in the files of an output folder, repeated ones included."""
+    """Return the number of forecasts in the files of an output folder, repeated forecasts included."""
     return sum(len(pl.read_parquet(source_of(file))) for file in (output / FORECASTS).glob("*"))
 
 
@@ -83,7 +83,7 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, except names that begin with one of ``but``."""
+    """Return the objects under a prefix of a store in memory, except names with a prefix in ``but``."""
     import fsspec
 
     prefix = _key(place)

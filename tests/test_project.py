@@ -89,7 +89,7 @@ def test_the_mlflow_folder_does_not_shadow_the_library() -> None:
     assert ROOT / "mlflow" not in Path(mlflow.__file__).parents
 
 
-def test_only_the_three_packages_are_shipped() -> None:
+def test_only_schemas_forecaster_and_pipelines_are_packaged() -> None:
     found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
     assert {name.partition(".")[0] for name in found["include"]} == {"schemas", "forecaster", "pipelines"}
     for package in ("schemas", "forecaster", "pipelines"):

@@ -39,7 +39,7 @@ def window_by_window(windows: Windows) -> list[Batch]:
 
 
 def shards_after(batches: list[Batch], shard: Shard | None = None) -> Iterator[Shard]:
-    """Apply batches to a shard (by default a new one); yield the shard after each batch."""
+    """Apply batches to a shard (by default a new shard); yield the shard after each batch."""
     shard = shard or Shard.cold(0, 1, MODEL.initial_state(), ("rows",))
     for batch in batches:
         for after, _ in apply(shard, batch, MODEL):

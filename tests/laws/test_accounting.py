@@ -116,7 +116,7 @@ def test_reading_batches_again_changes_no_count_and_no_output(
 
 
 def write_old_file(folder: Path, name: str, lines: list[str]) -> None:
-    """Write a CSV file with a modification time of a minute ago, so that a source takes it as complete."""
+    """Write a CSV file that was modified a minute ago, so that sources treat the file as complete."""
     path = folder / name
     path.write_text("series_id,timestamp,value\n" + "\n".join(lines) + "\n")
     os.utime(path, (time.time() - 60, time.time() - 60))

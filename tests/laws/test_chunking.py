@@ -103,7 +103,7 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
         # After twice ``max_gap`` windows the series has been removed from the state: its return is then the
-        # begin of a new series and no cold start.
+        # start of a new series and no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))
@@ -151,7 +151,7 @@ def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> Non
     assert len(closed) <= 2 + 2 * 6
     assert (
         ran.counts.cold_starts == 0
-    )  # the gap is so long that a comes back as a new series, which is no cold start
+    )  # the gap is so long that series a returns as a new series, which is no cold start
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far

@@ -97,5 +97,5 @@ def test_backfill_forecasts_do_not_depend_on_shard_count(
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
     _, forecasts = advance(model, model.initial_state(), small_fleet)
-    # Compare also with a call of `advance`: with a decoder, it shows that the job read the covariate tables.
+    # Compare with `advance` too: with a decoder, equal forecasts show that the job read the covariates.
     assert_same_frames(frames[1], forecasts.frame(), scales(small_fleet))

@@ -1,4 +1,4 @@
-"""Law: a job that is killed at any moment and resumed from its snapshots ends like an unkilled job."""
+"""Law: a job that is killed at any moment and resumed from snapshots has the outputs of an unkilled job."""
 
 from __future__ import annotations
 

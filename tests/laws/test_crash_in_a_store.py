@@ -32,12 +32,12 @@ from tests.same import assert_same_frames
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these paths
 _SLOW_S = 0.03  # writes of outputs are slow, so that a snapshot stored before them is noticed
 
 
 class PausedStream:
-    """A stream that is paused after one of its changes to the store, once it owns its output.
+    """A stream that is paused after some of its changes to the store; changes count once it owns its output.
 
     Changes that its other threads begin before the pause ends are dropped.
     """
@@ -50,7 +50,7 @@ class PausedStream:
         self.threads = frozenset[threading.Thread]()
 
     def run_until_paused(self) -> None:
-        """Start the stream and return when it is paused, or when it has ended before that."""
+        """Start the stream; return when the stream is paused or has ended."""
         self.thread.start()
         self.paused.wait()
         self.threads = frozenset(threading.enumerate()) - self.others

@@ -111,7 +111,7 @@ def assert_finite_in_blocks(model: Forecaster, fleet: Windows, cut: int) -> None
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @given(values=value_arrays(40, 30), cut=st.sampled_from([1, 7, 40]))
-def test_any_values_leave_states_and_forecasts_finite(cell: str, values: Floats, cut: int) -> None:
+def test_any_accepted_values_give_finite_states_and_forecasts(cell: str, values: Floats, cut: int) -> None:
     model = forecaster(cell, **SHORT_WEEK)
     assert_finite_in_blocks(model, Windows(tuple(f"s{i}" for i in range(30)), START, values), cut)
 
@@ -124,7 +124,7 @@ def test_any_values_leave_states_and_forecasts_finite(cell: str, values: Floats,
     static=value_arrays(4, 1),
     refit=st.booleans(),
 )
-def test_any_covariates_leave_states_and_forecasts_finite(
+def test_any_accepted_covariates_give_finite_states_and_forecasts(
     cell: str, values: Floats, heat: Floats, known: Floats, static: Floats, refit: bool
 ) -> None:
     given_tables = tables(known[:, 0], static[:, 0])
@@ -139,7 +139,7 @@ def test_any_covariates_leave_states_and_forecasts_finite(
 
 @pytest.mark.parametrize("value", [1.1 * LARGEST, 1e300, float("inf"), -float("inf")])
 @pytest.mark.parametrize("column", ["price", "size"])
-def test_a_covariate_above_the_largest_value_is_refused(value: float, column: str) -> None:
+def test_known_and_static_covariates_above_the_largest_value_are_refused(value: float, column: str) -> None:
     known, static = np.zeros(60), np.arange(4.0)
     (known if column == "price" else static)[2] = value
     with pytest.raises(DataError, match=f"row 3: column {column}"):

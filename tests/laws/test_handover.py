@@ -1,4 +1,4 @@
-"""Law: a backfill up to t and then a stream from t equal one run over all rows; so does a resumed stream."""
+"""Law: a backfill up to t followed by a stream from t, or a resumed stream, equals one run over all rows."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def assert_same_as_one_job(
 
 
 def as_new_log(batch: Batch, begin: int) -> Batch:
-    """Return a batch with ``begin`` subtracted from its offsets, as if its log began there."""
+    """Return a batch with ``begin`` subtracted from its offsets, as if its log began at that offset."""
     rows, rejected = (f.with_columns(pl.col("offset") - begin) for f in (batch.rows, batch.rejected))
     return replace(batch, start=batch.start - begin, stop=batch.stop - begin, rows=rows, rejected=rejected)
 

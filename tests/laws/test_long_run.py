@@ -49,7 +49,7 @@ def regressors() -> Floats:
 def forecast_and_learn(
     expert: LeastSquares, x: Floats, dtype: DTypeLike
 ) -> tuple[Floats, NDArray[Any], NDArray[Any]]:
-    """Forecast each window, then learn from it; return the forecasts, the last inverse and weights."""
+    """Forecast each value, then learn from the value; return the forecasts, the last inverse and weights."""
     own = {name: array.astype(dtype) for name, array in expert.init(2).items() if name != "known"}
     weights, inverse = (np.moveaxis(own[name], 0, -1).copy() for name in ("weights", "inverse"))
     learns, forecast = np.ones(2, bool), np.empty((len(x), 2))
@@ -115,7 +115,7 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    assert off.max() <= 1e-2  # a component whose state was reset would differ by more
+    assert off.max() <= 1e-2  # after a reset of a component's state, forecasts would differ more
 
 
 def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:

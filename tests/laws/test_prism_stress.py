@@ -1,4 +1,4 @@
-"""Law: a stateful step on Prism emits every row once, and the state of each key counts all rows of the key.
+"""Law: a stateful Beam step on Prism emits every row once, and the state of a key counts all its rows.
 
 By default, Prism splits a slow bundle in the middle of a key and starts a second bundle of that key beside
 the first, and both begin from the same state. With Beam 2.77.0 this test fails every time unless Prism has
@@ -53,7 +53,7 @@ class Number(beam.DoFn):
 
 
 @pytest.mark.prism
-def test_a_stateful_beam_step_numbers_every_row_once(tmp_path: Path) -> None:
+def test_a_stateful_beam_step_on_prism_numbers_every_row_once(tmp_path: Path) -> None:
     numbers: dict[int, list[int]] = {key: [] for key in range(KEYS)}
     _numbered_into[:] = [numbers]
     with (

@@ -23,7 +23,7 @@ Normalize = Literal["none", "train"]
 
 
 def values() -> Floats:
-    """Return three daily series, ``[170, 3]``: one has gaps, one a level so high that a leaked mean shows."""
+    """Return three series ``[170, 3]``: the second has gaps, the third a level that reveals a leaked mean."""
     rng = np.random.default_rng(0)
     hour = np.arange(170.0)[:, None] + np.array([0.0, 5.0, 11.0])
     found: Floats = np.sin(2 * np.pi * hour / 24) * 3 + rng.normal(size=hour.shape).cumsum(axis=0)

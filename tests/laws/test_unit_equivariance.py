@@ -191,7 +191,7 @@ def test_least_squares_learns_nothing_from_rounding_errors(factor: float) -> Non
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
-    """Train on ``values`` with an observed covariate ``heat`` and a known one, which ``factor`` scales."""
+    """Train on ``values`` with an observed covariate ``heat`` and a known covariate times ``factor``."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))

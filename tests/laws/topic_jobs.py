@@ -1,4 +1,4 @@
-"""Jobs that read a topic in memory, with several kills or without one."""
+"""Jobs that read a topic in memory, with several kills or without a kill."""
 
 from __future__ import annotations
 

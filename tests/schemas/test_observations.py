@@ -128,7 +128,7 @@ def test_every_row_is_either_accepted_or_quarantined(raw: pl.DataFrame) -> None:
     assert good.height + bad.height == height
     assert len(rejected) == bad.height
     kept = [n for n in range(1, height + 1) if n not in rejected]
-    # Validate the accepted rows again without the rejected ones: the result must not change.
+    # Validate the accepted rows again without the rejected rows: the result must not change.
     assert validate(raw[[n - 1 for n in kept]])[0].equals(good)
     assert list(good.columns) == list(observations.empty(with_event).columns)
     Observation.validate(good)
@@ -221,14 +221,14 @@ def test_a_quarantined_row_keeps_its_file_row_number_and_cells() -> None:
     assert json.loads(bad["raw"]) == {"series_id": "b", "timestamp": "x", "value": "2"}
 
 
-def test_values_up_to_the_largest_are_accepted() -> None:
+def test_values_up_to_the_largest_allowed_value_are_accepted() -> None:
     good, bad = validate(raw_rows(["2013-01-01"] * 3, [str(LARGEST), str(-LARGEST), "-5e-324"], ["a"] * 3))
     assert good.height == 3
     assert bad.is_empty()
 
 
 @pytest.mark.parametrize("cell", ["1.0000001e100", "-1.7976931348623157e308", 1e308])
-def test_a_too_large_value_is_quarantined_with_the_bound(cell: Any) -> None:
+def test_the_quarantine_reason_of_a_too_large_value_names_the_bound(cell: Any) -> None:
     assert reason(raw_rows(value=cell)) == "value is beyond 1e+100: its square leaves no room in a float64"
 
 

@@ -65,7 +65,7 @@ def test_without_value_or_forecast_p_value_and_alarm_are_nan() -> None:
     assert np.isnan(p_value).tolist() == np.isnan(alarm).tolist() == [True, True, False]
 
 
-def test_small_p_values_are_no_more_frequent_than_their_size() -> None:
+def test_p_values_below_p_are_hardly_more_frequent_than_p() -> None:
     rng = np.random.default_rng(4)
     draws = [rng.standard_t(2, 10_000), rng.uniform(-3, 3, 10_000), rng.exponential(9, 10_000)]
     p_value = step_anomaly(np.stack(draws, axis=1)).out.anomaly[0, 2000:, :, 0]
@@ -131,7 +131,7 @@ def test_the_alarm_budget_grows_by_the_alarm_rate_per_window(alarms_per_week: fl
     assert raised == 0
 
 
-def test_p_values_and_alarms_do_not_depend_on_the_unit() -> None:
+def test_anomalies_do_not_depend_on_the_unit_of_values() -> None:
     values = np.random.default_rng(10).standard_t(2, size=(2000, 1))
     for unit in (1e-15, 1e15):
         base, scaled = step_anomaly(values), step_anomaly(values, unit=unit)

@@ -15,7 +15,7 @@ SEASON = 7  # daily windows in a week
 
 
 def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:
-    """Step daily windows ``[T]`` or ``[T, S]`` through the moments; return their arrays and the block."""
+    """Step daily windows ``[T]`` or ``[T, S]`` through `Moments`; return its arrays and the block."""
     columns = values.reshape(len(values), -1)
     config = NetworkConfig(halflife=halflife, ring=8, lags=(1,))
     block = Block(np.array([0]), columns, Frequency(86_400))

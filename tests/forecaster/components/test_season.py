@@ -18,7 +18,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 @pytest.mark.parametrize(
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
-def test_the_likely_season_of_months_is_a_year(months: int, season: int) -> None:
+def test_the_likely_season_of_windows_of_months_is_a_year(months: int, season: int) -> None:
     assert likely_season(Frequency(0, months)) == season
 
 
@@ -29,9 +29,9 @@ def test_the_likely_season_of_months_is_a_year(months: int, season: int) -> None
         (300, 288),
         (900, 96),
         (3600, 24),
-        (5 * 3600, 1),  # does not divide a day
+        (5 * 3600, 1),  # 5 hours do not divide a day
         (7 * 3600, 1),
-        (36 * 3600, 1),  # does not divide a week
+        (36 * 3600, 1),  # 36 hours do not divide a week
         (2 * 86_400, 1),
         (43_200, 2),
         (86_400, 7),
@@ -64,9 +64,9 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (3600, 168, 168),
         (3600, 167, None),
         (43_200, 336, 14),
-        (7 * 3600, 336, 24),  # divides a week, not a day
+        (7 * 3600, 336, 24),  # 7 hours divide a week, but not a day
         (5 * 3600, 336, None),
-        (86_400, 336, None),  # a week is the season
+        (86_400, 336, None),  # a week is already the season
         (604_800, 336, None),
     ],
 )

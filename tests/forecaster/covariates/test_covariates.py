@@ -203,7 +203,7 @@ def test_covariate_scaling_is_fitted_on_the_training_windows_only() -> None:
     assert chosen.static[0].mean == 1.0
     assert refit.known[0].mean == price.mean()
     assert [column.words for column in refit.static] == [(), ("new", "old")]
-    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # changes prices in the backtest only
+    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # only prices of the backtest differ
     assert other.chosen.covariates.features == chosen
     assert other.chosen.version == one.chosen.version
 

@@ -134,7 +134,7 @@ def test_gradient_norms_change_neither_weights_nor_stored_gradients() -> None:
     assert all(high != low for high, low in pairwise(gradient_norms(model, walks(), 3)))
 
 
-def test_the_gradient_figure_shows_the_remaining_share() -> None:
+def test_the_gradient_figure_shows_the_remaining_gradient_share() -> None:
     figure = gradient_figure(np.array([1.0, 0.5, 0.25, 0.125, 0.0]), "rnn")
     assert figure.axes[0].get_yscale() == "log"
     legend = figure.axes[0].get_legend()

@@ -135,7 +135,7 @@ def test_calibration_and_coverage_are_averaged_over_series() -> None:
 
 
 def test_seasonal_scale_falls_back_to_changes_or_1() -> None:
-    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes after a season of 3: 4, 0 and 1
+    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes over a season of 3 windows: 4, 0 and 1
     periodic = [
         1.0,
         3.0,
@@ -143,7 +143,7 @@ def test_seasonal_scale_falls_back_to_changes_or_1() -> None:
         1.0,
         3.0,
         2.0,
-    ]  # no change after a season; changes of 2, 1, 1, 2 and 1
+    ]  # no change over a season of 3 windows; changes from window to window: 2, 1, 1, 2 and 1
     short = [np.nan, np.nan, np.nan, np.nan, 2.0, 4.0]
     gaps = [1.0, np.nan, 3.0, 5.0, 2.0, np.nan]
     constant, never = [7.0, 7.0, 7.0, 7.0 + 1e-15, 7.0, 7.0], [np.nan] * 6

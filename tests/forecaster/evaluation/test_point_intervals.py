@@ -9,7 +9,7 @@ from forecaster.evaluation.point_intervals import PointIntervals
 from tests.fleets import HOUR
 
 LEVELS, HORIZON, MIDDLE = (0.05, 0.5, 0.95), 3, 1
-FAR = 30  # windows; a horizon longer than a block
+FAR = 30  # a horizon, in windows, that is longer than a block
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:

@@ -28,7 +28,7 @@ from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 from tests.fleets import HOUR, START, forecaster
 
-MODEL = forecaster()  # its horizon is 3
+MODEL = forecaster()  # a forecaster with horizon 3
 MODEL_WITHOUT_EXPERTS = replace(MODEL, online_config=OnlineConfig(experts=()))
 SPLIT = Split(train_rows=30, first=40, stop=70, horizon=3)
 
@@ -80,7 +80,7 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         return tallies
 
     at_once = tallies_of_blocks()
-    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # 4 rows of 3 series with 3 horizons
+    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # blocks of 4 rows of 3 series with 3 horizons
     assert len(list(rolled(MODEL, history(), SPLIT))) == 7
     unit = training_scale(history(), 30, WindowConfig())
     for name, cut in tallies_of_blocks().items():

@@ -41,7 +41,7 @@ def values(steps: int, series: int, seed: int) -> Floats:
 
 
 def sequences(parts: list[Floats]) -> Sequences:
-    """Return one sequence for each part ``[t, C]``, padded to the longest."""
+    """Return labeller sequences, one for each array ``[t, C]``, padded to the longest array."""
     lengths = np.array([len(part) for part in parts])
     dense = np.full((lengths.max(), len(parts), len(CHANNELS)), np.nan)
     for s, part in enumerate(parts):

@@ -45,7 +45,7 @@ def test_the_weekly_threshold_lets_one_step_per_week_pass() -> None:
     score = np.random.default_rng(0).permutation(np.linspace(0, 1, 168 * 5, dtype=np.float32))
     assert (score > scores.weekly_threshold(score, 3600)).sum() == 5
     assert (score > scores.weekly_threshold(score, 3600, a_week=3.0)).sum() == 15
-    few = score[:100]  # less than a week
+    few = score[:100]  # scores of less than a week
     assert (few > scores.weekly_threshold(few, 3600)).sum() == 0
     assert scores.weekly_threshold(score[:0], 3600) == 0.5
 

@@ -79,7 +79,7 @@ def second_run(store: Registry, first_run: str) -> str:
     return run.run_id
 
 
-def test_a_run_keeps_parameters_metrics_data_and_files(
+def test_an_mlflow_run_keeps_parameters_metrics_data_and_files(
     store: Registry, store_dir: Path, first_run: str
 ) -> None:
     import mlflow
@@ -119,7 +119,9 @@ def test_logged_data_sets_have_equal_digests_only_if_equal(store: Registry, firs
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_a_run_that_raises_is_failed_or_killed(store: Registry, error: BaseException, status: str) -> None:
+def test_an_mlflow_run_that_raises_has_status_failed_or_killed(
+    store: Registry, error: BaseException, status: str
+) -> None:
     with pytest.raises(type(error)), store.start_run("ends early", {}) as run:
         raise error
     row = store.runs().row(by_predicate=pl.col("run_id") == run.run_id, named=True)
@@ -220,7 +222,7 @@ def test_a_logged_figure_that_fails_gives_a_notice(store: Registry) -> None:
         ("", "names no model"),
     ],
 )
-def test_an_unknown_model_is_refused_with_alternatives(
+def test_the_error_for_an_unknown_model_suggests_alternatives(
     store: Registry, second_run: str, ref: str, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message) as caught:

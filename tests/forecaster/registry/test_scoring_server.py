@@ -20,7 +20,7 @@ Post = Callable[[str], tuple[int, Any]]
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Serve a logged model with MLflow's scoring server; yield a function that posts a JSON body to it.
+    """Serve a logged model with MLflow's scoring server; yield a function that posts a JSON body.
 
     The function returns the status and the decoded answer.
     """

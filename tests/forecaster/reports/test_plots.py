@@ -94,7 +94,7 @@ def test_the_loss_figure_leaves_out_a_missing_validation_loss() -> None:
     assert legend(loss_figure(history)) == ["training"]
 
 
-def test_the_calibration_figure_shows_the_share_at_every_level() -> None:
+def test_the_calibration_figure_shows_the_share_of_actuals_by_level() -> None:
     figure = calibration_figure([0.1, 0.9], [0.125, 0.85], "lstm")
     assert [text.get_text() for text in figure.axes[0].texts] == ["12.5%", "85.0%"]
     with pytest.raises(ValueError, match="2 levels have 1"):
@@ -112,7 +112,7 @@ def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
     assert len(values) == 13  # twelve targets and the gap between the fans
-    assert np.isnan(values).sum() == 3  # two missing values and the gap
+    assert np.isnan(values).sum() == 3  # two missing targets and the gap
 
 
 def test_a_fan_figure_without_rows_or_median_is_refused() -> None:

@@ -178,7 +178,7 @@ def test_quarantined_rows_are_counted_by_kind_of_reason() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_row_years_earlier_creates_no_windows_between() -> None:
+def test_a_row_years_before_all_others_creates_no_windows_between() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
@@ -236,7 +236,7 @@ def in_partition(name: str, value: float, start: int) -> Batch:
 
 
 @given(order=st.permutations([("p0", 9.0, 5), ("p1", 2.0, 5), ("p2", 7.0, 4)]), stop=st.integers(0, 3))
-def test_the_row_with_the_largest_offset_then_partition_is_used(
+def test_a_repeated_time_uses_the_largest_offset_then_partition(
     order: list[tuple[str, float, int]], stop: int
 ) -> None:
     model, begins = forecaster(), {"p0": 5, "p1": 5, "p2": 4}
@@ -250,7 +250,7 @@ def test_the_row_with_the_largest_offset_then_partition_is_used(
     assert _used_value(shard, model) == 2.0
 
 
-def test_a_row_of_a_partition_read_again_loses_to_newer_rows() -> None:
+def test_new_rows_replace_pending_rows_of_a_partition_read_again() -> None:
     model = forecaster()
     shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)

@@ -41,7 +41,9 @@ def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None
     assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
     state, forecasts = advance(model, model.initial_state(), rows.head(12))
     frame = forecasts.frame()
-    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()  # the date that horizon 1 is for
+    assert (
+        frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()
+    )  # the date of the window of horizon 1
     scored = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
     assert scored.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
     again = State.from_bytes(state.to_bytes())
@@ -52,7 +54,7 @@ def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None
     np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_without_week_offset_reads_as_plain_weeks() -> None:
+def test_a_state_without_week_offset_has_weeks_from_thursday() -> None:
     model = forecaster(freq="1w")
     state, _ = advance(model, model.initial_state(), weekly_rows("thu"))
     metadata = state.to_arrow().schema.metadata

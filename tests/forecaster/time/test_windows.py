@@ -153,7 +153,7 @@ def rows_with_offsets(rows: list[tuple[int, float, int]], **more: list[object]) 
 
 
 @pytest.mark.parametrize("how", ["mean", "min", "max", "last"])
-def test_of_rows_of_a_time_the_largest_offset_is_used(how: str) -> None:
+def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
     rows = rows_with_offsets([(0, 1.0, 7), (0, 9.0, 5), (0, 1.0, 6), (300, 2.0, 0), (300, 2.0, 1)])
     found = aggregate(rows, config)

@@ -68,7 +68,9 @@ def test_peak_training_memory_is_less_than_all_targets_need() -> None:
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
     segment = length * series * horizon
     assert far - near < 64 * segment
-    assert far - near < windows * series * horizon  # 1 byte per target; a copy of all targets would need 4
+    assert (
+        far - near < windows * series * horizon
+    )  # 1 byte per target; a copy of all targets needs 4 bytes each
 
 
 def test_peak_training_memory_does_not_grow_with_the_batch_count(

@@ -24,7 +24,7 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
     np.testing.assert_allclose(
         forecast[WEEK + 1, t], forecast[1, t], atol=1e-5
     )  # the forecast repeats after a week
-    assert forecast[7, t, 1] == values[t, 1]  # without the value of a week before: the last value
+    assert forecast[7, t, 1] == values[t, 1]  # a missing value of a week before becomes the last value
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_stacking_follows_the_most_accurate_member() -> None:
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        assert combined < 0.6  # error of the guess: 1.6, of the last value: 0.8 and 1.4
+        assert combined < 0.6  # mean errors: guess 1.6, last value 0.8 (h = 1) and 1.4
 
 
 def test_all_members_weigh_equally_before_the_first_actual() -> None:
@@ -108,7 +108,7 @@ def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
 def test_a_stacking_residual_exists_only_after_its_horizon_has_passed() -> None:
     values = walk(12, 1)
     other = values.copy()
-    other[10] += 50.0  # forecasts issued 1, 2 and 3 windows before are then wrong
+    other[10] += 50.0  # makes the forecasts for window 10 wrong
     _, one, _ = stacked(values)
     _, two, _ = stacked(other)
     np.testing.assert_array_equal(one.out.forecast[:, :7], two.out.forecast[:, :7])

@@ -34,7 +34,7 @@ def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows,
         for t in range(len(fleet.values)):
             past = fleet.values[t - lag] if t >= lag else np.full(fleet.values.shape[1], np.nan)
             off = np.where(np.isnan(past), block.mean[t], past) - block.last[t]
-            near = np.abs(off) <= 20 * block.scale[t]  # larger distances are shrunk
+            near = np.abs(off) <= 20 * block.scale[t]  # inputs shrink larger distances
             expected = np.clip(off / block.spread[t], -6, 6)
             np.testing.assert_allclose(found.x[t, near, column], expected[near], atol=1e-4)
             assert (np.abs(found.x[t, ~near, column]) <= np.abs(expected[~near]) + 1e-4).all()
@@ -62,7 +62,7 @@ def test_a_missing_difference_is_0_and_a_missing_lag_the_mean() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
-    assert x[2:, 1].tolist() == [0, 0, 0]  # a difference needs both values
+    assert x[2:, 1].tolist() == [0, 0, 0]  # 0, because each difference lacks a value
     np.testing.assert_allclose(x[:, 5], np.log1p([0, 0, 1, 2, 0]) / 5, rtol=1e-6)
     np.testing.assert_allclose(x[:, 6], np.log1p([1, 2, 2, 2, 3]) / 7, rtol=1e-6)
     expected = (block.mean[4, 0] - block.last[4, 0]) / block.spread[4, 0]

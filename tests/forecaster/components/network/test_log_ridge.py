@@ -37,7 +37,7 @@ def sales(windows: int = 90, series: int = 3) -> Floats:
 
 def ridge_on_lag(lag: int) -> Floats32:
     ridge = NO_RIDGE.copy()
-    ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # the oldest lag is first
+    ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # the regressors begin with the oldest lag
     return ridge
 
 

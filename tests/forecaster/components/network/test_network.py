@@ -83,7 +83,7 @@ def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     experts[:2] = 3.0
     with torch.inference_mode():
         middle = net(torch.randn(50, 4, INPUTS), *net.initial(4), experts=experts)[0][1]
-    assert ((middle > 1.7) & (middle < 2.3)).all()  # the two ridges have 0.64 of the weight
+    assert ((middle > 1.7) & (middle < 2.3)).all()  # the two ridge experts have 0.64 of the weight
 
 
 def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
@@ -95,7 +95,7 @@ def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
         )
         without_experts = net(x, *state)[0]
     torch.testing.assert_close(alone, without_experts)
-    torch.testing.assert_close(two, one + 2.0)  # the weights sum to 1
+    torch.testing.assert_close(two, one + 2.0)  # the weights of the experts sum to 1
     low, high = experts.min(dim=0).values, experts.max(dim=0).values
     assert ((one - alone >= low - 1e-5) & (one - alone <= high + 1e-5)).all()
 

@@ -54,7 +54,7 @@ def test_the_fixed_experts_forecast_seasons_mean_and_last_value() -> None:
 
 def test_a_ridge_weight_of_one_half_averages_lag_and_last_value() -> None:
     values, ridge = walks(), NO_RIDGE.copy()
-    ridge[1, RING - 1 - 12, 4] = 0.5  # the oldest lag is first
+    ridge[1, RING - 1 - 12, 4] = 0.5  # the regressors begin with the oldest lag
     block = block_of(values)
     found = values_of(block, expert_forecasts(block, ridge, SEASON)[1])
     np.testing.assert_allclose(found[80, :, 4], (values[80] + values[68]) / 2, rtol=1e-6)
