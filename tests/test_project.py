@@ -145,8 +145,8 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 
 # --- writing of files
 
-# Modules that may write, rename or copy files themselves, each with the reason. All other modules must call
-# `forecaster.durable` or `pipelines.storage`, so that a crash leaves no incomplete file.
+# Modules that may write, rename or copy files themselves, each with the reason.
+# All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
     "forecaster/durable.py",  # implements the safe writes
     "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies

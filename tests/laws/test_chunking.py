@@ -102,8 +102,8 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # After twice ``max_gap`` windows the series has been removed from the state: its return is then the
-        # start of a new series and no cold start.
+        # A series that is silent for more than twice ``max_gap`` windows has been removed from the state.
+        # When such a series returns, it counts as a new series, and not as a cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))

@@ -49,8 +49,8 @@ def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw
         ]
         starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
         parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
-        # Begin with a batch without rows in each partition, as `Reader` does: windows that the watermark had
-        # passed before the kill are then closed, even if no row follows.
+        # Begin with a batch without rows in each partition, as `Reader` does.
+        # Windows that the watermark had passed before the kill are then closed, even if no row follows.
         announced = [empty_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))

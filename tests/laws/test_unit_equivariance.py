@@ -222,8 +222,8 @@ def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on: the scale of a series with one value is a fraction of that value, so the
-    # first forecasts depend on the level.
+    # Compare from window 20 on, because the first forecasts depend on the level.
+    # The reason is that the scale of a series with a single value is a fraction of that value.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

@@ -50,8 +50,8 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
 def test_gradients_of_a_linear_network_fall_geometrically(factor: float) -> None:
-    # Use a rotation times a factor, because that matrix multiplies the norm of any gradient by the factor:
-    # k windows back, the norm is factor ** k times the norm at t.
+    # Use a rotation times a factor, because that matrix multiplies the norm of any gradient by the factor.
+    # So the norm of the gradient k windows back is factor ** k times the norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
     norms = gradient_norms(linear_network((factor * rotation).astype(np.float32)), walks(), 20)
     assert norms.shape == (21,)
@@ -59,8 +59,8 @@ def test_gradients_of_a_linear_network_fall_geometrically(factor: float) -> None
 
 
 def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
-    # Unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone. So the gradient goes back
-    # from unit 2 over 1 to 0, and is 0 before that.
+    # Unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone.
+    # So the gradient goes back from unit 2 over unit 1 to unit 0, and is 0 in earlier windows.
     chain = np.zeros((3, 3), np.float32)
     chain[1, 0], chain[2, 1] = 2.0, 3.0
     model = linear_network(chain)

@@ -43,7 +43,7 @@ def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None
     frame = forecasts.frame()
     assert (
         frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()
-    )  # the date of the window of horizon 1
+    )  # the date that horizon 1 forecasts
     scored = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
     assert scored.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
     again = State.from_bytes(state.to_bytes())

@@ -45,8 +45,8 @@ def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows,
     power=st.integers(-8, 12),
 )
 def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
-    # Multiply by a power of two, because that does not change how the sums in the moments round. Compare only
-    # windows with a scale above 1e-5: a smaller scale may be at its lower bound.
+    # Multiply by a power of two, because that does not change how the sums in the moments round.
+    # Compare only windows with a scale above 1e-5, because a smaller scale may be at its lower bound.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
@@ -106,8 +106,8 @@ def test_time_of_day_inputs_repeat_after_a_day(freq_s: int, windows: int) -> Non
 def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # The inputs describe the next window: columns 7 and 8 its phase in the month, which is always 0 for
-    # monthly windows, columns 9 and 10 its phase in the year, which is 0 for January, after December.
+    # Columns 7 and 8 are the phase of the next window in the month, which is always 0 for monthly windows.
+    # Columns 9 and 10 are the phase of the next window in the year, which is 0 after December.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)
