@@ -72,8 +72,8 @@ def forecaster(
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
-            # Keep decoder weights small, because large weights magnify rounding differences from step to step.
-            # Such rounding differences depend on the other series of the batch.
+            # Keep decoder weights small, because large weights magnify rounding errors from step to step.
+            # Such rounding errors depend on the other series of the batch.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))

@@ -62,7 +62,7 @@ def test_new_series_are_added_after_the_existing_series() -> None:
     assert state.series_ids == ("z", "m", "a")
 
 
-def test_windows_without_rows_have_the_value_0_with_empty_zero() -> None:
+def test_the_setting_empty_zero_gives_windows_without_rows_value_0() -> None:
     model = forecaster(empty="zero")
     state, forecasts = advance(model, model.initial_state(), windows([NAN, 3, NAN, NAN]))
     assert state.parts["moments"]["observed"].tolist() == [3]

@@ -55,7 +55,7 @@ def test_moving_series_raise_not_many_fewer_alarms_than_configured(
 
 
 @pytest.mark.parametrize("kind", kinds(1))
-def test_no_p_value_is_below_one_over_the_residual_count(
+def test_no_p_value_is_below_1_divided_by_the_number_of_values(
     detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
     p_value = detected[kind][0]

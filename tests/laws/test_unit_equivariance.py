@@ -128,7 +128,7 @@ factors = st.one_of(
 @example(seed=0, factor=1e-15, level=0.0)
 @example(seed=1, factor=1e15, level=-20.0)
 @example(seed=2, factor=1e-15, level=2.0**36)
-def test_a_series_in_another_unit_has_the_same_forecasts(
+def test_forecasts_of_a_series_do_not_depend_on_its_unit(
     cell: str, seed: int, factor: float, level: float
 ) -> None:
     model, values = forecaster(cell, **SHORT_WEEK), kinds(seed) + level

@@ -76,7 +76,7 @@ def test_p_values_below_p_are_hardly_more_frequent_than_p() -> None:
 
 
 @given(seen=st.integers(1, 400), far=st.sampled_from([3.0, 1e6, 1e300]))
-def test_no_p_value_is_below_one_over_the_windows_seen(seen: int, far: float) -> None:
+def test_no_p_value_is_below_1_divided_by_the_number_of_windows(seen: int, far: float) -> None:
     values = np.random.default_rng(seen).normal(size=(seen + 2, 1))
     values[-1] = far
     p_value = step_anomaly(values).out.anomaly[0, -1, 0, 0]

@@ -49,7 +49,7 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
-def test_gradients_of_a_linear_network_fall_geometrically(factor: float) -> None:
+def test_gradient_norms_of_a_linear_network_change_geometrically(factor: float) -> None:
     # Use a rotation times a factor, because that matrix multiplies the norm of any gradient by the factor.
     # So the norm of the gradient k windows back is factor ** k times the norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])

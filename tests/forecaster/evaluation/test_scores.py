@@ -161,7 +161,7 @@ def test_every_score_of_a_baseline_is_finite(windows: Windows) -> None:
 
 
 @given(windows=fleets(series=3, windows=12))
-def test_empty_windows_are_scored_as_zeros_with_empty_zero(windows: Windows) -> None:
+def test_the_setting_empty_zero_scores_empty_windows_as_zeros(windows: Windows) -> None:
     made = forecasts_of(windows)
     zeros = windows.values.copy()
     for s in range(zeros.shape[1]):
@@ -180,7 +180,7 @@ def test_empty_windows_are_scored_as_zeros_with_empty_zero(windows: Windows) -> 
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_a_silent_series_is_scored_on_zeros_with_empty_zero() -> None:
+def test_the_setting_empty_zero_scores_a_silent_series_on_zeros() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

@@ -162,7 +162,7 @@ def test_a_training_part_with_a_single_label_is_refused() -> None:
         train_labeller(sequences, config(), split)
 
 
-def test_class_weights_average_one_and_balance_classes() -> None:
+def test_class_weights_have_mean_1_and_balance_classes() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10 + [UNKNOWN] * 5)
     for balance in (0.0, 0.5, 1.0):
         weight = class_weights(labels, 3, balance)

@@ -204,7 +204,7 @@ def correction(value: float, start: int) -> Batch:
     return replace(empty_batch("rows", start), stop=start + 1, rows=rows)
 
 
-def test_the_later_row_of_a_time_wins_across_snapshots_and_jobs() -> None:
+def test_the_later_row_of_a_time_is_used_across_snapshots_and_jobs() -> None:
     model = forecaster()
     shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
     for offset, value in enumerate((3.0, 9.0, 5.0)):
