@@ -39,7 +39,7 @@ class LogSource:
         return self.log.partition
 
     def step(self, offset: int) -> Step | None:
-        """Return the batch that begins at ``offset``, and its last offset plus 1; None at the end of the log."""
+        """Return the batch at ``offset``, and one past its last offset; None at the end of the log."""
         following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
         return Step((following[0],), following[0].stop) if following else None
 
