@@ -141,7 +141,7 @@ class PowerLoss:
             operation.is_kept |= number in operation.folders
 
     def _number(self, path: Path, found: os.stat_result) -> int:
-        """Return a number that identifies a file or folder for ever.
+        """Return a number that identifies a file or folder during the recording.
 
         The number is a descriptor that stays open, so that the file system cannot reuse the inode.
         """

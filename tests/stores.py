@@ -52,7 +52,7 @@ def s3_server() -> Iterator[Remote]:
     }
     try:
         with patch.dict(os.environ, environment):
-            s3fs.S3FileSystem.clear_instance_cache()  # cached instances are connected to another server
+            s3fs.S3FileSystem.clear_instance_cache()  # cached S3 clients are connected to an earlier server
             name = f"bucket-{uuid4().hex[:8]}"  # a new name: all servers of a process share one store
             s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
             yield Remote(f"s3://{name}")

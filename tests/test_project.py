@@ -148,7 +148,7 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 # Modules that may write, rename or copy files themselves, each with the reason.
 # All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
-    "forecaster/durable.py",  # implements the safe writes
+    "forecaster/durable.py",  # implements the crash-safe writes
     "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies
     "forecaster/registry/store.py",  # opens a database to check whether it is writable
     "forecaster/reports/html.py",  # writes pictures to memory
@@ -165,7 +165,7 @@ CHANGES_FILES = {
     "pipelines/storage/journal.py",  # appends records
     "pipelines/storage/lease.py",  # puts objects, which a store replaces atomically
     "pipelines/storage/remote.py",  # puts objects, which a store replaces atomically
-    "pipelines/storage/write_whole.py",  # implements the safe writes
+    "pipelines/storage/write_whole.py",  # implements the crash-safe writes
     "pipelines/state/table_files.py",  # renames complete folders
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}

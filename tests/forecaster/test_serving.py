@@ -115,7 +115,7 @@ def with_bad_cells(frame: pl.DataFrame, cells: dict[str, object]) -> pl.DataFram
 
 
 @pytest.mark.parametrize(("cells", "message"), BAD_CELLS)
-def test_serving_names_the_number_and_reason_of_an_invalid_row(
+def test_serving_names_the_row_number_and_reason_of_an_invalid_row(
     cells: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DataError, match=f"the history: {message}") as error:

@@ -41,7 +41,7 @@ def test_invalid_mlflow_store_addresses_are_refused(tmp_path: Path, monkeypatch:
 
 def test_an_mlflow_server_that_does_not_answer_is_refused() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound but not listening, so that connections are refused
+        taken.bind(("127.0.0.1", 0))  # a bound port without a listener refuses connections
         port = taken.getsockname()[1]
         with pytest.raises(ModelError, match=f"no MLflow server answers at http://127.0.0.1:{port}"):
             Store.parse(f"http://127.0.0.1:{port}/").check()
