@@ -1,4 +1,4 @@
-"""A column of every Arrow type, for tests that put each of them in the place of each column of a source."""
+"""Columns of every Arrow type, for tests that read each of them as each column of a source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAR = 2**63 - 1
 
 
 def arrow_types() -> dict[str, pa.Array]:
-    """Return a column of each type, and columns with content that is known to break readers, by name."""
+    """Return a column of every Arrow type, and columns whose content is known to break readers, by name."""
     found: dict[str, pa.Array] = {"null": pa.nulls(CELLS), "bool": pa.array([True, False, None])}
     found |= _numbers() | _texts() | _times() | _nested() | _encoded()
     assert all(len(column) == CELLS for column in found.values())
@@ -71,7 +71,7 @@ def _texts() -> dict[str, pa.Array]:
 
 
 def _not_utf8(kind: pa.DataType) -> pa.Array:
-    """Return text cells with bytes that are not UTF-8, as some writers produce."""
+    """Return a text column that contains bytes that are not UTF-8, as some writers produce."""
     if pa.types.is_string_view(kind):
         cells = pa.array([b"1", b"\xff", None], pa.binary_view())
     else:

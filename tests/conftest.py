@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "statecast",
-    deadline=None,  # no time limit, because the machine may be busy with other work
-    derandomize=bool(os.environ.get("CI")),  # equal examples in each CI run, new ones in other runs
+    deadline=None,  # no time limit for an example, because the machine may be busy with other work
+    derandomize=bool(os.environ.get("CI")),  # equal examples in each CI run, new examples in other runs
     max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],
 )

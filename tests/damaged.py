@@ -1,4 +1,4 @@
-"""Damaged copies of the files that a job reads, as disks, other versions and people leave them."""
+"""Functions that make damaged copies of files: flipped bits, truncated files, wrong JSON records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def line_of(read: Callable[[], T], found: list[T]) -> str | None:
-    """Read a file; return the error's line, or add the result to ``found`` and return None."""
+    """Call ``read``; return the text of a `StatecastError`, or None after adding the result to ``found``."""
     try:
         found.append(read())
     except StatecastError as error:
@@ -22,7 +22,7 @@ def line_of(read: Callable[[], T], found: list[T]) -> str | None:
 
 
 def flipped(whole: bytes, chance: random.Random, count: int) -> Iterator[tuple[int, bytes]]:
-    """Yield ``count`` copies of a file with one flipped bit, each with the index of the changed byte."""
+    """Yield ``count`` pairs: the index of a byte, and a copy of the file with one bit of the byte flipped."""
     for _ in range(count):
         place = chance.randrange(len(whole))
         changed = bytearray(whole)
@@ -31,7 +31,7 @@ def flipped(whole: bytes, chance: random.Random, count: int) -> Iterator[tuple[i
 
 
 def torn(whole: bytes) -> Iterator[bytes]:
-    """Yield truncated copies of a file, the empty one first, and a copy with zeros in its second half."""
+    """Yield truncated copies of a file, first an empty copy, last a copy whose second half is zeros."""
     for size in sorted({0, 1, len(whole) // 2, max(len(whole) - 2, 0)}):
         yield whole[:size]
     yield whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)

@@ -17,7 +17,7 @@ from forecaster.shards.sharding import Splitter
 
 @dataclass
 class Disk:
-    """The snapshot of one shard and its output files.
+    """The snapshot and the output files of one shard, in memory.
 
     The keys of forecasts are the first window and one past the last; the keys of late and quarantined rows
     are the partition and the first offset.
@@ -29,7 +29,7 @@ class Disk:
     quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
 
     def write(self, output: Output) -> None:
-        """Write a file of each kind that has rows, in place of an earlier file of the same key."""
+        """Store forecasts, late rows and quarantined rows of an output; replace files with equal keys."""
         place = (output.partition, output.start)
         if len(output.quarantined):
             self.quarantined[place] = output.quarantined
@@ -40,7 +40,7 @@ class Disk:
             self.forecasts[start, start + len(output.forecasts.issued)] = output.forecasts
 
     def restore(self, cold: Shard) -> Shard:
-        """Return the shard of the snapshot, or ``cold``, and remove later files, as `ShardFiles` does."""
+        """Return the shard of the snapshot, or ``cold`` without one; remove files newer than the snapshot."""
         shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
         closed = -1 if shard.closed_through is None else shard.closed_through
         self.forecasts = {name: one for name, one in self.forecasts.items() if name[0] <= closed}

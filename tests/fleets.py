@@ -1,4 +1,4 @@
-"""Small fleets, and forecasters whose forecasts depend visibly on every input."""
+"""Small fleets of series, and forecasters whose forecasts visibly depend on every input."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def forecaster(
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
-            # Small weights: large ones would magnify rounding differences, which depend on the other series
-            # of a batch, from step to step.
+            # Keep decoder weights small, because large weights magnify rounding errors from step to step.
+            # Such rounding errors depend on the other series of the batch.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
@@ -81,7 +81,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return covariates of six series with missing windows; without ``decoder``, only the observed ones."""
+    """Return covariates of six series with missing windows; without ``decoder``, only ``observed``."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
@@ -100,7 +100,7 @@ def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
 
 @st.composite
 def fleets(draw: st.DrawFn, series: int = 5, windows: int = 30) -> Windows:
-    """Generate windows of series at levels up to 1e9, with gaps, that begin anywhere or have no value."""
+    """Generate windows of series at levels up to 1e9 with gaps; a series may begin late or have no value."""
     count = draw(st.integers(1, series))
     length = draw(st.integers(1, windows))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -119,7 +119,7 @@ def fleets(draw: st.DrawFn, series: int = 5, windows: int = 30) -> Windows:
 
 
 def with_heat(fleet: Windows, seed: int = 0) -> Windows:
-    """Return the windows with an observed covariate ``heat`` that is missing in some of them."""
+    """Return the windows with an observed covariate ``heat`` that is missing in some windows."""
     rng = np.random.default_rng(seed)
     heat = 20.0 + rng.normal(size=fleet.values.shape).cumsum(axis=0)
     heat[rng.random(heat.shape) < 0.2] = np.nan
@@ -127,7 +127,7 @@ def with_heat(fleet: Windows, seed: int = 0) -> Windows:
 
 
 def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
-    """Return one observation, with covariates, for each window that has a value, at any time inside it."""
+    """Return one observation, with covariates, for each window with a value, at a time inside the window."""
     at, series = np.nonzero(~np.isnan(windows.values))
     within_us = (at * 40_503 + series * 65_537) * 1_000_003 % freq_us
     return pl.DataFrame(
@@ -145,7 +145,7 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return how much each series moves: its standard deviation plus 1e-10 of its level.
+    """Return the scale of each series for tolerances: its standard deviation plus 1e-10 of its level.
 
     The second term keeps a tolerance of 1e-5 scales above the float64 rounding of the level.
     """

@@ -1,4 +1,4 @@
-"""Functions that fold batches through shards, as a job does."""
+"""Functions that apply batches to shards in this process, as a job does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Ran:
         return [shard.state for shard in self.shards]
 
     def take(self, output: Output) -> None:
-        """Add an output of a shard."""
+        """Add the forecasts and rows of a shard's output to the lists."""
         self.forecasts.append(output.forecasts)
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)
@@ -63,7 +63,7 @@ def run_shards(
     windows_per_step: int = 4,
     to_the_end: bool = True,
 ) -> Ran:
-    """Fold arrivals through shards as a job does; with ``to_the_end``, close all windows at the end."""
+    """Apply arrivals to new shards as a job does; with ``to_the_end``, close all windows at the end."""
     batches = batches_of(arrivals)
     if to_the_end:
         freq = model.window_config.frequency
@@ -93,7 +93,7 @@ def fold(
     windows_per_step: int = 4,
     partitions: Sequence[str] = ("rows",),
 ) -> Ran:
-    """Apply batches, one after the other, to each of ``shards`` new shards."""
+    """Apply batches in order to ``shards`` new shards; return the shards and their outputs."""
     cold = [Shard.cold(n, shards, model.initial_state(), partitions) for n in range(shards)]
     return fold_on(model, cold, [batches] * shards, windows_per_step)
 
@@ -101,7 +101,7 @@ def fold(
 def fold_on(
     model: Forecaster, shards: Sequence[Shard], orders: Sequence[Sequence[Batch]], windows_per_step: int = 4
 ) -> Ran:
-    """Apply batches to existing shards, to each shard in its own order; the given shards are used up."""
+    """Apply batches to existing shards, to each shard in its own order; do not use the given shards again."""
     ran, splitter = Ran(list(shards)), Splitter(len(shards))
     for number, batches in enumerate(orders):
         for batch in batches:
@@ -124,8 +124,8 @@ def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arriva
         return
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
-    # Sort by event time plus a random delay of at most the lateness: a row then precedes every row whose
-    # event time is more than the lateness after its own.
+    # Sort by event time plus a random delay of at most the lateness.
+    # A row then precedes every row whose event time is later by more than the lateness.
     order = np.argsort(event_us + rng.integers(0, lateness_us + 1, len(rows)), kind="stable")
     rows, newest = rows[order], np.maximum.accumulate(event_us[order])
     cuts = draw(st.lists(st.integers(0, len(rows)), max_size=8))

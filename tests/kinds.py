@@ -1,4 +1,4 @@
-"""Series of many kinds, as sensors, shops and machines produce them."""
+"""Generated series of many kinds, like the series of sensors, shops and machines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kinds(windows: int, seed: int = 0) -> dict[str, Floats]:
         "constant": np.full(windows, 7.25),
         "zero": np.zeros(windows),
         "one_spike": once,
-        "hangs_for_ever": hung,
+        "stuck_for_ever": hung,
         "noise": noise,
         "day": 50 + 8 * day + noise,
         "heavy_tails": rng.standard_t(2, windows),

@@ -35,11 +35,11 @@ class LogSource:
 
     @property
     def partition(self) -> str:
-        """See `Source`."""
+        """Return the name of the log's partition."""
         return self.log.partition
 
     def step(self, offset: int) -> Step | None:
-        """See `Source`."""
+        """Return the batch at ``offset``, and one past its last offset; None at the end of the log."""
         following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
         return Step((following[0],), following[0].stop) if following else None
 
@@ -47,7 +47,7 @@ class LogSource:
 def job_of(
     log: Log, output: Location, *, stop: int | None = None, shards: int = 1, windows_per_step: int = 4
 ) -> StreamJob:
-    """Return an in-process stream over a log up to ``stop`` that resumes and always takes snapshots."""
+    """Return an in-process stream job over a log up to ``stop`` that resumes and always takes snapshots."""
     return StreamJob(
         forecaster(**SHORT_WEEK),
         LogSource(log, log.stop if stop is None else stop),
@@ -68,7 +68,7 @@ class LogOutputs:
     Attributes:
         output: the output folder.
         counts: the counts of the job.
-        scale: how much each series moves.
+        scale: the scale of each series.
     """
 
     output: Location
@@ -76,8 +76,8 @@ class LogOutputs:
     scale: dict[str, float]
 
     def assert_same(self, output: Location, counts: Counts) -> None:
-        """Assert that another stream has equal outputs, and no forecast in two files."""
-        # Ignore the count of windows: it is the largest of any shard, so it depends on the sharding.
+        """Assert that another stream has equal outputs, and no forecast in two of its files."""
+        # Ignore the count of windows: it is the largest count of any shard, so it depends on the shards.
         assert replace(counts, windows=0) == replace(self.counts, windows=0)
         forecasts = read_forecasts(self.output)
         assert_same_frames(forecasts, read_forecasts(output), self.scale)
@@ -93,7 +93,7 @@ def half_of(log: Log) -> int:
 
 
 def small_log(windows: int = 20, every: int = 22) -> tuple[Log, dict[str, float]]:
-    """Return a log of four series with windows of half a day, and how much each series moves.
+    """Return a log of four series with windows of half a day, and the scale of each series.
 
     Args:
         windows: number of windows.

@@ -1,4 +1,4 @@
-"""A simulated kill: in the test's own process, all threads of a job fail from one of its changes on."""
+"""A simulated kill of a job in the process of the test: after one change, every thread of the job fails."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class Killed(BaseException):
-    """Raised in the threads of a job in place of a kill of its process."""
+    """Exception that ends the threads of a job, to simulate a kill of its process."""
 
 
 @dataclass
 class KillableProcess:
-    """A process that is killed at one of its changes to files or objects.
+    """A simulated process that is killed at one of its changes to files or objects.
 
     Attributes:
         left: changes that succeed before the kill.
@@ -31,7 +31,7 @@ class KillableProcess:
     lock: Any = field(default_factory=threading.RLock)
 
     def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``change`` with the kill in it: it raises `Killed` once the process is dead."""
+        """Return a function that calls ``change``, and that raises `Killed` at and after the kill."""
 
         def wrapped(*given: Any, **options: Any) -> Any:
             with self.lock:

@@ -13,6 +13,6 @@ def contents(place: Location) -> dict[str, bytes]:
 
 
 def hidden(folder: Location) -> list[str]:
-    """Return hidden files that a job should have removed: all but its numbers and its run and end markers."""
+    """Return hidden files that a job should have removed: all but its counts and its run and end markers."""
     kept = (".numbers", ".run", ".ended-")
     return [p.name for p in folder.glob(".*") if not p.name.startswith(kept)]

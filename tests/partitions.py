@@ -65,7 +65,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Logs:
-    """The input of a job: its partitions, and how much each series moves."""
+    """The input of a job: the logs of its partitions, and the scale of each series."""
 
     parts: tuple[Log, ...]
     scale: dict[str, float]
@@ -76,7 +76,7 @@ class Logs:
         return tuple(log.partition for log in self.parts)
 
     def scale_of_sums(self) -> dict[str, float]:
-        """Return how much each series moves if windows are sums, in which second rows of a time count."""
+        """Return the scale of each series if windows are sums, which add all rows of a time."""
         rows = pl.concat([log.rows for log in self.parts]).drop("offset")
         sums = aggregate(rows, WindowConfig(freq=str(HALF_A_DAY), aggregate="sum")).windows
         return {**self.scale, **scales(sums)}
@@ -108,7 +108,7 @@ def all_logs(
     rows = rows_of(fleet, HALF_A_DAY_US)
     repeated = rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))
     second_rows = rows.filter(pl.Series(repeated))
-    # With another value, a second row of the same time is a correction: the later row counts.
+    # A second row of a time with another value is a correction: the later row is used.
     second_rows = second_rows.with_columns(
         pl.when(draw(st.booleans())).then(pl.col("value").reverse().over("series_id")).otherwise("value")
     )
@@ -138,7 +138,7 @@ def _log(
     """Return a log of ``rows`` with random delays, some longer than the lateness, and with invalid rows."""
     kinds = np.repeat(["row", "bad", "file", "outside"], [len(rows), *rng.integers(0, 3, 3)])
     rng.shuffle(kinds)
-    kinds = np.append(kinds, "outside")  # so that no log is empty
+    kinds = np.append(kinds, "outside")  # a last row, so that no log is empty
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     order = np.argsort(event_us + rng.integers(0, delay_us + 1, len(rows)), kind="stable")
     places = np.flatnonzero(kinds == "row")
@@ -170,14 +170,14 @@ def _log(
 
 
 def cut(draw: Any, log: Log, start: int = 0) -> list[Batch]:
-    """Return a log from ``start`` on in batches of drawn sizes."""
+    """Return the batches of a log from offset ``start`` on, with drawn sizes."""
     return log.batches(draw(st.lists(st.integers(1, log.stop), max_size=6)), start)
 
 
 def interleaved(draw: Any, parts: Iterable[Sequence[Batch]], early: bool = False) -> list[Batch]:
     """Return the batches of several partitions, interleaved at random.
 
-    Batches of a partition stay in order; with ``early``, some neighbours change places.
+    Batches of a partition stay in order; with ``early``, some neighbouring batches are swapped.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     queues = [list(part) for part in parts]

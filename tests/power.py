@@ -27,11 +27,11 @@ _SLOW_S = 0.03
 
 @dataclass
 class _Operation:
-    """A change of names: one name is removed, one is added, or both, as in a rename.
+    """A change of file names: a name is removed, a name is added, or both, as in a rename.
 
     Attributes:
-        gone: folder number and name that is removed.
-        made: folder number and name that is added, and the number of its file or folder.
+        gone: the removed name, after the number of its folder.
+        made: number of the folder, added name, and number of the named file or folder.
         is_kept: True once one of the folders is synced.
     """
 
@@ -80,7 +80,7 @@ class PowerLoss:
 
     @contextmanager
     def record(self) -> Iterator[None]:
-        """Record while the block runs; files that exist at its beginning count as synced."""
+        """Record file operations while the block runs; files that exist before the block count as synced."""
         self._look()
         for content in self._contents.values():
             content.kept = content.data
@@ -141,9 +141,9 @@ class PowerLoss:
             operation.is_kept |= number in operation.folders
 
     def _number(self, path: Path, found: os.stat_result) -> int:
-        """Return a number that no other file ever has.
+        """Return a number that identifies a file or folder during the recording.
 
-        It is a descriptor that stays open, so that the file system cannot reuse the inode.
+        The number is a descriptor that stays open, so that the file system cannot reuse the inode.
         """
         if path == self.folder:
             return _ROOT
@@ -171,7 +171,7 @@ class PowerLoss:
         self._operations += [
             _Operation((folder, name), None)
             for folder, name in lost.values()
-            if name not in names.get(folder, {})  # otherwise the name was replaced, in one operation
+            if name not in names.get(folder, {})  # a name that still exists was replaced in one operation
         ]
 
     def _walk(self, path: Path, within: str, number: int, names: dict[int, dict[str, int]]) -> None:
@@ -244,7 +244,7 @@ def _half(content: _Content) -> bytes:
 
 @contextmanager
 def suppress_vanished() -> Iterator[None]:
-    """Ignore that another thread removes a folder while it is read; the next operation reads again."""
+    """Ignore a folder that vanishes while it is read; the folders are read again at the next operation."""
     try:
         yield
     except FileNotFoundError:

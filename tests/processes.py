@@ -12,7 +12,7 @@ from typing import Any
 def started(
     command: Sequence[str], ignoring: Sequence[signal.Signals] = (), **options: Any
 ) -> subprocess.Popen[str]:
-    """Start a process in a new session with default handlers of SIGINT and SIGTERM, or with them ignored.
+    """Start a process in a new session with default handlers of SIGINT and SIGTERM, or with signals ignored.
 
     Without this, the process would inherit ignored signals, such as Ctrl-C in a script that runs in the
     background.
@@ -28,8 +28,8 @@ def started(
 
 @contextmanager
 def _dispositions(ignoring: Sequence[signal.Signals]) -> Iterator[None]:
-    # Set the handlers of this process for a moment, because preexec_fn may hang if other threads run. In a
-    # new program, signals with a handler are reset to the default, and ignored signals stay ignored.
+    # Set the handlers of this process for a moment, because preexec_fn may block if other threads run.
+    # In a new program, signals with a handler are reset to the default, and ignored signals stay ignored.
     usual = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
     before = [
         (number, signal.signal(number, signal.SIG_IGN if number in ignoring else handler))

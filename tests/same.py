@@ -38,7 +38,7 @@ few values and small differences between members, so float32 rounding in the net
 def assert_same(
     a: dict[Key, Floats], b: dict[Key, Floats], scale: dict[str, float], within: float = 1e-5
 ) -> None:
-    """Assert that the same forecasts were issued, with values that differ by at most ``within`` scales."""
+    """Assert that forecasts have equal keys, and values that differ by at most ``within`` scales."""
     assert sorted(a) == sorted(b)
     for key, values in a.items():
         assert np.isfinite(values).all(), key
@@ -52,7 +52,7 @@ separate, much closer comparisons."""
 
 
 def assert_same_state(a: State, b: State) -> None:
-    """Assert that two states are equal, in any order of the series."""
+    """Assert that two states are equal within tolerances, in any order of their series."""
     assert a.model_version == b.model_version
     assert sorted(a.series_ids) == sorted(b.series_ids)
     a, b = (part.take(np.argsort(np.array(part.series_ids, str))) for part in (a, b))
@@ -71,8 +71,8 @@ def assert_same_state(a: State, b: State) -> None:
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
 
-def assert_same_lives(a: Sequence[State], b: Sequence[State]) -> None:
-    """Assert that the states of live series are equal; dead series may be removed or have stopped clocks."""
+def assert_same_live_series(a: Sequence[State], b: Sequence[State]) -> None:
+    """Assert that the states of live series are equal, whatever the states of retired series."""
     one, other = State.join(a), State.join(b)
     assert_same_state(*(state.take(np.flatnonzero(live(state))) for state in (one, other)))
 

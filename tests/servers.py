@@ -40,7 +40,7 @@ class Server:
 
 @contextmanager
 def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterator[Server]:
-    """Run a server with a new store while the block runs.
+    """Run an MLflow server with a new store while the block runs.
 
     Args:
         folder: the folder for its database and artifacts.
@@ -63,7 +63,7 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
         patch.object(handlers, "_model_registry_store", None),
     ):
         handlers.initialize_backend_stores(store, store, settings["_MLFLOW_SERVER_ARTIFACT_ROOT"])
-        # The server puts the addresses of its stores there, for programs that it starts.
+        # Remove the store addresses, which the server sets in the environment for programs that it starts.
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             os.environ.pop(name, None)
 

@@ -15,7 +15,7 @@ NAMES = tuple(f"series {i}" for i in range(20))
 
 
 def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
-    """Return ``of`` shards that have read all of ``windows`` and closed the first ``closed`` of them."""
+    """Return ``of`` shards that have read all of ``windows`` and closed the first ``closed`` windows."""
     rows = rows_of(windows)
     rows = rows if event is None else rows.with_columns(event_id=pl.lit(event))
     arrival = Arrival(rows, (windows.start + closed) * HOUR_US)
@@ -23,7 +23,7 @@ def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) 
 
 
 def some(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
-    """Return ``of`` shards that have read five windows of `NAMES` and closed ``closed`` of them."""
+    """Return ``of`` shards that have read 5 windows of the series `NAMES` and closed ``closed`` windows."""
     values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
     return shards_of(Windows(NAMES, START, values), of, closed, event)
 

@@ -25,7 +25,7 @@ def on_disk(place: Location) -> Path:
 
 
 def forecasts_written(output: Location) -> int:
-    """Return the number of forecasts in the files of an output folder, repeated ones included."""
+    """Return the number of forecasts in the files of an output folder, repeated forecasts included."""
     return sum(len(pl.read_parquet(source_of(file))) for file in (output / FORECASTS).glob("*"))
 
 
@@ -52,7 +52,7 @@ def s3_server() -> Iterator[Remote]:
     }
     try:
         with patch.dict(os.environ, environment):
-            s3fs.S3FileSystem.clear_instance_cache()  # cached instances are connected to another server
+            s3fs.S3FileSystem.clear_instance_cache()  # cached S3 clients are connected to an earlier server
             name = f"bucket-{uuid4().hex[:8]}"  # a new name: all servers of a process share one store
             s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
             yield Remote(f"s3://{name}")
@@ -83,7 +83,7 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, except names that begin with one of ``but``."""
+    """Return the objects under a prefix of a store in memory, except names with a prefix in ``but``."""
     import fsspec
 
     prefix = _key(place)

@@ -47,18 +47,18 @@ def test_the_compose_file_matches_the_compose_schema() -> None:
     jsonschema.validate(compose(), json.loads(schema.read_text()))
 
 
-def test_every_service_depends_on_existing_services() -> None:
+def test_every_compose_service_depends_on_existing_services() -> None:
     services = compose()["services"]
     for service in services.values():
         assert set(service.get("depends_on", ())) <= services.keys()
         assert service.get("network_mode", "service:kafka").removeprefix("service:") in services
 
 
-def test_the_pod_of_the_stream_command_is_valid() -> None:
+def test_the_kubernetes_deployment_of_the_stream_is_valid() -> None:
     kubernetes_validate.validate(manifests()[1], KUBERNETES, strict=True)
 
 
-def test_the_pods_of_the_task_managers_are_valid() -> None:
+def test_the_kubernetes_pod_of_flink_task_managers_is_valid() -> None:
     template = manifests()[0]["spec"]["taskManager"]["podTemplate"]
     main, workers = template["spec"]["containers"]
     assert main == {"name": "flink-main-container"}, "the Flink operator adds the other fields"
@@ -74,37 +74,37 @@ def test_the_pods_of_the_task_managers_are_valid() -> None:
 @pytest.mark.parametrize(
     "text", [(DEPLOY / name).read_text() for name in ("compose.yaml", "kubernetes.yaml")]
 )
-def test_flink_has_the_pinned_version_and_beam_s_java_options(text: str) -> None:
+def test_deployed_flink_has_the_pinned_version_and_beam_java_options(text: str) -> None:
     assert f"flink:{versions()['flink.version']}-" in text
     assert all(option in text for option in JAVA_OPEN_OPTIONS)
     assert "classloader.resolve-order: parent-first" in text
 
 
-def test_no_flink_property_contains_a_space() -> None:
+def test_no_flink_property_value_contains_a_space() -> None:
     # The image of Flink removes spaces from the values of properties.
     lines = compose()["x-flink"]["environment"]["FLINK_PROPERTIES"].splitlines()
     assert all(len(line.split()) == 2 for line in lines)
 
 
-def test_the_image_creates_the_folders_of_all_volumes() -> None:
+def test_the_docker_image_creates_the_folders_of_all_volumes() -> None:
     made = re.findall(r"install -d -o statecast -g statecast (.+)", (DEPLOY / "Dockerfile").read_text())
     ours = [service for service in compose()["services"].values() if service["image"] == "statecast"]
     volumes = {volume.partition(":")[2] for service in ours for volume in service["volumes"]}
     assert {*made[0].split()} == volumes
 
 
-def test_the_image_is_built_without_local_environments() -> None:
+def test_the_docker_build_ignores_git_and_local_environments() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert {".git", ".venv", ".uv"} <= {*ignored}, (
         "their stamp files would keep make from setting up the image"
     )
 
 
-def test_kafka_has_the_pinned_version() -> None:
+def test_deployed_kafka_has_the_pinned_version() -> None:
     assert compose()["services"]["kafka"]["image"] == f"apache/kafka:{versions()['kafka.version']}"
 
 
-def test_the_job_file_is_valid_and_its_topics_are_created() -> None:
+def test_the_deployed_job_file_is_valid_and_its_topics_are_created() -> None:
     job = JobConfig.model_validate(tomllib.loads((DEPLOY / "job.toml").read_text()))
     assert job.jobs.runner == "flink"
     topics = compose()["services"]["topics"]["command"][0]
@@ -113,7 +113,7 @@ def test_the_job_file_is_valid_and_its_topics_are_created() -> None:
         assert topic in topics
 
 
-def test_the_stream_commands_can_be_parsed() -> None:
+def test_the_deployed_stream_commands_can_be_parsed() -> None:
     stream = typer.main.get_command(app).commands["stream"]  # type: ignore[attr-defined]
     container = manifests()[1]["spec"]["template"]["spec"]["containers"][0]
     for arguments in (compose()["services"]["stream"]["command"], container["args"]):
@@ -128,7 +128,7 @@ def alarms() -> list[Any]:
     return list(group["rules"])
 
 
-def test_alarms_use_metrics_that_a_job_exports() -> None:
+def test_prometheus_alarms_use_only_metrics_that_a_job_exports() -> None:
     once = Histogram().add(1.0)
     exported = set()
     for metric in metrics(JobNumbers(watermark_us=0, snapshot_at_s=1.0, latency=once, whole=once), 2.0):
@@ -141,7 +141,7 @@ def test_alarms_use_metrics_that_a_job_exports() -> None:
         assert used <= exported, rule["alert"]
 
 
-def test_the_alarms_page_describes_every_alarm() -> None:
+def test_the_alarms_page_describes_every_prometheus_alarm() -> None:
     page = (DEPLOY.parent / "alarms.md").read_text()
     titles = re.findall(r"^## (\w+)$", page, re.MULTILINE)
     assert titles == [rule["alert"] for rule in alarms()]

@@ -66,7 +66,7 @@ def by_place(block: Block) -> str:
     return block.where
 
 
-# --- code that is run
+# --- Python code of the docs, which is run
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +104,10 @@ def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=by_place)
-def test_every_python_block_prints_the_output_of_the_page(block: Block, copied_desk: Path) -> None:
+def test_every_python_block_of_the_docs_prints_the_shown_output(block: Block, copied_desk: Path) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ignore warnings of libraries; other tests fail on ours
+        warnings.simplefilter("ignore")  # ignore warnings of libraries
         exec(compile(block.text, block.where, "exec"), {"__name__": "__main__"})
     if block.output is not None:
         assert printed.getvalue() == block.output
@@ -120,11 +120,11 @@ def test_the_examples_in_package_docstrings_run(package: str) -> None:
     assert package != "schemas" or ran.attempted
 
 
-# --- commands and job files that are parsed
+# --- commands and job files of the docs, which are parsed
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
-def test_every_command_on_the_pages_can_be_parsed(where: str, line: str) -> None:
+def test_every_command_in_the_docs_can_be_parsed(where: str, line: str) -> None:
     from typer.main import get_command
 
     program, *arguments = shlex.split(line)
@@ -141,7 +141,7 @@ def test_every_command_on_the_pages_can_be_parsed(where: str, line: str) -> None
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=by_place)
-def test_every_job_file_on_the_pages_can_be_loaded(block: Block, tmp_path: Path) -> None:
+def test_every_job_file_in_the_docs_can_be_loaded(block: Block, tmp_path: Path) -> None:
     from pipelines import load_config
 
     file = tmp_path / "job.toml"
@@ -149,11 +149,11 @@ def test_every_job_file_on_the_pages_can_be_loaded(block: Block, tmp_path: Path)
     assert load_config(file).model_dump(exclude_unset=True).keys() == tomllib.loads(block.text).keys()
 
 
-# --- links and names that are looked up
+# --- links and names of the docs, which are looked up
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_and_picture_exists(page: Path) -> None:
+def test_every_link_in_the_docs_leads_to_an_existing_file(page: Path) -> None:
     prose = _FENCED.sub("", page.read_text())
     links = re.findall(r"\]\(([^)#\s]+)", prose)
     assert links
@@ -162,13 +162,13 @@ def test_every_link_and_picture_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").iterdir()), ids=lambda p: p.name)
-def test_every_picture_is_used_and_valid(picture: Path) -> None:
+def test_every_picture_of_the_docs_is_used_and_valid(picture: Path) -> None:
     assert any(f"images/{picture.name})" in page.read_text() for page in PAGES)
     if picture.suffix == ".svg":
         assert ET.parse(picture).getroot().get("viewBox")
 
 
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+def test_the_docs_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -198,7 +198,7 @@ def test_the_guide_lists_every_exit_code() -> None:
     assert {str(kind.exit_code) for kind in kinds if issubclass(kind, errors.StatecastError)} <= codes
 
 
-def test_every_command_has_a_json_option() -> None:
+def test_every_statecast_command_has_a_json_option() -> None:
     from typer.main import get_command
 
     groups: list[Any] = [get_command(app)]

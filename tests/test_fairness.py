@@ -1,4 +1,4 @@
-"""The fairness benchmark always ends: if a job prints much, fails, or does not end."""
+"""The fairness benchmark ends even if one of its jobs prints much, fails, or runs too long."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def job(folder: Path, name: str, program: str) -> Job:
     return Job(name, (sys.executable, "-c", program), folder / f"{name}.log")
 
 
-def test_a_job_that_prints_much_to_stderr_ends(tmp_path: Path) -> None:
+def test_run_jobs_ends_if_a_job_prints_much_to_stderr(tmp_path: Path) -> None:
     chatty = job(tmp_path, "chatty", "import sys; sys.stderr.write('x' * 1_000_000)")
     (took_s,) = run_jobs([chatty], limit_s=60)
     assert 0 < took_s < 60
 
 
-def test_a_failed_job_ends_the_others(tmp_path: Path) -> None:
+def test_a_failed_job_ends_the_other_jobs(tmp_path: Path) -> None:
     began_s = time.monotonic()
     jobs = [job(tmp_path, "slow", "import time; time.sleep(300)"), job(tmp_path, "bad", "exit('no luck')")]
     with pytest.raises(JobError, match="bad: exit code 1: no luck"):
@@ -37,7 +37,7 @@ def test_a_job_is_ended_at_the_time_limit(tmp_path: Path) -> None:
         run_jobs([job(tmp_path, "slow", "import time; time.sleep(300)")], limit_s=0.5)
 
 
-def test_the_last_line_is_json_if_a_job_fails(
+def test_the_benchmark_prints_the_error_of_a_failed_job_as_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fairness, "_STATECAST", (sys.executable, "-c", "exit('no luck')"))

@@ -1,4 +1,4 @@
-"""Models, state tables and outputs that version 0.1.0 wrote, before modules were moved, still open."""
+"""Models, state tables and forecasts written by version 0.1.0, before modules were moved, can be read."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def model() -> Forecaster:
 
 
 def rows() -> pl.DataFrame:
-    """The 200 hourly windows of three series that the state table has stepped through."""
+    """Return the rows of 200 hourly windows of three series, which the stored state table has read."""
     return pl.read_csv(WRITTEN / "rows.csv", try_parse_dates=True)
 
 
 def later_rows() -> pl.DataFrame:
-    """The 48 windows after them, computed from the window's number."""
+    """Return rows of the 48 hourly windows after `rows`, computed by a formula."""
     end = rows()["timestamp"].max()
     assert end is not None
     hours = range(1, 49)
@@ -60,7 +60,7 @@ def assert_same_forecasts(one: pl.DataFrame, other: pl.DataFrame) -> None:
     assert_frame_equal(one.sort(IDENTITY), other.sort(IDENTITY), rel_tol=0, abs_tol=1e-4)
 
 
-def test_forecasts_from_an_older_table_equal_one_backfill(model: Forecaster, tmp_path: Path) -> None:
+def test_a_backfill_from_an_old_state_table_equals_one_backfill(model: Forecaster, tmp_path: Path) -> None:
     whole = backfill(model, pl.concat([rows(), later_rows()]), tmp_path / "whole")
     continued = backfill(model, later_rows(), tmp_path / "continued", WRITTEN / "state")
     assert continued.height == 3 * 48
@@ -68,7 +68,7 @@ def test_forecasts_from_an_older_table_equal_one_backfill(model: Forecaster, tmp
     assert_same_forecasts(continued, new)
 
 
-def test_forecasts_of_an_older_model_equal_its_stored_forecasts(model: Forecaster, tmp_path: Path) -> None:
+def test_a_model_of_version_0_1_0_repeats_its_stored_forecasts(model: Forecaster, tmp_path: Path) -> None:
     stored = read_forecasts(WRITTEN)
     assert stored.height > 0
     computed = backfill(model, rows(), tmp_path / "again").join(
@@ -78,7 +78,7 @@ def test_forecasts_of_an_older_model_equal_its_stored_forecasts(model: Forecaste
 
 
 @pytest.mark.parametrize("loader", ["forecaster.registry.loader", "forecaster.serving"])
-def test_a_registered_model_loads_by_the_module_that_it_names(loader: str, tmp_path: Path) -> None:
+def test_an_old_registered_model_loads_with_either_loader_module(loader: str, tmp_path: Path) -> None:
     from mlflow.pyfunc import load_model
 
     folder = tmp_path / "model"

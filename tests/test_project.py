@@ -18,7 +18,7 @@ from forecaster.registry.store import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# The names are in pieces because the test below would find complete names in this file.
+# The hosts are in pieces, because a test below would find complete host names in this file.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (
@@ -56,13 +56,13 @@ def test_every_locked_package_has_a_version_and_a_hash() -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", block), block
 
 
-def test_the_lock_contains_no_address() -> None:
+def test_the_requirements_lock_contains_no_address() -> None:
     assert "://" not in LOCK
     assert "--index" not in LOCK
     assert "--find-links" not in LOCK
 
 
-def test_the_lock_contains_every_dependency() -> None:
+def test_the_requirements_lock_contains_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     locked = {normalized(line) for line in LOCK.splitlines() if re.match(r"[a-z0-9]", line)}
@@ -89,7 +89,7 @@ def test_the_mlflow_folder_does_not_shadow_the_library() -> None:
     assert ROOT / "mlflow" not in Path(mlflow.__file__).parents
 
 
-def test_only_the_three_packages_are_shipped() -> None:
+def test_only_schemas_forecaster_and_pipelines_are_packaged() -> None:
     found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
     assert {name.partition(".")[0] for name in found["include"]} == {"schemas", "forecaster", "pipelines"}
     for package in ("schemas", "forecaster", "pipelines"):
@@ -108,7 +108,7 @@ def test_make_help_lists_every_documented_target() -> None:
 
 
 @pytest.mark.parametrize("name", ["main", "train", "backfill", "stream"])
-def test_mlflow_can_start_each_job(name: str, tmp_path: Path) -> None:
+def test_each_mlflow_entry_point_runs_its_statecast_command(name: str, tmp_path: Path) -> None:
     from mlflow.projects.utils import load_project
 
     job = tmp_path / "job.toml"
@@ -129,11 +129,11 @@ def test_mlflow_accepts_every_setting_of_the_server() -> None:
     assert [name for name in others if not hasattr(environment_variables, name)] == []
 
 
-def test_the_server_listens_on_loopback_only() -> None:
+def test_the_mlflow_server_listens_on_loopback_only() -> None:
     assert settings()["MLFLOW_HOST"] == "127.0.0.1"
 
 
-def test_the_server_and_the_ui_have_equal_settings() -> None:
+def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
     ours = ui_environment("sqlite:///mlflow.db")
     # The UI gets an absolute path of the database, the server a relative one.
     del ours["MLFLOW_BACKEND_STORE_URI"]
@@ -145,10 +145,10 @@ def test_the_server_and_the_ui_have_equal_settings() -> None:
 
 # --- writing of files
 
-# Modules that may write, rename or copy files themselves, each with the reason. All other modules must call
-# `forecaster.durable` or `pipelines.storage`, so that a crash leaves no incomplete file.
+# Modules that may write, rename or copy files themselves, each with the reason.
+# All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
-    "forecaster/durable.py",  # implements the safe writes
+    "forecaster/durable.py",  # implements the crash-safe writes
     "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies
     "forecaster/registry/store.py",  # opens a database to check whether it is writable
     "forecaster/reports/html.py",  # writes pictures to memory
@@ -165,7 +165,7 @@ CHANGES_FILES = {
     "pipelines/storage/journal.py",  # appends records
     "pipelines/storage/lease.py",  # puts objects, which a store replaces atomically
     "pipelines/storage/remote.py",  # puts objects, which a store replaces atomically
-    "pipelines/storage/write_whole.py",  # implements the safe writes
+    "pipelines/storage/write_whole.py",  # implements the crash-safe writes
     "pipelines/state/table_files.py",  # renames complete folders
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}
@@ -194,7 +194,7 @@ def changes_a_file(call: ast.Call) -> bool:
 
 
 def writers_in(package: str) -> dict[str, list[str]]:
-    """Return the calls that change files, by module path."""
+    """Return the calls of a package that change files, by module path."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -205,7 +205,7 @@ def writers_in(package: str) -> dict[str, list[str]]:
     return found
 
 
-def test_only_listed_modules_change_files_themselves() -> None:
+def test_only_the_listed_modules_write_files_directly() -> None:
     found = writers_in("schemas") | writers_in("forecaster") | writers_in("pipelines")
     assert {name: lines for name, lines in found.items() if name not in CHANGES_FILES} == {}
     assert set(found) == CHANGES_FILES

@@ -31,7 +31,7 @@ HEAVY = ("torch", "mlflow", "apache_beam", "polars", "pandera", "matplotlib", "p
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_a_package_exports_exactly_these_names(package: str) -> None:
+def test_a_package_exports_exactly_its_listed_public_names(package: str) -> None:
     assert importlib.import_module(package).__all__ == PUBLIC[package].split()
 
 
@@ -50,11 +50,11 @@ def test_every_public_name_is_callable_and_documented(package: str) -> None:
 def test_no_public_name_equals_the_name_of_a_module(package: str) -> None:
     module = importlib.import_module(package)
     beside = {found.name for found in pkgutil.iter_modules(module.__path__)}
-    assert not beside & set(module.__all__)  # an imported module would replace the name
+    assert not beside & set(module.__all__)  # an import of the module would replace the public name
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_an_unknown_name_of_a_package_is_an_attribute_error(package: str) -> None:
+def test_an_unknown_name_of_a_package_raises_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = importlib.import_module(package).nothing
 

@@ -1,4 +1,4 @@
-"""A topic in memory that gets messages while it is read, in polls of random size."""
+"""A Kafka topic in memory that gets messages while a consumer reads it in polls of random size."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import polars as pl
 
 from pipelines.sources.kafka.consumer import Polled
 
-CAME_MS = 1_400_000_000_000  # a time in 2014, after every row of `tests.fleets`
+CAME_MS = 1_400_000_000_000  # default arrival time of messages: in 2014, after every row of `tests.fleets`
 
 
-@dataclass(eq=False)  # compared by identity, as a broker is
+@dataclass(eq=False)  # topics are compared by identity, as brokers are
 class Topic:
-    """Messages by partition, and the number of messages that have arrived so far.
+    """The messages of a topic by partition, and how many of them have arrived so far.
 
     Attributes:
         partitions: the values of each partition's messages, arrived or not.
@@ -84,7 +84,7 @@ class Consumer:
 
 
 def values_of(rows: pl.DataFrame) -> list[bytes | None]:
-    """Return rows as values of JSON messages."""
+    """Return rows of observations as the values of JSON messages."""
     at = rows["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     return [
         json.dumps({"series_id": series, "timestamp": time, "value": value}).encode()

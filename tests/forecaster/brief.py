@@ -20,7 +20,7 @@ def fleet_of(values: NDArray[np.float64]) -> Windows:
 
 
 def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
-    """Return hourly sine waves of one day with random phase, height and level, and noise of 0.1 heights."""
+    """Return hourly sine waves with a period of a day, random phases, heights and levels, and 10 % noise."""
     chance = np.random.default_rng(seed)
     phase, level = chance.uniform(0, 2 * np.pi, series), chance.normal(0, 100, series)
     height = 10.0 ** chance.uniform(-1, 2, series)

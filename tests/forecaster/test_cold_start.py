@@ -1,4 +1,4 @@
-"""Tests of forecasts from covariates: accuracy, series without a value so far, and horizons of any length."""
+"""Tests of forecasts from covariates: accuracy, series without a value so far, and long trajectories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from schemas.errors import ConfigError, DataError, ModelError
 from tests.fleets import START, forecaster
 
 STORES, NEW, DAYS, TEST, HORIZON = 20, 6, 160, 30, 7
-FIRST = 19_000  # a day of 2022
+FIRST = 19_000  # the number of a day in 2022
 NETWORK = NetworkConfig(
     hidden=24, layers=1, horizon=HORIZON, lags=(1, 7), ring=15, decoder=True, quantiles=(0.1, 0.5, 0.9)
 )
@@ -33,7 +33,7 @@ NETWORK = NetworkConfig(
 
 @dataclass(frozen=True)
 class Shops:
-    """Daily sales of shops: promotion, size and kind of shop set their level and their weekly wave.
+    """Daily sales of shops, whose level and weekly wave depend on promotions, size and kind of the shop.
 
     Attributes:
         windows: sales ``[DAYS, STORES + NEW]``.
@@ -98,11 +98,11 @@ def relative_error(model: Forecaster) -> float:
     return float(np.mean(off))
 
 
-def test_known_promotions_halve_the_error(trained_model: Forecaster) -> None:
+def test_known_promotions_halve_the_forecast_error(trained_model: Forecaster) -> None:
     assert relative_error(trained_model) < 0.5 * relative_error(trained(SHOPS.tables(promotions=False)))
 
 
-def test_forecasts_of_new_series_beat_the_fleet_mean(
+def test_trajectories_of_new_series_beat_the_fleet_mean(
     trained_model: Forecaster,
 ) -> None:
     first = DAYS - TEST
@@ -117,13 +117,13 @@ def test_forecasts_of_new_series_beat_the_fleet_mean(
     assert 0.5 < inside.mean() <= 1.0
 
 
-def test_known_promotions_raise_the_forecast_of_new_series(trained_model: Forecaster) -> None:
+def test_known_promotions_raise_the_trajectory_of_new_series(trained_model: Forecaster) -> None:
     forecasts = trajectory(trained_model, SHOPS.static[STORES:], FIRST + DAYS - TEST, TEST).values[1, 0].T
     on_promotion = SHOPS.promotions[DAYS - TEST : DAYS, STORES:]
     assert forecasts[on_promotion].mean() > 1.6 * forecasts[~on_promotion].mean()
 
 
-def test_trajectories_are_issued_at_the_first_window_start(
+def test_a_trajectory_is_issued_at_the_start_of_its_first_window(
     trained_model: Forecaster,
 ) -> None:
     rows = trajectory(trained_model, SHOPS.static[STORES:], FIRST, 3).frame()
@@ -132,7 +132,7 @@ def test_trajectories_are_issued_at_the_first_window_start(
     assert rows["forecast"].list.len().to_list() == [3] * NEW
 
 
-def test_a_trajectory_from_a_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
+def test_a_trajectory_from_a_first_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
     own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
     model = trained_model.with_covariates(own)
@@ -146,7 +146,7 @@ def test_a_trajectory_from_a_value_equals_stream_forecasts(trained_model: Foreca
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_unrolled_forecasts_begin_with_the_stream_forecasts(
+def test_unroll_network_begins_with_the_stream_forecasts(
     decoder: bool,
 ) -> None:
     model = replace(forecaster(decoder=decoder), online_config=OnlineConfig(experts=(), intervals=False))
@@ -164,7 +164,7 @@ def test_unrolled_forecasts_begin_with_the_stream_forecasts(
     assert forecasts.issued.all()
 
 
-def test_unrolling_series_with_different_clocks_raises() -> None:
+def test_unroll_network_refuses_series_with_different_clocks() -> None:
     model = forecaster()
     state = model.new_series_state(("a", "b"), START)
     state.clock[0] += 1
@@ -172,7 +172,7 @@ def test_unrolling_series_with_different_clocks_raises() -> None:
         unroll_network(model, state, np.array([1.0, 2.0]), 3)
 
 
-def test_impossible_trajectories_raise_clear_errors(trained_model: Forecaster) -> None:
+def test_the_error_names_the_missing_decoder_column_or_first_value(trained_model: Forecaster) -> None:
     static = SHOPS.static[STORES:]
     with pytest.raises(ModelError, match=r"train it with network.decoder = true and covariates.static"):
         trajectory(forecaster(), static, FIRST, 3)
@@ -189,7 +189,7 @@ def test_impossible_trajectories_raise_clear_errors(trained_model: Forecaster) -
         )
 
 
-def test_bytes_of_a_forecaster_keep_features_without_tables(
+def test_forecaster_bytes_keep_covariate_features_without_their_tables(
     trained_model: Forecaster,
 ) -> None:
     again = Forecaster.from_bytes(trained_model.to_bytes())
@@ -201,7 +201,7 @@ def test_bytes_of_a_forecaster_keep_features_without_tables(
         forecaster().with_covariates(trained_model.covariates)
 
 
-def test_constant_or_missing_series_keep_static_weights_finite() -> None:
+def test_training_on_constant_series_gives_finite_static_weights() -> None:
     chance = np.random.default_rng(0)
     values: Floats = chance.normal(size=(40, 4)).cumsum(axis=0)
     values[:, 0], values[:, 1] = 5.0, np.nan

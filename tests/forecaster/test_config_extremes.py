@@ -1,4 +1,4 @@
-"""Tests that every configuration that validation accepts can be trained and stepped, at its extremes too."""
+"""Tests that a forecaster of every accepted configuration, even an extreme one, trains and forecasts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def random_walks(start: int, windows: int, seed: int) -> Windows:
 @given(network=network_settings, windows=window_settings, training=training_settings, online=online_settings)
 @example({"quantiles": (0.5,)}, {}, {}, {})
 @example({"quantiles": (0.5,)}, {}, {}, {"experts": (), "intervals": True})
-def test_every_accepted_configuration_trains_and_steps(
+def test_a_forecaster_of_any_accepted_configuration_trains_and_forecasts(
     network: dict[str, Any], windows: dict[str, Any], training: dict[str, Any], online: dict[str, Any]
 ) -> None:
     lags = tuple(lag for lag in (1, 2, 24) if lag <= network.get("ring", 24))

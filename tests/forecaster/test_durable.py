@@ -9,7 +9,7 @@ import pytest
 from forecaster.durable import move_whole, write_bytes, write_whole
 
 
-def test_a_writer_that_fails_leaves_the_earlier_file(tmp_path: Path) -> None:
+def test_write_whole_keeps_the_earlier_file_if_the_writer_fails(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
 
@@ -23,13 +23,13 @@ def test_a_writer_that_fails_leaves_the_earlier_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_refused_file_is_not_put_in_place(tmp_path: Path) -> None:
+def test_write_whole_leaves_no_file_if_is_ours_returns_false(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert not write_whole(path, lambda hidden: hidden.write_bytes(b"new"), is_ours=lambda: False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_new_file_has_the_permissions_of_the_earlier_one(tmp_path: Path) -> None:
+def test_write_whole_keeps_the_permissions_of_a_replaced_file(tmp_path: Path) -> None:
     path = tmp_path / "secret.toml"
     write_bytes(path, b"old")
     path.chmod(0o600)
@@ -42,7 +42,7 @@ def test_a_new_file_has_the_permissions_of_the_earlier_one(tmp_path: Path) -> No
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
 
 
-def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+def test_writing_to_a_symbolic_link_replaces_its_target_file(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file").write_bytes(b"old")
     link = tmp_path / "link"
@@ -53,7 +53,7 @@ def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
-def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
+def test_write_bytes_writes_to_a_pipe_without_replacing_the_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -63,7 +63,7 @@ def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_folder_is_moved_with_all_its_files(tmp_path: Path) -> None:
+def test_move_whole_moves_a_folder_with_its_files(tmp_path: Path) -> None:
     made = tmp_path / "made"
     (made / "below").mkdir(parents=True)
     (made / "below" / "file").write_bytes(b"x")

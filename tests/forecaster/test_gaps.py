@@ -28,7 +28,7 @@ from forecaster.training.batches import fleet_of
 from forecaster.training.train import train
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, run_shards
-from tests.same import assert_same, assert_same_lives, by_key, scales_of_rows
+from tests.same import assert_same, assert_same_live_series, by_key, scales_of_rows
 
 IN_1900 = datetime(1900, 1, 1, tzinfo=UTC)
 YEARS = 23 * 365 * 24
@@ -64,7 +64,7 @@ def with_one_row_in_1900(windows: Windows) -> pl.DataFrame:
     return pl.concat([rows, rows.head(1).with_columns(timestamp=pl.lit(IN_1900, rows["timestamp"].dtype))])
 
 
-def test_a_block_leaves_out_windows_without_live_series() -> None:
+def test_aggregate_leaves_out_windows_without_live_series() -> None:
     windows = aggregate(with_one_row_in_1900(hourly()), WindowConfig(max_gap=10)).windows
     first = HOUR.window_of(int(IN_1900.timestamp()) * 1_000_000)
     assert windows.index.tolist() == [*range(first, first + 12), *range(START, START + 300)]
@@ -80,7 +80,7 @@ def test_a_block_leaves_out_windows_without_live_series() -> None:
 
 @pytest.mark.parametrize("max_gap", [1, 3, 12])
 @given(cells=SPARSE, spacing=st.integers(4, 5000), cut=st.integers(0, 64))
-def test_a_block_with_gaps_gives_the_stream_forecasts(
+def test_advance_over_long_gaps_gives_the_stream_forecasts(
     max_gap: int, cells: list[tuple[str, int, float]], spacing: int, cut: int
 ) -> None:
     model = forecaster(max_gap=max_gap)
@@ -94,7 +94,7 @@ def test_a_block_with_gaps_gives_the_stream_forecasts(
         made.append(forecasts)
     scale = scales_of_rows(rows)
     assert_same(by_key(made), by_key(stream.forecasts), scale)
-    assert_same_lives([state], stream.states)
+    assert_same_live_series([state], stream.states)
     _, whole = advance(model, model.initial_state(), rows)
     assert_same(by_key([whole]), by_key(stream.forecasts), scale)
     assert whole.cold_starts == stream.counts.cold_starts
@@ -104,17 +104,19 @@ def test_a_block_with_gaps_gives_the_stream_forecasts(
     ]
 
 
-def test_a_state_skips_the_years_before_a_later_block() -> None:
+def test_advance_skips_the_years_between_two_blocks() -> None:
     model = forecaster(max_gap=3)
     state, _ = advance(model, model.initial_state(), hourly(5))
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # both series had retired, so they count as new ones
+    assert forecasts.cold_starts == 0  # both series had retired, so they count as new series
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))
-def test_training_fills_the_same_zeros_as_serving(cells: list[tuple[str, int, float]], max_gap: int) -> None:
+def test_training_fills_empty_windows_with_zeros_as_serving_does(
+    cells: list[tuple[str, int, float]], max_gap: int
+) -> None:
     model = forecaster(empty="zero", max_gap=max_gap)
     windows = aggregate(sparse_rows(cells, 4), model.window_config).windows
     state = model.new_series_state(windows.series_ids, windows.start)
@@ -124,7 +126,7 @@ def test_training_fills_the_same_zeros_as_serving(cells: list[tuple[str, int, fl
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))
-def test_training_and_serving_split_series_into_equal_lives(
+def test_training_splits_series_at_long_gaps_as_serving_does(
     cells: list[tuple[str, int, float]], max_gap: int
 ) -> None:
     model = forecaster(max_gap=max_gap)
@@ -136,15 +138,15 @@ def test_training_and_serving_split_series_into_equal_lives(
     if len(windows.values) < 2 or (rows == len(windows.values) - 1).all():
         return  # no series has a target to train on
     fleet = fleet_of(windows, model.network_config, HOUR, 8, max_gap=max_gap)
-    lives = zip(fleet.series.tolist(), fleet.begins.tolist(), fleet.ends.tolist(), strict=True)
+    parts = zip(fleet.series.tolist(), fleet.begins.tolist(), fleet.ends.tolist(), strict=True)
     expected = set()
     for row, s in zip(rows.tolist(), series.tolist(), strict=True):
         silent = np.flatnonzero(~plan.live[row:, s])
         expected.add((s, row, row + int(silent[0]) if len(silent) else len(windows.values)))
-    assert set(lives) == expected
+    assert set(parts) == expected
 
 
-def test_each_life_has_separate_inputs_and_targets() -> None:
+def test_series_parts_between_long_gaps_have_separate_inputs_and_targets() -> None:
     values = hourly(40, ("a",)).values
     values[10:20] = np.nan
     network = NetworkConfig(hidden=4, horizon=3, lags=(1,), ring=4)
@@ -162,11 +164,11 @@ def test_one_row_in_1900_hardly_slows_training() -> None:
     training = TrainingConfig(epochs=1, segment=48)
     rows, began_s = with_one_row_in_1900(hourly()), time.process_time()
     trained = train(rows, network, training, WindowConfig(max_gap=50))
-    assert time.process_time() - began_s < 20  # minutes, if the million windows of the gap were kept
+    assert time.process_time() - began_s < 20  # training takes minutes if windows of the gap are kept
     assert np.isfinite(trained.history[0]["validation_loss"])
 
 
-def test_values_after_a_gap_are_no_actuals_before_it() -> None:
+def test_values_after_a_long_gap_are_no_actuals_of_earlier_forecasts() -> None:
     early = hourly(60)
     late = replace(early, start=START + YEARS, index=early.index + YEARS)
     rows = pl.concat(
@@ -184,7 +186,7 @@ def test_values_after_a_gap_are_no_actuals_before_it() -> None:
     assert late.index[0] == windows.index[63]
 
 
-def test_the_season_of_a_baseline_counts_skipped_windows() -> None:
+def test_seasonal_naive_and_seasonal_scale_count_skipped_windows() -> None:
     rows = rows_of(hourly(30, ("a",)))
     gap = 24 * 50 + 7
     later = rows.with_columns(pl.col("timestamp") + pl.duration(hours=30 + gap))

@@ -33,7 +33,7 @@ def test_a_forecaster_is_restored_from_a_folder(tmp_path: Path) -> None:
     assert Forecaster.load(tmp_path / "new" / "folder").version == forecaster().version
 
 
-def test_a_version_names_the_cell_and_the_weights() -> None:
+def test_a_model_version_depends_on_the_cell_and_the_weights() -> None:
     assert forecaster("gru").version.startswith("gru-")
     assert len(forecaster("gru").version) == len("gru-") + 12
     assert forecaster(seed=1).version != forecaster(seed=2).version
@@ -41,7 +41,7 @@ def test_a_version_names_the_cell_and_the_weights() -> None:
     assert same[0].version == same[1].version
 
 
-def test_settings_and_buffers_change_the_version() -> None:
+def test_window_settings_and_network_buffers_change_the_model_version() -> None:
     config = NetworkConfig(hidden=8, layers=1, horizon=2)
     made = [
         Forecaster.untrained(config, windows, seed=3) for windows in (WindowConfig(), WindowConfig(max_gap=5))
@@ -55,7 +55,7 @@ def test_settings_and_buffers_change_the_version() -> None:
     assert float(Forecaster.from_bytes(other.to_bytes()).network.prior) == 0.5
 
 
-def test_a_ring_below_the_longest_lag_is_refused() -> None:
+def test_a_ring_shorter_than_the_longest_lag_is_refused() -> None:
     assert NetworkConfig(lags=(1, 5), ring=5).ring == 5
     assert NetworkConfig(lags=(), ring=0).ring == 0
     for lags, ring in (((1, 5), 4), ((1,), 0)):
@@ -93,7 +93,7 @@ def corrupted_bytes() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", sorted(corrupted_bytes()))
-def test_corrupted_bytes_are_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_corrupted_forecaster_bytes_raise_a_one_line_error(kind: str, tmp_path: Path) -> None:
     data = corrupted_bytes()[kind]
     with pytest.raises(ModelError, match="no forecaster") as error:
         Forecaster.from_bytes(data)
@@ -105,17 +105,17 @@ def test_corrupted_bytes_are_refused_in_one_line(kind: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("kind", "number"), [("the first format", 1), ("an older format", 2)])
-def test_the_error_names_an_older_format(kind: str, number: int) -> None:
+def test_the_error_for_an_older_model_format_names_the_format(kind: str, number: int) -> None:
     with pytest.raises(ModelError, match=rf"its format is {number}, and this version reads 3: train it anew"):
         Forecaster.from_bytes(corrupted_bytes()[kind])
 
 
-def test_the_error_names_a_folder_without_forecaster(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_without_a_forecaster_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"{tmp_path.name}/{FILE_NAME} cannot be read: No such file"):
         Forecaster.load(tmp_path)
 
 
-def test_the_initial_state_has_no_series() -> None:
+def test_the_initial_state_of_a_forecaster_has_no_series() -> None:
     state = forecaster().initial_state()
     assert len(state) == 0
     assert state.model_version == forecaster().version

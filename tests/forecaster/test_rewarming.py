@@ -16,10 +16,10 @@ from tests.fleets import START, forecaster
 from tests.same import assert_same_state
 
 
-def test_rewarming_keeps_the_moments_of_the_whole_past() -> None:
+def test_rewarming_keeps_clocks_moments_and_ring_values() -> None:
     old, new = forecaster("lstm", ring=6), forecaster("rnn", ring=9)
     values = np.random.default_rng(0).normal(100, 5, (40, 3))
-    values[25:, 1] = np.nan  # silent for longer than the ring, so that its ring holds no value
+    values[25:, 1] = np.nan  # b is silent for longer than its ring, so that the ring holds no value
     state, _ = advance(old, old.initial_state(), Windows(("a", "b", "c"), START, values))
     rewarmed = rewarm(new, state)
     assert rewarmed.series_ids == state.series_ids
@@ -54,7 +54,7 @@ def test_a_retired_series_stays_retired_after_rewarming() -> None:
     assert forecasts.cold_starts == 1
 
 
-def test_rewarming_keeps_the_clock_of_each_series() -> None:
+def test_rewarming_series_with_different_clocks_equals_a_cold_start() -> None:
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     parts, cold = [], []
@@ -65,7 +65,7 @@ def test_rewarming_keeps_the_clock_of_each_series() -> None:
     assert_same_state(State.join(cold), rewarm(new, State.join(parts)))
 
 
-def test_rewarming_with_equal_weights_returns_the_state_itself() -> None:
+def test_rewarming_a_state_of_the_same_version_returns_the_state() -> None:
     state = forecaster().new_series_state(("a",), START)
     assert rewarm(forecaster(), state) is state
 
@@ -76,7 +76,7 @@ def test_rewarming_a_state_of_another_frequency_raises() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(12, 336), (336, 12)])
-def test_seasonal_scale_is_recomputed_for_a_new_season(before: int, after: int) -> None:
+def test_rewarming_recomputes_the_seasonal_scale_for_a_new_season(before: int, after: int) -> None:
     old, new = forecaster("lstm", ring=before), forecaster("lstm", ring=after, seed=2)
     hours = np.arange(900)[:, None]
     values = 3 * np.sin(2 * np.pi * hours / 24) + np.random.default_rng(0).normal(0, 0.1, (900, 1))
@@ -95,7 +95,7 @@ def test_seasonal_scale_is_recomputed_for_a_new_season(before: int, after: int) 
     assert 0.8 < float(ratio[0]) < 1.25
 
 
-def test_an_expert_with_other_lags_is_trained_anew() -> None:
+def test_rewarming_retrains_least_squares_only_for_other_lags() -> None:
     old, new = forecaster("lstm", ring=12), forecaster("lstm", ring=48, seed=2)
     values = np.random.default_rng(0).normal(size=(200, 1)).cumsum(axis=0)
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, values))

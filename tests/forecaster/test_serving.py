@@ -39,7 +39,7 @@ def test_serving_accepts_pandas_and_other_time_zones() -> None:
     assert served.predict(abroad).to_pandas().equals(expected)
 
 
-def test_the_error_names_a_missing_or_mistyped_column() -> None:
+def test_serving_refuses_a_missing_or_mistyped_column() -> None:
     served = ServedForecaster(forecaster())
     with pytest.raises(DataError, match="no column 'value'"):
         served.predict(history().drop("value"))
@@ -90,7 +90,7 @@ def test_serving_reads_covariates_from_the_history() -> None:
         ),
     ],
 )
-def test_the_error_names_an_invalid_covariate_in_one_line(changed: pl.DataFrame, message: str) -> None:
+def test_serving_names_an_invalid_covariate_in_a_one_line_error(changed: pl.DataFrame, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         ServedForecaster(covariate_forecaster()).predict(changed)
     assert "\n" not in str(error.value)
@@ -108,33 +108,35 @@ BAD_CELLS = [
 
 
 def with_bad_cells(frame: pl.DataFrame, cells: dict[str, object]) -> pl.DataFrame:
-    """Return the frame with ``cells`` in place of the cells of row 3."""
+    """Return the frame with ``cells``, by column, written into row 3."""
     rows = frame.to_dicts()
     rows[2] |= cells
     return pl.DataFrame(rows, schema=frame.schema)
 
 
 @pytest.mark.parametrize(("cells", "message"), BAD_CELLS)
-def test_an_invalid_row_is_refused_by_row_and_reason(cells: dict[str, object], message: str) -> None:
+def test_serving_names_the_row_number_and_reason_of_an_invalid_row(
+    cells: dict[str, object], message: str
+) -> None:
     with pytest.raises(DataError, match=f"the history: {message}") as error:
         ServedForecaster(forecaster()).predict(with_bad_cells(history(), cells))
     assert "\n" not in str(error.value)
 
 
-def test_an_infinite_observed_covariate_is_refused() -> None:
+def test_serving_refuses_an_infinite_observed_covariate() -> None:
     with pytest.raises(DataError, match="row 3: heat is infinite"):
         ServedForecaster(covariate_forecaster()).predict(
             with_bad_cells(covariate_history(), {"heat": float("inf")})
         )
 
 
-def test_forecasts_of_the_largest_values_are_finite() -> None:
+def test_served_forecasts_of_the_largest_values_are_finite() -> None:
     values = [LARGEST, -LARGEST, 0.0, 1e-300, LARGEST] * 16
     answer = ServedForecaster(forecaster()).predict(history().with_columns(value=pl.Series(values)))
     assert np.isfinite(answer["q5", "q50", "q95"].to_numpy()).all()
 
 
-def test_rows_years_apart_give_the_stream_forecasts_quickly() -> None:
+def test_serving_rows_years_apart_is_fast_and_equals_streaming() -> None:
     model, rows = forecaster(), history().sort("timestamp")
     old = rows.head(2).with_columns(timestamp=pl.lit(datetime(1990, 1, 1, tzinfo=UTC)))
     began_s = time.process_time()
@@ -150,7 +152,7 @@ def test_rows_years_apart_give_the_stream_forecasts_quickly() -> None:
     np.testing.assert_allclose(points.to_numpy(), answer["q50"].to_numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_row_without_value_only_moves_the_issue_time() -> None:
+def test_a_served_row_without_a_value_only_moves_the_issue_time() -> None:
     model, rows = forecaster(), history().filter(pl.col("series_id") == "a")
     later = rows.tail(1).with_columns(
         pl.col("timestamp") + pl.duration(hours=5), value=pl.lit(None, pl.Float64)
@@ -161,18 +163,18 @@ def test_a_row_without_value_only_moves_the_issue_time() -> None:
     assert np.isfinite(answer["q50"].to_numpy()).all()
 
 
-def test_a_history_without_a_value_has_no_forecast() -> None:
+def test_serving_a_history_without_values_returns_no_forecast() -> None:
     answer = ServedForecaster(forecaster()).predict(history().with_columns(value=pl.lit(None, pl.Float64)))
     assert (len(answer), answer.columns[-1]) == (0, "q95")
     assert len(ServedForecaster(forecaster()).predict(history().clear())) == 0
 
 
-def test_a_history_before_1970_has_the_right_issue_time() -> None:
+def test_serving_a_history_before_1970_gives_the_right_issue_time() -> None:
     rows = history().with_columns(pl.col("timestamp") - pl.duration(days=36_525))
     answer = ServedForecaster(forecaster()).predict(rows)
     assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC) - timedelta(days=36_525)}
 
 
-def test_whole_number_ids_have_no_decimal_point() -> None:
+def test_served_whole_number_series_ids_have_no_decimal_point() -> None:
     rows = history().with_columns(series_id=pl.when(pl.col("series_id") == "a").then(7.0).otherwise(12.0))
     assert set(ServedForecaster(forecaster()).predict(rows)["series_id"]) == {"7", "12"}

@@ -1,4 +1,4 @@
-"""Tests of slots: they are allocated in advance, and freed when their series retire."""
+"""Tests of the slots of a shard: allocated in advance, and freed when their series retire."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from forecaster.shards.snapshot import from_bytes, to_bytes
 from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, batches_of, fold
-from tests.same import assert_same, assert_same_lives, by_key
+from tests.same import assert_same, assert_same_live_series, by_key
 
 MAX_GAP = 2
 MODEL = forecaster(max_gap=MAX_GAP)
 
 
-def short_lives(series: int, each: int, seed: int = 0) -> Windows:
-    """Return series that begin one window after the other and have values for ``each`` windows."""
+def short_series(series: int, each: int, seed: int = 0) -> Windows:
+    """Return series that begin in consecutive windows and have values for ``each`` windows."""
     values = np.full((series + each, series), np.nan)
     noise = np.random.default_rng(seed).normal(size=values.shape)
     for s in range(series):
@@ -33,13 +33,13 @@ def short_lives(series: int, each: int, seed: int = 0) -> Windows:
 
 
 def window_by_window(windows: Windows) -> list[Batch]:
-    """Return one batch for each window; its watermark closes the window."""
+    """Return one batch for each window; the watermark of the batch closes the window."""
     rows = [rows_of(windows.between(w, w + 1)) for w in range(windows.start, windows.stop)]
     return batches_of([Arrival(part, (windows.start + t + 1) * HOUR_US) for t, part in enumerate(rows)])
 
 
 def shards_after(batches: list[Batch], shard: Shard | None = None) -> Iterator[Shard]:
-    """Apply batches to a shard (by default a new one); yield the shard after each batch."""
+    """Apply batches to a shard (by default a new shard); yield the shard after each batch."""
     shard = shard or Shard.cold(0, 1, MODEL.initial_state(), ("rows",))
     for batch in batches:
         for after, _ in apply(shard, batch, MODEL):
@@ -58,16 +58,16 @@ def test_adding_series_one_by_one_rarely_copies_the_state() -> None:
 
 
 def test_slots_of_retired_series_are_freed() -> None:
-    for shard in shards_after(window_by_window(short_lives(120, 3))):
+    for shard in shards_after(window_by_window(short_series(120, 3))):
         assert len(shard.state) <= 3 + 2 * MAX_GAP + 4
         assert shard.slots["slot"].to_list() == list(range(len(shard.state)))
 
 
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1), each=st.integers(1, 6), shards=st.integers(1, 4))
-def test_freed_slots_change_no_forecast(seed: int, each: int, shards: int) -> None:
-    windows = short_lives(20, each, seed)
-    # Let some series return, before and after they have retired, and one have values throughout.
+def test_freeing_slots_changes_no_forecast(seed: int, each: int, shards: int) -> None:
+    windows = short_series(20, each, seed)
+    # Let some series return, before or after they have retired, and let one series have values throughout.
     windows.values[14:17, :8] = 1.5
     windows.values[:, 19] = np.random.default_rng(seed).normal(size=len(windows.values))
     rows = rows_of(windows)
@@ -78,15 +78,15 @@ def test_freed_slots_change_no_forecast(seed: int, each: int, shards: int) -> No
     scale = dict.fromkeys(windows.series_ids, 1.0)
     assert_same(by_key(at_once.forecasts), by_key(step_by_step.forecasts), scale)
     assert at_once.counts.cold_starts == step_by_step.counts.cold_starts
-    assert_same_lives(at_once.states, step_by_step.states)
+    assert_same_live_series(at_once.states, step_by_step.states)
 
 
 @pytest.mark.parametrize("cut", [10, 31])
-def test_a_shard_resumes_from_a_snapshot_after_freed_slots(cut: int) -> None:
-    batches = window_by_window(short_lives(40, 2))
+def test_a_shard_with_freed_slots_resumes_from_a_snapshot(cut: int) -> None:
+    batches = window_by_window(short_series(40, 2))
     copies = [from_bytes(to_bytes(shard)) for shard in shards_after(batches[: cut + 1])]
     *_, whole = shards_after(batches)
     *_, resumed = shards_after(batches[cut + 1 :], copies[-1])
     assert resumed.state.series_ids == whole.state.series_ids
     assert resumed.counts == whole.counts
-    assert_same_lives([resumed.state], [whole.state])
+    assert_same_live_series([resumed.state], [whole.state])

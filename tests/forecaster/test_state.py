@@ -40,7 +40,7 @@ def arrays(state: State) -> dict[str, NDArray[Any]]:
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
-    """Draw a state that `advance` returned, or one of series without a value so far."""
+    """Draw a state that `advance` returned, or a state of series without a value so far."""
     cell, max_gap = draw(st.sampled_from(["lstm", "gru", "rnn"])), draw(st.sampled_from([2, 672]))
     model = forecaster(cell, layers=draw(st.integers(1, 3)), max_gap=max_gap)
     if draw(st.booleans()):
@@ -81,7 +81,7 @@ def test_a_state_frame_has_readable_times_and_lists() -> None:
 
 
 @given(state=states(), data=st.data())
-def test_taking_and_putting_series_are_inverses(state: State, data: st.DataObject) -> None:
+def test_putting_taken_series_back_restores_the_state(state: State, data: st.DataObject) -> None:
     index = np.array(data.draw(st.permutations(range(len(state)))), np.int64)
     index = index[: data.draw(st.integers(0, len(state)))]
     part = state.take(index)
@@ -92,13 +92,13 @@ def test_taking_and_putting_series_are_inverses(state: State, data: st.DataObjec
 
 
 @given(state=states(), at=st.integers(0, 9))
-def test_joining_the_parts_of_a_state_restores_it(state: State, at: int) -> None:
+def test_joining_the_parts_of_a_state_restores_the_state(state: State, at: int) -> None:
     series = np.arange(len(state))
     assert_equal(State.join([state.take(series[:at]), state.take(series[at:])]), state)
 
 
 @given(state=states())
-def test_copied_and_taken_states_share_no_memory(state: State) -> None:
+def test_copied_or_taken_states_share_no_memory_with_the_original(state: State) -> None:
     before = state.copy()
     for other in (state.copy(), state.take(np.arange(len(state)))):
         for array in arrays(other).values():
@@ -106,7 +106,7 @@ def test_copied_and_taken_states_share_no_memory(state: State) -> None:
     assert_equal(state, before)
 
 
-def test_putting_series_changes_no_other_series() -> None:
+def test_putting_series_into_a_state_changes_no_other_series() -> None:
     model = forecaster()
     state = model.new_series_state(("a", "b", "c"), START)
     part, _ = advance(
@@ -127,7 +127,7 @@ def test_invalid_state_bytes_are_refused() -> None:
             State.from_bytes(broken)
 
 
-def test_the_error_names_the_format_of_the_state() -> None:
+def test_the_error_names_the_unknown_format_of_a_state() -> None:
     table = forecaster().new_series_state(("a",), START).to_arrow()
     other = table.replace_schema_metadata({**table.schema.metadata, b"statecast.state.format": b"99"})
     with pytest.raises(ModelError, match=rf"format 99 .*\(this version reads {FORMAT_VERSION}\)"):
@@ -140,7 +140,7 @@ def test_the_error_names_the_format_of_the_state() -> None:
     ("component", "changed"),
     [("ring", {"ring": 9}), ("stacking", {"stacking": 1}), ("wheel", {"wheel": 1, "ring": 1})],
 )
-def test_the_error_names_a_component_of_another_format(component: str, changed: dict[str, int]) -> None:
+def test_the_error_names_a_state_component_of_another_format(component: str, changed: dict[str, int]) -> None:
     table = forecaster().new_series_state(("a",), START).to_arrow()
     layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
     for name, number in changed.items():
@@ -152,7 +152,7 @@ def test_the_error_names_a_component_of_another_format(component: str, changed: 
         State.from_arrow(table.replace_schema_metadata(metadata))
 
 
-def test_an_asymmetric_inverse_of_format_1_becomes_symmetric() -> None:
+def test_reading_least_squares_of_format_1_makes_the_inverse_symmetric() -> None:
     state = forecaster().new_series_state(("a", "b"), START)
     inverse = state.parts["least_squares"]["inverse"]
     inverse[1, 0, 2] += 0.5
@@ -197,7 +197,7 @@ def test_anomaly_arrays_of_format_1_are_migrated() -> None:
     assert_equal(State.from_bytes(read.to_bytes()), read)
 
 
-def test_anomalies_of_the_second_format_are_migrated() -> None:
+def test_anomaly_alarms_of_format_2_are_migrated() -> None:
     state = forecaster().new_series_state(("a", "b", "c"), START)
     state.parts["anomaly"]["alarming"][:] = 0, 1, 1
     state.parts["anomaly"]["run"][:] = 5, 5, 0
@@ -210,20 +210,20 @@ def test_anomalies_of_the_second_format_are_migrated() -> None:
     assert read.tolist() == [0, 3, 1]
 
 
-def test_the_error_names_a_missing_column() -> None:
+def test_the_error_names_a_missing_column_of_a_state() -> None:
     table = forecaster().new_series_state(("a",), START).to_arrow()
     with pytest.raises(ModelError, match=r"column moments\.mean cannot be read"):
         State.from_arrow(table.drop_columns("moments.mean"))
 
 
-def test_a_format_1_table_is_refused_in_one_line() -> None:
+def test_a_state_of_format_1_raises_a_one_line_error() -> None:
     table = forecaster().new_series_state(("a",), START).to_arrow()
     first = table.replace_schema_metadata({b"statecast.state.format": b"1"})
     with pytest.raises(ModelError, match=rf"state format 1 is not .* reads {FORMAT_VERSION}\)$"):
         State.from_arrow(first)
 
 
-def test_bytes_per_series_add_up_the_arrays() -> None:
+def test_bytes_per_series_is_the_sum_over_the_state_arrays() -> None:
     state = forecaster(ring=8).new_series_state(("a", "b"), START)
     expected = {"moments": 13 * 8 + 1, "ring": 8 * 8, "network": 2 * 8 * 4 * 2 + 6 * 4}
     assert {name: state.bytes_by_component[name] for name in expected} == expected
@@ -234,7 +234,7 @@ def test_bytes_per_series_add_up_the_arrays() -> None:
     assert forecaster().initial_state().bytes_per_series == 0
 
 
-def test_a_disabled_component_has_no_arrays_and_columns() -> None:
+def test_a_state_without_a_ring_has_no_ring_columns() -> None:
     network = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     model = Forecaster.untrained(network, WindowConfig())
     state, _ = advance(model, model.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0]])))
@@ -243,7 +243,7 @@ def test_a_disabled_component_has_no_arrays_and_columns() -> None:
     assert_equal(State.from_bytes(state.to_bytes()), state)
 
 
-def test_plain_polars_reads_the_state_table(tmp_path: Path) -> None:
+def test_plain_polars_reads_the_parquet_file_of_a_state(tmp_path: Path) -> None:
     path = tmp_path / "state.parquet"
     pq.write_table(forecaster().new_series_state(("a",), START).to_arrow(), path)
     assert pl.read_parquet(path)["series_id"].to_list() == ["a"]

@@ -23,7 +23,7 @@ def windows(*columns: list[float], start: int = START) -> Windows:
     return Windows(tuple("abcdef"[: len(columns)]), start, np.array(columns).T.reshape(-1, len(columns)))
 
 
-def test_rows_and_their_windows_give_equal_forecasts() -> None:
+def test_advance_gives_equal_forecasts_for_rows_and_their_windows() -> None:
     model = forecaster()
     fleet = windows([1, 2, NAN, 4], [NAN, 5, 6, 7])
     rows = rows_of(fleet).sample(fraction=1, shuffle=True, seed=0)
@@ -44,7 +44,7 @@ def test_a_series_is_forecast_from_its_first_value_on() -> None:
     assert len(forecasts) == len(forecasts.frame()) == 5
 
 
-def test_known_series_without_rows_are_stepped_too() -> None:
+def test_advance_also_steps_series_that_have_no_rows() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), windows([1, 2], [3, 4]))
     after, forecasts = advance(model, state, Windows(("a",), START + 2, np.array([[9.0]])))
@@ -55,20 +55,20 @@ def test_known_series_without_rows_are_stepped_too() -> None:
     assert ring[:, (START + 2) % 8].tolist() == pytest.approx([9.0, NAN], nan_ok=True)
 
 
-def test_new_series_follow_the_known_ones() -> None:
+def test_new_series_are_added_after_the_existing_series() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), Windows(("z", "m"), START, np.ones((1, 2))))
     state, _ = advance(model, state, Windows(("a", "m", "z"), START + 1, np.ones((1, 3))))
     assert state.series_ids == ("z", "m", "a")
 
 
-def test_windows_without_rows_are_zero_with_empty_zero() -> None:
+def test_the_setting_empty_zero_gives_windows_without_rows_value_0() -> None:
     model = forecaster(empty="zero")
     state, forecasts = advance(model, model.initial_state(), windows([NAN, 3, NAN, NAN]))
     assert state.parts["moments"]["observed"].tolist() == [3]
     ring = in_order(state.parts["ring"]["values"], state.clock)
     assert ring[0, -4:].tolist() == pytest.approx([NAN, 3, 0, 0], nan_ok=True)
-    assert state.silent.tolist() == [2]  # counts windows without rows, though their value is 0
+    assert state.silent.tolist() == [2]  # silent counts windows without rows, although their value is 0
     assert sorted(by_key([forecasts])) == [("a", START + t) for t in (1, 2, 3)]
 
 
@@ -83,7 +83,7 @@ def test_a_value_for_a_closed_window_is_refused() -> None:
     assert after.clock.tolist() == [START + 2] * 2
 
 
-def test_advance_changes_neither_state_nor_windows() -> None:
+def test_advance_does_not_change_the_given_state_windows_and_model() -> None:
     model = forecaster()
     fleet = windows([1, NAN, 3, 4], [NAN, NAN, 5, 6])
     state, _ = advance(model, model.initial_state(), fleet.between(START, START + 2))
@@ -96,7 +96,7 @@ def test_advance_changes_neither_state_nor_windows() -> None:
     assert model.to_bytes() == weights
 
 
-def test_forecast_frames_follow_the_schema() -> None:
+def test_forecast_frames_follow_the_forecast_schema() -> None:
     network = NetworkConfig(hidden=4, horizon=3, quantiles=(0.025, 0.5, 0.9), lags=(1,), ring=2)
     model = Forecaster.untrained(network, WindowConfig())
     _, forecasts = advance(model, model.initial_state(), windows([1, 2, 4], [1e9, 1e9 + 1, NAN]))
@@ -121,7 +121,7 @@ def test_windows_without_series_give_no_forecasts() -> None:
     assert check_forecasts(forecasts.frame()).is_empty()
 
 
-def test_stepping_in_place_equals_stepping_a_copy() -> None:
+def test_advance_in_place_equals_advance() -> None:
     model = forecaster(max_gap=3)
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0)
     values[np.random.default_rng(1).random(values.shape) < 0.4] = NAN
@@ -137,7 +137,7 @@ def test_stepping_in_place_equals_stepping_a_copy() -> None:
     assert_same_state(copied, in_place)
 
 
-def test_a_slot_without_value_is_not_forecast() -> None:
+def test_a_series_without_a_value_so_far_is_not_forecast() -> None:
     model = forecaster()
     state = model.new_series_state(("a", "b"), START)
     first = advance_in_place(model, state, np.array([[1.0, NAN], [2.0, NAN]]), START)
@@ -152,7 +152,7 @@ def test_a_slot_without_value_is_not_forecast() -> None:
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
-def test_a_series_silent_beyond_max_gap_retires(empty: str) -> None:
+def test_a_series_silent_for_more_than_max_gap_windows_retires(empty: str) -> None:
     model = forecaster(empty=empty, max_gap=2)
     state = model.new_series_state(("a",), START)
     forecasts = advance_in_place(model, state, np.array([[1.0], [NAN], [NAN], [NAN], [NAN]]), START)
@@ -166,7 +166,7 @@ def test_a_series_silent_beyond_max_gap_retires(empty: str) -> None:
             np.testing.assert_array_equal(array, blank.parts[name][field], err_msg=field)
 
 
-def test_every_return_in_a_block_is_a_cold_start() -> None:
+def test_each_return_of_a_retired_series_is_a_cold_start() -> None:
     model = forecaster(max_gap=1)
     state, forecasts = advance(
         model, model.initial_state(), windows([1, NAN, NAN, 2, NAN, NAN, 3, 4], [5] * 8)
@@ -178,7 +178,7 @@ def test_every_return_in_a_block_is_a_cold_start() -> None:
     assert_same_state(state.take(np.array([0])), fresh)
 
 
-def test_windows_without_live_series_may_be_skipped() -> None:
+def test_skipping_windows_without_live_series_changes_no_forecast() -> None:
     model = forecaster(max_gap=2)
     with_gap, skipped = (model.new_series_state(("a", "b"), START) for _ in range(2))
     for state in (with_gap, skipped):
@@ -191,29 +191,29 @@ def test_windows_without_live_series_may_be_skipped() -> None:
     assert_same_state(with_gap, skipped)
 
 
-def test_years_before_a_return_create_no_windows() -> None:
+def test_a_series_that_returns_after_years_creates_no_windows_between() -> None:
     model = forecaster(max_gap=2)
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # the series retired in the gap, so it counts as a new one
+    assert forecasts.cold_starts == 0  # the series retired in the gap, so it counts as a new series
     assert state.silent.tolist() == [0]
 
 
-def test_leaving_out_windows_of_live_series_raises() -> None:
+def test_advance_in_place_refuses_skipped_windows_of_live_series() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), windows([1]))
     with pytest.raises(ValueError, match=r"windows of 'a' before \d+ are left out"):
         advance_in_place(model, state, np.array([[1.0]]), START + 2)
 
 
-def test_advance_in_place_refuses_a_state_of_other_weights() -> None:
+def test_advance_in_place_refuses_a_state_of_another_version() -> None:
     state = forecaster(seed=1).new_series_state(("a",), START)
     with pytest.raises(VersionMismatch):
         advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
 
 
-def test_series_with_different_clocks_continue_from_their_clocks() -> None:
+def test_advance_continues_each_series_from_its_own_clock() -> None:
     model = forecaster(max_gap=4)
     values = np.random.default_rng(0).normal(size=(12, 3))
     values[3:9, 1] = NAN
@@ -232,7 +232,7 @@ def test_series_with_different_clocks_continue_from_their_clocks() -> None:
     assert_same(expected, by_key([forecasts]), scales(fleet))
 
 
-def test_a_frame_holds_exactly_the_issued_forecasts() -> None:
+def test_a_forecast_frame_holds_exactly_the_issued_forecasts() -> None:
     model = forecaster(max_gap=2)
     fleet = windows([1, 2, NAN, NAN, NAN, NAN], [NAN, NAN, 5, NAN, 6, 7])
     _, forecasts = advance(model, model.initial_state(), fleet)
@@ -245,7 +245,7 @@ def test_a_frame_holds_exactly_the_issued_forecasts() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 2.0])
-def test_stepping_all_slots_equals_stepping_the_live_ones(
+def test_stepping_all_series_equals_stepping_only_live_series(
     share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = forecaster(max_gap=3)

@@ -8,14 +8,14 @@ import torch
 from forecaster.threads import compute_threads
 
 
-def test_a_block_restores_the_threads_after_an_error() -> None:
+def test_compute_threads_restores_the_thread_count_after_an_error() -> None:
     before = torch.get_num_threads()
     with pytest.raises(KeyError), compute_threads(before + 2):
         raise KeyError
     assert torch.get_num_threads() == before
 
 
-def test_a_nested_block_restores_the_outer_count() -> None:
+def test_nested_compute_threads_restore_the_outer_thread_count() -> None:
     before = torch.get_num_threads()
     with compute_threads(before + 1):
         with compute_threads(before + 2):
@@ -24,18 +24,18 @@ def test_a_nested_block_restores_the_outer_count() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_overlapping_blocks_restore_the_count_before_the_first() -> None:
+def test_overlapping_compute_threads_restore_the_original_thread_count() -> None:
     before = torch.get_num_threads()
     first, second = ExitStack(), ExitStack()
     first.enter_context(compute_threads(before + 1))
     second.enter_context(compute_threads(before + 2))
     first.close()
-    assert torch.get_num_threads() == before + 2  # the second block has not ended
+    assert torch.get_num_threads() == before + 2  # the second block is still open
     second.close()
     assert torch.get_num_threads() == before
 
 
-def test_zero_does_not_change_the_thread_count() -> None:
+def test_compute_threads_of_0_keeps_the_thread_count() -> None:
     before = torch.get_num_threads()
     with compute_threads(0):
         assert torch.get_num_threads() == before

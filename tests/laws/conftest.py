@@ -1,4 +1,4 @@
-"""A small fleet and its file of rows; a job over the file takes a second or two."""
+"""A small fleet of series and a file of its rows; a job over the file takes one or two seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def small_fleet() -> Windows:
     values[rng.random(values.shape) < 0.1] = np.nan
     values[:50, 2:12:4] = np.nan
     values[30:60, 5] = np.nan
-    values[100:, [4, 6]] = np.nan  # with 8 shards, each of these two is alone in its shard
+    values[100:, [4, 6]] = np.nan  # with 8 shards, each of these two series is alone in its shard
     return Windows(tuple(f"series {i}" for i in range(12)), START, values)
 
 

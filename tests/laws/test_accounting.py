@@ -88,9 +88,11 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
     assert stop < len(order) or not counts.pending
 
 
-@settings(max_examples=6)  # few examples: each one reads its logs several times
+@settings(max_examples=6)  # few examples, because each example reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_batches_that_are_read_again_change_nothing(logs: Logs, shards: int, data: st.DataObject) -> None:
+def test_reading_batches_again_changes_no_count_and_no_output(
+    logs: Logs, shards: int, data: st.DataObject
+) -> None:
     model = forecaster(max_gap=LONG_GAP, **SHORT_WEEK)
     once = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
     again = [
@@ -101,7 +103,7 @@ def test_batches_that_are_read_again_change_nothing(logs: Logs, shards: int, dat
     assert not by_key(twice.forecasts)
     assert not sum(map(len, twice.late + twice.quarantined))
 
-    # Also in the middle of a log: before each batch, read some of the batches before it again.
+    # Also read batches again in the middle of a log: before each batch, repeat some earlier batches.
     order = logs.one_by_one()
     repeated = []
     for batch in order:
@@ -114,14 +116,14 @@ def test_batches_that_are_read_again_change_nothing(logs: Logs, shards: int, dat
 
 
 def write_old_file(folder: Path, name: str, lines: list[str]) -> None:
-    """Write a CSV file with a modification time of a minute ago, so that a source takes it as complete."""
+    """Write a CSV file that was modified a minute ago, so that sources treat the file as complete."""
     path = folder / name
     path.write_text("series_id,timestamp,value\n" + "\n".join(lines) + "\n")
     os.utime(path, (time.time() - 60, time.time() - 60))
 
 
 @pytest.mark.prism
-def test_a_watched_folder_with_a_late_file_accounts_for_every_row(tmp_path: Path) -> None:
+def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     day = "2013-01-01T"

@@ -28,7 +28,7 @@ def replace_future(fleet: Windows, t: int, seed: int) -> Windows:
     """Return a copy of a fleet with other values and gaps from row ``t`` on; each series begins as before."""
     rng = np.random.default_rng(seed)
     values = fleet.values.copy()
-    begun = (~np.isnan(values)).cumsum(axis=0) > 1  # keep first values: series begin there
+    begun = (~np.isnan(values)).cumsum(axis=0) > 1  # keep first values, because series begin there
     other = 1e6 * rng.normal(size=values.shape)
     other[rng.random(values.shape) < 0.3] = np.nan
     future = begun & (np.arange(len(values))[:, None] >= t)
@@ -83,7 +83,7 @@ def test_held_out_rows_change_no_bit_of_the_weights(monkeypatch: pytest.MonkeyPa
 
     network = NetworkConfig(hidden=4, horizon=5, lags=(1,), ring=4)
     window_config = WindowConfig.model_validate({"empty": empty})
-    # Compare the weights after one epoch: held-out rows do decide which of several epochs is the best.
+    # Compare the weights after one epoch, because held-out rows decide which of several epochs is the best.
     training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1, refit=False)
     seen: list[dict[str, torch.Tensor]] = []
 

@@ -16,7 +16,7 @@ from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, SHORT_WEEK, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, fold, run_shards
 from tests.partitions import LONG_GAP, Logs, all_logs, cut
-from tests.same import YOUNG, Floats, Key, assert_same, assert_same_lives, assert_same_state, by_key
+from tests.same import YOUNG, Floats, Key, assert_same, assert_same_live_series, assert_same_state, by_key
 
 LATE_BEGINNER = Windows(
     ("a", "b"), START, np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, 7.0], [np.nan, np.nan], [3.0, 9.0]])
@@ -44,7 +44,7 @@ def test_the_short_week_model_has_every_expert() -> None:
 @given(fleet=fleets(), cuts=st.lists(st.integers(0, 30), max_size=4))
 @example(fleet=LATE_BEGINNER, cuts=[1, 3])
 @example(fleet=RETURNS_TWICE, cuts=[3])
-def test_forecasts_and_state_do_not_depend_on_calls(
+def test_forecasts_do_not_depend_on_how_windows_are_split_into_calls(
     cell: str, empty: str, max_gap: int, decoder: bool, fleet: Windows, cuts: list[int]
 ) -> None:
     more = {} if decoder else SHORT_WEEK
@@ -93,7 +93,7 @@ def test_omitted_windows_count_as_windows_without_a_value(max_gap: int, fleet: W
 
 @given(fleet=fleets())
 @example(fleet=RETURNS_TWICE)
-def test_a_series_begins_anew_after_max_gap(fleet: Windows) -> None:
+def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) -> None:
     model = forecaster(max_gap=3)
     _, whole = advance(model, model.initial_state(), fleet)
     found = by_key([whole])
@@ -101,19 +101,19 @@ def test_a_series_begins_anew_after_max_gap(fleet: Windows) -> None:
     returns = 0
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
-        lives = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # After twice ``max_gap`` windows the series has been removed from the state: its return is then
-        # no cold start, because it is a new series.
+        parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
+        # A series that is silent for more than twice ``max_gap`` windows has been removed from the state.
+        # When such a series returns, it counts as a new series, and not as a cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
-        for life in lives:
-            stop = min(int(life[-1]) + 4, len(values))
-            alone = Windows((name,), fleet.start + int(life[0]), values[life[0] : stop, None])
+        for part in parts:
+            stop = min(int(part[-1]) + 4, len(values))
+            alone = Windows((name,), fleet.start + int(part[0]), values[part[0] : stop, None])
             expected |= by_key([advance(model, model.initial_state(), alone)[1]])
     assert_same(expected, found, scales(fleet))
     assert whole.cold_starts == returns
 
 
-def test_a_call_without_windows_changes_nothing() -> None:
+def test_advancing_by_no_windows_does_not_change_the_state() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), LATE_BEGINNER)
     after, forecasts = advance(model, state, LATE_BEGINNER.between(LATE_BEGINNER.stop, LATE_BEGINNER.stop))
@@ -123,7 +123,7 @@ def test_a_call_without_windows_changes_nothing() -> None:
 
 @pytest.mark.parametrize("max_gap", [1, 3, LONG_GAP])
 @given(logs=all_logs(), data=st.data(), windows_per_step=st.integers(1, 40))
-def test_outputs_do_not_depend_on_batches_or_blocks(
+def test_outputs_do_not_depend_on_sizes_of_batches_or_blocks(
     max_gap: int, logs: Logs, data: st.DataObject, windows_per_step: int
 ) -> None:
     model = forecaster(max_gap=max_gap, **SHORT_WEEK)
@@ -135,7 +135,7 @@ def test_outputs_do_not_depend_on_batches_or_blocks(
     assert_same(by_key(whole.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     for one, two in zip(whole.shards, other.shards, strict=True):
         assert one.closed_through == two.closed_through
-        assert_same_lives([one.state], [two.state])
+        assert_same_live_series([one.state], [two.state])
 
 
 @pytest.mark.parametrize("windows_per_step", [1, 32])
@@ -151,7 +151,7 @@ def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> Non
     assert len(closed) <= 2 + 2 * 6
     assert (
         ran.counts.cold_starts == 0
-    )  # the gap is so long that the row begins a new series, which is no cold start
+    )  # the gap is so long that series a returns as a new series, which is no cold start
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far

@@ -22,7 +22,7 @@ from pipelines.sources.files.validated_rows import Input
 from tests.fleets import SHORT_WEEK, fleets, forecaster, scales
 from tests.folds import Ran, fold, fold_on
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
-from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_lives, by_key, sorted_rows
+from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_live_series, by_key, sorted_rows
 
 
 @pytest.mark.parametrize(
@@ -75,16 +75,16 @@ def test_resharding_between_batches_changes_no_output(
 
 
 def assert_same_outputs(one: Ran, other: Ran, logs: Logs) -> None:
-    # Ignore the count of windows: it is the largest of any shard, so it depends on the series of the shard.
+    # Ignore the count of windows: it is the largest count of any shard, so it depends on the sharding.
     assert replace(one.counts, windows=0) == replace(other.counts, windows=0)
     assert_same(by_key(one.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     assert sorted_rows(one.late).equals(sorted_rows(other.late))
     assert sorted_rows(one.quarantined).equals(sorted_rows(other.quarantined))
-    assert_same_lives(one.states, other.states)
+    assert_same_live_series(one.states, other.states)
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_a_backfill_forecasts_the_same_with_any_shard_count(
+def test_backfill_forecasts_do_not_depend_on_shard_count(
     decoder: bool, small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     model = forecaster(decoder=decoder)
@@ -97,5 +97,5 @@ def test_a_backfill_forecasts_the_same_with_any_shard_count(
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
     _, forecasts = advance(model, model.initial_state(), small_fleet)
-    # Compare also with a direct call: with a decoder, this shows that the job read the covariate tables.
+    # Compare with `advance` too: with a decoder, equal forecasts show that the job read the covariates.
     assert_same_frames(frames[1], forecasts.frame(), scales(small_fleet))

@@ -1,4 +1,4 @@
-"""Law: a job that is killed at any moment and resumed from its snapshots ends like an unkilled job."""
+"""Law: a job that is killed at any moment and resumed from snapshots has the outputs of an unkilled job."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from tests.same import YOUNG, assert_same, assert_same_frames, by_key, sorted_ro
 
 
 def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any) -> Ran:
-    """Fold logs through shards in a job that is killed ``kills`` times, each time after a drawn output."""
+    """Apply logs to shards in a job that is killed ``kills`` times, each time after a drawn output."""
     disks = [Disk() for _ in range(shards)]
-    for life in range(kills + 1):
+    for run_number in range(kills + 1):
         opened = [
             disk.restore(Shard.cold(number, shards, model.initial_state(), logs.partitions))
             for number, disk in enumerate(disks)
         ]
         starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
         parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
-        # Begin with a batch without rows in each partition, as `Reader` does: windows that the watermark had
-        # passed before the kill are then closed, even if no row follows.
+        # Begin with a batch without rows in each partition, as `Reader` does.
+        # Windows that the watermark had passed before the kill are then closed, even if no row follows.
         announced = [empty_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))
@@ -58,7 +58,7 @@ def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw
             shard.number: outputs(model, shard, [*announced, *interleaved(draw, parts, early=True)], per_step)
             for shard in opened
         }
-        left = 10**9 if life == kills else draw(st.integers(0, 100))
+        left = 10**9 if run_number == kills else draw(st.integers(0, 100))
         often = draw(st.sampled_from([0.05, 0.5]))
         while running and left:
             number = int(chance.choice([*running]))
@@ -105,7 +105,7 @@ def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
     with power.record():
-        # the run first replaces the state table by one for 2 shards
+        # the run first replaces the state table by a table for 2 shards
         run_stream(job_of(log, output, shards=2))
     for files in random.Random(4).sample(power.states, 12):
         power.restore(files)

@@ -32,12 +32,12 @@ from tests.same import assert_same_frames
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these
-_SLOW_S = 0.03  # writes of outputs are slow: a snapshot that does not wait for them is stored before them
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these paths
+_SLOW_S = 0.03  # writes of outputs are slow, so that a snapshot stored before them is noticed
 
 
 class PausedStream:
-    """A stream that is paused after one of its changes to the store, once it owns its output.
+    """A stream that is paused after some of its changes to the store; changes count once it owns its output.
 
     Changes that its other threads begin before the pause ends are dropped.
     """
@@ -50,7 +50,7 @@ class PausedStream:
         self.threads = frozenset[threading.Thread]()
 
     def run_until_paused(self) -> None:
-        """Start the stream and return when it is paused, or when it has ended before that."""
+        """Start the stream; return when the stream is paused or has ended."""
         self.thread.start()
         self.paused.wait()
         self.threads = frozenset(threading.enumerate()) - self.others
@@ -61,7 +61,7 @@ class PausedStream:
         self.thread.join()
 
     def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``change`` with the pause in it; threads of other streams call it as it is."""
+        """Return a function that calls ``change`` and may pause; threads of other streams never pause."""
 
         def wrapped(*given: Any, **options: Any) -> Any:
             thread = threading.current_thread()
@@ -82,7 +82,7 @@ class PausedStream:
         return wrapped
 
     def _run(self, run: Callable[[], object]) -> None:
-        with suppress(Exception):  # after the pause, the other owner makes it fail in one of several ways
+        with suppress(Exception):  # the stream may fail after the pause, because another run is the owner
             run()
         self.paused.set()
 
@@ -128,7 +128,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
     log, _ = small_log()
     with in_memory() as store:
         run_stream(job_of(log, store, stop=half_of(log)))
-        # The second run first replaces the state table by one for 2 shards.
+        # The second run first replaces the state table by a table for 2 shards.
         for left in states_after_requests(job_of(log, store, shards=2), store):
             put_back(store, left)
             ended = run_stream(job_of(log, store, shards=2, windows_per_step=3))
@@ -137,7 +137,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_paused_during_a_takeover_changes_nothing_later(
+def test_a_stream_paused_during_a_takeover_changes_no_object_later(
     uninterrupted: LogOutputs, changes: int
 ) -> None:
     log, _ = small_log()
@@ -160,7 +160,7 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
     with ExitStack() as stack:
         for name in _CHANGES:
             stack.enter_context(patch.object(Remote, name, process.wrap(getattr(Remote, name))))
-        # Earlier owners count as dead, although they ran in this process, which is alive.
+        # Earlier owners must count as dead, although they ran in this process, which is alive.
         stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
         with suppress(Killed):
             return run_stream(job).counts

@@ -37,8 +37,8 @@ NAN_IS_MISSING = {
 
 
 def value_arrays(windows: int, series: int) -> st.SearchStrategy[Floats]:
-    """Generate the arrays ``[windows, series]`` of `random_values`."""
-    # Draw a seed instead of an array: to shrink a failing example that is an array takes minutes.
+    """Generate arrays ``[windows, series]`` with `random_values`."""
+    # Draw a seed instead of an array, because shrinking a failing array takes minutes.
     return st.integers(0, 2**32 - 1).map(lambda seed: random_values(seed, windows, series))
 
 
@@ -73,7 +73,7 @@ def assert_finite(state: State, forecasts: Forecasts) -> None:
 
 
 def tables(known: Floats, static: Floats) -> Tables:
-    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value a series."""
+    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value by series."""
     hours = pl.Series((START + np.arange(len(known))) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     ids = [f"s{i}" for i in range(len(static))]
     return Tables(
@@ -111,7 +111,7 @@ def assert_finite_in_blocks(model: Forecaster, fleet: Windows, cut: int) -> None
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @given(values=value_arrays(40, 30), cut=st.sampled_from([1, 7, 40]))
-def test_any_values_leave_states_and_forecasts_finite(cell: str, values: Floats, cut: int) -> None:
+def test_any_accepted_values_give_finite_states_and_forecasts(cell: str, values: Floats, cut: int) -> None:
     model = forecaster(cell, **SHORT_WEEK)
     assert_finite_in_blocks(model, Windows(tuple(f"s{i}" for i in range(30)), START, values), cut)
 
@@ -124,7 +124,7 @@ def test_any_values_leave_states_and_forecasts_finite(cell: str, values: Floats,
     static=value_arrays(4, 1),
     refit=st.booleans(),
 )
-def test_any_covariates_leave_states_and_forecasts_finite(
+def test_any_accepted_covariates_give_finite_states_and_forecasts(
     cell: str, values: Floats, heat: Floats, known: Floats, static: Floats, refit: bool
 ) -> None:
     given_tables = tables(known[:, 0], static[:, 0])
@@ -139,7 +139,7 @@ def test_any_covariates_leave_states_and_forecasts_finite(
 
 @pytest.mark.parametrize("value", [1.1 * LARGEST, 1e300, float("inf"), -float("inf")])
 @pytest.mark.parametrize("column", ["price", "size"])
-def test_a_covariate_above_the_largest_value_is_refused(value: float, column: str) -> None:
+def test_known_and_static_covariates_above_the_largest_value_are_refused(value: float, column: str) -> None:
     known, static = np.zeros(60), np.arange(4.0)
     (known if column == "price" else static)[2] = value
     with pytest.raises(DataError, match=f"row 3: column {column}"):
@@ -147,7 +147,7 @@ def test_a_covariate_above_the_largest_value_is_refused(value: float, column: st
 
 
 @pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
-def test_values_too_large_to_square_are_refused(value: float) -> None:
+def test_advance_refuses_values_above_the_largest_value(value: float) -> None:
     model = forecaster()
     fleet = Windows(("a", "b"), START, np.array([[1.0, 2.0], [1.0, value]]))
     with pytest.raises(DataError, match="'b'"):
@@ -155,7 +155,7 @@ def test_values_too_large_to_square_are_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
-def test_covariates_too_large_to_square_are_refused(value: float) -> None:
+def test_advance_refuses_observed_covariates_above_the_largest_value(value: float) -> None:
     model = forecaster(observed=("heat",))
     heat = np.array([[1.0, 2.0], [1.0, value]])
     with pytest.raises(DataError, match="'b', covariate 'heat'"):

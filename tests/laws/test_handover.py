@@ -1,4 +1,4 @@
-"""Law: a backfill up to t and then a stream from t equal one run over all rows; so does a resumed stream."""
+"""Law: a backfill up to t followed by a stream from t, or a resumed stream, equals one run over all rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.same import (
     YOUNG,
     assert_same,
     assert_same_frames,
-    assert_same_lives,
+    assert_same_live_series,
     assert_same_state,
     by_key,
     nested,
@@ -64,25 +64,25 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_a_handover_to_the_same_log_changes_no_output(
+def test_a_second_job_on_the_same_log_changes_no_output(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
-    assert_one_fold(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
+    assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
 # One partition only: the offsets of several new logs do not order the rows of different old logs.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(partitions=1), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_a_handover_to_a_new_log_changes_no_output(
+def test_a_second_job_on_a_new_log_changes_no_output(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
-    assert_one_fold(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=True)
+    assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=True)
 
 
-def assert_one_fold(
+def assert_same_as_one_job(
     model: Forecaster, logs: Logs, shards: tuple[int, int], data: st.DataObject, is_new_log: bool
 ) -> None:
-    """Assert that a fold which is handed over to a second job at any place gives the outputs of one fold.
+    """Assert that a job that hands its shards over to a second job gives the outputs of one job.
 
     With ``is_new_log``, the second job reads the rest of each log as a new log that begins at offset 0.
     """
@@ -109,11 +109,11 @@ def assert_one_fold(
         assert parts == getattr(whole.counts, name), name
     together = first.forecasts + second.forecasts
     assert_same(by_key(whole.forecasts), by_key(together), logs.scale, within=YOUNG)
-    assert_same_lives(whole.states, second.states)
+    assert_same_live_series(whole.states, second.states)
 
 
 def as_new_log(batch: Batch, begin: int) -> Batch:
-    """Return a batch with ``begin`` subtracted from its offsets, as if its log began there."""
+    """Return a batch with ``begin`` subtracted from its offsets, as if its log began at that offset."""
     rows, rejected = (f.with_columns(pl.col("offset") - begin) for f in (batch.rows, batch.rejected))
     return replace(batch, start=batch.start - begin, stop=batch.stop - begin, rows=rows, rejected=rejected)
 
@@ -156,7 +156,7 @@ def test_a_backfill_continues_from_the_state_of_a_backfill(
     assert_same_state_tables(whole, tmp_path / "1")
 
 
-def test_rows_before_the_handover_are_late_and_reopen_nothing(
+def test_rows_of_closed_windows_are_late_after_a_handover(
     small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     # Write a state table with a pending row, as a stopped stream does.
@@ -185,7 +185,7 @@ def test_rows_before_the_handover_are_late_and_reopen_nothing(
 
 @dataclass(frozen=True)
 class StoppingSource:
-    """A source that asks the job to stop when the job reads from offset ``at`` or later."""
+    """A source that requests a stop of the job when the job reads from offset ``at`` or later."""
 
     source: Source
     at: int
@@ -194,7 +194,7 @@ class StoppingSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step | None:
-        """See `Source`."""
+        """Return the step of ``source``, or request a stop and return a step without batches."""
         if offset >= self.at:
             request_stop(self.stop_file)
             return Step((), offset)
@@ -202,7 +202,7 @@ class StoppingSource:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_stopped_and_resumed_stream_equals_one_stream(
+def test_a_stopped_and_resumed_stream_equals_one_backfill(
     share: float, small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     output, rows = tmp_path / "out", len(rows_of(small_fleet))

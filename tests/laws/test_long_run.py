@@ -27,16 +27,16 @@ from tests.precision import double_precision, in_double_precision
 
 WINDOWS = 100_000
 CHAIN_WINDOWS = int(os.environ.get("LONG_RUN_WINDOWS", "5000"))
-# Neighbouring lags of a smooth series have nearly equal values, so rounding errors are largest there.
+# Neighbouring lags of a smooth series have nearly equal values, which makes rounding errors largest.
 LAGS = (1, 2, 3, 22, 23, 24)
 
 
 @pytest.fixture(scope="module")
 def regressors() -> Floats:
-    """Inputs and targets of the regression, ``[windows, L + 1, 2]``, for a noisy and a smooth wave.
+    """Return inputs and targets of least squares, ``[windows, L + 1, 2]``, for a noisy and a smooth wave.
 
-    The second axis contains the values at ``L`` lags and then the next value. Each is the difference from the
-    last value, divided by the scale of the series.
+    The second axis contains the values at ``L`` lags and then the next value. Each entry is the difference
+    from the last value, divided by the scale of the series.
     """
     rng, t = np.random.default_rng(0), np.arange(WINDOWS + 25)
     waves = np.stack([np.sin(2 * np.pi * t / 24), 5 * np.sin(2 * np.pi * t / 24 + 1)], axis=1)
@@ -49,7 +49,7 @@ def regressors() -> Floats:
 def forecast_and_learn(
     expert: LeastSquares, x: Floats, dtype: DTypeLike
 ) -> tuple[Floats, NDArray[Any], NDArray[Any]]:
-    """Forecast each window, then learn from it; return the forecasts, the last inverse and weights."""
+    """Forecast each value, then learn from the value; return the forecasts, the last inverse and weights."""
     own = {name: array.astype(dtype) for name, array in expert.init(2).items() if name != "known"}
     weights, inverse = (np.moveaxis(own[name], 0, -1).copy() for name in ("weights", "inverse"))
     learns, forecast = np.ones(2, bool), np.empty((len(x), 2))
@@ -59,7 +59,7 @@ def forecast_and_learn(
     return forecast, np.moveaxis(inverse, -1, 0), weights
 
 
-def test_least_squares_in_float32_agree_with_float64(regressors: Floats) -> None:
+def test_least_squares_in_float32_agrees_with_float64(regressors: Floats) -> None:
     expert = LeastSquares("x", 1, LAGS, forget=0.999)
     short, inverse, _ = forecast_and_learn(expert, regressors, np.float32)
     reference, _, _ = forecast_and_learn(expert, regressors, np.float64)
@@ -101,7 +101,7 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 
 @pytest.fixture(scope="module")
 def chains() -> tuple[Chain, Chain]:
-    """The outputs of a forecaster with every component for the same windows, in float32 and in float64."""
+    """Return outputs of a forecaster with every component for equal windows, in float32 and in float64."""
     series = kinds(CHAIN_WINDOWS)
     meter = 1e9 + series["drift"]  # a float32 value of 1e9 could not represent these changes
     values = np.stack([*(series[name] for name in KINDS), meter], axis=1)
@@ -115,7 +115,7 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    assert off.max() <= 1e-2  # a component whose state was reset would differ by more
+    assert off.max() <= 1e-2  # after a reset of a component's state, forecasts would differ more
 
 
 def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:

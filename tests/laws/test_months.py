@@ -76,7 +76,9 @@ def test_forecasts_are_issued_at_the_end_of_each_month(whole: Path) -> None:
     assert issued == [datetime(1970 + m // 12, m % 12 + 1, 1, tzinfo=UTC) for m in months]
 
 
-def test_streams_and_a_backfill_of_months_forecast_the_same(file: Path, whole: Path, tmp_path: Path) -> None:
+def test_streams_and_a_backfill_of_months_give_equal_forecasts(
+    file: Path, whole: Path, tmp_path: Path
+) -> None:
     replay = ReplaySource((str(file),), Input(Columns()), MONTH, lateness_s=86_400, windows_per_step=7)
     for name, source in (("replay", replay), ("paced", replace(replay, speed=MONTH.nominal_s * 400.0))):
         job = StreamJob(MODEL, source, tmp_path / name, 3, windows_per_step=5, runner="in-process")
@@ -89,7 +91,9 @@ def test_streams_and_a_backfill_of_months_forecast_the_same(file: Path, whole: P
         )
 
 
-def test_a_backfill_continues_from_a_state_table_of_months(file: Path, whole: Path, tmp_path: Path) -> None:
+def test_rows_of_a_month_that_the_state_table_closed_are_late(
+    file: Path, whole: Path, tmp_path: Path
+) -> None:
     before, after = Input(Columns(), end_us=SPLIT_US), Input(Columns(), start_us=SPLIT_US)
     source = ReplaySource((str(file),), before, MONTH, lateness_s=20 * 86_400)
     first = StreamJob(MODEL, source, tmp_path / "a", 2, runner="in-process")

@@ -16,7 +16,7 @@ from forecaster.stepping import advance
 from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of, scales, with_heat
 from tests.folds import Arrival, batches_of, fold, fold_on, run_shards
-from tests.same import assert_same, assert_same_lives, assert_same_state, by_key
+from tests.same import assert_same, assert_same_live_series, assert_same_state, by_key
 
 HEAT = ("heat",)
 FLEET_WITH_HEAT = with_heat(Windows(tuple("abcdefg"), START, np.random.default_rng(1).normal(size=(40, 7))))
@@ -26,7 +26,7 @@ FLEET_WITH_HEAT = with_heat(Windows(tuple("abcdefg"), START, np.random.default_r
     ("cell", "max_gap", "decoder"), [("lstm", 3, False), ("gru", 672, False), ("rnn", 672, True)]
 )
 @given(fleet=fleets().map(with_heat), size=st.integers(1, 9))
-def test_forecasts_and_state_do_not_depend_on_calls(
+def test_forecasts_do_not_depend_on_how_windows_are_split_into_calls(
     cell: str, max_gap: int, decoder: bool, fleet: Windows, size: int
 ) -> None:
     model = forecaster(cell, max_gap=max_gap, decoder=decoder, observed=HEAT)
@@ -61,7 +61,7 @@ def test_later_covariates_change_no_bit_of_a_forecast(fleet: Windows, t: int, se
     np.testing.assert_array_equal(one.values[:, :t], two.values[:, :t])
 
 
-def test_a_covariate_changes_the_forecast_at_its_window_s_end() -> None:
+def test_a_covariate_changes_no_forecast_before_its_window() -> None:
     model, t = forecaster(observed=HEAT), 20
     heat = FLEET_WITH_HEAT.past["heat"].copy()
     heat[t, 3] = np.nanmean(heat[:, 3]) + 9.0
@@ -74,7 +74,9 @@ def test_a_covariate_changes_the_forecast_at_its_window_s_end() -> None:
 
 
 @given(fleet=fleets().map(with_heat), seed=st.integers(0, 1000), shards=st.integers(1, 4))
-def test_forecasts_of_rows_do_not_depend_on_order_or_shards(fleet: Windows, seed: int, shards: int) -> None:
+def test_forecasts_of_rows_do_not_depend_on_row_order_or_shards(
+    fleet: Windows, seed: int, shards: int
+) -> None:
     model = forecaster(observed=HEAT)
     rows = rows_of(fleet)
     assume(len(rows) > 0)
@@ -104,7 +106,7 @@ def test_pending_rows_keep_covariates_through_snapshot_and_resharding(shards: tu
     again = replace(again, rows=again.rows.with_columns(offset=again.rows["offset"] - second.start))
     rest = fold_on(model, moved, [[again]] * shards[1])
     assert_same(by_key(whole.forecasts), by_key([*begun.forecasts, *rest.forecasts]), scales(FLEET_WITH_HEAT))
-    assert_same_lives(whole.states, rest.states)
+    assert_same_live_series(whole.states, rest.states)
 
 
 @given(fleet=fleets(windows=12).map(with_heat))
@@ -118,7 +120,7 @@ def test_a_rewarmed_state_equals_a_cold_start_with_covariates(fleet: Windows) ->
     assert_same_state(cold, warm)
 
 
-def test_rewarming_takes_a_new_covariate_as_missing() -> None:
+def test_rewarming_treats_a_new_observed_covariate_as_missing() -> None:
     old, new = forecaster(ring=60), forecaster("gru", ring=60, observed=HEAT)
     state, _ = advance(old, old.initial_state(), FLEET_WITH_HEAT)
     cold, _ = advance(new, new.initial_state(), replace(FLEET_WITH_HEAT, past={}))

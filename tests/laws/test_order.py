@@ -28,7 +28,7 @@ from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_state
 
 @pytest.mark.parametrize("aggregate", ["mean", "sum", "last"])
 @given(fleet=fleets(windows=14), lateness_h=st.integers(0, 6), copies=st.integers(0, 5), data=st.data())
-def test_forecasts_do_not_depend_on_order_within_the_lateness(
+def test_forecasts_do_not_depend_on_row_order_within_the_lateness(
     aggregate: str, fleet: Windows, lateness_h: int, copies: int, data: st.DataObject
 ) -> None:
     model = forecaster(aggregate=aggregate)
@@ -89,10 +89,13 @@ def late_offsets(log: Log) -> set[int]:
 
 
 @given(logs=all_logs(), data=st.data())
-def test_only_its_own_partition_s_watermark_makes_a_row_late(logs: Logs, data: st.DataObject) -> None:
+def test_only_the_watermark_of_its_partition_makes_a_row_late(logs: Logs, data: st.DataObject) -> None:
     expected = {(log.partition, o) for log in logs.parts for o in late_offsets(log)}
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
-    for batches in (order, logs.one_by_one()):  # read one by one, the first partitions meet no closed window
+    for batches in (
+        order,
+        logs.one_by_one(),
+    ):  # in the second order, the first partition meets no closed window
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()
@@ -100,7 +103,7 @@ def test_only_its_own_partition_s_watermark_makes_a_row_late(logs: Logs, data: s
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_a_row_can_be_late_for_an_open_window(early: bool) -> None:
+def test_a_row_can_be_late_although_its_window_is_open(early: bool) -> None:
     rows = rows_of(Windows(("a",), START, np.arange(4.0)[:, None]))
     arrivals = [
         Arrival(rows[part], us) for part, us in ((slice(2, 4), (START + 3) * HOUR_US), (slice(0, 2), 0))
@@ -121,7 +124,7 @@ class ArrivalsSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step | None:
-        """Return the batch that begins at ``offset``, or the next one; None after the last batch."""
+        """Return the batch that begins at ``offset``, or the next batch; None after the last batch."""
         files = [pl.read_parquet(self.folder / f"{at}.parquet") for at in range(len(self.watermarks_us))]
         arrivals = [Arrival(*both) for both in zip(files, self.watermarks_us, strict=True)]
         following = [batch for batch in batches_of(arrivals, self.partition) if batch.start >= offset]

@@ -53,7 +53,7 @@ class JobsOfFile(NamedTuple):
     others: dict[str, Outputs]
 
     def scale(self) -> dict[str, float]:
-        """Return how much each series moves, computed from the rows."""
+        """Return the scale of each series, computed from the rows."""
         good, _ = observations.validate(self.raw)
         config = self.model.window_config
         return scales(aggregate(good, config).windows, config.empty)
@@ -114,10 +114,10 @@ def readings() -> pl.DataFrame:
 
 
 def events() -> pl.DataFrame:
-    """Return 2,000 events of 9 series: several in some hours, none in others, some of them twice."""
+    """Return 2,000 events of 9 series: several in some hours, none in others, some events twice."""
     rng = np.random.default_rng(1)
     count = 2000
-    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # many at the same minute
+    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # many events at the same minute
     rows = pl.DataFrame(
         {
             "series_id": [f"gate {i}" for i in rng.integers(0, 9, count)],
@@ -141,7 +141,7 @@ def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.prism
-def test_every_stream_and_backfill_has_the_same_outputs(jobs: JobsOfFile) -> None:
+def test_every_stream_and_backfill_of_a_file_has_the_same_outputs(jobs: JobsOfFile) -> None:
     backfill = jobs.backfill
     assert len(backfill.forecasts) > 1000
     for other in jobs.others.values():
@@ -208,7 +208,7 @@ def test_a_watched_folder_forecasts_all_closed_windows(
 
     last = (
         small_fleet.stop - 1
-    ) * HOUR_US  # end of the second-to-last window, because the last one stays open
+    ) * HOUR_US  # end of the second-to-last window, because the last window stays open
     expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at").dt.epoch("us") <= last)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))
     assert counts.missing == counts.late == 0

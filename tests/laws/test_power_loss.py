@@ -1,4 +1,4 @@
-"""Law: a kill or a power loss between any two file operations loses no file that existed before them."""
+"""Law: a kill or a power loss between any two file operations loses no complete output file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PARTS = ("forecasts", "late", "state")
 
 
 def write_parts(folder: Path, parts: tuple[str, ...], text: str) -> None:
-    """Write the parts of an output with synced files, as a job's files are before its last snapshot."""
+    """Write the parts of an output folder, and sync their files as a job does before its last snapshot."""
     for part in parts:
         (folder / part).mkdir(parents=True)
         for name in ("a", "b"):
@@ -54,7 +54,7 @@ def parts_of(output: Path) -> dict[str, str]:
     }
 
 
-def test_replaced_parts_are_all_old_or_all_new_after_recovery(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_all_old_or_all_new_output_parts(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
     write_parts(output, ("forecasts", "state"), "old")
     power = PowerLoss(output)
@@ -71,7 +71,7 @@ def test_replaced_parts_are_all_old_or_all_new_after_recovery(tmp_path: Path) ->
         assert not hidden.exists()
 
 
-def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> None:
+def test_an_interrupted_recovery_is_completed_by_the_next_recovery(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
     write_parts(output, ("forecasts", "state"), "old")
     write_parts(hidden, PARTS, "new")
@@ -93,7 +93,7 @@ def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> Non
             )
 
 
-def test_a_replaced_state_table_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_the_old_or_the_new_state_table(tmp_path: Path) -> None:
     states = tmp_path / "out" / "state"
     state_table.write(states, some(1, 2))
     (states / "folder.jsonl").write_text("{}\n")
@@ -109,7 +109,7 @@ def test_a_replaced_state_table_is_the_old_or_the_new_one(tmp_path: Path) -> Non
         assert (len(table.shards), (states / "folder.jsonl").read_text()) in ((1, "{}\n"), (2, "{}\n"))
 
 
-def test_a_replaced_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_the_old_or_the_new_snapshot(tmp_path: Path) -> None:
     (old,), (new,) = some(1, 2), some(1, 4)
     snapshot_file.write_shard(tmp_path / "state", old)
     power = PowerLoss(tmp_path)
@@ -122,7 +122,7 @@ def test_a_replaced_snapshot_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     assert found.closed_through == new.closed_through
 
 
-def test_a_record_added_to_a_journal_is_never_lost(tmp_path: Path) -> None:
+def test_a_power_loss_loses_no_record_added_to_a_journal(tmp_path: Path) -> None:
     path, power = tmp_path / "state" / "lines", PowerLoss(tmp_path)
     at_least: list[tuple[Tree, int]] = []
     with power.record():
@@ -142,7 +142,7 @@ def test_a_record_added_to_a_journal_is_never_lost(tmp_path: Path) -> None:
         assert [record["n"] for _, record in Journal(path).records()] == [*found, 9]
 
 
-def test_replaced_small_files_are_the_old_or_the_new_ones(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_small_state_files_readable(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a")
     rows, place = [str(tmp_path / "rows.csv")], tmp_path / "place"
     output = place / "out"
@@ -169,7 +169,7 @@ def test_replaced_small_files_are_the_old_or_the_new_ones(tmp_path: Path) -> Non
     assert len(state_table.read(aside).state) == series
 
 
-def test_a_second_backfill_leaves_the_old_or_the_new_output(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_the_output_of_either_backfill(tmp_path: Path) -> None:
     output, rng = tmp_path / "out", np.random.default_rng(1)
     jobs = []
     for windows in (6, 9):
@@ -223,7 +223,7 @@ def save_example(folder: Path, which: int) -> None:
 
 
 @pytest.mark.parametrize("save", [save_forecaster, save_labeller, save_report, save_example])
-def test_an_artifact_is_absent_or_the_old_or_the_new_one(
+def test_a_power_loss_leaves_the_old_or_new_artifact_or_none(
     save: Callable[[Path, int], None], tmp_path: Path
 ) -> None:
     folder = tmp_path / "place" / "artifact"

@@ -1,4 +1,4 @@
-"""Law: a stateful step on Prism emits every row once, and the state of each key counts all rows of the key.
+"""Law: a stateful Beam step on Prism emits every row once, and the state of a key counts all its rows.
 
 By default, Prism splits a slow bundle in the middle of a key and starts a second bundle of that key beside
 the first, and both begin from the same state. With Beam 2.77.0 this test fails every time unless Prism has
@@ -23,9 +23,9 @@ from pipelines.runners.prism import PrismServer, prism_options
 SOURCES = 4
 BATCHES = 100  # of each source
 ROWS = 200  # of each batch
-KEYS = 5  # odd, so that half of a bundle ends in the middle of a key
+KEYS = 5  # an odd number, so that half of a bundle ends in the middle of a key
 STALL_S = 0.3  # Prism splits a bundle if its counts do not change between two checks, 100 ms apart
-STALL_EVERY = 4_000  # stall once in so many rows of a key
+STALL_EVERY = 4_000  # one stall in this number of rows of a key
 
 Row = tuple[int, int]
 
@@ -53,7 +53,7 @@ class Number(beam.DoFn):
 
 
 @pytest.mark.prism
-def test_a_stateful_step_emits_every_row_once(tmp_path: Path) -> None:
+def test_a_stateful_beam_step_on_prism_numbers_every_row_once(tmp_path: Path) -> None:
     numbers: dict[int, list[int]] = {key: [] for key in range(KEYS)}
     _numbered_into[:] = [numbers]
     with (

@@ -23,7 +23,7 @@ Normalize = Literal["none", "train"]
 
 
 def values() -> Floats:
-    """Return three daily series, ``[170, 3]``: one has gaps, one a level so high that a leaked mean shows."""
+    """Return three series ``[170, 3]``: the second has gaps, the third a level that reveals a leaked mean."""
     rng = np.random.default_rng(0)
     hour = np.arange(170.0)[:, None] + np.array([0.0, 5.0, 11.0])
     found: Floats = np.sin(2 * np.pi * hour / 24) * 3 + rng.normal(size=hour.shape).cumsum(axis=0)
@@ -81,11 +81,11 @@ def test_rows_after_t_change_no_bit_of_forecasts_until_t(folder: Path, t: int, n
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name][:, rows <= t], two[name][:, rows <= t], err_msg=name)
-        if name != "seasonal_naive":  # it repeats values of a day earlier
+        if name != "seasonal_naive":  # this baseline repeats values of a day earlier
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 
 
-def test_rows_between_training_and_test_change_only_the_state(folder: Path) -> None:
+def test_rows_between_training_and_test_are_read_into_the_state(folder: Path) -> None:
     one, rows = unchanged_forecasts(folder, "train")
     other = values()
     other[TRAIN_ROWS + 2] += 5.0

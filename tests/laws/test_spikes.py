@@ -24,7 +24,7 @@ def forecast(values: Floats) -> Floats:
     return advance_in_place(model, state, values, START).values
 
 
-def test_a_constant_is_forecast_exactly_after_a_spike() -> None:
+def test_a_constant_series_is_forecast_exactly_after_a_spike() -> None:
     cases = list(product((0.0, 1.0, -300.0, 1e9), (1e-3, 0.3, -40.0, 1e6), (1e-15, 1.0, 1e15), (1, 2, 30)))
     level, spike, unit, lasts = np.array(cases).T
     values = np.tile(level, (WINDOWS, 1))
@@ -34,7 +34,7 @@ def test_a_constant_is_forecast_exactly_after_a_spike() -> None:
     np.testing.assert_allclose(after, np.broadcast_to(level[:, None], after.shape), rtol=1e-6, atol=1e-9)
 
 
-def test_a_constant_is_forecast_exactly_after_a_step() -> None:
+def test_a_constant_series_is_forecast_exactly_after_a_step() -> None:
     values = np.where(np.arange(WINDOWS) < AT, 5.0, 500.0)[:, None]
     after = forecast(values)
     np.testing.assert_allclose(after[:, :AT], 5.0, rtol=1e-6)

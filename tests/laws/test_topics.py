@@ -41,7 +41,7 @@ from tests.topics import Topic, values_of
 
 @st.composite
 def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
-    """Generate a topic, how much each series moves, and the first window.
+    """Generate a topic, the scale of each series, and the first window.
 
     The topic has four partitions of uneven length, with late rows and invalid messages. With ``keyed``, each
     series has one partition, and every shard has at least one partition from the start.
@@ -71,7 +71,7 @@ def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
 
 
 def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, float]:
-    """Return how much the forecasts of each series move: more than its values where sums lack late rows."""
+    """Return the larger of the scale and the range of forecasts, by series; sums may lack late rows."""
     found = dict(scale)
     for name in {series for series, _ in forecasts}:
         values = np.stack([one for (series, _), one in forecasts.items() if series == name])
@@ -80,10 +80,10 @@ def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> di
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-# No shrink phase: the input is made from a seed, which does not shrink, and to try takes minutes.
+# No shrink phase: the input is made from a seed, which cannot shrink usefully, and shrinking takes minutes.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
-def test_outputs_do_not_depend_on_polls_kills_or_clocks(
+def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(
     keyed: bool, kills: int, lateness: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed))
@@ -100,7 +100,7 @@ def test_outputs_do_not_depend_on_polls_kills_or_clocks(
 def assert_same_ran(killed: Ran, clean: Ran, topic: Topic, scale: dict[str, float], keyed: bool) -> None:
     closed = [shard.closed_through for shard in clean.shards]
     found = by_key(killed.forecasts)
-    if keyed:  # a shard waits only for its own partitions, so it may close more windows
+    if keyed:  # a shard waits only for its own partitions, so the shard may close more windows
         found = {key: one for key, one in found.items() if key[1] <= (closed[0] or 0)}
     assert killed.counts.rows_in == clean.counts.rows_in
     assert killed.counts == clean.counts or keyed
@@ -156,7 +156,7 @@ def test_outputs_with_new_partitions_do_not_depend_on_batch_order(keyed: bool, d
         assert sorted_rows(other.quarantined).equals(sorted_rows(ran[0].quarantined))
 
 
-def test_an_idle_partition_advances_and_its_late_row_is_late() -> None:
+def test_a_row_behind_the_watermark_of_an_idle_partition_is_late() -> None:
     model, start = forecaster(**SHORT_WEEK), START // 12
     rows = pl.DataFrame(
         {

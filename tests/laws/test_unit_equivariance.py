@@ -108,7 +108,9 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()  # a value beside a step of the p-values
+    assert (
+        np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level
+    ).all()  # for a value near a step of the p-value function
 
 
 factors = st.one_of(
@@ -126,7 +128,7 @@ factors = st.one_of(
 @example(seed=0, factor=1e-15, level=0.0)
 @example(seed=1, factor=1e15, level=-20.0)
 @example(seed=2, factor=1e-15, level=2.0**36)
-def test_a_series_in_another_unit_has_the_same_forecasts(
+def test_forecasts_of_a_series_do_not_depend_on_its_unit(
     cell: str, seed: int, factor: float, level: float
 ) -> None:
     model, values = forecaster(cell, **SHORT_WEEK), kinds(seed) + level
@@ -134,7 +136,7 @@ def test_a_series_in_another_unit_has_the_same_forecasts(
 
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(-50, 50))
-def test_a_power_of_two_changes_no_bit_of_a_forecast(seed: int, power: int) -> None:
+def test_scaling_by_a_power_of_2_changes_no_bit_of_a_forecast(seed: int, power: int) -> None:
     model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
     one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
@@ -169,7 +171,7 @@ def test_shifting_a_series_far_above_zero_shifts_its_forecasts(seed: int, power:
 
 @pytest.mark.parametrize("level", [1.7e9, 1e12])
 @pytest.mark.parametrize("factor", [1e-12, 1.0, 1e15])
-def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) -> None:
+def test_small_changes_at_a_high_level_are_learned(level: float, factor: float) -> None:
     model, rng = forecaster(**SHORT_WEEK), np.random.default_rng(0)
     wave = 5.0 * np.sin(np.arange(300.0)) + rng.normal(size=300)
     values: Floats = factor * (level + wave[:, None])
@@ -180,7 +182,7 @@ def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) 
 
 
 @pytest.mark.parametrize("factor", [1e-15, 0.1, 1e12])
-def test_nothing_is_learned_from_rounding_errors(factor: float) -> None:
+def test_least_squares_learns_nothing_from_rounding_errors(factor: float) -> None:
     rng = np.random.default_rng(0)
     noise = 2.0**-52 * rng.integers(-1, 2, size=(60, 1)).astype(np.float64)
     values: Floats = factor * 0.3 * (1.0 + noise)
@@ -189,7 +191,7 @@ def test_nothing_is_learned_from_rounding_errors(factor: float) -> None:
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
-    """Train on ``values`` with an observed covariate ``heat`` and a known one, which ``factor`` scales."""
+    """Train on ``values`` with an observed covariate ``heat`` and a known covariate times ``factor``."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))
@@ -216,12 +218,12 @@ def without_seconds(epoch: dict[str, float]) -> dict[str, float]:
     return {name: number for name, number in epoch.items() if name != "seconds"}
 
 
-def test_a_network_trained_at_another_level_has_equal_forecasts() -> None:
+def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on: the scale of a series with one value is a fraction of that value, so the
-    # first forecasts depend on the level.
+    # Compare from window 20 on, because the first forecasts depend on the level.
+    # The reason is that the scale of a series with a single value is a fraction of that value.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

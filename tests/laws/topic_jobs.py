@@ -1,4 +1,4 @@
-"""Jobs that read a topic in memory, with several kills or without one."""
+"""Jobs that read a topic in memory, with several kills or without a kill."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Clock:
 
 def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any) -> KafkaSource:
     """Return a Kafka source of a topic whose first window is ``start``; ``lateness`` is in half days."""
-    # Rows of the first two windows are outside the time range of the job: they count as such.
+    # Rows of the first two windows are outside the time range of the job, and are counted as outside.
     how = Input(Columns(), start_us=(start + 2) * HALF_A_DAY_US, max_future_s=3600)
     return KafkaSource(
         Broker("nowhere:9092"),
@@ -61,13 +61,13 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
 
 
 def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
-    """Return the place of each partition from which a job with these shards reads on."""
+    """Return the position from which a job with these shards resumes each partition."""
     reached = StateTable(tuple(shards)).reached()
     return source.begin({name: Position(*found) for name, found in reached.items()})
 
 
 def is_read(source: KafkaSource, topic: Topic, places: Positions, numbers: Iterable[int]) -> bool:
-    """Return True if the partitions with these numbers are read to their ends."""
+    """Return True if the partitions with these numbers have been read to their ends."""
     ends = {source.name(number): len(topic.partitions[number]) for number in numbers}
     return all(name in places and places[name].offset == end for name, end in ends.items())
 
@@ -103,7 +103,7 @@ def read(
 
 
 def with_partitions(shard: Shard, places: Positions) -> Shard:
-    """Return the shard with the partitions of ``places`` announced to it."""
+    """Return the shard after the partitions of ``places`` have been announced to the shard."""
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
     return announced(shard, {name: place.offset for name, place in places.items()}, owners)
 
@@ -122,7 +122,7 @@ def resume(
 
 
 def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
-    """Yield batches in an order in which an engine may deliver them: later ones may overtake any batch."""
+    """Yield batches in an order in which an engine may deliver them: later batches may come earlier."""
     held: list[Batch] = []
     for batch in batches:
         held.append(batch)
@@ -142,10 +142,10 @@ def run_with_kills(
     pace = (2, 0.0) if grows_between else (9, 0.1)
     first = source.begin({})
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
-    for life in range(kills + 1):
-        is_last = life == kills
-        if grows_between and life:
-            topic.there[life] = 0
+    for run_number in range(kills + 1):
+        is_last = run_number == kills
+        if grows_between and run_number:
+            topic.there[run_number] = 0
         shards, places = resume(model, source, first, disks)
         batches = read(source, places, clock, *pace)
         read_so_far = [*islice(batches, None if is_last else draw(st.integers(0, 80)))]

@@ -15,7 +15,7 @@ COLUMNS = ("series_id", "timestamp", "value", "event_id", "observed.heat")
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_every_type_is_accepted_or_quarantined_in_every_column(name: str) -> None:
+def test_cells_of_every_arrow_type_are_accepted_or_quarantined(name: str) -> None:
     for kind, column in TYPES.items():
         raw = arrow.frame_of(table_of(CELLS, {name: column}))
         good, bad = observations.validate(raw)
@@ -26,7 +26,7 @@ def test_every_type_is_accepted_or_quarantined_in_every_column(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["series_id", "timestamp", "label", "value"])
-def test_every_type_is_accepted_or_quarantined_in_labelled_rows(name: str) -> None:
+def test_labelled_rows_of_every_arrow_type_are_accepted_or_quarantined(name: str) -> None:
     for kind, column in TYPES.items():
         good, bad = labels.validate(arrow.frame_of(table_of(CELLS, {name: column})), ["value"])
         assert good.height + bad.height == CELLS, kind
@@ -49,14 +49,14 @@ def validated(kind: str, name: str) -> tuple[pl.DataFrame, list[str]]:
         ("duration_s", "observed.heat", "heat 'PT1S' is not a number (column heat is Duration"),
     ],
 )
-def test_a_reason_names_the_column_and_its_type(kind: str, name: str, reason: str) -> None:
+def test_a_quarantine_reason_names_the_cell_and_the_column_type(kind: str, name: str, reason: str) -> None:
     assert any(found.startswith(reason) for found in validated(kind, name)[1]), validated(kind, name)[1]
 
 
 @pytest.mark.parametrize(
     "kind", ["decimal256(60, 9)", "decimal256(76, 50)", "float16", "uint64", "dictionary_of_double"]
 )
-def test_rare_number_types_are_read_as_numbers(kind: str) -> None:
+def test_rare_arrow_number_types_are_read_as_numbers(kind: str) -> None:
     good, reasons = validated(kind, "value")
     assert good["value"].to_list() == [float(cell) for cell in TYPES[kind].to_pylist()[:2]]
     assert reasons == ["value is missing"]
@@ -67,12 +67,12 @@ def test_decimals_too_wide_for_polars_keep_their_digits() -> None:
     assert arrow.series_of("id", wide).to_list() == ["123456789012345678901234567890.5" + "0" * 29]
 
 
-def test_a_zone_unknown_to_polars_is_converted_to_utc() -> None:
+def test_a_time_zone_unknown_to_polars_is_converted_to_utc() -> None:
     cells_ = pa.array([1_672_531_200], pa.timestamp("s", "+05:30"))
     assert arrow.series_of("t", cells_).to_list() == [datetime(2023, 1, 1, tzinfo=UTC)]
 
 
-def test_chunks_of_text_and_invalid_bytes_are_joined() -> None:
+def test_a_column_may_mix_chunks_of_text_and_invalid_bytes() -> None:
     bad = pa.Array.from_buffers(
         pa.string(), 1, [None, *pa.array(["x"]).buffers()[1:2], pa.py_buffer(b"\xff")]
     )

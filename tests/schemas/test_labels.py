@@ -14,7 +14,7 @@ def raw(**columns: list[object]) -> pl.DataFrame:
     return pl.DataFrame({"series_id": ["a"] * height, "timestamp": [TIME] * height} | columns, strict=False)
 
 
-def test_accepted_rows_are_typed_and_keep_missing_cells() -> None:
+def test_accepted_labelled_rows_are_typed_and_keep_missing_cells() -> None:
     good, bad = validate(raw(x=["1.5", "", "nan"], y=["1", "2", "3"], label=[" up ", "", "down"]), ["x", "y"])
     assert bad.is_empty()
     assert good.schema == KEY | {"x": pl.Float64(), "y": pl.Float64()}
@@ -32,7 +32,9 @@ def test_accepted_rows_are_typed_and_keep_missing_cells() -> None:
         ("split", "exam", "'exam' is no part: write train, validation, test, or nothing"),
     ],
 )
-def test_a_bad_cell_is_quarantined_with_column_and_reason(column: str, cell: str, reason: str) -> None:
+def test_an_invalid_labelled_row_is_quarantined_with_column_and_reason(
+    column: str, cell: str, reason: str
+) -> None:
     frame = raw(x=["1", "2"], split=["train", None], file=["f.csv"] * 2, row=[7, 8])
     frame = frame.with_columns(pl.when(pl.col("row") == 8).then(pl.lit(cell)).otherwise(column).alias(column))
     good, bad = validate(frame, ["x"])
@@ -42,7 +44,7 @@ def test_a_bad_cell_is_quarantined_with_column_and_reason(column: str, cell: str
     }  # fmt: skip
 
 
-def test_an_unreadable_row_is_quarantined_with_the_readers_reason() -> None:
+def test_an_unreadable_row_is_quarantined_with_the_reason_of_the_reader() -> None:
     good, bad = validate(raw(x=["1", None], problem=[None, "3 cells where the header has 4: a,b,c"]), ["x"])
     assert (len(good), bad["column"].to_list()) == (1, [""])
     assert bad["reason"].to_list() == ["3 cells where the header has 4: a,b,c"]
@@ -53,7 +55,7 @@ def test_whole_number_labels_have_no_decimal_point() -> None:
     assert good["label"].to_list() == ["1", "0", None]
 
 
-def test_none_and_na_are_valid_labels_and_ids() -> None:
+def test_the_texts_none_and_na_are_valid_labels_and_ids() -> None:
     texts: list[object] = ["None", "NA", "null", "", None, " "]
     good, bad = validate(raw(x=[1] * 6, label=texts), ["x"])
     assert bad.is_empty()
@@ -69,6 +71,6 @@ def test_equal_labels_of_different_types_become_one_label() -> None:
         assert good["label"].to_list() == ["1", "2.5"]
 
 
-def test_a_file_without_a_channel_is_refused() -> None:
+def test_labelled_rows_without_a_channel_column_are_refused() -> None:
     with pytest.raises(DataError, match="the rows lack y; their columns are: series_id, timestamp, x"):
         validate(raw(x=[1]), ["x", "y"])

@@ -41,7 +41,7 @@ DAYS = [datetime(1678, 1, 1), datetime(1677, 12, 31, 23, 59, 59, 999_999), datet
         max_size=3,
     )
 )
-def test_is_good_agrees_with_the_schema(rows: list[tuple[object, ...]]) -> None:
+def test_is_good_agrees_with_the_observation_schema(rows: list[tuple[object, ...]]) -> None:
     names = ["series_id", "timestamp", "value", "event_id", "observed.heat"]
     types = [pl.String(), pl.Datetime("us"), pl.Float64(), pl.String(), pl.Float64()]
     typed = observations._read(pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row"))
@@ -128,7 +128,7 @@ def test_every_row_is_either_accepted_or_quarantined(raw: pl.DataFrame) -> None:
     assert good.height + bad.height == height
     assert len(rejected) == bad.height
     kept = [n for n in range(1, height + 1) if n not in rejected]
-    # Validate the accepted rows again without the rejected ones: the result must not change.
+    # Validate the accepted rows again without the rejected rows: the result must not change.
     assert validate(raw[[n - 1 for n in kept]])[0].equals(good)
     assert list(good.columns) == list(observations.empty(with_event).columns)
     Observation.validate(good)
@@ -137,13 +137,13 @@ def test_every_row_is_either_accepted_or_quarantined(raw: pl.DataFrame) -> None:
 
 @given(TIMES, st.sampled_from(["T", " "]))
 @settings(max_examples=200, deadline=None)
-def test_iso_times_are_read_as_python_reads_them(when: datetime, part: str) -> None:
+def test_iso_times_are_read_as_python_does(when: datetime, part: str) -> None:
     assert time_of(when.isoformat(part)) == when.astimezone(UTC)
 
 
 @given(st.lists(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)), min_size=1, max_size=20))
 @settings(max_examples=50, deadline=None)
-def test_a_time_is_read_equally_from_every_type(when: list[datetime]) -> None:
+def test_a_time_is_read_equally_from_every_column_type(when: list[datetime]) -> None:
     when = [w.replace(microsecond=w.microsecond // 1000 * 1000) for w in when]
     plain = pl.Series(when, dtype=pl.Datetime("us"))
     zoned = plain.dt.replace_time_zone("UTC")
@@ -172,11 +172,11 @@ def test_one_time_may_be_written_in_many_ways(cell: Any) -> None:
     assert time_of(cell) == datetime(2013, 1, 1, 6, tzinfo=UTC)
 
 
-def test_a_date_is_its_midnight_in_utc() -> None:
+def test_a_date_is_read_as_midnight_in_utc() -> None:
     assert time_of(date(2013, 1, 1)) == time_of("2013-01-01") == datetime(2013, 1, 1, tzinfo=UTC)
 
 
-def test_a_column_may_mix_time_formats() -> None:
+def test_a_timestamp_column_may_mix_time_formats() -> None:
     times = ["2013-01-01", "2013-01-01T00:00:00Z", "1357020000", "soon"]
     good, bad = validate(raw_rows(times, [1.0] * 4, ["a"] * 4))
     assert good.height == 3
@@ -208,11 +208,11 @@ def test_a_column_may_mix_time_formats() -> None:
         (raw_rows().with_columns(problem=pl.lit("2 cells, not 3")), "2 cells, not 3"),
     ],
 )  # fmt: skip
-def test_a_quarantined_row_has_its_reasons(raw: pl.DataFrame, reasons: str) -> None:
+def test_a_quarantined_row_names_all_its_reasons(raw: pl.DataFrame, reasons: str) -> None:
     assert reason(raw) == reasons
 
 
-def test_a_quarantined_row_has_its_place_and_cells() -> None:
+def test_a_quarantined_row_keeps_its_file_row_number_and_cells() -> None:
     raw = raw_rows(["2013-01-01", "x"], ["1", "2"], ["a", "b"]).with_columns(
         file=pl.lit("in.csv"), row=pl.Series([7, 8])
     )
@@ -221,14 +221,14 @@ def test_a_quarantined_row_has_its_place_and_cells() -> None:
     assert json.loads(bad["raw"]) == {"series_id": "b", "timestamp": "x", "value": "2"}
 
 
-def test_values_up_to_the_largest_are_accepted() -> None:
+def test_values_up_to_the_largest_allowed_value_are_accepted() -> None:
     good, bad = validate(raw_rows(["2013-01-01"] * 3, [str(LARGEST), str(-LARGEST), "-5e-324"], ["a"] * 3))
     assert good.height == 3
     assert bad.is_empty()
 
 
 @pytest.mark.parametrize("cell", ["1.0000001e100", "-1.7976931348623157e308", 1e308])
-def test_a_too_large_value_is_quarantined_with_the_bound(cell: Any) -> None:
+def test_the_quarantine_reason_of_a_too_large_value_names_the_bound(cell: Any) -> None:
     assert reason(raw_rows(value=cell)) == "value is beyond 1e+100: its square leaves no room in a float64"
 
 
@@ -244,12 +244,12 @@ def test_accepted_rows_have_only_the_columns_of_observations() -> None:
     assert bad.schema == quarantine.empty().schema
 
 
-def test_rows_without_a_column_are_refused_by_name() -> None:
+def test_the_error_names_the_column_that_rows_lack() -> None:
     with pytest.raises(DataError, match="the rows lack value; their columns are: series_id, timestamp"):
         validate(raw_rows().drop("value"))
 
 
-def test_disabling_pandera_validation_does_not_disable_checks() -> None:
+def test_disabling_pandera_validation_does_not_disable_row_checks() -> None:
     from pandera.config import config_context
 
     with config_context(validation_enabled=False):
@@ -271,12 +271,12 @@ def test_lacks_zone_detects_times_without_time_zone(cell: Any, expected: bool) -
 
 @given(st.lists(st.sampled_from(["2013-01-01", "2013-01-01 05:00+02", "1357020000", "x", "NA"]), max_size=30))
 @settings(max_examples=50, deadline=None)
-def test_repeated_times_are_read_as_single_ones(texts: list[str]) -> None:
+def test_repeated_times_are_read_like_single_times(texts: list[str]) -> None:
     alone = [cells.times(pl.Series([text]))[0] for text in texts]
     assert cells.times(pl.Series(texts, dtype=pl.String)).to_list() == alone
 
 
-def test_invalid_covariates_are_quarantined_and_empty_ones_missing() -> None:
+def test_invalid_covariates_are_quarantined_and_empty_cells_are_missing() -> None:
     heat = ["1.5", "", None, "NaN", "warm", "inf", "1e200"]
     raw = raw_rows(
         value=[float(i) for i in range(7)], series_id=["a"] * 7, timestamp=["2013-01-01T00:00Z"] * 7
@@ -294,7 +294,7 @@ def test_invalid_covariates_are_quarantined_and_empty_ones_missing() -> None:
     assert json.loads(bad["raw"][0])["observed.heat"] == "warm"
 
 
-def test_a_covariate_may_have_the_name_of_a_column() -> None:
+def test_an_observed_covariate_may_have_the_name_of_a_column() -> None:
     raw = raw_rows().with_columns(pl.lit(3).alias("observed.value"), pl.lit("x").alias("observed.offset"))
     _, bad = validate(raw)
     assert bad.select("column", "reason").row(0) == ("offset", "offset 'x' is not a number")
@@ -319,7 +319,7 @@ def test_the_unit_of_epoch_times_follows_their_size(when: datetime, per_tick_us:
     assert time_of(ticks) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
-def test_months_and_quarters_are_read_as_first_days() -> None:
+def test_months_and_quarters_are_read_as_their_first_days() -> None:
     texts = ["2013-04", " 2013Q2", "2013-Q2", "2013 q2", "2013-04-01", "2013-13", "2013Q5", "2013"]
     times = cells.times(pl.Series(texts))
     april = datetime(2013, 4, 1, tzinfo=UTC)

@@ -51,12 +51,12 @@ def test_a_valid_forecast_frame_is_not_changed() -> None:
         ({"forecast": [{"horizon": 1, "q10": 1.0, "q50": None, "q90": 3.0}]}, "q50 is missing or not"),
     ],
 )
-def test_invalid_forecasts_are_refused(wrong: dict[str, Any], message: str) -> None:
+def test_check_forecasts_refuses_invalid_forecasts(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_forecasts(forecast(**wrong))
 
 
-def test_duplicate_forecasts_are_refused() -> None:
+def test_a_frame_with_duplicate_forecasts_is_refused() -> None:
     with pytest.raises(DataError, match="not unique"):
         check_forecasts(pl.concat([forecast(), forecast()]))
 

@@ -1,4 +1,4 @@
-"""Blocks of windows for tests of components, already stepped through the moments and the ring."""
+"""Blocks of windows for tests of components, already stepped through `Moments` and `Ring`."""
 
 from __future__ import annotations
 

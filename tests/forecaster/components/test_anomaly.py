@@ -16,7 +16,7 @@ WEEK = 168
 
 
 def step_anomaly(values: Floats, spread: float = 1.645, rate: float = 1 / WEEK, unit: float = 1.0) -> Block:
-    """Return the block that the component fills when the forecast is 0 and the quantiles are ±``spread``.
+    """Return the block after `Anomaly`, for forecasts of 0 with outer quantiles at ±``spread``.
 
     Values and quantiles are multiplied by ``unit``.
     """
@@ -34,7 +34,7 @@ def test_p_values_of_normal_noise_are_uniform() -> None:
         assert abs((p_value < share).mean() / share - 1) < 0.2
 
 
-def test_the_alarm_rate_meets_the_target_for_any_tails() -> None:
+def test_the_alarm_rate_meets_the_target_for_light_and_heavy_tails() -> None:
     rng = np.random.default_rng(1)
     values = np.stack(
         [rng.normal(size=20_000), rng.standard_t(2, 20_000), rng.uniform(-3, 3, 20_000)], axis=1
@@ -43,7 +43,7 @@ def test_the_alarm_rate_meets_the_target_for_any_tails() -> None:
     np.testing.assert_allclose(alarms / (20_000 / WEEK), 1.0, atol=0.25)
 
 
-def test_a_spike_and_a_stuck_sensor_raise_an_alarm() -> None:
+def test_a_spike_and_a_stuck_sensor_each_raise_an_alarm() -> None:
     values = np.random.default_rng(2).normal(size=(1000, 2))
     values[500, 0] = 12.0
     values[500:530, 1] = values[499, 1]
@@ -59,13 +59,13 @@ def test_a_value_that_often_repeats_raises_few_alarms() -> None:
     assert alarm.sum() < 3 * 2000 / WEEK
 
 
-def test_without_value_or_forecast_the_p_value_is_nan() -> None:
+def test_without_value_or_forecast_p_value_and_alarm_are_nan() -> None:
     values = np.array([[1.0], [np.nan], [1.5]])
     p_value, alarm = step_anomaly(values).out.anomaly[:, :, 0, 0]
     assert np.isnan(p_value).tolist() == np.isnan(alarm).tolist() == [True, True, False]
 
 
-def test_p_values_are_valid_for_any_distribution() -> None:
+def test_p_values_below_p_are_hardly_more_frequent_than_p() -> None:
     rng = np.random.default_rng(4)
     draws = [rng.standard_t(2, 10_000), rng.uniform(-3, 3, 10_000), rng.exponential(9, 10_000)]
     p_value = step_anomaly(np.stack(draws, axis=1)).out.anomaly[0, 2000:, :, 0]
@@ -76,7 +76,7 @@ def test_p_values_are_valid_for_any_distribution() -> None:
 
 
 @given(seen=st.integers(1, 400), far=st.sampled_from([3.0, 1e6, 1e300]))
-def test_p_values_are_at_least_one_over_windows_seen(seen: int, far: float) -> None:
+def test_no_p_value_is_below_1_divided_by_the_number_of_windows(seen: int, far: float) -> None:
     values = np.random.default_rng(seen).normal(size=(seen + 2, 1))
     values[-1] = far
     p_value = step_anomaly(values).out.anomaly[0, -1, 0, 0]
@@ -84,7 +84,7 @@ def test_p_values_are_at_least_one_over_windows_seen(seen: int, far: float) -> N
     assert p_value <= 2.0 / (seen + 1) or far < 10 or seen < 100
 
 
-def test_only_the_farther_of_two_extremes_raises_an_alarm() -> None:
+def test_a_very_rare_alarm_needs_a_value_far_beyond_the_noise() -> None:
     values = np.random.default_rng(5).normal(size=(5000, 2))
     values[4000] = [6.0, 600.0]
     anomaly = step_anomaly(values, rate=1e-5).out.anomaly[:, 4000, :, 0]
@@ -101,7 +101,7 @@ def test_a_flat_line_raises_one_alarm_at_its_start() -> None:
     assert alarm[2010:3000].sum() == 0
 
 
-def test_regular_nights_at_zero_raise_no_alarm() -> None:
+def test_regular_nights_at_0_raise_no_alarm_but_closed_days_do() -> None:
     rng = np.random.default_rng(7)
     open_ = np.isin(np.arange(4800) % 24, range(9, 20))
     values = np.where(open_, rng.normal(size=4800), 0.0)[:, None]
@@ -120,7 +120,7 @@ def test_a_lasting_anomaly_raises_one_alarm() -> None:
 
 
 @pytest.mark.parametrize("alarms_per_week", [1.0, 0.5])
-def test_the_alarm_budget_grows_by_its_rate_per_window(alarms_per_week: float) -> None:
+def test_the_alarm_budget_grows_by_the_alarm_rate_per_window(alarms_per_week: float) -> None:
     rate, windows = alarms_per_week / 604_800, 3000
     block = block_of(np.random.default_rng(9).normal(size=(windows, 1)))
     block.out.forecast[:] = np.array([-1.645, 0.0, 1.645])[:, None, None, None]
@@ -131,7 +131,7 @@ def test_the_alarm_budget_grows_by_its_rate_per_window(alarms_per_week: float) -
     assert raised == 0
 
 
-def test_alarms_do_not_depend_on_the_unit() -> None:
+def test_anomalies_do_not_depend_on_the_unit_of_values() -> None:
     values = np.random.default_rng(10).standard_t(2, size=(2000, 1))
     for unit in (1e-15, 1e15):
         base, scaled = step_anomaly(values), step_anomaly(values, unit=unit)

@@ -29,7 +29,7 @@ MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN marks a missing entry, by component and field."""
 
 HALF_DAY = Frequency(43_200)
-RING = 15  # windows; a day has 2 and a week 14
+RING = 15  # windows of 12 hours: a day has 2 and a week 14
 WINDOWS, SERIES = 19, 4  # more windows than the ring holds
 
 
@@ -55,7 +55,7 @@ def step_chain(
     lengths: Ints | None = None,
     starts: Ints | None = None,
 ) -> tuple[Component, dict[str, Arrays], Block]:
-    """Step one block through the chain up to and including the component ``name``.
+    """Step one block through the components of a model, up to and including the component ``name``.
 
     Args:
         model: the forecaster whose chain is stepped.
@@ -126,7 +126,7 @@ def added_arrays(block: Block) -> Arrays:
 
 
 @every_component
-def test_init_and_step_return_the_arrays_of_the_spec(name: str, cell: str) -> None:
+def test_component_init_and_step_return_the_arrays_of_its_spec(name: str, cell: str) -> None:
     component, after, _ = step_chain(model_of(cell), name, values_with_gaps())
     for arrays in (component.init(SERIES), after[name]):
         assert arrays.keys() == component.spec().keys()
@@ -136,13 +136,13 @@ def test_init_and_step_return_the_arrays_of_the_spec(name: str, cell: str) -> No
 
 
 @every_component
-def test_its_format_version_is_in_the_table(name: str, cell: str) -> None:
+def test_format_versions_has_the_format_version_of_each_component(name: str, cell: str) -> None:
     component, _, _ = step_chain(model_of(cell), name, values_with_gaps())
     assert FORMAT_VERSIONS[name] == component.format_version
 
 
 @every_component
-def test_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
+def test_component_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
     component, _, _ = step_chain(model_of(cell), name, values_with_gaps())
     for series in (1, 3):
         clean = {field: array.copy() for field, array in component.init(series).items()}
@@ -152,7 +152,7 @@ def test_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
 
 
 @every_component
-def test_its_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
+def test_component_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
     model = model_of(cell)
     _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.new_series_state(tuple("abcd"), START)
@@ -164,7 +164,7 @@ def test_its_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
 
 
 @every_component
-def test_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
+def test_component_arrays_of_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
     model = model_of(cell)
     _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.new_series_state(tuple("abcd"), START)
@@ -180,7 +180,7 @@ def test_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
 
 @every_component
 @pytest.mark.parametrize("cut", [1, 5, 10])
-def test_the_result_does_not_depend_on_block_sizes(name: str, cell: str, cut: int) -> None:
+def test_component_results_do_not_depend_on_block_sizes(name: str, cell: str, cut: int) -> None:
     model, values = model_of(cell), values_with_gaps()
     last = model.components[-1].name
     _, whole, block = step_chain(model, last, values)
@@ -195,7 +195,7 @@ def test_the_result_does_not_depend_on_block_sizes(name: str, cell: str, cut: in
 
 
 @every_component
-def test_a_series_alone_gives_the_result_in_a_fleet(name: str, cell: str) -> None:
+def test_component_results_of_a_series_do_not_depend_on_the_fleet(name: str, cell: str) -> None:
     model, values = model_of(cell), values_with_gaps()
     _, together, block = step_chain(model, name, values)
     for s in range(SERIES):
@@ -205,7 +205,7 @@ def test_a_series_alone_gives_the_result_in_a_fleet(name: str, cell: str) -> Non
 
 
 @every_component
-def test_values_of_one_series_change_no_other_series(name: str, cell: str) -> None:
+def test_values_of_a_series_change_no_component_array_of_other_series(name: str, cell: str) -> None:
     model, values = model_of(cell), values_with_gaps()
     other = values.copy()
     other[:, 1] = 1e6 * np.random.default_rng(5).normal(size=WINDOWS)
@@ -219,7 +219,7 @@ def test_values_of_one_series_change_no_other_series(name: str, cell: str) -> No
 
 
 @every_component
-def test_series_may_begin_at_different_windows_in_one_block(name: str, cell: str) -> None:
+def test_series_of_a_block_may_begin_at_different_windows(name: str, cell: str) -> None:
     model, values = model_of(cell), values_with_gaps()
     lengths = np.array([WINDOWS, 3, 1, 9])
     starts = START + np.array([0, 50, 7, 2])
@@ -233,7 +233,9 @@ def test_series_may_begin_at_different_windows_in_one_block(name: str, cell: str
 
 @every_component
 @pytest.mark.parametrize("value", [np.nan, 0.0, 1e9, -1e-9])
-def test_arrays_and_forecasts_of_extreme_values_are_finite(name: str, cell: str, value: float) -> None:
+def test_component_arrays_and_forecasts_of_extreme_values_are_finite(
+    name: str, cell: str, value: float
+) -> None:
     values = values_with_gaps()
     values[5:, :] = value
     _, after, block = step_chain(model_of(cell), name, values)

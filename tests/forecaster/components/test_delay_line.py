@@ -25,10 +25,10 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
     np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
-def test_padding_is_not_stored() -> None:
+def test_the_delay_line_does_not_store_padding() -> None:
     store = np.zeros((4, 1, 2))
     store_forecasts(
         store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3])
     )
-    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # window 8 only
-    np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # windows 9, 10 and 11
+    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # series 0 stores only window 8
+    np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # series 1 stores windows 9, 10 and 11

@@ -16,7 +16,7 @@ HORIZON = 4
 
 
 def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: float = 0.01) -> Block:
-    """Forecast the last value, then calibrate; the network's quantiles are ``network`` apart."""
+    """Return last-value forecasts with calibrated intervals; network quantiles are ``network`` apart."""
     block = block_of(values, HORIZON, len(levels))
     middle = levels.index(0.5)
     for q in range(len(levels)):
@@ -27,7 +27,7 @@ def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: floa
 
 
 def coverage(block: Block, values: Floats, h: int, first: int = 200) -> Floats:
-    """Return the share of actuals inside the outer quantiles at horizon ``h``, per series, from a row on."""
+    """Return the share of actuals in the outer interval at horizon ``h``, by series, from row ``first``."""
     low, high = block.out.forecast[0, first:-h, :, h - 1], block.out.forecast[-1, first:-h, :, h - 1]
     actual = values[first + h :]
     share: Floats = ((low <= actual) & (actual <= high)).mean(axis=0)
@@ -35,7 +35,7 @@ def coverage(block: Block, values: Floats, h: int, first: int = 200) -> Floats:
 
 
 @pytest.mark.parametrize("h", [1, 4])
-def test_intervals_reach_their_coverage_for_any_noise(h: int) -> None:
+def test_intervals_reach_their_coverage_for_four_kinds_of_noise(h: int) -> None:
     rng = np.random.default_rng(0)
     windows = 8000
     noise_level = np.where(np.arange(windows) % 2000 < 1000, 1.0, 3.0)
@@ -53,14 +53,14 @@ def test_intervals_reach_their_coverage_for_any_noise(h: int) -> None:
     np.testing.assert_allclose(coverage(calibrated(values), values, h, 3000), 0.9, atol=0.02)
 
 
-def test_quantiles_never_cross() -> None:
+def test_calibrated_quantiles_never_cross() -> None:
     values = np.random.default_rng(1).standard_t(2, (800, 3)).cumsum(axis=0)
     values[300:320] *= 50
     block = calibrated(values, (0.05, 0.25, 0.4, 0.5, 0.6, 0.95))
     assert (np.diff(block.out.forecast, axis=0) >= 0).all()
 
 
-def test_before_the_first_residual_network_quantiles_are_used() -> None:
+def test_before_the_first_residual_intervals_use_the_network_quantiles() -> None:
     values = np.random.default_rng(2).normal(size=(50, 1)).cumsum(axis=0)
     block = calibrated(values, network=0.7)
     np.testing.assert_allclose(block.out.forecast[2, 0, 0] - block.out.forecast[1, 0, 0], 0.7)
@@ -72,7 +72,7 @@ def test_a_constant_series_keeps_the_quantiles_of_the_network() -> None:
     np.testing.assert_allclose(block.out.forecast[2, -1, 0] - block.out.forecast[1, -1, 0], 0.7)
 
 
-def test_missing_windows_do_not_change_the_coverage() -> None:
+def test_missing_values_do_not_change_the_coverage_of_intervals() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=(4000, 2)).cumsum(axis=0)
     values[rng.random(values.shape) < 0.3] = np.nan
@@ -83,7 +83,7 @@ def test_missing_windows_do_not_change_the_coverage() -> None:
     np.testing.assert_allclose(np.nanmean(inside, axis=0), 0.9, atol=0.015)
 
 
-def test_intervals_recover_from_an_outlier_in_a_day() -> None:
+def test_intervals_recover_from_an_outlier_within_30_windows() -> None:
     values = np.random.default_rng(4).normal(size=(1000, 1))
     broken = values.copy()
     broken[600] = 1e6

@@ -15,7 +15,7 @@ SEASON = 7  # daily windows in a week
 
 
 def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:
-    """Step daily windows ``[T]`` or ``[T, S]`` through the moments; return their arrays and the block."""
+    """Step daily windows ``[T]`` or ``[T, S]`` through `Moments`; return its arrays and the block."""
     columns = values.reshape(len(values), -1)
     config = NetworkConfig(halflife=halflife, ring=8, lags=(1,))
     block = Block(np.array([0]), columns, Frequency(86_400))
@@ -25,14 +25,14 @@ def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tupl
     return after, block
 
 
-def test_the_mean_forgets_half_in_a_halflife() -> None:
+def test_the_running_mean_forgets_half_in_a_halflife() -> None:
     moments = Moments(20, 0.0)
     values = np.array([-1.0, 1.0] * 250 + [10.0] * 20)[:, None]
     after, block = moments.step(moments.init(1), Block(np.array([0]), values, HOUR))
     assert after["mean"][0] == pytest.approx((block.mean[499, 0] + 10.0) / 2, abs=1e-6)
 
 
-def test_one_outlier_leaves_a_constant_series_without_scale() -> None:
+def test_one_outlier_does_not_change_the_scale_of_a_constant_series() -> None:
     values = np.array([5.0] * 30 + [1e6] + [5.0] * 30)
     after, block = step_moments(values)
     assert not block.moves.any()
@@ -40,7 +40,7 @@ def test_one_outlier_leaves_a_constant_series_without_scale() -> None:
     assert (after["mean"][0], after["variance"][0], after["seasonal"][0]) == (5.0, 0.0, 0.0)
 
 
-def test_a_level_shift_moves_the_mean_without_scale() -> None:
+def test_a_level_shift_of_a_constant_series_moves_only_its_mean() -> None:
     after, block = step_moments(np.array([5.0] * 30 + [500.0] * 2))
     assert (after["mean"][0], after["fast"][0]) == (500.0, 0.0)
     assert not block.moves.any()
@@ -61,7 +61,7 @@ def test_mean_spread_and_unit_of_young_series_are_averages() -> None:
     assert (block.lowest[-1, 0], block.highest[-1, 0]) == (values.min(), values.max())
 
 
-def test_unit_skips_missing_values_and_exists_within_a_season() -> None:
+def test_the_unit_skips_missing_values_and_needs_no_full_season() -> None:
     values = np.random.default_rng(0).normal(size=40).cumsum()
     values[[3, 11, 12, 20]] = np.nan
     _, block = step_moments(values, halflife=1000)
@@ -87,7 +87,7 @@ def test_scale_and_unit_adapt_soon_after_a_constant_stretch() -> None:
     assert block.unit[-1, 0] > 50
 
 
-def test_a_single_value_takes_scale_from_the_prior() -> None:
+def test_a_single_value_takes_scale_and_unit_from_the_prior() -> None:
     _, block = step_moments(np.array([200.0]), prior=0.1)
     assert block.scale[0, 0] == pytest.approx(20.0)
     assert block.unit[0, 0] == pytest.approx(20.0)

@@ -32,7 +32,7 @@ def driven_by_heat() -> Windows:
 
 
 def error_of(fleet: Windows) -> float:
-    """Train on the first windows; return the mean absolute error one window ahead in the others."""
+    """Train on the first windows; return the mean absolute error of horizon 1 in the other windows."""
     network = NetworkConfig(hidden=16, layers=1, horizon=2, lags=(1, 2), ring=8)
     training = TrainingConfig(epochs=8, segment=16, learning_rate=0.01, refit=False, threads=1)
     learned = fleet.between(START, START + LEARNED)
@@ -41,13 +41,13 @@ def error_of(fleet: Windows) -> float:
     return float(np.abs(forecasts.values[1, LEARNED - 1 : -1, :, 0] - fleet.values[LEARNED:]).mean())
 
 
-def test_reading_the_driving_covariate_halves_the_error() -> None:
+def test_an_observed_covariate_that_drives_the_series_halves_the_error() -> None:
     fleet = driven_by_heat()
     heat, alone = error_of(fleet), error_of(replace(fleet, past={}))
     assert heat < 0.5 * alone
 
 
-def test_training_and_stream_read_equal_covariate_inputs() -> None:
+def test_training_and_stream_compute_equal_covariate_inputs() -> None:
     rng = np.random.default_rng(4)
     values = rng.normal(size=(30, 3)).cumsum(axis=0)
     values[:9, 1], values[:20, 2], values[12:15] = np.nan, np.nan, np.nan
@@ -67,7 +67,7 @@ def test_training_and_stream_read_equal_covariate_inputs() -> None:
             np.testing.assert_allclose(block.observed_inputs[0, 0], expected, rtol=1e-6, atol=1e-6)
 
 
-def test_forecasts_do_not_depend_on_covariate_units() -> None:
+def test_forecasts_do_not_depend_on_the_unit_of_observed_covariates() -> None:
     model = forecaster(observed=("heat",))
     fleet = with_heat(Windows(("a",), START, np.random.default_rng(0).normal(size=(40, 1))))
     kelvin = replace(fleet, past={"heat": 1000.0 * fleet.past["heat"] + 273_150.0})
@@ -76,7 +76,7 @@ def test_forecasts_do_not_depend_on_covariate_units() -> None:
 
 
 @pytest.mark.parametrize("heat", [0.0, np.nan, 1e100])
-def test_constant_or_missing_covariates_give_finite_forecasts(heat: float) -> None:
+def test_constant_or_missing_observed_covariates_give_finite_forecasts(heat: float) -> None:
     model = forecaster(observed=("heat",))
     values = np.random.default_rng(0).normal(size=(20, 2))
     fleet = Windows(("a", "b"), START, values, {"heat": np.full((20, 2), heat)})
@@ -84,7 +84,7 @@ def test_constant_or_missing_covariates_give_finite_forecasts(heat: float) -> No
     assert np.isfinite(forecasts.values).all()
 
 
-def test_observed_covariates_are_part_of_the_version() -> None:
+def test_observed_covariates_are_part_of_the_model_version() -> None:
     model = forecaster(observed=("heat",))
     again = Forecaster.from_bytes(model.to_bytes())
     assert again.covariates.features == Features(observed=("heat",))
@@ -92,7 +92,7 @@ def test_observed_covariates_are_part_of_the_version() -> None:
     assert "past.heat.mean" in again.new_series_state(("a",), START).to_arrow().column_names
 
 
-def test_unknown_covariates_are_ignored_and_trained_ones_missing() -> None:
+def test_observed_covariates_unknown_to_the_model_are_ignored() -> None:
     model = forecaster(observed=("heat",))
     fleet = with_heat(Windows(("a",), START, np.random.default_rng(0).normal(size=(20, 1))))
     other = replace(fleet, past={"wind": fleet.past["heat"]})

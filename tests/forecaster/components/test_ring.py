@@ -16,7 +16,7 @@ from tests.fleets import HOUR
     cuts=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     start=st.integers(0, 40),
 )
-def test_each_window_overwrites_the_one_a_ring_before(ring: int, cuts: list[int], start: int) -> None:
+def test_a_full_ring_overwrites_its_oldest_value(ring: int, cuts: list[int], start: int) -> None:
     windows = start + np.arange(sum(cuts))
     fleet: Floats = np.stack([windows, -windows], axis=1).astype(np.float64)
     component, arrays, first = Ring(ring, ring), Ring(ring, ring).init(2), 0

@@ -18,7 +18,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 @pytest.mark.parametrize(
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
-def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int) -> None:
+def test_the_likely_season_of_windows_of_months_is_a_year(months: int, season: int) -> None:
     assert likely_season(Frequency(0, months)) == season
 
 
@@ -29,9 +29,9 @@ def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int)
         (300, 288),
         (900, 96),
         (3600, 24),
-        (5 * 3600, 1),  # does not divide a day
+        (5 * 3600, 1),  # 5 hours do not divide a day
         (7 * 3600, 1),
-        (36 * 3600, 1),  # does not divide a week
+        (36 * 3600, 1),  # 36 hours do not divide a week
         (2 * 86_400, 1),
         (43_200, 2),
         (86_400, 7),
@@ -39,18 +39,18 @@ def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int)
         (52 * 604_800, 1),
     ],
 )
-def test_season_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
+def test_the_likely_season_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
     assert likely_season(Frequency(freq_s)) == season
 
 
-def test_a_season_longer_than_the_ring_is_not_kept() -> None:
+def test_ring_season_is_1_for_a_season_longer_than_the_ring() -> None:
     assert ring_season(100_000, Frequency(60)) == 1
     assert ring_season(288, Frequency(300)) == 288
     assert ring_season(287, Frequency(300)) == 1
 
 
 @pytest.mark.parametrize("freq_s", [60, 5 * 3600, 36 * 3600, 2 * 86_400, 604_800])
-def test_the_seasonal_naive_uses_the_season_of_the_forecaster(freq_s: int) -> None:
+def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int) -> None:
     config, season = WindowConfig(freq=f"{freq_s}s"), likely_season(Frequency(freq_s))
     values = np.random.default_rng(0).normal(size=(season + 3, 1))
     naive = seasonal_naive(Windows(("a",), 0, values), config, 1)
@@ -64,21 +64,23 @@ def test_the_seasonal_naive_uses_the_season_of_the_forecaster(freq_s: int) -> No
         (3600, 168, 168),
         (3600, 167, None),
         (43_200, 336, 14),
-        (7 * 3600, 336, 24),  # divides a week, not a day
+        (7 * 3600, 336, 24),  # 7 hours divide a week, but not a day
         (5 * 3600, 336, None),
-        (86_400, 336, None),  # a week is the season
+        (86_400, 336, None),  # a week is already the season
         (604_800, 336, None),
     ],
 )
-def test_week_in_returns_weeks_longer_than_the_season(freq_s: int, ring: int, week: int | None) -> None:
+def test_ring_week_is_a_week_that_fits_and_exceeds_the_season(
+    freq_s: int, ring: int, week: int | None
+) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week
 
 
-def test_months_have_no_week() -> None:
+def test_ring_week_is_none_for_windows_of_months() -> None:
     assert ring_week(336, Frequency(0, 1)) is None
 
 
-def test_the_shape_does_not_depend_on_level_and_trend() -> None:
+def test_the_seasonal_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
     _, block = step_through([Season(6)], block_of(values))
@@ -86,7 +88,7 @@ def test_the_shape_does_not_depend_on_level_and_trend() -> None:
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
 
-def test_one_outlier_hardly_changes_the_shape() -> None:
+def test_one_outlier_hardly_changes_the_seasonal_shape() -> None:
     values = np.tile(DAY, 40)[:, None] + np.random.default_rng(0).normal(0, 0.1, (240, 1))
     broken = values.copy()
     broken[150] = 1e6
@@ -95,7 +97,7 @@ def test_one_outlier_hardly_changes_the_shape() -> None:
     assert np.abs(block.shape[-1] - other.shape[-1]).max() < 3
 
 
-def test_the_shape_is_learned_in_spite_of_gaps() -> None:
+def test_the_seasonal_shape_is_learned_in_spite_of_missing_values() -> None:
     values = np.tile(DAY, 40)[:, None]
     values[np.random.default_rng(1).random(values.shape) < 0.2] = np.nan
     _, block = step_through([Season(6)], block_of(values))
@@ -104,7 +106,7 @@ def test_the_shape_is_learned_in_spite_of_gaps() -> None:
     np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
 
 
-def test_without_a_season_the_shape_is_zero() -> None:
+def test_without_a_season_the_seasonal_shape_is_zero() -> None:
     after, block = step_through([Season(1)], block_of(np.arange(10.0)[:, None]))
     assert after["season"] == {}
     assert not block.shape.any()

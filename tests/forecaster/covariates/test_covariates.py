@@ -40,7 +40,7 @@ def stores() -> Table:
     return Table(pl.DataFrame(frame), "stores.csv")
 
 
-def test_calendar_phases_need_two_windows_and_a_full_cycle() -> None:
+def test_useful_periods_last_two_windows_and_fit_into_the_history() -> None:
     assert useful_periods(HOUR, 24) == ("day",)
     assert useful_periods(HOUR, 24 * 400) == ("day", "week", "month", "year")
     assert useful_periods(DAY, 100) == ("week", "month")
@@ -83,7 +83,7 @@ def test_known_features_are_looked_up_by_series_and_window() -> None:
     assert not is_known[:, [0, 2]].any()
 
 
-def test_windows_outside_the_table_have_unknown_features() -> None:
+def test_windows_outside_the_covariate_table_have_unknown_features() -> None:
     covariates = Covariates.of(
         Features.fit(Tables(promotions()), windows(), HOUR), HOUR, Tables(promotions())
     )
@@ -95,7 +95,7 @@ def test_windows_outside_the_table_have_unknown_features() -> None:
     np.testing.assert_array_equal(own[:, 1], whole[2:12, 1])
 
 
-def test_a_table_without_series_ids_serves_all_series() -> None:
+def test_a_covariate_table_without_series_ids_is_for_all_series() -> None:
     frame = promotions().frame.filter(pl.col("series_id") == "a").drop("series_id")
     features = Features.fit(Tables(Table(frame)), windows(), HOUR)
     covariates = Covariates.of(features, HOUR, Tables(Table(frame)))
@@ -106,7 +106,7 @@ def test_a_table_without_series_ids_serves_all_series() -> None:
     np.testing.assert_array_equal(own[0, :, -2], [-1.0, 1.0])
 
 
-def test_rows_of_a_window_are_averaged_and_words_encoded() -> None:
+def test_covariate_rows_of_a_window_are_averaged_and_words_encoded() -> None:
     at = [BEGIN, BEGIN + timedelta(minutes=30), BEGIN + timedelta(hours=1)]
     table = Table(pl.DataFrame({"timestamp": at, "on": [True, False, True], "day": ["feast", "feast", None]}))
     features = Features.fit(Tables(table), windows(), HOUR)
@@ -137,7 +137,7 @@ def test_covariates_are_restored_from_bytes() -> None:
     np.testing.assert_array_equal(again.static(ids), covariates.static(ids))
 
 
-def test_without_tables_only_the_calendar_is_known() -> None:
+def test_without_covariate_tables_only_calendar_features_are_known() -> None:
     assert Covariates().known(("a", "b"), np.array([FIRST]), 4).shape == (4, 1, 0)
     assert Covariates().static(("a", "b")).shape == (2, 0)
     features = Features.fit(Tables(promotions(), stores()), windows(), HOUR)
@@ -166,7 +166,7 @@ def test_without_tables_only_the_calendar_is_known() -> None:
          f"s.csv: column name: {TOO_MANY}"),
     ],
 )  # fmt: skip
-def test_invalid_tables_are_refused_naming_file_row_and_column(
+def test_the_error_for_an_invalid_covariate_table_names_the_file(
     known: dict[str, list[object]] | None, static: dict[str, list[object]] | None, message: str
 ) -> None:
     one = None if known is None else Table(pl.DataFrame(known), "k.csv")
@@ -176,13 +176,13 @@ def test_invalid_tables_are_refused_naming_file_row_and_column(
     assert str(error.value) == message
 
 
-def test_a_table_without_a_trained_column_is_refused() -> None:
+def test_a_covariate_table_without_a_trained_column_is_refused() -> None:
     features = Features.fit(Tables(promotions()), windows(), HOUR)
     with pytest.raises(DataError, match=r"promotions.csv: has no column price"):
         Covariates.of(features, HOUR, Tables(Table(promotions().frame.drop("price"), "promotions.csv")))
 
 
-def test_scaling_is_fitted_on_the_training_windows_only() -> None:
+def test_covariate_scaling_is_fitted_on_the_training_windows_only() -> None:
     price = np.arange(100.0)
     hours = pl.Series((FIRST + np.arange(100)) * 3_600_000_000).cast(pl.Datetime("us", "UTC"))
     static = pl.DataFrame({"series_id": ["a", "late"], "size": [1.0, 9.0], "kind": ["old", "new"]})
@@ -203,12 +203,12 @@ def test_scaling_is_fitted_on_the_training_windows_only() -> None:
     assert chosen.static[0].mean == 1.0
     assert refit.known[0].mean == price.mean()
     assert [column.words for column in refit.static] == [(), ("new", "old")]
-    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # changes prices in the backtest only
+    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # only prices of the backtest differ
     assert other.chosen.covariates.features == chosen
     assert other.chosen.version == one.chosen.version
 
 
-def test_memory_of_known_tables_depends_on_rows_only() -> None:
+def test_memory_of_known_covariates_does_not_grow_with_their_time_span() -> None:
     ids = [f"s{i}" for i in range(200)]
     hours = [datetime(1900, 1, 1, tzinfo=UTC), BEGIN]
     times = [hour for hour in hours for _ in ids]

@@ -36,7 +36,7 @@ def untrained(cell: str, layers: int = 1, hidden: int = 4, horizon: int = 3) -> 
 
 
 def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
-    """Return a plain recurrent network with ``recurrent`` as its matrix, and input weights and biases of 0.
+    """Return an RNN with the recurrent matrix ``recurrent``, and with input weights and biases of 0.
 
     Its hidden state stays 0, where tanh is linear with slope 1.
     """
@@ -49,9 +49,9 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
-def test_gradients_of_a_linear_network_fall_geometrically(factor: float) -> None:
-    # Use a rotation times a factor, because it multiplies the norm of any gradient by the factor: k windows
-    # back the norm is factor ** k times the norm at t.
+def test_gradient_norms_of_a_linear_network_change_geometrically(factor: float) -> None:
+    # Use a rotation times a factor, because that matrix multiplies the norm of any gradient by the factor.
+    # So the norm of the gradient k windows back is factor ** k times the norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
     norms = gradient_norms(linear_network((factor * rotation).astype(np.float32)), walks(), 20)
     assert norms.shape == (21,)
@@ -59,8 +59,8 @@ def test_gradients_of_a_linear_network_fall_geometrically(factor: float) -> None
 
 
 def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
-    # Unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone. So the gradient goes back
-    # from unit 2 over 1 to 0, and is 0 before that.
+    # Unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone.
+    # So the gradient goes back from unit 2 over unit 1 to unit 0, and is 0 in earlier windows.
     chain = np.zeros((3, 3), np.float32)
     chain[1, 0], chain[2, 1] = 2.0, 3.0
     model = linear_network(chain)
@@ -72,7 +72,7 @@ def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_norms_equal_autograd_gradients_of_hidden_states(cell: str, layers: int) -> None:
+def test_gradient_norms_equal_autograd_gradients_of_hidden_states(cell: str, layers: int) -> None:
     model, lags = untrained(cell, layers), 6
     moment = next(gradients._moments(model, walks(), lags))
     norms = gradients._norms(model.network, moment)
@@ -92,7 +92,7 @@ def test_norms_equal_autograd_gradients_of_hidden_states(cell: str, layers: int)
             _, hidden, cell_state = network(moment.x[lags - k : lags - k + 1], hidden, cell_state)
 
 
-def test_an_open_forget_gate_keeps_the_gradient() -> None:
+def test_an_open_forget_gate_of_an_lstm_keeps_the_gradient() -> None:
     ratios = []
     for bias in (-5.0, 5.0):
         model = untrained("lstm", hidden=8)
@@ -105,7 +105,7 @@ def test_an_open_forget_gate_keeps_the_gradient() -> None:
     assert ratios[1] > 0.01
 
 
-def test_lags_are_limited_by_the_number_of_windows() -> None:
+def test_gradient_lags_are_limited_by_the_number_of_windows() -> None:
     model = untrained("gru")
     assert len(gradient_norms(model, walks(10), 50)) == 10
     assert len(gradient_norms(model, walks(2), 50)) == 2
@@ -114,7 +114,7 @@ def test_lags_are_limited_by_the_number_of_windows() -> None:
     assert len(gradient_norms(model, nothing, 5)) == 0
 
 
-def test_gaps_and_constant_series_give_finite_norms() -> None:
+def test_gaps_and_constant_series_give_finite_gradient_norms() -> None:
     windows = walks(60, 5)
     values = windows.values.copy()
     values[::3, 0], values[:40, 1], values[:, 2], values[5:, 3] = np.nan, np.nan, 4.0, np.nan
@@ -124,7 +124,7 @@ def test_gaps_and_constant_series_give_finite_norms() -> None:
     assert (norms[:3] > 0).all()
 
 
-def test_computing_norms_changes_neither_weights_nor_gradients() -> None:
+def test_gradient_norms_change_neither_weights_nor_stored_gradients() -> None:
     model = untrained("lstm")
     before = model.version
     assert gradient_norms(model, walks(), 8).tolist() == gradient_norms(model, walks(), 8).tolist()
@@ -134,7 +134,7 @@ def test_computing_norms_changes_neither_weights_nor_gradients() -> None:
     assert all(high != low for high, low in pairwise(gradient_norms(model, walks(), 3)))
 
 
-def test_the_figure_shows_the_remaining_share_of_the_gradient() -> None:
+def test_the_gradient_figure_shows_the_remaining_gradient_share() -> None:
     figure = gradient_figure(np.array([1.0, 0.5, 0.25, 0.125, 0.0]), "rnn")
     assert figure.axes[0].get_yscale() == "log"
     legend = figure.axes[0].get_legend()

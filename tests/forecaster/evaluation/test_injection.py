@@ -20,7 +20,7 @@ def daily_waves(count: int, series: int = 3, seed: int = 1) -> Floats:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_labelled_values_are_changed(kind: str) -> None:
+def test_inject_changes_only_labelled_values(kind: str) -> None:
     values = daily_waves(200)
     changed, labels = inject(values, HOUR_S, np.random.default_rng(2), [kind])
     assert set(np.unique(labels)) == {0, KINDS.index(kind) + 1}
@@ -30,7 +30,7 @@ def test_only_labelled_values_are_changed(kind: str) -> None:
     np.testing.assert_array_equal(np.isnan(changed), np.isnan(values))
 
 
-def test_the_generator_determines_the_anomalies() -> None:
+def test_the_seed_determines_the_injected_anomalies() -> None:
     values = daily_waves(100)
     one, two, other = (inject(values, HOUR_S, np.random.default_rng(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one[0], two[0])
@@ -38,13 +38,13 @@ def test_the_generator_determines_the_anomalies() -> None:
     assert (one[1] != other[1]).any()
 
 
-def test_anomalies_do_not_depend_on_later_series() -> None:
+def test_injected_anomalies_do_not_depend_on_later_series() -> None:
     values = daily_waves(100, series=4)
     together, alone = (inject(v, HOUR_S, np.random.default_rng(7))[1] for v in (values, values[:, :2]))
     np.testing.assert_array_equal(together[:, :2], alone)
 
 
-def test_the_anomaly_rate_is_met_after_the_first_row() -> None:
+def test_inject_meets_the_anomaly_rate_from_row_first_on() -> None:
     values = daily_waves(1000, series=4)
     _, labels = inject(values, HOUR_S, np.random.default_rng(3), ["spike"], 10 * 86_400, first=2400)
     assert not labels[:2400].any()
@@ -52,7 +52,7 @@ def test_the_anomaly_rate_is_met_after_the_first_row() -> None:
     assert 4 * 90 * 0.7 < begins < 4 * 90 * 1.4
 
 
-def test_flat_lines_are_constant_and_seasonal_breaks_shift_values() -> None:
+def test_injected_flat_lines_are_constant_and_seasonal_breaks_shift_values() -> None:
     values = daily_waves(60, series=1)
     flat, labels = inject(values, HOUR_S, np.random.default_rng(4), ["flat_line"], 10 * 86_400)
     labelled = np.flatnonzero(labels[:, 0])
@@ -63,14 +63,14 @@ def test_flat_lines_are_constant_and_seasonal_breaks_shift_values() -> None:
     np.testing.assert_array_equal(broken[labelled, 0], values[labelled - 12, 0])
 
 
-def test_constant_and_missing_series_are_not_changed() -> None:
+def test_inject_does_not_change_constant_or_missing_series() -> None:
     values = np.stack([np.full(5000, 3.0), np.full(5000, np.nan)], axis=1)
     changed, labels = inject(values, HOUR_S, np.random.default_rng(0))
     np.testing.assert_array_equal(changed, values)
     assert not labels.any()
 
 
-def test_unknown_kinds_and_short_seasons_are_refused() -> None:
+def test_inject_refuses_unknown_kinds_and_a_season_of_one_window() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"no kind of anomaly: \['bump'\]; there are spike"):
         inject(daily_waves(3), HOUR_S, rng, ["bump"])

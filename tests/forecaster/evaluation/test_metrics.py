@@ -18,7 +18,7 @@ def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, F
     """Draw random actuals and forecasts.
 
     Returns:
-        Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` that do not depend on them, and a mask ``[T, S, N]``
+        Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` independent of the actuals, and a mask ``[T, S, N]``
         of the pairs that count. Half of the actuals and of the quantiles outside the mask are NaN.
     """
     rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def looped_measures(
     horizon=st.integers(1, 4),
     cuts=st.lists(st.integers(0, 8), max_size=3),
 )
-def test_sums_over_blocks_give_the_defined_measures(
+def test_a_tally_over_blocks_gives_the_defined_measures(
     seed: int, windows: int, series: int, horizon: int, cuts: list[int]
 ) -> None:
     actual, quantiles, counted = block(seed, windows, series, 4)
@@ -103,20 +103,20 @@ def point_measures(actual: list[float], point: list[float]) -> Measures:
     return tally.measures(1, np.array([2.0]))
 
 
-def test_a_point_forecast_has_errors_and_no_interval() -> None:
+def test_a_point_forecast_has_errors_and_no_interval_measures() -> None:
     found = point_measures([1.0, 3.0], [2.0, 1.0])
     assert (found.mse, found.mae, found.mase) == (2.5, 1.5, 0.75)
     assert found.wql == 3 / 4  # for a point forecast: the sum of errors divided by the sum of actuals
     assert all(math.isnan(x) for x in (found.msis, found.coverage_90, found.width_90))
 
 
-def test_a_forecast_of_0_for_0_has_smape_0() -> None:
+def test_a_forecast_of_0_for_an_actual_of_0_has_smape_0() -> None:
     found = point_measures([0.0, 0.0], [0.0, 1.0])
     assert found.smape == 100.0  # 0 and 200
     assert math.isnan(found.wql)
 
 
-def test_coverage_90_needs_the_quantiles_of_90_percent() -> None:
+def test_coverage_90_is_nan_without_the_quantiles_q5_and_q95() -> None:
     tally = Tally((0.1, 0.5, 0.9), 1, 1)
     tally.add(np.zeros((1, 1, 1)), np.zeros((3, 1, 1, 1)), np.ones((1, 1, 1), bool))
     found = tally.measures(1, np.ones(1))
@@ -134,8 +134,8 @@ def test_calibration_and_coverage_are_averaged_over_series() -> None:
     assert tally.mase_by_step(np.array([1.0, 2.0])).tolist() == [(0 + 0.5) / 2, (5 + 0) / 2]
 
 
-def test_the_scale_falls_back_to_changes_or_one() -> None:
-    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes after a season of 3: 4, 0 and 1
+def test_seasonal_scale_falls_back_to_changes_or_1() -> None:
+    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes over a season of 3 windows: 4, 0 and 1
     periodic = [
         1.0,
         3.0,
@@ -143,7 +143,7 @@ def test_the_scale_falls_back_to_changes_or_one() -> None:
         1.0,
         3.0,
         2.0,
-    ]  # no change after a season; changes of 2, 1, 1, 2 and 1
+    ]  # no change over a season of 3 windows; changes from window to window: 2, 1, 1, 2 and 1
     short = [np.nan, np.nan, np.nan, np.nan, 2.0, 4.0]
     gaps = [1.0, np.nan, 3.0, 5.0, 2.0, np.nan]
     constant, never = [7.0, 7.0, 7.0, 7.0 + 1e-15, 7.0, 7.0], [np.nan] * 6

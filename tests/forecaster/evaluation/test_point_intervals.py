@@ -9,7 +9,7 @@ from forecaster.evaluation.point_intervals import PointIntervals
 from tests.fleets import HOUR
 
 LEVELS, HORIZON, MIDDLE = (0.05, 0.5, 0.95), 3, 1
-FAR = 30  # windows; a horizon longer than a block
+FAR = 30  # a horizon, in windows, that is longer than a block
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
@@ -34,7 +34,7 @@ def noise(windows: int, series: int = 2, seed: int = 0, horizon: int = HORIZON) 
     return values, np.zeros((windows, series, horizon))
 
 
-def test_intervals_reach_their_coverage() -> None:
+def test_point_intervals_reach_their_coverage() -> None:
     values, zero = noise(3000)
     found = quantiles(values, {"zero": zero}, [])["zero"]
     for n in range(1, HORIZON + 1):
@@ -50,7 +50,7 @@ def test_intervals_reach_their_coverage() -> None:
     cuts=st.lists(st.integers(0, 60), max_size=4),
     horizon=st.sampled_from([HORIZON, FAR]),
 )
-def test_intervals_do_not_depend_on_block_sizes(seed: int, cuts: list[int], horizon: int) -> None:
+def test_point_intervals_do_not_depend_on_block_sizes(seed: int, cuts: list[int], horizon: int) -> None:
     values, zero = noise(60, seed=seed, horizon=horizon)
     values[np.random.default_rng(seed).random(values.shape) < 0.2] = np.nan
     one = quantiles(values, {"zero": zero}, [])["zero"]
@@ -58,7 +58,7 @@ def test_intervals_do_not_depend_on_block_sizes(seed: int, cuts: list[int], hori
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
 
 
-def test_intervals_do_not_depend_on_other_members_and_series() -> None:
+def test_point_intervals_do_not_depend_on_other_members_and_series() -> None:
     values, zero = noise(60)
     both = quantiles(values, {"zero": zero, "one": zero + 1.0}, [20])
     for name, point in (("zero", zero), ("one", zero + 1.0)):
@@ -67,7 +67,7 @@ def test_intervals_do_not_depend_on_other_members_and_series() -> None:
         np.testing.assert_allclose(both[name][:, :, :1], first)
 
 
-def test_missing_points_give_no_interval_and_change_nothing() -> None:
+def test_missing_point_forecasts_have_no_interval_and_no_later_effect() -> None:
     values, zero = noise(80)
     late = zero.copy()
     late[:30] = np.nan

@@ -28,13 +28,13 @@ from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 from tests.fleets import HOUR, START, forecaster
 
-MODEL = forecaster()  # its horizon is 3
+MODEL = forecaster()  # a forecaster with horizon 3
 MODEL_WITHOUT_EXPERTS = replace(MODEL, online_config=OnlineConfig(experts=()))
 SPLIT = Split(train_rows=30, first=40, stop=70, horizon=3)
 
 
 def history(rows: int = 80) -> Windows:
-    """Return three random walks: a whole one, one with gaps, and one that begins after the training rows."""
+    """Return three random walks: complete, with gaps, and with a first value after the training rows."""
     rng = np.random.default_rng(0)
     values = 10 + rng.normal(size=(rows, 3)).cumsum(axis=0)
     values[rng.random(rows) < 0.2, 1] = np.nan
@@ -50,7 +50,7 @@ def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
     windows = history()
     blocks = list(rolled(MODEL, windows, SPLIT))
     rows = np.concatenate([block.rows for block in blocks])
-    assert rows.tolist() == list(range(39, 67))  # the first has targets 40 to 42, the last 67 to 69
+    assert rows.tolist() == list(range(39, 67))  # row 39 has targets 40 to 42, row 66 has 67 to 69
     state = MODEL.initial_state()
     for t in range(67):
         now = START + t
@@ -65,14 +65,14 @@ def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
             )
 
 
-def test_actuals_are_the_values_after_the_issuing_row() -> None:
+def test_actuals_of_a_rolled_block_follow_the_issuing_row() -> None:
     windows = history()
     for block in rolled(MODEL, windows, SPLIT):
         for i, t in enumerate(block.rows):
             np.testing.assert_array_equal(block.truth[i], windows.values[t + 1 : t + 4].T)
 
 
-def test_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     def tallies_of_blocks() -> dict[str, Tally]:
         tallies: dict[str, Tally] = {}
         for block in rolled(MODEL, history(), SPLIT):
@@ -80,7 +80,7 @@ def test_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) 
         return tallies
 
     at_once = tallies_of_blocks()
-    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # 4 rows of 3 series with 3 horizons
+    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # blocks of 4 rows of 3 series with 3 horizons
     assert len(list(rolled(MODEL, history(), SPLIT))) == 7
     unit = training_scale(history(), 30, WindowConfig())
     for name, cut in tallies_of_blocks().items():
@@ -90,7 +90,7 @@ def test_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) 
         assert one.wql == pytest.approx(other.wql, rel=1e-5)
 
 
-def test_pairs_count_only_with_actual_forecasts_and_scale() -> None:
+def test_a_pair_is_scored_only_with_actual_forecast_and_scale() -> None:
     blocks = list(rolled(MODEL, history(), SPLIT))
     scored = np.concatenate([block.judged for block in blocks])
     actuals = np.concatenate([block.truth for block in blocks])
@@ -101,12 +101,14 @@ def test_pairs_count_only_with_actual_forecasts_and_scale() -> None:
     blocks = list(rolled(MODEL_WITHOUT_EXPERTS, history(), late))
     scored = np.concatenate([block.judged for block in blocks])
     naive = forecasts_of(blocks, "seasonal_naive")[1, :, 2]
-    np.testing.assert_array_equal(scored[:, 2], ~np.isnan(naive))  # missing until a whole day was observed
+    np.testing.assert_array_equal(
+        scored[:, 2], ~np.isnan(naive)
+    )  # missing until series c has a day of values
     assert scored[:, 2].any()
     assert not scored[:, 2].all()
 
 
-def test_baselines_repeat_the_last_or_the_seasonal_value() -> None:
+def test_persistence_and_seasonal_naive_repeat_earlier_values() -> None:
     windows = history()
     blocks = list(rolled(MODEL_WITHOUT_EXPERTS, windows, SPLIT))
     last, naive = forecasts_of(blocks, "persistence"), forecasts_of(blocks, "seasonal_naive")
@@ -122,11 +124,11 @@ def single_forecast(network: Floats | None = None, members: Mapping[str, Floats]
     return replace(forecasts, network=network, members=members or {})
 
 
-def test_without_experts_the_only_member_is_the_network() -> None:
+def test_without_experts_the_network_is_the_only_member() -> None:
     assert list(forecasts_by_member(single_forecast())) == ["network"]
 
 
-def test_members_are_combination_network_and_experts_in_order() -> None:
+def test_forecasts_by_member_lists_combination_network_and_experts() -> None:
     member_forecasts = {"persistence": np.ones((1, 1, 2)), "network": np.full((1, 1, 2), 2.0)}
     found = forecasts_by_member(single_forecast(np.full((3, 1, 1, 2), 3.0), member_forecasts))
     assert list(found) == ["combined", "network", "persistence"]
@@ -158,17 +160,19 @@ def test_zeros_of_empty_windows_are_normalised_like_values() -> None:
     ("train_rows", "first", "stop", "message"),
     [(30, 20, 70, "among the 30 training rows"), (30, 40, 42, "2 test rows .* too few")],
 )
-def test_invalid_splits_are_refused(train_rows: int, first: int, stop: int, message: str) -> None:
+def test_splits_with_overlapping_or_too_few_test_rows_are_refused(
+    train_rows: int, first: int, stop: int, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         Split(train_rows, first, stop, 3)
 
 
-def test_a_split_may_have_a_single_origin() -> None:
+def test_a_split_may_have_a_single_issue_time() -> None:
     (block,) = rolled(MODEL, history(), Split(30, 40, 43, 3))
     assert block.rows.tolist() == [39]
 
 
-def test_fans_follow_one_another_among_the_test_rows() -> None:
+def test_fan_chart_targets_are_consecutive_test_windows() -> None:
     windows = history()
     fans = FanSample(windows, SPLIT, HOUR)
     for block in rolled(MODEL, windows, SPLIT):

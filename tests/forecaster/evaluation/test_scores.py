@@ -86,7 +86,7 @@ def test_scores_average_scaled_errors_over_series(windows: Windows, seed: int) -
         assert row["coverage"] == pytest.approx(np.mean(inside))
 
 
-def test_the_scale_is_the_seasonal_naive_error_or_one() -> None:
+def test_series_scale_is_the_seasonal_naive_error_or_1() -> None:
     day = np.tile(np.arange(24.0), 2)
     rising = day + np.repeat([0.0, 3.0], 24)
     values = np.stack([rising, np.full(48, 7.0), np.full(48, np.nan)], axis=1)
@@ -105,7 +105,7 @@ def test_calibration_averages_shares_below_quantiles_over_series() -> None:
     assert calibration(frame).rows() == [(0.5, 0.5), (0.9, 1.0)]
 
 
-def test_matched_keeps_only_forecasts_that_both_have() -> None:
+def test_matched_keeps_only_forecasts_in_both_frames() -> None:
     windows = Windows(("a", "b"), START, np.arange(20.0).reshape(10, 2))
     all_errors = errors(persistence(windows, HOURLY, HORIZON), windows, HOURLY)
     part = all_errors.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
@@ -113,7 +113,7 @@ def test_matched_keeps_only_forecasts_that_both_have() -> None:
     assert matched(part, all_errors).select(keys).sort(keys).equals(part.select(keys).sort(keys))
 
 
-def test_fans_follow_one_another_around_the_middle() -> None:
+def test_fan_chart_targets_are_consecutive_windows_near_the_middle() -> None:
     windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
     found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", HOUR)
     assert found["series_id"].unique().to_list() == ["b"]
@@ -123,7 +123,7 @@ def test_fans_follow_one_another_around_the_middle() -> None:
     assert targets[-1] < 300
 
 
-def test_few_forecasts_give_few_fans() -> None:
+def test_a_short_series_has_two_fans_and_an_unknown_series_none() -> None:
     windows = Windows(("a",), START, np.arange(5.0)[:, None])
     found = errors(forecasts_of(windows).frame(), windows, HOURLY)
     assert fans(found, "a", HOUR)["issued_at"].n_unique() == 2
@@ -131,7 +131,7 @@ def test_few_forecasts_give_few_fans() -> None:
 
 
 @given(windows=fleets(series=3, windows=60))
-def test_baselines_repeat_the_last_or_the_seasonal_value(windows: Windows) -> None:
+def test_persistence_and_seasonal_naive_repeat_earlier_values(windows: Windows) -> None:
     filled = windows.values.copy()
     for t in range(1, len(filled)):
         filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
@@ -161,7 +161,7 @@ def test_every_score_of_a_baseline_is_finite(windows: Windows) -> None:
 
 
 @given(windows=fleets(series=3, windows=12))
-def test_empty_windows_are_scored_as_zeros(windows: Windows) -> None:
+def test_the_setting_empty_zero_scores_empty_windows_as_zeros(windows: Windows) -> None:
     made = forecasts_of(windows)
     zeros = windows.values.copy()
     for s in range(zeros.shape[1]):
@@ -180,7 +180,7 @@ def test_empty_windows_are_scored_as_zeros(windows: Windows) -> None:
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_a_silent_series_is_scored_by_its_zeros() -> None:
+def test_the_setting_empty_zero_scores_a_silent_series_on_zeros() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

@@ -41,7 +41,7 @@ def values(steps: int, series: int, seed: int) -> Floats:
 
 
 def sequences(parts: list[Floats]) -> Sequences:
-    """Return one sequence for each part ``[t, C]``, padded to the longest."""
+    """Return labeller sequences, one for each array ``[t, C]``, padded to the longest array."""
     lengths = np.array([len(part) for part in parts])
     dense = np.full((lengths.max(), len(parts), len(CHANNELS)), np.nan)
     for s, part in enumerate(parts):
@@ -58,7 +58,7 @@ def sequences(parts: list[Floats]) -> Sequences:
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
     st.integers(0, 400_000),
 )
-def test_stepping_in_pieces_equals_stepping_at_once(
+def test_labelling_in_pieces_equals_labelling_at_once(
     cell: str, scaling: str, seed: int, pieces: list[int], start: int
 ) -> None:
     model, given_values = labeller(cell, "step", scaling), values(sum(pieces), 3, seed)
@@ -74,7 +74,7 @@ def test_stepping_in_pieces_equals_stepping_at_once(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_stepping_single_windows_equals_stepping_at_once(cell: str) -> None:
+def test_labelling_single_windows_equals_labelling_at_once(cell: str) -> None:
     model, given_values = labeller(cell, "step", "running"), values(60, 2, 1)
     begin = np.array([7, 1000])
     _, whole = model.step(model.initial_state(begin), given_values)
@@ -86,7 +86,9 @@ def test_stepping_single_windows_equals_stepping_at_once(cell: str) -> None:
 
 
 @given(st.sampled_from(CELLS), st.sampled_from(["running", "train"]), st.integers(0, 9), st.integers(0, 49))
-def test_steps_do_not_depend_on_later_values(cell: str, scaling: str, seed: int, cut: int) -> None:
+def test_label_probabilities_of_a_step_do_not_depend_on_later_values(
+    cell: str, scaling: str, seed: int, cut: int
+) -> None:
     model, one = labeller(cell, "step", scaling), values(50, 2, seed)
     other = one.copy()
     other[cut + 1 :] = values(50, 2, seed + 100)[cut + 1 :] * 1000
@@ -102,7 +104,7 @@ def test_steps_do_not_depend_on_later_values(cell: str, scaling: str, seed: int,
     st.integers(0, 9),
     st.lists(st.integers(1, 30), min_size=2, max_size=6),
 )
-def test_padding_to_longer_sequences_changes_no_label(
+def test_padding_a_sequence_changes_no_label_probability(
     cell: str, scaling: str, pooling: str, seed: int, lengths: list[int]
 ) -> None:
     model = labeller(cell, "sequence", scaling, pooling=pooling)
@@ -112,7 +114,7 @@ def test_padding_to_longer_sequences_changes_no_label(
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_scaling_removes_level_and_unit() -> None:
+def test_series_and_running_scaling_remove_the_unit_of_values() -> None:
     shape = labeller("gru", "sequence", "series")
     part = values(20, 1, 4)[:, 0]
     scaled = part * 1000 + 5e4
@@ -131,7 +133,7 @@ def test_scaling_removes_level_and_unit() -> None:
 
 @pytest.mark.parametrize("scaling", ["running", "train"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_missing_and_constant_values_give_probabilities(cell: str, scaling: str) -> None:
+def test_missing_and_constant_values_give_valid_label_probabilities(cell: str, scaling: str) -> None:
     model = labeller(cell, "step", scaling)
     for part in (np.full((40, 1, 2), np.nan), np.full((40, 1, 2), 7.0), np.full((40, 1, 2), 1e100)):
         _, found = model.step(model.initial_state(np.zeros(1, np.int64)), part)
@@ -151,7 +153,7 @@ def test_a_labeller_is_restored_from_its_file(tmp_path: Path) -> None:
     )
 
 
-def test_settings_change_the_version() -> None:
+def test_task_settings_change_the_labeller_version() -> None:
     model = labeller("gru", "step", "running")
     changed = Labeller(model.config, model.task.model_copy(update={"threshold": 0.5}), model.network)
     assert len({model.version, changed.version, labeller("gru", "step", "running").version}) == 2
@@ -165,7 +167,7 @@ def test_invalid_labeller_files_are_refused(tmp_path: Path) -> None:
         Labeller.load(tmp_path)
 
 
-def test_values_of_other_channels_are_refused() -> None:
+def test_a_labeller_refuses_values_of_other_channels() -> None:
     part = sequences([values(5, 1, 0)[:, 0]])
     other = Sequences(
         part.series_ids, ("x", "z"), part.values, part.lengths, CLASSES, part.labels, part.start

@@ -36,7 +36,7 @@ def test_precision_recall_legend_shows_average_and_chance() -> None:
         label_plots.precision_recall_figure(np.empty(0), np.empty(0), 0.0, 0.0)
 
 
-def test_detected_counts_are_written_beside_each_kind() -> None:
+def test_the_found_figure_shows_the_detected_count_of_each_kind() -> None:
     figure = label_plots.found_figure(["spike", "flat_line"], [9, 0], [10, 4])
     assert [text.get_text() for text in figure.axes[0].texts] == ["9 of 10", "0 of 4"]
     figure.savefig(io.BytesIO())
@@ -44,6 +44,6 @@ def test_detected_counts_are_written_beside_each_kind() -> None:
         label_plots.found_figure([], [], [])
 
 
-def test_the_loss_axis_is_labelled_as_cross_entropy() -> None:
+def test_the_loss_axis_of_a_labeller_is_labelled_cross_entropy() -> None:
     history = [{"epoch": 1, "train_loss": 2.0, "validation_loss": 1.5}]
     assert label_plots.loss_figure(history).axes[0].get_ylabel() == "weighted cross entropy"

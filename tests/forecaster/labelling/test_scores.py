@@ -36,16 +36,16 @@ def test_average_precision_agrees_with_scikit_learn_on_ties(seed: int, n: int, l
     assert found == pytest.approx(average_precision_score(anomalous, score))
 
 
-def test_confusion_has_true_labels_in_rows() -> None:
+def test_the_confusion_matrix_has_true_labels_in_rows() -> None:
     counts = scores.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_the_weekly_threshold_passes_one_step_per_week() -> None:
+def test_the_weekly_threshold_lets_one_step_per_week_pass() -> None:
     score = np.random.default_rng(0).permutation(np.linspace(0, 1, 168 * 5, dtype=np.float32))
     assert (score > scores.weekly_threshold(score, 3600)).sum() == 5
     assert (score > scores.weekly_threshold(score, 3600, a_week=3.0)).sum() == 15
-    few = score[:100]  # less than a week
+    few = score[:100]  # scores of less than a week
     assert (few > scores.weekly_threshold(few, 3600)).sum() == 0
     assert scores.weekly_threshold(score[:0], 3600) == 0.5
 
@@ -62,7 +62,7 @@ def test_the_best_f1_threshold_separates_anomalous_steps() -> None:
     assert np.isnan(none["recall"])
 
 
-def test_one_alarm_detects_a_run_of_one_label() -> None:
+def test_an_alarm_within_an_event_detects_the_event() -> None:
     labels = np.array([[0, 1, 1, 2, 0, -1, 1], [1, 0, 0, 0, 0, 0, 2]]).T
     raised = np.array([[1, 0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 0, 0, 1]], bool).T
     found = scores.events(labels, raised, background=0)
@@ -70,6 +70,6 @@ def test_one_alarm_detects_a_run_of_one_label() -> None:
     assert found.found.tolist() == [True, False, False, False, True]
 
 
-def test_scores_without_labels_are_nan() -> None:
+def test_class_scores_without_labels_are_nan() -> None:
     found = scores.class_scores(np.empty(0, np.int64), np.empty((0, 3), np.float32))
     assert np.isnan(list(found.values())).all()

@@ -53,7 +53,7 @@ def test_two_labels_in_a_series_give_step_labels() -> None:
     np.testing.assert_array_equal(found.values[:, 0, 0], [1, 2, np.nan, np.nan, 3])
 
 
-def test_the_first_row_of_a_step_is_kept() -> None:
+def test_only_the_first_row_of_a_time_step_is_kept() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 0, "ok", 9.0), ("a", 1, "bad", 2.0), ("a", 2, "ok", 3.0))
     made = gather(frame, ["x"])
     assert made.duplicates == 1
@@ -70,7 +70,7 @@ def test_number_labels_are_sorted_by_value() -> None:
 @pytest.mark.parametrize(
     ("label", "message"), [("up", "holds only 'up'"), (None, "holds no label at all")]
 )  # fmt: skip
-def test_a_single_label_in_the_column_is_refused(label: str | None, message: str) -> None:
+def test_a_label_column_without_two_labels_is_refused(label: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         gather(rows(("a", 0, label, 1.0), ("b", 0, label, 1.0)), ["x"])
 
@@ -80,7 +80,7 @@ def test_a_label_unknown_to_the_model_is_refused() -> None:
         gather(rows(("a", 0, "up", 1.0)), ["x"], classes=["down", "flat"])
 
 
-def test_a_series_must_belong_to_exactly_one_part() -> None:
+def test_a_series_must_belong_to_exactly_one_part_of_the_split() -> None:
     frame = rows(("a", 0, "up", 1.0), ("b", 0, "down", 1.0), split={"a": "train", "b": "test"})
     split = gather(frame, ["x"]).split
     assert split is not None
@@ -94,7 +94,7 @@ def test_a_series_must_belong_to_exactly_one_part() -> None:
 
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=60), st.integers(0, 5))
-def test_stratified_parts_have_training_rows_of_each_class(labels: list[int], seed: int) -> None:
+def test_a_stratified_split_has_training_rows_of_each_class(labels: list[int], seed: int) -> None:
     array = np.array(labels)
     parts = stratified(array, (0.2, 0.2), seed)
     np.testing.assert_array_equal(parts == UNKNOWN, array == UNKNOWN)
@@ -106,7 +106,7 @@ def test_stratified_parts_have_training_rows_of_each_class(labels: list[int], se
         assert counts[1] == min(round(0.2 * n), n - 1)
 
 
-def test_parts_by_time_begin_at_equal_times() -> None:
+def test_split_parts_by_time_begin_at_equal_times_in_all_series() -> None:
     frame = rows(*(("a", h, "ok", 1.0) for h in range(10)), *(("b", h, "bad", 1.0) for h in range(5, 9)))
     frame = pl.concat([frame, rows(("b", 9, "ok", 1.0))])
     parts = by_time(gather(frame, ["x"]).sequences, (0.2, 0.3))
@@ -114,7 +114,7 @@ def test_parts_by_time_begin_at_equal_times() -> None:
     assert parts[:, 1].tolist() == [VALIDATION] * 2 + [TEST] * 3 + [UNKNOWN] * 5
 
 
-def test_a_too_large_grid_is_refused_with_a_remedy() -> None:
+def test_a_grid_of_time_steps_above_8_gib_is_refused() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 1, "bad", 1.0), ("a", 2_000_000, "ok", 1.0))
     with pytest.raises(DataError, match="need more than 8 GiB: give a longer freq"):
         gather(frame, ["x"], freq_s=1)

@@ -72,7 +72,7 @@ def test_every_cell_learns_to_label_steps_at_any_level(cell: str) -> None:
     assert raised[test & (sequences.labels == 0)].mean() < 0.03
 
 
-def test_held_out_sequences_do_not_change_the_weights() -> None:
+def test_held_out_sequences_do_not_change_labeller_weights() -> None:
     sequences = waves(45)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST
@@ -88,7 +88,7 @@ def test_held_out_sequences_do_not_change_the_weights() -> None:
     assert first.labeller.version == second.labeller.version
 
 
-def test_held_out_steps_do_not_change_the_weights() -> None:
+def test_held_out_steps_do_not_change_labeller_weights() -> None:
     sequences = spikes(400)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST
@@ -99,7 +99,7 @@ def test_held_out_steps_do_not_change_the_weights() -> None:
     assert train_labeller(changed, config(epochs=2)).labeller.version == one.labeller.version
 
 
-def test_equal_seeds_give_equal_weights() -> None:
+def test_equal_seeds_give_equal_labeller_weights() -> None:
     sequences = waves(30)
     before = torch.random.get_rng_state()
     one, two = (train_labeller(sequences, config(epochs=2)) for _ in range(2))
@@ -108,7 +108,7 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert train_labeller(sequences, config(epochs=2, seed=1)).labeller.version != one.labeller.version
 
 
-def test_training_stops_after_patience_epochs_without_improvement() -> None:
+def test_labeller_training_stops_after_patience_epochs_without_improvement() -> None:
     sequences = waves(60)
     rng = np.random.default_rng(0)
     scrambled = Sequences(
@@ -121,15 +121,15 @@ def test_training_stops_after_patience_epochs_without_improvement() -> None:
     assert int(np.argmin(losses)) == len(losses) - 4
 
 
-def test_validation_is_taken_from_the_training_part() -> None:
+def test_validation_sequences_are_taken_from_the_training_part() -> None:
     sequences = waves(60)
     split = np.where(np.arange(60) < 40, TRAIN, TEST)
     trained = train_labeller(sequences, config(epochs=1), split)
     assert (trained.parts[40:] == TEST).all()
-    assert (trained.parts[:40] == VALIDATION).sum() == 9  # a fifth of 14, 13 and 13, rounded
+    assert (trained.parts[:40] == VALIDATION).sum() == 9  # a fifth of 14, 13 and 13 in each class, rounded
 
 
-def test_unlabelled_sequences_are_in_no_part() -> None:
+def test_unlabelled_sequences_are_in_no_part_of_the_split() -> None:
     sequences = waves(60)
     labels = np.where(np.arange(60) % 5 == 0, UNKNOWN, sequences.labels)
     partly_labelled = Sequences(
@@ -148,19 +148,21 @@ def test_unlabelled_sequences_are_in_no_part() -> None:
         (spikes, {"scaling": "series"}, "is for labels of sequences"),
     ],
 )
-def test_a_scaling_of_the_other_task_is_refused(make: object, changes: dict[str, str], message: str) -> None:
+def test_a_scaling_for_the_other_kind_of_labels_is_refused(
+    make: object, changes: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         train_labeller(make(), config(**changes))  # type: ignore[operator]
 
 
-def test_one_label_in_the_training_part_is_refused() -> None:
+def test_a_training_part_with_a_single_label_is_refused() -> None:
     sequences = waves(30)
     split = np.where(sequences.labels == 0, TRAIN, TEST)
     with pytest.raises(DataError, match="the training part has 1 of the 3 labels"):
         train_labeller(sequences, config(), split)
 
 
-def test_class_weights_average_one_and_balance_classes() -> None:
+def test_class_weights_have_mean_1_and_balance_classes() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10 + [UNKNOWN] * 5)
     for balance in (0.0, 0.5, 1.0):
         weight = class_weights(labels, 3, balance)
@@ -169,7 +171,7 @@ def test_class_weights_average_one_and_balance_classes() -> None:
     assert (weight[0] * 90).item() == pytest.approx((weight[1] * 10).item(), rel=1e-5)
 
 
-def test_unknown_labels_do_not_change_the_loss() -> None:
+def test_unknown_labels_do_not_change_the_labelling_loss() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([1.0, 2.0, 0.5])
     known, total = label_loss(logits[:2], torch.tensor([0, 2]), weight)

@@ -1,4 +1,4 @@
-"""Program that starts the first run of new stores in separate processes: killed ones, or several at once.
+"""Program that starts first runs in new MLflow stores, each in a process; it kills some of the processes.
 
 This is a program and not a test, so that MLflow is imported once and each process is a fork of it. It
 prints a JSON object with the results.
@@ -18,7 +18,7 @@ import forecaster.registry.registry  # noqa: F401
 
 
 def first_run(folder: Path) -> None:
-    """Start and end a run in the store of a folder, which makes the store."""
+    """Start and end a run in the MLflow store of a folder, which makes the store."""
     from forecaster.registry.registry import Registry
 
     with Registry(f"sqlite:///{folder}/runs.db").start_run("first", {"a": 1}):

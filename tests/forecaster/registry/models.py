@@ -1,4 +1,4 @@
-"""Small untrained forecasters, and histories to send to them when they are served."""
+"""Small untrained forecasters, and histories for requests to served forecasters."""
 
 from __future__ import annotations
 

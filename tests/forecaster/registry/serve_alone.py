@@ -51,11 +51,11 @@ class ImportGuard:
         # Allow statecast here: `main` checks that it is imported from the model's folder.
         owners = {canonicalize_name(owner) for owner in self.owners.get(name, ())} - {"statecast"}
         if owners and not owners & self.allowed:
-            raise ModuleNotFoundError(f"no requirement of the model brings {name}", name=name)
+            raise ModuleNotFoundError(f"no requirement of the model provides {name}", name=name)
 
 
 def main(model: Path, history_path: Path, forecasts_path: Path) -> None:
-    """Call the model with the history of one Parquet file; write the forecasts to another one."""
+    """Call the model with the history of one Parquet file; write the forecasts to a second file."""
     sys.path = [place for place in sys.path if not (Path(place) / "forecaster" / "serving.py").exists()]
     sys.meta_path.insert(
         0, ImportGuard(required_packages((model / "requirements.txt").read_text().splitlines()))

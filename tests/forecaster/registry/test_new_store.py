@@ -1,4 +1,4 @@
-"""Tests that the first run makes a whole store or none, if it is killed or if several start at once."""
+"""Tests that first runs make a complete MLflow store or none, if killed or if started at the same time."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found | {"stderr": process.stderr, "folder": folder}
 
 
-def test_killed_first_runs_leave_whole_stores_or_none(first_runs: dict[str, Any]) -> None:
+def test_killed_first_runs_leave_complete_stores_or_none(first_runs: dict[str, Any]) -> None:
     assert len(first_runs["killed"]) == len(MOMENTS)
     for case in first_runs["killed"]:
-        assert case["first"] in (-9, 130, 0), case  # 0: the run ended before the signal
+        assert case["first"] in (-9, 130, 0), case  # exit code 0: the run ended before the signal
         assert case["again"] == 0, (case, first_runs["stderr"])
         assert case["files"] == ["runs.db"], case
     assert any("runs.db" not in case["left"] for case in first_runs["killed"]), "all were killed too late"
@@ -50,9 +50,11 @@ def test_simultaneous_first_runs_share_one_store(first_runs: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    "tables", [("alembic_version",), ("experiments", "runs", "alembic_version")], ids=["one", "some"]
+    "tables",
+    [("alembic_version",), ("experiments", "runs", "alembic_version")],
+    ids=["one table", "several tables"],
 )
-def test_a_half_made_store_is_refused_with_a_remedy(tmp_path: Path, tables: tuple[str, ...]) -> None:
+def test_an_incomplete_mlflow_store_is_refused_with_a_remedy(tmp_path: Path, tables: tuple[str, ...]) -> None:
     file = tmp_path / "runs.db"
     with sqlite3.connect(file) as database:
         for table in tables:
@@ -73,7 +75,7 @@ def test_a_database_with_other_tables_is_refused(tmp_path: Path) -> None:
         assert database.execute("select * from customers").fetchall() == [("Ada",)]
 
 
-def test_the_first_run_fills_an_empty_file(tmp_path: Path) -> None:
+def test_the_first_run_makes_a_store_from_an_empty_file(tmp_path: Path) -> None:
     from forecaster.registry.registry import Registry
 
     file = tmp_path / "runs.db"

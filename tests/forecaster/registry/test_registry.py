@@ -31,9 +31,9 @@ SERVE_ALONE = Path(__file__).parent / "serve_alone.py"
 
 @pytest.fixture(scope="module")
 def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Yield a folder for a store, which is shared because it takes seconds to make.
+    """Yield the folder of an MLflow store, which tests share because it takes seconds to make.
 
-    The working folder is another one, and must be empty at the end.
+    The working folder is a different folder, and must be empty at the end.
     """
     folder = tmp_path_factory.mktemp("store")
     elsewhere = tmp_path_factory.mktemp("working")
@@ -41,7 +41,7 @@ def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(elsewhere)
     yield folder
     os.chdir(before)
-    assert list(elsewhere.iterdir()) == [], "something was laid down in the working folder"
+    assert list(elsewhere.iterdir()) == [], "a test wrote a file to the working folder"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def second_run(store: Registry, first_run: str) -> str:
     return run.run_id
 
 
-def test_a_run_keeps_parameters_metrics_data_and_files(
+def test_an_mlflow_run_keeps_parameters_metrics_data_and_files(
     store: Registry, store_dir: Path, first_run: str
 ) -> None:
     import mlflow
@@ -107,7 +107,7 @@ def dataset(store: Registry, run_id: str) -> Dataset:
     return inputs.dataset_inputs[0].dataset
 
 
-def test_equal_data_has_an_equal_digest(store: Registry, first_run: str) -> None:
+def test_logged_data_sets_have_equal_digests_only_if_equal(store: Registry, first_run: str) -> None:
     digests = []
     for frame in (history(), history(5)):
         with store.start_run("digest", {}) as run:
@@ -119,7 +119,9 @@ def test_equal_data_has_an_equal_digest(store: Registry, first_run: str) -> None
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_a_run_that_raises_is_failed_or_killed(store: Registry, error: BaseException, status: str) -> None:
+def test_an_mlflow_run_that_raises_has_status_failed_or_killed(
+    store: Registry, error: BaseException, status: str
+) -> None:
     with pytest.raises(type(error)), store.start_run("ends early", {}) as run:
         raise error
     row = store.runs().row(by_predicate=pl.col("run_id") == run.run_id, named=True)
@@ -131,13 +133,15 @@ def test_log_frame_refuses_an_unknown_file_ending(store: Registry) -> None:
         run.log_frame(history(3), "scores.xlsx")
 
 
-def test_no_pickle_is_written(store_dir: Path, first_run: str) -> None:
+def test_the_files_of_logged_models_contain_no_pickle(store_dir: Path, first_run: str) -> None:
     suffixes = {path.suffix for path in (store_dir / "mlartifacts").rglob("*") if path.is_file()}
     assert ".safetensors" in suffixes
     assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin"}
 
 
-def test_models_are_found_by_name_alias_version_run(store: Registry, first_run: str, second_run: str) -> None:
+def test_models_are_found_by_name_alias_version_or_run(
+    store: Registry, first_run: str, second_run: str
+) -> None:
     one, two = forecaster(0).version, forecaster(1).version
     for ref in ("weather", "weather@champion", "models:/weather@champion", "models:/weather/1", first_run):
         assert store.load(ref).version == one
@@ -145,7 +149,7 @@ def test_models_are_found_by_name_alias_version_run(store: Registry, first_run: 
         assert store.load(ref).version == two
 
 
-def test_a_folder_is_a_reference(store: Registry, tmp_path: Path) -> None:
+def test_a_model_can_be_loaded_from_a_folder(store: Registry, tmp_path: Path) -> None:
     forecaster(5).save(tmp_path / "saved")
     assert store.load(str(tmp_path / "saved")).version == forecaster(5).version
 
@@ -162,7 +166,7 @@ def test_registered_models_take_precedence_over_folders(
         assert store.load(ref).version == forecaster(5).version
 
 
-def test_simultaneous_registrations_get_different_versions(
+def test_simultaneously_registered_models_get_different_versions(
     store_dir: Path, store: Registry, first_run: str
 ) -> None:
     from forecaster.registry.registry import Registry
@@ -182,7 +186,7 @@ def test_simultaneous_registrations_get_different_versions(
     assert versions.filter(pl.col("aliases").list.contains("champion"))["version"].to_list() == [1]
 
 
-def test_overlapping_threads_leave_no_warning_filter_behind() -> None:
+def test_overlapping_store_errors_leave_only_mlflow_warning_filters() -> None:
     from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)
@@ -195,7 +199,7 @@ def test_overlapping_threads_leave_no_warning_filter_behind() -> None:
     assert all(module is not None and module.match("mlflow.client") for *_, module, _ in added)
 
 
-def test_a_broken_figure_gives_a_notice(store: Registry) -> None:
+def test_a_logged_figure_that_fails_gives_a_notice(store: Registry) -> None:
     def broken() -> Figure:
         raise ValueError("no\nsuch glyph")
 
@@ -218,7 +222,7 @@ def test_a_broken_figure_gives_a_notice(store: Registry) -> None:
         ("", "names no model"),
     ],
 )
-def test_an_unknown_model_is_refused_with_alternatives(
+def test_the_error_for_an_unknown_model_suggests_alternatives(
     store: Registry, second_run: str, ref: str, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message) as caught:
@@ -233,7 +237,7 @@ def test_loading_a_run_without_a_model_raises(store: Registry) -> None:
         store.load(run.run_id)
 
 
-def test_changed_weights_are_refused(store: Registry, store_dir: Path) -> None:
+def test_loading_a_model_with_changed_weights_raises(store: Registry, store_dir: Path) -> None:
     with store.start_run("changed", {}) as run:
         run.log_model(forecaster(2), "changed", history(3))
     files = list((store_dir / "mlartifacts").rglob("forecaster.safetensors"))
@@ -254,14 +258,16 @@ def test_promotion_moves_the_alias_and_returns_both_versions(store: Registry, se
     assert fresh.version.aliases == ("champion", "stable")
 
 
-def test_promotion_refuses_runs_and_reserved_aliases(store: Registry, second_run: str) -> None:
+def test_promotion_refuses_run_ids_and_reserved_aliases(store: Registry, second_run: str) -> None:
     with pytest.raises(ModelError, match="not a registered version"):
         store.promote(second_run)
     with pytest.raises(ModelError, match="cannot be an alias"):
         store.promote("weather/1", alias="v2")
 
 
-def test_versions_and_runs_are_listed_newest_first(store: Registry, first_run: str, second_run: str) -> None:
+def test_model_versions_and_runs_are_listed_newest_first(
+    store: Registry, first_run: str, second_run: str
+) -> None:
     versions = store.versions("weather")
     assert versions["version"].to_list() == [2, 1]
     assert versions["run_id"].to_list() == [second_run, first_run]
@@ -301,14 +307,14 @@ def test_a_logged_model_serves_without_statecast_installed(
     assert_frame_equal(pl.read_parquet(forecasts_path), expected, check_dtypes=False)
 
 
-def test_the_logged_code_is_small_and_without_caches(store_dir: Path, first_run: str) -> None:
+def test_the_code_of_a_logged_model_has_no_caches(store_dir: Path, first_run: str) -> None:
     code = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent / "code"
     assert {path.name for path in code.iterdir()} == {"forecaster", "schemas"}
     assert {path.suffix for path in code.rglob("*") if path.is_file()} == {".py", ".typed"}
     assert sum(path.stat().st_size for path in code.rglob("*") if path.is_file()) < 640_000
 
 
-def test_reading_a_missing_store_does_not_create_it(store_dir: Path) -> None:
+def test_reading_a_missing_store_does_not_create_the_store(store_dir: Path) -> None:
     from forecaster.registry.registry import Registry
 
     empty = Registry(f"sqlite:///{store_dir}/none.db")
@@ -318,7 +324,7 @@ def test_reading_a_missing_store_does_not_create_it(store_dir: Path) -> None:
     assert not (store_dir / "none.db").exists()
 
 
-def test_covariates_are_in_signature_and_input_example(store: Registry, store_dir: Path) -> None:
+def test_covariates_are_in_the_model_signature_and_input_example(store: Registry, store_dir: Path) -> None:
     import mlflow
 
     with store.start_run("knowing", {}) as run:

@@ -20,7 +20,7 @@ Post = Callable[[str], tuple[int, Any]]
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Serve a logged model with MLflow's scoring server; yield a function that posts a JSON body to it.
+    """Serve a logged model with MLflow's scoring server; yield a function that posts a JSON body.
 
     The function returns the status and the decoded answer.
     """
@@ -87,7 +87,9 @@ def test_the_scoring_server_returns_finite_forecasts(ask: Post) -> None:
         ("null", "timestamp", "the history: row 7: time is missing"),
     ],
 )
-def test_an_invalid_request_gets_a_one_line_error(ask: Post, cell: str, column: str, message: str) -> None:
+def test_the_scoring_server_answers_invalid_rows_with_one_line(
+    ask: Post, cell: str, column: str, message: str
+) -> None:
     status, answer = ask(body_of(cell, column))
     assert 400 <= status < 500
     assert answer["message"].startswith(message)
@@ -95,7 +97,7 @@ def test_an_invalid_request_gets_a_one_line_error(ask: Post, cell: str, column: 
     assert "stack_trace" not in answer
 
 
-def test_rows_years_apart_are_answered_within_seconds(ask: Post) -> None:
+def test_the_scoring_server_answers_rows_years_apart_within_seconds(ask: Post) -> None:
     began_s = time.monotonic()
     status, answer = ask(body_of('"1990-01-01T00:00:00"', "timestamp"))
     assert (status, len(answer["predictions"])) == (200, 6)

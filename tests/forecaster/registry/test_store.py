@@ -17,7 +17,7 @@ from forecaster.registry.store import (
 from schemas.errors import ModelError
 
 
-def test_invalid_store_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_mlflow_store_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.db"
     text.write_text("series_id,timestamp,value\n" * 10)
     with pytest.raises(ModelError, match="not an SQLite database"):
@@ -39,15 +39,15 @@ def test_invalid_store_addresses_are_refused(tmp_path: Path, monkeypatch: pytest
         Store.parse(f"sqlite:///{tmp_path}/mlflow.db").check()
 
 
-def test_a_server_that_does_not_answer_is_refused() -> None:
+def test_an_mlflow_server_that_does_not_answer_is_refused() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound but not listening, so that connections are refused
+        taken.bind(("127.0.0.1", 0))  # a bound port without a listener refuses connections
         port = taken.getsockname()[1]
         with pytest.raises(ModelError, match=f"no MLflow server answers at http://127.0.0.1:{port}"):
             Store.parse(f"http://127.0.0.1:{port}/").check()
 
 
-def test_references_are_parsed_into_their_parts() -> None:
+def test_model_references_are_parsed_into_their_parts() -> None:
     assert Reference.parse("weather") == Reference("weather", name="weather", alias="champion")
     assert Reference.parse("models:/my model/12").version == 12
     assert Reference.parse("weather@next").alias == "next"
@@ -68,7 +68,7 @@ def test_aliases_reserved_by_mlflow_are_refused() -> None:
             check_alias(alias)
 
 
-def test_the_ui_is_served_on_loopback_without_secrets(tmp_path: Path) -> None:
+def test_the_mlflow_ui_is_served_on_loopback_without_secrets(tmp_path: Path) -> None:
     command = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=5055)
     assert command[1:4] == ["-m", "mlflow", "server"]
     assert command[command.index("--host") + 1] == "127.0.0.1"

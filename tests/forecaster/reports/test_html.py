@@ -76,7 +76,7 @@ def report(folder: Path, frame: pl.DataFrame | None = None, title: str = "A repo
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_is_valid_and_loads_no_other_file(tmp_path: Path) -> None:
+def test_a_report_is_valid_html_and_loads_no_other_file(tmp_path: Path) -> None:
     text = report(tmp_path, figures=2)
     page = Page(text)
     assert page.open == []
@@ -86,7 +86,7 @@ def test_the_page_is_valid_and_loads_no_other_file(tmp_path: Path) -> None:
     assert not re.search(r"url\((?!#)|@import|src=", text)
 
 
-def test_ids_in_figures_are_unique_and_links_resolve(tmp_path: Path) -> None:
+def test_element_ids_in_a_report_are_unique_and_links_resolve(tmp_path: Path) -> None:
     text = report(tmp_path, figures=2)
     ids = Page(text).ids()
     assert len(ids) == len(set(ids))
@@ -95,7 +95,7 @@ def test_ids_in_figures_are_unique_and_links_resolve(tmp_path: Path) -> None:
     assert links <= set(ids)
 
 
-def test_figures_use_the_colours_of_the_page(tmp_path: Path) -> None:
+def test_report_figures_use_the_colours_of_the_page(tmp_path: Path) -> None:
     figure = report(tmp_path).partition("<figure>")[2].partition("</figure>")[0]
     assert "var(--ink)" in figure
     assert "var(--grid)" in figure
@@ -103,22 +103,22 @@ def test_figures_use_the_colours_of_the_page(tmp_path: Path) -> None:
     assert "DejaVu" not in figure
 
 
-def test_the_least_error_of_every_horizon_is_marked(tmp_path: Path) -> None:
+def test_a_report_marks_the_least_error_of_every_horizon(tmp_path: Path) -> None:
     cells = Page(report(tmp_path)).cells
     assert cells == [("best", "0.100"), (None, "0.200"), (None, "0.400"), ("best", "0.300")]
 
 
-def test_errors_equal_after_rounding_are_both_marked(tmp_path: Path) -> None:
+def test_a_report_marks_all_errors_that_round_to_the_least(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [0.1001], "gru": [0.1002]}))).cells
     assert cells == [("best", "0.100"), ("best", "0.100")]
 
 
-def test_a_missing_error_is_shown_as_a_dash(tmp_path: Path) -> None:
+def test_a_report_shows_a_missing_error_as_a_dash(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [None], "gru": [float("nan")], "rnn": [0.5]}))).cells
     assert cells == [(None, "–"), (None, "–"), ("best", "0.500")]
 
 
-def test_a_table_marks_the_given_cells(tmp_path: Path) -> None:
+def test_a_report_table_marks_the_given_cells(tmp_path: Path) -> None:
     table = Table(
         "Numbers", ["member", "mse"], [("<a>", [1.0]), ("b", [None])], frozenset({(0, 0)}), "a <note>"
     )
@@ -129,7 +129,7 @@ def test_a_table_marks_the_given_cells(tmp_path: Path) -> None:
     assert "a &lt;note&gt;" in text
 
 
-def test_a_broken_figure_leaves_the_rest_of_the_report(tmp_path: Path) -> None:
+def test_a_report_is_written_although_one_figure_fails(tmp_path: Path) -> None:
     pictures = [("one", lambda: latency_figure([])), ("two", lambda: latency_figure([1.0]))]
     path = write_report(tmp_path / "r.html", title="t", facts={}, tables=[], figures=pictures)
     text = path.read_text(encoding="utf-8")
@@ -137,41 +137,41 @@ def test_a_broken_figure_leaves_the_rest_of_the_report(tmp_path: Path) -> None:
     assert text.count("<svg") == 1
 
 
-def test_titles_and_names_are_escaped(tmp_path: Path) -> None:
+def test_a_report_escapes_titles_and_names(tmp_path: Path) -> None:
     text = report(tmp_path, scores({"<b>lstm</b>": [0.1]}), title="<script>alert(1)</script>")
     assert "<script" not in text
     assert "<b>" not in text
     assert "18 series &amp; &lt;gaps&gt;" in text
 
 
-def test_a_page_without_scores_and_figures_is_valid(tmp_path: Path) -> None:
+def test_a_report_without_scores_and_figures_is_valid_html(tmp_path: Path) -> None:
     page = Page(report(tmp_path, scores({}), figures=0))
     assert {"table", "figure"}.isdisjoint(tag for tag, _ in page.elements)
 
 
-def test_equal_inputs_make_equal_pages(tmp_path: Path) -> None:
+def test_equal_inputs_make_equal_reports(tmp_path: Path) -> None:
     assert report(tmp_path / "a") == report(tmp_path / "b")
 
 
-def test_an_unwritable_path_raises_an_output_error(tmp_path: Path) -> None:
+def test_an_unwritable_report_path_raises_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         report(tmp_path / "file")
 
 
-def test_a_report_is_the_same_when_it_is_written_again(tmp_path: Path) -> None:
+def test_writing_a_report_again_gives_equal_text(tmp_path: Path) -> None:
     text = report(tmp_path, figures=2)
     assert report(tmp_path, figures=2) == text
     assert "<text" in text
 
 
-def test_a_report_leaves_the_settings_of_other_threads_alone(
+def test_a_report_keeps_matplotlib_settings_of_other_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finalize, before = RendererSVG.finalize, rcParams["lines.linewidth"]
 
     def change_and_finalize(renderer: RendererSVG) -> None:
-        rcParams["lines.linewidth"] = before + 1  # as another thread does meanwhile
+        rcParams["lines.linewidth"] = before + 1  # as a second thread might change the setting
         finalize(renderer)
 
     monkeypatch.setattr(RendererSVG, "finalize", change_and_finalize)

@@ -57,20 +57,20 @@ FIGURES: dict[str, Callable[[str], Figure]] = {
 @example(name="a\nb\x00\x1b[31m")
 @example(name="温度 🌡")
 @settings(max_examples=5)
-def test_figures_are_drawn_for_any_name(kind: str, name: str) -> None:
+def test_figures_are_drawn_for_any_series_model_or_label_name(kind: str, name: str) -> None:
     FIGURES[kind](name).draw_without_rendering()
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=80))
 @example(r"\$5 and $6")
-def test_names_are_drawn_literally(name: str) -> None:
-    # Matplotlib draws a text literally if it finds no formula: every $ in it must be escaped.
+def test_plain_escapes_every_dollar_sign_of_a_name(name: str) -> None:
+    # Matplotlib draws a text literally if the text has no formula, so every $ must be escaped.
     shown = plain(name)
     assert shown.count("$") == shown.count(r"\$")
     assert shown.replace(r"\$", "$").removeprefix(" ") == name
 
 
-def test_the_legend_has_models_named_with_an_underscore() -> None:
+def test_the_legend_shows_models_named_with_a_leading_underscore() -> None:
     legend = by_horizon("_out").axes[0].get_legend()
     assert legend is not None
     assert [text.get_text().strip() for text in legend.get_texts()] == ["_out"]

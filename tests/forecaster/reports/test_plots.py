@@ -77,11 +77,11 @@ def test_figures_are_drawn_without_pyplot() -> None:
         assert figure.axes[0].get_xlabel()
         assert figure.axes[0].get_ylabel()
         assert figure.axes[0].get_title(loc="left")
-    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; our figures must not be in it
+    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; our figures must not be in pyplot
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
-def test_the_best_epoch_is_marked() -> None:
+def test_the_loss_figure_marks_the_best_epoch() -> None:
     losses = [0.9, 0.4, 0.6]
     history = [{"epoch": i, "train_loss": loss, "validation_loss": loss} for i, loss in enumerate(losses, 1)]
     figure = loss_figure(history)
@@ -89,39 +89,39 @@ def test_the_best_epoch_is_marked() -> None:
     assert legend(figure) == ["training", "validation"]
 
 
-def test_a_missing_validation_loss_is_left_out() -> None:
+def test_the_loss_figure_leaves_out_a_missing_validation_loss() -> None:
     history = [{"epoch": 1, "train_loss": 0.9, "validation_loss": float("nan")}]
     assert legend(loss_figure(history)) == ["training"]
 
 
-def test_calibration_shows_the_share_at_every_level() -> None:
+def test_the_calibration_figure_shows_the_share_of_actuals_by_level() -> None:
     figure = calibration_figure([0.1, 0.9], [0.125, 0.85], "lstm")
     assert [text.get_text() for text in figure.axes[0].texts] == ["12.5%", "85.0%"]
     with pytest.raises(ValueError, match="2 levels have 1"):
         calibration_figure([0.1, 0.9], [0.1], "lstm")
 
 
-def test_a_fan_pairs_its_quantiles_by_column_name() -> None:
+def test_a_fan_figure_pairs_quantiles_by_column_name() -> None:
     figure = fan_figure(fan(), "temperature")
     names = ["2.5 % to 97.5 %", "10 % to 90 %", "median forecast", "issued", "observed"]
     assert legend(figure) == names
-    assert len(figure.axes[0].collections) == 4  # two bands, two fans
+    assert len(figure.axes[0].collections) == 4  # two bands in each of two fans
 
 
-def test_the_observed_line_is_not_drawn_over_a_gap() -> None:
+def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
     assert len(values) == 13  # twelve targets and the gap between the fans
-    assert np.isnan(values).sum() == 3  # two missing values and the gap
+    assert np.isnan(values).sum() == 3  # two missing targets and the gap
 
 
-def test_a_fan_without_rows_or_median_is_refused() -> None:
+def test_a_fan_figure_without_rows_or_median_is_refused() -> None:
     for frame in (fan().clear(), fan().drop("q50")):
         with pytest.raises(ValueError, match="a fan needs rows"):
             fan_figure(frame, "temperature")
 
 
-def test_baselines_are_grey_and_models_have_different_colours() -> None:
+def test_figures_draw_baselines_in_grey_and_models_in_colours() -> None:
     figure = error_by_horizon_figure(scores())
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert [lines["lstm"].get_color(), lines["gru"].get_color()] == list(PALETTE[:2])
@@ -130,7 +130,7 @@ def test_baselines_are_grey_and_models_have_different_colours() -> None:
     assert legend(figure) == ["lstm", "gru", "persistence", "seasonal naive"]
 
 
-def test_coverage_is_drawn_beside_the_target_coverage() -> None:
+def test_the_coverage_figure_shows_the_wanted_coverage() -> None:
     figure = coverage_by_horizon_figure(coverages(), 0.9)
     assert legend(figure) == ["wanted", "combined", "network"]
     low, high = figure.axes[0].get_ylim()
@@ -138,19 +138,19 @@ def test_coverage_is_drawn_beside_the_target_coverage() -> None:
     assert high == 1.0
 
 
-def test_latency_shows_percentiles_and_counts_outliers() -> None:
+def test_the_latency_figure_shows_percentiles_and_counts_outliers() -> None:
     figure = latency_figure(np.array([*range(1, 1000), 60_000], float))
     assert legend(figure) == ["p50: 500 ms", "p99: 990 ms", "last bar: 1 beyond 1,238 ms"]
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == pytest.approx(1.0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("latencies", [[], [float("nan")], [1.0, float("inf")]])
-def test_empty_or_infinite_latencies_are_refused(latencies: list[float]) -> None:
+def test_the_latency_figure_refuses_empty_or_infinite_latencies(latencies: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
         latency_figure(latencies)
 
 
-def test_equal_latencies_are_drawn() -> None:
+def test_the_latency_figure_draws_equal_latencies() -> None:
     assert svg_of(latency_figure([0.0, 0.0]))
 
 
@@ -162,7 +162,7 @@ def test_equal_latencies_are_drawn() -> None:
         lambda: coverage_by_horizon_figure(coverages().clear(), 0.9),
     ],
 )
-def test_empty_inputs_are_refused(draw: object) -> None:
+def test_figures_without_data_are_refused(draw: object) -> None:
     assert callable(draw)
     with pytest.raises(ValueError, match="to draw"):
         draw()

@@ -31,7 +31,7 @@ def raw(cells: list[tuple[Any, ...]]) -> pl.DataFrame:
 
 
 @given(cells=rows)
-def test_text_of_a_row_never_becomes_a_kind(cells: list[tuple[Any, ...]]) -> None:
+def test_the_text_of_a_row_never_becomes_a_quarantine_kind(cells: list[tuple[Any, ...]]) -> None:
     frame = raw(cells)
     _, rejected = observations.validate(frame)
     _, unlabelled = labels.validate(frame, ["value"])
@@ -43,13 +43,13 @@ def test_text_of_a_row_never_becomes_a_kind(cells: list[tuple[Any, ...]]) -> Non
     assert counts.rejected == len(rejected)
 
 
-def test_a_cell_with_semicolons_is_counted_by_kind() -> None:
+def test_a_quarantined_cell_with_semicolons_counts_as_one_kind() -> None:
     good = ("a", "2013-01-01", "1", "", None)
     _, rejected = observations.validate(raw([(*good[:2], f"{n}; {n}", "", None) for n in range(5)]))
     assert by_kind(rejected) == {"is not a number": 5}
 
 
-def test_unknown_kinds_of_a_reader_count_as_other() -> None:
+def test_unknown_quarantine_kinds_of_a_reader_count_as_other() -> None:
     frame = raw([("a", "b", "c", "", "why; so")] * 3)
     frame = frame.with_columns(problem_kind=pl.Series(["message is empty", None, "made up"]))
     _, rejected = observations.validate(frame)
@@ -57,7 +57,7 @@ def test_unknown_kinds_of_a_reader_count_as_other() -> None:
     assert counts.quarantined == {"message is empty": 1, "row cannot be read": 1, "other": 1}
 
 
-def test_counts_of_an_earlier_snapshot_version_are_mapped() -> None:
+def test_quarantine_counts_of_an_earlier_snapshot_format_are_mapped() -> None:
     table = snapshot.to_arrow(Shard.cold(0, 1, forecaster().initial_state(), ()))
     key = b"statecast.shard"
     metadata = json.loads(table.schema.metadata[key])

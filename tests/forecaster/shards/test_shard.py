@@ -54,7 +54,7 @@ def test_a_row_is_late_once_its_window_has_closed(fleet: Windows, closed: int) -
     assert updated.counts.pending == len(updated.pending) == len(rows) - expected_late
 
 
-def test_before_the_first_watermark_all_rows_are_pending() -> None:
+def test_all_rows_are_pending_before_the_first_watermark() -> None:
     (batch,) = batches_of([Arrival(rows_of_ones(("a",), 3), 0)])
     found = list(steps(forecaster(), [replace(batch, watermark_us=None)]))
     assert found[-1][0].counts.pending == 3
@@ -73,7 +73,7 @@ def test_windows_close_once_every_partition_has_a_watermark() -> None:
 
 
 @pytest.mark.parametrize("per_step", [1, 4, 100])
-def test_block_ends_do_not_depend_on_the_first_window(per_step: int) -> None:
+def test_ends_of_blocks_do_not_depend_on_the_first_window(per_step: int) -> None:
     ends = []
     for begin in (START, START + 1, START + 6):
         batches = batches_of(
@@ -97,7 +97,7 @@ def test_late_rows_are_written_with_lateness_and_offset() -> None:
     assert late.select("series_id", "partition", "offset").rows() == [("a", "rows", 3)]
 
 
-def test_an_early_batch_waits_for_the_batch_before_it() -> None:
+def test_an_early_batch_waits_for_the_preceding_batch() -> None:
     model, rows = forecaster(), rows_of_ones(("a",), 6)
     arrivals = [Arrival(rows[i : i + 2], (START + i + 2) * HOUR_US) for i in (0, 2, 4)]
     first, second, third = batches_of(arrivals)
@@ -110,7 +110,7 @@ def test_an_early_batch_waits_for_the_batch_before_it() -> None:
     assert updated.offsets == {"rows": 6}
 
 
-def test_lateness_does_not_depend_on_the_order_of_batches() -> None:
+def test_late_rows_do_not_depend_on_the_order_of_batches() -> None:
     model, rows = forecaster(), rows_of_ones(("a",), 3)
     first, second = batches_of([Arrival(rows[:1], 0), Arrival(rows[1:], 0)])
     watermark_us = (START + 2) * HOUR_US
@@ -128,7 +128,7 @@ def test_lateness_does_not_depend_on_the_order_of_batches() -> None:
         assert found[-1][0].closed_through == START + 1
 
 
-def test_rows_of_a_batch_may_have_different_watermarks() -> None:
+def test_rows_of_one_batch_may_have_different_watermarks() -> None:
     rows = rows_of_ones(("a",), 3)
     (batch,) = batches_of([Arrival(rows, 0)])
     before = pl.Series(BEFORE, [NEVER, (START + 1) * HOUR_US, (START + 5) * HOUR_US])
@@ -155,7 +155,7 @@ def test_batches_wait_until_all_partitions_are_known() -> None:
     assert (shard.early, shard.closed_through, shard.counts.rows_in) == ((), START, 3)
 
 
-def test_rows_that_were_already_applied_are_dropped() -> None:
+def test_a_shard_drops_rows_that_it_has_already_applied() -> None:
     model, rows = forecaster(), rows_of_ones(("a", "b"), 6)
     whole = batches_of([Arrival(rows, (START + 6) * HOUR_US)])
     cut = batches_of([Arrival(rows[:5], 0), Arrival(rows[5:], (START + 6) * HOUR_US)])
@@ -163,7 +163,7 @@ def test_rows_that_were_already_applied_are_dropped() -> None:
     assert last_shard(model, [cut[0], *whole, again]).counts == last_shard(model, whole).counts
 
 
-def test_rejected_rows_are_counted_by_kind_of_reason() -> None:
+def test_quarantined_rows_are_counted_by_kind_of_reason() -> None:
     raw = pl.DataFrame({"series_id": ["a", "", "b", "c"], "timestamp": ["x", "y", "2013-01-01", "never"]})
     raw = raw.with_columns(value=pl.Series(["1", "2", "much", "3"]), offset=pl.int_range(4))
     _, rejected = observations.validate(raw)
@@ -178,7 +178,7 @@ def test_rejected_rows_are_counted_by_kind_of_reason() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_row_years_earlier_creates_no_windows_between() -> None:
+def test_a_row_years_before_all_others_creates_no_windows_between() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
@@ -186,11 +186,11 @@ def test_a_row_years_earlier_creates_no_windows_between() -> None:
     blocks = [out.forecasts for out in outputs if out.forecasts]
     assert sum(len(block.issued) for block in blocks) < 20
     counts = last_shard(model, [batch]).counts
-    # The series retires in the gap: 6 steps before and 3 after it, and no cold start, as it counts as new.
+    # The series retires in the gap: 6 steps before the gap, 3 after. It then counts as new: no cold start.
     assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
 
-def test_only_the_last_output_holds_the_batch() -> None:
+def test_only_the_last_output_of_a_batch_holds_the_batch() -> None:
     (batch,) = batches_of([Arrival(rows_of_ones(("a",), 20), (START + 20) * HOUR_US)])
     done = [out.done for _, out in steps(forecaster(), [batch], 4)]
     assert len(done) > 5
@@ -199,12 +199,12 @@ def test_only_the_last_output_holds_the_batch() -> None:
 
 
 def correction(value: float, start: int) -> Batch:
-    """Return a batch with one row for the same series and time, with this value, at offset ``start``."""
+    """Return a batch with one row of series a at the time `START`, with ``value`` and offset ``start``."""
     rows = rows_of_ones(("a",), 1).with_columns(value=pl.lit(value), offset=pl.lit(start, pl.Int64))
     return replace(empty_batch("rows", start), stop=start + 1, rows=rows)
 
 
-def test_the_later_row_wins_across_snapshots_and_jobs() -> None:
+def test_the_later_row_of_a_time_is_used_across_snapshots_and_jobs() -> None:
     model = forecaster()
     shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
     for offset, value in enumerate((3.0, 9.0, 5.0)):
@@ -213,7 +213,7 @@ def test_the_later_row_wins_across_snapshots_and_jobs() -> None:
     (other,) = hand_over_shards([shard.copy()])
     (other,) = hand_over_shards([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
-    *_, (other, _) = apply(other, correction(4.0, 0), model)  # offsets restart in the other job
+    *_, (other, _) = apply(other, correction(4.0, 0), model)  # offsets restart in the second job
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
         outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))
         replaced = pl.concat([output.replaced for _, output in outputs]).sort("value")
@@ -222,7 +222,7 @@ def test_the_later_row_wins_across_snapshots_and_jobs() -> None:
         assert outputs[-1][0].counts.missing == 0
 
 
-def test_a_snapshot_without_row_offsets_can_be_read() -> None:
+def test_a_snapshot_without_offsets_of_pending_rows_can_be_read() -> None:
     model = forecaster()
     *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), correction(3.0, 0), model)
     old = snapshot.to_arrow(replace(shard, pending=shard.pending.drop("offset")))
@@ -236,7 +236,7 @@ def in_partition(name: str, value: float, start: int) -> Batch:
 
 
 @given(order=st.permutations([("p0", 9.0, 5), ("p1", 2.0, 5), ("p2", 7.0, 4)]), stop=st.integers(0, 3))
-def test_the_larger_offset_counts_then_the_greater_partition(
+def test_a_repeated_time_uses_the_largest_offset_then_partition(
     order: list[tuple[str, float, int]], stop: int
 ) -> None:
     model, begins = forecaster(), {"p0": 5, "p1": 5, "p2": 4}
@@ -247,20 +247,20 @@ def test_the_larger_offset_counts_then_the_greater_partition(
             ends = {**begins, **{before: offset + 1 for before, _, offset in order[:done]}}
             shard = announced(hand_over_shards([shard])[0], ends)
         *_, (shard, _) = apply(shard, in_partition(name, value, offset), model)
-    assert _counting(shard, model) == 2.0
+    assert _used_value(shard, model) == 2.0
 
 
-def test_a_row_of_a_partition_that_begins_anew_counts_over_older_rows() -> None:
+def test_new_rows_replace_pending_rows_of_a_partition_read_again() -> None:
     model = forecaster()
     shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
-    for begin in (0, 50):  # read again, from before the row or with it
+    for begin in (0, 50):  # p0 is read again, from before its pending row or from that row on
         other = announced(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)
-        assert _counting(other, model) == 4.0
+        assert _used_value(other, model) == 4.0
 
 
-def test_a_snapshot_without_partitions_of_its_rows_still_opens() -> None:
+def test_a_snapshot_without_partitions_of_pending_rows_can_be_read() -> None:
     model = forecaster()
     shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 7), model)
@@ -268,11 +268,11 @@ def test_a_snapshot_without_partitions_of_its_rows_still_opens() -> None:
     assert old.pending["partition"].to_list() == [""]
     for batch, expected in ((in_partition("p1", 1.0, 0), 3.0), (in_partition("p0", 2.0, 8), 2.0)):
         *_, (after, _) = apply(old.copy(), batch, model)
-        assert _counting(after, model) == expected
+        assert _used_value(after, model) == expected
 
 
-def _counting(shard: Shard, model: Forecaster) -> float:
-    """Return the value that counts of the rows that wait, all of one observation."""
+def _used_value(shard: Shard, model: Forecaster) -> float:
+    """Return the value that a shard uses of pending rows that all have the same series and time."""
     shard = shard.copy()
     for name, offset in shard.offsets.items():
         end = replace(closing(START, offset), partition=name)

@@ -28,7 +28,7 @@ def test_series_are_spread_over_all_shards(seed: int, shards: int) -> None:
 
 
 @given(fleet=fleets(), shards=st.integers(1, 9))
-def test_the_parts_of_a_split_batch_add_up(fleet: Windows, shards: int) -> None:
+def test_the_parts_of_a_batch_split_by_shard_add_up(fleet: Windows, shards: int) -> None:
     rows = rows_of(fleet).with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     rows = rows.select("series_id", "timestamp", "value", "offset")
     rejected = quarantine.whole_file("a.csv", "why", 0)
@@ -36,7 +36,7 @@ def test_the_parts_of_a_split_batch_add_up(fleet: Windows, shards: int) -> None:
         empty_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
     )
     splitter = Splitter(shards)
-    for _ in range(2):  # the second call looks the shards of the known series up
+    for _ in range(2):  # the second call knows the shards of all series
         parts = splitter.split(batch)
         assert len(parts) == shards
         assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)

@@ -34,13 +34,13 @@ def test_windows_follow_one_another_without_a_gap(freq: Frequency, k: int) -> No
 
 
 @given(frequencies, window_indices)
-def test_a_window_closes_at_its_end(freq: Frequency, k: int) -> None:
+def test_a_watermark_at_the_end_of_a_window_closes_the_window(freq: Frequency, k: int) -> None:
     assert freq.last_closed(freq.end_us(k)) == k
     assert freq.last_closed(freq.end_us(k) - 1) == k - 1
 
 
 @given(frequencies, st.lists(times, min_size=1, max_size=20))
-def test_numbers_arrays_and_columns_give_equal_windows(freq: Frequency, at: list[datetime]) -> None:
+def test_times_as_numbers_arrays_and_columns_have_equal_windows(freq: Frequency, at: list[datetime]) -> None:
     at_us = np.array([us(one) for one in at], np.int64)
     one_by_one = [freq.window_of(int(one)) for one in at_us]
     assert freq.window_of(at_us).tolist() == one_by_one
@@ -74,7 +74,7 @@ def test_month_windows_follow_the_calendar(freq: Frequency, at: datetime) -> Non
         ("1y", "1949-01-01", "1950-01-01"),
     ],
 )
-def test_a_calendar_window_ends_where_the_next_begins(text: str, begin: str, end: str) -> None:
+def test_calendar_windows_begin_and_end_at_calendar_dates(text: str, begin: str, end: str) -> None:
     freq = Frequency.parse(text)
     start_us, end_us = (us(datetime.fromisoformat(at).replace(tzinfo=UTC)) for at in (begin, end))
     assert freq.window_of(start_us) == freq.window_of(end_us - 1)
@@ -89,7 +89,7 @@ def test_the_least_timestamp_precedes_every_real_window() -> None:
 
 
 @given(frequencies)
-def test_the_text_of_a_frequency_parses_to_it(freq: Frequency) -> None:
+def test_parsing_the_text_of_a_frequency_restores_the_frequency(freq: Frequency) -> None:
     assert Frequency.parse(str(freq)) == freq
 
 
@@ -104,7 +104,9 @@ def test_the_text_of_a_frequency_parses_to_it(freq: Frequency) -> None:
         ("2mo", "2mo", 2 * 2_629_746),
     ],
 )
-def test_equal_frequencies_have_one_name_and_mean_length(text: str, named: str, nominal_s: int) -> None:
+def test_a_parsed_frequency_has_a_standard_name_and_nominal_length(
+    text: str, named: str, nominal_s: int
+) -> None:
     freq = Frequency.parse(text)
     assert (str(freq), freq.nominal_s) == (named, nominal_s)
 
@@ -130,7 +132,7 @@ def test_invalid_frequencies_are_refused(text: str, message: str) -> None:
         WindowConfig(freq=text)
 
 
-def test_months_are_refused_as_a_duration() -> None:
+def test_a_lateness_in_months_is_refused() -> None:
     with pytest.raises(ValueError, match="no duration"):
         WindowConfig(allowed_lateness="1mo")
 
@@ -159,12 +161,12 @@ def test_months_are_refused_as_a_duration() -> None:
         ("60m", "60m"),
     ],
 )
-def test_pandas_aliases_are_replaced_by_our_names(text: str, own: str) -> None:
+def test_pandas_frequencies_are_replaced_by_statecast_names(text: str, own: str) -> None:
     assert WindowConfig(freq=text).freq == own
     assert Frequency.parse(text) == Frequency.parse(own)
 
 
-def test_windows_begin_at_the_dates_of_pandas() -> None:
+def test_windows_begin_at_the_dates_of_pandas_date_range() -> None:
     import pandas as pd  # type: ignore[import-untyped]
 
     for alias in ("W", "W-MON", "W-SAT", "D", "h", "15min", "MS", "QS", "YS"):
@@ -194,12 +196,12 @@ def test_a_plain_week_begins_on_thursday() -> None:
         ("9999w", "longer than 100 years"),
     ],
 )
-def test_unsupported_aliases_are_refused_with_a_hint(text: str, message: str) -> None:
+def test_unsupported_pandas_frequencies_are_refused_with_a_hint(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WindowConfig(freq=text)
 
 
-def test_the_time_step_of_labels_must_be_fixed() -> None:
+def test_the_time_step_of_labels_must_have_a_fixed_length() -> None:
     assert (fixed_s("15min"), fixed_s("1d12h")) == (900, 129_600)
     for text in ("1mo", "1w-sun", "QS"):
         with pytest.raises(ValueError, match="no fixed length"):

@@ -41,7 +41,9 @@ def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None
     assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
     state, forecasts = advance(model, model.initial_state(), rows.head(12))
     frame = forecasts.frame()
-    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()  # horizon 1 is for this date
+    assert (
+        frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()
+    )  # the date that horizon 1 forecasts
     scored = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
     assert scored.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
     again = State.from_bytes(state.to_bytes())
@@ -52,7 +54,7 @@ def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None
     np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_without_week_offset_reads_as_plain_weeks() -> None:
+def test_a_state_without_week_offset_has_weeks_from_thursday() -> None:
     model = forecaster(freq="1w")
     state, _ = advance(model, model.initial_state(), weekly_rows("thu"))
     metadata = state.to_arrow().schema.metadata
@@ -63,7 +65,7 @@ def test_a_state_without_week_offset_reads_as_plain_weeks() -> None:
     assert State.from_arrow(older).freq == Frequency(604_800)
 
 
-def test_rows_on_another_weekday_give_a_notice() -> None:
+def test_rows_not_on_the_first_weekday_of_windows_give_a_notice() -> None:
     plain = WindowConfig(freq="1w")
     notice = weekday_notice(weekly_rows("sun"), plain)
     assert notice is not None
@@ -75,5 +77,5 @@ def test_rows_on_another_weekday_give_a_notice() -> None:
     assert weekday_notice(weekly_rows("sun").clear(), plain) is None
 
 
-def test_anchored_weeks_have_the_season_of_a_year() -> None:
+def test_weeks_that_begin_on_sunday_have_the_season_of_a_year() -> None:
     assert likely_season(Frequency.parse("1w-sun")) == likely_season(Frequency.parse("1w")) == 52

@@ -24,7 +24,7 @@ Row = tuple[str, int, float, str]
 ROWS = st.lists(
     st.tuples(
         st.sampled_from("abc"),
-        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # rounded, so that times repeat
+        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # rounded, so that some times repeat
         st.floats(-1e6, 1e6).map(lambda v: round(v, 1)),
         st.sampled_from(["x", "y"]),
     ),
@@ -105,7 +105,7 @@ def test_aggregate_returns_the_requested_windows() -> None:
     assert (windows.start, windows.stop) == (first - 2, first + 3)
 
 
-def test_rows_outside_the_requested_windows_raise() -> None:
+def test_aggregate_refuses_rows_outside_the_requested_windows() -> None:
     frame = frame_of([("a", 0, 1.0, "x")], False)
     first = aggregate(frame, WindowConfig(freq="15m")).windows.start
     for start, stop in ((first + 1, first + 3), (first - 3, first)):
@@ -113,7 +113,7 @@ def test_rows_outside_the_requested_windows_raise() -> None:
             aggregate(frame, WindowConfig(freq="15m"), start, stop)
 
 
-def test_no_rows_give_windows_without_series() -> None:
+def test_aggregating_no_rows_gives_windows_without_series() -> None:
     found = aggregate(observations.empty(), WindowConfig(), 5, 8)
     assert found.duplicates == 0
     assert found.windows.values.shape == (3, 0)
@@ -128,7 +128,7 @@ def test_a_window_includes_its_start_and_excludes_its_end() -> None:
     assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
-def test_between_is_limited_to_the_existing_windows() -> None:
+def test_windows_between_returns_only_existing_windows() -> None:
     windows = Windows(("a",), 10, np.arange(5.0)[:, None])
     for start, stop, values in ((11, 13, [1, 2]), (0, 12, [0, 1]), (13, 99, [3, 4]), (20, 30, [])):
         part = windows.between(start, stop)
@@ -136,7 +136,7 @@ def test_between_is_limited_to_the_existing_windows() -> None:
         assert part.start == max(start, 10)
 
 
-def test_values_with_a_missing_series_column_raise() -> None:
+def test_windows_refuses_values_with_a_missing_series_column() -> None:
     with pytest.raises(ValueError, match=r"not \[T, 2\]"):
         Windows(("a", "b"), 0, np.zeros((3, 1)))
 
@@ -153,7 +153,7 @@ def rows_with_offsets(rows: list[tuple[int, float, int]], **more: list[object]) 
 
 
 @pytest.mark.parametrize("how", ["mean", "min", "max", "last"])
-def test_the_row_with_the_larger_offset_wins(how: str) -> None:
+def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
     rows = rows_with_offsets([(0, 1.0, 7), (0, 9.0, 5), (0, 1.0, 6), (300, 2.0, 0), (300, 2.0, 1)])
     found = aggregate(rows, config)
@@ -163,7 +163,7 @@ def test_the_row_with_the_larger_offset_wins(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_equal_events_count_unless_they_are_copies() -> None:
+def test_equal_events_of_a_sum_count_unless_they_are_copies() -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0
@@ -176,7 +176,7 @@ def test_equal_events_count_unless_they_are_copies() -> None:
     assert (named.windows.values[0, 0], named.duplicates) == (16.0, 1)
 
 
-def test_a_window_covariate_is_the_mean_of_its_rows() -> None:
+def test_an_observed_covariate_is_averaged_over_the_rows_of_a_window() -> None:
     def rows(order: list[int]) -> pl.DataFrame:
         minutes, heat = [0, 10, 10, 20, 60, 130], [1.0, 3.0, 9.0, None, None, 5.0]
         at = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(minutes=m) for m in minutes]
@@ -187,7 +187,7 @@ def test_a_window_covariate_is_the_mean_of_its_rows() -> None:
         found = aggregate(rows(order), WindowConfig())
         assert found.duplicates == 1
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
-        # The two rows at minute 10 differ in heat alone: the later one replaces the earlier.
+        # The two rows at minute 10 differ only in heat: the later row replaces the earlier row.
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
     lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # one row in each window
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
@@ -196,7 +196,7 @@ def test_a_window_covariate_is_the_mean_of_its_rows() -> None:
     np.testing.assert_array_equal(both[:, 0], [[np.nan, 1.0], [np.nan, np.nan], [np.nan, 5.0]])
 
 
-def test_slicing_windows_slices_their_covariates() -> None:
+def test_slicing_windows_also_slices_their_observed_covariates() -> None:
     values = np.arange(6.0).reshape(3, 2)
     whole = Windows(("a", "b"), 7, values, {"heat": values + 10})
     np.testing.assert_array_equal(whole.between(8, 16).past["heat"], values[1:] + 10)

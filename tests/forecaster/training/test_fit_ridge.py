@@ -24,7 +24,7 @@ def fleet(values: Floats, held_from: int | None = None) -> Fleet:
 
 
 def autoregression(windows: int = 1500, series: int = 6) -> Floats:
-    """Return series whose value is half the value of 24 windows before, plus noise; each of another size."""
+    """Return series of various sizes whose value is half the value of 24 windows before, plus noise."""
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(windows + 24, series))
     for t in range(24, windows + 24):
@@ -33,7 +33,7 @@ def autoregression(windows: int = 1500, series: int = 6) -> Floats:
 
 
 def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
-    """Return the mean absolute errors ``[K, N]`` of the experts in units, over rows of the first batch."""
+    """Return the mean absolute errors ``[K, N]`` of the experts for rows of the first batch."""
     batch = made.with_linear_part(ridge, 0.0).batch(0)
     at = np.arange(len(batch))[rows]
     forecasts = batch.experts(at)
@@ -51,7 +51,7 @@ def test_the_ridge_regressions_learn_a_season() -> None:
         assert (errors[k] < 0.7 * errors[5]).all()
 
 
-def test_multiplicative_series_are_forecast_best_in_logarithms() -> None:
+def test_multiplicative_series_are_forecast_best_by_the_log_ridge() -> None:
     noise = np.random.default_rng(0).normal(size=(1524, 6))
     for t in range(24, len(noise)):
         noise[t] += 0.8 * noise[t - 24]
@@ -61,8 +61,8 @@ def test_multiplicative_series_are_forecast_best_in_logarithms() -> None:
     assert (errors[-1] < 0.95 * errors[1]).all()
 
 
-def test_held_out_windows_do_not_change_the_weights() -> None:
-    values = np.abs(autoregression(400)) + 1.0  # above 0, so that the regression in logarithms is fitted too
+def test_held_out_windows_do_not_change_the_ridge_weights() -> None:
+    values = np.abs(autoregression(400)) + 1.0  # values above 0, so that the log ridge is fitted too
     other = values.copy()
     other[300:] = 1e6 * np.random.default_rng(1).normal(size=other[300:].shape)
     one, two = (fleet(v, 300) for v in (values, other))
@@ -71,14 +71,14 @@ def test_held_out_windows_do_not_change_the_weights() -> None:
     assert np.abs(fit_linear(one) - fit_linear(fleet(other))).max() > 1e-3
 
 
-def test_the_weights_do_not_depend_on_series_sizes() -> None:
+def test_ridge_weights_do_not_depend_on_the_size_of_series() -> None:
     values = autoregression()
     ridges = [fit_linear(fleet(values * size)) for size in (1.0, np.array([1, 1e6, 1, 1e-6, 1, 1]))]
     np.testing.assert_allclose(ridges[0], ridges[1], atol=2e-3)
 
 
 @pytest.mark.parametrize("windows", [2, 5, 20])
-def test_with_few_windows_the_weights_are_zero(windows: int) -> None:
+def test_ridge_weights_of_five_windows_or_fewer_are_zero(windows: int) -> None:
     ridge = fit_linear(fleet(autoregression(windows)))
     assert ridge.shape == (3, 30, 5)
     assert np.isfinite(ridge).all()
@@ -86,7 +86,7 @@ def test_with_few_windows_the_weights_are_zero(windows: int) -> None:
         assert (ridge == 0).all()
 
 
-def test_gaps_constants_and_outliers_give_finite_weights() -> None:
+def test_gaps_constants_and_outliers_give_finite_ridge_weights() -> None:
     values = autoregression(400)
     values[::7, 0], values[:, 1], values[200, 2], values[:, 3] = np.nan, 5.0, 1e15, np.nan
     assert np.isfinite(fit_linear(fleet(values))).all()

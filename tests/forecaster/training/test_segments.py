@@ -56,27 +56,29 @@ def peak_bytes(fleet: Fleet, length: int) -> int:
         tracemalloc.stop()
 
 
-def test_batch_memory_does_not_grow_with_the_horizon() -> None:
+def test_training_batch_memory_does_not_grow_with_the_horizon() -> None:
     one, many = (fleet_of(walks(1000, 5), network(n), FREQ, 512).batch(0) for n in (1, 64))
     padding = 63 * 5 * 8
     assert kept_bytes(many) == kept_bytes(one) + padding
 
 
-def test_peak_memory_grows_with_segment_length_only() -> None:
+def test_peak_training_memory_is_less_than_all_targets_need() -> None:
     windows, series, length, horizon = 4000, 8, 16, 64
     fleets = [fleet_of(walks(windows, series), network(n), FREQ, 8) for n in (1, horizon)]
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
     segment = length * series * horizon
     assert far - near < 64 * segment
-    assert far - near < windows * series * horizon  # 1 byte per target; a copy of all targets would need 4
+    assert (
+        far - near < windows * series * horizon
+    )  # 1 byte per target; a copy of all targets needs 4 bytes each
 
 
-def test_peak_memory_does_not_grow_with_the_batch_count(
+def test_peak_training_memory_does_not_grow_with_the_batch_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("forecaster.training.batches._KEPT_BYTES", 0)
     few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ, 8), 16) for n in (8, 80))
-    assert many < 2.5 * few  # at most two batches exist at once: the old one is dropped during the next
+    assert many < 2.5 * few  # at most two batches exist at once: a batch and the next one
 
 
 @pytest.mark.parametrize("held_from", [60, 41, 40, 17, 2])
@@ -129,7 +131,7 @@ def test_training_segments_have_a_target_before_held_out_windows(held_from: int,
     assert fleet.steps(length) == total
 
 
-def test_batches_within_the_memory_bound_are_cached(
+def test_training_batches_within_the_memory_bound_are_cached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)

@@ -24,7 +24,7 @@ from tests.fleets import HOUR
 from tests.forecaster.brief import BRIEF, NETWORK, fleet_of, sines, train_briefly, weights
 
 
-def test_equal_seeds_give_bitwise_equal_weights() -> None:
+def test_equal_training_seeds_give_bitwise_equal_weights() -> None:
     one, other = train_briefly(seed=7), train_briefly(seed=7)
     np.testing.assert_array_equal(weights(one), weights(other))
     assert one.forecaster.version == other.forecaster.version
@@ -32,7 +32,7 @@ def test_equal_seeds_give_bitwise_equal_weights() -> None:
         assert a | {"seconds": 0.0} == b | {"seconds": 0.0}
 
 
-def test_different_seeds_give_different_weights() -> None:
+def test_different_training_seeds_give_different_weights() -> None:
     assert np.abs(weights(train_briefly(seed=1)) - weights(train_briefly(seed=2))).max() > 1e-3
 
 
@@ -112,7 +112,7 @@ def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: 
     assert score(trained.chosen.network) == pytest.approx(min(scores), rel=1e-6)
 
 
-def test_refit_after_zero_epochs_fits_the_linear_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refit_after_zero_epochs_fits_only_the_linear_part(monkeypatch: pytest.MonkeyPatch) -> None:
     worse = count(1)
     monkeypatch.setattr(fitting, "_validate", lambda *_: {"validation_loss": float(next(worse))})
     trained = train_briefly(refit=True, backtest=0.1)
@@ -124,7 +124,7 @@ def test_refit_after_zero_epochs_fits_the_linear_part(monkeypatch: pytest.Monkey
         assert torch.equal(weight, trained.forecaster.network.get_parameter(name)), name
 
 
-def test_refit_repeats_the_chosen_epochs_over_all_windows() -> None:
+def test_refit_repeats_the_best_number_of_epochs_over_all_windows() -> None:
     trained = train_briefly(refit=True, backtest=0.1, epochs=3)
     assert trained.epochs > 0
     assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, trained.epochs + 1))
@@ -151,7 +151,7 @@ def test_only_the_refit_depends_on_the_last_windows() -> None:
     assert one.forecaster.version != two.forecaster.version
 
 
-def test_without_held_out_windows_nothing_is_refit() -> None:
+def test_training_without_held_out_windows_skips_the_refit() -> None:
     trained = train_briefly(validation=0.0, refit=True)
     assert trained.refit_history == []
     assert trained.forecaster is trained.chosen
@@ -168,7 +168,7 @@ class RecordingAdamW(torch.optim.AdamW):
 
 
 @pytest.mark.parametrize(("validation", "segment", "series"), [(0.0, 16, 6), (0.2, 16, 6), (0.5, 8, 20)])
-def test_the_learning_rate_ends_with_the_last_step(
+def test_the_learning_rate_is_lowest_at_the_last_step(
     monkeypatch: pytest.MonkeyPatch, validation: float, segment: int, series: int
 ) -> None:
     monkeypatch.setattr(RecordingAdamW, "rates", [])
@@ -182,7 +182,7 @@ def test_the_learning_rate_ends_with_the_last_step(
     assert 0.1 < early < 0.25
 
 
-def test_the_seed_shuffles_batches_in_each_epoch(
+def test_the_training_seed_shuffles_batches_in_each_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     batch_numbers: list[int] = []
@@ -207,9 +207,9 @@ def test_the_seed_shuffles_batches_in_each_epoch(
     assert orders(1) != one
 
 
-def test_the_skill_does_not_depend_on_the_halflife() -> None:
-    # With a learning rate of almost 0 the network forecasts the last value, so its skill must be 0 in any
-    # unit. Make the held-out windows noisy, because then the scales of the two half-lives differ there.
+def test_the_validation_skill_does_not_depend_on_the_halflife() -> None:
+    # With a learning rate of almost 0 the network forecasts the last value: its skill must be 0 in any unit.
+    # Make the held-out windows noisy, because the scales of the two half-lives then differ there.
     noisy_end = sines(200, 6).values
     noisy_end[160:] *= 20.0
     values = fleet_of(noisy_end)
@@ -228,6 +228,6 @@ def test_the_skill_does_not_depend_on_the_halflife() -> None:
         assert epoch["validation_skill"] == pytest.approx(0.0, abs=0.05)
 
 
-def test_without_held_out_windows_nothing_is_validated() -> None:
+def test_training_without_held_out_windows_skips_validation() -> None:
     for epoch in train_briefly(validation=0.0).history:
         assert set(epoch) == {"epoch", "train_loss", "seconds"}

@@ -20,7 +20,7 @@ def test_constant_series_give_zero_skill_and_finite_weights() -> None:
 
 
 @pytest.mark.parametrize("length", [2, 3, 6, 7])
-def test_series_shorter_than_the_horizon_change_the_weights(length: int) -> None:
+def test_training_on_very_short_series_changes_the_weights(length: int) -> None:
     trained = train_briefly(sines(length, 4), validation=0.0)
     assert np.isfinite(weights(trained)).all()
     assert all(np.isfinite(epoch["train_loss"]) and epoch["train_loss"] > 0 for epoch in trained.history)
@@ -28,9 +28,9 @@ def test_series_shorter_than_the_horizon_change_the_weights(length: int) -> None
     assert np.abs(weights(trained) - weights(before)).max() > 1e-5
 
 
-def test_short_and_empty_series_give_finite_losses() -> None:
+def test_training_on_short_and_empty_series_gives_finite_losses() -> None:
     values = sines(100, 6).values
-    values[:97, 1] = np.nan  # begins in the held-out windows
+    values[:97, 1] = np.nan  # series 1 begins in the held-out windows
     values[:70, 2] = np.nan
     values[:, 3] = np.nan
     values[:, 4] = 5.0
@@ -46,14 +46,14 @@ def test_training_on_less_than_two_windows_raises(windows: int) -> None:
         train_briefly(sines(windows, 3))
 
 
-def test_values_only_in_held_out_windows_raise() -> None:
+def test_training_refuses_values_only_in_held_out_windows() -> None:
     values = sines(100, 3).values
     values[:90] = np.nan
     with pytest.raises(DataError, match=r"held-out .* training.validation"):
         train_briefly(fleet_of(values))
 
 
-def test_one_outlier_leaves_the_weights_finite() -> None:
+def test_training_with_one_outlier_gives_finite_weights() -> None:
     values = sines(150, 8).values
     broken = values.copy()
     broken[60, 0] = 1e15
@@ -62,7 +62,9 @@ def test_one_outlier_leaves_the_weights_finite() -> None:
 
 @pytest.mark.parametrize(("at", "validation"), [(60, 0.0), (60, 0.2), (97, 0.2)])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
-def test_the_error_names_a_series_with_infinite_loss(at: int, validation: float, value: float) -> None:
+def test_the_training_error_names_a_series_with_infinite_loss(
+    at: int, validation: float, value: float
+) -> None:
     values = sines(100, 6).values
     values[at, 4] = value
     values[at - 1, 4] = -value
@@ -71,16 +73,16 @@ def test_the_error_names_a_series_with_infinite_loss(at: int, validation: float,
     assert "\n" not in str(error.value)
 
 
-def test_the_error_for_diverging_weights_names_the_rate() -> None:
+def test_the_error_for_diverging_weights_names_the_learning_rate() -> None:
     values = sines(100, 6).values
     values[50:, 2] += 1e12 * np.sign(np.sin(np.arange(50)))
-    # model_copy does not validate, so that it accepts values above the limits of the settings.
+    # Use model_copy, because it does not validate: these values are above the limits of the settings.
     too_fast = BRIEF.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
     with pytest.raises(DataError, match=r"'s2'.* training\.learning_rate"):
         train(fleet_of(values), NETWORK, too_fast, WindowConfig())
 
 
-def test_training_accepts_values_at_the_bound() -> None:
+def test_training_accepts_the_largest_allowed_values() -> None:
     values = sines(100, 6).values
     values[:, 0] = LARGEST * np.sign(np.sin(np.arange(100)))
     values[:, 1] = LARGEST

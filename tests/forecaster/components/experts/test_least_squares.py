@@ -18,24 +18,24 @@ def autoregression(windows: int, seed: int = 0) -> np.ndarray:
 
 
 def forecasts_of(block: Block) -> np.ndarray:
-    """Return the forecasts ``[N, T, S]`` of the expert ``x``, in the unit of the series."""
+    """Return the forecasts ``[N, T, S]`` of the expert named ``x``, in the unit of the series."""
     return block.last + block.scale * block.members["x"]
 
 
-def test_without_forgetting_the_weights_are_a_ridge_regression() -> None:
+def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
     values = autoregression(120)
     expert = LeastSquares("x", 2, lags=(1, 2), forget=1.0)
     after, block = step_through([Season(1), expert], block_of(values, 2))
     for s in range(3):
         y, scale = values[:, s], block.scale[:, s]
-        rows = range(expert.reach + 1, 120)  # the expert learns only once all its lags exist
+        rows = range(expert.reach + 1, 120)  # the expert learns only from windows with all lags
         x = np.array([[(y[t - 1 - lag] - y[t - 1]) / scale[t] for lag in (1, 2)] for t in rows])
         target = np.array([(y[t] - y[t - 1]) / scale[t] for t in rows])
         weights = np.linalg.solve(x.T @ x + expert.prior * np.eye(2), x.T @ target)
         np.testing.assert_allclose(after["x"]["weights"][s], weights, rtol=1e-3)
 
 
-def test_the_learned_forecast_beats_the_last_value() -> None:
+def test_least_squares_forecasts_beat_the_last_value() -> None:
     values = autoregression(600)
     expert = LeastSquares("x", 5, lags=(1, 2, 3))
     _, block = step_through([Season(1), expert], block_of(values, 5))
@@ -46,7 +46,7 @@ def test_the_learned_forecast_beats_the_last_value() -> None:
         assert own < share * last
 
 
-def test_a_seasonal_series_is_forecast_with_its_season() -> None:
+def test_least_squares_with_a_season_forecasts_a_seasonal_series() -> None:
     day = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
     values = np.tile(day, 40)[:, None] + 100.0
     expert = LeastSquares("x", 6, lags=(1, 2), season=True)
@@ -54,7 +54,7 @@ def test_a_seasonal_series_is_forecast_with_its_season() -> None:
     np.testing.assert_allclose(forecasts_of(block)[:, -1, 0], day + 100.0, atol=0.2)
 
 
-def test_lags_before_a_level_shift_count_as_missing() -> None:
+def test_least_squares_forecasts_stay_near_values_after_a_level_shift() -> None:
     rng = np.random.default_rng(2)
     values = rng.normal(size=(400, 1)).cumsum(axis=0)
     values[300:] += 1000.0
@@ -65,7 +65,7 @@ def test_lags_before_a_level_shift_count_as_missing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["constant", "missing", "jump", "tiny", "alternating"])
-def test_forecasts_of_extreme_series_are_finite(kind: str) -> None:
+def test_least_squares_forecasts_of_extreme_series_are_finite(kind: str) -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=(500, 2)).cumsum(axis=0)
     if kind == "constant":

@@ -23,8 +23,8 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
         np.testing.assert_allclose(forecast[ahead - 1, t, 0], values[t + ahead - WEEK, 0], atol=1e-5)
     np.testing.assert_allclose(
         forecast[WEEK + 1, t], forecast[1, t], atol=1e-5
-    )  # beyond a week, the week repeats
-    assert forecast[7, t, 1] == values[t, 1]  # the value of a week before is missing: use the last value
+    )  # the forecast repeats after a week
+    assert forecast[7, t, 1] == values[t, 1]  # a missing value of a week before becomes the last value
 
 
 @pytest.mark.parametrize(

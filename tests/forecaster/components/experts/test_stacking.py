@@ -14,7 +14,7 @@ EXPERTS = ("right", "guess")
 
 
 def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arrays, Block, Stacking]:
-    """Step the stacking with three members: the last value, a nearly right expert, and a guessing one."""
+    """Step `Stacking` with three members: the last value, a nearly right expert, and a guessing expert."""
     rng = np.random.default_rng(seed)
     block = block_of(values, horizon)
     windows, series = values.shape
@@ -39,22 +39,22 @@ def walk(windows: int = 400, series: int = 2, seed: int = 1) -> Floats:
     return steps.cumsum(axis=0)
 
 
-def test_the_most_accurate_member_gets_the_weight() -> None:
+def test_stacking_follows_the_most_accurate_member() -> None:
     values = walk()
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        assert combined < 0.6  # the error of the guess is 1.6, that of the last value 0.8 and 1.4
+        assert combined < 0.6  # mean errors: guess 1.6, last value 0.8 (h = 1) and 1.4
 
 
-def test_before_the_first_actual_all_members_weigh_equally() -> None:
+def test_all_members_weigh_equally_before_the_first_actual() -> None:
     values = walk(5)
     _, block, _ = stacked(values)
     members = [block.last[0], *(block.last[0] + block.scale[0] * block.members[n][0, 0] for n in EXPERTS)]
     np.testing.assert_allclose(block.out.forecast[1, 0, :, 0], np.mean(members, axis=0), atol=1e-6)
 
 
-def test_weights_are_a_ridge_regression_on_past_actuals() -> None:
+def test_stacking_weights_are_a_ridge_regression_on_past_actuals() -> None:
     values = walk(60, 1)
     _, block, component = stacked(values, 1)
     last, scale = block.last[:, 0], block.scale[:, 0]
@@ -75,14 +75,14 @@ def test_weights_are_a_ridge_regression_on_past_actuals() -> None:
     np.testing.assert_allclose(block.out.forecast[1, -1, 0, 0], expected, atol=1e-3)
 
 
-def test_a_far_worse_member_gets_no_weight() -> None:
+def test_stacking_gives_a_far_worse_member_almost_no_weight() -> None:
     values = walk(600, 1)
     _, block, _ = stacked(values)
     right = block.last + block.scale * block.members["right"][0]
     assert np.abs(block.out.forecast[1, 300:, :, 0] - right[300:]).mean() < 0.15
 
 
-def test_a_member_recovers_from_large_early_errors() -> None:
+def test_a_stacked_member_recovers_from_large_early_errors() -> None:
     values = walk(300, 1)
     block = block_of(values, 1)
     nearly = np.append(values[1:, 0], 0.0) + np.where(np.arange(300) < 30, 20.0, 0.1)
@@ -91,12 +91,12 @@ def test_a_member_recovers_from_large_early_errors() -> None:
     component = Stacking(("late",), 1, middle=1)
     _, block = component.step(component.init(1), block)
     error = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
-    assert error[20:30].mean() < 2.0  # the last value has the weight while the expert is 20 off
+    assert error[20:30].mean() < 2.0  # the expert has no weight while its error is 20
     assert error[280:].mean() < 0.3
 
 
-def test_forecasts_of_very_wrong_members_are_finite() -> None:
-    values = walk(2400, 1)  # so many that the sum of errors to a high power overflows float32
+def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
+    values = walk(2400, 1)  # so many windows that a sum of powers of errors overflows float32
     block = block_of(values, 1)
     block = replace(block, members={"lost": np.full((1, 2400, 1), 1e9, np.float32)})
     block.out.forecast[:] = -1e9
@@ -105,10 +105,10 @@ def test_forecasts_of_very_wrong_members_are_finite() -> None:
     assert np.isfinite(block.out.forecast).all()
 
 
-def test_weights_do_not_change_before_the_horizon_has_passed() -> None:
+def test_a_stacking_residual_exists_only_after_its_horizon_has_passed() -> None:
     values = walk(12, 1)
     other = values.copy()
-    other[10] += 50.0  # makes the forecasts of 1, 2 and 3 windows before wrong
+    other[10] += 50.0  # makes the forecasts for window 10 wrong
     _, one, _ = stacked(values)
     _, two, _ = stacked(other)
     np.testing.assert_array_equal(one.out.forecast[:, :7], two.out.forecast[:, :7])
@@ -117,7 +117,7 @@ def test_weights_do_not_change_before_the_horizon_has_passed() -> None:
     assert not np.isnan(one.residuals[5]).any()
 
 
-def test_weights_between_anchors_are_interpolated() -> None:
+def test_stacking_weights_between_anchor_horizons_are_interpolated() -> None:
     assert anchor_horizons(1) == (1,)
     assert anchor_horizons(24) == (1, 2, 4, 8, 16, 24)
     spread = by_horizon(anchor_horizons(10), 10)

@@ -1,4 +1,4 @@
-"""Tests of the decoder alone: shapes, number of steps, and independence from later steps and other series."""
+"""Tests of the decoder of the network: shapes, number of steps, independence of later steps and series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def random_decoder(known: int = 3) -> Decoder:
     return decoder.eval()
 
 
-def test_first_steps_do_not_depend_on_later_steps() -> None:
+def test_first_decoder_steps_do_not_depend_on_later_steps() -> None:
     decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 60, 4, 3)
     with torch.inference_mode():
         near, far = decoder(top, known[:, :6]), decoder(top, known)
@@ -26,7 +26,7 @@ def test_first_steps_do_not_depend_on_later_steps() -> None:
     torch.testing.assert_close(far[..., :6], near)
 
 
-def test_a_feature_changes_only_its_own_and_later_steps() -> None:
+def test_a_known_feature_changes_no_earlier_decoder_step() -> None:
     decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 6, 4, 3)
     other = known.clone()
     other[1, 3, 2] += 1.0
@@ -37,7 +37,7 @@ def test_a_feature_changes_only_its_own_and_later_steps() -> None:
     assert torch.equal(changed, expected)
 
 
-def test_features_shared_by_all_series_are_broadcast() -> None:
+def test_the_decoder_broadcasts_features_shared_by_all_series() -> None:
     decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 6, 1, 3)
     with torch.inference_mode():
         torch.testing.assert_close(decoder(top, known), decoder(top, known.expand(2, 6, 4, 3)))
@@ -53,7 +53,7 @@ def test_the_decoder_works_without_known_features() -> None:
         )
 
 
-def test_gradients_reach_the_state_and_every_weight() -> None:
+def test_decoder_gradients_reach_its_input_and_every_weight() -> None:
     decoder, top = random_decoder(), torch.randn(2, 4, 8, requires_grad=True)
     decoder(top, torch.randn(2, 6, 4, 3)).square().sum().backward()
     assert top.grad is not None

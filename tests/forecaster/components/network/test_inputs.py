@@ -25,7 +25,7 @@ def inputs_of(values: list[float], start: int = 0, freq_s: int = 3600, prior: fl
 
 
 @given(fleet=fleets(windows=20), freq_s=st.sampled_from([900, 3600, 86_400]))
-def test_lag_inputs_are_distances_in_spreads(fleet: Windows, freq_s: int) -> None:
+def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows, freq_s: int) -> None:
     found = network_inputs(fleet.values, np.array([fleet.start]), Frequency(freq_s), CONFIG, RIDGE)
     assert found.x.shape == (*fleet.values.shape, input_count(CONFIG))
     assert np.isfinite(found.x).all()
@@ -34,7 +34,7 @@ def test_lag_inputs_are_distances_in_spreads(fleet: Windows, freq_s: int) -> Non
         for t in range(len(fleet.values)):
             past = fleet.values[t - lag] if t >= lag else np.full(fleet.values.shape[1], np.nan)
             off = np.where(np.isnan(past), block.mean[t], past) - block.last[t]
-            near = np.abs(off) <= 20 * block.scale[t]  # larger distances are shrunk
+            near = np.abs(off) <= 20 * block.scale[t]  # inputs shrink larger distances
             expected = np.clip(off / block.spread[t], -6, 6)
             np.testing.assert_allclose(found.x[t, near, column], expected[near], atol=1e-4)
             assert (np.abs(found.x[t, ~near, column]) <= np.abs(expected[~near]) + 1e-4).all()
@@ -44,43 +44,43 @@ def test_lag_inputs_are_distances_in_spreads(fleet: Windows, freq_s: int) -> Non
     values=st.lists(st.one_of(st.floats(-1, 1), st.just(math.nan)), min_size=3, max_size=30),
     power=st.integers(-8, 12),
 )
-def test_inputs_do_not_depend_on_the_unit(values: list[float], power: int) -> None:
-    # Multiply by a power of two, because it does not change how the sums in the moments round. Compare only
-    # windows with a scale above 1e-5: a smaller one may be at its lower bound.
+def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
+    # Multiply by a power of two, because that does not change how the sums in the moments round.
+    # Compare only windows with a scale above 1e-5, because a smaller scale may be at its lower bound.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
 
 
-def test_inputs_do_not_depend_on_the_level() -> None:
+def test_network_inputs_do_not_depend_on_the_level_of_values() -> None:
     values = np.random.default_rng(0).normal(size=50).cumsum()
     base, raised = inputs_of(values.tolist()), inputs_of((values + 2.0**30).tolist())
     np.testing.assert_allclose(base.x[1:], raised.x[1:], atol=1e-5)
 
 
-def test_missing_differences_are_zero_and_missing_lags_the_mean() -> None:
+def test_a_missing_difference_is_0_and_a_missing_lag_the_mean() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
-    assert x[2:, 1].tolist() == [0, 0, 0]  # a difference needs both values
+    assert x[2:, 1].tolist() == [0, 0, 0]  # 0, because each difference lacks a value
     np.testing.assert_allclose(x[:, 5], np.log1p([0, 0, 1, 2, 0]) / 5, rtol=1e-6)
     np.testing.assert_allclose(x[:, 6], np.log1p([1, 2, 2, 2, 3]) / 7, rtol=1e-6)
     expected = (block.mean[4, 0] - block.last[4, 0]) / block.spread[4, 0]
     assert x[4, INPUTS_BESIDE_LAGS] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_constant_series_has_distances_of_zero() -> None:
+def test_distance_inputs_of_a_constant_series_are_zero() -> None:
     x = inputs_of([7.0] * 20).x
     assert (x[:, 0, [0, 1, *range(INPUTS_BESIDE_LAGS, x.shape[2])]] == 0).all()
 
 
-def test_a_jump_of_a_constant_series_is_clipped() -> None:
+def test_network_inputs_after_a_jump_of_a_constant_series_are_clipped() -> None:
     x = inputs_of([1.0] * 300 + [1e12]).x
     assert np.abs(x[:, :, : INPUTS_BESIDE_LAGS + 3]).max() <= 7
     assert np.isfinite(x).all()
 
 
-def test_the_last_inputs_are_errors_of_the_linear_experts() -> None:
+def test_the_last_network_inputs_are_errors_of_the_linear_experts() -> None:
     values = np.random.default_rng(0).normal(size=30).cumsum()
     values[10] = np.nan
     found = inputs_of(values.tolist())
@@ -97,24 +97,24 @@ def test_the_last_inputs_are_errors_of_the_linear_experts() -> None:
 
 
 @pytest.mark.parametrize(("freq_s", "windows"), [(3600, 24), (900, 96)])
-def test_hour_inputs_repeat_after_a_day(freq_s: int, windows: int) -> None:
+def test_time_of_day_inputs_repeat_after_a_day(freq_s: int, windows: int) -> None:
     x = inputs_of([0.0] * (windows + 1), 0, freq_s).x[:, 0]
     np.testing.assert_allclose(x[0, 7:9], x[windows, 7:9], atol=1e-6)
     assert not np.allclose(x[0, 7:9], x[windows // 2, 7:9])
 
 
-def test_month_inputs_repeat_after_a_year() -> None:
+def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # The inputs describe the next window: columns 7 and 8 its phase in the month, which is always 0 for
-    # monthly windows, columns 9 and 10 its phase in the year, which is 0 for January, after December.
+    # Columns 7 and 8 are the phase of the next window in the month, which is always 0 for monthly windows.
+    # Columns 9 and 10 are the phase of the next window in the year, which is 0 after December.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)
     assert x[5, 10] < -0.99
 
 
-def test_without_lags_and_linear_part_other_inputs_are_unchanged() -> None:
+def test_removing_lags_and_linear_experts_changes_no_other_input() -> None:
     values = np.random.default_rng(0).normal(size=(20, 2))
     values[4:6] = np.nan
     bare = NetworkConfig(lags=(), ring=0, halflife=20, linear=False)

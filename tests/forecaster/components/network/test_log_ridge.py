@@ -37,18 +37,18 @@ def sales(windows: int = 90, series: int = 3) -> Floats:
 
 def ridge_on_lag(lag: int) -> Floats32:
     ridge = NO_RIDGE.copy()
-    ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # lags come oldest first
+    ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # the regressors begin with the oldest lag
     return ridge
 
 
-def test_a_single_log_weight_gives_a_geometric_mean() -> None:
+def test_a_log_ridge_weight_of_one_half_gives_a_geometric_mean() -> None:
     values = sales()
     forecast = log_forecast(values, ridge_on_lag(12))
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)
     np.testing.assert_allclose(forecast[80, :, 3], values[80], rtol=1e-6)
 
 
-def test_a_missing_lag_counts_as_the_mean() -> None:
+def test_a_missing_lag_is_replaced_by_the_mean_of_the_series() -> None:
     values = sales()
     values[68] = np.nan
     forecast = log_forecast(values, ridge_on_lag(12))
@@ -56,14 +56,14 @@ def test_a_missing_lag_counts_as_the_mean() -> None:
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * mean), rtol=1e-4)
 
 
-def test_a_lag_before_a_level_shift_is_ignored() -> None:
+def test_log_ridge_forecasts_ignore_a_lag_before_a_level_shift() -> None:
     values = 100.0 + np.random.default_rng(0).normal(size=(90, 2))
     values[75:] *= 1000.0
     forecast = log_forecast(values, ridge_on_lag(12))
     np.testing.assert_allclose(forecast[80, :, 4], values[80], rtol=1e-5)
 
 
-def test_forecasts_scale_with_the_series() -> None:
+def test_log_ridge_forecasts_scale_with_the_values_of_the_series() -> None:
     values = sales()
     ridge = np.random.default_rng(1).normal(0, 0.1, NO_RIDGE.shape).astype(np.float32)
     for size in (1e-9, 1e9):
@@ -72,7 +72,7 @@ def test_forecasts_scale_with_the_series() -> None:
         )
 
 
-def test_a_series_that_reached_zero_uses_the_other_regressions() -> None:
+def test_a_series_that_reached_0_uses_the_ridge_without_logarithms() -> None:
     values = sales() + 1.0
     values[20, 1] = 0.0
     block, ridge = block_of(values), NO_RIDGE + np.float32(0.01)
@@ -83,7 +83,7 @@ def test_a_series_that_reached_zero_uses_the_other_regressions() -> None:
     assert np.isfinite(changes).all()
 
 
-def test_forecasts_stay_within_twice_the_range_of_values() -> None:
+def test_log_ridge_forecasts_stay_between_half_minimum_and_twice_maximum() -> None:
     values = sales()
     for size in (-50.0, 50.0):
         forecast = log_forecast(values, NO_RIDGE + np.float32(size))[80]

@@ -22,7 +22,7 @@ LEVELS = (0.025, 0.1, 0.5, 0.8, 0.975)
 
 
 def network(cell: str = "lstm", **changes: object) -> Network:
-    """Return a network in which every input matters: its weights are large."""
+    """Return a network with weights so large that every input changes its forecasts."""
     config = {
         "cell": cell,
         "hidden": 6,
@@ -41,7 +41,7 @@ def network(cell: str = "lstm", **changes: object) -> Network:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @given(seed=st.integers(0, 2**31), factor=st.sampled_from([0.0, 1.0, 1e3, 1e6]))
-def test_quantiles_never_cross(cell: str, seed: int, factor: float) -> None:
+def test_quantiles_of_the_network_never_cross(cell: str, seed: int, factor: float) -> None:
     net = network(cell)
     x = torch.randn(7, 3, INPUTS, generator=torch.Generator().manual_seed(seed)) * factor
     experts = torch.randn(ALL_EXPERTS, 7, 3, 4) * factor
@@ -52,7 +52,7 @@ def test_quantiles_never_cross(cell: str, seed: int, factor: float) -> None:
     assert (quantiles.diff(dim=0) >= 0).all()
 
 
-def test_quantiles_of_zero_inputs_differ() -> None:
+def test_network_quantiles_of_zero_inputs_differ() -> None:
     net = network()
     with torch.inference_mode():
         quantiles, _, _ = net(torch.zeros(3, 2, INPUTS), *net.initial(2))
@@ -70,23 +70,23 @@ def test_only_an_lstm_has_cell_memory_in_its_state(cell: str, cells: int) -> Non
     assert memory.shape == (cells, 3, 6)
 
 
-def test_all_series_begin_with_the_same_learned_state() -> None:
+def test_all_series_begin_with_the_same_learned_hidden_state() -> None:
     hidden, cell = network().initial(3)
     assert (hidden[:, 0] == hidden[:, 2]).all()
     assert (cell[:, 0] == cell[:, 2]).all()
     assert hidden.requires_grad
 
 
-def test_an_untrained_network_forecasts_nearly_its_linear_part() -> None:
+def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     net = Network(NetworkConfig(hidden=16, horizon=24, lags=(1,))).eval()
     experts = torch.zeros(ALL_EXPERTS, 50, 4, 24)
     experts[:2] = 3.0
     with torch.inference_mode():
         middle = net(torch.randn(50, 4, INPUTS), *net.initial(4), experts=experts)[0][1]
-    assert ((middle > 1.7) & (middle < 2.3)).all()  # the two ridges have 0.64 of the weight
+    assert ((middle > 1.7) & (middle < 2.3)).all()  # the two ridge experts have 0.64 of the weight
 
 
-def test_the_median_is_a_weighted_mean_plus_a_change() -> None:
+def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
     net, x = network(), torch.randn(5, 3, INPUTS)
     experts, state = torch.randn(ALL_EXPERTS, 5, 3, 4), net.initial(3)
     with torch.inference_mode():
@@ -95,13 +95,13 @@ def test_the_median_is_a_weighted_mean_plus_a_change() -> None:
         )
         without_experts = net(x, *state)[0]
     torch.testing.assert_close(alone, without_experts)
-    torch.testing.assert_close(two, one + 2.0)  # the weights sum to 1
+    torch.testing.assert_close(two, one + 2.0)  # the weights of the experts sum to 1
     low, high = experts.min(dim=0).values, experts.max(dim=0).values
     assert ((one - alone >= low - 1e-5) & (one - alone <= high + 1e-5)).all()
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_forecasts_at_chosen_rows_equal_those_at_all(cell: str) -> None:
+def test_network_forecasts_do_not_depend_on_the_chosen_windows(cell: str) -> None:
     net, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(ALL_EXPERTS, 9, 3, 4)
     rows = slice(1, None, 3)
     every, hidden, memory = net(x, *net.initial(3), experts=experts)
@@ -112,7 +112,7 @@ def test_forecasts_at_chosen_rows_equal_those_at_all(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_later_layer_adds_to_its_input(cell: str) -> None:
+def test_a_later_layer_of_the_network_adds_to_its_input(cell: str) -> None:
     net, x = network(cell, layers=3), torch.randn(6, 3, INPUTS)
     for layer in (1, 2):
         for weight in net.recurrent[layer].parameters():
@@ -138,7 +138,7 @@ def block_before_network(values: Floats, net: Network) -> Block:
     return replace(block, out=out)
 
 
-def test_only_medians_along_a_trend_leave_the_range() -> None:
+def test_only_medians_along_a_trend_leave_the_range_of_values() -> None:
     net, t = network(ring=8, halflife=20), np.arange(300.0)
     values = np.stack([np.sin(t), 0.1 * t, -0.1 * t], axis=1)
     for sign in (-1, 1):
@@ -186,7 +186,7 @@ def test_the_pinball_loss_is_least_at_the_quantile() -> None:
         assert best == pytest.approx(float(actual.quantile(level)), abs=0.06)
 
 
-def test_missing_actuals_give_no_loss_and_no_gradient() -> None:
+def test_missing_actuals_add_no_pinball_loss_and_no_gradient() -> None:
     forecast = torch.zeros(1, 3, requires_grad=True)
     loss = pinball_loss(forecast, torch.full((3,), torch.nan), torch.tensor([0.5]))
     loss.backward()

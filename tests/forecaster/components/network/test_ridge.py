@@ -30,7 +30,7 @@ def block_of(values: Floats) -> Block:
 
 
 def values_of(block: Block, changes: Floats) -> Floats:
-    """Return forecasts ``[T, S, N]`` in the unit of the series, from changes in `Block.unit`."""
+    """Return forecasts ``[T, S, N]`` in the unit of the series, from changes in units of `Block.unit`."""
     return block.last[:, :, None] + changes * block.unit[:, :, None]
 
 
@@ -52,16 +52,16 @@ def test_the_fixed_experts_forecast_seasons_mean_and_last_value() -> None:
         np.testing.assert_array_equal(last[t, :, h - 1], values[t])
 
 
-def test_a_single_ridge_weight_selects_its_lag() -> None:
+def test_a_ridge_weight_of_one_half_averages_lag_and_last_value() -> None:
     values, ridge = walks(), NO_RIDGE.copy()
-    ridge[1, RING - 1 - 12, 4] = 0.5  # lags come oldest first
+    ridge[1, RING - 1 - 12, 4] = 0.5  # the regressors begin with the oldest lag
     block = block_of(values)
     found = values_of(block, expert_forecasts(block, ridge, SEASON)[1])
     np.testing.assert_allclose(found[80, :, 4], (values[80] + values[68]) / 2, rtol=1e-6)
     np.testing.assert_array_equal(found[80, :, 3], values[80])
 
 
-def test_a_missing_lag_counts_as_the_mean() -> None:
+def test_the_seasonal_expert_replaces_a_missing_value_by_the_mean() -> None:
     values = walks()
     values[80 + 3 - SEASON] = np.nan
     block = block_of(values)
@@ -69,7 +69,7 @@ def test_a_missing_lag_counts_as_the_mean() -> None:
     np.testing.assert_allclose(season[80, :, 2], block.mean[80])
 
 
-def test_lags_before_a_level_shift_are_ignored() -> None:
+def test_ridge_forecasts_ignore_lags_before_a_level_shift() -> None:
     values = np.concatenate([walks(80, 1), 1e6 + walks(10, 1)])
     block = block_of(values)
     changes = values_of(block, expert_forecasts(block, NO_RIDGE + np.float32(0.1), SEASON).astype(np.float64))
@@ -81,13 +81,13 @@ def test_lags_before_a_level_shift_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("rows", [[0], [3, 50, 89]])
-def test_forecasts_at_chosen_rows_equal_those_at_all(rows: list[int]) -> None:
+def test_expert_forecasts_do_not_depend_on_the_chosen_windows(rows: list[int]) -> None:
     block, ridge = block_of(walks()), NO_RIDGE + np.float32(0.01)
     every = expert_forecasts(block, ridge, SEASON)
     np.testing.assert_allclose(expert_forecasts(block, ridge, SEASON, np.array(rows)), every[:, rows])
 
 
-def test_large_fleets_are_forecast_as_small_ones() -> None:
+def test_expert_forecasts_do_not_depend_on_the_number_of_series() -> None:
     values = walks(70, 300)
     ridge = NO_RIDGE + np.float32(0.01)
     whole, part = block_of(values), block_of(values[:, 250:])
@@ -96,7 +96,7 @@ def test_large_fleets_are_forecast_as_small_ones() -> None:
     )
 
 
-def test_a_ring_shorter_than_a_season_gives_last_values() -> None:
+def test_seasonal_experts_repeat_the_last_value_if_the_ring_is_short() -> None:
     block = block_of(walks())
     short = np.zeros((RIDGES, 4, HORIZON), np.float32)
     changes = expert_forecasts(block, short, SEASON)
