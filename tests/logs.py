@@ -38,7 +38,7 @@ class LogSource:
         """See `Source`."""
         return self.log.partition
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         """See `Source`."""
         following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
         return Step((following[0],), following[0].stop) if following else None

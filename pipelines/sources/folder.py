@@ -82,7 +82,7 @@ class FolderSource:
         """See `Source`."""
         return True
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         """See `Source`; a watched folder has no end.
 
         Raises:
@@ -116,7 +116,7 @@ class _Watch:
         self.next_look_s = 0.0
         self.wide_files: WideFiles | None = None
 
-    def step(self, offset: int) -> Step:
+    def step(self, offset: int) -> Step[int]:
         if offset != self.offset:
             self._seek(offset)
         try:

@@ -193,7 +193,7 @@ class StoppingSource:
     partition: str = "replay"
     is_paced: bool = False
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         """See `Source`."""
         if offset >= self.at:
             request_stop(self.stop_file)

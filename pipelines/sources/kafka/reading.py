@@ -24,7 +24,7 @@ import polars as pl
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import least, newest
 from forecaster.shards.sharding import empty_batch
-from pipelines.sources.base import LogStep, Position, Positions, furthest_us
+from pipelines.sources.base import Position, Positions, Step, furthest_us
 from pipelines.sources.files.validated_rows import validated
 from pipelines.sources.kafka.batching import PolledRows, batches, between
 from pipelines.sources.kafka.consumer import Polled
@@ -78,7 +78,7 @@ class Reading:
         """Close the consumer."""
         self.consumer.close()
 
-    def step(self, places: Positions) -> LogStep:
+    def step(self, places: Positions) -> Step[Positions]:
         """Return the next batches from ``places`` on; waits for messages for up to `_POLL_S` seconds."""
         if places != self.places:
             self._seek(places)
@@ -90,7 +90,7 @@ class Reading:
             self.places = None  # the poll is lost, so the next step must seek
             raise
         self.places = now
-        return LogStep(tuple(made), now, _REGISTRY_WAIT_S if self.held else 0.0)
+        return Step(tuple(made), now, _REGISTRY_WAIT_S if self.held else 0.0)
 
     def _seek(self, places: Positions) -> None:
         self.numbers = {name: self.source.number(name) for name in places}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipelines.sources.base import LogStep, Position, Positions, furthest_us
+from pipelines.sources.base import Position, Positions, Step, furthest_us
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.kafka.topic import KafkaTopic
@@ -52,7 +52,7 @@ class KafkaSource(KafkaTopic):
         finally:
             consumer.close()
 
-    def step(self, places: Positions) -> LogStep:
+    def step(self, places: Positions) -> Step[Positions]:
         """See `Log`; a topic has no end.
 
         Raises:

@@ -93,10 +93,10 @@ def test_rejected_rows_arrive_before_all_files_are_read(tmp_path: Path) -> None:
     assert len(first.batches[0].rejected) == 1
     files[2].unlink()
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
-        read_log(source, first.offset)
+        read_log(source, first.reached)
     # A second attempt raises too, and does not report an end of the log.
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
-        read_log(source, first.offset)
+        read_log(source, first.reached)
 
 
 def test_rows_outside_the_bounds_are_counted_once(tmp_path: Path) -> None:
