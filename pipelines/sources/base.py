@@ -93,6 +93,11 @@ def furthest_us(places: Positions, shard: int | None) -> int | None:
     return least(place.furthest_us for place in places.values() if place.shard == shard)
 
 
+def followed(places: Positions, shard: int | None) -> int:
+    """Return the number of partitions that ``shard`` follows."""
+    return sum(place.shard == shard for place in places.values())
+
+
 @runtime_checkable
 class Log(Protocol):
     """Partitions that one reader reads together; picklable, as a `Source` is.

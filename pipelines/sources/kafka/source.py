@@ -20,7 +20,7 @@ class KafkaSource(KafkaTopic):
     The log has the broker's offsets. The watermark of a partition is the time of its newest row minus the
     lateness. It is computed before each row, so it does not depend on how many messages a poll returns (see
     `pipelines.sources.kafka.batching`). The watermark of an idle partition advances with the other partitions
-    (see `pipelines.sources.kafka.reading`).
+    (see `pipelines.sources.kafka.idle_partitions`).
     """
 
     @property

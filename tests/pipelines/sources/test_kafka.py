@@ -185,7 +185,7 @@ def test_an_idle_keyed_partition_ignores_other_shards(tmp_path: Path) -> None:
         places = read_all(reading, source.begin({}))
         clock.now_s += 31
         for number in hours:
-            reading.quiet[f"rows-{number}"].since_s = clock.now_s
+            reading.idle.silences[f"rows-{number}"].since_s = clock.now_s
         places = reading.step(places).reached
         found = {n: places[f"rows-{n}"].watermark_us for n in (2, 3)}
         assert found == {n: (376_944 + h) * HOUR_US + HOUR_US // 2 for n, h in expected[shards].items()}
