@@ -20,7 +20,7 @@ from forecaster.time.windows import MICROSECONDS
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import write_frame
-from pipelines.sources.base import LogStep, Position, Positions
+from pipelines.sources.base import Position, Positions, Step
 from pipelines.sources.files.validated_rows import validated
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
 from pipelines.state import snapshot_file
@@ -155,13 +155,13 @@ class _Polls:
     def begin(self, reached: Positions) -> Positions:
         return {f"partition-{number}": Position(0) for number in range(self.partitions)}
 
-    def step(self, places: Positions) -> LogStep | None:
+    def step(self, places: Positions) -> Step[Positions] | None:
         at = max(place.watermark_us or START * FREQ_S * MICROSECONDS for place in places.values())
         if at >= (START * FREQ_S + self.polls) * MICROSECONDS:
             return None
         at += MICROSECONDS
         batches = tuple(replace(empty_batch(name, 0), watermark_us=at) for name in places)
-        return LogStep(batches, dict.fromkeys(places, Position(0, at)))
+        return Step(batches, dict.fromkeys(places, Position(0, at)))
 
 
 def _message(folder: Path, partitions: int, shards: int) -> float:

@@ -175,7 +175,7 @@ class _TimedSource:
     def is_paced(self) -> bool:
         return self.source.is_paced
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         step = self.source.step(offset)
         if not _released_s and step is not None and any(len(batch.rows) for batch in step.batches):
             _released_s.append(time.time())

@@ -38,8 +38,8 @@ class LogSource:
         """Return the name of the log's partition."""
         return self.log.partition
 
-    def step(self, offset: int) -> Step | None:
-        """Return the batch at ``offset``, and one past its last offset; None at the end of the log."""
+    def step(self, offset: int) -> Step[int] | None:
+        """See `Source`."""
         following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
         return Step((following[0],), following[0].stop) if following else None
 

@@ -158,7 +158,7 @@ def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
     Raises:
         DataError: a file cannot be read as series.
     """
-    from pipelines.sources.files.validated_rows import check_files
+    from pipelines.sources.files.check_files import check_files
 
     files, notices = check_files(job)
     if out is not None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import least, newest
 
+Place = TypeVar("Place")
 
-class Step(NamedTuple):
-    """The result of one read of a source.
+
+class Step(NamedTuple, Generic[Place]):
+    """The result of one read: ``Step[int]`` of a `Source`, ``Step[Positions]`` of a `Log`.
 
     Attributes:
-        batches: the next batches, in the order of their offsets; empty if there are no new rows.
-        offset: the offset from which the next step reads.
+        batches: the next batches, within a partition in the order of their offsets; empty if there are no new
+            rows. The first batch of a new partition announces the partition.
+        reached: the place from which the next step reads: the offset in a source, the positions in a log.
         wait_s: seconds to wait before the next step.
     """
 
     batches: tuple[Batch, ...]
-    offset: int
+    reached: Place
     wait_s: float = 0.0
 
 
@@ -42,7 +45,7 @@ class Source(Protocol):
         If False, the rows are a backlog, and the latency of the job would only measure its length.
         """
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         """Read the rows from ``offset`` on; None at the end of the log, to which no rows will be added.
 
         Raises:
@@ -59,9 +62,9 @@ class Position(NamedTuple):
             has no watermark yet, or if its source computes the watermark from the offset.
         cuts: greater offsets, ascending, from which some shards resume. A batch ends at each of them, so that
             every shard applies either a whole batch or none of it.
-        furthest_watermark_us: the partition's watermark in the shard that had read furthest, in
-        microseconds, because the
-            windows that this shard closed stay closed; None if no shard had read further than the others.
+        furthest_watermark_us: the partition's watermark in the shard that had read furthest, in microseconds,
+            because the windows that this shard closed stay closed; None if no shard had read further than the
+            others.
         shard: the only shard that follows the partition; None if all shards do.
     """
 
@@ -90,20 +93,9 @@ def furthest_us(places: Positions, shard: int | None) -> int | None:
     return least(place.furthest_us for place in places.values() if place.shard == shard)
 
 
-class LogStep(NamedTuple):
-    """The result of one read of a log.
-
-    Attributes:
-        batches: the next batches, within a partition in the order of their offsets; empty if there are no new
-            rows.
-        places: the positions from which the next step reads. The first batch of a new partition announces
-            the partition.
-        wait_s: seconds to wait before the next step.
-    """
-
-    batches: tuple[Batch, ...]
-    places: Positions
-    wait_s: float = 0.0
+def followed(places: Positions, shard: int | None) -> int:
+    """Return the number of partitions that ``shard`` follows."""
+    return sum(place.shard == shard for place in places.values())
 
 
 @runtime_checkable
@@ -130,7 +122,7 @@ class Log(Protocol):
                 and names the fix.
         """
 
-    def step(self, places: Positions) -> LogStep | None:
+    def step(self, places: Positions) -> Step[Positions] | None:
         """Read the rows from ``places`` on; None at the end of the log, to which no rows will be added.
 
         Raises:
@@ -161,11 +153,11 @@ class OnePartition:
         name = self.source.partition
         return {name: Position(reached[name].offset if name in reached else 0)}
 
-    def step(self, places: Positions) -> LogStep | None:
-        """Read the next rows of the source; see `Log`."""
+    def step(self, places: Positions) -> Step[Positions] | None:
+        """See `Log`."""
         name = self.source.partition
         step = self.source.step(places[name].offset)
-        return None if step is None else LogStep(step.batches, {name: Position(step.offset)}, step.wait_s)
+        return None if step is None else Step(step.batches, {name: Position(step.reached)}, step.wait_s)
 
 
 def as_log(source: Source | Log) -> Log:

@@ -82,8 +82,8 @@ class FolderSource:
         """True, because files arrive at a pace that the job does not set; see `Source`."""
         return True
 
-    def step(self, offset: int) -> Step | None:
-        """Read the rows of the folder from ``offset`` on; a watched folder has no end. See `Source`.
+    def step(self, offset: int) -> Step[int] | None:
+        """See `Source`; a watched folder has no end.
 
         Raises:
             DataError: the folder does not exist, a file cannot be read and may not be skipped, or the
@@ -116,7 +116,7 @@ class _Watch:
         self.next_look_s = 0.0
         self.wide_files: WideFiles | None = None
 
-    def step(self, offset: int) -> Step:
+    def step(self, offset: int) -> Step[int]:
         if offset != self.offset:
             self._seek(offset)
         try:

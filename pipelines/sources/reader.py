@@ -79,10 +79,10 @@ class Reader:
         if self._is_held_back():
             wait_s = LONGEST_WAIT_S if self._is_remote else _HOLD_BACK_S
             return Read(self._progress_requests(places), places, wait_s, False)
-        stride = self.log.step(places)
-        if stride is None:
+        step = self.log.step(places)
+        if step is None:
             return self._last_read(places)
-        batches, places = stride.batches, stride.places
+        batches, places = step.batches, step.reached
         if self.applied is not None:
             self._ahead += [
                 (b.partition, b.stop, int(b.rows.estimated_size())) for b in batches if len(b.rows)
@@ -91,7 +91,7 @@ class Reader:
         if now_s - self._snapshot_s >= self.snapshot_every_s:
             self._snapshot_s = now_s
             batches = (*batches, *(replace(empty, snapshot=True) for empty in _empty_batches(places)))
-        return Read(batches, places, min(stride.wait_s, LONGEST_WAIT_S), False)
+        return Read(batches, places, min(step.wait_s, LONGEST_WAIT_S), False)
 
     def _last_read(self, places: Positions) -> Read:
         last = tuple(replace(empty, snapshot=True, ends=True) for empty in _empty_batches(places))

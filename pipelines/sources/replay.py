@@ -73,8 +73,8 @@ class ReplaySource:
         """Whether rows arrive at the speed of the replay; if not, they are a backlog. See `Source`."""
         return self.speed > 0
 
-    def step(self, offset: int) -> Step | None:
-        """Read the rows of the replay from ``offset`` on; see `Source`.
+    def step(self, offset: int) -> Step[int] | None:
+        """See `Source`.
 
         Raises:
             DataError: a file cannot be read, or differs from the file that the replay began with.
@@ -106,7 +106,7 @@ class _Player:
         self.rejected = 0  # number of rejected rows
         self.outside = 0  # rows outside the time bounds that no batch of rejected rows has counted
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         if offset != self.offset:
             self._seek(offset)
         try:
@@ -115,7 +115,7 @@ class _Player:
             self.offset = None  # the failed iterator has ended, so the next step must seek
             raise
 
-    def _step(self) -> Step | None:
+    def _step(self) -> Step[int] | None:
         due: list[Batch] = []
         most = self.source.windows_per_step if self.source.speed else 1
         while len(due) < most and (batch := self._next()) is not None:
@@ -131,7 +131,7 @@ class _Player:
         self._close()
         return None
 
-    def _step_of(self, batches: list[Batch], wait_s: float) -> Step:
+    def _step_of(self, batches: list[Batch], wait_s: float) -> Step[int]:
         if batches:
             self.offset = batches[-1].stop
         assert self.offset is not None

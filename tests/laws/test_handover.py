@@ -193,8 +193,8 @@ class StoppingSource:
     partition: str = "replay"
     is_paced: bool = False
 
-    def step(self, offset: int) -> Step | None:
-        """Return the step of ``source``, or request a stop and return a step without batches."""
+    def step(self, offset: int) -> Step[int] | None:
+        """See `Source`."""
         if offset >= self.at:
             request_stop(self.stop_file)
             return Step((), offset)

@@ -123,8 +123,8 @@ class ArrivalsSource:
     partition: str = "arrivals"
     is_paced: bool = False
 
-    def step(self, offset: int) -> Step | None:
-        """Return the batch that begins at ``offset``, or the next batch; None after the last batch."""
+    def step(self, offset: int) -> Step[int] | None:
+        """Return the batch that begins at ``offset``, or the next one; None after the last batch."""
         files = [pl.read_parquet(self.folder / f"{at}.parquet") for at in range(len(self.watermarks_us))]
         arrivals = [Arrival(*both) for both in zip(files, self.watermarks_us, strict=True)]
         following = [batch for batch in batches_of(arrivals, self.partition) if batch.start >= offset]

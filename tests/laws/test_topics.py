@@ -171,14 +171,14 @@ def test_a_row_behind_the_watermark_of_an_idle_partition_is_late() -> None:
         source = source_of(topic, start, Path(name), 0, idle_s=30)
         reading, places = Reading(source, clock), places_to_resume(source, [])
         for _ in range(99):
-            places = reading.step(places).places
+            places = reading.step(places).reached
         assert places["rows-1"].watermark_us == (start + 5) * HALF_A_DAY_US
         clock.now_s += 31
         topic.there[0] = 6  # partition 0 has an unread message, so it is not idle
         batches: list[Batch] = []
         for _ in range(9):
-            stride = reading.step(places)
-            places, batches = stride.places, [*batches, *stride.batches]
+            step = reading.step(places)
+            places, batches = step.reached, [*batches, *step.batches]
         assert [(b.partition, b.start, b.stop) for b in batches] == [("rows-0", 5, 6), ("rows-1", 1, 1)]
         assert {b.watermark_us for b in batches} == {(start + 10) * HALF_A_DAY_US}
         assert places["rows-1"] == Position(1, (start + 10) * HALF_A_DAY_US)

@@ -97,9 +97,9 @@ def read(
             if topic.chance.random() < 0.6:  # otherwise no message arrives in this step
                 topic.there[number] += int(topic.chance.integers(0, min(most, most_messages) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
-        stride = reading.step(places)
-        yield from stride.batches
-        places = stride.places
+        step = reading.step(places)
+        yield from step.batches
+        places = step.reached
 
 
 def with_partitions(shard: Shard, places: Positions) -> Shard:
@@ -176,9 +176,9 @@ def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> R
     reading = Reading(source, Clock())
     batches = [*Reader(reading, Path("/nowhere"), 1e9).next(places).batches]  # type: ignore[arg-type]
     while not is_read(source, topic, places, topic.partitions):
-        stride = reading.step(places)
-        batches += stride.batches
-        places = stride.places
+        step = reading.step(places)
+        batches += step.batches
+        places = step.reached
     for number in range(SHARDS):
         apply_all(model, ran, number, batches)
     return ran

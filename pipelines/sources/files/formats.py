@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -17,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from pipelines.sources.files import json_lines
 from pipelines.sources.files.csv_header import Header, read_header
 from pipelines.sources.files.csv_lines import row_per_line
 from pipelines.sources.files.encodings import as_utf8
@@ -34,7 +33,6 @@ _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
     ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
-_KEY_LINES = 1_000  # a JSON lines file is searched for column names in this many first lines
 _PACKED = frozenset({
     ".gz", ".zst", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".sz", ".snappy", ".z", ".zip", ".7z", ".tar",
     ".tgz", ".rar",
@@ -76,39 +74,15 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
     if kind == "csv":
         return _header(path, encoding).names
     with _opened(path, encoding) as file:
-        first = [line for line in islice(file, _KEY_LINES) if line.strip()]
-    if not first:
-        raise DataError(f"{path}: is empty")
-    keys: dict[str, None] = {}
-    for number, line in enumerate(first, 1):
-        keys |= dict.fromkeys(_object(path, number, line))
-    return list(keys)
+        return json_lines.first_keys(path, file)
 
 
 def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
     """Return the keys of a JSON lines file that are not in ``known``; [] for other kinds of file."""
     if _kind(path) != "jsonl":
         return []
-    found: dict[str, None] = {}
     with _opened(path, encoding) as file:
-        while lines := [line for line in islice(file, _KEY_LINES * 10) if line.strip()]:
-            try:
-                keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
-            except (
-                pl.exceptions.PolarsError,
-                pl.exceptions.PanicException,
-            ):  # reading the rows refuses a line that is not an object
-                keys = [key for line in lines for key in _keys(line)]
-            found |= dict.fromkeys(keys)
-    return [key for key in found if key not in known]
-
-
-def _keys(line: bytes) -> list[str]:
-    try:
-        one = json.loads(line)
-    except (ValueError, RecursionError):
-        return []
-    return list(one) if isinstance(one, dict) else []
+        return [key for key in json_lines.all_keys(file) if key not in known]
 
 
 def index_columns(path: Path) -> tuple[str, ...]:
@@ -277,41 +251,8 @@ def _parquet(path: Path, names: list[str], rows: int) -> Frames:
 
 
 def _json_lines(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
-    row = number = 0
+    row = 0
     with _opened(path, encoding) as file:
-        while lines := list(islice(file, rows)):
-            filled = [line for line in lines if line.strip()]
-            if filled:
-                frame = _objects(path, names, lines, number)
-                yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
-                row += frame.height
-            number += len(lines)
-
-
-def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> pl.DataFrame:
-    """Return lines as String columns; the first is line ``before + 1`` of the file."""
-    schema = dict.fromkeys(names, pl.String)
-    filled = [line for line in lines if line.strip()]
-    try:
-        frame = pl.read_ndjson(io.BytesIO(b"".join(filled)), schema=schema)
-        if frame.height == len(filled):
-            return frame
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        pass  # the slower reader below accepts NaN, and finds the line with the fault
-    found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
-
-
-def _object(path: Path, number: int, line: bytes) -> dict[str, object]:
-    try:
-        # keep the text of numbers, and accept NaN and Infinity, which many programs write
-        found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: line {number} is not a JSON object: correct or delete it")
-    return found
-
-
-def _cell(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        for frame in json_lines.frames(path, file, names, rows):
+            yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
+            row += frame.height

@@ -11,8 +11,9 @@ import polars as pl
 from forecaster.shards.counts import by_kind
 from forecaster.time.notices import weekday_notice
 from pipelines.settings.config import JobConfig
+from pipelines.sources.files.check_files import check_files
 from pipelines.sources.files.missing_codes import missing_code_notices
-from pipelines.sources.files.validated_rows import check_files, input_of, read_files
+from pipelines.sources.files.validated_rows import input_of, read_files
 from schemas import observations, quarantine
 from schemas.errors import DataError
 

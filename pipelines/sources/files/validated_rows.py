@@ -5,10 +5,8 @@ Imports neither torch nor Beam nor MLflow.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,6 @@ import polars as pl
 from forecaster.time.frequency import Frequency, duration_s
 from pipelines.settings.config import ColumnsConfig, JobConfig
 from pipelines.sources.files import tables
-from pipelines.sources.files.find_files import find_files
-from pipelines.sources.files.overlaps import refuse_clashes
-from pipelines.sources.files.sensors import refuse_merged_sensors
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 
@@ -256,30 +251,6 @@ def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: b
     return Input(columns_of(job), start, end, data.batch_rows, skip, max_future_s)
 
 
-def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
-    """Return the files of a job, after a check of the first rows of each, and notices for the user.
-
-    Raises:
-        DataError: a file cannot be read or does not fit, unless ``data.skip_bad_files`` is set; or none can.
-    """
-    found, columns = find_files(job.data.paths), columns_of(job)
-    checked, bad = [], 0
-    for file in found.files:
-        try:
-            checked.append(tables.check(file, columns))
-        except DataError:  # the reason is reported when the file is read
-            if not job.data.skip_bad_files:
-                raise
-            bad += 1
-    if bad == len(found.files):
-        raise DataError("no file is left to read: none of the files can be read")
-    refuse_merged_sensors(checked, columns)
-    how = input_of(job)
-    read = partial(rows_of, how=how, now_s=time.time())
-    refuse_clashes(checked, columns, read, job.data.memory_mb << 20, skip_bad_files=how.skip_bad_files)
-    return found.files, [*found.notices, *_notices(checked)]
-
-
 def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
     """Yield the observations of a file in pieces; stop without an error where the file cannot be read."""
     try:
@@ -287,17 +258,3 @@ def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
             yield part.rows
     except DataError:  # the reason is reported when the job reads the file
         return
-
-
-def _notices(files: list[tables.FileCheck]) -> list[str]:
-    """Return the notices of files, each once, with the first file and the number of the other files."""
-    of: dict[str, list[Path]] = {}
-    for file in files:
-        for line in file.notices:
-            of.setdefault(line, []).append(file.path)
-    lines = []
-    for line, paths in of.items():
-        more = len(paths) - 1
-        others = f" (and those of {more:,} more {'file' if more == 1 else 'files'})" if more else ""
-        lines.append(f"{paths[0]}: {line}{others}")
-    return lines

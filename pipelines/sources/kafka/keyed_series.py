@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import polars as pl
 
 from schemas.errors import DataError
 
@@ -20,18 +20,20 @@ class SeriesShards:
     def __init__(self, known: dict[str, int]) -> None:
         self._known = known
 
-    def check(self, place: str, series_ids: Iterable[str], shard: int) -> None:
+    def check(self, place: str, series_ids: pl.Series, shard: int | None) -> None:
         """Record the series of a partition, and refuse a series that belongs to another shard.
 
         Args:
             place: topic and partition, as ``topic/0``.
-            series_ids: the series that have rows in the partition, each once.
-            shard: the shard that follows the partition.
+            series_ids: the series of each row.
+            shard: the shard that follows the partition; None if all shards do, so that no check is needed.
 
         Raises:
             DataError: a series had earlier rows in a partition of another shard.
         """
-        for series_id in series_ids:
+        if shard is None:
+            return
+        for series_id in series_ids.unique(maintain_order=True):
             home = self._known.setdefault(series_id, shard)
             if home != shard:
                 raise DataError(

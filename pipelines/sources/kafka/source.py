@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipelines.sources.base import LogStep, Position, Positions, furthest_us
+from pipelines.sources.base import Position, Positions, Step, furthest_us
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.kafka.topic import KafkaTopic
@@ -20,7 +20,7 @@ class KafkaSource(KafkaTopic):
     The log has the broker's offsets. The watermark of a partition is the time of its newest row minus the
     lateness. It is computed before each row, so it does not depend on how many messages a poll returns (see
     `pipelines.sources.kafka.batching`). The watermark of an idle partition advances with the other partitions
-    (see `pipelines.sources.kafka.reading`).
+    (see `pipelines.sources.kafka.idle_partitions`).
     """
 
     @property
@@ -54,8 +54,8 @@ class KafkaSource(KafkaTopic):
         finally:
             consumer.close()
 
-    def step(self, places: Positions) -> LogStep:
-        """Read the next rows of the topic, which has no end; see `Log`.
+    def step(self, places: Positions) -> Step[Positions]:
+        """See `Log`; a topic has no end.
 
         Raises:
             DataError: the topic or its next rows no longer exist, or the broker refuses the request.

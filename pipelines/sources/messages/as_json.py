@@ -40,10 +40,11 @@ def _read_together(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
     """Return the fields of all lines as text columns; read as few fields as possible, to save time.
 
     Each column may be in one of several fields, of which the first counts. If the first fields of all columns
-    are in the first line, only these are read; the other fields are read as well if a line lacks one of them.
+    are in the first message, only these are read; the other fields are read as well if a line lacks one of
+    them.
     """
     preferred = [fields[0] for fields in names.by_column.values()]
-    if all(f'"{name}"'.encode() in first for name in preferred):
+    if (_object(first) or {}).keys() >= {*preferred}:
         frame = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(preferred, pl.String))
         if not any(frame[fields[0]].null_count() for fields in names.by_column.values() if len(fields) > 1):
             return frame
@@ -56,11 +57,8 @@ def _read_separately(values: Sequence[bytes], names: Names) -> list[pl.DataFrame
     bad: list[int] = []
     reasons: list[str] = []
     for place, value in enumerate(values):
-        try:
-            read = json.loads(value, object_pairs_hook=_first_of_each)
-        except (ValueError, RecursionError):
-            read = None
-        if isinstance(read, dict):
+        read = _object(value)
+        if read is not None:
             places.append(place)
             found.append({name: _cell(read.get(name)) for name in names.fields})
         else:
@@ -68,6 +66,15 @@ def _read_separately(values: Sequence[bytes], names: Names) -> list[pl.DataFrame
             reasons.append(f"is not a JSON object; {shown(value.decode(errors='replace'))}")
     frame = pl.DataFrame(found, schema=dict.fromkeys(names.fields, pl.String))
     return [names.chosen(frame, pl.Series(places, dtype=pl.Int64)), problems(bad, reasons)]
+
+
+def _object(message: bytes) -> dict[str, object] | None:
+    """Return the fields of a message; None if it is not a JSON object."""
+    try:
+        read = json.loads(message, object_pairs_hook=_first_of_each)
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None
 
 
 def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:

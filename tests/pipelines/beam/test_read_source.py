@@ -13,7 +13,7 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import empty_batch
 from pipelines.beam import read_source as reading
 from pipelines.beam.read_source import ReadSource, ReadSourceByTimer, _StepSource, _StepSourceByTimer
-from pipelines.sources.base import LogStep, Position, Positions
+from pipelines.sources.base import Position, Positions, Step
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Counted:
     def begin(self, reached: Positions) -> Positions:
         return {"log": Position(0)}
 
-    def step(self, places: Positions) -> LogStep | None:
+    def step(self, places: Positions) -> Step[Positions] | None:
         place = places["log"]
         if place.offset == self.rows:
             return None
         moved = {"log": place._replace(offset=place.offset + 1, watermark_us=7 * place.offset, cuts=(9, 11))}
-        return LogStep((replace(empty_batch("log", place.offset), stop=place.offset + 1),), moved, 0.01)
+        return Step((replace(empty_batch("log", place.offset), stop=place.offset + 1),), moved, 0.01)
 
 
 @dataclass

@@ -41,9 +41,9 @@ class StoppingSource:
     def is_paced(self) -> bool:
         return self.source.is_paced
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         step = self.source.step(offset)
-        if step is not None and step.offset >= self.at:
+        if step is not None and step.reached >= self.at:
             request_stop(self.stop_file)
         return step
 
@@ -52,7 +52,7 @@ class StoppingSource:
 class FailingSource(StoppingSource):
     """A replay source that fails at offset ``at``; like a kill, this leaves the job at its last snapshots."""
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         if offset >= self.at:
             raise DataError("the cable was pulled")
         return self.source.step(offset)

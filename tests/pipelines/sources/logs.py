@@ -58,7 +58,7 @@ def read_log(source: Source, offset: int = 0, steps: int = 1000) -> list[Batch]:
         if step is None or not step.batches:
             break
         found += step.batches
-        offset = step.offset
+        offset = step.reached
     return found
 
 

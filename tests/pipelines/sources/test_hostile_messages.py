@@ -242,10 +242,10 @@ def test_a_topic_of_hostile_messages_is_read_completely(tmp_path: Path) -> None:
     reading, places = Reading(source), source.begin({})
     found = 0
     while places["rows-0"].offset < len(sent):
-        stride = reading.step(places)
-        places = stride.places
-        found += sum(len(batch.rows) + len(batch.rejected) for batch in stride.batches)
-        for batch in stride.batches:
+        step = reading.step(places)
+        places = step.reached
+        found += sum(len(batch.rows) + len(batch.rejected) for batch in step.batches)
+        for batch in step.batches:
             assert batch.rejected["file"].str.contains(r"^rows/0/\d+$").all()
     assert found == CELLS * len(PLACES) * len(TYPES) + 5
     for name, kind in (("value", "duration_us"), ("series_id", "binary")):

@@ -62,8 +62,8 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
     reading, places = Reading(source), source.begin({})
     batches: list[Batch] = []
     while places["rows-0"].offset < 7:
-        stride = reading.step(places)
-        places, batches = stride.places, [*batches, *stride.batches]
+        step = reading.step(places)
+        places, batches = step.reached, [*batches, *step.batches]
     assert [o for b in batches for o in b.rows["offset"]] == [3, 6]
     assert sum(b.outside for b in batches) == 1
     rejected = [one for b in batches for one in b.rejected.select("file", "row", "column", "reason").rows()]
@@ -82,8 +82,8 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
 def test_lateness_depends_on_earlier_rows_not_on_polls(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
-    stride = Reading(source).step(source.begin({}))
-    (batch,) = stride.batches
+    step = Reading(source).step(source.begin({}))
+    (batch,) = step.batches
     newest = [None, 5, 6, 6, 6, 9, 9]
     expected = [NEVER if h is None else (376_944 + h) * HOUR_US + HOUR_US // 2 for h in newest]
     assert (batch.start, batch.stop, batch.before_us) == (0, 7, None)
@@ -112,15 +112,15 @@ def test_a_new_partition_is_announced_before_its_rows(tmp_path: Path) -> None:
     source = source_of(topic, tmp_path, look_s=0.0, poll_rows=10**6)
     reading, places = Reading(source), source.begin({})
     while places["rows-0"].watermark_us is None:
-        places = reading.step(places).places
+        places = reading.step(places).reached
     topic.fill()
-    stride = reading.step(places)
-    (announced,) = stride.batches
+    step = reading.step(places)
+    (announced,) = step.batches
     assert (announced.partition, announced.start, announced.stop) == ("rows-1", 0, 0)
     assert announced.watermark_us == places["rows-0"].watermark_us
     assert announced.partitions == 1
-    stride = reading.step(stride.places)
-    assert [(b.partition, b.partitions) for b in stride.batches] == [("rows-1", 2)]
+    step = reading.step(step.reached)
+    assert [(b.partition, b.partitions) for b in step.batches] == [("rows-1", 2)]
     known_us = places["rows-0"].watermark_us
     assert known_us is not None
     ahead = {"rows-0": places["rows-0"]._replace(furthest_watermark_us=known_us + HOUR_US)}
@@ -130,7 +130,7 @@ def test_a_new_partition_is_announced_before_its_rows(tmp_path: Path) -> None:
 
 def read_all(reading: Reading, places: Positions) -> Positions:
     for _ in range(99):
-        places = reading.step(places).places
+        places = reading.step(places).reached
     return places
 
 
@@ -145,8 +145,8 @@ def test_batches_of_a_keyed_partition_have_one_shard(tmp_path: Path) -> None:
     topic.fill()
     batches: list[Batch] = []
     while len(places) < 4 or min(place.offset for place in places.values()) < 1:
-        stride = reading.step(places)
-        places, batches = stride.places, [*batches, *stride.batches]
+        step = reading.step(places)
+        places, batches = step.reached, [*batches, *step.batches]
     assert {b.partition: b.shard for b in batches} == {f"rows-{n}": n % 2 for n in range(4)}
     assert {b.partition: b.partitions for b in batches if b.shard == 0} == {"rows-0": 2, "rows-2": 2}
     assert {name: place.shard for name, place in source.begin(places).items()} == {
@@ -185,8 +185,8 @@ def test_an_idle_keyed_partition_ignores_other_shards(tmp_path: Path) -> None:
         places = read_all(reading, source.begin({}))
         clock.now_s += 31
         for number in hours:
-            reading.quiet[f"rows-{number}"].since_s = clock.now_s
-        places = reading.step(places).places
+            reading.idle.silences[f"rows-{number}"].since_s = clock.now_s
+        places = reading.step(places).reached
         found = {n: places[f"rows-{n}"].watermark_us for n in (2, 3)}
         assert found == {n: (376_944 + h) * HOUR_US + HOUR_US // 2 for n, h in expected[shards].items()}
 
@@ -196,12 +196,12 @@ def test_an_absent_broker_does_not_make_partitions_idle(tmp_path: Path) -> None:
     source = source_of(topic, tmp_path, poll_rows=10**6)
     reading, places = Reading(source, clock), source.begin({})
     for _ in range(50):
-        places = reading.step(places).places
+        places = reading.step(places).reached
     consumer: Any = reading.consumer
     for away, carried in ((True, None), (False, 5 * HOUR_US + HOUR_US // 2 + 376_944 * HOUR_US)):
         consumer.troubles += away
         clock.now_s += 31
-        places = reading.step(places).places
+        places = reading.step(places).reached
         assert places["rows-1"].watermark_us == carried
 
 
@@ -216,7 +216,7 @@ def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> Non
     source = source_of(topic, tmp_path, opens=opens)
     places = source.begin({})
     for _ in range(3):
-        places = source.step(places).places
+        places = source.step(places).reached
     assert len(opened) == 2
     assert [one.closed for one in opened] == [True, False]
     forget()
@@ -289,8 +289,8 @@ def in_2199(series: str = "b") -> bytes:
 def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> list[Batch]:
     batches: list[Batch] = []
     while any(places[name].offset < end for name, end in ends.items()):
-        stride = reading.step(places)
-        places, batches = stride.places, [*batches, *stride.batches]
+        step = reading.step(places)
+        places, batches = step.reached, [*batches, *step.batches]
     return batches
 
 
@@ -370,9 +370,9 @@ def test_a_stream_waits_for_its_registry_without_losing_messages(tmp_path: Path)
         waits = 0
         batches: list[Batch] = []
         while places["rows-0"].offset < 2:
-            stride = reading.step(places)
-            places, batches = stride.places, [*batches, *stride.batches]
-            waits += stride.wait_s > 0
+            step = reading.step(places)
+            places, batches = step.reached, [*batches, *step.batches]
+            waits += step.wait_s > 0
     assert waits
     assert [offset for batch in batches for offset in batch.rows["offset"]] == [0, 1]
     assert not any(len(batch.rejected) for batch in batches)

@@ -11,7 +11,7 @@ import pytest
 from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import empty_batch
 from pipelines.sources import reader as reading
-from pipelines.sources.base import LogStep, OnePartition, Position, Positions, Step
+from pipelines.sources.base import OnePartition, Position, Positions, Step
 from pipelines.sources.reader import LONGEST_WAIT_S, request_stop
 from pipelines.storage import Remote
 from schemas.errors import DataError
@@ -30,11 +30,11 @@ def batch(start: int, rows: int) -> Batch:
 class Listed:
     """A source whose steps are listed by offset: an unlisted offset has no rows yet, ``None`` is the end."""
 
-    steps: dict[int, Step | None]
+    steps: dict[int, Step[int] | None]
     partition: str = "log"
     is_paced: bool = True
 
-    def step(self, offset: int) -> Step | None:
+    def step(self, offset: int) -> Step[int] | None:
         return self.steps.get(offset, Step((), offset, 7.0))
 
 
@@ -76,8 +76,8 @@ class Keyed:
     def begin(self, reached: Positions) -> Positions:
         return {"t-0": Position(3, 7, shard=0), "t-1": Position(4, shard=1), "t-2": Position(5, shard=0)}
 
-    def step(self, places: Positions) -> LogStep:
-        return LogStep((), places)
+    def step(self, places: Positions) -> Step[Positions]:
+        return Step((), places)
 
 
 def test_batches_of_a_keyed_log_name_the_shard_of_their_partition(stop_file: Path, clock: Clock) -> None:
@@ -197,7 +197,7 @@ def test_a_stop_file_ends_the_reading_with_a_snapshot(stop_file: Path, clock: Cl
 
 def test_the_reader_raises_the_error_of_a_source(stop_file: Path, clock: Clock) -> None:
     class Broken(Listed):
-        def step(self, offset: int) -> Step | None:
+        def step(self, offset: int) -> Step[int] | None:
             raise DataError("the source is gone")
 
     reader = Reader(Broken({}), stop_file, 30, clock=clock)

@@ -93,10 +93,10 @@ def test_a_replay_gives_rejected_rows_before_reading_all_files(tmp_path: Path) -
     assert len(first.batches[0].rejected) == 1
     files[2].unlink()
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
-        read_log(source, first.offset)
-    # A second reading raises, too, and does not report the end of the log.
+        read_log(source, first.reached)
+    # A second attempt raises too, and does not report an end of the log.
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
-        read_log(source, first.offset)
+        read_log(source, first.reached)
 
 
 def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_temporary_sorted_files_are_deleted_at_end_and_restart(tmp_path: Path) -
     stray.mkdir()
     (stray / "0.arrow").touch()
     again = restarted(source)
-    assert len(read_log(again, step.offset)) == 6
+    assert len(read_log(again, step.reached)) == 6
     assert [path.name for path in manifest_folder.iterdir()] == ["replay.json"]
 
 
@@ -139,5 +139,5 @@ def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -
             step = source.step(offset)
             assert step is not None
         found += step.batches
-        offset = step.offset
+        offset = step.reached
     return found

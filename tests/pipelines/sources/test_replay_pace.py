@@ -29,7 +29,7 @@ def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     assert caught_up is not None
     assert values(caught_up.batches) == [1, 2, 3]
     assert [batch.arrived_s - NOW_S for batch in caught_up.batches] == [2, 4, 6]
-    assert source.step(caught_up.offset) == Step((), 4, 1.0)
+    assert source.step(caught_up.reached) == Step((), 4, 1.0)
 
 
 def test_the_first_window_of_a_resumed_replay_is_due_at_once(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.settings.config import DataConfig, JobConfig
+from pipelines.sources.files.check_files import check_files
 from pipelines.sources.files.load_all import load_observations
-from pipelines.sources.files.validated_rows import check_files
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import write_file
 

@@ -1,0 +1,95 @@
+"""Read JSON lines: the keys of their objects, and the values of some keys as text columns."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from schemas.errors import DataError
+
+_KEY_LINES = 1_000  # column names are searched for in this many first lines
+
+
+def first_keys(path: Path, file: BinaryIO) -> list[str]:
+    """Return the keys of the objects in the first lines of an open file.
+
+    Raises:
+        DataError: these lines are all blank, or one of them is not a JSON object; the message names ``path``.
+    """
+    first = [line for line in islice(file, _KEY_LINES) if line.strip()]
+    if not first:
+        raise DataError(f"{path}: is empty")
+    keys: dict[str, None] = {}
+    for number, line in enumerate(first, 1):
+        keys |= dict.fromkeys(_object(path, number, line))
+    return list(keys)
+
+
+def all_keys(file: BinaryIO) -> list[str]:
+    """Return the keys of all objects of an open file; a line that is not a JSON object has none."""
+    found: dict[str, None] = {}
+    while lines := [line for line in islice(file, _KEY_LINES * 10) if line.strip()]:
+        try:
+            keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            keys = [key for line in lines for key in _keys(line)]  # reading the rows reports the broken line
+        found |= dict.fromkeys(keys)
+    return list(found)
+
+
+def frames(path: Path, file: BinaryIO, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the objects of an open file as String columns, in frames of at most ``rows`` rows.
+
+    Blank lines are skipped.
+
+    Raises:
+        DataError: a line is not a JSON object; the message names ``path`` and the line.
+    """
+    number = 0
+    while lines := list(islice(file, rows)):
+        if any(line.strip() for line in lines):
+            yield _objects(path, names, lines, number)
+        number += len(lines)
+
+
+def _keys(line: bytes) -> list[str]:
+    try:
+        one = json.loads(line)
+    except (ValueError, RecursionError):
+        return []
+    return list(one) if isinstance(one, dict) else []
+
+
+def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> pl.DataFrame:
+    """Return lines as String columns; the first is line ``before + 1`` of the file."""
+    schema = dict.fromkeys(names, pl.String)
+    filled = [line for line in lines if line.strip()]
+    try:
+        frame = pl.read_ndjson(io.BytesIO(b"".join(filled)), schema=schema)
+        if frame.height == len(filled):
+            return frame
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        pass  # the slower reader below accepts NaN, and finds the line with the fault
+    found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, object]:
+    try:
+        # keep the text of numbers, and accept NaN and Infinity, which many programs write
+        found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: line {number} is not a JSON object: correct or delete it")
+    return found
+
+
+def _cell(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, separators=(",", ":"))

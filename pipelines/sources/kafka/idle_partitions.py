@@ -1,0 +1,107 @@
+"""Advance the watermarks of idle partitions.
+
+A partition is idle if it was read to its end, no message came and no connection was lost for `idle_s`, and
+the broker confirms that there are no more messages. The watermark of an idle partition advances to the least
+watermark of the partitions that are not idle; if all are idle, to the greatest of all watermarks. It does not
+advance with the wall clock, which has no relation to the event time of a topic that is replayed; so while no
+rows arrive in any partition, no window closes. A row that arrives in the partition afterwards with a time
+before the watermark is late.
+
+In a keyed topic only the partitions that the same shard follows are compared. If all of these are idle while
+other partitions are not, the watermark advances to the least watermark of those other partitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from forecaster.shards.lateness import least, newest
+from pipelines.sources.base import Positions
+from pipelines.sources.kafka.consumer import Polled, TopicConsumer
+from pipelines.sources.kafka.topic import KafkaTopic
+from schemas.errors import DataError
+
+
+@dataclass
+class Silence:
+    """The time of the last message of a partition, and whether the partition was read to its end."""
+
+    since_s: float
+    at_end: bool = False
+
+
+class IdlePartitions:
+    """Finds the idle partitions of a topic, and the watermarks to which they advance.
+
+    Args:
+        source: the topic and its settings.
+        consumer: confirms that a partition has no more messages, and counts lost connections.
+        clock: returns seconds of a clock that never goes back.
+    """
+
+    def __init__(self, source: KafkaTopic, consumer: TopicConsumer, clock: Callable[[], float]) -> None:
+        self.source, self.consumer, self.clock = source, consumer, clock
+        self.silences: dict[str, Silence] = {}
+        self.troubles = 0
+
+    def restart(self, names: Iterable[str]) -> None:
+        """Follow the named partitions from now on; none of them is idle before `idle_s` has passed."""
+        self.silences = {name: Silence(self.clock()) for name in names}
+
+    def record_poll(self, name: str, polled: Polled) -> None:
+        """Record whether a poll returned messages of a partition, and whether it reached the end."""
+        silence = self.silences[name]
+        silence.at_end = polled.end is not None
+        if polled.offsets:
+            silence.since_s = self.clock()
+
+    def advances(self, places: Positions, now_s: float) -> Iterator[tuple[str, int]]:
+        """Yield the name and the new watermark of each idle partition whose watermark closes more windows.
+
+        The broker confirms right before each yield that the partition has no more messages.
+        """
+        idle = self._idle(now_s)
+        busy = {*places} - {*idle}
+        targets = {place.shard: _target_us(places, busy, place.shard) for place in places.values()}
+        for name in idle:
+            place = places[name]
+            target_us = targets[place.shard]
+            if target_us is None or not self._closes_more(place.watermark_us, target_us):
+                continue
+            if self._is_confirmed(name, place.offset):
+                yield name, target_us
+
+    def _idle(self, now_s: float) -> list[str]:
+        if self.troubles != self.consumer.troubles:  # without a connection, a partition only seems idle
+            self.troubles = self.consumer.troubles
+            for silence in self.silences.values():
+                silence.since_s = now_s
+        return [
+            name
+            for name, silence in self.silences.items()
+            if silence.at_end and now_s - silence.since_s >= self.source.idle_s
+        ]
+
+    def _closes_more(self, watermark_us: int | None, target_us: int) -> bool:
+        """Return whether a watermark closes windows that the present watermark does not close."""
+        last_closed = self.source.freq.last_closed
+        return watermark_us is None or last_closed(watermark_us) < last_closed(target_us)
+
+    def _is_confirmed(self, name: str, offset: int) -> bool:
+        """Return whether the broker confirms that there is no message from ``offset`` on.
+
+        False if the broker does not answer.
+        """
+        with suppress(DataError):
+            return self.consumer.range_of(self.source.number(name))[1] <= offset
+        return False
+
+
+def _target_us(places: Positions, busy: set[str], shard: int | None) -> int | None:
+    """Return the watermark to which the idle partitions of ``shard`` advance; None if they do not advance."""
+    of_shard = [places[name].watermark_us for name in busy if places[name].shard == shard]
+    if of_shard or busy:
+        return least(of_shard or [places[name].watermark_us for name in busy])
+    return newest(place.watermark_us for place in places.values())

@@ -1,0 +1,43 @@
+"""Announce partitions that were added to a topic while a job reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import empty_batch
+from pipelines.sources.base import Position, Positions, followed, furthest_us
+from pipelines.sources.kafka.consumer import TopicConsumer
+from pipelines.sources.kafka.decision_journal import Decisions
+from pipelines.sources.kafka.topic import KafkaTopic
+from schemas.errors import DataError
+
+
+def new_partitions(source: KafkaTopic, consumer: TopicConsumer, places: Positions) -> list[int]:
+    """Return the numbers of the partitions that are not in ``places``; none if the broker does not answer."""
+    with suppress(DataError):  # the next look finds them
+        return [number for number in consumer.partitions() if source.name(number) not in places]
+    return []
+
+
+def announce(
+    numbers: list[int], source: KafkaTopic, decisions: Decisions, places: dict[str, Position]
+) -> Iterator[Batch]:
+    """Add partitions to ``places``, and yield the batch that announces each of them.
+
+    Windows that closed before the announcement stay closed. A shard applies later batches only after the
+    announcements have reached it, see `Batch.partitions`.
+
+    Raises:
+        OutputError: the watermark at which a partition begins cannot be stored.
+    """
+    for number in numbers:
+        name, shard = source.name(number), source.shard_of(number)
+        slowest = furthest_us(places, shard)
+        if slowest is not None:
+            decisions.carry(name, 0, slowest)
+        known = followed(places, shard)
+        yield replace(empty_batch(name, 0), watermark_us=slowest, partitions=known, shard=shard)
+        places[name] = Position(0, slowest, shard=shard)

@@ -1,0 +1,122 @@
+"""Decode and validate the messages of a poll, all partitions together, and split the rows by partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from pipelines.sources.files.validated_rows import validated
+from pipelines.sources.kafka.batching import PolledRows, between
+from pipelines.sources.kafka.consumer import Polled
+from pipelines.sources.kafka.decision_journal import Decisions
+from pipelines.sources.kafka.repeated_decisions import Judge, PolledMessages, refuse, refused
+from pipelines.sources.kafka.topic import KafkaTopic
+from pipelines.sources.messages import Decoder, Messages, decoded
+from schemas import observations, quarantine
+
+
+@dataclass(frozen=True)
+class PollValidation:
+    """Turns polled messages into valid and rejected rows.
+
+    Attributes:
+        source: the topic and its settings.
+        decode: decodes the messages.
+        decisions: the journal of the decisions that a re-read repeats.
+    """
+
+    source: KafkaTopic
+    decode: Decoder
+    decisions: Decisions
+
+    def by_partition(self, polled: Mapping[int, Polled]) -> Iterator[tuple[int, PolledRows]]:
+        """Yield the validated rows of each polled partition, with the number of the partition.
+
+        A validation costs milliseconds, however few the rows are, so all partitions are validated together.
+        """
+        polls = PolledMessages.of({self.source.name(number): one for number, one in polled.items()})
+        offsets = pl.Series(polls.offsets)
+        messages = Messages.of([one.messages for one in polled.values()])
+        rows, rejected, outside = (
+            self._rows(polls, messages) if len(offsets) else (_NO_ROWS, _NONE_REJECTED, _NO_ROWS["offset"])
+        )
+        for (number, one), low, high in zip(polled.items(), polls.bounds[:-1], polls.bounds[1:], strict=True):
+            file = pl.format(f"{self.source.topic}/{number}/{{}}", pl.col("offset"))
+            mine = _part(rejected, int(low), int(high), offsets)
+            yield (
+                number,
+                PolledRows(
+                    # the end may be greater: markers of transactions have offsets, but are not messages
+                    max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
+                    _part(rows, int(low), int(high), offsets),
+                    mine.with_columns(file.alias("file")) if len(mine) else mine,
+                    _part(outside.to_frame(), int(low), int(high), offsets)["offset"].to_numpy(),
+                    max(one.came_ms[-1], 0) / 1000 if one.came_ms else 0.0,
+                ),
+            )
+
+    def _rows(
+        self, polls: PolledMessages, messages: Messages
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+        """Return the valid rows, the rejected rows, and the message of each row outside the job's time range.
+
+        In all three ``offset`` is the index in ``messages``, by which the caller splits them by partition.
+        """
+        known = refused(polls, self.decisions)
+        max_future_s = self.source.input.max_future_s
+        judge = None if max_future_s is None else Judge(polls, self.decisions, self.source.wall, max_future_s)
+        parts = []
+        for frame in decoded(self.decode, messages, known):
+            refuse(polls, frame, known, self.decisions)
+            parts.append(self._frame(frame, judge))
+        if len(parts) == 1:
+            return parts[0]
+        rows, rejected, outside = zip(*parts, strict=True)
+        return _by_offset(rows, _NO_ROWS), _by_offset(rejected, _NONE_REJECTED), pl.concat(outside).sort()
+
+    def _frame(self, raw: pl.DataFrame, judge: Judge | None) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+        """Validate the rows of one raw frame; return the three results of `_rows`."""
+        how, message = self.source.input, raw["message"]
+        first = np.searchsorted(message.to_numpy(), message.to_numpy())
+        row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
+        inside, left_out = how.within(raw.with_columns(row))
+        places = inside["message"].to_numpy()
+
+        def arrived_us(times_us: pl.Series, rows: pl.Series) -> pl.Series:
+            assert judge is not None  # `validated` calls this only if `max_future_s` is set
+            return pl.Series(judge.clock_us(times_us.to_numpy(), places[rows.to_numpy()]))
+
+        good, rejected = validated(
+            inside, inside["message"], arrived_us, how.max_future_s, how.columns.time_format
+        )
+        return good, rejected, _without(message, inside["message"]) if left_out else _NO_ROWS["offset"]
+
+
+def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
+    """Return the rows of the messages ``[low, high)`` of a poll.
+
+    Their ``offset`` is the index of the message in the poll, and becomes its offset in the partition.
+    """
+    part = between(frame, low, high)
+    return part.with_columns(offsets.gather(part["offset"]).alias("offset")) if len(part) else part
+
+
+def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFrame:
+    """Join frames and sort their rows by ``offset``; the rows of one message keep their order."""
+    return pl.concat([frame for frame in frames if len(frame)] or [empty]).sort("offset", maintain_order=True)
+
+
+def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
+    """Return the message of each row that was left out; one message may have many rows.
+
+    ``message`` has the message of every row, ``kept`` that of every row that was not left out.
+    """
+    count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
+    left_out = count.with_columns(pl.col("count") - pl.col("kept").fill_null(0)).filter(pl.col("count") > 0)
+    return left_out.select(pl.col("message").repeat_by("count").explode()).to_series().sort().alias("offset")
+
+
+_NO_ROWS, _NONE_REJECTED = observations.empty(offset=True), quarantine.empty(offset=True)
