@@ -29,7 +29,7 @@ def forecasts_written(output: Location) -> int:
     return sum(len(pl.read_parquet(source_of(file))) for file in (output / FORECASTS).glob("*"))
 
 
-_ASKED = Remote._asked
+_ASKED = Remote._requests
 _LOCK = threading.RLock()
 
 
@@ -70,7 +70,7 @@ def in_memory() -> Iterator[Remote]:
         with _LOCK, _ASKED(self) as store:
             yield store
 
-    with patch.object(Remote, "_asked", one_by_one):
+    with patch.object(Remote, "_requests", one_by_one):
         place = Remote(f"memory://{uuid4().hex}/out")
         try:
             yield place

@@ -1,10 +1,12 @@
-"""Put what a job made in a hidden folder in the place of what an earlier job left: all of it, or none.
+"""Replace the output of an earlier job by the new output in a hidden folder: all of it, or nothing.
 
-The hidden folder gets a mark once everything in it is on the disk. That the mark is there says all: what it
-holds is of no matter. From then on only renames follow, each of which is undone if a later one fails; where
-the process dies among them, the next job on the folder completes them. The mark goes first when the hidden
-folder is removed, and only after the renames are on the disk. In an object store, which renames nothing,
-the mark is one PUT of a manifest; see `pipelines.storage.replaced_parts`.
+When everything in the hidden folder is on the disk, a marker file is created in it. The marker alone means
+that the new output is complete; the file's content is ignored. From then on there are only renames. If a
+rename fails, the earlier ones are undone; if the process dies, the next job on the folder completes them. The
+marker is deleted when the renames are on the disk, before the hidden folder is removed.
+
+An object store cannot rename. There the marker is a manifest put in one request; see
+`pipelines.storage.replaced_parts`.
 """
 
 from __future__ import annotations
@@ -26,14 +28,19 @@ _OLD = "old-"
 
 
 def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> None:
-    """Moves ``parts``, all of which ``hidden`` has, into ``output``; removes what was there, and ``hidden``.
+    """Move ``parts`` from ``hidden`` into ``output``, replacing the existing ones, and remove ``hidden``.
+
+    Args:
+        hidden: folder that contains all of the parts.
+        output: output folder.
+        parts: names of folders.
 
     Raises:
-        OutputError: a part cannot be moved; everything is as it was; or in an object store, all
-            is new: see `pipelines.storage.replaced_parts`.
+        OutputError: a part cannot be moved. The output is unchanged, or in an object store possibly new as a
+            whole: see `pipelines.storage.replaced_parts`.
     """
     if isinstance(hidden, Remote) and isinstance(output, Remote):
-        with _told(output):
+        with _as_output_error(output):
             put_in_place(hidden, output, parts)
     elif isinstance(hidden, Path) and isinstance(output, Path):
         _move_all(hidden, output, parts)
@@ -52,11 +59,11 @@ def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
         for there, back in reversed(moved):
             if there.exists():
                 os.replace(there, back)
-        _take_mark_away(hidden, output)
+        _remove_marker(hidden, output)
         if isinstance(error, OSError):
             raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
         raise
-    _take_mark_away(hidden, output)
+    _remove_marker(hidden, output)
     remove(hidden)
 
 
@@ -65,22 +72,25 @@ def _sync_both(hidden: Path, output: Path) -> None:
     sync_path(hidden)
 
 
-def _take_mark_away(hidden: Path, output: Path) -> None:
-    """From here on the hidden folder is removed; half removed it must never be taken for a complete one."""
-    with suppress(OSError):  # a disk that fails here keeps the mark, and the next job completes the renames
+def _remove_marker(hidden: Path, output: Path) -> None:
+    """Remove the marker of a hidden folder, before the folder is removed.
+
+    Otherwise the next job would take a partly removed folder for a complete one.
+    """
+    with suppress(OSError):  # if this fails, the marker stays, and the next job completes the renames
         _sync_both(hidden, output)
         (hidden / _COMPLETE).unlink(missing_ok=True)
         sync_path(hidden)
 
 
 def end_replacing(hidden: Location, output: Location) -> None:
-    """Ends what a job that was killed among its renames had begun; what was not complete is removed.
+    """Complete the renames of a job that was killed among them; remove a hidden folder that is incomplete.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.
     """
     if isinstance(hidden, Remote) and isinstance(output, Remote):
-        with _told(output):
+        with _as_output_error(output):
             end_putting(hidden, output)
     elif isinstance(hidden, Path) and isinstance(output, Path):
         _end_moving(hidden, output)
@@ -89,7 +99,7 @@ def end_replacing(hidden: Location, output: Location) -> None:
 def _end_moving(hidden: Path, output: Path) -> None:
     try:
         if (hidden / _COMPLETE).exists():
-            for part in _parts_in(hidden):  # those that are not here were moved before
+            for part in _parts_in(hidden):  # the other parts were moved before
                 _move(part, hidden, output, [])
             _sync_both(hidden, output)
             (hidden / _COMPLETE).unlink()
@@ -100,13 +110,13 @@ def _end_moving(hidden: Path, output: Path) -> None:
 
 
 def _parts_in(hidden: Path) -> list[str]:
-    """Return the new parts in a complete hidden folder: all of its folders but hidden and old ones."""
+    """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
     return sorted(name for name in names if not name.startswith((".", _OLD)))
 
 
 @contextmanager
-def _told(output: Remote) -> Iterator[None]:
+def _as_output_error(output: Remote) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -115,7 +125,7 @@ def _told(output: Remote) -> Iterator[None]:
 
 def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]]) -> None:
     old, new, place = hidden / f"{_OLD}{part}", hidden / part, output / part
-    # Noted before it is done: an interrupt may come between the two.
+    # Record each rename before it is made, because an interrupt may come between the two.
     if place.exists():
         moved.append((old, place))
         os.replace(place, old)
@@ -124,7 +134,7 @@ def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]])
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder, one that is just being written to as well: whoever writes ends soon."""
+    """Remove a folder; retry for 10 seconds, because a worker may still be writing into it."""
     deadline_s = time.monotonic() + _REMOVE_LIMIT_S
     shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < deadline_s:

@@ -1,4 +1,4 @@
-"""The files of a state table: written as a whole, put in the place of another, kept aside."""
+"""Write the files of a state table, replace the table as one, and keep a copy of it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from schemas.errors import OutputError
 
 
 def write(folder: Location, shards: Sequence[Shard], also: Location | None = None) -> None:
-    """Writes a whole table and puts it in the place of the one that is there.
+    """Write a complete table, and put it in the place of the existing one.
 
     Args:
-        folder: the table.
-        shards: all of them.
-        also: folder whose other files, the manifests of sources, go with it.
+        folder: folder of the table.
+        shards: all shards.
+        also: folder whose manifests are copied into the table; None for no manifests.
     """
     if isinstance(folder, Remote):
-        _put(folder, shards, also)
+        _put_in_store(folder, shards, also)
         return
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -43,7 +43,7 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
         write_shard(new, shard)
     try:
         for path in also.iterdir() if isinstance(also, Path) else ():
-            if _goes_with_table(path):
+            if _is_manifest(path):
                 write_whole(new / path.name, partial(_copy, path), kept=True)
         sync_path(folder.parent)
         old = folder.with_name(f".{folder.name}.old")
@@ -51,13 +51,13 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
-        sync_path(folder.parent)  # before the old one goes
+        sync_path(folder.parent)  # before the old table is deleted
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
 
 
-def _goes_with_table(path: Path) -> bool:
+def _is_manifest(path: Path) -> bool:
     return path.is_file() and not NAME.fullmatch(path.name) and not path.name.startswith(".")
 
 
@@ -68,7 +68,7 @@ def _copy(path: Location, target: Target) -> None:
         target.write(path.read_bytes())
 
 
-def _put(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
+def _put_in_store(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
     hidden = folder.with_name(f".{folder.name}.new")
     try:
         end_putting(hidden, folder.parent)
@@ -82,15 +82,16 @@ def _put(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None
 
 
 def keep_aside(folder: Location) -> Location | None:
-    """Copy a table to another name beside it, before a job begins anew in its place; the copy survives all.
+    """Copy a table to a new name beside it, before a job begins anew in its folder; the copy is never
+    deleted.
 
-    Snapshots are never changed once they are written, so on a disk they take no more room.
+    Snapshots never change once they are written, so on a disk the copies are hard links, which need no space.
 
     Returns:
-        The copy; None where there is no table.
+        The copy; None if no table exists.
 
     Raises:
-        OutputError: it cannot be copied.
+        OutputError: the table cannot be copied.
     """
     files = [path for path in folder.glob("*") if not path.name.startswith(".")]
     if not files:
@@ -99,7 +100,7 @@ def keep_aside(folder: Location) -> Location | None:
     try:
         make_folder(aside)
         for path in files:
-            _keep(path, aside / path.name)
+            _copy_durably(path, aside / path.name)
         if isinstance(aside, Path):
             sync_path(aside)
     except OSError as error:
@@ -107,26 +108,26 @@ def keep_aside(folder: Location) -> Location | None:
     return aside
 
 
-def _keep(path: Location, copy: Location) -> None:
+def _copy_durably(path: Location, copy: Location) -> None:
     if isinstance(path, Remote) and isinstance(copy, Remote):
         path.copy(copy)
     elif isinstance(path, Path) and isinstance(copy, Path):
-        if path.is_dir():  # of a table of format 1
+        if path.is_dir():  # a table of format 1 has subfolders
             shutil.copytree(path, copy)
             sync_tree(copy)
             return
         if NAME.fullmatch(path.name):
-            with suppress(OSError):  # not every disk can
+            with suppress(OSError):  # not every file system has hard links
                 os.link(path, copy)
                 return
         write_whole(copy, partial(_copy, path), kept=True)
 
 
 def recover(folder: Location) -> None:
-    """Ends what a `write` that was killed had begun.
+    """Finish the work of a `write` that was killed.
 
     Raises:
-        OutputError: an object store cannot be reached.
+        OutputError: a folder cannot be renamed, or an object store cannot be reached.
     """
     if isinstance(folder, Remote):
         try:
@@ -139,7 +140,7 @@ def recover(folder: Location) -> None:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         if new.exists() or old.exists():
-            sync_path(folder.parent)  # before what is left of the others goes
+            sync_path(folder.parent)  # before the other folders are deleted
     except OSError as error:
         raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
     for left in (new, old):

@@ -1,4 +1,4 @@
-"""One shard as a worker has it: stepped through its batches, what comes of them written, its numbers told."""
+"""Apply batches to one shard, write its forecasts and snapshots, and publish its numbers."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from pipelines.workers.worker_thread import Lane
 
 
 class ShardWorker:
-    """One shard: its value, what is written of it, and its numbers.
+    """One shard in a worker, with its output files, its snapshots and its numbers.
 
     Args:
-        settings: of the run.
-        number: of the shard.
-        writer: where forecasts and rows are written, in order.
-        snapshots: where snapshots are.
-        turns: whose turn it is to be copied for one.
-        abandoned: set when nobody waits any more for what this run writes.
-        topics: sends what goes to topics; None where all goes into files.
+        settings: settings of the run.
+        number: number of the shard.
+        writer: thread that writes forecasts and rows, in order.
+        snapshots: thread that writes snapshots.
+        turns: queue in which shards wait until they may copy their state for a snapshot.
+        abandoned: set when the output of this run is no longer wanted.
+        topics: sends output to topics; None if all output goes into files.
 
     Raises:
-        StatecastError: its snapshot cannot be read.
+        StatecastError: the snapshot of the shard cannot be read.
     """
 
     def __init__(
@@ -88,17 +88,17 @@ class ShardWorker:
         return shard
 
     def step(self, batch: Batch) -> None:
-        """Applies a batch, and has what comes of it written: forecasts and rows, then the snapshot.
+        """Apply a batch, and queue the writing of its output: forecasts and rows, then the snapshot.
 
-        A disk lets its writers wait; the next block is stepped meanwhile. The snapshot may be one of after a
-        later batch: see `take_turn`.
+        Disks are slow, so the next block is computed while this one is written. A snapshot may be taken only
+        after a later batch; see `take_turn`.
 
         Raises:
-            OutputError: something could not be written.
+            OutputError: an earlier output could not be written.
         """
         has_issued = False
         for shard, output in apply(self.shard, batch, self.forecaster, self.settings.windows_per_step):
-            if self.abandoned.is_set():  # a batch may be many blocks, and nobody waits for them
+            if self.abandoned.is_set():  # check between blocks, because a batch may have many
                 return
             self.shard = shard
             if output.done is None:
@@ -115,26 +115,27 @@ class ShardWorker:
             self.take_turn()
 
     def take_turn(self) -> None:
-        """Has a snapshot written, if one was asked for and no other is on its way.
+        """Copy the shard and queue the copy as a snapshot, if the shard waits for one and no other is being
+        written.
 
-        What is written in the background must not be stepped on meanwhile, so it is a copy; one at a time,
-        since those of all shards are as much memory again as the fleet's state. Shards then are snapshots of
-        several moments.
+        The shard is copied because its arrays change in place while the snapshot is written. Only one copy
+        exists at a time, because copies of all shards would double the memory of the fleet's state. So the
+        shards' snapshots are of different moments.
 
         Raises:
-            OutputError: something could not be written.
+            OutputError: an earlier output could not be written.
         """
         if not self.turns.take(self.shard.number):
             return
         kept = self.shard.copy()
-        # after all that was written of it: the writer does one thing after the other
+        # Through the writer, which works in order, so that all output before the snapshot is written first.
         self.writer.put(lambda: self._put_snapshot(kept))
 
     def _put_snapshot(self, kept: Shard) -> None:
         if self._is_over():
             return
         self.snapshots.put(partial(self._snapshot, kept, self.files.taken()))
-        self.snapshots.put(self.turns.end)  # on its own: by then the lane has let go of the copy
+        self.snapshots.put(self.turns.end)  # a separate task, so that the copy is freed first
 
     def _write(self, output: Output) -> None:
         for part, rows in ((QUARANTINE, output.quarantined), (LATE, output.late)):
@@ -157,7 +158,11 @@ class ShardWorker:
             self.files.write_rows(part, output.partition, output.start, rows)
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
-        """What follows when all of a batch is written; ``shard`` is as the batch left it."""
+        """Record the latency of a batch, publish, and write the last snapshot, once the batch's output is
+        written.
+
+        ``shard`` is the shard after the batch.
+        """
         if has_issued and batch.arrived_s and (closed_us := _closed_us(shard)) is not None:
             ms = 1000 * (time.time() - batch.arrived_s)
             self.latency = self.latency.add(ms)
@@ -165,10 +170,10 @@ class ShardWorker:
         if not (batch.ends or self._is_to_publish(has_issued)) or self._is_over():
             return
         if batch.snapshot and batch.ends:
-            self.snapshots.wait()  # an older one must not come after this one
+            self.snapshots.wait()  # an older snapshot must not replace this one
             self._snapshot(shard, self.files.taken())
         self._publish(shard)
-        if batch.ends:  # last: an engine may be ended as soon as all shards have
+        if batch.ends:  # last, because the engine may be stopped once all shards have ended
             say_ended(self.settings, shard.number)
 
     def _is_to_publish(self, has_news: bool) -> bool:
@@ -177,7 +182,9 @@ class ShardWorker:
         return (has_news and is_local) or time.monotonic() - self.published_s >= every_s
 
     def _is_over(self) -> bool:
-        """Whether nobody waits any more for what this run writes."""
+        """Return whether the output of this run is no longer wanted: it was abandoned, or another run owns
+        the folder.
+        """
         if not self.abandoned.is_set() and is_taken_over(self.settings):
             self.abandoned.set()
         return self.abandoned.is_set()
@@ -190,7 +197,7 @@ class ShardWorker:
         states = self.settings.states
         if not snapshot_file.write_shard(states, shard, lambda: not self._is_over(), self.snapshot):
             return
-        with self._telling:  # at once: a source that is silent has no next batch that would tell
+        with self._telling:  # now, because a silent source may send no next batch to publish after
             self.snapshot_ms = 1000 * (time.monotonic() - began_s)
             self.snapshot_at_s = time.time()
             if self._told is not None:
@@ -221,6 +228,6 @@ class ShardWorker:
 
 
 def _closed_us(shard: Shard) -> int | None:
-    """The end of the last closed window; None before the first."""
+    """Return the end of the last closed window in microseconds; None before the first."""
     closed = shard.closed_through
     return None if closed is None else shard.state.freq.end_us(closed)

@@ -166,7 +166,7 @@ def test_published_files_and_open_windows_are_bounded(tmp_path: Path) -> None:
             reader.read()
             sizes.append((tmp_path / FOLDER / "shard-0000.json").stat().st_size)
     assert max(sizes) < 8000
-    assert len(reader._open) <= 4096
+    assert len(reader._longest_ms) <= 4096
     assert reader.read().whole.count == 0
 
 

@@ -141,7 +141,9 @@ def test_keyed_shards_keep_their_partitions_and_their_number(tmp_path: Path) -> 
             begin_and_read_offsets(shards, folder, resume, own)
     state_table.write(folder, some(2))
     for resume in (True, False):
-        with pytest.raises(DataError, match=r"state: its series lie in shards by their names, and .*= false"):
+        with pytest.raises(
+            DataError, match=r"state: its series belong to shards by their names, and .*= false"
+        ):
             begin_and_read_offsets(2, folder, resume)
     assert state_table.homes(folder) == {name: shard_of(name, 2) for name in NAMES}
     assert state_table.homes(tmp_path) == {}
