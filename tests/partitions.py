@@ -96,12 +96,11 @@ def all_logs(
     partitions: int = 3,
     series: int = 5,
     windows: int = 24,
-    corrections_stay: bool = False,
 ) -> Logs:
     """Generate logs with rows out of order, late rows, duplicates, corrections, rows far ahead, invalid rows.
 
-    The windows are half a day long, as in `SHORT_WEEK`. With ``corrections_stay``, the second row of a time
-    is in the partition of the first.
+    The windows are half a day long, as in `SHORT_WEEK`. The second row of a time may be in another partition
+    than the first.
     """
     fleet = draw(fleets(series, windows))
     fleet = replace(fleet, start=fleet.start // 12)
@@ -119,10 +118,7 @@ def all_logs(
     )
     end_us = HALF_A_DAY.end_us(last_window([rows], HALF_A_DAY))
     names = [f"p{number}" for number in range(draw(st.integers(1, partitions)))]
-    homes = rng.integers(0, len(names), len(rows))
-    if corrections_stay:
-        homes[len(repeated) : len(repeated) + len(second_rows)] = homes[: len(repeated)][repeated]
-    home = pl.Series(homes)
+    home = pl.Series(rng.integers(0, len(names), len(rows)))
     lateness_us, delay_us = (draw(st.integers(0, 4)) * HALF_A_DAY_US for _ in range(2))
     logs = [
         _log(name, rows.filter(home == number), lateness_us, delay_us, end_us, rng)

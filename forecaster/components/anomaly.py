@@ -51,6 +51,8 @@ _STEP = 0.4  # natural logarithms of the p-value by which one alarm lowers the t
 _DEBT = 6.0
 _MOST = 0.1  # largest threshold (a p-value), unless 3 times the wanted rate is larger
 _CALM = 0.05  # least p-value that ends an anomaly
+# Bits of ``alarming``: the anomaly lasts; the value has not changed since the alarm.
+_LASTS, _REPEATS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Anomaly:
     raised (quantile tracking, Angelopoulos et al. 2023, "Conformal PID Control", section 2.1). In the long
     run there are as many alarms as wanted, and never more than `_DEBT` and one more, whatever values and
     forecasts are. An alarm marks the beginning of an anomaly: there is no further one until the p-value has
-    been `_CALM` again.
+    been `_CALM` again, nor while the value of the alarm, or of the run that raised it, repeats itself.
 
     Attributes:
         low, high: the outermost quantile levels, 0 < low < 0.5 < high < 1.
@@ -85,7 +87,7 @@ class Anomaly:
     rate: float
     middle: int
     name: str = "anomaly"
-    format_version: int = 2
+    format_version: int = 3
 
     def spec(self) -> Mapping[str, Field]:
         """177 bytes a series.
@@ -196,8 +198,12 @@ class Anomaly:
         with np.errstate(invalid="ignore"):
             alarm = log_p < log_rate + _STEP * budget
             calm = log_p >= math.log(max(_CALM, self.rate))
-        alarm &= (own["alarming"] == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)
-        own["alarming"] = np.where(known & calm, 0, own["alarming"] | alarm).astype(np.uint8)
+        # A run of equal values that began with an alarm, as after a jump, raises none for its length.
+        before = own["alarming"]
+        repeats = np.where(known & (own["run"] == 0), 0, before & _REPEATS)
+        alarm &= (before & _LASTS == 0) & (repeats == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)
+        lasts = np.where(known & calm, 0, before & _LASTS | alarm * _LASTS)
+        own["alarming"] = (lasts | repeats | alarm * _REPEATS).astype(np.uint8)
         budget += np.where(known, self.rate - alarm, 0.0)
         np.minimum(budget, (highest - log_rate) / _STEP, out=budget)
         return np.where(known, alarm, np.nan)
@@ -212,7 +218,7 @@ def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
 
 
 def migrated(own: Arrays) -> Arrays:
-    """Arrays of format 1 (mean excess, share of repeats, threshold) as those of format 2."""
+    """Return arrays of format 1 (mean excess, share of repeats, threshold) as those of this format."""
     series = len(own["last"])
     after = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
     low, middle, high = own["expected"].T
@@ -226,3 +232,13 @@ def migrated(own: Arrays) -> Arrays:
     after["runs"][:] = after["known"] * (1.0 - own["repeats"])
     after["run"][:], after["last"][:] = own["run"], own["last"]
     return after
+
+
+def migrated_from_2(own: Arrays) -> Arrays:
+    """Return arrays of format 2, where ``alarming`` was 0 or 1, as those of this format.
+
+    An anomaly that lasts, and whose value repeats itself, has done so since its alarm.
+    """
+    lasting = (own["alarming"] > 0) & (own["run"] > 0)
+    alarming = np.where(lasting, _LASTS | _REPEATS, own["alarming"]).astype(np.uint8)
+    return {**own, "alarming": alarming}

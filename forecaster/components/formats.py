@@ -36,5 +36,11 @@ def _symmetric(own: Arrays) -> Arrays:
 
 MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
     (name, 1): _symmetric for name in EXPERTS if "least_squares" in name
-} | {("anomaly", 1): anomaly.migrated}
+} | {
+    ("anomaly", 1): anomaly.migrated,
+    ("anomaly", 2): anomaly.migrated_from_2,
+    # ``run`` may be above `_RETURNED` since: arrays of the older formats mean the same as they did.
+    ("moments", 3): dict,
+    ("past", 1): dict,
+}
 """How arrays of an older format become those of this version, by component and older format."""

@@ -23,6 +23,7 @@ _SLOW = 8  # half-lives in that of the slow mean
 _LONGEST_RUN = 40
 _STILL = 24  # equal values after which a series stands still
 _MOVES = 2  # uncounted first changes of a still series: a broken reading makes two, a step one
+_RETURNED = 64  # in ``run``: the last uncounted change led back; above it, windows until that is forgotten
 _OF_SPREAD = 0.3  # of the spread, about what a season's change is before a season has passed
 _LEAST_OF_SPREAD = 0.01
 
@@ -65,7 +66,8 @@ class Moments:
     `_LARGEST` count, or one broken reading would set the scale for months; where one follows another that is
     how the series moves now, and twice as many count each time. Of a series that has stood still from its
     first value on, the first `_MOVES` changes are a step or a broken reading, and do not count: its level is
-    the value that repeats itself.
+    the value that repeats itself. A broken reading after which the series goes back to its level is forgotten
+    after `_STILL` windows at this level, so rare broken readings never set the scale.
 
     The unit is that of absolute changes from season to season, as in the scaled errors of Hyndman & Koehler
     2006, "Another look at measures of forecast accuracy": forecasts are made and judged in it.
@@ -83,7 +85,7 @@ class Moments:
     prior: float
     season: int = 1
     name: str = "moments"
-    format_version: int = 3
+    format_version: int = 4
 
     def spec(self) -> Mapping[str, Field]:
         """Fourteen numbers a series."""
@@ -166,8 +168,13 @@ class _Running:
         change = np.where(there & known, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        is_far = known & (change > most) & ((most > 0) | (still & (run < _MOVES)))
+        # Of a series that stands still the mean is exactly the value that repeats itself.
+        returns = still & (run > 0) & (run <= _MOVES) & (value == self.mean)
+        is_far = known & (change > most) & ((most > 0) | (still & (run < _MOVES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))
+        longer = np.where(is_far & returns, _RETURNED + _STILL, longer)
+        forgets = ~is_far & (longer > _RETURNED)
+        longer = np.where(forgets, np.where(longer > _RETURNED + 1, longer - 1, 0), longer)
         self.run = np.where(there, longer, run).astype(np.uint8)
         change = np.where(is_far, most, change)
         changes, share = there & known, 1.0 / np.maximum(self.observed - 1, 1)

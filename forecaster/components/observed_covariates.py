@@ -39,7 +39,7 @@ class PastCovariates:
     halflife: int
     ring: int
     name: str = "past"
-    format_version: int = 1
+    format_version: int = 2
 
     def spec(self) -> Mapping[str, Field]:
         """Fourteen numbers of each covariate, and its ring."""

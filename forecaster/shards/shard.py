@@ -21,7 +21,7 @@ from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.lateness import NONE_LATE, least, newest, parted
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
-from forecaster.time.windows import EVENTS, NONE_DOUBLE, ORIGIN, fill
+from forecaster.time.windows import EVENTS, NONE_DOUBLE, ORIGIN, PARTITION, fill
 from schemas import observations, quarantine, replaced
 
 PENDING: dict[str, pl.DataType] = {
@@ -30,11 +30,15 @@ PENDING: dict[str, pl.DataType] = {
     "timestamp": pl.Datetime("us", "UTC"),
     "value": pl.Float64(),
     "offset": pl.Int64(),
+    "partition": pl.String(),
 }
 """Columns and types of rows that wait for their window; what `more_of` a row has follows.
 
-Of two rows of one observation that of the larger offset counts. Rows that another job left have offsets
-below 0 (see `forecaster.shards.sharding.handed_over`).
+Of two rows of one observation that of the larger offset counts, and among equal offsets that of the greater
+partition name. Both belong to the row, so every arrival order and every rerun choose the same row. Rows that
+another job left have offsets below 0, unless the new job reads their partition on
+(see `forecaster.shards.sharding.handed_over`); rows of a snapshot without partitions have "" as their
+partition.
 """
 
 _NONE_QUARANTINED, _NONE_REPLACED = quarantine.empty(), replaced.empty()
@@ -194,7 +198,8 @@ def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard,
     freq = forecaster.window_config.frequency
     in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
-        shard, placed = _placed(shard, in_time, forecaster)
+        placed_at = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
+        shard, placed = _placed(shard, placed_at, forecaster)
         waiting = [frame for frame in (shard.pending, placed) if len(frame)]
         shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else placed)
     whole_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0

@@ -13,7 +13,7 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.shard import PENDING, Shard, more_of, slots_of
 from forecaster.state import State
-from forecaster.time.windows import ORIGIN
+from forecaster.time.windows import ORIGIN, PARTITION
 from schemas import quarantine
 from schemas.errors import DataError
 
@@ -87,7 +87,10 @@ def no_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool 
 
 
 def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None) -> Shard:
-    """A shard that knows of the partitions that it follows, and waits for the watermark of each new one.
+    """Return a shard that follows more partitions, and waits for the watermark of each new one.
+
+    A pending row of an earlier job (see `handed_over`) returns to its own offset if its partition is
+    announced from a later offset on: the partition goes on where the earlier job stopped.
 
     Args:
         shard: as it was.
@@ -96,8 +99,10 @@ def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, 
     """
     alone, number = owners or {}, shard.number
     mine = {name: offset for name, offset in partitions.items() if alone.get(name, number) == number}
+    new = {name: offset for name, offset in mine.items() if name not in shard.offsets}
     return replace(
         shard,
+        pending=_where_partitions_go_on(shard.pending, new),
         offsets={**mine, **shard.offsets},
         watermarks={**dict.fromkeys(mine), **shard.watermarks},
         keyed=bool(alone),
@@ -142,8 +147,15 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
     return tuple(made)
 
 
+_LOWERED, _LEAST = 1 << 62, -(1 << 63)
+
+
 def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """The shards as another job begins with them: states and rows that wait, but a log of its own."""
+    """Return the shards as another job begins with them: states and rows that wait, but a log of its own.
+
+    The rows that wait get offsets below 0, so they come before every row of the new log. Where the new log
+    is the old one from a later offset on, `announced` gives the rows their own offsets back.
+    """
     return tuple(
         replace(
             shard,
@@ -158,9 +170,26 @@ def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
 
 
 def _earlier(pending: pl.DataFrame) -> pl.DataFrame:
-    """Rows that wait, in their order, at offsets below 0: before every row of another log."""
-    place = pl.col("offset").rank("dense").cast(pl.Int64) - pl.len().cast(pl.Int64) - 1
-    return pending.with_columns(offset=place).drop(ORIGIN, strict=False)
+    """Return rows that wait at offsets below 0, in their order: lowered by `_LOWERED`.
+
+    Rows that are below 0 already are of a log before that one: they keep only their order among themselves.
+    """
+    rank = pl.struct("offset", PARTITION).rank("dense").cast(pl.Int64)
+    is_older = pl.col("offset") < 0
+    return pending.with_columns(
+        pl.when(is_older).then(rank + _LEAST).otherwise(pl.col("offset") - _LOWERED).alias("offset"),
+        pl.when(is_older).then(pl.lit("")).otherwise(PARTITION).alias(PARTITION),
+    ).drop(ORIGIN, strict=False)
+
+
+def _where_partitions_go_on(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
+    """Undo `_earlier` for rows of partitions that begin at an offset after theirs."""
+    if not begins or not len(pending):
+        return pending
+    own = pl.col("offset") + _LOWERED
+    begin = pl.col(PARTITION).replace_strict(begins, default=0, return_dtype=pl.Int64)
+    goes_on = (pl.col("offset") < 0) & (own >= 0) & (own < begin)
+    return pending.with_columns(pl.when(goes_on).then(own).otherwise("offset").alias("offset"))
 
 
 def _named(shard: Shard) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from forecaster.shards.counts import Counts
 from forecaster.shards.shard import PENDING, Shard, more_of, slots_of
 from forecaster.state import State
 from forecaster.time.frequency import Frequency
+from forecaster.time.windows import PARTITION
 from schemas.errors import ModelError
 
 _KEY: Final = b"statecast.shard"
@@ -161,6 +162,8 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
     if "offset" not in rows.columns:  # written before rows kept it: they come before all rows that follow
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
+    if PARTITION not in rows.columns:  # an older snapshot: "" is less than every name, as its rows are older
+        rows = rows.with_columns(pl.lit("").alias(PARTITION))
     return rows.select(*PENDING, *more_of(rows.columns)).sort("window", maintain_order=True)
 
 

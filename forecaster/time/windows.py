@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS
 from forecaster.time.window_config import WindowConfig
 from schemas import replaced
 from schemas.observations import OBSERVED, covariates_of
@@ -31,6 +30,9 @@ ORIGIN = "origin"
 
 OFFSET = "offset"
 """Column (Int64) of rows that have a place in a log, by which the later of two rows of one time counts."""
+
+PARTITION = "partition"
+"""Column (String) of rows of several logs: of two at the same offset, that of the greater name counts."""
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -78,6 +80,11 @@ class Windows:
         """One past the index of the last window."""
         return int(self.index[-1]) + 1 if len(self.index) else self.start
 
+    @property
+    def filled(self) -> NDArray[np.int64]:
+        """The windows in which any series has a value."""
+        return self.index[~np.isnan(self.values).all(axis=1)]
+
     def between(self, start: int, stop: int) -> Windows:
         """The part in ``[start, stop)``; bounds outside the block are cut to it."""
         first, last = np.searchsorted(self.index, [start, stop]).tolist()
@@ -113,40 +120,6 @@ class Windows:
             return None
         nothing = np.full(self.values.shape, np.nan)
         return np.stack([self.past.get(name, nothing) for name in names], axis=2)
-
-
-def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a line where weekly rows are all dated to one weekday and windows begin on another.
-
-    Forecasts are for times at which windows begin, which no row would ever have.
-    """
-    freq = config.frequency
-    if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
-        return None
-    days = rows["timestamp"].dt.weekday().unique()
-    begins = WEEKDAYS[freq.offset_s // DAY_S]
-    dated = _DAYS_OF_ISO[days[0] - 1]
-    if len(days) > 1 or dated == begins:
-        return None
-    weeks = freq.seconds // WEEK_S
-    return (
-        f"all rows are dated to the same weekday ({dated}), and the weeks of {config.freq} begin on another "
-        f"({begins}): forecasts get dates that no row has; use --freq {weeks}w-{dated}"
-    )
-
-
-def gap_notice(windows: Windows, config: WindowConfig) -> str | None:
-    """Return a line where windows are left out of a block, since no series lives in them."""
-    left_out = np.diff(windows.index) - 1
-    if not left_out.any():
-        return None
-    row = int(left_out.argmax())
-    around_us = config.frequency.start_us(windows.index[row : row + 2])
-    before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
-    return (
-        f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
-        f"between {before} and {after}: if that is no pause, look at the times of the rows"
-    )
 
 
 class Duplicates(NamedTuple):
@@ -211,9 +184,9 @@ def aggregate(
     """Observations as a block of windows, whatever order the rows are in.
 
     Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are one
-    observation, and the later row counts: the one of the largest ``offset``, or the one further down where
-    rows have none. With ``sum`` and ``count``, rows without an ``event_id`` are events, and all of them
-    count.
+    observation, and the later row counts: the one of the largest ``offset`` (of the greatest ``partition``
+    among equal offsets), or the one further down where rows have no offset. With ``sum`` and ``count``,
+    rows without an ``event_id`` are events, and all of them count.
     A covariate of a window is the mean of those of its rows that are not missing.
 
     Windows in which no series lives are left out, as a stream passes them over: the block grows with the rows
@@ -240,7 +213,7 @@ def aggregate(
         stop = int(window.max()) + 1 if len(window) else start
     if len(window) and (window.min() < start or window.max() >= stop):
         raise ValueError(f"rows lie outside the windows [{start}, {stop})")
-    index = _lived_in(np.unique(window), start, stop, config.max_gap)
+    index = lived_in(np.unique(window), start, stop, config.max_gap)
     values = np.full((len(index), len(ids)), np.nan)
     names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
     past = np.full((*values.shape, len(names)), np.nan)
@@ -253,7 +226,7 @@ def aggregate(
     return Aggregated(windows, duplicates.dropped, replaced.frame(duplicates.replaced))
 
 
-def _lived_in(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
+def lived_in(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
     """The windows of ``[start, stop)`` but those between two rows in which no series lives.
 
     The window in which the last series retires stays: in it a state is put back to its beginning.
@@ -282,7 +255,7 @@ def fill(
 
     Args:
         values: ``[T, S]`` float64, NaN; each window with a row gets its value.
-        rows: ``timestamp, value, offset[, event_id, origin, observed...]``, one or more.
+        rows: ``timestamp, value, offset[, partition, event_id, origin, observed...]``, one or more.
         window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
         series: ``[rows]`` int64, which of the ``S`` series it belongs to.
         config: which aggregate.
@@ -315,9 +288,12 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     identity, rows = _identified(rows, config)
     if not identity:
         return rows, NONE_DOUBLE
-    # rows of two partitions may have the same offset, so the value decides last
+    place = [OFFSET]
+    if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
+        place.append(PARTITION)
+    # Rows of an older snapshot have no partition and may have the same offset, so the value decides last.
     content = ["value", *covariates_of(rows.columns)]
-    rows = rows.sort(*identity, OFFSET, *content, nulls_last=False)
+    rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
     is_last = (number != number.shift(-1)).fill_null(True)
     if is_last.all():

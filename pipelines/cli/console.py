@@ -140,6 +140,8 @@ def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
     """The end of a job: rate, latency, and rows that add up; and whether it went on."""
     from schemas import replaced
 
+    for line in out.notices:
+        to.notice(line)
     c = out.counts
     rate = c.series_steps / out.seconds if out.seconds else 0.0
     took = f"{out.seconds:.1f} s"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.labelling.job import LabelOutcome
 
+_SHARE = "data.max_quarantined"  # the only setting of a job file that --set takes here
 _EXAMPLES = ("vowels", "anomalies")
 
 
@@ -122,7 +123,8 @@ def label(
             "--set",
             "-s",
             metavar="KEY=VALUE",
-            help="Any other setting of the network, as pooling=mean or test=0.3; may be given again.",
+            help="Any other setting of the network, as pooling=mean or test=0.3, or data.max_quarantined; "
+            "may be given again.",
             rich_help_panel=o.NETWORK,
         ),
     ] = None,
@@ -160,10 +162,18 @@ def label(
     Example: statecast label --example vowels, or statecast label readings.csv --label fault --value temp
     """
     out = Out(as_json)
+    shared = [setting for setting in settings or [] if setting.partition("=")[0].strip() == _SHARE]
     config = _config(
-        settings, cell=cell, hidden=hidden, layers=layers, scaling=scaling, epochs=epochs, seed=seed
+        [setting for setting in settings or [] if setting not in shared],
+        cell=cell,
+        hidden=hidden,
+        layers=layers,
+        scaling=scaling,
+        epochs=epochs,
+        seed=seed,
     )
-    mlflow = configured(None, None, mlflow__tracking_uri=tracking_uri).mlflow
+    job = configured(None, shared, mlflow__tracking_uri=tracking_uri)
+    mlflow = job.mlflow
     if "experiment" not in mlflow.model_fields_set:
         mlflow = mlflow.model_copy(update={"experiment": "statecast-labels"})
     from forecaster.time.frequency import fixed_s
@@ -200,6 +210,7 @@ def label(
             mlflow=mlflow,
             name=name or f"label-{config.cell}",
             freq_s=freq_s,
+            max_quarantined=job.data.max_quarantined,
             output=output,
             on_rows=rows.add,
             on_epoch=lambda e: epochs_done.add(1, f"loss {e['validation_loss']:.4f}"),

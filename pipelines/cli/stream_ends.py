@@ -26,6 +26,8 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     Raises:
         StatecastError: the topic cannot be read as asked.
     """
+    from pipelines.sinks.numbers import notices_of
+    from pipelines.sources.files.row_notices import Notes
     from pipelines.sources.files.validated_rows import input_of
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
@@ -54,6 +56,7 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
         job.stream.speed,
         memory_bytes=memory_bytes,
         manifest_folder=states,
+        notes=Notes(notices_of(location(job.output.folder)), forecaster.window_config),
     )
 
 

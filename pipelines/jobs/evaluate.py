@@ -18,8 +18,9 @@ from forecaster.registry.registry import Registry
 from forecaster.reports import plots
 from forecaster.reports.html import Picture, error_table, write_report
 from forecaster.time.frequency import Frequency
+from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import MICROSECONDS, Windows, aggregate, gap_notice
+from forecaster.time.windows import MICROSECONDS, Windows, aggregate
 from pipelines.settings.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files.load_all import load_observations
@@ -91,7 +92,7 @@ def evaluate_folders(
     everyone = _on_the_same(by_label | _baseline_errors(own, windows, job.windows))
     table = [score(label, part, unit) for label, part in everyone.items()]
     judged = {label: everyone[label] for label in by_label}
-    gaps = [line for line in [gap_notice(windows, job.windows)] if line]
+    gaps = window_notices(windows.filled, job.windows)
     return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *lost, *gaps))
 
 

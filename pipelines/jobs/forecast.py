@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 from uuid import uuid4
 
 from forecaster.shards.counts import Counts
@@ -22,6 +22,7 @@ from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sinks.replace_output import end_replacing, replace_parts
 from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Place, Places, log_of
+from pipelines.sources.files.row_notices import Notes, read_notices
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location
@@ -37,7 +38,14 @@ Progress = Callable[[JobNumbers], None]
 OnRestart = Callable[[str], None]
 """Called with the line that says why a job whose engine has died goes on or begins again."""
 
-Ended: TypeAlias = tuple[Counts, JobNumbers]
+
+class Ended(NamedTuple):
+    """What a job that has ended has counted, published, and noticed about its rows."""
+
+    counts: Counts
+    published: JobNumbers
+    notices: tuple[str, ...]
+
 
 _LASTING_S = 600.0
 
@@ -66,7 +74,7 @@ def run_backfill(
         hidden = job.output / BACKFILL
         take = _checking(held.check, on_progress)
         try:
-            counts, published = _restarting(
+            counts, published, notices = _restarting(
                 lambda is_again: _backfill_once(job, hidden, held.confirm, take),
                 job.restarts,
                 _Words("beginning again", f"{job.output} is as it was, run the same command again"),
@@ -80,7 +88,7 @@ def run_backfill(
             replace_parts(hidden, job.output, (*PARTS, state_table.FOLDER))
         finally:
             end_replacing(hidden, job.output)
-    return Outcome(counts, time.monotonic() - began_s, job.output, False, published)
+    return Outcome(counts, time.monotonic() - began_s, job.output, False, published, notices)
 
 
 def run_stream(
@@ -110,7 +118,7 @@ def run_stream(
         job.stop_file.unlink(missing_ok=True)
         take = _checking(held.check, on_progress)
         with ending_cleanly(job.stop_file):
-            counts, published = _restarting(
+            counts, published, notices = _restarting(
                 lambda is_again: _stream_once(_again(job) if is_again else job, held.confirm, take),
                 job.restarts,
                 _Words("going on from the last snapshots", "run the same command with --resume"),
@@ -118,7 +126,7 @@ def run_stream(
             )
         stopped = job.stop_file.exists()
         job.stop_file.unlink(missing_ok=True)
-    return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published)
+    return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published, notices)
 
 
 def _again(job: StreamJob) -> StreamJob:
@@ -166,11 +174,13 @@ def _backfill_once(
     settings, before = _settings_of(job, hidden, resumed=False), run_of(hidden)
     end_replacing(hidden, job.output)
     prepare_folder(hidden, *PARTS)
-    take_over(
-        settings, confirm
-    )  # before there is a table, which a worker of a lost run may still want to write to
-    freq = job.forecaster.window_config.frequency
-    log = log_of(ReplaySource(job.paths, job.input, freq, memory_bytes=job.memory_bytes))
+    # Before there is a table, because a worker of a lost run may still write to one.
+    take_over(settings, confirm)
+    windows = job.forecaster.window_config
+    notes = Notes(numbers.notices_of(hidden), windows)
+    log = log_of(
+        ReplaySource(job.paths, job.input, windows.frequency, memory_bytes=job.memory_bytes, notes=notes)
+    )
     places, _ = _begin(job, log, settings.states, job.state_table, goes_on=False)
     run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options, before)
     return _run(run, _engine(job), on_progress)
@@ -271,7 +281,8 @@ def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progres
         engine(run, lambda: on_progress(reader.read()))
     published = reader.read_now()
     on_progress(published)
-    return state_table.read(run.settings.states, series=False).counts, published
+    counts = state_table.read(run.settings.states, series=False).counts
+    return Ended(counts, published, read_notices(numbers.notices_of(output)))
 
 
 def _engine(job: OnEngine) -> Callable[[Run, Callable[[], None]], None]:

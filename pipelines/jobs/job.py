@@ -129,6 +129,7 @@ class Outcome:
         output: its output folder.
         stopped: it was asked to stop, and its source may have more.
         numbers: the last that its shards published.
+        notices: lines about the rows of its files that people should see.
     """
 
     counts: Counts
@@ -136,6 +137,7 @@ class Outcome:
     output: Location
     stopped: bool
     numbers: JobNumbers
+    notices: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` prints."""

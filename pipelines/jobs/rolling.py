@@ -16,8 +16,9 @@ from forecaster.evaluation.rolling import FanSample, Split, normalised, rolled, 
 from forecaster.model import Forecaster
 from forecaster.reports import plots
 from forecaster.threads import compute_threads
+from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate, gap_notice
+from forecaster.time.windows import Windows, aggregate
 from forecaster.training.train import Epoch, train
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
@@ -183,7 +184,7 @@ def _parted(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
 
 
 def _notices(loaded: Loaded, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
-    lines = [line for line in [gap_notice(windows, config)] if line]
+    lines = window_notices(windows.filled, config)
     if len(loaded.quarantined):
         first = loaded.quarantined.row(0, named=True)
         lines.append(

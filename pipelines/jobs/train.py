@@ -25,7 +25,8 @@ from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.threads import compute_threads
-from forecaster.time.windows import Windows, aggregate, gap_notice
+from forecaster.time.notices import window_notices
+from forecaster.time.windows import Windows, aggregate
 from forecaster.training.train import Epoch, Trained, held_out_from, train
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
@@ -185,7 +186,7 @@ def learn(
             _log_backtest(run, own, scores, config)
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
-    gaps = [line for line in [gap_notice(windows, config.windows)] if line]
+    gaps = window_notices(windows.filled, config.windows)
     return TrainOutcome(
         run_id=run.run_id,
         version=version,

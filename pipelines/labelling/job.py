@@ -19,11 +19,13 @@ from forecaster.labelling.model import Labeller
 from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, gather
 from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
 from forecaster.registry.registry import Run
+from forecaster.shards.counts import by_kind
 from forecaster.threads import compute_threads
 from pipelines.jobs.registry import open_registry
 from pipelines.labelling.rows import LabelColumns, LabelledRows, read_labelled
 from pipelines.settings.mlflow_config import MlflowConfig
 from pipelines.storage import write_whole
+from schemas import quarantine
 from schemas.errors import ModelError
 
 
@@ -82,6 +84,7 @@ def run_labelling(
     mlflow: MlflowConfig,
     name: str,
     freq_s: int | None = None,
+    max_quarantined: float = 0.1,
     output: Path | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
@@ -95,6 +98,7 @@ def run_labelling(
         mlflow: where the run is kept.
         name: of the run.
         freq_s: seconds between two steps, where labels are per step; None finds it.
+        max_quarantined: a larger share of quarantined rows ends the job before it trains.
         output: folder for the model and the labels of every row; None writes neither.
         on_rows: told how many rows were read.
         on_epoch: told of every epoch.
@@ -104,6 +108,8 @@ def run_labelling(
     """
     registry = open_registry(mlflow)
     read = read_labelled(paths, columns, on_rows)
+    rows = len(read.rows) + len(read.quarantined)
+    quarantine.refuse_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
     gathered = gather(read.rows, read.channels, freq_s)
     sequences = gathered.sequences
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
@@ -140,7 +146,7 @@ def run_labelling(
         scores=found.scores,
         kinds=found.kinds.to_dicts(),
         history=trained.history,
-        rows_in=len(read.rows) + len(read.quarantined),
+        rows_in=rows,
         used=len(read.rows) - gathered.duplicates,
         quarantined=len(read.quarantined),
         duplicates=gathered.duplicates,

@@ -148,8 +148,8 @@ class DataConfig(ColumnsConfig):
         default=0.1,
         ge=0,
         le=1,
-        description="a larger share of quarantined rows ends a backfill, a training or an evaluation; a "
-        "stream warns; 1 takes any share",
+        description="a larger share of quarantined rows ends a backfill, a training, an evaluation or a "
+        "labelling; a stream warns; 1 takes any share",
     )
     memory_mb: int = Field(
         default=2048,

@@ -250,6 +250,11 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
     return {name: min(s.offsets[name] for s in found if name in s.offsets) for name in names}
 
 
+def notices_of(folder: Location) -> Location:
+    """Return the file of a job's notices about its rows, in an output folder."""
+    return folder / FOLDER / "notices.json"
+
+
 def clear(folder: Location) -> None:
     """Remove the numbers that an earlier job published."""
     remove_tree(folder / FOLDER)

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import polars as pl
@@ -15,9 +15,18 @@ from forecaster.shards.batch import Batch
 from forecaster.time.windows import MICROSECONDS, ORIGIN
 from pipelines.sources.base import Step
 from pipelines.sources.files.listing import Found, Listing, identity_of
+from pipelines.sources.files.overlaps import WideFiles
 from pipelines.sources.files.sensors import refuse_nameless
 from pipelines.sources.files.tables import layout_of
-from pipelines.sources.files.validated_rows import Input, Part, WholeFile, bad_file, read_file, read_through
+from pipelines.sources.files.validated_rows import (
+    Input,
+    Part,
+    WholeFile,
+    bad_file,
+    read_file,
+    read_through,
+    rows_of,
+)
 from pipelines.sources.manifest import Entry, FolderManifest
 from pipelines.storage import Location
 from schemas import observations, quarantine
@@ -101,6 +110,7 @@ class _Watch:
         self.ready: deque[Found] = deque()
         self.batches: Iterator[Batch] = iter(())
         self.next_look_s = 0.0
+        self.wide_files: WideFiles | None = None
 
     def step(self, offset: int) -> Step:
         if offset != self.offset:
@@ -168,7 +178,9 @@ class _Watch:
                 found, WholeFile((bad_file(found.path, DataError(problem)),), 1, None), problem
             )
         try:
-            refuse_nameless(found.path, layout_of(found.path, columns), columns)
+            layout = layout_of(found.path, columns)
+            refuse_nameless(found.path, layout, columns)
+            self._wide_files().take(found.path, layout)
             whole = read_through(found.path, source.input, found.arrived_s, source.memory_bytes)
         except DataError as error:
             if not found.is_settled:
@@ -180,6 +192,16 @@ class _Watch:
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._entered(found, whole, problem)
+
+    def _wide_files(self) -> WideFiles:
+        """The wide files that were read, those of earlier runs among them."""
+        source = self.source
+        if self.wide_files is None:
+            read = partial(rows_of, how=source.input, now_s=source.clock())
+            self.wide_files = WideFiles(source.input.columns, read, source.memory_bytes)
+            earlier = (entry.name for entry in self.manifest.entries(0) if not entry.problem)
+            self.wide_files.remember(source.folder / name for name in earlier)
+        return self.wide_files
 
     def _entered(self, found: Found, whole: WholeFile, problem: str) -> Iterator[Batch]:
         """The batches of a file, once it is in the manifest."""

@@ -16,6 +16,7 @@ from forecaster.shards.batch import Batch
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.base import Step
+from pipelines.sources.files.row_notices import Looked, Notes
 from pipelines.sources.files.sorted_runs import Sorter, sweep
 from pipelines.sources.files.validated_rows import Input, read_files
 from pipelines.sources.manifest import check_replay
@@ -45,6 +46,7 @@ class ReplaySource:
         memory_bytes: what may be held of the rows; more are sorted in pieces on disk.
         manifest_folder: where the manifest of the files is kept, and sorted pieces; None for a replay that is
             never gone on with by another process.
+        notes: where notices about the rows are left; None for nowhere.
         clock: wall clock, for tests.
     """
 
@@ -56,6 +58,7 @@ class ReplaySource:
     windows_per_step: int = 64
     memory_bytes: int = 2 << 30
     manifest_folder: Location | None = None
+    notes: Notes | None = None
     clock: Callable[[], float] = time.time
 
     @property
@@ -170,13 +173,18 @@ class _Player:
         if runs is not None:
             sweep(runs)
         sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0
+        looked = None if source.notes is None else Looked(source.notes)
         for part in read_files(map(Path, source.paths), source.input, now_s, source.memory_bytes // 4):
             sorter.add(part.rows.drop("offset"))
+            if looked is not None:
+                looked.add(part.rows)
             outside += part.outside
             if len(part.rejected):
                 yield from _from(offset, rejected, rejected=part.rejected, outside=outside)
                 rejected, outside = rejected + len(part.rejected), 0
         sorter.finish()
+        if looked is not None:
+            looked.write()
         self.sorter, self.rejected, self.outside = sorter, rejected, outside
         yield from self._good(sorter, offset)
 

@@ -24,7 +24,7 @@ from forecaster.shards.lateness import newest
 from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import announced, handed_over, reshard
 from forecaster.state import State
-from forecaster.time.windows import ORIGIN
+from forecaster.time.windows import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
 from pipelines.state.table_files import keep_aside, recover, write
 from pipelines.storage import Location, as_of_one_moment, source_of
@@ -87,7 +87,9 @@ class StateTable:
     def pending(self) -> pl.DataFrame:
         """Observation frame of the rows whose windows are still open."""
         named = [shard.pending.join(shard.slots, on="slot", how="left") for shard in self.shards]
-        rows = pl.concat(named, how="diagonal").drop("slot", "window", "offset", ORIGIN, strict=False)
+        rows = pl.concat(named, how="diagonal").drop(
+            "slot", "window", "offset", PARTITION, ORIGIN, strict=False
+        )
         return rows.select("series_id", pl.exclude("series_id"))
 
     @property

@@ -21,8 +21,9 @@ from forecaster.evaluation.metrics import seasonal_scale
 from forecaster.evaluation.rolling import Split, rolled
 from forecaster.lifecycle import plan_of
 from forecaster.stepping import advance
+from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate, gap_notice, observed
+from forecaster.time.windows import Windows, aggregate, observed
 from forecaster.training.batches import fleet_of
 from forecaster.training.train import train
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of
@@ -69,11 +70,10 @@ def test_a_block_leaves_out_windows_without_live_series() -> None:
     assert windows.index.tolist() == [*range(first, first + 12), *range(START, START + 300)]
     assert (windows.start, windows.stop) == (first, START + 300)
     assert [len(run.values) for run in windows.runs()] == [12, 300]
-    notice = gap_notice(windows, WindowConfig())
-    assert notice is not None
-    assert f"{START - first - 12:,} windows" in notice
-    assert "between 1900-01-01 and" in notice
-    assert gap_notice(hourly(), WindowConfig()) is None
+    (told,) = window_notices(windows.filled, WindowConfig(max_gap=10))
+    assert f"{START - first - 12:,} windows" in told
+    assert "between 1900-01-01 and" in told
+    assert window_notices(hourly().filled, WindowConfig()) == []
     assert windows.between(first + 11, START + 2).index.tolist() == [first + 11, START, START + 1]
     assert windows.row_of(np.array([first - 1, first, START - 1, START])).tolist() == [-1, 0, 11, 12]
 

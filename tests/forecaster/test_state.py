@@ -204,6 +204,19 @@ def test_anomaly_arrays_of_format_1_are_migrated() -> None:
     assert_equal(State.from_bytes(read.to_bytes()), read)
 
 
+def test_anomalies_of_the_second_format_are_migrated() -> None:
+    state = forecaster().unseen(("a", "b", "c"), START)
+    state.parts["anomaly"]["alarming"][:] = 0, 1, 1
+    state.parts["anomaly"]["run"][:] = 5, 5, 0
+    table = state.to_arrow()
+    layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
+    layout["components"]["anomaly"]["format"] = 2
+    metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
+    read = State.from_arrow(table.replace_schema_metadata(metadata)).parts["anomaly"]["alarming"]
+    assert read.dtype == np.uint8
+    assert read.tolist() == [0, 3, 1]
+
+
 def test_the_error_names_a_missing_column() -> None:
     table = forecaster().unseen(("a",), START).to_arrow()
     with pytest.raises(ModelError, match=r"column moments\.mean cannot be read"):

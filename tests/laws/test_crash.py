@@ -79,18 +79,19 @@ def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw
     )
 
 
-@pytest.mark.parametrize("max_gap", [3, LONG_GAP])
+@pytest.mark.parametrize(("max_gap", "aggregate"), [(3, "sum"), (LONG_GAP, "sum"), (3, "mean")])
 @given(logs=all_logs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
 def test_no_kill_loses_or_repeats_an_output(
-    max_gap: int, logs: Logs, shards: int, kills: int, data: st.DataObject
+    max_gap: int, aggregate: str, logs: Logs, shards: int, kills: int, data: st.DataObject
 ) -> None:
-    model = forecaster(aggregate="sum", max_gap=max_gap, **SHORT_WEEK)
+    model = forecaster(aggregate=aggregate, max_gap=max_gap, **SHORT_WEEK)
     clean = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
     killed = fold_with_kills(model, logs, shards, kills, data.draw)
 
     assert killed.counts == clean.counts
     assert clean.counts.missing == clean.counts.pending == 0
-    assert_same(by_key(clean.forecasts), by_key(killed.forecasts), logs.scale_of_sums(), within=YOUNG)
+    scale = logs.scale_of_sums() if aggregate == "sum" else logs.scale
+    assert_same(by_key(clean.forecasts), by_key(killed.forecasts), scale, within=YOUNG)
     assert sorted_rows(killed.late).equals(sorted_rows(clean.late))
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import handed_over, no_batch, reshard
+from forecaster.shards.sharding import announced, handed_over, no_batch, reshard
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
@@ -62,32 +63,44 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
-# Corrections stay in their partition: of two rows in different partitions, the one that is read after the
-# handover counts as the later one, whatever their order was without a handover.
-@given(
-    logs=all_logs(corrections_stay=True),
-    shards=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    data=st.data(),
-)
+@given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
+def test_a_handover_to_the_same_log_changes_no_output(
+    max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
+) -> None:
+    assert_one_fold(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
+
+
+# One partition only: the offsets of several new logs do not order the rows of different old logs.
+@pytest.mark.parametrize("max_gap", [3, LONG_GAP])
+@given(logs=all_logs(partitions=1), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
 def test_a_handover_to_a_new_log_changes_no_output(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
-    model = forecaster(max_gap=max_gap, **SHORT_WEEK)
+    assert_one_fold(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=True)
+
+
+def assert_one_fold(
+    model: Forecaster, logs: Logs, shards: tuple[int, int], data: st.DataObject, is_new_log: bool
+) -> None:
+    """Assert that a fold which is handed over to a second job at any place gives the outputs of one fold.
+
+    With ``is_new_log``, the second job reads the rest of each log as a new log that begins at offset 0.
+    """
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
     whole = fold(model, order, 1, partitions=logs.partitions)
 
     at = data.draw(st.integers(0, len(order)))
     first = fold(model, order[:at], shards[0], partitions=logs.partitions)
-    # The new log of each partition begins at offset 0, with the watermark of the old one.
-    reached = {batch.partition: (batch.stop, batch.watermark_us) for batch in order[:at]}
-    second_shards = handed_over(reshard(first.shards, shards[1]))
-    before = {name: first.shards[0].watermarks[name] for name in logs.partitions}
-    announced = [
-        no_batch(name, 0) for name in before
-    ]  # announce every partition before a watermark closes windows
-    announced += [replace(no_batch(name, 0), watermark_us=us) for name, us in before.items()]
-    rest = [as_new_log(batch, reached.get(batch.partition, (0, None))[0]) for batch in order[at:]]
-    second = fold_on(model, second_shards, [[*announced, *rest]] * shards[1])
+    # Each partition begins with the watermark that it had in the first job.
+    reached = dict.fromkeys(logs.partitions, 0) | {batch.partition: batch.stop for batch in order[:at]}
+    begins = dict.fromkeys(reached, 0) if is_new_log else reached
+    second_shards = [announced(shard, begins) for shard in handed_over(reshard(first.shards, shards[1]))]
+    watermarks = [
+        replace(no_batch(name, begin), watermark_us=first.shards[0].watermarks[name])
+        for name, begin in begins.items()
+    ]
+    rest = [as_new_log(batch, reached[batch.partition]) if is_new_log else batch for batch in order[at:]]
+    second = fold_on(model, second_shards, [[*watermarks, *rest]] * shards[1])
 
     assert second.counts.restored == first.counts.pending
     assert first.counts.missing == second.counts.missing == 0

@@ -1,8 +1,12 @@
 """Law: if a series is scaled or shifted, its forecasts are scaled or shifted by the same number.
 
-The model takes logarithms of positive series, and logarithms are not equivariant to shifts. So the series
-that are shifted here are never positive, or so far above 0 that their logarithms are almost linear in the
-values. The shifts are small enough that the rounding of the new level hides no change of a series.
+Logarithms of a series above 0 depend on where its zero lies, so shifts are of series that are never above 0,
+or so far above it that their logarithms are as straight as the series itself.
+
+Values, levels and scales are float64: of a level of 2^38 scales 15 bits are left for the changes, and
+forecasts differ by some hundred roundings of the level. From 2^40 scales on, a rounding decides whether a
+value is equal to its forecast, so no larger shift is drawn. What is float32 is measured from the last value,
+in scales: it sets no limit to a level.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 from tests.same import YOUNG
 
 WINDOWS = 90
-ROUNDINGS = 4000 * 2.0**-53  # rounding errors of means and regressions, relative to the level
+ROUNDINGS = 2000 * 2.0**-53  # rounding errors of means and regressions, relative to the level
 
 
 @dataclass
@@ -93,7 +97,9 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
         assert (~np.isnan(off) | np.isnan(getattr(one, name))).all(), name
         largest = np.nanmax(off, axis=(0, 1, 3)) / within
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
-    np.testing.assert_allclose(other.anomaly[0], one.anomaly[0], atol=1e-4 + 1e3 * ROUNDINGS * abs(shift))
+    off = np.abs(other.anomaly[0] - one.anomaly[0])
+    assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
+    assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()  # a value at an edge of the distances
 
 
 factors = st.one_of(
@@ -103,9 +109,14 @@ factors = st.one_of(
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@given(seed=st.integers(0, 2**32 - 1), factor=factors, level=st.sampled_from([0.0, -20.0, 1e3, 1e6]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    factor=factors,
+    level=st.sampled_from([0.0, -20.0, 1e3, 1e6, -1e9, 2.0**36]),
+)
 @example(seed=0, factor=1e-15, level=0.0)
 @example(seed=1, factor=1e15, level=-20.0)
+@example(seed=2, factor=1e-15, level=2.0**36)
 def test_a_series_in_another_unit_has_the_same_forecasts(
     cell: str, seed: int, factor: float, level: float
 ) -> None:
@@ -133,15 +144,15 @@ def test_the_unit_of_an_observed_covariate_changes_no_forecast(seed: int, power:
     assert_transformed(one, run(model, values, heat + 2.0**power), values, 1.0, 0.0)
 
 
-@given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 30))
-@example(seed=0, power=30)
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(0, 38))
+@example(seed=0, power=38)
 def test_shifting_a_negative_series_shifts_its_forecasts(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) - 64.0
     assert_transformed(run(model, values), run(model, values - 2.0**power), values, 1.0, -(2.0**power))
 
 
-@given(seed=st.integers(0, 2**32 - 1), power=st.integers(20, 30))
-@example(seed=0, power=30)
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(20, 38))
+@example(seed=0, power=38)
 def test_shifting_a_series_far_above_zero_shifts_its_forecasts(seed: int, power: int) -> None:
     model, values = forecaster(**SHORT_WEEK), kinds(seed) + 2.0**26
     assert_transformed(run(model, values), run(model, values + 2.0**power), values, 1.0, 2.0**power)

@@ -20,13 +20,13 @@ class Registry:
 
     Attributes:
         url: address of the registry.
-        asked: method and path of each request so far.
+        requests: method and path of each request so far.
         users: header ``Authorization`` of each request; None where it was absent.
         posted: body of the last POST request to each path.
     """
 
     url: str = ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     users: list[str | None] = field(default_factory=list)
     posted: dict[str, Any] = field(default_factory=dict)
 
@@ -45,9 +45,9 @@ def registry_of(answer: Callable[[str], Answer]) -> Iterator[Registry]:
             self.answer()
 
         def answer(self) -> None:
-            made.asked.append(f"{self.command} {self.path}")
+            made.requests.append(f"{self.command} {self.path}")
             made.users.append(self.headers.get("Authorization"))
-            status, found = answer(made.asked[-1])
+            status, found = answer(made.requests[-1])
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(found).encode())

@@ -18,6 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipelines.sources.files.csv_header import Header, read_header
+from pipelines.sources.files.csv_lines import row_per_line
 from pipelines.sources.files.encodings import as_utf8
 from schemas import arrow
 from schemas.errors import DataError
@@ -192,14 +193,17 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
     broken: dict[int, str] = {}
 
     def skip(row: pacsv.InvalidRow) -> str:
-        shown = row.text if len(row.text) <= 60 else row.text[:57] + "..."
-        told = f"{row.actual_columns} cells where the header has {row.expected_columns}: {shown}"
-        broken[row.number - lines] = told
+        whole = text.restore(row.text)
+        shown = whole if len(whole) <= 60 else whole[:57] + "..."
+        cells = f"{row.actual_columns} cells where the header has {row.expected_columns}"
+        told = "a quoted cell that does not end" if text.is_stray(row.text) else cells
+        broken[row.number - lines] = f"{told}: {shown}"
         return "skip"
 
     with _opened(path, encoding) as file:
+        buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
-            file,
+            buffered,
             # one thread, since only then pyarrow knows the numbers of rows it leaves out
             read_options=pacsv.ReadOptions(
                 use_threads=False,
@@ -208,7 +212,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
                 column_names=header,
                 skip_rows=lines,
             ),
-            # a stray quote must not swallow the rows below it, so no cell holds a line break
+            # no cell holds a line break: `RowPerLine` has replaced them
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
             ),
@@ -220,7 +224,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         row = 0
         for block in reader:
             frame = cast(pl.DataFrame, pl.from_arrow(block))
-            numbered = _numbered(frame, row, broken)
+            numbered = _numbered(text.restore_cells(frame), row, broken)
             row = int(cast(int, numbered[ROW].max() or row))
             yield from numbered.iter_slices(rows)
         yield from _numbered(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), row, broken).iter_slices(
@@ -243,7 +247,9 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
         end += 1
     taken = pl.Series(list(among), dtype=pl.Int64)
     numbers = pl.int_range(row + 1, end + 1, eager=True)
-    out = frame.with_columns((numbers.filter(~numbers.is_in(taken)) if among else numbers).alias(ROW))
+    out = frame.with_columns(
+        (numbers.filter(~numbers.is_in(taken.implode())) if among else numbers).alias(ROW)
+    )
     if not among:
         return out
     added = pl.DataFrame({ROW: taken, PROBLEM: pl.Series(list(among.values()), dtype=pl.String)})

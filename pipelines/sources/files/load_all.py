@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from forecaster.shards.counts import by_kind
-from forecaster.time.windows import weekday_notice
+from forecaster.time.notices import weekday_notice
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.missing_codes import code_notices
 from pipelines.sources.files.validated_rows import check_files, input_of, read_files

@@ -8,6 +8,7 @@ _CODES = tuple(sign * float("9" * digits) for digits in range(2, 9) for sign in 
 _FEWEST = 2
 _FAR = 3.0  # times the range of the other values
 _HUGE = 1e30
+_MOST_PIECES = 64
 
 
 def code_notices(rows: pl.DataFrame) -> list[str]:
@@ -17,23 +18,57 @@ def code_notices(rows: pl.DataFrame) -> list[str]:
     other values is more than three times their range. Values of 1e30 and more are always reported. The
     notice names the most frequent code first.
     """
-    value = pl.col("value")
-    is_odd = value.is_in(_CODES) | (value.abs() >= _HUGE)
-    if not rows.select(is_odd.any()).item():
+    if not rows.select(_is_odd().any()).item():
         return []
-    odd = (
-        rows.filter(is_odd)
-        .group_by("series_id", "value")
-        .len()
-        .sort("len", "series_id", descending=[True, False])
-    )
-    others = (
-        rows.filter(~is_odd).group_by("series_id").agg(value.min().alias("low"), value.max().alias("high"))
-    )
-    width = pl.col("high") - pl.col("low")
-    beyond = pl.max_horizontal(pl.col("low") - value, value - pl.col("high"))
-    is_code = (pl.col("len") >= _FEWEST) & (beyond > _FAR * width)
-    found = odd.join(others, "series_id", maintain_order="left").filter(is_code | (value.abs() >= _HUGE))
+    codes = Codes()
+    codes.add(rows)
+    return codes.notices()
+
+
+class Codes:
+    """What `code_notices` needs of rows that come piece by piece."""
+
+    def __init__(self) -> None:
+        """Begin without rows."""
+        self._odd: list[pl.DataFrame] = []
+        self._others: list[pl.DataFrame] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Add the observations of a piece."""
+        value, is_odd = pl.col("value"), _is_odd()
+        self._odd.append(rows.filter(is_odd).group_by("series_id", "value").len())
+        self._others.append(
+            rows.filter(~is_odd)
+            .group_by("series_id")
+            .agg(value.min().alias("low"), value.max().alias("high"))
+        )
+        if len(self._others) >= _MOST_PIECES:
+            self._gather()
+
+    def notices(self) -> list[str]:
+        """Return the notice of `code_notices`, or none."""
+        if not self._others:
+            return []
+        self._gather()
+        value = pl.col("value")
+        odd = self._odd[0].sort("len", "series_id", descending=[True, False])
+        width = pl.col("high") - pl.col("low")
+        beyond = pl.max_horizontal(pl.col("low") - value, value - pl.col("high"))
+        is_code = (pl.col("len") >= _FEWEST) & (beyond > _FAR * width)
+        joined = odd.join(self._others[0], "series_id", maintain_order="left")
+        return _notices(joined.filter(is_code | (value.abs() >= _HUGE)))
+
+    def _gather(self) -> None:
+        odd = pl.concat(self._odd).group_by("series_id", "value").agg(pl.col("len").sum())
+        others = pl.concat(self._others).group_by("series_id").agg(pl.col("low").min(), pl.col("high").max())
+        self._odd, self._others = [odd], [others]
+
+
+def _is_odd() -> pl.Expr:
+    return pl.col("value").is_in(_CODES) | (pl.col("value").abs() >= _HUGE)
+
+
+def _notices(found: pl.DataFrame) -> list[str]:
     if found.is_empty():
         return []
     codes = found["value"].unique(maintain_order=True).to_list()[:5]

@@ -5,8 +5,10 @@ Imports neither torch nor Beam nor MLflow.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from forecaster.time.frequency import Frequency, duration_s
 from pipelines.settings.config import ColumnsConfig, JobConfig
 from pipelines.sources.files import tables
 from pipelines.sources.files.find_files import find_files
+from pipelines.sources.files.overlaps import refuse_clashes
 from pipelines.sources.files.sensors import refuse_poured
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
@@ -266,7 +269,19 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
     if bad == len(found.files):
         raise DataError("no file is left to read: none of them can be")
     refuse_poured(looked, columns)
+    how = input_of(job)
+    read = partial(rows_of, how=how, now_s=time.time())
+    refuse_clashes(looked, columns, read, job.data.memory_mb << 20, skip_bad_files=how.skip_bad_files)
     return found.files, [*found.notices, *_notices(looked)]
+
+
+def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
+    """The observations of a file, piece by piece, up to where it breaks off."""
+    try:
+        for part in read_file(path, how, now_s):
+            yield part.rows
+    except DataError:  # who reads it says why it cannot be read
+        return
 
 
 def _notices(files: list[tables.FileCheck]) -> list[str]:

@@ -14,7 +14,7 @@ from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE, NEVER
 from forecaster.shards.shard import Output, Shard, apply
-from forecaster.shards.sharding import handed_over, no_batch
+from forecaster.shards.sharding import announced, handed_over, no_batch
 from forecaster.time.windows import Windows
 from schemas import observations, quarantine
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of
@@ -228,3 +228,52 @@ def test_a_snapshot_without_row_offsets_can_be_read() -> None:
     *_, (shard, _) = apply(snapshot.from_arrow(old), correction(1.0, 1), model)
     outputs = list(apply(shard, closing(START, 2), model))
     assert pl.concat([output.replaced for _, output in outputs])["replaced_by"].to_list() == [1.0]
+
+
+def in_partition(name: str, value: float, start: int) -> Batch:
+    return replace(correction(value, start), partition=name)
+
+
+@given(order=st.permutations([("p0", 9.0, 5), ("p1", 2.0, 5), ("p2", 7.0, 4)]), stop=st.integers(0, 3))
+def test_the_larger_offset_counts_then_the_greater_partition(
+    order: list[tuple[str, float, int]], stop: int
+) -> None:
+    model, begins = forecaster(), {"p0": 5, "p1": 5, "p2": 4}
+    shard = announced(Shard.cold(0, 1, model.initial_state(), ()), begins)
+    for done, (name, value, offset) in enumerate(order):
+        if done == stop:
+            shard = snapshot.from_bytes(snapshot.to_bytes(shard))
+            ends = {**begins, **{before: offset + 1 for before, _, offset in order[:done]}}
+            shard = announced(handed_over([shard])[0], ends)
+        *_, (shard, _) = apply(shard, in_partition(name, value, offset), model)
+    assert _counting(shard, model) == 2.0
+
+
+def test_a_row_of_a_partition_that_begins_anew_counts_over_older_rows() -> None:
+    model = forecaster()
+    shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
+    *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
+    for begin in (0, 50):  # read again, from before the row or with it
+        other = announced(handed_over([shard.copy()])[0], {"p0": begin, "p1": 0})
+        *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)
+        assert _counting(other, model) == 4.0
+
+
+def test_a_snapshot_without_partitions_of_its_rows_still_opens() -> None:
+    model = forecaster()
+    shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})
+    *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 7), model)
+    old = snapshot.from_arrow(snapshot.to_arrow(replace(shard, pending=shard.pending.drop("partition"))))
+    assert old.pending["partition"].to_list() == [""]
+    for batch, expected in ((in_partition("p1", 1.0, 0), 3.0), (in_partition("p0", 2.0, 8), 2.0)):
+        *_, (after, _) = apply(old.copy(), batch, model)
+        assert _counting(after, model) == expected
+
+
+def _counting(shard: Shard, model: Forecaster) -> float:
+    """Return the value that counts of the rows that wait, all of one observation."""
+    shard = shard.copy()
+    for name, offset in shard.offsets.items():
+        end = replace(closing(START, offset), partition=name)
+        *_, (shard, _) = apply(shard, end, model)
+    return float(shard.state.parts["moments"]["last"][0])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import polars as pl
 import pytest
 
 from forecaster.time.windows import Windows
+from pipelines.cli.app import run
+from pipelines.sinks.files import read_forecasts
 from tests.fleets import START, forecaster, rows_of
 from tests.processes import started
 
@@ -125,3 +128,52 @@ def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str
         "train", series, *tiny, "--register", "tiny", "--tracking-uri", uri, "--json", cwd=folder
     )
     return uri, result.json_object
+
+
+@dataclass
+class Job:
+    """Runs commands in a folder, on a tiny model, and keeps what they print."""
+
+    folder: Path
+    streams: pytest.CaptureFixture[str]
+
+    def __call__(self, command: str, code: int = 0) -> tuple[Any, list[str]]:
+        """The JSON object that a command prints, None where it fails, and its lines on stderr."""
+        found = run([*command.split(), "--json"])
+        said = self.streams.readouterr()
+        assert found == code, said.err
+        return (json.loads(said.out.splitlines()[-1]) if code == 0 else None), said.err.splitlines()
+
+    def watch(self, folder: str, *options: str) -> tuple[Any, list[str]]:
+        """`__call__` of a stream that watches a folder, and is stopped once it has read all files."""
+        stop = self.folder / "out" / ".stop"
+
+        def end() -> None:
+            manifest = self.folder / "out" / "state" / "folder.jsonl"
+            files = len(list((self.folder / folder).iterdir()))
+            for _ in range(300):
+                time.sleep(0.1)
+                if manifest.exists() and len(manifest.read_text().splitlines()) >= files:
+                    break
+            time.sleep(1)
+            stop.touch()
+
+        ender = threading.Thread(target=end)
+        ender.start()
+        try:
+            return self(f"stream {folder} --watch -m model --runner in-process {' '.join(options)}")
+        finally:
+            ender.join()
+
+    def series(self, output: str = "out") -> set[str]:
+        """The series that were forecast."""
+        return set(read_forecasts(self.folder / output)["series_id"])
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Job:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(model)
+    return Job(tmp_path, capsys)

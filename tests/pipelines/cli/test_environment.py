@@ -113,7 +113,7 @@ def test_runs_are_logged_to_the_experiment_of_the_id(
         pass
 
 
-def test_a_variable_that_cannot_be_is_refused_by_its_name(
+def test_an_invalid_environment_variable_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")

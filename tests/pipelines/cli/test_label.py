@@ -39,7 +39,21 @@ def test_label_prints_scores_and_writes_model_and_labels(
     assert {path.name for path in (place / "out").iterdir()} == {"labeller.safetensors", "labels.parquet"}
 
 
-def test_json_output_is_one_object(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labelling_ends_where_too_many_rows_are_quarantined(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = "".join(f"\ns0,{1_600_001_000 + 60 * t},much,slow" for t in range(80))
+    (place / "rows.csv").write_text(ROWS + bad)
+    assert run(["label", "rows.csv", *QUICKLY, "-o", "out"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "80 of 400 rows (20%) are quarantined, and data.max_quarantined = 0.1 allows 10%" in line
+    assert "the first: rows.csv, row 321: 'much' is not a number" in line
+    assert not (place / "out").exists()
+    assert run(["label", "rows.csv", *QUICKLY, "--set", "data.max_quarantined=0.2", "-o", "out"]) == 0
+    assert run(["label", "rows.csv", *QUICKLY, "--set", "data.max_quarantined=2"]) == 2
+
+
+def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import json
 
     assert run(["label", "rows.csv", *QUICKLY, "--json", "--cell", "rnn", "--scaling", "series"]) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,37 +16,10 @@ import pytest
 from pipelines.cli.app import run
 from pipelines.sinks.files import read_forecasts, read_replaced
 from tests.fleets import forecaster
+from tests.pipelines.cli.conftest import Job
 
 BEGIN = datetime(2023, 1, 1, tzinfo=UTC)
 ZONE = "times have no zone, UTC assumed"
-
-
-@dataclass
-class Job:
-    """A folder in which commands run with a tiny model, and their captured output."""
-
-    folder: Path
-    streams: pytest.CaptureFixture[str]
-
-    def __call__(self, command: str, code: int = 0) -> tuple[Any, list[str]]:
-        """Run a command, and return its JSON object (None if it fails) and its lines on stderr."""
-        exit_code = run([*command.split(), "--json"])
-        captured = self.streams.readouterr()
-        assert exit_code == code, captured.err
-        return (json.loads(captured.out.splitlines()[-1]) if code == 0 else None), captured.err.splitlines()
-
-    def series(self, output: str = "out") -> set[str]:
-        """Return the ids of the series that were forecast."""
-        return set(read_forecasts(self.folder / output)["series_id"])
-
-
-@pytest.fixture
-def job(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Job:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model").symlink_to(model)
-    return Job(tmp_path, capsys)
 
 
 def hours(values: int, level: float = 0.0, step: timedelta = timedelta(hours=1)) -> pl.DataFrame:

@@ -351,7 +351,7 @@ def test_messages_of_an_unknown_schema_stay_rejected(tmp_path: Path) -> None:
         answers["GET /schemas/ids/8"] = KNOWN  # the registry has the schema from now on
         second = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
         # The second reading takes the answers from the journal.
-        assert registry.asked == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
+        assert registry.requests == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
     away = replace(source, decoder=replace(spec, registry="http://127.0.0.1:9"))
     third = read_to_end(Reading(away), away.begin({}), {"rows-0": 4})
     for batches in (first, second, third):

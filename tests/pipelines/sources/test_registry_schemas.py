@@ -65,13 +65,13 @@ def test_known_and_unknown_schemas_are_requested_once() -> None:
     with registry_of(lambda request: KNOWN if request.endswith("/7") else (404, {})) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder("name:secret")
         assert counted(decoded(decode, messages(*[8] * 1000))) == (0, 1000)
-        assert registry.asked == ["GET /schemas/ids/8"]
+        assert registry.requests == ["GET /schemas/ids/8"]
         frames = decoded(decode, messages(7, 8, 7))
         assert counted(frames) == (2, 1)
         assert frames[-1].select("message", "problem", "problem_kind").rows() == [
             (1, "the registry knows no schema of id 8", "schema is unknown")
         ]
-        assert registry.asked == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
+        assert registry.requests == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
         assert set(registry.users) == {"Basic bmFtZTpzZWNyZXQ="}
 
 
@@ -83,7 +83,7 @@ def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
         for clock.now_s in range(200):
             with pytest.raises(SchemaUnknown):
                 schemas(8)
-        assert len(registry.asked) == 6  # at 0, 10, 30, 70, 130 and 190 s
+        assert len(registry.requests) == 6  # at 0, 10, 30, 70, 130 and 190 s
         answers["GET /schemas/ids/8"] = KNOWN
         clock.now_s = 300.0
         assert schemas(8)["name"] == "Row"
@@ -96,10 +96,10 @@ def test_a_temporary_registry_failure_loses_no_message() -> None:
         for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # the decoder waits between two requests
             with pytest.raises(RegistryAway, match="answers 50"):
                 decoded(decode, messages(7, 7))
-        assert len(registry.asked) == 2
+        assert len(registry.requests) == 2
         clock.now_s = 0.7
         assert counted(decoded(decode, messages(7, 7))) == (2, 0)
-        assert len(registry.asked) == 3
+        assert len(registry.requests) == 3
 
 
 def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
@@ -112,7 +112,7 @@ def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
         for clock.now_s in range(60, 1000):
             with pytest.raises(SchemaUnknown, match="answers 503"):
                 schemas(7)
-        assert len(registry.asked) < 30
+        assert len(registry.requests) < 30
     with pytest.raises(SchemaUnknown, match="cannot be asked"):
         RegistrySchemas("http://127.0.0.1:9", patience_s=0, clock=clock)(7)
 
@@ -126,7 +126,7 @@ def test_an_answer_without_an_avro_schema_is_requested_once(answer: Answer) -> N
     with registry_of(lambda request: answer) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder()
         assert counted(decoded(decode, messages(7, 7, 7))) == (0, 3)
-        assert len(registry.asked) == 1
+        assert len(registry.requests) == 1
 
 
 def test_a_stored_schema_is_not_requested_again() -> None:

@@ -1,0 +1,81 @@
+"""Lines about windows that people should see: gaps of years, and windows of the wrong length."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS
+from forecaster.time.window_config import WindowConfig
+from forecaster.time.windows import MICROSECONDS, lived_in
+
+_FEWEST_STEPS = 3
+_MANY_WINDOWS = 10  # rows that are usually so many windows apart leave 90 % of the windows empty
+
+_DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
+    """Return a line where weekly rows are all dated to one weekday and windows begin on another.
+
+    Forecasts are for times at which windows begin, which no row would ever have.
+    """
+    freq = config.frequency
+    if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
+        return None
+    days = rows["timestamp"].dt.weekday().unique()
+    begins = WEEKDAYS[freq.offset_s // DAY_S]
+    dated = _DAYS_OF_ISO[days[0] - 1]
+    if len(days) > 1 or dated == begins:
+        return None
+    weeks = freq.seconds // WEEK_S
+    return (
+        f"all rows are dated to the same weekday ({dated}), and the weeks of {config.freq} begin on another "
+        f"({begins}): forecasts get dates that no row has; use --freq {weeks}w-{dated}"
+    )
+
+
+def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
+    """Return lines about windows without rows that people should see: gaps of years, windows far too short.
+
+    Args:
+        filled: ``[n]`` int64, the windows in which any series has a row, rising.
+        config: length of the windows, and after how many without a row a series retires.
+    """
+    if len(filled) < 2:
+        return []
+    index = lived_in(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
+    return [line for line in (_gap_notice(index, config), _short_notice(filled, index, config)) if line]
+
+
+def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:
+    """A line where windows are left out of a block, since no series lives in them."""
+    left_out = np.diff(index) - 1
+    if not left_out.any():
+        return None
+    row = int(left_out.argmax())
+    around_us = config.frequency.start_us(index[row : row + 2])
+    before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
+    return (
+        f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
+        f"between {before} and {after}: if that is no pause, look at the times of the rows"
+    )
+
+
+def _short_notice(filled: NDArray[np.int64], index: NDArray[np.int64], config: WindowConfig) -> str | None:
+    """A line where rows are usually many windows apart, so that nearly all windows are empty."""
+    steps = np.diff(filled)
+    usual = int(np.median(steps))
+    if config.empty != "missing" or len(steps) < _FEWEST_STEPS or usual < _MANY_WINDOWS:
+        return None
+    step_s = usual * config.frequency.nominal_s
+    days, weekday = step_s // DAY_S, int(config.frequency.start_us(filled[:1])[0]) // MICROSECONDS // DAY_S
+    longer = f"{days}d" if days else f"{step_s // 3600}h" if step_s >= 3600 else f"{max(step_s // 60, 1)}m"
+    if days and days % 7 == 0:
+        longer = f"{days // 7}w-{WEEKDAYS[weekday % 7]}"
+    empty = 1 - len(filled) / len(index)
+    return (
+        f"rows are usually {usual:,} windows of {config.freq} apart, so {empty:.0%} of "
+        f"the windows are empty: train with longer windows, such as --freq {longer}"
+    )

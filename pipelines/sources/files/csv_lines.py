@@ -1,0 +1,179 @@
+"""Text of CSV files with each row on one line: a row is a line, and a stray quote ends with its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from itertools import pairwise
+from typing import BinaryIO, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+# no text has these letters for private use
+_LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
+
+_CHUNK = 1 << 20
+_MOST_LINES = 50
+_MOST_BYTES = 1 << 16
+_LONGEST_BYTES = 8 << 20  # a longer line is passed on in pieces
+
+
+class RowPerLine(io.RawIOBase):
+    """A stream of a CSV file's text, in which each row is a line, whatever a parser makes of quotes.
+
+    Lines are one row if a quoted cell goes on over their ends and the row has as many cells as the header:
+    other signs stand for the line breaks inside its cells. A quoted cell that does not end within 50 lines
+    begins with a stray quote: its line becomes one cell without quotes, so that it takes no line below it
+    along. `restore` gives the replaced signs back.
+
+    Attributes:
+        has_replaced: whether a sign was replaced so far.
+    """
+
+    def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
+        """``file`` is UTF-8 text from its beginning; ``cells`` is the number of the header's cells."""
+        self.has_replaced = False
+        self._file = file
+        self._delimiter = delimiter
+        self._cells = cells
+        self._edges = np.zeros(256, bool)  # signs beside the quotes of a regular cell
+        self._edges[list(f'"\r\n{delimiter}'.encode())] = True
+        sign = re.escape(delimiter.encode())
+        # cells that end: a quote inside a cell that begins without one is a letter
+        self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
+        self._ready = b"".join(file.readline() for _ in range(header_lines))
+        self._rest = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        """See `io.RawIOBase`."""
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """See `io.RawIOBase`."""
+        while not self._ready and not self._ended:
+            chunk = self._file.read(_CHUNK)
+            self._ended = not chunk
+            whole, tail = self._whole_lines(self._rest + chunk)
+            self._ready, waiting = self._joined(whole)
+            self._rest = waiting + tail
+        taken = self._ready[: len(buffer)]
+        self._ready = self._ready[len(taken) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def _whole_lines(self, text: bytes) -> tuple[bytes, bytes]:
+        """The lines of a text that have an end, and the rest."""
+        # a carriage return at the very end may be the first half of a line's end
+        cut = len(text) if self._ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
+        if not cut and len(text) > _LONGEST_BYTES:
+            cut = len(text)
+        return text[:cut], text[cut:]
+
+    def _joined(self, text: bytes) -> tuple[bytes, bytes]:
+        """The text with each row on one line, and the beginning of a row that later text may end."""
+        if b'"' not in text:
+            return text, b""
+        signs = np.frombuffer(text, np.uint8)
+        is_end, is_return = signs == ord("\n"), signs == ord("\r")
+        is_return[:-1] &= ~is_end[1:]
+        bounds = np.concatenate([[0], np.flatnonzero(is_end | is_return) + 1])
+        if bounds[-1] < len(text):
+            bounds = np.append(bounds, len(text))
+        pieces: list[bytes] = []
+        done = next_line = 0
+        odd, irregular = self._quoted_lines(signs, bounds)
+        following = dict(pairwise([*odd, None]))
+        for line in sorted({*odd, *irregular}):
+            start, after = int(bounds[line]), int(bounds[line + 1])
+            if line < next_line or not self._is_open(text[start:after].rstrip(b"\r\n")):
+                continue
+            closing = following.get(line)  # the next line with an odd number of quotes
+            lines = (len(bounds) - 1 if closing is None else closing + 1) - line
+            stop = int(bounds[line + lines])
+            is_near = line in following and lines <= _MOST_LINES and stop - start <= _MOST_BYTES
+            if is_near and closing is None and not self._ended:
+                return b"".join([*pieces, text[done:start]]), text[start:]
+            self.has_replaced = True
+            if is_near and closing is not None and self._is_row(text[start:stop]):
+                pieces += [text[done:start], _on_one_line(text[start:stop])]
+                done, next_line = stop, closing + 1
+            else:
+                pieces += [text[done:start], self._as_one_cell(text[start:after])]
+                done, next_line = after, line + 1
+        return b"".join([*pieces, text[done:]]), b""
+
+    def _quoted_lines(
+        self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
+    ) -> tuple[list[int], list[int]]:
+        """The lines with an odd number of quotes, and those with a quote where no cell begins or ends."""
+        at = np.flatnonzero(signs == ord('"'))
+        firsts = np.searchsorted(at, bounds)
+        counts = np.diff(firsts)
+        is_opening = (np.arange(len(at)) - np.repeat(firsts[:-1], counts)) % 2 == 0
+        end = np.array([ord("\n")], np.uint8)
+        around = np.concatenate([end, signs, end])
+        beside = np.where(is_opening, around[at], around[at + 2])
+        odd_place = at[~self._edges[beside]]
+        irregular = np.unique(np.searchsorted(bounds, odd_place, side="right") - 1)
+        return np.flatnonzero(counts % 2).tolist(), irregular.tolist()
+
+    def _is_open(self, line: bytes) -> bool:
+        """Whether a line ends inside a quoted cell."""
+        place = 0
+        while (found := self._ending.match(line, place)) is not None:
+            place = found.end()
+            if place == len(line):
+                return False
+        return True
+
+    def _as_one_cell(self, line: bytes) -> bytes:
+        plain = line.replace(b'"', _QUOTE.encode())
+        return plain.replace(self._delimiter.encode(), _DELIMITER.encode())
+
+    def restore(self, text: str) -> str:
+        """Return a text with the signs that were replaced."""
+        for sign, stand_in in self._replaced():
+            text = text.replace(stand_in, sign)
+        return text
+
+    def restore_cells(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return a frame of String columns with the signs that were replaced."""
+        if not self.has_replaced:
+            return frame
+        cells = pl.all()
+        for sign, stand_in in self._replaced():
+            cells = cells.str.replace_all(stand_in, sign, literal=True)
+        return frame.with_columns(cells)
+
+    def is_stray(self, text: str) -> bool:
+        """Return whether a line has a quoted cell that does not end."""
+        return _QUOTE in text
+
+    def _replaced(self) -> tuple[tuple[str, str], ...]:
+        return ("\n", _LINE_FEED), ("\r", _RETURN), ('"', _QUOTE), (self._delimiter, _DELIMITER)
+
+    def _is_row(self, text: bytes) -> bool:
+        lines = io.StringIO(text.decode("latin-1"), newline="")  # each byte a letter: cells are only counted
+        try:
+            rows = list(csv.reader(lines, delimiter=self._delimiter, strict=True))
+        except csv.Error:
+            return False
+        return [len(row) for row in rows] == [self._cells]
+
+
+def _on_one_line(row: bytes) -> bytes:
+    body = row.rstrip(b"\r\n")
+    inside = body.replace(b"\n", _LINE_FEED.encode()).replace(b"\r", _RETURN.encode())
+    return inside + row[len(body) :]
+
+
+def row_per_line(
+    file: BinaryIO, header_lines: int, delimiter: str, cells: int
+) -> tuple[BinaryIO, RowPerLine]:
+    """Return a buffered `RowPerLine`, and the stream itself, which restores the signs it has replaced."""
+    raw = RowPerLine(file, header_lines, delimiter, cells)
+    return cast(BinaryIO, io.BufferedReader(raw, _CHUNK)), raw

@@ -1,0 +1,73 @@
+"""Notices about the rows that a job reads, written where the process that runs the job finds them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecaster.time.notices import weekday_notice, window_notices
+from forecaster.time.window_config import WindowConfig
+from pipelines.sources.files.missing_codes import Codes
+from pipelines.storage import Location, make_folder, write_text
+from schemas import observations
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Where a source leaves notices about its rows, and what they depend on.
+
+    Attributes:
+        path: the file.
+        windows: the windows that rows fall into.
+    """
+
+    path: Location
+    windows: WindowConfig
+
+
+class Looked:
+    """The notices about rows that come piece by piece: the same that a training gives."""
+
+    def __init__(self, notes: Notes) -> None:
+        """Begin without rows."""
+        self._notes = notes
+        self._codes = Codes()
+        self._filled: NDArray[np.int64] = np.empty(0, np.int64)
+        self._days = observations.empty().select("timestamp")  # a row for each weekday
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Add the observations of a piece."""
+        if not len(rows):
+            return
+        freq, times = self._notes.windows.frequency, rows.select("timestamp")
+        windows = times.select(freq.window(pl.col("timestamp"))).to_series().unique().to_numpy()
+        self._filled = np.union1d(self._filled, windows.astype(np.int64))
+        self._days = pl.concat([self._days, times]).unique(pl.col("timestamp").dt.weekday())
+        self._codes.add(rows)
+
+    def write(self) -> None:
+        """Write the notices about all rows; a folder that cannot be written loses them and no row."""
+        windows = self._notes.windows
+        weekday = weekday_notice(self._days, windows)
+        lines = [
+            *self._codes.notices(),
+            *([weekday] if weekday else []),
+            *window_notices(self._filled, windows),
+        ]
+        with suppress(OSError):
+            make_folder(self._notes.path.parent)
+            write_text(self._notes.path, json.dumps(lines))
+
+
+def read_notices(path: Location) -> tuple[str, ...]:
+    """Return the notices that a source has written; none where it has not read all rows."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return ()
+    return tuple(map(str, found)) if isinstance(found, list) else ()

@@ -1,0 +1,51 @@
+"""Components of a state in double precision, the reference for their float32 numbers."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from forecaster import components
+from forecaster.components import anomaly
+from forecaster.components.base import Field
+from forecaster.components.experts import stacking
+from forecaster.model import Forecaster
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Replace float32 by float64 in the code of every component, in fields of a state as well."""
+    wide = ModuleType("numpy")
+    wide.__dict__.update({name: getattr(np, name) for name in dir(np)} | {"float32": np.float64})
+    modules = [
+        importlib.import_module(f"{components.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(components.__path__)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in modules:
+            if hasattr(module, "np"):
+                patch.setattr(module, "np", wide)
+            if hasattr(module, "Field"):
+                patch.setattr(module, "Field", wide_field)
+        patch.setattr(anomaly, "_FIELDS", {name: wide_field(*f) for name, f in anomaly._FIELDS.items()})
+        stacking.by_horizon.cache_clear()
+        yield
+    stacking.by_horizon.cache_clear()
+
+
+def wide_field(dtype: str, shape: tuple[int, ...] = ()) -> Field:
+    """Return a field of float64 in place of one of float32."""
+    return Field("float64" if dtype == "float32" else dtype, shape)
+
+
+def in_double_precision(model: Forecaster) -> Forecaster:
+    """Return the model with its weights in float64, to be used within `double_precision` only."""
+    return replace(model, network=copy.deepcopy(model.network).double())
