@@ -25,7 +25,7 @@ from pipelines.sources.base import Log, Place, Places, log_of
 from pipelines.sources.files.row_notices import Notes, read_notices
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import BACKFILL, Location
+from pipelines.storage import Location, markers
 from pipelines.workers import process
 from pipelines.workers.ownership import run_of, take_over
 from pipelines.workers.step_settings import StepSettings, tables_of
@@ -71,7 +71,7 @@ def run_backfill(
     """
     began_s = time.monotonic()
     with locked(job.output) as held:
-        hidden = job.output / BACKFILL
+        hidden = job.output / markers.BACKFILL
         take = _checking(held.check, on_progress)
         try:
             counts, published, notices = _restarting(
@@ -113,7 +113,7 @@ def run_stream(
     """
     began_s = time.monotonic()
     with locked(job.output) as held:
-        end_replacing(job.output / BACKFILL, job.output)
+        end_replacing(job.output / markers.BACKFILL, job.output)
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
         take = _checking(held.check, on_progress)
@@ -182,7 +182,9 @@ def _backfill_once(
         ReplaySource(job.paths, job.input, windows.frequency, memory_bytes=job.memory_bytes, notes=notes)
     )
     places, _ = _begin(job, log, settings.states, job.state_table, goes_on=False)
-    run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options, before)
+    run = Run(
+        log, places, settings, hidden / markers.STOP, float("inf"), job.output, job.beam_options, before
+    )
     return _run(run, _engine(job), on_progress)
 
 

@@ -14,7 +14,7 @@ from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Log, Source
 from pipelines.sources.files.validated_rows import Input
 from pipelines.state import state_table
-from pipelines.storage import Location
+from pipelines.storage import Location, markers
 from pipelines.workers import process
 
 Runner = Literal["in-process", "prism", "flink"]
@@ -116,7 +116,7 @@ class StreamJob(OnEngine):
     @property
     def stop_file(self) -> Location:
         """The file whose appearance ends the job cleanly."""
-        return self.output / ".stop"
+        return self.output / markers.STOP
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,7 @@ class ShardFiles:
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
-        """Return the files written since the last call; they must be synced before the next snapshot is
-        written.
-        """
+        """Return the files written since the last call; sync them before the next snapshot is written."""
         taken, self.unsynced = self.unsynced, []
         return taken
 

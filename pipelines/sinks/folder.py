@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from pipelines.storage import (
     Held,
@@ -20,12 +19,10 @@ from pipelines.storage import (
     check_writable,
     leased,
     make_folder,
+    markers,
     remove_temporaries,
 )
 from schemas.errors import OutputError
-
-LOCK: Final = ".lock"
-"""The file in an output folder that its job keeps locked."""
 
 
 def check_folder(folder: Location) -> int | None:
@@ -77,12 +74,11 @@ def prepare_folder(folder: Location, *parts: str) -> None:
 
 @contextmanager
 def locked(folder: Location) -> Iterator[Held]:
-    """Create an output folder, and lock it against every other job, in this process too, while the block
-    runs.
+    """Create an output folder, and lock it against other jobs while the block runs.
 
-    On a disk the kernel holds the lock, and releases it when the process ends, however it ends. If this
-    function created the folder and it is empty at the end, the folder is removed. In an object store the lock
-    is a lease; see `leased`.
+    Jobs in this process are locked out, too. On a disk the kernel holds the lock, and releases it when the
+    process ends, however it ends. If this function created the folder and it is empty at the end, the folder
+    is removed. In an object store the lock is a lease; see `leased`.
 
     Yields:
         A check that raises `OutputError` if the lock was lost, as a lease can be.
@@ -102,7 +98,7 @@ def locked(folder: Location) -> Iterator[Held]:
         # Remove the file before the lock is released, so that another job's file is never removed; see
         # `_is_current`.
         with suppress(OSError):
-            (folder / LOCK).unlink()
+            (folder / markers.LOCK).unlink()
         if is_new:
             with suppress(OSError):  # not empty: the job has written output
                 folder.rmdir()
@@ -110,7 +106,7 @@ def locked(folder: Location) -> Iterator[Held]:
 
 
 def _acquire(folder: Path) -> int:
-    path = folder / LOCK
+    path = folder / markers.LOCK
     while True:
         prepare_folder(folder)
         try:
@@ -141,8 +137,9 @@ def _acquire(folder: Path) -> int:
 
 
 def _is_current(lock: int, path: Path) -> bool:
-    """Return whether the locked file is still the one at ``path``: the previous job may have removed it
-    meanwhile.
+    """Return whether the locked file is still the one at ``path``.
+
+    The previous job may have removed it between the opening and the locking.
     """
     try:
         return os.path.samestat(os.fstat(lock), path.stat())

@@ -18,10 +18,8 @@ from pydantic import TypeAdapter
 
 from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
-from pipelines.storage import Location, Remote, remove_tree, write_text
+from pipelines.storage import Location, Remote, markers, remove_tree, write_text
 from schemas.errors import OutputError
-
-FOLDER: Final = ".numbers"
 
 PUBLISHED_EVERY_S: Final = 0.05
 """Seconds between two publications of a shard that has issued no new forecasts."""
@@ -117,8 +115,10 @@ class JobNumbers:
         return None if self.watermark_us is None else now_s - self.watermark_us / 1e6
 
     def as_json(self, now_s: float) -> dict[str, Any]:
-        """Return the numbers as a flat dict for a line of JSON; ``p50_ms`` and ``p99_ms`` are latencies of
-        windows.
+        """Return the numbers as a flat dict for a line of JSON.
+
+        ``p50_ms`` and ``p99_ms`` are latencies of windows, the ones with the prefix ``shard_`` of batches of
+        a shard.
         """
         age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
         lag = self.watermark_lag_s(now_s)
@@ -139,8 +139,7 @@ class JobNumbers:
 
 
 class JobReader:
-    """Reads a job's numbers repeatedly, and computes the latency of each window from the latencies of the
-    shards.
+    """Reads a job's numbers repeatedly, and computes the latency of each window from those of the shards.
 
     A window counts when every shard has closed it, with the latency of the slowest shard. A shard that closes
     more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
@@ -208,14 +207,14 @@ def publish(folder: Location, numbers: ShardNumbers) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    path = folder / FOLDER / f"shard-{numbers.shard:04d}.json"
+    path = folder / markers.NUMBERS / markers.numbers_of_shard(numbers.shard)
     # `vars`, because `asdict` would copy every latency, twenty times a second
     parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency)}
     try:
         write_text(path, json.dumps(vars(numbers) | parts))
     except FileNotFoundError:
         if isinstance(folder, Path) and folder.exists():
-            (folder / FOLDER).mkdir(exist_ok=True)
+            (folder / markers.NUMBERS).mkdir(exist_ok=True)
             publish(folder, numbers)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -225,7 +224,7 @@ _ADAPTER: Final = TypeAdapter(ShardNumbers)
 
 
 def _files(folder: Location) -> list[Location]:
-    return sorted((folder / FOLDER).glob("shard-*.json"), key=lambda path: path.name)
+    return sorted((folder / markers.NUMBERS).glob(markers.SHARDS_WITH_NUMBERS), key=lambda path: path.name)
 
 
 def read_shards(folder: Location) -> list[ShardNumbers]:
@@ -252,9 +251,9 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 
 def notices_of(folder: Location) -> Location:
     """Return the file of a job's notices about its rows, in an output folder."""
-    return folder / FOLDER / "notices.json"
+    return folder / markers.NUMBERS / markers.NOTICES
 
 
 def clear(folder: Location) -> None:
     """Remove the numbers that an earlier job published."""
-    remove_tree(folder / FOLDER)
+    remove_tree(folder / markers.NUMBERS)

@@ -19,10 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forecaster.durable import sync_path
-from pipelines.storage import Location, Remote, end_putting, put_in_place, write_text
+from pipelines.storage import Location, Remote, end_putting, markers, put_in_place, write_text
 from schemas.errors import OutputError
 
-_COMPLETE = "complete"
 _REMOVE_LIMIT_S = 10.0
 _OLD = "old-"
 
@@ -51,7 +50,7 @@ def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
     try:
         for folder in (*(hidden / part for part in parts), hidden, output):
             sync_path(folder)
-        write_text(hidden / _COMPLETE, "", kept=True)
+        write_text(hidden / markers.COMPLETE, "", kept=True)
         for part in parts:
             _move(part, hidden, output, moved)
         _sync_both(hidden, output)
@@ -79,7 +78,7 @@ def _remove_marker(hidden: Path, output: Path) -> None:
     """
     with suppress(OSError):  # if this fails, the marker stays, and the next job completes the renames
         _sync_both(hidden, output)
-        (hidden / _COMPLETE).unlink(missing_ok=True)
+        (hidden / markers.COMPLETE).unlink(missing_ok=True)
         sync_path(hidden)
 
 
@@ -98,11 +97,11 @@ def end_replacing(hidden: Location, output: Location) -> None:
 
 def _end_moving(hidden: Path, output: Path) -> None:
     try:
-        if (hidden / _COMPLETE).exists():
+        if (hidden / markers.COMPLETE).exists():
             for part in _parts_in(hidden):  # the other parts were moved before
                 _move(part, hidden, output, [])
             _sync_both(hidden, output)
-            (hidden / _COMPLETE).unlink()
+            (hidden / markers.COMPLETE).unlink()
             sync_path(hidden)
     except OSError as error:
         raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error

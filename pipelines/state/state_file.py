@@ -21,10 +21,18 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from forecaster.shards import snapshot
 from forecaster.shards.sharding import reshard
-from pipelines.sinks.folder import LOCK, locked
+from pipelines.sinks.folder import locked
 from pipelines.state import state_table
 from pipelines.state.snapshot_file import check_whole, unreadable, write_table
-from pipelines.storage import Location, Remote, as_of_one_moment, make_folder, was_leased, write_whole
+from pipelines.storage import (
+    Location,
+    Remote,
+    as_of_one_moment,
+    make_folder,
+    markers,
+    was_leased,
+    write_whole,
+)
 from schemas.errors import DataError, ModelError, OutputError
 from schemas.sealed import seal, unseal
 
@@ -128,7 +136,7 @@ def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[Non
         is_of_job = was_leased(folder.parent)
     else:
         output = folder.absolute().parent
-        is_of_job = (output / LOCK).exists()
+        is_of_job = (output / markers.LOCK).exists()
     if folder.name == state_table.FOLDER and (is_new or is_of_job):
         with locked(output):
             yield

@@ -246,8 +246,10 @@ def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> boo
 
 
 def _resharded(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -> Sequence[Shard]:
-    """Return the table's shards in the requested number; unchanged where a run may resume from them as they
-    are.
+    """Return the table's shards, re-sharded to the requested number if that is necessary.
+
+    Raises:
+        DataError: the topic is keyed by series, and the table is not.
     """
     if is_keyed and not table.shards[0].keyed:
         raise DataError(
@@ -260,8 +262,9 @@ def _resharded(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) 
 
 
 def is_of_backfill(folder: Location) -> bool:
-    """Return whether a backfill wrote the table, rather than a stream, whose offsets a stream must resume
-    from.
+    """Return whether a backfill wrote the table.
+
+    Otherwise a stream wrote it, and must be resumed from its offsets.
 
     Raises:
         StatecastError: the table cannot be read.

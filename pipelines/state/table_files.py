@@ -19,6 +19,7 @@ from pipelines.storage import (
     Target,
     end_putting,
     make_folder,
+    markers,
     put_in_place,
     remove_temporaries,
     write_whole,
@@ -37,7 +38,7 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
     if isinstance(folder, Remote):
         _put_in_store(folder, shards, also)
         return
-    new = folder.with_name(f".{folder.name}.new")
+    new = folder.with_name(markers.new_table(folder.name))
     shutil.rmtree(new, ignore_errors=True)
     for shard in shards:
         write_shard(new, shard)
@@ -46,7 +47,7 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
             if _is_manifest(path):
                 write_whole(new / path.name, partial(_copy, path), kept=True)
         sync_path(folder.parent)
-        old = folder.with_name(f".{folder.name}.old")
+        old = folder.with_name(markers.old_table(folder.name))
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
@@ -69,7 +70,7 @@ def _copy(path: Location, target: Target) -> None:
 
 
 def _put_in_store(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
-    hidden = folder.with_name(f".{folder.name}.new")
+    hidden = folder.with_name(markers.new_table(folder.name))
     try:
         end_putting(hidden, folder.parent)
         for shard in shards:
@@ -82,10 +83,10 @@ def _put_in_store(folder: Remote, shards: Sequence[Shard], also: Location | None
 
 
 def keep_aside(folder: Location) -> Location | None:
-    """Copy a table to a new name beside it, before a job begins anew in its folder; the copy is never
-    deleted.
+    """Copy a table to a new name beside it, before a job begins anew in its folder.
 
-    Snapshots never change once they are written, so on a disk the copies are hard links, which need no space.
+    The copy is never deleted. Snapshots never change once they are written, so on a disk the copies are hard
+    links, which need no space.
 
     Returns:
         The copy; None if no table exists.
@@ -131,11 +132,12 @@ def recover(folder: Location) -> None:
     """
     if isinstance(folder, Remote):
         try:
-            end_putting(folder.with_name(f".{folder.name}.new"), folder.parent)
+            end_putting(folder.with_name(markers.new_table(folder.name)), folder.parent)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
         return
-    new, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
+    new = folder.with_name(markers.new_table(folder.name))
+    old = folder.with_name(markers.old_table(folder.name))
     try:
         if old.exists() and not folder.exists():
             os.replace(old, folder)

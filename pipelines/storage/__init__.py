@@ -6,11 +6,13 @@ output that must be replaced together are replaced in a store by one PUT of a ma
 `pipelines.storage.replaced_parts`.
 """
 
+from pipelines.storage import markers
 from pipelines.storage.journal import Journal
 from pipelines.storage.lease import Held, check_writable, leased, was_leased
+from pipelines.storage.markers import BACKFILL
 from pipelines.storage.owned import OwnedFile
 from pipelines.storage.remote import Location, Remote, location
-from pipelines.storage.replaced_parts import BACKFILL, as_of_one_moment, end_putting, put_in_place
+from pipelines.storage.replaced_parts import as_of_one_moment, end_putting, put_in_place
 from pipelines.storage.write_whole import (
     Target,
     make_folder,
@@ -38,6 +40,7 @@ __all__ = [
     "leased",
     "location",
     "make_folder",
+    "markers",
     "put_in_place",
     "remove_temporaries",
     "remove_tree",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,10 +18,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import psutil
 
+from pipelines.storage import markers
 from pipelines.storage.remote import Remote
 from schemas.errors import OutputError
 
@@ -30,8 +29,6 @@ LAPSES_S: Final = 60.0
 """Seconds without renewal after which a lease expires."""
 
 _RENEWED_EVERY_S = 15.0
-_LOCK = ".lock-"
-_NAME: Final = re.compile(re.escape(_LOCK) + r"\d{6,}")
 
 
 def _never_lost() -> None:
@@ -114,15 +111,15 @@ def check_writable(folder: Remote) -> None:
 
 def was_leased(folder: Remote) -> bool:
     """Return whether a job has ever held the lease of an output."""
-    return any(folder.glob(f"{_LOCK}*"))
+    return any(folder.glob(markers.LEASES))
 
 
 def _acquire(folder: Remote) -> Remote:
     now_s, locks = _list_locks(folder)
     if locks and (who := _holder(locks[-1], now_s)):
         raise OutputError(f"{folder}: {who} is writing here: wait for its end, or name another folder")
-    number = _number(locks[-1]) + 1 if locks else 1
-    mine = folder / f"{_LOCK}{number:06d}"
+    number = markers.lease_number(locks[-1].name) + 1 if locks else 1
+    mine = folder / markers.lease(number)
     is_first = _try_create(mine)
     if is_first and _try_create(mine):
         raise OutputError(f"{folder}: a store without conditional PUT, so two jobs could write here at once")
@@ -143,7 +140,7 @@ def _try_create(lock: Remote) -> bool:
 
 def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
     """Return the store's time, in seconds since 1970, and the locks, ascending."""
-    probe = folder / f".probe-{uuid4().hex}"
+    probe = folder / markers.probe()
     try:
         probe.write_bytes(b"")
         try:
@@ -153,7 +150,7 @@ def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
     except OSError as error:
         raise _cannot_write(folder, error) from error
     now_ns = max(path.written_ns for path in listed if path == probe)
-    return now_ns / 1e9, [path for path in listed if _NAME.fullmatch(path.name)]
+    return now_ns / 1e9, [path for path in listed if markers.is_lease(path.name)]
 
 
 def _cannot_write(folder: Remote, error: OSError) -> OutputError:
@@ -161,7 +158,7 @@ def _cannot_write(folder: Remote, error: OSError) -> OutputError:
 
 
 def _highest_lock(folder: Remote) -> Remote:
-    locks = (path for path in folder.glob(f"{_LOCK}*") if _NAME.fullmatch(path.name))
+    locks = (path for path in folder.glob(markers.LEASES) if markers.is_lease(path.name))
     return max(locks, default=folder)
 
 
@@ -180,10 +177,6 @@ def _holder(lock: Remote, now_s: float) -> str | None:
             return None
         who = "which its lock does not name"
     return f"another job, {who} (if that has died: for {left_s:.0f} s more),"
-
-
-def _number(lock: Remote) -> int:
-    return int(lock.name.removeprefix(_LOCK))
 
 
 def _identity() -> bytes:

@@ -109,9 +109,7 @@ class Remote:
         return True
 
     def version(self) -> str:
-        """Return the version of the object, for `replace`; "" if it does not exist or the store has no
-        versions.
-        """
+        """Return the version of the object, for `replace`; "" if the object or the store has none."""
         if not self._replaces_versions:
             return ""
         with suppress(FileNotFoundError), self._requests() as store:
@@ -168,8 +166,9 @@ class Remote:
                 raise
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """Yield the objects directly under this prefix that match a pattern, by name, with their times of
-        writing.
+        """Yield the objects directly under this prefix that match a pattern, sorted by name.
+
+        They have the time of writing.
         """
         for path, written_ns in self._list_files():
             if fnmatchcase(path.name, pattern):

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
+from pipelines.storage import markers
 from pipelines.storage.remote import Location, Remote
 from pipelines.storage.write_whole import remove_tree, write_text
 from schemas.errors import DataError, StatecastError
 from schemas.sealed import seal, unseal
-
-BACKFILL: Final = ".backfill"
-"""Name of the hidden folder in the output folder in which a backfill works until it is done."""
 
 _TRIES = 5
 _PARALLEL_COPIES = 16  # number of parallel copies, because each one only waits for the store
@@ -85,7 +83,7 @@ def as_of_one_moment(folder: Location, read: Callable[[Location], T]) -> T:
 def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
     """Return the location of a part's current content, and the manifests that determine it."""
     output = folder.parent
-    hidden = [output / BACKFILL, output / f".{folder.name}.new"]
+    hidden = [output / markers.BACKFILL, output / markers.new_table(folder.name)]
     manifests = [_read_manifest(one, output) for one in hidden]
     there = [
         one / folder.name
@@ -115,7 +113,7 @@ def _read_manifest(hidden: Remote, output: Remote) -> dict[str, Any]:
 
 
 def _manifest_place(hidden: Remote, output: Remote) -> Remote:
-    return output / f"{hidden.name}.json"
+    return output / markers.manifest(hidden.name)
 
 
 def _final_place(path: Remote, hidden: Remote, output: Remote) -> Remote:

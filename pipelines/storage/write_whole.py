@@ -111,8 +111,7 @@ def remove_tree(folder: Location) -> None:
 
 
 def sync(files: Iterable[Location]) -> None:
-    """Wait until files, and the names of files in their folders, are on the disk; objects in a store always
-    are.
+    """Wait until files, and their names in their folders, are on the disk; objects in a store always are.
 
     Raises:
         OSError: the disk reports an error, or a file is missing.

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipelines.storage import Location, write_text, written_ns
+from pipelines.storage import Location, markers, write_text, written_ns
 from schemas import errors
 from schemas.errors import EngineError, OutputError, StatecastError
 from schemas.sealed import seal, unseal
 
-_FAILED = ".failed-"  # followed by the process id, because several workers may fail at once
 _EXCEPTION_LINE = re.compile(r"[\w.]*(Error|Exception)\b")
 _FULL_BYTES = 1 << 20
 _ERROR_CLASSES = {
@@ -35,7 +34,7 @@ def told_of(output: Location) -> Iterator[None]:
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
         with suppress(OSError):  # if the disk is full, `told` reports that instead
-            write_text(output / f"{_FAILED}{os.getpid()}", seal(record))
+            write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
 
@@ -69,7 +68,7 @@ def told(output: Location, error: BaseException) -> StatecastError:
 
 def _error_files(output: Location) -> list[Location]:
     """Return the error files that workers wrote."""
-    return [*output.glob(f"{_FAILED}*")]
+    return [*output.glob(markers.WORKER_ERRORS)]
 
 
 def _is_full(folder: Path) -> bool:

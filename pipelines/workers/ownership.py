@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pipelines.storage import Location, OwnedFile, Remote, write_text, write_to
+from pipelines.storage import Location, OwnedFile, Remote, markers, write_text, write_to
 from pipelines.workers.step_settings import StepSettings
-
-_ENDED = ".ended-"  # followed by the number of the shard
-_RUN = ".run"  # contains the id of the run that owns the folder
 
 
 def take_over(settings: StepSettings, confirm: Callable[[], None] = lambda: None) -> None:
@@ -32,15 +29,15 @@ def take_over(settings: StepSettings, confirm: Callable[[], None] = lambda: None
         confirm()
         return True
 
-    OwnedFile(settings.output / _RUN).write(partial(write_to, data=settings.job.encode()), is_ours)
-    for path in settings.output.glob(f"{_ENDED}*"):
+    OwnedFile(settings.output / markers.OWNER).write(partial(write_to, data=settings.job.encode()), is_ours)
+    for path in settings.output.glob(markers.ENDED_SHARDS):
         path.unlink(missing_ok=True)
 
 
 def run_of(output: Location) -> str | None:
     """Return the id of the run that owns an output folder; None if no run does."""
     try:
-        return (output / _RUN).read_bytes().decode("ascii")
+        return (output / markers.OWNER).read_bytes().decode("ascii")
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -52,15 +49,15 @@ def has_ended(settings: StepSettings) -> bool:
     repeatedly during a run. A store bills each request, a listing at twelve times the price of a read, so the
     folder is listed only after shard 0 has ended.
     """
-    if not (settings.output / f"{_ENDED}{0:04d}").exists():
+    if not (settings.output / markers.ended_shard(0)).exists():
         return False
-    return len(list(settings.output.glob(f"{_ENDED}*"))) == settings.shards
+    return len(list(settings.output.glob(markers.ENDED_SHARDS))) == settings.shards
 
 
 def is_taken_over(settings: StepSettings) -> bool:
     """Return whether another run owns the output folder: on a cluster, workers may outlive their own run."""
     try:
-        return (settings.output / _RUN).read_bytes() != settings.job.encode()
+        return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
         # The hidden folder of a backfill is gone: the backfill ended, or another run began it again. A write
         # to the disk then fails by itself, but a write to a store would succeed and must be prevented.
@@ -71,4 +68,4 @@ def is_taken_over(settings: StepSettings) -> bool:
 
 def say_ended(settings: StepSettings, shard: int) -> None:
     """Record that a shard has written its last snapshot of the run."""
-    write_text(settings.output / f"{_ENDED}{shard:04d}", "")
+    write_text(settings.output / markers.ended_shard(shard), "")

@@ -39,10 +39,9 @@ def use_again() -> None:
 
 @contextmanager
 def loaded_left_alone() -> Iterator[None]:
-    """Exclude the objects that exist now, mainly of thousands of modules, from garbage collection in the
-    block.
+    """Exclude the objects that exist now from garbage collection while the block runs.
 
-    Each collection would traverse all of them and stop every thread meanwhile.
+    They are mainly thousands of modules. Each collection would traverse them and stop every thread meanwhile.
     """
     gc.freeze()
     try:

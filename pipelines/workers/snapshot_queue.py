@@ -33,7 +33,7 @@ class Turns:
                 self._waiting.remove(number)
 
     def take(self, number: int) -> bool:
-        """Give the turn to a shard that waits; return whether it was free."""
+        """Give the turn to a waiting shard if it is free; return whether the shard has it now."""
         with self._lock:
             if number not in self._waiting or self._is_taken or self._is_closed:
                 return False

@@ -91,8 +91,9 @@ class Workers:
         return self._lanes[number % len(self._lanes)]
 
     def _offer_turn(self, number: int) -> bool:
-        """Queue a shard's turn to snapshot; False if its thread's queue is full: it takes the turn after its
-        next batch.
+        """Queue a shard's turn to snapshot; return False if the queue of its thread is full.
+
+        The shard then takes its turn after its next batch.
         """
         return self._lane_of(number).offer(self._shards[number].take_turn)
 

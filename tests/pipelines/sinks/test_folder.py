@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sinks.folder import LOCK, check_folder, locked, prepare_folder
+from pipelines.sinks.folder import check_folder, locked, prepare_folder
+from pipelines.storage import markers
 from schemas.errors import OutputError
 
 ROOT = Path(__file__).parents[3]
@@ -113,7 +114,7 @@ def test_a_lock_of_another_process_ends_with_it(tmp_path: Path) -> None:
 
 def test_a_released_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "new"):
-        assert (tmp_path / "new" / LOCK).exists()
+        assert (tmp_path / "new" / markers.LOCK).exists()
     assert not (tmp_path / "new").exists()
     with locked(tmp_path / "full"):
         (tmp_path / "full" / "forecasts").mkdir()
@@ -140,7 +141,7 @@ def test_a_lock_on_a_deleted_file_is_taken_again(tmp_path: Path, monkeypatch: py
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            (tmp_path / LOCK).unlink()  # as if its earlier owner deleted it now
+            (tmp_path / markers.LOCK).unlink()  # as if its earlier owner deleted it now
         locked_files.append(lock)
         flock(lock, operation)
 

@@ -19,7 +19,7 @@ from pipelines.sinks.numbers import ShardNumbers
 from pipelines.sources.kafka.decision_journal import Decisions
 from pipelines.sources.manifest import Entry, FolderManifest, check_replay
 from pipelines.state import state_file, state_table
-from pipelines.storage import BACKFILL, Journal, end_putting, leased, put_in_place, write_text
+from pipelines.storage import BACKFILL, Journal, end_putting, leased, markers, put_in_place, write_text
 from pipelines.workers import failure, ownership
 from schemas.errors import EngineError, ModelError, OutputError
 from schemas.sealed import seal, unseal
@@ -202,7 +202,7 @@ def test_a_damaged_worker_error_becomes_an_engine_error(tmp_path: Path) -> None:
 def test_damaged_numbers_of_a_shard_raise_nothing(tmp_path: Path) -> None:
     one = ShardNumbers(0, some(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
     numbers.publish(tmp_path, one)
-    (path,) = (tmp_path / numbers.FOLDER).iterdir()
+    (path,) = (tmp_path / markers.NUMBERS).iterdir()
     whole = path.read_bytes()
     assert numbers.read_shards(tmp_path) == [one]
     for data in (*damaged(whole), *map(as_json, mistyped(json.loads(whole)))):
