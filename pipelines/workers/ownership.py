@@ -6,6 +6,7 @@ over; those workers see that and stop writing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -69,3 +70,32 @@ def is_taken_over(settings: StepSettings) -> bool:
 def say_ended(settings: StepSettings, shard: int) -> None:
     """Record that a shard has written its last snapshot of the run."""
     write_text(settings.output / markers.ended_shard(shard), "")
+
+
+class WriteGuard:
+    """Decides for all threads of a run whether they may still write.
+
+    A run stops writing for good when it is abandoned, or when another run owns its output folder.
+
+    Args:
+        settings: settings of the run.
+    """
+
+    def __init__(self, settings: StepSettings) -> None:
+        self._settings = settings
+        self._abandoned = threading.Event()
+
+    def abandon(self) -> None:
+        """Let the run write nothing from now on."""
+        self._abandoned.set()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the run is known to write nothing any more; this reads no file."""
+        return self._abandoned.is_set()
+
+    def may_write(self) -> bool:
+        """Return whether the run may write; this reads the owner of the output folder."""
+        if not self._abandoned.is_set() and is_taken_over(self._settings):
+            self._abandoned.set()
+        return not self._abandoned.is_set()

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from forecaster.shards.batch import Batch
 from pipelines.sinks.kafka import TopicWriter
+from pipelines.workers.ownership import WriteGuard
 from pipelines.workers.shard_worker import ShardWorker
 from pipelines.workers.snapshot_queue import Turns
 from pipelines.workers.step_settings import StepSettings
@@ -36,7 +37,7 @@ class Workers:
         self._lanes = [Lane(f"shards {lane}", _BATCHES_AHEAD) for lane in range(max(1, settings.lanes))]
         self._writer, self._snapshots = Lane("files", _BLOCKS_AHEAD), Lane("snapshots")
         self._turns = Turns(self._offer_turn)
-        self._abandoned = threading.Event()
+        self._guard = WriteGuard(settings)
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
         self._requested: set[int] = set()
@@ -66,7 +67,7 @@ class Workers:
 
     def abandon(self) -> None:
         """Skip all work that has not begun, even the remaining blocks of a batch."""
-        self._abandoned.set()
+        self._guard.abandon()
         for lane in (*self._lanes, self._writer, self._snapshots):
             lane.abandon()
 
@@ -105,7 +106,7 @@ class Workers:
                 self._writer,
                 self._snapshots,
                 self._turns,
-                self._abandoned,
+                self._guard,
                 self._topics,
             )
         self._shards[number].step(batch)
