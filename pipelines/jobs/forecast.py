@@ -25,6 +25,7 @@ from pipelines.sources.base import Log, Place, Places, log_of
 from pipelines.sources.files.row_notices import Notes, read_notices
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
+from pipelines.state.first_table import write_first_table
 from pipelines.storage import Location, markers
 from pipelines.workers import process
 from pipelines.workers.ownership import run_of, take_over
@@ -259,7 +260,7 @@ def _begin(
     reached = state_table.read(states, series=False).reached() if goes_on else {}
     places = log.begin({name: Place(*found) for name, found in reached.items()})
     goes_on &= not reached or not reached.keys().isdisjoint(places)
-    state_table.begin(
+    write_first_table(
         states,
         job.shards,
         start,

@@ -11,7 +11,6 @@ snapshot, even if its writer was killed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,7 +21,6 @@ import pyarrow.parquet as pq
 from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import newest
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import announced, handed_over, reshard
 from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
@@ -34,7 +32,6 @@ __all__ = [
     "FOLDER",
     "Reached",
     "StateTable",
-    "begin",
     "exists",
     "homes",
     "is_of_backfill",
@@ -47,7 +44,6 @@ __all__ = [
 FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
-_NONE_BY_PARTITION: Mapping[str, int] = {}
 _FORMAT_1_FOLDER = "series"
 _BACKFILL = "replay"  # name of the only partition of a backfill
 
@@ -190,75 +186,6 @@ def offsets(folder: Location) -> dict[str, int]:
 def _paths(folder: Location) -> list[Location]:
     found = [path for path in folder.glob("*.parquet") if NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: path.name)
-
-
-def begin(
-    folder: Location,
-    shards: int,
-    start: Location | None,
-    cold: State,
-    *,
-    resume: bool = False,
-    partitions: Mapping[str, int] = _NONE_BY_PARTITION,
-    owners: Mapping[str, int] = _NONE_BY_PARTITION,
-) -> None:
-    """Write the table into ``folder`` with which a run of a job of ``shards`` shards begins.
-
-    The table is complete before the run begins, so a job that is killed before all of its first snapshots
-    resumes like any other. Every shard gets the list of partitions, so that it closes no window before each
-    of them has a watermark.
-
-    Args:
-        folder: folder of the job's table.
-        shards: number of shards.
-        start: table that provides the first state; a new job copies its state, but not its offsets. None
-            starts cold.
-        cold: the state without series, `forecaster.model.Forecaster.initial_state`, for shards that start
-            cold.
-        resume: whether ``start`` is the table of an earlier run of this job, whose offsets stay; it is
-            re-sharded if the number of shards has changed.
-        partitions: the first offset of each partition; offsets that a resumed table has are kept.
-        owners: for a topic that is keyed by series, the only shard that follows each partition.
-
-    Raises:
-        DataError: ``start`` holds no table, or one that cannot be re-sharded.
-    """
-    if start is None:
-        empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
-        write(folder, [announced(shard, partitions, owners) for shard in empty])
-        return
-
-    def begun(table: StateTable) -> Sequence[Shard]:
-        try:
-            made = _resharded(table, shards, is_keyed=bool(owners), resume=resume)
-        except DataError as error:
-            raise DataError(f"{start}: {error}") from None
-        return [announced(shard, partitions, owners) for shard in (made if resume else handed_over(made))]
-
-    table = read(start, series=False)
-    if not resume or not _have_same_partitions(begun(table), table.shards):
-        write(folder, begun(read(start)), also=folder if resume else None)
-
-
-def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
-    """Return whether two lists have equally many shards, which know the same partitions."""
-    return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
-
-
-def _resharded(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -> Sequence[Shard]:
-    """Return the table's shards, re-sharded to the requested number if that is necessary.
-
-    Raises:
-        DataError: the topic is keyed by series, and the table is not.
-    """
-    if is_keyed and not table.shards[0].keyed:
-        raise DataError(
-            "its series belong to shards by their names, and with kafka.keyed = true by partitions: begin "
-            "without the table, or read the topic with kafka.keyed = false"
-        )
-    if len(table.shards) == shards and (is_keyed or (resume and not table.shards[0].keyed)):
-        return table.shards
-    return reshard(table.shards, shards)
 
 
 def is_of_backfill(folder: Location) -> bool:

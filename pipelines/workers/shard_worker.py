@@ -105,7 +105,7 @@ class ShardWorker:
         self._snapshots.put(self._turns.end)  # a separate task, so that the copy is freed first
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
-        """Record the latency of a batch whose output is written, and publish; end the shard if it is the last.
+        """Publish the numbers after a batch's output is written; write the last snapshot if the batch ends.
 
         ``shard`` is the shard after the batch.
         """

@@ -21,6 +21,7 @@ from pipelines import storage
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
 from pipelines.state import snapshot_file, state_table
+from pipelines.state.first_table import write_first_table
 from pipelines.storage import OwnedFile, Remote, make_folder
 from pipelines.workers import shard_worker
 from pipelines.workers.ownership import take_over
@@ -51,7 +52,7 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
     for part in PARTS:
         make_folder(settings.output / part)
     cold = (model or forecaster()).initial_state()
-    state_table.begin(settings.states, settings.shards, None, cold)
+    write_first_table(settings.states, settings.shards, None, cold)
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
