@@ -24,7 +24,7 @@ from forecaster.forecasts import Forecasts
 from forecaster.time.windows import MICROSECONDS
 from pipelines.storage import Location, Target, as_of_one_moment, source_of, write_whole, written_ns
 from schemas import late, quarantine, replaced
-from schemas.errors import DataError, OutputError
+from schemas.errors import DataError, OutputError, one_line
 from schemas.forecasts import IDENTITY
 
 Format = Literal["parquet", "jsonl"]
@@ -114,30 +114,36 @@ class ShardFiles:
         closed = None if closed_us is None else _compact(closed_us)
         # earlier versions used the partition's name unchanged in file names
         reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
-        pattern = f"*-{self.model_version}-r*-{self.shard}.*"
-        blocks = [path for part in (FORECASTS, REPLACED) for path in (self.folder / part).glob(pattern)]
-        for path in blocks:
-            if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
-                is_after = found[1] > closed
-            else:
-                is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
-            if is_after:
-                path.unlink(missing_ok=True)
+
+        def is_newer(path: Location) -> bool:
+            return path.name.startswith(".") or written_ns(path) >= snapshot_ns
+
+        def is_later_block(path: Location) -> bool:
+            found = _ISSUED.fullmatch(path.name)
+            return is_newer(path) if found is None or closed is None else found[1] > closed
+
+        def is_later_batch(path: Location) -> bool:
+            found = _ROWS.fullmatch(path.name)
+            if found is None or found[1] not in reached:
+                return is_newer(path)
+            return int(found[2]) >= reached[found[1]]
+
+        for part in (FORECASTS, REPLACED):
+            self._remove(part, f"*-{self.model_version}-r*-{self.shard}.*", is_later_block)
         for part in (QUARANTINE, LATE):
-            for path in (self.folder / part).glob(f"*-{self.shard}.*"):
-                if (found := _ROWS.fullmatch(path.name)) and found[1] in reached:
-                    is_after = int(found[2]) >= reached[found[1]]
-                else:
-                    is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
-                if is_after:
-                    path.unlink(missing_ok=True)
+            self._remove(part, f"*-{self.shard}.*", is_later_batch)
+
+    def _remove(self, part: str, pattern: str, condition: Callable[[Location], bool]) -> None:
+        for path in [*(self.folder / part).glob(pattern)]:
+            if condition(path):
+                path.unlink(missing_ok=True)
 
     def _write(self, part: str, name: str, write: Callable[[Target], None]) -> None:
         path = self.folder / part / name
         try:
             write_whole(path, write)
         except (OSError, pl.exceptions.PolarsError) as error:  # Polars, too, reports a full disk
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            reason = getattr(error, "strerror", None) or one_line(error)
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
 
@@ -227,8 +233,9 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
             data = source_of(file)
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else _read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{file}: not a readable file of {folder.name} ({reason}): delete it") from error
+            raise DataError(
+                f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
+            ) from error
     return frames
 
 

@@ -16,6 +16,7 @@ from pipelines.storage import (
     Held,
     Location,
     Remote,
+    cannot_write,
     check_writable,
     leased,
     make_folder,
@@ -47,7 +48,7 @@ def check_folder(folder: Location) -> int | None:
             pass
         return shutil.disk_usage(there).free
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 def prepare_folder(folder: Location, *parts: str) -> None:
@@ -69,7 +70,7 @@ def prepare_folder(folder: Location, *parts: str) -> None:
             make_folder(made)
             remove_temporaries(made)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def _acquire(folder: Path) -> int:
         except FileNotFoundError:
             continue  # the previous job has just removed its empty folder
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_current(lock, path):
@@ -157,7 +158,3 @@ def _holder(lock: int) -> str:
 
 def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")

@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from forecaster.durable import sync_path
-from pipelines.storage import Location, Remote, end_putting, markers, put_in_place, write_text
-from schemas.errors import OutputError
+from pipelines.storage import Location, Remote, end_putting, markers, output_errors, put_in_place, write_text
 
 _REMOVE_LIMIT_S = 10.0
 _OLD = "old-"
@@ -38,11 +37,11 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
         OutputError: a part cannot be moved. The output is unchanged, or in an object store possibly new as a
             whole: see `pipelines.storage.replaced_parts`.
     """
-    if isinstance(hidden, Remote) and isinstance(output, Remote):
-        with _as_output_error(output):
+    with output_errors(f"{output}: cannot be put in place"):
+        if isinstance(hidden, Remote) and isinstance(output, Remote):
             put_in_place(hidden, output, parts)
-    elif isinstance(hidden, Path) and isinstance(output, Path):
-        _move_all(hidden, output, parts)
+        elif isinstance(hidden, Path) and isinstance(output, Path):
+            _move_all(hidden, output, parts)
 
 
 def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
@@ -54,13 +53,11 @@ def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
         for part in parts:
             _move(part, hidden, output, moved)
         _sync_both(hidden, output)
-    except BaseException as error:
+    except BaseException:
         for there, back in reversed(moved):
             if there.exists():
                 os.replace(there, back)
         _remove_marker(hidden, output)
-        if isinstance(error, OSError):
-            raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
         raise
     _remove_marker(hidden, output)
     remove(hidden)
@@ -88,23 +85,20 @@ def end_replacing(hidden: Location, output: Location) -> None:
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.
     """
-    if isinstance(hidden, Remote) and isinstance(output, Remote):
-        with _as_output_error(output):
+    with output_errors(f"{output}: cannot be put in place"):
+        if isinstance(hidden, Remote) and isinstance(output, Remote):
             end_putting(hidden, output)
-    elif isinstance(hidden, Path) and isinstance(output, Path):
-        _end_moving(hidden, output)
+        elif isinstance(hidden, Path) and isinstance(output, Path):
+            _end_moving(hidden, output)
 
 
 def _end_moving(hidden: Path, output: Path) -> None:
-    try:
-        if (hidden / markers.COMPLETE).exists():
-            for part in _parts_in(hidden):  # the other parts were moved before
-                _move(part, hidden, output, [])
-            _sync_both(hidden, output)
-            (hidden / markers.COMPLETE).unlink()
-            sync_path(hidden)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
+    if (hidden / markers.COMPLETE).exists():
+        for part in _parts_in(hidden):  # the other parts were moved before
+            _move(part, hidden, output, [])
+        _sync_both(hidden, output)
+        (hidden / markers.COMPLETE).unlink()
+        sync_path(hidden)
     remove(hidden)
 
 
@@ -112,14 +106,6 @@ def _parts_in(hidden: Path) -> list[str]:
     """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
     return sorted(name for name in names if not name.startswith((".", _OLD)))
-
-
-@contextmanager
-def _as_output_error(output: Remote) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
 
 
 def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]]) -> None:

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
 from pipelines import storage
-from pipelines.storage import Location, OwnedFile, Target, make_folder, write_whole
-from schemas.errors import DataError, ModelError, OutputError
+from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, write_whole
+from schemas.errors import DataError, ModelError, one_line
 
 NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
@@ -68,13 +68,11 @@ def write_shard(
         OutputError: the file cannot be written.
     """
     path, table = folder / _file_name(shard.number, shard.of), snapshot.to_arrow(shard)
-    try:
+    with output_errors(f"{path}: the state cannot be written"):
         make_folder(folder)
         if file is not None:
             return file.write(partial(write_table, table), is_ours)
         return write_whole(path, partial(write_table, table), kept=True, is_ours=is_ours)
-    except OSError as error:
-        raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
 
 
 def write_table(table: pa.Table, target: Target) -> None:
@@ -189,5 +187,5 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
 
 def unreadable(path: Location, error: BaseException) -> str:
     """Return the message for a file that is not readable as Parquet."""
-    why = " ".join(str(error).split())[:200]
-    return f"{path}: not a readable Parquet file: {why}: put back a copy of the folder, or begin without it"
+    fix = "put back a copy of the folder, or begin without it"
+    return f"{path}: not a readable Parquet file: {one_line(error)}: {fix}"

@@ -30,10 +30,11 @@ from pipelines.storage import (
     as_of_one_moment,
     make_folder,
     markers,
+    output_errors,
     was_leased,
     write_whole,
 )
-from schemas.errors import DataError, ModelError, OutputError
+from schemas.errors import DataError, ModelError
 from schemas.sealed import seal, unseal
 
 _KEY = b"statecast.table"
@@ -68,11 +69,9 @@ def pack(folder: Location, file: Path) -> int:
     table = snapshot.to_arrow(shard)
     rest = {"shards": len(shards), "manifests": manifests}
     table = table.replace_schema_metadata({**table.schema.metadata, _KEY: seal(rest).encode()})
-    try:
+    with output_errors(f"{file}: cannot be written"):
         make_folder(file.parent)
         write_whole(file, partial(write_table, table), kept=True)
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror or error})") from error
     return len(shard.state)
 
 

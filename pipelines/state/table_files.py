@@ -16,15 +16,15 @@ from pipelines.state.snapshot_file import NAME, write_shard
 from pipelines.storage import (
     Location,
     Remote,
-    Target,
     end_putting,
     make_folder,
     markers,
+    output_errors,
     put_in_place,
     remove_temporaries,
+    write_to,
     write_whole,
 )
-from schemas.errors import OutputError
 
 
 def write(folder: Location, shards: Sequence[Shard], also: Location | None = None) -> None:
@@ -34,52 +34,47 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
         folder: folder of the table.
         shards: all shards.
         also: folder whose manifests are copied into the table; None for no manifests.
+
+    Raises:
+        OutputError: the table cannot be written or put in place; `recover` then restores a complete table.
     """
-    if isinstance(folder, Remote):
-        _put_in_store(folder, shards, also)
-        return
+    with output_errors(f"{folder}: the state table cannot be put in place"):
+        if isinstance(folder, Remote):
+            _write_to_store(folder, shards, also)
+        else:
+            _write_to_disk(folder, shards, also if isinstance(also, Path) else None)
+
+
+def _write_to_disk(folder: Path, shards: Sequence[Shard], also: Path | None) -> None:
     new = folder.with_name(markers.new_table(folder.name))
     shutil.rmtree(new, ignore_errors=True)
     for shard in shards:
         write_shard(new, shard)
-    try:
-        for path in also.iterdir() if isinstance(also, Path) else ():
-            if _is_manifest(path):
-                write_whole(new / path.name, partial(_copy, path), kept=True)
-        sync_path(folder.parent)
-        old = folder.with_name(markers.old_table(folder.name))
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        sync_path(folder.parent)  # before the old table is deleted
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
+    for path in () if also is None else also.iterdir():
+        if path.is_file() and not NAME.fullmatch(path.name) and not path.name.startswith("."):
+            _copy_file(path, new / path.name)
+    sync_path(folder.parent)
+    old = folder.with_name(markers.old_table(folder.name))
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    sync_path(folder.parent)  # before the old table is deleted
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_manifest(path: Path) -> bool:
-    return path.is_file() and not NAME.fullmatch(path.name) and not path.name.startswith(".")
-
-
-def _copy(path: Location, target: Target) -> None:
-    if isinstance(target, Path):
-        target.write_bytes(path.read_bytes())
-    else:
-        target.write(path.read_bytes())
-
-
-def _put_in_store(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
+def _write_to_store(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
     hidden = folder.with_name(markers.new_table(folder.name))
-    try:
-        end_putting(hidden, folder.parent)
-        for shard in shards:
-            write_shard(hidden / folder.name, shard)
-        for path in () if also is None else also.glob("*.json*"):
-            (hidden / folder.name / path.name).write_bytes(path.read_bytes())
-        put_in_place(hidden, folder.parent, [folder.name])
-    except OSError as error:
-        raise OutputError(f"{folder}: the state table cannot be put in place: {error.strerror}") from error
+    end_putting(hidden, folder.parent)
+    for shard in shards:
+        write_shard(hidden / folder.name, shard)
+    for path in () if also is None else also.glob("*.json*"):
+        (hidden / folder.name / path.name).write_bytes(path.read_bytes())
+    put_in_place(hidden, folder.parent, [folder.name])
+
+
+def _copy_file(path: Path, copy: Path) -> None:
+    write_whole(copy, partial(write_to, data=path.read_bytes()), kept=True)
 
 
 def keep_aside(folder: Location) -> Location | None:
@@ -98,14 +93,12 @@ def keep_aside(folder: Location) -> Location | None:
     if not files:
         return None
     aside = folder.with_name(f"{folder.name}-before-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
-    try:
+    with output_errors(f"{aside}: the earlier state cannot be kept there"):
         make_folder(aside)
         for path in files:
             _copy_durably(path, aside / path.name)
         if isinstance(aside, Path):
             sync_path(aside)
-    except OSError as error:
-        raise OutputError(f"{aside}: the earlier state cannot be kept there: {error.strerror}") from error
     return aside
 
 
@@ -121,7 +114,7 @@ def _copy_durably(path: Location, copy: Location) -> None:
             with suppress(OSError):  # not every file system has hard links
                 os.link(path, copy)
                 return
-        write_whole(copy, partial(_copy, path), kept=True)
+        _copy_file(path, copy)
 
 
 def recover(folder: Location) -> None:
@@ -130,21 +123,20 @@ def recover(folder: Location) -> None:
     Raises:
         OutputError: a folder cannot be renamed, or an object store cannot be reached.
     """
-    if isinstance(folder, Remote):
-        try:
+    with output_errors(f"{folder}: cannot be put in place"):
+        if isinstance(folder, Remote):
             end_putting(folder.with_name(markers.new_table(folder.name)), folder.parent)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
-        return
+        else:
+            _recover_on_disk(folder)
+
+
+def _recover_on_disk(folder: Path) -> None:
     new = folder.with_name(markers.new_table(folder.name))
     old = folder.with_name(markers.old_table(folder.name))
-    try:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        if new.exists() or old.exists():
-            sync_path(folder.parent)  # before the other folders are deleted
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be put in place: {error.strerror}") from error
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+    if new.exists() or old.exists():
+        sync_path(folder.parent)  # before the other folders are deleted
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     remove_temporaries(folder)

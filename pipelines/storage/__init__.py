@@ -10,6 +10,7 @@ from pipelines.storage import markers
 from pipelines.storage.journal import Journal
 from pipelines.storage.lease import Held, check_writable, leased, was_leased
 from pipelines.storage.markers import BACKFILL
+from pipelines.storage.output_errors import cannot_write, output_errors
 from pipelines.storage.owned import OwnedFile
 from pipelines.storage.remote import Location, Remote, location
 from pipelines.storage.replaced_parts import as_of_one_moment, end_putting, put_in_place
@@ -35,12 +36,14 @@ __all__ = [
     "Remote",
     "Target",
     "as_of_one_moment",
+    "cannot_write",
     "check_writable",
     "end_putting",
     "leased",
     "location",
     "make_folder",
     "markers",
+    "output_errors",
     "put_in_place",
     "remove_temporaries",
     "remove_tree",

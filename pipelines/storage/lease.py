@@ -22,6 +22,7 @@ from typing import Any, Final
 import psutil
 
 from pipelines.storage import markers
+from pipelines.storage.output_errors import cannot_write
 from pipelines.storage.remote import Remote
 from schemas.errors import OutputError
 
@@ -135,7 +136,7 @@ def _try_create(lock: Remote) -> bool:
     try:
         return lock.create(_identity())
     except OSError as error:
-        raise _cannot_write(lock.parent, error) from error
+        raise cannot_write(lock.parent, error) from error
 
 
 def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
@@ -148,13 +149,9 @@ def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
     now_ns = max(path.written_ns for path in listed if path == probe)
     return now_ns / 1e9, [path for path in listed if markers.is_lease(path.name)]
-
-
-def _cannot_write(folder: Remote, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")
 
 
 def _highest_lock(folder: Remote) -> Remote:

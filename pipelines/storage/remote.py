@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, one_line
 
 # The package for each store that has an atomic PUT, which can be refused if the object exists.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -206,10 +206,10 @@ class Remote:
             raise
         except OSError as error:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
-            reason = _one_line(error.strerror or (error.args[-1] if error.args else error))
+            reason = one_line(error.strerror or (error.args[-1] if error.args else error))
             raise OSError(number, reason) from error  # OSError picks the subclass for the number
         except Exception as error:  # the store's libraries raise other classes, too
-            raise OSError(errno.EIO, _one_line(error)) from error
+            raise OSError(errno.EIO, one_line(error)) from error
 
 
 Location: TypeAlias = Path | Remote
@@ -263,7 +263,3 @@ def _ns(listed: dict[str, Any]) -> int:
     if isinstance(time, str):
         time = datetime.fromisoformat(time)
     return int((time.timestamp() if isinstance(time, datetime) else time) * 1e9)
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())[:200] or type(message).__name__
