@@ -196,7 +196,7 @@ def is_of_backfill(folder: Location) -> bool:
     Raises:
         StatecastError: the table cannot be read.
     """
-    if any(folder.glob("*.json*")):  # a manifest of a stream's source
+    if any(folder.glob("*.json*")):  # manifests, which only the sources of streams write
         return False
     return read(folder, series=False).reached().keys() <= {_BACKFILL}
 

@@ -1,9 +1,9 @@
 """Names of the files and folders through which the processes of a job communicate in its output folder.
 
 A job, its workers and later jobs on the same folder share no memory, so they leave files for each other. This
-module is the only place that holds their names. All of them except `COMPLETE` begin with a dot, so readers of
-forecasts skip them. A backfill keeps its lock in the output folder and the other files in its hidden folder
-`BACKFILL`, which is its output folder until it is done.
+module is the only place that holds their names. Each of them begins with a dot, or is in a folder that does,
+so readers of forecasts skip it. A backfill keeps its lock and its manifest in the output folder, and the
+other files in its hidden folder `BACKFILL`, where it works until it is done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from typing import Final
 from uuid import uuid4
 
-# one job at a time
+# These files let one job at a time use the folder.
 
 LOCK: Final = ".lock"
 """On a disk: the file that the running job keeps locked, with its process id. Removed when the job ends."""
@@ -23,7 +23,7 @@ LEASES: Final = ".lock-*"
 _LEASE_PREFIX: Final = ".lock-"
 _LEASE: Final = re.compile(re.escape(_LEASE_PREFIX) + r"\d{6,}")
 
-# one run of the job at a time
+# These files show which run owns the folder, and whether it ends.
 
 OWNER: Final = ".run"
 """The id of the run that owns the folder. A worker that reads another id there stops writing."""
@@ -34,7 +34,7 @@ STOP: Final = ".stop"
 ENDED_SHARDS: Final = ".ended-*"
 """Pattern of the files of `ended_shard`. The job has ended when there is one for each shard."""
 
-# what workers report to the job
+# With these files workers report to the job.
 
 WORKER_ERRORS: Final = ".failed-*"
 """Pattern of the files of `worker_error`. The job reports the oldest one; the next run removes all."""
@@ -48,7 +48,7 @@ NOTICES: Final = "notices.json"
 SHARDS_WITH_NUMBERS: Final = "shard-*.json"
 """Pattern of the files of `numbers_of_shard` in `NUMBERS`."""
 
-# replacing output as a whole
+# These files let new output replace earlier output as a whole.
 
 BACKFILL: Final = ".backfill"
 """The hidden folder in which a backfill works until its output replaces that of an earlier job."""

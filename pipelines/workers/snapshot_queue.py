@@ -49,6 +49,6 @@ class Turns:
                 any(self._call(number) for number in self._waiting)
 
     def close(self) -> None:
-        """Give no more turns, and call no shard after this."""
+        """Close the queue: from now on it gives no turns and notifies no shard."""
         with self._lock:
             self._is_closed = True
