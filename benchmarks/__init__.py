@@ -2,4 +2,4 @@
 
 from pipelines.workers import process
 
-process.use_again()  # as the command line does; it must run before torch starts its threads
+process.reuse_freed_memory()  # as the command line does; it must run before torch starts its threads

@@ -53,7 +53,7 @@ def main() -> None:
     for seed in range(options.seeds):
         rng = np.random.default_rng(seed)
         changed, labels = inject(values, 3600, rng, every_s=4 * _WEEK * 3600, first=first)
-        state, parts = trained.unseen(ids, 0), []
+        state, parts = trained.new_series_state(ids, 0), []
         for start in range(0, len(changed), _BLOCK):
             block = advance_in_place(trained, state, changed[start : start + _BLOCK], start)
             assert block.anomaly is not None

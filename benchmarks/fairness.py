@@ -26,17 +26,17 @@ from benchmarks.targets import line
 from pipelines.examples.weather import write_example
 
 _TOGETHER = 3
-_MOST = 4.0  # target: at most so many times as long as alone
+_MOST_TIMES = 4.0  # target: a job beside two others takes at most 4 times as long as alone
 _STATECAST = (sys.executable, "-m", "pipelines.cli")
 _PROGRESS_EVERY_S = 10.0
-# A stream steps window by window, about 60 a second on one core, so the whole year takes minutes.
+# A stream steps about 60 windows a second on one core, so streaming the whole year would take minutes.
 _STREAM_HOURS = {"quick": 240, "full": 2_400}
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fairness", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one epoch, ten days of stream: a trial")
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds that one set of jobs may take")
+    parser.add_argument("--quick", action="store_true", help="train one epoch, stream ten days")
+    parser.add_argument("--limit", type=float, default=900.0, help="time limit of a set of jobs, in seconds")
     chosen = parser.parse_args(arguments)
     print(machine.described(), flush=True)
     found: dict[str, object] = {}
@@ -50,19 +50,22 @@ def main(arguments: list[str]) -> int:
 
 
 class JobError(Exception):
-    """A job failed, or had not ended at the time limit."""
+    """A job failed, or did not end within the time limit."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command; its output goes into a file, since a pipe that nobody reads blocks it when it is full."""
+    """One command, with a file for its output.
+
+    The output does not go into a pipe, because a full pipe that is not read would block the command.
+    """
 
     name: str
     command: Sequence[str]
     log: Path
 
-    def last_words(self) -> str:
-        """The last lines of its output."""
+    def last_lines(self) -> str:
+        """Return the last five lines of the job's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
 
 
@@ -72,7 +75,7 @@ def run_jobs(jobs: Sequence[Job], limit_s: float) -> list[float]:
     No job is running when this function returns or raises.
 
     Raises:
-        JobError: A job failed, or had not ended after ``limit_s``.
+        JobError: a job failed, or did not end within ``limit_s``.
     """
     began_s = time.monotonic()
     next_line_s = began_s + _PROGRESS_EVERY_S
@@ -89,7 +92,7 @@ def run_jobs(jobs: Sequence[Job], limit_s: float) -> list[float]:
             for number in [number for number, process in running.items() if process.poll() is not None]:
                 took[number] = now_s - began_s
                 if code := running.pop(number).returncode:
-                    raise JobError(f"{jobs[number].name}: exit code {code}: {jobs[number].last_words()}")
+                    raise JobError(f"{jobs[number].name}: exit code {code}: {jobs[number].last_lines()}")
             if running and now_s - began_s > limit_s:
                 names = ", ".join(jobs[number].name for number in running)
                 raise JobError(f"{names}: no end after {limit_s:g} s; raise --limit on a slower machine")
@@ -106,7 +109,7 @@ def run_jobs(jobs: Sequence[Job], limit_s: float) -> list[float]:
 
 
 def _measured(folder: Path, quick: bool, limit_s: float) -> dict[str, object]:
-    """Return the seconds of each kind of job alone and beside two others."""
+    """Measure each kind of job; return its seconds alone and beside two others, by kind."""
     data = write_example("weather", folder / "data")
     rows = pl.read_parquet(data)
     hours = _STREAM_HOURS["quick" if quick else "full"]
@@ -121,19 +124,19 @@ def _measured(folder: Path, quick: bool, limit_s: float) -> dict[str, object]:
         several = [_job(kind, folder, path, str(number), quick) for number in range(_TOGETHER)]
         beside_s = statistics.median(run_jobs(several, limit_s))
         print(f"{kind}: {beside_s:.1f} s beside two others", flush=True)
-        line(f"{kind}, beside two / alone", beside_s / alone_s, "at most", _MOST)
+        line(f"{kind}, beside two / alone", beside_s / alone_s, "at most", _MOST_TIMES)
         found[kind] = {"alone_s": round(alone_s, 1), "beside_s": round(beside_s, 1)}
     return found
 
 
 def _job(kind: str, folder: Path, data: Path, place: str, quick: bool) -> Job:
-    """One job of a kind, which shares nothing with the others but its input and the trained model."""
+    """Return a job of a kind; see `_command`."""
     name = f"{kind}-{place}"
     return Job(name, (*_STATECAST, *_command(kind, folder, data, name, quick)), folder / f"{name}.log")
 
 
 def _command(kind: str, folder: Path, data: Path, name: str, quick: bool) -> list[str]:
-    """Return a command of a kind; commands share only their input and the trained model."""
+    """Return the command line of a job; jobs share only their input and the trained model."""
     store = f"--tracking-uri=sqlite:///{folder / name}.db"
     epochs = f"training.epochs={1 if quick else 12 if kind == 'train' else 4}"
     if kind == "train":
@@ -144,26 +147,6 @@ def _command(kind: str, folder: Path, data: Path, name: str, quick: bool) -> lis
     trained = f"--tracking-uri=sqlite:///{folder / 'train-alone'}.db"
     output = f"--output={folder / name}"
     return [kind, str(data), "--model=weather", trained, output, "--runner=in-process"]
-
-
-def _seconds(commands: list[list[str]]) -> list[float]:
-    """Start all commands at once; return the wall-clock seconds of each."""
-    began = time.monotonic()
-    running = [
-        subprocess.Popen(
-            [*_STATECAST, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        for command in commands
-    ]
-    took: dict[int, float] = {}
-    while len(took) < len(running):
-        for number, process in enumerate(running):
-            if number not in took and process.poll() is not None:
-                took[number] = time.monotonic() - began
-                if process.returncode:
-                    raise SystemExit(f"{' '.join(commands[number])}: {process.communicate()[1]}")
-        time.sleep(0.05)
-    return [took[number] for number in range(len(running))]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pipelines.jobs.job import StreamJob
 from pipelines.runners import flink
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.numbers import JobNumbers
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from schemas.errors import EngineError
 from tests.cluster.flink import FlinkCluster
@@ -59,7 +59,7 @@ class _Watch:
                     if answer["counts"]["completed"]:
                         self.checkpoints = answer["summary"]
         if numbers.counts.rows_in >= self.rows:
-            ask_to_stop(self.job.stop_file)
+            request_stop(self.job.stop_file)
 
 
 def measure(folder: Path, task_managers: int, series: int, windows: int) -> dict[str, float]:

@@ -41,7 +41,7 @@ from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks.kafka import Topics
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import remove_tree
@@ -142,7 +142,7 @@ def _rate(job: StreamJob, rows: int) -> float:
 def _run(job: StreamJob, rows: int) -> Any:
     def look(numbers: Any) -> None:
         if numbers.counts.rows_in >= rows:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     return run_stream(job, look)
 

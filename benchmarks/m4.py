@@ -79,7 +79,7 @@ def _windows(series: list[Floats]) -> Windows:
 
 def _last_forecasts(model: Forecaster, windows: Windows, series: list[Floats]) -> dict[str, Floats]:
     """Return forecasts ``[Q or 1, S, N]`` by member, issued after the last value of each series."""
-    state = model.unseen(windows.series_ids, windows.start)
+    state = model.new_series_state(windows.series_ids, windows.start)
     ends, forecasts = np.array([len(own) - 1 for own in series]), dict[str, Floats]()
     for first in range(0, len(windows.values), _BLOCK):
         block = windows.values[first : first + _BLOCK]

@@ -15,12 +15,12 @@ from benchmarks.fleet import FREQ_S, START, Fleet
 from benchmarks.kafka import messages
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard, apply
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from forecaster.time.windows import MICROSECONDS
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import write_frame
-from pipelines.sources.base import Place, Places, Stride
+from pipelines.sources.base import LogStep, Position, Positions
 from pipelines.sources.files.validated_rows import validated
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
 from pipelines.state import snapshot_file
@@ -133,7 +133,7 @@ def _stepping(shard: Shard, folder: Path) -> tuple[float, float, float, Shard]:
 
 
 def _batches() -> Iterator[Batch]:
-    empty, offset = no_batch("log", 0), 0
+    empty, offset = empty_batch("log", 0), 0
     for frame in Fleet(_SERIES).frames(_WINDOWS):
         for window in frame.partition_by("timestamp", maintain_order=True):
             stop = offset + len(window)
@@ -152,16 +152,16 @@ class _Polls:
 
     is_paced = False
 
-    def begin(self, reached: Places) -> Places:
-        return {f"partition-{number}": Place(0) for number in range(self.partitions)}
+    def begin(self, reached: Positions) -> Positions:
+        return {f"partition-{number}": Position(0) for number in range(self.partitions)}
 
-    def step(self, places: Places) -> Stride | None:
+    def step(self, places: Positions) -> LogStep | None:
         at = max(place.watermark_us or START * FREQ_S * MICROSECONDS for place in places.values())
         if at >= (START * FREQ_S + self.polls) * MICROSECONDS:
             return None
         at += MICROSECONDS
-        batches = tuple(replace(no_batch(name, 0), watermark_us=at) for name in places)
-        return Stride(batches, dict.fromkeys(places, Place(0, at)))
+        batches = tuple(replace(empty_batch(name, 0), watermark_us=at) for name in places)
+        return LogStep(batches, dict.fromkeys(places, Position(0, at)))
 
 
 def _message(folder: Path, partitions: int, shards: int) -> float:

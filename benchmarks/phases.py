@@ -18,7 +18,7 @@ from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
 from pipelines.sources.base import Source, Step
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.storage import written_ns
 from pipelines.workers.process import cores
@@ -98,7 +98,7 @@ def run_watched_phase(folder: Path, series: int, windows: int) -> Result:
 
     def until_read(numbers: Any) -> None:
         if numbers.counts.rows_in >= rows:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     outcome = run_stream(job, until_read)
     _check(outcome, of.steps(windows) - series)  # the newest window stays open
@@ -155,7 +155,7 @@ def run(name: str, folder: Path, series: int, windows: int) -> Result:
 
 def state_bytes_per_series() -> float:
     """Return the bytes of the state arrays of one series."""
-    return fleet.forecaster().unseen(("one",), 0).bytes_per_series
+    return fleet.forecaster().new_series_state(("one",), 0).bytes_per_series
 
 
 _released_s: list[float] = []  # a global variable works here, because the workers run in this process

@@ -1,8 +1,8 @@
-"""Reads forecasts from a topic, each of them once: `python kafka_consumer.py HOST:PORT TOPIC`.
+"""Print the forecasts of a topic, each once: `python kafka_consumer.py HOST:PORT TOPIC`.
 
-A stream that was killed sends again what it had sent since its last snapshots: the same forecasts, under
-the same identities. Those of a series lie in one partition, in the order of their issue. So a forecast that
-is not later than the last one of its series, model version and revision has been seen before.
+After a kill, a stream sends the forecasts since its last snapshots again, under the same identities. The
+forecasts of a series are in one partition, in the order of their issue times. So a forecast whose issue time
+is not later than that of the last one of its series, model version and revision is a repetition.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from confluent_kafka import Consumer
 
 
 class Once:
-    """Lets each forecast through once. It holds one time a series, and nothing of the forecasts."""
+    """A filter that accepts each forecast once. It stores one issue time for each series and no forecast."""
 
     def __init__(self) -> None:
         self.newest: dict[tuple[bytes, bytes, bytes], bytes] = {}
 
     def is_new(self, message: Any) -> bool:
-        """Whether nothing of this identity came before."""
+        """Return whether a message is later than the last one of its series, and remember it if it is."""
         headers = dict(message.headers())
         of = message.key(), headers["model_version"], headers["revision"]
-        if headers["issued_at"] <= self.newest.get(of, b""):  # ISO 8601, all in UTC: text sorts as time does
+        if headers["issued_at"] <= self.newest.get(of, b""):  # ISO 8601 in UTC sorts as text
             return False
         self.newest[of] = headers["issued_at"]
         return True
 
 
 def forecasts(messages: Iterable[Any], once: Once) -> Iterator[dict[str, Any]]:
-    """The forecasts of JSON messages, without repeats."""
+    """Yield the forecasts of JSON messages without repetitions."""
     for message in messages:
         if once.is_new(message):
             yield json.loads(message.value())
 
 
 def main(bootstrap: str, topic: str) -> None:
-    """Prints forecasts as they come."""
+    """Print forecasts as they arrive."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "shown", "auto.offset.reset": "earliest"}
     )

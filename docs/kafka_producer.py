@@ -1,7 +1,7 @@
-"""Sends the rows of a Parquet file to a topic: `python kafka_producer.py HOST:PORT TOPIC FILE`.
+"""Send the rows of a Parquet file to a topic: `python kafka_producer.py HOST:PORT TOPIC FILE`.
 
-The topic is made where there is none. The key of a message is its series, so that those of a series lie in
-one partition and in order.
+The topic is created if it does not exist. The key of a message is its series id, so that the rows of a series
+are in one partition and in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PARTITIONS = 4
 
 
 def make(bootstrap: str, *topics: str) -> None:
-    """Makes those of the topics that are not there."""
+    """Create the topics that do not exist."""
     client = AdminClient({"bootstrap.servers": bootstrap})
     there = client.list_topics(timeout=10).topics
     new = [NewTopic(topic, PARTITIONS, 1) for topic in topics if topic not in there]
@@ -26,7 +26,7 @@ def make(bootstrap: str, *topics: str) -> None:
 
 
 def send(bootstrap: str, topic: str, rows: pl.DataFrame) -> None:
-    """Sends rows (``series_id``, ``timestamp``, ``value``) by their time, a message each."""
+    """Send rows (``series_id``, ``timestamp``, ``value``) ordered by time, one message each."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     text = pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
     for row in rows.sort("timestamp").with_columns(text).iter_rows(named=True):
@@ -34,13 +34,13 @@ def send(bootstrap: str, topic: str, rows: pl.DataFrame) -> None:
             try:
                 producer.produce(topic, json.dumps(row), row["series_id"])
                 break
-            except BufferError:  # more than the client holds
+            except BufferError:  # the client's queue is full: wait until it has sent some
                 producer.poll(1.0)
     producer.flush()
 
 
 def main(bootstrap: str, topic: str, file: str) -> None:
-    """Makes the topic, and one for the forecasts; sends the file."""
+    """Create the topic and the topic of forecasts, and send the file."""
     make(bootstrap, topic, "forecasts")
     send(bootstrap, topic, pl.read_parquet(file))
 

@@ -1,4 +1,4 @@
-"""The forecaster: network, state, `advance`, training, evaluation, and models in MLflow. No Beam.
+"""The forecaster: network, state, `advance`, training, evaluation and models in MLflow, without Beam.
 
 Letters in docstrings: T windows, S series, L layers, H hidden width, N horizon, Q quantiles.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from forecaster.time.windows import Windows, aggregate
     from forecaster.training.train import Trained, train
 
-_HOMES = {
+_MODULE_OF = {
     "Batch": "shards.batch",
     "Counts": "shards.counts",
     "Forecaster": "model",
@@ -83,9 +83,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what is asked for: torch takes two seconds and MLflow five, and not everybody needs both."""
-    if name not in _HOMES:
+    """Import the module of a public name when the name is first used.
+
+    Importing torch takes two seconds and MLflow five, and not every program needs both.
+    """
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # a function may be called as its module is: the function wins
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value  # the next use of the name does not come here
     return value

@@ -1,6 +1,6 @@
-"""What a forecaster is made of and how it is trained, as typed, frozen settings.
+"""The settings of a forecaster and of its training, as typed, frozen classes.
 
-A field's description is what ``statecast init`` writes beside it in the job file.
+``statecast init`` writes the description of each field beside it in the job file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class NetworkConfig(Settings):
     cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="recurrent cell: lstm, gru or rnn")
     hidden: int = Field(64, ge=1, le=4096, description="width of the hidden state")
     layers: int = Field(
-        2, ge=1, le=4, description="stacked recurrent layers, each adding its input from the second on"
+        2, ge=1, le=4, description="stacked recurrent layers; from the second on, each adds its input"
     )
     horizon: int = Field(24, ge=1, le=1024, description="forecast the next 1 to this many windows")
     quantiles: tuple[float, ...] = Field(
@@ -33,25 +33,25 @@ class NetworkConfig(Settings):
     linear: bool = Field(
         True,
         description="weigh linear forecasts from all values in the ring, which are fitted first (true), or "
-        "be the recurrent cells alone",
+        "use the recurrent cells alone (false)",
     )
     ring: int = Field(
         336,
         ge=0,
         le=100_000,
         description="last values kept per series, for linear forecasts, for lags and for re-warming under a "
-        "new model; 0 keeps none, where there are no lags",
+        "new model; 0 keeps none, and needs empty lags",
     )
     halflife: int = Field(
         168,
         ge=1,
         le=MOST_WINDOWS,
-        description="windows after which the running mean and scale have half forgotten",
+        description="windows after which the weight of a value in the running mean and scale has halved",
     )
     decoder: bool = Field(
         False,
-        description="unroll the future from the carried state, a step a window, each with what is known of "
-        "its window: the calendar, and [covariates]",
+        description="forecast by a decoder, one step per window ahead, which reads the calendar and the "
+        "known covariates of that window",
     )
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ class NetworkConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """How the network is fitted: truncated back-propagation through time."""
+    """How the network is trained, by truncated back-propagation through time."""
 
     epochs: int = Field(12, ge=1, description="passes over the training windows")
     segment: int = Field(
@@ -85,15 +85,15 @@ class TrainingConfig(Settings):
         0.1,
         ge=0,
         lt=0.9,
-        description="part of the windows, before those of the backtest, held out to score epochs",
+        description="share of the windows, just before the backtest, held out to score epochs",
     )
     backtest: float = Field(
-        0.1, ge=0, lt=0.9, description="last part of the windows, held out to judge what was chosen"
+        0.1, ge=0, lt=0.9, description="last share of the windows, held out to evaluate the model"
     )
     refit: bool = Field(
         True,
-        description="learn from all windows in the end, for as many epochs as did best; the backtest is of "
-        "the weights before",
+        description="finally train on all windows, for the best number of epochs; the backtest evaluates "
+        "the weights before that",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="same seed, data and machine: same weights")
     threads: int = Field(
@@ -118,22 +118,22 @@ EXPERTS: tuple[_Expert, ...] = get_args(_Expert)
 
 
 class OnlineConfig(Settings):
-    """What learns while a forecaster runs, of each series alone."""
+    """What learns while a forecaster runs, for each series separately."""
 
     experts: tuple[_Expert, ...] = Field(
         ("weekly_naive", "least_squares", "seasonal_least_squares"),
-        description="forecasters beside the network, which are combined with it: persistence, "
+        description="experts whose forecasts are combined with the network's: persistence, "
         "seasonal_naive, weekly_naive (windows of less than a day), least_squares, seasonal_least_squares; "
-        "none leaves the network alone",
+        "an empty list uses the network alone",
     )
     intervals: bool = Field(
-        True, description="set quantiles by how far off forecasts were (true), or leave them to the network"
+        True, description="calibrate quantiles by the errors of past forecasts (true), or use the network's"
     )
     alarms_per_week: float = Field(
         1.0,
         ge=0,
         allow_inf_nan=False,
-        description="wanted alarms a week of a series in which nothing is wrong (of months, one in 20 at "
+        description="wanted alarms per week for a series without anomalies (for months, one in 20 at "
         "most); 0: no p-values, no alarms",
     )
 
@@ -145,15 +145,15 @@ class OnlineConfig(Settings):
 
 
 class CovariatesConfig(Settings):
-    """What is known of series beside their values; empty cells are missing."""
+    """The covariates beside the values of the series; empty cells are missing."""
 
     known: LocalPath = Field(
         "",
-        description="file of what is known of windows, future ones too, such as prices and promotions: a "
-        "time, a series (or none, where it is of all alike), and columns; needs network.decoder",
+        description="file of covariates of windows, future ones too, such as prices and promotions: a time, "
+        "a series (without it, a row is for all series), and columns; needs network.decoder",
     )
     static: LocalPath = Field(
-        "", description="file of what is known of series, a row each: series_id and columns, numbers or text"
+        "", description="file of covariates of series, one row each: series_id and columns, numbers or text"
     )
     observed: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (),

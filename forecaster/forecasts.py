@@ -1,4 +1,4 @@
-"""What a forecaster says as windows close: arrays, and a frame of rows.
+"""Forecasts as arrays by window, and as a frame of rows.
 
 Letters: T windows, S series, N horizon, Q quantiles.
 """
@@ -20,7 +20,7 @@ from schemas.forecasts import quantile_column
 
 @dataclass(frozen=True)
 class Forecasts:
-    """What was forecast as each of ``T`` windows closed.
+    """The forecasts that were issued as each of ``T`` windows closed.
 
     Attributes:
         model_version: version of the weights.
@@ -28,15 +28,17 @@ class Forecasts:
         quantile_levels: ``Q`` levels.
         series_ids: ``S`` ids.
         start: index of the first closed window.
-        values: ``[Q, T, S, N]`` float64, in the series' own unit; NaN where not issued.
-        issued: ``[T, S]`` bool, False where a series had not begun or had retired.
-        cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
-        anomaly: ``[2, T, S]`` float64, the p-value of each window's value under the forecast of the window
-        before,
-            and 1 where that raises an alarm, else 0; NaN where there is none.
-        network: ``[Q, T, S, N]`` float64, what the network alone says; None where nobody asked.
-        members: ``[T, S, N]`` float64 by name, what each member of the combination says; empty likewise.
-        index: ``[T]`` int64, the closed windows; by default ``start`` and those that follow it.
+        values: ``[Q, T, S, N]`` float64, in the series' own unit of measurement; NaN if not issued.
+        issued: ``[T, S]`` bool, False if a series had not begun or had retired.
+        cold_starts: number of series that returned after more than ``windows.max_gap`` windows and began
+            again.
+        anomaly: ``[2, T, S]`` float64: the p-value of each window's value under the forecast of the window
+            before, then 1 for an alarm and 0 for none. NaN without a value or a forecast; None if the
+            forecaster raises no alarms.
+        network: ``[Q, T, S, N]`` float64, the forecasts of the network alone; None if not requested.
+        members: ``[T, S, N]`` float64 by name, the forecasts of each member of the combination; empty if
+            not requested.
+        index: ``[T]`` int64, the closed windows; by default consecutive windows from ``start``.
     """
 
     model_version: str
@@ -60,11 +62,11 @@ class Forecasts:
         return int(self.issued.sum())
 
     def frame(self) -> pl.DataFrame:
-        """The forecasts as rows of ``schemas.forecasts``, window by window, nested by horizon."""
+        """Return the issued forecasts as rows of ``schemas.forecasts``: window by window, horizons nested."""
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)
         rows = len(at)
-        # Copied only where some are left out: filtering the nested frame costs as much as making it.
+        # Select first, and only if necessary: to filter the nested frame would cost as much as to build it.
         kept = self.values.reshape(len(self.values), -1, horizon)
         if rows < self.issued.size:
             kept = kept.take(np.flatnonzero(self.issued), axis=1)
@@ -105,12 +107,12 @@ class Forecasts:
         )
 
     def latest(self) -> Forecasts:
-        """The same with the last forecast of each series alone."""
-        and_later = np.cumsum(self.issued[::-1], axis=0)[::-1]
-        return replace(self, issued=self.issued & (and_later == 1))
+        """Return the forecasts with only the last one of each series issued."""
+        issued_from_here = np.cumsum(self.issued[::-1], axis=0)[::-1]
+        return replace(self, issued=self.issued & (issued_from_here == 1))
 
     def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
-        """``p_value`` and ``alarm`` of the windows ``at`` and series ``which``; null where there is none."""
+        """Return ``p_value`` and ``alarm`` of the windows ``at`` and series ``which``; null if missing."""
         if self.anomaly is None:
             return (
                 pl.Series("p_value", [None], pl.Float64).new_from_index(0, len(at)),
@@ -122,5 +124,5 @@ class Forecasts:
 
 @lru_cache(maxsize=16)
 def _ids(series_ids: tuple[str, ...]) -> pl.Series:
-    """The ids as a column, made once: a fleet's are the same from window to window."""
+    """Return the ids as a column; cached, since they are the same from window to window."""
     return pl.Series("series_id", series_ids, pl.String)

@@ -1,7 +1,8 @@
-"""When series begin, retire and return in a block of windows: known before anything is stepped.
+"""When series begin, retire and return in a block of windows, computed before the block is stepped.
 
-A series begins at its first value. Silent for more than ``windows.max_gap`` windows it retires, and a later
-value is its first one again. Silent for twice as long it is forgotten, so that its slot can be freed.
+A series begins at its first value. When it has been silent for more than ``windows.max_gap`` windows it
+retires, and a later value is a first one again. After twice as long it is forgotten, so that its slot can be
+freed.
 
 Letters: T windows, S series.
 """
@@ -23,15 +24,15 @@ _FORGOTTEN = 2  # times ``max_gap``
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to each series in a block, which depends on nothing but where the values are.
+    """What happens to each series in a block; it depends only on which values are missing.
 
     Attributes:
-        begins: ``[T, S]`` the windows at which a series starts from the initial state.
-        live: ``[T, S]`` the windows at whose end it has begun and not retired.
-        issued: ``[T, S]`` the same without those that were closed before the block.
-        silent: ``[S]`` windows since its last row after the block.
-        joins: rows at which series come in that were ahead of the others.
-        cold_starts: how many of ``begins`` are returns of series that are not forgotten.
+        begins: ``[T, S]`` bool, the windows at which a series starts from the initial state.
+        live: ``[T, S]`` bool, the windows at whose end the series has begun and has not retired.
+        issued: ``[T, S]`` bool, ``live`` without the windows that were closed before the block.
+        silent: ``[S]`` int64, windows since its last row, after the block.
+        joins: int64, the rows at which series join that had closed the rows before already.
+        cold_starts: how many of ``begins`` are returns of series that were not forgotten.
     """
 
     begins: Bools
@@ -42,12 +43,15 @@ class Plan:
     cold_starts: int
 
     def part(self, series: slice) -> Plan:
-        """The same of some of the series; ``joins`` and ``cold_starts`` stay those of all."""
+        """Return the plan of some series; ``joins`` and ``cold_starts`` still count all series."""
         begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
-        """Cuts of at most ``most`` windows, in which nobody begins twice or joins after the first window."""
+        """Yield pieces ``(first, stop)`` of at most ``most`` windows.
+
+        In a piece no series begins twice, and none joins after the first window.
+        """
         first, windows = 0, len(self.begins)
         while first < windows:
             stop = min([first + most, windows, *self.joins[self.joins > first]])
@@ -59,16 +63,16 @@ class Plan:
 
 
 def forgotten_after(max_gap: int) -> int:
-    """Windows of silence after which a series is forgotten; should it return, it counts as a new one."""
+    """Return the windows of silence after which a series is forgotten: if it returns, it counts as new."""
     return _FORGOTTEN * max_gap
 
 
-def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
-    """The plan of a block.
+def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
+    """Compute when each series begins, retires and returns in a block.
 
     Args:
-        state: the fleet before it.
-        values: ``[T, S]`` float64 by slot, NaN where missing.
+        state: the fleet before the block.
+        values: ``[T, S]`` float64 by slot, NaN if missing.
         start: index of the first window.
         max_gap: windows of silence after which a series retires.
 
@@ -83,21 +87,21 @@ def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
     if (left_out := began & (closed < 0)).any():
         name = state.series_ids[int(left_out.argmax())]
         raise ValueError(f"windows of {name!r} before {start} are left out")
-    ahead = (closed > 0).any()
-    if ahead and (again := seen & (row < closed)).any():
-        name = state.series_ids[int(again.any(axis=0).argmax())]
+    some_closed = (closed > 0).any()
+    if some_closed and (reopened := seen & (row < closed)).any():
+        name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(
-            f"{int(again.sum())} values belong to windows that are already closed (the first series is "
+            f"{int(reopened.sum())} values belong to windows that are already closed (the first series is "
             f"{name!r}): feed only windows after the state's clock"
         )
-    if windows and began.all() and not ahead and state.silent.max(initial=0) + windows <= max_gap:
-        # Nobody can begin or retire: the stream's every step.
+    if windows and began.all() and not some_closed and state.silent.max(initial=0) + windows <= max_gap:
+        # The usual step of a stream needs no more: no series can begin or retire.
         ago = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + windows)
         always = np.ones(seen.shape, bool)
         return Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
     last = closed - 1 - state.silent  # row of the last value before the block
-    known = began | (state.silent > 0)
-    latest = latest_rows(seen, np.where(known, last, NEVER))
+    has_past = began | (state.silent > 0)
+    latest = latest_rows(seen, np.where(has_past, last, NEVER))
     alive = row - latest[1:] <= max_gap
     begins = seen & (row - latest[:-1] > max_gap + 1)
     returns = begins & (row - latest[:-1] <= forgotten_after(max_gap) + 1)
@@ -105,8 +109,8 @@ def plan_of(state: State, values: Floats, start: int, max_gap: int) -> Plan:
     return Plan(
         begins,
         alive,
-        alive & (row >= closed) if ahead else alive,
-        np.where(known | (latest[-1] >= 0), np.maximum(windows, closed) - 1 - last, 0),
+        alive & (row >= closed) if some_closed else alive,
+        np.where(has_past | (latest[-1] >= 0), np.maximum(windows, closed) - 1 - last, 0),
         np.unique(closed[began & (closed > 0)]),
         int(returns.sum()),
     )

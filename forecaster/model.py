@@ -1,4 +1,4 @@
-"""A forecaster: weights, what they need to run, and the version that names them."""
+"""A forecaster: the weights, the settings that they need, and the version that identifies both."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from forecaster.covariates.encoding import Features
 from forecaster.covariates.lookup import Covariates
 from forecaster.state import State
 from forecaster.time.window_config import WindowConfig
-from forecaster.weights import config_in, packed, read, version_of, weights_in
+from forecaster.weights import config_of_blob, packed, read, version_of, weights_of_blob
 from schemas.errors import ModelError
 
 FILE_NAME = "forecaster.safetensors"
 FORMAT = 3
-"""Of settings and weights; a change of their meaning raises it."""
+"""The format version of saved settings and weights; raise it when their meaning changes."""
 
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A trained network with the settings it was trained under.
+    """A trained network with the settings that it was trained with.
 
     Attributes:
-        network_config: shape of the network.
-        window_config: windows that it was trained on.
+        network_config: the shape of the network.
+        window_config: the windows that it was trained on.
         network: the network, in evaluation mode.
-        online_config: what learns beside it.
-        covariates: what is known beside values: features, which belong to the weights, and tables, which are
-            a job's and neither saved with them nor named by the version.
-        version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
+        online_config: the settings of the experts, intervals and alarms.
+        covariates: the features, which belong to the weights, and the tables, which belong to a job: the
+            tables are not saved with the weights and do not change the version.
+        version: the cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
             ``model_version`` of its forecasts and states. Equal weights have equal versions.
-        components: what a state of this forecaster is made of, in the order in which they step.
-        members: names of what is combined and calibrated, the network first; none where nothing is.
+        components: the components of its states, in the order in which they step.
+        members: the names of the combined members, the network first; empty if nothing is combined.
     """
 
     network_config: NetworkConfig
@@ -69,7 +69,8 @@ class Forecaster:
         network = self.network_config
         parts: dict[str, object] = {
             "format": FORMAT,
-            # What came later and is left off is not said, so that older models keep their versions.
+            # Leave out settings that were added later and are not used, so that older models keep their
+            # versions.
             "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
             "windows": self.window_config.model_dump(),
             "online": self.online_config.model_dump(),
@@ -87,7 +88,7 @@ class Forecaster:
         online: OnlineConfig | None = None,
         covariates: Covariates | None = None,
     ) -> Forecaster:
-        """A forecaster with random weights, for tests and benchmarks."""
+        """Return a forecaster with random weights, for tests and benchmarks."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             covariates = covariates or Covariates()
@@ -95,11 +96,11 @@ class Forecaster:
             module = _network(network, features)
             return Forecaster(network, windows, module, online or OnlineConfig(), covariates)
 
-    def knowing(self, covariates: Covariates) -> Forecaster:
-        """The same forecaster with these tables.
+    def with_covariates(self, covariates: Covariates) -> Forecaster:
+        """Return this forecaster with other covariate tables.
 
         Raises:
-            ModelError: they are of other features than those it was trained with.
+            ModelError: the tables are encoded with other features than the forecaster was trained with.
         """
         if covariates.features != self.covariates.features:
             raise ModelError(
@@ -108,11 +109,11 @@ class Forecaster:
         return replace(self, covariates=covariates)
 
     def initial_state(self) -> State:
-        """The state of a fleet that has seen nothing yet."""
-        return self.unseen((), 0)
+        """Return the state of an empty fleet."""
+        return self.new_series_state((), 0)
 
-    def unseen(self, series_ids: tuple[str, ...], start: int) -> State:
-        """The state of series whose first window will be ``start``."""
+    def new_series_state(self, series_ids: tuple[str, ...], start: int) -> State:
+        """Return the state of series without any value before the window ``start``, which is their first."""
         series = len(series_ids)
         return State(
             model_version=self.version,
@@ -124,18 +125,18 @@ class Forecaster:
         )
 
     def to_bytes(self) -> bytes:
-        """Weights and settings as one safetensors blob: what travels to workers and stands in files."""
+        """Return weights and settings as one safetensors blob, for files and for sending to workers."""
         return packed(self._config_json(), self.network)
 
     @staticmethod
     def from_bytes(data: bytes) -> Forecaster:
-        """The inverse of `to_bytes`.
+        """Read the forecaster from a blob that `to_bytes` returned.
 
         Raises:
-            ModelError: ``data`` is no forecaster.
+            ModelError: ``data`` is not a forecaster, or has another format.
         """
         try:
-            parts = config_in(data)
+            parts = config_of_blob(data)
             if (found := parts.get("format", 1)) != FORMAT:
                 raise ValueError(
                     f"its format is {found}, and this version reads {FORMAT}: train it anew (statecast train)"
@@ -145,24 +146,24 @@ class Forecaster:
             online = OnlineConfig.model_validate(parts["online"])
             features = Features.model_validate(parts.get("covariates", {}))
             module = _network(network, features)
-            module.load_state_dict(weights_in(data))
+            module.load_state_dict(weights_of_blob(data))
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
         return Forecaster(network, windows, module, online, Covariates.of(features, windows.frequency))
 
     def save(self, folder: Path) -> None:
-        """Write ``forecaster.safetensors`` into ``folder``, which is made if need be.
+        """Write ``forecaster.safetensors`` into ``folder``, which is created if necessary.
 
-        The file is the earlier one or the new one at every moment, also after a loss of power.
+        At every moment, also after a loss of power, the file is either the earlier one or the new one.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         durable.write_bytes(folder / FILE_NAME, self.to_bytes())
 
     @staticmethod
     def load(folder: Path) -> Forecaster:
-        """What `save` wrote.
+        """Read the forecaster that `save` wrote.
 
         Raises:
             ModelError: ``folder`` does not hold a forecaster.

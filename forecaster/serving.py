@@ -1,10 +1,10 @@
-"""A forecaster behind MLflow's ``python_function`` interface: history in, the latest forecast out.
+"""A forecaster behind MLflow's ``python_function`` interface, which forecasts from a history.
 
-What a model was trained with beside the values comes with the request, as columns of the history: static
-covariates, which are the same in all rows of a series; those that are observed; and those that are known
-ahead, in further rows without a value, after the last that has one.
+If the model was trained with covariates, they are columns of the history. Static covariates have the same
+value in all rows of a series. Known covariates of future windows are in further rows without a value, after
+the last row with a value.
 
-Nothing here imports MLflow: `forecaster.registry.loader` is what it loads.
+This module does not import MLflow; MLflow loads it through `forecaster.registry.loader`.
 """
 
 from __future__ import annotations
@@ -35,53 +35,53 @@ HISTORY = {
 
 
 class ServedForecaster:
-    """What MLflow serves: it keeps no state, so every call brings the history it should see."""
+    """The object that MLflow serves. It keeps no state between calls: each request brings its history."""
 
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster
 
     @compute_threads(1)
     def predict(self, frame: Any, params: object = None) -> Any:
-        """The last forecast of every series after a history, from a cold start.
+        """Return the last forecast of every series in a history, from a cold start.
 
-        Rows are validated as those of every job, and stepped as a stream steps them. A row without a value is
-        no observation; the windows up to it are closed nevertheless.
+        Rows are validated and stepped as in a streaming job. A row without a value is not an observation, but
+        the windows before it are closed.
 
         Args:
             frame: a Polars or pandas frame with the columns ``series_id`` (string), ``timestamp`` (datetime;
-                without a zone it is read as UTC) and ``value`` (number, null or NaN where missing); and the
-                covariates that the forecaster was trained with, by name, empty where missing.
-            params: not used; MLflow hands it over.
+                without a zone it is read as UTC) and ``value`` (number, null or NaN where missing); and one
+                column for each covariate that the forecaster was trained with, empty where missing.
+            params: not used; MLflow passes it.
 
         Returns:
-            One row a series and horizon, in the library of ``frame``: ``series_id``, ``issued_at`` (UTC),
-            ``model_version``, ``horizon`` (windows ahead) and one column a quantile, such as ``q50``, in the
-            unit of ``value``.
+            One row per series and horizon, in the library of ``frame``: ``series_id``, ``issued_at`` (UTC),
+            ``model_version``, ``horizon`` (windows ahead) and one column per quantile, such as ``q50``, in
+            the unit of ``value``.
 
         Raises:
-            DataError: a column is missing or of another type, or a row is no observation.
+            DataError: a column is missing or has another type, or a row is not an observation.
         """
         if isinstance(frame, pl.DataFrame):
-            return self._answer(frame)
+            return self._forecast_frame(frame)
         stamps = frame.get("timestamp")
         if getattr(getattr(stamps, "dtype", None), "tz", None) is not None:
-            # Without its zone a column crosses to Polars in every release of pandas; it is read as UTC again.
+            # Convert to UTC and drop the zone: some releases of pandas cannot pass zoned columns to Polars.
             frame = frame.assign(timestamp=stamps.dt.tz_convert(None))
-        return self._answer(pl.from_pandas(frame)).to_pandas()
+        return self._forecast_frame(pl.from_pandas(frame)).to_pandas()
 
-    def _answer(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _forecast_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
         features = self.forecaster.covariates.features
         missing = [name for name in columns_of(features) if name not in frame.columns]
         if missing:
             raise DataError(
                 f"the history has no column {missing[0]!r}, which {self.forecaster.version} was trained "
-                "with: add it, empty where nothing is known"
+                "with: add it, with empty cells where its values are unknown"
             )
-        history = _checked(_history(frame, features.observed))
+        history = _checked(_observation_frame(frame, features.observed))
         forecaster = self.forecaster
         if features.known or features.static:
             tables = _tables(frame.with_columns(history["series_id"], history["timestamp"]), features)
-            forecaster = forecaster.knowing(
+            forecaster = forecaster.with_covariates(
                 Covariates.of(features, forecaster.window_config.frequency, tables)
             )
         if features.known and history["value"].is_not_nan().any():
@@ -91,17 +91,21 @@ class ServedForecaster:
 
 
 def columns_of(features: Features) -> dict[str, Column | None]:
-    """The columns that a history has beside `HISTORY`, with how those are read that tables hold."""
+    """Return the columns that a history needs in addition to `HISTORY`, by name.
+
+    The value is the encoding of a known or static column, and None for an observed one.
+    """
     found: dict[str, Column | None] = dict.fromkeys(features.observed)
     return found | {column.name: column for column in (*features.known, *features.static)}
 
 
 def _tables(frame: pl.DataFrame, features: Features) -> Tables:
+    """Return the known and static covariates of a history as tables."""
     known = frame.select(SERIES, TIME, *(column.name for column in features.known))
-    # A series' first cell that holds something; the numbers of rows are those of the request no more.
+    # Use the first non-empty cell of each series, since the request repeats it in every row.
     names = [column.name for column in features.static]
-    given = [frame[name].set(~cells.given(frame[name]), None) for name in names]
-    static = pl.DataFrame([frame[SERIES], *given]).group_by(SERIES, maintain_order=True)
+    or_null = [frame[name].set(~cells.given(frame[name]), None) for name in names]
+    static = pl.DataFrame([frame[SERIES], *or_null]).group_by(SERIES, maintain_order=True)
     static_frame = static.agg(pl.col(names).drop_nulls().first())
     return Tables(
         Table(known, "the history") if features.known else None,
@@ -110,14 +114,16 @@ def _tables(frame: pl.DataFrame, features: Features) -> Tables:
 
 
 def latest(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
-    """The last forecast of every series of an observation frame, one row a horizon, from a cold start.
+    """Return the last forecast of every series in an observation frame, from a cold start.
+
+    The result has one row per series and horizon.
 
     Args:
         forecaster: weights and settings.
-        history: observation frame; a row whose value is missing (NaN) closes the windows up to it alone.
+        history: observation frame; a row without a value (NaN) only closes the windows before it.
     """
     freq = forecaster.window_config.frequency
-    rows = _last_lives(history.filter(pl.col("value").is_not_nan()), forecaster.window_config)
+    rows = _rows_since_last_begin(history.filter(pl.col("value").is_not_nan()), forecaster.window_config)
     rows = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"))
     times_us = history["timestamp"].to_physical().to_numpy()
     closed_us = freq.end_us(freq.window_of(int(times_us.max()))) if len(times_us) else None
@@ -133,28 +139,29 @@ def latest(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
         .explode("forecast")
         .unnest("forecast")
         .drop("revision", "p_value", "alarm")
-        # MLflow's signatures know no 16 bit integers.
+        # MLflow's signatures have no 16 bit integers.
         .with_columns(pl.col("horizon").cast(pl.Int32))
     )
 
 
-def _last_lives(rows: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
-    """The rows of each series after it last was silent for so long that it begins anew.
+def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
+    """Return the rows of each series after its last gap of more than ``max_gap`` windows.
 
-    Nothing before counts for its last forecast.
+    The series begins anew after such a gap, so earlier rows do not change the last forecast.
     """
     window = config.frequency.window(pl.col("timestamp"))
-    begins = (pl.col("_window").diff() > config.max_gap + 1).fill_null(False)
-    life = begins.cum_sum().over("series_id")
-    marked = rows.with_columns(window.alias("_window")).sort("_window").with_columns(life.alias("_life"))
-    return marked.filter(pl.col("_life") == pl.col("_life").max().over("series_id")).drop("_window", "_life")
+    is_begin = (pl.col("_window").diff() > config.max_gap + 1).fill_null(False)
+    period = is_begin.cum_sum().over("series_id")
+    marked = rows.with_columns(_window=window).sort("_window").with_columns(_period=period)
+    is_last = pl.col("_period") == pl.col("_period").max().over("series_id")
+    return marked.filter(is_last).drop("_window", "_period")
 
 
 def _checked(history: pl.DataFrame) -> pl.DataFrame:
-    """The history, if each of its rows is an observation, or would be one if it had a value.
+    """Return the history if each of its rows is an observation, or would be one with a value.
 
     Raises:
-        DataError: a row is none; the line names the first.
+        DataError: a row is not an observation; the message names the first such row.
     """
     given = pl.when(pl.col("value").is_nan()).then(0.0).otherwise("value")
     _, rejected = observations.validate(history.with_columns(given.alias("value")))
@@ -167,7 +174,12 @@ def _checked(history: pl.DataFrame) -> pl.DataFrame:
     return history
 
 
-def _history(frame: pl.DataFrame, observed: tuple[str, ...]) -> pl.DataFrame:
+def _observation_frame(frame: pl.DataFrame, observed: tuple[str, ...]) -> pl.DataFrame:
+    """Return the request's frame with the columns and types of an observation frame.
+
+    Raises:
+        DataError: a column is missing or cannot be converted.
+    """
     missing = [name for name in HISTORY if name not in frame.columns]
     if missing:
         raise DataError(f"the history has no column {missing[0]!r}: it needs {', '.join(HISTORY)}")
@@ -187,5 +199,5 @@ def _history(frame: pl.DataFrame, observed: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _load_pyfunc(path: str) -> ServedForecaster:
-    """MLflow's entry point of models before `forecaster.registry.loader`."""
+    """Load a model that MLflow registered before `forecaster.registry.loader` existed."""
     return ServedForecaster(Forecaster.load(Path(path)))

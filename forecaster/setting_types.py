@@ -1,4 +1,4 @@
-"""The base of all settings, and the types of settings that several sections share."""
+"""The base class of all settings, and types of settings that several sections share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 MOST_WINDOWS = 1_000_000_000
-"""The largest number of windows that a setting may name: sums of a few such numbers stay far below 2^63."""
+"""The largest number of windows in a setting: sums of a few such numbers are far below 2^63."""
 
 
 def _is_local(text: str) -> str:
@@ -20,6 +20,6 @@ LocalPath = Annotated[str, AfterValidator(_is_local)]
 
 
 class Settings(BaseModel):
-    """Frozen settings that refuse names they do not know."""
+    """Frozen settings that refuse unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

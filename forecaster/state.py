@@ -1,7 +1,8 @@
 """The state of a fleet: everything that a forecast depends on, for every series, as arrays.
 
-Series is axis 0 of every array. What the arrays are is the components' business (``forecaster.components``);
-here they are only kept, cut, joined, and written as a table: one row a series, one column a field.
+Series is axis 0 of every array. The components (``forecaster.components``) define what the arrays mean. This
+module stores, selects and joins them, and writes them as a table: one row for each series, one column for
+each field.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from forecaster.arrays import Arrays, Floats, Ints
 from forecaster.components.base import Field
-from forecaster.components.columns import array_of, column_of
+from forecaster.components.columns import array_of_column, column_of
 from forecaster.components.formats import FORMAT_VERSIONS, MIGRATIONS
 from forecaster.time.frequency import Frequency
 from schemas.errors import ModelError
@@ -28,7 +29,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
-_MORE = 4  # series to one that a growing state makes room for
+_GROWTH = 4  # an array that grows gets spare room for one series per so many
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class State:
     Only `put` and ``forecaster.stepping.advance_in_place`` write into its arrays.
 
     Attributes:
-        model_version: version of the only weights this state may be fed to.
+        model_version: the weights that made this state, the only ones that may step it.
         freq: length of a window.
-        series_ids: ``S`` distinct ids, a slot each.
+        series_ids: ``S`` distinct ids, in the order of the slots.
         clock: ``[S]`` int64, index of each series' last closed window.
         silent: ``[S]`` int64, windows closed since the last row of each series; 0 before its first.
         parts: arrays ``[S, ...]`` by component and field, such as ``parts["moments"]["mean"]``.
-        room: of arrays that `grown` has moved, the memory they lie in, ``[S or more, ...]``.
+        room: the larger arrays ``[S or more, ...]`` in which `grown` keeps arrays with spare room.
     """
 
     model_version: str
@@ -60,28 +61,28 @@ class State:
 
     @property
     def bytes_by_component(self) -> dict[str, float]:
-        """Bytes that each component keeps of one series."""
+        """Bytes per series that each component keeps."""
         series = max(len(self), 1)
         return {name: sum(a.nbytes for a in own.values()) / series for name, own in self.parts.items()}
 
     @property
     def bytes_per_series(self) -> float:
-        """Bytes of one series' arrays, its id not counted."""
+        """Bytes per series in all arrays, without its id."""
         clocks = self.clock.nbytes + self.silent.nbytes
         return clocks / max(len(self), 1) + sum(self.bytes_by_component.values())
 
     def copy(self) -> State:
-        """The same, in memory of its own."""
+        """Return a copy that shares no memory with this state."""
         parts = {name: {f: a.copy(order="K") for f, a in own.items()} for name, own in self.parts.items()}
         return self._with(self.series_ids, self.clock.copy(), self.silent.copy(), parts)
 
     def take(self, index: Ints) -> State:
-        """The series at ``index`` ``[n]``, in that order, in memory of their own."""
+        """Return a copy of the series at ``index`` ``[n]``, in that order."""
         ids = tuple(self.series_ids[i] for i in index)
         return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
     def put(self, index: Ints, part: State) -> None:
-        """Writes ``part``, of ``n`` series, over the series at ``index`` ``[n]``; the ids stay."""
+        """Write ``part``, of ``n`` series, over the series at ``index`` ``[n]``; the ids stay."""
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
 
@@ -96,11 +97,11 @@ class State:
         for name, own in self.parts.items():
             parts[name], room[name] = {}, {}
             for f, array in own.items():
-                whole = self.room.get(name, {}).get(f)
-                if whole is None or len(whole) < count or not _is(array, whole[: len(array)]):
-                    whole = _with_room(array, count + count // _MORE)
-                whole[len(array) : count] = new.parts[name][f]
-                parts[name][f], room[name][f] = whole[:count], whole
+                memory = self.room.get(name, {}).get(f)
+                if memory is None or len(memory) < count or not _same_memory(array, memory[: len(array)]):
+                    memory = _with_room(array, count + count // _GROWTH)
+                memory[len(array) : count] = new.parts[name][f]
+                parts[name][f], room[name][f] = memory[:count], memory
         clock, silent = (
             np.concatenate(both) for both in ((self.clock, new.clock), (self.silent, new.silent))
         )
@@ -108,23 +109,23 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts, room)
 
     def part(self, series: slice) -> State:
-        """Some of the series, in the same memory: what is written into theirs is written into this."""
+        """Return some of the series as views: writing into the part changes this state."""
         parts = {name: {f: a[series] for f, a in own.items()} for name, own in self.parts.items()}
         return self._with(self.series_ids[series], self.clock[series], self.silent[series], parts)
 
     @staticmethod
     def join(states: Sequence[State]) -> State:
-        """States of disjoint series under the same weights, as one.
+        """Return the states of disjoint series under the same weights as one.
 
         Raises:
             ModelError: the states are of several versions.
-            ValueError: there is no state.
+            ValueError: ``states`` is empty.
         """
         if not states:
             raise ValueError("there is no state to join")
         if len({state.model_version for state in states}) > 1:
             versions = ", ".join(sorted({state.model_version for state in states}))
-            raise ModelError(f"states of several model versions cannot be one: {versions}")
+            raise ModelError(f"states of several model versions cannot be joined: {versions}")
         first = states[0]
         parts = {
             name: {f: np.concatenate([state.parts[name][f] for state in states]) for f in own}
@@ -141,7 +142,7 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts)
 
     def to_arrow(self) -> pa.Table:
-        """The state table: one row a series (see ``schemas.states``), formats and shapes in its metadata."""
+        """Return the state table, one row per series, with formats and shapes in its metadata."""
         series = len(self)
         columns: dict[str, Any] = {
             "series_id": pa.array(self.series_ids, pa.large_string()),
@@ -166,11 +167,11 @@ class State:
 
     @staticmethod
     def from_arrow(table: pa.Table) -> State:
-        """The inverse of `to_arrow`.
+        """Read the state from a table that `to_arrow` made; arrays of older formats are converted.
 
         Raises:
-            ModelError: the table is no state table, or it or a component of it is of a format that this
-                version does not read.
+            ModelError: the table is not a state table, or it or a component in it has a format that this
+                version cannot read.
         """
         metadata = table.schema.metadata or {}
         found = metadata.get(_FORMAT_KEY, b"none").decode()
@@ -189,7 +190,7 @@ class State:
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0), layout.get("freq_offset_s", 0))
         parts = {
             name: {
-                f: array_of(table, f"{name}.{f}", Field(dtype, tuple(shape)))
+                f: array_of_column(table, f"{name}.{f}", Field(dtype, tuple(shape)))
                 for f, (dtype, shape) in component["fields"].items()
             }
             for name, component in layout["components"].items()
@@ -201,13 +202,13 @@ class State:
             layout["model_version"],
             freq,
             tuple(table["series_id"].to_pylist()),
-            freq.window_of(array_of(table, "clock", Field("int64"))) - 1,
-            array_of(table, "silent", Field("int64")),
+            freq.window_of(array_of_column(table, "clock", Field("int64"))) - 1,
+            array_of_column(table, "silent", Field("int64")),
             parts,
         )
 
     def to_bytes(self) -> bytes:
-        """Arrow IPC stream of the state table."""
+        """Return the state table as an Arrow IPC stream."""
         table = self.to_arrow()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -216,10 +217,10 @@ class State:
 
     @staticmethod
     def from_bytes(data: bytes) -> State:
-        """The inverse of `to_bytes`.
+        """Read the state from bytes that `to_bytes` returned.
 
         Raises:
-            ModelError: not such a stream, or of another format.
+            ModelError: the bytes are not such a stream, or have another format.
         """
         try:
             table = pa.ipc.open_stream(data).read_all()
@@ -228,36 +229,39 @@ class State:
         return State.from_arrow(table)
 
     def frame(self) -> pl.DataFrame:
-        """The state table as a Polars frame, for people to look at."""
+        """Return the state table as a Polars frame, for people to look at."""
         return cast("pl.DataFrame", pl.from_arrow(self.to_arrow()))
 
 
 def live(state: State) -> NDArray[np.bool_]:
-    """``[S]`` which series are being forecast: begun, and not silent for more than ``windows.max_gap``.
+    """Return which series are live, ``[S]``: begun, and not silent for more than ``windows.max_gap``.
 
-    A series that has been silent for longer is put back to where it was before its first value.
+    A series that is silent for longer retires: its state is reset to that before its first value.
     """
     return np.asarray(state.parts["moments"]["observed"] > 0)
 
 
 def taken(parts: Mapping[str, Arrays], index: Ints) -> dict[str, Arrays]:
-    """The series at ``index`` of every array, copied."""
+    """Return copies of the series at ``index`` of every array."""
     return {name: {f: a[index] for f, a in own.items()} for name, own in parts.items()}
 
 
 def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arrays]) -> None:
-    """Writes every array of ``new`` over the series at ``index``."""
+    """Write every array of ``new`` over the series at ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # What was written in place is there already.
-            if not isinstance(index, slice) or not _is(array[index], new[name][f]):
+            # A step may have changed the array in place: then there is nothing to copy.
+            if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 
 
-def lay_as(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
-    """Lays every array out in memory as that of ``some`` of its series, which steps gave, is.
+def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
+    """Give every array the memory layout of the same array in ``some``.
 
-    A step copies what lies otherwise, from a part of a large fleet each time.
+    Args:
+        parts: the arrays of all series, replaced if their layout differs.
+        some: the arrays that a step has returned for a part of the series. A step copies arrays of any other
+            layout; with a large fleet, which is stepped in parts, it would do so each time.
     """
     for name, own in parts.items():
         for f, array in own.items():
@@ -268,15 +272,15 @@ def lay_as(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
 
 
 def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
-    """``[series, ...]`` with ``array`` at its beginning, laid out in memory as that is."""
+    """Return an array of ``series`` rows that begins with ``array`` and has its memory layout."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     shape = np.array((series, *array.shape[1:]))
-    whole = np.empty(shape[order], array.dtype).transpose(np.argsort(order))
-    whole[: len(array)] = array
-    return whole
+    memory = np.empty(shape[order], array.dtype).transpose(np.argsort(order))
+    memory[: len(array)] = array
+    return memory
 
 
-def _is(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether both are the same numbers in the same memory."""
+def _same_memory(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Return whether both arrays are the same numbers in the same memory."""
     same = one.__array_interface__["data"] == other.__array_interface__["data"]
     return same and one.strides == other.strides and one.dtype == other.dtype

@@ -1,12 +1,13 @@
-"""The one function that moves state on.
+"""Step the state of a fleet through windows, and forecast from each window.
 
-The backfill, the streaming job, the evaluation and the served model all call `advance`, or what it calls,
-`advance_in_place`; nothing else steps the network on behalf of a state.
+The backfill, the streaming job, the evaluation and the served model all call `advance`, or
+`advance_in_place`, which `advance` calls. No other code steps the network through the windows of a stored
+state.
 
-A series is stepped from its first value on until it retires, which `forecaster.lifecycle` says; then it is no
-longer forecast.
+A series is stepped from its first value until it retires (see `forecaster.lifecycle`). A retired series is
+not forecast.
 
-Letters: T windows, S series, N horizon, Q quantiles.
+Letters: T windows, S series, C observed covariates, N horizon, Q quantiles.
 """
 
 from __future__ import annotations
@@ -20,36 +21,37 @@ import polars as pl
 from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Outputs
 from forecaster.forecasts import Forecasts
-from forecaster.lifecycle import Plan, plan_of
+from forecaster.lifecycle import Plan, plan_block
 from forecaster.model import Forecaster
-from forecaster.state import State, lay_as, live, put, taken
+from forecaster.state import State, live, match_layout, put, taken
 from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows, aggregate
 from schemas.errors import VersionMismatch
 
-_CALL_STEPS = 10_000  # series-steps in one network call: what it makes on the way stays in the cache
-_CALL_SERIES = 2_500  # series in one, at the most: so that a call of many series still is one of some windows
-_MOSTLY = 0.9  # share of the slots from which on all are stepped: cheaper than copying some out and back
+_CALL_STEPS = 10_000  # series-steps in one network call: more of them would not fit into the CPU's cache
+_CALL_SERIES = 2_500  # most series in one call: with more, 10,000 series-steps would be too few windows
+_MOSTLY = 0.9  # if at least this share of the slots is due, step all slots: copying a part costs more
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
-    """Moves every series on to the end of ``window`` and forecasts from each window on the way.
+    """Step every series to the end of ``window``, and return the new state and the forecasts of each window.
 
-    A known series without a value in a window is stepped with a missing one; a series that the state does
-    not know begins at its first value. Windows between a series' clock and ``window`` are stepped as
-    missing. Neither argument is changed.
+    A series of the state that has no value in a window is stepped with a missing value. A series that the
+    state does not hold begins at its first value. Windows between a series' clock and the start of ``window``
+    are stepped as missing. Neither argument is changed.
 
     Args:
         forecaster: weights and settings.
-        state: the fleet so far; `Forecaster.initial_state` to begin with.
+        state: state of the fleet before ``window``; at first `Forecaster.initial_state`.
         window: a block of windows, or an observation frame (``series_id, timestamp, value``) in any order,
-            aggregated into windows first.
+            which is first aggregated into windows.
 
     Returns:
-        The new state (series that were known keep their place, new ones follow) and the forecasts.
+        The new state, in which the series of ``state`` keep their slots and new series follow, and the
+        forecasts.
 
     Raises:
-        VersionMismatch: other weights made ``state`` (see `rewarm`).
+        VersionMismatch: ``state`` belongs to other weights (see `rewarm`).
         DataError: ``window`` holds values for windows that ``state`` has already closed.
     """
     _check_version(forecaster, state)
@@ -57,48 +59,55 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # the stream's every step
+        state = state.copy()  # the usual case in a stream
     else:
-        known = frozenset(state.series_ids)
+        known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
-        born = tuple(block.series_ids[i] for i in has_value if block.series_ids[i] not in known)
+        new_ids = tuple(block.series_ids[i] for i in has_value if block.series_ids[i] not in known_ids)
         start = min([block.start, *(state.clock[live(state)] + 1)])
-        state = State.join([state, forecaster.unseen(born, start)])
+        state = State.join([state, forecaster.new_series_state(new_ids, start)])
         block = _by_slot(block, state.series_ids)
-    made = []
+    forecasts = []
     for run in block.runs():
-        retired = _retired_at(state, forecaster.window_config.max_gap)
-        if retired is not None and retired < run.start:  # nothing lives in the windows from then to the run
-            made.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=retired)))
-        made.append(_step_run(forecaster, state, run))
-    return state, made[0] if len(made) == 1 else Forecasts.join(made)
+        after = _after_last_retirement(state, forecaster.window_config.max_gap)
+        if after is not None and after < run.start:
+            # Step only until the last series has retired: no series is live until the next values.
+            forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
+        forecasts.append(_step_run(forecaster, state, run))
+    return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)
 
 
 def _by_slot(block: Windows, series_ids: tuple[str, ...]) -> Windows:
-    """The block with a column for each slot of a state; a series without a slot is left out."""
-    place = {name: slot for slot, name in enumerate(series_ids)}
-    slots = np.array([place.get(name, -1) for name in block.series_ids], np.int64)
+    """Return the block with one column per slot of a state; series without a slot are left out."""
+    slot_of_id = {name: slot for slot, name in enumerate(series_ids)}
+    slots = np.array([slot_of_id.get(name, -1) for name in block.series_ids], np.int64)
 
-    def laid(array: Floats) -> Floats:
-        found = np.full((len(array), len(series_ids)), np.nan)
-        found[:, slots[slots >= 0]] = array[:, slots >= 0]
-        return found
+    def reorder(array: Floats) -> Floats:
+        by_slot = np.full((len(array), len(series_ids)), np.nan)
+        by_slot[:, slots[slots >= 0]] = array[:, slots >= 0]
+        return by_slot
 
-    past = {name: laid(array) for name, array in block.past.items()}
-    return Windows(series_ids, block.start, laid(block.values), past, block.index)
+    past = {name: reorder(array) for name, array in block.past.items()}
+    return Windows(series_ids, block.start, reorder(block.values), past, block.index)
 
 
-def _retired_at(state: State, max_gap: int) -> int | None:
-    """The window after that in which the last live series retires if no row comes; None where none lives."""
+def _after_last_retirement(state: State, max_gap: int) -> int | None:
+    """Return the window after the one in which the last live series retires if no more rows arrive.
+
+    None if no series is live.
+    """
     alive = live(state)
     return int((state.clock - state.silent)[alive].max()) + max_gap + 2 if alive.any() else None
 
 
 def _step_run(forecaster: Forecaster, state: State, run: Windows) -> Forecasts:
-    """Steps the state from its clock to the end of a run of windows; those between are missing."""
+    """Step the state through the consecutive windows of ``run``, and forecast from each.
+
+    Windows between a live series' clock and ``run`` are stepped first, as missing.
+    """
     start = min([run.start, *(state.clock[live(state)] + 1)])
     missing = run.start - start
-    values, past = run.values, run.past_of(forecaster.covariates.features.observed)
+    values, past = run.values, run.stacked_covariates(forecaster.covariates.features.observed)
     if missing:
         values = np.concatenate([np.full((missing, values.shape[1]), np.nan), values])
         if past is not None:
@@ -114,29 +123,28 @@ def advance_in_place(
     keep_members: bool = False,
     past: Floats | None = None,
 ) -> Forecasts:
-    """Moves ``state`` itself on through a block of windows, and forecasts from each.
+    """Step ``state`` itself through a block of windows, and forecast from each window.
 
     Args:
         forecaster: weights and settings.
-        state: a slot for every series, that of one without a value so far included. Its arrays are changed.
+        state: has a slot for every series, also for a series without a value so far. Its arrays are changed.
         values: ``[T, S]`` float64 by slot, NaN where missing. Not changed.
-        start: index of the first window. Windows between the clock of a live series and it are not made up:
-            there must be none.
-        keep_members: whether the forecasts say what each member and the network alone forecast, too.
-        past: ``[T, S, C]`` float64, the covariates observed beside the values, in the order of the
-            forecaster's features, NaN where missing; by default all are.
+        start: index of the first window. No window may lie between the clock of a live series and ``start``.
+        keep_members: whether the result also holds the forecasts of each member and of the network alone.
+        past: ``[T, S, C]`` float64, the observed covariates in the order of the forecaster's features, NaN
+            where missing; by default all are missing.
 
     Raises:
-        VersionMismatch: other weights made ``state`` (see `rewarm`).
-        DataError: ``values`` holds values for windows that ``state`` has already closed, or a value, or a
-            covariate, is infinite or too large to compute with (see `check_size`).
-        ValueError: ``start`` leaves out windows of a live series.
+        VersionMismatch: ``state`` belongs to other weights (see `rewarm`).
+        DataError: ``values`` holds values for windows that ``state`` has already closed, or a value or a
+            covariate is infinite or too large to compute with (see `check_size`).
+        ValueError: windows between the clock of a live series and ``start`` are left out.
     """
     _check_version(forecaster, state)
     config = forecaster.network_config
     members = forecaster.members if keep_members else ()
     result = Outputs.empty(len(config.quantiles), len(members), len(values), len(state), config.horizon)
-    plan = plan_of(state, values, start, forecaster.window_config.max_gap)
+    plan = plan_block(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
     if past is None:
@@ -149,12 +157,12 @@ def advance_in_place(
     else:
         for first in range(0, len(state), _CALL_SERIES):
             part = slice(first, first + _CALL_SERIES)
-            some = state.part(part)
-            own, beside = plan.part(part), past[:, part]
-            _step_block(forecaster, some, values[:, part], beside, start, own, result.series(part))
+            part_state, part_plan = state.part(part), plan.part(part)
+            out = result.series(part)
+            _step_block(forecaster, part_state, values[:, part], past[:, part], start, part_plan, out)
             if first == 0:
-                lay_as(state.parts, some.parts)
-            put(state.parts, part, some.parts)
+                match_layout(state.parts, part_state.parts)
+            put(state.parts, part, part_state.parts)
     if not plan.issued.all():
         for array in result:
             array[:, ~plan.issued] = np.nan
@@ -183,18 +191,19 @@ def _step_block(
     plan: Plan,
     result: Outputs,
 ) -> None:
-    """Steps a block piece by piece; ``result`` is filled where something is issued."""
+    """Step a block piece by piece, and fill ``result`` for the series and windows that are forecast."""
     for first, stop in plan.pieces(windows_per_call(len(state))):
         rows = slice(first, stop)
         _step(forecaster, state, values, past, start, plan, rows, result.windows(rows))
 
 
 def windows_per_call(series: int) -> int:
-    """How many windows of so many series are stepped in one network call, at the most."""
+    """Return how many windows of ``series`` series are stepped in one network call, at most."""
     return max(1, _CALL_STEPS // max(series, 1))
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
+    """Raise VersionMismatch if the state does not belong to the forecaster's weights."""
     if state.model_version != forecaster.version:
         raise VersionMismatch(
             f"this state was made by {state.model_version} and cannot be fed to {forecaster.version}: "
@@ -212,35 +221,36 @@ def _step(
     rows: slice,
     out: Outputs,
 ) -> None:
-    """Steps a piece in two calls: the series that are there at its first window, and those that begin later.
+    """Step one piece of a block, and fill ``out`` for the series and windows that are forecast.
 
-    ``out`` is filled where something is issued.
+    One call steps the series that are live or begin at the first row; a second call steps the later
+    beginners.
     """
     values, start, begins = block_values[rows], block_start + rows.start, plan.begins[rows]
     past = block_past[rows]
     stop = start + len(values)
     _reset(forecaster, state, begins[0])
-    ahead = state.clock >= start
-    there = (live(state) | begins[0]) & ~ahead
+    is_ahead = state.clock >= start
+    is_due = (live(state) | begins[0]) & ~is_ahead
     block = Block(np.array([start]), values, state.freq, past=past, out=out)
     stepped = begins.any(axis=0)
-    if there.any() and there.mean() >= _MOSTLY and not ahead.any():
-        block = block_knowing(forecaster, state.series_ids, block)
-        state.parts.update(_chain(forecaster, state.parts, block))
-        stepped = np.ones_like(there)
-    elif there.any():
-        index = np.flatnonzero(there)
-        part = out.like(len(values), len(index))
-        block = replace(block, values=values[:, index], past=past[:, index], out=part)
-        block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
-        put(state.parts, index, _chain(forecaster, taken(state.parts, index), block))
-        for whole, some in zip(out, part, strict=True):
-            whole[:, :, index] = some
-        stepped |= there
+    if is_due.any() and is_due.mean() >= _MOSTLY and not is_ahead.any():
+        block = with_known_covariates(forecaster, state.series_ids, block)
+        state.parts.update(_step_components(forecaster, state.parts, block))
+        stepped = np.ones_like(is_due)
+    elif is_due.any():
+        index = np.flatnonzero(is_due)
+        part_out = out.like(len(values), len(index))
+        block = replace(block, values=values[:, index], past=past[:, index], out=part_out)
+        block = with_known_covariates(forecaster, [state.series_ids[i] for i in index], block)
+        put(state.parts, index, _step_components(forecaster, taken(state.parts, index), block))
+        for all_series, part in zip(out, part_out, strict=True):
+            all_series[:, :, index] = part
+        stepped |= is_due
     if begins[1:].any():
         _step_beginners(forecaster, state, values, past, start, begins, out)
     state.clock[:] = np.maximum(state.clock, stop - 1)
-    # Retired, or stepped along without having begun: as before the first value.
+    # Reset series that retired, and series that were stepped although they have not begun.
     _reset(forecaster, state, stepped & ~plan.live[rows][-1])
 
 
@@ -253,26 +263,32 @@ def _step_beginners(
     begins: Bools,
     out: Outputs,
 ) -> None:
-    """Steps the series that begin after the first row, all shifted so that they begin together."""
+    """Step the series that begin after the first row of a piece.
+
+    Each series is shifted so that its first value is in row 0, and one call steps all of them.
+    """
     index = np.flatnonzero(begins[1:].any(axis=0))
     begin = begins[1:, index].argmax(axis=0) + 1
     lengths = len(values) - begin
     row = begin + np.arange(lengths.max())[:, None]
     inside = row < len(values)
-    there = np.minimum(row, len(values) - 1)
-    shifted = np.where(inside, values[there, index], np.nan)
-    beside = np.where(inside[:, :, None], past[there, index], np.nan)
-    part = out.like(*shifted.shape)
-    block = Block(start + begin, shifted, state.freq, lengths, past=beside, out=part)
-    block = block_knowing(forecaster, [state.series_ids[i] for i in index], block)
-    put(state.parts, index, _chain(forecaster, _initial(forecaster, len(index)), block))
-    at, which = np.nonzero(inside)
-    for whole, some in zip(out, part, strict=True):
-        whole[:, row[at, which], index[which]] = some[:, at, which]
+    source_row = np.minimum(row, len(values) - 1)
+    shifted = np.where(inside, values[source_row, index], np.nan)
+    shifted_past = np.where(inside[:, :, None], past[source_row, index], np.nan)
+    part_out = out.like(*shifted.shape)
+    block = Block(start + begin, shifted, state.freq, lengths, past=shifted_past, out=part_out)
+    block = with_known_covariates(forecaster, [state.series_ids[i] for i in index], block)
+    put(state.parts, index, _step_components(forecaster, _initial_arrays(forecaster, len(index)), block))
+    shifted_row, which = np.nonzero(inside)
+    for all_series, part in zip(out, part_out, strict=True):
+        all_series[:, row[shifted_row, which], index[which]] = part[:, shifted_row, which]
 
 
-def block_knowing(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
-    """A block with what is known of its series and windows; the same one where nothing ever is."""
+def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
+    """Return the block with its known and static covariates.
+
+    It is returned unchanged if the forecaster has no covariates.
+    """
     covariates = forecaster.covariates
     if covariates.features.is_empty:
         return block
@@ -282,16 +298,19 @@ def block_knowing(forecaster: Forecaster, series_ids: Sequence[str], block: Bloc
 
 
 def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:
+    """Set the arrays of the series ``which`` (``[S]`` bool) to the initial state."""
     if which.any():
-        put(state.parts, np.flatnonzero(which), _initial(forecaster, 1))
+        put(state.parts, np.flatnonzero(which), _initial_arrays(forecaster, 1))
 
 
-def _chain(forecaster: Forecaster, parts: Mapping[str, Arrays], block: Block) -> dict[str, Arrays]:
+def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block: Block) -> dict[str, Arrays]:
+    """Step every component through the block, in order, and return their new arrays by name."""
     after = {}
     for component in forecaster.components:
         after[component.name], block = component.step(parts[component.name], block)
     return after
 
 
-def _initial(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
+def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
+    """Return the arrays of ``series`` series that have seen no value, by component."""
     return {component.name: component.init(series) for component in forecaster.components}

@@ -1,4 +1,4 @@
-"""How many threads torch and NumPy compute with: set for a block of code, and restored after it."""
+"""The number of threads of torch and NumPy: set for a block of code, and restored after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 @dataclass
 class _Counts:
-    """Numbers of threads: of torch, and of each BLAS library that is loaded."""
+    """Numbers of threads: that of torch, and that of each loaded BLAS library."""
 
     torch: int
     blas: list[tuple[Any, int]]
@@ -32,7 +32,7 @@ class _Counts:
 
 @dataclass
 class _Open:
-    """A block of `compute_threads` that has not ended, and what its end restores."""
+    """An open block of `compute_threads`, and the counts that its end restores."""
 
     before: _Counts
 
@@ -61,9 +61,9 @@ def compute_threads(count: int) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            place = next(i for i, one in enumerate(_open) if one is block)
+            place = next(i for i, other in enumerate(_open) if other is block)
             if block is _open[-1]:
                 block.before.apply()
-            else:  # a younger block is still open: its end restores what this one would have
+            else:  # a younger block is still open: its end must restore these counts
                 _open[place + 1].before = block.before
             del _open[place]

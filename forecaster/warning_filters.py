@@ -1,7 +1,7 @@
-"""Ignore library warnings that no user can act on, by filters that stay for the life of the process.
+"""Filters that ignore library warnings that no user can act on; they stay for the life of the process.
 
-``warnings.catch_warnings`` is not safe here: it replaces and later restores the filters of the whole process,
-so of two threads, the one that leaves last can restore the filters that the other had set, for good.
+``warnings.catch_warnings`` is not safe here. It replaces the filters of the whole process and later restores
+them: if two threads use it, the one that leaves last can permanently restore filters that the other had set.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import warnings
 
 
 def ignore(*, message: str = "", module: str = "") -> None:
-    """Ignore warnings in all threads from now on; a filter that is there already is not added again.
+    """Ignore warnings in all threads from now on; a filter that exists already is not added again.
 
     Args:
-        message: regular expression that the beginning of the warning's text matches.
-        module: regular expression that the beginning of the warning's module name matches.
+        message: regular expression that must match the beginning of the warning's text.
+        module: regular expression that must match the beginning of the warning's module name.
     """
     matched = tuple(
         re.compile(text, flags) if text else None for text, flags in ((message, re.I), (module, 0))

@@ -1,4 +1,4 @@
-"""A network's weights and settings as one safetensors blob, and the version that names both."""
+"""Serialisation of a network's weights and settings as one safetensors blob, and the version of both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Model = TypeVar("Model")
 
 
 def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
-    """``cell`` and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``; equal for equal ones."""
+    """Return the cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``."""
     digest = hashlib.sha256(config.encode())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -28,35 +28,39 @@ def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
 
 
 def packed(config: str, network: torch.nn.Module) -> bytes:
-    """Settings, as JSON, and weights."""
+    """Return the settings (JSON) and the weights as one safetensors blob."""
     weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
     return save(weights, {_CONFIG: config})
 
 
-def config_in(data: bytes) -> dict[str, Any]:
-    """The settings of a blob that `packed` made.
+def config_of_blob(data: bytes) -> dict[str, Any]:
+    """Read the settings from a blob that `packed` returned.
 
     Raises:
-        ValueError, KeyError: it is no such blob.
+        ValueError, KeyError: ``data`` is not such a blob.
     """
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return dict(json.loads(header["__metadata__"][_CONFIG]))
 
 
-def weights_in(data: bytes) -> dict[str, torch.Tensor]:
-    """The weights of one.
+def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
+    """Read the weights from a blob that `packed` returned.
 
     Raises:
-        SafetensorError: it is no such blob.
+        SafetensorError: ``data`` is not such a blob.
     """
     return load(data)
 
 
 def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
-    """The model in a file.
+    """Read the model in a file.
+
+    Args:
+        path: the file.
+        unpacked: the function that turns the file's bytes into the model.
 
     Raises:
-        ModelError: it cannot be read, or is none; the line names the file.
+        ModelError: the file cannot be read, or is not a model; the message names the file.
     """
     try:
         return unpacked(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The pipelines: files, replays and watched folders in; forecasts, states, late and quarantined rows out."""
+"""The pipelines: they read files, folders and topics, and write forecasts, states, late and rejected rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
 
-_HOMES = {
+_MODULE_OF = {
     "BackfillJob": "jobs.job",
     "Columns": "settings.config",
     "FolderSource": "sources.folder",
@@ -70,7 +70,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what is asked for: Beam takes seconds, and ``statecast --help`` does not need it."""
-    if name not in _HOMES:
+    """Import a public name when it is first used.
+
+    Importing Beam takes seconds, and ``statecast --help`` does not need it.
+    """
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

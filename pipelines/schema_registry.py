@@ -1,4 +1,4 @@
-"""A schema registry, and how messages name their schema: what readers and writers of Avro share."""
+"""Requests to a schema registry, and the header of Avro messages; shared by the Kafka source and sink."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any, Final
 from schemas.errors import DataError
 from schemas.masking import split_login
 
-FRAME: Final = struct.Struct(">bI")
-"""What stands before a record: 0, and the id of its schema."""
+AVRO_HEADER: Final = struct.Struct(">bI")
+"""The header before an Avro record: a zero byte, then the id of the schema as a big-endian int32."""
 
 _TIMEOUT_S = 5.0
 
 
-def ask_registry(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:
-    """What a schema registry answers.
+def send_request(url: str, path: str, user_info: str = "", body: dict[str, Any] | None = None) -> Any:
+    """Send a request to a schema registry, and return its answer as parsed JSON.
 
     Args:
-        url: of the registry; a name and a password in it are sent as a login.
-        path: what is asked for.
-        user_info: ``name:password``, which goes before those of the URL.
-        body: what is sent, if anything.
+        url: the address of the registry; a name and a password in it are sent as the login.
+        path: the path of the resource, such as ``/schemas/ids/1``.
+        user_info: ``name:password``; replaces the login in ``url`` if it is not empty.
+        body: sent as JSON in a POST request; None for a GET request.
 
     Raises:
-        KeyError: it does not know what was asked for.
-        DataError: it cannot be asked; one line.
+        KeyError: the registry has no such resource (status 404).
+        DataError: the registry cannot be reached, or answers with another error.
     """
     data = None if body is None else json.dumps(body).encode()
     public, login = split_login(url.rstrip("/"))
@@ -46,5 +46,5 @@ def ask_registry(url: str, path: str, user_info: str = "", body: dict[str, Any] 
             raise KeyError(path) from None
         raise DataError(f"{public}: the schema registry answers {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
-        said = getattr(error, "reason", error)
-        raise DataError(f"{public}: the schema registry cannot be asked ({said})") from None
+        reason = getattr(error, "reason", error)
+        raise DataError(f"{public}: the schema registry cannot be reached ({reason})") from None

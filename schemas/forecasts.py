@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import pandera.polars as pa
@@ -18,25 +17,6 @@ IDENTITY = ("series_id", "issued_at", "model_version", "revision")
 def quantile_column(level: float) -> str:
     """Return the column name of a quantile level: 0.1 is ``q10``, 0.025 is ``q2.5``."""
     return f"q{round(level * 100, 6):g}"
-
-
-def forecast_type(quantiles: Sequence[float]) -> pl.List:
-    """Return the type of the nested column ``forecast`` for these quantile levels."""
-    fields = {"horizon": pl.Int16()} | {quantile_column(level): pl.Float64() for level in quantiles}
-    return pl.List(pl.Struct(fields))
-
-
-def schema(quantiles: Sequence[float]) -> dict[str, pl.DataType]:
-    """Return the columns and types of a forecast frame with these quantile levels."""
-    return {
-        "series_id": pl.String(),
-        "issued_at": pl.Datetime("us", "UTC"),
-        "model_version": pl.String(),
-        "revision": pl.Int32(),
-        "p_value": pl.Float64(),
-        "alarm": pl.Boolean(),
-        "forecast": forecast_type(quantiles),
-    }
 
 
 class Forecast(pa.DataFrameModel):

@@ -85,7 +85,7 @@ def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
     return pl.DataFrame([row], schema=SCHEMA | {"offset": pl.Int64()})
 
 
-def share_told(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
+def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
     """Return a message if more than a share of the rows is quarantined, else None.
 
     Args:
@@ -105,19 +105,19 @@ def share_told(reasons: Mapping[str, int], rows: int, most: float) -> str | None
     )
 
 
-def refuse_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl.DataFrame) -> None:
+def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl.DataFrame) -> None:
     """Raise an error if more than a share of the input is quarantined.
 
     Args:
-        reasons: as in `share_told`.
-        rows: as in `share_told`.
-        most: as in `share_told`.
+        reasons: as in `share_message`.
+        rows: as in `share_message`.
+        most: as in `share_message`.
         rejected: the quarantined rows, or some of them, from which the message quotes the first.
 
     Raises:
         DataError: the share is too large; the message gives the reasons and the first rejected row.
     """
-    message = share_told(reasons, rows, most)
+    message = share_message(reasons, rows, most)
     if message is None:
         return
     rejected = rejected.filter(pl.col("row") > 0)

@@ -83,24 +83,14 @@ class MemberScore(pa.DataFrameModel):
         unique = ["member", "horizon"]  # noqa: RUF012 - pandera's own form
 
 
-_SCORES = Score.to_schema()
 _MEMBER_SCORES = MemberScore.to_schema()
-
-
-def check_scores(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame if it is a valid frame of scores.
-
-    Raises:
-        DataError: a column is absent or of another type, a number is out of its range, or a model occurs
-            twice at one horizon.
-    """
-    return checked(frame, _SCORES, "scores")
 
 
 def check_member_scores(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the frame if it is a valid frame of members' scores.
 
     Raises:
-        DataError: as in `check_scores`.
+        DataError: a column is absent or of another type, a number is out of its range, or a member occurs
+            twice at one horizon.
     """
     return checked(frame, _MEMBER_SCORES, "member scores")

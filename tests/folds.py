@@ -16,7 +16,7 @@ from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.shard import Output, Shard, apply
-from forecaster.shards.sharding import Splitter, no_batch
+from forecaster.shards.sharding import Splitter, empty_batch
 from forecaster.state import State
 from forecaster.time.frequency import Frequency
 
@@ -68,7 +68,7 @@ def run_shards(
     if to_the_end:
         freq = model.window_config.frequency
         last = last_window([arrival.rows for arrival in arrivals], freq)
-        end = no_batch(batches[-1].partition, batches[-1].stop)
+        end = empty_batch(batches[-1].partition, batches[-1].stop)
         batches.append(replace(end, watermark_us=freq.end_us(last)))
     return fold(model, batches, shards, windows_per_step)
 
@@ -79,7 +79,9 @@ def batches_of(arrivals: Sequence[Arrival], partition: str = "rows") -> list[Bat
     for rows, watermark_us in arrivals:
         stop = start + len(rows)
         placed = rows.with_columns(offset=pl.int_range(start, stop, dtype=pl.Int64))
-        batches.append(replace(no_batch(partition, start), stop=stop, rows=placed, watermark_us=watermark_us))
+        batches.append(
+            replace(empty_batch(partition, start), stop=stop, rows=placed, watermark_us=watermark_us)
+        )
         start = stop
     return batches
 

@@ -1,4 +1,4 @@
-"""Components of a state in double precision, the reference for their float32 numbers."""
+"""Run the components of a model in float64, as a reference for their float32 arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forecaster.model import Forecaster
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Replace float32 by float64 in the code of every component, in fields of a state as well."""
+    """Replace float32 by float64 in the code of every component, and in the fields of their states."""
     wide = ModuleType("numpy")
     wide.__dict__.update({name: getattr(np, name) for name in dir(np)} | {"float32": np.float64})
     modules = [
@@ -42,10 +42,10 @@ def double_precision() -> Iterator[None]:
 
 
 def wide_field(dtype: str, shape: tuple[int, ...] = ()) -> Field:
-    """Return a field of float64 in place of one of float32."""
+    """Return a `Field` with the given dtype and shape, but with float64 in place of float32."""
     return Field("float64" if dtype == "float32" else dtype, shape)
 
 
 def in_double_precision(model: Forecaster) -> Forecaster:
-    """Return the model with its weights in float64, to be used within `double_precision` only."""
+    """Return a copy of the model with float64 weights; use it inside `double_precision` only."""
     return replace(model, network=copy.deepcopy(model.network).double())

@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from pipelines.cli.app import app
-from pipelines.runners.java import OPENS, versions
+from pipelines.runners.java import JAVA_OPEN_OPTIONS, versions
 from pipelines.settings.config import JobConfig
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import JobNumbers
@@ -76,7 +76,7 @@ def test_the_pods_of_the_task_managers_are_valid() -> None:
 )
 def test_flink_has_the_pinned_version_and_beam_s_java_options(text: str) -> None:
     assert f"flink:{versions()['flink.version']}-" in text
-    assert all(option in text for option in OPENS)
+    assert all(option in text for option in JAVA_OPEN_OPTIONS)
     assert "classloader.resolve-order: parent-first" in text
 
 

@@ -137,7 +137,7 @@ def test_every_command_on_the_pages_can_be_parsed(where: str, line: str) -> None
         name, *arguments = arguments
         command = command.commands[name]
     given = command.make_context(name, arguments).params
-    settings.configured(None, list(given.get("settings") or ()))
+    settings.load_settings(None, list(given.get("settings") or ()))
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=by_place)

@@ -1,4 +1,4 @@
-"""The benchmark of a busy machine ends whatever its jobs do."""
+"""The fairness benchmark always ends: if a job prints much, fails, or does not end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.fairness import Job, JobError, run_jobs
 
 
 def job(folder: Path, name: str, program: str) -> Job:
+    """Return a job that runs a Python program."""
     return Job(name, (sys.executable, "-c", program), folder / f"{name}.log")
 
 
@@ -36,10 +37,10 @@ def test_a_job_is_ended_at_the_time_limit(tmp_path: Path) -> None:
         run_jobs([job(tmp_path, "slow", "import time; time.sleep(300)")], limit_s=0.5)
 
 
-def test_the_last_line_is_json_even_where_a_job_fails(
+def test_the_last_line_is_json_if_a_job_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fairness, "_STATECAST", (sys.executable, "-c", "exit('no luck')"))
     assert fairness.main(["--quick"]) == 1
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told == {"error": "train-alone: exit code 1: no luck"}
+    last_line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last_line == {"error": "train-alone: exit code 1: no luck"}

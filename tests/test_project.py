@@ -1,4 +1,7 @@
-"""Check the files around the code: the lock, the repository, the Makefile and the settings of MLflow."""
+"""Check files of the repository: the lock, the packages, the Makefile, the settings of MLflow.
+
+A test at the end checks that modules write files only through `forecaster.durable` and `pipelines.storage`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from forecaster.registry.store import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# In pieces, because the test below would find complete names in this file.
+# The names are in pieces because the test below would find complete names in this file.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (
@@ -96,8 +99,8 @@ def test_only_the_three_packages_are_shipped() -> None:
 def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
-        "help", "setup", "demo", "test", "lint", "bench", "chaos", "upgrade-test", "java", "cluster-up",
-        "cluster-down", "cluster-test", "lock", "clean",
+        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "upgrade-test", "java",
+        "cluster-up", "cluster-down", "cluster-test", "lock", "clean",
     ]  # fmt: skip
 
 
@@ -113,7 +116,8 @@ def test_mlflow_can_start_each_job(name: str, tmp_path: Path) -> None:
     entry = load_project(str(ROOT / "mlflow")).get_entry_point(name)
     command = entry.compute_command({"config": str(job)}, str(tmp_path))
     verb = "train" if name == "main" else name
-    assert command == f"statecast {verb} --config {job}"  # no store: MLflow passes it in the environment
+    # The command names no store, because MLflow passes the store in the environment.
+    assert command == f"statecast {verb} --config {job}"
 
 
 def test_mlflow_accepts_every_setting_of_the_server() -> None:
@@ -131,37 +135,38 @@ def test_the_server_listens_on_loopback_only() -> None:
 
 def test_the_server_and_the_ui_have_equal_settings() -> None:
     ours = ui_environment("sqlite:///mlflow.db")
-    del ours[
-        "MLFLOW_BACKEND_STORE_URI"
-    ]  # the absolute path of the file that the server names by a relative path
+    # The UI gets an absolute path of the database, the server a relative one.
+    del ours["MLFLOW_BACKEND_STORE_URI"]
     assert {name: ours[name] for name in settings() if name in ours} == {
         name: value for name, value in settings().items() if name in ours
     }
     assert "MLFLOW_DISABLE_TELEMETRY" in ours
 
 
-# Modules that change files by themselves, each for a reason; all others call `forecaster.durable` or
-# `pipelines.storage`.
+# --- writing of files
+
+# Modules that may write, rename or copy files themselves, each with the reason. All other modules must call
+# `forecaster.durable` or `pipelines.storage`, so that a crash leaves no incomplete file.
 CHANGES_FILES = {
-    "forecaster/durable.py",  # the primitive
-    "forecaster/registry/run.py",  # in a temporary folder, from where MLflow copies
-    "forecaster/registry/store.py",  # opens a database to see whether it can be written
-    "forecaster/reports/html.py",  # pictures in memory
-    "pipelines/cli/console.py",  # os.devnull
-    "pipelines/runners/engine.py",  # the log of an engine
-    "pipelines/runners/prism_binary.py",  # in a temporary folder
-    "pipelines/sinks/files.py",  # called by `write_whole`
-    "pipelines/sinks/folder.py",  # the lock of an output folder
-    "pipelines/sinks/replace_output.py",  # renames of whole folders
-    "pipelines/state/snapshot_file.py",  # called by `write_whole`
-    "pipelines/sources/reader.py",  # a mark that counts by its presence alone
-    "pipelines/sources/files/sorted_runs.py",  # sorted pieces that the next start makes anew
-    "pipelines/state/state_file.py",  # in a temporary folder
-    "pipelines/storage/journal.py",  # appends
-    "pipelines/storage/lease.py",  # objects, each put whole
-    "pipelines/storage/remote.py",  # objects, each put whole
-    "pipelines/storage/write_whole.py",  # called by `write_whole`
-    "pipelines/state/table_files.py",  # renames of whole folders
+    "forecaster/durable.py",  # implements the safe writes
+    "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies
+    "forecaster/registry/store.py",  # opens a database to check whether it is writable
+    "forecaster/reports/html.py",  # writes pictures to memory
+    "pipelines/cli/console.py",  # opens os.devnull
+    "pipelines/runners/engine.py",  # opens the log of an engine
+    "pipelines/runners/prism_binary.py",  # writes to a temporary folder
+    "pipelines/sinks/files.py",  # its writers are called by `write_whole`
+    "pipelines/sinks/folder.py",  # opens the lock file of an output folder
+    "pipelines/sinks/replace_output.py",  # renames complete folders
+    "pipelines/state/snapshot_file.py",  # its writers are called by `write_whole`
+    "pipelines/sources/reader.py",  # creates a file of which only the existence matters
+    "pipelines/sources/files/sorted_runs.py",  # writes sorted pieces, which the next start writes again
+    "pipelines/state/state_file.py",  # writes to a temporary folder
+    "pipelines/storage/journal.py",  # appends records
+    "pipelines/storage/lease.py",  # puts objects, which a store replaces atomically
+    "pipelines/storage/remote.py",  # puts objects, which a store replaces atomically
+    "pipelines/storage/write_whole.py",  # implements the safe writes
+    "pipelines/state/table_files.py",  # renames complete folders
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}
 OF_SHUTIL = {"copy", "copy2", "copyfile", "copytree", "move"}
@@ -174,7 +179,7 @@ WRITING_MODE = re.compile(r"[rbt]*[wax+][wax+rbt]*")
 
 
 def changes_a_file(call: ast.Call) -> bool:
-    """Whether a call writes, renames or copies a file itself."""
+    """Return whether a call writes, renames or copies a file without a safe write."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
     of = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
     if of in ("os", "shutil"):
@@ -189,6 +194,7 @@ def changes_a_file(call: ast.Call) -> bool:
 
 
 def writers_in(package: str) -> dict[str, list[str]]:
+    """Return the calls that change files, by module path."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -199,7 +205,7 @@ def writers_in(package: str) -> dict[str, list[str]]:
     return found
 
 
-def test_no_file_is_written_in_place() -> None:
+def test_only_listed_modules_change_files_themselves() -> None:
     found = writers_in("schemas") | writers_in("forecaster") | writers_in("pipelines")
     assert {name: lines for name, lines in found.items() if name not in CHANGES_FILES} == {}
     assert set(found) == CHANGES_FILES
@@ -222,6 +228,6 @@ def test_no_file_is_written_in_place() -> None:
         ("durable.write_bytes(path, data)", False),
     ],
 )
-def test_a_write_in_place_is_recognised(line: str, expected: bool) -> None:
+def test_changes_a_file_recognises_calls_that_write(line: str, expected: bool) -> None:
     (call,) = (node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Call))
     assert changes_a_file(call) == expected

@@ -1,6 +1,7 @@
-"""What a component of a state is: some arrays a series, and how a block of windows moves them on.
+"""The contract of a component, and the block of windows that the components of a chain step through.
 
-Letters: T windows, S series, M past windows or members, N horizon, Q quantiles.
+Letters: T windows, S series, M past windows or members, N horizon, Q quantiles, C known or observed
+covariates, D static features, I inputs, K windows of a season, A anchor horizons.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from forecaster.time.frequency import Frequency
 
 
 class Field(NamedTuple):
-    """One array of a component.
+    """The dtype and the shape of one array of a component.
 
     Attributes:
-        dtype: numpy's name of its type, such as ``"float64"``.
-        shape: its axes after the first, which counts the series.
+        dtype: numpy's name of the dtype, such as ``"float64"``.
+        shape: the axes after the first one, which is the series.
     """
 
     dtype: str
@@ -29,21 +30,23 @@ class Field(NamedTuple):
 
 
 def _absent() -> NDArray[Any]:
+    """Return the empty array of a block field that no component has filled yet."""
     return np.empty(0)
 
 
 class Outputs(NamedTuple):
-    """What is said at each window of a block: arrays for components to fill, all ``[..., T, S, ...]`` alike.
+    """The arrays that the components of a chain fill with the forecasts of one block.
 
-    The second axis of each counts windows and the third series.
+    In every array axis 1 is the window and axis 2 the series. The *members* are the network and the experts,
+    whose forecasts the stacking combines.
 
     Attributes:
-        forecast: ``[Q, T, S, N]`` float64, in the unit of each series: the network's at first, then the
-            combined and calibrated one.
-        network: ``[Q, T, S, N]`` float64, what the network alone says; no rows where nobody asks.
-        members: ``[M, T, S, N]`` float64, what each member says; no rows where nobody asks.
-        anomaly: ``[2, T, S, 1]`` float64: the p-value of the window's value under the forecast of the window
-            before, and 1 where that raises an alarm, else 0; NaN where there is no value or no forecast yet.
+        forecast: ``[Q, T, S, N]`` float64, the quantiles in each series' own unit of measurement. The network
+            writes its forecast; the stacking moves it to the combined one, and the intervals calibrate it.
+        network: ``[Q, T, S, N]`` float64, the forecast of the network alone; Q is 0 if it is not requested.
+        members: ``[M, T, S, N]`` float64, the forecast of each member; M is 0 if they are not requested.
+        anomaly: ``[2, T, S, 1]`` float64: the p-value of each window's value under the forecast of the window
+            before, then 1 for an alarm and 0 for none. NaN if the value or that forecast is missing.
     """
 
     forecast: Floats
@@ -53,63 +56,75 @@ class Outputs(NamedTuple):
 
     @staticmethod
     def empty(quantiles: int, members: int, windows: int, series: int, horizon: int) -> Outputs:
-        """Room for a block; ``members`` 0 where nobody asks what members and network alone say."""
+        """Allocate the arrays of a block; ``members`` is 0 if the members' forecasts are not requested."""
         shape = (windows, series, horizon)
-        alone = np.empty((quantiles if members else 0, *shape))
+        network = np.empty((quantiles if members else 0, *shape))
         anomaly = np.full((2, windows, series, 1), np.nan)
-        return Outputs(np.empty((quantiles, *shape)), alone, np.empty((members, *shape)), anomaly)
+        return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly)
 
     def like(self, windows: int, series: int) -> Outputs:
-        """Room for other windows and series of the same kind."""
+        """Allocate the same arrays for other numbers of windows and series."""
         quantiles, _, _, horizon = self.forecast.shape
         return Outputs.empty(quantiles, len(self.members), windows, series, horizon)
 
     def windows(self, part: slice) -> Outputs:
-        """Some of the windows, in the same memory."""
+        """Return views of the windows ``part``."""
         return Outputs(*(array[:, part] for array in self))
 
     def series(self, part: slice) -> Outputs:
-        """Some of the series, in the same memory."""
+        """Return views of the series ``part``."""
         return Outputs(*(array[:, :, part] for array in self))
 
 
 @dataclass(frozen=True)
 class Block:
-    """Windows of some series, and what each component of the chain adds for those after it.
+    """Some windows of some series: the values, and what the components of the chain have added to them.
+
+    The caller (`forecaster.stepping`) fills the fields from ``start`` to ``past`` and allocates ``out``. Each
+    component adds the fields named for it below, for the components after it in the chain. A field is an
+    empty array until its component has stepped. What a component adds at window ``t`` depends on windows up
+    to ``t`` only.
 
     Attributes:
-        start: ``[S]`` int64, index of the window in row 0 of each series; ``[1]`` where it is one for all.
-        values: ``[T, S]`` float64, NaN where missing.
-        freq: length of a window.
-        lengths: ``[S]`` int64, rows of each series; what follows them is padding (NaN) and moves nothing.
-            None where every series has all ``T``.
-        known: ``[T + N, S or 1, C]`` float32, what is known of each window and of those after the block; read
-            by networks with covariates alone.
-        static: ``[S, D]`` float32, what is known of each series, likewise.
-        past: ``[T, S, C]`` float64, observed covariates, NaN where missing; empty where all of them are.
-        past_inputs: from the past covariates: ``[T, S, I]`` float32, what the network reads of them.
-        history: from the ring: ``[M + T, S]`` float64, the ``M`` windows before the block, then its own.
-        before: from the moments: ``[T, S]`` float64, value of the window before each; NaN where missing.
-        mean, spread, last: from the moments: ``[T, S]`` float64 at each window's end; the spread of values
-            around their mean is above 0.
-        lowest, highest: from the moments: ``[T, S]`` float64, of all values so far.
-        falls, rises: from the moments: ``[T, S]`` float64, by how much a value passes the lowest or highest,
-            on average.
-        scale: from the moments: ``[T, S]`` float64 above 0, the usual change from window to window.
-        unit: from the moments: ``[T, S]`` float64 above 0, the usual change from season to season: what
-            forecasts are made and judged in.
-        age: from the moments: ``[T, S]`` int64, windows since the last value.
-        observed: from the moments: ``[T, S]`` int64, values so far.
-        moves: from the moments: ``[T, S]`` bool, whether the scale is more than how a level of this size
-        rounds:
-            what is measured in scales of a series that stands still is noise, and nobody should learn from
-            it.
-        shape: from the season: ``[T, K, S]`` float64, how far the K phases of a season lie from its mean, as
-            known at each window's end.
-        out: what is said of these windows, filled by the network and by what follows it.
-        members: ``[N, T, S]`` float32 by name: what each expert forecasts: changes from ``last`` in scales.
-        residuals: from the stacking: ``[T, A, S]`` float64, each window's value less what was forecast for it
-            ``a`` windows before, for every anchor horizon ``a``; NaN where either is missing.
+        start: ``[S]`` int64, the window in row 0 of each series; ``[1]`` if it is the same for all.
+        values: ``[T, S]`` float64, NaN if missing.
+        freq: the length of a window.
+        lengths: ``[S]`` int64, the number of rows of each series; the rows after them are padding (NaN) and
+            change no state. None if every series has ``T`` rows.
+        known: ``[T + N, S or 1, C]`` float32, calendar and known covariates of the block's windows and of the
+            ``N`` windows after it; only networks with covariates read it.
+        static: ``[S, D]`` float32, the static features of each series; only networks with covariates read it.
+        past: ``[T, S, C]`` float64, the observed covariates, NaN if missing; empty if all are missing.
+        observed_inputs: written by `ObservedCovariates`: ``[T, S, I]`` float32, inputs made from ``past``.
+        history: written by `Ring`: ``[M + T, S]`` float64, the values of the ``M`` windows before the block,
+            then the values of the block.
+        before: written by `Moments`: ``[T, S]`` float64, the value of the window before each window; NaN if
+            it is missing.
+        mean: written by `Moments`: ``[T, S]`` float64, the running mean of the values.
+        spread: written by `Moments`: ``[T, S]`` float64 above 0, the standard deviation around that mean.
+        last: written by `Moments`: ``[T, S]`` float64, the last value observed.
+        lowest: written by `Moments`: ``[T, S]`` float64, the lowest value so far.
+        highest: written by `Moments`: ``[T, S]`` float64, the highest value so far.
+        falls: written by `Moments`: ``[T, S]`` float64, how far a value falls below the lowest value before
+            it, on average (0 for a value that does not).
+        rises: written by `Moments`: ``[T, S]`` float64, how far a value rises above the highest value before
+            it, on average.
+        scale: written by `Moments`: ``[T, S]`` float64 above 0, the usual change from window to window.
+        unit: written by `Moments`: ``[T, S]`` float64 above 0, the usual change from season to season. The
+            network's forecasts and its training loss are in this unit.
+        age: written by `Moments`: ``[T, S]`` int64, windows since the last value; 0 in a window with a value.
+        observed: written by `Moments`: ``[T, S]`` int64, the number of values so far.
+        moves: written by `Moments`: ``[T, S]`` bool, whether ``scale`` is more than the rounding error of the
+            level. If not, the series is constant, and a change measured in scales is noise that no component
+            may learn from.
+        shape: written by `Season`: ``[T, K, S]`` float64, how far each of the K phases of a season lies from
+            the season's mean, as learned up to each window's end.
+        out: the forecasts of these windows, written by the network, stacking, intervals and anomaly.
+        members: written by the experts: ``[N, T, S]`` float32 by name of the expert, its forecasts as changes
+            from ``last``, in scales.
+        residuals: written by `Stacking`: ``[T, A, S]`` float64, each window's value less the combined
+            forecast issued for it ``a`` windows before, for every anchor horizon ``a``; NaN if either is
+            missing.
     """
 
     start: Ints
@@ -119,7 +134,7 @@ class Block:
     known: Floats32 = field(default_factory=_absent)
     static: Floats32 = field(default_factory=_absent)
     past: Floats = field(default_factory=_absent)
-    past_inputs: Floats32 = field(default_factory=_absent)
+    observed_inputs: Floats32 = field(default_factory=_absent)
     history: Floats = field(default_factory=_absent)
     before: Floats = field(default_factory=_absent)
     mean: Floats = field(default_factory=_absent)
@@ -140,50 +155,53 @@ class Block:
     residuals: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """``[S]`` bool, the series whose row it is and no padding; None where it is every series'."""
+        """Return ``[S]`` bool, whether the row belongs to each series or is padding; None without padding."""
         return None if self.lengths is None else row < self.lengths
 
 
 def series_last(array: NDArray[Any]) -> NDArray[Any]:
-    """``[S, ...]`` -> ``[..., S]``, for arithmetic on all series at once.
+    """Move the series axis to the end: ``[S, ...]`` -> ``[..., S]``, for arithmetic on all series at once.
 
-    What `series_first` gave is not copied, so what a component returned lies as it wants it with the next
-    block.
+    An array that `series_first` returned is not copied: its memory is in this order already. So a component
+    copies nothing when it gets back the arrays that it returned for the block before.
     """
     moved = np.moveaxis(array, 0, -1)
     return moved if moved.strides[-1] == moved.itemsize else np.ascontiguousarray(moved)
 
 
 def series_first(array: NDArray[Any]) -> NDArray[Any]:
-    """``[..., S]`` -> ``[S, ...]``, in the same memory."""
+    """Return a view with the series axis first: ``[..., S]`` -> ``[S, ...]``."""
     return np.moveaxis(array, -1, 0)
 
 
 class Component(Protocol):
-    """Owner of some arrays of a state. It knows its settings and weights, and keeps nothing itself.
+    """The owner of some arrays of the state.
+
+    A component has settings and weights. It keeps no state itself: `step` is given its arrays and returns
+    them.
 
     Attributes:
-        name: what its columns in a state table begin with.
-        format_version: of its arrays in a state table; a change of their meaning raises it.
+        name: the beginning of its columns' names in a state table.
+        format_version: the format of its arrays in a state table; raise it when their meaning changes.
     """
 
     @property
     def name(self) -> str:
-        """See above."""
+        """See the class."""
 
     @property
     def format_version(self) -> int:
-        """See above."""
+        """See the class."""
 
     def spec(self) -> Mapping[str, Field]:
-        """Its fields by name."""
+        """Return the component's fields by name."""
 
     def init(self, series: int) -> Arrays:
-        """The arrays of series that have seen nothing."""
+        """Return the arrays of series without any value."""
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Its arrays after the block, and the block with what this component adds to it.
+        """Return the component's arrays after the block, and the block with the fields that it adds.
 
-        ``own`` belongs to the step: it may be written into, and may share memory with what is returned.
-        Nothing in it depends on the other series of the block, nor on a window after the one it is for.
+        ``step`` may write into ``own``, and may return arrays that share its memory. Nothing that it computes
+        for a series depends on the other series of the block, nor on a later window.
         """

@@ -1,4 +1,4 @@
-"""Which components a forecaster's state is made of, in the order in which they step."""
+"""The chain of components that a forecaster's state is made of, in the order in which they step."""
 
 from __future__ import annotations
 
@@ -11,50 +11,56 @@ from forecaster.components.experts.least_squares import LeastSquares
 from forecaster.components.experts.naive import Persistence, SeasonalNaive
 from forecaster.components.experts.stacking import Stacking
 from forecaster.components.intervals import Intervals
-from forecaster.components.network.inputs import before_network
+from forecaster.components.network.inputs import input_components
 from forecaster.components.network.network import Network
-from forecaster.components.observed_covariates import PastCovariates
-from forecaster.components.season import Season, season_in, week_in
+from forecaster.components.observed_covariates import ObservedCovariates
+from forecaster.components.season import Season, ring_season, ring_week
 from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-_MOST_OFTEN = 0.05  # of the windows of the calendar, where an alarm a week would be several in each
+# Largest alarm rate per calendar window: with one alarm a week, a month would get several.
+_LARGEST_CALENDAR_RATE = 0.05
 
 
 def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tuple[Component, ...]:
-    """The components of a forecaster: what it keeps of the past, the network, and what learns as it runs."""
+    """Return the components of a forecaster in the order in which they step.
+
+    The components that summarise the past come first, then the network, then the components that learn while
+    the forecaster runs: experts, stacking, intervals, anomaly.
+    """
     config = network.config
     experts = experts_of(config, windows, online)
-    season = season_in(config.ring, windows.frequency)
+    season = ring_season(config.ring, windows.frequency)
     reach = max([*(expert.reach for expert in experts), season if experts else 0], default=0)
-    before = before_network(config, windows.frequency, float(network.prior), reach)
-    past = (PastCovariates(network.past, config.halflife, config.ring),) if network.past else ()
+    before = input_components(config, windows.frequency, float(network.prior), reach)
+    past = (ObservedCovariates(network.past, config.halflife, config.ring),) if network.past else ()
     after = (Season(season), *experts) if experts else ()
     middle = config.quantiles.index(0.5)
     names = tuple(expert.name for expert in experts)
     combined = (Stacking(names, config.horizon, middle),) if experts or online.intervals else ()
-    return (*before, *past, network, *after, *combined, *_of_errors(config, windows, online))
+    return (*before, *past, network, *after, *combined, *_interval_and_anomaly(config, windows, online))
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
-    """The experts of a forecaster; those, and lags, that the ring is too short for are left out."""
-    horizon, season = config.horizon, season_in(config.ring, windows.frequency)
+    """Return the experts of a forecaster, without the experts and lags for which the ring is too short."""
+    horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
-    # A week of days is seven of them; a year of months is no part of anything, and few series hold seven.
-    rounds = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
-    week = week_in(config.ring, windows.frequency)
-    round_ = [k * season + off for k in rounds for off in (-2, -1, 0)] if season > 1 else []
-    made: dict[str, Expert | None] = {
+    # Lags in seasons. Seven days are a week, so 6 and 7 help if the season is a day. Seven years repeat
+    # nothing, and few series are that long.
+    seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
+    week = ring_week(config.ring, windows.frequency)
+    seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []
+    experts: dict[str, Expert | None] = {
         "persistence": Persistence(horizon),
         "seasonal_naive": SeasonalNaive(horizon, season),
         "weekly_naive": SeasonalNaive(horizon, week, "weekly_naive") if week else None,
         "least_squares": _least_squares("least_squares", config, (*near, season - 1), season=True),
         "seasonal_least_squares": _least_squares(
-            "seasonal_least_squares", config, (1, 2, 3, *round_), (24, 168)
+            "seasonal_least_squares", config, (1, 2, 3, *seasonal_lags), (24, 168)
         ),
     }
-    return tuple(expert for name in online.experts if (expert := made[name]) is not None)
+    return tuple(expert for name in online.experts if (expert := experts[name]) is not None)
 
 
 def _least_squares(
@@ -64,16 +70,20 @@ def _least_squares(
     halflives: tuple[float, ...] = (),
     season: bool = False,
 ) -> Expert | None:
-    kept = tuple(sorted({lag for lag in lags if 1 <= lag < config.ring}))
-    if not kept:
+    """Return a least-squares expert with the lags that the ring holds, or None if it holds none of them."""
+    usable_lags = tuple(sorted({lag for lag in lags if 1 <= lag < config.ring}))
+    if not usable_lags:
         return None
     forget = 0.9998 if season else 0.999
-    return LeastSquares(label, config.horizon, kept, halflives, season, forget)
+    return LeastSquares(label, config.horizon, usable_lags, halflives, season, forget)
 
 
-def _of_errors(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> Iterator[Component]:
+def _interval_and_anomaly(
+    config: NetworkConfig, windows: WindowConfig, online: OnlineConfig
+) -> Iterator[Component]:
+    """Yield the components that calibrate quantiles and raise alarms, if they are configured."""
     levels = config.quantiles
-    if len(levels) == 1:  # points have no quantiles to set, and no tails to judge a value by
+    if len(levels) == 1:  # a point forecast has no quantiles to calibrate, and no tails for p-values
         return
     if online.intervals:
         yield Intervals(levels, config.horizon)
@@ -82,6 +92,6 @@ def _of_errors(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
         yield Anomaly(
             levels[0],
             levels[-1],
-            min(rate, _MOST_OFTEN if windows.frequency.is_calendar else 0.5),
+            min(rate, _LARGEST_CALENDAR_RATE if windows.frequency.is_calendar else 0.5),
             levels.index(0.5),
         )

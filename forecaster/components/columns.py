@@ -1,4 +1,4 @@
-"""An array of a state as a column of its table, and back."""
+"""Conversion of an array of the state into a column of the state table, and back."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from schemas.errors import ModelError
 
 
 def column_of(array: NDArray[Any]) -> pa.Array:
-    """``[S]`` as numbers, ``[S, ...]`` as lists of one length."""
+    """Return an array as a column: ``[S]`` as numbers, ``[S, ...]`` as lists of one length."""
     if array.ndim == 1:
         return pa.array(array)
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))
 
 
-def array_of(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
-    """A column as an array ``[S, *field.shape]`` that can be written into.
+def array_of_column(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
+    """Return a column as a writable array ``[S, *field.shape]``.
 
     Raises:
-        ModelError: there is none of this name, type and length.
+        ModelError: the table has no column of this name, dtype and length.
     """
     try:
         numbers = table[name]

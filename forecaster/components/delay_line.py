@@ -1,4 +1,6 @@
-"""What was said so many windows ago, kept until its truth has come.
+"""A delay line: forecasts stored until the actual values of their windows are observed.
+
+A store is an array with ``R`` rows; what was issued at window ``w`` is in row ``w % R``.
 
 Letters: T windows, S series, R rows of a store.
 """
@@ -15,14 +17,14 @@ from forecaster.arrays import Ints
 Values = NDArray[Any]
 
 
-def said_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
-    """What was said ``ago`` windows before each window of a block.
+def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
+    """Return what was issued ``ago`` windows before each window of a block.
 
     Args:
-        store: ``[R, ..., S]``, what was said at window ``w`` in row ``w % R``; at least ``ago`` rows.
-        new: ``[T, ..., S]``, what is said in the block.
+        store: ``[R, ..., S]``, what was issued before the block; R is at least ``ago``.
+        new: ``[T, ..., S]``, what is issued at each window of the block.
         start: ``[1]`` or ``[S]``, the block's first window (of each series).
-        ago: windows.
+        ago: the delay in windows.
 
     Returns:
         ``[T, ..., S]``.
@@ -37,14 +39,14 @@ def said_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
     return np.concatenate([old, new[: windows - kept]]) if kept < windows else old
 
 
-def say(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
-    """Writes what is said in a block into ``store``, over what has been there for ``R`` windows.
+def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
+    """Write what is issued in a block into ``store``, over the rows of ``R`` windows before.
 
     Args:
-        store: see `said_before`.
-        new: likewise.
-        start: likewise.
-        lengths: ``[S]``, how many rows of ``new`` are those of each series; None for all.
+        store: ``[R, ..., S]``, changed in place.
+        new: ``[T, ..., S]``, what is issued at each window of the block.
+        start: ``[1]`` or ``[S]``, the block's first window (of each series).
+        lengths: ``[S]``, how many rows of ``new`` belong to each series; None for all.
     """
     windows, size = len(new), len(store)
     if len(start) == 1 and lengths is None:

@@ -1,4 +1,4 @@
-"""Which format of each component's arrays this version reads and writes."""
+"""The format version of each component's arrays, and the conversion of older formats."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from forecaster.components.experts.stacking import Stacking
 from forecaster.components.intervals import Intervals
 from forecaster.components.moments import Moments
 from forecaster.components.network.network import Network
-from forecaster.components.observed_covariates import PastCovariates
+from forecaster.components.observed_covariates import ObservedCovariates
 from forecaster.components.ring import Ring
 from forecaster.components.season import Season
 from forecaster.config import EXPERTS
 
 FORMAT_VERSIONS: Mapping[str, int] = {
     part.name: part.format_version
-    for part in (Moments, Ring, PastCovariates, Season, Network, Stacking, Intervals, Anomaly)
+    for part in (Moments, Ring, ObservedCovariates, Season, Network, Stacking, Intervals, Anomaly)
 } | {
     name: LeastSquares.format_version if "least_squares" in name else Expert.format_version
     for name in EXPERTS
 }
-"""By the names of components."""
+"""The format version that this release reads and writes, by the name of the component."""
 
 
 def _symmetric(own: Arrays) -> Arrays:
-    """The arrays of `LeastSquares` with a symmetric inverse; in format 1 rounding made it asymmetric."""
+    """Return the arrays of `LeastSquares` with a symmetric inverse, which rounding broke in format 1."""
     inverse = own["inverse"]
     return {**own, "inverse": (inverse + inverse.swapaxes(1, 2)) / inverse.dtype.type(2)}
 
@@ -39,8 +39,8 @@ MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
 } | {
     ("anomaly", 1): anomaly.migrated,
     ("anomaly", 2): anomaly.migrated_from_2,
-    # ``run`` may be above `_RETURNED` since: arrays of the older formats mean the same as they did.
+    # The newer formats only add values of ``run`` above `_RETURNED`, so older arrays are valid as they are.
     ("moments", 3): dict,
     ("past", 1): dict,
 }
-"""How arrays of an older format become those of this version, by component and older format."""
+"""Functions that convert the arrays of an older format to this version's, by component and older format."""

@@ -1,4 +1,4 @@
-"""Covariates that are observed beside the values, and known up to now: what the network reads of them.
+"""The network's inputs from observed covariates, which are known only for past windows.
 
 Letters: T windows, S series, C covariates, R ring.
 """
@@ -18,21 +18,21 @@ from forecaster.components.ring import Ring
 _CLIP = 6.0  # in spreads
 _RING = "ring"
 
-INPUTS_EACH = 3
+INPUTS_PER_COVARIATE = 3
 
 
 @dataclass(frozen=True)
-class PastCovariates:
-    """Per series and covariate the moments that values have, and the last ``R`` observations.
+class ObservedCovariates:
+    """The moments and the last ``R`` observations of each observed covariate, for each series.
 
-    A covariate is as free of its level as a value is: the network reads how many spreads the last one lies
-    from its running mean, by how many it changed, and whether the window has one. The ring is what another
-    model is warmed up on. Fields are called after the covariate, such as ``temperature.mean``.
+    The inputs are as level-free as those from values: how many spreads the last observation lies from its
+    running mean, by how many spreads it changed, and whether the window has an observation. The ring is there
+    to re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
 
     Attributes:
         covariates: the ``C`` names, in the order of ``Block.past``.
         halflife: see `Moments`.
-        ring: R; 0 keeps none.
+        ring: R; 0 keeps no observations.
     """
 
     covariates: tuple[str, ...]
@@ -42,33 +42,35 @@ class PastCovariates:
     format_version: int = 2
 
     def spec(self) -> Mapping[str, Field]:
-        """Fourteen numbers of each covariate, and its ring."""
+        """Return the fields: fourteen numbers for each covariate, and its ring."""
         fields = {**self._moments.spec(), **({_RING: Field("float64", (self.ring,))} if self.ring else {})}
         return {f"{name}.{f}": field for name in self.covariates for f, field in fields.items()}
 
     def init(self, series: int) -> Arrays:
-        """Nothing was observed."""
+        """Return arrays without any observation."""
         own: Arrays = {}
         for name in self.covariates:
             own |= {f"{name}.{f}": array for f, array in self._moments.init(series).items()}
-            own |= {ring_of(name): array for array in self._ring.init(series).values()}
+            own |= {ring_field(name): array for array in self._ring.init(series).values()}
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Adds ``past_inputs``: three for each covariate."""
+        """Update moments and rings, and add ``observed_inputs`` to the block: three inputs for each
+        covariate.
+        """
         after: Arrays = {}
         parts: list[Floats32] = []
         for place, name in enumerate(self.covariates):
             values = np.full_like(block.values, np.nan) if block.past.ndim < 3 else block.past[:, :, place]
-            alone = replace(block, values=np.ascontiguousarray(values))
+            covariate_block = replace(block, values=np.ascontiguousarray(values))
             if self.ring:
-                kept, _ = self._ring.step({"values": own[ring_of(name)]}, alone)
-                after[ring_of(name)] = kept["values"]
+                own_ring, _ = self._ring.step({"values": own[ring_field(name)]}, covariate_block)
+                after[ring_field(name)] = own_ring["values"]
             moments = {f: own[f"{name}.{f}"] for f in self._moments.spec()}
-            moments, alone = self._moments.step(moments, alone)
+            moments, covariate_block = self._moments.step(moments, covariate_block)
             after |= {f"{name}.{f}": array for f, array in moments.items()}
-            parts.append(_inputs(alone))
-        return {f: after[f] for f in own}, replace(block, past_inputs=np.concatenate(parts, axis=2))
+            parts.append(_inputs(covariate_block))
+        return {f: after[f] for f in own}, replace(block, observed_inputs=np.concatenate(parts, axis=2))
 
     @property
     def _moments(self) -> Moments:
@@ -79,18 +81,18 @@ class PastCovariates:
         return Ring(self.ring, 0)
 
 
-def ring_of(name: str) -> str:
-    """The field that holds the last observations of a covariate."""
+def ring_field(name: str) -> str:
+    """Return the name of the field that holds the last observations of a covariate."""
     return f"{name}.{_RING}"
 
 
 def _inputs(block: Block) -> Floats32:
-    """``[T, S, 3]``: how far the last lies from the mean, by how many it changed, whether it is there."""
-    x = np.zeros((*block.values.shape, INPUTS_EACH), np.float32)
+    """Return ``[T, S, 3]``: distance of the last observation from the mean, change, whether there is one."""
+    x = np.zeros((*block.values.shape, INPUTS_PER_COVARIATE), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         distance: Floats = (block.last - block.mean) / block.spread
         change: Floats = (block.values - block.before) / block.spread
-    for column, off in ((0, distance), (1, change)):
-        x[:, :, column] = np.clip(np.where(np.isnan(off), 0.0, off), -_CLIP, _CLIP)
+    for column, spreads in ((0, distance), (1, change)):
+        x[:, :, column] = np.clip(np.where(np.isnan(spreads), 0.0, spreads), -_CLIP, _CLIP)
     x[:, :, 2] = ~np.isnan(block.values)
     return x

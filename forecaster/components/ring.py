@@ -1,4 +1,4 @@
-"""The last values of each series: what lags look back to, and what a new model is warmed up on.
+"""The ring: the last values of each series, for lags and for re-warming a new model.
 
 Letters: T windows, S series, R ring, M longest lag.
 """
@@ -16,11 +16,11 @@ from forecaster.components.base import Block, Field, series_first, series_last
 
 @dataclass(frozen=True)
 class Ring:
-    """``values`` ``[S, R]`` float64: window ``w`` lies in slot ``w % R`` until window ``w + R`` takes it.
+    """The last ``R`` values of each series: window ``w`` is in place ``w % R`` of ``values`` ``[S, R]``.
 
     Attributes:
         windows: R.
-        longest_lag: M, windows before the block that its inputs look back to; at most R.
+        longest_lag: M, how many windows before the block ``history`` begins; at most R.
     """
 
     windows: int
@@ -29,38 +29,38 @@ class Ring:
     format_version: int = 1
 
     def spec(self) -> Mapping[str, Field]:
-        """One field; none where it keeps nothing."""
+        """Return the field ``values``; none if the ring holds no windows."""
         if not self.windows:
             return {}
         return {"values": Field("float64", (self.windows,))}
 
     def init(self, series: int) -> Arrays:
-        """Nothing but missing windows."""
+        """Return a ring of missing values."""
         if not self.windows:
             return {}
         return {"values": series_first(np.full((self.windows, series), np.nan))}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Adds ``history``, and writes the block's values in place."""
+        """Add ``history`` to the block, and write the block's values into the ring in place."""
         if not self.windows:
             return own, replace(block, history=block.values)
         ring, windows = series_last(own["values"]), len(block.values)
         after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
         history[self.longest_lag :] = block.values
-        kept = min(windows, self.windows)  # of a block longer than the ring, the end
+        kept = min(windows, self.windows)  # of a block longer than the ring, only the end is kept
         if len(block.start) == 1:
             start = int(block.start[0])
-            done = 0
-            for slots in _slots(start - self.longest_lag, self.longest_lag, self.windows):
-                stop = done + slots.stop - slots.start
-                history[done:stop] = ring[slots]
-                done = stop
-            done = windows - kept
-            for slots in _slots(start + done, kept, self.windows):
-                stop = done + slots.stop - slots.start
-                ring[slots] = block.values[done:stop]
-                done = stop
+            filled = 0
+            for places in _places(start - self.longest_lag, self.longest_lag, self.windows):
+                stop = filled + places.stop - places.start
+                history[filled:stop] = ring[places]
+                filled = stop
+            first = windows - kept
+            for places in _places(start + first, kept, self.windows):
+                stop = first + places.stop - places.start
+                ring[places] = block.values[first:stop]
+                first = stop
             return after, replace(block, history=history)
         series = ring.shape[1]
         ago = np.arange(-self.longest_lag, 0)[:, None]
@@ -73,14 +73,19 @@ class Ring:
 
 
 def in_order(ring: Floats, clock: Ints) -> Floats:
-    """``[S, R]`` the last ``R`` windows, oldest first, of series whose last window is ``clock`` ``[S]``."""
+    """Return the last ``R`` values of each series, oldest first: ``[S, R]``.
+
+    Args:
+        ring: ``[S, R]``, the field ``values`` of `Ring`.
+        clock: ``[S]``, the last window of each series.
+    """
     windows = ring.shape[1]
-    slots = (clock[:, None] + 1 + np.arange(windows)) % windows
-    return np.take_along_axis(ring, slots, axis=1)
+    places = (clock[:, None] + 1 + np.arange(windows)) % windows
+    return np.take_along_axis(ring, places, axis=1)
 
 
-def _slots(start: int, windows: int, ring: int) -> list[slice]:
-    """Where ``windows`` windows from ``start`` on lie, at most once round."""
+def _places(start: int, windows: int, ring: int) -> list[slice]:
+    """Return the places in the ring of consecutive windows, at most once round, as one or two slices."""
     first = start % ring
     stop = min(first + windows, ring)
     rest = windows - (stop - first)

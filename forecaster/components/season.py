@@ -1,4 +1,4 @@
-"""The shape of a season, such as a day, in each series: without it values are easier to forecast.
+"""The seasonal shape of each series, such as that of a day: values without it are easier to forecast.
 
 Letters: T windows, S series, K windows of a season, N horizon.
 """
@@ -16,14 +16,14 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # windows: a day of five minutes
-_LARGEST = 8.0  # scales by which one value can differ from what its phase is used to
+_LARGEST = 8.0  # scales: a larger difference between a value and the shape of its phase counts as this
 
 
-def season_of(freq: Frequency) -> int:
-    """Windows in the season that windows of this length are likely to have: a day, a week, or a year.
+def likely_season(freq: Frequency) -> int:
+    """Return how many windows the likely season of a frequency has: a day, a week, or a year.
 
-    1, which is none, where a window does not divide it. What a series is forecast with has this season if it
-    fits (`season_in`), and what a series is judged by has it always (`forecaster.evaluation.baselines`).
+    1 means no season: the season is not a whole number of windows. Forecasts use this season only if the ring
+    is long enough (`ring_season`). The evaluation always uses it (`forecaster.evaluation.baselines`).
     """
     if freq.is_calendar:
         return 12 // freq.months if 12 % freq.months == 0 else 1
@@ -34,31 +34,34 @@ def season_of(freq: Frequency) -> int:
     return 1
 
 
-def season_in(ring: int, freq: Frequency) -> int:
-    """Windows in the season that a state keeps; 1, which is none, where the ring, or 288, is shorter."""
-    season = season_of(freq)
+def ring_season(ring: int, freq: Frequency) -> int:
+    """Return how many windows the season in the state has; 1, no season, if it exceeds the ring or 288."""
+    season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 
 
-def week_in(ring: int, freq: Frequency) -> int | None:
-    """Windows in a week; None where they are no whole number, as few as a season, or more than the ring."""
+def ring_week(ring: int, freq: Frequency) -> int | None:
+    """Return how many windows a week has, for the weekly expert; None if no such expert makes sense.
+
+    That is if a week is not a whole number of windows, is no longer than the season, or exceeds the ring.
+    """
     if freq.is_calendar or _WEEK_S % freq.seconds:
         return None
     week = _WEEK_S // freq.seconds
-    return week if season_in(ring, freq) < week <= ring else None
+    return week if ring_season(ring, freq) < week <= ring else None
 
 
 @dataclass(frozen=True)
 class Season:
-    """Per series and phase of its season, how far values lie from the mean of the season around them.
+    """How far the values of each phase of a season lie from the mean of the season around them, by series.
 
-    A running mean that forgets, once a season; the centred mean takes the trend out (the classical
-    decomposition of Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 3.4, one value
-    at a time).
+    Each phase has a running mean of these distances that forgets exponentially and learns once a season. The
+    season's mean is centred on the value, which removes the trend (the classical decomposition of Hyndman &
+    Athanasopoulos, "Forecasting: Principles and Practice", section 3.4, one value at a time).
 
     Attributes:
-        season: K; 1 is no season, with a shape of nothing but 0.
-        rate: what the newest season counts, when there have been more than its inverse.
+        season: K; 1 means no season, and the shape is 0.
+        rate: the weight of the newest season, once more than ``1 / rate`` seasons were observed.
     """
 
     season: int
@@ -67,17 +70,17 @@ class Season:
     format_version: int = 1
 
     def spec(self) -> Mapping[str, Field]:
-        """The shape and how often each of its phases was seen; nothing where there is no season."""
+        """Return the fields ``shape`` and ``seen``, the number of updates of each phase."""
         if self.season == 1:
             return {}
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}
 
     def init(self, series: int) -> Arrays:
-        """A shape of 0."""
+        """Return a shape of 0."""
         return {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Adds ``shape``."""
+        """Learn the shape window by window, and add ``shape`` to the block."""
         windows, series = block.values.shape
         if self.season == 1:
             return own, replace(block, shape=np.zeros((windows, 1, series)))
@@ -102,15 +105,21 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """How long ago the middle of the last season was; its value's distance ``[T, S]`` from the mean."""
+        """Return the distance of the value in the middle of the last season from that season's mean.
+
+        Returns:
+            How many windows ago the middle was, and the distances ``[T, S]``: NaN if that value, or half of
+            the season or more, is missing.
+        """
         windows, middle = len(block.values), self.season // 2
         first = len(block.history) - windows - self.season + 1
         total, count = np.zeros(block.values.shape), np.zeros(block.values.shape)
         for k in range(self.season):
             part = block.history[first + k : first + k + windows]
-            there = ~np.isnan(part)
-            total += np.where(there, part - block.last, 0.0)  # near 0: sums of billions would lose the shape
-            count += there
+            has_value = ~np.isnan(part)
+            # Sum distances from the last value: sums of values in the billions would round the shape away.
+            total += np.where(has_value, part - block.last, 0.0)
+            count += has_value
         first = len(block.history) - windows - middle
         value = block.history[first : first + windows]
         enough = count > self.season / 2
@@ -126,27 +135,41 @@ class Season:
         known: Bools,
         scale: Floats,
     ) -> None:
+        """Update ``shape`` and ``seen`` ``[K, S]`` in place with the known deviations ``[S]`` of a window."""
         rows: int | Ints = int(phase[0]) if len(phase) == 1 else phase
         at = (rows,) if len(phase) == 1 else (rows, columns)
-        times = np.minimum(seen[at] + known, 250)
-        weight = np.maximum(self.rate, 1.0 / np.maximum(times, 1))
-        off = np.clip(np.where(known, deviation - shape[at], 0.0), -_LARGEST * scale, _LARGEST * scale)
-        shape[at] += weight * off
-        seen[at] = times
+        count = np.minimum(seen[at] + known, 250)
+        weight = np.maximum(self.rate, 1.0 / np.maximum(count, 1))
+        error = np.clip(np.where(known, deviation - shape[at], 0.0), -_LARGEST * scale, _LARGEST * scale)
+        shape[at] += weight * error
+        seen[at] = count
 
 
 def phases(shape: Floats, windows: Ints) -> Floats:
-    """The shape ``[K, ..., S]`` at some windows: ``[n, ..., S]`` for ``windows`` ``[n, ..., S or 1]``."""
+    """Return the shape at the phases of some windows.
+
+    Args:
+        shape: ``[K, ..., S]``.
+        windows: ``[n, ..., S or 1]`` int64.
+
+    Returns:
+        ``[n, ..., S]``.
+    """
     phase = windows % len(shape)
     if phase.shape[-1] > 1 or phase.ndim < 3:
         return np.take_along_axis(shape, phase, axis=0)
     found = np.empty((len(phase), *shape.shape[1:]))
-    for t in range(phase.shape[1]):  # whole rows: some times as fast as number by number
+    for t in range(phase.shape[1]):  # copies whole rows: several times as fast as one by one
         found[:, t] = shape[phase[:, t, 0], t]
     return found
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """``[N]`` how many windows before the last the last one of the same phase lies, of each window ahead."""
+    """Return how many windows before the last one the latest window of each horizon's phase lies: ``[N]``.
+
+    Args:
+        season: windows of a season.
+        horizon: N.
+    """
     ahead = np.arange(1, horizon + 1)
     return season * -(-ahead // season) - ahead

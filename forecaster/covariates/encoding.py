@@ -1,10 +1,11 @@
-"""Tables of covariates, and how their columns become features.
+"""Covariate tables, and the encoding of their columns as features.
 
-A column of numbers is standardised, one of text has a feature for each of its words, and every column has one
-more that says whether it is known: what is missing is 0 there and everywhere. How columns become features is
-fixed as a network is trained (`Features`) and kept with its weights.
+A column of numbers is standardised. A column of text has one feature for each of its distinct texts, the
+*words*. Every column has one more feature: 1 if the cell is given, 0 if it is missing; the other features of
+a missing cell are 0. The encoding (`Features`) is fixed when a network is trained, and saved with its
+weights.
 
-Letters: K known features, D static ones.
+Letters: K known features, D static features.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import polars as pl
 
 from forecaster.arrays import Bools, Floats, Floats32, Ints
 from forecaster.setting_types import Settings
-from forecaster.time.calendar import phases_worth_knowing
+from forecaster.time.calendar import useful_periods
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 from schemas import cells
@@ -25,19 +26,19 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
-_ROUNDING = 2.0**-48  # of the mean: numbers that scatter less are all the same
-_MOST_SPREADS = 100.0  # that a number lies from the mean: a rare event's 1 among 10,000 zeros does
+_ROUNDING = 2.0**-48  # share of the mean: numbers with a smaller standard deviation are all equal
+_MOST_SPREADS = 100.0  # standard deviations that a rare event's 1 among 10,000 zeros lies from the mean
 SERIES, TIME = "series_id", "timestamp"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Covariates as somebody wrote them down.
+    """A table of covariates as the user wrote it.
 
     Attributes:
-        frame: ``series_id`` and columns (static ones); or ``timestamp``, columns, and ``series_id`` where
-            they are of one series each (known ones). Cells may be text.
-        name: of the file, for people.
+        frame: static covariates: ``series_id`` and columns. Known covariates: ``timestamp``, columns, and
+            ``series_id`` if rows belong to one series each. Cells may be text.
+        name: name of the file, for messages.
     """
 
     frame: pl.DataFrame
@@ -45,19 +46,19 @@ class Table:
 
 
 class Tables(NamedTuple):
-    """What is known of windows and what is known of series; None where nothing is."""
+    """The tables of known and of static covariates; None for a table that the job does not have."""
 
     known: Table | None = None
     static: Table | None = None
 
 
 class Column(Settings):
-    """How a column becomes features.
+    """The encoding of one column.
 
     Attributes:
-        name: of the column.
-        mean, scale: by which numbers are standardised.
-        words: the texts that have a feature each, in order; none for numbers.
+        name: the column's name.
+        mean, scale: the mean and standard deviation by which numbers are standardised.
+        words: the texts that have a feature each, in order; empty for a column of numbers.
     """
 
     name: str
@@ -67,40 +68,40 @@ class Column(Settings):
 
     @property
     def width(self) -> int:
-        """Features, the one that says whether the cell is known among them."""
+        """Number of features, including the one for whether the cell is given."""
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:
-        """``[rows, width]`` float32.
+        """Encode this column of a table: ``[rows, width]`` float32.
 
         Raises:
-            DataError: a cell is no number where numbers were learned from.
+            DataError: a cell is not a number, and the column was encoded as numbers.
         """
         column = column_of(table, self.name)
-        found = np.zeros((len(column), self.width), np.float32)
+        encoded = np.zeros((len(column), self.width), np.float32)
         if self.words:
-            word = cells.text(column).str.strip_chars()
-            for i, known in enumerate(self.words):
-                found[:, i] = (word == known).fill_null(False).to_numpy()
-            found[:, -1] = cells.given(column).to_numpy()
-            return found
+            texts = cells.text(column).str.strip_chars()
+            for i, word in enumerate(self.words):
+                encoded[:, i] = (texts == word).fill_null(False).to_numpy()
+            encoded[:, -1] = cells.given(column).to_numpy()
+            return encoded
         number = _numbers(table, column)
-        known_rows = ~np.isnan(number)
+        is_given = ~np.isnan(number)
         with np.errstate(over="ignore"):
             spreads = np.clip((number - self.mean) / self.scale, -_MOST_SPREADS, _MOST_SPREADS)
-        found[:, 0] = np.where(known_rows, spreads, 0.0)
-        found[:, 1] = known_rows
-        return found
+        encoded[:, 0] = np.where(is_given, spreads, 0.0)
+        encoded[:, 1] = is_given
+        return encoded
 
 
 class Features(Settings):
-    """Which features there are, in order; kept with the weights.
+    """All features of a network, in order; saved with its weights.
 
     Attributes:
-        calendar: periods whose phases are known of every window.
-        known: columns of windows, future ones too.
-        static: columns of series.
-        observed: columns of the rows themselves, known up to now.
+        calendar: periods; the phase of every window in each of them is a feature.
+        known: columns of known covariates.
+        static: columns of static covariates.
+        observed: names of observed covariates.
     """
 
     calendar: tuple[str, ...] = ()
@@ -110,42 +111,42 @@ class Features(Settings):
 
     @property
     def known_count(self) -> int:
-        """K."""
+        """K: the number of known features, including the calendar's."""
         return 2 * len(self.calendar) + sum(column.width for column in self.known)
 
     @property
     def static_count(self) -> int:
-        """D."""
+        """D: the number of static features."""
         return sum(column.width for column in self.static)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is none."""
+        """Whether there are no features."""
         return not (self.known_count or self.static_count or self.observed)
 
     @staticmethod
     def fit(tables: Tables, windows: Windows, freq: Frequency, held_from: int | None = None) -> Features:
-        """The features of tables and a calendar, with statistics of what is learned from.
+        """Return the encoding of tables and calendar, with statistics of the training windows alone.
 
-        These are the rows of known covariates before the first window that is held out, and those of series
-        with a value before it. Which periods of the calendar there are depends on the length of the whole
-        history alone.
+        The statistics are of the rows of known covariates before the first window that is held out, and of
+        the static covariates of series with a value before it. Only the choice of the calendar's periods
+        depends on the length of the whole history.
 
         Args:
-            tables: what is known beside the values.
+            tables: the covariates of the job.
             windows: the whole history.
             freq: length of a window.
-            held_from: row of the first window that is not learned from; all are learned from by default.
+            held_from: row of the first window that is held out from training; none is by default.
 
         Raises:
             DataError: a table lacks a column, or a cell cannot be read.
         """
         known, static = tables
-        periods = phases_worth_knowing(freq, len(windows.values))
+        periods = useful_periods(freq, len(windows.values))
         learned = windows if held_from is None else windows.rows(0, held_from)
         known_columns: tuple[Column, ...] = ()
         if known is not None:
-            past = windows_of(known, freq) < learned.stop
+            past = row_windows(known, freq) < learned.stop
             known_columns = _columns(known, past)
         static_columns: tuple[Column, ...] = ()
         if static is not None:
@@ -157,9 +158,9 @@ class Features(Settings):
         return Features(calendar=periods, known=known_columns, static=static_columns, observed=observed)
 
 
-def _columns(table: Table, learned: Bools) -> tuple[Column, ...]:
-    """How each column becomes features, by the rows ``learned`` (bool), or by all where there are none."""
-    rows = learned if learned.any() else np.ones_like(learned)
+def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
+    """Return the encoding of each column from the rows ``in_training``, or from all if there are none."""
+    rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
         raise DataError(f"{table.name}: has no column beside {SERIES} and {TIME}: add one, or leave it out")
@@ -167,9 +168,11 @@ def _columns(table: Table, learned: Bools) -> tuple[Column, ...]:
 
 
 def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
+    """Return the encoding of a column, with the statistics of ``rows`` (bool)."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
-    if int(is_number.sum()) * 2 >= int(given.sum()):  # a typing error makes no text of a column of numbers
+    # Decide by majority: one typing error must not turn a column of numbers into text.
+    if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]
         mean, scale = (float(known.mean()), float(known.std())) if len(known) else (0.0, 1.0)
@@ -185,10 +188,10 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
 
 
 def column_of(table: Table, name: str) -> pl.Series:
-    """A column of a table.
+    """Return a column of a table.
 
     Raises:
-        DataError: there is none of that name.
+        DataError: the table has no column of that name.
     """
     if name not in table.frame.columns:
         there = ", ".join(table.frame.columns)
@@ -196,8 +199,8 @@ def column_of(table: Table, name: str) -> pl.Series:
     return table.frame[name]
 
 
-def windows_of(table: Table, freq: Frequency) -> Ints:
-    """``[rows]`` int64, the window of each row's time.
+def row_windows(table: Table, freq: Frequency) -> Ints:
+    """Return the window of each row's time, ``[rows]`` int64.
 
     Raises:
         DataError: a time cannot be read.
@@ -215,7 +218,11 @@ def windows_of(table: Table, freq: Frequency) -> Ints:
 
 
 def _numbers(table: Table, column: pl.Series) -> Floats:
-    """``[rows]`` float64, NaN where a cell is missing."""
+    """Return the cells of a column as ``[rows]`` float64, NaN if missing.
+
+    Raises:
+        DataError: a cell is not a number, or is too large.
+    """
     number = cells.numbers(column)
     given = cells.given(column)
     beyond = given & (number.is_finite() & (number.abs() > LARGEST)).fill_null(False)

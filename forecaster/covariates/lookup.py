@@ -1,6 +1,6 @@
-"""The features of series and windows, to look up: what is known beside values, future windows included.
+"""Lookup of covariate features by series and window, future windows included.
 
-Letters: n windows, S series, K known features, D static ones.
+Letters: n windows, S series, K known features, D static features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 from safetensors.numpy import load, save
 
 from forecaster.arrays import Floats32, Ints
-from forecaster.covariates.encoding import SERIES, Column, Features, Table, Tables, column_of, windows_of
+from forecaster.covariates.encoding import SERIES, Column, Features, Table, Tables, column_of, row_windows
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
@@ -29,17 +29,18 @@ _NO_WINDOW = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Covariates:
-    """The features of series and windows, to look up.
+    """The encoded covariates of a job, to look up by series and window.
 
     Attributes:
-        features: what they are.
+        features: the encoding.
         freq: length of a window.
-        windows: ``[n]`` int64, rising, the windows that the known table says something of.
-        by_window: ``[n, P + 1, k]`` float32 of ``P`` series of the known table, and of all others; of
-            ``[n, 1, k]`` where they are of all series alike.
-        places: of the ``P`` series.
-        by_series: ``[R + 1, D]`` float32 of ``R`` series of the static table, and of all others.
-        rows: of the ``R`` series.
+        windows: ``[n]`` int64, rising, the windows for which the known table has rows.
+        by_window: ``[n, P + 1, k]`` float32, the features of the ``P`` series of the known table, then the
+            features of all other series; ``[n, 1, k]`` if the table has no series, so that all have the same.
+        places: index of each of the ``P`` series.
+        by_series: ``[R + 1, D]`` float32, the features of the ``R`` series of the static table, then the
+            features of all other series.
+        rows: index of each of the ``R`` series.
     """
 
     features: Features = field(default_factory=Features)
@@ -52,13 +53,13 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Tables as features; a table that is not there knows nothing.
+        """Encode tables with given features; a table that is not given has missing cells only.
 
-        Several rows of a window are averaged, and a row says nothing of other windows than its own.
+        The features of several rows of one window are averaged. A row says nothing about other windows.
 
         Raises:
-            DataError: a table lacks a column that was learned from, a cell cannot be read, or a series is
-                there twice.
+            DataError: a table lacks a column of the features, a cell cannot be read, or a series occurs twice
+                in the static table.
         """
         known, static = tables or Tables()
         windows, by_window = np.empty(0, np.int64), np.zeros((0, 1, _width(features.known)), np.float32)
@@ -75,64 +76,64 @@ class Covariates:
     def fitted(
         tables: Tables, windows: Windows, freq: Frequency, decoder: bool, held_from: int | None = None
     ) -> Covariates:
-        """Tables as the features of a network that is to be trained on ``windows``.
+        """Fit the features for a network that is to be trained on ``windows``, and encode the tables.
 
         Args:
-            tables: what is known beside the values.
+            tables: the covariates of the job.
             windows: the whole history.
             freq: length of a window.
-            decoder: whether the network has one.
-            held_from: row of the first window that is not learned from; all are learned from by default.
+            decoder: whether the network has a decoder.
+            held_from: row of the first window that is held out from training; none is by default.
 
         Raises:
-            ConfigError: windows have covariates, and the network has no decoder to read them.
+            ConfigError: there are known covariates, and the network has no decoder to read them.
             DataError: a table cannot be read.
         """
         if tables.known is not None and not decoder:
             raise ConfigError(
-                "covariates.known needs network.decoder = true: nothing else looks at what is ahead"
+                "covariates.known needs network.decoder = true: only the decoder reads known covariates"
             )
         if tables.static is None and not decoder and not windows.past:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            features = features.model_copy(update={"calendar": ()})  # the inputs have one of their own
+            features = features.model_copy(update={"calendar": ()})  # the inputs include the calendar
         return Covariates.of(features, freq, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
-        """``[windows, S or 1, K]`` float32, the features of each series' windows from ``start`` on.
+        """Return the known features of windows from ``start`` on: ``[windows, S or 1, K]`` float32.
 
-        One for all where nothing depends on the series, and ``start`` is one.
+        The series axis is 1 if no feature depends on the series and ``start`` is the same for all.
 
         Args:
-            series_ids: ``S`` ids; those that the table does not know are missing.
-            start: ``[S]`` or ``[1]`` int64, first window of each.
-            windows: how many.
+            series_ids: ``S`` ids; the features of an id that the table lacks are missing.
+            start: ``[S]`` or ``[1]`` int64, first window of each series.
+            windows: number of windows.
         """
         at = start[None, :] + np.arange(windows)[:, None]
         parts = [calendar(at, self.freq, self.features.calendar)]
         if self.features.known:
             row = np.searchsorted(self.windows, at)
-            inside = np.append(self.windows, _NO_WINDOW)[row] == at
+            has_row = np.append(self.windows, _NO_WINDOW)[row] == at
             others = self.by_window.shape[1] - 1
             place = np.array([self.places.get(name, others) for name in series_ids]) if self.places else 0
             if len(self.by_window):
-                found = self.by_window[np.where(inside, row, 0), place]
+                found = self.by_window[np.where(has_row, row, 0), place]
             else:
                 found = np.zeros((*at.shape, _width(self.features.known)), np.float32)
-            parts.append(np.where(np.broadcast_to(inside, found.shape[:2])[..., None], found, 0.0))
+            parts.append(np.where(np.broadcast_to(has_row, found.shape[:2])[..., None], found, 0.0))
         series = max(part.shape[1] for part in parts)
-        wide = [np.broadcast_to(part, (windows, series, part.shape[2])) for part in parts]
-        return np.concatenate(wide, axis=2, dtype=np.float32)
+        aligned = [np.broadcast_to(part, (windows, series, part.shape[2])) for part in parts]
+        return np.concatenate(aligned, axis=2, dtype=np.float32)
 
     def static(self, series_ids: Sequence[str]) -> Floats32:
-        """``[S, D]`` float32; a series that the table does not know has zeros."""
+        """Return the static features, ``[S, D]`` float32: zeros for a series that the table lacks."""
         others = len(self.by_series) - 1
         return self.by_series[[self.rows.get(name, others) for name in series_ids]]
 
     def to_bytes(self) -> bytes:
-        """Features and tables, as they travel to workers."""
-        told = {
+        """Serialise features and tables, to send them to workers."""
+        metadata = {
             "features": self.features.model_dump_json(),
             "freq": str(self.freq),
             "places": json.dumps(self.places),
@@ -143,22 +144,22 @@ class Covariates:
             "by_window": self.by_window,
             "by_series": self.by_series,
         }
-        return zlib.compress(save(arrays, told), level=1)
+        return zlib.compress(save(arrays, metadata), level=1)
 
     @staticmethod
     def from_bytes(data: bytes) -> Covariates:
-        """The inverse of `to_bytes`."""
+        """Read features and tables from bytes that `to_bytes` returned."""
         plain = zlib.decompress(data)
-        told = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
+        metadata = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
         arrays = load(plain)
         return Covariates(
-            Features.model_validate_json(told["features"]),
-            Frequency.parse(told["freq"]),
+            Features.model_validate_json(metadata["features"]),
+            Frequency.parse(metadata["freq"]),
             cast("Ints", arrays["windows"]),
             cast("Floats32", arrays["by_window"]),
-            json.loads(told["places"]),
+            json.loads(metadata["places"]),
             cast("Floats32", arrays["by_series"]),
-            json.loads(told["rows"]),
+            json.loads(metadata["rows"]),
         )
 
 
@@ -169,17 +170,18 @@ def _width(columns: Sequence[Column]) -> int:
 def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
 ) -> tuple[Ints, Floats32, dict[str, int]]:
-    windows, row = np.unique(windows_of(table, freq), return_inverse=True)
+    """Return the windows, features by window and index of the series of a known table, see `Covariates`."""
+    windows, row = np.unique(row_windows(table, freq), return_inverse=True)
     names: list[str] = []
     series = np.zeros(len(row), np.int64)
     if SERIES in table.frame.columns:
         ids = cells.names(column_of(table, SERIES))
         names = ids.unique().sort().to_list()
         series = ids.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
-    found = np.concatenate([column.features(table) for column in columns], axis=1)
+    encoded = np.concatenate([column.features(table) for column in columns], axis=1)
     if not len(row):
-        return windows, np.zeros((0, 1, found.shape[1]), np.float32), {}
-    shape = (len(windows), len(names) + bool(names) or 1, found.shape[1])
+        return windows, np.zeros((0, 1, encoded.shape[1]), np.float32), {}
+    shape = (len(windows), len(names) + bool(names) or 1, encoded.shape[1])
     if (size := 4 * int(np.prod(shape))) > _MOST_BYTES:
         raise DataError(
             f"{table.name}: {shape[0]:,} windows of {len(names):,} series make {size / 2**30:.1f} GiB of "
@@ -187,20 +189,21 @@ def _by_window(
         )
     total, count = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
     at = (row, series)
-    np.add.at(total, at, found)
+    np.add.at(total, at, encoded)
     np.add.at(count, at, 1.0)
     total /= np.maximum(count, 1.0)[..., None]
     return windows, total, {name: place for place, name in enumerate(names)}
 
 
 def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
+    """Return the features by series and the index of the series of a static table, see `Covariates`."""
     ids = cells.names(column_of(table, SERIES))
-    if (again := ids.is_duplicated()).any():
-        row = int(again.arg_max() or 0)
+    if (repeated := ids.is_duplicated()).any():
+        row = int(repeated.arg_max() or 0)
         twice = [i + 1 for i in range(len(ids)) if ids[i] == ids[row]]
         raise DataError(
             f"{table.name}: row {twice[1]}: column {SERIES}: {ids[row]!r} is in row {twice[0]}, too: keep one"
         )
-    found = np.concatenate([column.features(table) for column in columns], axis=1)
-    nothing = np.zeros((1, found.shape[1]), np.float32)
-    return np.concatenate([found, nothing]), {name: row for row, name in enumerate(ids)}
+    encoded = np.concatenate([column.features(table) for column in columns], axis=1)
+    nothing = np.zeros((1, encoded.shape[1]), np.float32)
+    return np.concatenate([encoded, nothing]), {name: row for row, name in enumerate(ids)}

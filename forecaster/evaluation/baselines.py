@@ -1,4 +1,4 @@
-"""What a forecast must beat: the last value, and the last value of the same time of day.
+"""Baseline forecasts: the last value, and the last value of the same phase of the season.
 
 Letters: T issue rows, S series, N steps ahead.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from forecaster.components.season import season_of, windows_ago
+from forecaster.components.season import likely_season, windows_ago
 from forecaster.forecasts import Forecasts
 from forecaster.state import Floats, Ints
 from forecaster.time.window_config import WindowConfig
@@ -16,16 +16,16 @@ from forecaster.time.windows import Windows, observed
 
 
 def persistence(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
-    """Forecast frame in which every horizon is the last observed value (column ``q50`` only)."""
+    """Return a forecast frame in which every horizon is the last value (column ``q50`` only)."""
     return _frame("persistence", windows, config, _last(horizon))
 
 
 def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
-    """Forecast frame in which a horizon is the last value of its season's phase (column ``q50`` only).
+    """Return a forecast frame in which each horizon is the last value of its phase of the season.
 
-    A value that is missing is the last observed one before it (Hyndman & Athanasopoulos, "Forecasting:
-    Principles and Practice", section 5.2). A horizon whose phase lies before the series' first value has no
-    forecast: its ``q50`` is null.
+    It has the column ``q50`` only. A missing value is replaced by the last value before it (Hyndman &
+    Athanasopoulos, "Forecasting: Principles and Practice", section 5.2). If the phase of a horizon is before
+    the series' first value, its ``q50`` is null.
     """
     return _frame("seasonal naive", windows, config, _same_phase(config, horizon))
 
@@ -43,34 +43,37 @@ def baseline_points(
         horizon: steps ahead.
     """
     backs = {"persistence": _last(horizon), "seasonal_naive": _same_phase(config, horizon)}
-    return {name: _repeated(windows, filled, rows, back) for name, back in backs.items()}
+    return {name: _values_ago(windows, filled, rows, back) for name, back in backs.items()}
 
 
 def last_values(values: Floats) -> Floats:
-    """The last observed value at each window's end; NaN before the first."""
+    """Return the last value at each window's end, ``[T, S]``; NaN before the first value."""
     row = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     row = np.maximum.accumulate(row, axis=0)
     return np.where(row >= 0, np.take_along_axis(values, np.maximum(row, 0), axis=0), np.nan)
 
 
 def _last(horizon: int) -> Ints:
+    """Return ``[N]`` zeros: each horizon repeats the last window."""
     return np.zeros(horizon, np.int64)
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    return windows_ago(season_of(config.frequency), horizon)
+    """Return ``[N]``, how many windows ago the season's phase of each horizon last occurred."""
+    return windows_ago(likely_season(config.frequency), horizon)
 
 
-def _repeated(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """``[T, S, N]`` the value ``back[n - 1]`` windows before the issue, for each horizon ``n``."""
+def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
+    """Return ``[T, S, N]``, at horizon ``n`` the value ``back[n - 1]`` windows before the issue row."""
     row = windows.row_of(windows.index[rows][:, None] - back[None, :])  # [T, N]
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
     return np.where((row >= 0)[:, None, :], values, np.nan)
 
 
 def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
+    """Return the forecast frame that repeats the value ``back[n - 1]`` windows ago at horizon ``n``."""
     last = last_values(observed(windows, config).values)
-    values = _repeated(windows, last, np.arange(len(last)), back)
+    values = _values_ago(windows, last, np.arange(len(last)), back)
     issued = ~np.isnan(last)
     forecasts = Forecasts(
         name,

@@ -1,12 +1,13 @@
-"""How far back a trained network's gradients reach: vanishing gradients, measured.
+"""Measure how far back the gradients of a trained network reach (vanishing gradients).
 
-The norm of ``dLoss_t / dh_(t-k)`` against ``k``. In a plain recurrent network it is that of a product,
+`gradient_norms` returns the norm of ``dLoss_t / dh_(t-k)`` for each ``k``. In a plain recurrent network, this
+gradient is a product,
 
     dLoss_t / dh_(t-k) = dLoss_t / dh_t · Π_{i = t-k+1..t} dh_i / dh_(i-1)
 
-and shrinks or grows geometrically in ``k`` (Bengio, Simard & Frasconi 1994, "Learning long-term dependencies
-with gradient descent is difficult"; Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent
-neural networks", equation 5). The gates of an LSTM or a GRU are there to slow its fall.
+which shrinks or grows geometrically with ``k`` (Bengio, Simard & Frasconi 1994, "Learning long-term
+dependencies with gradient descent is difficult"; Pascanu, Mikolov & Bengio 2013, "On the difficulty of
+training recurrent neural networks", equation 5). The gates of an LSTM or a GRU slow this decrease.
 
 Letters: S series, L layers, H hidden width, N horizon.
 """
@@ -31,14 +32,14 @@ _SERIES, _MOMENTS = 64, 8
 
 
 class Moment(NamedTuple):
-    """What a loss at window t is made from, the states before it carried.
+    """Inputs of the loss at one window t, with the carried state before them.
 
     Attributes:
         x: ``[lags, S, F]`` inputs of the windows up to t.
-        target: ``[S, N]`` what came after t, in units; NaN where nothing did.
-        experts: ``[K, 1, S, N]`` what the linear experts forecast at t; None where there are none.
-        known: ``[1, N, S or 1, C]`` what is known of the windows after t; None without a decoder.
-        hidden, cell: ``[L, S, H]`` state before the first of them, see `Network.forward`.
+        target: ``[S, N]`` values after t, as changes in units; NaN where missing.
+        experts: ``[K, 1, S, N]`` forecasts of the linear experts at t; None if there are none.
+        known: ``[1, N, S or 1, C]`` known covariates of the windows after t; None without a decoder.
+        hidden, cell: ``[L, S, H]`` state before the first of the windows, see `Network.forward`.
     """
 
     x: Tensor
@@ -50,25 +51,30 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t.
+    """Return the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t.
 
-    ``h`` is the hidden state of all layers that a window hands to the next. At ``k = 0`` it is what the heads
-    read, the output of the last layer. The loss of a series is the mean pinball loss over its horizons.
+    ``h`` is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input
+    of the heads, the output of the last layer. The loss of a series is the mean pinball loss over its
+    horizons.
 
     Args:
-        forecaster: what was trained.
-        windows: what it was trained on; some series and moments of them are taken, spread evenly.
-        lags: how far back to look; no further than the windows go.
+        forecaster: the trained forecaster.
+        windows: the windows on which it was trained; the mean is over some series and some windows, spread
+            evenly.
+        lags: how many windows to look back; at most the number of windows.
 
     Returns:
-        ``[lags + 1]``, fewer where the windows are; empty where no series has two windows with a value.
+        ``[lags + 1]``, fewer if there are fewer windows; empty if no series has two windows with a value.
     """
     norms = [_norms(forecaster.network, moment) for moment in _moments(forecaster, windows, lags)]
     return torch.cat(norms, dim=1).mean(dim=1).double().numpy() if norms else np.empty(0)
 
 
 def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Moment]:
-    """Moments spread evenly over the windows, each as deep as ``lags``; those with a target only."""
+    """Yield moments that are spread evenly over the windows, each with ``lags`` windows of inputs.
+
+    Moments without a target are left out.
+    """
     network, config = forecaster.network, forecaster.window_config
     windows = observed(windows, config)
     index = np.flatnonzero((~np.isnan(windows.values)).sum(axis=0) > 1)
@@ -81,11 +87,11 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # all lives in one batch
+        sample.values.size,  # all active periods in one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )
-    batch = fleet.knowing(ridge, float(network.prior)).batch(0)
+    batch = fleet.with_linear_part(ridge, float(network.prior)).batch(0)
     latest = len(batch) - 2  # the last window with a target
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(batch.series_ids), batch.static())
@@ -105,29 +111,30 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """``[lags + 1, S]``, of the series with a target."""
+    """Return ``[lags + 1, S]``, the norms of one moment, for the series with a target."""
     network.eval()
-    read: list[Tensor] = []
-    hook = network.head.register_forward_pre_hook(lambda head, given: read.append(given[0]))
+    head_inputs: list[Tensor] = []
+    hook = network.head.register_forward_pre_hook(lambda head, given: head_inputs.append(given[0]))
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # A leaf in the graph between two windows: the gradient to it is that to the state handed over.
-            nudge = torch.zeros_like(hidden, requires_grad=True)
-            carried.append(nudge)
+            # Add a zero leaf to the hidden state: its gradient is the gradient of that state.
+            zero = torch.zeros_like(hidden, requires_grad=True)
+            carried.append(zero)
             quantiles, hidden, cell = network(
-                x, hidden + nudge, cell, experts=moment.experts, known=moment.known
+                x, hidden + zero, cell, experts=moment.experts, known=moment.known
             )
     finally:
         hook.remove()
-    loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()  # no series touches another's state
-    last, *gradients = torch.autograd.grad(loss, [read[-1], *reversed(carried)])
+    # Series share no state, so the gradient of the sum is the gradient of each series' own loss.
+    loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()
+    last, *gradients = torch.autograd.grad(loss, [head_inputs[-1], *reversed(carried)])
     norms = [last.squeeze(0).norm(dim=-1), *(g.movedim(1, 0).flatten(1).norm(dim=-1) for g in gradients)]
     return torch.stack(norms)[:, ~torch.isnan(moment.target).all(dim=-1)]
 
 
 def _loss_by_series(network: Network, quantiles: Tensor, target: Tensor) -> Tensor:
-    """``[S]`` mean pinball loss over horizons: quantiles ``[Q, S, N]``, target ``[S, N]``."""
+    """Return ``[S]``, mean pinball loss over horizons of quantiles ``[Q, S, N]`` and target ``[S, N]``."""
     levels = torch.tensor(network.config.quantiles)
     pairs = zip(quantiles.unbind(1), target, strict=True)
-    return torch.stack([pinball_loss(own, came, levels) for own, came in pairs])
+    return torch.stack([pinball_loss(forecast, actual, levels) for forecast, actual in pairs])

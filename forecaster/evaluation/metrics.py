@@ -1,6 +1,6 @@
-"""How far off forecasts are, in the field's measures, summed up block by block.
+"""Standard accuracy measures of forecasts, summed up block by block.
 
-A `Tally` keeps sums per series and step, never a forecast: a history may be as long as it likes.
+A `Tally` stores sums per series and step and no forecasts, so the length of a history is not limited.
 
 Letters: T issue rows, S series, N steps ahead, Q quantiles.
 """
@@ -14,59 +14,59 @@ import numpy as np
 from forecaster.arrays import Bools, Floats, Ints
 
 COVERAGE = 0.9
-"""Share of what comes that the judged interval is to hold: between the quantiles .05 and .95."""
+"""Nominal coverage of the scored interval, which is between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 2.0**-48  # of a series' largest value: an error no larger is none
+_ROUNDING = 2.0**-48  # share of a series' largest value below which an error is rounding, and counts as 0
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
-    """``[S]`` mean absolute error of seasonal naive on ``[T, S]`` values: the unit of MASE.
+    """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the unit of MASE.
 
-    Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. A series without two values a
-    season apart, or whose seasons are all alike, is measured by its steps from one value to the next, and
-    by 1, in its own unit, where these are none or 0 as well.
+    Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
+    season apart, or if all its seasons are equal, the scale is the mean change from one value to the next. If
+    these changes are missing or 0, too, the scale is 1.
     """
     return _scale_of(values, season, index)[0]
 
 
 def has_scale(values: Floats, season: int, index: Ints | None = None) -> Bools:
-    """``[S]`` whether `seasonal_scale` measures a series by two of its ``[T, S]`` values at all."""
+    """Return ``[S]``, whether a series has two values that `seasonal_scale` can compare."""
     return _scale_of(values, season, index)[1]
 
 
 def _scale_of(values: Floats, season: int, index: Ints | None) -> tuple[Floats, Bools]:
-    """``[S]`` scale, and whether a series has two values a season or a step apart."""
+    """Return ``[S]`` scale, and whether a series has two values a season or a step apart."""
     unit, has_pairs = np.ones(values.shape[1]), np.zeros(values.shape[1], bool)
     rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
-    known = np.zeros(values.shape[1], bool)
-    for apart in dict.fromkeys((season, 1)):
-        error = np.abs(values[apart:] - values[:-apart])
+    is_done = np.zeros(values.shape[1], bool)
+    for gap in dict.fromkeys((season, 1)):
+        error = np.abs(values[gap:] - values[:-gap])
         if index is not None:
-            error[index[apart:] - index[:-apart] != apart] = np.nan
+            error[index[gap:] - index[:-gap] != gap] = np.nan
         pairs = (~np.isnan(error)).sum(axis=0)
         error[np.isnan(error)] = 0.0
         mean = error.sum(axis=0) / np.maximum(pairs, 1)
-        fits = ~known & (mean > rounding)
-        unit[fits] = mean[fits]
-        known |= fits
+        is_positive = ~is_done & (mean > rounding)
+        unit[is_positive] = mean[is_positive]
+        is_done |= is_positive
         has_pairs |= pairs > 0
     return unit, has_pairs
 
 
 @dataclass(frozen=True)
 class Measures:
-    """How a member did; NaN for what it has no number of, as an interval of a point.
+    """Accuracy of one member; a measure that does not apply, such as the coverage of a point, is NaN.
 
     Attributes:
-        count: pairs of a forecast and what came.
+        count: number of pairs of a forecast and its actual.
         mse, mae: mean squared and mean absolute error of the median.
         mase: mean absolute error over that of seasonal naive on the training rows (`seasonal_scale`).
         smape: symmetric mean absolute percentage error, in percent (M4's: 200 |y - f| / (|y| + |f|)).
         wql: weighted quantile loss: twice the pinball loss over the sum of ``|y|``, averaged over levels.
         msis: mean scaled interval score (M4's) of the outermost quantiles, in the unit of ``mase``.
-        coverage_90: share of what came in the 90 % interval, at the last step.
+        coverage_90: share of actuals in the 90 % interval, at the last step.
         width_90: mean width of that interval, at the last step.
-        coverage_by_series: ``[S]`` ``coverage_90`` of each series; NaN where nothing was judged.
+        coverage_by_series: ``[S]`` ``coverage_90`` of each series; NaN for a series without pairs.
     """
 
     count: int
@@ -85,7 +85,7 @@ class Tally:
     """Sums of one member's errors, per series and step.
 
     Args:
-        levels: the quantile levels it forecasts, rising, 0.5 among them; ``(0.5,)`` for a point.
+        levels: quantile levels of its forecasts, rising, with 0.5 among them; ``(0.5,)`` for points.
         series: number of series.
         horizon: steps ahead.
     """
@@ -99,12 +99,12 @@ class Tally:
         self._interval, self._inside, self._width = np.zeros((3, series, horizon))
 
     def add(self, truth: Floats, quantiles: Floats, judged: Bools) -> None:
-        """Takes in a block.
+        """Add the errors of a block.
 
         Args:
-            truth: ``[T, S, N]`` what came; anything where not judged.
-            quantiles: ``[Q, T, S, N]`` what was forecast; anything where not judged.
-            judged: ``[T, S, N]`` the pairs that count.
+            truth: ``[T, S, N]`` actuals; any number where ``judged`` is False.
+            quantiles: ``[Q, T, S, N]`` forecasts; any number where ``judged`` is False.
+            judged: ``[T, S, N]`` the pairs to count.
         """
         y = np.where(judged, truth, 0.0)
         self.count += judged.sum(axis=0)
@@ -126,16 +126,18 @@ class Tally:
             self._width += (high_90 - low_90).sum(axis=0)
 
     def _add_point(self, y: Floats, point: Floats, miss: Floats) -> None:
+        """Add the errors of the median."""
         absolute, size = np.abs(miss), np.abs(y) + np.abs(point)
         self._squared += np.square(miss).sum(axis=0)
         self._absolute += absolute.sum(axis=0)
         self._symmetric += np.divide(absolute, size, out=np.zeros_like(size), where=size > 0).sum(axis=0)
 
     def measures(self, horizon: int, unit: Floats) -> Measures:
-        """The measures over the steps 1 to ``horizon``, those of the interval at step ``horizon`` itself.
+        """Return the measures over the steps 1 to ``horizon``.
 
-        Each is the mean over series of each series' mean over its pairs; ``wql``, whose weights are the
-        sizes of what came, is one ratio over all series.
+        Coverage and width are those of step ``horizon`` itself. Each measure is the mean over series of the
+        series' mean over its pairs. Only ``wql``, which weights by the size of the actuals, is one ratio over
+        all series.
 
         Args:
             horizon: steps ahead.
@@ -154,7 +156,7 @@ class Tally:
         }
         size = self._size[:, steps].sum()
         wql = 2 * float(self._pinball[:, :, steps].sum(axis=(1, 2)).mean()) / size if size > 0 else np.nan
-        coverage = self._covered()[:, at]
+        coverage = self._coverage()[:, at]
         return Measures(
             count=int(count.sum()),
             mse=_mean(by_series["mse"]),
@@ -170,30 +172,36 @@ class Tally:
 
     @property
     def has_interval(self) -> bool:
-        """Whether the quantiles .05 and .95 are among those that it forecasts."""
+        """Whether the quantiles .05 and .95 are among the levels."""
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """``[N]`` mean absolute error at each step, in ``unit`` ``[S]``, averaged over series."""
+        """Return ``[N]``, mean absolute error at each step, in ``unit`` ``[S]``, averaged over series."""
         return _means(_ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
-        """``[N]`` coverage of the 90 % interval at each step, averaged over series; NaN without one."""
-        return _means(self._covered())
+        """Return ``[N]``, coverage of the 90 % interval at each step, averaged over series.
+
+        NaN if the levels do not include the interval.
+        """
+        return _means(self._coverage())
 
     def calibration(self) -> Floats:
-        """``[Q]`` share of what came at or under each quantile, over all steps, averaged over series."""
+        """Return ``[Q]``, share of actuals at or under each quantile, averaged over series.
+
+        All steps are counted together.
+        """
         return _means(_ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
-    def _covered(self) -> Floats:
-        """``[S, N]`` coverage of the 90 % interval; NaN without one, or without pairs."""
+    def _coverage(self) -> Floats:
+        """Return ``[S, N]``, coverage of the 90 % interval; NaN without an interval or without pairs."""
         if not self.has_interval:
             return np.full(self.count.shape, np.nan)
         return _ratio(self._inside, self.count)
 
 
 def _interval_of(levels: tuple[float, ...]) -> tuple[int, int] | None:
-    """Which levels bound the interval of `COVERAGE`; None where one of them is not forecast."""
+    """Return the positions of the levels that bound the interval of `COVERAGE`; None if one is missing."""
     found = [
         [k for k, level in enumerate(levels) if abs(level - bound) < _LEVEL_TOLERANCE]
         for bound in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
@@ -202,18 +210,18 @@ def _interval_of(levels: tuple[float, ...]) -> tuple[int, int] | None:
 
 
 def _ratio(sums: Floats | Ints, count: Ints) -> Floats:
-    """Means of what was counted; NaN where nothing was."""
+    """Return sums over counts; NaN where the count is 0."""
     means = np.full(sums.shape, np.nan)
     np.divide(sums, count, out=means, where=np.broadcast_to(count > 0, sums.shape))
     return means
 
 
 def _mean(by_series: Floats) -> float:
-    """Mean over the series that have a number; NaN without one."""
+    """Return the mean over the series that are not NaN; NaN if there are none."""
     known = by_series[~np.isnan(by_series)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def _means(by_series: Floats) -> Floats:
-    """`_mean` of each column of ``[S, ...]``."""
+    """Return the `_mean` of each column of ``[S, ...]``."""
     return np.array([_mean(column) for column in by_series.T])

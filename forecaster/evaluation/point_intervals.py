@@ -1,4 +1,4 @@
-"""Intervals for forecasts that are points, so that a baseline is judged by its intervals, too.
+"""Add prediction intervals to point forecasts, so that the intervals of baselines can be scored, too.
 
 Letters: T windows, S series, N horizon, Q quantiles, M members, A anchors.
 """
@@ -11,22 +11,22 @@ import numpy as np
 
 from forecaster.arrays import Floats
 from forecaster.components.base import Block, Outputs
-from forecaster.components.experts.stacking import anchors_of
+from forecaster.components.experts.stacking import anchor_horizons
 from forecaster.components.intervals import Intervals
 from forecaster.time.frequency import Frequency
 
 
 class PointIntervals:
-    """Quantiles around the points of some members, by how far off each one was before, as windows close.
+    """Quantiles around the point forecasts of some members, learned from each member's earlier errors.
 
-    They are those of `forecaster.components.intervals`, which the combined forecast has: the members lie side
-    by side as if they were series of their own.
+    They are computed by `forecaster.components.intervals`, as for the combined forecast, and updated in every
+    window. Each member's series are passed to that component as separate series.
 
     Args:
         members: names of the members.
-        levels: Q quantile levels, rising, 0.5 among them.
+        levels: Q quantile levels, rising, with 0.5 among them.
         horizon: N.
-        scale: ``[S]`` how much each series moves.
+        scale: ``[S]`` scale of each series.
         freq: length of a window.
     """
 
@@ -42,43 +42,47 @@ class PointIntervals:
         self._scale = np.tile(scale, len(members))
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
-        self._anchors = anchors_of(horizon)
-        self._said = np.empty((0, len(self._anchors), len(self._scale)))  # by the last N windows
+        self._anchors = anchor_horizons(horizon)
+        self._points = np.empty((0, len(self._anchors), len(self._scale)))  # points of the last N windows
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:
-        """The quantiles ``[Q, T, S, N]`` of every member in a block of windows.
+        """Return the quantiles ``[Q, T, S, N]`` of every member in a block of windows.
 
         Args:
-            start: index of the first window, the one after that of the last call.
-            values: ``[T, S]`` what came, NaN where missing.
-            points: ``[T, S, N]`` of each member; NaN where it has none.
+            start: index of the first window, which follows the last window of the previous call.
+            values: ``[T, S]`` values, NaN where missing.
+            points: ``[T, S, N]`` of each member; NaN if there is no forecast.
         """
-        said = np.concatenate([points[name] for name in self._members], axis=1)  # [T, M * S, N]
+        joined = np.concatenate([points[name] for name in self._members], axis=1)  # [T, M * S, N]
         values = np.tile(values, len(self._members))
-        out = Outputs.empty(len(self._intervals.levels), 0, *said.shape)
-        out.forecast[:] = np.nan_to_num(said)
+        out = Outputs.empty(len(self._intervals.levels), 0, *joined.shape)
+        out.forecast[:] = np.nan_to_num(joined)
         block = Block(
             np.array([start]),
             values,
             self._freq,
             scale=np.broadcast_to(self._scale, values.shape),
             out=out,
-            residuals=self._residuals(values, said),
+            residuals=self._residuals(values, joined),
         )
         self._own, block = self._intervals.step(self._own, block)
-        out.forecast[:, np.isnan(said)] = np.nan
+        out.forecast[:, np.isnan(joined)] = np.nan
         parts = np.split(out.forecast, len(self._members), axis=2)
         return dict(zip(self._members, parts, strict=True))
 
-    def _residuals(self, values: Floats, said: Floats) -> Floats:
-        """``[T, A, M * S]`` what came less what was said of it; keeps what is said for the blocks to come."""
+    def _residuals(self, values: Floats, joined: Floats) -> Floats:
+        """Return ``[T, A, M * S]``, each value less its forecasts at the anchor horizons.
+
+        Stores the last points, which forecast windows of later blocks.
+        """
         anchors = np.array(self._anchors)
-        before = len(self._said)
-        whole = np.concatenate([self._said, np.moveaxis(said[:, :, anchors - 1], 2, 1)])
+        stored = len(self._points)
+        all_points = np.concatenate([self._points, np.moveaxis(joined[:, :, anchors - 1], 2, 1)])
         residuals = np.full((len(values), len(anchors), values.shape[1]), np.nan)
-        for i, ago in enumerate(self._anchors):
-            first = max(ago - before, 0)
+        for i, horizon in enumerate(self._anchors):
+            first = max(horizon - stored, 0)
             if first < len(values):
-                residuals[first:, i] = values[first:] - whole[before + first - ago : len(whole) - ago, i]
-        self._said = whole[-self._anchors[-1] :]
+                forecast = all_points[stored + first - horizon : len(all_points) - horizon, i]
+                residuals[first:, i] = values[first:] - forecast
+        self._points = all_points[-self._anchors[-1] :]
         return residuals

@@ -1,7 +1,7 @@
-"""Rolling origin: a history goes window by window through what the stream calls, and every member is judged.
+"""Rolling-origin evaluation: step a history window by window as the stream does, and score every member.
 
-Nothing here can see ahead: the network learns from the first rows alone, and a forecast issued at a row comes
-from `forecaster.stepping.advance_in_place`, which has been given the rows up to it and none after.
+No forecast can depend on later rows. The network is trained on the first rows only. A forecast issued at a
+row is made by `forecaster.stepping.advance_in_place`, which has received the rows up to it and no later row.
 
 Letters: T issue rows, S series, N steps ahead, Q quantiles.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.arrays import Bools, Floats, Ints
-from forecaster.components.season import season_of
+from forecaster.components.season import likely_season
 from forecaster.evaluation.baselines import baseline_points, last_values
 from forecaster.evaluation.metrics import Tally, seasonal_scale
 from forecaster.evaluation.point_intervals import PointIntervals
@@ -29,24 +29,24 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-_BLOCK_CELLS = 300_000  # forecasts of a member at a time: what judging them makes stays in the cache
+_BLOCK_CELLS = 300_000  # most forecasts of a member in a block: scoring more overflows the CPU's cache
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows of a history are learned from, and which are forecast and judged.
+    """The rows of a history to train on, and the test rows, which are forecast and scored.
 
-    Every member and horizon is judged on forecasts issued at the same rows: those whose targets, up to the
-    farthest step, all lie in the test rows.
+    Every member and horizon is scored on forecasts issued at the same rows. These are the rows after which
+    all windows up to the farthest step are test rows.
 
     Attributes:
-        train_rows: the first rows, which alone are learned from and give each series' scale.
+        train_rows: number of first rows, from which alone the network learns and the scales are computed.
         first, stop: the test rows ``[first, stop)``.
         horizon: the farthest step ahead.
 
     Raises:
-        ConfigError: the test rows begin among the training rows, or are fewer than the steps ahead.
+        ConfigError: the test rows overlap the training rows, or are fewer than the steps ahead.
     """
 
     train_rows: int
@@ -57,38 +57,38 @@ class Split:
     def __post_init__(self) -> None:
         if self.first < self.train_rows:
             raise ConfigError(
-                f"the test rows begin at {self.first:,}, among the {self.train_rows:,} training rows: let "
-                "them begin after these"
+                f"the test rows begin at {self.first:,}, among the {self.train_rows:,} training rows: "
+                "move them after the training rows"
             )
         if self.stop - self.first < self.horizon:
             raise ConfigError(
                 f"{max(self.stop - self.first, 0):,} test rows ({self.first:,} to {self.stop:,}) are too few "
-                f"to judge {self.horizon:,} steps ahead: give more rows, or a shorter horizon"
+                f"to score {self.horizon:,} steps ahead: give more rows, or a shorter horizon"
             )
 
     @property
     def issues(self) -> range:
-        """Rows at whose end judged forecasts are issued."""
+        """Rows at whose end scored forecasts are issued."""
         return range(self.first - 1, self.stop - self.horizon)
 
 
 @dataclass(frozen=True)
 class Member:
-    """What one member forecast: ``values`` ``[Q, T, S, N]`` at ``levels``."""
+    """Forecasts of one member: ``values`` ``[Q, T, S, N]`` at the quantile levels ``levels``."""
 
     levels: tuple[float, ...]
     values: Floats
 
 
 @dataclass(frozen=True)
-class Rolled:
-    """A block of judged forecasts.
+class ScoredBlock:
+    """A block of forecasts to score.
 
     Attributes:
         rows: ``[T]`` rows at whose end they were issued.
-        members: by name, ``combined`` first where there is one.
-        truth: ``[T, S, N]`` what came; NaN where nothing did.
-        judged: ``[T, S, N]`` the pairs that count: what came, where every member had a forecast.
+        members: by name, ``combined`` first if there is one.
+        truth: ``[T, S, N]`` actuals; NaN where missing.
+        judged: ``[T, S, N]`` the pairs to score: there is an actual, and every member has a forecast.
     """
 
     rows: Ints
@@ -98,23 +98,27 @@ class Rolled:
 
 
 def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windows:
-    """Each series less the mean of its training rows, over their standard deviation (1 where that is 0).
+    """Subtract from each series the mean of its training rows, and divide by their standard deviation.
 
-    What an empty window means is settled first (`observed`). A series without a training row stays as it is.
+    A standard deviation of 0 is replaced by 1. Empty windows are first replaced as the configuration
+    specifies (`observed`). A series without a value in the training rows stays unchanged.
     """
     values = observed(windows, config).values
     train = values[:train_rows]
-    known = ~np.isnan(train)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, train, 0.0).sum(axis=0) / count
-    spread = np.sqrt(np.where(known, np.square(train - mean), 0.0).sum(axis=0) / count)
+    has_value = ~np.isnan(train)
+    count = np.maximum(has_value.sum(axis=0), 1)
+    mean = np.where(has_value, train, 0.0).sum(axis=0) / count
+    spread = np.sqrt(np.where(has_value, np.square(train - mean), 0.0).sum(axis=0) / count)
     return replace(windows, values=(values - mean) / np.where(spread > 0, spread, 1.0))
 
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
-    """``[S]`` the unit of MASE: what seasonal naive errs by on the training rows (`seasonal_scale`)."""
+    """Return ``[S]``, the unit of MASE (`seasonal_scale`).
+
+    It is the mean error of seasonal naive on the training rows.
+    """
     train = observed(windows, config).rows(0, train_rows)
-    return seasonal_scale(train.values, season_of(config.frequency), train.index)
+    return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 
 
 def rolled(
@@ -122,49 +126,49 @@ def rolled(
     windows: Windows,
     split: Split,
     on_windows: Callable[[int], None] = lambda windows: None,
-) -> Iterator[Rolled]:
-    """Carries a fleet from the first window on, and yields what is forecast at the rows that are judged.
+) -> Iterator[ScoredBlock]:
+    """Step a fleet through a history, and yield the forecasts issued at the rows to score.
 
-    A member that is points gets quantiles by its own errors so far (`PointIntervals`). A series without a
-    value in the training rows has no scale and is not judged.
+    A member with point forecasts gets quantiles from its own earlier errors (`PointIntervals`). A series
+    without a value in the training rows has no scale and is not scored.
 
     Args:
-        forecaster: trained on the training rows alone; its horizon is that of ``split``.
-        windows: the whole history, the test rows included.
-        split: what is judged.
-        on_windows: told how many windows have been stepped.
+        forecaster: trained on the training rows only; its horizon is the horizon of ``split``.
+        windows: the whole history, including the test rows.
+        split: the rows to score.
+        on_windows: called with the number of windows that have been stepped since the last call.
     """
     config = forecaster.window_config
-    came = observed(windows, config).values
-    filled = last_values(came)
-    has_scale = (~np.isnan(came[: split.train_rows])).any(axis=0)
-    state = forecaster.unseen(windows.series_ids, windows.start)
+    actuals = observed(windows, config).values
+    filled = last_values(actuals)
+    has_scale = (~np.isnan(actuals[: split.train_rows])).any(axis=0)
+    state = forecaster.new_series_state(windows.series_ids, windows.start)
     levels, scale = forecaster.network_config.quantiles, training_scale(windows, split.train_rows, config)
     intervals: PointIntervals | None = None
-    most = max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))
-    for rows in _blocks(split, most, np.flatnonzero(np.diff(windows.index) > 1) + 1):
+    block_rows = max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))
+    for rows in _blocks(split, block_rows, np.flatnonzero(np.diff(windows.index) > 1) + 1):
         block = windows.rows(rows.start, rows.stop)
         start, at = block.start, np.arange(rows.start, rows.stop)
-        beside = block.past_of(forecaster.covariates.features.observed)
-        forecasts = advance_in_place(forecaster, state, block.values, start, keep_members=True, past=beside)
-        members = members_of(forecasts)
+        past = block.stacked_covariates(forecaster.covariates.features.observed)
+        forecasts = advance_in_place(forecaster, state, block.values, start, keep_members=True, past=past)
+        members = forecasts_by_member(forecasts)
         for name, values in baseline_points(windows, filled, at, config, split.horizon).items():
             members.setdefault(name, Member((0.5,), values[None]))
         points = {name: member.values[0] for name, member in members.items() if member.levels == (0.5,)}
         intervals = intervals or PointIntervals(tuple(points), levels, split.horizon, scale, config.frequency)
-        for name, quantiles in intervals.step(start, came[rows.start : rows.stop], points).items():
+        for name, quantiles in intervals.step(start, actuals[rows.start : rows.stop], points).items():
             members[name] = Member(levels, quantiles)
         if rows.start >= split.issues.start:
             yield _judged(
-                at, members, _ahead(came, windows.index, at, split.horizon), forecasts.issued & has_scale
+                at, members, _ahead(actuals, windows.index, at, split.horizon), forecasts.issued & has_scale
             )
         on_windows(len(rows))
 
 
-def members_of(forecasts: Forecasts) -> dict[str, Member]:
-    """What a forecaster issued, by member: ``combined`` and ``network``, then the points of each expert.
+def forecasts_by_member(forecasts: Forecasts) -> dict[str, Member]:
+    """Return the forecasts of each member: ``combined`` and ``network``, then the points of each expert.
 
-    Points are quantiles of the level 0.5 alone. A forecaster without an online part is its network alone.
+    Points have the quantile level 0.5 only. A forecaster without experts and intervals has only ``network``.
     """
     levels = forecasts.quantile_levels
     if not forecasts.members:
@@ -177,8 +181,8 @@ def members_of(forecasts: Forecasts) -> dict[str, Member]:
     return members
 
 
-def tally(tallies: dict[str, Tally], block: Rolled) -> None:
-    """Adds a block to the sums of every member, which begin with its first."""
+def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
+    """Add a block to the sums of every member; the first block creates them."""
     for name, member in block.members.items():
         if name not in tallies:
             tallies[name] = Tally(member.levels, *block.truth.shape[1:])
@@ -186,7 +190,10 @@ def tally(tallies: dict[str, Tally], block: Rolled) -> None:
 
 
 class FanSample:
-    """Some series' forecasts, end to end around the middle of the judged rows, for `plots.fan_figure`."""
+    """Fans of forecasts of some series, one after the other, for `plots.fan_figure`.
+
+    They are from the middle of the scored rows.
+    """
 
     def __init__(self, windows: Windows, split: Split, freq: Frequency) -> None:
         count = len(windows.series_ids)
@@ -199,8 +206,8 @@ class FanSample:
         self._index, self._freq = windows.index, freq
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
-    def add(self, block: Rolled) -> None:
-        """Keeps what the sample wants of a block's first member."""
+    def add(self, block: ScoredBlock) -> None:
+        """Store the fans in a block, from its first member."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
@@ -216,20 +223,21 @@ class FanSample:
                 )
 
     def frames(self) -> dict[str, pl.DataFrame]:
-        """A frame for each series that has something to draw."""
+        """Return a frame for each series that has fans to draw."""
         time = pl.col("target_at", "issued_at").cast(pl.Datetime("us", "UTC"))
-        whole = {name: pl.concat(parts) for name, parts in self._parts.items() if parts}
+        joined = {name: pl.concat(parts) for name, parts in self._parts.items() if parts}
         return {
             name: frame.with_columns(time, pl.col("observed").fill_nan(None))
-            for name, frame in whole.items()
+            for name, frame in joined.items()
             if len(frame)
         }
 
 
 def _blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
-    """The rows from the first to the last that a judged forecast is issued at, ``most`` at a time.
+    """Yield all rows up to the last scored issue row, in blocks of at most ``most`` rows.
 
-    A block ends before each of ``breaks``, the rows before which windows are left out.
+    A block ends before each of ``breaks``, the rows that do not directly follow the row before in time. No
+    block has both scored and unscored issue rows.
     """
     for rows in (range(split.issues.start), split.issues):
         bounds = [rows.start, *(int(row) for row in breaks if rows.start < row < rows.stop), rows.stop]
@@ -238,16 +246,20 @@ def _blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
                 yield range(start, min(start + most, stop))
 
 
-def _ahead(came: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
-    """``[T, S, N]`` what came in the windows after each of ``T`` rows; NaN where windows are left out."""
-    ahead = np.lib.stride_tricks.sliding_window_view(came, horizon, axis=0)[rows + 1]
-    at = np.lib.stride_tricks.sliding_window_view(index, horizon)[rows + 1]
-    follows = at - index[rows][:, None] == np.arange(1, horizon + 1)
+def _ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
+    """Return ``[T, S, N]``, the values in the N windows after each of ``T`` rows.
+
+    NaN for a window that has no row.
+    """
+    ahead = np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)[rows + 1]
+    windows = np.lib.stride_tricks.sliding_window_view(index, horizon)[rows + 1]
+    follows = windows - index[rows][:, None] == np.arange(1, horizon + 1)
     return ahead if follows.all() else np.where(follows[:, None, :], ahead, np.nan)
 
 
-def _judged(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> Rolled:
+def _judged(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> ScoredBlock:
+    """Return the block; a pair is scored if it has an actual and a forecast of every member."""
     judged = issued[:, :, None] & ~np.isnan(truth)
     for member in members.values():
         judged &= ~np.isnan(member.values).any(axis=0)
-    return Rolled(rows, members, truth, judged)
+    return ScoredBlock(rows, members, truth, judged)

@@ -1,4 +1,4 @@
-"""How far off forecasts were, once what they were about has come.
+"""Score stored forecasts against actuals.
 
 Letters: T windows, S series.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from forecaster.components.season import season_of
+from forecaster.components.season import likely_season
 from forecaster.evaluation.metrics import has_scale, seasonal_scale
 from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
@@ -22,38 +22,38 @@ _FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
 def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
-    """The unit of each series' errors, that of MASE: what seasonal naive errs by on ``windows`` on average.
+    """Return the unit of each series' errors, as in MASE: the mean error of seasonal naive on ``windows``.
 
-    For series that it does not fit, and for those that never came, see
-    `forecaster.evaluation.metrics.seasonal_scale`.
+    `forecaster.evaluation.metrics.seasonal_scale` documents the scale of series that are too short, constant
+    or empty.
 
     Args:
-        windows: what came, before the forecasts that are to be judged.
-        config: length of a window, and whether an empty one was an observation of 0 (``empty``).
+        windows: values before the forecasts that are scored.
+        config: length of a window, and whether an empty window is an observation of 0 (``empty``).
     """
-    unit = seasonal_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
+    unit = seasonal_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return dict(zip(windows.series_ids, unit.tolist(), strict=True))
 
 
-def unscaled(windows: Windows, config: WindowConfig) -> list[str]:
-    """The series of which ``windows`` hold too little for `series_scale`: no two values to compare."""
-    found = has_scale(observed(windows, config).values, season_of(config.frequency), windows.index)
+def series_without_scale(windows: Windows, config: WindowConfig) -> list[str]:
+    """Return the series for which ``windows`` do not contain two values that `series_scale` can compare."""
+    found = has_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
 
 
 def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> pl.DataFrame:
-    """Every forecast that met an observation: one row a series, issue time and horizon.
+    """Join forecasts with their actuals: one row per series, issue time and horizon that has an actual.
 
     Args:
-        forecasts: forecast frame, nested by horizon; a horizon without a value (null) is not judged.
-        windows: what came.
-        config: length of a window, and whether an empty one is an observation of 0 (``empty``).
+        forecasts: forecast frame, nested by horizon; a horizon without a value (null) is left out.
+        windows: the values that were observed.
+        config: length of a window, and whether an empty window is an observation of 0 (``empty``).
 
     Returns:
-        ``series_id, issued_at, horizon, observed``, and one column a quantile (``q10`` and so on).
+        ``series_id, issued_at, horizon, observed``, and one column per quantile (``q10`` and so on).
     """
     windows = observed(windows, config)
-    came = pl.DataFrame(
+    actuals = pl.DataFrame(
         {
             "series_id": np.repeat(np.array(windows.series_ids, dtype=object), len(windows.values)),
             "window": np.tile(windows.index, len(windows.series_ids)),
@@ -62,20 +62,21 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
     window = config.frequency.window(pl.col("issued_at")) + pl.col("horizon").cast(pl.Int64) - 1
-    said = forecasts.select("series_id", "issued_at", "forecast")  # a p-value that is not there is no gap
-    flat = said.explode("forecast").unnest("forecast").drop_nulls()
-    return flat.with_columns(window=window).join(came, on=["series_id", "window"]).drop("window")
+    selected = forecasts.select("series_id", "issued_at", "forecast")  # without p_value, which may be null
+    flat = selected.explode("forecast").unnest("forecast").drop_nulls()
+    return flat.with_columns(window=window).join(actuals, on=["series_id", "window"]).drop("window")
 
 
 def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
-    """Errors by horizon, as rows of ``schemas.scores``.
+    """Return errors by horizon, as rows of ``schemas.scores``.
 
-    Each series' errors are divided by its scale and averaged; a horizon's score is the mean over series.
+    Errors are divided by the scale of their series. A horizon's score is the mean over series of each series'
+    mean.
 
     Args:
-        model: what the rows are called.
-        errors: what `errors` gave.
-        scale: the unit of each series' errors (see `series_scale`); 1 of a series without one.
+        model: name of the model, for the rows.
+        errors: result of `errors`.
+        scale: unit of each series' errors (see `series_scale`); 1 for a series that it does not contain.
     """
     quantiles = sorted(
         (n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()), key=lambda n: float(n[1:])
@@ -115,12 +116,18 @@ def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
 
 
 def matched(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """The rows of ``others`` whose series, issue time and horizon are in ``errors``: a fair comparison."""
+    """Return the rows of ``others`` whose series, issue time and horizon are in ``errors``.
+
+    So two models are compared on the same forecasts.
+    """
     return others.join(errors, on=["series_id", "issued_at", "horizon"], how="semi")
 
 
 def calibration(errors: pl.DataFrame) -> pl.DataFrame:
-    """For each quantile, its ``level`` and the share ``observed`` at or under it, averaged over series."""
+    """Return the ``level`` of each quantile, and the share of observations at or under it (``observed``).
+
+    The share is averaged over series.
+    """
     names = [n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()]
     under = errors.group_by("series_id").agg((pl.col("observed") <= pl.col(n)).mean().alias(n) for n in names)
     means = under.select(pl.col(n).mean() for n in names).row(0)
@@ -128,21 +135,21 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
 
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
-    """Fans of one series end to end with what came, about a week of hours (for `plots.fan_figure`).
+    """Return fans of one series, one after the other, about a week of hours (for `plots.fan_figure`).
 
-    From the middle of what was forecast: each fan was issued where the one before ends, so that nothing of
-    what came is left out between them.
+    They are from the middle of the forecasts. Each fan is issued where the previous one ends, so that they
+    cover the time without gaps.
     """
-    own = errors.filter(pl.col("series_id") == series_id)
-    times = own["issued_at"].unique().sort()
+    of_series = errors.filter(pl.col("series_id") == series_id)
+    times = of_series["issued_at"].unique().sort()
     if not len(times):
-        return own.with_columns(target_at=pl.col("issued_at"))
-    horizon = int(own["horizon"].max())  # type: ignore[arg-type]
+        return of_series.with_columns(target_at=pl.col("issued_at"))
+    horizon = int(of_series["horizon"].max())  # type: ignore[arg-type]
     issues = min(max(_FAN_WINDOWS // horizon, 4), _MOST_FANS)
     windows = freq.window_of(times.to_physical().to_numpy())
-    first = windows[max(len(times) // 2 - issues * horizon // 2, 0)]
-    chosen = freq.start_us(first + horizon * np.arange(issues))
-    shown = own.filter(pl.col("issued_at").to_physical().is_in(chosen))
+    first_window = windows[max(len(times) // 2 - issues * horizon // 2, 0)]
+    issue_times = freq.start_us(first_window + horizon * np.arange(issues))
+    shown = of_series.filter(pl.col("issued_at").to_physical().is_in(issue_times))
     issued = freq.window_of(shown["issued_at"].to_physical().to_numpy())
     target_us = freq.start_us(issued + shown["horizon"].to_numpy() - 1)
     return shown.with_columns(target_at=pl.Series(target_us).cast(pl.Datetime("us", "UTC")))

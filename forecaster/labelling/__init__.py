@@ -1,1 +1,1 @@
-"""Labels from a recurrent network: one a sequence (many to one), or one at every step (many to many)."""
+"""Label whole sequences (many to one) or every step of a series (many to many) with a recurrent network."""

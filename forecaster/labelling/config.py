@@ -1,4 +1,4 @@
-"""How a label network is shaped and trained, as typed, frozen settings."""
+"""Settings of the shape and the training of a label network; they are typed and frozen."""
 
 from __future__ import annotations
 
@@ -18,32 +18,40 @@ class LabelConfig(Settings):
     hidden: int = Field(64, ge=1, le=4096, description="width of the hidden state")
     layers: int = Field(1, ge=1, le=16, description="stacked recurrent layers")
     pooling: Literal["last", "mean"] = Field(
-        "last", description="what a sequence's label is told from: its last hidden state, or the mean of all"
+        "last",
+        description="compute a sequence's label from its last hidden state (last), or from their mean (mean)",
     )
     scaling: Scaling | None = Field(
         None,
-        description="train: by each channel's mean and spread in the training rows, so that levels count; "
-        "series: by those of each sequence, so that only its shape counts; running: by those of the "
-        "steps so far, level-free and causal; unset: train for sequences, running for steps",
+        description="train: by each channel's mean and spread in the training rows, so that levels matter; "
+        "series: by mean and spread of each sequence, so that only its shape matters; running: by mean and "
+        "spread of the steps so far, so that levels do not matter; unset: train for sequences, running for "
+        "steps",
     )
     epochs: int = Field(100, ge=1, description="most passes over the training rows")
     patience: int = Field(15, ge=1, description="epochs without a lower validation loss before training ends")
-    batch: int = Field(16, ge=1, description="sequences a gradient is taken over")
-    segment: int = Field(64, ge=2, description="steps per back-propagated segment; the state is carried on")
-    learning_rate: float = Field(3e-3, gt=0, le=1, description="of Adam, at the start; halved as epochs fail")
+    batch: int = Field(16, ge=1, description="sequences per gradient step")
+    segment: int = Field(
+        64, ge=2, description="steps per back-propagated segment; the state is carried across segments"
+    )
+    learning_rate: float = Field(
+        3e-3, gt=0, le=1, description="of Adam, at the start; halved while the validation loss does not fall"
+    )
     weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay")
-    dropout: float = Field(0.2, ge=0, lt=1, description="of the hidden states before the head")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the hidden states before the head")
     balance: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="class weights: 0 all alike, 1 so that rare classes count as much as others",
+        description="class weights: 0 equal, 1 so large that rare classes count as much as frequent ones",
     )
-    validation: float = Field(0.2, gt=0, lt=1, description="share held out to stop by: sequences, or time")
+    validation: float = Field(
+        0.2, gt=0, lt=1, description="share of sequences, or of time, held out to decide when to stop"
+    )
     test: float = Field(
-        0.2, ge=0, lt=1, description="share held out to judge by: sequences, or the last time"
+        0.2, ge=0, lt=1, description="share of sequences, or of the last time, held out for the final scores"
     )
-    seed: int = Field(0, ge=0, description="of the split, the weights and the order of batches")
+    seed: int = Field(0, ge=0, description="seed of the split, the first weights and the order of batches")
     threads: int = Field(1, ge=0, description="torch threads; 0 leaves torch's own choice")
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
-"""A labeller: weights, what they need to run, and the version that names them.
+"""A labeller: a trained label network with its settings and its version.
 
-Letters: T steps, S sequences, C channels, L layers, H hidden width, K classes.
+Letters: T steps, S sequences, C channels, F inputs, L layers, H hidden width, K classes.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from forecaster.labelling.config import LabelConfig, Scaling
 from forecaster.labelling.network import Carried, LabelNetwork
 from forecaster.labelling.sequences import Sequences
 from forecaster.setting_types import Settings
-from forecaster.weights import config_in, packed, read, version_of, weights_in
+from forecaster.weights import config_of_blob, packed, read, version_of, weights_of_blob
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-_BLOCK = 512  # steps at a time: inputs of a long history at once would not fit into memory
+_BLOCK = 512  # steps in one call: the inputs of a long history would not fit into memory at once
 
 
 class Task(Settings):
-    """What is labelled, and from what.
+    """What is labelled, and from which values.
 
     Attributes:
-        of: whether a label is a whole ``sequence``'s or a ``step``'s.
+        of: whether there is one label per ``sequence`` or one per ``step``.
         channels: names of the C values at each step.
         classes: names of the K labels.
         scaling: see `LabelConfig.scaling`.
-        mean, std: ``[C]`` of the training rows, for the scaling ``train``; empty for the others.
-        freq_s: seconds between two steps; 0 where steps have no calendar.
-        background: the class of ordinary steps, the most frequent one; every other one is an alarm.
-        threshold: of the probability that a step is not ordinary: above it, an alarm. Chosen on validation
-            rows so that a series raises at most one false alarm a week there. 1 for sequences.
-        level_free: what the inputs of the scaling ``running`` are made of.
+        mean, std: ``[C]`` of the training rows, for the scaling ``train``; empty for other scalings.
+        freq_s: seconds between two steps; 0 if steps have no calendar.
+        background: position of the class of ordinary steps, the most frequent class. Steps of other classes
+            are anomalous.
+        threshold: a step whose probability of being anomalous is above it raises an alarm. It is chosen on
+            the validation rows so that a series has at most one false alarm a week there. 1 for sequences.
+        level_free: settings of the inputs for the scaling ``running``.
     """
 
     of: Literal["sequence", "step"]
@@ -59,12 +60,12 @@ class Task(Settings):
 
 @dataclass(frozen=True)
 class LabelState:
-    """What `Labeller.step` carries from one step to the next; series is the first axis of every array.
+    """State that `Labeller.step` carries from one step to the next; series is the first axis of every array.
 
     Attributes:
         next_window: ``[S]`` int64, window index of each series' next step.
-        parts: ``hidden`` (and ``cell``) ``[S, L, H]`` float32 under ``network``; with the scaling
-            ``running`` also the components of the inputs, a row a series and channel.
+        parts: under ``network``, ``hidden`` (and ``cell``) ``[S, L, H]`` float32; with the scaling
+            ``running`` also the components of the inputs, one row per series and channel.
     """
 
     next_window: Ints
@@ -76,7 +77,7 @@ class Labeller:
     """A trained label network with its settings.
 
     Attributes:
-        config: shape and training.
+        config: settings of shape and training.
         task: what it labels.
         network: the network, in evaluation mode.
         version: cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``.
@@ -93,12 +94,13 @@ class Labeller:
         object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
-        """``[S, K]`` of sequences, or ``[T, S, K]`` of steps (NaN after a sequence's end).
+        """Return ``[S, K]`` for sequences, or ``[T, S, K]`` for steps (NaN after a sequence's end).
 
-        A sequence's do not depend on the others; a step's not on later steps.
+        The probabilities of a sequence do not depend on other sequences, and a step's do not depend on later
+        steps.
 
         Raises:
-            DataError: the channels are not those of the model.
+            DataError: ``sequences`` has other channels than the model.
         """
         if sequences.channels != self.task.channels:
             raise DataError(
@@ -114,18 +116,22 @@ class Labeller:
         for first in range(0, len(sequences.values), _BLOCK):
             state, block = self.step(state, sequences.values[first : first + _BLOCK])
             blocks.append(block)
-        found = np.concatenate(blocks)
-        found[~sequences.there()] = np.nan
-        return found
+        probabilities = np.concatenate(blocks)
+        probabilities[~sequences.there()] = np.nan
+        return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """``[T, S, F]`` of whole sequences ``[T, S, C]`` under the scaling ``train`` or ``series``."""
+        """Return ``[T, S, F]`` for sequences ``[T, S, C]`` under the scaling ``train`` or ``series``."""
         if self.task.scaling == "series":
-            return inputs.by_own_spread(values)
+            return inputs.scaled_by_sequence(values)
         return inputs.scaled(values, np.array(self.task.mean), np.array(self.task.std))
 
     def initial_state(self, start: Ints) -> LabelState:
-        """The state of series that have seen nothing, and whose first window will be ``start`` ``[S]``."""
+        """Return the state of series before their first step.
+
+        Args:
+            start: ``[S]`` index of each series' first window.
+        """
         parts = {"network": _as_arrays(self.network.initial(len(start)))}
         if self.task.scaling == "running":
             columns = len(start) * len(self.task.channels)
@@ -133,9 +139,10 @@ class Labeller:
         return LabelState(start.copy(), parts)
 
     def step(self, state: LabelState, values: Floats) -> tuple[LabelState, Floats32]:
-        """Probabilities ``[T, S, K]`` of the next steps ``[T, S, C]``, and the state after them.
+        """Return probabilities ``[T, S, K]`` of the next steps ``[T, S, C]``, with the state after them.
 
-        One call with T steps gives what T calls with one step give. The state that is given is used up.
+        One call with T steps returns the same as T calls with one step. The given state must not be used
+        again.
         """
         x, parts = self.step_inputs(state, values)
         with torch.inference_mode():
@@ -144,12 +151,12 @@ class Labeller:
                 for part in state.parts["network"].values()
             )
             logits, carried = self.network.per_step(torch.from_numpy(x), carried)
-            found = np.asarray(logits.softmax(-1).numpy())
+            probabilities = np.asarray(logits.softmax(-1).numpy())
         parts["network"] = _as_arrays(carried)
-        return replace(state, next_window=state.next_window + len(values), parts=parts), found
+        return replace(state, next_window=state.next_window + len(values), parts=parts), probabilities
 
     def step_inputs(self, state: LabelState, values: Floats) -> tuple[Floats32, dict[str, Arrays]]:
-        """Inputs ``[T, S, F]`` of the next steps, and the parts of the state that they carry on."""
+        """Return inputs ``[T, S, F]`` of the next steps, and the state of the inputs after them."""
         if self.task.scaling != "running":
             return self.sequence_inputs(values), {}
         before = {name: part for name, part in state.parts.items() if name != "network"}
@@ -159,28 +166,28 @@ class Labeller:
         return x, parts
 
     def alarm(self, probabilities: Floats32) -> Floats32:
-        """``[...]`` the probability that a step is not ordinary, of ``[..., K]``."""
+        """Return ``[...]``, the probability that a step is anomalous, for probabilities ``[..., K]``."""
         return np.asarray(1.0 - probabilities[..., self.task.background], np.float32)
 
     def to_bytes(self) -> bytes:
-        """Weights and settings as one safetensors blob."""
+        """Return weights and settings in safetensors format."""
         return packed(self._config_json(), self.network)
 
     @staticmethod
     def from_bytes(data: bytes) -> Labeller:
-        """The inverse of `to_bytes`.
+        """Return the labeller that `to_bytes` wrote.
 
         Raises:
-            ModelError: ``data`` is no labeller.
+            ModelError: ``data`` is not a labeller.
         """
         try:
-            parts = config_in(data)
+            parts = config_of_blob(data)
             config = LabelConfig.model_validate(parts["config"])
             task = Task.model_validate(parts["task"])
             network = untrained(config, task)
-            network.load_state_dict(weights_in(data))
+            network.load_state_dict(weights_of_blob(data))
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"this is no labeller: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"this is not a labeller: {str(error).splitlines()[0]}") from error
         return Labeller(config, task, network)
 
     def save(self, folder: Path) -> Path:
@@ -197,7 +204,7 @@ class Labeller:
 
     @staticmethod
     def load(folder: Path) -> Labeller:
-        """What `save` wrote into ``folder``.
+        """Return the labeller that `save` wrote into ``folder``.
 
         Raises:
             ModelError: ``folder`` does not hold a labeller.
@@ -210,11 +217,12 @@ class Labeller:
 
 
 def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
-    """A network of the task's shape with random weights."""
+    """Return a network of the task's shape with random weights."""
     width = inputs.count(task.scaling, len(task.channels), task.level_free)
     return LabelNetwork(config, width, len(task.classes))
 
 
 def _as_arrays(carried: Carried) -> Arrays:
+    """Return tensors ``[L, S, H]`` as arrays ``[S, L, H]``, by name."""
     names = ("hidden", "cell")[: len(carried)]
     return {name: part.numpy().swapaxes(0, 1) for name, part in zip(names, carried, strict=True)}

@@ -1,4 +1,4 @@
-"""The recurrent network with a head of labels: at every step, or for the whole sequence.
+"""The recurrent network with a head of classes, applied at every step or to the whole sequence.
 
 Letters: T steps, S sequences, F inputs, L layers, H hidden width, K classes.
 """
@@ -30,22 +30,30 @@ class LabelNetwork(nn.Module):
         self.head = nn.Linear(config.hidden, classes)
 
     def initial(self, series: int) -> Carried:
-        """The state of sequences that have seen nothing: zeros."""
+        """Return the state before the first step: zeros."""
         parts = 2 if self.config.cell == "lstm" else 1
         return tuple(torch.zeros(self.config.layers, series, self.config.hidden) for _ in range(parts))
 
     def per_step(self, x: Tensor, carried: Carried) -> tuple[Tensor, Carried]:
-        """``[T, S, F]`` to logits ``[T, S, K]``, each from its step and those before, and the state after."""
+        """Return logits ``[T, S, K]`` of inputs ``[T, S, F]``, and the state after them.
+
+        The logits of a step depend on the step and on earlier steps only.
+        """
         state = carried if self.config.cell == "lstm" else carried[0]
         out, after = self.recurrent(x, state)
         return self.head(self.dropout(out)), after if isinstance(after, tuple) else (after,)
 
     def per_sequence(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """``[T, S, F]`` to logits ``[S, K]``; what follows the ``lengths`` ``[S]`` of each is unseen."""
+        """Return logits ``[S, K]`` of inputs ``[T, S, F]``; inputs after a sequence's length are ignored.
+
+        Args:
+            x: inputs.
+            lengths: ``[S]``, number of steps of each sequence.
+        """
         packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.recurrent(packed)[0])
         if self.config.pooling == "mean":
-            pooled = hidden.sum(dim=0) / lengths[:, None]  # padding comes back as 0
+            pooled = hidden.sum(dim=0) / lengths[:, None]  # padding is 0 in the output
         else:
             pooled = hidden[lengths - 1, torch.arange(len(lengths))]
         logits: Tensor = self.head(self.dropout(pooled))
@@ -53,12 +61,13 @@ class LabelNetwork(nn.Module):
 
 
 def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
-    """``[K]`` what a step or sequence of each class weighs in the loss, 1 on average over those there are.
+    """Return ``[K]``, the weight of each class in the loss; the mean over all labels is 1.
 
     Args:
-        labels: any shape, int64, ``UNKNOWN`` among them.
+        labels: any shape, int64; ``UNKNOWN`` is ignored.
         classes: K.
-        balance: 0 gives all the same weight, 1 gives every class the same sum; between them, its power.
+        balance: 0 gives equal weights; 1 gives each class the same sum of weights; between them, a power of
+            the counts.
     """
     counts = torch.bincount(labels[labels != UNKNOWN], minlength=classes).double()
     weight = torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
@@ -67,14 +76,14 @@ def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted cross entropy, summed, and the sum of the weights that it is to be divided by.
+    """Return the summed weighted cross entropy, and the sum of weights by which to divide it.
 
     Args:
         logits: ``[..., K]``.
-        labels: ``[...]`` int64; ``UNKNOWN`` counts for nothing.
+        labels: ``[...]`` int64; ``UNKNOWN`` is ignored.
         weight: ``[K]``.
     """
     flat, target = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     loss = F.cross_entropy(flat, target, weight, ignore_index=UNKNOWN, reduction="sum")
-    known = target != UNKNOWN
-    return loss, weight[target.clamp(min=0)][known].sum()
+    is_known = target != UNKNOWN
+    return loss, weight[target.clamp(min=0)][is_known].sum()

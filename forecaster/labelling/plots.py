@@ -1,6 +1,6 @@
-"""Pictures of labels: which class was taken for which, precision against recall, and what was found.
+"""Figures of labels: confusion matrix, precision and recall, anomalies found, and loss.
 
-Drawn as those of `forecaster.reports.plots`, through Matplotlib's object interface.
+They are drawn like the figures of `forecaster.reports.plots`, through Matplotlib's object interface.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from forecaster.reports.plots import GRID, INK, MUTED, PALETTE, PAPER
 
 _FONT = 10
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
-_MOST_WRITTEN = 16  # classes; the counts of more would not be read
+_MOST_CLASSES_WITH_COUNTS = 16  # with more classes, counts in the cells would be too small to read
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """`forecaster.reports.plots.loss_figure`, of the loss that labels are learned by."""
+    """Draw `forecaster.reports.plots.loss_figure` for the loss of a label network."""
     figure = plots.loss_figure(history)
     figure.axes[0].set_ylabel("weighted cross entropy")
     return figure
 
 
 def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
-    """What each class was taken for, as counts and as the share of the class.
+    """Draw the confusion matrix: counts as text, shares of the true class as colours.
 
     Args:
-        counts: ``[K, K]`` int64, row what it was, column what it was called.
+        counts: ``[K, K]`` int64, one row per true class, one column per predicted class.
         classes: names of the K classes.
 
     Raises:
-        ValueError: there are not as many names as rows.
+        ValueError: the shape of ``counts`` does not match the number of names.
     """
     if counts.shape != (len(classes), len(classes)):
         raise ValueError(f"{len(classes)} classes have counts of {counts.shape}")
@@ -45,7 +45,7 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
     axes = figure.add_subplot()
     share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(share, cmap=_BLUES, vmin=0.0, vmax=1.0)
-    if len(classes) <= _MOST_WRITTEN:
+    if len(classes) <= _MOST_CLASSES_WITH_COUNTS:
         for (row, column), count in [
             ((r, c), counts[r, c]) for r in range(len(classes)) for c in range(len(classes))
         ]:
@@ -57,20 +57,20 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(classes)), [*map(plain, classes)])
     axes.tick_params(axis="x", rotation=0 if max(map(len, classes)) <= 3 else 45)
-    _dress(axes, "What each class was taken for", "called", "was")
+    _style(axes, "Confusion matrix", "predicted class", "true class")
     return figure
 
 
 def precision_recall_figure(
     recall: Floats, precision: Floats, average_precision: float, base_rate: float
 ) -> Figure:
-    """Precision of the alarms against the share of anomalous steps they find, by threshold.
+    """Draw the precision of alarms against the share of anomalous steps that they find.
 
     Args:
-        recall: ``[M]`` at each threshold.
-        precision: ``[M]`` likewise.
-        average_precision: what the legend says of the curve.
-        base_rate: share of anomalous steps: the precision of alarms raised at random.
+        recall: ``[M]``, at each threshold.
+        precision: ``[M]``, at each threshold.
+        average_precision: area under the curve, for the legend.
+        base_rate: share of anomalous steps, which is the precision of random alarms.
 
     Raises:
         ValueError: the curve is empty.
@@ -91,20 +91,20 @@ def precision_recall_figure(
     axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
     axes.grid(color=GRID, linewidth=0.9)
     axes.legend(fontsize=_FONT - 1, labelcolor=INK, facecolor=PAPER, edgecolor="none", framealpha=0.85)
-    _dress(axes, "Precision and recall of the alarms", "anomalous steps found", "alarms that are right")
+    _style(axes, "Precision and recall of the alarms", "anomalous steps found", "alarms that are right")
     return figure
 
 
 def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) -> Figure:
-    """How many anomalies of each kind were found at one false alarm a series and week.
+    """Draw how many anomalies of each kind were found at one false alarm per series and week.
 
     Args:
         kinds: names of the kinds.
-        found: how many of each were found.
-        of: how many of each there were.
+        found: number of anomalies of each kind that were found.
+        of: number of anomalies of each kind.
 
     Raises:
-        ValueError: there is no kind.
+        ValueError: ``kinds`` is empty.
     """
     if not kinds:
         raise ValueError("there is no kind of anomaly to draw")
@@ -117,11 +117,12 @@ def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) 
     axes.set_yticks(range(len(kinds)), [*map(plain, kinds)])
     axes.set_xlim(0, 1.18)
     axes.invert_yaxis()
-    _dress(axes, "Anomalies found at one false alarm a week", "share found", "")
+    _style(axes, "Anomalies found at one false alarm a week", "share found", "")
     return figure
 
 
-def _dress(axes: Axes, title: str, x: str, y: str) -> None:
+def _style(axes: Axes, title: str, x: str, y: str) -> None:
+    """Set title, labels and style of the axes."""
     axes.set_title(title, loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
     axes.set_xlabel(x, color=MUTED, fontsize=_FONT)
     axes.set_ylabel(y, color=MUTED, fontsize=_FONT)

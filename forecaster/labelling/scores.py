@@ -1,6 +1,6 @@
-"""How good labels are: of classes, and of alarms.
+"""Accuracy of labels: scores of classes and of alarms.
 
-Letters: K classes, N judged sequences or steps; T steps, S series.
+Letters: K classes, N scored sequences or steps; T steps, S series, M thresholds, E anomalies.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _TINY = 1e-12
 
 
 def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
-    """``[K, K]`` counts: row what it was, column what it was called."""
+    """Return ``[K, K]`` counts, one row per true class, one column per predicted class."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, chosen), 1)
     return counts
 
 
 def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
-    """``accuracy``, ``macro_f1`` and ``log_loss`` of ``[N]`` known labels and ``[N, K]`` probabilities.
+    """Return ``accuracy``, ``macro_f1`` and ``log_loss`` of labels ``[N]`` and probabilities ``[N, K]``.
 
-    The macro F1 is over the classes that occur, as labels or as answers. All are NaN where N is 0.
+    The macro F1 is over the classes that occur as labels or as predictions. All are NaN if N is 0.
     """
     if not len(labels):
         return dict.fromkeys(("accuracy", "macro_f1", "log_loss"), float("nan"))
@@ -41,7 +41,10 @@ def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
 
 
 class Curve(NamedTuple):
-    """Precision and recall ``[M]`` at each threshold ``[M]``, falling: alarms are scores at or above it."""
+    """Precision and recall ``[M]`` at thresholds ``[M]``, which fall.
+
+    A step whose score is at or above the threshold raises an alarm.
+    """
 
     threshold: Floats
     precision: Floats
@@ -49,25 +52,25 @@ class Curve(NamedTuple):
 
 
 def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
-    """The curve of ``[N]`` steps; empty where none is anomalous."""
+    """Return the curve of ``[N]`` steps; it is empty if no step is anomalous."""
     if not anomalous.any():
         return Curve(np.empty(0), np.empty(0), np.empty(0))
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(anomalous[order])
-    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores are alarms together
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores have one threshold
     found = hits[last]
     return Curve(score[order][last].astype(float), found / (last + 1), found / hits[-1])
 
 
 def average_precision(curve: Curve) -> float:
-    """The mean precision over the recall that each threshold adds; NaN for an empty curve."""
+    """Return the mean precision, weighted by the recall that each threshold adds; NaN if empty."""
     if not len(curve.recall):
         return float("nan")
     return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
 
 
 def best_f1_threshold(curve: Curve) -> float:
-    """The threshold of the highest F1; 0.5 for an empty curve."""
+    """Return the threshold with the highest F1; 0.5 for an empty curve."""
     if not len(curve.recall):
         return 0.5
     f1 = 2 * curve.precision * curve.recall / np.maximum(curve.precision + curve.recall, _TINY)
@@ -75,12 +78,12 @@ def best_f1_threshold(curve: Curve) -> float:
 
 
 def weekly_threshold(ordinary: Floats32, freq_s: int, a_week: float = 1.0) -> float:
-    """The lowest threshold at which ordinary steps raise at most ``a_week`` alarms a series and week.
+    """Return the lowest threshold with at most ``a_week`` false alarms per series and week.
 
     Args:
-        ordinary: ``[N]`` scores of ordinary steps, each a false alarm if it is above the threshold.
-        freq_s: seconds of a step: N steps of a series are ``N * freq_s`` of its time.
-        a_week: alarms; less than one in all of the time allows none.
+        ordinary: ``[N]`` scores of ordinary steps; each score above the threshold is a false alarm.
+        freq_s: seconds of a step: N steps of a series last ``N * freq_s`` seconds.
+        a_week: alarms per week; if this is less than one in the whole time, no alarm is allowed.
     """
     if not len(ordinary):
         return 0.5
@@ -89,7 +92,10 @@ def weekly_threshold(ordinary: Floats32, freq_s: int, a_week: float = 1.0) -> fl
 
 
 def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict[str, float]:
-    """``precision``, ``recall`` and ``f1`` at or above a threshold, and ``average_precision``, by steps."""
+    """Return ``precision``, ``recall`` and ``f1`` at a threshold, and ``average_precision``.
+
+    Steps are counted; a step whose score is at or above the threshold raises an alarm.
+    """
     raised = score >= f1_threshold
     hits = int((raised & anomalous).sum())
     precision = hits / raised.sum() if raised.any() else 0.0
@@ -103,16 +109,21 @@ def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict
 
 
 class Events(NamedTuple):
-    """Anomalies, each a run of one label in one series: ``[E]`` its label, and whether it is found."""
+    """Anomalies ``[E]``: consecutive steps of one series with the same label.
+
+    Attributes:
+        label: the label of each anomaly.
+        found: whether any of its steps raised an alarm.
+    """
 
     label: Ints
     found: Bools
 
 
 def events(labels: Ints, raised: Bools, background: int) -> Events:
-    """The anomalies among ``[T, S]`` labels, found where any of their steps raised an alarm.
+    """Return the anomalies in labels ``[T, S]``; an anomaly is found if any of its steps raised an alarm.
 
-    A step without a label ends an anomaly, and is none.
+    A step without a label ends an anomaly, and is not one.
     """
     kinds, found = [], []
     for own, flags in zip(labels.T, raised.T, strict=True):

@@ -1,4 +1,4 @@
-"""Labelled sequences, dense: from rows to arrays, and which of them is for what.
+"""Labelled sequences as dense arrays, and their split into training, validation and test.
 
 Letters: T steps, S sequences, C channels.
 """
@@ -18,7 +18,7 @@ from schemas.errors import DataError
 from schemas.labels import SPLITS
 
 UNKNOWN = -1
-"""Label of a step, or of a sequence, whose label is not known."""
+"""Label of a step or sequence without a known label."""
 
 TRAIN, VALIDATION, TEST = range(3)
 _LARGEST_BYTES = 8 << 30
@@ -26,18 +26,18 @@ _LARGEST_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences of equal channels, each beginning in row 0, of any length.
+    """Sequences with the same channels and different lengths, each beginning in row 0.
 
     Attributes:
-        series_ids: one a sequence.
+        series_ids: one per sequence.
         channels: names of the values at each step.
-        values: ``[T, S, C]`` float64, NaN where missing, and after the end of a sequence.
-        lengths: ``[S]`` int64, steps of each, at least 1.
+        values: ``[T, S, C]`` float64, NaN where missing and after the end of a sequence.
+        lengths: ``[S]`` int64, number of steps, at least 1.
         classes: names of the labels.
-        labels: ``[S]`` int64 where a label is a whole sequence's, ``[T, S]`` where it is a step's; the place
-            of its class, ``UNKNOWN`` where there is none.
-        start: ``[S]`` int64, window index of row 0; 0 where steps have no calendar.
-        freq_s: seconds between two steps; 0 where steps have no calendar.
+        labels: ``[S]`` int64 if there is one label per sequence, ``[T, S]`` if there is one per step:
+            position in ``classes``, or ``UNKNOWN``.
+        start: ``[S]`` int64, window index of row 0; 0 if steps have no calendar.
+        freq_s: seconds between two steps; 0 if steps have no calendar.
     """
 
     series_ids: tuple[str, ...]
@@ -51,15 +51,15 @@ class Sequences:
 
     @property
     def is_per_step(self) -> bool:
-        """Whether every step has a label of its own."""
+        """Whether there is one label per step."""
         return self.labels.ndim == 2
 
     def there(self) -> Bools:
-        """``[T, S]`` whether a row is a step of the sequence, not what follows its end."""
+        """Return ``[T, S]``, whether a row is a step of the sequence, before its end."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:
-        """Some of the sequences, in the order of ``index``."""
+        """Return the sequences at ``index``, in that order."""
         return replace(
             self,
             series_ids=tuple(self.series_ids[i] for i in index),
@@ -73,13 +73,13 @@ class Sequences:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Sequences made of rows.
+class GatheredSequences:
+    """Sequences that were built from rows.
 
     Attributes:
-        sequences: what rows gave.
-        split: ``[S]`` int64, what the rows say each sequence is for; None where they do not say.
-        duplicates: rows of a step that had one already; the first is kept.
+        sequences: the sequences.
+        split: ``[S]`` int64, part of each sequence as the rows specify it; None if they do not.
+        duplicates: number of dropped rows, whose step already had a row.
     """
 
     sequences: Sequences
@@ -92,29 +92,30 @@ def gather(
     channels: Sequence[str],
     freq_s: int | None = None,
     classes: Sequence[str] | None = None,
-) -> Gathered:
-    """Sequences of the rows' series.
+) -> GatheredSequences:
+    """Build a sequence from the rows of each series.
 
-    Where no series has two labels, a label is a whole sequence's, and its steps are its rows by time.
-    Otherwise it is a step's, and steps are windows of ``freq_s`` seconds: one without a row is missing.
+    If no series has two different labels, labels are per sequence, and the steps are the rows in time order.
+    Otherwise labels are per step, and the steps are windows of ``freq_s`` seconds; a window without a row is
+    missing.
 
     Args:
         rows: ``schemas.labels.KEY`` and the channels.
         channels: columns of values.
-        freq_s: seconds between two steps; None finds the commonest distance.
-        classes: names of the labels, in order; None takes those of the rows, sorted.
+        freq_s: seconds between two steps; None uses the most frequent distance.
+        classes: names of the labels, in order; None uses the labels of the rows, sorted.
 
     Raises:
-        DataError: there is no label, only one, or one that is not among ``classes``; or a series belongs to
+        DataError: there is no label, or only one, or one that is not in ``classes``; or a series belongs to
             two parts.
     """
-    known = rows["label"].drop_nulls().unique().sort().to_list()
-    names = tuple(classes) if classes is not None else tuple(sorted(known, key=_natural))
+    found = rows["label"].drop_nulls().unique().sort().to_list()
+    names = tuple(classes) if classes is not None else tuple(sorted(found, key=_sort_key))
     if classes is None and len(names) < 2:
-        raise DataError(f"the label column holds {_held(known)}: there must be two labels to tell apart")
-    strange = [name for name in known if name not in names]
-    if strange:
-        raise DataError(f"label {strange[0]!r} is none of the model's: {', '.join(names)}")
+        raise DataError(f"the label column holds {_labels_found(found)}: give rows with two labels or more")
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise DataError(f"label {unknown[0]!r} is not one of the model's: {', '.join(names)}")
     counted = rows.group_by("series_id").agg(pl.col("label").drop_nulls().n_unique().alias("n"))
     is_per_step = bool((counted["n"] > 1).any())
     coded = rows.with_columns(
@@ -124,7 +125,7 @@ def gather(
         pl.col("timestamp").dt.epoch("us").alias("us"),
     ).sort("series_id", "us", maintain_order=True)
     if is_per_step:
-        step_s = freq_s or _commonest_s(coded)
+        step_s = freq_s or _most_frequent_s(coded)
         coded = coded.with_columns((pl.col("us") // (step_s * MICROSECONDS)).alias("window"))
         unique = coded.unique(["series_id", "window"], keep="first", maintain_order=True)
         row = unique["window"] - unique.select(pl.col("window").min().over("series_id")).to_series()
@@ -132,8 +133,8 @@ def gather(
         step_s = 0
         unique = coded.unique(["series_id", "us"], keep="first", maintain_order=True)
         row = unique.select(pl.int_range(pl.len()).over("series_id")).to_series()
-    made = _dense(unique, row.to_numpy(), channels, names, is_per_step, step_s)
-    return Gathered(made, _splits(coded), len(coded) - len(unique))
+    sequences = _dense(unique, row.to_numpy(), channels, names, is_per_step, step_s)
+    return GatheredSequences(sequences, _splits(coded), len(coded) - len(unique))
 
 
 def _dense(
@@ -144,6 +145,11 @@ def _dense(
     is_per_step: bool,
     step_s: int,
 ) -> Sequences:
+    """Return the arrays of rows that are sorted by series, one row per step.
+
+    Raises:
+        DataError: the arrays would be too large.
+    """
     ids = unique["series_id"].unique(maintain_order=True)
     column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()  # the rows are sorted by series
     lengths = np.zeros(len(ids), np.int64)
@@ -152,17 +158,17 @@ def _dense(
     if np.prod(shape, dtype=float) * 8 > _LARGEST_BYTES:
         raise DataError(
             f"{shape[1]} series of up to {shape[0]} steps and {shape[2]} channels need more than "
-            f"{_LARGEST_BYTES >> 30} GiB: give a longer freq, or fewer of them"
+            f"{_LARGEST_BYTES >> 30} GiB: give a longer freq, or fewer series"
         )
     values = np.full(shape, np.nan)
     for c, channel in enumerate(channels):
         values[row, column, c] = unique[channel].cast(pl.Float64).fill_null(np.nan).to_numpy()
     labels = np.full(shape[:2] if is_per_step else shape[1:2], UNKNOWN)
-    given = unique["label"].to_numpy()
+    codes = unique["label"].to_numpy()
     if is_per_step:
-        labels[row, column] = given
+        labels[row, column] = codes
     else:
-        np.maximum.at(labels, column, given)  # rows of a sequence may leave its label out
+        np.maximum.at(labels, column, codes)  # some rows of a sequence may have no label
     start = np.zeros(len(ids), np.int64)
     if is_per_step:
         start[column[row == 0]] = unique["window"].to_numpy()[row == 0]
@@ -170,14 +176,19 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
+    """Return the part of each series in the column ``split``; None if the column is empty.
+
+    Raises:
+        DataError: a series has two parts, or only some series have one.
+    """
     parts = coded.group_by("series_id", maintain_order=True).agg(
         pl.col("split").drop_nulls().n_unique().alias("n"), pl.col("split").drop_nulls().first()
     )
     if parts["split"].null_count() == len(parts):
         return None
-    torn = parts.filter(pl.col("n") != 1)
-    if len(torn):
-        name, n = torn.row(0)[:2]
+    wrong = parts.filter(pl.col("n") != 1)
+    if len(wrong):
+        name, n = wrong.row(0)[:2]
         raise DataError(
             f"series {name!r} {'belongs to two parts' if n else 'has no part'}: give each series one of "
             f"{', '.join(SPLITS)} in the split column"
@@ -186,8 +197,8 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
     return codes
 
 
-def _commonest_s(coded: pl.DataFrame) -> int:
-    """The commonest distance of two rows of a series, in whole seconds."""
+def _most_frequent_s(coded: pl.DataFrame) -> int:
+    """Return the most frequent distance between two rows of a series, in whole seconds."""
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
@@ -195,33 +206,34 @@ def _commonest_s(coded: pl.DataFrame) -> int:
     return int(counts.filter(pl.col("count") == counts["count"][0])["us"].min()) // MICROSECONDS  # type: ignore[arg-type]
 
 
-def _natural(name: str) -> tuple[int, float, str]:
-    """Numbers in their order, before words in theirs."""
+def _sort_key(name: str) -> tuple[int, float, str]:
+    """Return a sort key that puts numbers in their order before words in theirs."""
     try:
         return 0, float(name), name
     except ValueError:
         return 1, 0.0, name
 
 
-def _held(known: Sequence[str]) -> str:
+def _labels_found(known: Sequence[str]) -> str:
+    """Return the labels found, for a message."""
     return f"only {known[0]!r}" if known else "no label at all"
 
 
 def stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
-    """``[S]`` what each sequence is for: of each class about the same share; ``UNKNOWN`` labels are for none.
+    """Return ``[S]``, the part of each sequence, with about the same shares of each class in every part.
 
     Args:
-        labels: ``[S]`` int64.
-        config_shares: of validation and of test.
+        labels: ``[S]`` int64; a sequence with label ``UNKNOWN`` has no part.
+        config_shares: shares of validation and test.
         seed: equal seeds give equal parts.
 
     Returns:
-        ``TRAIN``, ``VALIDATION``, ``TEST``, or -1.
+        ``TRAIN``, ``VALIDATION``, ``TEST``, or -1 for no part.
     """
     rng, parts = np.random.default_rng(seed), np.full(len(labels), UNKNOWN)
     for label in np.unique(labels[labels != UNKNOWN]):
         own = rng.permutation(np.flatnonzero(labels == label))
-        # One of a class must be learned from; a class of few goes to validation before it goes to test.
+        # Each class has a training sequence; a small class is in validation rather than in test.
         validation = min(round(config_shares[0] * len(own)), len(own) - 1)
         test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
         parts[own] = TRAIN
@@ -231,11 +243,11 @@ def stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> I
 
 
 def by_time(sequences: Sequences, shares: tuple[float, float]) -> NDArray[np.int64]:
-    """``[T, S]`` what each step is for: the last ones test, those before them validate; -1 after the end."""
+    """Return ``[T, S]``, the part of each step: training, then validation, then test; -1 after the end."""
     window = sequences.start + np.arange(len(sequences.values))[:, None]
-    there = sequences.there()
-    first, stop = int(window[there].min()), int(window[there].max()) + 1
+    is_step = sequences.there()
+    first, stop = int(window[is_step].min()), int(window[is_step].max()) + 1
     test_from = stop - round(shares[1] * (stop - first))
     validation_from = test_from - round(shares[0] * (stop - first))
     parts = np.where(window >= test_from, TEST, np.where(window >= validation_from, VALIDATION, TRAIN))
-    return np.where(there, parts, UNKNOWN)
+    return np.where(is_step, parts, UNKNOWN)

@@ -1,4 +1,4 @@
-"""Training a labeller: whole sequences in batches, or steps by truncated back-propagation with carried state.
+"""Train a labeller: on whole sequences, or on steps by truncated back-propagation with a carried state.
 
 Letters: T steps, S sequences, F inputs, K classes.
 """
@@ -29,12 +29,12 @@ _CLIP_NORM = 1.0
 
 @dataclass(frozen=True)
 class TrainedLabeller:
-    """What a run made.
+    """Result of a training run.
 
     Attributes:
         labeller: the weights of the epoch with the lowest validation loss.
         history: per epoch ``epoch, train_loss, validation_loss, seconds`` (weighted cross entropy).
-        parts: ``[S]``, or ``[T, S]`` for steps: ``TRAIN``, ``VALIDATION``, ``TEST``, -1 for none.
+        parts: ``[S]``, or ``[T, S]`` for steps: ``TRAIN``, ``VALIDATION``, ``TEST``, or -1 for no part.
     """
 
     labeller: Labeller
@@ -48,22 +48,22 @@ def train_labeller(
     split: Ints | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainedLabeller:
-    """Fits a network that labels sequences, or their steps where labels are per step.
+    """Fit a network that labels sequences, or their steps if labels are per step.
 
-    Sequences are parted by class, steps by time: nothing of a step's future, and nothing of a held-out
-    sequence, is learned from, scaling included. Equal seeds, machines and numbers of threads give equal
-    weights.
+    Sequences are split within each class, steps by time. Weights and scaling are learned from the training
+    part only, so never from later steps or from a held-out sequence. The same seed, machine and number of
+    threads give the same weights.
 
     Args:
-        sequences: what is known.
-        config: shape and training.
-        split: ``[S]`` what each sequence is for, where the data says so; if it names no validation
-            sequences, ``config.validation`` of the training ones are taken. Not for steps.
-        on_epoch: told of every epoch.
+        sequences: labelled sequences.
+        config: settings of shape and training.
+        split: ``[S]`` part of each sequence, if the data specifies it. If it has no validation sequences,
+            ``config.validation`` of the training sequences are used. Not allowed for steps.
+        on_epoch: called after every epoch.
 
     Raises:
-        DataError: there is nothing to learn from, or nothing to stop by.
-        ConfigError: a scaling that cannot be, or a split of steps.
+        DataError: there are too few labels to learn from or to validate.
+        ConfigError: the scaling does not suit the labels, or ``split`` is given for steps.
     """
     config = config or LabelConfig()
     parts = _parts(sequences, config, split)
@@ -76,7 +76,8 @@ def train_labeller(
         )
     if not (sequences.labels[parts == VALIDATION] != UNKNOWN).any():
         raise DataError(
-            "the validation part has no label, so training would not know when to stop: give more"
+            "the validation part has no label, so no epoch can be scored: give more "
+            "sequences, or a longer history"
         )
     task = _task(sequences, config, parts)
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
@@ -97,6 +98,7 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
+    """Return the part of each sequence ``[S]``, or of each step ``[T, S]``."""
     if sequences.is_per_step:
         if split is not None:
             raise ConfigError("a split column is for labels of whole sequences; steps are split by time")
@@ -105,21 +107,27 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
         return stratified(sequences.labels, (config.validation, config.test), config.seed)
     parts = np.where(sequences.labels == UNKNOWN, UNKNOWN, split)
     if not (parts == VALIDATION).any():
-        learned = parts == TRAIN
-        own = np.where(learned, sequences.labels, UNKNOWN)
-        parts = np.where(learned, stratified(own, (config.validation, 0.0), config.seed), parts)
+        is_train = parts == TRAIN
+        training_labels = np.where(is_train, sequences.labels, UNKNOWN)
+        parts = np.where(is_train, stratified(training_labels, (config.validation, 0.0), config.seed), parts)
     return parts
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
+    """Return the task, with the scaling learned from the training part.
+
+    Raises:
+        ConfigError: the scaling does not suit the labels.
+    """
     scaling = config.scaling or ("running" if sequences.is_per_step else "train")
     if scaling == "running" and not sequences.is_per_step:
-        raise ConfigError("scaling running is for labels of steps; sequences know train and series")
+        raise ConfigError("scaling running is for labels of steps: set it to train or series")
     if scaling == "series" and sequences.is_per_step:
-        raise ConfigError("scaling series would show a step its future; steps know running and train")
-    learned = (parts == TRAIN) & sequences.there()
-    mean, std = inputs.spread(sequences.values[learned]) if scaling == "train" else (np.empty(0), np.empty(0))
-    known = sequences.labels[(parts == TRAIN) & (sequences.labels != UNKNOWN)]
+        raise ConfigError("scaling series is for labels of sequences: set it to running or train")
+    is_train = (parts == TRAIN) & sequences.there()
+    empty = np.empty(0)
+    mean, std = inputs.spread(sequences.values[is_train]) if scaling == "train" else (empty, empty)
+    training_labels = sequences.labels[(parts == TRAIN) & (sequences.labels != UNKNOWN)]
     return Task(
         of="step" if sequences.is_per_step else "sequence",
         channels=sequences.channels,
@@ -128,12 +136,12 @@ def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         freq_s=sequences.freq_s,
-        background=int(np.bincount(known).argmax()) if sequences.is_per_step else 0,
+        background=int(np.bincount(training_labels).argmax()) if sequences.is_per_step else 0,
     )
 
 
 class _Whole:
-    """Batches of whole sequences, those of a similar length together with none: they are shuffled."""
+    """Batches of whole sequences, shuffled and not sorted by length."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         self._x = torch.from_numpy(labeller.sequence_inputs(sequences.values))
@@ -143,7 +151,7 @@ class _Whole:
         self._batch = labeller.config.batch
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels of every sequence of a part, shuffled."""
+        """Yield logits and labels of every sequence of a part, in random order."""
         index = self._index[part]
         for chosen in torch.split(index[torch.randperm(len(index))], self._batch):
             lengths = self._lengths[chosen]
@@ -152,7 +160,7 @@ class _Whole:
 
 
 class _Steps:
-    """Segments of some series at a time, in order, the state carried from one to the next."""
+    """Segments of a few series at a time, in order; the state is carried from segment to segment."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)
@@ -161,14 +169,17 @@ class _Steps:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # What is learned ends where validation begins, and validation where the test begins.
+        # Stop at the end of a part: later steps are not needed.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }
         self._config = labeller.config
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels of every segment up to the end of a part, of which only its labels count."""
+        """Yield logits and labels of the segments up to the end of a part.
+
+        Labels of other parts are ``UNKNOWN``; segments without a label of the part are left out.
+        """
         config, labels = self._config, self._labels[part]
         for series in torch.split(torch.randperm(self._x.shape[1]), config.batch):
             carried = network.initial(len(series))
@@ -188,7 +199,10 @@ def _fit(
     config: LabelConfig,
     on_epoch: Callable[[Epoch], None],
 ) -> list[Epoch]:
-    """Trains until the validation loss has not fallen for a while; leaves the best weights in the network."""
+    """Train until the validation loss has not fallen for ``patience`` epochs.
+
+    The network has the weights of the best epoch at the end. Returns the history of the epochs.
+    """
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -196,22 +210,22 @@ def _fit(
         optimizer, factor=0.5, patience=config.patience // 3
     )
     history: list[Epoch] = []
-    best, lowest, failed = _weights(network), float("inf"), 0
+    best_weights, lowest, epochs_without_gain = _weights(network), float("inf"), 0
     for number in range(1, config.epochs + 1):
         began = time.monotonic()
         network.train()
         total, count = 0.0, 0.0
         for logits, labels in data.batches(network, TRAIN):
-            loss, over = label_loss(logits, labels, weight)
+            loss, weights_sum = label_loss(logits, labels, weight)
             optimizer.zero_grad()
-            (loss / over).backward()  # type: ignore[no-untyped-call]
+            (loss / weights_sum).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
             optimizer.step()
-            total, count = total + loss.item(), count + over.item()
+            total, count = total + loss.item(), count + weights_sum.item()
         validation = _validate(network, data, weight)
         if not np.isfinite([total, validation]).all():
             raise DataError(
-                f"training stopped in epoch {number}: its loss is no number any more: lower the learning rate"
+                f"training stopped in epoch {number}: its loss is not finite: lower the learning rate"
             )
         seconds = time.monotonic() - began
         epoch = {
@@ -220,17 +234,18 @@ def _fit(
         history.append(epoch)
         on_epoch(epoch)
         schedule.step(validation)
-        failed += 1
+        epochs_without_gain += 1
         if validation < lowest:
-            best, lowest, failed = _weights(network), validation, 0
-        if failed >= config.patience:
+            best_weights, lowest, epochs_without_gain = _weights(network), validation, 0
+        if epochs_without_gain >= config.patience:
             break
-    network.load_state_dict(best)
+    network.load_state_dict(best_weights)
     return history
 
 
 @torch.no_grad()
 def _validate(network: LabelNetwork, data: _Whole | _Steps, weight: Tensor) -> float:
+    """Return the loss on the validation part."""
     network.eval()
     total, count = 0.0, 0.0
     for logits, labels in data.batches(network, VALIDATION):
@@ -240,10 +255,12 @@ def _validate(network: LabelNetwork, data: _Whole | _Steps, weight: Tensor) -> f
 
 
 def _weights(network: LabelNetwork) -> dict[str, Tensor]:
+    """Return a copy of the network's weights."""
     return {name: weight.detach().clone() for name, weight in network.state_dict().items()}
 
 
 def _with_threshold(labeller: Labeller, sequences: Sequences, parts: Ints) -> Labeller:
+    """Return the labeller with the alarm threshold chosen on the validation part."""
     score: Floats32 = labeller.alarm(labeller.probabilities(sequences))
     ordinary = (parts == VALIDATION) & (sequences.labels == labeller.task.background)
     threshold = weekly_threshold(score[ordinary], sequences.freq_s)

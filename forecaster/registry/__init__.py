@@ -1,6 +1,7 @@
-"""Training runs and model versions in MLflow: nothing outside this package knows it.
+"""Training runs and model versions in MLflow. No module outside this package imports MLflow.
 
-MLflow reads these while it is imported, hence before it is: no usage reports, no chatter.
+MLflow reads these environment variables when it is imported, so they are set here, before that. They turn off
+usage reports, progress bars and other output.
 """
 
 import os

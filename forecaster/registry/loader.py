@@ -1,7 +1,7 @@
-"""MLflow's entry point to a registered version: it imports this module by name.
+"""MLflow's entry point to a registered version: MLflow imports this module by name.
 
-MLflow answers a request with a stack trace if the model raises anything but MLflow's own exceptions, so this
-module turns the errors of `ServedForecaster` into such exceptions.
+If a model raises any exception other than MLflow's own, MLflow answers the request with a stack trace. So
+this module converts errors of `ServedForecaster` to exceptions of MLflow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """Return the line; it is read-only, or MLflow's scoring server would put the request before it."""
+        """Return the line. It is read-only, since MLflow's scoring server would put the request before it."""
         return self._line
 
     @message.setter
@@ -35,7 +35,7 @@ class RequestRefused(MlflowException):
 
 
 class Served:
-    """A `ServedForecaster` whose refusals MLflow can report."""
+    """A `ServedForecaster` that raises errors which MLflow can report."""
 
     def __init__(self, served: ServedForecaster) -> None:
         self.served = served
@@ -44,7 +44,7 @@ class Served:
         """See `ServedForecaster.predict`.
 
         Raises:
-            RequestRefused: the history cannot be forecast from.
+            RequestRefused: the history cannot be used for a forecast.
         """
         try:
             return self.served.predict(frame, params)

@@ -17,7 +17,7 @@ from pathlib import Path
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from forecaster.durable import move_whole
-from forecaster.registry.refusals import speaking
+from forecaster.registry.refusals import store_errors
 from forecaster.registry.store import Store
 from schemas.errors import ModelError
 
@@ -26,14 +26,14 @@ def make_store(store: Store) -> None:
     """Build the database of an SQLite store that does not exist yet; leave any other store as it is.
 
     Raises:
-        ModelError: the database cannot be built or locked, or the file is no store.
+        ModelError: the database cannot be built or locked, or the file is not a store.
     """
     file = store.database
     if file is None or store.exists():
         return
-    with speaking(store.uri), _locked(file.parent):
+    with store_errors(store.uri), _locked(file.parent):
         store.check()
-        if store.exists():  # another process made it while this one waited for the lock
+        if store.exists():  # another process created it while this one waited for the lock
             return
         unfinished = f".{file.name}.new-"
         for left in file.parent.iterdir():
@@ -59,7 +59,10 @@ def _build(file: Path, store: Store) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder itself, so that one process at a time makes a store in it and no lock file is left."""
+    """Lock the folder itself, so that only one process at a time creates a store in it.
+
+    There is no lock file to be left behind.
+    """
     try:
         held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What MLflow and its database refuse, as one line of ours."""
+"""Errors of MLflow and its database, raised as ModelError with one line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 
 @contextmanager
-def speaking(tracking_uri: str) -> Iterator[None]:
-    """Raise what MLflow and its database refuse as one line, and ignore what they warn of.
+def store_errors(tracking_uri: str) -> Iterator[None]:
+    """Raise errors of MLflow and its database as ModelError with one line, and ignore their warnings.
 
-    Their warnings are of how MLflow uses SQLAlchemy and pandas, which nobody here can mend.
+    The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
 
     Raises:
-        ModelError: the store at ``tracking_uri`` refuses.
+        ModelError: the store at ``tracking_uri`` reports an error.
     """
     warning_filters.ignore(module=r"(mlflow|alembic|sqlalchemy)\b")
     try:
@@ -37,15 +37,15 @@ def speaking(tracking_uri: str) -> Iterator[None]:
         ) from error
     except REFUSALS as error:
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-        said = lines[0] if lines else type(error).__name__
-        raise ModelError(f"the MLflow store {tracking_uri} refuses: {said}") from error
+        reason = lines[0] if lines else type(error).__name__
+        raise ModelError(f"the MLflow store {tracking_uri} refuses: {reason}") from error
 
 
 @contextmanager
-def exists_already() -> Iterator[None]:
-    """Create something in a store, and go on where it exists: another process may create it at any moment.
+def ignore_existing() -> Iterator[None]:
+    """Create something in a store; if it exists already, continue.
 
-    To ask first whether it exists would decide nothing.
+    Another process could create it between a check and the call, so a check before the call would not help.
     """
     try:
         yield

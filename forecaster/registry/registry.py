@@ -1,7 +1,7 @@
-"""A store of training runs and model versions: what is started, found again and promoted in it.
+"""An MLflow store of training runs and model versions: start runs, load models, promote versions.
 
-MLflow takes about 5 s to import, so import this late. It works through a client of its own and leaves
-MLflow's process-wide settings alone, so that several stores can be open at once.
+MLflow takes about 5 s to import, so import this module late. It uses its own MLflow client and does not
+change MLflow's process-wide settings, so several stores can be open at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from forecaster.model import FILE_NAME, Forecaster
 from forecaster.registry.new_store import make_store
-from forecaster.registry.refusals import REFUSALS, exists_already, speaking
+from forecaster.registry.refusals import REFUSALS, ignore_existing, store_errors
 from forecaster.registry.run import Run
 from forecaster.registry.store import (
     DEFAULT_ALIAS,
@@ -40,7 +40,7 @@ from forecaster.registry.versions import (
     VERSION_TAG,
     Promotion,
     Version,
-    overview_of,
+    run_overview,
     runs_frame,
     version_of,
     versions_frame,
@@ -54,18 +54,19 @@ __all__ = ["Promotion", "Registry", "Run", "Version", "ui_command", "ui_environm
 
 
 class Registry:
-    """A store of runs and model versions.
+    """A store of training runs and model versions.
 
-    The store is made by the first run that starts in it; looking into one that does not exist is an error.
+    The first run that starts in a store creates it. Reading from a store that does not exist raises an error.
 
     Args:
-        tracking_uri: ``sqlite:///FILE``, whose artifacts lie in ``mlartifacts/`` beside it, or the http
-            address of a server.
-        experiment: name of the experiment of new runs, which is made if need be.
-        registry_uri: the store of registered models; empty: the same.
-        experiment_id: id of an experiment that exists, which goes before ``experiment``; empty: the name.
-        run_id: the run that `start_run` takes up, as ``mlflow run`` makes one; empty: a new one each time.
-        system_metrics: log the use of processor, memory, disk and network while a run is under way.
+        tracking_uri: ``sqlite:///FILE``, which has its artifacts in ``mlartifacts/`` beside the file, or the
+            http address of a server.
+        experiment: name of the experiment of new runs, which is created if it is missing.
+        registry_uri: the store of registered models; empty: the same store.
+        experiment_id: id of an existing experiment, which is used instead of ``experiment``; empty: the name.
+        run_id: an existing run that `start_run` continues, as ``mlflow run`` creates one; empty: a new run
+            each time.
+        system_metrics: whether to log the use of processor, memory, disk and network during a run.
 
     Raises:
         ModelError: the store cannot be opened, written or reached.
@@ -87,7 +88,7 @@ class Registry:
             store.check()
         self.tracking_uri = self._store.uri
         self.experiment = experiment
-        self._chosen_id, self._run_id, self._system_metrics = experiment_id, run_id, system_metrics
+        self._given_id, self._run_id, self._system_metrics = experiment_id, run_id, system_metrics
         self._client: mlflow.MlflowClient | None = None
 
     @contextmanager
@@ -98,22 +99,24 @@ class Registry:
         tags: Mapping[str, str] | None = None,
         parent: Run | None = None,
     ) -> Iterator[Run]:
-        """A run to log to; it is finished at the end of the block, FAILED on an error, KILLED on Ctrl-C.
+        """Start a run to log to, and end it at the end of the block.
+
+        An error ends it as FAILED, Ctrl-C as KILLED.
 
         Args:
-            name: what the run is called in overviews.
+            name: name of the run in overviews.
             params: settings, see `Run.log_params`.
-            tags: further tags, beside MLflow's own of user, source file and git commit.
-            parent: the run that this one is a part of, under which MLflow shows it.
+            tags: tags in addition to MLflow's own tags of user, source file and git commit.
+            parent: the run that this run belongs to; MLflow shows it below the parent.
 
         Raises:
-            ModelError: the store refuses.
+            ModelError: the store reports an error.
         """
-        with self._speaking():
+        with self._store_errors():
             client = self._open()
             own = dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {})
             if self._run_id and parent is None:
-                entity = self._taken_up(client, name, resolve_tags(own))
+                entity = self._reopened_run(client, name, resolve_tags(own))
             else:
                 entity = client.create_run(self._experiment_id(client), tags=resolve_tags(own), run_name=name)
             run = Run(client, entity)
@@ -123,15 +126,15 @@ class Registry:
                 yield run
         except BaseException as error:
             status = RunStatus.FAILED if isinstance(error, Exception) else RunStatus.KILLED
-            with suppress(*REFUSALS):  # the error under way matters more
+            with suppress(*REFUSALS):  # raise the error of the block, not one of the store
                 client.set_terminated(run.run_id, RunStatus.to_string(status))
             raise
-        with self._speaking():
+        with self._store_errors():
             client.set_terminated(run.run_id)
 
     @contextmanager
     def _monitored(self, run: Run) -> Iterator[None]:
-        """Log the use of the machine to a run while the block runs, where that is asked for."""
+        """Log the use of the machine to a run while the block runs, if `system_metrics` is set."""
         if not self._system_metrics:
             yield
             return
@@ -143,18 +146,18 @@ class Registry:
             monitor.finish()
 
     def _experiment_id(self, client: mlflow.MlflowClient) -> str:
-        """Return the id of the experiment of new runs; one that is given by its name is made if need be.
+        """Return the id of the experiment of new runs; an experiment given by name is created if missing.
 
         Raises:
-            ModelError: no experiment has the id that was given, or it was deleted.
+            ModelError: no experiment has the given id, or it was deleted.
         """
-        if self._chosen_id:
-            return self._existing_experiment(client, self._chosen_id)
+        if self._given_id:
+            return self._existing_experiment(client, self._given_id)
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._store.artifacts
-            # The tag opens MLflow's pages on their training view, not on the one for language models.
-            with exists_already():  # where another process makes it at this moment
+            # With this tag MLflow's pages open in the training view, not in the view for language models.
+            with ignore_existing():  # another process can create it at the same time
                 client.create_experiment(
                     self.experiment,
                     None if place is None else place.as_uri(),
@@ -166,6 +169,11 @@ class Registry:
         return found
 
     def _existing_experiment(self, client: mlflow.MlflowClient, experiment_id: str) -> str:
+        """Return ``experiment_id``, after checking that the experiment exists.
+
+        Raises:
+            ModelError: no experiment has the id, or it was deleted.
+        """
         try:
             known = client.get_experiment(experiment_id)
         except MlflowException as error:
@@ -182,8 +190,8 @@ class Registry:
             )
         return experiment_id
 
-    def _taken_up(self, client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> RunEntity:
-        """The run that `mlflow run` made, under way again and with our name; its own tags stay."""
+    def _reopened_run(self, client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> RunEntity:
+        """Set the run that `mlflow run` created to running, name it, add missing tags, and return it."""
         entity = self._entity(self._run_id)
         client.update_run(self._run_id, RunStatus.to_string(RunStatus.RUNNING), name)
         for key, value in tags.items():
@@ -192,21 +200,21 @@ class Registry:
         return entity
 
     def load(self, ref: str) -> Forecaster:
-        """The forecaster that ``ref`` names.
+        """Load the forecaster that ``ref`` names.
 
         Args:
-            ref: ``NAME`` (its champion), ``NAME@ALIAS`` or ``NAME/3``, each also behind ``models:/``;
-                ``runs:/RUN_ID/model`` or the run id alone; or a folder that `Forecaster.save` wrote, as
-                ``./FOLDER``, or as ``FOLDER`` where no registered model has that name.
+            ref: ``NAME`` (its champion), ``NAME@ALIAS`` or ``NAME/3``, each also with the prefix
+                ``models:/``; ``runs:/RUN_ID/model`` or only the run id; or a folder that `Forecaster.save`
+                wrote, as ``./FOLDER``, or as ``FOLDER`` if no registered model has that name.
 
         Raises:
-            ModelError: there is no such model, version, alias or run, or its weights have changed.
+            ModelError: the model, version, alias or run does not exist, or its weights have changed.
         """
         reference = Reference.parse(ref)
         if reference.folder is not None and not self.is_registered(reference):
             return Forecaster.load(reference.folder)
         expected = None
-        with self._speaking():
+        with self._store_errors():
             client = self._existing()
             if reference.run_id is not None:
                 uri = self._model_of_run(reference.run_id)
@@ -215,13 +223,13 @@ class Registry:
                 expected = version.model_version
                 uri = client.get_model_version_download_uri(version.name, str(version.number))
             if uri.startswith("models:/m-"):
-                # Left to itself MLflow would look it up in its global store, not in this one.
+                # Resolve the address here: MLflow would look it up in its global store.
                 uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
             with tempfile.TemporaryDirectory() as folder:
                 mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)
                 saved = next(Path(folder).rglob(FILE_NAME), None)
                 if saved is None:
-                    raise ModelError(f"{ref} is no model of Statecast: train one with statecast train")
+                    raise ModelError(f"{ref} is not a Statecast model: train one with statecast train")
                 forecaster = Forecaster.load(saved.parent)
         if expected not in (None, forecaster.version):
             raise ModelError(
@@ -231,25 +239,25 @@ class Registry:
         return forecaster
 
     def run(self, run_id: str) -> Run:
-        """A run that has ended, to log to it what came out about its model later.
+        """Return a run that has ended, to log later results about its model to it.
 
         Raises:
-            ModelError: there is no such run.
+            ModelError: the run does not exist.
         """
-        with self._speaking():
+        with self._store_errors():
             return Run(self._existing(), self._entity(run_id))
 
     def promote(self, ref: str, alias: str = DEFAULT_ALIAS) -> Promotion:
-        """Points ``alias`` at the version that ``ref`` names (``NAME/3`` or ``NAME@ALIAS``).
+        """Set ``alias`` to the version that ``ref`` names (``NAME/3`` or ``NAME@ALIAS``).
 
         Raises:
-            ModelError: there is no such version, or ``ref`` names no registered model.
+            ModelError: the version does not exist, or ``ref`` does not name a registered model.
         """
         check_alias(alias)
         reference = Reference.parse(ref)
         if reference.name is None:
             raise ModelError(f"{ref} is not a registered version: name it as NAME/3 or NAME@ALIAS")
-        with self._speaking():
+        with self._store_errors():
             version = self._find(reference)
             before = self._registered(version.name)
             self._open().set_registered_model_alias(version.name, alias, str(version.number))
@@ -270,17 +278,17 @@ class Registry:
         Raises:
             ModelError: no model has that name.
         """
-        with self._speaking():
+        with self._store_errors():
             return versions_frame(self._registered(name))
 
     def training_scale(self, model_version: str) -> dict[str, float] | None:
-        """The unit of each series' errors on the rows that a version was trained on; None where none is kept.
+        """Return the unit of each series' errors on the training rows of a version; None if it is not stored.
 
         Args:
-            model_version: `Forecaster.version`, which forecasts carry.
+            model_version: `Forecaster.version`, which is also a column of forecasts.
         """
         try:
-            with self._speaking(), tempfile.TemporaryDirectory() as folder:
+            with self._store_errors(), tempfile.TemporaryDirectory() as folder:
                 client = self._existing()
                 tag = f"tags.`{VERSION_TAG}` = '{model_version}'"
                 found = client.search_model_versions(tag, max_results=1)
@@ -292,24 +300,26 @@ class Registry:
             return None
 
     def runs(self, limit: int = 100) -> pl.DataFrame:
-        """The newest runs of the experiment, newest first.
+        """Return the newest runs of the experiment, newest first.
 
         Returns:
             ``name, run_id, status, cell: String, started: Datetime("us", "UTC"), seconds: Float64`` (null
-            while it runs) and a Float64 column for each validation metric that any logged (its last value).
+            while the run lasts) and a Float64 column with the last value of each validation metric of any
+            run.
         """
-        with self._speaking():
+        with self._store_errors():
             client = self._existing()
-            if self._chosen_id:
-                ids = [self._existing_experiment(client, self._chosen_id)]
+            if self._given_id:
+                ids = [self._existing_experiment(client, self._given_id)]
             else:
                 experiment = client.get_experiment_by_name(self.experiment)
                 ids = [experiment.experiment_id] if experiment else []
             order = ["attributes.start_time DESC"]
             found = client.search_runs(ids, max_results=limit, order_by=order) if ids else []
-        return runs_frame([overview_of(run) for run in found])
+        return runs_frame([run_overview(run) for run in found])
 
     def _open(self) -> mlflow.MlflowClient:
+        """Return the client; the first call creates a missing SQLite store."""
         if self._client is None:
             make_store(self._store)
             if self._models != self._store:
@@ -318,17 +328,19 @@ class Registry:
         return self._client
 
     def _existing(self) -> mlflow.MlflowClient:
+        """Return the client of a store that exists."""
         self._store.check_exists()
         return self._open()
 
-    def _speaking(self) -> AbstractContextManager[None]:
-        return speaking(self.tracking_uri)
+    def _store_errors(self) -> AbstractContextManager[None]:
+        """Return a context that raises errors of the store as ModelError with one line."""
+        return store_errors(self.tracking_uri)
 
     def is_registered(self, reference: Reference) -> bool:
-        """Whether the store knows the model or the run that a folder has the name of."""
+        """Return whether the store has the model or run of a reference that could also mean a folder."""
         if reference.is_folder or not (self._store.exists() and self._models.exists()):
             return False
-        with self._speaking():
+        with self._store_errors():
             client = self._open()
             if reference.run_id is not None:
                 with suppress(MlflowException):
@@ -337,7 +349,7 @@ class Registry:
             return bool(client.search_model_versions(f"name = '{reference.name}'", 1))
 
     def _find(self, reference: Reference) -> Version:
-        """The registered version that a reference with a name means."""
+        """Return the registered version that a reference with a name means."""
         assert reference.name is not None
         found = self._registered(reference.name)
         for version in found:
@@ -351,7 +363,11 @@ class Registry:
         )
 
     def _registered(self, name: str) -> list[Version]:
-        """The versions registered under ``name``, newest first; refuses a name that has none."""
+        """Return the versions registered under ``name``, newest first.
+
+        Raises:
+            ModelError: no model has that name.
+        """
         client = self._existing()
         found = client.search_model_versions(f"name = '{name}'", 1000, ["version_number DESC"])
         if not found:
@@ -363,20 +379,23 @@ class Registry:
                 else f"it holds {', '.join(sorted(names)[:10]) or 'none yet'} (statecast train makes one)"
             )
             raise ModelError(f"no model {name!r} is registered in {self._models}: {hint}")
-        # What a search finds lacks its aliases in database stores.
+        # In database stores, the results of a search have no aliases.
         aliases = client.get_registered_model(name).aliases
         return [version_of(version, aliases) for version in found]
 
     def _entity(self, run_id: str) -> RunEntity:
+        """Return MLflow's record of a run.
+
+        Raises:
+            ModelError: the run does not exist.
+        """
         try:
             return self._existing().get_run(run_id)
         except MlflowException as error:
-            raise ModelError(
-                f"no run {run_id} is in {self._store}: statecast ui shows the runs there are"
-            ) from error
+            raise ModelError(f"no run {run_id} is in {self._store}: statecast ui shows its runs") from error
 
     def _model_of_run(self, run_id: str) -> str:
-        """The address of the last model that a run logged."""
+        """Return the address of the last model that a run logged."""
         run = self._entity(run_id)
         outputs = run.outputs.model_outputs if run.outputs else []
         if not outputs:

@@ -1,6 +1,6 @@
-"""A forecaster as MLflow serves it: its signature, an example, and what it needs where it is served.
+"""Write a forecaster as an MLflow model: its signature, an example, its requirements and its code.
 
-Weights travel as safetensors behind the loader ``forecaster.registry.loader``; nothing is pickled.
+Weights are stored as safetensors and loaded by ``forecaster.registry.loader``; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _REQUIREMENTS = ("numpy", "pandera[polars]", "polars", "pyarrow", "pydantic", "s
 
 
 def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, folder: Path) -> None:
-    """Writes a forecaster into ``folder`` as the files of the model ``logged``.
+    """Write a forecaster into ``folder`` as the files of the model ``logged``.
 
     Args:
-        forecaster: what was trained.
+        forecaster: the trained forecaster.
         example: a few rows of ``series_id, timestamp, value`` and observed covariates.
-        logged: the model as the store knows it, still without files.
-        folder: is made.
+        logged: MLflow's record of the model, which has no files yet.
+        folder: is created.
     """
     with tempfile.TemporaryDirectory() as saved:
         forecaster.save(Path(saved) / "forecaster")
@@ -52,18 +52,22 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
             signature=_signature(forecaster),
             input_example=_example(forecaster, example).to_pandas(),
             pip_requirements=_requirements(),
-            # Statecast travels with the model (0.2 MB): no index need have it where it is served.
+            # Store Statecast's code with the model (0.2 MB): a server need not install it from an index.
             code_paths=[str(package) for package in _OURS],
         )
 
 
 def _requirements() -> list[str]:
-    """What serving imports, as installed; a build's own part of a version (``+cpu``) is in no index."""
+    """Return the packages that serving imports, in their installed versions.
+
+    The local part of a version (``+cpu``) is left out, because package indexes do not have it.
+    """
     installed = {name: installed_version(name.partition("[")[0]) for name in _REQUIREMENTS}
     return [f"{name}=={version.partition('+')[0]}" for name, version in installed.items()]
 
 
 def _signature(forecaster: Forecaster) -> ModelSignature:
+    """Return the columns of histories and of forecasts, for MLflow."""
     inputs = {"series_id": DataType.string, "timestamp": DataType.datetime, "value": DataType.double}
     for name, column in columns_of(forecaster.covariates.features).items():
         inputs[name] = DataType.string if column is not None and column.words else DataType.double
@@ -78,14 +82,17 @@ def _signature(forecaster: Forecaster) -> ModelSignature:
 
 
 def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows as the served model takes them; a covariate that they do not have is a usual one."""
+    """Return rows as the served model accepts them.
+
+    A known or static covariate is filled with a typical value.
+    """
     columns = []
     for name, column in columns_of(forecaster.covariates.features).items():
         if column is not None:
             columns.append(pl.lit(column.words[0] if column.words else column.mean).alias(name))
         else:
-            there = OBSERVED + name in rows.columns
-            columns.append((pl.col(OBSERVED + name) if there else pl.lit(None, pl.Float64)).alias(name))
+            is_given = OBSERVED + name in rows.columns
+            columns.append((pl.col(OBSERVED + name) if is_given else pl.lit(None, pl.Float64)).alias(name))
     # MLflow's datetime has no zone; `forecaster.serving` reads it as UTC.
     return rows.select(*HISTORY, *columns).with_columns(pl.col("timestamp").dt.replace_time_zone(None))
 

@@ -1,6 +1,6 @@
-"""Where models live: addresses of MLflow stores, and references to the models in them.
+"""Addresses of MLflow stores, and references to the models in them.
 
-Imports no MLflow, so that a wrong address is refused at once.
+This module does not import MLflow, so that a wrong address is reported at once.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ _PROBE_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Store:
-    """The address of an MLflow store: ``sqlite:///FILE``, ``http(s)://HOST`` or another database of MLflow's.
+    """The address of an MLflow store: ``sqlite:///FILE``, ``http(s)://HOST`` or another MLflow database.
 
     Attributes:
-        uri: as MLflow takes it, with a password that it may hold; the path of an SQLite file is absolute.
-        database: the file of an SQLite store, None for any other.
+        uri: the address for MLflow, which can contain a password; the path of an SQLite file is absolute.
+        database: the file of an SQLite store, None for any other store.
     """
 
     uri: str = field(repr=False)
     database: Path | None
 
     def __str__(self) -> str:
-        """The address without a name and a password."""
+        """Return the address without user name and password."""
         return masked(self.uri)
 
     @staticmethod
     def parse(uri: str | SecretStr) -> Store:
-        """The store at ``uri``, which need not exist yet.
+        """Return the store at ``uri``, which need not exist yet.
 
         Raises:
-            ModelError: ``uri`` is no address that MLflow can use.
+            ModelError: MLflow cannot use ``uri`` as an address.
         """
         text = (uri if isinstance(uri, str) else uri.get_secret_value()).strip()
         if text.startswith(_SQLITE):
@@ -71,23 +71,23 @@ class Store:
         if scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
             return Store(text, None)
         raise ModelError(
-            f"{text!r} is no MLflow store: write sqlite:///mlflow.db, or the http address of a server"
+            f"{text!r} is not an MLflow store: write sqlite:///mlflow.db, or the http address of a server"
         )
 
     @property
     def artifacts(self) -> Path | None:
-        """The folder ``mlartifacts`` beside an SQLite file; None where the server chooses."""
+        """The folder ``mlartifacts`` beside an SQLite file; None if the server decides."""
         return None if self.database is None else self.database.parent / "mlartifacts"
 
     def exists(self) -> bool:
-        """Whether there is a store to read from; a server is taken to have one."""
+        """Return whether there is a store to read from; True for every server."""
         return self.database is None or _contents(self.database) == "store"
 
     def check_exists(self) -> None:
-        """Refuses a store that there is nothing in to look for.
+        """Check that the store has been created.
 
         Raises:
-            ModelError: nobody has made it yet.
+            ModelError: it has not been created.
         """
         if not self.exists():
             raise ModelError(
@@ -96,10 +96,11 @@ class Store:
             )
 
     def check(self) -> None:
-        """Refuses in a moment what MLflow would refuse late, in many lines or not at all.
+        """Check the store quickly, because MLflow would report an error late, in many lines or not at all.
 
         Raises:
-            ModelError: an SQLite file that cannot be made, written or is none; a server that does not answer.
+            ModelError: an SQLite file cannot be created or written, or is not an MLflow store; or a server
+                does not answer.
         """
         if self.database is not None:
             _check_file(self.database)
@@ -108,13 +109,19 @@ class Store:
 
 
 def _check_file(file: Path) -> None:
+    """Check that an SQLite file can be created or written, and that it is an MLflow store.
+
+    Raises:
+        ModelError: it cannot be used.
+    """
     if not file.parent.is_dir():
         raise ModelError(f"the MLflow store {file} cannot be made: run mkdir -p {file.parent} first")
     if file.is_dir():
         raise ModelError(
             f"the MLflow store {file} is a folder: name a file, such as sqlite:///{file}/mlflow.db"
         )
-    try:  # asking is not knowing: root is told yes on a read-only disk, and MLflow would try for two minutes
+    # Try to write: os.access answers yes to root on a read-only disk, where MLflow would try for two minutes.
+    try:
         if file.exists():
             file.open("r+b").close()
         with tempfile.TemporaryFile(dir=file.parent):  # SQLite keeps a journal beside the file
@@ -129,11 +136,11 @@ def _check_file(file: Path) -> None:
             head = stream.read(16)
         if head and head != b"SQLite format 3\0":
             raise ModelError(
-                f"{file} is no SQLite database: move it away, or choose another with --tracking-uri"
+                f"{file} is not an SQLite database: move it away, or choose another with --tracking-uri"
             )
     if (contents := _contents(file)) == "half":
         raise ModelError(
-            f"the MLflow store {file} is half made and holds no runs: whatever made it was interrupted; "
+            f"the MLflow store {file} is incomplete and holds no runs, since its creation was interrupted; "
             f"remove it with rm {shlex.quote(str(file))}, then start again"
         )
     if contents == "other":
@@ -144,14 +151,14 @@ def _check_file(file: Path) -> None:
 
 
 def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
-    """Return what an SQLite file holds; ``half`` is a store without its first experiment.
+    """Return what an SQLite file contains; ``half`` is a store without its first experiment.
 
-    MLflow writes tables first, then migrates them one by one, and adds an experiment last.
+    MLflow first creates tables, then migrates them one by one, and adds an experiment last.
     """
     if not file.is_file() or not file.stat().st_size:
         return "nothing"
     try:
-        # Not read-only: SQLite cannot roll back what a killed process left then.
+        # Open for writing: SQLite must be able to roll back the transaction of a killed process.
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
             found = database.execute("select name from sqlite_master where type = 'table'")
             tables = {name for (name,) in found}
@@ -163,16 +170,21 @@ def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # it is locked or damaged: MLflow says which
+    except sqlite3.Error:  # locked or damaged: the error of MLflow gives the reason
         return "store"
 
 
 def _check_server(uri: str) -> None:
-    public, _ = split_login(uri)  # urllib takes no login from a URL, and to see who answers needs none
+    """Check that a server answers at ``uri``.
+
+    Raises:
+        ModelError: no server answers.
+    """
+    public, _ = split_login(uri)  # urllib does not accept a login in a URL, and this request needs none
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
-    except urllib.error.HTTPError as answer:  # whatever it says, somebody answers
+    except urllib.error.HTTPError as answer:  # an HTTP error is an answer, too
         answer.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -184,16 +196,16 @@ def _check_server(uri: str) -> None:
 
 @dataclass(frozen=True)
 class Reference:
-    """What names a model: a folder, a run, or a version number or an alias of a registered name.
+    """A reference to a model: a folder, a run, or a version number or alias of a registered model.
 
     Attributes:
-        text: as it was given.
-        folder: a local folder that a forecaster was saved in. Where a run or a name is given, too, the folder
-            only happens to be called so, and is meant where the store knows no such run or name.
+        text: the reference as it was given.
+        folder: a local folder with a saved forecaster. If ``run_id`` or ``name`` is set, too, the text is
+            ambiguous, and the folder is meant only if the store has no such run or name.
         run_id: a run that logged a model.
-        name: a registered model, of which ``version`` or else ``alias`` is meant.
-        version: its version number.
-        alias: its alias.
+        name: a registered model; ``version`` or else ``alias`` selects the version.
+        version: version number.
+        alias: alias of a version.
     """
 
     text: str
@@ -205,14 +217,15 @@ class Reference:
 
     @property
     def is_folder(self) -> bool:
-        """Whether nothing but a folder can be meant."""
+        """Whether the reference can only mean a folder."""
         return self.name is None and self.run_id is None
 
     @staticmethod
     def parse(text: str) -> Reference:
-        """Reads ``NAME``, ``NAME@ALIAS`` or ``NAME/3`` (also behind ``models:/``), a run's id, or a folder.
+        """Parse ``NAME``, ``NAME@ALIAS``, ``NAME/3``, a run's id, or a folder.
 
-        ``./NAME`` is always the folder, and ``models:/NAME`` always the registered model.
+        The prefix ``models:/`` is allowed. ``./NAME`` is always the folder, and ``models:/NAME`` always the
+        registered model.
 
         Raises:
             ModelError: ``text`` is none of these.
@@ -231,7 +244,7 @@ class Reference:
             if ref.startswith((".", "/", "~")):
                 if folder is None:
                     raise ModelError(
-                        f"{text} is no folder with a saved forecaster: name one, or a registered model as "
+                        f"{text} is not a folder with a saved forecaster: name one, or a registered model as "
                         "NAME, NAME@ALIAS or NAME/3"
                     )
                 return Reference(text, folder)
@@ -250,20 +263,21 @@ class Reference:
 
 
 def check_model_name(name: str) -> None:
-    """Refuses a name that a model cannot be registered under, before anything is trained for it.
+    """Check that a model can be registered under ``name``, before time is spent on training.
 
     Raises:
-        ModelError: ``name`` is empty, looks like a run id, or holds a slash, colon, at sign or quote.
+        ModelError: ``name`` is empty, looks like a run id, or contains a slash, colon, at sign or quote.
     """
     if not re.fullmatch(_NAME, name) or _RUN_ID.fullmatch(name):
         raise ModelError(f"{name!r} cannot name a model: use letters, digits, spaces, dots, - and _")
 
 
 def check_alias(alias: str) -> None:
-    """Refuses an alias that MLflow would not take, or that would hide a version number.
+    """Check that MLflow accepts ``alias``, and that it cannot be read as a version number.
 
     Raises:
-        ModelError: ``alias`` is not letters, digits, dots, - and _, or reads as ``v3`` or ``latest``.
+        ModelError: ``alias`` has other characters than letters, digits, dots, - and _, or is like ``v3`` or
+            ``latest``.
     """
     if not re.fullmatch(r"[\w.-]+", alias) or re.fullmatch(r"(?i)v\d+|latest", alias):
         raise ModelError(
@@ -272,19 +286,20 @@ def check_alias(alias: str) -> None:
 
 
 def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
-    """The store of registered models; an empty address names the store of runs."""
+    """Return the store of registered models; an empty address means the store of runs."""
     text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
     return Store.parse(text) if text.strip() else tracking
 
 
 def ui_command(tracking_uri: str | SecretStr, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command that serves MLflow's pages for a store, for `subprocess`; it runs until it is ended.
+    """Return the command that serves MLflow's pages for a store until it is stopped, for `subprocess`.
 
-    To be run with `ui_environment`, which names the store: everybody on a machine can read the arguments of
-    its processes. A SIGTERM to the command ends its worker processes too.
+    Run it with the environment of `ui_environment`, which contains the address of the store: the arguments of
+    a process are visible to all users of a machine, and the address can contain a password. A SIGTERM to the
+    command also ends its worker processes.
 
     Raises:
-        ModelError: ``tracking_uri`` is an http server, which has pages of its own, or is no store.
+        ModelError: ``tracking_uri`` is an http server, which has its own pages, or is not a store.
     """
     store = Store.parse(tracking_uri)
     if store.uri.startswith("http"):
@@ -292,18 +307,18 @@ def ui_command(tracking_uri: str | SecretStr, host: str = "127.0.0.1", port: int
     store.check()
     command = [sys.executable, "-m", "mlflow", "server"]
     if store.artifacts is not None:
-        # Without these MLflow would lay artifacts down in the working folder.
+        # Without these options MLflow would write artifacts into the working folder.
         place = store.artifacts.as_uri()
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
 def ui_environment(tracking_uri: str | SecretStr, registry_uri: str | SecretStr = "") -> dict[str, str]:
-    """The environment for `ui_command`: the store, no usage reports, and no workers for language models.
+    """Return the environment for `ui_command`: the store, no usage reports, no workers for language models.
 
     Args:
         tracking_uri: store of runs.
-        registry_uri: store of registered models; empty: the same.
+        registry_uri: store of registered models; empty: the same store.
     """
     tracking = Store.parse(tracking_uri)
     registry = registry_of(tracking, registry_uri)

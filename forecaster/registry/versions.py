@@ -1,4 +1,4 @@
-"""What a store of models answers: versions, runs and promotions as plain values and frames."""
+"""Model versions, runs and promotions as plain values and frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 VERSION_TAG = "model_version"
 SCALE_FILE = "series_scale.parquet"
-"""The file of a training run that keeps the unit of each series' errors on the training rows."""
+"""File of a training run with the unit of each series' errors on the training rows."""
 _UTC = pl.Datetime("us", "UTC")
 
 
@@ -25,11 +25,11 @@ class Version:
 
     Attributes:
         name: name of the registered model.
-        number: its version number, from 1.
-        run_id: run that logged it.
-        model_version: `Forecaster.version`, which forecasts and states carry.
-        aliases: aliases that point at it, in order.
-        created: when it was registered (UTC).
+        number: version number, from 1.
+        run_id: the run that logged the version.
+        model_version: `Forecaster.version`, which is also stored with forecasts and states.
+        aliases: aliases of the version, sorted.
+        created: time of registration (UTC).
     """
 
     name: str
@@ -44,7 +44,7 @@ class Version:
 
 
 class Promotion(NamedTuple):
-    """An alias that was moved: from which version (None: the alias is new) to which."""
+    """A changed alias: its previous version (None if the alias is new) and its new version."""
 
     alias: str
     previous: Version | None
@@ -53,15 +53,15 @@ class Promotion(NamedTuple):
 
 @dataclass(frozen=True)
 class RunOverview:
-    """A run in one line.
+    """Overview of a run.
 
     Attributes:
         name: name of the run.
-        run_id: its id.
+        run_id: id of the run.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        cell: recurrent cell it trained, None where it named none.
-        started: when it started (UTC).
-        seconds: how long it took, None while it runs.
+        cell: recurrent cell that was trained; None if no parameter names it.
+        started: start time (UTC).
+        seconds: duration; None while the run lasts.
         metrics: last value of every metric.
     """
 
@@ -75,7 +75,7 @@ class RunOverview:
 
 
 def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
-    """One row a version: ``name, version, aliases, model_version, run_id, created``."""
+    """Return one row per version: ``name, version, aliases, model_version, run_id, created``."""
     return pl.DataFrame(
         {
             "name": pl.Series([v.name for v in versions], dtype=pl.String),
@@ -89,7 +89,7 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
 
 
 def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
-    """One row a run: ``name, run_id, status, cell, started, seconds`` and every validation metric."""
+    """Return one row per run: ``name, run_id, status, cell, started, seconds`` and validation metrics."""
     names = sorted({name for run in runs for name in run.metrics if name.startswith("validation")})
     return pl.DataFrame(
         {
@@ -105,7 +105,7 @@ def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
 
 
 def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
-    """A version as we say it; ``aliases`` are those of its model, with the number each points at."""
+    """Convert MLflow's record of a version; ``aliases`` maps the aliases of its model to numbers."""
     return Version(
         name=found.name,
         number=int(found.version),
@@ -118,8 +118,8 @@ def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
     )
 
 
-def overview_of(run: Run) -> RunOverview:
-    """A run as we say it."""
+def run_overview(run: Run) -> RunOverview:
+    """Convert MLflow's record of a run."""
     start, end = run.info.start_time, run.info.end_time
     cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")
     return RunOverview(
@@ -134,4 +134,5 @@ def overview_of(run: Run) -> RunOverview:
 
 
 def _instant(milliseconds: int) -> datetime:
+    """Return a time in milliseconds since 1970 as a datetime."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,4 +1,4 @@
-"""A picture of how far back gradients reach (see `forecaster.evaluation.gradients`)."""
+"""A figure of how far back gradients reach (see `forecaster.evaluation.gradients`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from forecaster.state import Floats
 
 
 def gradient_figure(norms: Floats, cell: str) -> Figure:
-    """Norm of the gradient by how many windows back, on a log axis: what vanishes is a falling line.
+    """Draw the norm of the gradient by the number of windows back, on a log axis.
+
+    A vanishing gradient is a falling line.
 
     Args:
-        norms: ``[lags + 1]``, of ``k = 0 .. lags``.
-        cell: whose gradient it is.
+        norms: ``[lags + 1]``, norms for ``k = 0 .. lags``.
+        cell: name of the recurrent cell, for the legend.
 
     Raises:
         ValueError: there is no lag to draw.
@@ -24,7 +26,7 @@ def gradient_figure(norms: Floats, cell: str) -> Figure:
     if len(norms) < 2:
         raise ValueError("there is no lag to draw")
     figure, axes = _canvas("How far back the gradient reaches", "k (windows back)", "‖∂ loss(t) / ∂ h(t−k)‖")
-    drawn = np.where(norms > 0, norms, np.nan)  # nothing at all has no place on the axis
+    drawn = np.where(norms > 0, norms, np.nan)  # a log axis cannot show 0
     axes.plot(np.arange(len(norms)), drawn, color=PALETTE[0], marker="o", markersize=4, label=plain(cell))
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

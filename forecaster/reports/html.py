@@ -1,7 +1,7 @@
-"""One HTML file with the facts, the errors and the pictures of a comparison.
+"""Write one HTML file with the facts, the errors and the figures of a comparison.
 
-It needs nothing but itself: no script, no font, no address. Its figures are inline SVG in the page's own
-colours, so they follow light and dark mode.
+The file contains no script, font or link, so it can be opened and moved alone. Its figures are inline SVG in
+the page's own colours, so they follow light and dark mode.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from schemas.errors import OutputError
 from schemas.numbers_as_text import text_of
 
 Picture = tuple[str, Callable[[], Figure]]
-"""A caption, and what draws the figure when the report is written."""
+"""A caption, and the function that draws the figure when the report is written."""
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --page: #f4f6f8; --ink: #1f2933; --muted: #5b6670;
@@ -64,14 +64,14 @@ ul { padding-left: 1.2rem; max-width: 46rem; } li { margin: 0.3rem 0; overflow-w
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers of a report.
+    """A table of numbers in a report.
 
     Attributes:
-        title: heading above it.
-        head: a name for each column, the first that of the rows' names.
+        title: heading above the table.
+        head: names of the columns; the first is the heading of the row names.
         rows: a name, then numbers; None or NaN is shown as a dash.
-        best: cells to mark: row and column, from 0, names not counted.
-        note: a line below it.
+        best: cells to mark: row and column, counted from 0 without the column of names.
+        note: a line below the table.
     """
 
     title: str
@@ -90,15 +90,16 @@ def write_report(
     figures: Sequence[Picture],
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the report to ``path``, in the place of an older one; missing folders are made.
+    """Write the report to ``path``; an existing file is replaced, and missing folders are created.
 
     Args:
         path: an ``.html`` file.
         title: heading and title of the page.
-        facts: short names and values for its top: data, model versions, latency.
-        tables: numbers, in order.
-        figures: captions and what draws them, in order; one that cannot be drawn is a sentence in its place.
-        notes: sentences for the end: where to look, how to repeat it.
+        facts: short names and values for the top of the page: data, model versions, latency.
+        tables: tables, in order.
+        figures: captions and functions that draw the figures, in order. If a figure cannot be drawn, the
+            report has a sentence with the reason instead.
+        notes: sentences for the end of the page, such as how to repeat the comparison.
 
     Returns:
         ``path``.
@@ -136,11 +137,11 @@ def write_report(
 
 
 def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
-    """Errors with a row a horizon and a column a model, the least of each row marked.
+    """Return a table of errors with one row per horizon and one column per model; the smallest is marked.
 
     Args:
-        scores: ``model: String, horizon: Int32, mae: Float64``, with more columns if you like.
-        unit: of the errors, in words.
+        scores: ``model: String, horizon: Int32, mae: Float64``; more columns are ignored.
+        unit: unit of the errors, in words.
     """
     models = scores["model"].unique(maintain_order=True).to_list()
     errors = {(row["horizon"], row["model"]): row["mae"] for row in scores.iter_rows(named=True)}
@@ -158,12 +159,16 @@ def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
 
 
 def least(numbers: Sequence[float | None]) -> list[int]:
-    """Places of the least number, None and NaN left out; two that read alike are both the least."""
+    """Return the positions of the smallest number, without None and NaN.
+
+    Numbers that are equal after rounding to three decimals are all returned.
+    """
     shown = {k: round(x, 3) for k, x in enumerate(numbers) if x is not None and x == x}
     return [k for k, x in shown.items() if x == min(shown.values())]
 
 
 def _table(table: Table) -> str:
+    """Return a table as HTML."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
     rows = []
     for i, (name, numbers) in enumerate(table.rows):
@@ -177,33 +182,34 @@ def _table(table: Table) -> str:
 
 
 def _cell(number: float | None, is_best: bool) -> str:
+    """Return a cell of a table as HTML."""
     if number is None or number != number:  # null or NaN
         return "<td>–</td>"
     return f'<td class="best">{text_of(number)}</td>' if is_best else f"<td>{text_of(number)}</td>"
 
 
 def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
-    """A figure as an element, or a sentence where it cannot be drawn: the tables are worth more than it."""
+    """Return a figure as HTML, or a sentence with the error if it cannot be drawn."""
     try:
         return _svg(draw(), prefix, label)
-    except Exception as error:  # whatever Matplotlib raises
+    except Exception as error:  # of any type: a figure must not cost the whole report
         line = " ".join(str(error).split()) or type(error).__name__
         return f"<p>This picture could not be drawn: {escape(line)}</p>"
 
 
 class _Canvas(FigureCanvasSVG):
-    """Write a figure as SVG with text as text, and with ids that depend on the figure alone.
+    """Writes a figure as SVG with text as text, and with ids that depend only on the figure.
 
-    Matplotlib has two settings for this. They belong to the process, and ``rc_context`` restores all settings
-    at its end, with what another thread has changed meanwhile.
+    Matplotlib has two settings for this, but they belong to the process: ``rc_context`` would also undo the
+    settings that another thread has changed in the meantime.
     """
 
     def print_svg(
         self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
     ) -> None:
-        """Write the figure into a file that takes text; `print_figure` calls this function.
+        """Write the figure into a text file; `print_figure` calls this function.
 
-        It does so with a file that takes bytes, too, to learn the sizes of texts; nothing is written then.
+        `print_figure` first calls it with a binary file to measure texts, and writes nothing to that file.
         """
         file = io.StringIO() if isinstance(filename, io.BytesIO) else filename
         width, height = self.figure.get_size_inches()
@@ -219,6 +225,8 @@ class _Canvas(FigureCanvasSVG):
 
 
 class _TextRenderer(RendererSVG):
+    """Draws text as text, and derives ids from their content."""
+
     def _draw_text_as_path(self, *text: Any) -> None:
         self._draw_text_as_text(*text)  # type: ignore[no-untyped-call]
 
@@ -227,7 +235,7 @@ class _TextRenderer(RendererSVG):
 
 
 def _svg(figure: Figure, prefix: str, label: str) -> str:
-    """A figure as an ``<svg>`` element in the colours of the page, its ids its own."""
+    """Return a figure as an ``<svg>`` element in the colours of the page, with ids that are unique in it."""
     buffer = io.StringIO()
     _Canvas(figure).print_figure(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
@@ -238,7 +246,7 @@ def _svg(figure: Figure, prefix: str, label: str) -> str:
     colours = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", PALETTE[0].lower(): "accent"}
     for colour, name in colours.items():
         svg = svg.replace(colour, f"var(--{name})")
-    # Text takes the page's font; the names of Matplotlib's own would be asked of the reader's machine.
+    # Use the page's font: the reader's machine may not have Matplotlib's fonts.
     svg = re.sub(r"(font(?:-family)?: *[^;\"]*?)'[^;\"]*", r"\1inherit", svg)
     kind = "broad" if figure.get_figwidth() > 8 else "narrow"
     return svg.replace("<svg", f'<svg class="{kind}" role="img" aria-label="{escape(label)}"', 1)

@@ -1,4 +1,4 @@
-"""Text of users in figures: series, labels and folders may be named with any characters."""
+"""Make text of users safe for figures: names of series, labels and folders can contain any character."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separa
 def plain(text: str) -> str:
     """Return text that Matplotlib draws letter by letter, on one line of at most 80 letters.
 
-    Text between two dollar signs is a formula to Matplotlib, and one that it cannot parse raises an error
-    when the figure is saved. What begins with an underscore is left out of legends.
+    Matplotlib reads text between two dollar signs as a formula, and raises an error for an invalid formula
+    when the figure is saved. It leaves names that begin with an underscore out of legends.
     """
-    # A letter without a shape in the font is drawn as a box, which needs no warning.
+    # Matplotlib draws a box for a letter that the font does not have; its warning is not useful.
     warning_filters.ignore(message="Glyph .* missing from")
     shown = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNDRAWABLE else c for c in text

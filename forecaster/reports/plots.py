@@ -1,6 +1,6 @@
-"""Pictures of a training run, of forecasts and of their errors, as Matplotlib figures.
+"""Figures of a training run, of forecasts and of their errors.
 
-Drawn through Matplotlib's object interface: no window, no current figure, nothing to close.
+They are drawn through Matplotlib's object interface, so no window opens and no figure stays in memory.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 
 from forecaster.reports.plot_text import plain
 
-# Okabe and Ito's colours, which people who see few colours tell apart; yellow left out, too pale on white.
+# Okabe and Ito's colours, which colour-blind people can distinguish; without yellow, too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, MUTED, GRID, PAPER = "#1f2933", "#66707a", "#e3e7eb", "#ffffff"
-"""What a page may swap for its own colours, in dark mode say; no other part of a figure has these."""
+"""Colours that a page can replace, as in dark mode. No other colour of a figure may equal one of them."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _REFERENCES = {"persistence": "--", "seasonal naive": ":"}
 _FONT = 10
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Training and validation loss by epoch, the best epoch marked.
+    """Draw training and validation loss by epoch, with the best epoch marked.
 
     Args:
-        history: one mapping an epoch with ``epoch``, ``train_loss`` and ``validation_loss`` (which may be
-            missing or NaN where nothing was held out).
+        history: one mapping per epoch with ``epoch``, ``train_loss`` and ``validation_loss`` (missing or NaN
+            if no windows were held out).
 
     Raises:
         ValueError: ``history`` is empty.
@@ -67,15 +67,15 @@ def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def calibration_figure(levels: Sequence[float], observed: Sequence[float], label: str) -> Figure:
-    """How often the observation came to lie at or under each quantile, against how often it should.
+    """Draw the share of observations at or under each quantile, against the quantile's level.
 
     Args:
         levels: quantile levels, 0 to 1.
         observed: share of observations at or under the forecast of each level, 0 to 1.
-        label: whose quantiles they are.
+        label: name of the model, for the legend.
 
     Raises:
-        ValueError: there are not as many shares as levels.
+        ValueError: ``levels`` and ``observed`` differ in length.
     """
     if len(levels) != len(observed):
         raise ValueError(f"{len(levels)} levels have {len(observed)} observed shares")
@@ -85,7 +85,7 @@ def calibration_figure(levels: Sequence[float], observed: Sequence[float], label
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="calibrated")
     axes.plot(levels, observed, color=PALETTE[0], marker="o", markersize=7, label=plain(label))
     for level, share in zip(levels, observed, strict=True):
-        # Off the diagonal: to the lower right in the lower half, to the upper left in the upper one.
+        # Keep labels off the diagonal: right and below in the lower half, left and above in the upper half.
         low = level < 0.5
         axes.annotate(
             f"{share:.1%}",
@@ -104,13 +104,13 @@ def calibration_figure(levels: Sequence[float], observed: Sequence[float], label
 
 
 def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
-    """What came, and the fans of quantiles that had been forecast at several times before.
+    """Draw the observed values, and fans of quantiles that were forecast at several issue times.
 
     Args:
-        frame: ``target_at`` and ``issued_at`` (datetimes), ``observed`` (number, null where missing) and
-            one column a quantile (``q10``, ``q50``, ``q90``; at least ``q50``), one row a pair of issue and
-            target, in any order.
-        title: what is drawn, and its unit.
+        frame: ``target_at`` and ``issued_at`` (datetimes), ``observed`` (number, null where missing) and one
+            column per quantile (``q10``, ``q50``, ``q90``; at least ``q50``), one row per issue and target,
+            in any order.
+        title: title, with the unit.
 
     Raises:
         ValueError: ``frame`` has no rows, or no column ``q50``.
@@ -151,15 +151,17 @@ def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
 
 
 MASE = "in seasonal naive's own error (MASE) on each series' training rows"
-"""The unit of errors unless they are in another."""
+"""The default unit of errors, in words."""
 
 
 def error_by_horizon_figure(scores: pl.DataFrame, unit: str = MASE) -> Figure:
-    """Mean absolute error by horizon, a line a model; persistence and seasonal naive as references.
+    """Draw the mean absolute error by horizon, one line per model.
+
+    Lines of persistence and seasonal naive are grey, as references.
 
     Args:
         scores: ``model: String, horizon: Int32, mae: Float64``.
-        unit: of the errors, in words.
+        unit: unit of the errors, in words.
 
     Raises:
         ValueError: ``scores`` has no rows.
@@ -178,11 +180,11 @@ def error_by_horizon_figure(scores: pl.DataFrame, unit: str = MASE) -> Figure:
 
 
 def coverage_by_horizon_figure(scores: pl.DataFrame, wanted: float) -> Figure:
-    """Share of what came in the interval, by horizon, a line a model.
+    """Draw the share of actuals in the prediction interval by horizon, one line per model.
 
     Args:
         scores: ``model: String, horizon: Int32, coverage: Float64`` (0 to 1).
-        wanted: what it should be.
+        wanted: nominal coverage of the interval.
 
     Raises:
         ValueError: ``scores`` has no rows.
@@ -200,7 +202,7 @@ def coverage_by_horizon_figure(scores: pl.DataFrame, wanted: float) -> Figure:
 
 
 def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
-    """A line a model, the references grey."""
+    """Draw one line per model; baselines are grey."""
     colours = 0
     for model in scores["model"].unique(maintain_order=True):
         part = scores.filter(pl.col("model") == model).sort("horizon")
@@ -224,17 +226,17 @@ def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
 
 
 def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figure:
-    """How long forecasts took, in milliseconds, with the p50 and the p99 marked.
+    """Draw a histogram of latencies in milliseconds, with the p50 and the p99 marked.
 
     Raises:
-        ValueError: there is no latency, or one that is not finite.
+        ValueError: there is no latency, or a latency is not finite.
     """
     values = np.asarray(latencies_ms, float)
     if not values.size or not np.isfinite(values).all():
         raise ValueError("latencies must be finite numbers, and at least one")
     figure, axes = _canvas("Latency of the stream", "from row to forecast (ms)", "share of forecasts")
     p50, p99 = np.percentile(values, [50, 99])
-    # A few stragglers would press everything else into one bar.
+    # Count the largest latencies in the last bar: a wider axis would press all others into one bar.
     edge = max(float(p99) * 1.25, float(values.min()) + 1e-3)
     axes.hist(
         np.minimum(values, edge),
@@ -256,6 +258,7 @@ def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figur
 
 
 def _canvas(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.2)) -> tuple[Figure, Axes]:
+    """Return an empty figure with titled axes in the house style."""
     figure = Figure(figsize=size, dpi=120, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(plain(title), loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
@@ -270,6 +273,7 @@ def _canvas(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.2)) 
 
 
 def _legend(axes: Axes) -> None:
+    """Draw the legend in the house style."""
     axes.legend(
         fontsize=_FONT - 1,
         labelcolor=INK,
@@ -280,7 +284,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _level(name: str) -> float | None:
-    """The percent of a quantile column such as ``q2.5``; None for any other column."""
+    """Return the percent of a quantile column such as ``q2.5``; None for any other column."""
     if name[:1] != "q":
         return None
     try:
@@ -290,13 +294,14 @@ def _level(name: str) -> float | None:
 
 
 def _below(low: str, high: str) -> bool:
+    """Return whether the first quantile column has the lower level."""
     return (_level(low) or 0.0) < (_level(high) or 0.0)
 
 
 def _with_gaps(came: pl.DataFrame) -> pl.DataFrame:
-    """Adds a missing value after every target that the next one does not follow at the usual step.
+    """Insert a missing value after every target that is not followed by the next one at the usual step.
 
-    A line is not drawn over it: nobody was asked what came between.
+    So the line has a gap where there are no targets.
     """
     step = pl.col("target_at").diff(-1).abs()
     ends = came.filter(step > 1.5 * step.median())
@@ -305,5 +310,6 @@ def _with_gaps(came: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dates(times: pl.Series) -> NDArray[np.datetime64]:
+    """Return times as UTC without a zone, as Matplotlib needs them."""
     naive: NDArray[np.datetime64] = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy()
     return naive

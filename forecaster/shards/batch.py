@@ -1,4 +1,4 @@
-"""A piece of a partition's log, as it travels from a source to the shards that follow the partition."""
+"""A batch: rows of one partition between two offsets, sent from a source to the shards."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Batch:
-    """A piece of a partition's log: the rows at offsets ``[start, stop)``, on their way in.
+    """The rows of a partition at offsets ``[start, stop)``, with the watermark after them.
 
-    A batch reaches every shard of a job that follows its partition, with the rows of that shard alone, so
-    that a shard without rows closes its windows when the others do.
+    Every shard that follows the partition gets the batch with only its own rows. So a shard without rows
+    closes its windows at the same time as the other shards.
 
     Attributes:
         partition: name of the partition.
-        start: offset of the first row, from 0.
-        stop: one past the offset of the last; ``start`` where the batch only carries a watermark.
-        rows: observation frame with ``offset`` (Int64) beside its columns, and with
-            `forecaster.shards.lateness.BEFORE` where the watermark moved between two of them so that one is
-            late.
-        rejected: frame of quarantined rows (``schemas.quarantine``) with ``offset``; a file that cannot be
-            read is one of them, its ``row`` being 0.
-        watermark_us: after this batch no row in time of this partition is older (event time in microseconds);
-            None where that has not changed. It may change only where a re-read would change it, too.
-        before_us: the watermark before this batch, by which its rows are late, whether or not the batches
-            without rows that moved it have come by now; None where there are none of these.
-        partitions: how many partitions the log had before this. A shard that knows of fewer lets it wait for
-            their announcements: no window closes past a partition that a shard has not heard of.
-        shard: the only one that follows the partition, as in a topic keyed by series; None where all do.
-        outside: rows between ``start`` and ``stop`` that lie outside the job's time bounds.
-        arrived_s: wall clock (seconds since 1970) at which the rows were due; 0 where nobody waits for them,
-            as in a replay of a backlog.
-        snapshot: after this batch, write a snapshot.
-        ends: nothing follows; the snapshot must be there once this batch has been applied.
+        start: offset of the first row; the offsets of a partition begin at 0.
+        stop: one past the offset of the last row; equal to ``start`` if the batch only moves the watermark.
+        rows: observation frame with the additional column ``offset`` (Int64), and with
+            `forecaster.shards.lateness.BEFORE` if the watermark moved between two rows so that one is late.
+        rejected: frame of quarantined rows (``schemas.quarantine``) with ``offset``. A file that cannot be
+            read is one such row, whose ``row`` is 0.
+        watermark_us: watermark of the partition after this batch, event time in microseconds; None if it did
+            not change. A second read of the partition must give the same watermarks.
+        before_us: watermark of the partition before this batch, by which its rows are late, also if the shard
+            has not yet received the batches without rows that moved the watermark; None if there are no such
+            batches.
+        partitions: number of partitions of the log before this batch. A shard that follows fewer of them
+            holds the batch back until the others are announced, so that it closes no window too early.
+        shard: the only shard that follows the partition, as in a topic keyed by series; None if all follow
+            it.
+        outside: number of rows between ``start`` and ``stop`` that are outside the job's time bounds.
+        arrived_s: wall clock time (seconds since 1970) at which the rows were due; 0 if latency is not
+            measured, as in a replay of a backlog.
+        snapshot: whether to write a snapshot after this batch.
+        ends: whether this is the last batch; a snapshot must be stored once it has been applied.
     """
 
     partition: str

@@ -1,4 +1,4 @@
-"""Where every row of a job went, as exact numbers."""
+"""Count every row of a job exactly: used, quarantined, duplicate, late or pending."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ import polars as pl
 from schemas import quarantine
 
 _KINDS = frozenset(quarantine.KINDS)
-_EARLIER = {
+_KIND_OF_OLD_KEY = {
     "is a day or seconds since 1970: write 2013-01-31": "is a number that may be no time",
     "cells other than the header's": "row cannot be read",
     "is no JSON object": "message cannot be decoded",
     "cannot be decoded": "message cannot be decoded",
     "the message is empty (a tombstone)": "message is empty",
 }
-"""Keys of counts in snapshots of earlier versions, which had no kinds."""
+"""Today's kind of each key that earlier versions wrote into the ``quarantined`` counts of snapshots."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Where every row went, exactly, through kills and restarts: counts are part of the shard.
+    """Exact numbers of rows by outcome. They are part of the shard, so they survive crashes and restarts.
 
     Attributes:
         rows_in: rows read inside the job's time bounds.
-        restored: rows that waited in the state table that the job started from.
-        used: rows that went into closed windows.
-        quarantined: rows that are no observations, by kind of fault (see `schemas.quarantine.KINDS`). A key
-            that is no such kind is counted as "other", so the text of a cell never becomes a key.
-        duplicates: rows in closed windows that did not count, since a later row has their series and time.
-        replaced: those of the duplicates that held another value than the row that counts.
-        late: rows whose window had closed.
+        restored: rows that were pending in the state table from which the job started.
+        used: rows that were aggregated into closed windows.
+        quarantined: rejected rows by kind of fault (see `schemas.quarantine.KINDS`). A key that is not such a
+            kind is counted as "other", so that the text of a cell never becomes a key.
+        duplicates: rows of closed windows that were not used, because a later row has the same series and
+            time.
+        replaced: the duplicates whose value differs from that of the row that was used.
+        late: rows that arrived after their window had closed.
         pending: rows whose window is still open.
         outside: rows outside the job's time bounds, not part of ``rows_in``.
         bad_files: files that could not be read.
-        windows: windows from which something was forecast, the most of any shard.
-        series_steps: steps of a series by a window.
-        cold_starts: series that came back after more than ``windows.max_gap`` windows and began anew.
+        windows: windows in which at least one series was forecast; the maximum over shards.
+        series_steps: steps of one series by one window.
+        cold_starts: series that began anew after a gap of more than ``windows.max_gap`` windows.
     """
 
     rows_in: int = 0
@@ -57,31 +58,31 @@ class Counts:
 
     def __post_init__(self) -> None:
         if not self.quarantined.keys() <= _KINDS:
-            known: dict[str, int] = {}
+            by_kind_of_fault: dict[str, int] = {}
             for kind, rows in self.quarantined.items():
-                kind = _EARLIER.get(kind, kind)
+                kind = _KIND_OF_OLD_KEY.get(kind, kind)
                 kind = kind if kind in _KINDS else quarantine.OTHER
-                known[kind] = known.get(kind, 0) + rows
-            object.__setattr__(self, "quarantined", known)
+                by_kind_of_fault[kind] = by_kind_of_fault.get(kind, 0) + rows
+            object.__setattr__(self, "quarantined", by_kind_of_fault)
 
     @property
     def rejected(self) -> int:
-        """Rows that are no observations."""
+        """Number of rows that validation rejected."""
         return sum(self.quarantined.values())
 
     @property
     def quarantined_share(self) -> float:
-        """The share of the rows that are no observations; 0 before the first row."""
+        """Share of the read rows that validation rejected; 0 before the first row."""
         return self.rejected / self.rows_in if self.rows_in else 0.0
 
     @property
     def missing(self) -> int:
-        """Rows that went in and are in none of the places; 0 unless something is broken."""
-        there = self.used + self.rejected + self.duplicates + self.late + self.pending
-        return self.rows_in + self.restored - there
+        """Number of read rows that no other count contains; it is 0 unless there is a bug."""
+        counted = self.used + self.rejected + self.duplicates + self.late + self.pending
+        return self.rows_in + self.restored - counted
 
     def __add__(self, other: Counts) -> Counts:
-        """The counts of two shards of one job."""
+        """Return the counts of two shards of one job together."""
         reasons = {
             reason: self.quarantined.get(reason, 0) + other.quarantined.get(reason, 0)
             for reason in (*self.quarantined, *(r for r in other.quarantined if r not in self.quarantined))
@@ -96,5 +97,5 @@ class Counts:
 
 def by_kind(rejected: pl.DataFrame) -> dict[str, int]:
     """Count quarantined rows by the kind of their fault."""
-    found = rejected.group_by("kind").len().sort("kind")
-    return dict(found.iter_rows())
+    counted = rejected.group_by("kind").len().sort("kind")
+    return dict(counted.iter_rows())

@@ -1,4 +1,7 @@
-"""Which rows come too late: decided by the watermark before each, so that a re-read decides alike."""
+"""Decide which rows are late.
+
+A row is compared with the watermark of its partition before it, so a second read gives the same late rows.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +16,40 @@ from forecaster.time.windows import MICROSECONDS
 from schemas import late
 
 BEFORE: Final = "before_us"
-"""Column (Int64) of a batch's rows: their partition's watermark before each, where one is late."""
+"""Column (Int64) of a batch's rows: the partition's watermark before each row. Set if a row is late."""
 
 NEVER: Final = -(1 << 62)
-"""A watermark, in microseconds, before the first."""
+"""A watermark in microseconds that is before every row."""
 
 NONE_LATE = late.empty()
 _NO_WINDOWS = pl.Series("window", [], dtype=pl.Int64)
 
 
 def least(watermarks_us: Iterable[int | None]) -> int | None:
-    """The least of watermarks; None where one is not known, or there is none."""
-    found = [*watermarks_us]
-    known = [us for us in found if us is not None]
-    return min(known) if known and len(known) == len(found) else None
+    """Return the smallest watermark; None if one of them is None, or if there are none."""
+    all_us = [*watermarks_us]
+    known_us = [us for us in all_us if us is not None]
+    return min(known_us) if known_us and len(known_us) == len(all_us) else None
 
 
 def newest(watermarks_us: Iterable[int | None]) -> int | None:
-    """The greatest of the watermarks that are known; None where none is."""
+    """Return the largest watermark that is not None; None if there is none."""
     return max((us for us in watermarks_us if us is not None), default=None)
 
 
-def parted(
+def split_late_rows(
     rows: pl.DataFrame, partition: str, before_us: int | None, closed_through: int | None, freq: Frequency
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows (with ``window``) whose windows are open, and a frame of those that came too late for theirs.
+    """Split rows into rows of open windows, with a column ``window``, and a frame of late rows.
 
     Args:
-        rows: observation frame with ``offset``, and `BEFORE` where rows have watermarks of their own.
-        partition: which they are of.
-        before_us: its watermark before them in microseconds; None before its first.
-        closed_through: index of the last closed window; None before the first.
+        rows: observation frame with ``offset``, and with `BEFORE` if the watermark moved between two rows.
+        partition: name of the rows' partition.
+        before_us: watermark of the partition before the rows, in microseconds; None before its first.
+        closed_through: index of the last closed window; None if none is closed.
         freq: length of a window.
     """
-    if not len(rows):  # as in most parts of most polls
+    if not len(rows):  # a frequent case: most polls have no rows for most shards
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
     window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
     rows = rows.hstack([pl.Series("window", window)])

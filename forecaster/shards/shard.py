@@ -1,8 +1,8 @@
-"""A shard: one value folded over a partitioned log.
+"""A shard: one value, computed by applying the batches of a partitioned log one after the other.
 
-Everything of a part of the fleet that must survive a crash is one `Shard`, and one function, `apply`, moves
-it on by a `Batch` of its log. The backfill, the stream, the recovery and the tests all call it; nothing in
-this file knows Beam, files or clocks.
+A `Shard` holds everything of a part of the fleet that must survive a crash. One function, `apply`, applies a
+`Batch` to it. The backfill, the streaming job, the recovery and the tests all call `apply`. This module does
+not depend on Beam, on files or on the wall clock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from forecaster.lifecycle import forgotten_after
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts, by_kind
-from forecaster.shards.lateness import NONE_LATE, least, newest, parted
+from forecaster.shards.lateness import NONE_LATE, least, newest, split_late_rows
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
-from forecaster.time.windows import EVENTS, NONE_DOUBLE, ORIGIN, PARTITION, fill
+from forecaster.time.windows import EVENTS, NO_DUPLICATES, ORIGIN, PARTITION, fill
 from schemas import observations, quarantine, replaced
 
 PENDING: dict[str, pl.DataType] = {
@@ -32,33 +32,35 @@ PENDING: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
     "partition": pl.String(),
 }
-"""Columns and types of rows that wait for their window; what `more_of` a row has follows.
+"""Columns and types of pending rows, whose window is open; the columns of `more_of` follow.
 
-Of two rows of one observation that of the larger offset counts, and among equal offsets that of the greater
-partition name. Both belong to the row, so every arrival order and every rerun choose the same row. Rows that
-another job left have offsets below 0, unless the new job reads their partition on
-(see `forecaster.shards.sharding.handed_over`); rows of a snapshot without partitions have "" as their
-partition.
+If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
+offsets the row with the greater partition name. Both belong to the row, so the same row is used in every
+arrival order and every rerun. Rows that were pending in another job have offsets below 0, unless the new job
+continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows of a snapshot
+without
+partitions have "" as their partition.
 """
 
 _NONE_QUARANTINED, _NONE_REPLACED = quarantine.empty(), replaced.empty()
 
 _EARLIEST_US = -9_214_560_000_000_000  # 1678: no observation is older (see `schemas.observations`)
-_MOST_FORGOTTEN = 10  # series to one whose slot waits to be freed: more would slow down the others' steps
-_BLOCK_STEPS = 1 << 18  # series-steps in one block: its forecasts are some 150 MB then
+_SLOTS_PER_FORGOTTEN = 10  # free the slots of forgotten series if more than one in ten: they slow down steps
+_BLOCK_STEPS = 1 << 18  # most series-steps in one block: its forecasts take about 150 MB
 
 
 @dataclass(frozen=True)
 class Output:
-    """What the rows of a batch, or a block of the windows that it closed, gives.
+    """Results of one part of applying a batch: of accepting its rows, or of closing one block of windows.
 
     Attributes:
-        partition, start: where in the log the rows begin; with the shard it names what is written of them.
-        forecasts: of a block of windows; None where none was closed.
-        quarantined: rows that are no observations (``schemas.quarantine``).
-        late: rows whose window had closed (``schemas.late``).
-        replaced: rows of the block's windows that a later row took the place of (``schemas.replaced``).
-        done: the batch, on the last of its outputs: it has been applied.
+        partition, start: partition and offset at which the rows begin. Together with the shard's number they
+            name the files that are written.
+        forecasts: forecasts of a block of windows; None if this output is not of a block.
+        quarantined: rejected rows (``schemas.quarantine``).
+        late: rows that arrived after their window had closed (``schemas.late``).
+        replaced: rows of the block's windows that a later row replaced (``schemas.replaced``).
+        done: the batch, in the last of its outputs: it has then been applied completely.
     """
 
     partition: str
@@ -72,22 +74,23 @@ class Output:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the fleet and of its log.
+    """A part of the fleet, and how much of the log has been applied to it.
 
-    A value: `apply` gives a new one. But the arrays of its state are written in place, so the one that goes
-    in is used up; `copy` it to keep it.
+    `apply` returns a new shard. But it writes into the arrays of the old shard's state, so the old shard must
+    not be used any more; `copy` it first to keep it.
 
     Attributes:
         number, of: this is shard ``number`` of ``of``.
-        state: of every series with a row so far; a series keeps its place, its slot, until it is forgotten.
+        state: state of every series with a row so far. A series keeps its position, its slot, until it is
+            forgotten.
         slots: ``series_id, slot`` of every series, for joins (see `slots_of`).
         pending: rows whose windows are open, see `PENDING`.
-        offsets: of each partition, the offset of the next row to take in.
-        watermarks: of each partition, its watermark in microseconds; None before its first.
+        offsets: by partition, the offset of the next row to apply.
+        watermarks: by partition, its watermark in microseconds; None before its first.
         closed_through: index of the last closed window; None before the first.
-        counts: where the rows went.
-        early: batches that came before those that they follow.
-        keyed: it alone follows its partitions, and its series are those of their rows.
+        counts: numbers of rows by outcome.
+        early: batches that wait, because a batch before them or a partition is still missing.
+        keyed: whether each partition is followed by one shard only, as in a topic keyed by series.
     """
 
     number: int
@@ -104,10 +107,10 @@ class Shard:
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
-        """Shard ``number`` of ``of``, which has read nothing.
+        """Return shard ``number`` of ``of`` before any row has been read.
 
-        No window closes before each of ``partitions`` has a watermark; another is announced by its first
-        batch. ``state`` is `Forecaster.initial_state`.
+        No window closes before each of ``partitions`` has a watermark. A further partition is added by its
+        first batch. ``state`` is `Forecaster.initial_state`.
         """
         names, pending = tuple(partitions), pl.DataFrame(schema=PENDING)
         watermarks: dict[str, int | None] = dict.fromkeys(names)
@@ -116,17 +119,17 @@ class Shard:
         )
 
     def copy(self) -> Shard:
-        """This shard with arrays of its own."""
+        """Return this shard with its own copy of the arrays."""
         return replace(self, state=self.state.copy())
 
     @property
     def watermark_us(self) -> int | None:
-        """The least watermark of all partitions; None while one has none."""
+        """Smallest watermark of all partitions; None while a partition has none."""
         return least(self.watermarks.values())
 
 
 def slots_of(state: State) -> pl.DataFrame:
-    """``series_id`` (String) and ``slot`` (Int32) of every series of a state."""
+    """Return ``series_id`` (String) and ``slot`` (Int32) of every series of a state."""
     ids = pl.Series("series_id", state.series_ids, dtype=pl.String)
     return pl.DataFrame({"series_id": ids, "slot": pl.int_range(len(ids), dtype=pl.Int32, eager=True)})
 
@@ -134,21 +137,21 @@ def slots_of(state: State) -> pl.DataFrame:
 def apply(
     shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int = 32
 ) -> Iterator[tuple[Shard, Output]]:
-    """Moves a shard on by a batch of its log: takes the rows in, then closes what the watermark allows.
+    """Apply a batch to a shard: accept its rows, then close the windows that the watermark has passed.
 
-    What the shard has taken in before is dropped, row by row; a batch that comes before the one that it
-    follows waits for it. A row is late by the watermark of its own partition before it, so a rerun decides
-    alike, in whatever order batches come.
+    Rows that the shard has already applied are dropped one by one. A batch that arrives before its
+    predecessor waits in ``Shard.early``. A row is late by the watermark of its own partition before the row,
+    so a rerun gives the same late rows, in whatever order the batches arrive.
 
     Args:
-        shard: used up, see `Shard`.
-        batch: the part of a batch that is this shard's (see `forecaster.shards.sharding.Splitter`).
+        shard: must not be used after the call, see `Shard`.
+        batch: this shard's part of a batch (see `forecaster.shards.sharding.Splitter`).
         forecaster: the weights that made the shard's state.
         windows_per_step: most windows in one network call; blocks end at multiples of it.
 
     Yields:
-        The shard, and what to write before it is kept: first of the rows, then block by block. Any of these
-        shards can be gone on from.
+        A shard, and the output to write before the shard may be stored: first of the rows, then of each block
+        of windows. Later batches can be applied to any of these shards.
     """
     todo = [batch]
     while todo:
@@ -166,6 +169,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
+    """Return whether the shard still misses rows before the batch, or one of the log's partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -173,87 +177,91 @@ def _is_early(shard: Shard, batch: Batch) -> bool:
 def _apply_next(
     shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
-    """`apply` for a batch that follows what the shard has taken in, or begins before that."""
-    shard, output = _take_in(shard, batch, forecaster)
+    """Apply a batch that begins at or before the next offset of its partition."""
+    shard, output = _accept_rows(shard, batch, forecaster)
     yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
         through = forecaster.window_config.frequency.last_closed(watermark_us)
-        for after, closed in _close(shard, through, forecaster, windows_per_step):
+        for after, closed in _close_windows(shard, through, forecaster, windows_per_step):
             shard = after
-            forecasts, lost = closed or (None, _NONE_REPLACED)
-            yield after, Output(batch.partition, output.start, forecasts, replaced=lost)
-    # On its own: to know which block is the last, the next one would have to be stepped, in place.
+            forecasts, replaced_rows = closed or (None, _NONE_REPLACED)
+            yield after, Output(batch.partition, output.start, forecasts, replaced=replaced_rows)
+    # Yield `done` separately: only stepping on shows that a block was the last, and that changes its state.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
-def _take_in(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard, Output]:
-    """The rows of a batch that are new to the shard: into its pending rows, or out."""
-    reached = shard.offsets.get(batch.partition, 0)
-    if batch.stop < reached:  # read before, watermark and all
-        return shard, Output(batch.partition, reached)
+def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard, Output]:
+    """Add the batch's rows that are new to the shard to its pending rows, and advance offset and watermark.
+
+    Late and rejected rows go into the output.
+    """
+    next_offset = shard.offsets.get(batch.partition, 0)
+    if batch.stop < next_offset:  # rows and watermark have been applied before
+        return shard, Output(batch.partition, next_offset)
     rows, rejected = batch.rows, batch.rejected
-    if batch.start < reached:
-        rows, rejected = (frame.filter(pl.col("offset") >= reached) for frame in (rows, rejected))
+    if batch.start < next_offset:
+        rows, rejected = (frame.filter(pl.col("offset") >= next_offset) for frame in (rows, rejected))
     before_us = newest((shard.watermarks.get(batch.partition), batch.before_us))
     freq = forecaster.window_config.frequency
-    in_time, too_late = parted(rows, batch.partition, before_us, shard.closed_through, freq)
+    in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
-        placed_at = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
-        shard, placed = _placed(shard, placed_at, forecaster)
-        waiting = [frame for frame in (shard.pending, placed) if len(frame)]
-        shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else placed)
-    whole_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
+        with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
+        shard, with_slots = _assign_slots(shard, with_partition, forecaster)
+        waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
+        shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else with_slots)
+    bad_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
     counts = shard.counts + Counts(
-        rows_in=len(rows) + len(rejected) - whole_files,
+        rows_in=len(rows) + len(rejected) - bad_files,
         quarantined=by_kind(rejected.filter(pl.col("row") > 0)) if len(rejected) else {},
         late=len(too_late),
         pending=len(in_time),
-        outside=batch.outside if batch.start >= reached else 0,
-        bad_files=whole_files,
+        outside=batch.outside if batch.start >= next_offset else 0,
+        bad_files=bad_files,
     )
     shard = replace(
         shard,
-        offsets={**shard.offsets, batch.partition: max(batch.stop, reached)},
+        offsets={**shard.offsets, batch.partition: max(batch.stop, next_offset)},
         watermarks={**shard.watermarks, batch.partition: newest((before_us, batch.watermark_us))},
         counts=counts,
     )
     quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else _NONE_QUARANTINED
-    return shard, Output(batch.partition, max(batch.start, reached), None, quarantined, too_late)
+    return shard, Output(batch.partition, max(batch.start, next_offset), None, quarantined, too_late)
 
 
-def _placed(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[Shard, pl.DataFrame]:
-    """The rows by slot, as they wait; and the shard, with a slot for each series that had none."""
-    found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
-    if found["slot"].null_count():
-        ids = tuple(found.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
-        first = forecaster.window_config.frequency.window_of(_EARLIEST_US)
-        start = first if shard.closed_through is None else shard.closed_through + 1
-        state, born = shard.state.grown(forecaster.unseen(ids, start)), len(shard.state)
-        more = slots_of(state.part(slice(born, None))).with_columns(pl.col("slot") + born)
-        shard = replace(shard, state=state, slots=pl.concat([shard.slots, more]))
-        found = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
+def _assign_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[Shard, pl.DataFrame]:
+    """Return the rows as pending rows, with their slots; a series without a slot gets one in the shard."""
+    joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
+    if joined["slot"].null_count():
+        ids = tuple(joined.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
+        first_window = forecaster.window_config.frequency.window_of(_EARLIEST_US)
+        start = first_window if shard.closed_through is None else shard.closed_through + 1
+        state, old_count = shard.state.grown(forecaster.new_series_state(ids, start)), len(shard.state)
+        new_slots = slots_of(state.part(slice(old_count, None))).with_columns(pl.col("slot") + old_count)
+        shard = replace(shard, state=state, slots=pl.concat([shard.slots, new_slots]))
+        joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     names = [*PENDING, *more_of(rows.columns)]
     if forecaster.window_config.aggregate not in EVENTS:
         names = [name for name in names if name != ORIGIN]
-    return shard, pl.DataFrame([found[name] for name in names])
+    return shard, pl.DataFrame([joined[name] for name in names])
 
 
 def more_of(columns: Iterable[str]) -> list[str]:
-    """Return the columns of pending rows after those of `PENDING`: ``event_id``, covariates, `ORIGIN`."""
+    """Return the columns that pending rows have after `PENDING`: ``event_id``, covariates, `ORIGIN`."""
     known = list(columns)
     return [*observations.more_of(known), *([ORIGIN] if ORIGIN in known else [])]
 
 
-_Closed = tuple[Forecasts, pl.DataFrame]
-"""Forecasts of a block of windows, and the rows of these windows that were replaced."""
+_ClosedBlock = tuple[Forecasts, pl.DataFrame]
+"""Forecasts of a block of windows, and the rows of these windows that later rows replaced."""
 
 
-def _close(
+def _close_windows(
     shard: Shard, through: int, forecaster: Forecaster, windows_per_step: int
-) -> Iterator[tuple[Shard, _Closed | None]]:
-    """Closes every window up to and including ``through``, a block at a time.
+) -> Iterator[tuple[Shard, _ClosedBlock | None]]:
+    """Close every window up to and including ``through``, block by block.
 
-    Stretches in which no series lives are passed over: a lone row years away makes no window between.
+    Windows in which no series is live are skipped, so one row years ahead does not close every window before
+    it.
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return
@@ -276,7 +284,7 @@ def _close(
 def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     """Return the shard without its forgotten series, if these hold more than a tenth of its slots.
 
-    Whether slots are freed depends on the shard alone, so a rerun frees them at the same batch.
+    The decision depends on the shard only, so a rerun frees the slots at the same batch.
     """
     state = shard.state
     if shard.closed_through is None:
@@ -284,7 +292,7 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     silent = state.silent + (shard.closed_through - state.clock)
     is_forgotten = ~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap))
     is_forgotten[shard.pending["slot"].to_numpy()] = False
-    if is_forgotten.sum() * _MOST_FORGOTTEN <= len(state):
+    if is_forgotten.sum() * _SLOTS_PER_FORGOTTEN <= len(state):
         return shard
     kept = np.flatnonzero(~is_forgotten)
     slot = pl.Series(np.cumsum(~is_forgotten) - 1, dtype=pl.Int32)
@@ -294,7 +302,10 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
-    """The next window to close: the one after the last, or where no series lives the next with a row."""
+    """Return the next window to close, or None if there is none.
+
+    It is the window after the last closed one or, if no series is live, the next window with a row.
+    """
     if shard.closed_through is not None and live(shard.state).any():
         return shard.closed_through + 1
     return int(index[low]) if low < len(index) else None
@@ -302,11 +313,12 @@ def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
 
 def _close_block(
     shard: Shard, rows: pl.DataFrame, start: int, stop: int, forecaster: Forecaster
-) -> tuple[Shard, _Closed]:
+) -> tuple[Shard, _ClosedBlock]:
+    """Aggregate the rows of windows ``[start, stop)``, step the state, and return the forecasts."""
     values = np.full((stop - start, len(shard.state)), np.nan)
     names = forecaster.covariates.features.observed
     past = np.full((*values.shape, len(names)), np.nan) if names else None
-    duplicates = NONE_DOUBLE
+    duplicates = NO_DUPLICATES
     if len(rows):
         window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
         duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
@@ -319,11 +331,11 @@ def _close_block(
         series_steps=len(forecasts),
         cold_starts=forecasts.cold_starts,
     )
-    # Not stop - start: where all series retire within a block depends on how windows are cut into blocks.
+    # Count windows with a forecast, not stop - start, so that the sum does not depend on the size of blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
-    lost = (
+    replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))
         if (len(duplicates.replaced))
         else _NONE_REPLACED
     )
-    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, lost)
+    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, replaced_rows)

@@ -1,4 +1,4 @@
-"""Which shard a series belongs to, and tables of shards cut anew for another number of them."""
+"""Assign series to shards, split batches by shard, and change the number of shards of a table."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from schemas.errors import DataError
 
 
 def shard_of(series_id: str, shards: int) -> int:
-    """The shard of a series: the same on every worker, machine and run (CRC-32 of the id)."""
+    """Return the shard of a series: the CRC-32 of its id modulo ``shards``, the same on every machine."""
     return zlib.crc32(series_id.encode()) % shards
 
 
 class Splitter:
-    """Cuts batches into the parts of each shard; it remembers where series belong.
+    """Splits batches by shard. It caches the shard of each series.
 
     Args:
         shards: number of shards.
@@ -32,14 +32,14 @@ class Splitter:
 
     def __init__(self, shards: int) -> None:
         self.shards = shards
-        self._known = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
+        self._shard_by_series = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
 
     def split(self, batch: Batch) -> dict[int, Batch]:
-        """The part of every shard that follows the batch's partition, by the shard's number.
+        """Return the part of the batch for each shard that follows its partition, by the shard's number.
 
-        Each has the batch's place in the log and its watermark, so that a shard without rows closes its
-        windows when the others do. What belongs to no series (quarantined rows, rows outside the job's
-        time) goes to one shard, which its partition names.
+        Each part has the offsets and the watermark of the batch, so a shard without rows closes its windows
+        at the same time as the other shards. Quarantined rows and rows outside the job's time bounds belong
+        to no series; they go to one shard, which depends only on the partition's name.
         """
         if batch.shard is not None:
             return {batch.shard: batch}
@@ -57,91 +57,104 @@ class Splitter:
         }
 
     def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
+        """Return the rows by shard; shards without rows are left out."""
         if not len(rows):
             return {}
         if self.shards == 1:
             return {0: rows}
-        placed = self._placed(rows)
+        placed = self._with_shard(rows)
         if placed["shard"].null_count():
             new = placed.filter(pl.col("shard").is_null())["series_id"].unique()
             numbers = pl.Series([shard_of(name, self.shards) for name in new], dtype=pl.Int32)
-            self._known = pl.concat([self._known, pl.DataFrame({"series_id": new, "shard": numbers})])
-            placed = self._placed(rows)
+            assigned = pl.DataFrame({"series_id": new, "shard": numbers})
+            self._shard_by_series = pl.concat([self._shard_by_series, assigned])
+            placed = self._with_shard(rows)
         parts = placed.partition_by("shard", include_key=False, as_dict=True, maintain_order=True)
         return {int(key[0]): part for key, part in parts.items()}
 
-    def _placed(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.join(self._known, on="series_id", how="left", maintain_order="left")
+    def _with_shard(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows with a column ``shard``, null for a series that is not cached."""
+        return rows.join(self._shard_by_series, on="series_id", how="left", maintain_order="left")
 
 
-KEYED = (
+_KEYED_TABLE = (
     "its series lie by the partitions of a keyed topic: only a stream with kafka.keyed = true and as many "
-    "shards can go on from it"
+    "shards can resume from it"
 )
+"""Error message for a table that was written from a topic keyed by series."""
 
 
-def no_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
-    """A batch without rows at ``offset``: it announces a partition, or asks for a snapshot."""
+def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
+    """Return a batch without rows at ``offset``, which announces a partition or triggers a snapshot."""
     rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
 
 
 def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None) -> Shard:
-    """Return a shard that follows more partitions, and waits for the watermark of each new one.
+    """Return the shard after adding partitions that it follows from now on.
 
-    A pending row of an earlier job (see `handed_over`) returns to its own offset if its partition is
-    announced from a later offset on: the partition goes on where the earlier job stopped.
+    It closes no further window until each new partition has a watermark. A pending row of an earlier job
+    (see `hand_over_shards`) gets its own offset back if its partition is announced from a later offset: then
+    the
+    partition continues where the earlier job stopped.
 
     Args:
-        shard: as it was.
-        partitions: of each the offset of its first row.
-        owners: of each the only shard that follows it, of a keyed topic.
+        shard: the shard so far.
+        partitions: name of each partition, and the offset of its first row.
+        owners: for a topic keyed by series, the only shard that follows each partition; else None.
     """
-    alone, number = owners or {}, shard.number
-    mine = {name: offset for name, offset in partitions.items() if alone.get(name, number) == number}
-    new = {name: offset for name, offset in mine.items() if name not in shard.offsets}
+    owner_of, number = owners or {}, shard.number
+    followed = {name: offset for name, offset in partitions.items() if owner_of.get(name, number) == number}
+    new = {name: offset for name, offset in followed.items() if name not in shard.offsets}
     return replace(
         shard,
-        pending=_where_partitions_go_on(shard.pending, new),
-        offsets={**mine, **shard.offsets},
-        watermarks={**dict.fromkeys(mine), **shard.watermarks},
-        keyed=bool(alone),
+        pending=_restore_offsets(shard.pending, new),
+        offsets={**followed, **shard.offsets},
+        watermarks={**dict.fromkeys(followed), **shard.watermarks},
+        keyed=bool(owner_of),
     )
 
 
 def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
-    """The same series, rows and place in the log, in another number of shards.
+    """Return shards with the same series, pending rows and offsets, but another number of shards.
 
     Raises:
-        DataError: the shards do not stand at the same place in the log, as those of a job that was killed;
-            or their series lie by partition, which nothing but their topic knows.
+        DataError: the shards are at different offsets, as after a job was killed; or the series are assigned
+            to shards by the partitions of a topic keyed by series.
     """
     if shards[0].keyed:
-        raise DataError(KEYED)
+        raise DataError(_KEYED_TABLE)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
-            "its shards stand at different places of their input, since the job that wrote it was killed: "
-            f"go on with --resume and {shards[0].of} shards, end that job with Ctrl-C, and cut the table then"
+            "its shards are at different offsets of their input, since the job that wrote it was killed: "
+            f"run a job with --resume and {shards[0].of} shards, end it with Ctrl-C, and try again"
         )
     first = shards[0]
     if len(shards) == of:
         return tuple(shards)
-    pending = pl.concat([_named(shard) for shard in shards], how="diagonal")
-    homes = [np.array([shard_of(name, of) for name in shard.state.series_ids], np.int64) for shard in shards]
+    pending = pl.concat([_pending_by_id(shard) for shard in shards], how="diagonal")
+    ids = [shard.state.series_ids for shard in shards]
+    new_shards = [np.array([shard_of(name, of) for name in names], np.int64) for names in ids]
     counts = sum((shard.counts for shard in shards), Counts())
     made = []
     for number in range(of):
-        # not of all as one, which would be as much memory again
-        taken = [s.state.take(np.flatnonzero(home == number)) for s, home in zip(shards, homes, strict=True)]
-        part = State.join(taken)
-        slots = slots_of(part)
-        mine = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
-        columns = [*PENDING, *more_of(mine.columns)]
-        own = counts if number == 0 else Counts()
-        own = replace(own, pending=len(mine), windows=counts.windows)
+        # Join one new shard at a time: joining all states first would double the memory.
+        pairs = zip(shards, new_shards, strict=True)
+        own_state = State.join([shard.state.take(np.flatnonzero(to == number)) for shard, to in pairs])
+        slots = slots_of(own_state)
+        waiting = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
+        columns = [*PENDING, *more_of(waiting.columns)]
+        own_counts = counts if number == 0 else Counts()
+        own_counts = replace(own_counts, pending=len(waiting), windows=counts.windows)
         made.append(
             replace(
-                first, number=number, of=of, state=part, slots=slots, pending=mine.select(columns), counts=own
+                first,
+                number=number,
+                of=of,
+                state=own_state,
+                slots=slots,
+                pending=waiting.select(columns),
+                counts=own_counts,
             )
         )
     return tuple(made)
@@ -150,16 +163,16 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
 _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 
 
-def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """Return the shards as another job begins with them: states and rows that wait, but a log of its own.
+def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
+    """Return the shards for another job: with states and pending rows, without offsets and watermarks.
 
-    The rows that wait get offsets below 0, so they come before every row of the new log. Where the new log
-    is the old one from a later offset on, `announced` gives the rows their own offsets back.
+    Pending rows get offsets below 0, so they are before every row of the new log. If the new log is the old
+    one from a later offset, `announced` gives the rows their own offsets back.
     """
     return tuple(
         replace(
             shard,
-            pending=_earlier(shard.pending),
+            pending=_before_offset_0(shard.pending),
             offsets={},
             watermarks={},
             early=(),
@@ -169,10 +182,10 @@ def handed_over(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     )
 
 
-def _earlier(pending: pl.DataFrame) -> pl.DataFrame:
-    """Return rows that wait at offsets below 0, in their order: lowered by `_LOWERED`.
+def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
+    """Return pending rows at offsets below 0, in the same order: `_LOWERED` is subtracted.
 
-    Rows that are below 0 already are of a log before that one: they keep only their order among themselves.
+    Rows that are below 0 already are from an even older log: only their order among themselves is kept.
     """
     rank = pl.struct("offset", PARTITION).rank("dense").cast(pl.Int64)
     is_older = pl.col("offset") < 0
@@ -182,17 +195,18 @@ def _earlier(pending: pl.DataFrame) -> pl.DataFrame:
     ).drop(ORIGIN, strict=False)
 
 
-def _where_partitions_go_on(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Undo `_earlier` for rows of partitions that begin at an offset after theirs."""
+def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
+    """Undo `_before_offset_0` for rows of partitions that begin at a later offset in the new log."""
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED
     begin = pl.col(PARTITION).replace_strict(begins, default=0, return_dtype=pl.Int64)
-    goes_on = (pl.col("offset") < 0) & (own >= 0) & (own < begin)
-    return pending.with_columns(pl.when(goes_on).then(own).otherwise("offset").alias("offset"))
+    continues = (pl.col("offset") < 0) & (own >= 0) & (own < begin)
+    return pending.with_columns(pl.when(continues).then(own).otherwise("offset").alias("offset"))
 
 
-def _named(shard: Shard) -> pl.DataFrame:
+def _pending_by_id(shard: Shard) -> pl.DataFrame:
+    """Return the pending rows with ``series_id`` instead of ``slot``."""
     return shard.pending.join(shard.slots, on="slot", how="left", maintain_order="left").drop("slot")
 
 

@@ -1,8 +1,8 @@
-"""A shard as one Arrow table, and back: what a snapshot file and an engine's state hold.
+"""Convert a shard to one Arrow table and back, for snapshot files and for the state of a Beam engine.
 
-One row a series: its state (`forecaster.state.State.to_arrow`), and in ``pending`` a list of its rows whose
-windows are still open. The rest of the shard is JSON in the table's metadata, under ``statecast.shard``,
-sealed with a checksum of all that the metadata says.
+The table has one row per series: its state (`forecaster.state.State.to_arrow`), and in ``pending`` a list of
+its rows whose windows are open. The other fields of the shard are JSON in the table's metadata, under
+``statecast.shard``. A checksum covers the metadata.
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ _PENDING: Final = "pending"
 
 
 class _Counts(BaseModel):
-    """The counts of a snapshot; a missing one is 0, as in one of an earlier version."""
+    """The counts of a snapshot. A count that an earlier version did not write is 0."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     quarantined: dict[str, NonNegativeInt] = {}
 
     def counts(self) -> Counts:
-        """Return them as the shard has them."""
+        """Return the counts as `Counts`.
+
+        Raises:
+            ValueError: a count is unknown or not a number of rows.
+        """
         others = self.model_extra or {}
         for name, value in others.items():
             if name not in Counts.__dataclass_fields__:
@@ -48,8 +52,8 @@ class _Counts(BaseModel):
         return Counts(quarantined=self.quarantined, **others)
 
 
-class _Rest(BaseModel):
-    """What of a shard is JSON."""
+class _ShardFields(BaseModel):
+    """The fields of a shard that are stored as JSON."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     number: NonNegativeInt
@@ -62,7 +66,10 @@ class _Rest(BaseModel):
 
 
 def to_arrow(shard: Shard) -> pa.Table:
-    """The shard as a table. Batches that came early are left out: what is read again brings them."""
+    """Return the shard as a table, without its early batches.
+
+    The source reads those batches again after a restart.
+    """
     table = shard.state.to_arrow()
     rows = shard.pending.drop("window").sort("slot", maintain_order=True)
     slots = rows["slot"].to_numpy()
@@ -84,25 +91,26 @@ def to_arrow(shard: Shard) -> pa.Table:
 
 
 def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
+    """Return the checksum of a table's metadata."""
     return f"{zlib.crc32(metadata[_KEY], zlib.crc32(metadata[_LAYOUT])):08x}".encode()
 
 
 def from_arrow(table: pa.Table) -> Shard:
-    """The inverse of `to_arrow`.
+    """Return the shard of a table that `to_arrow` made.
 
     Raises:
-        ModelError: the table is no shard, or of a format that this version does not read.
+        ModelError: the table is not a shard, or has a format that this version does not read.
     """
     metadata = table.schema.metadata or {}
     if not metadata.keys() >= {_KEY, _LAYOUT}:
-        raise ModelError("this is no shard of a state table")
+        raise ModelError("this is not a shard of a state table")
     if metadata.get(_CHECKSUM, _checksum(metadata)) != _checksum(metadata):
         raise ModelError("the file is damaged: the checksum of its metadata does not match")
     try:
-        return _shard(table, _Rest.model_validate_json(metadata[_KEY]))
+        return _shard(table, _ShardFields.model_validate_json(metadata[_KEY]))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ModelError(_unknown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from None
+        raise ModelError(_unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from None
     except (
         KeyError,
         TypeError,
@@ -111,14 +119,15 @@ def from_arrow(table: pa.Table) -> Shard:
         pa.ArrowException,
         pl.exceptions.PolarsError,
     ) as error:
-        raise ModelError(_unknown(" ".join(str(error).split())[:200])) from error
+        raise ModelError(_unreadable(" ".join(str(error).split())[:200])) from error
 
 
-def _unknown(why: str) -> str:
+def _unreadable(why: str) -> str:
+    """Return the error message for a snapshot that this version does not read."""
     return f"not a snapshot that this version reads ({why}): read it with the version that wrote it"
 
 
-def _shard(table: pa.Table, rest: _Rest) -> Shard:
+def _shard(table: pa.Table, rest: _ShardFields) -> Shard:
     state = State.from_arrow(table.drop_columns([_PENDING]))
     return Shard(
         number=rest.number,
@@ -135,7 +144,7 @@ def _shard(table: pa.Table, rest: _Rest) -> Shard:
 
 
 def to_bytes(shard: Shard) -> bytes:
-    """The shard as an Arrow IPC stream."""
+    """Return the shard as an Arrow IPC stream."""
     table, sink = to_arrow(shard), pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -143,24 +152,25 @@ def to_bytes(shard: Shard) -> bytes:
 
 
 def from_bytes(data: bytes) -> Shard:
-    """The inverse of `to_bytes`.
+    """Return the shard that `to_bytes` wrote.
 
     Raises:
-        ModelError: this is no shard.
+        ModelError: the bytes are not a shard.
     """
     try:
         return from_arrow(pa.ipc.open_stream(data).read_all())
     except pa.ArrowInvalid as error:
-        raise ModelError(f"this is no shard: {error}") from error
+        raise ModelError(f"this is not a shard: {error}") from error
 
 
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
+    """Return the pending rows from the column of lists, one list per slot."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
     rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
     rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
-    if "offset" not in rows.columns:  # written before rows kept it: they come before all rows that follow
+    if "offset" not in rows.columns:  # from an earlier version: number them below 0, before all later rows
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
     if PARTITION not in rows.columns:  # an older snapshot: "" is less than every name, as its rows are older
         rows = rows.with_columns(pl.lit("").alias(PARTITION))
@@ -168,4 +178,5 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
 
 
 def _fields(struct: pa.StructArray) -> tuple[list[str], list[pa.Array]]:
+    """Return the names and the arrays of a struct array."""
     return [struct.type[i].name for i in range(struct.type.num_fields)], struct.flatten()

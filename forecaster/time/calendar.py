@@ -1,4 +1,4 @@
-"""Where a window lies in the day, week, month and year, as points on a circle."""
+"""The phase of a window in the day, week, month and year, as points on a circle."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ _PERIODS_S: Mapping[str, int] = {
 _US = 1_000_000
 
 
-def phases_worth_knowing(freq: Frequency, windows: int) -> tuple[str, ...]:
-    """The periods that have two windows or more and that a history of so many windows has gone round once.
+def useful_periods(freq: Frequency, windows: int) -> tuple[str, ...]:
+    """Return the periods that are useful as features: from two windows up to the length of the history.
 
-    What it has not gone round is a clock to a network, and no season: every forecast would be of a phase that
-    nothing was learned of.
+    A network cannot learn the season of a longer period: it would take the phase for a clock, and every
+    forecast would be for a phase that the training did not include.
     """
     span_s = freq.nominal_s * windows
     return tuple(name for name, period_s in _PERIODS_S.items() if 2 * freq.nominal_s <= period_s <= span_s)
 
 
 def calendar(windows: Ints, freq: Frequency, periods: Sequence[str]) -> Floats32:
-    """``[..., 2 P]`` float32, sine and cosine of each period's phase as windows ``[...]`` begin.
+    """Return sine and cosine of each period's phase at the start of windows ``[...]``.
 
-    Months and years are those of the calendar, in UTC: the first of a month is phase 0, however long it is.
+    Months and years are calendar months and years, in UTC: the first of a month is phase 0, and the length of
+    the month does not matter.
+
+    Returns:
+        ``[..., 2 P]`` float32.
     """
     found = np.empty((*windows.shape, 2 * len(periods)), np.float32)
     for i, period in enumerate(periods):
@@ -42,6 +46,7 @@ def calendar(windows: Ints, freq: Frequency, periods: Sequence[str]) -> Floats32
 
 
 def _phase(windows: Ints, freq: Frequency, period: str) -> Floats:
+    """Return the share of the period that has passed at the start of each window, from 0 up to 1."""
     begin_us = freq.start_us(windows)
     if period in ("day", "week"):
         period_us = _PERIODS_S[period] * _US

@@ -1,8 +1,8 @@
-"""How long windows are, and which window a moment lies in.
+"""The length of windows, and the window of a time.
 
-Windows are counted from 1970-01-01 in UTC, a Thursday; anchored weeks are counted from the weekday on which
-they begin, and months, quarters and years are those of the calendar. Everything that turns times into
-windows, or windows into times, uses a `Frequency`.
+Windows are counted from 1970-01-01 in UTC, a Thursday. Weeks anchored to a weekday are counted from the first
+such weekday; months, quarters and years are calendar ones. All code that turns times into windows, or windows
+into times, uses a `Frequency`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from forecaster.arrays import Ints
 
 if TYPE_CHECKING:
-    import polars as pl  # whoever reads settings needs none
+    import polars as pl  # for types only: reading settings must not load polars
 
 
 _US = 1_000_000
@@ -29,7 +29,7 @@ _MONTH_S = 2_629_746  # on average: 400 years are 146,097 days
 _LONGEST_MONTHS = 1200
 _LEAST_US = -(1 << 62)
 DAY_S, WEEK_S = 86_400, 604_800
-WEEKDAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")  # by days after 1970-01-01
+WEEKDAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")  # in the order of the days from 1970-01-01 on
 _WEEK = re.compile(rf"(\d+)w-({'|'.join(WEEKDAYS)})")
 _ALIAS = re.compile(r"(\d*)([A-Za-z]+)(?:-([A-Za-z]{3}))?")
 _PANDAS_UNITS = (
@@ -38,7 +38,7 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-_ANCHORS = {  # months of pandas under which quarters and years are the calendar's
+_ANCHORS = {  # anchor months of pandas with which quarters and years are calendar ones
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
     "Q": _ENDS_OF_QUARTERS,
@@ -63,13 +63,13 @@ def duration_s(text: str) -> int:
 
 
 def plain_name(text: str) -> str:
-    """Return a frequency in our own words: pandas' ``"W-SUN"`` is ``"1w-sun"``, its ``"15min"`` is ``"15m"``.
+    """Return a frequency in our own notation, in which pandas' ``"W-SUN"`` is ``"1w-sun"``.
 
     A week of pandas is named after the day of its dates, so the windows begin on that day, and ``"W"`` is
-    ``"W-SUN"``. A text that is no alias of pandas is returned as it is.
+    ``"W-SUN"``. A text that is not an alias of pandas is returned as it is.
 
     Raises:
-        ValueError: pandas reads ``text`` as windows that are not known here.
+        ValueError: pandas reads ``text`` as windows that are not supported.
     """
     found = _ALIAS.fullmatch(text)
     if found is None or _is_own(text):
@@ -92,6 +92,7 @@ def plain_name(text: str) -> str:
 
 
 def _is_own(text: str) -> bool:
+    """Return whether a text is a frequency in our own notation."""
     return any(pattern.fullmatch(text) for pattern in (_OWN, _MONTHS, _WEEK))
 
 
@@ -100,10 +101,10 @@ class Frequency:
     """The length of windows: window ``k`` is ``[start_us(k), start_us(k + 1))``.
 
     Attributes:
-        seconds: of a window; 0 where it is one of the calendar.
-        months: of a window of the calendar: 1, 3 (quarters), 12 (years); 0 where it is so many seconds.
-        offset_s: when window 0 begins, in seconds after 1970-01-01: a multiple of a day below a week for
-            anchored weeks, else 0.
+        seconds: length in seconds; 0 for months, quarters and years.
+        months: length in months: 1, 3 (quarters) or 12 (years), for example; 0 if the length is in seconds.
+        offset_s: start of window 0, in seconds after 1970-01-01: for anchored weeks a multiple of a day that
+            is less than a week, else 0.
     """
 
     seconds: int
@@ -112,13 +113,13 @@ class Frequency:
 
     @staticmethod
     def parse(text: str) -> Frequency:
-        """Return the frequency that people call ``"15m"``, ``"1d12h"``, ``"1w-sun"``, ``"1mo"`` or ``"1q"``.
+        """Return the frequency written as ``"15m"``, ``"1d12h"``, ``"1w-sun"``, ``"1mo"`` or ``"1q"``.
 
-        The aliases of pandas are understood, too (see `plain_name`). A plain ``"1w"`` begins on Thursdays,
-        as 1970-01-01 did.
+        Aliases of pandas are accepted too (see `plain_name`). A plain ``"1w"`` begins on Thursdays, as
+        1970-01-01 was one.
 
         Raises:
-            ValueError: ``text`` is no frequency, or has no length.
+            ValueError: ``text`` is not a frequency, or its length is 0 or more than 100 years.
         """
         name = plain_name(text)
         if found := _MONTHS.fullmatch(name):
@@ -154,12 +155,12 @@ class Frequency:
 
     @property
     def is_calendar(self) -> bool:
-        """Whether windows are months, quarters or years, of which no two need be of one length."""
+        """Whether windows are months, quarters or years, which differ in length."""
         return self.months > 0
 
     @property
     def nominal_s(self) -> int:
-        """Seconds of a window, on average over the calendar: for rates and paces."""
+        """Seconds of a window, the average for windows of the calendar; for rates only."""
         return self.months * _MONTH_S if self.months else self.seconds
 
     @overload
@@ -167,18 +168,18 @@ class Frequency:
     @overload
     def window_of(self, us: Ints) -> Ints: ...
     def window_of(self, us: int | Ints) -> int | Ints:
-        """The window that a moment (microseconds since 1970) lies in."""
+        """Return the window of a time in microseconds since 1970."""
         if not self.months:
-            # Cut first: the least integer less the offset would wrap round.
+            # Clip first: the smallest int64 less the offset would overflow.
             cut = np.maximum(us, _LEAST_US) if isinstance(us, np.ndarray) else us
             return (cut - self.offset_s * _US) // (self.seconds * _US)
-        # The least integer, which stands for "before everything", is no time to numpy.
+        # Clip first: the smallest int64, a time before all rows, would be NaT.
         at = np.maximum(us, _LEAST_US).astype("datetime64[us]").astype("datetime64[M]")
         found = at.astype(np.int64) // self.months
         return found if isinstance(us, np.ndarray) else int(found)
 
     def window(self, timestamp: pl.Expr) -> pl.Expr:
-        """The window that a Datetime lies in, as Int64."""
+        """Return the window of a Datetime, as Int64."""
         if not self.months:
             since_first = timestamp.dt.epoch("us") - self.offset_s * _US
             return since_first.floordiv(self.seconds * _US)
@@ -190,7 +191,7 @@ class Frequency:
     @overload
     def start_us(self, window: Ints) -> Ints: ...
     def start_us(self, window: int | Ints) -> int | Ints:
-        """When a window begins, in microseconds since 1970."""
+        """Return when a window begins, in microseconds since 1970."""
         if not self.months:
             return window * (self.seconds * _US) + self.offset_s * _US
         month = np.asarray(window * self.months, np.int64)
@@ -202,11 +203,11 @@ class Frequency:
     @overload
     def end_us(self, window: Ints) -> Ints: ...
     def end_us(self, window: int | Ints) -> int | Ints:
-        """When a window ends and its forecasts are issued, in microseconds since 1970."""
+        """Return when a window ends and its forecasts are issued, in microseconds since 1970."""
         return self.start_us(window + 1)
 
     def last_closed(self, watermark_us: int) -> int:
-        """The last window whose end the watermark has reached."""
+        """Return the last window whose end the watermark has reached."""
         return self.window_of(watermark_us) - 1
 
 
@@ -214,7 +215,7 @@ def fixed_s(text: str) -> int:
     """Return the whole seconds of a frequency that begins at 1970-01-01 and has no calendar.
 
     Raises:
-        ValueError: ``text`` is no frequency, or one of anchored weeks or of the calendar.
+        ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.
     """
     found = Frequency.parse(text)
     if found.is_calendar or found.offset_s:

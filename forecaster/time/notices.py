@@ -1,4 +1,4 @@
-"""Lines about windows that people should see: gaps of years, and windows of the wrong length."""
+"""Notices for users about windows: long gaps, a wrong weekday, and windows that are too short."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import MICROSECONDS, lived_in
+from forecaster.time.windows import MICROSECONDS, kept_windows
 
 _FEWEST_STEPS = 3
-_MANY_WINDOWS = 10  # rows that are usually so many windows apart leave 90 % of the windows empty
+_MANY_WINDOWS = 10  # if rows are usually this many windows apart, 90 % of the windows are empty
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a line where weekly rows are all dated to one weekday and windows begin on another.
+    """Return a notice if all weekly rows have the same weekday and windows begin on another, else None.
 
-    Forecasts are for times at which windows begin, which no row would ever have.
+    Forecasts are dated to the beginnings of windows, so their dates would match no row.
     """
     freq = config.frequency
     if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
@@ -37,7 +37,7 @@ def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return lines about windows without rows that people should see: gaps of years, windows far too short.
+    """Return notices about windows without rows: long gaps of all series, and windows that are too short.
 
     Args:
         filled: ``[n]`` int64, the windows in which any series has a row, rising.
@@ -45,12 +45,12 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
     """
     if len(filled) < 2:
         return []
-    index = lived_in(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
+    index = kept_windows(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
     return [line for line in (_gap_notice(index, config), _short_notice(filled, index, config)) if line]
 
 
 def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:
-    """A line where windows are left out of a block, since no series lives in them."""
+    """Return a notice if windows are left out of a block because no series is live in them, else None."""
     left_out = np.diff(index) - 1
     if not left_out.any():
         return None
@@ -59,12 +59,12 @@ def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:
     before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
     return (
         f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
-        f"between {before} and {after}: if that is no pause, look at the times of the rows"
+        f"between {before} and {after}: if the series had no pause there, check the times of the rows"
     )
 
 
 def _short_notice(filled: NDArray[np.int64], index: NDArray[np.int64], config: WindowConfig) -> str | None:
-    """A line where rows are usually many windows apart, so that nearly all windows are empty."""
+    """Return a notice if rows are usually many windows apart, so that nearly all windows are empty."""
     steps = np.diff(filled)
     usual = int(np.median(steps))
     if config.empty != "missing" or len(steps) < _FEWEST_STEPS or usual < _MANY_WINDOWS:

@@ -1,4 +1,4 @@
-"""Refuse values whose squares do not fit into a float64."""
+"""A check that values are small enough for their squares to fit into float64."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LARGEST = 1e150  # a window may be the sum of many rows, each of which is at mo
 
 
 def check_size(windows: Windows) -> None:
-    """Refuses values and covariates whose moments would overflow: rows are bounded, windows are not.
+    """Raise if the square of a value or covariate would overflow: rows are bounded, sums of rows are not.
 
     Raises:
-        DataError: a value is too large, or infinite; the line names the series.
+        DataError: a value is too large, or infinite; the message names the series.
     """
     for covariate, values in (("", windows.values), *windows.past.items()):
         largest = np.fmax.reduce(np.abs(values), axis=0, initial=0.0)

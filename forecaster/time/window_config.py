@@ -1,4 +1,4 @@
-"""The settings of windows: how long they are, and how rows become one value for each series and window."""
+"""The settings of windows: their length, and how rows become one value for each series and window."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _is_duration(text: str) -> str:
 
 def _is_frequency(text: str) -> str:
     Frequency.parse(text)
-    return plain_name(text)  # a model's version does not depend on whose words the setting is in
+    return plain_name(text)  # one notation, so that equal settings give equal model versions
 
 
 Duration = Annotated[str, AfterValidator(_is_duration)]
@@ -50,10 +50,10 @@ class WindowConfig(Settings):
 
     @property
     def frequency(self) -> Frequency:
-        """Length of a window."""
+        """The length of a window."""
         return Frequency.parse(self.freq)
 
     @property
     def lateness_s(self) -> int:
-        """Allowed lateness in seconds."""
+        """The allowed lateness in seconds."""
         return duration_s(self.allowed_lateness)

@@ -1,7 +1,7 @@
-"""Rows in, one value per series and window out.
+"""Aggregation of rows to one value per series and window.
 
-Windows are counted from the Unix epoch, in UTC (see `forecaster.time.frequency`). Everything that steps the
-network counts windows by that integer; only what people read carries timestamps.
+Windows are counted from the Unix epoch, in UTC (see `forecaster.time.frequency`). All code that steps the
+network uses these integers; only outputs for people have timestamps.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from schemas.observations import OBSERVED, covariates_of
 
 MICROSECONDS = 1_000_000
 NEVER = -(2**62)
-"""Row of the last value of a series that has none."""
+"""The row of the last value of a series without a value."""
 EVENTS = ("sum", "count")
-"""Aggregates to which every row adds, so that two rows of one time are two events."""
+"""Aggregates that count every row as an event, even if two rows have the same time."""
 
 ORIGIN = "origin"
-"""Column (Int64) of rows of a file that may be read again under its name: the file, and the row's place."""
+"""Column (Int64) that identifies the file and place of a row, if a file may be read again under its name."""
 
 OFFSET = "offset"
-"""Column (Int64) of rows that have a place in a log, by which the later of two rows of one time counts."""
+"""Column (Int64) of a row's offset; of two rows of one observation the one with the larger offset counts."""
 
 PARTITION = "partition"
-"""Column (String) of rows of several logs: of two at the same offset, that of the greater name counts."""
+"""Column (String) of a row's partition: at equal offsets, the row of the greater partition name counts."""
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -48,14 +48,14 @@ _AGGREGATES: Mapping[str, pl.Expr] = {
 
 @dataclass(frozen=True)
 class Windows:
-    """A block of closed windows, rising; windows in which no series lives may be left out.
+    """A block of closed windows in rising order; windows in which no series is live may be left out.
 
     Attributes:
         series_ids: ``S`` distinct ids.
         start: index of the first window.
-        values: ``[T, S]`` float64; NaN where a series has no value in a window.
-        past: ``[T, S]`` float64 of each observed covariate, by its name; NaN where missing.
-        index: ``[T]`` int64, the window of each row; by default ``start`` and those that follow it.
+        values: ``[T, S]`` float64; NaN if a series has no value in a window.
+        past: observed covariates by name, ``[T, S]`` float64 each; NaN if missing.
+        index: ``[T]`` int64, the window of each row; by default consecutive windows from ``start``.
     """
 
     series_ids: tuple[str, ...]
@@ -82,40 +82,40 @@ class Windows:
 
     @property
     def filled(self) -> NDArray[np.int64]:
-        """The windows in which any series has a value."""
+        """The windows in which at least one series has a value."""
         return self.index[~np.isnan(self.values).all(axis=1)]
 
     def between(self, start: int, stop: int) -> Windows:
-        """The part in ``[start, stop)``; bounds outside the block are cut to it."""
+        """Return the windows in ``[start, stop)``; bounds may lie outside the block."""
         first, last = np.searchsorted(self.index, [start, stop]).tolist()
         part = self.rows(first, last)
         return part if len(part.values) else replace(part, start=max(start, self.start))
 
     def rows(self, first: int, stop: int) -> Windows:
-        """The rows ``[first, stop)``; a row is a window, counted without those that are left out."""
+        """Return the rows ``[first, stop)``; windows that are left out have no row."""
         index = self.index[first:stop]
         start = int(self.index[first]) if first < len(self.index) else self.stop
         past = {name: array[first:stop] for name, array in self.past.items()}
         return Windows(self.series_ids, start, self.values[first:stop], past, index)
 
     def runs(self) -> Iterator[Windows]:
-        """The block in parts that leave no window out, in order."""
+        """Yield the block in parts without a left-out window, in order."""
         breaks = np.flatnonzero(np.diff(self.index) > 1) + 1
         for first, stop in pairwise([0, *breaks.tolist(), len(self.index)]):
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The last row at or before each window; -1 before the first."""
+        """Return the last row at or before each window; -1 if there is none."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
-        """The series at ``index``, in that order."""
+        """Return the series at ``index``, in that order."""
         past = {name: array[:, index] for name, array in self.past.items()}
         ids = tuple(self.series_ids[i] for i in index)
         return Windows(ids, self.start, self.values[:, index], past, self.index)
 
-    def past_of(self, names: Sequence[str]) -> NDArray[np.float64] | None:
-        """``[T, S, C]`` float64, covariates by name, NaN where missing; None where none is named."""
+    def stacked_covariates(self, names: Sequence[str]) -> NDArray[np.float64] | None:
+        """Return covariates by name, ``[T, S, C]`` float64, NaN if missing; None if no name is given."""
         if not names:
             return None
         nothing = np.full(self.values.shape, np.nan)
@@ -123,12 +123,12 @@ class Windows:
 
 
 class Duplicates(NamedTuple):
-    """Rows that did not count because a later row has their identity.
+    """Rows that do not count because a later row belongs to the same observation.
 
     Attributes:
-        dropped: how many.
-        replaced: those whose value or covariates differ from the row that counts, with its value in
-            ``replaced_by``; the others are exact copies.
+        dropped: the number of these rows.
+        replaced: the rows among them whose value or covariates differ from the row that counts, with the
+            value of that row in ``replaced_by``; the others are exact copies.
     """
 
     dropped: int
@@ -136,12 +136,12 @@ class Duplicates(NamedTuple):
 
 
 class Aggregated(NamedTuple):
-    """Windows, and the rows that did not count.
+    """Windows, and the rows that do not count.
 
     Attributes:
         windows: the block.
-        duplicates: rows that did not count because a later row has their identity.
-        replaced: the rows among them that held another value (``schemas.replaced``).
+        duplicates: the number of rows that do not count because a later row belongs to the same observation.
+        replaced: the rows among them that have another value than the later row (``schemas.replaced``).
     """
 
     windows: Windows
@@ -150,11 +150,11 @@ class Aggregated(NamedTuple):
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``[T + 1, S]`` the row of the last value of each series: before each of ``T`` rows, and after them.
+    """Return the row of each series' last value before each of ``T`` rows, and after them: ``[T + 1, S]``.
 
     Args:
-        seen: ``[T, S]`` where there is a value.
-        before: ``[S]`` the row of the last value before the block, below 0; `NEVER` where there is none.
+        seen: ``[T, S]``, whether there is a value.
+        before: ``[S]``, the row of the last value before the block, which is negative; `NEVER` without one.
     """
     latest = np.empty((len(seen) + 1, seen.shape[1]), np.int64)
     latest[0] = before
@@ -163,34 +163,34 @@ def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[n
 
 
 def observed(windows: Windows, config: WindowConfig) -> Windows:
-    """What was observed: while a series lives an empty window is a 0, if ``config.empty`` is "zero".
+    """Replace empty windows of live series by 0 if ``config.empty`` is "zero".
 
-    A series lives from its first value until it has had none for more than ``config.max_gap`` windows.
-    Training, evaluation and baselines all see windows through this, so that they mean the same by "empty";
-    `forecaster.stepping.advance` does it by the clock of each series.
+    A series is live from its first value until it has had none for more than ``config.max_gap`` windows.
+    Training, evaluation and baselines all use this function, so that "empty" has one meaning;
+    `forecaster.stepping.advance` does the same by the clock of each series.
     """
     if config.empty == "missing":
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # Windows are left out only where no series lives, so rows count the windows of a life.
-    lives = np.arange(len(missing))[:, None] - latest <= config.max_gap
-    return replace(windows, values=np.where(missing & lives, 0.0, windows.values))
+    # Count rows as windows: no window is left out while a series is live.
+    is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
+    return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))
 
 
 def aggregate(
     rows: pl.DataFrame, config: WindowConfig, start: int | None = None, stop: int | None = None
 ) -> Aggregated:
-    """Observations as a block of windows, whatever order the rows are in.
+    """Aggregate observations to a block of windows; the order of the rows does not matter.
 
-    Rows that agree in ``series_id`` and ``timestamp`` (and ``event_id``, where there is one) are one
-    observation, and the later row counts: the one of the largest ``offset`` (of the greatest ``partition``
-    among equal offsets), or the one further down where rows have no offset. With ``sum`` and ``count``,
-    rows without an ``event_id`` are events, and all of them count.
-    A covariate of a window is the mean of those of its rows that are not missing.
+    Rows with the same ``series_id`` and ``timestamp`` (and ``event_id``, if there is one) are one
+    observation, and the later row counts: the one with the larger ``offset`` (with the greater ``partition``
+    if the offsets are equal), or the one further down if rows have no offsets. With ``sum`` and ``count``,
+    rows without an ``event_id`` are events, and all of them count. A covariate of a window is the mean of its
+    rows' values that are not missing.
 
-    Windows in which no series lives are left out, as a stream passes them over: the block grows with the rows
-    and not with the years between them.
+    Windows in which no series is live are left out, as a stream skips them: the size of the block depends on
+    the number of rows and not on the time between them.
 
     Args:
         rows: observation frame (``series_id, timestamp, value[, event_id, observed...]``) of valid rows.
@@ -199,7 +199,7 @@ def aggregate(
         stop: one past the last window of the block; by default the last with a row.
 
     Returns:
-        The block, series in sorted order, and the rows that did not count.
+        The block, series in sorted order, and the rows that do not count.
 
     Raises:
         ValueError: a row lies outside ``[start, stop)``.
@@ -213,29 +213,29 @@ def aggregate(
         stop = int(window.max()) + 1 if len(window) else start
     if len(window) and (window.min() < start or window.max() >= stop):
         raise ValueError(f"rows lie outside the windows [{start}, {stop})")
-    index = lived_in(np.unique(window), start, stop, config.max_gap)
+    index = kept_windows(np.unique(window), start, stop, config.max_gap)
     values = np.full((len(index), len(ids)), np.nan)
     names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
     past = np.full((*values.shape, len(names)), np.nan)
     at = np.searchsorted(index, window)
     if OFFSET not in rows.columns:
         rows = rows.with_row_index(OFFSET).with_columns(pl.col(OFFSET).cast(pl.Int64))
-    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else NONE_DOUBLE
+    duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else NO_DUPLICATES
     of_names = {name: past[:, :, i] for i, name in enumerate(names)}
     windows = Windows(tuple(ids) if len(rows) else (), start, values, of_names, index)
     return Aggregated(windows, duplicates.dropped, replaced.frame(duplicates.replaced))
 
 
-def lived_in(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
-    """The windows of ``[start, stop)`` but those between two rows in which no series lives.
+def kept_windows(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
+    """Return the windows of ``[start, stop)`` without those between two rows in which no series is live.
 
-    The window in which the last series retires stays: in it a state is put back to its beginning.
+    The window in which the last series retires is kept: in it the state of that series is reset.
 
     Args:
         window: the windows that have a row, rising.
         start: first window of the block.
-        stop: one past its last.
-        max_gap: windows of silence after which a series retires.
+        stop: one past its last window.
+        max_gap: windows without a row after which a series retires.
     """
     breaks = np.flatnonzero(np.diff(window) > max_gap + 2)
     firsts, stops = [start, *window[breaks + 1]], [*(window[breaks] + max_gap + 2), stop]
@@ -251,26 +251,26 @@ def fill(
     past: NDArray[np.float64] | None = None,
     names: Sequence[str] = (),
 ) -> Duplicates:
-    """Aggregates rows into a block of windows, and finds those that do not count.
+    """Aggregate rows into a block of windows, and return the rows that do not count.
 
     Args:
-        values: ``[T, S]`` float64, NaN; each window with a row gets its value.
-        rows: ``timestamp, value, offset[, partition, event_id, origin, observed...]``, one or more.
+        values: ``[T, S]`` float64, all NaN; each window with a row gets its value.
+        rows: ``timestamp, value, offset[, partition, event_id, origin, observed...]``, at least one row.
         window: ``[rows]`` int64, which of the ``T`` windows each row falls in.
         series: ``[rows]`` int64, which of the ``S`` series it belongs to.
         config: which aggregate.
-        past: ``[T, S, C]`` float64, NaN; each window with a row gets its covariates.
-        names: of the ``C`` covariates; one that rows have no column of is missing.
+        past: ``[T, S, C]`` float64, all NaN; each window with a row gets its covariates.
+        names: names of the ``C`` covariates; one without a column in ``rows`` is missing.
 
     Returns:
-        The rows that did not count; those that were replaced have the columns of ``rows``.
+        The rows that do not count; replaced rows have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
-    if np.bincount(cell).max() == 1:  # one row a window: nothing to copy, nothing to aggregate
+    if np.bincount(cell).max() == 1:  # one row per window: skip the aggregation, which is slower
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:
             _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
-        return NONE_DOUBLE
+        return NO_DUPLICATES
     kept, duplicates = _later_rows(rows.with_columns(cell=pl.Series(cell)), config)
     # the order of a floating-point sum must not depend on the order in which rows came
     event = ["event_id"] if "event_id" in rows.columns else []
@@ -284,10 +284,10 @@ def fill(
 
 
 def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame, Duplicates]:
-    """The rows that count, the later one of each identity, and those that do not."""
-    identity, rows = _identified(rows, config)
+    """Return the later row of each observation, which counts, and the other rows as `Duplicates`."""
+    identity, rows = _with_identity(rows, config)
     if not identity:
-        return rows, NONE_DOUBLE
+        return rows, NO_DUPLICATES
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
@@ -297,9 +297,9 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     number = rows.select(pl.struct(identity).rle_id()).to_series()
     is_last = (number != number.shift(-1)).fill_null(True)
     if is_last.all():
-        return rows, NONE_DOUBLE
+        return rows, NO_DUPLICATES
     counting = {name: pl.col(name).last().over("number") for name in content}
-    lost = (
+    dropped = (
         rows.with_columns(number=number)
         .with_columns(
             differs=pl.any_horizontal(pl.col(name).ne_missing(last) for name, last in counting.items()),
@@ -307,29 +307,29 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
         )
         .filter(~is_last)
     )
-    return rows.filter(is_last), Duplicates(len(lost), lost.filter("differs"))
+    return rows.filter(is_last), Duplicates(len(dropped), dropped.filter("differs"))
 
 
-def _identified(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
-    """The columns that two rows of one observation agree in; none where every row is an event."""
+def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
+    """Return the columns that identify an observation, and the rows with them; no columns for events."""
     at = ["cell", "timestamp"]
     if config.aggregate not in EVENTS:
         return [*at, *(name for name in ("event_id",) if name in rows.columns)], rows
     own = "event_id" if "event_id" in rows.columns else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # A row without an event or an origin, as a state table of another job may have them, is an event.
+    # A row whose id is null, such as a pending row in the state table of another job, is an event.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = ["value"] if own == ORIGIN else []
     return [*at, own, *content, "alone"], rows.with_columns(alone=alone)
 
 
-NONE_DOUBLE = Duplicates(0, pl.DataFrame())
-"""No row that did not count."""
+NO_DUPLICATES = Duplicates(0, pl.DataFrame())
+"""No duplicates: every row counts."""
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Writes the covariates of ``rows``, one a ``cell``, into ``past``."""
+    """Write the covariates of ``rows``, which has one row for each ``cell``, into ``past``."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

@@ -1,14 +1,13 @@
-"""A fleet as a network learns from it: lives of series, in batches of similar length.
+"""Cut a fleet into batches of active periods of similar length, from which a network learns.
 
-A life is a series from its first value until it retires (``windows.max_gap``); a series that returns has
-another one, as it has where it is forecast.
+An active period of a series lasts from its first value until it retires (``windows.max_gap``). A series that
+returns after that has another active period, as it has in a running job.
 
-Kept are the windows themselves. The inputs of a batch are made when it is visited, and its targets a segment
-at a time (`forecaster.training.segments`). Memory does not grow with the horizon, and with the number of
-batches only
-up to a bound.
+A fleet stores only the windows. The inputs of a batch are computed when it is visited, and its targets one
+segment at a time (`forecaster.training.segments`). So memory does not grow with the horizon, and it grows
+with the number of batches only up to a bound.
 
-Letters: T windows, S series, L lives, B lives of a batch, F inputs, N horizon.
+Letters: T windows, S series, L active periods, B active periods of a batch, F inputs, N horizon.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from forecaster.arrays import Floats32
 from forecaster.components.network.inputs import network_inputs, with_covariates
 from forecaster.components.network.log_ridge import ALL_RIDGES
 from forecaster.components.network.ridge import regressor_count
-from forecaster.components.observed_covariates import PastCovariates
-from forecaster.components.season import season_in
+from forecaster.components.observed_covariates import ObservedCovariates
+from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 from forecaster.covariates.lookup import Covariates
 from forecaster.state import Floats, Ints
@@ -34,25 +33,26 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import Batch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # of batches that need not be made again
+_KEPT_BYTES = 400 * 2**20  # size of the cache of computed batches
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Lives of series in batches of similar length, the longest first.
+    """Active periods of series in batches of similar length, the longest first.
 
     Attributes:
-        windows: what was observed.
+        windows: the values.
         network: settings of the inputs, and the horizon.
         freq: length of a window.
-        held_from: row of the first of ``windows`` that only scores.
-        series: ``[L]`` int64, place in ``windows`` of the series whose life it is.
-        begins: ``[L]`` int64, row of the first value of each life.
-        ends: ``[L]`` int64, one past the last row of each life.
-        batches: which lives are in which batch.
-        ridge: ``[3, F, N]`` float32, of the linear experts; None until it is fitted, or where there are none.
-        prior: scale of a series of one value, as a share of it.
-        covariates: what is known beside the values.
+        held_from: row of the first window that is held out, which is used for scores only.
+        series: ``[L]`` int64, column in ``windows`` of the series of each active period.
+        begins: ``[L]`` int64, row of the first value of each active period.
+        ends: ``[L]`` int64, one past the last row of each active period.
+        batches: the active periods of each batch, as positions ``[B]`` int64.
+        ridge: ``[3, F, N]`` float32, coefficients of the linear experts; None before they are fitted, or if
+            there are none.
+        prior: scale of a series with one value, as a share of that value.
+        covariates: covariates of the series and windows.
     """
 
     windows: Windows
@@ -66,43 +66,47 @@ class Fleet:
     ridge: Floats32 | None = None
     prior: float = 0.0
     covariates: Covariates = field(default_factory=Covariates)
-    _made: dict[int, Batch] = field(default_factory=dict)
+    _cached: dict[int, Batch] = field(default_factory=dict)
 
-    def knowing(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """The same fleet, seen by a network with this linear part and prior."""
-        return replace(self, ridge=ridge, prior=prior, _made={})
+    def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
+        """Return this fleet for a network with the linear part ``ridge`` and this ``prior``."""
+        return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> Batch:
-        """Batch ``number``, which is kept if it fits in, until the next is asked for at the least."""
-        if number not in self._made:
-            if sum(batch.nbytes for batch in self._made.values()) > _KEPT_BYTES:
-                self._made.clear()
-            self._made[number] = self._make(self.batches[number])
-        return self._made[number]
+        """Return batch ``number``, from the cache or computed."""
+        if number not in self._cached:
+            if sum(batch.nbytes for batch in self._cached.values()) > _KEPT_BYTES:
+                self._cached.clear()
+            self._cached[number] = self._compute_batch(self.batches[number])
+        return self._cached[number]
 
     def steps(self, length: int) -> int:
-        """Segments of ``length`` windows, in all batches, that have something to learn from."""
-        return sum(self.segments_to_learn_from(number, length) for number in range(len(self.batches)))
+        """Return how many segments of ``length`` windows there are to learn from, in all batches."""
+        return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
-    def segments_to_learn_from(self, number: int, length: int) -> int:
-        """How many segments of batch ``number``, its first, have a target that is not held out."""
+    def count_training_segments(self, number: int, length: int) -> int:
+        """Return how many segments of batch ``number`` have a target that is not held out.
+
+        They are the first segments of the batch.
+        """
         index = self.batches[number]
         windows = int((np.minimum(self.ends[index], self.held_from) - 1 - self.begins[index]).max())
         return max(-(-windows // length), 0)
 
-    def _make(self, index: Ints) -> Batch:
+    def _compute_batch(self, index: Ints) -> Batch:
+        """Compute the inputs of the active periods ``index`` ``[B]``, aligned at their first values."""
         values, horizon = self.windows.values, self.network.horizon
         series, begins, ends = self.series[index], self.begins[index], self.ends[index]
         length = int((ends - begins).max())
         row = begins[None, :] + np.arange(length)[:, None]
-        there = row < ends
+        is_active = row < ends
 
-        def begun(array: Floats) -> Floats:
-            """``[length, B]``, each life from its first value on."""
-            return np.where(there, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
+        def aligned(array: Floats) -> Floats:
+            """Return ``[length, B]``: the column of each active period, from its first value."""
+            return np.where(is_active, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)
-        padded[:length] = begun(values)
+        padded[:length] = aligned(values)
         start = self.windows.index[begins]
         network = self.network
         ridge = self.ridge
@@ -114,10 +118,10 @@ class Fleet:
             known = self.covariates.known(ids, start, length + horizon)
             block = replace(block, known=known, static=self.covariates.static(ids))
             if names := self.covariates.features.observed:
-                part = PastCovariates(names, network.halflife, ring=0)
+                part = ObservedCovariates(names, network.halflife, ring=0)
                 past = self.windows.past
                 missing = np.full_like(values, np.nan)
-                block = replace(block, past=np.stack([begun(past.get(n, missing)) for n in names], axis=2))
+                block = replace(block, past=np.stack([aligned(past.get(n, missing)) for n in names], axis=2))
                 _, block = part.step(part.init(len(index)), block)
             x = with_covariates(x, block)
         return Batch(
@@ -128,7 +132,7 @@ class Fleet:
             begins + 1,
             self.held_from,
             ridge,
-            season_in(network.ring, self.freq),
+            ring_season(network.ring, self.freq),
             network.decoder,
         )
 
@@ -142,26 +146,26 @@ def fleet_of(
     covariates: Covariates | None = None,
     max_gap: int | None = None,
 ) -> Fleet:
-    """Cuts ``windows`` into batches of at most ``batch_series`` lives that can be learned from.
+    """Cut ``windows`` into batches of at most ``batch_series`` active periods of two windows or more.
 
     Args:
-        windows: what was observed.
+        windows: the values.
         network: settings of the inputs, and the horizon.
         freq: length of a window.
-        batch_series: most lives in a batch.
-        held_from: row of the first window that only scores; none does by default.
-        covariates: what is known beside the values; nothing by default.
-        max_gap: windows of silence after which a series retires; it never does by default.
+        batch_series: most active periods in a batch.
+        held_from: row of the first window that is held out; by default none is.
+        covariates: covariates of the series and windows; none by default.
+        max_gap: windows of silence after which a series retires; by default it never does.
 
     Raises:
-        DataError: no series has two windows.
+        DataError: no series has a value, or none has two windows.
     """
     check_size(windows)
     if np.isnan(windows.values).all():
         raise DataError("no series has a value: nothing to train on")
-    series, begins, ends = _lives(windows, len(windows.values) if max_gap is None else max_gap)
+    series, begins, ends = _active_periods(windows, len(windows.values) if max_gap is None else max_gap)
     lengths = ends - begins
-    # Of one length in any order: neighbours in a file are often alike, and a batch should be of all kinds.
+    # Shuffle periods of equal length: neighbours in a file are often alike, and a batch should be varied.
     order = np.random.default_rng(0).permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
     order = order[lengths[order] > 1]
@@ -181,8 +185,8 @@ def fleet_of(
     )
 
 
-def _lives(windows: Windows, max_gap: int) -> tuple[Ints, Ints, Ints]:
-    """Series, first row, and one past the last row of each life, those of a series together."""
+def _active_periods(windows: Windows, max_gap: int) -> tuple[Ints, Ints, Ints]:
+    """Return the series, the first row, and one past the last row of each active period, sorted by series."""
     seen = ~np.isnan(windows.values)
     rows, count = seen.shape
     latest = latest_rows(seen, np.full(count, NEVER))

@@ -1,9 +1,9 @@
-"""Fitting the linear part of a network: ridge regression in closed form, over the windows of all series.
+"""Fit the linear part of a network: ridge regression in closed form, over the windows of all series.
 
-One regression for each horizon, all on the same second moments. Rows are weighed so that errors count in
-units of each series' average, and once more towards a fit of least absolute errors (iteratively reweighted
+There is one regression per horizon, all on the same second moments. Rows are weighted, first so that errors
+are in units of each series' average, and then towards a fit of least absolute errors (iteratively reweighted
 least squares; Schlossmacher 1973, "An iterative technique for absolute deviations curve fitting"). Lags that
-lie whole seasons from the last value, or from the value forecast, are shrunk less than others.
+are whole seasons before the last value, or before the forecast value, are shrunk less than others.
 
 Letters: T windows, B series of a batch, F regressors, N horizon, m windows of a season, n rows.
 """
@@ -17,30 +17,31 @@ import numpy as np
 from forecaster.arrays import Floats, Floats32
 from forecaster.components.network.log_ridge import log_regressors
 from forecaster.components.network.ridge import RIDGES, columns, pieces, regressor_count
-from forecaster.components.season import season_in
+from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import Batch
 
-_SHRINKAGE = (1e-4, 1e-2)  # of the mean second moment of a regressor
-_SHRINKAGE_OF_OTHERS = 30.0  # times as much, of lags that are neither near nor whole seasons away
-_NEAR = 3  # lags below this are
-_SEEN = 200  # values that a series has had before its rows count, or a third of all windows
-_MOST_ROWS = 400_000  # rows of a fleet that are looked at; a million take ten seconds
-_LEAST_ERROR = 0.1  # units below which an error counts no more for being smaller
+_SHRINKAGE = (1e-4, 1e-2)  # penalties, as shares of the mean second moment of a regressor
+_SHRINKAGE_OF_OTHERS = 30.0  # factor on the penalty of lags that are neither near nor whole seasons
+_NEAR = 3  # lags below this are near
+_VALUES_BEFORE_USE = 200  # use rows after this many values of a series, or after a third of the windows
+_MOST_ROWS = 400_000  # most rows of a fleet to use: a million take ten seconds
+_LEAST_ERROR = 0.1  # in units: smaller errors do not increase the weight of a row further
 
 assert len(_SHRINKAGE) == RIDGES
 
 
 def fit_linear(fleet: Fleet) -> Floats32:
-    """``[3, F, N]`` ridge regressions of what is not held out; 0 where there is too little to learn from.
+    """Fit the ridge regressions ``[3, F, N]`` float32 to all rows with targets that are not held out.
 
-    The last is in logarithms, of the rows in which all that counts is above 0.
+    The last of the three is in logarithms, fitted to the rows in which the values and targets are above 0.
+    Coefficients are 0 if there are too few rows.
 
     Args:
-        fleet: what to learn from; rows count whose targets all come before its held-out ones.
+        fleet: the series; a row is used if all its targets are before the fleet's held-out windows.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
-    penalty = _penalty(count, horizon, season_in(fleet.network.ring, fleet.freq))
+    penalty = _penalty(count, horizon, ring_season(fleet.network.ring, fleet.freq))
     fitted = []
     for logs, shares in ((False, _SHRINKAGE), (True, _SHRINKAGE[:1])):
         squares = _solve(*_moments(fleet, logs, None), penalty, shares[0]).astype(np.float32)
@@ -50,7 +51,11 @@ def fit_linear(fleet: Fleet) -> Floats32:
 
 
 def typical_change(fleet: Fleet) -> float:
-    """The usual change from window to window as a share of the usual value, of half of the series at most."""
+    """Return the usual change from window to window, as a share of the usual value.
+
+    It is the median over series of their mean change over their mean size, at most 1; 0 if there are no
+    changes.
+    """
     values = fleet.windows.values[: fleet.held_from]
     changes, sizes = np.abs(np.diff(values, axis=0)), np.abs(values)
     several = (~np.isnan(changes)).any(axis=0)
@@ -63,7 +68,10 @@ def typical_change(fleet: Fleet) -> float:
 
 
 def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats, Floats]:
-    """Second moments ``[F, F]`` and those with the targets ``[F, N]``, weighed by errors of ``squares``."""
+    """Return the second moments ``[F, F]`` of the regressors, and their moments with the targets ``[F, N]``.
+
+    If coefficients ``squares`` of a least squares fit are given, rows are weighted by the errors of that fit.
+    """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     second, mixed = np.zeros((count, count)), np.zeros((count, horizon))
     every = max(1, -(-fleet.windows.values.size // _MOST_ROWS))
@@ -79,19 +87,22 @@ def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats
 
 
 def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
-    """Regressors ``[n, F]``, changes ``[n, N]`` and weights ``[n]`` of rows to learn from, some at a time."""
+    """Yield chunks of rows to learn from: regressors ``[n, F]``, targets ``[n, N]`` and weights ``[n]``.
+
+    Targets are changes from the last value, in units, or in logarithms if ``logs``.
+    """
     block, horizon = batch.block, batch.ahead.shape[2]
-    least = min(_SEEN, len(batch) // 3)
-    known = (block.observed > least) & ~np.isnan(block.values)
-    known &= batch.first_target + np.arange(len(batch))[:, None] + horizon <= batch.held_from
-    known &= ~np.isnan(batch.ahead).any(axis=2)
+    values_needed = min(_VALUES_BEFORE_USE, len(batch) // 3)
+    is_usable = (block.observed > values_needed) & ~np.isnan(block.values)
+    is_usable &= batch.first_target + np.arange(len(batch))[:, None] + horizon <= batch.held_from
+    is_usable &= ~np.isnan(batch.ahead).any(axis=2)
     weight = _weight_of_logs(batch) if logs else batch.weight()
     if logs:
-        known &= (block.lowest > 0) & (batch.ahead > 0).all(axis=2) & (weight > 0)
+        is_usable &= (block.lowest > 0) & (batch.ahead > 0).all(axis=2) & (weight > 0)
     rows = np.arange(every - 1, len(batch), every)
-    held: list[tuple[Floats32, Floats32, Floats32]] = []
-    for piece in pieces(block, count, rows[known[rows].any(axis=1)]):
-        use = known[piece.rows, piece.some]
+    chunks: list[tuple[Floats32, Floats32, Floats32]] = []
+    for piece in pieces(block, count, rows[is_usable[rows].any(axis=1)]):
+        use = is_usable[piece.rows, piece.some]
         if not use.any():
             continue
         x = np.empty_like(piece.x[:-1])
@@ -103,43 +114,44 @@ def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Fl
             to_units = piece.size / block.unit[piece.rows, piece.some]
             np.multiply(piece.x[:-1], to_units.astype(np.float32), out=x)
             target = batch.targets(piece.rows)[:, piece.some][use]
-        held.append((columns(x).T[use.ravel()], target, weight[piece.rows, piece.some][use]))
-        if sum(len(part[0]) for part in held) >= 8192:
-            yield _joined(held)
-            held = []
-    if held:
-        yield _joined(held)
+        chunks.append((columns(x).T[use.ravel()], target, weight[piece.rows, piece.some][use]))
+        if sum(len(part[0]) for part in chunks) >= 8192:
+            yield _joined(chunks)
+            chunks = []
+    if chunks:
+        yield _joined(chunks)
 
 
 def _weight_of_logs(batch: Batch) -> Floats32:
-    """``[T, B]``, one over the mean change of logarithms from season to season; 0 where there is none."""
+    """Return ``[T, B]``, 1 over the mean change of logarithms from season to season; 0 if there is none."""
     values, season = batch.block.values, batch.season
-    known = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from
-    logs = np.log(np.where(known & (values > 0), values, np.nan))
+    is_learned = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from
+    logs = np.log(np.where(is_learned & (values > 0), values, np.nan))
     changes = np.abs(logs[season:] - logs[:-season])
     sums, counts = np.nansum(changes, axis=0), (~np.isnan(changes)).sum(axis=0)
     weight = np.divide(counts, sums, out=np.zeros(len(sums)), where=sums > 0)
     return np.broadcast_to(weight.astype(np.float32), values.shape)
 
 
-def _joined(held: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:
-    x, y, weight = (np.concatenate(parts) for parts in zip(*held, strict=True))
+def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32, Floats32, Floats32]:
+    """Return chunks of rows as one."""
+    x, y, weight = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     return x, y, weight
 
 
 def _penalty(count: int, horizon: int, season: int) -> Floats:
-    """``[F, N]``, how much each regressor is shrunk at each horizon."""
+    """Return ``[F, N]``, the factor on the penalty of each regressor at each horizon."""
     lags = np.arange(count - 1, 0, -1)[:, None]
-    ahead = np.arange(1, horizon + 1)
-    less = (lags < _NEAR) | (lags % season == 0) | ((lags + ahead) % season == 0)
+    horizons = np.arange(1, horizon + 1)
+    is_shrunk_less = (lags < _NEAR) | (lags % season == 0) | ((lags + horizons) % season == 0)
     if season == 1:
-        less = np.broadcast_to(lags < _NEAR, less.shape)
-    mean = np.ones((1, horizon))
-    return np.concatenate([np.where(less, 1.0, _SHRINKAGE_OF_OTHERS), mean])
+        is_shrunk_less = np.broadcast_to(lags < _NEAR, is_shrunk_less.shape)
+    of_mean = np.ones((1, horizon))
+    return np.concatenate([np.where(is_shrunk_less, 1.0, _SHRINKAGE_OF_OTHERS), of_mean])
 
 
 def _solve(second: Floats, mixed: Floats, penalty: Floats, share: float) -> Floats:
-    """``[F, N]``: the regression of each horizon under its own penalty."""
+    """Return ``[F, N]``, the ridge coefficients of each horizon under its own penalty."""
     size = np.trace(second) / len(second)
     if not size > 0:
         return np.zeros_like(mixed)

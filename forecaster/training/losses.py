@@ -1,4 +1,4 @@
-"""How far off forecasts are while a network learns, and what an error weighs at each horizon.
+"""Loss functions for training, and the weight of an error at each horizon.
 
 Letters: N horizon, Q quantiles.
 """
@@ -13,20 +13,20 @@ from torch import Tensor
 from forecaster.training.batches import Fleet
 from schemas.errors import DataError
 
-EVERY = 4  # windows to one that is learned from: neighbours have nearly the same targets
+WINDOWS_PER_TARGET = 4  # learn from one window in four: neighbouring windows have nearly the same targets
 
 
 def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean pinball loss over what was observed (Koenker & Bassett 1978).
+    """Return the mean pinball loss over the targets that are not NaN (Koenker & Bassett 1978).
 
     Args:
         quantiles: ``[Q, ...]`` forecasts.
-        target: ``[...]`` what came; NaN where nothing did.
+        target: ``[...]`` actuals; NaN where missing.
         levels: ``[Q]`` quantile levels.
-        weight: of each error, in a shape that broadcasts against ``target``; 1 by default.
+        weight: weight of each error, in a shape that broadcasts against ``target``; 1 by default.
 
     Returns:
-        A scalar; 0 where nothing was observed.
+        A scalar; 0 if every target is NaN.
     """
     known = ~torch.isnan(target)
     error = torch.where(known, target, 0.0) - quantiles
@@ -37,77 +37,81 @@ def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tens
 
 
 @dataclass(frozen=True)
-class Weighing:
-    """What a unit of error weighs at each horizon, ``[N]``.
+class HorizonWeights:
+    """Weights ``[N]`` of an error of one unit at each horizon.
 
     Attributes:
-        learned: in training: the less the linear part is off, the more. Without it the far horizons, where
-            it is some times worse, take all of the gradient.
-        skill: in the held-out windows: one over persistence's pinball loss there, in units of each series'
-            mean change, and over the number of horizons: the weighted errors sum to one minus the skill.
+        learned: weights in training, which are larger where the errors of the linear part are smaller.
+            Without them the far horizons would dominate the gradient, as their errors are several times
+            larger.
+        skill: weights on held-out windows: one over the pinball loss of persistence there, in units of each
+            series' mean change, and over the number of horizons. The sum of weighted errors is one minus the
+            skill.
     """
 
     learned: Tensor
     skill: Tensor
 
 
-def weighing_of(fleet: Fleet, length: int) -> Weighing:
-    """Weights of the horizons, by how far series move in that many windows.
+def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
+    """Compute the weights of the horizons from how far series move in that many windows.
 
     Args:
-        fleet: what is learned from.
+        fleet: the series to learn from.
         length: windows in a segment.
 
     Raises:
-        DataError: there is nothing to learn from.
+        DataError: there is no target to learn from.
     """
     horizon = fleet.network.horizon
-    moved, known, persistence = (torch.zeros(horizon, dtype=torch.float64) for _ in range(3))
+    moved, target_count, persistence = (torch.zeros(horizon, dtype=torch.float64) for _ in range(3))
     for number in range(len(fleet.batches)):
-        for segment in fleet.batch(number).segments(length, EVERY):
-            first = segment.learned if segment.experts is None else segment.learned - segment.experts[0]
-            moved += (first.abs() * segment.weight).nansum(dim=(0, 1))
-            known += (~torch.isnan(segment.learned)).sum(dim=(0, 1))
-            # The pinball loss of a forecast without width, over levels that lie evenly around the median.
+        for segment in fleet.batch(number).segments(length, WINDOWS_PER_TARGET):
+            target = segment.learned
+            remaining = target if segment.experts is None else target - segment.experts[0]
+            moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
+            target_count += (~torch.isnan(target)).sum(dim=(0, 1))
+            # The mean pinball loss of a point is half its error if levels are symmetric around 0.5.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit).nansum(dim=(0, 1))
-    if not known.any():
+    if not target_count.any():
         raise DataError(
             "no series has a second value before the held-out windows: nothing to train on "
             "(give more windows, or a smaller training.validation or training.backtest)"
         )
-    weight = 1.0 / (moved / known).clamp(min=1e-3)
-    # A horizon beyond every series has nothing to weigh; it must not make the weights of the others NaN.
+    weight = 1.0 / (moved / target_count).clamp(min=1e-3)
+    # A horizon longer than every series has no targets: its NaN must not spread to the other weights.
     learned = torch.nan_to_num(weight / weight.nanmean(), nan=1.0)
-    judged = persistence > 0
-    skill = torch.where(judged, 1.0 / torch.where(judged, persistence, 1.0), 0.0) / judged.sum().clamp(min=1)
-    return Weighing(learned.float(), skill.float())
+    has_loss = persistence > 0
+    inverse = torch.where(has_loss, 1.0 / torch.where(has_loss, persistence, 1.0), 0.0)
+    skill = inverse / has_loss.sum().clamp(min=1)
+    return HorizonWeights(learned.float(), skill.float())
 
 
-def ran_away(
-    fleet: Fleet, batches: range | list[int], length: int, weighing: Weighing, epoch: int
+def divergence_error(
+    fleet: Fleet, batches: range | list[int], length: int, weighing: HorizonWeights, epoch: int
 ) -> DataError:
-    """What to say when the loss is no number any more: the series that pulls hardest at the weights.
+    """Return the error to raise when the loss is not finite; it names the series with the largest targets.
 
     Args:
-        fleet: what is learned from.
-        batches: of it, in which that series is.
+        fleet: the series to learn from.
+        batches: numbers of the batches among which to look for that series.
         length: windows in a segment.
-        weighing: of the errors.
-        epoch: in which training stopped.
+        weighing: weights of the errors.
+        epoch: number of the epoch in which training stopped.
     """
-    pulls: dict[str, float] = {}
+    largest_targets: dict[str, float] = {}
     for number in batches:
         batch = fleet.batch(number)
-        pull, known = torch.zeros(len(batch.series_ids)), torch.zeros(len(batch.series_ids))
+        mean_target, count = torch.zeros(len(batch.series_ids)), torch.zeros(len(batch.series_ids))
         for segment in batch.segments(length):
             for target in (segment.learned, segment.held_out):
-                pulled = target.abs() * weighing.learned * segment.weight
-                pull += pulled.nansum(dim=(0, 2))
-                known += (~torch.isnan(pulled)).sum(dim=(0, 2))
-        pull /= known.clamp(min=1)
-        pulls[batch.series_ids[int(pull.argmax())]] = float(pull.max())
-    worst = max(pulls, key=pulls.__getitem__)
+                weighted = target.abs() * weighing.learned * segment.weight
+                mean_target += weighted.nansum(dim=(0, 2))
+                count += (~torch.isnan(weighted)).sum(dim=(0, 2))
+        mean_target /= count.clamp(min=1)
+        largest_targets[batch.series_ids[int(mean_target.argmax())]] = float(mean_target.max())
+    worst = max(largest_targets, key=largest_targets.__getitem__)
     return DataError(
-        f"training stopped in epoch {epoch}: its loss is no number any more; series {worst!r} pulls hardest: "
-        "look at its values, or lower training.learning_rate"
+        f"training stopped in epoch {epoch}: its loss is not a finite number; series {worst!r} has the "
+        "largest targets: check its values, or lower training.learning_rate"
     )

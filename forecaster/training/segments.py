@@ -1,6 +1,7 @@
-"""What a network learns from, a segment at a time: inputs of a batch of series, and targets.
+"""Segments of a batch: inputs and targets of some consecutive windows, from which a network learns.
 
-Targets are views of values until a segment of them is asked for.
+Targets are views of the values until a segment is requested. They are in units: the unit of a series at a row
+is its usual change from season to season (`forecaster.components.base.Block`).
 
 Letters: T windows, B series of a batch, F inputs, K experts, N horizon; t windows of a segment, n rows of
 them.
@@ -19,32 +20,32 @@ from torch import Tensor
 
 from forecaster.arrays import Floats32
 from forecaster.components.base import Block
-from forecaster.components.network.inputs import known_ahead
-from forecaster.components.network.log_ridge import all_forecasts
+from forecaster.components.network.inputs import future_features
+from forecaster.components.network.log_ridge import linear_forecasts
 from forecaster.state import Floats, Ints
 
-_TARGET_CLIP = 200.0  # in units: one broken sensor must not own what is reported
+_TARGET_CLIP = 200.0  # in units, so that one broken sensor does not dominate the loss
 _MOST_WEIGHT = 5.0
 
 
 class Segment(NamedTuple):
-    """Some windows of a batch, as tensors, and what there is to learn at ``n`` rows of them.
+    """Some windows of a batch as tensors, with the targets at ``n`` of its rows.
 
     Attributes:
-        x: ``[t, B, F]`` float32.
-        rows: the ``n`` of its windows that are forecast from.
+        x: ``[t, B, F]`` float32, inputs.
+        rows: the ``n`` rows at which the network forecasts.
         experts: ``[K, n, B, N]`` float32, see `forecaster.components.network.ridge`; None without a linear
-        part.
-        known: ``[n, N, B or 1, C]`` float32, what is known of the windows ahead; None without a decoder.
-        ahead: ``[n, B, N]`` float64, the values to learn from themselves, NaN likewise; None unless series
-            have static features and there is a decoder.
-        learned: ``[n, B, N]`` float32, targets to learn from; NaN for all others.
-        held_out: ``[n, B, N]`` float32, targets that only score; NaN for all others.
-        weight: ``[n, B, 1]`` float32, the unit of the moment over the series' average one, 5 at most. Targets
-            are in units of the moment, people read errors in those of the series: an error in a storm weighs
-            what it weighs to them.
-        unit: ``[n, B, 1]`` float32, the unit of the moment over the series' mean change from one window to
-            the next: what brings errors into a unit that no setting changes. 0 for a constant series.
+            part.
+        known: ``[n, N, B or 1, C]`` float32, known covariates of the windows ahead; None without a decoder.
+        ahead: ``[n, B, N]`` float64, the values of the windows ahead that are not held out, NaN where missing
+            or held out; None unless series have static features and there is a decoder.
+        learned: ``[n, B, N]`` float32, targets to learn from; NaN where missing or held out.
+        held_out: ``[n, B, N]`` float32, targets that are held out; NaN elsewhere.
+        weight: ``[n, B, 1]`` float32, unit at the row over the series' average unit, 5 at most. Targets are
+            in the unit at their row; this weight converts errors to the average unit, in which users read
+            them.
+        unit: ``[n, B, 1]`` float32, unit at the row over the series' mean change from window to window. It
+            converts errors to a unit that does not depend on any setting. 0 for a constant series.
     """
 
     x: Tensor
@@ -60,18 +61,18 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Series that are stepped together, each beginning at its own first value.
+    """Active periods that are stepped together, aligned at their first values.
 
     Attributes:
-        series_ids: of its ``B`` series.
-        x: ``[T, B, F]`` float32.
-        block: the ``T`` windows, with what ring and moments say of them.
-        ahead: ``[T, B, N]`` float64, the next ``N`` values: a view, NaN where nothing came.
-        first_target: ``[B]`` int64, row of the first target of each series in the fleet's windows.
-        held_from: the first row of those that only score.
-        ridge: ``[3, F, N]`` float32, of the linear experts; None where there are none.
+        series_ids: the series of each of the ``B`` periods.
+        x: ``[T, B, F]`` float32, inputs.
+        block: the ``T`` windows, with the outputs of ring and moments.
+        ahead: ``[T, B, N]`` float64, the next ``N`` values as a view; NaN where missing.
+        first_target: ``[B]`` int64, row of the first target of each period in the fleet's windows.
+        held_from: row of the first window that is held out.
+        ridge: ``[3, F, N]`` float32, coefficients of the linear experts; None if there are none.
         season: windows of a season.
-        decoder: whether what is known of the windows ahead is looked at.
+        decoder: whether the network has a decoder, which reads the known covariates of windows ahead.
     """
 
     series_ids: tuple[str, ...]
@@ -89,73 +90,75 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """About how much memory it holds on to."""
+        """Approximate size in memory."""
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
     def targets(self, rows: slice | NDArray[np.integer[Any]]) -> Floats32:
-        """``[n, B, N]`` float32, changes from the last value in units; NaN where nothing came."""
+        """Return ``[n, B, N]`` float32, changes from the last value in units; NaN where missing."""
         last, unit = (array[rows][:, :, None] for array in (self.block.last, self.block.unit))
         return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)
 
     def experts(self, rows: Ints) -> Tensor | None:
-        """``[K, n, B, N]`` float32, what the linear experts forecast."""
+        """Return ``[K, n, B, N]`` float32, the forecasts of the linear experts; None if there are none."""
         if self.ridge is None:
             return None
-        return torch.from_numpy(all_forecasts(self.block, self.ridge, self.season, rows))
+        return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
-        """``[n, N, B or 1, C]`` float32, see `Segment`."""
-        return torch.from_numpy(known_ahead(self.block, rows, self.ahead.shape[2])) if self.decoder else None
+        """Return ``[n, N, B or 1, C]`` float32, see `Segment`; None without a decoder."""
+        return (
+            torch.from_numpy(future_features(self.block, rows, self.ahead.shape[2])) if self.decoder else None
+        )
 
     def static(self) -> Tensor | None:
-        """``[B, D]`` float32, what is known of each series; None where nothing is."""
+        """Return ``[B, D]`` float32, the static features of each series; None if there are none."""
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """``[T, B]`` float32, see `Segment`."""
+        """Return ``[T, B]`` float32, see `Segment`."""
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # The average unit knows nothing of what is held out, unless the series begins there and only scores.
-        known = next_row < self.held_from
-        known |= ~known.any(axis=0)
-        average = (self.block.unit * known).sum(axis=0) / known.sum(axis=0)
+        # Average over rows that are not held out, or over all rows of a series that begins among these.
+        is_learned = next_row < self.held_from
+        is_learned |= ~is_learned.any(axis=0)
+        average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
         weight: Floats32 = np.minimum(self.block.unit / average, _MOST_WEIGHT).astype(np.float32)
         return weight
 
     def segments(
         self, length: int, every: int = 1, chance: np.random.Generator | None = None
     ) -> Iterator[Segment]:
-        """The batch from its first window to its last, ``length`` windows at a time.
+        """Yield the segments of the batch in order, ``length`` windows each.
 
         Args:
             length: windows in a segment.
-            every: how many windows there are to one that is forecast from.
-            chance: draws which they are, to learn from. By default the first of a segment is one, and all
-                are where a target only scores.
+            every: one window in so many is forecast from.
+            chance: draws which windows these are, for training. By default they begin with the first window
+                of a segment; and in a segment with a held-out target, the network forecasts from all windows.
         """
         next_row = self.first_target + np.arange(len(self))[:, None]
         weight = self.weight()
-        # Of all windows: a series that stood still up to the held-out ones needs a unit there, too.
+        # Use all windows: a series that is constant before the held-out windows needs a unit in them.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
-        horizons, cold = np.arange(self.ahead.shape[2]), self.decoder and self.block.static.size
+        horizons, has_cold_loss = np.arange(self.ahead.shape[2]), self.decoder and self.block.static.size
         for first in range(0, len(self), length):
-            part = range(first, min(first + length, len(self)))
-            # Of the last windows only those with another after them can teach something.
-            followed = max(1, min(part.stop, len(self) - 1) - part.start)
-            phase = int(chance.integers(min(every, followed))) if chance is not None else 0
-            scores = chance is None and (next_row[part[-1]] + horizons[-1] >= self.held_from).any()
-            step = 1 if scores else every
-            rows = np.array(part[phase::step])
+            windows = range(first, min(first + length, len(self)))
+            # The last window of the batch has no target, so do not draw it.
+            followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
+            offset = int(chance.integers(min(every, followed))) if chance is not None else 0
+            has_held_out = chance is None and (next_row[windows[-1]] + horizons[-1] >= self.held_from).any()
+            step = 1 if has_held_out else every
+            rows = np.array(windows[offset::step])
             target = self.targets(rows)
-            # A target is held out if its own window is: near horizons are learned from up to the very border.
+            # A target is held out if its own window is, so near horizons use more rows than far ones.
             held_out = next_row[rows, :, None] + horizons >= self.held_from
             yield Segment(
-                self.x[part.start : part.stop],
-                slice(phase, None, step),
+                self.x[windows.start : windows.stop],
+                slice(offset, None, step),
                 self.experts(rows),
-                self.known(slice(part.start + phase, part.stop, step)),
-                torch.from_numpy(np.where(held_out, np.nan, self.ahead[rows])) if cold else None,
+                self.known(slice(windows.start + offset, windows.stop, step)),
+                torch.from_numpy(np.where(held_out, np.nan, self.ahead[rows])) if has_cold_loss else None,
                 torch.from_numpy(np.where(held_out, np.float32(np.nan), target)),
                 torch.from_numpy(np.where(held_out, target, np.float32(np.nan))),
                 torch.from_numpy(weight[rows][:, :, None]),

@@ -1,8 +1,10 @@
-"""Fitting a network to a fleet: truncated back-propagation through time.
+"""Fit a network to a fleet with truncated back-propagation through time.
 
-In two phases. First the number of epochs is *chosen*: the network learns from the first windows, and those
-that follow score every epoch; a last part is left alone, for a backtest of what was chosen. Then it is
-*refit*, from the same first weights, to all windows for that many epochs: it should have seen the newest.
+Training has two phases. The first phase finds the number of epochs: the network learns from the first
+windows, and every epoch is scored on the validation windows that follow. A last part of the windows is used
+in neither way, so that a backtest can judge the result. The second phase, the refit, starts from the same
+initial weights and learns from all windows for that number of epochs, so that the network has seen the newest
+windows.
 
 Letters: N horizon, Q quantiles.
 """
@@ -29,34 +31,40 @@ from forecaster.time.size_check import check_size
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, aggregate, observed
 from forecaster.training.batches import Fleet, fleet_of
-from forecaster.training.cold_start import cold_loss, fit_of_static
+from forecaster.training.cold_start import cold_loss, fit_static_ridge
 from forecaster.training.fit_ridge import fit_linear, typical_change
-from forecaster.training.losses import EVERY, Weighing, pinball_loss, ran_away, weighing_of
+from forecaster.training.losses import (
+    WINDOWS_PER_TARGET,
+    HorizonWeights,
+    divergence_error,
+    horizon_weights,
+    pinball_loss,
+)
 from forecaster.training.segments import Segment
 
-_LEAST_SCHEDULE = (
-    10  # steps; a one-cycle schedule of fewer divides by the length of its warm-up, which is none
-)
+# A one-cycle schedule of fewer steps has a warm-up of length 0, by which it divides.
+_LEAST_SCHEDULE = 10  # steps
 
-_KEEPS = 0.99  # of the running mean of weights, at each step
+_KEEPS = 0.99  # share of the running mean of weights that each step keeps
 
 Epoch = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run made.
+    """Result of a training run.
 
     Attributes:
-        forecaster: what to forecast with: refit to all windows, or the chosen one where ``training.refit`` is
-            off or nothing was held out.
-        chosen: the weights of the best epoch, which nothing of the backtest's windows has touched; those
-            before the first one, where no epoch did better.
-        history: per epoch of the first phase ``epoch, train_loss, validation_loss, validation_skill,
-            seconds``. Losses are mean pinball in scales. The skill is 1 minus the pinball loss over that of
-            persistence, averaged over horizons: no setting changes its unit. ``validation_*`` are absent
-            where nothing was held out to score epochs.
-        epochs: how many of them the chosen weights have seen; 0 where the linear part as fitted did best.
+        forecaster: the forecaster to use: refit to all windows, or ``chosen`` if ``training.refit`` is off or
+            no windows were held out.
+        chosen: the weights of the best epoch, or the initial ones if no epoch was better. They do not depend
+            on the windows of the backtest.
+        history: per epoch of the first phase
+            ``epoch, train_loss, validation_loss, validation_skill, seconds``. Losses are mean pinball losses
+            in scales. The skill is 1 minus the ratio of the pinball loss to that of persistence, averaged
+            over horizons, so it can be compared between settings. ``validation_*`` are absent if no windows
+            were held out for scores.
+        epochs: number of epochs of the chosen weights; 0 if the fitted linear part alone did best.
         refit_history: per epoch of the second phase ``epoch, refit_loss, refit_seconds``.
     """
 
@@ -76,26 +84,27 @@ def train(
     online: OnlineConfig | None = None,
     tables: Tables | None = None,
 ) -> Trained:
-    """Fits a network to all series of ``windows``, or of an observation frame that is aggregated first.
+    """Fit a network to all series of ``windows``.
 
-    Every series is run from its first value to its end with its state carried: the loss is summed over
-    every window and horizon of a segment, gradients stop at the segment's beginning, the state does not.
-    Batches of series come in another order each epoch. One seed, one machine and one number of threads give
+    Every series is stepped from its first value to its end. The loss is summed over every window and horizon
+    of a segment. The state is carried from segment to segment, but gradients stop at the beginning of a
+    segment. The order of the batches changes each epoch. The same seed, machine and number of threads give
     the same weights, bit for bit.
 
     Args:
-        windows: what to learn from, its last parts held out as `training` says until the second phase.
-        network: the shape of the network.
-        training: how it is fitted.
-        window_config: how rows become windows.
+        windows: the values, or an observation frame, which is aggregated first. The last parts are held out
+            until the second phase, as ``training`` specifies.
+        network: shape of the network.
+        training: settings of the fit.
+        window_config: length of a window, and how rows are aggregated.
         on_epoch: called after every epoch of both phases.
-        online: what will learn beside the network as it runs.
-        tables: what is known beside the values.
+        online: settings of the parts that learn beside the network in a running job.
+        tables: tables of covariates.
 
     Raises:
-        ConfigError: windows have covariates, and the network has no decoder to read them.
-        DataError: no series is long enough to learn from, or the loss is no number any more, or would be; the
-            line names the series.
+        ConfigError: there are known covariates, but the network has no decoder to read them.
+        DataError: no series is long enough to learn from, or the loss becomes or would become infinite or
+            NaN; the message names the series.
     """
     network, training = network or NetworkConfig(), training or TrainingConfig()
     window_config, online = window_config or WindowConfig(), online or OnlineConfig()
@@ -103,73 +112,78 @@ def train(
         windows = aggregate(windows, window_config).windows
     windows = observed(windows, window_config)
     check_size(windows)
-    validated_from, judged_from = held_out_from(len(windows.values), training)
+    validation_from, backtest_from = held_out_from(len(windows.values), training)
 
     def fleet(part: Windows, held_from: int) -> Fleet:
         freq, gap = window_config.frequency, window_config.max_gap
-        # How columns become features is learned as weights are, from what is not held out.
+        # The encoding of columns is fitted like the weights, to windows that are not held out.
         covariates = Covariates.fitted(tables or Tables(), windows, freq, network.decoder, held_from)
         return fleet_of(part, network, freq, training.batch_series, held_from, covariates, gap)
 
     with compute_threads(training.threads), torch.random.fork_rng(devices=[]):
-        early = fleet(windows.rows(0, judged_from), validated_from)
-        module, history, epochs = _choose(early, training, on_epoch)
-        chosen = Forecaster(network, window_config, module, online, early.covariates)
-        if not training.refit or validated_from == len(windows.values):
+        first_phase = fleet(windows.rows(0, backtest_from), validation_from)
+        module, history, epochs = _fit_best_epoch(first_phase, training, on_epoch)
+        chosen = Forecaster(network, window_config, module, online, first_phase.covariates)
+        if not training.refit or validation_from == len(windows.values):
             return Trained(chosen, chosen, history, epochs)
-        whole = fleet(windows, len(windows.values))
-        module, refit_history = _refit(whole, training, epochs, on_epoch)
-    forecaster = Forecaster(network, window_config, module, online, whole.covariates)
+        all_windows = fleet(windows, len(windows.values))
+        module, refit_history = _refit(all_windows, training, epochs, on_epoch)
+    forecaster = Forecaster(network, window_config, module, online, all_windows.covariates)
     return Trained(forecaster, chosen, history, epochs, refit_history)
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """How the rows of ``windows`` are parted while epochs are chosen.
+    """Return where the validation windows and the windows of the backtest begin in the first phase.
 
     Returns:
-        Row of the first window that only scores epochs, and of the first that is left for a backtest.
+        Row of the first window that is used for validation, and row of the first window of the backtest.
     """
-    judged_from = windows - round(training.backtest * windows)
-    return judged_from - round(training.validation * windows), judged_from
+    backtest_from = windows - round(training.backtest * windows)
+    return backtest_from - round(training.validation * windows), backtest_from
 
 
 def loss_of(epoch: Epoch) -> float:
-    """The loss that an epoch is judged by: on held-out windows where there are any."""
+    """Return the loss by which epochs are compared: on held-out windows if there are any."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 
-def _choose(
+def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """The network with the weights of the best epoch, all epochs, and the best one's number."""
+    """Train for all epochs, and keep the weights of the best one.
+
+    Returns:
+        The network with these weights, the history of all epochs, and the number of the best epoch.
+    """
     module, fleet = _seeded(fleet, training)
-    weighing = weighing_of(fleet, training.segment)
+    weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
-    # A fleet of few series is often best served by the linear part as it was fitted.
-    unlearned = _validate(module, fleet, training.segment, weighing)
-    best, lowest, chosen = _weights(module), unlearned.get("validation_loss", float("inf")), 0
+    # Score the fitted linear part, too: for a fleet of few series it is often better than every epoch.
+    before_training = _validate(module, fleet, training.segment, weighing)
+    lowest = before_training.get("validation_loss", float("inf"))
+    best_weights, best_epoch = _weights(module), 0
     began = time.monotonic()
     for number, loss in enumerate(_epochs(module, fleet, training, weighing), 1):
         epoch: Epoch = {"epoch": number, "train_loss": loss}
         epoch |= _validate(module, fleet, training.segment, weighing)
         if not np.isfinite(list(epoch.values())).all():
-            raise ran_away(fleet, range(len(fleet.batches)), training.segment, weighing, number)
+            raise divergence_error(fleet, range(len(fleet.batches)), training.segment, weighing, number)
         epoch["seconds"] = time.monotonic() - began
         history.append(epoch)
         on_epoch(epoch)
         if loss_of(epoch) < lowest:
-            best, lowest, chosen = _weights(module), loss_of(epoch), number
+            best_weights, lowest, best_epoch = _weights(module), loss_of(epoch), number
         began = time.monotonic()
-    module.load_state_dict(best)
-    return module, history, chosen
+    module.load_state_dict(best_weights)
+    return module, history, best_epoch
 
 
 def _refit(
     fleet: Fleet, training: TrainingConfig, epochs: int, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch]]:
-    """The network after ``epochs`` epochs over all windows, under the schedule by which these were chosen."""
+    """Train on all windows for ``epochs`` epochs, with the learning rates of the first phase."""
     module, fleet = _seeded(fleet, training)
-    weighing = weighing_of(fleet, training.segment)
+    weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
     began = time.monotonic()
     for number, loss in enumerate(islice(_epochs(module, fleet, training, weighing), epochs), 1):
@@ -181,25 +195,27 @@ def _refit(
 
 
 def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
-    """A network with its linear part fitted and other weights as drawn, and the fleet as it sees it."""
+    """Return a network with random weights and a fitted linear part, and the fleet with that linear part."""
     torch.manual_seed(training.seed)
     features = fleet.covariates.features
     known, static = features.known_count, features.static_count
     module = Network(fleet.network, training.dropout, known, static, features.observed)
     if features.static_count:
-        module.of_static.copy_(torch.from_numpy(fit_of_static(fleet)))
+        module.of_static.copy_(torch.from_numpy(fit_static_ridge(fleet)))
     prior = typical_change(fleet)
     module.prior.fill_(prior)
     if fleet.network.linear:
-        module.ridge.copy_(torch.from_numpy(fit_linear(fleet.knowing(None, prior))))
-    return module, fleet.knowing(module.ridge.numpy() if fleet.network.linear else None, prior)
+        module.ridge.copy_(torch.from_numpy(fit_linear(fleet.with_linear_part(None, prior))))
+    return module, fleet.with_linear_part(module.ridge.numpy() if fleet.network.linear else None, prior)
 
 
-def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: Weighing) -> Iterator[float]:
-    """Trains an epoch at a time and yields its mean loss.
+def _epochs(
+    module: Network, fleet: Fleet, training: TrainingConfig, weighing: HorizonWeights
+) -> Iterator[float]:
+    """Train one epoch at a time, and yield its mean loss.
 
-    While the caller has it, the network's weights are running means of those of the last steps (Polyak &
-    Juditsky 1992, "Acceleration of stochastic approximation by averaging").
+    While the caller handles an epoch, the network has running means of the weights of the last steps (Polyak
+    & Juditsky 1992, "Acceleration of stochastic approximation by averaging").
     """
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -214,11 +230,11 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: W
         module.train()
         losses = []
         for batch in chance.permutation(len(fleet.batches)):
-            made = fleet.batch(batch)
-            static = made.static()
+            data = fleet.batch(batch)
+            static = data.static()
             hidden, cell = module.initial(len(fleet.batches[batch]), static)
-            count = fleet.segments_to_learn_from(batch, training.segment)
-            segments = made.segments(training.segment, EVERY, chance)
+            count = fleet.count_training_segments(batch, training.segment)
+            segments = data.segments(training.segment, WINDOWS_PER_TARGET, chance)
             for segment in islice(segments, count):
                 quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
                 loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
@@ -228,19 +244,20 @@ def _epochs(module: Network, fleet: Fleet, training: TrainingConfig, weighing: W
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
                 if not torch.isfinite(loss + norm):
-                    raise ran_away(fleet, [batch], training.segment, weighing, number)
+                    raise divergence_error(fleet, [batch], training.segment, weighing, number)
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
                 hidden, cell, step = hidden.detach(), cell.detach(), step + 1
-                _follow(means, module, min(_KEEPS, (1 + step) / (10 + step)))
+                _update_means(means, module, min(_KEEPS, (1 + step) / (10 + step)))
         trained = _weights(module)
         module.load_state_dict(means)
         yield float(np.mean(losses))
         module.load_state_dict(trained)
 
 
-def _follow(means: dict[str, Tensor], module: Network, keeps: float) -> None:
+def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> None:
+    """Move the running means towards the weights of the network."""
     for name, weight in module.state_dict().items():
         means[name].lerp_(weight, 1.0 - keeps)
 
@@ -248,35 +265,38 @@ def _follow(means: dict[str, Tensor], module: Network, keeps: float) -> None:
 def _forecast(
     module: Network, segment: Segment, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the quantiles at the segment's rows, and the hidden and cell state after it."""
     return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
 
 
 @torch.no_grad()
-def _validate(module: Network, fleet: Fleet, length: int, weighing: Weighing) -> Epoch:
-    """Loss and skill over the held-out windows, the state carried up to them."""
+def _validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeights) -> Epoch:
+    """Return loss and skill on the held-out windows; empty if no windows are held out."""
     if fleet.held_from >= len(fleet.windows.values):
         return {}
     module.eval()
     levels = torch.tensor(fleet.network.quantiles)
-    loss, lost, count = 0.0, 0.0, 0
+    loss, relative, count = 0.0, 0.0, 0
     for number in range(len(fleet.batches)):
         batch = fleet.batch(number)
         hidden, cell = module.initial(len(batch.series_ids), batch.static())
-        for segment in batch.segments(length, EVERY):
+        for segment in batch.segments(length, WINDOWS_PER_TARGET):
             quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
-            known = int((~torch.isnan(segment.held_out)).sum())
-            if known:
+            target_count = int((~torch.isnan(segment.held_out)).sum())
+            if target_count:
                 target, unit = segment.held_out, segment.unit
                 weight = weighing.learned * segment.weight
-                loss += float(pinball_loss(quantiles, target, levels, weight)) * known
-                lost += float(pinball_loss(quantiles, target, levels, weighing.skill * unit)) * known
-                count += known
+                loss += float(pinball_loss(quantiles, target, levels, weight)) * target_count
+                weight = weighing.skill * unit
+                relative += float(pinball_loss(quantiles, target, levels, weight)) * target_count
+                count += target_count
     if not count:
         return {}
-    # Where nothing moved, persistence was right and nobody can be better.
-    skill = 1.0 - lost if weighing.skill.any() else 0.0
+    # If no series changed, the error of persistence is 0, and no forecast can be better.
+    skill = 1.0 - relative if weighing.skill.any() else 0.0
     return {"validation_loss": loss / count, "validation_skill": skill}
 
 
 def _weights(module: Network) -> dict[str, Tensor]:
+    """Return a copy of the network's weights and buffers."""
     return {name: weight.detach().clone() for name, weight in module.state_dict().items()}

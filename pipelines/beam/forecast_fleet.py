@@ -26,12 +26,12 @@ from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard, apply, slots_of
-from forecaster.shards.sharding import Splitter, handed_over, no_batch, reshard
+from forecaster.shards.sharding import Splitter, empty_batch, hand_over_shards, reshard
 from forecaster.time.frequency import Frequency
 from pipelines.beam.coders import ElementCoder, FleetRows, ShardedRows
 from pipelines.beam.transforms import QUARANTINED, Validate
 from pipelines.state import state_table
-from pipelines.workers.step_settings import forecaster_of, tables_of
+from pipelines.workers.step_settings import encode_covariates, forecaster_of
 
 Row = Mapping[str, Any]
 
@@ -75,7 +75,7 @@ class ForecastFleet(beam.PTransform[Any, Any]):
         split = beam.ParDo(_SplitRows(self.shards, freq)).with_output_types(ShardedRows)
         fold = _Fold(
             self.forecaster.to_bytes(),
-            tables_of(self.forecaster),
+            encode_covariates(self.forecaster),
             self.shards,
             self.windows_per_step,
             self.state_table,
@@ -161,7 +161,7 @@ class _SplitRows(beam.DoFn):
     def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
         windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
         ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
-        batch = replace(no_batch(_PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
+        batch = replace(empty_batch(_PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
         for number, part in self.splitter.split(batch).items():
             yield number, FleetRows(part.rows, ends)
 
@@ -186,7 +186,7 @@ class _Fold:
 
     def close(self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
         """What comes of closing every window to ``end_us``, and last the shard after it."""
-        nothing = no_batch(_PARTITION, 0)
+        nothing = empty_batch(_PARTITION, 0)
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
         batch = replace(nothing, rows=frame, watermark_us=end_us)
         forecaster = forecaster_of(self.forecaster, self.covariates)
@@ -268,4 +268,4 @@ def _read_ends(cell: Any) -> set[int]:
 
 @lru_cache(maxsize=2)
 def _table(folder: Path, shards: int) -> tuple[Shard, ...]:
-    return handed_over(reshard(state_table.read(folder).shards, shards))
+    return hand_over_shards(reshard(state_table.read(folder).shards, shards))

@@ -26,10 +26,10 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec
 from apache_beam.utils.timestamp import Duration
 
 from forecaster.shards.batch import Batch
-from pipelines.sources.base import Log, Place, Places
+from pipelines.sources.base import Log, Position, Positions
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
 from pipelines.storage import Location
-from pipelines.workers.failure import told_of
+from pipelines.workers.failure import store_worker_error
 
 _DONE = "done"
 _SHORT_S = 0.05
@@ -53,7 +53,7 @@ class ReadSource(beam.PTransform[Any, Any]):
     """
 
     log: Log
-    places: Places
+    places: Positions
     output: Location
     applied: Callable[[], Mapping[str, int]]
     stop_file: Location
@@ -63,7 +63,7 @@ class ReadSource(beam.PTransform[Any, Any]):
         """One element, the places, read by one splittable DoFn."""
         return (
             begin
-            | "Places" >> beam.Create([_encoded(self.places)], reshuffle=False)
+            | "Positions" >> beam.Create([_encoded(self.places)], reshuffle=False)
             | "Step" >> beam.ParDo(_StepSource(self)).with_output_types(Batch)
         )
 
@@ -76,18 +76,20 @@ class ReadSourceByTimer(ReadSource):
         """One element, the places, kept in the state of one key, whose timer reads."""
         return (
             begin
-            | "Places" >> beam.Create([("", _encoded(self.places))], reshuffle=False)
+            | "Positions" >> beam.Create([("", _encoded(self.places))], reshuffle=False)
             | "Step" >> beam.ParDo(_StepSourceByTimer(self)).with_output_types(Batch)
         )
 
 
-def _encoded(places: Places) -> str:
+def _encoded(places: Positions) -> str:
     return json.dumps(places, separators=(",", ":"))
 
 
-def _decoded(places: str) -> Places:
+def _decoded(places: str) -> Positions:
     found = json.loads(places)
-    return {name: Place(offset, us, tuple(cuts), *rest) for name, (offset, us, cuts, *rest) in found.items()}
+    return {
+        name: Position(offset, us, tuple(cuts), *rest) for name, (offset, us, cuts, *rest) in found.items()
+    }
 
 
 class _PlacesTracker(RestrictionTracker):
@@ -154,13 +156,13 @@ class _Steps(beam.DoFn):
         read = self.read
         self.reader = Reader(read.log, read.stop_file, read.snapshot_every_s, read.applied)
 
-    def next(self, places: Places) -> Read:
+    def next(self, places: Positions) -> Read:
         """What is next. A short wait is waited for here: to come back costs an engine more.
 
         A long one is not: for as long as a bundle runs, Prism asks it ten times a second how far it is.
         """
         until_s = time.monotonic() + LONGEST_WAIT_S
-        with told_of(self.read.output):
+        with store_worker_error(self.read.output):
             while True:
                 read = self.reader.next(places)
                 if read.batches or read.ended or read.wait_s > _SHORT_S or time.monotonic() > until_s:

@@ -20,7 +20,7 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import Splitter
 from pipelines.beam.coders import Sharded
 from pipelines.workers import worker
-from pipelines.workers.failure import told_of
+from pipelines.workers.failure import store_worker_error
 from pipelines.workers.step_settings import StepSettings
 from pipelines.workers.worker import Workers
 from schemas import observations
@@ -96,7 +96,7 @@ class _Step(beam.DoFn):
         self.settings = settings
 
     def setup(self) -> None:
-        self.workers = worker.of_job(self.settings)
+        self.workers = worker.workers_of_job(self.settings)
 
     def process(
         self,
@@ -106,7 +106,7 @@ class _Step(beam.DoFn):
     ) -> Iterator[int]:
         number, batch = element
         self.has_ended |= batch.ends
-        with told_of(self.settings.output):
+        with store_worker_error(self.settings.output):
             if self.workers.is_new(number):
                 if opened.read():
                     raise EngineError(
@@ -129,5 +129,5 @@ class _Step(beam.DoFn):
         The others would have the threads wait for the engine; what goes wrong in one, the next is told.
         """
         if self.has_ended:
-            with told_of(self.settings.output):
+            with store_worker_error(self.settings.output):
                 self.workers.wait()

@@ -1,4 +1,4 @@
-"""The command line, ``statecast``. Importing it is cheap: each command imports what it needs when it runs."""
+"""The command line, ``statecast``. It imports fast: each command imports its packages when it runs."""
 
 from pipelines.cli.app import main
 

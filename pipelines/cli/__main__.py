@@ -1,4 +1,4 @@
-"""``python -m pipelines.cli``, where the console script is not on the path."""
+"""Run the command line with ``python -m pipelines.cli`` where ``statecast`` is not on the PATH."""
 
 from pipelines.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The commands together, and the one place where an error becomes a line and an exit code."""
+"""The `statecast` application: it registers all commands, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
-from pipelines.cli.console import errors_to
+from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
 from schemas.masking import masked
@@ -26,13 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Forecasts fleets of time series as their data streams in.\n\n"
-    "A recurrent network keeps a state for every series and moves it on by one step per window: "
-    "[bold]train[/bold] it, [bold]backfill[/bold] history, hand the state over to a [bold]stream[/bold], "
+    "A recurrent network keeps a state for every series and advances it by one step per window: "
+    "[bold]train[/bold] it, [bold]backfill[/bold] history, start a [bold]stream[/bold] from that state, "
     "and compare runs in the MLflow [bold]ui[/bold].",
-    epilog="Begin with [bold]statecast demo[/bold]; or with your own series: [bold]statecast init[/bold], "
+    epilog="Start with [bold]statecast demo[/bold], or with your own series: [bold]statecast init[/bold], "
     "then [bold]statecast train -c statecast.toml[/bold]. Every command takes --help.\n\n"
     "Exit codes: 0 done, 1 a bug, 2 a setting, 3 an input file, 4 a model or store, 5 an engine, "
-    "6 an output folder, 130 Ctrl-C, 143 SIGTERM. STATECAST_LOG=INFO shows what the libraries below say.",
+    "6 an output folder, 130 Ctrl-C, 143 SIGTERM. STATECAST_LOG=INFO shows the log lines of all libraries.",
 )
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -56,28 +56,31 @@ _TABLES: dict[str, Callable[..., None]] = {
 
 
 def _offer(to: typer.Typer, commands: dict[str, Callable[..., None]]) -> None:
-    """Adds commands; each one's docstring is its help, a line a paragraph, for the terminal to break."""
+    """Add commands to an application, each with its docstring as its help text.
+
+    The line breaks within a paragraph are removed, because the terminal breaks the lines to its own width.
+    """
     for name, command in commands.items():
         paragraphs = (command.__doc__ or "").split("\n\n")
         to.command(name, help="\n\n".join(" ".join(part.split()) for part in paragraphs))(command)
 
 
-def _help_unless_asked(context: typer.Context) -> None:
+def _print_help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 _tables = typer.Typer(help=state.HELP, rich_markup_mode="rich")
-_tables.callback(invoke_without_command=True)(_help_unless_asked)
+_tables.callback(invoke_without_command=True)(_print_help_without_command)
 _offer(_tables, _TABLES)
 _offer(app, _COMMANDS)
 app.add_typer(_tables, name="state")
 
-_signalled: int = signal.SIGINT
+_received_signal: int = signal.SIGINT
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         from importlib.metadata import version
 
         typer.echo(f"statecast {version('statecast')}")
@@ -88,20 +91,22 @@ def _version(asked: bool) -> None:
 def _begin(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    _help_unless_asked(context)
+    _print_help_without_command(context)
 
 
 def main() -> None:
-    """Runs the command line; never shows a stack trace for what a user can mend."""
-    _quiet()
-    process.use_again()
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Run the command line and exit the process; an error that a user can fix prints no stack trace."""
+    _configure_logging()
+    process.reuse_freed_memory()
+    signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
-        # Whoever interrupts waits for the prompt, not for worker threads that finish their bundle.
+        # Exit without waiting for worker threads, which would first finish their bundles: after Ctrl-C, a
+        # user waits for the prompt.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -109,42 +114,46 @@ def main() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Runs one command (that of ``sys.argv`` by default), tells its error in one line; its exit code."""
+    """Run one command, print its error in one line on stderr, and return its exit code.
+
+    Args:
+        arguments: the words after ``statecast``; None takes them from ``sys.argv``.
+    """
     try:
         code = app(arguments, prog_name="statecast", standalone_mode=False)
-        if code == 128 + signal.SIGINT:  # what becomes of a KeyboardInterrupt inside typer
+        if code == 128 + signal.SIGINT:  # typer returns this code if a command raises KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except StatecastError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
-    except BrokenPipeError:  # `statecast ... | head`: nobody is left to read
+        return _report_interrupt()
+    except BrokenPipeError:  # the reader of stdout has closed it, as in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a full disk, a folder that went away
+    except OSError as error:  # such as a full disk or a folder that was deleted
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # an option that is none; which class says so depends on typer
-            return _fail(_usage(error), 2)
+        if hasattr(error, "format_message"):  # a usage error; its class depends on the version of typer
+            return _fail(_usage_message(error), 2)
         if _log_level() != "ERROR":
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"a bug, please report it: {what} (STATECAST_LOG=DEBUG shows where)", 1)
     except BaseException as error:
-        if "KeyboardInterrupt" in str(error):  # one that came in the midst of Polars, which panics then
-            return _interrupted()
+        if "KeyboardInterrupt" in str(error):  # Polars raises a panic if Ctrl-C arrives during its work
+            return _report_interrupt()
         raise
 
 
-def _interrupted() -> int:
-    errors_to(sys.stderr).print("interrupted", style="yellow")
-    return 128 + _signalled
+def _report_interrupt() -> int:
+    error_console(sys.stderr).print("interrupted", style="yellow")
+    return 128 + _received_signal
 
 
 def _fail(line: str, code: int) -> int:
-    errors_to(sys.stderr).print(
+    error_console(sys.stderr).print(
         f"error: {' '.join(masked(line).split())}",
         style="bold red",
         markup=False,
@@ -154,29 +163,32 @@ def _fail(line: str, code: int) -> int:
     return code
 
 
-def _usage(error: Exception) -> str:
+def _usage_message(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "statecast"
-    told: str = error.format_message()  # type: ignore[attr-defined]
-    return f"{told.rstrip('.')}; see {command} --help"
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    return f"{message.rstrip('.')}; see {command} --help"
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a command as Ctrl-C does."""
-    global _signalled
-    _signalled = number
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt for SIGTERM, so that SIGTERM ends a command as Ctrl-C does."""
+    global _received_signal
+    _received_signal = number
     raise KeyboardInterrupt
 
 
 class _Masking(logging.Formatter):
-    """Log lines without the passwords of URLs in them."""
+    """A formatter that masks the passwords of URLs in log lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         return masked(super().format(record))
 
 
-def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A stack trace, which only who asked for logs sees, without the passwords of URLs in it."""
+def _print_stack_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the stack trace of an uncaught error to stderr, with the passwords of URLs masked.
+
+    Errors reach this hook only if STATECAST_LOG turns logging on; otherwise `run` prints one line for them.
+    """
     sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
@@ -184,17 +196,18 @@ def _log_level() -> str:
     return os.environ.get("STATECAST_LOG", "ERROR").upper()
 
 
-def _quiet() -> None:
-    """Libraries' own chatter stays off the screen unless somebody asks for it."""
+def _configure_logging() -> None:
+    """Set up logging as STATECAST_LOG requests; without it, libraries print no log lines and no warnings."""
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
-    is_asked = level < logging.ERROR
-    # Unasked, not even errors: Beam logs in full length what it raises, and its threads die aloud.
-    logging.basicConfig(level=level if is_asked else logging.CRITICAL)
+    is_on = level < logging.ERROR
+    # By default not even errors are logged: Beam logs every exception with its stack trace, and a thread
+    # that dies prints another. The command reports the error itself, in one line.
+    logging.basicConfig(level=level if is_on else logging.CRITICAL)
     logging.getLogger().handlers[0].setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
-    sys.excepthook = _show_bug
-    if not is_asked:
+    sys.excepthook = _print_stack_trace
+    if not is_on:
         logging.getLogger().handlers[0].setLevel(logging.CRITICAL)
-        threading.excepthook = lambda died: None
+        threading.excepthook = lambda error: None
         if not sys.warnoptions:
             import warnings
 

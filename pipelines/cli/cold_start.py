@@ -1,4 +1,4 @@
-"""``statecast cold-start``."""
+"""The command ``statecast cold-start``, which forecasts series that have no values yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import configured
+from pipelines.cli.settings import load_settings
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def cold_start(
             "--series",
             parser=o.local_path,
             metavar="FILE",
-            help="The new series: a row each, series_id and the columns of covariates.static.",
+            help="File with a row for each new series: series_id and the columns of covariates.static.",
             rich_help_panel=o.INPUT,
         ),
     ],
@@ -36,7 +36,7 @@ def cold_start(
         str,
         typer.Option(
             metavar="TIME",
-            help="Where the first window begins: 2013-09-01 or 2013-09-01T05:00Z (UTC unless it has a zone).",
+            help="Beginning of the first window: 2013-09-01 or 2013-09-01T05:00Z (UTC unless it has a zone).",
             rich_help_panel=o.INPUT,
         ),
     ],
@@ -46,7 +46,7 @@ def cold_start(
             min=1,
             max=100_000,
             metavar="N",
-            help="Forecast so many windows, more than the model was trained for, too; by default as many.",
+            help="Number of windows to forecast, by default as many as in training; more are possible.",
             show_default=False,
             rich_help_panel=o.INPUT,
         ),
@@ -56,7 +56,7 @@ def cold_start(
         typer.Option(
             parser=o.local_path,
             metavar="FILE",
-            help="What is known of the windows ahead, such as prices; as covariates.known.",
+            help="Table of known covariates of future windows, such as prices; replaces covariates.known.",
             show_default="covariates.known of the job file",
             rich_help_panel=o.INPUT,
         ),
@@ -65,8 +65,8 @@ def cold_start(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="COLUMN",
-            help="Column of FILE with the value of the first window: what follows it is forecast.",
-            show_default="none: nothing was observed",
+            help="Column of FILE with the value of the first window; forecasts then begin with the second.",
+            show_default="none, no value is observed",
             rich_help_panel=o.INPUT,
         ),
     ] = None,
@@ -79,7 +79,7 @@ def cold_start(
             "-o",
             parser=o.local_path,
             metavar="FILE",
-            help="Write the forecasts there, as .parquet or .jsonl; without it they are shown.",
+            help="File that the forecasts are written to, .parquet or .jsonl; without it they are printed.",
             show_default=False,
             rich_help_panel=o.OUTPUT,
         ),
@@ -88,17 +88,17 @@ def cold_start(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Forecast series that have not begun: a whole trajectory of each, from what is known of it.
+    """Forecast series that have no values yet, from their static covariates.
 
     A new shop has no sales yet, but a size and a place. A model that was trained with a table of such columns
-    (covariates.static) and network.decoder = true says where its values will lie and how they will go on;
-    with --first, from its first value on. A series that has values needs none of this: it is forecast by a
-    backfill or a stream from its first row on.
+    (covariates.static) and network.decoder = true forecasts the level and the course of its values; with
+    --first, from its first value on. A series that has values does not need this command: a backfill or a
+    stream forecasts it from its first row on.
 
     Example: statecast cold-start --model shops --series new-shops.csv --at 2024-03-01 --horizon 28 -o
     new.parquet
     """
-    job = configured(
+    job = load_settings(
         config, settings, covariates__known=None if known is None else str(known),
         mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
@@ -116,40 +116,50 @@ def cold_start(
 
     name = model or job.mlflow.model
     forecaster = load_model(name, job, out)
-    observed = forecaster.covariates.features.observed  # nothing was observed, which is no fault
-    asked = job.covariates.model_copy(update={"static": str(series), "observed": observed})
-    table = read_tables(asked).static
+    observed = (
+        forecaster.covariates.features.observed
+    )  # new series have no observed covariates, so do not report a missing table of them
+    tables = job.covariates.model_copy(update={"static": str(series), "observed": observed})
+    table = read_tables(tables).static
     assert table is not None
-    for line in missing_tables(forecaster, asked):
+    for line in missing_tables(forecaster, tables):
         out.notice(line)
     from pipelines.jobs.cold_start import run_cold_start, write_cold_start
 
-    forecaster = with_tables(forecaster, asked) if forecaster.covariates.features.static else forecaster
+    forecaster = with_tables(forecaster, tables) if forecaster.covariates.features.static else forecaster
     steps = horizon or forecaster.network_config.horizon
     forecasts = run_cold_start(forecaster, table, begins, steps, first)
     if output is not None:
         write_cold_start(forecasts, output, format_)
     _show(out, forecasts, steps, output)
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "model_version": forecaster.version,
         "series": len(forecasts),
         "horizon": steps,
         "issued_at": forecasts["issued_at"][0].isoformat(),
         "output": None if output is None else str(output),
     }
-    out.result(told if output is not None else told | {"forecasts": forecasts.select(*_ASKED).to_dicts()})
+    out.result(
+        summary
+        if output is not None
+        else summary | {"forecasts": forecasts.select(*_PRINTED_COLUMNS).to_dicts()}
+    )
 
 
-_ASKED = ("series_id", "forecast")
+_PRINTED_COLUMNS = ("series_id", "forecast")
 
 
 def _format_of(output: Path) -> Format:
-    """Parquet or JSON lines, as the file is called."""
+    """Return the format of the output file, by its suffix.
+
+    Raises:
+        ConfigError: the suffix is neither .parquet nor .jsonl.
+    """
     if output.suffix == ".parquet":
         return "parquet"
     if output.suffix == ".jsonl":
         return "jsonl"
-    raise ConfigError(f"--output {output}: call it .parquet or .jsonl")
+    raise ConfigError(f"--output {output}: the name must end with .parquet or .jsonl")
 
 
 def _show(out: Out, forecasts: pl.DataFrame, horizon: int, output: Path | None) -> None:
@@ -160,11 +170,11 @@ def _show(out: Out, forecasts: pl.DataFrame, horizon: int, output: Path | None) 
         return
     out.console.print(_table(forecasts))
     if series > _SHOWN_ROWS:
-        out.say(f"and {series - _SHOWN_ROWS:,} more; --output FILE keeps them all")
+        out.say(f"and {series - _SHOWN_ROWS:,} more; --output FILE writes them all")
 
 
 def _table(forecasts: pl.DataFrame) -> Table:
-    """The first and the last window of the first series."""
+    """Return a table of the first and the last forecast window of the first series."""
     import polars as pl
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What the commands show: progress with rates, tables, counts; or one JSON object for machines."""
+"""The output of the commands: progress bars, tables and counts on a terminal, or one JSON object."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from pipelines.jobs.job import Outcome
 
 
-def errors_to(stream: TextIO) -> Console:
-    """A console on ``stream``."""
+def error_console(stream: TextIO) -> Console:
+    """Return a console that writes to ``stream``."""
     return Console(file=stream)
 
 
 class Out:
-    """Where a command speaks: words on stdout and progress on stderr; with ``--json`` one object only."""
+    """The output of one command: text on stdout, progress on stderr; with ``--json``, an object on stdout."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -47,22 +47,28 @@ class Out:
         self.errors = Console(file=sys.stderr)
 
     def say(self, text: str, style: str | None = None) -> None:
-        """A line for people."""
+        """Print a line of text on stdout; with ``--json``, print nothing."""
         self.console.print(masked(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def notice(self, text: str) -> None:
-        """A line that must be seen even where stdout is for a machine."""
+        """Print a line on stderr, with ``--json`` too."""
         self.errors.print(masked(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def result(self, value: dict[str, Any]) -> None:
-        """The object that ``--json`` prints."""
+        """Print ``value`` as one line of JSON if ``--json`` was given."""
         if self.as_json:
-            sys.stdout.write(json.dumps(_plain(value), default=str, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(_json_value(value), default=str, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     @contextmanager
     def progress(self, what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
-        """A progress bar with a rate, on stderr; quiet where that is no terminal."""
+        """Show a progress bar with a rate on stderr while the block runs, if stderr is a terminal.
+
+        Args:
+            what: description beside the bar.
+            unit: name of what is counted, in the plural.
+            total: amount at which the task is complete; None if it is unknown.
+        """
         columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
         columns += [BarColumn(), MofNCompleteColumn()] if total else []
         columns += [_Rate(unit), TimeElapsedColumn(), TextColumn("{task.fields[note]}")]
@@ -72,11 +78,11 @@ class Out:
 
 
 def silence_workers() -> None:
-    """Discard the stack traces that Beam's worker threads print, from now on, unless logs were asked for.
+    """Discard the stack traces that Beam's worker threads print, unless STATECAST_LOG turns logging on.
 
-    The command shows the error itself, in one line. The workers print with ``print(..., file=sys.stderr)``
-    and nothing of theirs chooses the stream; so the name ``print`` is replaced in their modules alone, since
-    another `sys.stderr` would silence all threads.
+    The command reports the error itself, in one line. The workers call ``print(..., file=sys.stderr)``, and
+    Beam has no setting for that stream. So this function replaces the name ``print`` in their modules only:
+    a different `sys.stderr` would silence all threads.
     """
     if logging.getLogger().level < logging.CRITICAL:
         return
@@ -87,17 +93,17 @@ def silence_workers() -> None:
 
 
 def _discard(*_: object, **__: object) -> None:
-    """Take the arguments of `print`, and print nothing."""
+    """Accept the arguments of `print` and do nothing."""
 
 
 class Bar:
-    """One running task."""
+    """The progress bar of one running task."""
 
     def __init__(self, bars: Progress, task: Any) -> None:
         self._bars, self._task = bars, task
 
     def add(self, amount: int, note: str = "") -> None:
-        """``amount`` more is done."""
+        """Advance the bar by ``amount``, and show ``note`` beside it."""
         self._bars.update(self._task, advance=amount)
         if note:
             self._bars.update(self._task, note=note)
@@ -118,26 +124,32 @@ class _Rate(ProgressColumn):
         return Text(f"{done}{self.unit}{per_s}", style="cyan")
 
 
-def size_of(n_bytes: int) -> str:
-    """A number of bytes in the unit that fits it."""
+def size_text(n_bytes: int) -> str:
+    """Return a number of bytes as text in KiB, MiB or GiB."""
     units = ("KiB", "MiB", "GiB")
     power = next((p for p in (1, 2) if n_bytes < 10 * 1024 ** (p + 1)), 3)
     return f"{n_bytes / 1024**power:,.1f} {units[power - 1]}"
 
 
-def _plain(value: Any) -> Any:
-    """A value without secrets, and without NaN and infinities, which JSON has no words for."""
+def _json_value(value: Any) -> Any:
+    """Return a value for JSON: secrets masked, and NaN and infinities, which JSON cannot hold, as None."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
-    """The end of a job: rate, latency, and rows that add up; and whether it went on."""
+def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
+    """Print the summary of a job that has ended: rate, latency, and how many rows went where.
+
+    Args:
+        out: outcome of the job.
+        to: output that it is printed to.
+        is_resume: whether the job was resumed, so that its counts include earlier runs.
+    """
     from schemas import replaced
 
     for line in out.notices:
@@ -145,8 +157,8 @@ def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
     c = out.counts
     rate = c.series_steps / out.seconds if out.seconds else 0.0
     took = f"{out.seconds:.1f} s"
-    if goes_on:
-        to.say(f"{c.series_steps:,} series-steps with those of earlier runs; this one took {took}")
+    if is_resume:
+        to.say(f"{c.series_steps:,} series-steps, earlier runs included; this run took {took}")
     else:
         to.say(f"{c.series_steps:,} series-steps in {took} ({rate:,.0f}/s, start-up included)")
     if out.has_latency:
@@ -162,10 +174,10 @@ def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
     parts += [(c.pending, "pending")] if c.pending else []
     to.say(f"{read} = " + " + ".join(f"{n:,} {word}" for n, word in parts))
     if c.outside:
-        to.say(f"{c.outside:,} rows lay outside the asked time and were not taken in")
+        to.say(f"{c.outside:,} rows outside the requested time were left out")
     if c.bad_files:
         files = "1 file was" if c.bad_files == 1 else f"{c.bad_files:,} files were"
-        to.say(f"{files} not read: in quarantine, with the reason: {out.output / 'quarantine'}", "yellow")
+        to.say(f"{files} not read; the reasons are in quarantine: {out.output / 'quarantine'}", "yellow")
     if c.rejected:
         reasons = sorted(c.quarantined.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{n:,} {reason}" for reason, n in reasons[:3])
@@ -174,13 +186,21 @@ def show_outcome(out: Outcome, to: Out, *, goes_on: bool = False) -> None:
     for line in replaced.notice(c.replaced, str(out.output / "replaced")):
         to.say(line, "yellow")
     if c.late:
-        to.say(f"late rows, with how late: {out.output / 'late'}", "yellow")
+        to.say(f"late rows, with their lateness: {out.output / 'late'}", "yellow")
     if c.cold_starts:
-        to.say(f"{c.cold_starts:,} series came back after windows.max_gap and started cold", "yellow")
+        to.say(
+            f"{c.cold_starts:,} series returned after a gap longer than windows.max_gap and started cold",
+            "yellow",
+        )
 
 
 def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) -> Table:
-    """Mean absolute error by horizon, a column a model, the best of each row in bold."""
+    """Return a table of mean absolute errors by horizon (rows) and model (columns), the best in bold.
+
+    Args:
+        scores: frame with ``model``, ``horizon`` and ``mae``.
+        horizons: the horizons to show; None shows all.
+    """
     models = scores["model"].unique(maintain_order=True).to_list()
     table = Table()
     table.add_column("horizon", justify="right")
@@ -198,6 +218,6 @@ def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) ->
 
 
 def show_scores(to: Out, scores: pl.DataFrame, title: str, horizons: Sequence[int] | None = None) -> None:
-    """A line that says what the errors are, and their table."""
+    """Print a title, and the table of `scores_table` below it."""
     to.say(title)
     to.console.print(scores_table(scores, horizons))

@@ -1,4 +1,4 @@
-"""``statecast demo``."""
+"""The command ``statecast demo``, which runs the whole pipeline on example data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, show_scores, silence_workers
-from pipelines.cli.live_view import watching
+from pipelines.cli.live_view import show_live
 from pipelines.sinks.folder import check_folder, prepare_folder
 from schemas.errors import OutputError, StatecastError
 
@@ -30,27 +30,29 @@ def demo(
             "-o",
             parser=o.local_path,
             metavar="FOLDER",
-            help="Folder for everything the demo makes.",
+            help="Folder that the demo writes all its files to.",
         ),
     ] = Path("demo-out"),
     as_json: o.Json = False,
 ) -> None:
-    """Train, backfill, stream and compare on a year of real weather, in about three minutes.
+    """Train, backfill, stream and compare forecasts on a year of real weather, in about three minutes.
 
     Trains an LSTM, a GRU and an RNN on eight months of hourly weather of three airports (18 series with
-    gaps), backfills September and October, hands each state over to a stream that replays November and
-    December, and compares their errors with persistence and seasonal naive. Nothing is downloaded.
+    gaps), backfills September and October, starts a stream from each state that replays November and
+    December, and compares the errors with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    from pipelines.cli.engine import engine_of
+    from pipelines.cli.engine import choose_engine
     from pipelines.settings.config import JobsConfig
 
     check_folder(output)
-    engine, why = engine_of(JobsConfig())
+    engine, why = choose_engine(JobsConfig())
     marker = output / ".statecast-demo"
     if output.exists() and any(output.iterdir()):
         if not marker.exists():
-            raise OutputError(f"{output} is not empty and no demo's: name another folder with --output")
+            raise OutputError(
+                f"{output} is not empty, and no demo wrote it: name another folder with --output"
+            )
         shutil.rmtree(output)
     prepare_folder(output)
     marker.touch()
@@ -60,7 +62,7 @@ def demo(
     if engine != "in-process":
         silence_workers()
     with ExitStack() as phases:
-        ended = run_demo(output, _Shown(out, phases), engine)
+        ended = run_demo(output, _DemoProgress(out, phases), engine)
     out.say("")
     show_scores(
         out,
@@ -75,9 +77,7 @@ def demo(
     out.say("")
     out.say(f"report with pictures: {ended.report}")
     out.say(f"compare the runs:     statecast ui --tracking-uri {ended.tracking_uri}")
-    out.say(
-        f"forecasts, states:    {ended.folder}/{CELLS[0]}/stream/forecasts and state, and so for the others"
-    )
+    out.say(f"forecasts, states:    {ended.folder}/{CELLS[0]}/stream, and the same for the other networks")
     out.result(
         {
             "report": str(ended.report),
@@ -87,40 +87,40 @@ def demo(
         }
     )
     if any(outcome.counts.missing for outcome in ended.streams.values()):
-        raise StatecastError("rows went in and did not come out: please report this")
+        raise StatecastError("some rows were read and not accounted for: please report this")
 
 
-class _Shown:
-    """The demo's phases on the screen."""
+class _DemoProgress:
+    """Show the phases of the demo on the terminal; see `pipelines.examples.demo.Show`."""
 
     def __init__(self, out: Out, phases: ExitStack) -> None:
         self.out, self.phases = out, phases
 
     def training(self, cell: str, epochs: int) -> Callable[[Any], None]:
-        """See `pipelines.examples.demo.Show`."""
+        """Announce a training, and return a function that advances its progress bar by an epoch."""
         self.out.say(f"\n{cell}: training on January to August", "bold")
-        bar = self._bar("training", "epochs", 2 * epochs)
+        bar = self._open_bar("training", "epochs", 2 * epochs)
         from forecaster.training.train import loss_of
 
         return lambda epoch: bar.add(1, f"loss {loss_of(epoch):.4f}")
 
     def job(self, what: str) -> Callable[[JobNumbers], None]:
-        """See `pipelines.examples.demo.Show`."""
+        """Announce a job, and return a function that shows its numbers."""
         self.out.say(what, "bold")
-        return self.phases.enter_context(watching(self.out, what.split()[0]))
+        return self.phases.enter_context(show_live(self.out, what.split()[0]))
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
-        """See `pipelines.examples.demo.Show`."""
+        """Close the progress bar of the phase, and print its outcome."""
         self.phases.close()
         from pipelines.jobs.train import TrainOutcome
 
         if isinstance(outcome, TrainOutcome):
             self.out.say(
-                f"{len(outcome.history)} epochs, {len(outcome.refit_history)} again over all windows, "
+                f"{len(outcome.history)} epochs, {len(outcome.refit_history)} more over all windows, "
                 f"in {outcome.seconds:.0f} s: {outcome.version}, run {outcome.run_id}"
             )
         else:
             show_outcome(outcome, self.out)
 
-    def _bar(self, what: str, unit: str, total: int) -> Any:
+    def _open_bar(self, what: str, unit: str, total: int) -> Any:
         return self.phases.enter_context(self.out.progress(what, unit, total))

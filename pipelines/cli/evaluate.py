@@ -1,4 +1,4 @@
-"""``statecast evaluate``: forecasts that are there, or a whole rolling evaluation."""
+"""The command ``statecast evaluate``: a rolling evaluation, or the evaluation of existing forecasts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
-from pipelines.cli.settings import bounds, configured, input_files, paths, whole_numbers
+from pipelines.cli.settings import bounds, input_files, load_settings, parse_whole_numbers, paths
 from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import location
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.rolling import RollingJob
     from pipelines.settings.config import JobConfig
 
-ROLLING, FOLDERS = "Rolling evaluation", "Forecasts that are there"
+ROLLING, FOLDERS = "Rolling evaluation", "Existing forecasts"
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="FILE",
-            help="The same as DATA; may be given again.",
+            help="File or folder to read in addition to DATA; can be given more than once.",
             rich_help_panel=o.INPUT,
         ),
     ] = None,
@@ -46,7 +46,7 @@ def evaluate(
         typer.Option(
             min=1,
             metavar="N",
-            help="Learn from the first N windows alone, then replay all of DATA and judge every member.",
+            help="Train on the first N windows only, then replay all of DATA and evaluate every member.",
             rich_help_panel=ROLLING,
         ),
     ] = None,
@@ -54,8 +54,8 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="A:B",
-            help="Judge forecasts whose targets all lie in the windows [A, B), counted from 0.",
-            show_default="what follows the training rows",
+            help="Evaluate the forecasts whose target windows are all in [A, B), counted from 0.",
+            show_default="all windows after the training rows",
             rich_help_panel=ROLLING,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def evaluate(
         typer.Option(
             min=1,
             metavar="A",
-            help="The same as --test-rows A: with no end.",
+            help="Evaluate from window A to the end, as --test-rows A: does.",
             rich_help_panel=ROLLING,
         ),
     ] = None,
@@ -72,17 +72,17 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="H,H,...",
-            help="Horizons to judge. Errors at H are averaged over the steps 1 to H; coverage_90 and "
-            "width_90 are those of step H itself. The network forecasts up to the farthest.",
-            show_default="1, and network.horizon",
+            help="Horizons to evaluate; the network forecasts up to the largest. Errors at H are means over "
+            "the steps 1 to H; coverage_90 and width_90 are of step H only.",
+            show_default="1 and network.horizon",
             rich_help_panel=ROLLING,
         ),
     ] = None,
     normalize: Annotated[
         Optional[Literal["none", "train"]],  # noqa: UP045
         typer.Option(
-            help="train: give each series mean 0 and standard deviation 1 on its training rows, so that mse "
-            "and mae compare across series; none: take values as they are.",
+            help="train scales each series to mean 0 and standard deviation 1 on its training rows, so that "
+            "errors can be compared across series; none leaves the values unchanged.",
             show_default="none",
             rich_help_panel=ROLLING,
         ),
@@ -91,7 +91,7 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="Q,Q,...",
-            help="Quantile levels to forecast; msis is that of the outermost two.",
+            help="Quantile levels to forecast; msis scores the interval of the outermost two.",
             show_default="network.quantiles, with 0.05 and 0.95",
             rich_help_panel=ROLLING,
         ),
@@ -113,7 +113,7 @@ def evaluate(
             "--forecasts",
             "-f",
             metavar="FOLDER",
-            help="Output folder of a backfill or stream; may be given again to compare several.",
+            help="Output folder of a backfill or stream to evaluate; can be given more than once.",
             show_default="output.folder of the job file, out",
             rich_help_panel=FOLDERS,
         ),
@@ -122,8 +122,8 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="TIME",
-            help="Rows before this time give each series' unit: what seasonal naive errs by on them (MASE).",
-            show_default="the first forecast, or the rows of the training",
+            help="Divide errors by each series' scale (MASE), which is computed from rows before this time.",
+            show_default="the first forecast, or the end of the training rows",
             rich_help_panel=FOLDERS,
         ),
     ] = None,
@@ -132,7 +132,7 @@ def evaluate(
         typer.Option(
             parser=o.local_path,
             metavar="FILE",
-            help="Write an HTML report with pictures of forecasts against what came.",
+            help="Write an HTML report with plots of forecasts and actuals to this file.",
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
@@ -140,25 +140,25 @@ def evaluate(
         bool,
         typer.Option(
             "--json",
-            help="Print JSON and nothing else on stdout: one object; of a rolling evaluation a line for each "
-            "member and horizon first.",
+            help="Print only JSON on stdout: one object; a rolling evaluation first prints a line for each "
+            "member and horizon.",
             rich_help_panel=o.OUTPUT,
         ),
     ] = False,
     config: o.Config = None,
     settings: o.Set = None,
 ) -> None:
-    """Judge a forecaster on a file by rolling origin, or compare forecasts that are there with what came.
+    """Evaluate a forecaster on a file by rolling origin, or compare existing forecasts with the actuals.
 
-    With --train-rows: learns from the first rows of DATA alone, carries every series through all of it,
-    window by window as a stream does, and judges what was forecast for the test rows. Every member is judged
-    on the same pairs: the combination, the network alone, each expert, persistence and seasonal naive.
-    Tables, pictures and metrics go into an MLflow run.
+    With --train-rows, the command trains on the first rows of DATA only, replays all rows window by window as
+    a stream does, and evaluates the forecasts for the test rows. Every member is evaluated on the same pairs
+    of forecast and actual: the combination, the network alone, each expert, persistence and seasonal naive.
+    Tables, plots and metrics are logged to an MLflow run.
 
-    Without: compares the forecasts in folders with what came, by horizon, against persistence and seasonal
-    naive. DATA holds what came, and enough of what went before. Its rows become windows as they did in
-    training, so pass the job file of the training (-c), or --freq and --set windows.aggregate=... where they
-    were changed.
+    Without --train-rows, the command compares the forecasts in folders with the actuals, by horizon, beside
+    persistence and seasonal naive. DATA must hold the actuals and enough rows before them. Its rows must
+    become the same windows as in training, so pass the job file of the training (-c), or --freq and --set
+    windows.aggregate=... if they were changed.
 
     Example: statecast evaluate etth2.csv --wide --freq 1h --horizons 1,24,48 --train-rows 2880
     --test-rows 3600:14400 --normalize train --report report.html
@@ -171,8 +171,8 @@ def evaluate(
     }  # fmt: skip
     folders = {"--forecasts": forecasts, "--train-end": train_end}
     _check_form(train_rows, rolling, folders)
-    steps = None if horizons is None else whole_numbers("--horizons", horizons)
-    job = configured(
+    steps = None if horizons is None else parse_whole_numbers("--horizons", horizons)
+    job = load_settings(
         config, settings, data__paths=paths([*(data or []), *(more_data or [])]),
         data__layout="wide" if wide else None, data__skip_bad_files=skip_bad_files, windows__freq=freq,
         network__horizon=max(steps) if steps else None,
@@ -187,7 +187,7 @@ def evaluate(
         _evaluate_folders(job, forecasts, train_end, report, out)
         return
     if test_rows is not None and test_from is not None:
-        raise ConfigError("--test-from and --test-rows say the same: give one of them")
+        raise ConfigError("--test-from and --test-rows both set the test rows: give one of them")
     first, stop = bounds("--test-rows", test_rows) if test_rows is not None else (test_from, None)
     from pipelines.cli.preflight import check_store
 
@@ -196,33 +196,44 @@ def evaluate(
     with out.progress("loading torch and MLflow", "packages"):
         from pipelines.jobs.rolling import RollingJob
 
-    asked = RollingJob(
+    rolling_job = RollingJob(
         job, steps or tuple(sorted({1, job.network.horizon})), train_rows, first, stop,
         normalize or "none", name or "evaluation",
     )  # fmt: skip
-    _evaluate_rolling(asked, report, out)
+    _evaluate_rolling(rolling_job, report, out)
 
 
 def _check_form(train_rows: int | None, rolling: Mapping[str, object], folders: Mapping[str, object]) -> None:
-    """Refuses options of the one form beside those of the other."""
+    """Refuse options that have no effect on this kind of evaluation.
+
+    Args:
+        train_rows: value of --train-rows, which requests a rolling evaluation.
+        rolling: values of the options of a rolling evaluation; None if an option is not given.
+        folders: values of the options of an evaluation of existing forecasts.
+
+    Raises:
+        ConfigError: an option of the other kind of evaluation is given.
+    """
     others = rolling if train_rows is None else folders
     wrong = [option for option, value in others.items() if value is not None]
     if not wrong:
         return
     if train_rows is None:
         raise ConfigError(f"{wrong[0]} is for a rolling evaluation: give --train-rows, too")
-    raise ConfigError(f"{wrong[0]} is for forecasts that are there: it does not go with --train-rows")
+    raise ConfigError(
+        f"{wrong[0]} is for existing forecasts and has no effect with --train-rows: leave one of them out"
+    )
 
 
 def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
     from forecaster.training.train import loss_of
-    from pipelines.cli.sweep import most_epochs
+    from pipelines.cli.sweep import max_epochs
     from pipelines.jobs.rolling import Progress, run_rolling
     from pipelines.jobs.rolling_scores import member_table, write_rolling
 
     with (
         out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", most_epochs(job.config)) as epochs,
+        out.progress("training", "epochs", max_epochs(job.config)) as epochs,
         out.progress("replaying", "windows") as windows,
     ):
         progress = Progress(
@@ -235,9 +246,9 @@ def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
         out.notice(line)
     split = evaluated.split
     out.say(
-        f"{evaluated.series:,} series of {evaluated.rows:,} windows: learned from the first "
+        f"{evaluated.series:,} series of {evaluated.rows:,} windows: trained on the first "
         f"{split.train_rows:,} in {evaluated.train_s:.0f} s, replayed in {evaluated.replay_s:.0f} s, "
-        f"judged on {split.first:,} to {split.stop:,}"
+        f"evaluated on {split.first:,} to {split.stop:,}"
     )
     for horizon in job.horizons:
         table = member_table(evaluated.scores, horizon)
@@ -256,10 +267,10 @@ def _evaluate_rolling(job: RollingJob, report: Path | None, out: Out) -> None:
 
 
 def _shown(table: ReportTable) -> Table:
-    """A report's table for the terminal, the best of each column in bold."""
+    """Return a report's table for the terminal, with the best number of each column in bold."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in table.head:
-        # So that nine columns fit a terminal of 80.
+        # Shorten the names, so that nine columns fit a terminal of 80 characters.
         short = {"coverage_90": "in\n90 %", "width_90": "width\n90 %"}.get(name, name)
         is_first = name == table.head[0]
         shown.add_column(

@@ -1,4 +1,4 @@
-"""``statecast backfill`` and ``stream``."""
+"""The commands ``statecast backfill`` and ``statecast stream``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, silence_workers
-from pipelines.cli.settings import assignments, configured, input_files, paths
-from pipelines.cli.stream_ends import source_of, topics_of
-from pipelines.cli.unused_options import check_source, check_used
+from pipelines.cli.settings import assignments, input_files, load_settings, paths
+from pipelines.cli.stream_ends import output_topics, source_of
+from pipelines.cli.unused_options import check_options_have_effect, check_single_source
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
 from schemas.errors import ConfigError, StatecastError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
-_ENOUGH_ROWS = 1_000  # to warn while a stream runs that many of its rows are quarantined
+_ENOUGH_ROWS = 1_000  # before that, the share of quarantined rows is too noisy to warn about
 
 
 def backfill(
@@ -46,33 +46,39 @@ def backfill(
     tracking_uri: o.Store = None,
     metrics_port: o.MetricsPort = None,
 ) -> None:
-    """Forecast from every window of whole files, and leave a state table for a stream to start from.
+    """Forecast after every window of existing files, and write a state table that a stream can start from.
 
-    Writes OUTPUT/forecasts (nested by horizon), OUTPUT/state and OUTPUT/quarantine. What an earlier job left
-    there is replaced when this one has ended well, and stays as it is when it has not.
+    Writes OUTPUT/forecasts (nested by horizon), OUTPUT/state and OUTPUT/quarantine. A successful backfill
+    replaces the results of an earlier job there; one that fails or is interrupted leaves them unchanged.
 
-    Runs in process; --runner and --flink-master name an engine, and what follows -- goes to Beam's runner.
-    Where the engine dies, the backfill begins again by itself, jobs.restarts times.
+    Runs in process unless --runner or --flink-master names another engine; options after -- are passed to
+    Beam's runner. If the engine dies, the backfill starts again by itself, at most jobs.restarts times.
 
     Example: statecast backfill weather.parquet --model weather --start 2013-09-01 --end 2013-11-01
 
     Example: statecast backfill weather.parquet --flink-master 127.0.0.1:8081 -- --parallelism=4
     """
-    from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
+    from pipelines.cli.engine import (
+        choose_engine,
+        engine_fields,
+        requested_runner,
+        split_beam_options,
+        with_absolute_paths,
+    )
 
-    data, beam_options = split_off_beam(data)
-    job = configured(
+    data, beam_options = split_beam_options(data)
+    job = load_settings(
         config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=output, output__format=format_, jobs__runner=runner_of(runner, flink_master),
+        output__folder=output, output__format=format_, jobs__runner=requested_runner(runner, flink_master),
         jobs__flink_master=flink_master,
     )  # fmt: skip
-    job, out = seen_by_workers(job), Out(as_json)
+    job, out = with_absolute_paths(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
-    engine, why = engine_of(job.jobs, beam_options, is_bounded=True)
+    engine, why = choose_engine(job.jobs, beam_options, is_bounded=True)
     files = input_files(job, out)
     forecaster = _load(job, model, out)
-    _say_start(start_from, forecaster, out)
+    _check_start_table(start_from, forecaster, out)
     from pipelines.jobs.forecast import run_backfill
     from pipelines.jobs.job import BackfillJob
     from pipelines.sources.files.validated_rows import input_of
@@ -88,12 +94,12 @@ def backfill(
         format=job.output.format,
         memory_bytes=job.data.memory_mb << 20,
         max_quarantined=job.data.max_quarantined,
-        **vars(on_engine(engine, job.jobs, beam_options)),
+        **vars(engine_fields(engine, job.jobs, beam_options)),
     )
     if engine != "in-process":
-        out.say(f"filling {folder} {why}; Ctrl-C leaves it as it was")
+        out.say(f"writing to {folder} {why}; Ctrl-C leaves it unchanged")
         silence_workers()
-    with _watched(out, "backfill", metrics_port) as on_progress:
+    with _shown_and_served(out, "backfill", metrics_port) as on_progress:
         outcome = run_backfill(spec, on_progress, out.notice)
     _finish(outcome, out)
 
@@ -104,7 +110,7 @@ def stream(
         bool,
         typer.Option(
             "--watch",
-            help="DATA is one folder: watch it for new files, instead of replaying files.",
+            help="Watch DATA, which is one folder, for new files, instead of replaying files.",
             rich_help_panel=o.INPUT,
         ),
     ] = False,
@@ -112,8 +118,8 @@ def stream(
         Optional[float],  # noqa: UP045
         typer.Option(
             metavar="FACTOR",
-            help="Replay: seconds of event time per second, 3600 plays an hour a second; 0 is as fast as "
-            "possible.",
+            help="Replay so many seconds of event time per second, such as 3600 for an hour a second; 0 is "
+            "as fast as possible.",
             show_default="0",
             rich_help_panel=o.INPUT,
         ),
@@ -128,8 +134,8 @@ def stream(
         bool,
         typer.Option(
             "--resume",
-            help="Go on where the stream in OUTPUT was stopped or killed, in state and in input; where there "
-            "was none, start. So one command line serves a supervisor.",
+            help="Resume the stream in OUTPUT, its state and its place in the input, after it was stopped or "
+            "killed; if there is none, start one. So a supervisor can always use the same command.",
             rich_help_panel=o.INPUT,
         ),
     ] = False,
@@ -137,7 +143,7 @@ def stream(
         bool,
         typer.Option(
             "--fresh",
-            help="Begin anew where OUTPUT holds the state of an earlier job, which is kept as "
+            help="Start without the state of an earlier job in OUTPUT, which is kept as "
             "OUTPUT/state-before-TIME.",
             rich_help_panel=o.INPUT,
         ),
@@ -156,23 +162,24 @@ def stream(
     tracking_uri: o.Store = None,
     metrics_port: o.MetricsPort = None,
 ) -> None:
-    """Forecast as windows close, from files replayed at any speed, a folder watched for new ones, or a topic.
+    """Forecast each window when it closes, from replayed files, a watched folder or a Kafka topic.
 
-    Runs on Prism, Beam's embedded streaming engine, where it is installed, and else in process; --runner and
-    --flink-master name another. What follows -- goes to Beam's runner. Forecasts are added to
-    OUTPUT/forecasts. Ctrl-C ends it cleanly: what had closed is forecast, rows of windows still open wait in
-    the state table OUTPUT/state. A second Ctrl-C ends it at once.
+    Runs on Prism, Beam's embedded streaming engine, if it is installed, else in process; --runner and
+    --flink-master name another engine, and options after -- are passed to Beam's runner. Forecasts are added
+    to OUTPUT/forecasts. Ctrl-C ends the stream cleanly: closed windows are forecast, and the rows of open
+    windows are kept in the state table OUTPUT/state. A second Ctrl-C ends it at once.
 
-    However it ended, killed too, the same command with --resume goes on as if nothing had happened: no row is
-    lost, none counts twice. It takes up the table's snapshots and does again what came after them; there is
-    one every stream.snapshot_every_s seconds. Where OUTPUT holds the state of an earlier job, a stream begins
-    only with --resume or --fresh, save that --state may name the table that a backfill left there.
+    After any end, a kill included, the same command with --resume continues as if the stream had never
+    stopped: no row is lost, and none counts twice. It loads the last snapshots of the state table, which are
+    written every stream.snapshot_every_s seconds, and repeats the work since then. If OUTPUT holds the state
+    of an earlier job, a stream starts only with --resume, with --fresh, or with --state and the table that a
+    backfill wrote there.
 
-    Rows that are no observations go to OUTPUT/quarantine, with file, row, column and reason; those that come
-    after their window has closed to OUTPUT/late, with how late. How long to wait for them is
-    windows.allowed_lateness. In a watched folder a file is read once it is whole, and one of a known name and
-    other content is a new one; one that cannot be read goes to quarantine and the stream goes on, unless
-    --stop-on-bad-files says otherwise.
+    Rejected rows are written to OUTPUT/quarantine, with file, row, column and reason; rows that arrive after
+    their window has closed are written to OUTPUT/late, with their lateness. windows.allowed_lateness sets how
+    long a window stays open for them. A file in a watched folder is read when it is complete; a file that is
+    replaced by other content under the same name is read as a new file. A file that cannot be read is
+    quarantined and the stream continues, unless --stop-on-bad-files is given.
 
     Example: statecast stream weather.parquet --model weather --state out/state --start 2013-11-01
 
@@ -182,49 +189,55 @@ def stream(
 
     Example: statecast stream --source kafka --topic readings --to-topic forecasts --model weather
     """
-    from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
+    from pipelines.cli.engine import (
+        choose_engine,
+        engine_fields,
+        requested_runner,
+        split_beam_options,
+        with_absolute_paths,
+    )
 
-    data, beam_options = split_off_beam(data)
-    check_source(watch, source)
+    data, beam_options = split_beam_options(data)
+    check_single_source(watch, source)
     options = {
         "data__paths": paths(data), "data__start": start, "data__end": end,
         "data__skip_bad_files": skip_bad_files, "jobs__shards": shards, "mlflow__tracking_uri": tracking_uri,
         "output__folder": output, "stream__speed": speed, "output__format": format_,
         "stream__source": "watch" if watch else source, "kafka__bootstrap": bootstrap, "kafka__topic": topic,
-        "kafka__to_topic": to_topic, "jobs__runner": runner_of(runner, flink_master),
+        "kafka__to_topic": to_topic, "jobs__runner": requested_runner(runner, flink_master),
         "jobs__flink_master": flink_master,
     }  # fmt: skip
-    job = configured(config, settings, **options)
+    job = load_settings(config, settings, **options)
     named = [name.replace("__", ".", 1) for name, value in options.items() if value is not None]
-    job, out = seen_by_workers(job), Out(as_json)
+    job, out = with_absolute_paths(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
     watched = job.stream.source == "watch"
     if job.stream.source == "kafka" and not job.kafka.topic:
         raise ConfigError("--source kafka needs a topic: name it with --topic")
     if job.stream.source == "kafka" and data:
         raise ConfigError(f"a stream of a topic reads no files: leave {data[0]} out")
-    check_used(job, [*named, *assignments(settings)])
+    check_options_have_effect(job, [*named, *assignments(settings)])
     if watched and (len(job.data.paths) != 1 or not Path(job.data.paths[0]).is_dir()):
         raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
     if resume and fresh:
         raise ConfigError(
-            "--resume goes on from the state that is there, --fresh begins anew: name one of them"
+            "--resume keeps the state of an earlier stream and --fresh starts without it: give one of them"
         )
-    engine, why = engine_of(job.jobs, beam_options)
+    engine, why = choose_engine(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else input_files(job, out)
     forecaster = _load(job, model, out)
-    from pipelines.jobs.forecast import run_stream, start_of
+    from pipelines.jobs.forecast import run_stream, starting_table
     from pipelines.jobs.job import StreamJob
     from pipelines.state import state_table
 
-    table = start_of(folder / state_table.FOLDER, start_from, resume, fresh)
-    goes_on = resume and table == folder / state_table.FOLDER
-    _say_start(table, forecaster, out)
+    table = starting_table(folder / state_table.FOLDER, start_from, resume, fresh)
+    is_resume = resume and table == folder / state_table.FOLDER
+    _check_start_table(table, forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
         source=source_of(job, forecaster, files),
-        topics=topics_of(job),
+        topics=output_topics(job),
         output=folder,
         shards=job.jobs.shards,
         windows_per_step=job.jobs.windows_per_step,
@@ -233,23 +246,28 @@ def stream(
         fresh=fresh,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
-        **vars(on_engine(engine, job.jobs, beam_options)),
+        **vars(engine_fields(engine, job.jobs, beam_options)),
     )
     out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")
     if engine != "in-process":
         silence_workers()
     most = job.data.max_quarantined
-    with _watched(out, "stream", metrics_port, most) as on_progress:
+    with _shown_and_served(out, "stream", metrics_port, most) as on_progress:
         outcome = run_stream(spec, on_progress, out.notice)
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"
-        out.say(f"stopped; {again} goes on from here", "yellow")
+        out.say(f"stopped; {again} continues from here", "yellow")
     sent_to = f"topic {job.kafka.to_topic}" if job.kafka.to_topic else None
-    _finish(outcome, out, sent_to, goes_on=goes_on)
+    _finish(outcome, out, sent_to, is_resume=is_resume)
 
 
 def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
-    """The job's model, after what can be refused without loading anything."""
+    """Load the job's model with its covariate tables, after a check of the output folder.
+
+    Raises:
+        StatecastError: the folder cannot be written, the model cannot be loaded, or the job's settings of
+            windows differ from the model's.
+    """
     from pipelines.cli.models import load_model
 
     name = model or job.mlflow.model
@@ -257,8 +275,8 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     forecaster = load_model(name, job, out)
     trained = forecaster.window_config
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
-        if (asked := getattr(job.windows, key)) != (was := getattr(trained, key)):
-            raise ConfigError(f"windows.{key} is {asked}, but {name} was trained with {was}: leave it out")
+        if (given := getattr(job.windows, key)) != (was := getattr(trained, key)):
+            raise ConfigError(f"windows.{key} is {given}, but {name} was trained with {was}: leave it out")
     from pipelines.sources.files.covariates import missing_tables, with_tables
 
     for line in missing_tables(forecaster, job.covariates):
@@ -266,8 +284,12 @@ def _load(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     return with_tables(forecaster, job.covariates)
 
 
-def _say_start(table: Location | None, forecaster: Forecaster, out: Out) -> None:
-    """Refuses a state table that cannot be read, and says so where it is of another model."""
+def _check_start_table(table: Location | None, forecaster: Forecaster, out: Out) -> None:
+    """Check that a state table can be read, and print a notice if another model version wrote it.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
     if table is None:
         return
     from pipelines.state import state_table
@@ -276,27 +298,27 @@ def _say_start(table: Location | None, forecaster: Forecaster, out: Out) -> None
     series, version = sum(map(len, states)), states[0].model_version
     if series and version != forecaster.version:
         out.notice(
-            f"{table} was left by {version}: its {series:,} series are re-warmed for {forecaster.version} "
+            f"{table} was written by {version}: its {series:,} series are re-warmed for {forecaster.version} "
             "from the last values of each"
         )
 
 
 @contextmanager
-def _watched(
+def _shown_and_served(
     out: Out, what: str, metrics_port: str | None, max_quarantined: float = 1.0
 ) -> Iterator[Callable[[JobNumbers], None]]:
-    """Shows a job while the block runs, and serves its numbers where that is asked for.
+    """Show a job while the block runs, and serve its numbers to Prometheus if a port is given.
 
     Args:
-        out: where it is shown.
-        what: the job.
-        metrics_port: where its numbers are served; None for nowhere.
-        max_quarantined: a line says so, once, where a larger share of the rows is quarantined.
+        out: output that the job is shown on.
+        what: name of the job.
+        metrics_port: ``PORT`` or ``HOST:PORT`` to serve on; None serves nothing.
+        max_quarantined: share of quarantined rows above which one notice is printed.
 
     Yields:
-        What takes the job's numbers, twice a second.
+        Function that takes the job's numbers, twice a second.
     """
-    from pipelines.cli.live_view import watching
+    from pipelines.cli.live_view import show_live
     from pipelines.sinks.numbers import JobNumbers
 
     latest, is_warned = JobNumbers(), False
@@ -312,31 +334,31 @@ def _watched(
         from schemas import quarantine
 
         nonlocal is_warned
-        told = quarantine.share_told(counts.quarantined, counts.rows_in, max_quarantined)
-        if told and not is_warned:
+        warning = quarantine.share_message(counts.quarantined, counts.rows_in, max_quarantined)
+        if warning and not is_warned:
             is_warned = True
-            out.notice(told)
+            out.notice(warning)
 
     with ExitStack() as stack:
         if metrics_port is not None:
             from pipelines.sinks.prometheus import address_of, serve
 
-            host, asked = address_of(metrics_port)
-            port = stack.enter_context(serve(asked, lambda: latest, host))
+            host, requested_port = address_of(metrics_port)
+            port = stack.enter_context(serve(requested_port, lambda: latest, host))
             out.say(f"numbers for Prometheus: http://{host}:{port}/metrics")
-        show = stack.enter_context(watching(out, what))
+        show = stack.enter_context(show_live(out, what))
         yield take
     warn(latest.counts)
 
 
-def _finish(outcome: Outcome, out: Out, sent_to: str | None = None, *, goes_on: bool = False) -> None:
+def _finish(outcome: Outcome, out: Out, sent_to: str | None = None, *, is_resume: bool = False) -> None:
     from pipelines.state import state_table
 
-    show_outcome(outcome, out, goes_on=goes_on)
+    show_outcome(outcome, out, is_resume=is_resume)
     forecasts = sent_to or outcome.output / "forecasts"
     out.say(f"forecasts: {forecasts}, state table: {outcome.output / state_table.FOLDER}")
     out.result(outcome.as_json())
     if outcome.counts.missing:
         raise StatecastError(
-            f"{outcome.counts.missing} rows went in and did not come out: please report this"
+            f"{outcome.counts.missing} rows were read and not accounted for: please report this"
         )

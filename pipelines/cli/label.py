@@ -1,4 +1,4 @@
-"""``statecast label``."""
+"""The command ``statecast label``, which trains a network on labelled series."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments, configured
+from pipelines.cli.settings import assignments, load_settings
 from pipelines.cli.stores import store_line
 from schemas.errors import ConfigError
 
@@ -26,21 +26,24 @@ def label(
         Optional[list[Path]],  # noqa: UP045
         typer.Argument(
             parser=o.local_path,
-            help="Long files or folders of them: CSV, Parquet or JSON lines; a row is a series, a time, one "
-            "or more values, and a label.",
+            help="Files or folders of long CSV, Parquet or JSON lines: a row holds a series, a time, one or "
+            "more values, and a label.",
             show_default=False,
             metavar="[DATA]...",
         ),
     ] = None,
     label: Annotated[
-        str, typer.Option("--label", metavar="COLUMN", help="Column of labels.", rich_help_panel=o.INPUT)
+        str,
+        typer.Option(
+            "--label", metavar="COLUMN", help="Column that holds the labels.", rich_help_panel=o.INPUT
+        ),
     ] = "label",
     value: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--value",
             metavar="COLUMN",
-            help="Column of values; may be given again.",
+            help="Column that holds values; can be given more than once.",
             show_default="every other column of numbers",
             rich_help_panel=o.INPUT,
         ),
@@ -49,7 +52,7 @@ def label(
         str,
         typer.Option(
             metavar="COLUMN",
-            help="Column of series.",
+            help="Column that holds the series ids.",
             show_default="series_id, unique_id or item_id",
             rich_help_panel=o.INPUT,
         ),
@@ -58,7 +61,7 @@ def label(
         str,
         typer.Option(
             metavar="COLUMN",
-            help="Column of times.",
+            help="Column that holds the times.",
             show_default="timestamp, ds, time or date",
             rich_help_panel=o.INPUT,
         ),
@@ -67,8 +70,8 @@ def label(
         str,
         typer.Option(
             metavar="COLUMN",
-            help="Column that says what each series is for: train, validation or test.",
-            show_default="drawn at random, of each label alike",
+            help="Column that assigns each series to a part: train, validation or test.",
+            show_default="at random, the same share of each label",
             rich_help_panel=o.INPUT,
         ),
     ] = "",
@@ -76,7 +79,7 @@ def label(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="DURATION",
-            help="Length of a step, where labels are per step, as 15m or 1h; by default the commonest.",
+            help="Length of a step if labels are per step, such as 15m; by default the usual one.",
             show_default=False,
             rich_help_panel=o.INPUT,
         ),
@@ -85,8 +88,8 @@ def label(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="NAME",
-            help="Write an example into this folder, and learn from it: vowels (whose voice is it? a label a "
-            "sequence) or anomalies (in weather; a label a step).",
+            help="Write example data into this folder and train on it: vowels (a label for each sequence, "
+            "its speaker) or anomalies (a label for each step of weather data).",
             rich_help_panel=o.INPUT,
         ),
     ] = None,
@@ -95,14 +98,18 @@ def label(
     layers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            metavar="N", help="Stacked recurrent layers.", show_default="1", rich_help_panel=o.NETWORK
+            metavar="N",
+            help="Number of stacked recurrent layers.",
+            show_default="1",
+            rich_help_panel=o.NETWORK,
         ),
     ] = None,
     scaling: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="KIND",
-            help="train: levels count; series: only a series' shape does; running: level-free, for steps.",
+            help="Scale values by the training rows (train), by their own series (series), or by the steps "
+            "so far (running).",
             show_default="train for sequences, running for steps",
             rich_help_panel=o.NETWORK,
         ),
@@ -111,7 +118,7 @@ def label(
         Optional[int],  # noqa: UP045
         typer.Option(
             metavar="N",
-            help="Most passes over the training rows; by default 100, fewer where it learns no more.",
+            help="Most passes over the training rows; by default 100, fewer if the loss stops falling.",
             show_default=False,
             rich_help_panel=o.NETWORK,
         ),
@@ -123,8 +130,8 @@ def label(
             "--set",
             "-s",
             metavar="KEY=VALUE",
-            help="Any other setting of the network, as pooling=mean or test=0.3, or data.max_quarantined; "
-            "may be given again.",
+            help="Another setting of the network, such as pooling=mean, or data.max_quarantined; can be "
+            "given more than once.",
             rich_help_panel=o.NETWORK,
         ),
     ] = None,
@@ -133,7 +140,7 @@ def label(
         typer.Option(
             "--name",
             metavar="NAME",
-            help="Name of the run.",
+            help="Name of the MLflow run.",
             show_default="label-CELL",
             rich_help_panel=o.MODELS,
         ),
@@ -146,18 +153,19 @@ def label(
             "-o",
             parser=o.local_path,
             metavar="FOLDER",
-            help="Folder for the model and for what it says of every row; by default neither is written.",
+            help="Folder for the model and its label for every row; by default neither is written.",
             show_default=False,
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Learn labels from labelled series: one for each series, or one for each step.
+    """Train a network on labelled series, to label each series or each step.
 
-    Where no series has two labels, a label is a whole series' (whose voice, which device), and series are
-    held out to judge by. Otherwise it is a step's (normal, or which anomaly), told from the steps so far, and
-    the last of the time is held out. Rows without a label are seen and not learned from.
+    If no series has two labels, a label belongs to a whole series (the speaker of a recording, the type of a
+    device), and the test part holds out series. Otherwise a label belongs to a step (normal, or a kind of
+    anomaly), the network computes it from the steps so far, and the test part holds out the last steps. Rows
+    without a label are input for the network, but it does not train on them.
 
     Example: statecast label --example vowels, or statecast label readings.csv --label fault --value temp
     """
@@ -172,7 +180,7 @@ def label(
         epochs=epochs,
         seed=seed,
     )
-    job = configured(None, shared, mlflow__tracking_uri=tracking_uri)
+    job = load_settings(None, shared, mlflow__tracking_uri=tracking_uri)
     mlflow = job.mlflow
     if "experiment" not in mlflow.model_fields_set:
         mlflow = mlflow.model_copy(update={"experiment": "statecast-labels"})
@@ -188,7 +196,7 @@ def label(
     check_store(mlflow)
     paths = list(data or [])
     if example is not None:
-        paths.append(_example(example))
+        paths.append(_write_example(example))
         split = split or ("split" if example == "vowels" else "")
         out.say(f"wrote {paths[-1]}")
     if not paths:
@@ -221,15 +229,15 @@ def label(
         f"model {found.model_version}, run {found.run_id}: statecast ui --tracking-uri {mlflow.tracking_uri}"
     )
     if output is not None:
-        out.say(f"the model, and what it says of every {found.of}: {output}")
+        out.say(f"the model, and its label for every {found.of}: {output}")
     out.result(found.as_json())
 
 
 def _config(settings: list[str] | None, **named: object) -> LabelConfig:
-    """The network's settings; named options go before ``--set``.
+    """Return the network's settings; named options override ``--set``.
 
     Raises:
-        ConfigError: one cannot be.
+        ConfigError: a setting does not exist, or its value is invalid.
     """
     from pydantic import ValidationError
 
@@ -244,22 +252,22 @@ def _config(settings: list[str] | None, **named: object) -> LabelConfig:
         typed = f"--{key} {first['input']}" if key in given else f"--set {key}={first['input']}"
         if first["type"] == "extra_forbidden":
             raise ConfigError(
-                f"{typed}: no such setting; there are {', '.join(LabelConfig.model_fields)}"
+                f"{typed}: no such setting; the settings are {', '.join(LabelConfig.model_fields)}"
             ) from None
         raise ConfigError(
             f"{typed if key else '--set'}: {first['msg'].removeprefix('Value error, ')}"
         ) from None
 
 
-def _example(name: str) -> Path:
+def _write_example(name: str) -> Path:
     if name not in _EXAMPLES:
-        raise ConfigError(f"--example {name}: there are {' and '.join(_EXAMPLES)}")
+        raise ConfigError(f"--example {name}: no such example; choose {' or '.join(_EXAMPLES)}")
     path = Path(f"{name}.parquet")
     if path.exists():
-        raise ConfigError(f"{path} is there already: use it as statecast label {path}, or delete it")
-    from pipelines.labelling.examples import write_labelled
+        raise ConfigError(f"{path} already exists: use it with statecast label {path}, or delete it")
+    from pipelines.labelling.examples import write_labelled_example
 
-    return write_labelled(name, path.parent)
+    return write_labelled_example(name, path.parent)
 
 
 def _show(out: Out, found: LabelOutcome) -> None:
@@ -279,7 +287,7 @@ def _show(out: Out, found: LabelOutcome) -> None:
     else:
         out.say(
             f"a label per step of {found.freq_s} s: {found.series:,} series of up to {found.steps:,} steps, "
-            f"{values}; the ordinary label is {found.background}"
+            f"{values}; the label of ordinary steps is {found.background}"
         )
     seconds = sum(epoch["seconds"] for epoch in found.history)
     out.say(f"{len(found.classes)} labels; {len(found.history)} epochs in {seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""Options that several commands share; `pipelines.cli.settings` makes one configuration of them."""
+"""The options that several commands share; `pipelines.cli.settings` turns them into one configuration."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and tra
 
 
 def local_path(text: str | Path) -> Path:
-    """Return the path that an option names.
+    """Return the text of an option as a path on this machine.
 
-    As a `Path`, an address such as s3://bucket/x would silently become the local folder s3:/bucket/x.
+    Addresses are refused, because `Path` would turn s3://bucket/x into the local folder s3:/bucket/x.
 
     Raises:
-        BadParameter: it is an address and not a path.
+        BadParameter: the text is an address, such as s3://bucket/x.
     """
     if "://" in str(text):
         raise typer.BadParameter(f"{text} is an address, and this must be a file or folder on this machine")
     return Path(text)
 
 
-# typer reads these annotations at run time and knows Optional, not `X | None` in a string. The defaults in
-# brackets are those of the job file, which options override; a test holds them together.
+# The annotations are written with Optional, because typer evaluates them at run time and does not support
+# `X | None` in a string. Each `show_default` repeats the default of the job file; a test compares them.
 Data = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(
-        help="Files or folders: CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
-        "time column, then one column a series).",
+        help="Files or folders of CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
+        "time column, and one column for each series).",
         show_default=False,
         metavar="[DATA]...",
     ),
@@ -38,7 +38,8 @@ Wide = Annotated[
     bool,
     typer.Option(
         "--wide",
-        help="DATA is wide: a time column, then one column a series; without it, the columns tell.",
+        help="Read DATA as wide files, with a time column and one column for each series; without it, the "
+        "names of the columns decide.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -59,7 +60,7 @@ Set = Annotated[
         "--set",
         "-s",
         metavar="KEY=VALUE",
-        help="Override any setting of the job file, as network.hidden=128; may be given again.",
+        help="Override a setting of the job file, such as network.hidden=128; can be given more than once.",
         rich_help_panel=JOB,
     ),
 ]
@@ -68,7 +69,7 @@ Store = Annotated[
     typer.Option(
         "--tracking-uri",
         metavar="URI",
-        help="MLflow store: sqlite:///FILE or http://HOST:PORT.",
+        help="MLflow store that runs and models are in: sqlite:///FILE or http://HOST:PORT.",
         show_default="sqlite:///mlflow.db",
         rich_help_panel=MODELS,
     ),
@@ -79,7 +80,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Output folder, or s3://BUCKET/PREFIX.",
+        help="Folder that results are written to; s3://BUCKET/PREFIX is possible, too.",
         show_default="out",
         rich_help_panel=OUTPUT,
     ),
@@ -88,7 +89,7 @@ Freq = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="DURATION",
-        help="Length of a window: 30s, 15m, 1h, 1d; 1w-sun for weeks that begin on Sundays; or 1mo, 1q, 1y.",
+        help="Length of a window: 30s, 15m, 1h, 1d, 1mo, 1q, 1y, or 1w-sun for weeks that begin on Sundays.",
         show_default="1h",
         rich_help_panel=INPUT,
     ),
@@ -97,20 +98,22 @@ Cell = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="CELL",
-        help="Recurrent cell: lstm, gru or rnn.",
+        help="Recurrent cell of the network: lstm, gru or rnn.",
         show_default="lstm",
         rich_help_panel=NETWORK,
     ),
 ]
 Hidden = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(metavar="N", help="Width of the hidden state.", show_default="64", rich_help_panel=NETWORK),
+    typer.Option(
+        metavar="N", help="Number of units in each hidden layer.", show_default="64", rich_help_panel=NETWORK
+    ),
 ]
 Seed = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         metavar="N",
-        help="Same seed, data and machine: same weights.",
+        help="Seed of the random numbers; the same seed, data and machine give the same weights.",
         show_default="0",
         rich_help_panel=NETWORK,
     ),
@@ -119,13 +122,13 @@ Start = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="TIME",
-        help="Only rows from this time on: 2013-09-01 or 2013-09-01T05:00Z (UTC unless it has a zone).",
+        help="Read only rows from this time on: 2013-09-01 or 2013-09-01T05:00Z (UTC unless it has a zone).",
         rich_help_panel=INPUT,
     ),
 ]
 End = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="TIME", help="Only rows before this time.", rich_help_panel=INPUT),
+    typer.Option(metavar="TIME", help="Read only rows before this time.", rich_help_panel=INPUT),
 ]
 Json = Annotated[
     bool,
@@ -137,7 +140,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
+        help="Model to load: NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
         show_default="mlflow.model of the job file",
         rich_help_panel=MODELS,
     ),
@@ -147,7 +150,7 @@ States = Annotated[
     typer.Option(
         "--state",
         metavar="FOLDER",
-        help="State table to start from: the `state` folder that an earlier job left; without it, cold.",
+        help="State table to start from: the `state` folder of another job; without it, series start cold.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -155,7 +158,7 @@ Shards = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         metavar="N",
-        help="Groups of series stepped together; forecasts do not depend on it.",
+        help="Number of shards (groups of series stepped together); forecasts do not depend on it.",
         show_default="8",
         rich_help_panel=JOB,
     ),
@@ -165,8 +168,8 @@ Runner = Annotated[
     typer.Option(
         "--runner",
         metavar="ENGINE",
-        help="in-process, prism or flink; auto is in process for a backfill, and for a stream Prism "
-        "where it is installed.",
+        help="Engine that runs the job: in-process, prism, flink, or auto, which runs a backfill in process "
+        "and a stream on Prism if it is installed.",
         show_default="auto",
         rich_help_panel=JOB,
     ),
@@ -176,7 +179,7 @@ FlinkMaster = Annotated[
     typer.Option(
         "--flink-master",
         metavar="MASTER",
-        help="Runs on Flink: \\[local], one of its own, or HOST:PORT of a session cluster.",
+        help="Run on Flink: \\[local] starts a Flink for this job, HOST:PORT names a session cluster.",
         show_default="[local]",
         rich_help_panel=JOB,
     ),
@@ -186,7 +189,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="Forecasts as parquet or jsonl.",
+        help="Format of the forecast files: parquet or jsonl.",
         show_default="parquet",
         rich_help_panel=OUTPUT,
     ),
@@ -195,8 +198,8 @@ SkipBad = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option(
         "--skip-bad-files/--stop-on-bad-files",
-        help="Quarantine files that cannot be read, and go on, or stop at the first.",
-        show_default="stop-on-bad-files; a watched folder goes on",
+        help="Quarantine files that cannot be read and continue, or stop at the first such file.",
+        show_default="stop-on-bad-files; skip-bad-files for a watched folder",
         rich_help_panel=INPUT,
     ),
 ]
@@ -205,8 +208,8 @@ MetricsPort = Annotated[
     typer.Option(
         "--metrics-port",
         metavar="[HOST:]PORT",
-        help="Serve the job's numbers for Prometheus at http://127.0.0.1:PORT/metrics while it runs; 0 takes "
-        "a free one. 0.0.0.0:PORT answers other machines, too.",
+        help="Serve the job's metrics for Prometheus at http://127.0.0.1:PORT/metrics while it runs; 0 takes "
+        "a free port, and 0.0.0.0:PORT also answers other machines.",
         show_default="none",
         rich_help_panel=OUTPUT,
     ),
@@ -217,7 +220,7 @@ Origin = Annotated[
     typer.Option(
         "--source",
         metavar="SOURCE",
-        help="Where rows come from: replay (files as if they came in now), watch (a folder) or kafka.",
+        help="Source of the rows: replay (files, as if their rows arrived now), watch (a folder) or kafka.",
         show_default="replay",
         rich_help_panel=INPUT,
     ),
@@ -226,7 +229,7 @@ Bootstrap = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="HOST:PORT",
-        help="Kafka brokers; how to log in is in \\[kafka.options] of the job file.",
+        help="Addresses of the Kafka brokers; the login is set in \\[kafka.options] of the job file.",
         show_default="localhost:9092",
         rich_help_panel=INPUT,
     ),
@@ -239,7 +242,7 @@ ToTopic = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="TOPIC",
-        help="Kafka topic to send forecasts to, instead of into files.",
+        help="Kafka topic that forecasts are sent to, instead of files.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -1,6 +1,6 @@
-"""What can be refused at once, before torch and MLflow are loaded: model and store.
+"""Check the model reference and the MLflow store of a command before torch and MLflow are loaded.
 
-Imports none of them.
+The module imports neither of them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def check_model(ref: str, mlflow: MlflowConfig) -> Reference:
-    """Return what ``ref`` names, after a check that there is a store to look for it.
+    """Parse a model reference, and check that the store that holds the model exists.
 
     Raises:
-        ModelError: it can name no model, or there is no store.
+        ModelError: ``ref`` is not a valid reference, or the store does not exist.
     """
     reference = Reference.parse(ref)
     if reference.folder is None:
@@ -29,10 +29,10 @@ def check_model(ref: str, mlflow: MlflowConfig) -> Reference:
 
 
 def check_store(mlflow: MlflowConfig) -> None:
-    """Check that the MLflow stores of runs and of registered models can be used, or made.
+    """Check that the MLflow stores of runs and of registered models exist or can be created.
 
     Raises:
-        ModelError: one cannot.
+        ModelError: a store can neither be used nor created.
     """
     store = Store.parse(mlflow.tracking_uri)
     for one in {store, registry_of(store, mlflow.registry_uri)}:

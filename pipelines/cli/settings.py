@@ -1,4 +1,4 @@
-"""What was typed as one configuration, and what cannot be refused in the words that were typed."""
+"""Build one configuration from a command's options; its errors name the option that the user typed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FLAGS = {
     "mlflow.model": "--register",
     "mlflow.tracking_uri": "--tracking-uri",
 }
-"""Settings that have an option of their own."""
+"""Setting -> the command-line option that sets it."""
 
 ENVIRONMENT = {
     "mlflow.tracking_uri": "MLFLOW_TRACKING_URI",
@@ -45,14 +45,19 @@ ENVIRONMENT = {
     "mlflow.run_id": "MLFLOW_RUN_ID",
     "mlflow.system_metrics": "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
 }
-"""Settings that MLflow's own variables of the environment give; MLflow itself reads those of logins."""
+"""Setting -> MLflow's environment variable that sets it. MLflow itself reads the variables for logins."""
 
 
-def configured(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
-    """The job's settings: options (``section__key=value``) over ``--set``, the environment and the file.
+def load_settings(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
+    """Return the job's settings; options override ``--set``, then the environment, then the job file.
+
+    Args:
+        config: the job file; None takes the defaults.
+        settings: the values of ``--set``, as KEY=VALUE.
+        named: values of options as ``section__key=value``; None leaves a setting as it is.
 
     Raises:
-        ConfigError: a setting cannot be; one line, in the words that were typed.
+        ConfigError: a setting is invalid; one line that names the option or variable the user gave.
     """
     from pipelines.settings.job_file import load_config
 
@@ -60,16 +65,17 @@ def configured(config: Path | None, settings: list[str] | None, **named: Any) ->
     flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}
     around = from_environment()
     try:
-        return load_config(config, _named_anew(around) | _named_anew(overrides) | flagged)
+        return load_config(config, _with_experiment_name(around) | _with_experiment_name(overrides) | flagged)
     except ConfigError as error:
         around = {key: value for key, value in around.items() if key not in overrides}
         raise ConfigError(_as_typed(str(error), flagged, around)) from None
 
 
-def _named_anew(layer: dict[str, object]) -> dict[str, object]:
-    """Return the settings of one layer so that its experiment's name replaces an id of a lower layer.
+def _with_experiment_name(layer: dict[str, object]) -> dict[str, object]:
+    """Return the settings of one layer, with an empty experiment id if the layer names an experiment.
 
-    An id goes before a name, so without this the id of a job file would go before the name of an option.
+    An experiment's id takes precedence over its name. Without the empty id, an id in the job file would
+    override the name that an option gives.
     """
     if "mlflow.experiment" in layer and "mlflow.experiment_id" not in layer:
         return layer | {"mlflow.experiment_id": ""}
@@ -77,15 +83,15 @@ def _named_anew(layer: dict[str, object]) -> dict[str, object]:
 
 
 def from_environment() -> dict[str, object]:
-    """The settings that variables of the environment give."""
+    """Return the settings that environment variables set."""
     return {key: value for key, name in ENVIRONMENT.items() if (value := os.environ.get(name, "").strip())}
 
 
 def assignments(settings: list[str] | None) -> dict[str, object]:
-    """What ``--set`` says, by setting.
+    """Return the values of ``--set`` by setting.
 
     Raises:
-        ConfigError: one is no KEY=VALUE.
+        ConfigError: a value of ``--set`` is not KEY=VALUE.
     """
     found: dict[str, object] = {}
     for setting in settings or []:
@@ -97,7 +103,7 @@ def assignments(settings: list[str] | None) -> dict[str, object]:
 
 
 def _as_typed(line: str, flagged: dict[str, object], around: dict[str, object]) -> str:
-    """Return an error message that names the option or variable that the user gave, and not the key."""
+    """Return an error message that names the option or variable that the user gave instead of the setting."""
     if found := re.match(r"option ([\w.]+) = (.*)", line, re.DOTALL):
         key, rest = found.groups()
         if key in flagged and key in FLAGS:
@@ -111,23 +117,25 @@ def _as_typed(line: str, flagged: dict[str, object], around: dict[str, object]) 
     return line
 
 
-def whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    """Different whole numbers from 1 on, rising, that an option lists with commas.
+def parse_whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Return the whole numbers that an option lists with commas, sorted and without repeats.
 
     Raises:
-        ConfigError: one is none.
+        ConfigError: a part of the list is not a whole number of 1 or more.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise ConfigError(f"{option} {text}: write whole numbers from 1 on, such as 1,24,48")
+        raise ConfigError(f"{option} {text}: write whole numbers of 1 or more, such as 1,24,48")
     return tuple(sorted({int(part) for part in parts}))
 
 
 def bounds(option: str, text: str) -> tuple[int, int | None]:
-    """The rows ``FIRST:STOP`` or ``FIRST:`` of an option.
+    """Return the range of rows ``[FIRST, STOP)`` that an option gives as ``FIRST:STOP`` or ``FIRST:``.
+
+    STOP is None if the option names no end.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: the text is neither.
     """
     first, colon, stop = text.partition(":")
     if not (colon and first.isdecimal() and (not stop or stop.isdecimal())):
@@ -136,16 +144,16 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
 
 
 def paths(data: list[str] | None) -> list[str] | None:
-    """Arguments as the configuration wants them."""
+    """Return the DATA arguments, or None if there are none, so that the paths of the job file are used."""
     return data or None
 
 
 def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
-    """The input files of a job after a look at each, before anything heavy is loaded.
+    """Return the input files of a job after a quick check of each, before anything heavy is loaded.
 
     Args:
-        job: its data section names them.
-        out: where lines go that people should see; None where they are told later.
+        job: settings whose data section names the files.
+        out: output for notices about the files; None if the job prints the notices later.
 
     Raises:
         DataError: a file cannot be read as series.

@@ -1,4 +1,4 @@
-"""``statecast init`` and ``doctor``."""
+"""The commands ``statecast init`` and ``statecast doctor``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import typer
 from forecaster import durable
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments, configured
+from pipelines.cli.settings import assignments, load_settings
 from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError, OutputError
 
-# What each example needs to be said about it.
 _EXAMPLES: dict[str, dict[str, object]] = {
     "weather": {"mlflow.model": "weather"},
     "flights": {
@@ -25,6 +24,7 @@ _EXAMPLES: dict[str, dict[str, object]] = {
         "windows.empty": "zero",
     },
 }
+"""Name of an example -> the settings that its data needs."""
 
 
 def init(
@@ -35,11 +35,11 @@ def init(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="NAME",
-            help="Write real data beside it, with the settings for that: weather (18 hourly series of 2013, "
-            "with gaps) or flights (336,776 departures, irregular events).",
+            help="Write example data beside the job file, with the settings for it: weather (18 hourly "
+            "series of 2013, with gaps) or flights (336,776 departures, irregular events).",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
@@ -53,14 +53,14 @@ def init(
     data = None
     if example is not None:
         if example not in _EXAMPLES:
-            raise ConfigError(f"--example {example}: there are {' and '.join(_EXAMPLES)}")
+            raise ConfigError(f"--example {example}: no such example; choose {' or '.join(_EXAMPLES)}")
         data = path.parent / f"{example}.parquet"
         overrides = {"data.paths": [str(data)], **_EXAMPLES[example]}
-    configured(None, settings)  # what cannot be is told in the words that were typed
+    load_settings(None, settings)  # only for its errors, which name what the user typed
     text = commented_toml(load_config(None, overrides | assignments(settings)))
     for file in filter(None, (path, data)):
         if file.exists() and not force:
-            raise ConfigError(f"{file} is there already: name another file, or pass --force to replace it")
+            raise ConfigError(f"{file} already exists: name another file, or give --force to replace it")
     if example is not None:
         from pipelines.examples.weather import write_example
 
@@ -76,18 +76,18 @@ def init(
 
 
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Install Prism where it is missing.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Install Prism if it is missing.")] = False,
     output: o.Output = None,
     tracking_uri: o.Store = None,
     config: o.Config = None,
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Say what is installed, which engines are found, and what to do about those that are not.
+    """Check which packages and engines are installed, and print how to install the missing ones.
 
-    Changes nothing unless --fix is given, which fetches Prism, the streaming engine, or builds it with Go.
+    Changes nothing unless --fix is given, which downloads Prism, the streaming engine, or builds it with Go.
     """
-    job = configured(
+    job = load_settings(
         config,
         settings,
         mlflow__tracking_uri=tracking_uri,
@@ -110,8 +110,8 @@ def doctor(
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for check in checks:
         mark = "[green]ok[/]" if check.ok else "[bold red]missing[/]"
-        todo = f" [yellow]({escape(check.fix)})[/]" if check.fix else ""
-        table.add_row(mark, check.name, escape(check.found) + todo)
+        fix_note = f" [yellow]({escape(check.fix)})[/]" if check.fix else ""
+        table.add_row(mark, check.name, escape(check.found) + fix_note)
     out.console.print(table)
     out.result({"checks": [asdict(check) for check in checks]})
     missing = [check for check in checks if not check.ok]

@@ -1,4 +1,4 @@
-"""Which MLflow store a command uses, as it says so."""
+"""The line of output that names the MLflow stores of a command."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
 
 
 def store_line(mlflow: MlflowConfig) -> str:
-    """Return a line that names the stores, and the variables of the environment that chose them."""
+    """Return a line that names the stores of runs and models, and any environment variable that set them."""
     store = Store.parse(mlflow.tracking_uri)
     models = registry_of(store, mlflow.registry_uri)
-    line = f"MLflow store {store}{_chosen_by('mlflow.tracking_uri', mlflow.tracking_uri.get_secret_value())}"
+    line = f"MLflow store {store}{_origin('mlflow.tracking_uri', mlflow.tracking_uri.get_secret_value())}"
     if models != store:
-        chosen = _chosen_by("mlflow.registry_uri", mlflow.registry_uri.get_secret_value())
-        line += f", registered models in {models}{chosen}"
+        origin = _origin("mlflow.registry_uri", mlflow.registry_uri.get_secret_value())
+        line += f", registered models in {models}{origin}"
     return line
 
 
-def _chosen_by(key: str, value: str) -> str:
+def _origin(key: str, value: str) -> str:
+    """Return a note that an environment variable gave this value of a setting, or an empty text."""
     name = ENVIRONMENT[key]
     return f" (from {name})" if os.environ.get(name, "").strip() == value else ""

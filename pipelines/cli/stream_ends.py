@@ -1,4 +1,4 @@
-"""The ends of a stream as its job file names them: where rows come from, and topics that forecasts go to."""
+"""Build the source of a stream, and the topics that it sends to, from its settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Source | Log:
-    """Where the rows of a stream come from.
+    """Return the source of a stream: a topic, a watched folder or a replay.
 
     Args:
-        job: its settings.
-        forecaster: its windows and lateness hold unless the job says.
-        files: what is replayed.
+        job: settings of the stream.
+        forecaster: model of the stream; gives the windows, and the lateness unless the job sets one.
+        files: files of a replay.
 
     Raises:
-        StatecastError: the topic cannot be read as asked.
+        StatecastError: the topic cannot be read with these settings.
     """
     from pipelines.sinks.numbers import notices_of
     from pipelines.sources.files.row_notices import Notes
@@ -34,11 +34,11 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     from pipelines.state import state_table
 
     freq = forecaster.window_config.frequency
-    asked = "allowed_lateness" in job.windows.model_fields_set
-    lateness_s = (job.windows if asked else forecaster.window_config).lateness_s
+    is_set = "allowed_lateness" in job.windows.model_fields_set
+    lateness_s = (job.windows if is_set else forecaster.window_config).lateness_s
     states, memory_bytes = location(job.output.folder) / state_table.FOLDER, job.data.memory_mb << 20
     if job.stream.source == "kafka":
-        return _topic(job, freq, lateness_s, states)
+        return _topic_source(job, freq, lateness_s, states)
     if job.stream.source == "watch":
         return FolderSource(
             Path(job.data.paths[0]),
@@ -60,61 +60,61 @@ def source_of(job: JobConfig, forecaster: Forecaster, files: list[Path]) -> Sour
     )
 
 
-def _topic(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -> Log:
-    from pipelines.settings.kafka import Broker, options_of
+def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Location) -> Log:
+    from pipelines.settings.kafka import Broker, kafka_options
     from pipelines.sources.files.validated_rows import columns_of, input_of
     from pipelines.sources.kafka import KafkaSource
     from pipelines.sources.messages import DecoderSpec
     from pipelines.state import state_table
 
-    asked = job.kafka
-    columns, in_key = columns_of(job), asked.series == "key"
+    kafka = job.kafka
+    columns, in_key = columns_of(job), kafka.series == "key"
     source = KafkaSource(
-        Broker(asked.bootstrap, options_of(asked.options)),
-        asked.topic,
+        Broker(kafka.bootstrap, kafka_options(kafka.options)),
+        kafka.topic,
         DecoderSpec(
-            asked.decoder,
+            kafka.decoder,
             columns,
             in_key,
-            asked.avro_schema,
-            asked.registry.get_secret_value(),
-            asked.registry_wait_s,
+            kafka.avro_schema,
+            kafka.registry.get_secret_value(),
+            kafka.registry_wait_s,
         ),
         input_of(job, freq),
         freq,
         states,
         lateness_s,
-        asked.start,
-        asked.idle_s,
-        asked.group,
-        keyed_shards=job.jobs.shards if asked.keyed else None,
+        kafka.start,
+        kafka.idle_s,
+        kafka.group,
+        keyed_shards=job.jobs.shards if kafka.keyed else None,
         homes=state_table.homes,
         reached=state_table.offsets,
     )
-    source.begin({})  # what is wrong with the topic is told before anything is made
+    source.begin({})  # raises for a topic that cannot be read, before the job creates any file
     return source
 
 
-def topics_of(job: JobConfig) -> Topics | None:
-    """The topics that a stream sends to; None for files.
+def output_topics(job: JobConfig) -> Topics | None:
+    """Return the topics that a stream sends to; None if it writes files.
 
     Raises:
-        StatecastError: they cannot be sent to.
+        StatecastError: a topic cannot be written to.
     """
-    asked = job.kafka
-    if not asked.to_topic:
+    kafka = job.kafka
+    if not kafka.to_topic:
         return None
-    from pipelines.settings.kafka import Broker, options_of
+    from pipelines.settings.kafka import Broker, kafka_options
     from pipelines.sinks.kafka import Topics, check_topics
 
-    broker = Broker(asked.bootstrap, options_of(asked.options))
+    broker = Broker(kafka.bootstrap, kafka_options(kafka.options))
     topics = Topics(
         broker,
-        asked.to_topic,
-        asked.to_format,
-        asked.registry.get_secret_value(),
-        asked.to_late,
-        asked.to_quarantine,
+        kafka.to_topic,
+        kafka.to_format,
+        kafka.registry.get_secret_value(),
+        kafka.to_late,
+        kafka.to_quarantine,
     )
     check_topics(topics)
     return topics

@@ -1,4 +1,4 @@
-"""``statecast train --sweep``: what is shown of a search for settings."""
+"""Run the sweep of ``statecast train --sweep`` and show its progress and its trials."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ if TYPE_CHECKING:
     from pipelines.storage import Location
 
 
-def most_epochs(job: JobConfig) -> int:
-    """Epochs of both phases of a training, at the most."""
+def max_epochs(job: JobConfig) -> int:
+    """Return the largest possible number of epochs of a training, of both its phases."""
     return job.training.epochs * (2 if job.training.refit else 1)
 
 
-def searched(job: JobConfig, name: str, trials: int, table: Location | None, out: Out) -> SweepOutcome:
-    """Runs a sweep with a bar for its trials, then one for the training of the best, and shows the table.
+def run_sweep_command(
+    job: JobConfig, name: str, trials: int, table: Location | None, out: Out
+) -> SweepOutcome:
+    """Run a sweep, train with the best settings, and print a table of the trials.
 
-    Interrupted, it says which trial is the best so far.
+    After Ctrl-C, a notice names the best trial so far.
+
+    Args:
+        job: settings of the training; they are the first trial.
+        name: name of the MLflow run.
+        trials: number of trials.
+        table: where the state table of the trained model is written; None for nowhere.
+        out: output of the command.
     """
     with out.progress("loading optuna", "packages"):
         from pipelines.jobs.sweep import Progress, best_of, run_sweep
@@ -32,33 +41,34 @@ def searched(job: JobConfig, name: str, trials: int, table: Location | None, out
         with (
             out.progress("reading", "rows") as rows,
             out.progress("sweep", "trials", trials) as trials_done,
-            out.progress("training the best", "epochs", most_epochs(job)) as epochs_done,
+            out.progress("training the best", "epochs", max_epochs(job)) as epochs_done,
         ):
 
-            def tell(trial: Trial) -> None:
+            def on_trial(trial: Trial) -> None:
                 ended.append(trial)
-                trials_done.add(1, _said(best_of(ended)))
+                trials_done.add(1, _trial_text(best_of(ended)))
 
             progress = Progress(
-                rows.add, tell, lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}")
+                rows.add, on_trial, lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}")
             )
             swept = run_sweep(job, name, trials, progress, table)
     except KeyboardInterrupt:
         if ended:
-            out.notice(f"{len(ended)} of {trials} trials ended and are in MLflow; {_said(best_of(ended))}")
+            best = _trial_text(best_of(ended))
+            out.notice(f"{len(ended)} of {trials} trials ended and are in MLflow; the best: {best}")
         raise
-    out.say("trials by skill: 1 minus the pinball loss over that of persistence, on held-out windows:")
+    out.say("trials by skill, on held-out windows: 1 - pinball loss / pinball loss of persistence")
     out.console.print(_table(swept))
-    out.say(f"trained with {_said(swept.best)}")
+    out.say(f"trained with {_trial_text(swept.best)}")
     return swept
 
 
-def _said(best: Trial | None) -> str:
-    """The best trial, and the options that give its settings."""
+def _trial_text(best: Trial | None) -> str:
+    """Return a trial's number, its skill, and the options that set its settings, as text."""
     if best is None:
         return "none finished"
-    settings = " ".join(f"-s {name}={_short(value)}" for name, value in best.settings.items())
-    return f"trial {best.number}, skill {best.skill:.4f}: {settings or 'the job as it stands'}"
+    settings = " ".join(f"-s {name}={_value_text(value)}" for name, value in best.settings.items())
+    return f"trial {best.number}, skill {best.skill:.4f}: {settings or 'the settings of the job'}"
 
 
 def _table(swept: SweepOutcome) -> Table:
@@ -66,15 +76,15 @@ def _table(swept: SweepOutcome) -> Table:
 
     table = Table("trial", "", "skill", "settings")
     for row in trials_frame(list(swept.trials)).to_dicts():
-        number, ended, skill = (_short(row.pop(name)) for name in ("trial", "ended", "skill"))
+        number, ended, skill = (_value_text(row.pop(name)) for name in ("trial", "ended", "skill"))
         tried = {
             name.partition(".")[2]: value for name, value in row.items() if "." in name and value is not None
         }
-        settings = ", ".join(f"{name} {_short(value)}" for name, value in tried.items())
+        settings = ", ".join(f"{name} {_value_text(value)}" for name, value in tried.items())
         style = "bold green" if number == str(swept.best.number) else None
-        table.add_row(number, ended, skill, settings or "the job as it stands", style=style)
+        table.add_row(number, ended, skill, settings or "the settings of the job", style=style)
     return table
 
 
-def _short(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

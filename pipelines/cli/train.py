@@ -1,4 +1,4 @@
-"""``statecast train``."""
+"""The command ``statecast train``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
-from pipelines.cli.settings import configured, input_files, paths
+from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
@@ -32,7 +32,7 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(
             metavar="N",
-            help="Forecast the next 1 to N windows.",
+            help="Number of windows that the network forecasts ahead.",
             show_default="24",
             rich_help_panel=o.NETWORK,
         ),
@@ -41,7 +41,7 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(
             metavar="N",
-            help="Passes over the training windows.",
+            help="Number of passes over the training windows.",
             show_default="12",
             rich_help_panel=o.NETWORK,
         ),
@@ -52,7 +52,7 @@ def train(
         typer.Option(
             "--name",
             metavar="NAME",
-            help="Name of the run.",
+            help="Name of the MLflow run.",
             show_default="the cell",
             rich_help_panel=o.MODELS,
         ),
@@ -73,7 +73,7 @@ def train(
             "--sweep",
             metavar="N",
             min=1,
-            help="Try N choices of settings by rolling validation first, and train with the best.",
+            help="Try N sets of settings by rolling validation first, and train with the best.",
             show_default="none",
             rich_help_panel=o.NETWORK,
         ),
@@ -83,8 +83,8 @@ def train(
         typer.Option(
             "--save-state",
             metavar="FOLDER",
-            help="Keep every series' state after its last window as a state table, for stream --state; a "
-            "folder, or s3://BUCKET/PREFIX.",
+            help="Write the state of every series after its last window as a state table, for stream "
+            "--state, into a folder or s3://BUCKET/PREFIX.",
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
@@ -95,16 +95,17 @@ def train(
 ) -> None:
     """Train a network and register it as a model version in MLflow.
 
-    Logs settings, losses by epoch, how far back gradients reach, the data set, plots, and a backtest on the
-    last tenth of the windows against persistence and seasonal naive. What is registered has then learned from
-    all windows. The first version of a model becomes its champion; statecast promote makes a later one it.
+    Logs the settings, the losses by epoch, how far back gradients reach, the data set, plots, and a backtest
+    on the last tenth of the windows beside persistence and seasonal naive. The network is then trained over
+    all windows and registered. The first version of a model becomes its champion; statecast promote makes a
+    later version the champion.
 
-    With --sweep the job as it stands is the first trial; the others differ in network.hidden, layers and
-    halflife and in training.learning_rate, weight_decay, dropout and segment. Ctrl-C keeps the trials so far.
+    With --sweep, the first trial has the job's own settings; the others vary network.hidden, layers and
+    halflife, and training.learning_rate, weight_decay, dropout and segment. Ctrl-C keeps the trials so far.
 
     Example: statecast train weather.parquet --end 2013-09-01 --register weather
     """
-    job = configured(
+    job = load_settings(
         config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, network__cell=cell, network__hidden=hidden,
         network__horizon=horizon, training__epochs=epochs, training__seed=seed,
@@ -120,17 +121,17 @@ def train(
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training.train import loss_of
-        from pipelines.cli.sweep import most_epochs, searched
+        from pipelines.cli.sweep import max_epochs, run_sweep_command
         from pipelines.jobs.train import run_training
 
     if sweep is not None:
-        swept = searched(job, name or f"{job.network.cell}-sweep", sweep, table, out)
-        _say(out, job, swept.trained, table)
+        swept = run_sweep_command(job, name or f"{job.network.cell}-sweep", sweep, table, out)
+        _print_outcome(out, job, swept.trained, table)
         out.result(swept.as_json())
         return
     with (
         out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", most_epochs(job)) as epochs_done,
+        out.progress("training", "epochs", max_epochs(job)) as epochs_done,
     ):
         trained = run_training(
             job,
@@ -139,12 +140,12 @@ def train(
             lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
             table,
         )
-    _say(out, job, trained, table)
+    _print_outcome(out, job, trained, table)
     out.result(trained.as_json())
 
 
-def _say(out: Out, job: JobConfig, trained: TrainOutcome, table: Location | None) -> None:
-    """What came out, for people."""
+def _print_outcome(out: Out, job: JobConfig, trained: TrainOutcome, table: Location | None) -> None:
+    """Print the outcome of a training, and the commands to use it."""
     for line in trained.notices:
         out.notice(line)
     out.say(
@@ -152,13 +153,11 @@ def _say(out: Out, job: JobConfig, trained: TrainOutcome, table: Location | None
         f"+ {trained.duplicates:,} duplicate"
     )
     if trained.outside:
-        out.say(f"{trained.outside:,} rows lay outside the asked time and were not taken in")
-    _say_epochs(out, trained)
+        out.say(f"{trained.outside:,} rows outside the requested time were left out")
+    _print_epochs(out, trained)
     if len(trained.scores):
         shown = sorted({1, 2, 3, 6, 12, 18, 24, job.network.horizon})
-        title = (
-            "backtest on the last windows, unseen till then: mean absolute error by horizon, in MASE's unit:"
-        )
+        title = "backtest on the last windows, held out: mean absolute error by horizon, scaled as MASE:"
         show_scores(out, trained.scores, title, shown)
     version = trained.version
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
@@ -166,25 +165,31 @@ def _say(out: Out, job: JobConfig, trained: TrainOutcome, table: Location | None
         f"registered {version.name}/{version.number}{aliases} = {version.model_version}, run {trained.run_id}"
     )
     out.say(store_line(job.mlflow))
-    out.say(f"look at it: statecast ui --tracking-uri {job.mlflow.tracking_uri}")
+    out.say(f"look at the run: statecast ui --tracking-uri {job.mlflow.tracking_uri}")
     if not version.aliases:
-        out.say(f"make it the one that jobs load: statecast promote {version.name}/{version.number}")
+        out.say(f"make it the version that jobs load: statecast promote {version.name}/{version.number}")
     if table is not None:
-        out.say(f"every series after its last window: statecast stream --state {table}, new rows only")
+        out.say(
+            f"state after the last window of every series: statecast stream --state {table}, on new rows only"
+        )
 
 
 def _new_table(text: str) -> Location:
-    """Return the place of a new state table; refuse one that has something in it, which might be a job's."""
+    """Return the location of a new state table.
+
+    Raises:
+        OutputError: files exist there, which might belong to a job, or the folder cannot be written.
+    """
     table = location(text)
     is_file = isinstance(table, Path) and table.exists() and not table.is_dir()
     if is_file or any(table.glob("*")):
-        raise OutputError(f"--save-state {table}: there is something already: name a new folder")
+        raise OutputError(f"--save-state {table}: is not an empty folder: name a new folder")
     check_folder(table)
     return table
 
 
-def _say_epochs(out: Out, trained: TrainOutcome) -> None:
-    """How many epochs there were in each phase, and how long they took."""
+def _print_epochs(out: Out, trained: TrainOutcome) -> None:
+    """Print the number of epochs of each phase, and how long they took."""
     again = f", then {len(trained.refit_history)} over all of them" if trained.refit_history else ""
     out.say(
         f"{len(trained.history)} epochs on {trained.series:,} series of {trained.windows:,} windows{again}, "

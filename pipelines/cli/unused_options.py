@@ -1,4 +1,4 @@
-"""Options of a stream that have no effect with the source or the sink that it has: refused, never ignored."""
+"""Refuse options of a stream that have no effect with its source or its sink."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SOURCES: Final = {
     "kafka.idle_s": ("kafka",),
     "kafka.group": ("kafka",),
 }
-"""The sources with which a setting has an effect; with any, where it is not listed."""
+"""Setting -> the sources with which it has an effect; every other setting has an effect with all sources."""
 
 _TO_TOPIC: Final = ("kafka.to_format", "kafka.to_late", "kafka.to_quarantine")
-"""Settings that have an effect only where forecasts are sent to a topic."""
+"""Settings that have an effect only if forecasts are sent to a topic."""
 
 
-def check_source(watch: bool, source: str | None) -> None:
-    """Check that options name one source.
+def check_single_source(watch: bool, source: str | None) -> None:
+    """Check that the options name a single source.
 
     Raises:
         ConfigError: ``--watch`` is given, and ``--source`` names another source.
@@ -42,15 +42,15 @@ def check_source(watch: bool, source: str | None) -> None:
         raise ConfigError(f"--watch and --source {source} name two sources: leave one of them out")
 
 
-def check_used(job: JobConfig, typed: Iterable[str]) -> None:
-    """Check that every setting that was typed has an effect.
+def check_options_have_effect(job: JobConfig, typed: Iterable[str]) -> None:
+    """Check that every setting given on the command line has an effect.
 
     Args:
-        job: the settings of a stream.
-        typed: names of the settings that options gave, such as ``kafka.topic``.
+        job: settings of a stream.
+        typed: names of the settings that options set, such as ``kafka.topic``.
 
     Raises:
-        ConfigError: one has none; the line names the option.
+        ConfigError: a setting has no effect; the message names its option.
     """
     source, has_topic = job.stream.source, bool(job.kafka.to_topic)
     for key in typed:
@@ -69,7 +69,7 @@ def check_used(job: JobConfig, typed: Iterable[str]) -> None:
 
 
 def _option(key: str) -> str:
-    """Return how a setting is typed."""
+    """Return the option that sets a setting on the command line."""
     if key == "data.skip_bad_files":
         return "--skip-bad-files"
     return FLAGS.get(key, f"--set {key}")

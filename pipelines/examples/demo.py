@@ -1,4 +1,4 @@
-"""The whole way once, on real weather: train three networks, backfill, stream, compare."""
+"""The demo: train three networks on real weather, backfill, stream, and compare their forecasts."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ WINDOWS_PER_S = 16
 
 
 class Show(Protocol):
-    """How the demo tells where it is; each call opens a phase and returns what takes its progress."""
+    """Shows the progress of the demo; the first two methods begin a phase, the last one ends it."""
 
     def training(self, cell: str, epochs: int) -> Callable[[Epoch], None]:
-        """A network is being trained."""
+        """Show that the training of a network begins; return the function that is called after each epoch."""
 
     def job(self, what: str) -> Progress:
-        """A backfill or a stream is running."""
+        """Show that a backfill or a stream begins; return the function that takes its numbers."""
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
-        """The phase has ended."""
+        """Show that the phase has ended, with its outcome."""
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo leaves.
+    """The results of the demo.
 
     Attributes:
-        judged: errors of November and December.
-        streams: outcome of each cell's stream.
+        judged: errors of the forecasts for November and December.
+        streams: outcome of the stream of each cell.
         tracking_uri: MLflow store of the runs.
-        report: HTML report.
-        folder: where everything lies.
+        report: path of the HTML report.
+        folder: folder of all files of the demo.
     """
 
     judged: Judged
@@ -62,15 +62,15 @@ class DemoOutcome:
 
 
 def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
-    """Trains on January to August, backfills September and October, streams November and December.
+    """Train on January to August, backfill September and October, and stream November and December.
 
     Args:
-        folder: where all of it is kept.
-        show: tells where the demo is.
-        runner: the engine of the streams.
+        folder: folder that all files are written to.
+        show: shows the progress.
+        runner: engine of the streams.
 
     Raises:
-        StatecastError: something is missing or cannot be written; one line.
+        StatecastError: a package is missing, or a file cannot be written; one line.
     """
     data = examples.write_example(MODEL, folder / "data")
     uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
@@ -106,7 +106,7 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
 
 
 def _log_test(registry: Registry, judged: Judged, run_ids: dict[str, str], report: Path) -> None:
-    """What came out in November and December, into the run of each network, where they can be compared."""
+    """Log the scores of November and December to the MLflow run of each network."""
     for cell, run_id in run_ids.items():
         run = registry.run(run_id)
         own = judged.scores.filter(pl.col("model") == cell)
@@ -128,25 +128,25 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
             "mlflow.tracking_uri": uri,
             "mlflow.experiment": "demo",
             "mlflow.model": MODEL,
-            "jobs.shards": 1,  # of 18 series: one network call a window
+            "jobs.shards": 1,  # 18 series need only one network call per window
         },
     )
 
 
 def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
-    """The job on rows from ``start`` on, before ``end``."""
+    """Return the job limited to the rows from ``start`` on and before ``end``."""
     return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
 
 
 def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show, runner: Runner) -> Outcome:
-    """September and October as a backfill, then November and December as a stream that goes on from it."""
+    """Backfill September and October, then stream November and December from the backfill's state."""
     forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(version)
     autumn = input_of(_within(job, start=TRAIN_END, end=STREAM_START))
     winter = input_of(_within(job, start=STREAM_START))
     backfill = BackfillJob(forecaster, (data,), autumn, folder / "backfill", job.jobs.shards)
     show.done(run_backfill(backfill, show.job("backfill of September and October")))
     freq = forecaster.window_config.frequency
-    # The first network's stream is paced, so that its latency means something; the others need not wait.
+    # Pace the stream of the first network, because the latency of an unpaced replay means nothing.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     output = folder / "stream"
     source = ReplaySource((data,), winter, freq, speed=speed, manifest_folder=output / state_table.FOLDER)

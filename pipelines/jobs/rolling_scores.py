@@ -1,4 +1,4 @@
-"""What a rolling evaluation found: as JSON, as tables and pictures, as a report and in an MLflow run."""
+"""The scores of a rolling evaluation: as JSON, as tables and pictures, as a report and in an MLflow run."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from schemas.errors import DataError
 from schemas.scores import MEMBER_MEASURES, MEMBER_SCHEMA, check_member_scores
 
 _NOTE = (
-    "Over the steps 1 to this horizon, each the mean over series of each series' mean; coverage_90 and "
-    "width_90 are those of the 90 % interval at this very step. mse, mae and width_90 are in the unit of the "
-    "values, mase and msis in seasonal naive's own error on the training rows, smape in percent. The best of "
-    "each column is marked."
+    "Each score covers horizons 1 to this one: it is the mean of each series, averaged over the series. "
+    "coverage_90 and width_90 describe the 90 % interval at this horizon only. mse, mae and width_90 are in "
+    "the unit of the values, mase and msis in multiples of the error of seasonal naive on the training rows, "
+    "smape in percent. The best value of each column is marked."
 )
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A rolling evaluation that has ended.
+    """The result of a rolling evaluation.
 
     Attributes:
-        scores: by member and horizon (`schemas.scores.MemberScore`).
-        coverage_by_series: share in the 90 % interval at the horizon itself, by member, horizon and series.
-        by_step: ``model, horizon, mae, coverage`` at every step, ``mae`` in the unit of MASE.
-        figures: captions and what draws them.
-        train_s, replay_s: seconds that training took, and replaying with judging.
-        series, rows: size of the history, in windows.
-        split: what was learned from and judged.
-        model_version: of the network.
+        scores: scores by member and horizon (`schemas.scores.MemberScore`).
+        coverage_by_series: share of actuals in the 90 % interval at the horizon only, by member and horizon,
+            then by series.
+        by_step: frame ``model, horizon, mae, coverage`` with a row for every horizon, ``mae`` as a MASE.
+        figures: captions of pictures, each with the function that draws the picture.
+        train_s, replay_s: seconds of training, and of replaying and scoring.
+        series, rows: number of series and of windows in the history.
+        split: the training rows and the test rows.
+        model_version: version of the network.
         run_id: MLflow run.
-        notices: lines that people should see.
+        notices: lines that the user should see.
     """
 
     scores: pl.DataFrame
@@ -60,14 +61,14 @@ class Evaluated:
     notices: tuple[str, ...]
 
     def lines(self) -> list[dict[str, Any]]:
-        """What ``--json`` prints of each member and horizon."""
+        """Return the objects that ``--json`` prints first, one for each member and horizon."""
         return [
             {**row, "coverage_by_series": self.coverage_by_series[row["member"], row["horizon"]]}
             for row in self.scores.to_dicts()
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` prints last."""
+        """Return the object that ``--json`` prints last."""
         members: dict[str, dict[int, dict[str, Any]]] = {}
         for line in self.lines():
             member, horizon = line.pop("member"), line.pop("horizon")
@@ -86,7 +87,15 @@ class Evaluated:
 
 
 def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | None = None) -> Path:
-    """An HTML report with a table a horizon and the pictures.
+    """Write an HTML report with one table for each horizon and with the pictures.
+
+    Args:
+        evaluated: the result to report.
+        path: path of the HTML file.
+        facts: additional names and values for the top of the report.
+
+    Returns:
+        ``path``.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -99,9 +108,9 @@ def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | N
         title="Statecast: rolling evaluation",
         facts={
             "history": f"{evaluated.series:,} series, {evaluated.rows:,} windows",
-            "learned from": f"the first {split.train_rows:,} windows",
-            "judged on": f"windows {split.first:,} to {split.stop:,}",
-            "took": f"{evaluated.train_s:,.0f} s to train, {evaluated.replay_s:,.0f} s to replay and judge",
+            "trained on": f"the first {split.train_rows:,} windows",
+            "tested on": f"windows {split.first:,} to {split.stop:,}",
+            "took": f"{evaluated.train_s:,.0f} s to train, {evaluated.replay_s:,.0f} s to replay and score",
             "model": evaluated.model_version,
             **(facts or {}),
             "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -110,19 +119,19 @@ def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | N
             member_table(evaluated.scores, horizon, _NOTE if horizon == last else "") for horizon in horizons
         ],
         figures=evaluated.figures,
-        notes=[f"Everything is in MLflow, too: run {evaluated.run_id} (statecast ui shows it)."],
+        notes=[f"MLflow has the same scores and pictures: run {evaluated.run_id} (statecast ui shows it)."],
     )
 
 
 def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> Table:
-    """A row a member and a column a measure at one horizon, the best of each column marked."""
+    """Return the table of one horizon: a row for each member, a column for each measure, the best marked."""
     part = scores.filter(pl.col("horizon") == horizon)
     best = set()
     for k, measure in enumerate(MEMBER_MEASURES):
         numbers = part[measure].to_list()
         if measure == "coverage_90":
             numbers = [None if x is None else abs(x - COVERAGE) for x in numbers]
-        if measure != "width_90":  # narrow is good in an interval that covers what it should, else not
+        if measure != "width_90":  # the narrowest interval is not the best if it covers too few actuals
             best |= {(row, k) for row in least(numbers)}
     rows = [(row["member"], [row[measure] for measure in MEMBER_MEASURES]) for row in part.to_dicts()]
     return Table(f"Horizon {horizon}", ["member", *MEMBER_MEASURES], rows, frozenset(best), note)
@@ -131,10 +140,16 @@ def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> Table:
 def scored(
     tallies: Mapping[str, Tally], horizons: Sequence[int], unit: Floats, ids: Sequence[str]
 ) -> tuple[pl.DataFrame, dict[tuple[str, int], dict[str, float]]]:
-    """Scores and coverage by series of every member at some horizons (see `Evaluated`).
+    """Compute the scores and the coverage by series of every member at ``horizons`` (see `Evaluated`).
+
+    Args:
+        tallies: sums of errors by member.
+        horizons: horizons to score.
+        unit: ``[S]``, the error of seasonal naive on the training rows of each series.
+        ids: the series ids.
 
     Raises:
-        DataError: nothing could be judged.
+        DataError: no forecast of the test rows has an actual.
     """
     rows, by_series = [], {}
     for member, sums in tallies.items():
@@ -142,8 +157,8 @@ def scored(
             found = sums.measures(horizon, unit)
             if not found.count:
                 raise DataError(
-                    "none of the forecasts met an observation in the test rows: nothing can be judged; give "
-                    "other test rows"
+                    "no window of the test rows that was forecast has an observation, so there is no score; "
+                    "give other test rows"
                 )
             numbers = {name: _finite(getattr(found, name)) for name in MEMBER_MEASURES}
             rows.append({"member": member, "horizon": horizon, "count": found.count, **numbers})
@@ -156,8 +171,8 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def by_step_of(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
-    """Error and coverage of every member at every step (see `Evaluated`)."""
+def errors_by_horizon(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
+    """Return the MASE and the coverage of every member at every horizon (`Evaluated.by_step`)."""
     parts = []
     for member, sums in tallies.items():
         errors = sums.mase_by_step(unit)
@@ -168,26 +183,26 @@ def by_step_of(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def figures_of(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
-    """Pictures of all members' errors, and of the first one's quantiles and forecasts, with captions."""
+def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
+    """Return captioned pictures: errors of all members, and quantiles and forecasts of the first member."""
     first, sums = next(iter(tallies.items()))
     figures: list[Picture] = [
-        ("Mean absolute error at each step, by member.", partial(plots.error_by_horizon_figure, by_step))
+        ("Mean absolute error by horizon, for each member.", partial(plots.error_by_horizon_figure, by_step))
     ]
     covered = by_step.drop_nulls("coverage")
     if len(covered):
         draw = partial(plots.coverage_by_horizon_figure, covered, COVERAGE)
-        figures.append(("How much of what came lay in the 90 % interval, at each step.", draw))
+        figures.append(("Share of actuals inside the 90 % interval, by horizon.", draw))
     draw = partial(plots.calibration_figure, sums.levels, sums.calibration().tolist(), first)
-    figures.append((f"Calibration of {first}: how often what came lay at or under each quantile.", draw))
+    figures.append((f"Calibration of {first}: share of actuals at or below each quantile.", draw))
     for series_id, frame in fans.frames().items():
-        caption = f"{series_id}: what {first} forecast, and what came."
+        caption = f"{series_id}: forecasts of {first}, and actuals."
         figures.append((caption, partial(plots.fan_figure, frame, series_id)))
     return figures
 
 
-def log_into(run: Run, evaluated: Evaluated) -> None:
-    """Scores as metrics and tables, and the pictures, into the run."""
+def log_evaluation(run: Run, evaluated: Evaluated) -> None:
+    """Log scores as metrics and tables, and the pictures, in an MLflow run."""
     for horizon in evaluated.by_step["horizon"].unique().sort():
         step = evaluated.by_step.filter(pl.col("horizon") == horizon)
         points = {
@@ -206,12 +221,12 @@ def log_into(run: Run, evaluated: Evaluated) -> None:
     run.log_metrics({**final, "train_s": evaluated.train_s, "replay_s": evaluated.replay_s})
     run.log_frame(evaluated.scores, "scores.json")
     run.log_frame(evaluated.by_step, "scores_by_step.json")
-    run.log_frame(_covered(evaluated), "coverage_by_series.json")
+    run.log_frame(_coverage_frame(evaluated), "coverage_by_series.json")
     for number, (_, draw) in enumerate(evaluated.figures):
         run.log_figure(draw, f"plots/{number + 1:02}.png")
 
 
-def _covered(evaluated: Evaluated) -> pl.DataFrame:
+def _coverage_frame(evaluated: Evaluated) -> pl.DataFrame:
     rows = [
         {"member": member, "horizon": horizon, "series_id": name, "coverage_90": share}
         for (member, horizon), shares in evaluated.coverage_by_series.items()

@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM of a stream: a handler sets a flag, and a thread asks the source to end.
+"""End a stream cleanly on SIGINT and SIGTERM: the handler sets a flag, and a thread writes the stop file.
 
-A handler runs between any two steps of the main thread. What it wrote to a disk or an object store could
-fail or wait there, and the error would come out of whatever the main thread was doing.
+The handler itself must not write the file. Python runs it between any two steps of the main thread, so a
+write that fails or waits would raise its error in, or delay, unrelated code.
 """
 
 from __future__ import annotations
@@ -13,41 +13,45 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.storage import Location
 
-_LOOKED_EVERY_S: Final = 0.1
-_AGAIN_AFTER_S: Final = 2.0  # where the disk or the store refused
+_CHECK_EVERY_S: Final = 0.1
+_RETRY_AFTER_S: Final = 2.0  # after a disk or a store has refused the stop file
 
 
 @contextmanager
-def ending_cleanly(stop_file: Location) -> Iterator[None]:
-    """Have SIGINT and SIGTERM put a stop file while the block runs; a second one gets its usual meaning."""
+def stop_on_signal(stop_file: Location) -> Iterator[None]:
+    """Write ``stop_file`` on the first SIGINT or SIGTERM in the block; handle a second one as usual.
+
+    Outside the main thread, where Python allows no signal handlers, nothing is changed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {}
-    asked: list[int] = []  # no event: its lock could be held by the very code that the signal came into
+    # A list instead of an Event: the code that the signal interrupts may hold the lock of the Event.
+    received: list[int] = []
     ended = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        received.append(number)
         signal.signal(number, before[number])
 
-    def put() -> None:
-        wait_s = _LOOKED_EVERY_S
+    def write_stop_file() -> None:
+        wait_s = _CHECK_EVERY_S
         while not ended.wait(wait_s):
-            if asked:
+            if received:
                 try:
-                    ask_to_stop(stop_file)
+                    request_stop(stop_file)
                     return
                 except OSError:
-                    wait_s = _AGAIN_AFTER_S
+                    wait_s = _RETRY_AFTER_S
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a script's background job stays one
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores SIGINT for background jobs
             before[number] = signal.signal(number, stop)
-    thread = threading.Thread(target=put, name="stop", daemon=True)
+    thread = threading.Thread(target=write_stop_file, name="stop", daemon=True)
     thread.start()
     try:
         yield

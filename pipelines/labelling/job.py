@@ -1,4 +1,4 @@
-"""The labelling job: labelled rows in; a run with its scores, plots and model in MLflow out."""
+"""The labelling job: it trains on labelled rows, and logs scores, plots and the model to an MLflow run."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ from schemas.errors import ModelError
 
 @dataclass(frozen=True)
 class LabelOutcome:
-    """A labelling run that has ended.
+    """The outcome of a labelling job.
 
     Attributes:
-        run_id: MLflow run.
-        model_version: of the labeller, kept as ``model/labeller.safetensors`` among the run's files.
-        of: whether labels are a ``sequence``'s or a ``step``'s.
+        run_id: id of the MLflow run.
+        model_version: version of the labeller, which is ``model/labeller.safetensors`` in the run's files.
+        of: ``sequence`` or ``step``: what a label belongs to.
         channels, classes: names of the values and of the labels.
-        background: the label of ordinary steps; empty for sequences.
-        series, steps: what was read: sequences, and steps of the longest.
+        background: label of ordinary steps; empty for sequences.
+        series, steps: number of series, and number of steps of the longest one.
         freq_s: seconds between two steps; 0 for sequences.
-        judged: which part the scores are of: ``test``, or ``validation`` where there is no test part.
-        scores: by name, of that part.
-        kinds: for steps, ``label, found, of``: anomalies found at one false alarm a series and week.
+        judged: part that the scores are of: ``test``, or ``validation`` if there is no test part.
+        scores: scores on that part, by name.
+        kinds: for steps, rows of ``label, found, of``: how many anomalies of each kind were found at one
+            false alarm per series and week.
         history: epochs, see `forecaster.labelling.training.TrainedLabeller`.
-        rows_in, used, quarantined, duplicates: where the rows went.
-        unlabelled: used rows without a label, which are seen and not learned from.
-        notices: lines that people should see.
+        rows_in, used, quarantined, duplicates: number of rows read, and how many of them went where.
+        unlabelled: number of used rows without a label: input of the network, but not trained on.
+        notices: lines to show to the user.
     """
 
     run_id: str
@@ -71,7 +72,7 @@ class LabelOutcome:
     notices: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """Return the object that ``--json`` prints."""
         return {k: v for k, v in vars(self).items() if k != "history"} | {"epochs": self.history}
 
 
@@ -89,33 +90,33 @@ def run_labelling(
     on_rows: Callable[[int], None] = lambda rows: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> LabelOutcome:
-    """Trains on labelled files and keeps everything about it in MLflow.
+    """Train a labeller on labelled files, and log its settings, scores, plots and model to an MLflow run.
 
     Args:
         paths: files or folders of long files.
-        columns: which column is what.
+        columns: names of the columns of the files.
         config: shape and training of the network.
-        mlflow: where the run is kept.
-        name: of the run.
-        freq_s: seconds between two steps, where labels are per step; None finds it.
+        mlflow: store of the run.
+        name: name of the run.
+        freq_s: seconds between two steps if labels are per step; None takes the most frequent distance.
         max_quarantined: a larger share of quarantined rows ends the job before it trains.
-        output: folder for the model and the labels of every row; None writes neither.
-        on_rows: told how many rows were read.
-        on_epoch: told of every epoch.
+        output: folder for the model and its label for every row; None writes neither.
+        on_rows: called with the number of rows of each batch that was read.
+        on_epoch: called after each epoch.
 
     Raises:
-        StatecastError: a file, a setting or the store is at fault; one line.
+        StatecastError: a file, a setting or the store cannot be used; one line.
     """
     registry = open_registry(mlflow)
     read = read_labelled(paths, columns, on_rows)
     rows = len(read.rows) + len(read.quarantined)
-    quarantine.refuse_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
+    quarantine.check_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
     gathered = gather(read.rows, read.channels, freq_s)
     sequences = gathered.sequences
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
 
         def log(epoch: Epoch) -> None:
-            with run.beside_the_model(f"epoch {epoch['epoch']:.0f}"):
+            with run.notice_on_error(f"epoch {epoch['epoch']:.0f}"):
                 run.log_epoch(epoch)
             on_epoch(epoch)
 
@@ -127,8 +128,8 @@ def run_labelling(
         probabilities = trained.labeller.probabilities(sequences)
         if output is not None:
             write_labels(output, trained.labeller, sequences, probabilities)
-        judged = TEST if ((trained.parts == TEST) & (sequences.labels != UNKNOWN)).any() else VALIDATION
-        found = _judge(trained, sequences, probabilities, judged)
+        part = TEST if ((trained.parts == TEST) & (sequences.labels != UNKNOWN)).any() else VALIDATION
+        found = _evaluate(trained, sequences, probabilities, part)
         run.log_figure(lambda: label_plots.loss_figure(trained.history), "plots/loss.png")
         _log(run, trained.labeller, found)
     task = trained.labeller.task
@@ -142,7 +143,7 @@ def run_labelling(
         series=len(sequences.series_ids),
         steps=len(sequences.values),
         freq_s=task.freq_s,
-        judged="test" if judged == TEST else "validation",
+        judged="test" if part == TEST else "validation",
         scores=found.scores,
         kinds=found.kinds.to_dicts(),
         history=trained.history,
@@ -151,13 +152,13 @@ def run_labelling(
         quarantined=len(read.quarantined),
         duplicates=gathered.duplicates,
         unlabelled=int(read.rows["label"].null_count()),
-        notices=(*read.notices, *_told(read), *run.notices),
+        notices=(*read.notices, *_quarantine_notice(read), *run.notices),
     )
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """Scores of one part, and what their pictures are drawn from."""
+class _Scores:
+    """The scores of one part, and the data of their plots."""
 
     scores: dict[str, float]
     confusion: Ints
@@ -166,23 +167,24 @@ class _Judged:
     base_rate: float
 
 
-def _judge(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats32, part: int) -> _Judged:
+def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats32, part: int) -> _Scores:
+    """Compute the scores of the labelled sequences or steps of one part, TEST or VALIDATION."""
     task, classes = trained.labeller.task, len(sequences.classes)
-    chosen = (trained.parts == part) & (sequences.labels != UNKNOWN)
-    labels = sequences.labels[chosen]
-    scores = judge.class_scores(labels, probabilities[chosen])
-    counts = judge.confusion(labels, probabilities[chosen].argmax(axis=1), classes)
-    nothing = pl.DataFrame(schema={"label": pl.String, "found": pl.Int64, "of": pl.Int64})
+    in_part = (trained.parts == part) & (sequences.labels != UNKNOWN)
+    labels = sequences.labels[in_part]
+    scores = judge.class_scores(labels, probabilities[in_part])
+    counts = judge.confusion(labels, probabilities[in_part].argmax(axis=1), classes)
+    no_kinds = pl.DataFrame(schema={"label": pl.String, "found": pl.Int64, "of": pl.Int64})
     if task.of == "sequence":
-        return _Judged(scores, counts, nothing, None, 0.0)
+        return _Scores(scores, counts, no_kinds, None, 0.0)
     alarm = trained.labeller.alarm(probabilities)
-    validated = (trained.parts == VALIDATION) & (sequences.labels != UNKNOWN)
+    in_validation = (trained.parts == VALIDATION) & (sequences.labels != UNKNOWN)
     anomalous = labels != task.background
-    curve = judge.precision_recall(sequences.labels[validated] != task.background, alarm[validated])
-    scores |= judge.alarm_scores(anomalous, alarm[chosen], judge.best_f1_threshold(curve))
-    # Anomalies of the judged part, one that began before it by its rest.
-    raised = (alarm > task.threshold) & chosen
-    events = judge.events(np.where(chosen, sequences.labels, UNKNOWN), raised, task.background)
+    curve = judge.precision_recall(sequences.labels[in_validation] != task.background, alarm[in_validation])
+    scores |= judge.alarm_scores(anomalous, alarm[in_part], judge.best_f1_threshold(curve))
+    # An anomaly that began before the part counts with its remaining steps only.
+    raised = (alarm > task.threshold) & in_part
+    events = judge.events(np.where(in_part, sequences.labels, UNKNOWN), raised, task.background)
     weeks = (labels == task.background).sum() * task.freq_s / (7 * 86_400)
     false_alarms = int((raised & (sequences.labels == task.background)).sum())
     scores |= {
@@ -198,20 +200,20 @@ def _judge(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats
         for k, name in enumerate(sequences.classes)
         if (events.label == k).any()
     ]
-    return _Judged(
+    return _Scores(
         scores,
         counts,
-        pl.DataFrame(kinds, schema=nothing.schema),
-        judge.precision_recall(anomalous, alarm[chosen]),
+        pl.DataFrame(kinds, schema=no_kinds.schema),
+        judge.precision_recall(anomalous, alarm[in_part]),
         float(anomalous.mean()),
     )
 
 
 def _log_model(run: Run, labeller: Labeller) -> None:
-    """Keep a labeller among the run's files; where the store refuses it, save it in a folder here.
+    """Log a labeller to the run; if that fails, save it in a folder below the working folder.
 
     Raises:
-        ModelError: the store refuses; the line names the folder.
+        ModelError: the labeller could not be logged; the message names the folder.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -223,10 +225,10 @@ def _log_model(run: Run, labeller: Labeller) -> None:
         ) from error
 
 
-def _log(run: Run, labeller: Labeller, found: _Judged) -> None:
-    """Scores and pictures of a labeller, into the run."""
+def _log(run: Run, labeller: Labeller, found: _Scores) -> None:
+    """Log the scores and plots of a labeller to the run."""
     task, curve = labeller.task, found.curve
-    with run.beside_the_model("the scores"):
+    with run.notice_on_error("the scores"):
         run.log_metrics({k: v for k, v in found.scores.items() if np.isfinite(v)})
     run.log_figure(lambda: label_plots.confusion_figure(found.confusion, task.classes), "plots/confusion.png")
     if curve is not None and len(curve.recall):
@@ -239,33 +241,33 @@ def _log(run: Run, labeller: Labeller, found: _Judged) -> None:
     if len(found.kinds):
         columns = [found.kinds[name].to_list() for name in ("label", "found", "of")]
         run.log_figure(lambda: label_plots.found_figure(*columns), "plots/found.png")
-        with run.beside_the_model("found.json"):
+        with run.notice_on_error("found.json"):
             run.log_frame(found.kinds, "found.json")
 
 
 def write_labels(
     folder: Path, labeller: Labeller, sequences: Sequences, probabilities: Floats32
 ) -> tuple[Path, Path]:
-    """The model, and what it says of every sequence or step, as ``labels.parquet``.
+    """Write a labeller, and its label for every sequence or step as ``labels.parquet``; return both paths.
 
-    The columns are ``series_id``, for steps ``timestamp`` (of the window's beginning) and ``alarm`` (whether
-    it is above the model's threshold), ``label`` (null where it is not known), ``called``, and a
-    probability for each class, as ``p_normal``.
+    The columns are ``series_id``; for steps ``timestamp`` (the beginning of the window) and ``alarm``
+    (whether the alarm value is above the model's threshold); ``label`` (null if unknown); ``called`` (the
+    predicted label); and a probability for each class, such as ``p_normal``.
     """
     classes = pl.Series(labeller.task.classes)
-    there = sequences.there() if sequences.is_per_step else np.ones(len(sequences.series_ids), bool)
-    shown = probabilities[there]
-    known = sequences.labels[there]
+    is_present = sequences.there() if sequences.is_per_step else np.ones(len(sequences.series_ids), bool)
+    shown = probabilities[is_present]
+    given = sequences.labels[is_present]
     frame = pl.DataFrame(
         {
-            "label": classes.gather(np.maximum(known, 0)).set(pl.Series(known == UNKNOWN), None),
+            "label": classes.gather(np.maximum(given, 0)).set(pl.Series(given == UNKNOWN), None),
             "called": classes.gather(shown.argmax(axis=1)),
             **{f"p_{name}": shown[:, k] for k, name in enumerate(labeller.task.classes)},
         }
     )
     ids = pl.Series("series_id", sequences.series_ids)
     if sequences.is_per_step:
-        row, column = np.nonzero(there)
+        row, column = np.nonzero(is_present)
         at = (sequences.start[column] + row) * sequences.freq_s
         keys = [
             ids.gather(column),
@@ -280,7 +282,8 @@ def write_labels(
     return model, path
 
 
-def _told(read: LabelledRows) -> list[str]:
+def _quarantine_notice(read: LabelledRows) -> list[str]:
+    """Return a line about the quarantined rows, with the first of them; nothing if there are none."""
     if not len(read.quarantined):
         return []
     first = read.quarantined.row(0, named=True)

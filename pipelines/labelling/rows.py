@@ -1,6 +1,6 @@
-"""Long files of labelled rows: several columns of values, a label column, and maybe one of parts.
+"""Read long files of labelled rows, with columns of values, labels and, optionally, parts (train, test).
 
-Imports neither torch nor Beam nor MLflow.
+The module imports neither torch nor Beam nor MLflow.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _BATCH_ROWS = 200_000
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Which column is what; an empty name is found.
+    """Names of the columns of a file; `find_columns` fills in empty names.
 
     Attributes:
-        label: of labels; empty where there is none to read.
-        values: of values, the channels; empty takes every other column that holds numbers.
-        series_id: of series; a file without one is one series, called as the file is.
-        timestamp: of times.
-        split: of parts (train, validation, test); empty where there is none.
+        label: column of labels; empty if the files have no labels.
+        values: columns of values, the channels; empty takes every other column that holds numbers.
+        series_id: column of series ids; a file without one is one series, named after the file.
+        timestamp: column of times.
+        split: column of parts (train, validation, test); empty if there is none.
     """
 
     label: str = "label"
@@ -44,13 +44,13 @@ class LabelColumns:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """What files held.
+    """The rows of labelled files.
 
     Attributes:
-        rows: ``schemas.labels.KEY`` and the channels.
-        quarantined: frame of the rows that cannot be used.
-        channels: the columns of values.
-        notices: lines that people should see.
+        rows: valid rows, with the columns of ``schemas.labels.KEY`` and the channels.
+        quarantined: rejected rows.
+        channels: names of the columns of values.
+        notices: lines to show to the user.
     """
 
     rows: pl.DataFrame
@@ -60,10 +60,12 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """The columns of a file by their names, and those of values by what they hold.
+    """Return the columns of a file with empty names filled in.
+
+    The columns of series and times are found by their usual names, the columns of values by their contents.
 
     Raises:
-        DataError: a column that is named is not there, or one cannot be found; one line with the fix.
+        DataError: a named column does not exist, or no column is found; one line with the fix.
     """
     with formats.told(path):
         names = formats.column_names(path)
@@ -75,7 +77,7 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
     }  # fmt: skip
     for option, name in [*named.items(), *(("--value", value) for value in columns.values)]:
         if name and name not in names:
-            raise DataError(f"{path}: no column {name!r} ({option}); there is {', '.join(names[:12])}")
+            raise DataError(f"{path}: no column {name!r} ({option}); the columns are {', '.join(names[:12])}")
     by_name = {name.strip().lower(): name for name in reversed(names)}
     time = columns.timestamp or next((by_name[n] for n in TIME_NAMES if n in by_name), "")
     if not time:
@@ -98,29 +100,34 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
 def read_labelled(
     paths: Sequence[str | Path], columns: LabelColumns, on_rows: Callable[[int], None] = lambda rows: None
 ) -> LabelledRows:
-    """Read and validate all rows of some files.
+    """Read and validate all rows of files.
+
+    Args:
+        paths: files or folders.
+        columns: names of the columns of the files.
+        on_rows: called with the number of rows of each batch that was read.
 
     Raises:
-        DataError: a file cannot be read, files have other channels, or no row can be used.
+        DataError: a file cannot be read, the files have different channels, or no row is valid.
     """
     good, bad, zoneless = [], [quarantine.empty()], []
     channels: tuple[str, ...] = ()
-    there = find_files(paths)
-    nameless: dict[str, Path] = {}
-    for path in there.files:
+    found_files = find_files(paths)
+    without_series: dict[str, Path] = {}
+    for path in found_files.files:
         found = find_columns(path, columns)
         if (
             not found.series_id
             and _series_of(path) == path.stem
-            and nameless.setdefault(path.stem, path) != path
+            and without_series.setdefault(path.stem, path) != path
         ):
             raise DataError(
-                f"{path}: has no series column, and the same name as {nameless[path.stem]}: rename one "
+                f"{path}: has no series column, and the same name as {without_series[path.stem]}: rename one "
                 "file, or name the series column with --series-id"
             )
         if channels and set(found.values) != set(channels):
             raise DataError(
-                f"{path}: its values are {', '.join(found.values)}, and those of the files before it "
+                f"{path}: its value columns are {', '.join(found.values)}, and other files have "
                 f"{', '.join(channels)}: name the common ones with --value"
             )
         channels = channels or found.values
@@ -136,11 +143,11 @@ def read_labelled(
         why = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
         raise DataError(f"{paths[0]}: no row can be used: {len(rejected):,} were quarantined{why}")
     notices = [f"{zoneless[0]}: times have no zone, UTC assumed"] if zoneless else []
-    return LabelledRows(pl.concat(good, rechunk=True), rejected, channels, (*there.notices, *notices))
+    return LabelledRows(pl.concat(good, rechunk=True), rejected, channels, (*found_files.notices, *notices))
 
 
 def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
-    """Raw frames of a file, under the names that ``schemas.labels`` knows."""
+    """Return the raw frames of a file, with columns named as in ``schemas.labels``."""
     chosen = {
         "series_id": found.series_id,
         "timestamp": found.timestamp,
@@ -164,12 +171,12 @@ def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
 
 
 def _series_of(path: Path) -> str:
-    """Return the series of a file without a series column: the name in its folder, or that of the file."""
+    """Return the series id of a file without a series column: a value of its folder names, or its name."""
     folders = folder_columns(path)
     return next((value for name in SERIES_NAMES if (value := folders.get(name))), path.stem)
 
 
 def _holds_numbers(column: pl.Series) -> bool:
-    """Whether at least half of what the cells hold are numbers."""
+    """Return whether at least half of the cells that are not empty are numbers."""
     given = cells.given(column)
     return bool(given.any()) and int(cells.numbers(column).is_not_null().sum()) * 2 >= int(given.sum())

@@ -1,16 +1,16 @@
-"""A run of a forecasting job, whatever engine it runs on."""
+"""The description of a run of a forecasting job, and the settings of Flink; every runner takes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.sources.base import Log, Places
+from pipelines.sources.base import Log, Positions
 from pipelines.storage import Location
 from pipelines.workers.step_settings import StepSettings
 
 PROGRESS_S = 0.5
 LOCAL = "[local]"
-"""A Flink inside its job server."""
+"""Flink master that runs Flink inside Beam's job server."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,19 @@ class Run:
     """One run of a job.
 
     Attributes:
-        log: where rows come from.
-        places: where in each of its partitions the run begins.
-        settings: what workers need.
-        stop_file: its appearance ends the run cleanly.
+        log: the source of the rows, as partitions with offsets.
+        places: the place in each partition at which the run begins.
+        settings: settings of the workers.
+        stop_file: the run ends cleanly when this file appears.
         snapshot_every_s: seconds between two snapshots.
-        logs: folder in which an engine leaves its log, for whoever looks when all is over.
-        beam_options: more options for Beam's runner, where there is one.
-        before: the run that the output belonged to before; where whoever started it was killed, a cluster
-            may still have it.
+        logs: folder in which an engine writes its log file.
+        beam_options: additional options for Beam's runner; not used in process.
+        before: id of the run that owned the output folder before this run. If its process was killed, the
+            cluster may still be running it.
     """
 
     log: Log
-    places: Places
+    places: Positions
     settings: StepSettings
     stop_file: Location
     snapshot_every_s: float
@@ -41,12 +41,12 @@ class Run:
 
 @dataclass(frozen=True)
 class FlinkSettings:
-    """Which Flink.
+    """The addresses of Flink and of its Python workers.
 
     Attributes:
         master: ``[local]``, or ``host:port`` of a session cluster's REST interface.
-        workers: ``host:port`` of the pool of Python workers, as task managers reach it; None for workers in
-            this process.
+        workers: ``host:port`` at which the task managers reach the pool of Python workers; None for workers
+            in this process.
     """
 
     master: str = LOCAL

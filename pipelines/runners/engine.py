@@ -1,7 +1,8 @@
-"""An engine as a process of one job: it ends with the job, however that ends.
+"""An engine as a process that belongs to one job and ends with it, even if the job is killed.
 
-An engine outlives a pipeline that is killed, so it is tied to its owner twice: by a pipe whose end the
-owner's death closes, and by a record that the next start looks at.
+An engine process outlives its job if the job is killed. Two mechanisms end it. A watcher process reads from
+a pipe, which closes when the job's process dies, and then signals the engine. And each start writes a record
+of the engine and its owner, from which the next start finds engines whose owner has died.
 """
 
 from __future__ import annotations
@@ -28,34 +29,34 @@ from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
-_HANG_UP_LIMIT_S: Final = 2.0
-# Beam's worker threads that raise where a connection is lost.
-_CONNECTED: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
+_HANG_UP_LIMIT_S: Final = 2.0  # time for Beam's worker threads to end after a lost connection
+# How the names of Beam's worker threads begin that raise an error when they lose their connection.
+_CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
-# Reads until the owner's end of the pipe closes, which its death does too, however it dies.
+# `read` waits until the owner's end of the pipe closes; the operating system closes it when the owner dies.
 _WATCH: Final = 'read -r _; kill "$1"'
 
 
 def log_file(output: Location, name: str) -> Path:
-    """Where an engine's log goes: into the output folder; with an object store, this machine's cache."""
+    """Return the path of an engine's log: in the output folder, or in the cache for an object store."""
     if isinstance(output, Path):
         return output / name
     return cache_dir() / "logs" / output.url.replace("://", "-").replace("/", "-") / name
 
 
 class EngineProcess:
-    """An engine of one's own, on a free port, for as long as the ``with`` block lasts.
+    """A context manager that runs an engine process on a free port for the ``with`` block.
 
-    It runs in its own session, so that a Ctrl-C in the terminal reaches the job alone, and the job can end
-    cleanly. It ends with the block, and with the process that started it even when that is killed.
+    The engine runs in its own session, so that Ctrl-C in the terminal reaches only the job, which can then
+    end cleanly. The engine ends with the block. It also ends if the process that started it is killed.
 
     Args:
-        name: what errors call it.
-        log: file that it writes to; its folder is made.
-        start_limit_s: how long it may take to answer.
+        name: name of the engine in error messages.
+        log: file for the engine's output; its folder is created.
+        start_limit_s: seconds until the engine must listen on its port.
 
     Raises:
-        EngineError: on entry, where it is missing or does not start.
+        EngineError: on entry, if the engine is missing or does not start.
     """
 
     def __init__(self, name: str, log: Path, start_limit_s: float = 30.0) -> None:
@@ -66,10 +67,10 @@ class EngineProcess:
         self._block = contextlib.ExitStack()
 
     def command(self, port: int) -> Sequence[str]:
-        """The program and its arguments, to listen on a port.
+        """Return the program and its arguments that start the engine on ``port``.
 
         Raises:
-            EngineError: it is not installed.
+            EngineError: the engine is not installed.
         """
         raise NotImplementedError
 
@@ -80,7 +81,7 @@ class EngineProcess:
 
     def __enter__(self) -> Self:
         end_orphans()
-        self._block.enter_context(_lost_connections_are_silent())
+        self._block.enter_context(_silence_lost_connections())
         try:
             for tries_left in reversed(range(_PORTS_TRIED)):
                 port = free_port()
@@ -88,11 +89,11 @@ class EngineProcess:
                 self._start(self.command(port))
                 if self._await_ready(port, tries_left):
                     return self
-                self._end()  # another process has taken the port meanwhile
+                self._end()  # another process has taken the port since `free_port` returned it
         except BaseException:
             self._stop()
             raise
-        raise AssertionError("the last try is the last word")
+        raise AssertionError("the last try returns or raises")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -118,13 +119,13 @@ class EngineProcess:
         _record(self._process.pid)
 
     def _await_ready(self, port: int, tries_left: int) -> bool:
-        """Wait until the engine itself listens on its port.
+        """Wait until the engine listens on its port.
 
         Returns:
-            Whether it does; False where another process does, and another port is worth a try.
+            True if the engine listens; False if another process has the port and tries are left.
 
         Raises:
-            EngineError: it does not.
+            EngineError: the engine has ended or does not listen in time.
         """
         assert self._process is not None
         deadline_s = time.monotonic() + self.start_limit_s
@@ -137,7 +138,7 @@ class EngineProcess:
         if _answers(port):
             if tries_left:
                 return False
-            what = f"{what}, and another process has its port {port}"
+            what = f"{what}, and another process uses its port {port}"
         raise EngineError(f"{self.name} {what}: {_last_line(self.log)} (log: {self.log})")
 
     def _stop(self) -> None:
@@ -145,7 +146,8 @@ class EngineProcess:
         self._block.close()
 
     def _end(self) -> None:
-        # The watcher first: it must not live to signal a process id that is somebody else's by then.
+        # End the watcher first: once the engine has ended, its process id may belong to another process, and
+        # the watcher must not signal that one.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()
@@ -162,7 +164,7 @@ class EngineProcess:
 
 
 def _listens(pid: int, port: int) -> bool:
-    """Whether a process, or one that it has started, listens on a port."""
+    """Return whether a process or one of its descendants listens on a port."""
     with contextlib.suppress(psutil.Error):
         engine = psutil.Process(pid)
         for process in (engine, *engine.children(recursive=True)):
@@ -174,24 +176,24 @@ def _listens(pid: int, port: int) -> bool:
 
 
 def _answers(port: int) -> bool:
-    """Whether anybody listens on a port of this machine."""
+    """Return whether any process of this machine accepts connections on a port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
         return True
     return False
 
 
 @contextlib.contextmanager
-def _lost_connections_are_silent() -> Iterator[None]:
-    """Keep Beam's worker threads from printing a stack trace each where their engine has hung up on them.
+def _silence_lost_connections() -> Iterator[None]:
+    """Hide the stack traces that Beam's worker threads print when they lose the connection to their engine.
 
-    That is how a job that fails ends, and the job says why it failed itself. Whatever else ends a thread is
-    told as before.
+    Every job that fails ends with such lost connections, and the job itself reports why it failed. Other
+    errors that end a thread are passed to the previous hook.
     """
-    before, told = set(threading.enumerate()), threading.excepthook
+    before, previous_hook = set(threading.enumerate()), threading.excepthook
 
     def hook(ended: threading.ExceptHookArgs) -> None:
         if not isinstance(ended.exc_value, grpc.RpcError):
-            told(ended)
+            previous_hook(ended)
 
     threading.excepthook = hook
     try:
@@ -199,9 +201,9 @@ def _lost_connections_are_silent() -> Iterator[None]:
     finally:
         deadline_s = time.monotonic() + _HANG_UP_LIMIT_S
         for thread in set(threading.enumerate()) - before:
-            if thread.name.startswith(_CONNECTED):
+            if thread.name.startswith(_CONNECTED_THREADS):
                 thread.join(max(deadline_s - time.monotonic(), 0))
-        threading.excepthook = told
+        threading.excepthook = previous_hook
 
 
 def _record_path(pid: int) -> Path:
@@ -209,8 +211,11 @@ def _record_path(pid: int) -> Path:
 
 
 def _record(pid: int) -> None:
-    """Write down whose engine ``pid`` is; start times make a process id that is used again another one."""
-    with contextlib.suppress(OSError, psutil.Error):  # the watcher does without
+    """Record that this process owns the engine ``pid``, with the start times of both processes.
+
+    The operating system uses process ids again; an id with its start time names one process only.
+    """
+    with contextlib.suppress(OSError, psutil.Error):  # the watcher ends the engine without a record, too
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = os.getpid()
@@ -219,7 +224,7 @@ def _record(pid: int) -> None:
 
 
 def started_s(pid: int) -> float | None:
-    """Start of process ``pid`` in seconds since 1970, or None where there is none."""
+    """Return the start time of process ``pid`` in seconds since 1970; None if no such process runs."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
@@ -228,13 +233,13 @@ def started_s(pid: int) -> float | None:
 
 
 def end_orphans() -> list[int]:
-    """End every engine whose owner has died, and no other process; their process ids."""
+    """End every recorded engine whose owner has died, and return the process ids of these engines."""
     ended = []
     for path in (cache_dir() / "run").glob("engine-*.json"):
         try:
             record = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
-            continue  # not ours to judge
+            continue  # another program may have written this file, so leave it
         match record:
             case {
                 "engine": [int(engine), float() | None as engine_started_s],
@@ -254,7 +259,7 @@ def end_orphans() -> list[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, on any interface."""
+    """Return a port that is free on every interface."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])

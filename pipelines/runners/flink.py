@@ -1,9 +1,9 @@
-"""Flink, the distributed engine, through Beam's job server: a Java process of one job.
+"""Flink, the distributed engine, through Beam's job server, a Java process that belongs to one job.
 
-The job server takes a pipeline and hands it to a Flink: an embedded one of its own (``[local]``), or a
-session cluster (``host:port`` of its REST interface), whose task managers then ask a pool of Python workers
-for theirs. The job goes on in the cluster without the job server, but nobody hears of it then; so it is
-cancelled with it (`cancel`).
+The job server submits a pipeline to Flink: to a Flink inside the job server (``[local]``), or to a session
+cluster (``host:port`` of its REST interface), whose task managers then request Python workers from a pool.
+A cluster would run the job without the job server, but then no process would follow the job. So the job is
+cancelled in the cluster when the job server ends (`cancel`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pipelines.runners.base import LOCAL, FlinkSettings
 from pipelines.runners.engine import EngineProcess, free_port
-from pipelines.runners.java import OPENS, find_java, job_server
+from pipelines.runners.java import JAVA_OPEN_OPTIONS, find_java, job_server
 from schemas.errors import EngineError
 
 _DRIVER: Final = "org.apache.beam.runners.flink.FlinkJobServerDriver"
@@ -29,14 +29,14 @@ _FOR_EVER_MS: Final = 2**62
 
 
 class JobServer(EngineProcess):
-    """Beam's job server for Flink, for as long as the ``with`` block lasts, or the process that started it.
+    """A context manager that runs Beam's job server for Flink (see `EngineProcess`).
 
     Args:
         master: ``[local]``, or ``host:port`` of a session cluster.
-        log: file that it writes to; its folder is made.
+        log: file for the job server's output; its folder is created.
 
     Raises:
-        EngineError: on entry, where Java or the jars are missing, or it does not start.
+        EngineError: on entry, if Java or the jars are missing or the job server does not start.
     """
 
     def __init__(self, master: str, log: Path) -> None:
@@ -45,12 +45,12 @@ class JobServer(EngineProcess):
         self._artifacts: tempfile.TemporaryDirectory[str] | None = None
 
     def command(self, port: int) -> Sequence[str]:
-        """Java with the job server's jars."""
+        """Return the Java command that starts the job server on ``port``."""
         java, (jars, _) = find_java(), job_server()
         self._artifacts = tempfile.TemporaryDirectory(prefix="statecast-flink-", ignore_cleanup_errors=True)
         self._block.enter_context(self._artifacts)
         return [
-            str(java), *OPENS, "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            str(java), *JAVA_OPEN_OPTIONS, "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-cp", str(jars / "*"), _DRIVER, "--flink-master", self.master,
             "--job-host", "localhost", "--job-port", str(port), "--artifact-port", str(free_port()),
             "--expansion-port", str(free_port()), "--artifacts-dir", self._artifacts.name,
@@ -58,12 +58,12 @@ class JobServer(EngineProcess):
 
 
 def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> list[str]:
-    """Beam's pipeline options to run a stream on Flink through the job server at ``endpoint``.
+    """Return Beam's pipeline options to run a stream on Flink through the job server at ``endpoint``.
 
     Args:
         endpoint: `JobServer.endpoint`.
-        settings: which Flink, and where its workers are.
-        parallelism: how many shards are stepped side by side.
+        settings: the addresses of Flink and its workers.
+        parallelism: number of shards that are stepped at once.
     """
     environment = (
         ["--environment_type=LOOPBACK"]
@@ -77,38 +77,40 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         *environment,
         "--streaming",
         f"--parallelism={parallelism}",
-        "--experiments=disable_logging_submission_environment",  # it asks pip, which need not be here
-        # Bundles last a second else, and what is in one is on its way when it ends. That spelling.
+        # Beam would call pip to log the installed packages, and pip may be missing.
+        "--experiments=disable_logging_submission_environment",
+        # Rows move on when their bundle ends, and by default a bundle lasts a second. Beam spells it "mills".
         "--max_bundle_time_mills=5",
-        # Whoever started the job goes on from the state table; what Flink kept would be behind it.
+        # Our own process restarts the job from the state table, which is newer than any checkpoint of Flink.
         "--number_of_execution_retries=0",
-        # A source that has ended has Flink finish the steps after it one by one, and the runner would read
-        # our log to its end in there (`ExecutableStageDoFnOperator.flushData`): meanwhile no checkpoint
-        # passes, and no savepoint. So it never ends; whoever runs the job cancels it when all shards have.
+        # When a source ends, Flink finishes the steps after it one by one, and the runner reads the rest of
+        # our log inside that (`ExecutableStageDoFnOperator.flushData`); no checkpoint and no savepoint can
+        # complete meanwhile. So the source never ends, and `run_on_flink` cancels the job when all shards
+        # have ended.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 
 
 def jobs(master: str) -> dict[str, tuple[str, str]]:
-    """The jobs of a session cluster by id: the name of each, and what state it is in.
+    """Return the name and the state of each job of a session cluster, by job id.
 
     Raises:
-        EngineError: nobody answers there.
+        EngineError: no cluster answers at ``master``.
     """
     return {job["jid"]: (job["name"], job["state"]) for job in ask(master, "/jobs/overview")["jobs"]}
 
 
 def cancel(master: str, job: str) -> None:
-    """Cancels a job of a session cluster; one that has ended is left alone."""
+    """Cancel a job of a session cluster; do nothing if the job has ended."""
     with suppress(EngineError):
         ask(master, f"/jobs/{job}?mode=cancel", "PATCH")
 
 
 def ask(master: str, path: str, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
-    """What a session cluster answers on its REST interface.
+    """Send a request to the REST interface of a session cluster and return the decoded JSON answer.
 
     Raises:
-        EngineError: nobody answers there, or no.
+        EngineError: no cluster answers at ``master``, or it refuses the request.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://{master}{path}", data, method=method)

@@ -1,7 +1,7 @@
-"""The in-process runner: a source is folded through the shards by threads of this process, without an engine.
+"""The in-process runner: threads of this process apply the batches of a source to the shards.
 
-It needs nothing that pip does not bring. A backfill runs here; a stream can, with its snapshots as the only
-thing that it goes on from, as on any engine.
+It needs no engine. Backfills run in process by default, and streams can. As on every engine, a stream resumes
+from its snapshots.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _END_LIMIT_S = 30.0
 
 
 def run_in_process(run: Run, on_progress: Callable[[], None]) -> None:
-    """Runs a job to its end, or until it is asked to stop.
+    """Run a job in threads of this process until its source ends or its stop file appears.
 
-    The fold runs in a thread of its own: in the main one, a Ctrl-C would come in the midst of Polars.
+    A separate thread reads and applies the batches: in the main thread, Ctrl-C would interrupt Polars.
 
     Args:
-        run: the job's run.
+        run: the run to execute.
         on_progress: called twice a second.
 
     Raises:
@@ -66,7 +66,7 @@ def _fold(run: Run, abandoned: threading.Event) -> None:
 
 
 def _end(workers: Workers, abandoned: threading.Event) -> None:
-    """Ends the threads: what goes on writing would do so in a folder that is another job's by then."""
+    """End the worker threads, because a thread that still writes could write into another job's folder."""
     if abandoned.is_set():
         workers.abandon()
     workers.close()

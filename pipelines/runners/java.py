@@ -1,8 +1,8 @@
-"""The Java that Flink needs, and the broker to test with: jars that Maven brings, once per version.
+"""Find Java, and download the jars of Flink and of a Kafka broker for tests, once for each version.
 
-Everything else works without a Java on the machine. The versions stand in ``pom.xml`` beside this file.
+Only Flink and these tests need Java. ``pom.xml`` beside this file contains the versions.
 
-``python -m pipelines.runners.java setup`` fetches what is missing.
+``python -m pipelines.runners.java setup`` downloads what is missing, with Maven.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pipelines.runners.prism_binary import beam_version, cache_dir, package_inst
 from schemas.errors import EngineError
 
 _POM: Final = Path(__file__).with_name("pom.xml")
-_SPACE: Final = {"m": "http://maven.apache.org/POM/4.0.0"}
-_OLDEST: Final = 17
+_POM_NAMESPACE: Final = {"m": "http://maven.apache.org/POM/4.0.0"}
+_MIN_JAVA: Final = 17
 _LIMIT_S: Final = 900.0
 
 SETUP: Final = "run `make java`, or `python -m pipelines.runners.java setup`"
 
-# What Flink 1.19 and Beam's runner reach into, which Java 17 closes.
-OPENS: Final = tuple(
+# Flink 1.19 and Beam's runner use private parts of these packages, which Java 17 forbids by default.
+JAVA_OPEN_OPTIONS: Final = tuple(
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (
         "java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.text",
@@ -43,45 +43,45 @@ OPENS: Final = tuple(
 
 @cache
 def versions() -> dict[str, str]:
-    """The pinned versions by name, such as ``flink.version``."""
-    properties = ElementTree.parse(_POM).find("m:properties", _SPACE)
+    """Return the pinned versions by name, such as ``flink.version``."""
+    properties = ElementTree.parse(_POM).find("m:properties", _POM_NAMESPACE)
     assert properties is not None
     return {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in properties}
 
 
 def find_java() -> Path:
-    """The Java of JAVA_HOME, or else of PATH.
+    """Return the path of the Java in JAVA_HOME, or of the one on PATH if JAVA_HOME is not set.
 
     Raises:
-        EngineError: there is none, or it is too old.
+        EngineError: Java is not installed, or it is too old.
     """
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
     if found is None:
         where = f"in JAVA_HOME={home}" if home else "on PATH"
         raise EngineError(
-            f"Java is not installed ({where}): install Java {_OLDEST} (Debian: openjdk-17-jre-headless)"
+            f"Java is not installed ({where}): install Java {_MIN_JAVA} (Debian: openjdk-17-jre-headless)"
         )
     version = _java_version(found)
-    if version < _OLDEST:
-        raise EngineError(f"Java {version} ({found}) is too old: install Java {_OLDEST}, or set JAVA_HOME")
+    if version < _MIN_JAVA:
+        raise EngineError(f"Java {version} ({found}) is too old: install Java {_MIN_JAVA}, or set JAVA_HOME")
     return Path(found)
 
 
 @cache
 def _java_version(java: str) -> int:
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60)
-    found = re.search(r'version "(\d+)', told.stderr + told.stdout)
-    if told.returncode or found is None:
-        raise EngineError(f"{java} does not run: install Java {_OLDEST}, or set JAVA_HOME")
+    result = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60)
+    found = re.search(r'version "(\d+)', result.stderr + result.stdout)
+    if result.returncode or found is None:
+        raise EngineError(f"{java} does not run: install Java {_MIN_JAVA}, or set JAVA_HOME")
     return int(found[1])
 
 
 def find_maven() -> Path:
-    """The Maven on PATH.
+    """Return the path of the Maven on PATH.
 
     Raises:
-        EngineError: there is none.
+        EngineError: Maven is not installed.
     """
     found = shutil.which("mvn")
     if found is None:
@@ -90,69 +90,86 @@ def find_maven() -> Path:
 
 
 def job_server() -> tuple[Path, str]:
-    """The folder of the job server's jars, and what they are: Beam's released one, or the pinned combination.
+    """Return the folder of the job server's jars, and a description with their version.
+
+    The jars are Beam's released job server if it is installed, or else the combination in ``pom.xml``.
 
     Raises:
-        EngineError: it is not set up; the line says how to.
+        EngineError: the job server is not set up; the message contains the command that sets it up.
     """
-    for folder, what in _job_servers():
+    for folder, description in _job_servers():
         if folder.is_dir():
-            return folder, what
+            return folder, description
     raise EngineError(f"Flink's job server is not set up: {SETUP}")
 
 
 def flink_home() -> Path:
-    """The folder of the Flink distribution, which only a cluster of one's own needs.
+    """Return the folder of the Flink distribution, which is needed only to start a cluster.
 
     Raises:
-        EngineError: it is not set up.
+        EngineError: the distribution is not set up.
     """
-    return _there(_flink(), "Flink")
+    return _existing_folder(_flink_folder(), "Flink")
 
 
 def kafka_jars() -> Path:
-    """The folder of the broker's jars.
+    """Return the folder of the Kafka broker's jars.
 
     Raises:
-        EngineError: they are not set up.
+        EngineError: the jars are not set up.
     """
-    return _there(_kafka(), "Kafka")
+    return _existing_folder(_kafka(), "Kafka")
 
 
 def setup_job_server() -> Path:
-    """Fetches the job server: Beam's released jar where it is served, else the combination in ``pom.xml``."""
+    """Return the folder of the job server's jars; download them if they are missing.
+
+    Downloads Beam's released jar, or the combination in ``pom.xml`` if the registry lacks that jar.
+
+    Raises:
+        EngineError: the jars cannot be downloaded.
+    """
     (released, _), (pinned, _) = _job_servers()
     if released.is_dir() or pinned.is_dir():
         return job_server()[0]
     try:
-        return _copied("released-job-server", released, f"-Dbeam.version={beam_version()}")
+        return _copy_jars("released-job-server", released, f"-Dbeam.version={beam_version()}")
     except EngineError:
-        print("Beam's released job server is not served here: taking the pinned one", file=sys.stderr)
-    return _copied("job-server", pinned)
+        print("the registry lacks Beam's released job server: using the pinned one", file=sys.stderr)
+    return _copy_jars("job-server", pinned)
 
 
 def setup_kafka() -> Path:
-    """Fetches the broker's jars."""
-    return _copied("kafka", _kafka())
+    """Return the folder of the Kafka broker's jars; download them if they are missing.
+
+    Raises:
+        EngineError: the jars cannot be downloaded.
+    """
+    return _copy_jars("kafka", _kafka())
 
 
 def setup_flink() -> Path:
-    """Fetches the Flink distribution, from the Python package that ships it."""
-    target = _flink()
+    """Return the folder of the Flink distribution; download the Python package that contains it if needed.
+
+    Raises:
+        EngineError: the package cannot be downloaded.
+    """
+    target = _flink_folder()
     if target.is_dir():
         return target
     installer = package_installer()
     if installer is None:
-        raise EngineError("Flink cannot be fetched: neither uv nor pip is here")
+        raise EngineError("Flink cannot be fetched: neither uv nor pip is installed; install one of them")
     package = f"apache-flink-libraries=={versions()['flink.version']}"
-    with _beside(target) as work:
+    with _temporary_folder_beside(target) as work:
         folder = str(Path(work) / "package")
         _run([*installer, "--no-deps", "--target", folder, package], f"fetching {package}, about 230 MB")
-        _moved(Path(folder) / "pyflink", target)
+        _move_into_place(Path(folder) / "pyflink", target)
     return target
 
 
 def _job_servers() -> tuple[tuple[Path, str], tuple[Path, str]]:
+    """Return folder and description of Beam's released job server, then of the pinned job server."""
     beam, pinned = beam_version(), versions()["beam.runner.version"]
     return (
         (_java() / f"job-server-{beam}-released", f"Beam's job server {beam}"),
@@ -164,7 +181,7 @@ def _flink_version() -> str:
     return versions()["flink.version"]
 
 
-def _flink() -> Path:
+def _flink_folder() -> Path:
     return _java() / f"flink-{_flink_version()}"
 
 
@@ -176,19 +193,22 @@ def _java() -> Path:
     return cache_dir() / "java"
 
 
-def _there(folder: Path, name: str) -> Path:
+def _existing_folder(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise EngineError(f"{name} is not set up: {SETUP}")
     return folder
 
 
-def _copied(profile: str, target: Path, *more: str) -> Path:
-    """The jars of a profile of ``pom.xml`` in ``target``; interrupted, it leaves no half of them there."""
+def _copy_jars(profile: str, target: Path, *more: str) -> Path:
+    """Download the jars of a profile of ``pom.xml`` into ``target``; return ``target``.
+
+    ``target`` appears with all jars or not at all, even if the download is interrupted.
+    """
     if target.is_dir():
         return target
     find_java()
     plugin = f"org.apache.maven.plugins:maven-dependency-plugin:{versions()['maven.dependency.version']}"
-    with _beside(target) as work:
+    with _temporary_folder_beside(target) as work:
         jars = Path(work) / "jars"
         _run(
             [
@@ -197,12 +217,12 @@ def _copied(profile: str, target: Path, *more: str) -> Path:
             ],
             f"fetching the jars of {profile}, a minute or two",
         )  # fmt: skip
-        _moved(jars, target)
+        _move_into_place(jars, target)
     return target
 
 
-def _moved(made: Path, target: Path) -> None:
-    """Puts a folder in its place; whoever set up the same meanwhile has put it there, and that will do."""
+def _move_into_place(made: Path, target: Path) -> None:
+    """Move a folder to ``target``; leave it if another process has created ``target`` meanwhile."""
     try:
         move_whole(made, target)
     except OSError:
@@ -210,7 +230,7 @@ def _moved(made: Path, target: Path) -> None:
             raise
 
 
-def _beside(target: Path) -> tempfile.TemporaryDirectory[str]:
+def _temporary_folder_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
     target.parent.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(prefix=".setup-", dir=target.parent, ignore_cleanup_errors=True)
 
@@ -231,7 +251,7 @@ def _run(command: list[str], label: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``setup [job-server] [flink] [kafka]``: fetches those, or all."""
+    """Run ``setup [job-server] [flink] [kafka]``, which downloads the named parts, or all without a name."""
     known = {"job-server": setup_job_server, "flink": setup_flink, "kafka": setup_kafka}
     if arguments[:1] != ["setup"] or not known.keys() >= set(arguments[1:]):
         print(f"usage: python -m pipelines.runners.java setup [{'] ['.join(known)}]", file=sys.stderr)
@@ -243,7 +263,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EngineError.exit_code
     except KeyboardInterrupt:
-        print("interrupted: nothing half-made is left", file=sys.stderr)
+        print("interrupted: no incomplete folder is left", file=sys.stderr)
         return 130
     return 0
 

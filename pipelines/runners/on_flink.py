@@ -1,8 +1,8 @@
-"""A job on Flink, embedded or a session cluster.
+"""Run a job on Flink: on a Flink inside the job server, or on a session cluster.
 
-A shard lives in the memory of a Python worker, and a job goes on from the state table alone, as on any
-engine. So Flink restarts nothing itself and keeps nothing that matters: a worker, a task manager or a job
-manager that dies ends this run as lost, and whoever started it goes on from the snapshots, as after a kill.
+The state of a shard is in the memory of a Python worker, and a job resumes from the state table only, as on
+every engine. So Flink restarts nothing and stores no state. When a worker, a task manager or the job manager
+dies, `run_on_flink` raises `EngineLost`, and its caller resumes a stream from the snapshots.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from pipelines.runners.engine import log_file
 from pipelines.runners.flink import JobServer, flink_options
 from pipelines.runners.on_prism import build
 from pipelines.workers import ownership, worker
-from pipelines.workers.failure import clear_told, told
+from pipelines.workers.failure import clear_worker_errors, told
 from schemas.errors import EngineError, EngineLost
 
-_ASKED_EVERY_S: Final = 1.0
-_SILENT_S: Final = 5.0  # how long a job manager may not answer
-_COMES_BACK_S: Final = 180.0  # how long one that is lost is waited for
-_CANCELLED_S: Final = 30.0  # Flink ends a task that does not end by itself after 180 s; nobody waits for that
-_RUNS: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
-_NO_SLOTS: Final = "NoResourceAvailableException"
+_CHECK_EVERY_S: Final = 1.0
+_SILENCE_LIMIT_S: Final = 5.0  # after so long without an answer a job manager counts as lost
+_RETURN_LIMIT_S: Final = 180.0  # how long to wait for a lost task manager to come back
+_CANCEL_LIMIT_S: Final = 30.0  # do not wait longer: Flink ends a hanging task only after 180 s
+_RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
+_NO_SLOTS_ERROR: Final = "NoResourceAvailableException"
 
 
 def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSettings) -> None:
-    """Runs a job to its end, or until it is asked to stop.
+    """Run a job on Flink until its source ends or its stop file appears.
 
     Args:
-        run: the job's run.
+        run: the run to execute.
         on_progress: called twice a second.
-        settings: which Flink, and where its workers are.
+        settings: the addresses of Flink and its workers.
 
     Raises:
-        EngineLost: the engine or a worker died: the job goes on from its snapshots when it is run again.
+        EngineLost: the engine or a worker died; a stream can resume from its snapshots.
         StatecastError: the source, the output folder, a state or the engine is at fault.
     """
     output = run.settings.output
-    clear_told(output)
+    clear_worker_errors(output)
     name = _name(run.settings.job)
     parallelism = 1 if settings.workers is None else min(_slots(settings.master), run.settings.shards)
     if run.before is not None:
@@ -73,11 +73,11 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
             worker.end_job(run.settings.job)
-            result.cancel()  # the job itself runs for ever, see `flink_options`
+            result.cancel()  # Flink's job never ends by itself, see `flink_options`
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
-            raise _why(run, server, settings.workers, error) from error
+            raise _cause_of(run, server, settings.workers, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
 
@@ -87,57 +87,63 @@ def _name(job: str) -> str:
 
 
 class _EndedByOthers(EngineError):
-    """Somebody else has ended the job; to start it again at once would be against their will."""
+    """Another user or program has ended the job; it must not be restarted automatically."""
 
 
 def _check_ended(state: str, run: Run, master: str, name: str) -> None:
-    # A job server takes a job that was cancelled for one that failed.
+    """Raise `_EndedByOthers` if Flink's job was cancelled or stopped from outside."""
+    # The job server reports a cancelled job as FAILED; only the cluster tells the two apart.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
-        raise _EndedByOthers("Flink's job was cancelled: run the same command again, a stream with --resume")
+        raise _EndedByOthers(
+            "Flink's job was cancelled: run the same command again; add --resume for a stream"
+        )
     if state == PipelineState.DONE and not ownership.has_ended(run.settings):
         raise _EndedByOthers(
-            "Flink's job was stopped, with a savepoint that nothing needs: run the same command again, a "
-            "stream with --resume"
+            "Flink's job was stopped with a savepoint, which Statecast does not use: run the same command "
+            "again; add --resume for a stream"
         )
 
 
 def _state_of(master: str, name: str) -> str | None:
-    """What a cluster says of the job of a name; None where nobody answers or knows it."""
+    """Return the state of the job named ``name``; None if the cluster does not answer or has no such job."""
     if master != LOCAL:
         with suppress(EngineError):
             return dict(flink.jobs(master).values()).get(name)
     return None
 
 
-def _why(run: Run, server: JobServer, workers: str | None, error: Exception) -> EngineError:
-    """What a worker of ours has told, or else that something died: Flink's own words are in the log."""
+def _cause_of(run: Run, server: JobServer, workers: str | None, error: Exception) -> EngineError:
+    """Return the error to raise for a failed job: a worker's own error, or else `EngineLost` with a cause.
+
+    The cause is found in the log of the job server, because Beam's error does not contain it.
+    """
     line = told(run.settings.output, error)
     if not isinstance(line, EngineError):
         return line  # type: ignore[return-value]
-    what = "a worker or task of Flink's has died"
+    cause = "a Flink worker or task has died"
     if server.pid is None:
-        what = "Flink's job server has died"
-    elif _NO_SLOTS in _text(server.log):
-        what = (
-            f"Flink at {server.master} has not enough free task slots: end the job that holds them "
-            f"(http://{server.master} lists all), or take fewer with -- --parallelism=N"
+        cause = "Flink's job server has died"
+    elif _NO_SLOTS_ERROR in _text(server.log):
+        cause = (
+            f"Flink at {server.master} has not enough free task slots: end the job that uses them "
+            f"(http://{server.master} lists all jobs), or use fewer with -- --parallelism=N"
         )
     elif workers is not None and _is_unreachable(workers, server.log):
         port = workers.rpartition(":")[2]
-        what = (
-            f"Flink's task managers reach no pool of workers at {workers}: start python -m "
-            f"pipelines.runners.pool --port {port} there, or mend jobs.flink_workers"
+        cause = (
+            f"Flink's task managers cannot reach a pool of workers at {workers}: start python -m "
+            f"pipelines.runners.pool --port {port} there, or correct jobs.flink_workers"
         )
-    return EngineLost(f"{what} (log: {server.log})")
+    return EngineLost(f"{cause} (log: {server.log})")
 
 
 def _is_unreachable(workers: str, log: Path) -> bool:
-    """Whether Flink's words end with its task managers asking in vain for a worker."""
+    """Return whether the log shows that task managers could not connect to the pool at ``workers``."""
     host, _, port = workers.rpartition(":")
-    in_vain = re.compile(
+    refused = re.compile(
         rf"ConnectException: .*:{port}$|UnknownHostException: {re.escape(host)}\b", re.MULTILINE
     )
-    return in_vain.search(_text(log)) is not None
+    return refused.search(_text(log)) is not None
 
 
 def _text(log: Path) -> str:
@@ -148,7 +154,7 @@ def _text(log: Path) -> str:
 
 @contextmanager
 def _cancelled_after(master: str, name: str) -> Iterator[None]:
-    """The job of a name is not running in a cluster when the block ends, however it ends."""
+    """Cancel the cluster's job named ``name`` when the block ends, with an error or without."""
     try:
         yield
     finally:
@@ -156,40 +162,50 @@ def _cancelled_after(master: str, name: str) -> Iterator[None]:
 
 
 def _cancel(master: str, name: str) -> None:
-    """Cancels the job of a name, and waits until its slots are free; does nothing where there is none."""
+    """Cancel the cluster's job named ``name`` if it is running, and wait until its slots are free."""
     if master == LOCAL:
         return
     with suppress(EngineError):
-        until_s = time.monotonic() + _CANCELLED_S
+        until_s = time.monotonic() + _CANCEL_LIMIT_S
         while time.monotonic() < until_s:
-            found = {job: state for job, (called, state) in flink.jobs(master).items() if called == name}
-            if not any(state in (*_RUNS, "CANCELLING") for state in found.values()):
+            found = {job: state for job, (of, state) in flink.jobs(master).items() if of == name}
+            if not any(state in (*_RUNNING_STATES, "CANCELLING") for state in found.values()):
                 return
             for job, state in found.items():
-                if state in _RUNS:
+                if state in _RUNNING_STATES:
                     flink.cancel(master, job)
             time.sleep(0.2)
 
 
 def _slots(master: str) -> int:
-    """The task slots of a cluster, once it has any: one that was lost may be coming back.
+    """Return the number of task slots of a cluster; wait for one, because a lost task manager may come back.
 
     Raises:
-        EngineError: it has none.
+        EngineError: the cluster still has no task slot after 3 minutes.
     """
-    until_s = time.monotonic() + _COMES_BACK_S
+    until_s = time.monotonic() + _RETURN_LIMIT_S
     while True:
         with suppress(EngineError):
             if slots := int(flink.ask(master, "/overview")["slots-total"]):
                 return slots
         if time.monotonic() > until_s:
-            raise EngineError(f"Flink at {master} has no task manager after {_COMES_BACK_S:.0f} s")
+            raise EngineError(f"Flink at {master} has no task manager after {_RETURN_LIMIT_S:.0f} s")
         time.sleep(1.0)
 
 
 @dataclass
 class _Watch:
-    """Asks a cluster for its job, since a job server goes on asking a dead job manager for minutes."""
+    """Watch a run: whether its shards have ended, and whether the cluster still has its job.
+
+    It sends requests to the cluster itself, because a job server reports a dead job manager only after
+    minutes.
+
+    Attributes:
+        master: ``[local]``, or ``host:port`` of a session cluster.
+        name: name of the job in the cluster.
+        has_ended: returns whether all shards have ended.
+        clock: returns seconds on a monotonic clock.
+    """
 
     master: str
     name: str
@@ -200,13 +216,13 @@ class _Watch:
     _seen: bool = field(default=False, init=False)
 
     def sees_end(self) -> bool:
-        """Whether all shards have ended, looked at once in a while.
+        """Return whether all shards have ended; calls within a second of the last check return False.
 
         Raises:
-            EngineLost: nobody answers any more, or the job is not known any more.
+            EngineLost: the job manager has stopped answering, or it has lost the job.
         """
         now_s = self.clock()
-        if now_s - self._asked_s < _ASKED_EVERY_S:
+        if now_s - self._asked_s < _CHECK_EVERY_S:
             return False
         self._asked_s = now_s
         if self.has_ended():
@@ -217,12 +233,12 @@ class _Watch:
 
     def _ask(self, now_s: float) -> None:
         try:
-            known = self.name in {called for called, _ in flink.jobs(self.master).values()}
+            is_known = self.name in {name for name, _ in flink.jobs(self.master).values()}
         except EngineError as error:
-            if now_s - self._answered_s > _SILENT_S:
+            if now_s - self._answered_s > _SILENCE_LIMIT_S:
                 raise EngineLost(f"the job manager at {self.master} is lost") from error
             return
         self._answered_s = now_s
-        if self._seen and not known:
+        if self._seen and not is_known:
             raise EngineLost(f"the job manager at {self.master} has lost the job")
-        self._seen |= known
+        self._seen |= is_known

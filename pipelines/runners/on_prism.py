@@ -1,4 +1,4 @@
-"""A job on Prism, Beam's embedded streaming engine."""
+"""Run a job on Prism, Beam's streaming engine for one machine."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pipelines.runners.engine import log_file
 from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.sinks import numbers
 from pipelines.workers import worker
-from pipelines.workers.failure import clear_told, told
+from pipelines.workers.failure import clear_worker_errors, told
 from schemas.errors import EngineError, EngineLost
 
 
 def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
-    """Runs a job to its end, or until it is asked to stop, on a Prism of its own.
+    """Start a Prism process and run a job on it until its source ends or its stop file appears.
 
     Args:
-        run: the job's run.
+        run: the run to execute.
         on_progress: called twice a second.
 
     Raises:
         StatecastError: the source, the output folder, a state or the engine is at fault.
     """
     output = run.settings.output
-    clear_told(output)
+    clear_worker_errors(output)
     with PrismServer(log_file(run.logs, "prism.log")) as prism:
         pipeline = beam.Pipeline(options=PipelineOptions([*prism_options(prism.endpoint), *run.beam_options]))
         build(pipeline, run)
@@ -45,7 +45,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
             worker.end_job(run.settings.job)
         except Exception as error:
             if prism.pid is None:
-                raise EngineLost(f"Prism has died, killed or out of memory (log: {prism.log})") from error
+                raise EngineLost(f"Prism was killed or ran out of memory (log: {prism.log})") from error
             raise told(output, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)

@@ -1,12 +1,12 @@
-"""A pool of Python workers beside a Flink cluster: its task managers ask it for a worker process each.
+"""A pool of Python workers for a Flink cluster: each task manager requests a worker process from it.
 
 ::
 
     python -m pipelines.runners.pool --port 50000
 
-Beam's own pool knows a worker by an id that each task manager counts for itself, so that two of them on one
-pool end each other's workers; it listens on every interface, too. A worker of this one ends when its task
-manager hangs up, and its shards are stepped as in a job's own process.
+This pool replaces Beam's own. Beam's pool identifies a worker by a number that each task manager counts from
+the same start, so two task managers on one pool end each other's workers; it also listens on every interface.
+A worker of this pool ends when its task manager closes the connection.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _STOP_LIMIT_S: Final = 5.0
 
 
 class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """Starts a worker for whoever asks."""
+    """The gRPC service that starts a worker process for each request of a task manager."""
 
     def __init__(self) -> None:
         self.workers: list[subprocess.Popen[bytes]] = []
         self._starting = threading.Lock()
 
     def command(self, request: Any) -> list[str]:
-        """How a worker is started."""
+        """Return the command that starts a worker for a request."""
         control = request.control_endpoint.url
         return [sys.executable, "-m", __spec__.name, "worker", control, request.worker_id]
 
     def StartWorker(self, request: Any, context: Any) -> Any:
-        """A worker process that connects to the task manager."""
+        """Start a worker process, which connects to the task manager that sent the request."""
         with self._starting:
             self.workers = [worker for worker in self.workers if worker.poll() is None]
             self.workers.append(subprocess.Popen(self.command(request), stdin=subprocess.DEVNULL))
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:
-        """Nothing: the id may be another's, too, and the right one has seen its connection end."""
+        """Do nothing: two workers may have this id, and the right one ends with its connection."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Terminate all workers, and kill each worker that does not end within 5 seconds."""
         for worker in self.workers:
             worker.terminate()
         for worker in self.workers:
@@ -64,7 +64,7 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
 
 def serve(host: str, port: int) -> None:
-    """Serves until the process is ended."""
+    """Serve requests at ``host:port`` until the process ends, then end the workers."""
     pool = Pool()
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
@@ -78,23 +78,28 @@ def serve(host: str, port: int) -> None:
 
 
 def work(control: str, worker_id: str) -> None:
-    """Runs a worker until its task manager hangs up."""
+    """Run a worker until its task manager closes the connection.
+
+    Args:
+        control: ``host:port`` of the task manager's control service.
+        worker_id: the id that the task manager gave the worker.
+    """
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
     from forecaster.threads import compute_threads
-    from pipelines.workers.process import use_again
+    from pipelines.workers.process import reuse_freed_memory
 
-    use_again()
+    reuse_freed_memory()
     with compute_threads(1), suppress(grpc.RpcError):
         SdkHarness(control, worker_id=worker_id).run()
 
 
 def main(arguments: list[str]) -> int:
-    """The pool; as ``worker CONTROL ID`` a worker of it."""
+    """Run the pool, or with the arguments ``worker CONTROL ID`` one worker."""
     if arguments[:1] == ["worker"]:
         work(*arguments[1:])
         sys.stdout.flush()
-        os._exit(0)  # threads of a job that is over are not waited for
+        os._exit(0)  # do not wait for threads of a job that has ended
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.runners.pool", description="A pool of workers."
     )

@@ -1,10 +1,10 @@
-"""Prism, the streaming engine, as a process of one job.
+"""Prism, the streaming engine, as a process that belongs to one job.
 
-Prism is one Go program of the same version as Beam, and it keeps its state in memory. It listens on every
-network interface and has no option for less, so each job starts its own on a free port and ends it with the
-job.
+Prism is one Go program, of the same version as Beam, and keeps its state in memory. It listens on every
+network interface and has no option to restrict this, so each job starts its own Prism on a free port and ends
+it with the job.
 
-``python -m pipelines.runners.prism setup`` finds or installs it.
+``python -m pipelines.runners.prism setup`` finds or installs Prism.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ MISSING: Final = (
 
 
 class PrismServer(EngineProcess):
-    """A Prism of one's own, for as long as the ``with`` block lasts, or the process that started it.
+    """A context manager that runs a Prism process (see `EngineProcess`).
 
     Args:
-        log: file that Prism writes warnings and errors to; its folder is made.
+        log: file for Prism's warnings and errors; its folder is created.
 
     Raises:
-        EngineError: on entry, where Prism is missing or does not start.
+        EngineError: on entry, if Prism is missing or does not start.
     """
 
     def __init__(self, log: Path) -> None:
         super().__init__("Prism", log)
 
     def command(self, port: int) -> Sequence[str]:
-        """The binary of Beam's version, quiet."""
+        """Return the command that starts Prism on ``port`` and logs only warnings and errors."""
         binary = find_prism()
         if binary is None:
             raise EngineError(MISSING)
@@ -52,7 +52,7 @@ class PrismServer(EngineProcess):
 
 
 def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
-    """Beam's pipeline options to run on the Prism at ``endpoint``, with the workers in this process.
+    """Return Beam's pipeline options to run on the Prism at ``endpoint``, with the workers in this process.
 
     Args:
         endpoint: ``PrismServer.endpoint``.
@@ -62,17 +62,20 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
         "--runner=PrismRunner",
         f"--job_endpoint={endpoint}",
         "--environment_type=LOOPBACK",
-        # Without it Prism splits a slow bundle in the middle of a key and starts a second bundle of that
-        # key beside it: rows are lost or doubled. tests/laws/test_prism_stress.py holds it.
+        # Without this option Prism splits a slow bundle in the middle of a key and runs a second bundle of
+        # that key at the same time: rows are lost or doubled. tests/laws/test_prism_stress.py tests it.
         "--experiments=prism_disable_sdf_split",
-        # No --max_cache_memory_usage_mb: Prism hands out no cache tokens, so nothing would be found in the
-        # workers' state cache by the next bundle, and Beam weighs what it puts in at 1 to 2 ms a value.
+        # Do not set --max_cache_memory_usage_mb: Prism issues no cache tokens, so no later bundle finds a
+        # value in the state cache, while Beam spends 1 to 2 ms on measuring each value that it caches.
     ]
     return [*options, "--streaming"] if streaming else options
 
 
 def main(arguments: list[str]) -> int:
-    """``setup`` finds or installs Prism; ``fetch FOLDER`` is the step of it that needs a time limit."""
+    """Run ``setup``, which finds or installs Prism, or ``fetch FOLDER``, which only downloads it.
+
+    ``setup`` runs ``fetch`` as a separate process, so that it can end a download that takes too long.
+    """
     match arguments:
         case ["setup"]:
             try:

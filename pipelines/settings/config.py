@@ -1,4 +1,4 @@
-"""Every setting of training, backfill and stream, typed, by section of the job file."""
+"""The types, defaults and descriptions of all settings, as one class for each section of the job file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _in_utc(time: datetime) -> datetime:
 
 
 def _address_or(other: str) -> AfterValidator:
-    """HOST:PORT, or ``other``, which is not spoken of where it is nothing."""
+    """Return a validator that accepts HOST:PORT and the text ``other``, which may be empty."""
 
     def checked(text: str) -> str:
         if text != other and not _ADDRESS.fullmatch(text):
@@ -40,10 +40,10 @@ def _address_or(other: str) -> AfterValidator:
 
 
 def time_of(option: str, text: str) -> datetime:
-    """The time that an option names, in UTC unless it has a zone.
+    """Return the time that an option gives, read as UTC unless it has a zone.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: the text is not a time.
     """
     try:
         return _in_utc(datetime.fromisoformat(text))
@@ -52,19 +52,23 @@ def time_of(option: str, text: str) -> datetime:
 
 
 def _encoding(name: str) -> str:
-    """The name, if it is ``auto`` or one of Python's encodings of text."""
+    """Check that a name is ``auto`` or a text encoding of Python, and return it.
+
+    Raises:
+        ValueError: it is neither.
+    """
     try:
         if name == "auto" or codecs.lookup(name).encode("x")[0]:
             return name
     except (LookupError, TypeError):
         pass
-    raise ValueError(f"must be auto or an encoding such as utf-8, cp1252 or utf-16; {name!r} is none")
+    raise ValueError("must be auto or an encoding of Python, such as utf-8, cp1252 or utf-16")
 
 
 def _time_format(text: str) -> str:
     if text == "auto":
         return text
-    from schemas.time_formats import check  # patterns are tried with Polars, which takes long to import
+    from schemas.time_formats import check  # not at the top, because it imports Polars, which takes long
 
     return check(text)
 
@@ -76,19 +80,19 @@ Name = Annotated[str, Field(min_length=1)]
 
 _ADDRESS = re.compile(r"[^/\s@]+:\d+")
 _SECRET = re.compile(r"passw|passphrase|secret|token|user\.info|key\.pem|jaas|oauthbearer\.config")
-"""Options of a client that nobody should write into a job file."""
+"""Matches the names of client options that hold secrets, which must not be written into a job file."""
 
 
 class ColumnsConfig(Settings):
-    """Which column of a file is what; an empty name is found by the names people use."""
+    """Names of the columns of files; an empty name selects the column by its usual names."""
 
     layout: Literal["auto", "long", "wide"] = Field(
         default="auto",
-        description="long: a row is series, time, value; wide: a time column and one column a series; "
-        "auto: long if the columns for it are there",
+        description="long: a row holds a series, a time and a value; wide: a time column and one column for "
+        "each series; auto: long if the files have its columns",
     )
     series_id: str = Field(
-        default="", description='column of the series; "" finds series_id, unique_id or item_id'
+        default="", description='column of series ids; "" finds series_id, unique_id or item_id'
     )
     timestamp: str = Field(
         default="",
@@ -96,36 +100,38 @@ class ColumnsConfig(Settings):
     )
     value: str = Field(default="", description='column of the value (long only); "" finds value, y or target')
     event_id: str = Field(
-        default="", description='column that tells rows of one series and time apart; "": there is none'
+        default="",
+        description='column that distinguishes rows with the same series and time; "": no such column',
     )
     time_format: TimeFormat = Field(
         default="auto",
-        description="what times are; auto: ISO 8601, or numbers since 1970 from 1973 on; s, ms, us or ns: "
-        "numbers since 1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y or %Y%m",
+        description="format of the times; auto: ISO 8601, or numbers since 1970 from 1973 on; s, ms, us or "
+        "ns: numbers since 1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y "
+        "or %Y%m",
     )
     decimal: Literal["auto", ".", ","] = Field(
         default="auto",
-        description="decimal sign of CSV files; auto: found from the numbers of each file, thousands may be "
-        "separated",
+        description="decimal sign of CSV files; auto: detected from the numbers of each file, which may have "
+        "thousands separators",
     )
     missing: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
-        default=(), description="numbers that stand for a missing value in files, such as [-9999]"
+        default=(), description="numbers that mean a missing value in files, such as [-9999]"
     )
     encoding: Encoding = Field(
         default="auto",
-        description="encoding of text files, such as cp1252; auto: UTF-8, or UTF-16 where a file begins "
-        "with its mark",
+        description="encoding of text files, such as cp1252; auto: UTF-8, or UTF-16 if a file begins with "
+        "its byte order mark",
     )
 
 
 class Columns(ColumnsConfig):
-    """Which column is what, those of ``covariates.observed`` among them."""
+    """Names of the columns of files, with the names of the observed covariates (``covariates.observed``)."""
 
     observed: tuple[str, ...] = ()
 
 
 class DataConfig(ColumnsConfig):
-    """What is read."""
+    """The input files, which rows of them are read, and how bad rows and files are treated."""
 
     paths: Annotated[tuple[LocalPath, ...], BeforeValidator(_as_list)] = Field(
         default=(), description="files or folders: CSV, Parquet or JSON lines"
@@ -137,8 +143,8 @@ class DataConfig(ColumnsConfig):
     batch_rows: int = Field(default=200_000, ge=1, le=100_000_000, description="rows read at a time")
     skip_bad_files: bool | None = Field(
         default=None,
-        description="quarantine a file that cannot be read and go on (true), or stop (false); unset: a "
-        "stream that watches a folder goes on, every other job stops",
+        description="quarantine a file that cannot be read and continue (true), or stop (false); unset: a "
+        "stream that watches a folder continues, every other job stops",
     )
     max_future: Duration | None = Field(
         default=None,
@@ -155,59 +161,59 @@ class DataConfig(ColumnsConfig):
         default=2048,
         ge=16,
         le=16_777_216,
-        description="megabytes of rows a source may hold; a replay of more is sorted in pieces on disk",
+        description="megabytes of rows that a source may hold; a larger replay is sorted in pieces on disk",
     )
 
     @model_validator(mode="after")
-    def _rises(self) -> DataConfig:
+    def _check_order_of_bounds(self) -> DataConfig:
         if self.start and self.end and self.start >= self.end:
             raise ValueError("data.end must be later than data.start")
         return self
 
 
 class JobsConfig(Settings):
-    """How work is cut up."""
+    """The engine of a job, and how its work is divided."""
 
     shards: int = Field(
         default=8,
         ge=1,
         le=65_536,
-        description="groups of series stepped together; forecasts do not depend on it",
+        description="number of groups of series that are stepped together; forecasts do not depend on it",
     )
     windows_per_step: int = Field(
         default=32,
         ge=1,
         le=100_000,
-        description="most windows of a shard advanced at once, where there is a backlog",
+        description="most windows that a shard is advanced by in one call when there is a backlog",
     )
     runner: Literal["auto", "in-process", "prism", "flink"] = Field(
         default="auto",
-        description="the engine; auto: a backfill runs in process, a stream on Prism where it is installed, "
+        description="the engine; auto: a backfill runs in process, a stream on Prism if it is installed, "
         "else in process",
     )
     flink_master: Annotated[str, _address_or("[local]")] = Field(
         default="[local]",
-        description="flink: [local], a Flink of the job's own, or HOST:PORT of a session cluster",
+        description="flink: [local] starts a Flink for the job, HOST:PORT names a session cluster",
     )
     flink_workers: Annotated[str, _address_or("")] = Field(
         default="",
         description="flink: HOST:PORT of the pool of Python workers, as task managers reach it; without it "
-        "the workers are in the job's own process",
+        "the workers run in the job's own process",
     )
     restarts: int = Field(
         default=3,
         ge=0,
-        description="how often a job goes on by itself where its engine dies: a stream from its snapshots, a "
+        description="how often a job restarts by itself if its engine dies: a stream from its snapshots, a "
         "backfill from the start",
     )
 
 
 class StreamConfig(Settings):
-    """How rows arrive in a stream."""
+    """The source of a stream's rows, and how often its state is saved."""
 
     source: Literal["replay", "watch", "kafka"] = Field(
         default="replay",
-        description="replay: the files as if they came in now; watch: folders for new files; kafka: a topic",
+        description="replay: files, as if their rows arrived now; watch: files of a folder; kafka: a topic",
     )
     speed: float = Field(
         default=0.0,
@@ -219,29 +225,30 @@ class StreamConfig(Settings):
         default=30.0,
         gt=0,
         allow_inf_nan=False,
-        description="seconds between two snapshots of the state; a stream that is killed does again what it "
-        "did since the last",
+        description="seconds between two snapshots of the state; a stream that is killed repeats the work "
+        "since the last one",
     )
     poll_s: float = Field(
         default=1.0,
         gt=0,
         allow_inf_nan=False,
-        description="watch: seconds between two looks into the folders",
+        description="watch: seconds between two listings of the folder",
     )
 
 
 class KafkaConfig(Settings):
-    """A topic that a stream reads, and topics that it writes to."""
+    """The topic that a stream reads, and the topics that it sends to."""
 
     bootstrap: Name = Field(default="localhost:9092", description="host:port of brokers, with commas between")
     topic: str = Field(default="", description="topic whose messages are rows")
     decoder: Name = Field(
         default="json",
-        description="what a message is: json, avro, arrow, or module:function of a decoder of one's own; "
-        "which field is what is said in [data]",
+        description="format of messages: json, avro, arrow, or module:function of your own decoder; [data] "
+        "names the fields",
     )
     series: Literal["value", "key"] = Field(
-        default="value", description="key: the key of a message, as text, is its series"
+        default="value",
+        description="key: the key of a message, as text, is its series id; value: a field of it is",
     )
     keyed: bool = Field(
         default=False,
@@ -250,36 +257,38 @@ class KafkaConfig(Settings):
     )
     avro_schema: LocalPath = Field(default="", description="avro: file of the schema")
     registry: SecretUrl = Field(
-        default=SecretUrl(""), description="avro: URL of the schema registry, where no file is given"
+        default=SecretUrl(""), description="avro: URL of the schema registry, if no file is given"
     )
     registry_wait_s: float = Field(
         default=60.0,
         ge=0,
         allow_inf_nan=False,
-        description="avro: seconds to wait for a registry that does not answer; then messages whose schema "
-        "is not known are quarantined, until it answers again",
+        description="avro: seconds to wait for a registry that does not answer; after that, messages with an "
+        "unknown schema are quarantined until it answers again",
     )
     start: Literal["earliest", "latest"] | Time = Field(
         default="earliest",
-        description="where a stream begins that does not go on from its state table: earliest, latest, or a "
-        "time, that of the messages",
+        description="where a stream begins that does not resume from its state table: earliest, latest, or a "
+        "time, compared with the timestamps of the messages",
     )
     idle_s: float = Field(
         default=30.0,
         gt=0,
-        description="seconds without a row, confirmed with the broker, after which a partition no longer "
-        "holds the others back; a row that comes later and is older than they are is late",
+        description="seconds without a row, confirmed with the broker, after which the watermark no longer "
+        "waits for a partition; a row that arrives later and is older than the watermark is late",
     )
     group: Name = Field(
-        default="statecast", description="consumer group under which the broker shows people how far we are"
+        default="statecast",
+        description="consumer group under which the broker shows how far the stream has read",
     )
-    to_topic: str = Field(default="", description='topic to send forecasts to; "": files')
+    to_topic: str = Field(default="", description='topic to send forecasts to; "": write files')
     to_format: Literal["json", "avro", "arrow"] = Field(
-        default="json", description="forecasts as a message each (json, avro), or many (arrow)"
+        default="json",
+        description="format of sent forecasts: one a message (json, avro), or many a message (arrow)",
     )
-    to_late: str = Field(default="", description='topic to send late rows to, as JSON; "": files')
+    to_late: str = Field(default="", description='topic to send late rows to, as JSON; "": write files')
     to_quarantine: str = Field(
-        default="", description='topic to send quarantined rows to, as JSON; "": files'
+        default="", description='topic to send quarantined rows to, as JSON; "": write files'
     )
     options: dict[str, SecretOption] = Field(
         default_factory=dict,
@@ -289,20 +298,22 @@ class KafkaConfig(Settings):
     )
 
     @model_validator(mode="after")
-    def _keeps_secrets(self) -> KafkaConfig:
+    def _check_options_and_topics(self) -> KafkaConfig:
         for name, value in self.options.items():
             if _SECRET.search(name) and not value.get_secret_value().startswith("$"):
-                raise ValueError(f"kafka.options: {name} must be $NAME, a variable of the environment")
+                raise ValueError(f"kafka.options: {name} must be $NAME, the name of an environment variable")
         if self.to_format == "avro" and self.to_topic and not self.registry.get_secret_value():
             raise ValueError("kafka.to_format = avro needs kafka.registry")
         for name in ("to_late", "to_quarantine"):
             if getattr(self, name) and not self.to_topic:
-                raise ValueError(f"kafka.{name} needs kafka.to_topic: without it all goes to files")
+                raise ValueError(
+                    f"kafka.{name} needs kafka.to_topic: without it, all rows are written to files"
+                )
         return self
 
 
 class OutputConfig(Settings):
-    """Where results go."""
+    """The folder of the results, and the format of forecast files."""
 
     folder: Name = Field(
         default="out", description="folder for forecasts, states, scores and quarantined rows"
@@ -328,7 +339,7 @@ class JobConfig(Settings):
     output: OutputConfig = Field(default_factory=OutputConfig)
 
     def flat(self) -> dict[str, object]:
-        """Every setting that has a value, by its dotted name as ``network.hidden``; secrets are masked."""
+        """Return every setting that has a value, by its dotted name; secrets are masked."""
         values = {key: value for key, _, value in self.entries() if value is not None}
         return {
             key: {name: str(option) for name, option in value.items()} if isinstance(value, dict) else value
@@ -336,7 +347,7 @@ class JobConfig(Settings):
         }
 
     def entries(self) -> Iterator[tuple[str, FieldInfo, object]]:
-        """Every setting: its dotted name, what it can be, and its value."""
+        """Yield the dotted name, the field and the value of every setting."""
         for name in JobConfig.model_fields:
             section: Settings = getattr(self, name)
             for key, field in type(section).model_fields.items():
@@ -344,7 +355,7 @@ class JobConfig(Settings):
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether a setting may hold a secret: its type says so, and its text leaves the secret out."""
+    """Return whether the type of a setting is one for secrets, which mask the secret in their text."""
     return any(kind in (SecretUrl, SecretOption) for kind in (field.annotation, *get_args(field.annotation)))
 
 

@@ -1,4 +1,4 @@
-"""One job file: how settings are read from it and written to it, and what is said of those that cannot be."""
+"""Read settings from a job file, write them to one, and explain invalid settings in one line."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _FIELDS = {key: field for key, field, _ in JobConfig().entries()}
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, object] | None = None) -> JobConfig:
-    """The settings of a TOML job file, with single ones overridden.
+    """Return the settings of a TOML job file, with some of them overridden.
 
     Args:
-        path: The job file; None takes the defaults.
-        overrides: Values by dotted name. Text is read as a TOML value where the setting is not text
-            itself ("128", "[0.1, 0.5]", "true"); None leaves a setting as it is.
+        path: the job file; None takes the defaults.
+        overrides: values by dotted name. If the setting is not a text, a text is parsed as a TOML value
+            ("128", "[0.1, 0.5]", "true"). None does not change a setting.
 
     Raises:
-        ConfigError: The file cannot be read or a setting cannot be; one line with file, setting, value
-            and what is allowed.
+        ConfigError: the file cannot be read, or a setting is invalid; one line with the file, the setting,
+            its value and the allowed values.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     table: dict[str, Any] = _read(path) if path else {}
@@ -42,21 +42,23 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
             raise ConfigError(f"option {key}: no such setting{_nearest(key)}")
         section, _, name = key.partition(".")
         inner = table.setdefault(section, {})
-        if isinstance(inner, dict):  # else pydantic says what is wrong with it
+        if isinstance(
+            inner, dict
+        ):  # otherwise the file has a value where a section belongs: pydantic reports it below
             inner[name] = _parsed(value, _FIELDS[key]) if isinstance(value, str) else value
     try:
         return JobConfig.model_validate(table)
     except ValidationError as error:
         first, *more = error.errors()
-        told = _line(first, path, given)
-        raise ConfigError(told + (f" (and {len(more)} more)" if more else "")) from None
+        line = _error_line(first, path, given)
+        raise ConfigError(line + (f" (and {len(more)} more)" if more else "")) from None
 
 
 def commented_toml(config: JobConfig | None = None) -> str:
-    """The settings as a commented job file, which ``load_config`` reads back as it was.
+    """Return the text of a commented job file, from which ``load_config`` reads the same settings.
 
     Raises:
-        ConfigError: a setting holds a secret, which belongs into the environment and not into a file.
+        ConfigError: a setting holds a secret, which belongs in the environment and not in a file.
     """
     config = config or JobConfig()
     lines: list[str] = []
@@ -71,14 +73,14 @@ def commented_toml(config: JobConfig | None = None) -> str:
         if _holds_secret(value):
             raise ConfigError(
                 f"{key} = {value}: holds a name or a password, which is not written into a job file: leave "
-                "it out here, and give it in the environment where the job runs"
+                "it out here, and set it in the environment of the job"
             )
         lines.append(f"# {leaf} = {_example(field)}" if value is None else f"{leaf} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 
 
 def _holds_secret(value: object) -> bool:
-    """Return whether a setting is a URL with a login in it."""
+    """Return whether a value is a URL that contains a login."""
     return isinstance(value, SecretUrl) and value.is_secret
 
 
@@ -90,10 +92,10 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is no text in UTF-8") from None
+        raise ConfigError(f"{path}: is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        told, _, where = str(error).rstrip(")").partition(" (at ")
-        raise ConfigError(f"{path}: {where}: not TOML: {told}") from None
+        reason, _, where = str(error).rstrip(")").partition(" (at ")
+        raise ConfigError(f"{path}: {where}: not valid TOML: {reason}") from None
 
 
 def _parsed(text: str, field: FieldInfo) -> object:
@@ -108,7 +110,7 @@ def _parsed(text: str, field: FieldInfo) -> object:
 
 
 def _example(field: FieldInfo) -> str:
-    """What a setting without a value could be."""
+    """Return an example value for a setting that has no default, as TOML."""
     kinds = get_args(field.annotation)
     return "false" if bool in kinds else "2013-01-01T00:00:00Z" if Time in kinds else '"1h"'
 
@@ -129,15 +131,17 @@ def _toml(value: object) -> str:
     return repr(value)
 
 
-def _line(error: ErrorDetails, path: Path | None, given: Mapping[str, object]) -> str:
-    """One line for one of pydantic's errors: where, which setting, its value, what is allowed."""
+def _error_line(error: ErrorDetails, path: Path | None, given: Mapping[str, object]) -> str:
+    """Return one of pydantic's errors as one line: the file, the setting, its value and what is allowed."""
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts[:2])
     source = "option" if key in given or path is None else f"{path}:"
-    allowed = _allowed(error, key)
+    allowed = _requirement(error, key)
     if error["type"] == "extra_forbidden":
         return f"{source} {key}: {allowed}"
-    if allowed.startswith(f"{parts[0]}." if parts else "?"):  # a rule between settings names them itself
+    if allowed.startswith(
+        f"{parts[0]}." if parts else "?"
+    ):  # the message of a rule between settings names the settings
         named = "option" if any(k.startswith(f"{parts[0]}.") for k in given) else source
         return f"{named} {allowed}"
     at = f"[{parts[2]}]" if len(parts) > 2 and parts[2].isdigit() else ""
@@ -165,7 +169,7 @@ _PHRASES = {
 }
 
 
-def _allowed(error: ErrorDetails, key: str) -> str:
+def _requirement(error: ErrorDetails, key: str) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return f"no such setting{_nearest(key)}"
@@ -189,7 +193,7 @@ def _allowed(error: ErrorDetails, key: str) -> str:
 
 
 def _nearest(key: str) -> str:
-    """What may have been meant: the setting or section of the nearest name, else those there are."""
+    """Return a hint for a wrong name: the most similar setting or section, or all existing names."""
     leaf = key.rpartition(".")[2]
     same = [k for k in _FIELDS if k.rpartition(".")[2] == leaf]
     close = same or difflib.get_close_matches(key, _FIELDS if "." in key else JobConfig.model_fields, 1, 0.7)

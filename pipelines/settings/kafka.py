@@ -1,4 +1,4 @@
-"""How brokers are reached: address and options, with secrets from the environment; errors in one line."""
+"""The address and client options of Kafka brokers, with secrets from the environment, and client errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pydantic import SecretStr
 from schemas.errors import ConfigError, DataError, OutputError, StatecastError
 
 REGISTRY_USER = "schema.registry.basic.auth.user.info"
-"""Option that is not the client's: ``name:password`` for the schema registry."""
+"""The option that holds ``name:password`` for the schema registry; it is not passed to the client."""
 
 ANSWER_LIMIT_S = 5.0
 
-_SHORTEST_SECRET = 4  # letters; what is shorter is part of many words
+_SHORTEST_SECRET = 4  # characters; masking a shorter value would also mask parts of ordinary words
 
 _REFUSALS = ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL")
 
@@ -27,36 +27,40 @@ _MISSING = "Kafka needs one more package: pip install 'statecast[kafka]'"
 
 @dataclass(frozen=True)
 class Broker:
-    """Where brokers are, and how to speak to them; a value that travels to workers without its secrets.
+    """The address of Kafka brokers and the options of their client; it is sent to workers without secrets.
 
     Attributes:
-        bootstrap: ``host:port``, several with commas between.
-        options: of the client (librdkafka), as ``sasl.username``; a value ``$NAME`` is looked up in the
-            environment of the process that connects.
+        bootstrap: ``host:port`` of the brokers, separated by commas.
+        options: names and values of options of the client (librdkafka), such as ``sasl.username``; a value
+            ``$NAME`` is looked up in the environment of the process that connects.
     """
 
     bootstrap: str
     options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def settings(self, on_error: Callable[[Any], None], **own: Any) -> dict[str, Any]:
-        """What a client is made with: the job's options over ours (``own``, dots as ``_``).
+        """Return the configuration of a client: the defaults of the caller, overridden by the job's options.
+
+        Args:
+            on_error: function that the client calls with each of its errors.
+            own: the defaults, with ``_`` for the dots of their names.
 
         Raises:
-            ConfigError: the environment lacks a variable that an option names.
+            ConfigError: an option names an environment variable that is not set.
         """
-        ours = {name.replace("_", "."): value for name, value in own.items()}
+        defaults = {name.replace("_", "."): value for name, value in own.items()}
         given = {name: self._value(name, text) for name, text in self.options if name != REGISTRY_USER}
-        # its own lines would come between those of the job, and they name what was tried in full
-        quiet = {"log_level": 0, "error_cb": on_error}
-        return {"bootstrap.servers": self.bootstrap, **quiet, **ours, **given}
+        # Turn off the client's own log: its lines would mix with the job's, and they contain whole addresses.
+        logging = {"log_level": 0, "error_cb": on_error}
+        return {"bootstrap.servers": self.bootstrap, **logging, **defaults, **given}
 
     @property
     def registry_user(self) -> str:
-        """``name:password`` for the schema registry; empty where it asks for none."""
+        """``name:password`` for the schema registry; empty if the options set none."""
         return next((self._value(name, text) for name, text in self.options if name == REGISTRY_USER), "")
 
     def without_secrets(self, line: str) -> str:
-        """A line of the client's in which the values of variables are their names again."""
+        """Return a message of the client with the values of environment variables replaced by ``$NAME``."""
         for _, text in self.options:
             value = os.environ.get(text[1:], "") if text.startswith("$") else ""
             if len(value) >= _SHORTEST_SECRET:
@@ -74,12 +78,12 @@ class Broker:
 
 @dataclass
 class LastError:
-    """What a client said last of its connections, which the calls that then time out do not say.
+    """The last connection error that a client reported; a call that then times out does not contain it.
 
     Attributes:
-        text: one line; empty where there was nothing.
-        is_refusal: that line is of a broker that answers, and does not let us in.
-        count: how often it said something.
+        text: the error as one line; empty if there was none.
+        is_refusal: whether a broker answered and refused the connection or the login.
+        count: number of errors that the client has reported.
     """
 
     text: str = ""
@@ -87,17 +91,20 @@ class LastError:
     count: int = 0
 
     def __call__(self, error: Any) -> None:
-        """Called by the client; that all brokers are down is only the sum of what it said before."""
+        """Store an error of the client.
+
+        The error that all brokers are down is only counted, because the errors before it give the reason.
+        """
         self.count += 1
         if error.name() != "_ALL_BROKERS_DOWN":
-            self.text, self.is_refusal = _line(error.str()), error.name() in _REFUSALS
+            self.text, self.is_refusal = _one_line(error.str()), error.name() in _REFUSALS
 
 
 def client(kind: str) -> Any:
-    """A class or module-level name of ``confluent_kafka``, which is loaded when it is needed.
+    """Import ``confluent_kafka`` and return the class or function of it with this name.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: the package is not installed.
     """
     try:
         import confluent_kafka
@@ -108,23 +115,35 @@ def client(kind: str) -> Any:
 
 @contextmanager
 def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[None]:
-    """What a client raises, as one line that names the broker."""
+    """Turn the errors that a client raises in the block into errors of one line that name the broker.
+
+    Args:
+        broker: address and options of the client.
+        last: last connection error of the client.
+        sending: whether the client sends; its errors are then of the output.
+
+    Raises:
+        DataError: reading failed.
+        OutputError: sending failed.
+        ConfigError: the client refuses an option.
+    """
     kafka_exception = client("KafkaException")
     try:
         yield
     except kafka_exception as raised:
         kind = OutputError if sending else DataError
         raise error_of(broker, raised.args[0], last, kind) from None
-    except ValueError as error:  # an option that the client does not know
-        raise ConfigError(f"kafka.options: {broker.without_secrets(_line(str(error)))}") from None
+    except ValueError as error:  # the client does not have such an option
+        raise ConfigError(f"kafka.options: {broker.without_secrets(_one_line(str(error)))}") from None
 
 
 @contextmanager
-def not_collecting() -> Iterator[None]:
-    """Python's collector rests, which would go through all objects of the process for some 100,000 new ones.
+def without_garbage_collection() -> Iterator[None]:
+    """Turn off Python's garbage collector while the block runs.
 
-    So many messages a client makes at once, none of them part of a cycle. With Beam and torch loaded that
-    took most of the time of a poll, and kept all other threads waiting.
+    A poll of a client creates about 100,000 messages at once, none of them part of a cycle. They would make
+    the collector visit all objects of the process. With Beam and torch loaded, that took most of the time of
+    a poll, and all other threads had to wait for it.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -138,28 +157,36 @@ def not_collecting() -> Iterator[None]:
 def error_of(
     broker: Broker, error: Any, last: LastError, kind: type[StatecastError] = DataError
 ) -> StatecastError:
-    """One of the client's errors as one of ours."""
-    name, said = error.name(), broker.without_secrets(_line(error.str()))
-    is_silence = name in ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE")
-    if is_silence and not last.is_refusal:
+    """Return an error of the client as an error of one line.
+
+    Args:
+        broker: address and options of the client; the line names the address.
+        error: error of the client.
+        last: last connection error of the client, which explains a time-out.
+        kind: class of the returned error, unless an option is at fault.
+    """
+    name, message = error.name(), broker.without_secrets(_one_line(error.str()))
+    has_no_answer = name in ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE")
+    if has_no_answer and not last.is_refusal:
         why = f" ({broker.without_secrets(last.text)})" if last.text else ""
         return kind(
             f"{broker.bootstrap}: no Kafka broker answers there{why}: see kafka.bootstrap, "
-            "and kafka.options if it wants TLS or a login"
+            "and kafka.options if the broker requires TLS or a login"
         )
-    if is_silence or name in _REFUSALS:
+    if has_no_answer or name in _REFUSALS:
         return kind(
-            f"{broker.bootstrap}: refuses us ({broker.without_secrets(last.text) or said}): see kafka.options"
+            f"{broker.bootstrap}: the broker refuses the connection "
+            f"({broker.without_secrets(last.text) or message}): see kafka.options"
         )
     if name == "_INVALID_ARG":
-        return ConfigError(f"kafka.options: {said}")
-    return kind(f"{broker.bootstrap}: {said}")
+        return ConfigError(f"kafka.options: {message}")
+    return kind(f"{broker.bootstrap}: {message}")
 
 
-def options_of(options: Mapping[str, SecretStr]) -> tuple[tuple[str, str], ...]:
-    """The options of a job file as `Broker` has them."""
+def kafka_options(options: Mapping[str, SecretStr]) -> tuple[tuple[str, str], ...]:
+    """Return the Kafka options of a job file in the form of `Broker.options`, sorted by name."""
     return tuple(sorted((name, value.get_secret_value()) for name, value in options.items()))
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())[:200]

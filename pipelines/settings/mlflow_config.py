@@ -1,4 +1,4 @@
-"""Settings of the MLflow stores that runs and models are kept in."""
+"""The settings of the MLflow stores of runs and models."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ def _not_empty(url: SecretUrl) -> SecretUrl:
 
 
 class MlflowConfig(Settings):
-    """Where runs and model versions are kept."""
+    """The MLflow stores of runs and model versions, and the names used in them."""
 
     tracking_uri: Annotated[SecretUrl, AfterValidator(_not_empty)] = Field(
         default=SecretUrl("sqlite:///mlflow.db"),
         description="MLflow store: sqlite:///FILE, the URL of a server, or another database; a password in "
-        "it is never shown",
+        "it is never printed",
     )
     registry_uri: SecretUrl = Field(
-        default=SecretUrl(""), description='store of registered models; "": that of the runs'
+        default=SecretUrl(""), description='store of registered models; "": the same store as for runs'
     )
     experiment: Name = Field(default="statecast", description="experiment that runs are logged to")
     experiment_id: str = Field(
         default="",
-        description='id of an experiment that exists, in place of its name; "": the one called experiment',
+        description='id of an existing experiment, instead of its name; "": use mlflow.experiment',
     )
     model: Name = Field(default="statecast", description="registered model that versions are added to")
     run_id: str = Field(
-        default="", description='run to log to, as mlflow run makes one; "": a new run each time'
+        default="",
+        description='existing run to log to, such as one of mlflow run; "": create a new run each time',
     )
     system_metrics: bool = Field(
         default=False, description="log the use of processor, memory, disk and network while a run lasts"

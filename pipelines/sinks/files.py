@@ -22,7 +22,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.time.windows import MICROSECONDS
-from pipelines.storage import Location, Target, as_of_one_moment, source_of, write_whole, written_ns
+from pipelines.storage import Location, Target, read_consistently, source_of, write_whole, written_ns
 from schemas import late, quarantine, replaced
 from schemas.errors import DataError, OutputError, one_line
 from schemas.forecasts import IDENTITY
@@ -182,7 +182,7 @@ def read_forecasts(folder: Location) -> pl.DataFrame:
     Raises:
         DataError: there are no forecasts, or a file is unreadable.
     """
-    frames = as_of_one_moment(folder / FORECASTS, _read_files)
+    frames = read_consistently(folder / FORECASTS, _read_files)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
@@ -220,7 +220,7 @@ def read_replaced(folder: Location) -> pl.DataFrame:
 
 
 def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:
-    frames = as_of_one_moment(folder, partial(_read_files, pattern="*.parquet"))
+    frames = read_consistently(folder, partial(_read_files, pattern="*.parquet"))
     return pl.concat([empty, *frames], how="diagonal")
 
 

@@ -18,7 +18,7 @@ import fastavro
 import polars as pl
 
 from forecaster.forecasts import Forecasts
-from pipelines.schema_registry import FRAME, ask_registry
+from pipelines.schema_registry import AVRO_HEADER, send_request
 from pipelines.settings.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, told
 from pipelines.sinks.files import LATE, QUARANTINE
 from schemas.errors import OutputError
@@ -219,8 +219,8 @@ def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
         quantiles = tuple(name for name in _nested_names(frame) if name != "horizon")
         if quantiles not in known:
             schema = _avro_schema(frame.schema, quantiles)
-            number = ask_registry(topics.registry, path, user, {"schema": json.dumps(schema)})["id"]
-            known[quantiles] = FRAME.pack(0, number), fastavro.parse_schema(schema)
+            number = send_request(topics.registry, path, user, {"schema": json.dumps(schema)})["id"]
+            known[quantiles] = AVRO_HEADER.pack(0, number), fastavro.parse_schema(schema)
         head, parsed = known[quantiles]
         made = []
         for record in _with_avro_names(frame, quantiles).to_dicts():

@@ -162,10 +162,10 @@ class JobReader:
         """Return the numbers that the shards published last; a store is read at most every two seconds."""
         if isinstance(self.folder, Remote) and time.monotonic() - self._read_s < PUBLISHED_REMOTELY_EVERY_S:
             return self._last
-        self._last, self._read_s = self.read_now(), time.monotonic()
+        self._last, self._read_s = self.read_uncached(), time.monotonic()
         return self._last
 
-    def read_now(self) -> JobNumbers:
+    def read_uncached(self) -> JobNumbers:
         """Read the numbers that the shards published last, and combine them."""
         shards = read_shards(self.folder)
         for shard in shards:

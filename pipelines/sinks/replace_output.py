@@ -19,7 +19,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from forecaster.durable import sync_path
-from pipelines.storage import Location, Remote, end_putting, markers, output_errors, put_in_place, write_text
+from pipelines.storage import (
+    Location,
+    Remote,
+    complete_replacement_in_store,
+    markers,
+    output_errors,
+    replace_in_store,
+    write_text,
+)
 
 _REMOVE_LIMIT_S = 10.0
 _OLD = "old-"
@@ -39,7 +47,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
     """
     with output_errors(f"{output}: cannot be put in place"):
         if isinstance(hidden, Remote) and isinstance(output, Remote):
-            put_in_place(hidden, output, parts)
+            replace_in_store(hidden, output, parts)
         elif isinstance(hidden, Path) and isinstance(output, Path):
             _move_all(hidden, output, parts)
 
@@ -79,7 +87,7 @@ def _remove_marker(hidden: Path, output: Path) -> None:
         sync_path(hidden)
 
 
-def end_replacing(hidden: Location, output: Location) -> None:
+def complete_replacement(hidden: Location, output: Location) -> None:
     """Complete the renames of a job that was killed among them; remove a hidden folder that is incomplete.
 
     Raises:
@@ -87,7 +95,7 @@ def end_replacing(hidden: Location, output: Location) -> None:
     """
     with output_errors(f"{output}: cannot be put in place"):
         if isinstance(hidden, Remote) and isinstance(output, Remote):
-            end_putting(hidden, output)
+            complete_replacement_in_store(hidden, output)
         elif isinstance(hidden, Path) and isinstance(output, Path):
             _end_moving(hidden, output)
 

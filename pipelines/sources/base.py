@@ -1,4 +1,4 @@
-"""What a source of rows is: a log of one partition or of several, read in steps, without Beam."""
+"""Protocols for sources of rows: a log of one or more partitions that is read in steps. Imports no Beam."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from forecaster.shards.lateness import least, newest
 
 
 class Step(NamedTuple):
-    """What a source has next.
+    """The result of one read of a source.
 
     Attributes:
-        batches: in the order of their offsets; none while there is nothing to read.
-        offset: where to go on from.
-        wait_s: seconds until it is worth asking again.
+        batches: the next batches, in the order of their offsets; empty if there are no new rows.
+        offset: the offset from which the next step reads.
+        wait_s: seconds to wait before the next step.
     """
 
     batches: tuple[Batch, ...]
@@ -25,109 +25,125 @@ class Step(NamedTuple):
 
 
 class Source(Protocol):
-    """One partition of a log; picklable, since it travels to the worker that reads.
+    """A log of one partition.
 
-    What it has read it can read again: the same offset is the same row, with the same watermark before it.
+    A source must be picklable, because it is sent to the worker that reads it. It must be repeatable: each
+    read of an offset returns the same row, with the same watermark before it.
     """
 
     @property
     def partition(self) -> str:
-        """Name of the partition."""
+        """The name of the partition."""
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows come in a time of their own; else a job's latency is the backlog that it works off."""
+        """Whether rows arrive at a pace that the job does not set.
+
+        If False, the rows are a backlog, and the latency of the job would only measure its length.
+        """
 
     def step(self, offset: int) -> Step | None:
-        """The next step from ``offset`` on, or None at the end for good.
+        """Read the rows from ``offset`` on; None at the end of the log, to which no rows will be added.
 
         Raises:
-            DataError: the source is at fault; one line with the fix.
+            DataError: the source cannot be read; the message is one line and names the fix.
         """
 
 
-class Place(NamedTuple):
-    """Where the reading of a partition stands.
+class Position(NamedTuple):
+    """The position of the reader in a partition.
 
     Attributes:
-        offset: of the next row.
-        watermark_us: the partition's watermark before that row; None where it has none, or its source finds
-            it by itself.
-        cuts: offsets after that one, rising, at which shards stood when they were opened: a batch ends there,
-            so that each shard takes a batch in whole or not at all.
-        ahead_us: the partition's watermark at the shard that was furthest, since what that has closed is
-            closed; None where no shard was further than the others.
-        shard: the only one that follows it; None where all do.
+        offset: the offset of the next row.
+        watermark_us: the partition's watermark before the next row, in microseconds; None if the partition
+            has no watermark yet, or if its source computes the watermark from the offset.
+        cuts: greater offsets, ascending, from which some shards resume. A batch ends at each of them, so that
+            every shard applies either a whole batch or none of it.
+        furthest_watermark_us: the partition's watermark in the shard that had read furthest, in
+        microseconds, because the
+            windows that this shard closed stay closed; None if no shard had read further than the others.
+        shard: the only shard that follows the partition; None if all shards do.
     """
 
     offset: int
     watermark_us: int | None = None
     cuts: tuple[int, ...] = ()
-    ahead_us: int | None = None
+    furthest_watermark_us: int | None = None
     shard: int | None = None
 
     @property
     def furthest_us(self) -> int | None:
-        """The partition's greatest watermark in any shard."""
-        return newest((self.watermark_us, self.ahead_us))
+        """The partition's greatest watermark in any shard; None if there is none."""
+        return newest((self.watermark_us, self.furthest_watermark_us))
 
 
-Places = Mapping[str, Place]
-"""Where the reading of each partition stands, by the partition's name."""
+Positions = Mapping[str, Position]
+"""The position of the reader in each partition, by the name of the partition."""
 
 
-def furthest_us(places: Places, shard: int | None) -> int | None:
-    """No shard that follows what ``shard`` does has closed windows beyond; None where it has closed none."""
+def furthest_us(places: Positions, shard: int | None) -> int | None:
+    """Return the latest time up to which ``shard`` may have closed windows; None if it has closed none.
+
+    This is the least of `Position.furthest_us` of the partitions that ``shard`` follows. A topic that is not
+    keyed has one such time for all shards, with ``shard`` None.
+    """
     return least(place.furthest_us for place in places.values() if place.shard == shard)
 
 
-class Stride(NamedTuple):
-    """What a log has next.
+class LogStep(NamedTuple):
+    """The result of one read of a log.
 
     Attributes:
-        batches: those of one partition in the order of their offsets; none while there is nothing to read.
-        places: where to go on from; a partition that is new among them is announced by its first batch.
-        wait_s: seconds until it is worth asking again.
+        batches: the next batches, within a partition in the order of their offsets; empty if there are no new
+            rows.
+        places: the positions from which the next step reads. The first batch of a new partition announces
+            the partition.
+        wait_s: seconds to wait before the next step.
     """
 
     batches: tuple[Batch, ...]
-    places: Places
+    places: Positions
     wait_s: float = 0.0
 
 
 @runtime_checkable
 class Log(Protocol):
-    """Partitions that are read together; picklable, as a `Source` is.
+    """Partitions that one reader reads together; picklable, as a `Source` is.
 
-    They are one thing to read, and not one each: whether a partition is idle, and how far time has come
-    without it, is known from the others; and a step that waits for one would have the next one wait.
+    One reader reads all of them for two reasons. The watermark of an idle partition is computed from the
+    watermarks of the other partitions. And if each partition were read in turn, a wait for one partition
+    would delay all others.
     """
 
     @property
     def is_paced(self) -> bool:
         """See `Source`."""
 
-    def begin(self, reached: Places) -> Places:
-        """Every partition that there is, and where its reading begins: where it is ``reached``, go on.
+    def begin(self, reached: Positions) -> Positions:
+        """Return the position at which the reading of every partition of the log begins.
+
+        Args:
+            reached: the positions from which a job resumes; a partition without one begins at its start.
 
         Raises:
-            DataError: the log cannot be read, or not from there; one line with the fix.
+            DataError: the log cannot be read, or lacks the rows at these positions; the message is one line
+                and names the fix.
         """
 
-    def step(self, places: Places) -> Stride | None:
-        """The next step from ``places`` on, or None at the end for good.
+    def step(self, places: Positions) -> LogStep | None:
+        """Read the rows from ``places`` on; None at the end of the log, to which no rows will be added.
 
         Raises:
-            DataError: the log is at fault; one line with the fix.
+            DataError: the log cannot be read; the message is one line and names the fix.
         """
 
 
 @dataclass(frozen=True)
 class OnePartition:
-    """A `Source` as a `Log`.
+    """Adapts a `Source` to the `Log` protocol.
 
     Attributes:
-        source: its only partition.
+        source: the only partition of the log.
     """
 
     source: Source
@@ -137,18 +153,18 @@ class OnePartition:
         """See `Source`."""
         return self.source.is_paced
 
-    def begin(self, reached: Places) -> Places:
-        """See `Log`; a source finds the watermark before an offset by itself."""
+    def begin(self, reached: Positions) -> Positions:
+        """See `Log`. The position has no watermark, because a source computes watermarks itself."""
         name = self.source.partition
-        return {name: Place(reached[name].offset if name in reached else 0)}
+        return {name: Position(reached[name].offset if name in reached else 0)}
 
-    def step(self, places: Places) -> Stride | None:
+    def step(self, places: Positions) -> LogStep | None:
         """See `Log`."""
         name = self.source.partition
         step = self.source.step(places[name].offset)
-        return None if step is None else Stride(step.batches, {name: Place(step.offset)}, step.wait_s)
+        return None if step is None else LogStep(step.batches, {name: Position(step.offset)}, step.wait_s)
 
 
-def log_of(source: Source | Log) -> Log:
-    """A source as what is read: a log of one partition, unless it is a log already."""
+def as_log(source: Source | Log) -> Log:
+    """Return a log unchanged, and a source as a log of one partition."""
     return source if isinstance(source, Log) else OnePartition(source)

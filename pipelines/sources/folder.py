@@ -1,4 +1,4 @@
-"""A folder that files are put into: one partition, whose offsets a manifest on disk gives to the files."""
+"""Read the files that are put into a watched folder, as one partition; a manifest records their offsets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import polars as pl
 from forecaster.shards.batch import Batch
 from forecaster.time.windows import MICROSECONDS, ORIGIN
 from pipelines.sources.base import Step
-from pipelines.sources.files.listing import Found, Listing, identity_of
+from pipelines.sources.files.listing import Listing, ReadyFile, identity_of
 from pipelines.sources.files.overlaps import WideFiles
-from pipelines.sources.files.sensors import refuse_nameless
+from pipelines.sources.files.sensors import refuse_unnamed_series
 from pipelines.sources.files.tables import layout_of
 from pipelines.sources.files.validated_rows import (
     Input,
@@ -24,7 +24,7 @@ from pipelines.sources.files.validated_rows import (
     WholeFile,
     bad_file,
     read_file,
-    read_through,
+    read_to_end,
     rows_of,
 )
 from pipelines.sources.manifest import Entry, FolderManifest
@@ -34,29 +34,33 @@ from schemas.errors import DataError
 
 PARTITION = "folder"
 
-_STEP_BYTES = 32 << 20  # of a large file, so much at once
+_STEP_BYTES = 32 << 20  # a step ends once its batches are larger than this
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder that files are put into; each is read once, in the order of names among those that are ready.
+    """Watches a folder, and reads each file that is put into it once.
 
-    Names that begin with ``.`` or ``_`` and names of no known kind of file are left alone, so that a writer
-    can write under such a name and rename; one that stays for ``settle_s`` is a rejected row, as a folder in
-    the folder is. The offset of a row is that of its file's first plus its place in
-    the file. A file goes into the manifest once it is known that all of it can be read, and only then on.
-    The watermark moves at the end of a file, to its newest good row less the lateness, and never past the
-    wall clock of the file's arrival.
+    Files that are ready at the same time are read in the order of their names. Names that begin with ``.`` or
+    ``_``, and names with an unknown suffix, are not read, so that a writer can write under such a name and
+    rename the file when it is complete. A name of this kind that stays for ``settle_s`` becomes a rejected
+    row, and so does a folder in the folder.
+
+    The offset of a row is the first offset of its file plus the position of the row in the file. A file is
+    checked to its end before it is added to the manifest, and its rows are used only after that. The
+    watermark moves at the end of a file, to the time of the file's newest valid row minus the lateness, but
+    never past the wall clock at which the file arrived.
 
     Attributes:
         folder: the folder.
-        input: how to read its files; with ``skip_bad_files``, one that cannot be read is a rejected row.
-        manifest_folder: where the manifest is kept.
+        input: how to read its files; with ``skip_bad_files``, an unreadable file becomes a rejected row.
+        manifest_folder: the folder of the manifest.
         lateness_s: how far the watermark stays behind the newest row.
-        poll_s: seconds between looks at the folder.
-        settle_s: a file that is not whole and was not written to for so long will not become whole.
-        memory_bytes: a file is held if it takes less; of a larger one it is read twice.
-        clock: wall clock, for tests.
+        poll_s: seconds between two looks at the folder.
+        settle_s: seconds without a write after which an incomplete file is taken to stay incomplete.
+        memory_bytes: a file whose rows need at most this is kept in memory after the check; a larger file is
+            read twice.
+        clock: returns the wall clock, in seconds since 1970; tests set another one.
     """
 
     folder: Path
@@ -82,24 +86,24 @@ class FolderSource:
         """See `Source`; a watched folder has no end.
 
         Raises:
-            DataError: the folder is gone, a file cannot be read and is not to be skipped, or the manifest
-                does not reach ``offset``.
+            DataError: the folder does not exist, a file cannot be read and may not be skipped, or the
+                manifest ends before ``offset``.
         """
         return _watch_of(self).step(offset)
 
 
-@lru_cache(maxsize=1)  # one listing of the folder serves many steps
+@lru_cache(maxsize=1)  # many steps use the same listing of the folder
 def _watch_of(source: FolderSource) -> _Watch:
     return _Watch(source)
 
 
 def forget() -> None:
-    """Forgets what an earlier job in this process has read: a new one looks at the disk."""
+    """Drop the listing of an earlier job of this process, so that the next job looks at the folder again."""
     _watch_of.cache_clear()
 
 
 class _Watch:
-    """A folder as far as it was read: files to read again, then those that the last look found."""
+    """The files of the folder that are still to be read: first those in the manifest, then the new ones."""
 
     def __init__(self, source: FolderSource) -> None:
         self.source = source
@@ -107,7 +111,7 @@ class _Watch:
         self.listing = Listing(source.folder, source.settle_s)
         self.offset: int | None = None
         self.again: Iterator[Entry] = iter(())
-        self.ready: deque[Found] = deque()
+        self.ready: deque[ReadyFile] = deque()
         self.batches: Iterator[Batch] = iter(())
         self.next_look_s = 0.0
         self.wide_files: WideFiles | None = None
@@ -116,9 +120,9 @@ class _Watch:
         if offset != self.offset:
             self._seek(offset)
         try:
-            batches = self._some()
+            batches = self._next_batches()
         except BaseException:
-            self.offset = None  # the batches ended there; asked again, begin again
+            self.offset = None  # the failed iterator has ended, so the next step must seek
             raise
         if not batches:
             return Step((), offset, self.next_look_s - self.source.clock())
@@ -129,13 +133,13 @@ class _Watch:
         if offset > self.manifest.stop:
             raise DataError(
                 f"{self.manifest.path}: ends at row {self.manifest.stop:,}, but rows up to {offset:,} were "
-                "read: put the manifest back, or begin anew in another folder"
+                "read: restore the manifest, or start again in another folder"
             )
         self.offset, self.batches = offset, iter(())
         self.again = self.manifest.entries(offset) if offset < self.manifest.stop else iter(())
 
-    def _some(self) -> tuple[Batch, ...]:
-        """The next batches of one file; none if no file is ready."""
+    def _next_batches(self) -> tuple[Batch, ...]:
+        """Return the next batches of one file; an empty tuple if no file is ready."""
         while True:
             taken: list[Batch] = []
             size_bytes = 0
@@ -148,53 +152,53 @@ class _Watch:
     def _open_next(self) -> bool:
         entry = next(self.again, None)
         if entry is not None:
-            self.batches = self._read_again(entry)
+            self.batches = self._batches_again(entry)
             return True
         if not self.ready:
-            self._look()
+            self._find_new_files()
         while self.ready:
-            # a file that stops the stream stays the next one
-            batches = self._read_new(self.ready[0])
+            # remove a file only after it was read, so that a file that stops the stream is tried again
+            batches = self._new_batches(self.ready[0])
             self.ready.popleft()
             if batches is not None:
                 self.batches = batches
                 return True
         return False
 
-    def _look(self) -> None:
+    def _find_new_files(self) -> None:
         now_s = self.source.clock()
         if 0 < self.next_look_s - now_s <= self.source.poll_s:
             return
         self.ready.extend(self.listing.look(now_s, self.manifest))
         self.next_look_s = now_s if self.ready else now_s + self.source.poll_s
 
-    def _read_new(self, found: Found) -> Iterator[Batch] | None:
-        """The batches of a file, which is in the manifest from here on; None if it is not ready after all."""
+    def _new_batches(self, found: ReadyFile) -> Iterator[Batch] | None:
+        """Add a file to the manifest and return its batches; None if the file turns out not to be ready."""
         source, problem = self.source, ""
         columns = source.input.columns
         if found.left_out:
             problem = f"{found.path}: left out: {found.left_out}"
-            return self._entered(
+            return self._add_to_manifest(
                 found, WholeFile((bad_file(found.path, DataError(problem)),), 1, None), problem
             )
         try:
             layout = layout_of(found.path, columns)
-            refuse_nameless(found.path, layout, columns)
+            refuse_unnamed_series(found.path, layout, columns)
             self._wide_files().take(found.path, layout)
-            whole = read_through(found.path, source.input, found.arrived_s, source.memory_bytes)
+            whole = read_to_end(found.path, source.input, found.arrived_s, source.memory_bytes)
         except DataError as error:
             if not found.is_settled:
-                self.listing.put_off(found)
+                self.listing.postpone(found)
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            return None  # it has vanished, or is another one: the next look decides
+            return None  # the file is gone or was replaced; the next look finds its present state
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
-        return self._entered(found, whole, problem)
+        return self._add_to_manifest(found, whole, problem)
 
     def _wide_files(self) -> WideFiles:
-        """The wide files that were read, those of earlier runs among them."""
+        """Return the wide files that were read, including files of earlier runs."""
         source = self.source
         if self.wide_files is None:
             read = partial(rows_of, how=source.input, now_s=source.clock())
@@ -203,8 +207,8 @@ class _Watch:
             self.wide_files.remember(source.folder / name for name in earlier)
         return self.wide_files
 
-    def _entered(self, found: Found, whole: WholeFile, problem: str) -> Iterator[Batch]:
-        """The batches of a file, once it is in the manifest."""
+    def _add_to_manifest(self, found: ReadyFile, whole: WholeFile, problem: str) -> Iterator[Batch]:
+        """Add a file that was read to its end to the manifest, and return its batches."""
         first = self.manifest.stop
         name, size, mtime_ns = found.identity
         stop, watermark_us = first + whole.stop, self._watermark_us(whole, found)
@@ -214,7 +218,7 @@ class _Watch:
         parts = whole.parts
         return self._batches(entry, self._parts(entry, 0) if parts is None else parts, first)
 
-    def _watermark_us(self, whole: WholeFile, found: Found) -> int | None:
+    def _watermark_us(self, whole: WholeFile, found: ReadyFile) -> int | None:
         before = self.manifest.watermark_us
         if whole.newest_us is None:
             return before
@@ -222,7 +226,7 @@ class _Watch:
         after = min(after, int(found.arrived_s * MICROSECONDS))
         return after if before is None else max(before, after)
 
-    def _read_again(self, entry: Entry) -> Iterator[Batch]:
+    def _batches_again(self, entry: Entry) -> Iterator[Batch]:
         assert self.offset is not None
         start = max(self.offset, entry.first)
         return self._batches(entry, self._parts(entry, start - entry.first), start)
@@ -233,19 +237,20 @@ class _Watch:
             yield bad_file(path, DataError(entry.problem))
             return
         if identity_of(path) != entry.identity:
-            raise DataError(f"{path}: was read before, and is gone or another one now")
+            raise DataError(f"{path}: was read before, and has since been removed or replaced")
         yield from read_file(path, self.source.input, entry.arrived_s, skip_rows)
 
     def _batches(self, entry: Entry, parts: Iterable[Part], start: int) -> Iterator[Batch]:
-        """The parts of a file as batches that between them cover its offsets from ``start`` on."""
-        covering = self._covering(entry, parts, start - entry.first)
+        """Yield the parts of a file as batches that together cover all of its offsets from ``start`` on."""
+        covering = self._parts_or_rejection(entry, parts, start - entry.first)
         part: Part | None = next(covering, Part(_NO_ROWS, _NONE_REJECTED, 0, 0))
         while part is not None:
             following = next(covering, None)
             stop = entry.stop if following is None else entry.first + part.stop
             rows = part.rows.with_columns(
                 pl.col("offset") + entry.first,
-                # a file that grows is read again under its name: its first rows are known by their places
+                # A file that has grown is read again from its first row. Its rows keep their origin, which
+                # consists of the name and the position, so the rows read before are recognized.
                 (pl.col("offset") + (self.manifest.number(entry.name) << 32)).alias(ORIGIN),
             )
             rejected = part.rejected.with_columns(pl.col("offset") + entry.first)
@@ -253,8 +258,8 @@ class _Watch:
             yield Batch(PARTITION, start, stop, rows, rejected, watermark_us, part.outside, entry.arrived_s)
             start, part = stop, following
 
-    def _covering(self, entry: Entry, parts: Iterable[Part], place: int) -> Iterator[Part]:
-        """The parts that hold anything; where a file that was whole fails, a rejected row for its rest."""
+    def _parts_or_rejection(self, entry: Entry, parts: Iterable[Part], place: int) -> Iterator[Part]:
+        """Yield the parts that hold rows from ``place`` on; a file that fails ends with a rejected row."""
         rows, path = entry.stop - entry.first, self.source.folder / entry.name
         try:
             for part in parts:

@@ -1,4 +1,4 @@
-"""What a source must find again after a restart, on disk: which files its offsets stand for."""
+"""Manifests: files that record which input files the offsets of a source belong to, for a resume."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from pipelines.storage import Journal, Location, make_folder, write_text
 from schemas.errors import DataError, OutputError
 from schemas.sealed import seal, unseal
 
-_ANEW = "put it back as it was, or begin anew with --fresh"
+_FIX = "restore the file, or start again with --fresh"
 
 
 def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
-    """Checks that a replay is of the files it was begun with; writes their manifest if it begins here.
+    """Check that a replay resumes with the files it began with; write their manifest when it begins.
 
     Args:
         manifest: the JSON file.
         paths: files of the replay.
-        how: how they are read, as text.
-        offset: where the replay goes on.
+        how: the settings by which the files are read, as text.
+        offset: the offset from which the replay reads.
         now_s: wall clock, seconds since 1970.
 
     Returns:
-        The wall clock at which the replay was begun: what it took for the future it must take for it again.
+        The wall clock at which the replay began. A resumed replay uses it to decide which rows are in the
+        future, so that it rejects the same rows.
 
     Raises:
-        DataError: a file is not as it was, there is no manifest for this ``offset``, or it cannot be read.
+        DataError: a file or the settings have changed, or the manifest cannot be read, or is missing although
+            ``offset`` is greater than 0.
         OutputError: the manifest cannot be written.
     """
     files = [_identity(path) for path in paths]
-    begun = _begun(manifest)
+    begun = _read_manifest(manifest)
     if begun is None:
         if offset:
             raise DataError(
-                f"{manifest}: is gone, so nobody knows which rows came before: begin anew, in another folder"
+                f"{manifest}: is missing, so the rows read before are unknown: start again in another folder"
             )
         try:
             make_folder(manifest.parent)
@@ -48,38 +50,40 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
         except OSError as error:
             raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
         return now_s
-    then = begun.files
-    other = next((file for file in [*files, *then] if (file in files) != (file in then)), None)
-    if other is not None or files != then:
-        which = files[0][0] if other is None else other[0]
+    before = begun.files
+    changed = next((file for file in [*files, *before] if (file in files) != (file in before)), None)
+    if changed is not None or files != before:
+        which = files[0][0] if changed is None else changed[0]
         raise DataError(
-            f"{which}: the files are not those that this replay was begun with: put them back, or begin anew "
-            "in another folder"
+            f"{which}: the files differ from those that this replay began with: put those back, or start "
+            "again in another folder"
         )
     if begun.how != how:
         raise DataError(
-            f"{paths[0]}: the data settings are not those that this replay was begun with: set them back, "
-            "or begin anew in another folder"
+            f"{paths[0]}: the data settings differ from those that this replay began with: restore them, "
+            "or start again in another folder"
         )
     return begun.now_s
 
 
 @checked(config=ConfigDict(extra="forbid"))
-class _Begun:
-    """What the manifest of a replay holds; see `check_replay`."""
+class _ReplayManifest:
+    """The content of a replay's manifest; see `check_replay`."""
 
     now_s: float
     how: str
     files: list[tuple[str, int, int]]
 
 
-def _begun(manifest: Location) -> _Begun | None:
+def _read_manifest(manifest: Location) -> _ReplayManifest | None:
     try:
-        return TypeAdapter(_Begun).validate_json(json.dumps(unseal(manifest.read_bytes())), strict=True)
+        return TypeAdapter(_ReplayManifest).validate_json(
+            json.dumps(unseal(manifest.read_bytes())), strict=True
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise DataError(f"{manifest}: cannot be read ({_reason(error)}): {_ANEW}") from None
+        raise DataError(f"{manifest}: cannot be read ({_reason(error)}): {_FIX}") from None
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -92,17 +96,17 @@ def _reason(error: OSError | ValueError) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a watched folder that was read.
+    """The record of one file of a watched folder that was read.
 
     Attributes:
-        name: its name in the folder.
-        size: its bytes.
-        mtime_ns: when it was written last.
-        first: offset of its first row.
-        stop: one past the offset of its last; at least ``first + 1``.
-        arrived_s: wall clock (seconds since 1970) at which it was there.
-        watermark_us: the watermark after it; None before the first.
-        problem: why it could not be read; "" if it could.
+        name: the name of the file in the folder.
+        size: its size in bytes.
+        mtime_ns: its modification time, in nanoseconds since 1970.
+        first: the offset of its first row.
+        stop: one past the offset of its last row; at least ``first + 1``.
+        arrived_s: wall clock (seconds since 1970) at which the file was found.
+        watermark_us: the watermark after the file, in microseconds; None before the first valid row.
+        problem: the reason why the file could not be read; "" if it was read.
     """
 
     name: str
@@ -116,25 +120,27 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What tells the file from another of its name."""
+        """Name, size and modification time, which distinguish the file from a later one of the same name."""
         return self.name, self.size, self.mtime_ns
 
 
 class FolderManifest:
-    """The files of a watched folder in the order they were read, a line of JSON each; lines are only added.
+    """The list of the files of a watched folder, in the order in which they were read.
+
+    It is a file with one line of JSON for each entry; lines are only appended.
 
     Attributes:
         path: the file.
         stop: the next free offset.
-        watermark_us: the watermark there; None before the first row.
+        watermark_us: the watermark at that offset, in microseconds; None before the first valid row.
     """
 
     def __init__(self, path: Location) -> None:
-        """Opens the manifest, or makes one.
+        """Open the manifest; create it if it does not exist.
 
         Raises:
-            DataError: it is no manifest.
-            OutputError: it cannot be written.
+            DataError: the file is not a manifest.
+            OutputError: the file cannot be written.
         """
         self.path = path
         try:
@@ -149,41 +155,45 @@ class FolderManifest:
         self._known: set[tuple[str, int, int]] = set()
         self._numbers: dict[str, int] = {}
         for entry in self.entries(0):
-            self._keep(entry)
+            self._index(entry)
 
     def __contains__(self, identity: object) -> bool:
-        """Whether a file, by name, size and modification time, was read."""
+        """Return whether the file with this identity was read; see `Entry.identity`."""
         return identity in self._known
 
     def entries(self, offset: int) -> Iterator[Entry]:
-        """The entries with offsets from ``offset`` on, from disk."""
+        """Read the manifest and yield the entries that have rows at or after ``offset``.
+
+        Raises:
+            DataError: the manifest cannot be read, or a line is not an entry.
+        """
         try:
             for number, record in self._journal.records():
                 entry = _entry(record, number)
                 if entry.stop > offset:
                     yield entry
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.path}: {_reason(error)}: {_ANEW}") from None
+            raise DataError(f"{self.path}: {_reason(error)}: {_FIX}") from None
 
     def add(self, entry: Entry) -> None:
-        """Adds a file; on return it is on disk for good.
+        """Append an entry; on return it is on the disk.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the manifest cannot be written.
         """
         try:
             self._journal.add(asdict(entry))
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self._keep(entry)
+        self._index(entry)
 
-    def _keep(self, entry: Entry) -> None:
+    def _index(self, entry: Entry) -> None:
         self.stop, self.watermark_us = entry.stop, entry.watermark_us
         self._known.add(entry.identity)
         self._numbers.setdefault(entry.name, len(self._numbers))
 
     def number(self, name: str) -> int:
-        """The number of a file's name, from 0: that of the first entry of this name among all names."""
+        """Return the number of a file name; names are numbered from 0 in the order of their first entries."""
         return self._numbers[name]
 
 
@@ -201,7 +211,7 @@ _ENTRY = TypeAdapter(Entry)
 def _entry(record: dict[str, Any], number: int) -> Entry:
     try:
         if unknown := record.keys() - Entry.__dataclass_fields__.keys():
-            raise ValueError(f"{min(unknown)} is unknown here")
+            raise ValueError(f"unknown field {min(unknown)}")
         return _ENTRY.validate_json(json.dumps(record), strict=True)
     except ValueError as error:
-        raise ValueError(f"line {number} is no entry of a manifest ({_reason(error)})") from None
+        raise ValueError(f"line {number} is not an entry of a manifest ({_reason(error)})") from None

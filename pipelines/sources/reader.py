@@ -1,4 +1,4 @@
-"""What every engine does with a source: ask for the next batches, hold back, ask for snapshots, end."""
+"""Read a log for every engine: fetch batches, wait for slow shards, request snapshots, end the job."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import no_batch
-from pipelines.sources.base import Log, Places
+from forecaster.shards.sharding import empty_batch
+from pipelines.sources.base import Log, Positions
 from pipelines.storage import Location, Remote, make_folder
 
-_HELD_BACK_S = 0.02
-_ASKED_EVERY_S = 0.5
-_MOST_AHEAD = 1000  # batches
-LONGEST_WAIT_S = 0.5  # how long a stop can go unseen
+_HOLD_BACK_S = 0.02
+_REPORT_EVERY_S = 0.5
+_MOST_AHEAD = 1000  # batches that may be read and not yet applied before `applied` is called
+LONGEST_WAIT_S = 0.5  # after this time at most, the reader sees the stop file
 
 
 class Read(NamedTuple):
-    """What is next.
+    """The result of one call of `Reader.next`.
 
     Attributes:
-        batches: in the order of the log.
-        places: where to go on from.
-        wait_s: seconds until it is worth asking again.
-        ended: nothing follows.
+        batches: the next batches, in the order of the log.
+        places: the positions from which the next call reads.
+        wait_s: seconds to wait before the next call.
+        ended: these are the last batches of the run.
     """
 
     batches: tuple[Batch, ...]
-    places: Places
+    places: Positions
     wait_s: float
     ended: bool
 
@@ -39,47 +39,49 @@ class Reader:
     """Reads a log for one run of a job.
 
     Attributes:
-        log: what is read.
-        stop_file: its appearance ends the reading; the last batch asks for a snapshot.
+        log: the log to read.
+        stop_file: when this file appears, the reading ends, and the last batches request a snapshot.
         snapshot_every_s: seconds between two snapshots.
-        applied: how far every shard has come in each partition, for holding back a source that is faster
-            than they are; None where whoever takes the batches waits for the shards itself.
-        most_ahead_bytes: of rows that were read and not yet applied.
-        clock: seconds, for tests.
+        applied: returns, for each partition, the offset up to which every shard has applied the rows; used to
+            stop reading while the shards are behind. None if the engine itself waits for the shards.
+        max_unapplied_bytes: size limit of the rows that were read and not yet applied.
+        clock: returns seconds of a clock that never goes back; tests set another one.
     """
 
     log: Log
     stop_file: Location
     snapshot_every_s: float
     applied: Callable[[], Mapping[str, int]] | None = None
-    most_ahead_bytes: int = 256 << 20
+    max_unapplied_bytes: int = 256 << 20
     clock: Callable[[], float] = time.monotonic
-    _announced: bool = field(default=False, init=False)
+    _is_announced: bool = field(default=False, init=False)
     _snapshot_s: float = field(default=0.0, init=False)
-    _asked_s: float = field(default=0.0, init=False)
-    _looked_s: float = field(default=float("-inf"), init=False)
+    _reported_s: float = field(default=0.0, init=False)
+    _stop_checked_s: float = field(default=float("-inf"), init=False)
     _ahead: list[tuple[str, int, int]] = field(default_factory=list, init=False)
+    """The batches that are not yet applied: partition, ``stop``, bytes of the rows."""
 
-    def next(self, places: Places) -> Read:
-        """The next batches from ``places`` on.
+    def next(self, places: Positions) -> Read:
+        """Return the next batches from ``places`` on.
 
-        The first announce the partitions to every shard, with their watermarks; the last ask for a snapshot
-        that is there when they have been applied.
+        The first call returns empty batches that announce the partitions and their watermarks to every shard.
+        The last call returns empty batches that request a snapshot, which is written when the shards apply
+        them.
 
         Raises:
-            DataError: the source is at fault.
+            DataError: the log cannot be read.
         """
-        if not self._announced:
-            self._announced, self._snapshot_s = True, self.clock()
-            return Read(tuple(_announcing(places)), places, 0.0, False)
+        if not self._is_announced:
+            self._is_announced, self._snapshot_s = True, self.clock()
+            return Read(tuple(_announcements(places)), places, 0.0, False)
         if self._is_to_stop():
-            return self._end(places)
+            return self._last_read(places)
         if self._is_held_back():
-            wait_s = LONGEST_WAIT_S if self._is_remote else _HELD_BACK_S
-            return Read(self._asking(places), places, wait_s, False)
+            wait_s = LONGEST_WAIT_S if self._is_remote else _HOLD_BACK_S
+            return Read(self._progress_requests(places), places, wait_s, False)
         stride = self.log.step(places)
         if stride is None:
-            return self._end(places)
+            return self._last_read(places)
         batches, places = stride.batches, stride.places
         if self.applied is not None:
             self._ahead += [
@@ -88,60 +90,64 @@ class Reader:
         now_s = self.clock()
         if now_s - self._snapshot_s >= self.snapshot_every_s:
             self._snapshot_s = now_s
-            batches = (*batches, *(replace(word, snapshot=True) for word in _words(places)))
+            batches = (*batches, *(replace(empty, snapshot=True) for empty in _empty_batches(places)))
         return Read(batches, places, min(stride.wait_s, LONGEST_WAIT_S), False)
 
-    def _end(self, places: Places) -> Read:
-        last = tuple(replace(word, snapshot=True, ends=True) for word in _words(places))
+    def _last_read(self, places: Positions) -> Read:
+        last = tuple(replace(empty, snapshot=True, ends=True) for empty in _empty_batches(places))
         return Read(last, places, 0.0, True)
 
-    def _asking(self, places: Places) -> tuple[Batch, ...]:
-        """Now and then an empty batch: a shard may have said how far it is before it had applied its last."""
+    def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
+        """Return an empty batch for every shard, at most once in `_REPORT_EVERY_S`.
+
+        A shard may report its offsets before it has applied its last batch. It reports again only with
+        another batch, so without an empty one the reader could wait forever.
+        """
         now_s = self.clock()
-        if now_s - self._asked_s < _ASKED_EVERY_S:
+        if now_s - self._reported_s < _REPORT_EVERY_S:
             return ()
-        self._asked_s = now_s
-        return tuple(_words(places))
+        self._reported_s = now_s
+        return tuple(_empty_batches(places))
 
     @property
     def _is_remote(self) -> bool:
-        """Whether a look at what the job leaves is paid for."""
+        """Whether the stop file is in an object store, where each look is a paid request."""
         return isinstance(self.stop_file, Remote)
 
     def _is_to_stop(self) -> bool:
         if self._is_remote:
-            if self.clock() - self._looked_s < LONGEST_WAIT_S:
+            if self.clock() - self._stop_checked_s < LONGEST_WAIT_S:
                 return False
-            self._looked_s = self.clock()
+            self._stop_checked_s = self.clock()
         return self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
-        # Shards are asked when it may matter: that is a file of each, or an object that is paid for.
+        # Call `applied` only if the limit may be exceeded: it reads a file, or a paid object, of each shard.
         if self.applied is None or not (self._is_far_ahead() or len(self._ahead) > _MOST_AHEAD):
             return False
         reached = self.applied()
-        self._ahead = [one for one in self._ahead if one[1] > reached.get(one[0], 0)]
+        self._ahead = [(name, stop, size) for name, stop, size in self._ahead if stop > reached.get(name, 0)]
         return self._is_far_ahead()
 
     def _is_far_ahead(self) -> bool:
-        # One batch may be larger than the budget: it goes on alone.
-        return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.most_ahead_bytes
+        # A single unapplied batch never stops the reading, because it may be larger than the limit.
+        return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.max_unapplied_bytes
 
 
-def _announcing(places: Places) -> Iterator[Batch]:
-    """An empty batch of every partition."""
+def _announcements(places: Positions) -> Iterator[Batch]:
+    """Yield an empty batch for every partition, which announces the partition and its watermark."""
     for name, place in places.items():
-        yield replace(no_batch(name, place.offset), watermark_us=place.watermark_us, shard=place.shard)
+        yield replace(empty_batch(name, place.offset), watermark_us=place.watermark_us, shard=place.shard)
 
 
-def _words(places: Places) -> Iterator[Batch]:
-    """A word to every shard: an empty batch of a partition that it follows, after what came before."""
+def _empty_batches(places: Positions) -> Iterator[Batch]:
+    """Yield one empty batch for every shard, at the position of a partition that the shard follows."""
     followed = {place.shard: (name, place.offset) for name, place in places.items()}
     for shard, (name, offset) in followed.items():
-        yield replace(no_batch(name, offset), shard=shard)
+        yield replace(empty_batch(name, offset), shard=shard)
 
 
-def ask_to_stop(stop_file: Location) -> None:
-    """Asks the job that watches ``stop_file`` to end cleanly; the file's time is of no matter."""
+def request_stop(stop_file: Location) -> None:
+    """Write the stop file, which ends the job that watches it; the content of the file has no effect."""
     make_folder(stop_file.parent)
     stop_file.write_bytes(f"{time.time():.3f}\n".encode())

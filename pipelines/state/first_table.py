@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import KEYED, announced, handed_over, reshard
+from forecaster.shards.sharding import announced, hand_over_shards, reshard
 from forecaster.state import State
 from pipelines.state.state_table import StateTable, read
 from pipelines.state.table_files import write
@@ -90,7 +90,7 @@ def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> No
     table = read(start)
     with _errors_name(start):
         made = _as_keyed(table, shards) if log.is_keyed else reshard(table.shards, shards)
-    write(folder, log.announced_to(handed_over(made)))
+    write(folder, log.announced_to(hand_over_shards(made)))
 
 
 def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
@@ -130,9 +130,9 @@ def _as_keyed(table: StateTable, shards: int) -> tuple[Shard, ...]:
             "its series belong to shards by their names, and with kafka.keyed = true by partitions: begin "
             "without the table, or read the topic with kafka.keyed = false"
         )
-    if len(table.shards) != shards:
-        raise DataError(KEYED)
-    return table.shards
+    if len(table.shards) == shards:
+        return table.shards
+    return reshard(table.shards, shards)  # raises, because the series of a keyed table cannot be moved
 
 
 @contextmanager

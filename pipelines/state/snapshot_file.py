@@ -95,7 +95,7 @@ def _insert_checksum(file: BinaryIO) -> None:
     file.write(checksum)
 
 
-def check_whole(file: BinaryIO) -> None:
+def check_checksum(file: BinaryIO) -> None:
     """Compare a file with its checksum, if it has one, and seek to its beginning.
 
     Raises:
@@ -176,7 +176,7 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
     try:
         with path.open("rb") as file:  # open it once, because a job may replace it meanwhile
             if series:
-                check_whole(file)
+                check_checksum(file)
             parquet = pq.ParquetFile(file)
             return snapshot.from_arrow(parquet.read() if series else parquet.schema_arrow.empty_table())
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -23,14 +23,14 @@ from forecaster.shards import snapshot
 from forecaster.shards.sharding import reshard
 from pipelines.sinks.folder import locked
 from pipelines.state import state_table
-from pipelines.state.snapshot_file import check_whole, unreadable, write_table
+from pipelines.state.snapshot_file import check_checksum, unreadable, write_table
 from pipelines.storage import (
     Location,
     Remote,
-    as_of_one_moment,
     make_folder,
     markers,
     output_errors,
+    read_consistently,
     was_leased,
     write_whole,
 )
@@ -61,7 +61,7 @@ def pack(folder: Location, file: Path) -> int:
     """
     with _locked_if_of_job(folder):
         shards = state_table.read(folder).shards
-        manifests = as_of_one_moment(folder, _manifests_in)
+        manifests = read_consistently(folder, _manifests_in)
     try:
         (shard,) = reshard(shards, 1)
     except DataError as error:
@@ -93,7 +93,7 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
     """
     try:
         with file.open("rb") as opened:
-            check_whole(opened)
+            check_checksum(opened)
             table = pq.read_table(opened)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None

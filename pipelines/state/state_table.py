@@ -24,18 +24,18 @@ from forecaster.shards.shard import Shard
 from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
-from pipelines.state.table_files import keep_aside, recover, write
-from pipelines.storage import Location, as_of_one_moment, source_of
+from pipelines.state.table_files import copy_aside, recover, write
+from pipelines.storage import Location, read_consistently, source_of
 from schemas.errors import DataError, ModelError, StatecastError
 
 __all__ = [
     "FOLDER",
     "Reached",
     "StateTable",
+    "copy_aside",
     "exists",
     "homes",
     "is_of_backfill",
-    "keep_aside",
     "read",
     "recover",
     "write",
@@ -55,13 +55,13 @@ class Reached(NamedTuple):
         offset: smallest offset of the shards, at which reading resumes.
         watermark_us: watermark of the partition at ``offset``; None if it has none.
         others: larger offsets of other shards, ascending.
-        ahead_us: watermark at the shard with the largest offset; None if it has none.
+        furthest_watermark_us: watermark at the shard with the largest offset; None if it has none.
     """
 
     offset: int
     watermark_us: int | None
     others: tuple[int, ...]
-    ahead_us: int | None
+    furthest_watermark_us: int | None
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class StateTable:
 
 def exists(folder: Location) -> bool:
     """Return whether ``folder`` has a state table."""
-    return as_of_one_moment(folder, lambda there: bool(_paths(there)) or _is_of_format_1(there))
+    return read_consistently(folder, lambda there: bool(_paths(there)) or _is_of_format_1(there))
 
 
 def read(folder: Location, *, series: bool = True) -> StateTable:
@@ -137,7 +137,7 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
         DataError: no table exists, a file is unreadable, or a shard is missing.
         ModelError: this version cannot read its format.
     """
-    return as_of_one_moment(folder, lambda there: _read_table(there, series))
+    return read_consistently(folder, lambda there: _read_table(there, series))
 
 
 def _read_table(folder: Location, series: bool) -> StateTable:

@@ -16,12 +16,12 @@ from pipelines.state.snapshot_file import NAME, write_shard
 from pipelines.storage import (
     Location,
     Remote,
-    end_putting,
+    complete_replacement_in_store,
     make_folder,
     markers,
     output_errors,
-    put_in_place,
     remove_temporaries,
+    replace_in_store,
     write_to,
     write_whole,
 )
@@ -65,19 +65,19 @@ def _write_to_disk(folder: Path, shards: Sequence[Shard], also: Path | None) -> 
 
 def _write_to_store(folder: Remote, shards: Sequence[Shard], also: Location | None) -> None:
     hidden = folder.with_name(markers.new_table(folder.name))
-    end_putting(hidden, folder.parent)
+    complete_replacement_in_store(hidden, folder.parent)
     for shard in shards:
         write_shard(hidden / folder.name, shard)
     for path in () if also is None else also.glob("*.json*"):
         (hidden / folder.name / path.name).write_bytes(path.read_bytes())
-    put_in_place(hidden, folder.parent, [folder.name])
+    replace_in_store(hidden, folder.parent, [folder.name])
 
 
 def _copy_file(path: Path, copy: Path) -> None:
     write_whole(copy, partial(write_to, data=path.read_bytes()), kept=True)
 
 
-def keep_aside(folder: Location) -> Location | None:
+def copy_aside(folder: Location) -> Location | None:
     """Copy a table to a new name beside it, before a job begins anew in its folder.
 
     The copy is never deleted. Snapshots never change once they are written, so on a disk the copies are hard
@@ -125,7 +125,7 @@ def recover(folder: Location) -> None:
     """
     with output_errors(f"{folder}: cannot be put in place"):
         if isinstance(folder, Remote):
-            end_putting(folder.with_name(markers.new_table(folder.name)), folder.parent)
+            complete_replacement_in_store(folder.with_name(markers.new_table(folder.name)), folder.parent)
         else:
             _recover_on_disk(folder)
 

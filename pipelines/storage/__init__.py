@@ -13,7 +13,11 @@ from pipelines.storage.markers import BACKFILL
 from pipelines.storage.output_errors import cannot_write, output_errors
 from pipelines.storage.owned import OwnedFile
 from pipelines.storage.remote import Location, Remote, location
-from pipelines.storage.replaced_parts import as_of_one_moment, end_putting, put_in_place
+from pipelines.storage.replaced_parts import (
+    complete_replacement_in_store,
+    read_consistently,
+    replace_in_store,
+)
 from pipelines.storage.write_whole import (
     Target,
     make_folder,
@@ -35,18 +39,18 @@ __all__ = [
     "OwnedFile",
     "Remote",
     "Target",
-    "as_of_one_moment",
     "cannot_write",
     "check_writable",
-    "end_putting",
+    "complete_replacement_in_store",
     "leased",
     "location",
     "make_folder",
     "markers",
     "output_errors",
-    "put_in_place",
+    "read_consistently",
     "remove_temporaries",
     "remove_tree",
+    "replace_in_store",
     "source_of",
     "sync",
     "was_leased",

@@ -1,7 +1,7 @@
 """Replace parts of an output together in an object store, which cannot rename.
 
 The new parts are written under a hidden prefix. When they are complete, a manifest is put that lists them.
-From this PUT on the output is the new one: `as_of_one_moment` reads the parts from the hidden prefix. Then
+From this PUT on the output is the new one: `read_consistently` reads the parts from the hidden prefix. Then
 the parts are copied to their final keys, and the manifest is emptied. If the process dies while it copies,
 the next job completes the copies. Other readers see old and new parts mixed while the store copies.
 """
@@ -25,19 +25,19 @@ _PARALLEL_COPIES = 16  # number of parallel copies, because each one only waits 
 T = TypeVar("T")
 
 
-def put_in_place(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
+def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
     """Replace ``parts`` of ``output`` by those under ``hidden``, and remove ``hidden``.
 
     Raises:
         OSError: the store cannot be reached. Either nothing has changed, or the output is the new one and
-            `end_putting` will complete the copies.
+            `complete_replacement_in_store` will complete the copies.
     """
     _write_manifest(hidden, output, parts)
-    end_putting(hidden, output)
+    complete_replacement_in_store(hidden, output)
 
 
-def end_putting(hidden: Remote, output: Remote) -> None:
-    """Complete a `put_in_place` whose process died; remove a hidden prefix that is incomplete.
+def complete_replacement_in_store(hidden: Remote, output: Remote) -> None:
+    """Complete a `replace_in_store` whose process died; remove a hidden prefix that is incomplete.
 
     Raises:
         OSError: the store cannot be reached.
@@ -54,7 +54,7 @@ def end_putting(hidden: Remote, output: Remote) -> None:
     remove_tree(hidden)
 
 
-def as_of_one_moment(folder: Location, read: Callable[[Location], T]) -> T:
+def read_consistently(folder: Location, read: Callable[[Location], T]) -> T:
     """Read a folder that a job may be replacing now, and return either its old or its new content.
 
     Args:

@@ -27,7 +27,7 @@ _ERROR_CLASSES = {
 
 
 @contextmanager
-def told_of(output: Location) -> Iterator[None]:
+def store_worker_error(output: Location) -> Iterator[None]:
     """Write a `StatecastError` that the block raises to a file in the output folder, and raise it again."""
     try:
         yield
@@ -38,7 +38,7 @@ def told_of(output: Location) -> Iterator[None]:
         raise
 
 
-def clear_told(output: Location) -> None:
+def clear_worker_errors(output: Location) -> None:
     """Delete the error files of earlier runs."""
     for path in _error_files(output):
         path.unlink(missing_ok=True)

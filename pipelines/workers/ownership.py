@@ -14,7 +14,7 @@ from pipelines.storage import Location, OwnedFile, Remote, markers, write_text, 
 from pipelines.workers.step_settings import StepSettings
 
 
-def take_over(settings: StepSettings, confirm: Callable[[], None] = lambda: None) -> None:
+def take_ownership(settings: StepSettings, confirm: Callable[[], None] = lambda: None) -> None:
     """Make this run the owner of its output folder; workers of earlier runs then stop writing.
 
     Args:
@@ -35,7 +35,7 @@ def take_over(settings: StepSettings, confirm: Callable[[], None] = lambda: None
         path.unlink(missing_ok=True)
 
 
-def run_of(output: Location) -> str | None:
+def read_owner(output: Location) -> str | None:
     """Return the id of the run that owns an output folder; None if no run does."""
     try:
         return (output / markers.OWNER).read_bytes().decode("ascii")
@@ -55,7 +55,7 @@ def has_ended(settings: StepSettings) -> bool:
     return len(list(settings.output.glob(markers.ENDED_SHARDS))) == settings.shards
 
 
-def is_taken_over(settings: StepSettings) -> bool:
+def is_owned_by_another_run(settings: StepSettings) -> bool:
     """Return whether another run owns the output folder: on a cluster, workers may outlive their own run."""
     try:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
@@ -67,7 +67,7 @@ def is_taken_over(settings: StepSettings) -> bool:
         return False
 
 
-def say_ended(settings: StepSettings, shard: int) -> None:
+def mark_shard_ended(settings: StepSettings, shard: int) -> None:
     """Record that a shard has written its last snapshot of the run."""
     write_text(settings.output / markers.ended_shard(shard), "")
 
@@ -96,6 +96,6 @@ class WriteGuard:
 
     def may_write(self) -> bool:
         """Return whether the run may write; this reads the owner of the output folder."""
-        if not self._abandoned.is_set() and is_taken_over(self._settings):
+        if not self._abandoned.is_set() and is_owned_by_another_run(self._settings):
             self._abandoned.set()
         return not self._abandoned.is_set()

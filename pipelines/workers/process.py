@@ -23,7 +23,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_again() -> None:
+def reuse_freed_memory() -> None:
     """Let all threads reuse freed memory; call this before a second thread allocates any.
 
     By default glibc gives every thread its own arena and returns large blocks to the kernel, which zeroes
@@ -38,7 +38,7 @@ def use_again() -> None:
 
 
 @contextmanager
-def loaded_left_alone() -> Iterator[None]:
+def without_collecting_loaded_objects() -> Iterator[None]:
     """Exclude the objects that exist now from garbage collection while the block runs.
 
     They are mainly thousands of modules. Each collection would traverse them and stop every thread meanwhile.

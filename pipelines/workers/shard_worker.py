@@ -12,12 +12,12 @@ from forecaster.shards.shard import Shard, apply, slots_of
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.state import snapshot_file
 from pipelines.workers.numbers_publisher import NumbersPublisher, closed_us
-from pipelines.workers.ownership import WriteGuard, say_ended
+from pipelines.workers.ownership import WriteGuard, mark_shard_ended
 from pipelines.workers.shard_output import ShardOutput
-from pipelines.workers.snapshot_queue import Turns
+from pipelines.workers.snapshot_queue import SnapshotQueue
 from pipelines.workers.snapshot_writer import SnapshotWriter
 from pipelines.workers.step_settings import StepSettings, forecaster_of
-from pipelines.workers.worker_thread import Lane
+from pipelines.workers.worker_thread import WorkerThread
 
 
 class ShardWorker:
@@ -40,9 +40,9 @@ class ShardWorker:
         self,
         settings: StepSettings,
         number: int,
-        writer: Lane,
-        snapshots: Lane,
-        turns: Turns,
+        writer: WorkerThread,
+        snapshots: WorkerThread,
+        turns: SnapshotQueue,
         guard: WriteGuard,
         topics: TopicWriter | None = None,
     ) -> None:
@@ -118,7 +118,7 @@ class ShardWorker:
             self._snapshot_writer.write(shard, self._output.take_unsynced())
         self._publisher.publish(shard)
         if batch.ends:  # last, because the engine may be stopped once all shards have ended
-            say_ended(self._settings, shard.number)
+            mark_shard_ended(self._settings, shard.number)
 
 
 def _open_shard(settings: StepSettings, number: int, forecaster: Forecaster, output: ShardOutput) -> Shard:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 
-class Turns:
+class SnapshotQueue:
     """A queue of shards that wait for the one turn there is; a shard that has the turn must end it.
 
     Args:

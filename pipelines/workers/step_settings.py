@@ -28,7 +28,7 @@ class StepSettings:
         resumed: whether the run resumes an earlier one; files written after its last snapshots are then
             removed, and written again.
         topics: the topics that forecasts are sent to; None if they are written to files.
-        covariates: the covariate tables as `tables_of` encodes them.
+        covariates: the covariate tables as `encode_covariates` encodes them.
     """
 
     job: str
@@ -54,13 +54,13 @@ def forecaster_of(data: bytes, covariates: bytes = b"") -> Forecaster:
 
     Args:
         data: the forecaster as `Forecaster.to_bytes` encodes it.
-        covariates: its covariate tables as `tables_of` encodes them.
+        covariates: its covariate tables as `encode_covariates` encodes them.
     """
     forecaster = Forecaster.from_bytes(data)
-    return forecaster.knowing(Covariates.from_bytes(covariates)) if covariates else forecaster
+    return forecaster.with_covariates(Covariates.from_bytes(covariates)) if covariates else forecaster
 
 
-def tables_of(forecaster: Forecaster) -> bytes:
+def encode_covariates(forecaster: Forecaster) -> bytes:
     """Encode the covariate tables of a forecaster for its workers; empty if it uses no covariates."""
     covariates = forecaster.covariates
     return b"" if covariates.features.is_empty else covariates.to_bytes()

@@ -13,9 +13,9 @@ from forecaster.shards.batch import Batch
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.workers.ownership import WriteGuard
 from pipelines.workers.shard_worker import ShardWorker
-from pipelines.workers.snapshot_queue import Turns
+from pipelines.workers.snapshot_queue import SnapshotQueue
 from pipelines.workers.step_settings import StepSettings
-from pipelines.workers.worker_thread import Lane
+from pipelines.workers.worker_thread import WorkerThread
 
 _BLOCKS_AHEAD = 4  # blocks of forecasts that may wait to be written; each has up to 150 MB
 _BATCHES_AHEAD = 8  # batches that may wait for a thread, so that one slow thread does not delay the others
@@ -34,9 +34,11 @@ class Workers:
 
     def __init__(self, settings: StepSettings) -> None:
         self.settings = settings
-        self._lanes = [Lane(f"shards {lane}", _BATCHES_AHEAD) for lane in range(max(1, settings.lanes))]
-        self._writer, self._snapshots = Lane("files", _BLOCKS_AHEAD), Lane("snapshots")
-        self._turns = Turns(self._offer_turn)
+        self._lanes = [
+            WorkerThread(f"shards {lane}", _BATCHES_AHEAD) for lane in range(max(1, settings.lanes))
+        ]
+        self._writer, self._snapshots = WorkerThread("files", _BLOCKS_AHEAD), WorkerThread("snapshots")
+        self._turns = SnapshotQueue(self._offer_turn)
         self._guard = WriteGuard(settings)
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
@@ -88,7 +90,7 @@ class Workers:
         if failed:
             raise failed[0]
 
-    def _lane_of(self, number: int) -> Lane:
+    def _lane_of(self, number: int) -> WorkerThread:
         return self._lanes[number % len(self._lanes)]
 
     def _offer_turn(self, number: int) -> bool:
@@ -116,7 +118,7 @@ _workers_of_jobs: dict[str, Workers] = {}
 _workers_lock = threading.Lock()
 
 
-def of_job(settings: StepSettings) -> Workers:
+def workers_of_job(settings: StepSettings) -> Workers:
     """Return the workers of a run of a job in this process; the first call makes them."""
     with _workers_lock:
         if settings.job not in _workers_of_jobs:

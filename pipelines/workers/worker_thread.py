@@ -10,7 +10,7 @@ from contextlib import suppress
 _CHECK_EVERY_S = 0.2  # how often a blocked `put` checks whether the thread was abandoned
 
 
-class Lane:
+class WorkerThread:
     """A thread that runs tasks in order; after the first one that fails it skips the others.
 
     Args:

@@ -28,7 +28,7 @@ from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from schemas.errors import EngineError, EngineLost
 from schemas.forecasts import IDENTITY
 from tests.cluster.broker import Broker
@@ -201,7 +201,7 @@ class Stream:
 
     def end(self) -> None:
         """Ask the stream to stop, and wait until it has ended."""
-        ask_to_stop(self.job.stop_file)
+        request_stop(self.job.stop_file)
         self.thread.join(_LIMIT_S)
         if self.failed:
             raise self.failed[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pipelines.runners.flink import ask
-from pipelines.runners.java import OPENS, find_java, flink_home
+from pipelines.runners.java import JAVA_OPEN_OPTIONS, find_java, flink_home
 from schemas.errors import EngineError
 from tests.cluster.process import Server, answers, free_port
 
@@ -162,7 +162,7 @@ class FlinkCluster:
 
 def _java(folder: Path, main: str, memory: str) -> list[str]:
     return [
-        str(find_java()), *OPENS, memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+        str(find_java()), *JAVA_OPEN_OPTIONS, memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
         f"-Dlog4j.configurationFile={folder / 'log4j2.properties'}", "-cp", str(flink_home() / "lib" / "*"),
         main, "--configDir", str(folder),
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.messages import DecoderSpec
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from pipelines.storage import Location
 from tests.cluster.broker import Broker
@@ -154,7 +154,7 @@ def run_until_closed(job: StreamJob, windows: int) -> Any:
 
     def stop_when_closed(numbers_of_job: object) -> None:
         if closed_windows(job.output) >= windows or time.monotonic() > until_s:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     return run_stream(job, stop_when_closed)
 

@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from forecaster.time.windows import Windows
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks.kafka import Topics
 from pipelines.state import state_table
@@ -63,7 +63,7 @@ def test_rejected_and_late_rows_are_sent_with_their_offsets(
     assert not any((job.output / "late").glob("*"))
     found = {message.key().decode(): json.loads(message.value()) for message in read_topic(broker, bad)}
     assert set(found) == {f"{topics[0]}/0/{offset}" for offset in (400, 401, 402)}
-    assert found[f"{topics[0]}/0/400"]["reason"] == "is no JSON object; nope"
+    assert found[f"{topics[0]}/0/400"]["reason"] == "is not a JSON object; nope"
     assert found[f"{topics[0]}/0/401"]["reason"] == "'much' is not a number"
     assert "tombstone" in found[f"{topics[0]}/0/402"]["reason"]
     headers = [dict(message.headers()) for message in read_topic(broker, late)]
@@ -90,7 +90,7 @@ def test_forecasts_are_sent_in_every_format(
         made = pl.concat(pl.read_ipc_stream(io.BytesIO(value)) for value in values)
     else:
         schema = fastavro.parse_schema(json.loads(REGISTERED[f"/subjects/{topics[1]}-value/versions"]))
-        assert {value[:5] for value in values} == {FRAME.pack(0, 7)}
+        assert {value[:5] for value in values} == {AVRO_HEADER.pack(0, 7)}
         read = [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]
         made = pl.DataFrame(read, schema_overrides={"revision": pl.Int32})
     assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))

@@ -14,9 +14,9 @@ from pipelines.jobs.forecast import run_stream
 from pipelines.settings.kafka import Broker as Address
 from pipelines.sinks import numbers
 from pipelines.sinks.kafka import Topics, check_topics
-from pipelines.sources.base import Place
+from pipelines.sources.base import Position
 from pipelines.sources.kafka import KafkaSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from schemas.errors import ConfigError, DataError, OutputError
 from tests.cluster.broker import Broker
@@ -60,7 +60,7 @@ def test_a_partition_added_while_a_stream_runs_is_read(
             produce(broker, topics[0], rows[200:], home | {"series 3": 4, "series 7": 4})
             done.append("filled")
         if closed_windows(job.output) >= WINDOWS - 1:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     outcome = run_stream(replace(job, source=replace(job.source, look_s=0.2)), add_partition)
     assert outcome.counts.rows_in == len(rows)
@@ -87,7 +87,7 @@ def test_a_stream_waits_for_a_broker_that_is_down(
             produce(broker, topics[0], rows[300:], home)
             done.append(True)
         if closed_windows(job.output) >= WINDOWS - 1:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     outcome = run_stream(job, restart_broker)
     assert outcome.counts.rows_in == len(rows)
@@ -108,7 +108,7 @@ def test_a_stream_begins_at_the_configured_start(
         assert len(places) == 4
     for reached in (801, 10**6):
         with pytest.raises(DataError, match="the broker has the offsets 0 to 800"):
-            source_of(broker, topics[0], tmp_path).begin({f"{topics[0]}-2": Place(reached)})
+            source_of(broker, topics[0], tmp_path).begin({f"{topics[0]}-2": Position(reached)})
 
 
 def test_errors_of_topics_are_one_line_without_passwords(broker: Broker, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import FORECASTS, read_forecasts
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location, Remote
 from tests.cluster.broker import Broker
@@ -150,7 +150,7 @@ def assert_survives_kills(
             elif unsaved and max(unsaved) == 0 and len(left) > 1:
                 produce(broker, topic, left.pop(0), home)
         if closed_windows(output) >= WINDOWS - 1 or time.monotonic() > until_s:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     counts = run_stream(job, kill_workers, restarts.append).counts
     assert killed
@@ -207,7 +207,7 @@ def test_a_resumed_command_replaces_the_job_of_a_killed_one(
 
     def stop_when_closed(numbers_of_job: object) -> None:
         if closed_windows(output) >= WINDOWS - 1:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     counts = run_stream(job, stop_when_closed).counts
     assert counts.rows_in == len(rows)

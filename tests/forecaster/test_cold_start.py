@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from forecaster.arrays import Bools, Floats
-from forecaster.cold_start import trajectory, unrolled
+from forecaster.cold_start import trajectory, unroll_network
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Table, Tables
 from forecaster.covariates.lookup import Covariates
@@ -135,7 +135,7 @@ def test_trajectories_are_issued_at_the_first_window_start(
 def test_a_trajectory_from_a_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
     own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
-    model = trained_model.knowing(own)
+    model = trained_model.with_covariates(own)
     ids = SHOPS.windows.series_ids[STORES:]
     _, stream = advance(model, model.initial_state(), Windows(ids, FIRST, first[None]))
     forecasts = trajectory(model, static, FIRST, 40, first)
@@ -155,7 +155,7 @@ def test_unrolled_forecasts_begin_with_the_stream_forecasts(
     ids = ("s0", "s1", "new")
     state, _ = advance(model, model.initial_state(), Windows(ids, START, values[:-1]))
     before = state.to_bytes()
-    forecasts = unrolled(model, state, values[-1], 50)
+    forecasts = unroll_network(model, state, values[-1], 50)
     assert state.to_bytes() == before
     stream = advance_in_place(model, state, values[-1:], START + 29)
     np.testing.assert_allclose(forecasts.values[..., :3], stream.values, rtol=1e-5)
@@ -166,10 +166,10 @@ def test_unrolled_forecasts_begin_with_the_stream_forecasts(
 
 def test_unrolling_series_with_different_clocks_raises() -> None:
     model = forecaster()
-    state = model.unseen(("a", "b"), START)
+    state = model.new_series_state(("a", "b"), START)
     state.clock[0] += 1
     with pytest.raises(ValueError, match="clocks differ"):
-        unrolled(model, state, np.array([1.0, 2.0]), 3)
+        unroll_network(model, state, np.array([1.0, 2.0]), 3)
 
 
 def test_impossible_trajectories_raise_clear_errors(trained_model: Forecaster) -> None:
@@ -196,9 +196,9 @@ def test_bytes_of_a_forecaster_keep_features_without_tables(
     assert again.version == trained_model.version
     assert again.covariates.features == trained_model.covariates.features
     assert not again.covariates.places
-    assert again.knowing(trained_model.covariates).version == trained_model.version
+    assert again.with_covariates(trained_model.covariates).version == trained_model.version
     with pytest.raises(ModelError, match="other covariates"):
-        forecaster().knowing(trained_model.covariates)
+        forecaster().with_covariates(trained_model.covariates)
 
 
 def test_constant_or_missing_series_keep_static_weights_finite() -> None:

@@ -19,7 +19,7 @@ from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.evaluation.metrics import seasonal_scale
 from forecaster.evaluation.rolling import Split, rolled
-from forecaster.lifecycle import plan_of
+from forecaster.lifecycle import plan_block
 from forecaster.stepping import advance
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
@@ -117,8 +117,8 @@ def test_a_state_skips_the_years_before_a_later_block() -> None:
 def test_training_fills_the_same_zeros_as_serving(cells: list[tuple[str, int, float]], max_gap: int) -> None:
     model = forecaster(empty="zero", max_gap=max_gap)
     windows = aggregate(sparse_rows(cells, 4), model.window_config).windows
-    state = model.unseen(windows.series_ids, windows.start)
-    issued = plan_of(state, windows.values, windows.start, max_gap).issued
+    state = model.new_series_state(windows.series_ids, windows.start)
+    issued = plan_block(state, windows.values, windows.start, max_gap).issued
     served = np.where(np.isnan(windows.values) & issued, 0.0, windows.values)
     np.testing.assert_array_equal(observed(windows, model.window_config).values, served)
 
@@ -129,7 +129,9 @@ def test_training_and_serving_split_series_into_equal_lives(
 ) -> None:
     model = forecaster(max_gap=max_gap)
     windows = aggregate(sparse_rows(cells, 7), model.window_config).windows
-    plan = plan_of(model.unseen(windows.series_ids, windows.start), windows.values, windows.start, max_gap)
+    plan = plan_block(
+        model.new_series_state(windows.series_ids, windows.start), windows.values, windows.start, max_gap
+    )
     rows, series = np.nonzero(plan.begins)
     if len(windows.values) < 2 or (rows == len(windows.values) - 1).all():
         return  # no series has a target to train on

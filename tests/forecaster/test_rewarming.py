@@ -66,13 +66,13 @@ def test_rewarming_keeps_the_clock_of_each_series() -> None:
 
 
 def test_rewarming_with_equal_weights_returns_the_state_itself() -> None:
-    state = forecaster().unseen(("a",), START)
+    state = forecaster().new_series_state(("a",), START)
     assert rewarm(forecaster(), state) is state
 
 
 def test_rewarming_a_state_of_another_frequency_raises() -> None:
     with pytest.raises(ModelError, match="windows of 1h"):
-        rewarm(forecaster(freq="30m"), forecaster().unseen(("a",), START))
+        rewarm(forecaster(freq="30m"), forecaster().new_series_state(("a",), START))
 
 
 @pytest.mark.parametrize(("before", "after"), [(12, 336), (336, 12)])

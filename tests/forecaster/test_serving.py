@@ -59,7 +59,7 @@ def test_serving_reads_covariates_from_the_history() -> None:
     tables = Tables(Table(rows_sent.select("series_id", "timestamp", "price")), Table(static))
     covariates = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
     rows = rows_sent.drop_nulls("value").rename({"heat": "observed.heat"})
-    assert answer.equals(latest(model.knowing(covariates), rows))
+    assert answer.equals(latest(model.with_covariates(covariates), rows))
     for name in ("heat", "price", "size", "kind"):
         empty = served.predict(rows_sent.with_columns(pl.lit(None, rows_sent.schema[name]).alias(name)))
         assert not np.allclose(answer["q50"], empty["q50"]), name

@@ -12,7 +12,7 @@ from forecaster.stepping import advance, advance_in_place
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import DataError, VersionMismatch
-from schemas.forecasts import check_forecasts, schema
+from schemas.forecasts import check_forecasts
 from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
 from tests.same import Floats, Key, assert_same, assert_same_state, by_key, nested
 
@@ -101,7 +101,8 @@ def test_forecast_frames_follow_the_schema() -> None:
     model = Forecaster.untrained(network, WindowConfig())
     _, forecasts = advance(model, model.initial_state(), windows([1, 2, 4], [1e9, 1e9 + 1, NAN]))
     frame = check_forecasts(forecasts.frame())
-    assert dict(frame.schema) == schema(network.quantiles)
+    fields = {"horizon": pl.Int16, "q2.5": pl.Float64, "q50": pl.Float64, "q90": pl.Float64}
+    assert frame.schema["forecast"] == pl.List(pl.Struct(fields))
     assert frame["issued_at"].dt.epoch("us").unique().sort().to_list() == [
         (START + t + 1) * HOUR_US for t in range(3)
     ]
@@ -125,7 +126,7 @@ def test_stepping_in_place_equals_stepping_a_copy() -> None:
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0)
     values[np.random.default_rng(1).random(values.shape) < 0.4] = NAN
     names = tuple("abcdefg")
-    copied, in_place = model.unseen(names, START), model.unseen(names, START)
+    copied, in_place = model.new_series_state(names, START), model.new_series_state(names, START)
     for first in (0, 1, 2, 9, 30):
         stop = {0: 1, 1: 2, 2: 9, 9: 30, 30: 40}[first]
         copied, one = advance(model, copied, Windows(names, START + first, values[first:stop]))
@@ -138,7 +139,7 @@ def test_stepping_in_place_equals_stepping_a_copy() -> None:
 
 def test_a_slot_without_value_is_not_forecast() -> None:
     model = forecaster()
-    state = model.unseen(("a", "b"), START)
+    state = model.new_series_state(("a", "b"), START)
     first = advance_in_place(model, state, np.array([[1.0, NAN], [2.0, NAN]]), START)
     assert first.issued.tolist() == [[True, False]] * 2
     assert np.isnan(first.values[:, :, 1]).all()
@@ -153,13 +154,13 @@ def test_a_slot_without_value_is_not_forecast() -> None:
 @pytest.mark.parametrize("empty", ["missing", "zero"])
 def test_a_series_silent_beyond_max_gap_retires(empty: str) -> None:
     model = forecaster(empty=empty, max_gap=2)
-    state = model.unseen(("a",), START)
+    state = model.new_series_state(("a",), START)
     forecasts = advance_in_place(model, state, np.array([[1.0], [NAN], [NAN], [NAN], [NAN]]), START)
     assert forecasts.issued[:, 0].tolist() == [True, True, True, False, False]
     assert forecasts.cold_starts == 0
     assert not live(state).any()
     assert state.silent.tolist() == [4]
-    blank = model.unseen(("a",), START)
+    blank = model.new_series_state(("a",), START)
     for name, own in state.parts.items():
         for field, array in own.items():
             np.testing.assert_array_equal(array, blank.parts[name][field], err_msg=field)
@@ -179,7 +180,7 @@ def test_every_return_in_a_block_is_a_cold_start() -> None:
 
 def test_windows_without_live_series_may_be_skipped() -> None:
     model = forecaster(max_gap=2)
-    with_gap, skipped = (model.unseen(("a", "b"), START) for _ in range(2))
+    with_gap, skipped = (model.new_series_state(("a", "b"), START) for _ in range(2))
     for state in (with_gap, skipped):
         advance_in_place(model, state, np.array([[1.0, NAN], [NAN, NAN], [NAN, NAN], [NAN, NAN]]), START)
     advance_in_place(model, with_gap, np.full((1, 2), NAN), START + 4)
@@ -207,7 +208,7 @@ def test_leaving_out_windows_of_live_series_raises() -> None:
 
 
 def test_advance_in_place_refuses_a_state_of_other_weights() -> None:
-    state = forecaster(seed=1).unseen(("a",), START)
+    state = forecaster(seed=1).new_series_state(("a",), START)
     with pytest.raises(VersionMismatch):
         advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
 
@@ -253,7 +254,7 @@ def test_stepping_all_slots_equals_stepping_the_live_ones(
     values[:20, 4] = NAN
     values[:, 5] = NAN
     names = tuple("abcdef")
-    one_state, other_state = model.unseen(names, START), model.unseen(names, START)
+    one_state, other_state = model.new_series_state(names, START), model.new_series_state(names, START)
     one = advance_in_place(model, one_state, values, START)
     monkeypatch.setattr("forecaster.stepping._CALL_STEPS", 24)
     monkeypatch.setattr("forecaster.stepping._MOSTLY", share)

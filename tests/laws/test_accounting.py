@@ -20,7 +20,7 @@ from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from schemas import observations
 from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 from tests.folds import Arrival, fold, fold_on, run_shards
@@ -143,7 +143,7 @@ def test_a_watched_folder_with_a_late_file_accounts_for_every_row(tmp_path: Path
 
     def stop_when_read(numbers: JobNumbers) -> None:
         if len(read_quarantine(output)) == 3 or time.time() > deadline_s:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     deadline_s = time.time() + 60
     counts = run_stream(job, stop_when_read).counts

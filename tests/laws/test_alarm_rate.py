@@ -30,7 +30,7 @@ def detected() -> dict[str, tuple[Floats, Floats]]:
         WindowConfig(),
         online=OnlineConfig(alarms_per_week=ALARMS_PER_WEEK),
     )
-    state, parts = model.unseen(tuple(series), 0), []
+    state, parts = model.new_series_state(tuple(series), 0), []
     values = np.stack(list(series.values()), axis=1)
     for start in range(0, WINDOWS, 200):
         block = advance_in_place(model, state, values[start : start + 200], start)

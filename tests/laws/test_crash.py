@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from forecaster.model import Forecaster
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
@@ -51,7 +51,7 @@ def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw
         parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
         # Begin with a batch without rows in each partition, as `Reader` does: windows that the watermark had
         # passed before the kill are then closed, even if no row follows.
-        announced = [no_batch(name, start) for name, start in starts.items()]
+        announced = [empty_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))
         running = {

@@ -131,7 +131,9 @@ def test_any_covariates_leave_states_and_forecasts_finite(
     ids = tuple(f"s{i}" for i in range(4))
     fleet = Windows(ids, START, values, {"heat": heat})
     features = Features.fit(given_tables, fleet, HOUR) if refit else ordinary_features()
-    model = forecaster_with_covariates(cell, features).knowing(Covariates.of(features, HOUR, given_tables))
+    model = forecaster_with_covariates(cell, features).with_covariates(
+        Covariates.of(features, HOUR, given_tables)
+    )
     assert_finite_in_blocks(model, fleet, 10)
 
 

@@ -13,15 +13,19 @@ from forecaster.model import Forecaster
 from forecaster.stepping import advance_in_place
 from forecaster.time.window_config import WindowConfig
 
-AT, LASTS, WINDOWS = 500, 350, 1000
+BEGIN, LENGTH, WINDOWS = 500, 350, 1000
 model = Forecaster.untrained(
     NetworkConfig(hidden=8, horizon=1), WindowConfig(), online=OnlineConfig(alarms_per_week=7.0)
 )
 
 
 def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the p-values and alarms ``[T, S]`` of values ``[T, S]``, and the medians of the next values."""
-    state = model.unseen(tuple(str(s) for s in range(values.shape[1])), 0)
+    """Step a forecaster through ``values`` ``[T, S]``.
+
+    Returns:
+        The p-values, the alarms, and the median forecasts of the next value, each ``[T, S]``.
+    """
+    state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), 0)
     parts = [
         advance_in_place(model, state, values[first : first + 250], first)
         for first in range(0, len(values), 250)
@@ -31,23 +35,23 @@ def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def active(seed: int) -> dict[str, Floats]:
-    """Return series ``[WINDOWS]`` that never stand still for long, by their kind."""
-    chance, at = np.random.default_rng(seed), np.arange(WINDOWS)
-    noise = chance.normal(size=WINDOWS)
+    """Return series ``[WINDOWS]`` that are never constant for long, by kind."""
+    rng, at = np.random.default_rng(seed), np.arange(WINDOWS)
+    noise = rng.normal(size=WINDOWS)
     return {
         "noise": noise,
         "day": 50 + 8 * np.sin(2 * np.pi * at / 24) + noise,
         "walk": noise.cumsum(),
-        "counts": chance.poisson(3, WINDOWS).astype(float),
+        "counts": rng.poisson(3, WINDOWS).astype(float),
         "rounded": np.round(20 + 3 * noise),
-        "shop": np.where(at % 24 > 8, chance.poisson(9, WINDOWS), 0.0),
+        "shop": np.where(at % 24 > 8, rng.poisson(9, WINDOWS), 0.0),
     }
 
 
 def flat(values: Floats, begins: str) -> Floats:
-    """Return a series whose sensor hangs for `LASTS` windows at its last value, at 0, or at another level."""
-    values, last = values.copy(), values[AT - 1]
-    values[AT : AT + LASTS] = {"hangs": last, "falls": 0.0, "jumps": last + 60.0}[begins]
+    """Return a copy that is constant for `LENGTH` windows: at its last value, at 0, or at another level."""
+    values, last = values.copy(), values[BEGIN - 1]
+    values[BEGIN : BEGIN + LENGTH] = {"hangs": last, "falls": 0.0, "jumps": last + 60.0}[begins]
     return values
 
 
@@ -58,10 +62,10 @@ def test_a_flat_line_raises_one_alarm_when_it_begins(begins: str, seed: int, gap
     series = np.stack([flat(values, begins) for values in active(seed).values()], axis=1)
     series[np.random.default_rng(seed).random(series.shape) < gaps] = np.nan
     p_value, alarm, _ = stepped(series)
-    assert (np.nansum(alarm[AT + 1 : AT + LASTS], axis=0) <= 1).all()
-    assert (np.nansum(alarm[AT + 48 : AT + LASTS], axis=0) == 0).all()
-    assert np.nansum(alarm[AT - 24 : AT + 48] == 1, axis=0).min() >= 1
-    assert np.nanmax(p_value[AT + 100 : AT + LASTS]) < 0.1  # it stays low, as docs/alarms.md says
+    assert (np.nansum(alarm[BEGIN + 1 : BEGIN + LENGTH], axis=0) <= 1).all()
+    assert (np.nansum(alarm[BEGIN + 48 : BEGIN + LENGTH], axis=0) == 0).all()
+    assert np.nansum(alarm[BEGIN - 24 : BEGIN + 48] == 1, axis=0).min() >= 1
+    assert np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1  # docs/alarms.md: it stays low
 
 
 @settings(max_examples=4)
@@ -71,17 +75,17 @@ def test_a_flat_line_raises_one_alarm_when_it_begins(begins: str, seed: int, gap
     unit=st.sampled_from([1e-12, 1.0, 1e12]),
 )
 def test_each_spike_of_a_constant_raises_one_alarm(seed: int, level: float, unit: float) -> None:
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     values = np.full((WINDOWS, 6), level)
     spikes = np.zeros(values.shape, bool)
     for s in range(6):
-        at = chance.choice(np.arange(60, WINDOWS - 40, 60), s, replace=False) + chance.integers(30)
+        at = rng.choice(np.arange(60, WINDOWS - 40, 60), s, replace=False) + rng.integers(30)
         spikes[at, s] = True
-    sizes = chance.choice([-3.0, 0.5, 1.0, 40.0, 1e6], values.shape) * max(abs(level), 1.0)
+    sizes = rng.choice([-3.0, 0.5, 1.0, 40.0, 1e6], values.shape) * max(abs(level), 1.0)
     values = (values + spikes * sizes) * unit
     _, alarm, median = stepped(values)
     np.testing.assert_array_equal(np.nan_to_num(alarm) == 1, spikes)
-    # Only at the spike itself, which is the last value then, may a forecast be of another level.
+    # A forecast may differ from the level only at a spike, because the spike is then the last value.
     np.testing.assert_allclose(median[~spikes], level * unit, rtol=1e-6)
 
 
@@ -98,10 +102,10 @@ def test_a_constant_that_steps_raises_one_alarm_at_the_step(seed: int, size: flo
 
 @settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([40.0, -60.0]))
-def test_a_series_at_a_new_level_raises_no_alarm_for_being_there(seed: int, size: float) -> None:
+def test_a_new_level_raises_few_alarms_after_it_begins(seed: int, size: float) -> None:
     steady = np.stack([*active(seed).values()], axis=1)
-    values = steady + size * (np.arange(WINDOWS)[:, None] >= AT)
+    values = steady + size * (np.arange(WINDOWS)[:, None] >= BEGIN)
     _, alarm, _ = stepped(values)
     raised = np.nansum(alarm, axis=0)
-    assert (np.nansum(alarm[AT - 24 : AT + 48], axis=0) >= 1).all()
+    assert (np.nansum(alarm[BEGIN - 24 : BEGIN + 48], axis=0) >= 1).all()
     assert (raised <= model.online_config.alarms_per_week * WINDOWS / 168 + 7).all()

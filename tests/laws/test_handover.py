@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import announced, handed_over, no_batch, reshard
+from forecaster.shards.sharding import announced, empty_batch, hand_over_shards, reshard
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
@@ -25,7 +25,7 @@ from pipelines.sources.base import Source, Step
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import Location
@@ -94,9 +94,9 @@ def assert_one_fold(
     # Each partition begins with the watermark that it had in the first job.
     reached = dict.fromkeys(logs.partitions, 0) | {batch.partition: batch.stop for batch in order[:at]}
     begins = dict.fromkeys(reached, 0) if is_new_log else reached
-    second_shards = [announced(shard, begins) for shard in handed_over(reshard(first.shards, shards[1]))]
+    second_shards = [announced(shard, begins) for shard in hand_over_shards(reshard(first.shards, shards[1]))]
     watermarks = [
-        replace(no_batch(name, begin), watermark_us=first.shards[0].watermarks[name])
+        replace(empty_batch(name, begin), watermark_us=first.shards[0].watermarks[name])
         for name, begin in begins.items()
     ]
     rest = [as_new_log(batch, reached[batch.partition]) if is_new_log else batch for batch in order[at:]]
@@ -163,7 +163,7 @@ def test_rows_before_the_handover_are_late_and_reopen_nothing(
     pending = rows_of(Windows(("series 1",), START + 121, np.ones((1, 1))))
     batch = batches_of([Arrival(pending, (START + 120) * HOUR_US)])[0]
     table = state_table.read(whole / "state")
-    shards = fold_on(MODEL, handed_over(table.shards), [[batch]] * len(table.shards)).shards
+    shards = fold_on(MODEL, hand_over_shards(table.shards), [[batch]] * len(table.shards)).shards
     state_table.write(tmp_path / "state", shards)
     old = Input(Columns(), end_us=(START + 20) * HOUR_US)
     job = StreamJob(
@@ -196,7 +196,7 @@ class StoppingSource:
     def step(self, offset: int) -> Step | None:
         """See `Source`."""
         if offset >= self.at:
-            ask_to_stop(self.stop_file)
+            request_stop(self.stop_file)
             return Step((), offset)
         return self.source.step(offset)
 
@@ -259,7 +259,7 @@ def test_a_stream_of_a_watched_folder_resumes_after_each_file(
 
         def stop_when_read(numbers: JobNumbers, read: int = read) -> None:
             if numbers.counts.rows_in == read or time.time() > deadline_s:
-                ask_to_stop(job.stop_file)
+                request_stop(job.stop_file)
 
         counts = run_stream(job, stop_when_read).counts
         assert counts.missing == counts.late == 0

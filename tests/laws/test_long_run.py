@@ -1,8 +1,9 @@
-"""Law: after 100,000 windows the float32 numbers of a state agree with a float64 reference, with no reset.
+"""Law: after 100,000 windows the float32 arrays of a state still agree with a float64 reference.
 
-Least squares, whose errors can grow from step to step, run through all 100,000 windows. A forecaster with
-every component runs through 5,000, and with `make long-run` through 100,000: no number of another component
-is a product of its own past, so errors that 5,000 windows do not show are forgotten as fast as they come.
+Only in least squares can rounding errors grow from step to step, so its test always runs through 100,000
+windows. The test of a forecaster with every component runs through 5,000 windows by default, and through
+100,000 with `make long-run`. 5,000 windows are enough as a default, because all other components forget old
+rounding errors as fast as new ones appear.
 """
 
 from __future__ import annotations
@@ -26,18 +27,20 @@ from tests.precision import double_precision, in_double_precision
 
 WINDOWS = 100_000
 CHAIN_WINDOWS = int(os.environ.get("LONG_RUN_WINDOWS", "5000"))
-LAGS = (1, 2, 3, 22, 23, 24)  # neighbours of a smooth series are nearly the same: the hardest to tell apart
+# Neighbouring lags of a smooth series have nearly equal values, so rounding errors are largest there.
+LAGS = (1, 2, 3, 22, 23, 24)
 
 
 @pytest.fixture(scope="module")
 def regressors() -> Floats:
-    """Return ``[windows, L + 1, 2]`` inputs and targets of the regression, for a noisy and a smooth wave.
+    """Inputs and targets of the regression, ``[windows, L + 1, 2]``, for a noisy and a smooth wave.
 
-    They are the values at ``L`` lags and then the next value, each minus the last value, in scales.
+    The second axis contains the values at ``L`` lags and then the next value. Each is the difference from the
+    last value, divided by the scale of the series.
     """
-    chance, t = np.random.default_rng(0), np.arange(WINDOWS + 25)
+    rng, t = np.random.default_rng(0), np.arange(WINDOWS + 25)
     waves = np.stack([np.sin(2 * np.pi * t / 24), 5 * np.sin(2 * np.pi * t / 24 + 1)], axis=1)
-    values = waves + np.array([1.0, 0.02]) * chance.normal(size=(len(t), 2))
+    values = waves + np.array([1.0, 0.02]) * rng.normal(size=(len(t), 2))
     scale = np.abs(np.diff(values, axis=0)).mean(axis=0)
     at = np.arange(24, WINDOWS + 24)
     return np.stack([(values[at - lag] - values[at]) / scale for lag in (*LAGS, -1)], axis=1)
@@ -70,12 +73,12 @@ KINDS = ("noise", "day", "heavy_tails", "walk", "counts", "steps", "shop", "on_a
 
 @dataclass
 class Chain:
-    """What a whole forecaster forecast in ``T`` windows, and its state in the end.
+    """The outputs of a whole forecaster in ``T`` windows, and its last state.
 
     Attributes:
-        forecast: ``[Q, T, S, N]``, in mean absolute changes of each series.
+        forecast: ``[Q, T, S, N]``, divided by the mean absolute change of each series.
         anomaly: ``[2, T, S]``, p-values and alarms.
-        state: after the last window.
+        state: the state after the last window.
     """
 
     forecast: Floats
@@ -84,8 +87,8 @@ class Chain:
 
 
 def stepped(model: Forecaster, values: Floats) -> Chain:
-    """Step a whole forecaster through ``values`` ``[T, S]``."""
-    state = model.unseen(tuple(str(s) for s in range(values.shape[1])), START)
+    """Step a whole forecaster through ``values`` ``[T, S]`` and return its outputs."""
+    state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), START)
     parts = [
         advance_in_place(model, state, values[first : first + 1000], START + first)
         for first in range(0, len(values), 1000)
@@ -98,9 +101,9 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 
 @pytest.fixture(scope="module")
 def chains() -> tuple[Chain, Chain]:
-    """The same windows of a forecaster with every component, in float32 and in float64."""
+    """The outputs of a forecaster with every component for the same windows, in float32 and in float64."""
     series = kinds(CHAIN_WINDOWS)
-    meter = 1e9 + series["drift"]  # single precision has no room for the changes beside this level
+    meter = 1e9 + series["drift"]  # a float32 value of 1e9 could not represent these changes
     values = np.stack([*(series[name] for name in KINDS), meter], axis=1)
     model = forecaster(horizon=2, **SHORT_WEEK)
     short = stepped(model, values)
@@ -112,7 +115,7 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    assert off.max() <= 1e-2  # a component that began anew would be off by more
+    assert off.max() <= 1e-2  # a component whose state was reset would differ by more
 
 
 def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:
@@ -125,15 +128,15 @@ def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chai
 
 def test_every_component_of_a_long_run_agrees_with_float64(chains: tuple[Chain, Chain]) -> None:
     short, reference = chains
-    seen = 0
+    float32_arrays = 0
     for name, own in reference.state.parts.items():
         for f, expected in own.items():
             array = short.state.parts[name][f]
-            seen += array.dtype == np.float32
+            float32_arrays += array.dtype == np.float32
             assert expected.dtype != np.float32, f"{name}.{f} has no reference"
             axes = tuple(range(1, expected.ndim))
             largest = np.nanmax(np.abs(expected, dtype=float), axis=axes, initial=1e-3, keepdims=True)
             off = np.abs(array.astype(np.float64) - expected) / largest
             assert (np.isnan(array) == np.isnan(expected)).all(), f"{name}.{f}"
             assert np.nanmax(off, initial=0.0) <= 1e-3, f"{name}.{f} is off by {np.nanmax(off)}"
-    assert seen >= 12
+    assert float32_arrays >= 12

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
-from forecaster.shards.sharding import handed_over, reshard
+from forecaster.shards.sharding import hand_over_shards, reshard
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of, scales, with_heat
@@ -99,7 +99,7 @@ def test_pending_rows_keep_covariates_through_snapshot_and_resharding(shards: tu
     begun = fold(model, [first], shards[0])
     assert begun.counts.pending > 20
     kept = [snapshot.from_bytes(snapshot.to_bytes(shard)) for shard in begun.shards]
-    moved = handed_over(reshard(kept, shards[1]))
+    moved = hand_over_shards(reshard(kept, shards[1]))
     again = replace(second, start=0, stop=second.stop - second.start)
     again = replace(again, rows=again.rows.with_columns(offset=again.rows["offset"] - second.start))
     rest = fold_on(model, moved, [[again]] * shards[1])

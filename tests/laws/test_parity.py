@@ -24,7 +24,7 @@ from pipelines.sources.base import Source
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import Location
@@ -201,7 +201,7 @@ def test_a_watched_folder_forecasts_all_closed_windows(
 
     def stop_when_read(numbers: JobNumbers) -> None:
         if numbers.counts.rows_in == len(rows) or time.time() > deadline_s:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     counts = run_stream(job, stop_when_read).counts
     run_backfill(BackfillJob(model, (str(small_file),), Input(Columns()), tmp_path / "backfill"))

@@ -20,14 +20,14 @@ from pipelines.examples.weather import write_example
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import read_forecasts
-from pipelines.sinks.replace_output import end_replacing, replace_parts
+from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka.decision_journal import Decisions
 from pipelines.sources.manifest import check_replay
 from pipelines.state import snapshot_file, state_file, state_table
 from pipelines.storage import BACKFILL, Journal
-from pipelines.workers.ownership import run_of, take_over
+from pipelines.workers.ownership import read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from tests.fleets import START, forecaster, rows_of
 from tests.power import PowerLoss, Tree
@@ -63,7 +63,7 @@ def test_replaced_parts_are_all_old_or_all_new_after_recovery(tmp_path: Path) ->
         replace_parts(hidden, output, PARTS)
     for files in power.states:
         power.restore(files)
-        end_replacing(hidden, output)
+        complete_replacement(hidden, output)
         assert parts_of(output) in (
             {"forecasts": "oldold", "state": "oldold"},
             dict.fromkeys(PARTS, "newnew"),
@@ -82,11 +82,11 @@ def test_an_interrupted_recovery_is_completed_by_the_next(tmp_path: Path) -> Non
         first.restore(files)
         power = PowerLoss(output)
         with power.record():
-            end_replacing(hidden, output)
+            complete_replacement(hidden, output)
         kept: list[Tree] = power.states
         for again in kept:
             power.restore(again)
-            end_replacing(hidden, output)
+            complete_replacement(hidden, output)
             assert parts_of(output) in (
                 {"forecasts": "oldold", "state": "oldold"},
                 dict.fromkeys(PARTS, "newnew"),
@@ -153,14 +153,14 @@ def test_replaced_small_files_are_the_old_or_the_new_ones(tmp_path: Path) -> Non
     with power.record():
         check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5)
         Decisions(output / "state" / "kafka.jsonl").carry("t-0", 0, 5)
-        take_over(run)
+        take_ownership(run)
         state_file.pack(output / "state", place / "table.parquet")
-        assert state_table.keep_aside(output / "state") is not None
+        assert state_table.copy_aside(output / "state") is not None
     for files in power.states:
         power.restore(files)
         assert check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5) == 12.5
         assert Decisions(output / "state" / "kafka.jsonl").at("t-0", 0, None) in (5, None)
-        assert run_of(output) in (None, run.job)
+        assert read_owner(output) in (None, run.job)
         assert len(state_table.read(output / "state").state) == series
         if (place / "table.parquet").exists():
             assert state_file.unpack(place / "table.parquet", tmp_path / "again") == series
@@ -185,7 +185,7 @@ def test_a_second_backfill_leaves_the_old_or_the_new_output(tmp_path: Path) -> N
     seen = set()
     for files in power.states:
         power.restore(files)
-        end_replacing(output / BACKFILL, output)
+        complete_replacement(output / BACKFILL, output)
         closed = state_table.read(output / "state").closed_through
         new = closed == START + 8
         assert new or closed == START + 5

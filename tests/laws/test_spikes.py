@@ -20,7 +20,7 @@ model = Forecaster.untrained(NetworkConfig(hidden=8, horizon=24), WindowConfig()
 
 def forecast(values: Floats) -> Floats:
     """Return forecasts ``[Q, T, S, N]`` of values ``[T, S]``."""
-    state = model.unseen(tuple(str(s) for s in range(values.shape[1])), START)
+    state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), START)
     return advance_in_place(model, state, values, START).values
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from forecaster.shards.batch import Batch
 from forecaster.time.windows import Windows
-from pipelines.sources.base import Place
+from pipelines.sources.base import Position
 from pipelines.sources.kafka.reading import Reading
 from tests.disks import Disk
 from tests.fleets import HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of, scales
@@ -181,7 +181,7 @@ def test_an_idle_partition_advances_and_its_late_row_is_late() -> None:
             places, batches = stride.places, [*batches, *stride.batches]
         assert [(b.partition, b.start, b.stop) for b in batches] == [("rows-0", 5, 6), ("rows-1", 1, 1)]
         assert {b.watermark_us for b in batches} == {(start + 10) * HALF_A_DAY_US}
-        assert places["rows-1"] == Place(1, (start + 10) * HALF_A_DAY_US)
+        assert places["rows-1"] == Position(1, (start + 10) * HALF_A_DAY_US)
 
         topic.fill()
         ran = run_without_kills(model, source, topic)

@@ -1,12 +1,12 @@
 """Law: if a series is scaled or shifted, its forecasts are scaled or shifted by the same number.
 
-Logarithms of a series above 0 depend on where its zero lies, so shifts are of series that are never above 0,
-or so far above it that their logarithms are as straight as the series itself.
+The forecaster takes logarithms of positive series, and a shift changes these. So only series below 0 are
+shifted, and series so far above 0 that their logarithms are almost linear in the values.
 
-Values, levels and scales are float64: of a level of 2^38 scales 15 bits are left for the changes, and
-forecasts differ by some hundred roundings of the level. From 2^40 scales on, a rounding decides whether a
-value is equal to its forecast, so no larger shift is drawn. What is float32 is measured from the last value,
-in scales: it sets no limit to a level.
+Values, levels and scales are float64. At a level of 2^38 scales, 15 bits remain for the changes, and
+forecasts differ by some hundred rounding errors of the level. From 2^40 scales on, a rounding error decides
+whether a value equals its forecast, so no larger shift is drawn. The float32 arrays contain only differences
+from the last value, divided by the scale, so they do not limit the level.
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ ROUNDINGS = 2000 * 2.0**-53  # rounding errors of means and regressions, relativ
 
 @dataclass
 class Result:
-    """Quantiles, members and p-values of a fleet, with windows on the second axis, and the last state."""
+    """The outputs of a forecaster for a fleet, with windows on the second axis, and its last state.
+
+    Attributes:
+        values: quantiles of the combined forecasts.
+        network: quantiles of the network.
+        members: forecasts of all members.
+        anomaly: ``[2, T, S]``, p-values and alarms.
+        state: the state after the last window.
+    """
 
     values: Floats
     network: Floats
@@ -48,7 +56,8 @@ class Result:
 
 
 def run(model: Forecaster, values: Floats, heat: Floats | None = None) -> Result:
-    state = model.unseen(tuple(f"s{i}" for i in range(values.shape[1])), START)
+    """Step a forecaster through ``values`` ``[T, S]`` with an observed covariate ``heat`` ``[T, S]``."""
+    state = model.new_series_state(tuple(f"s{i}" for i in range(values.shape[1])), START)
     parts: list[Forecasts] = []
     for first in range(0, len(values), 40):
         rows = slice(first, first + 40)
@@ -99,7 +108,7 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()  # a value at an edge of the distances
+    assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()  # a value beside a step of the p-values
 
 
 factors = st.one_of(
@@ -129,7 +138,7 @@ def test_a_power_of_two_changes_no_bit_of_a_forecast(seed: int, power: int) -> N
     model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
     one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
-        # A series of zeros so far has the smallest possible scale, which is the same number in any unit.
+        # A series that has only zeros so far has the smallest possible scale, which is equal in all units.
         atol = 1e-140 / min(factor, 1.0)
         np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), 0.0, atol, err_msg=name)
     np.testing.assert_array_equal(other.anomaly, one.anomaly)
@@ -164,7 +173,7 @@ def test_a_small_series_on_a_high_level_is_learned(level: float, factor: float) 
     model, rng = forecaster(**SHORT_WEEK), np.random.default_rng(0)
     wave = 5.0 * np.sin(np.arange(300.0)) + rng.normal(size=300)
     values: Floats = factor * (level + wave[:, None])
-    before, after = model.unseen(("s0",), START).parts, run(model, values).state.parts
+    before, after = model.new_series_state(("s0",), START).parts, run(model, values).state.parts
     assert (after["least_squares"]["weights"] != 0).all()
     assert (after["intervals"]["known"] > 200).all()
     assert (after["intervals"]["offset"] != before["intervals"]["offset"]).all()
@@ -180,6 +189,7 @@ def test_nothing_is_learned_from_rounding_errors(factor: float) -> None:
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
+    """Train on ``values`` with an observed covariate ``heat`` and a known one, which ``factor`` scales."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))
@@ -210,8 +220,8 @@ def test_a_network_trained_at_another_level_has_equal_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on: the scale of a series with one value is a share of that value, so the first
-    # forecasts depend on the level.
+    # Compare from window 20 on: the scale of a series with one value is a fraction of that value, so the
+    # first forecasts depend on the level.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

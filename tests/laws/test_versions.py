@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from forecaster.state import State
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
@@ -44,7 +44,7 @@ def test_a_shard_of_another_version_is_refused() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     arrivals = [Arrival(rows_of(Windows(("a",), START, np.ones((3, 1)))), (START + 2) * HOUR_US)]
     shard = snapshot.from_bytes(snapshot.to_bytes(run_shards(old, arrivals, to_the_end=False).shards[0]))
-    end = replace(no_batch("rows", 3), watermark_us=(START + 3) * HOUR_US)
+    end = replace(empty_batch("rows", 3), watermark_us=(START + 3) * HOUR_US)
     with pytest.raises(VersionMismatch, match=rf"{old.version} .* {new.version}: re-warm"):
         fold_on(new, [shard], [[end]])
 
@@ -62,7 +62,7 @@ def test_settings_that_change_no_weight_change_the_version() -> None:
 
 def test_states_of_several_versions_cannot_be_joined() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
-    states = [model.unseen((name,), START) for model, name in ((old, "a"), (new, "b"))]
+    states = [model.new_series_state((name,), START) for model, name in ((old, "a"), (new, "b"))]
     with pytest.raises(ModelError, match="several model versions"):
         State.join(states)
 

@@ -17,7 +17,7 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import announced
 from pipelines.settings.kafka import Broker
-from pipelines.sources.base import Place, Places
+from pipelines.sources.base import Position, Positions
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource
@@ -60,13 +60,13 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
     )
 
 
-def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Places:
+def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
     """Return the place of each partition from which a job with these shards reads on."""
     reached = StateTable(tuple(shards)).reached()
-    return source.begin({name: Place(*found) for name, found in reached.items()})
+    return source.begin({name: Position(*found) for name, found in reached.items()})
 
 
-def is_read(source: KafkaSource, topic: Topic, places: Places, numbers: Iterable[int]) -> bool:
+def is_read(source: KafkaSource, topic: Topic, places: Positions, numbers: Iterable[int]) -> bool:
     """Return True if the partitions with these numbers are read to their ends."""
     ends = {source.name(number): len(topic.partitions[number]) for number in numbers}
     return all(name in places and places[name].offset == end for name, end in ends.items())
@@ -74,7 +74,7 @@ def is_read(source: KafkaSource, topic: Topic, places: Places, numbers: Iterable
 
 def read(
     source: KafkaSource,
-    places: Places,
+    places: Positions,
     clock: Clock,
     most_messages: int = 9,
     partition_probability: float = 0.1,
@@ -102,15 +102,15 @@ def read(
         places = stride.places
 
 
-def with_partitions(shard: Shard, places: Places) -> Shard:
+def with_partitions(shard: Shard, places: Positions) -> Shard:
     """Return the shard with the partitions of ``places`` announced to it."""
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
     return announced(shard, {name: place.offset for name, place in places.items()}, owners)
 
 
 def resume(
-    model: Forecaster, source: KafkaSource, first: Places, disks: Iterable[Disk]
-) -> tuple[list[Shard], Places]:
+    model: Forecaster, source: KafkaSource, first: Positions, disks: Iterable[Disk]
+) -> tuple[list[Shard], Positions]:
     """Return the shards and the places from which a run starts, as `write_first_table` does.
 
     A shard without a snapshot has the partitions of ``first``, the places at which the first run started.

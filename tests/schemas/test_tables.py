@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from schemas import forecasts, scores, states
+from schemas import scores
+from schemas.checking import checked
 from schemas.errors import DataError
 from schemas.forecasts import check_forecasts, quantile_column
-from schemas.scores import check_member_scores, check_scores
-from schemas.states import check_states
+from schemas.scores import Score, check_member_scores
 
 T = datetime(2013, 9, 1, tzinfo=UTC)
 FORECAST: dict[str, Any] = {
@@ -18,18 +18,16 @@ FORECAST: dict[str, Any] = {
     "p_value": 0.3, "alarm": False,
     "forecast": [{"horizon": 1, "q10": 1.0, "q50": 2.0, "q90": 3.0}],
 }  # fmt: skip
-STATE: dict[str, Any] = {
-    name: [] if isinstance(dtype, pl.List) else 0 for name, dtype in states.SCHEMA.items()
-} | {
-    "series_id": "a", "model_version": "lstm-1", "clock": T, "silent": 0, "moments.observed": 3,
-    "moments.mean": 1.0, "moments.variance": 2.0, "moments.last": 1.5, "moments.age": 0,
-    "ring.values": [float("nan"), 1.0], "network.hidden": [0.0], "network.cell": [0.0],
-}  # fmt: skip
 SCORE: dict[str, Any] = {"model": "m", "horizon": 1, "count": 9, "mae": 0.3, "pinball": 0.1, "coverage": None}
 
 
+SCORES = Score.to_schema()
+QUANTILES = ("q10", "q50", "q90")
+NESTED = pl.List(pl.Struct({"horizon": pl.Int16, **dict.fromkeys(QUANTILES, pl.Float64)}))
+
+
 def forecast(**cells: Any) -> pl.DataFrame:
-    return pl.DataFrame([FORECAST | cells], schema=forecasts.schema((0.1, 0.5, 0.9)))
+    return pl.DataFrame([FORECAST | cells], schema_overrides={"forecast": NESTED, "revision": pl.Int32})
 
 
 def test_quantile_columns_are_named_by_percent() -> None:
@@ -70,55 +68,11 @@ def test_a_forecast_frame_with_wrong_columns_is_refused() -> None:
         check_forecasts(forecast().with_columns(forecast=pl.lit([1.0])))
 
 
-def test_a_state_table_with_arrays_is_converted_to_lists() -> None:
-    table = pl.DataFrame([STATE, STATE | {"series_id": "b", "moments.mean": None}], schema=states.SCHEMA)
-    arrays = table.with_columns(pl.col("ring.values").list.to_array(2))
-    assert check_states(arrays).equals(table)
-
-
-def test_a_state_table_may_lack_ring_and_cell() -> None:
-    table = pl.DataFrame([STATE], schema=states.SCHEMA).drop("ring.values", "network.cell")
-    assert check_states(table).equals(table)
-    with pytest.raises(DataError, match=r"network\.hidden"):
-        check_states(table.drop("network.hidden"))
-
-
-def test_a_series_without_values_has_a_valid_state() -> None:
-    without_value = {
-        "moments.observed": 0,
-        "moments.mean": None,
-        "moments.variance": None,
-        "moments.last": None,
-    }
-    assert check_states(pl.DataFrame([STATE | without_value], schema=states.SCHEMA)).height == 1
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"silent": -1},
-        {"moments.observed": -1},
-        {"moments.age": None},
-        {"moments.variance": -1.0},
-        {"model_version": ""},
-        {"network.hidden": None},
-    ],
-)
-def test_the_error_names_the_invalid_state_column(wrong: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=f"state table: column {next(iter(wrong))}: "):
-        check_states(pl.DataFrame([STATE | wrong], schema=states.SCHEMA))
-
-
-def test_duplicate_states_are_refused() -> None:
-    with pytest.raises(DataError, match="not unique"):
-        check_states(pl.DataFrame([STATE, STATE], schema=states.SCHEMA))
-
-
 def test_scores_out_of_range_are_refused() -> None:
-    assert check_scores(pl.DataFrame([SCORE], schema=scores.SCHEMA)).height == 1
+    assert checked(pl.DataFrame([SCORE], schema=scores.SCHEMA), SCORES, "scores").height == 1
     for wrong in ({"coverage": 1.5}, {"mae": -1.0}, {"horizon": 0}):
         with pytest.raises(DataError, match=f"column {next(iter(wrong))}"):
-            check_scores(pl.DataFrame([SCORE | wrong], schema=scores.SCHEMA))
+            checked(pl.DataFrame([SCORE | wrong], schema=scores.SCHEMA), SCORES, "scores")
 
 
 def test_member_scores_out_of_range_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""What an expert is: a small forecaster of one series that learns as it goes, all series at once.
+"""The base of the experts: small forecasters of single series that learn online, for all series at once.
 
 Letters: T windows, S series, M past windows, K windows of a season, N horizon.
 """
@@ -17,19 +17,19 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.season import phases
 
-FARTHEST = 1e9  # scales, well within single precision
+FARTHEST = 1e9  # scales: larger distances are clipped to this, which float32 can hold
 
 
 class Seen(NamedTuple):
-    """What an expert sees as a window closes: of one window, or of ``T`` at once.
+    """What an expert can read when a window closes, for one window (no axis ``...``) or for ``T`` windows.
 
     Attributes:
-        window: ``[..., S]`` int64, index of the window; ``[..., 1]`` where it is one for all.
-        value: ``[..., S]`` float64, NaN where missing.
-        past: ``[M + 1, ..., S]`` float64, the windows up to this one, which is the last; NaN where missing.
+        window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
+        value: ``[..., S]`` float64, NaN if missing.
+        past: ``[M + 1, ..., S]`` float64, the values of the last windows, this one last; NaN if missing.
         last: ``[..., S]`` float64, the last value observed.
-        age: ``[..., S]`` int64, how many windows ago that was.
-        scale: ``[..., S]`` float64, the unit of the series, above 0.
+        age: ``[..., S]`` int64, how many windows ago it was observed.
+        scale: ``[..., S]`` float64 above 0, see `Block`.
         moves: ``[..., S]`` bool, see `Block`.
         shape: ``[K, ..., S]`` float64, how far the phases of a season lie from its mean.
     """
@@ -44,27 +44,31 @@ class Seen(NamedTuple):
     shape: Floats
 
     def at(self, t: int) -> Seen:
-        """The window ``t`` of several."""
+        """Return one of several windows."""
         one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
         return Seen(*one, self.scale[t], self.moves[t], self.shape[:, t])
 
     def back(self, ago: Ints) -> Floats:
-        """``[n, ..., S]`` the values ``ago`` ``[n]`` windows ago, NaN where missing."""
+        """Return the values ``[n, ..., S]`` of ``ago`` ``[n]`` windows ago, NaN if missing."""
         return self.past[len(self.past) - 1 - ago]
 
-    def shape_ahead(self, ahead: Ints) -> Floats:
-        """``[n, ..., S]`` the season's shape ``ahead`` windows from this one: ``[n]``, or ``[n, ..., S]``."""
+    def future_shape(self, ahead: Ints) -> Floats:
+        """Return the season's shape ``[n, ..., S]`` at windows after this one.
+
+        Args:
+            ahead: how many windows after this one, ``[n]`` or ``[n, ..., S]``.
+        """
         more = ahead.reshape(-1, *[1] * self.window.ndim) if ahead.ndim == 1 else ahead
         return phases(self.shape, self.window + more)
 
 
 class Expert(ABC):
-    """A component that forecasts, by a contract of two methods: it learns a window, then says what follows.
+    """A component that forecasts each series with a small model, by two methods: `learn` and `forecast`.
 
-    A forecast is finite from the first value on, and best near the last value before anything is learned.
-    What an expert says goes into ``members`` of the block, under its name.
+    A forecast must be finite from the first value on. Before an expert has learned anything, a forecast near
+    the last value is best. `step` adds the forecasts to the block's ``members``, under the expert's name.
 
-    Arrays are handed over with series as their last axis.
+    Arrays are passed to the two methods with the series as the last axis.
     """
 
     format_version = 1
@@ -72,16 +76,16 @@ class Expert(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Of the component and of the member."""
+        """The name of the component and of the member."""
 
     @property
     @abstractmethod
     def reach(self) -> int:
-        """M: how many windows it looks back."""
+        """M: how many windows before the current one the expert reads."""
 
     @property
-    def recalled(self) -> tuple[str, ...]:
-        """Fields that a forecast depends on."""
+    def forecast_fields(self) -> tuple[str, ...]:
+        """The fields that `forecast` reads: `step` keeps their contents after every window of the block."""
         return ()
 
     @abstractmethod
@@ -89,42 +93,46 @@ class Expert(ABC):
         """See `Component`."""
 
     def init(self, series: int) -> Arrays:
-        """Zeros, where an expert does not say otherwise."""
+        """Return zeros, unless the expert overrides it."""
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
     @abstractmethod
     def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
-        """Takes one window in, writing into ``own``, for the series that count ``[S]``."""
+        """Update ``own`` in place with one window, for the series where ``counts`` ``[S]``."""
 
     @abstractmethod
     def forecast(self, own: Arrays, seen: Seen) -> Floats32:
-        """What follows ``seen``, by what ``own`` has recalled of its fields.
+        """Return the forecasts issued at the windows ``seen``.
+
+        Args:
+            own: the `forecast_fields` fields, with their contents after each of the windows.
+            seen: one window or several.
 
         Returns:
             ``[N, ..., S]``, changes from the last value in scales.
         """
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Learns window by window and forecasts from all of them at once; adds ``members``."""
+        """Learn window by window, forecast from all windows at once, and add the forecasts to ``members``."""
         own = {name: series_last(array) for name, array in own.items()}
         windows, series = block.values.shape
-        recalled = {
+        forecast_fields = {
             name: np.empty((*own[name].shape[:-1], windows, series), own[name].dtype)
-            for name in self.recalled
+            for name in self.forecast_fields
         }
-        seen = seen_in(block, self.reach)
+        seen = seen_windows(block, self.reach)
         for t in range(windows if own else 0):
             counts = block.counts(t)
             self.learn(own, seen.at(t), np.ones(series, bool) if counts is None else counts)
-            for name, array in recalled.items():
+            for name, array in forecast_fields.items():
                 array[..., t, :] = own[name]
-        said = self.forecast(recalled, seen)
+        forecasts = self.forecast(forecast_fields, seen)
         own = {name: series_first(array) for name, array in own.items()}
-        return own, replace(block, members={**block.members, self.name: said})
+        return own, replace(block, members={**block.members, self.name: forecasts})
 
 
-def seen_in(block: Block, reach: int) -> Seen:
-    """All windows of a block, with ``reach`` windows before each: views of its arrays."""
+def seen_windows(block: Block, reach: int) -> Seen:
+    """Return all windows of a block as `Seen`, with ``reach`` windows before each; views of its arrays."""
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
     past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)  # [M + 1, T, S]
@@ -134,5 +142,5 @@ def seen_in(block: Block, reach: int) -> Seen:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Distances in scales; a scale may be so small that they would leave the range of single precision."""
+    """Return distances in scales as float32, clipped: divided by a tiny scale they could exceed float32."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

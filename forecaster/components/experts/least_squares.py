@@ -1,4 +1,4 @@
-"""An expert that regresses each series on its own past, and goes on learning: recursive least squares.
+"""An expert that regresses each series on its own past online, by recursive least squares.
 
 Letters: S series, M past windows, N horizon, L lags, E running means, D = L + E regressors.
 """
@@ -14,32 +14,33 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, Seen, in_scales
-from forecaster.components.network.ridge import OTHER_LEVEL, distances, near_in_place
+from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
 
-_CLIP = 50.0  # scales of a regressor
+_CLIP = 50.0  # scales: regressors and targets are clipped to this
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
-_AT_ONCE = 16  # windows, so that what is made on the way stays in the cache
-_ROOM = 2.0  # a forecast stays within so many times the distances that its lags lie from the last value
+_AT_ONCE = 16  # windows computed at once, so that intermediate arrays stay in the cache
+_ROOM = 2.0  # a forecast's largest distance from the last value, as a multiple of the farthest lag's
 
 
 @dataclass(frozen=True)
 class LeastSquares(Expert):
-    """Autoregression of changes, per series, by recursive least squares with forgetting.
+    """Autoregression of the changes of each series, by recursive least squares with forgetting.
 
-    The change from one window to the next is regressed on how far lagged values, and running means, lie from
-    the window before: no level enters. Horizons are forecast one after the other, each from those before it.
-    Haykin, "Adaptive Filter Theory", table 9.1, in scales of the series; what is forgotten is held while the
-    inverse is as large as it began, so that a series that stands still for long does not wind it up.
+    The change from one window to the next is regressed on the distances of lagged values, and of running
+    means, from the window before, all in scales: no level enters (Haykin, "Adaptive Filter Theory", table
+    9.1). Forecasts are made horizon by horizon, each from the horizons before it. Forgetting lets the inverse
+    grow. Nothing is forgotten while the inverse is as large as at the beginning, so that it cannot diverge
+    for a series that is constant for long.
 
     Attributes:
         label: name of the member.
         horizon: N.
-        lags: windows before the last that are regressors.
-        halflives: of the running means that are.
-        season: whether the season's shape is taken out of values first and put back in the end.
-        forget: what is kept of the past with each value.
-        prior: inverse of the variance that weights have at first.
+        lags: the regressors among past windows, as windows before the last one.
+        halflives: half-lives of the running means that are regressors.
+        season: whether to subtract the season's shape from values first, and add it to the forecasts.
+        forget: the share of the past's weight that is kept with each value.
+        prior: the inverse of the weights' initial variance.
     """
 
     label: str
@@ -58,7 +59,7 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """The longest lag and the window that it lags behind."""
+        """The longest lag, and the window that it lags behind."""
         return max(self.lags) + 1
 
     @property
@@ -66,12 +67,12 @@ class LeastSquares(Expert):
         return len(self.lags) + len(self.halflives)
 
     @property
-    def recalled(self) -> tuple[str, ...]:
+    def forecast_fields(self) -> tuple[str, ...]:
         """See `Expert`."""
         return ("weights", "means") if self.halflives else ("weights",)
 
     def spec(self) -> Mapping[str, Field]:
-        """Weights, the inverse of the regressors' second moments, running means, and how much was seen."""
+        """Return the fields: weights, inverse of the regressors' second moments, count of values, means."""
         fields = {
             "weights": Field("float32", (self._size,)),
             "inverse": Field("float32", (self._size, self._size)),
@@ -80,40 +81,40 @@ class LeastSquares(Expert):
         return fields | ({"means": Field("float64", (len(self.halflives),))} if self.halflives else {})
 
     def init(self, series: int) -> Arrays:
-        """Weights of 0: the last value, with the season's shape."""
+        """Return weights of 0: they forecast the last value, with the season's shape."""
         own = super().init(series)
         own["inverse"][:] = np.eye(self._size) / self.prior
         return own
 
     def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
-        """See `Expert`; a window whose value or that before is missing teaches nothing."""
-        there = ~np.isnan(seen.value) & counts
+        """See `Expert`; nothing is learned from a window if its value or the value before it is missing."""
+        has_value = ~np.isnan(seen.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(seen, seen.back(back), back)
         before = lagged[-1]
         now = self._without_shape(seen, seen.value[None], _NOW)[0]
-        far = _near(lagged[:-1], before, seen.scale)
+        distance = _near(lagged[:-1], before, seen.scale)
         if self.halflives:
-            far = np.concatenate([far, in_scales(own["means"] - before, seen.scale)])
+            distance = np.concatenate([distance, in_scales(own["means"] - before, seen.scale)])
         change = now - before
-        learns = there & seen.moves & ~np.isnan(change) & (own["known"] > self.reach)
+        learns = has_value & seen.moves & ~np.isnan(change) & (own["known"] > self.reach)
         with np.errstate(invalid="ignore"):
-            x = np.where(learns, np.clip(far, -_CLIP, _CLIP), np.float32(0.0))
+            x = np.where(learns, np.clip(distance, -_CLIP, _CLIP), np.float32(0.0))
             target = np.where(learns, np.clip(change / seen.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
         self._update(own["weights"], own["inverse"], x, target, learns)
-        own["known"] += there
+        own["known"] += has_value
         for k, halflife in enumerate(self.halflives):
             rate = np.maximum(1.0 - 0.5 ** (1.0 / halflife), 1.0 / np.maximum(own["known"], 1))
-            own["means"][k] += np.where(there, rate * (now - own["means"][k]), 0.0)
+            own["means"][k] += np.where(has_value, rate * (now - own["means"][k]), 0.0)
 
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """One step of recursive least squares for the series that learn; ``x`` ``[D, S]``."""
+        """Make one step of recursive least squares for the series where ``learns``; ``x`` is ``[D, S]``."""
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
         error = target - np.einsum("is,is->s", weights, x)
-        # In single precision the inverse can lose its sign: it begins anew then.
+        # In single precision the inverse can cease to be positive definite: reset it then.
         lost = ~(size >= 0) & learns
         if lost.any():
             inverse[:, :, lost] = (np.eye(len(x), dtype=np.float32) / self.prior)[:, :, None]
@@ -121,14 +122,14 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # The product of a number of this with another is the same bit by bit either way round, so the inverse
-        # stays symmetric. An asymmetry would grow with every forgetting until the inverse loses its sign.
+        # Fold the root into the gain: gain[i] * gain[j] equals gain[j] * gain[i] bit by bit, so the inverse
+        # stays symmetric. An asymmetry would grow with every forgetting, until it is not positive definite.
         gain /= np.sqrt(size)
         trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
         forgets = learns & (trace < len(x) / self.prior)
         grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
         product = np.empty_like(gain)
-        for row, share in zip(inverse, gain, strict=True):  # each once through the cache
+        for row, share in zip(inverse, gain, strict=True):  # each row once through the cache
             row -= np.multiply(share, gain, out=product)
             row *= grows
 
@@ -136,9 +137,9 @@ class LeastSquares(Expert):
         """See `Expert`."""
         now = self._without_shape(seen, seen.last[None], seen.age[None])[0]
         longest = max(self.lags)
-        # All in scales from the last value: what is small against a level is not lost in single precision.
+        # Compute with distances from the last value: float32 would round small changes of a high level away.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
-        for back in self._looked_at:
+        for back in self._runs_of_past_windows:
             past = self._without_shape(seen, seen.back(back), back)
             values[longest - back[0] : longest - back[-1] + 1] = _near(past, now, seen.scale)
         lags = np.array(self.lags)
@@ -148,25 +149,33 @@ class LeastSquares(Expert):
         ahead = values[longest + 1 :]
         if not self.season:
             return ahead
-        shape = seen.shape_ahead(np.arange(1, self.horizon + 1)) + (now - seen.last)
+        shape = seen.future_shape(np.arange(1, self.horizon + 1)) + (now - seen.last)
         ahead += in_scales(shape, seen.scale)
         return ahead
 
     @cached_property
-    def _looked_at(self) -> list[Ints]:
-        """``[n]`` each: how many windows ago what a forecast looks back to lies, in runs that fall by 1."""
+    def _runs_of_past_windows(self) -> list[Ints]:
+        """The past windows that a forecast reads, as windows ago: arrays ``[n]`` whose numbers fall by 1."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
 
     def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
-        """Fills the horizons of ``values`` ``[M + N, ..., S]``, each from what is before it."""
+        """Fill the horizons of ``values`` ``[M + N, ..., S]`` one by one, each from the rows before it.
+
+        Args:
+            values: distances from the last value in scales; the last N rows are written.
+            weights: ``[D, ..., S]``.
+            means: the running means ``[..., S]``, which are changed.
+            room: ``[..., S]``, the largest distance of a forecast from the last value.
+        """
         longest, count, low = max(self.lags), len(self.lags), -room
         stays = np.float32(1.0) - weights.sum(axis=0)
         rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
         ahead = values[longest + 1 :]
         product = np.empty_like(ahead)
-        for weight, lag in zip(weights, self.lags, strict=False):  # of what has come, all horizons at once
+        # First add the parts of past values, which all horizons can do at once.
+        for weight, lag in zip(weights, self.lags, strict=False):
             until = min(lag + 1, self.horizon)
             part = np.multiply(weight, values[longest - lag : longest - lag + until], out=product[:until])
             ahead[:until] += part
@@ -184,17 +193,23 @@ class LeastSquares(Expert):
                 mean += rate * (after - mean)
 
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
-        """Values ``[n, ..., S]``, ``ago`` (``[n]`` or likewise) windows old, less the season's shape."""
-        return values - seen.shape_ahead(-ago) if self.season else values
+        """Return values ``[n, ..., S]`` less the season's shape.
+
+        Args:
+            seen: the windows.
+            values: ``[n, ..., S]``.
+            ago: how many windows ago the values were observed, ``[n]`` or ``[n, ..., S]``.
+        """
+        return values - seen.future_shape(-ago) if self.season else values
 
 
 def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Distances ``[n, ..., S]`` from the last value in scales; those of another level are 0, as missing ones.
+    """Return distances ``[n, ..., S]`` from the last value in scales, 0 for a missing value or another level.
 
-    Redescending (Hampel 1974): whole up to 20 scales, nothing from twice that on.
+    The distances redescend (Hampel 1974): they count in full up to 20 scales, and not at all from 40 on.
     """
-    far = np.empty(values.shape, np.float32)
-    distances(values, last, 1.0 / (OTHER_LEVEL * scale), far)
-    near_in_place(far, 0.0)
-    far *= np.float32(OTHER_LEVEL)
-    return far
+    distance = np.empty(values.shape, np.float32)
+    distances(values, last, 1.0 / (OTHER_LEVEL * scale), distance)
+    limit_distances(distance, 0.0)
+    distance *= np.float32(OTHER_LEVEL)
+    return distance

@@ -1,4 +1,4 @@
-"""Experts that learn nothing: the last value, and the last value of the season.
+"""Experts that learn nothing: they forecast the last value, or the last value of the same phase.
 
 Letters: S series, M past windows, N horizon.
 """
@@ -18,7 +18,7 @@ from forecaster.components.season import windows_ago
 
 @dataclass(frozen=True)
 class Persistence(Expert):
-    """Every horizon is the last value.
+    """Forecasts the last value for every horizon.
 
     Attributes:
         horizon: N.
@@ -29,11 +29,11 @@ class Persistence(Expert):
     reach = 0
 
     def spec(self) -> Mapping[str, Field]:
-        """It keeps nothing."""
+        """Return no fields."""
         return {}
 
     def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
-        """There is nothing to learn."""
+        """Do nothing."""
 
     def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""
@@ -42,7 +42,7 @@ class Persistence(Expert):
 
 @dataclass(frozen=True)
 class SeasonalNaive(Expert):
-    """A horizon is the last value of its season's phase, the last value where that is missing.
+    """Forecasts the latest value of the same phase of the season, or the last value if that is missing.
 
     Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 5.2.
 
@@ -63,17 +63,17 @@ class SeasonalNaive(Expert):
 
     @property
     def reach(self) -> int:
-        """A season."""
+        """The windows of a season before the current window."""
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:
-        """It keeps nothing: the ring does."""
+        """Return no fields: the ring holds the values."""
         return {}
 
     def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
-        """There is nothing to learn."""
+        """Do nothing."""
 
     def forecast(self, own: Arrays, seen: Seen) -> Floats32:
         """See `Expert`."""
-        found = seen.back(windows_ago(self.season, self.horizon))
-        return np.where(np.isnan(found), np.float32(0.0), in_scales(found - seen.last, seen.scale))
+        same_phase = seen.back(windows_ago(self.season, self.horizon))
+        return np.where(np.isnan(same_phase), np.float32(0.0), in_scales(same_phase - seen.last, seen.scale))

@@ -1,4 +1,7 @@
-"""How much each member's forecast counts: weights per series and horizon, learned as the truth comes in.
+"""Combination of the members' forecasts, with weights per series and horizon learned from actuals.
+
+The members are the network and the experts. An anchor horizon is one whose forecasts are stored until their
+actuals are observed; weights are learned at anchors and interpolated between them.
 
 Letters: T windows, S series, N horizon, M members, A anchors, P pairs of members (each with itself, too).
 """
@@ -13,21 +16,21 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
-from forecaster.components.delay_line import said_before, say
+from forecaster.components.delay_line import store_forecasts, stored_before
 
-_LEAST_RIDGE = 0.05  # scales squared: members that say next to nothing need more than a few truths
-_LARGEST = 1e9  # scales; its square is a float32
+_LEAST_RIDGE = 0.05  # scales squared: if members forecast almost no change, weights need many actuals
+_LARGEST = 1e9  # scales: forecasts and actuals are clipped to this, so that their squares fit into float32
 _ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
 
 
-def anchors_of(horizon: int) -> tuple[int, ...]:
-    """Horizons whose forecasts are kept until their truth comes; those between them are interpolated."""
+def anchor_horizons(horizon: int) -> tuple[int, ...]:
+    """Return the anchor horizons: forecasts are stored at these, and other horizons are interpolated."""
     return (*(a for a in _ANCHORS if a < horizon), horizon)
 
 
 @lru_cache(maxsize=16)
 def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
-    """``[N, A]`` how numbers by anchor become numbers by horizon: linear in the logarithm of the horizon."""
+    """Return the matrix ``[N, A]`` that interpolates from anchors to horizons, linearly in log horizon."""
     ahead, at = np.log(np.arange(1, horizon + 1)), np.log(anchors)
     one = [np.interp(ahead, at, row) for row in np.eye(len(anchors))]
     return np.stack(one, axis=1).astype(np.float32)
@@ -37,26 +40,26 @@ def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
 class Stacking:
     """Online ridge stacking, per series and anchor horizon (Breiman 1996, "Stacked Regressions").
 
-    Members' forecasts and the truth are changes from the last value at issue, in scales of that moment. The
-    weights solve a least squares that forgets, shrunk towards those of Bates & Granger (1969, "The
-    Combination of Forecasts"), which go with a power of the inverse of each member's own mean squared error:
-    where members are as good as one another that is the mean of them, which is hard to beat, and where one is
-    far better it is that one. A combination lies between its members. The weights of a horizon change once
-    the window that it is about has closed, never before.
+    The members' forecasts and the actuals are changes from the last value at the issue time, in scales at
+    that time. The weights solve a least-squares problem that forgets. They are shrunk towards the weights of
+    Bates & Granger (1969, "The Combination of Forecasts"), a power of the inverse of each member's own mean
+    squared error. If the members are equally good, these give their mean, which is hard to beat; if one is
+    far better, they give that one. A combined forecast lies between the smallest and the largest of its
+    members. The weights of a horizon learn from a window once it has closed, never before.
 
-    A young series forgets faster, in proportion to its age: a network whose ring was not full yet, and a
-    regression that had learned nothing, were not what they are now.
+    A young series forgets faster, in proportion to its age: the first forecasts of a network with a partly
+    filled ring, and of a regression that had learned nothing, do not show how good they are later.
 
     Attributes:
-        experts: names of the members beside the network; where there are none, the network is all.
+        experts: names of the members beside the network; if there are none, the network's forecast is used.
         horizon: N.
-        middle: which of the network's quantiles is the median.
-        forget: what is kept of the past with each truth, at most.
-        young: of ``n`` values ``n / (n + young)`` is kept where that is less; truths then weigh as the
-            ``young``-th power of the age at which they came.
-        shrink: how strongly, as a share of the members' mean square.
-        power: of the inverse errors.
-        clip: a change of more scales than this counts less, as if it were just this large.
+        middle: the index of the median among the network's quantiles.
+        forget: the share of the past sums that is kept with each actual, at most.
+        young: after ``n`` values, ``n / (n + young)`` of the past is kept if that is less; an actual then
+            weighs as the ``young``-th power of the number of values when it was observed.
+        shrink: strength of the shrinkage, as a share of the members' mean square.
+        power: exponent of the inverse errors.
+        clip: scales; a larger change gets the weight that limits its influence to that of this change.
     """
 
     experts: tuple[str, ...]
@@ -71,108 +74,133 @@ class Stacking:
     format_version: int = 2
 
     def spec(self) -> Mapping[str, Field]:
-        """Sums of squares and products, what waits for its truth, and what it is a change from."""
-        anchors, members = anchors_of(self.horizon), len(self.experts) + 1
+        """Return the fields: sums of squares and products, stored forecasts, last values and scales."""
+        anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            "products": Field("float32", (len(anchors), members + 1)),  # the last is the truth's with itself
-            "waiting": Field("float32", (sum(anchors), members + 1)),  # the last is the combined one
+            "products": Field("float32", (len(anchors), members + 1)),  # last: the actual, squared
+            "waiting": Field("float32", (sum(anchors), members + 1)),  # last: the combined forecast
             "issued": Field("float64", (self.horizon, 2)),
         }
 
     def init(self, series: int) -> Arrays:
-        """Nothing learned, nothing waiting."""
+        """Return arrays without learned weights and stored forecasts."""
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
         own["waiting"][:], own["issued"][:] = np.nan, np.nan
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Moves the whole of ``out.forecast`` so that its median is the combined one; adds ``residuals``."""
+        """Move all quantiles of ``out.forecast`` to the combined median, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
-        out, anchors = block.out.forecast, anchors_of(self.horizon)
+        out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         rows = np.array(anchors) - 1
         network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # In the order of the members in memory, as all that is computed with them.
+        # order="C" is the experts' order in memory, so arithmetic on all members is fast.
         changes = [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
-        _keep(block, changes)
-        # What a change of a series that stands still is in scales of it says nothing: nobody learns from it.
+        _copy_members(block, changes)
+        # NaN for a constant series: its changes in scales are noise, so no weight may learn from them.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
-        origin = [said_before(own["issued"], issued, block.start, a) for a in anchors]
-        truth = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)  # [T, A, S]
-        truth = np.clip(truth, -_LARGEST, _LARGEST)
-        said = np.stack([change[rows] for change in changes], axis=1)  # [A, M, T, S]
-        np.clip(said, -_LARGEST, _LARGEST, out=said)
+        origin = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
+        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)  # [T, A, S]
+        actual = np.clip(actual, -_LARGEST, _LARGEST)
+        anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)  # [A, M, T, S]
+        np.clip(anchor_forecasts, -_LARGEST, _LARGEST, out=anchor_forecasts)
         combined = changes[0]
         if self.experts:
-            weights = self._weights(own, truth.astype(np.float32), said, block)  # [M, A, T, S]
-            spread = by_horizon(anchors, self.horizon)
+            weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)  # [M, A, T, S]
+            to_horizons = by_horizon(anchors, self.horizon)
             combined = np.zeros_like(combined)
             for weight, change in zip(weights, changes, strict=True):
-                part = np.tensordot(spread, weight, axes=1)
+                part = np.tensordot(to_horizons, weight, axes=1)
                 combined += np.multiply(part, change, out=part)
             _within(combined, changes)
-            # A series that stands still, of more than one value, is forecast as its last one.
+            # A constant series with more than one value is forecast to stay at its last value.
             combined *= block.moves | (block.observed == 1)
-            moved = np.moveaxis(combined - changes[0], 0, 2).copy()
-            out += block.scale[..., None] * moved
-        ends = np.concatenate([said, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1)
-        before = [said_before(w, n, block.start, a)[:, -1] for a, w, n in self._waiting(own, ends)]
-        residuals = np.stack([(truth[:, i] - b) * origin[i][:, 1] for i, b in enumerate(before)], axis=1)
-        for _, store, new in self._waiting(own, ends):
-            say(store, new, block.start, block.lengths)
-        say(own["issued"], issued, block.start, block.lengths)
+            shift = np.moveaxis(combined - changes[0], 0, 2).copy()
+            out += block.scale[..., None] * shift
+        with_combined = np.concatenate(
+            [anchor_forecasts, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1
+        )
+        combined_before = [
+            stored_before(w, n, block.start, a)[:, -1] for a, w, n in self._stores(own, with_combined)
+        ]
+        residuals = np.stack(
+            [(actual[:, i] - b) * origin[i][:, 1] for i, b in enumerate(combined_before)], axis=1
+        )
+        for _, store, new in self._stores(own, with_combined):
+            store_forecasts(store, new, block.start, block.lengths)
+        store_forecasts(own["issued"], issued, block.start, block.lengths)
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, residuals=residuals)
 
-    def _waiting(self, own: Arrays, said: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Of each anchor: its windows, where forecasts wait ``[a, M or more, S]``, new ones ``[T, ..]``."""
-        anchors, members = anchors_of(self.horizon), said.shape[1]
+    def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
+        """Return for each anchor: its windows, its store, and the rows to add to the store.
+
+        An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the rows are ``[T, M or M + 1, S]``.
+        """
+        anchors, members = anchor_horizons(self.horizon), forecasts.shape[1]
         until = np.cumsum(anchors)
         return [
-            (a, own["waiting"][stop - a : stop, :members], np.moveaxis(said[i], 1, 0))
+            (a, own["waiting"][stop - a : stop, :members], np.moveaxis(forecasts[i], 1, 0))
             for i, (a, stop) in enumerate(zip(anchors, until, strict=True))
         ]
 
-    def _weights(self, own: Arrays, truth: Floats32, said: Floats32, block: Block) -> Floats32:
-        """``[M, A, T, S]``: learns the truth ``[T, A, S]`` of what was said, window by window."""
-        before = [said_before(w, n, block.start, a) for a, w, n in self._waiting(own, said)]
-        told = np.stack(before, axis=2)  # [T, M, A, S]
-        known = ~np.isnan(truth) & ~np.isnan(told[:, 0])
+    def _weights(self, own: Arrays, actual: Floats32, forecasts: Floats32, block: Block) -> Floats32:
+        """Learn from the actuals window by window, and return the weights after each: ``[M, A, T, S]``.
+
+        Args:
+            own: the component's arrays; the sums are changed.
+            actual: ``[T, A, S]`` float32, NaN if missing.
+            forecasts: ``[A, M, T, S]`` float32, what the members forecast in the block.
+            block: the windows.
+        """
+        before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
+        past_forecasts = np.stack(before, axis=2)  # [T, M, A, S]
+        known = ~np.isnan(actual) & ~np.isnan(past_forecasts[:, 0])
         if block.lengths is not None:
-            known &= (np.arange(len(truth))[:, None] < block.lengths)[:, None]
-        truth, told = np.where(known, truth, 0), np.where(known[:, None], told, 0)
-        largest = np.maximum(np.abs(truth), np.abs(told).max(axis=1))
+            known &= (np.arange(len(actual))[:, None] < block.lengths)[:, None]
+        actual, past_forecasts = np.where(known, actual, 0), np.where(known[:, None], past_forecasts, 0)
+        largest = np.maximum(np.abs(actual), np.abs(past_forecasts).max(axis=1))
         share = np.square(np.float32(self.clip) / np.maximum(largest, np.float32(self.clip)))
-        weighted = told * share[:, None]
+        weighted = past_forecasts * share[:, None]
         observed = block.observed[:, None].astype(np.float32)
         kept = np.minimum(np.float32(self.forget), observed / (observed + np.float32(self.young)))
         kept = np.where(known, kept, np.float32(1.0))
-        members = range(told.shape[1])
+        members = range(past_forecasts.shape[1])
         pairs = [(i, j) for i in members for j in range(i + 1)]
-        squares = np.empty((len(pairs), *truth.shape), np.float32)
-        products = np.empty((len(members) + 1, *truth.shape), np.float32)
+        squares = np.empty((len(pairs), *actual.shape), np.float32)
+        products = np.empty((len(members) + 1, *actual.shape), np.float32)
         last = np.moveaxis(own["squares"], 1, 0), np.moveaxis(own["products"], 1, 0)
-        for t in range(len(truth)):
+        for t in range(len(actual)):
             for p, (i, j) in enumerate(pairs):
-                squares[p, t] = last[0][p] * kept[t] + weighted[t, i] * told[t, j]
+                squares[p, t] = last[0][p] * kept[t] + weighted[t, i] * past_forecasts[t, j]
             for i in members:
-                products[i, t] = last[1][i] * kept[t] + weighted[t, i] * truth[t]
-            products[-1, t] = last[1][-1] * kept[t] + share[t] * truth[t] * truth[t]
+                products[i, t] = last[1][i] * kept[t] + weighted[t, i] * actual[t]
+            products[-1, t] = last[1][-1] * kept[t] + share[t] * actual[t] * actual[t]
             last = squares[:, t], products[:, t]
         own["squares"], own["products"] = (np.moveaxis(array, 0, 1).copy() for array in last)
         return np.moveaxis(_ridge(squares, products, self.shrink, self.power), 2, 1)
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Weights ``[M, ...]`` of squares ``[P, ...]`` and products ``[M, ...]``: Cholesky, all side by side."""
+    """Return the weights ``[M, ...]``, by Cholesky factorisation for all series at once.
+
+    Args:
+        squares: ``[P, ...]``, sums of products of two members' forecasts.
+        products: ``[M + 1, ...]``, sums of products of a member's forecast and the actual; last, the actual
+            squared.
+        shrink: see `Stacking`.
+        power: see `Stacking`.
+    """
     members = len(products) - 1
     pairs = {(i, j): i * (i + 1) // 2 + j for i in range(members) for j in range(i + 1)}
     ridge = sum(squares[pairs[i, i]] for i in range(members)) * np.float32(shrink / members)
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    first = (error / error.min(axis=0)) ** np.float32(-power)  # the best one's is 1: they may not all be lost
+    # Divide by the error of the best member: its share is 1, so not all shares can underflow.
+    first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
     lower: dict[tuple[int, int], Floats32] = {}
@@ -193,7 +221,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
 
 
 def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
-    """Keeps a combination between its members: two that agree can get large weights of either sign."""
+    """Clip a combination to the range of its members: weights of two similar members can be large."""
     low, high = changes[0].copy(), changes[0].copy()
     for change in changes[1:]:
         np.minimum(low, change, out=low)
@@ -201,8 +229,8 @@ def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
     np.clip(combined, low, high, out=combined)
 
 
-def _keep(block: Block, changes: Sequence[Floats32]) -> None:
-    """What members and the network alone say, where somebody asks."""
+def _copy_members(block: Block, changes: Sequence[Floats32]) -> None:
+    """Copy the forecasts of members and network into ``block.out`` if they are requested."""
     if len(block.out.members):
         block.out.network[:] = block.out.forecast
         for row, change in zip(block.out.members, changes, strict=True):

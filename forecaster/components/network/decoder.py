@@ -1,9 +1,10 @@
-"""A decoder: from the state of the recurrent layers, a step for every window ahead, as many as are asked for.
+"""The decoder: it forecasts any number of windows ahead from the output of the recurrent layers.
 
-An encoder-decoder (Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder for
-statistical machine translation", section 2): the network that has read the past is the encoder. What the
-decoder reads at each step is what is known of that window, and how far ahead it lies; it reads no forecast of
-its own, so that a step that is wrong spoils no other.
+The network is an encoder-decoder (Cho et al. 2014, "Learning phrase representations using RNN
+encoder-decoder for statistical machine translation", section 2): the recurrent layers, which have read the
+past, are the encoder. The decoder makes one step for each window ahead. At each step it reads the known
+features of that window and how far ahead it is. It reads no earlier forecast, so an error in one step does
+not affect the others.
 
 Letters: n rows, S series, H hidden width, N steps ahead, K known features, Q quantiles.
 """
@@ -15,23 +16,23 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-_DISTANCES = 2
+_DISTANCES = 2  # inputs that hold how far ahead a step is
 
 
 class Decoder(nn.Module):
-    """A gated recurrent unit that unrolls the future of every series from every row, all at once."""
+    """A gated recurrent unit that computes all steps of every series from every row at once."""
 
     def __init__(self, width: int, known: int, quantiles: int) -> None:
-        """Of ``width`` H, with K ``known`` features, for Q ``quantiles``."""
+        """Build a decoder of hidden ``width`` H, for K ``known`` features and Q ``quantiles``."""
         super().__init__()
         self.begin = nn.Linear(width, width)
         self.recurrent = nn.GRU(_DISTANCES + known + width, width)
         self.out = nn.Linear(width, quantiles)
-        nn.init.normal_(self.out.weight, std=1e-2)  # begins by adding next to nothing
+        nn.init.normal_(self.out.weight, std=1e-2)  # an untrained decoder adds almost 0
         nn.init.zeros_(self.out.bias)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
-        """What to add to the parts of each quantile.
+        """Return what to add to the parts of each quantile.
 
         Args:
             top: ``[n, S, H]`` float32, output of the last recurrent layer.

@@ -1,6 +1,7 @@
-"""Level-free inputs: what the network sees of a value is how far it lies from the series' own past.
+"""Level-free inputs of the network: how far values lie from the series' own past.
 
-Letters: T windows, S series, F inputs, K experts, N horizon.
+Letters: T windows, S series, F inputs, K experts, N horizon, C known features, D static features, I inputs
+from observed covariates.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from forecaster.components.network.ridge import (
     OTHER_LEVEL,
     distances,
     expert_forecasts,
-    near_in_place,
+    limit_distances,
 )
 from forecaster.components.ring import Ring
-from forecaster.components.season import season_in
+from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
-_CLIP = 6.0  # in spreads
-_LARGEST_RATIO = 1e3
-_MOST_SPREADS = 1e30  # in a scale; a number in single precision
-_LARGEST_ERROR = 1e6  # units
+_CLIP = 6.0  # spreads: larger distances are clipped to this
+_LARGEST_RATIO = 1e3  # limit of the ratios of scale and unit to the spread, and of their inverses
+_MOST_SPREADS = 1e30  # largest ratio of 20 scales to the spread; float32 can hold it
+_LARGEST_ERROR = 1e6  # units: larger errors of experts are clipped to this
 
 INPUTS_BESIDE_LAGS = 11
 
 
 class Inputs(NamedTuple):
-    """What a block of windows gives the network.
+    """The inputs of the network for a block of windows.
 
     Attributes:
         x: ``[T, S, F]`` float32.
-        block: the windows, with what ring and moments say of them.
+        block: the windows, with the fields of ring and moments.
     """
 
     x: Floats32
@@ -47,41 +48,43 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """F: inputs per series and window, the errors of the experts and covariates where there are any."""
+    """Return F: inputs per series and window, with errors of the experts and covariates if there are any."""
     return INPUTS_BESIDE_LAGS + len(config.lags) + (EXPERTS if config.linear else 0) + covariates
 
 
 def with_covariates(x: Floats32, block: Block) -> Floats32:
-    """``[T, S, F + C + D + I]`` float32, inputs ``[T, S, F]``, what is known of each window and series, and
-    what was observed beside its value.
+    """Append the covariates to the inputs ``[T, S, F]``: ``[T, S, F + C + D + I]`` float32.
+
+    The covariates are the known features of each window, the static features of each series, and the inputs
+    from observed covariates.
     """
     windows, series, _ = x.shape
     known = np.broadcast_to(block.known[:windows], (windows, series, block.known.shape[2]))
     static = np.broadcast_to(block.static, (windows, *block.static.shape))
-    past = [block.past_inputs] if block.past_inputs.size else []
+    past = [block.observed_inputs] if block.observed_inputs.size else []
     return np.concatenate([x, known, static, *past], axis=2)
 
 
-def known_ahead(block: Block, rows: slice, horizon: int) -> Floats32:
-    """``[n, N, S or 1, C]`` float32, what is known of the windows after each of ``n`` rows of a block."""
+def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
+    """Return the known features of the windows after each of ``n`` rows: ``[n, N, S or 1, C]`` float32."""
     if block.known.ndim < 3:
         return np.zeros((len(block.values[rows]), horizon, 1, 0), np.float32)
     after = sliding_window_view(block.known[1:], horizon, axis=0)[: len(block.values)][rows]
     return np.moveaxis(after, 3, 1).copy()
 
 
-def before_network(
+def input_components(
     config: NetworkConfig, freq: Frequency, prior: float = 0.0, reach: int = 0
 ) -> tuple[Component, ...]:
-    """The components that the inputs are made from.
+    """Return the components that the inputs are computed from: ring and moments.
 
     Args:
-        config: half-life, ring, and what looks back.
+        config: half-life, ring and lags.
         freq: length of a window.
         prior: see `Moments`.
-        reach: how many windows others look back.
+        reach: how many windows before a block other components read.
     """
-    season = season_in(config.ring, freq)
+    season = ring_season(config.ring, freq)
     moments = Moments(config.halflife, prior, season)
     own = config.ring if config.linear else max([*config.lags, season if season > 1 else 0])
     return Ring(config.ring, max(own, reach)), moments
@@ -95,51 +98,51 @@ def network_inputs(
     ridge: Floats32 | None = None,
     prior: float = 0.0,
 ) -> Inputs:
-    """Inputs of series from a cold start, none of which depends on a later window.
+    """Compute the inputs of series from a cold start; none depends on a later window.
 
     Args:
-        values: ``[T, S]`` float64, NaN where missing.
+        values: ``[T, S]`` float64, NaN if missing.
         start: ``[S]`` or ``[1]`` int64, window index of row 0 (of each series).
         freq: length of a window.
         config: lags and half-life.
-        ridge: see `expert_forecasts`; needed where ``config.linear``.
+        ridge: see `expert_forecasts`; required if ``config.linear``.
         prior: see `Moments`.
     """
     block = Block(start, values, freq)
-    for part in before_network(config, freq, prior):
+    for part in input_components(config, freq, prior):
         _, block = part.step(part.init(values.shape[1]), block)
     x = block_inputs(block, config.lags)
     if config.linear:
         if ridge is None:
             raise ValueError("inputs of a network with a linear part need its ridge")
-        changes = expert_forecasts(block, ridge[:, :, :1], season_in(config.ring, freq))[..., 0]
+        changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((EXPERTS, values.shape[1]), np.nan, np.float32)
         x = np.concatenate([x, expert_errors(block, nothing, changes)], axis=2)
     return Inputs(x, block)
 
 
 def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats32:
-    """``[T, S, K]`` float32, by how many units each expert missed each window, on a logarithmic scale.
+    """Return by how many units each expert missed each window, as signed logarithms: ``[T, S, K]`` float32.
 
-    0 where the window or that before it has no value.
+    0 if the value of the window, or of the window before, is missing.
 
     Args:
-        block: with what the moments say of it.
-        before: ``[K, S]`` the change that was expected into the block's first window, in units; NaN where
-            none was.
-        expected: ``[K, T, S]`` the change that is expected into the window after each.
+        block: with the fields of the moments.
+        before: ``[K, S]`` the change that was forecast for the block's first window, in units; NaN if none
+            was.
+        expected: ``[K, T, S]`` the change that each window's forecast expects in the next window.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        came = ((block.values - block.before) / block.unit).astype(np.float32)
-    off = np.concatenate([before[:, None], expected[:, :-1]], axis=1)
-    np.subtract(came, off, out=off)
-    off[np.isnan(off)] = 0.0
-    np.clip(off, -_LARGEST_ERROR, _LARGEST_ERROR, out=off)
-    return np.moveaxis(np.copysign(np.log1p(np.abs(off)), off), 0, -1)
+        actual = ((block.values - block.before) / block.unit).astype(np.float32)
+    error = np.concatenate([before[:, None], expected[:, :-1]], axis=1)
+    np.subtract(actual, error, out=error)
+    error[np.isnan(error)] = 0.0
+    np.clip(error, -_LARGEST_ERROR, _LARGEST_ERROR, out=error)
+    return np.moveaxis(np.copysign(np.log1p(np.abs(error)), error), 0, -1)
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """``[T, S, F]`` from what ring and moments have added to ``block``, without the experts' errors."""
+    """Return the inputs made from ring and moments, ``[T, S, F]``, without the experts' errors."""
     values = block.values
     windows, series = values.shape
     x = np.empty((windows, series, INPUTS_BESIDE_LAGS + len(lags)), np.float32)
@@ -147,7 +150,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     with np.errstate(invalid="ignore", over="ignore"):
         x[:, :, 0] = (block.last - block.mean) * per_spread
         change = (values - block.before) * per_spread
-        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # where something was missing
+        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # 0 if either value is missing
         x[:, :, INPUTS_BESIDE_LAGS:] = np.moveaxis(_lagged(block, lags), 0, 2)
         np.clip(x, -_CLIP, _CLIP, out=x)
         for column, moved in ((2, block.unit), (3, block.scale)):
@@ -163,15 +166,15 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
 
 
 def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """``[n, T, S]``, how many spreads lagged values lie from the last, or the mean where one is missing."""
+    """Return how many spreads each lag lies from the last value, ``[n, T, S]``; the mean if it is missing."""
     windows, longest = len(block.values), len(block.history) - len(block.values)
     size = OTHER_LEVEL * block.scale
-    per_size, off = 1.0 / size, np.empty(block.values.shape)
-    far, mean = np.empty((len(lags), *off.shape), np.float32), np.empty(off.shape, np.float32)
+    per_size, scratch = 1.0 / size, np.empty(block.values.shape)
+    distance, mean = np.empty((len(lags), *scratch.shape), np.float32), np.empty(scratch.shape, np.float32)
     for column, lag in enumerate(lags):
         past = block.history[longest - lag : longest - lag + windows]
-        distances(past, block.last, per_size, far[column], off)
-    distances(block.mean, block.last, per_size, mean, off)
-    near_in_place(far, mean)
-    far *= np.minimum(size / block.spread, _MOST_SPREADS).astype(np.float32)
-    return far
+        distances(past, block.last, per_size, distance[column], scratch)
+    distances(block.mean, block.last, per_size, mean, scratch)
+    limit_distances(distance, mean)
+    distance *= np.minimum(size / block.spread, _MOST_SPREADS).astype(np.float32)
+    return distance

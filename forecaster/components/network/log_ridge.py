@@ -1,10 +1,10 @@
-"""The linear part in logarithms, for series that have never been at or below 0.
+"""The linear expert in logarithms, for series whose values have all been above 0.
 
-Sales, traffic and loads grow and fall by shares: what is a tenth off at night is a tenth off at noon. One
-more ridge regression, beside those of `forecaster.components.network.ridge`, is of logarithmic changes from
-the last
-value on how far the logarithms of the lags lie from its own. It has no unit: where changes are small against
-the level it is a regression of relative changes. Of a series that has reached 0 it says nothing.
+Sales, traffic and loads grow and fall by shares: a tenth less at night is a tenth less at noon. This ridge
+regression is a third one, beside the two of `forecaster.components.network.ridge`. Its target is the
+logarithmic change from the last value, and its regressors are the distances of the lags' logarithms from the
+last value's. It has no unit: if changes are small against the level, it is a regression of relative changes.
+It is not used for a series that has reached 0.
 
 Letters: T windows, n rows of them, S series, F regressors, K experts, N horizon.
 """
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 
 from forecaster.arrays import Floats32
 from forecaster.components.base import Block
-from forecaster.components.network.ridge import EXPERTS, RIDGES, Experts, Piece, columns, pieces
+from forecaster.components.network.ridge import EXPERTS, RIDGES, Experts, RegressorPiece, columns, pieces
 
 ALL_RIDGES = RIDGES + 1
 ALL_EXPERTS = EXPERTS + 1  # K; this one is the last
-_LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # to the last value
-_ROOM = 0.7  # beyond the largest and the smallest value seen, in logarithms
-_LARGEST = np.float32(2000.0)  # units that a forecast can lie from the last value
+_LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # of a value to the last value
+_ROOM = 0.7  # how far a forecast can lie beyond the largest and smallest value so far, in logarithms
+_LARGEST = np.float32(2000.0)  # units: largest distance of a forecast from the last value
 
 
-def log_regressors(piece: Piece, block: Block, out: Floats32) -> None:
-    """How far the logarithms of lags and mean lie from that of the last value, of series above 0.
+def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
+    """Compute the distances of the logarithms of lags and mean from that of the last value.
 
     Args:
-        piece: the distances themselves.
-        block: where they are from.
-        out: ``[F, r, S]``, is filled; the numbers of series that are not above 0 mean nothing. A lag that is
-            missing counts as the running mean, one from another level as the last value.
+        piece: with the distances of the values themselves.
+        block: the block that the piece is part of.
+        out: ``[F, r, S]``, filled; meaningless for series that are not above 0. A missing lag counts as the
+            running mean, a lag on another level as the last value.
     """
     with np.errstate(all="ignore"):
         ratio = np.minimum(piece.size / block.last[piece.rows, piece.some], _LARGEST_RATIO)
@@ -43,42 +43,43 @@ def log_regressors(piece: Piece, block: Block, out: Floats32) -> None:
         np.log1p(out, out=out)
 
 
-def all_forecasts(
+def linear_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """``[K, n, S, N]`` float32, see `expert_forecasts`, with that in logarithms as the last.
+    """Return the forecasts of all linear experts, the one in logarithms last: ``[K, n, S, N]`` float32.
 
-    Of a series that is not above 0 that is the more shrunk of the other regressions again.
+    For a series that is not above 0, the last expert repeats the ridge regression that is more shrunk. See
+    `expert_forecasts`.
 
     Args:
-        block: with what ring and moments say of it.
-        ridge: ``[3, F, N]`` float32, the last in logarithms.
-        season: windows of a season; 1 where there is none.
+        block: with the fields of ring and moments.
+        ridge: ``[3, F, N]`` float32, the regression in logarithms last.
+        season: windows of a season; 1 without a season.
         rows: ``[n]`` of the block; all by default.
     """
     rows = np.arange(len(block.values)) if rows is None else rows
     experts = Experts(ridge[:RIDGES], season)
-    said = np.empty((ALL_EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
+    forecasts = np.empty((ALL_EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
     for piece in pieces(block, ridge.shape[1], rows):
-        experts.say(piece, block, said)
-        _say(piece, block, ridge[RIDGES], said[:, piece.at, piece.some])
-    return said
+        experts.forecast(piece, block, forecasts)
+        _write_log_forecasts(piece, block, ridge[RIDGES], forecasts[:, piece.at, piece.some])
+    return forecasts
 
 
-def _say(piece: Piece, block: Block, ridge: Floats32, said: Floats32) -> None:
-    """Writes the last of ``said`` ``[K, r, S, N]``."""
-    above = block.lowest[piece.rows, piece.some] > 0
-    if not above.all():
-        said[EXPERTS] = said[RIDGES - 1]
-    if above.any():
+def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, forecasts: Floats32) -> None:
+    """Write the forecasts of the last expert into ``forecasts`` ``[K, r, S, N]``."""
+    positive = block.lowest[piece.rows, piece.some] > 0
+    if not positive.all():
+        forecasts[EXPERTS] = forecasts[RIDGES - 1]
+    if positive.any():
         x = np.empty_like(piece.x[:-1])
         log_regressors(piece, block, x)
-        changes = (columns(x).T @ ridge).reshape(*above.shape, -1)
-        np.copyto(said[EXPERTS], _in_units(block, piece, changes), where=above[..., None])
+        changes = (columns(x).T @ ridge).reshape(*positive.shape, -1)
+        np.copyto(forecasts[EXPERTS], _in_units(block, piece, changes), where=positive[..., None])
 
 
-def _in_units(block: Block, piece: Piece, change: Floats32) -> Floats32:
-    """Turn logarithmic changes ``[r, S, N]`` into changes in units, within reach of the values so far."""
+def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:
+    """Turn logarithmic changes ``[r, S, N]`` into changes in units, limited by the range of past values."""
     last, lowest, highest, unit = (
         array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)
     )
@@ -86,6 +87,6 @@ def _in_units(block: Block, piece: Piece, change: Floats32) -> Floats32:
         low, high = np.log(lowest / last) - _ROOM, np.log(highest / last) + _ROOM
         np.clip(change, *(bound.astype(np.float32)[..., None] for bound in (low, high)), out=change)
         np.expm1(change, out=change)
-        # Of a spike the ratio can be beyond float32, and infinity times a change of 0 is no number.
+        # Limit the ratio: after a spike it can exceed float32, and infinity times a change of 0 is NaN.
         change *= np.minimum(last / unit, _LARGEST_RATIO).astype(np.float32)[..., None]
         return np.clip(change, -_LARGEST, _LARGEST, out=change)

@@ -20,47 +20,48 @@ from forecaster.components.network.decoder import Decoder
 from forecaster.components.network.inputs import (
     block_inputs,
     expert_errors,
+    future_features,
     input_count,
-    known_ahead,
     with_covariates,
 )
-from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, all_forecasts
+from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, linear_forecasts
 from forecaster.components.network.recurrent import Recurrent
 from forecaster.components.network.ridge import EXPERTS, RIDGES, regressor_count
-from forecaster.components.observed_covariates import INPUTS_EACH
-from forecaster.components.season import season_in
+from forecaster.components.observed_covariates import INPUTS_PER_COVARIATE
+from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-_TRUST_IN_RIDGES = 1.5  # two of seven experts get 64 % of the weight at first
-_LARGEST_LOG_SCALE = 345.0  # features far from those learned from; about 1e150, with room for a square
-_ROOM = 2.0  # times as far as a series usually goes beyond all values seen, a median may
+_TRUST_IN_RIDGES = 1.5  # initial logit of the two ridge regressions: 64 % of the weight of seven experts
+_LARGEST_LOG_SCALE = 345.0  # about 1e150: the square of a scale that unusual features give stays finite
+# How far a median may lie beyond all values so far, per window ahead, in the usual distance (falls, rises).
+_ROOM = 2.0
 
 
 class Network(nn.Module):
-    """A stacked recurrent network with a learned first state that weighs linear forecasts and adds to them.
+    """The recurrent network that all series share: it weighs linear forecasts and adds a learned change.
 
-    It works on level-free inputs and answers in the unit of each series: how far from the last value. The
-    median of a horizon is a weighted mean of what linear experts forecast
-    (`forecaster.components.network.ridge`)
-    plus a change of the network's own; without a linear part, that change alone. Every further quantile is
-    the next one inside plus or minus a softplus, so that quantiles cannot cross (Gasthaus et al. 2019,
-    "Probabilistic Forecasting with Spline Quantile Function RNNs", section 3).
+    Its inputs are level-free, and its outputs are changes from the last value in units (`Block`). The median
+    of a horizon is a weighted mean of the linear experts' forecasts (see
+    `forecaster.components.network.ridge`) plus the network's own change; without a linear part it is that
+    change alone. Every other quantile differs from its neighbour on the median's side by a softplus, so that
+    quantiles cannot cross (Gasthaus et al. 2019, "Probabilistic Forecasting with Spline Quantile Function
+    RNNs", section 3).
 
-    As a component of a state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and, with
-    a linear part, ``expected``: ``[S, K]`` float32, the change in units that each expert forecast for the
-    next window.
+    As a component of the state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and,
+    with a linear part, ``expected``: ``[S, K]`` float32, the change in units that each expert forecast for
+    the next window.
 
-    With a decoder, what that says of each step is added to the parts of every quantile, and any number of
-    steps can be asked for: of those beyond the horizon the other parts repeat the last season. With static
-    features a series' first state is a learned map of them, and a whole trajectory can be had without any
-    value (`cold`).
+    With a decoder, the decoder's output for each step is added to the parts of every quantile, and any number
+    of steps can be forecast: beyond the horizon the other parts repeat the last season. With static features,
+    the initial state of a series is a learned function of them, and a whole trajectory can be forecast for a
+    series without any value (`cold`).
 
     Attributes:
         ridge: buffer ``[3, F, N]`` float32, the ridge regressions; no rows without a linear part.
-        prior: buffer, scale of a series of one value, as a share of it.
+        prior: buffer, the scale of a series with one value, as a share of that value.
         of_static: buffer ``[1 + D, 2]`` float64, the ridge regression of level and log scale on 1 and the
-            static features; no columns without any.
+            static features; absent without static features.
     """
 
     name = "network"
@@ -77,18 +78,18 @@ class Network(nn.Module):
         static: int = 0,
         past: tuple[str, ...] = (),
     ) -> None:
-        """Of windows with ``known`` C features, series with ``static`` D ones, and ``past`` covariates."""
+        """Build a network; ``known`` is C, ``static`` is D, ``past`` names the observed covariates."""
         super().__init__()
         self.config, self.past = config, past
-        self.covariates = known + static + INPUTS_EACH * len(past)
+        self.covariates = known + static + INPUTS_PER_COVARIATE * len(past)
         width, experts = config.hidden, ALL_EXPERTS if config.linear else 0
         self.recurrent = Recurrent(config.cell, input_count(config, self.covariates), width, config.layers)
         self.dropout = nn.Dropout(dropout)
-        # One block a quantile, and one an expert.
+        # The outputs are blocks of N: one for each quantile, then one for each expert.
         self.head = nn.Linear(width, (len(config.quantiles) + experts) * config.horizon)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
-        nn.init.normal_(self.head.weight, std=1e-2)  # starts as the linear part, or as persistence
+        nn.init.normal_(self.head.weight, std=1e-2)  # untrained, it forecasts as the linear part
         nn.init.zeros_(self.head.bias)
         if experts:
             blocks = self.head.bias.detach().view(-1, config.horizon)
@@ -104,90 +105,100 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The learned state of series not seen before: hidden and cell ``[L, S, H]`` (cell ``[0, S, H]``).
+        """Return the learned initial state, hidden and cell: ``[L, S, H]`` each; L of cell is 0 if no LSTM.
 
         Args:
             series: S.
-            static: ``[S, D]`` float32, their features; by default what is the same for all.
+            static: ``[S, D]`` float32, the static features; without them, the part that all series share.
         """
         hidden = self.hidden0.unsqueeze(1).expand(-1, series, -1)
         if static is not None and static.shape[1]:
-            hidden = hidden + self._begun(static)
+            hidden = hidden + self._static_offset(static)
         return hidden.contiguous(), self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous()
 
-    def _begun(self, static: Tensor) -> Tensor:
-        """``[L, S, H]``, what a series' features add to its first state."""
-        made: Tensor = self.begin(static)
-        return made.view(len(static), self.config.layers, -1).movedim(1, 0)
+    def _static_offset(self, static: Tensor) -> Tensor:
+        """Return what the static features add to a series' initial state: ``[L, S, H]``."""
+        offset: Tensor = self.begin(static)
+        return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
     def cold(self, static: Tensor, known: Tensor) -> Tensor:
-        """Forecasts of series without a value, in scales from the level that their features say.
+        """Return forecasts of series without a value, in scales from the level that `level_and_scale` gives.
 
         Args:
             static: ``[S, D]`` float32.
-            known: ``[n, N, S or 1, C]`` float32, of the windows to forecast, as many as are wanted, after
-                each of ``n`` beginnings.
+            known: ``[n, N, S or 1, C]`` float32, the features of the N windows to forecast, after each of
+                ``n`` beginnings; N can be any number.
 
         Returns:
-            Quantiles ``[Q, n, S, N]``; see `level_and_scale`.
+            Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each layer adds its input to its output: the last one's is the sum of them all.
+        # Each layer adds its input to its output, so the last output is the sum over the layers.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
     def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
-        """``[S]`` float64 each, of series with features ``[S, D]`` and without a value."""
+        """Return level and scale of series without a value from their features.
+
+        Args:
+            static: ``[S, D]`` float32.
+
+        Returns:
+            ``[S]`` float64 each.
+        """
         level, log_scale = (self.of_static[0] + static.double() @ self.of_static[1:]).unbind(dim=1)
         return level, log_scale.clamp(-_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE).exp()
 
     def spec(self) -> Mapping[str, Field]:
-        """``hidden``, ``cell`` where the cell has one, and ``expected`` where there is a linear part."""
+        """Return ``hidden``, ``cell`` if the cell is an LSTM, and ``expected`` if there is a linear part."""
         field = Field("float32", (self.config.layers, self.config.hidden))
         fields = {"hidden": field} | ({"cell": field} if self.config.cell == "lstm" else {})
         return fields | ({"expected": Field("float32", (EXPERTS,))} if self.config.linear else {})
 
     def init(self, series: int) -> Arrays:
-        """The learned initial state; nothing is expected."""
-        # Of one series `initial` is the weights' own memory, into which a state must never write.
+        """Return the learned initial state, with nothing expected."""
+        # Clone: for one series `initial` returns the weights' own memory, which a state must not write to.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         return own | (
             {"expected": np.full((series, EXPERTS), np.nan, np.float32)} if self.config.linear else {}
         )
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Fills ``out.forecast``, in the unit of each series."""
+        """Step through the block, and fill ``out.forecast`` in each series' own unit of measurement."""
         x, experts, after = block_inputs(block, self.config.lags), None, {}
-        season, steps = season_in(self.config.ring, block.freq), block.out.forecast.shape[-1]
+        season, steps = ring_season(self.config.ring, block.freq), block.out.forecast.shape[-1]
         horizons = _horizons(self.config.horizon, steps, season)
         if self.config.linear:
-            changes = all_forecasts(block, self.ridge.numpy(), season)
+            changes = linear_forecasts(block, self.ridge.numpy(), season)
             expected = np.ascontiguousarray(changes[:EXPERTS, ..., 0])
             errors = expert_errors(block, own["expected"].T, expected)
             x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes[..., horizons])
-            after["expected"] = _at_the_end(expected, block.lengths)
+            after["expected"] = _last_rows(expected, block.lengths)
         if self.covariates:
             x = with_covariates(x, block)
         hidden = _by_layer(own["hidden"])
         cell = _by_layer(own["cell"]) if "cell" in own else hidden[:0]
-        known = torch.from_numpy(known_ahead(block, _ALL, steps)) if self.config.decoder else None
+        known = torch.from_numpy(future_features(block, _ALL, steps)) if self.config.decoder else None
         with torch.inference_mode():
             if block.static.size:
-                begins = torch.from_numpy((block.observed[0] == 1) & ~np.isnan(block.values[0]))
-                hidden = hidden + self._begun(torch.from_numpy(block.static)) * begins[:, None]
+                is_first = torch.from_numpy((block.observed[0] == 1) & ~np.isnan(block.values[0]))
+                hidden = hidden + self._static_offset(torch.from_numpy(block.static)) * is_first[:, None]
             change, hidden, cell = self(
                 torch.from_numpy(x), hidden, cell, block.lengths, experts, known=known, horizons=horizons
             )
-            self._write(change, block)
+            self._write_forecast(change, block)
         return self._arrays(hidden, cell) | after, block
 
-    def _write(self, change: Tensor, block: Block) -> None:
-        """Forecasts from changes in units; a median stays within what was seen, but for a trend."""
+    def _write_forecast(self, change: Tensor, block: Block) -> None:
+        """Fill ``out.forecast`` from changes in units.
+
+        The median stays within the range of past values, widened for every window ahead by the trend.
+        """
         last, unit = (torch.from_numpy(part).unsqueeze(-1) for part in (block.last, block.unit))
         ahead = _ROOM * np.arange(1, block.out.forecast.shape[-1] + 1)
         low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
         high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
-        # Levels in float64: a meter that stands at a billion still moves by single units.
+        # Add the level in float64: float32 would lose single units of a meter with a level of a billion.
         out = torch.from_numpy(block.out.forecast)
         out.copy_(change).mul_(unit)
         middle = out[self.config.quantiles.index(0.5)]
@@ -195,7 +206,7 @@ class Network(nn.Module):
         out += kept.sub_(middle).add_(last)
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:
-        # Views: the numbers stay layer by layer, as the next step wants them.
+        # Views: in memory the layer stays the first axis, as the next step reads it.
         both = {"hidden": hidden, "cell": cell} if len(cell) else {"hidden": hidden}
         return {name: part.numpy().swapaxes(0, 1) for name, part in both.items()}
 
@@ -210,21 +221,21 @@ class Network(nn.Module):
         known: Tensor | None = None,
         horizons: slice | Ints = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps every series through every window of ``x``.
+        """Step every series through every window of ``x``, and forecast from some of them.
 
         Args:
             x: ``[T, S, F]`` float32 inputs.
             hidden: ``[L, S, H]`` float32.
             cell: ``[L, S, H]`` float32 for an LSTM, ``[0, S, H]`` for the others.
-            lengths: ``[S]`` int64, from 1 to ``T``: windows of each series, the largest being ``T``; what
-                follows them is padding. All have all ``T`` by default.
-            experts: ``[K, n, S, N]`` float32, changes that the linear experts forecast at the rows; 0 by
-                default.
-            rows: the ``n`` of the windows to forecast from.
-            known: ``[n, N, S or 1, C]`` float32, features of the windows after each row, for a decoder;
-                nothing is decoded by default.
-            horizons: ``[N]`` indices, which of the horizons learned stands for each step in all other parts;
-                each for itself by default.
+            lengths: ``[S]`` int64, from 1 to ``T``: the number of windows of each series, at least one of
+                them ``T``; the rows after them are padding. By default every series has ``T``.
+            experts: ``[K, n, S, N]`` float32, the linear experts' forecasts at ``rows``, as changes in units;
+                0 by default.
+            rows: the ``n`` windows to forecast from; all by default.
+            known: ``[n, N, S or 1, C]`` float32, the features of the windows after each row, for the decoder;
+                without them the decoder is not used.
+            horizons: ``[N]`` indices, the trained horizon that each step uses in all parts but the decoder's;
+                by default its own.
 
         Returns:
             Quantiles ``[Q, n, S, N]`` of the change from the last value in units, then the hidden and cell
@@ -233,7 +244,7 @@ class Network(nn.Module):
         out, hidden, cell = self.recurrent(x, hidden, cell, lengths)
         top = self.dropout(out[rows])
         raw = self.head(top)
-        # Each part in one piece: on strided memory torch's softplus goes number by number, 12 times slower.
+        # Make each part contiguous: torch's softplus is 12 times slower on strided memory.
         parts = raw.view(*raw.shape[:2], -1, self.config.horizon).movedim(-2, 0)[..., horizons].contiguous()
         quantiles = len(self.config.quantiles)
         base = (parts[quantiles:].softmax(dim=0) * experts).sum(dim=0) if experts is not None else None
@@ -241,7 +252,7 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """``[Q, n, S, N]`` as they leave the head -> rising along Q, around what the experts say."""
+        """Turn the head's outputs ``[Q, n, S, N]`` into quantiles that rise along Q, around ``base``."""
         middle = self.config.quantiles.index(0.5)
         result = [parts[middle] if base is None else parts[middle] + base] * len(parts)
         for q in range(middle + 1, len(parts)):
@@ -267,7 +278,7 @@ class Network(nn.Module):
 
 
 def _horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Which of the horizons that were learned stands for each step: itself, or the last of the same phase."""
+    """Return the trained horizon that each step uses: its own, or the last one of the same phase."""
     if steps == learned:
         return _ALL
     step = np.arange(steps)
@@ -275,14 +286,14 @@ def _horizons(learned: int, steps: int, season: int) -> slice | Ints:
     return np.where(step < learned, step, step - season * (-(-(step - learned + 1) // season)))
 
 
-def _at_the_end(array: Floats32, lengths: Ints | None) -> Floats32:
-    """``[K, T, S]`` -> ``[S, K]``, of each series' last row that is no padding."""
+def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
+    """Return each series' last row that is not padding: ``[K, T, S]`` -> ``[S, K]``."""
     if lengths is None:
         return array[:, -1].T.copy()
     return array[:, lengths - 1, np.arange(array.shape[2])].T.copy()
 
 
 def _by_layer(array: np.ndarray) -> Tensor:
-    """``[S, L, H]`` -> ``[L, S, H]``; what `Network.step` returned before is not copied."""
+    """Swap series and layer: ``[S, L, H]`` -> ``[L, S, H]``, a view of what `Network.step` returned."""
     layers = array.swapaxes(0, 1)
     return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))

@@ -21,24 +21,24 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
 
 
 class Recurrent(nn.ModuleList):
-    """Layers of one kind of cell, each a module of its own.
+    """Recurrent layers of one kind of cell, each a separate module.
 
-    Each after the first adds its input to its output (He et al. 2016, "Deep Residual Learning for Image
+    Each layer after the first adds its input to its output (He et al. 2016, "Deep Residual Learning for Image
     Recognition").
     """
 
     def __init__(self, cell: str, inputs: int, width: int, layers: int) -> None:
-        """``layers`` L of ``width`` H; the first reads ``inputs`` F numbers of each window."""
+        """Build ``layers`` L of ``width`` H; the first one reads ``inputs`` F numbers for each window."""
         super().__init__(CELLS[cell](width if layer else inputs, width) for layer in range(layers))
 
     def forward(
         self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps every series through every window; see `Network.forward` for what goes in.
+        """Step every series through every window; see `Network.forward` for the arguments.
 
         Returns:
-            ``[T, S, H]`` of the last layer, then the hidden and cell state of each series after its last
-            window.
+            The output of the last layer ``[T, S, H]``, then the hidden and cell state of each series after
+            its last window.
         """
         flow: Tensor | PackedSequence = x
         if lengths is not None:
@@ -65,6 +65,7 @@ class Recurrent(nn.ModuleList):
 
 
 def _plus(one: Tensor | PackedSequence, other: Tensor | PackedSequence) -> Tensor | PackedSequence:
+    """Return the sum of two tensors, or of two packed sequences of the same lengths."""
     if isinstance(one, PackedSequence):
         return one._replace(data=one.data + cast("PackedSequence", other).data)
     return one + cast("Tensor", other)

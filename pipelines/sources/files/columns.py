@@ -1,4 +1,4 @@
-"""Which column of a file is the series, the time and the value: long or wide, by name or by the looks."""
+"""Find the columns of a file that hold the series, the time and the values; the file is long or wide."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SERIES_NAMES = ("series_id", "unique_id", "item_id")
 TIME_NAMES = ("timestamp", "ds", "time", "date", "datetime", "date_time", "time_hour")
 VALUE_NAMES = ("value", "y", "target")
 
-# a column without a name, as pandas writes an index into a CSV file, reads it back, and into a Parquet file
+# the names that a pandas index without a name gets in CSV files, when read back, and in Parquet files
 _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_level_\d+__")
 
-# names that pandas and R give a column that was the index or the row names
+# names that pandas and R give to a column that was an index or row names
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-_SURE = 20  # so many cells of text and no number make a column one of text, not one with bad rows
+_ENOUGH_CELLS = 20  # a column of this many cells and no number is a column of text, not one with bad rows
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Beside:
     """Facts about a file that the names and cells of its columns do not show.
 
     Attributes:
-        folders: columns that its folders name, such as ``series_id=007``.
-        index: columns that pandas has written as the index of a data frame.
+        folders: columns that the names of its folders give, such as ``series_id=007``.
+        index: columns that pandas wrote as the index of a data frame.
     """
 
     folders: tuple[str, ...] = ()
@@ -46,15 +46,20 @@ class Beside:
         return name in self.index or bool(_INDEX.fullmatch(name))
 
 
-NOTHING_BESIDE = Beside()
+NO_FILE_FACTS = Beside()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns to read of one file.
+    """The columns of one file that are read.
 
-    ``values`` is the one value column of a long file, or the column of each series of a wide one;
-    ``series_id`` is empty for wide, ``event_id`` where there is none; ``observed`` are covariates.
+    Attributes:
+        kind: ``long``, with a row for each value, or ``wide``, with a column for each series.
+        series_id: the column of series ids; "" for a wide file.
+        timestamp: the column of times.
+        values: the value column of a long file, or the columns of the series of a wide file.
+        event_id: the column of event ids; "" if there is none.
+        observed: the columns of observed covariates.
     """
 
     kind: Literal["long", "wide"]
@@ -66,43 +71,43 @@ class Layout:
 
     @property
     def names(self) -> list[str]:
-        """The columns that are read, those that folders name among them."""
+        """The names of all columns that are read, including columns from folder names."""
         named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
         return list(dict.fromkeys(name for name in named if name))
 
     @property
-    def is_nameless(self) -> bool:
-        """Whether no column names the series: the file has a time and one column named such as "value"."""
+    def lacks_series_name(self) -> bool:
+        """Whether nothing names the series: the file has only a time and a column such as "value"."""
         is_alone = self.kind == "wide" and len(self.values) == 1
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 
     def numbers(self, time_format: str) -> list[str]:
-        """Return the columns that hold numbers; the column of times is one if ``time_format`` is a unit."""
+        """Return the columns of numbers; the column of times is one of them if ``time_format`` is a unit."""
         named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
         return list(dict.fromkeys(named))
 
 
-def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside = NOTHING_BESIDE) -> Layout:
-    """The layout of a file from the names and first rows (``head``) of its columns.
+def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside = NO_FILE_FACTS) -> Layout:
+    """Return the layout of a file, from the names and first rows of its columns.
 
     Args:
         path: the file.
-        head: its first rows, without columns that folders name; of a long file the names will do, and the
-            rows of `Beside.index`.
-        columns: which column is what, as far as the job names them.
-        beside: what is known of the file beside its columns.
+        head: its first rows, without columns from folder names. For a long file only the names and the cells
+            of the index columns are used.
+        columns: the columns that the job's settings name.
+        beside: facts about the file that its columns do not show.
 
     Raises:
-        DataError: A named column is not there, or no layout fits.
+        DataError: a named column does not exist, or no layout fits.
     """
-    there = [*head.columns, *beside.folders]
+    existing = [*head.columns, *beside.folders]
     for option in ("series_id", "timestamp", "value", "event_id"):
         name = getattr(columns, option)
-        if name and name not in there:
-            raise DataError(f"{path}: no column {name!r} (data.{option}); there is {listed(there)}")
+        if name and name not in existing:
+            raise DataError(f"{path}: no column {name!r} (data.{option}); there is {listed(existing)}")
     for name in columns.observed:
-        if name not in there:
-            raise DataError(f"{path}: no column {name!r} (covariates.observed); there is {listed(there)}")
+        if name not in existing:
+            raise DataError(f"{path}: no column {name!r} (covariates.observed); there is {listed(existing)}")
     if is_long(head.columns, columns, beside):
         series = (
             columns.series_id or _alias(head.columns, SERIES_NAMES) or _alias(beside.folders, SERIES_NAMES)
@@ -111,8 +116,8 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside
     return _wide(path, head, columns, beside)
 
 
-def is_long(there: Sequence[str], columns: Columns, beside: Beside = NOTHING_BESIDE) -> bool:
-    """Whether a file with these columns is long, which names and settings alone decide."""
+def is_long(there: Sequence[str], columns: Columns, beside: Beside = NO_FILE_FACTS) -> bool:
+    """Return whether a file with these columns is long; only names and settings decide it."""
     named = columns.series_id or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
     return columns.layout == "long" or (columns.layout == "auto" and bool(named))
 
@@ -142,28 +147,28 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> L
     )
     if not time:
         raise DataError(
-            f"{path}: no column {_either(TIME_NAMES)}, nor one of times; there is {listed(there)}: "
+            f"{path}: no column {_either(TIME_NAMES)}, and none that holds times; there is {listed(there)}: "
             "name it with data.timestamp"
         )
     if columns.event_id:
-        raise DataError(f"{path}: data.event_id = {columns.event_id!r} needs a long file, this one is wide")
+        raise DataError(f"{path}: data.event_id = {columns.event_id!r} needs a long file; this one is wide")
     if columns.observed:
         raise DataError(
             f"{path}: covariates.observed names {columns.observed[0]!r}, a column of each row, and this file "
-            "is wide: write it long (series_id, timestamp, value and that column)"
+            "is wide: write a long file (series_id, timestamp, value and that column)"
         )
     values = tuple(
         name for name in there if name != time and not (beside.is_index(name) or _numbers_rows(head[name]))
     )
     if not values:
-        raise DataError(f"{path}: no column beside the time {time!r}: a wide file has one column a series")
+        raise DataError(f"{path}: no column beside the time {time!r}: a wide file has one for each series")
     for name in values:
         given = cells.given(head[name])
-        if given.sum() >= _SURE and cells.numbers(head[name]).is_null().all():
+        if given.sum() >= _ENOUGH_CELLS and cells.numbers(head[name]).is_null().all():
             shown = cells.shown(head[name]).filter(given)[0]
             raise DataError(
-                f"{path}: column {name!r} holds text such as {shown!r}, and a wide file has one column of "
-                "numbers a series; for a long file set data.series_id and data.value"
+                f"{path}: column {name!r} holds text such as {shown!r}, but a wide file has a column of "
+                "numbers for each series; for a long file set data.series_id and data.value"
             )
     if columns.layout == "auto" and len(values) > 1:
         _refuse_several_series(path, head, time, values)
@@ -171,15 +176,19 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> L
 
 
 def _refuse_several_series(path: Path, head: pl.DataFrame, time: str, values: tuple[str, ...]) -> None:
-    """Refuses a long file whose column of series has a name that nobody knows, such as numbers of sensors."""
+    """Raise if a file looks long, with a series column of an unknown name such as ``sensor_no``.
+
+    Raises:
+        DataError: most times occur more than once, and one column has the name of a value column.
+    """
     value = _alias(values, VALUE_NAMES)
     others = [name for name in values if name != value]
     times = head[time].drop_nulls()
-    if value and len(times) >= _SURE and times.n_unique() * 2 <= len(times):
+    if value and len(times) >= _ENOUGH_CELLS and times.n_unique() * 2 <= len(times):
         raise DataError(
-            f"{path}: most times are there more than once, as in a long file, and no column is called "
+            f"{path}: most times occur more than once, as in a long file, but no column is called "
             f"{_either(SERIES_NAMES)}: name the column of the series with data.series_id, such as "
-            f"{others[0]!r}, or write data.layout = wide where each column is a series"
+            f"{others[0]!r}, or set data.layout = wide if each column is a series"
         )
 
 
@@ -189,7 +198,7 @@ def _alias(there: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str) -> str:
-    """The first of the columns that is all times, plain numbers aside."""
+    """Return the first of the named columns whose cells are all times and not plain numbers; "" if none."""
     for column in head.select(names):
         known = column.filter(cells.given(column))
         if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():
@@ -200,7 +209,7 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
 
 
 def _numbers_rows(column: pl.Series) -> bool:
-    """Whether a column is called as an index that became one, and counts the rows, from any number on."""
+    """Return whether a column has the name of a former index and counts the rows, from any number on."""
     if not _RESET_INDEX.fullmatch(column.name):
         return False
     steps = cells.numbers(column).diff().drop_nulls()
@@ -208,7 +217,7 @@ def _numbers_rows(column: pl.Series) -> bool:
 
 
 def _time_of_index(head: pl.DataFrame, columns: Columns, beside: Beside) -> str:
-    """The index of a data frame where it is of times; its name may be no help, or there may be none."""
+    """Return the index column that holds times, whatever its name; "" if there is none."""
     index = [name for name in head.columns if beside.is_index(name)]
     return _looks_like_time(head, index, columns.time_format)
 
@@ -218,6 +227,6 @@ def _either(names: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first eight of some names as text, and the number of the others."""
     shown = ", ".join(names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

@@ -1,4 +1,4 @@
-"""Files of covariates: one of what is known of windows, one of what is known of series."""
+"""Read the files of covariates: known covariates of windows, and static covariates of series."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipelines.sources.files.decimals import Decimals
 from schemas import cells
 from schemas.errors import ConfigError, DataError
 
-_ROWS = 200_000
+_BATCH_ROWS = 200_000
 
 
 def read_tables(config: CovariatesConfig) -> Tables:
-    """The job's tables, each None where none is named.
+    """Read the tables of covariates that a job names; a table is None if the job names no file.
 
     Raises:
-        DataError: a file cannot be read, or lacks the column that says of what it is.
+        DataError: a file cannot be read, or lacks its column of times (known) or of series (static).
     """
     known, static = (Path(name) if name else None for name in (config.known, config.static))
     return Tables(
@@ -34,32 +34,35 @@ def read_tables(config: CovariatesConfig) -> Tables:
 
 
 def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
-    """A forecaster with the job's tables.
+    """Return the forecaster with the job's tables of covariates.
 
     Raises:
-        ConfigError: a table or column is named, and the forecaster was trained without.
-        DataError: a table cannot be read, or lacks a column that was learned from.
+        ConfigError: the job names a table or column that the forecaster was trained without.
+        DataError: a table cannot be read, or lacks a column that the forecaster was trained with.
     """
     features = forecaster.covariates.features
     for name, columns in (("known", features.known), ("static", features.static)):
         if (path := getattr(config, name)) and not columns:
             raise ConfigError(
-                f"covariates.{name} is {path!r}, but {forecaster.version} was trained without: leave it out"
+                f"covariates.{name} is {path!r}, but {forecaster.version} was trained without it: remove it"
             )
     for column in config.observed:
         if column not in features.observed:
             raise ConfigError(
-                f"covariates.observed names {column!r}, but {forecaster.version} was trained without: leave "
-                "it out"
+                f"covariates.observed names {column!r}, but {forecaster.version} was trained without it: "
+                "remove it"
             )
     if not (config.known or config.static):
         return forecaster
     freq = forecaster.window_config.frequency
-    return forecaster.knowing(Covariates.of(features, freq, read_tables(config)))
+    return forecaster.with_covariates(Covariates.of(features, freq, read_tables(config)))
 
 
 def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str]:
-    """A line for each table, and one for columns, that a forecaster knows and the job does not name."""
+    """Return notices for covariates that a forecaster was trained with and the job does not name.
+
+    There is one line for each table, and one for all observed covariates together.
+    """
     features, lines = forecaster.covariates.features, []
     for name, columns in (("known", features.known), ("static", features.static)):
         if columns and not getattr(config, name):
@@ -81,7 +84,7 @@ def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
         raise DataError(f"{path}: no such file")
     with formats.told(path):
         columns = formats.column_names(path)
-        frames = list(formats.batches(path, columns, _ROWS))
+        frames = list(formats.batches(path, columns, _BATCH_ROWS))
     for frame in frames:
         if formats.PROBLEM in frame.columns:
             broken = frame.filter(pl.col(formats.PROBLEM).is_not_null())
@@ -92,18 +95,18 @@ def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
     if formats.is_csv(path):
         table = Decimals(path, "auto").rewrite(table, columns)
     found: dict[str, str] = {}
-    for name, known_as in names.items():
-        lower = {column.lower(): column for column in reversed(columns)}
-        found |= {lower[alias]: name for alias in reversed(known_as) if alias in lower}
+    for name, aliases in names.items():
+        by_lower_name = {column.lower(): column for column in reversed(columns)}
+        found |= {by_lower_name[alias]: name for alias in reversed(aliases) if alias in by_lower_name}
     if needed not in found.values():
         raise DataError(
-            f"{path}: no column {' or '.join(names[needed])}; there is {', '.join(columns)}: name one so"
+            f"{path}: no column {' or '.join(names[needed])}; there is {', '.join(columns)}: rename one"
         )
     table = table.select(columns).rename(found)
     if SERIES in table.columns:
         is_empty = ~cells.names(table[SERIES]).str.contains(r"\S").fill_null(False)
         if is_empty.any():
             raise DataError(
-                f"{path}: row {int(is_empty.arg_max() or 0) + 1}: column {SERIES} is empty: name one"
+                f"{path}: row {int(is_empty.arg_max() or 0) + 1}: column {SERIES} is empty: name a series"
             )
     return Table(table, str(path))

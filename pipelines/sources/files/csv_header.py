@@ -1,4 +1,4 @@
-"""The header of a CSV file: the names of its columns, the sign between cells, and where its rows begin."""
+"""Read the header of a CSV file: the names of its columns, the delimiter, and the number of its lines."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ UNNAMED = "(unnamed "
 _LONGEST_BYTES = 8 << 20
 _MOST_LINES = 50
 _QUOTED, _QUOTED_BYTES = re.compile(r'"(?:[^"]|"")*"'), re.compile(rb'"(?:[^"]|"")*"')
-_OPEN = re.compile(rb'(?:^|[,;\t|])\s*"')  # a quote at the beginning of a cell that does not end
+_OPEN = re.compile(rb'(?:^|[,;\t|])\s*"')  # a quote that opens a cell; complete cells were removed before
 
 
 class Header(NamedTuple):
     """The header of a CSV file.
 
     Attributes:
-        names: of the columns; one without a name is ``(unnamed 1)`` and so on.
-        delimiter: the sign between cells.
-        lines: number of lines down to the header's last one.
-        size: its bytes.
+        names: the names of the columns; the first column is called ``(unnamed 1)`` if it has no name.
+        delimiter: the character between cells.
+        lines: the number of lines from the beginning of the file to the end of the header.
+        size: the length of the header in bytes.
     """
 
     names: list[str]
@@ -38,14 +38,14 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path, file: BinaryIO) -> Header:
-    """The header of a CSV file.
+    """Read the header of a CSV file.
 
     Args:
-        path: the file, for what is said of it.
-        file: its text in UTF-8, from its beginning.
+        path: the name of the file in error messages.
+        file: the text of the file in UTF-8, at its beginning.
 
     Raises:
-        DataError: there is none; one line with the fix.
+        DataError: the file is empty, is not CSV, or has an invalid header; one line that names the fix.
     """
     read = enumerate(iter(lambda: file.readline(_LONGEST_BYTES), b""), 1)
     lines, line = next((found for found in read if found[1].strip()), (0, b""))
@@ -53,10 +53,10 @@ def read_header(path: Path, file: BinaryIO) -> Header:
         raise DataError(f"{path}: is empty")
     lines, line = _with_line_breaks(lines, line, read)
     if len(line) >= _LONGEST_BYTES:
-        raise DataError(f"{path}: its header is longer than {_LONGEST_BYTES:,} bytes: write the file long")
+        raise DataError(f"{path}: its header is longer than {_LONGEST_BYTES:,} bytes: write a long file")
     text = line.decode("utf-8-sig").rstrip("\r\n")
     if any(not c.isprintable() and c not in "\t\r\n" for c in text):
-        raise DataError(f"{path}: is no CSV file: its first line is no text")
+        raise DataError(f"{path}: is not a CSV file: its first line is not text")
     delimiter = _delimiter(text)
     names = [" ".join(name.splitlines()).strip() for name in _cells_of(path, text, delimiter)]
     twice = sorted({name for name in names if name and names.count(name) > 1})
@@ -67,12 +67,12 @@ def read_header(path: Path, file: BinaryIO) -> Header:
 
 
 def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """A header with the lines that its quoted cells go on to, and the number of its last line."""
+    """Return the whole header and the number of its last line; quoted cells may span several lines."""
     last, whole = lines, line
     while _OPEN.search(_QUOTED_BYTES.sub(b"", whole)):
         last, more = next(rest, (last, b""))
         if not more or last > lines + _MOST_LINES or len(whole) > _LONGEST_BYTES:
-            return lines, line  # a stray quote
+            return lines, line  # a stray quote: the header is the first line alone
         whole += more
     return last, whole
 
@@ -85,7 +85,7 @@ def _delimiter(header: str) -> str:
 
 def _cells_of(path: Path, line: str, delimiter: str) -> list[str]:
     """Return the cells of a header line of any length, split by the rules for the rows below it."""
-    most = line.count(delimiter) + 1
+    most_cells = line.count(delimiter) + 1
     try:
         table = pacsv.read_csv(
             io.BytesIO(line.encode() + b"\n"),
@@ -94,7 +94,7 @@ def _cells_of(path: Path, line: str, delimiter: str) -> list[str]:
             ),
             pacsv.ParseOptions(delimiter=delimiter, newlines_in_values="\n" in line),
             pacsv.ConvertOptions(
-                column_types={f"f{i}": pa.string() for i in range(most)}, strings_can_be_null=False
+                column_types={f"f{i}": pa.string() for i in range(most_cells)}, strings_can_be_null=False
             ),
         )
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""Text of CSV files with each row on one line: a row is a line, and a stray quote ends with its line."""
+"""Put each row of a CSV file on one line, so that a stray quote affects only its own line."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-# no text has these letters for private use
+# stand-ins for the replaced characters: private-use characters, which ordinary text does not have
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _CHUNK = 1 << 20
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
-_LONGEST_BYTES = 8 << 20  # a longer line is passed on in pieces
+_LONGEST_BYTES = 8 << 20  # a longer line is returned in pieces
 
 
 class RowPerLine(io.RawIOBase):
-    """A stream of a CSV file's text, in which each row is a line, whatever a parser makes of quotes.
+    """A stream of the text of a CSV file with each row on one line.
 
-    Lines are one row if a quoted cell goes on over their ends and the row has as many cells as the header:
-    other signs stand for the line breaks inside its cells. A quoted cell that does not end within 50 lines
-    begins with a stray quote: its line becomes one cell without quotes, so that it takes no line below it
-    along. `restore` gives the replaced signs back.
+    Several lines are one row if a quoted cell spans their ends and the row has as many cells as the header.
+    The line breaks inside its cells are replaced by stand-ins. If a quoted cell does not end within 50 lines,
+    its quote is stray: the quotes and delimiters of the line are replaced, so that the line is a single cell
+    and does not swallow the lines below it. `restore` puts the replaced characters back.
 
     Attributes:
-        has_replaced: whether a sign was replaced so far.
+        has_replaced: whether any character has been replaced so far.
     """
 
     def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
-        """``file`` is UTF-8 text from its beginning; ``cells`` is the number of the header's cells."""
+        """Begin a file; ``file`` is UTF-8 text at its beginning, ``cells`` the number of columns."""
         self.has_replaced = False
         self._file = file
         self._delimiter = delimiter
         self._cells = cells
-        self._edges = np.zeros(256, bool)  # signs beside the quotes of a regular cell
+        self._edges = np.zeros(256, bool)  # characters that may be beside the quotes of a cell
         self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
-        # cells that end: a quote inside a cell that begins without one is a letter
+        # a complete cell: in a cell that does not begin with a quote, a quote is an ordinary character
         self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
         self._ready = b"".join(file.readline() for _ in range(header_lines))
         self._rest = b""
@@ -57,24 +57,24 @@ class RowPerLine(io.RawIOBase):
         while not self._ready and not self._ended:
             chunk = self._file.read(_CHUNK)
             self._ended = not chunk
-            whole, tail = self._whole_lines(self._rest + chunk)
-            self._ready, waiting = self._joined(whole)
+            whole, tail = self._split_at_last_line(self._rest + chunk)
+            self._ready, waiting = self._with_rows_on_lines(whole)
             self._rest = waiting + tail
         taken = self._ready[: len(buffer)]
         self._ready = self._ready[len(taken) :]
         buffer[: len(taken)] = taken
         return len(taken)
 
-    def _whole_lines(self, text: bytes) -> tuple[bytes, bytes]:
-        """The lines of a text that have an end, and the rest."""
-        # a carriage return at the very end may be the first half of a line's end
+    def _split_at_last_line(self, text: bytes) -> tuple[bytes, bytes]:
+        """Split a text after its last complete line."""
+        # a carriage return at the very end may be the first half of a line break
         cut = len(text) if self._ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
         if not cut and len(text) > _LONGEST_BYTES:
             cut = len(text)
         return text[:cut], text[cut:]
 
-    def _joined(self, text: bytes) -> tuple[bytes, bytes]:
-        """The text with each row on one line, and the beginning of a row that later text may end."""
+    def _with_rows_on_lines(self, text: bytes) -> tuple[bytes, bytes]:
+        """Return the text with each row on one line, and the unfinished row at its end."""
         if b'"' not in text:
             return text, b""
         signs = np.frombuffer(text, np.uint8)
@@ -109,7 +109,7 @@ class RowPerLine(io.RawIOBase):
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
     ) -> tuple[list[int], list[int]]:
-        """The lines with an odd number of quotes, and those with a quote where no cell begins or ends."""
+        """Return the lines with an odd number of quotes, and the lines with a quote inside a cell."""
         at = np.flatnonzero(signs == ord('"'))
         firsts = np.searchsorted(at, bounds)
         counts = np.diff(firsts)
@@ -122,7 +122,7 @@ class RowPerLine(io.RawIOBase):
         return np.flatnonzero(counts % 2).tolist(), irregular.tolist()
 
     def _is_open(self, line: bytes) -> bool:
-        """Whether a line ends inside a quoted cell."""
+        """Return whether a line ends inside a quoted cell."""
         place = 0
         while (found := self._ending.match(line, place)) is not None:
             place = found.end()
@@ -131,21 +131,22 @@ class RowPerLine(io.RawIOBase):
         return True
 
     def _as_one_cell(self, line: bytes) -> bytes:
+        """Return a line with its quotes and delimiters replaced by stand-ins."""
         plain = line.replace(b'"', _QUOTE.encode())
         return plain.replace(self._delimiter.encode(), _DELIMITER.encode())
 
     def restore(self, text: str) -> str:
-        """Return a text with the signs that were replaced."""
-        for sign, stand_in in self._replaced():
+        """Return a text with the replaced characters put back."""
+        for sign, stand_in in self._stand_ins():
             text = text.replace(stand_in, sign)
         return text
 
     def restore_cells(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return a frame of String columns with the signs that were replaced."""
+        """Return a frame of String columns with the replaced characters put back."""
         if not self.has_replaced:
             return frame
         cells = pl.all()
-        for sign, stand_in in self._replaced():
+        for sign, stand_in in self._stand_ins():
             cells = cells.str.replace_all(stand_in, sign, literal=True)
         return frame.with_columns(cells)
 
@@ -153,11 +154,13 @@ class RowPerLine(io.RawIOBase):
         """Return whether a line has a quoted cell that does not end."""
         return _QUOTE in text
 
-    def _replaced(self) -> tuple[tuple[str, str], ...]:
+    def _stand_ins(self) -> tuple[tuple[str, str], ...]:
         return ("\n", _LINE_FEED), ("\r", _RETURN), ('"', _QUOTE), (self._delimiter, _DELIMITER)
 
     def _is_row(self, text: bytes) -> bool:
-        lines = io.StringIO(text.decode("latin-1"), newline="")  # each byte a letter: cells are only counted
+        """Return whether lines are one row with as many cells as the header."""
+        # decode byte by byte, which is enough to count the cells
+        lines = io.StringIO(text.decode("latin-1"), newline="")
         try:
             rows = list(csv.reader(lines, delimiter=self._delimiter, strict=True))
         except csv.Error:
@@ -166,6 +169,7 @@ class RowPerLine(io.RawIOBase):
 
 
 def _on_one_line(row: bytes) -> bytes:
+    """Return a row with the line breaks inside it replaced by stand-ins."""
     body = row.rstrip(b"\r\n")
     inside = body.replace(b"\n", _LINE_FEED.encode()).replace(b"\r", _RETURN.encode())
     return inside + row[len(body) :]
@@ -174,6 +178,6 @@ def _on_one_line(row: bytes) -> bytes:
 def row_per_line(
     file: BinaryIO, header_lines: int, delimiter: str, cells: int
 ) -> tuple[BinaryIO, RowPerLine]:
-    """Return a buffered `RowPerLine`, and the stream itself, which restores the signs it has replaced."""
+    """Return a buffered `RowPerLine`, and the stream itself, which can restore the replaced characters."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
     return cast(BinaryIO, io.BufferedReader(raw, _CHUNK)), raw

@@ -1,4 +1,4 @@
-"""Numbers as spreadsheets write them: with decimal commas, and with signs between thousands."""
+"""Convert numbers as spreadsheets write them: with decimal commas, and with separators of thousands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_GROUPS = "'’ \u00a0\u202f"  # what separates thousands whatever the decimal sign is
+_GROUPS = "'’ \u00a0\u202f"  # separators of thousands that are used with either decimal sign
 _SIGN = r"^\s*[+-]?"
 
 
 @dataclass(frozen=True)
 class _Style:
-    """Patterns of numbers with one decimal sign."""
+    """Patterns for numbers with one of the two decimal signs."""
 
     decimal: str
     group: str
@@ -27,13 +27,13 @@ class _Style:
 
     @property
     def number(self) -> str:
-        """A number that has at least one sign of this style in it."""
+        """The pattern of a number of this style that has a decimal sign or a separator of thousands."""
         decimals = rf"\{self.decimal}\d+(?:[eE][+-]?\d+)?"
         return rf"{_SIGN}(?:\d+{decimals}|{self._grouped}+(?:{decimals})?)\s*$"
 
     @property
     def sure(self) -> str:
-        """A number that can be of no other style."""
+        """The pattern of a number that cannot be of the other style."""
         decimal, group = rf"\{self.decimal}", rf"\{self.group}"
         not_three = rf"(?:0|[1-9]\d{{3,}}|0\d+){decimal}\d+|\d+{decimal}(?:\d{{1,2}}|\d{{4,}})"
         groups = rf"[1-9]\d{{0,2}}(?:{group}\d{{3}}){{2,}}|{self._grouped}+{decimal}\d+"
@@ -41,7 +41,7 @@ class _Style:
 
     @property
     def unsure(self) -> str:
-        """A number with one of this style's decimal signs, which could be one of thousands in the other."""
+        """The pattern of a number that could have separated thousands in the other style, as ``1,234``."""
         return rf"{_SIGN}[1-9]\d{{0,2}}\{self.decimal}\d{{3}}\s*$"
 
 
@@ -51,40 +51,40 @@ _MANY = 20
 
 
 class Decimals:
-    """The decimal sign of one text file, found from its cells as they are read, and cells rewritten by it.
+    """Finds the decimal sign of a text file while the file is read, and rewrites its numbers.
 
-    The sign is known from the first number that can have no other (``1,5``, ``0,125``, ``1.234,5``). Numbers
-    before it, in earlier frames, must read alike whatever the sign is.
+    The first number that is possible with one sign only decides (``1,5``, ``0,125``, ``1.234,5``). Numbers
+    before it must have the same value with either sign, because they have been used already.
     """
 
     def __init__(self, path: Path, setting: str) -> None:
-        """``setting`` is ``auto``, ``.`` or ``,``."""
+        """Begin a file; ``setting`` is the decimal sign, ``.`` or ``,``, or ``auto`` to find it."""
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        self._unsure = ""  # a cell of an earlier frame that would read differently
+        self._unsure = ""  # a cell of an earlier frame that would have another value with a decimal comma
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-        """The frame with numbers of the named text columns as a point and digits alone.
+        """Return the frame with the numbers in the named text columns as digits and a point.
 
-        A cell that is a number of the other sign becomes text that is no number.
+        A number with the other decimal sign becomes text that cannot be read as a number.
 
         Raises:
-            DataError: the decimal sign cannot be known; the line names the setting.
+            DataError: the decimal sign is ambiguous; the line names the setting.
         """
         names = [name for name in names if frame.schema[name] == pl.String]
         if not self._sign:
-            self._look(frame.select(names))
+            self._find_sign(frame.select(names))
         if self._sign == ",":
             return frame.with_columns(_with_commas(pl.col(name)) for name in names)
         return frame.with_columns(_with_points(pl.col(name)) for name in names if _has_groups(frame[name]))
 
-    def _look(self, cells: pl.DataFrame) -> None:
+    def _find_sign(self, cells: pl.DataFrame) -> None:
         columns = cells.get_columns()
         if not any(column.str.contains("[.,]").any() for column in columns):
-            return  # whole numbers read alike
+            return  # whole numbers have the same value with either sign
         commas, points = (_first(columns, _STYLES[sign].sure) for sign in ",.")
         if commas and points:
-            # one of the two is a typing error, which quarantine keeps
+            # The less frequent sign is a typing error: its cells are quarantined later.
             counts = {
                 sign: sum(int(c.str.contains(_STYLES[sign].sure).sum()) for c in columns) for sign in ",."
             }
@@ -116,7 +116,7 @@ def _first(columns: Iterable[pl.Series], pattern: str) -> str:
 
 
 def _are_thousands(columns: Iterable[pl.Series]) -> bool:
-    """Whether whole numbers stay below 1,000 as those do whose thousands are separated."""
+    """Return whether all whole numbers are below 1,000, as in a file that separates thousands."""
     for column in columns:
         whole = column.filter(column.str.contains(_WHOLE)).str.strip_chars().cast(pl.Float64, strict=False)
         if (whole.abs() >= 1000).any():

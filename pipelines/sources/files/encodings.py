@@ -1,4 +1,4 @@
-"""Text files of other encodings than UTF-8, as streams of UTF-8."""
+"""Convert text files in other encodings to streams of UTF-8."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
-)  # UTF-32's first: it begins with that of UTF-16
+)  # UTF-32 first: its little-endian mark begins with that of UTF-16
 _CHUNK = 1 << 16
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
-    """Return the file's text as a stream of UTF-8.
+    """Return the text of a file as a stream of UTF-8.
 
-    ``auto`` is UTF-8, unless the file begins with the mark of UTF-16 or UTF-32, as Excel's text does.
-    Reading raises UnicodeDecodeError where the bytes are not of this encoding.
+    ``encoding`` is a name, or ``auto`` for UTF-8 unless the file begins with the byte order mark of UTF-16 or
+    UTF-32, as text files of Excel do. The stream raises UnicodeDecodeError at bytes that are not valid.
     """
     if encoding == "auto":
         start = cast(io.BufferedReader, file).peek(4)
@@ -30,6 +30,8 @@ def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
 
 
 class _Recoded(io.RawIOBase):
+    """A stream of the UTF-8 bytes of a file in another encoding."""
+
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder(encoding)()

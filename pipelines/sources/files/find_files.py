@@ -11,7 +11,7 @@ from schemas.errors import DataError
 
 HIDDEN = "its name begins with . or _"
 
-_SHOWN = 3
+_MOST_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,25 @@ class InputFiles:
     notices: list[str]
 
 
-def why_left_out(folder: Path, path: Path) -> str | None:
+def reason_left_out(folder: Path, path: Path) -> str | None:
     """Return why a file below a folder is not read; None if it is read."""
     if any(part[0] in "._" for part in path.relative_to(folder).parts):
         return HIDDEN
     if path.is_dir():
         return "a link to a folder"
     if not path.is_file():
-        return "no regular file"
+        return "not a regular file"
     return formats.why_unknown(path)
 
 
 def find_files(paths: Sequence[str | Path]) -> InputFiles:
-    """The files to read: each path that is a file, and the known files below each that is a folder, sorted.
+    """Return the files to read: each path that is a file, and the files below each path that is a folder.
 
-    In folders, names that begin with ``.`` or ``_`` and files of other suffixes are left out, with a notice;
-    a file that is named twice is read once.
+    Below a folder, names that begin with ``.`` or ``_`` and files with unknown suffixes are left out, with a
+    notice. A file that is named twice is read once.
 
     Raises:
-        DataError: No paths are given, one does not exist, or a folder holds nothing to read.
+        DataError: no paths are given, a path does not exist, or a folder has no file to read.
     """
     if not paths:
         raise DataError(f"no input: name files or folders of {formats.KNOWN}")
@@ -54,12 +54,12 @@ def find_files(paths: Sequence[str | Path]) -> InputFiles:
     for path in map(Path, paths):
         if path.is_dir():
             below = [p for p in sorted(path.rglob("*")) if not p.is_dir() or p.is_symlink()]
-            left_out = {p: why for p in below if (why := why_left_out(path, p)) is not None}
+            left_out = {p: why for p in below if (why := reason_left_out(path, p)) is not None}
             if len(left_out) == len(below):
-                more = f"; {_told(path, left_out)}" if left_out else ""
+                more = f"; {_left_out_line(path, left_out)}" if left_out else ""
                 raise DataError(f"{path}: no {formats.KNOWN} in this folder{more}")
             found += [p for p in below if p not in left_out]
-            notices += [f"{path}: {_told(path, left_out)}"] if left_out else []
+            notices += [f"{path}: {_left_out_line(path, left_out)}"] if left_out else []
         elif path.exists():
             found.append(path)
         else:
@@ -72,12 +72,12 @@ def find_files(paths: Sequence[str | Path]) -> InputFiles:
 
 
 def input_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The files of `find_files`."""
+    """Return the files that `find_files` finds, without the notices."""
     return find_files(paths).files
 
 
-def _told(folder: Path, left_out: dict[Path, str]) -> str:
+def _left_out_line(folder: Path, left_out: dict[Path, str]) -> str:
     count = len(left_out)
-    shown = [f"{path.relative_to(folder)} ({why})" for path, why in list(left_out.items())[:_SHOWN]]
-    more = f" and {count - _SHOWN:,} more" if count > _SHOWN else ""
+    shown = [f"{path.relative_to(folder)} ({why})" for path, why in list(left_out.items())[:_MOST_SHOWN]]
+    more = f" and {count - _MOST_SHOWN:,} more" if count > _MOST_SHOWN else ""
     return f"{count:,} {'file is' if count == 1 else 'files are'} left out: {', '.join(shown)}{more}"

@@ -1,4 +1,4 @@
-"""The three kinds of file: their column names, and their rows in batches of bounded size."""
+"""Read CSV, Parquet and JSON lines files: their column names, and their rows in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from schemas import arrow
 from schemas.errors import DataError
 
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
-ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # beside the file's own columns, whatever these are
+ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # the zero byte avoids the names of file columns
 
-_NO_UTF8 = "is no text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
+_NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
 
 Frames = Generator[pl.DataFrame, None, None]
 
@@ -34,7 +34,7 @@ _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
     ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
-_KEY_LINES = 1_000  # lines of a JSON lines file that must between them name all columns
+_KEY_LINES = 1_000  # a JSON lines file is searched for column names in this many first lines
 _PACKED = frozenset({
     ".gz", ".zst", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".sz", ".snappy", ".z", ".zip", ".7z", ".tar",
     ".tgz", ".rar",
@@ -42,17 +42,17 @@ _PACKED = frozenset({
 
 
 def is_known(path: Path) -> bool:
-    """Whether the suffix is one of a kind of file that can be read."""
+    """Return whether the suffix belongs to a kind of file that can be read."""
     return _suffix(path) in _KINDS
 
 
 def is_csv(path: Path) -> bool:
-    """Whether the suffix is one of text with a line a row."""
+    """Return whether the suffix belongs to a CSV file (``.csv``, ``.tsv``, ``.txt``)."""
     return _KINDS.get(_suffix(path)) == "csv"
 
 
 def why_unknown(path: Path) -> str | None:
-    """Why a file cannot be read, by its suffix; None if it can."""
+    """Return why a file with such a suffix cannot be read; None if it can."""
     if is_known(path):
         return None
     last = path.suffix.lower()
@@ -62,12 +62,12 @@ def why_unknown(path: Path) -> str | None:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether the suffix is one of a Parquet file."""
+    """Return whether the suffix belongs to a Parquet file."""
     return _KINDS.get(_suffix(path)) == "parquet"
 
 
 def column_names(path: Path, encoding: str = "auto") -> list[str]:
-    """The names of a file's columns; one without a name is ``(unnamed 1)`` and so on."""
+    """Return the names of a file's columns; the first column is ``(unnamed 1)`` if it has no name."""
     kind = _kind(path)
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: is empty")
@@ -85,8 +85,8 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
     return list(keys)
 
 
-def late_names(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
-    """The keys of a JSON lines file that no line of its beginning has; none of another kind of file."""
+def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
+    """Return the keys of a JSON lines file that are not in ``known``; [] for other kinds of file."""
     if _kind(path) != "jsonl":
         return []
     found: dict[str, None] = {}
@@ -97,7 +97,7 @@ def late_names(path: Path, known: Sequence[str], encoding: str = "auto") -> list
             except (
                 pl.exceptions.PolarsError,
                 pl.exceptions.PanicException,
-            ):  # a line that is no object is refused where rows are read
+            ):  # reading the rows refuses a line that is not an object
                 keys = [key for line in lines for key in _keys(line)]
             found |= dict.fromkeys(keys)
     return [key for key in found if key not in known]
@@ -112,7 +112,7 @@ def _keys(line: bytes) -> list[str]:
 
 
 def index_columns(path: Path) -> tuple[str, ...]:
-    """The columns of a Parquet file that pandas has written as the index of a data frame."""
+    """Return the columns of a Parquet file that pandas wrote as the index of a data frame."""
     if not is_parquet(path):
         return ()
     written = (pq.read_schema(path).metadata or {}).get(b"pandas")
@@ -124,10 +124,11 @@ def index_columns(path: Path) -> tuple[str, ...]:
 
 
 def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> Frames:
-    """Frames of the named columns with ``ROW`` (Int64, data rows from 1), at most ``rows`` rows each.
+    """Yield the rows of a file in frames of at most ``rows`` rows: the named columns, and ``ROW``.
 
-    CSV and JSON lines give String columns, Parquet its own types. ``PROBLEM`` (String) is there in a batch
-    with rows that cannot be taken apart; their cells are null.
+    ``ROW`` (Int64) counts the data rows of the file from 1. Columns of CSV and JSON lines files are String;
+    columns of Parquet files have the file's types. A frame with rows that cannot be split into cells
+    also has ``PROBLEM`` (String), the reason; the cells of such rows are null.
     """
     kind = _kind(path)
     if kind == "parquet":
@@ -137,7 +138,7 @@ def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto")
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Whatever reading a file raises, as one ``DataError`` line that names it."""
+    """Convert errors of reading a file to a ``DataError`` of one line that names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -145,11 +146,11 @@ def told(path: Path) -> Iterator[None]:
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder, not a file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: breaks off or is no gzip file ({error}): fetch it again") from None
+        raise DataError(f"{path}: is incomplete or not a gzip file ({error}): fetch it again") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: {_NO_UTF8}") from None
     except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataError(f"{path}: {_arrow_told(path, str(error))}") from None
+        raise DataError(f"{path}: {_arrow_problem(path, str(error))}") from None
     except OSError as error:
         what = error.strerror or " ".join(str(error).split())[:200]
         raise DataError(f"{path}: cannot be read ({what})") from None
@@ -165,7 +166,7 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         raise IsADirectoryError
     if (why := why_unknown(path)) is not None:
-        raise DataError(f"{path}: is none of the {KNOWN}, but {why}")
+        raise DataError(f"{path}: is {why}; only {KNOWN} can be read")
     return _KINDS[_suffix(path)]
 
 
@@ -174,13 +175,13 @@ def _opened(path: Path, encoding: str) -> BinaryIO:
     return as_utf8(cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb"), encoding)
 
 
-def _arrow_told(path: Path, message: str) -> str:
-    said = " ".join(message.split())[:200]
+def _arrow_problem(path: Path, message: str) -> str:
+    line = " ".join(message.split())[:200]
     if _suffix(path) in (".parquet", ".pq"):
-        return f"is no Parquet file or breaks off ({said}): write it again"
-    if "UTF8" in said:
+        return f"is incomplete or not a Parquet file ({line}): write it again"
+    if "UTF8" in line:
         return _NO_UTF8
-    return f"cannot be read as rows ({said})"
+    return f"cannot be read as rows ({line})"
 
 
 def _header(path: Path, encoding: str) -> Header:
@@ -195,24 +196,25 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
     def skip(row: pacsv.InvalidRow) -> str:
         whole = text.restore(row.text)
         shown = whole if len(whole) <= 60 else whole[:57] + "..."
-        cells = f"{row.actual_columns} cells where the header has {row.expected_columns}"
-        told = "a quoted cell that does not end" if text.is_stray(row.text) else cells
-        broken[row.number - lines] = f"{told}: {shown}"
+        problem = f"{row.actual_columns} cells where the header has {row.expected_columns}"
+        if text.is_stray(row.text):
+            problem = "a quoted cell that does not end"
+        broken[row.number - lines] = f"{problem}: {shown}"
         return "skip"
 
     with _opened(path, encoding) as file:
         buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
             buffered,
-            # one thread, since only then pyarrow knows the numbers of rows it leaves out
+            # one thread, because pyarrow reports the numbers of skipped rows only then
             read_options=pacsv.ReadOptions(
                 use_threads=False,
-                # a block holds a row at least
+                # a block must hold at least one row
                 block_size=max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header)),
                 column_names=header,
                 skip_rows=lines,
             ),
-            # no cell holds a line break: `RowPerLine` has replaced them
+            # cells have no line breaks, because `RowPerLine` has replaced them
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
             ),
@@ -233,14 +235,18 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
 
 
 def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
-    """The rows of a block after ``row``, with the broken rows that stand before or among them put in.
+    """Return the rows of a block with their numbers, together with the broken rows among them.
 
-    Takes those from ``broken``, which may know of rows further down already.
+    Args:
+        frame: the rows of the block that could be split into cells.
+        row: the number of the last row before the block.
+        broken: by row number, the problems of broken rows; entries of this block are removed. It may already
+            have entries of later blocks.
     """
     among: dict[int, str] = {}
     end = row + frame.height
     for number in sorted(broken):
-        # each broken row moves the end of this block down by one; one right at its end belongs to it too
+        # each broken row moves the end of the block by one; a broken row right after the end belongs to it
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)
@@ -258,7 +264,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
 
 def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
-    # INT96 as nanoseconds in an int64 would wrap times outside the years 1678 to 2261
+    # read INT96 times as microseconds: nanoseconds in int64 overflow outside the years 1678 to 2261
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         for field in file.schema_arrow:
             if field.name in names and arrow.is_unreadable(field.type):
@@ -283,7 +289,7 @@ def _json_lines(path: Path, names: list[str], rows: int, encoding: str) -> Frame
 
 
 def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> pl.DataFrame:
-    """The lines, the first of them number ``before + 1`` of the file, as String columns."""
+    """Return lines as String columns; the first is line ``before + 1`` of the file."""
     schema = dict.fromkeys(names, pl.String)
     filled = [line for line in lines if line.strip()]
     try:
@@ -291,19 +297,19 @@ def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> p
         if frame.height == len(filled):
             return frame
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        pass  # which line, and whether only NaN is in the way, is for the slower reader below to say
+        pass  # the slower reader below accepts NaN, and finds the line with the fault
     found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
     return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
-        # numbers stay as they are written, and NaN and Infinity, which many writers leave, are let through
+        # keep the text of numbers, and accept NaN and Infinity, which many programs write
         found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise DataError(f"{path}: line {number} is no JSON object: correct or delete it")
+        raise DataError(f"{path}: line {number} is not a JSON object: correct or delete it")
     return found
 
 

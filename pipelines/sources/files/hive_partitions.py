@@ -1,4 +1,4 @@
-"""Columns that are written as folders, as Hive, Spark and Arrow do: ``series_id=007/part-0.parquet``."""
+"""Read columns from names of folders such as ``series_id=007``, as Hive, Spark and Arrow write them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _TIMES = frozenset({"year", "quarter", "month", "week", "day", "date", "dt", "ds
 
 
 def folder_columns(path: Path) -> dict[str, str | None]:
-    """The value of each column that the folders of a file name, as text; None where it is missing.
+    """Return the columns in the names of a file's folders, with their values; None for a missing value.
 
-    The text stays as it is: ``007`` and ``7`` are two series.
+    A value stays text: ``007`` and ``7`` are two series.
     """
     found: dict[str, str | None] = {}
     for part in path.parts[:-1]:
@@ -26,5 +26,5 @@ def folder_columns(path: Path) -> dict[str, str | None]:
 
 
 def may_name_series(columns: Iterable[str]) -> list[str]:
-    """Those of the folder columns that are no parts of a time: they may say whose values a file holds."""
+    """Return the folder columns that may hold a series id, because they are not parts of a time."""
     return [name for name in columns if name.lower() not in _TIMES]

@@ -1,4 +1,4 @@
-"""Which files of a folder are there whole: a writer that pauses holds up nobody but its own file."""
+"""Find the complete files of a watched folder; an incomplete file does not delay the other files."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pipelines.sources.files.find_files import HIDDEN
 from schemas.errors import DataError
 
 Identity = tuple[str, int, int]
-"""Name, size in bytes and modification time in nanoseconds: what tells a file from another of its name."""
+"""Name, size in bytes and modification time in nanoseconds; differs if the file was changed or replaced."""
 
-_QUIET_S = 1.0  # text that ends with a line may go on with another: so long nobody must have written to it
+_QUIET_S = 1.0  # a text file is complete if it ends with a line break and has not changed for this long
 _FOOTER = b"PAR1"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file that can be read.
+class ReadyFile:
+    """A file that is ready.
 
     Attributes:
         path: the file.
-        identity: what it was when it was found.
-        left_out: why a file of its name is never read; "" if it is.
-        is_settled: nobody has written to it for so long that what is wrong with it will stay wrong.
+        identity: its identity when it was found.
+        is_settled: it has not changed for ``settle_s``, so that an error in it is taken as permanent.
         arrived_s: wall clock (seconds since 1970) of the look that found it.
+        left_out: the reason why a file with such a name is never read; "" if it is read.
     """
 
     path: Path
@@ -39,25 +39,27 @@ class Found:
 
 @dataclass
 class _Seen:
+    """A file that is not ready: since when it has had this identity, and whether reading it has failed."""
+
     identity: Identity
     since_s: float
     is_broken: bool = False
 
 
 class Listing:
-    """Looks at a folder again and again; of the files that are not ready it knows when they last changed."""
+    """Looks at a folder repeatedly, and keeps the times at which unready files were last seen to change."""
 
     def __init__(self, folder: Path, settle_s: float) -> None:
-        """Watches ``folder``; a file that is not whole is given up on after ``settle_s`` without a change."""
+        """Watch ``folder``; an incomplete file counts as ready after ``settle_s`` without a change."""
         self._folder = folder
         self._settle_s = settle_s
         self._seen: dict[str, _Seen] = {}
 
-    def look(self, now_s: float, done: Container[Identity]) -> list[Found]:
-        """The files that are ready and not ``done``, by name.
+    def look(self, now_s: float, done: Container[Identity]) -> list[ReadyFile]:
+        """Return the files that are ready and not ``done``, sorted by name.
 
         Raises:
-            DataError: the folder is gone.
+            DataError: the folder does not exist.
         """
         seen: dict[str, _Seen] = {}
         ready = []
@@ -68,21 +70,21 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            if left_out:  # a name that a writer is about to change is not left out
+            if left_out:  # wait before reporting it, because a writer may still rename the file
                 if now_s - one.since_s >= self._settle_s:
-                    ready.append(Found(self._folder / name, identity, True, now_s, left_out))
+                    ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # from the first look on if the file is dated in the future
+            # if the modification time is in the future, count from the first look
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
-            if is_settled or (not one.is_broken and _looks_whole(path, quiet_s)):
-                ready.append(Found(path, identity, is_settled, now_s))
+            if is_settled or (not one.is_broken and _looks_complete(path, quiet_s)):
+                ready.append(ReadyFile(path, identity, is_settled, now_s))
         self._seen = seen
         return sorted(ready, key=lambda found: found.path.name)
 
-    def put_off(self, found: Found) -> None:
-        """Waits with a file that cannot be read until it changes or has settled."""
+    def postpone(self, found: ReadyFile) -> None:
+        """Mark a file that cannot be read: `look` returns it again when it has changed or has settled."""
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True
 
@@ -98,25 +100,25 @@ class Listing:
                             at = entry.stat()
                             files.append((entry.name, (entry.name, at.st_size, at.st_mtime_ns), ""))
                     except OSError:
-                        continue  # it has just vanished
+                        continue  # the file was removed during the look
         except OSError as error:
             raise DataError(
-                f"{self._folder}: the watched folder is gone ({error.strerror}): make it again"
+                f"{self._folder}: the watched folder is gone ({error.strerror}): create it again"
             ) from error
         return files
 
 
 def _why_left_out(entry: os.DirEntry[str]) -> str | None:
-    """Why what is in a watched folder is not read; None if it is."""
+    """Return why an entry of a watched folder is not read; None if it is read."""
     if entry.name[0] in "._":
         return HIDDEN
     if not entry.is_file():
-        return "a folder in a watched folder" if entry.is_dir() else "no regular file"
+        return "a folder in a watched folder" if entry.is_dir() else "not a regular file"
     return formats.why_unknown(Path(entry.name))
 
 
 def identity_of(path: Path) -> Identity | None:
-    """What a file is now; None if it is not there."""
+    """Return the current identity of a file; None if the file does not exist."""
     try:
         at = path.stat()
     except OSError:
@@ -124,19 +126,23 @@ def identity_of(path: Path) -> Identity | None:
     return path.name, at.st_size, at.st_mtime_ns
 
 
-def _looks_whole(path: Path, quiet_s: float) -> bool:
-    """Whether the end of a file is one: Parquet's own sign, or the end of a line and some quiet."""
+def _looks_complete(path: Path, quiet_s: float) -> bool:
+    """Return whether a file seems complete.
+
+    A complete Parquet file ends with a footer. A complete text file ends with a line break, and has not
+    changed for `_QUIET_S`.
+    """
     if formats.is_parquet(path):
         return _ends_with(path, _FOOTER)
-    packed = path.suffix.lower() == ".gz"  # that it breaks off shows when it is read
+    packed = path.suffix.lower() == ".gz"  # reading it raises an error if it is incomplete
     return quiet_s >= _QUIET_S and (packed or _ends_with(path, b"\n"))
 
 
-def _ends_with(path: Path, sign: bytes) -> bool:
+def _ends_with(path: Path, ending: bytes) -> bool:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - len(sign), 0))
-            return file.read() == sign
+            file.seek(max(size - len(ending), 0))
+            return file.read() == ending
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""All rows of a job's files at once, validated: what training and evaluation work on."""
+"""Load all rows of a job's files into memory, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import polars as pl
 from forecaster.shards.counts import by_kind
 from forecaster.time.notices import weekday_notice
 from pipelines.settings.config import JobConfig
-from pipelines.sources.files.missing_codes import code_notices
+from pipelines.sources.files.missing_codes import missing_code_notices
 from pipelines.sources.files.validated_rows import check_files, input_of, read_files
 from schemas import observations, quarantine
 from schemas.errors import DataError
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What files held.
+class LoadedRows:
+    """The rows of a job's files.
 
     Attributes:
-        rows: observation frame of the valid rows, duplicates and all.
-        quarantined: frame of the others.
-        outside: rows outside the asked time.
-        skipped: files that could not be read, with the reason.
-        notices: lines that people should see.
+        rows: observation frame of the valid rows, with duplicates.
+        quarantined: frame of the rejected rows.
+        outside: number of rows outside the job's time bounds.
+        skipped: lines about files that could not be read, with the reasons.
+        notices: lines about the data for the user.
     """
 
     rows: pl.DataFrame
@@ -36,16 +36,17 @@ class Loaded:
     notices: tuple[str, ...]
 
 
-def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda rows: None) -> Loaded:
-    """Every row of a job's files, validated: for training and evaluation, which work on all rows at once.
+def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda rows: None) -> LoadedRows:
+    """Read and validate all rows of a job's files.
 
     Args:
-        job: its data section names the files; a row may lie a window of it in the future, unless that says.
-        on_rows: told how many rows each piece had.
+        job: the job; its data section names the files. Unless ``data.max_future`` is set, a row may be at
+            most one window in the future.
+        on_rows: called after each piece of the files, with the number of its rows.
 
     Raises:
-        DataError: a file cannot be read, unless ``data.skip_bad_files``; no row is left; or a larger share of
-            them than ``data.max_quarantined`` is quarantined.
+        DataError: a file cannot be read and ``data.skip_bad_files`` is not set, no valid row is left, or the
+            share of quarantined rows is greater than ``data.max_quarantined``.
     """
     files, notices = check_files(job)
     skipped: list[str] = []
@@ -64,18 +65,19 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
     if not len(rows):
         raise DataError(_nothing_left(job.data.paths[0], rejected, outside))
     most, count = job.data.max_quarantined, len(rows) + len(rejected)
-    quarantine.refuse_share(by_kind(rejected), count, most, rejected)
-    notices += code_notices(rows)
+    quarantine.check_share(by_kind(rejected), count, most, rejected)
+    notices += missing_code_notices(rows)
     if notice := weekday_notice(rows, job.windows):
         notices.append(notice)
-    return Loaded(rows, rejected, outside, tuple(skipped), tuple(notices))
+    return LoadedRows(rows, rejected, outside, tuple(skipped), tuple(notices))
 
 
 def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:
+    """Return the error message for files without a valid row."""
     if not outside and not len(rejected):
-        return f"{path}: holds no rows: there is nothing to work with"
+        return f"{path}: holds no rows"
     first = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
     return (
-        f"{path}: no row can be used: {outside:,} lie outside the asked time, "
-        f"{len(rejected):,} are no observations{first}"
+        f"{path}: no row can be used: {outside:,} are outside the time bounds, "
+        f"{len(rejected):,} were rejected{first}"
     )

@@ -1,4 +1,4 @@
-"""Find numbers among the values of a series that people write for a missing value."""
+"""Find codes for a missing value, such as -9999, among the values of a series."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import polars as pl
 
 _CODES = tuple(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))  # 99 to 99999999
 _FEWEST = 2
-_FAR = 3.0  # times the range of the other values
+_FAR = 3.0  # a code is further from the other values than this many times their range
 _HUGE = 1e30
 _MOST_PIECES = 64
 
 
-def code_notices(rows: pl.DataFrame) -> list[str]:
+def missing_code_notices(rows: pl.DataFrame) -> list[str]:
     """Return a notice about values that probably mean a missing value, such as -9999; [] if there are none.
 
     A code such as -9999 is reported if a series holds it at least twice and its distance from the series'
@@ -26,10 +26,10 @@ def code_notices(rows: pl.DataFrame) -> list[str]:
 
 
 class Codes:
-    """What `code_notices` needs of rows that come piece by piece."""
+    """Finds the codes of `missing_code_notices` in rows that are added in pieces."""
 
     def __init__(self) -> None:
-        """Begin without rows."""
+        """Begin with no rows."""
         self._odd: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 
@@ -43,13 +43,13 @@ class Codes:
             .agg(value.min().alias("low"), value.max().alias("high"))
         )
         if len(self._others) >= _MOST_PIECES:
-            self._gather()
+            self._combine_pieces()
 
     def notices(self) -> list[str]:
-        """Return the notice of `code_notices`, or none."""
+        """Return the notice of `missing_code_notices` for all added rows; [] if there is none."""
         if not self._others:
             return []
-        self._gather()
+        self._combine_pieces()
         value = pl.col("value")
         odd = self._odd[0].sort("len", "series_id", descending=[True, False])
         width = pl.col("high") - pl.col("low")
@@ -58,7 +58,7 @@ class Codes:
         joined = odd.join(self._others[0], "series_id", maintain_order="left")
         return _notices(joined.filter(is_code | (value.abs() >= _HUGE)))
 
-    def _gather(self) -> None:
+    def _combine_pieces(self) -> None:
         odd = pl.concat(self._odd).group_by("series_id", "value").agg(pl.col("len").sum())
         others = pl.concat(self._others).group_by("series_id").agg(pl.col("low").min(), pl.col("high").max())
         self._odd, self._others = [odd], [others]

@@ -1,4 +1,4 @@
-"""Wide files that hold different values of one series at one time: they are of several sensors."""
+"""Refuse wide files that have different values of one series at one time: they are of several sensors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipelines.sources.files.columns import Layout
 from schemas.errors import DataError
 
 ReadRows = Callable[[Path], Iterator[pl.DataFrame]]
-"""Gives the observations of a file, piece by piece."""
+"""A function that yields the observations of a file in pieces."""
 
-_CELL_BYTES = 64  # about what a value takes while it is compared
+_CELL_BYTES = 64  # the approximate memory of a value that is compared
 _MOST_FILES = 1_000
 
 
@@ -40,7 +40,7 @@ class WideFile:
     rows: int
 
     def may_clash(self, other: WideFile) -> bool:
-        """Return whether both files have a series in common, and times that may be the same."""
+        """Return whether the files have a common series, and overlapping times."""
         meets = self.first_us <= other.last_us and other.first_us <= self.last_us
         return meets and self.path != other.path and not self.series.isdisjoint(other.series)
 
@@ -56,9 +56,10 @@ class _Clash(NamedTuple):
 
 
 def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile | None:
-    """Return a file with the span of its times; None if it is long, has no time, or is all one sensor's.
+    """Return a wide file with the span of its times; None if the file need not be compared with others.
 
-    ``data.layout = wide`` states that all files are of one sensor.
+    These are long files, files without a time, and all files with ``data.layout = wide``, which states that
+    all files are of one sensor.
 
     Raises:
         DataError: the file cannot be read.
@@ -82,17 +83,17 @@ def refuse_clashes(
     *,
     skip_bad_files: bool,
 ) -> None:
-    """Refuse files of a job that hold different values of one series at one time; see `refuse_sensors`.
+    """Raise if files of a job have different values of one series at one time; see `refuse_sensors`.
 
     Args:
-        looked: the files; the times of those that have a series in common are read.
-        columns: as the job names them.
-        read: as in `refuse_sensors`.
-        memory_bytes: as in `refuse_sensors`.
-        skip_bad_files: leave out a file that cannot be read.
+        looked: the checked files; the times of files with a common series are read.
+        columns: the columns that the job names.
+        read: see `refuse_sensors`.
+        memory_bytes: see `refuse_sensors`.
+        skip_bad_files: whether to leave out a file that cannot be read, instead of raising.
 
     Raises:
-        DataError: there are such files, or a file cannot be read; one line with the fix.
+        DataError: there are such files, or a file cannot be read; one line that names the fix.
     """
     often, wide = Counter(name for file in looked for name in file.layout.values), []
     for file in looked:
@@ -100,25 +101,25 @@ def refuse_clashes(
             continue
         try:
             wide.append(wide_file(file.path, file.layout, columns))
-        except DataError:  # the job that reads the file states why it cannot be read
+        except DataError:  # the reason is reported when the job reads the file
             if not skip_bad_files:
                 raise
     refuse_sensors([file for file in wide if file is not None], read, memory_bytes)
 
 
 def refuse_sensors(files: Sequence[WideFile], read: ReadRows, memory_bytes: int) -> None:
-    """Refuse wide files that hold different values of one series at one time.
+    """Raise if wide files have different values of one series at one time.
 
-    Files of one sensor may follow each other, overlap with the same values, and touch: the last row of the
-    file that ends first may be unfinished, so a later file may complete it.
+    Files of one sensor may follow each other, and may overlap if their values are equal. The last row of the
+    file that ends first may differ, because it may be unfinished and a later file may complete it.
 
     Args:
-        files: in the order in which they are read. Only those whose times overlap are read again.
-        read: gives the observations of a file.
-        memory_bytes: about what the compared values may take; more are compared in several passes.
+        files: the files in the order in which they are read; files with overlapping times are read again.
+        read: yields the observations of a file.
+        memory_bytes: approximate limit for the compared values; more values are compared in several passes.
 
     Raises:
-        DataError: there are such files; one line with both files, the series, the time and the fix.
+        DataError: there are such files; one line with two files, the series, the time and the fix.
     """
     overlapping = _overlapping(files)
     cells = sum(
@@ -131,7 +132,7 @@ def refuse_sensors(files: Sequence[WideFile], read: ReadRows, memory_bytes: int)
             rows = _rows_of(file, others, read, (number, passes))
             clash = _clash(rows, held)
             if clash is not None:
-                raise DataError(_line(file.path, clash))
+                raise DataError(_clash_message(file.path, clash))
             new = rows.join(held, on=["series_id", "timestamp"], how="anti")
             held = pl.concat([held, new.select(list(_HELD))])
 
@@ -146,7 +147,7 @@ _HELD = {
 
 
 def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFile]]]:
-    """The files that may clash with another, each with the others, in the order of ``files``."""
+    """Return the files that may clash, in the order of ``files``, each with the files it may clash with."""
     others: dict[Path, list[WideFile]] = {}
     open_until: list[WideFile] = []
     for file in sorted(files, key=lambda file: file.first_us):
@@ -160,7 +161,7 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
 
 
 def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
-    """The times that a file has in common with others, as spans that do not overlap, in microseconds."""
+    """Return the spans of time that a file shares with others, joined if they overlap, in microseconds."""
     spans: list[tuple[int, int]] = []
     for low, high in sorted(
         (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
@@ -173,7 +174,7 @@ def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
 
 
 def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
-    """About which share of a file's rows lies in spans of its times."""
+    """Return the approximate share of a file's rows in spans of its times."""
     whole = file.last_us - file.first_us
     return sum(high - low for low, high in spans) / whole if whole else 1.0
 
@@ -181,7 +182,10 @@ def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
 def _rows_of(
     file: WideFile, others: Sequence[WideFile], read: ReadRows, turn: tuple[int, int]
 ) -> pl.DataFrame:
-    """The values of a file that another may have too, the last of each series and time."""
+    """Return the values of a file that other files may also have; for each series and time the last value.
+
+    ``turn`` is the number of this pass and the number of passes; each pass has other times.
+    """
     series = file.series & frozenset[str]().union(*(other.series for other in others))
     at, (number, passes) = pl.col("timestamp").to_physical(), turn
     is_shared = pl.any_horizontal(at.is_between(low, high) for low, high in _spans(file, others))
@@ -195,7 +199,7 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """The first value of a file that differs from one that is held; None if there is none."""
+    """Return the first value of a file that differs from an earlier file; None if there is none."""
     pairs = rows.join(held, on=["series_id", "timestamp"], suffix="_other")
     ends, ends_other = pl.col("last_us"), pl.col("last_us_other")
     is_unfinished = (ends != ends_other) & (
@@ -209,30 +213,31 @@ def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
     return _Clash(first["series_id"], time, first["value"], first["value_other"], Path(first["path_other"]))
 
 
-def _line(path: Path, clash: _Clash) -> str:
+def _clash_message(path: Path, clash: _Clash) -> str:
+    """Return the error message for a clash."""
     return (
         f"{path}: series {clash.series!r} is {clash.value:g} at {clash.time}, and {clash.other_value:g} in "
-        f"{clash.other}: values of two sensors would be read as one series: give the columns of each file "
-        f"names of their own, such as '{path.stem} {clash.series}', or write data.layout = wide where the "
+        f"{clash.other}: values of two sensors would be read as one series: give the columns of each "
+        f"file different names, such as '{path.stem} {clash.series}', or set data.layout = wide if the "
         "files are of one sensor and the later value counts"
     )
 
 
 class WideFiles:
-    """The wide files of a watched folder that were read, to find a file of another sensor among new ones.
+    """The wide files of a watched folder that were read, to refuse a new file of another sensor.
 
-    A new file is compared with the last 1,000.
+    A new file is compared with the last 1,000 files.
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
-        """``columns``, ``read`` and ``memory_bytes`` are those of `wide_file` and `refuse_sensors`."""
+        """Begin with no files; see `wide_file` and `refuse_sensors` for the parameters."""
         self._columns = columns
         self._read = read
         self._memory_bytes = memory_bytes
         self._files: dict[Path, WideFile] = {}
 
     def remember(self, paths: Iterable[Path]) -> None:
-        """Add files that were read before; a file that cannot be read any more is left out."""
+        """Add files that an earlier run has read, except files that cannot be read any more."""
         for path in list(paths)[-_MOST_FILES:]:
             try:
                 self._keep(wide_file(path, tables.layout_of(path, self._columns), self._columns))
@@ -240,10 +245,10 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Add a new file.
+        """Compare a new file with the earlier files, then add it.
 
         Raises:
-            DataError: the file cannot be read, or it holds values of another sensor than an earlier file.
+            DataError: the file cannot be read, or has values of another sensor than an earlier file.
         """
         new = wide_file(path, layout, self._columns)
         if new is None:

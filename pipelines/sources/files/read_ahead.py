@@ -1,4 +1,4 @@
-"""Reading ahead: the next piece of a file is taken apart while the last one is being validated."""
+"""Read ahead: a thread parses the next piece of a file while the last piece is validated."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-_PIECES: Final = 2
-_LOOK_UP_S: Final = 0.2  # how long an iterator that nobody takes from any more does not see it
+_MOST_PIECES: Final = 2
+_CHECK_EVERY_S: Final = 0.2  # after this time at most, the thread sees that the iterator was closed
 
 
 def ahead(work: Generator[T, None, None]) -> Iterator[T]:
-    """What ``work`` gives, in its order, made in a thread of its own; it is closed in that thread.
+    """Yield the items of ``work``, which runs in a separate thread and is closed there.
 
-    Worth it where the work is done outside Python's lock, as Arrow and Polars do theirs.
+    This saves time if the work releases Python's global lock, as Arrow and Polars do.
 
     Raises:
-        BaseException: what ``work`` raises, after what it gave before.
+        BaseException: the exception of ``work``, after the items before it.
     """
-    made: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(_PIECES)
+    made: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(_MOST_PIECES)
     given_up = threading.Event()
 
     def give(item: T | None, error: BaseException | None, is_last: bool) -> None:
         while not given_up.is_set():
             with suppress(queue.Full):
-                made.put((item, error, is_last), timeout=_LOOK_UP_S)
+                made.put((item, error, is_last), timeout=_CHECK_EVERY_S)
                 return
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Notices about the rows that a job reads, written where the process that runs the job finds them."""
+"""Collect notices about the rows that a source reads, and pass them in a file to the job's process."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from schemas import observations
 
 @dataclass(frozen=True)
 class Notes:
-    """Where a source leaves notices about its rows, and what they depend on.
+    """The file to which a source writes notices about its rows, and the windows of the job.
 
     Attributes:
         path: the file.
-        windows: the windows that rows fall into.
+        windows: the settings of the windows.
     """
 
     path: Location
     windows: WindowConfig
 
 
-class Looked:
-    """The notices about rows that come piece by piece: the same that a training gives."""
+class NoticeCollector:
+    """Collects notices about rows that are added in pieces; training gives the same notices."""
 
     def __init__(self, notes: Notes) -> None:
-        """Begin without rows."""
+        """Begin with no rows."""
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)
-        self._days = observations.empty().select("timestamp")  # a row for each weekday
+        self._days = observations.empty().select("timestamp")  # one row for each weekday that occurs
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add the observations of a piece."""
@@ -51,7 +51,7 @@ class Looked:
         self._codes.add(rows)
 
     def write(self) -> None:
-        """Write the notices about all rows; a folder that cannot be written loses them and no row."""
+        """Write the notices about all added rows; ignore errors, because no row depends on the notices."""
         windows = self._notes.windows
         weekday = weekday_notice(self._days, windows)
         lines = [
@@ -65,7 +65,7 @@ class Looked:
 
 
 def read_notices(path: Location) -> tuple[str, ...]:
-    """Return the notices that a source has written; none where it has not read all rows."""
+    """Return the notices that a source has written; empty if the source has not read all rows."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Files of several sensors are never read as one series: where nothing tells them apart, they are refused."""
+"""Refuse files of several sensors that would be read as one series because nothing distinguishes them."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from pipelines.sources.files.tables import FileCheck
 from schemas.errors import DataError
 
 
-def refuse_nameless(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Refuses a file beside others that are read into one job where nothing says whose values it holds.
+def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
+    """Raise if a file does not name its series and a job reads other such files, too.
 
     Args:
         path: the file.
-        layout: its columns.
-        columns: as the job names them; with ``data.layout = wide`` it says that all are one series.
-        others: how many more files are like it; None for a folder that more files are put into.
+        layout: the layout of the file.
+        columns: the columns that the job names; with ``data.layout = wide`` all such files are one series.
+        others: the number of other such files; None for a watched folder, which may get more files.
 
     Raises:
-        DataError: the file is such a one; one line with the fix.
+        DataError: the file does not name its series; one line that names the fix.
     """
-    if others == 0 or columns.layout != "auto" or not layout.is_nameless:
+    if others == 0 or columns.layout != "auto" or not layout.lacks_series_name:
         return
-    more = "more files are put beside it" if others is None else f"{others:,} more files are like it"
+    more = "more files may be put beside it" if others is None else f"{others:,} more files are like it"
     raise DataError(
         f"{path}: no column says whose values these are, and {more}: add a column series_id, put the "
-        "files of each series into a folder such as series_id=NAME, or write data.layout = wide where all of "
+        "files of each series into a folder such as series_id=NAME, or set data.layout = wide if all of "
         f"them are one series, {layout.values[0]!r}"
     )
 
 
-def refuse_poured(files: Sequence[FileCheck], columns: Columns) -> None:
-    """Refuses files of several sensors that would be read as one series.
+def refuse_merged_sensors(files: Sequence[FileCheck], columns: Columns) -> None:
+    """Raise if files of several sensors would be read as one series.
 
     Raises:
-        DataError: there are such files; one line with the fix.
+        DataError: there are such files; one line that names one of them and the fix.
     """
     if columns.layout != "auto":
         return
-    nameless = [file for file in files if file.layout.is_nameless]
+    nameless = [file for file in files if file.layout.lacks_series_name]
     first: dict[str, tuple[FileCheck, dict[str, str | None]]] = {}
     for file in files:
         folders = {name: value for name, value in file.folders if name in may_name_series([name])}
@@ -52,8 +52,8 @@ def refuse_poured(files: Sequence[FileCheck], columns: Columns) -> None:
                 name = next(n for n in (*folders, *theirs) if folders.get(n) != theirs.get(n))
                 raise DataError(
                     f"{file.path}: has a column {series!r} as {other.path} has, in another folder {name}=: "
-                    f"write data.series_id = {name} where the folder is the series, or data.layout = wide "
-                    "where both columns are one series"
+                    f"set data.series_id = {name} if the folder is the series, or data.layout = wide "
+                    "if both columns are one series"
                 )
     for file in nameless:
-        refuse_nameless(file.path, file.layout, columns, len(nameless) - 1)
+        refuse_unnamed_series(file.path, file.layout, columns, len(nameless) - 1)

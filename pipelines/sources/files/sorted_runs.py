@@ -1,4 +1,4 @@
-"""Observation frames sorted by time, ties in input order, in bounded memory: sorted runs on disk, merged."""
+"""Sort observation frames by time in bounded memory: sorted runs are written to the disk and merged."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ import pyarrow as pa
 from schemas import observations
 
 _PREFIX = ".runs-"
-_BLOCKS = 64  # of a run; a block of each run is in memory while they are merged
+_BLOCKS = 64  # in each run; the merge holds one block of each run in memory
 
 _FRAME_ROWS = 1 << 18
 
 
 def sweep(folder: Path) -> None:
-    """Deletes the runs that a replay that was killed has left in a folder."""
+    """Delete the runs that a killed replay has left in a folder."""
     for left in folder.glob(f"{_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 @dataclass
 class Sorter:
-    """Takes observation frames in any order and gives their rows back sorted by time, then by input order.
+    """Sorts the rows of observation frames by time; rows of equal times keep the order of the input.
 
     Attributes:
-        memory_bytes: what may be taken; rows beyond a quarter of it wait on disk, since sorting takes copies.
-        folder: where a hidden folder for them may be made; None for the system's place for such.
+        memory_bytes: limit of the memory; rows of more than a quarter of it are written to the disk, because
+            sorting makes copies.
+        folder: the folder in which a hidden folder for the runs is made; None for the system's folder of
+            temporary files.
     """
 
     memory_bytes: int
@@ -44,7 +46,7 @@ class Sorter:
     _delete: Callable[[], object] | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Takes rows."""
+        """Add rows to the input."""
         if not len(rows):
             return
         self._held.append(rows)
@@ -53,18 +55,18 @@ class Sorter:
             self._spill()
 
     def finish(self) -> None:
-        """Ends the input."""
+        """End the input; after this, `frames` may be called."""
         if self._runs and self._held:
             self._spill()
         elif self._held:
             self._held = [self._sorted()]
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """All rows in order, in frames that fit; as often as one likes, after `finish`."""
-        yield from _gathered(self._merged()) if self._runs else self._held
+        """Yield all rows in order, in frames that fit into memory; may be called again after `finish`."""
+        yield from _in_larger_frames(self._merged()) if self._runs else self._held
 
     def close(self) -> None:
-        """Lets go of the rows and deletes what lies on disk."""
+        """Release the rows, and delete the runs on the disk."""
         self._held, self._runs = [], []
         if self._delete is not None:
             self._delete()
@@ -76,14 +78,14 @@ class Sorter:
         return rows if at.is_sorted() else rows.sort("timestamp", maintain_order=True)
 
     def _spill(self) -> None:
-        path = self._place() / f"{len(self._runs)}.arrow"
+        path = self._run_folder() / f"{len(self._runs)}.arrow"
         rows = self._sorted()
         block_rows = max(1, len(rows) // _BLOCKS)
         rows.write_ipc(path, record_batch_size=block_rows, compat_level=pl.CompatLevel.oldest())
         self._runs.append(path)
 
-    def _place(self) -> Path:
-        """The folder of the runs, which goes when this object goes, or the process."""
+    def _run_folder(self) -> Path:
+        """Return the folder of the runs, which is deleted with this object or at the end of the process."""
         if self._runs:
             return self._runs[0].parent
         if self.folder is not None:
@@ -95,11 +97,12 @@ class Sorter:
     def _merged(self) -> Iterator[pl.DataFrame]:
         runs = [_Run(path) for path in self._runs]
         while True:
-            open_until = [run.last_us for run in runs if run.has_more]
-            if not open_until:
+            last_times_us = [run.last_us for run in runs if run.has_more]
+            if not last_times_us:
                 break
-            # A run that ends here may go on with the same time, and comes before later runs' rows of it.
-            bound_us = min(open_until)
+            # Take only rows before this time: a run whose block ends with it may have more rows of the same
+            # time in its next block, and they must precede the rows of later runs.
+            bound_us = min(last_times_us)
             ready = [run.take_before(bound_us) for run in runs]
             yield from _in_order(ready)
             for run in runs:
@@ -108,8 +111,8 @@ class Sorter:
         yield from _in_order([run.block for run in runs])
 
 
-def _gathered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The frames, small ones put together."""
+def _in_larger_frames(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the rows of the frames in larger frames, of at least `_FRAME_ROWS` rows except the last."""
     held: list[pl.DataFrame] = []
     for frame in frames:
         held.append(frame)
@@ -127,7 +130,7 @@ def _in_order(parts: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 class _Run:
-    """A sorted file, read a block at a time; ``block`` holds the rows that were read and not taken."""
+    """A sorted run that is read block by block; ``block`` holds the rows that were read and not yet taken."""
 
     def __init__(self, path: Path) -> None:
         self._file = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -137,12 +140,12 @@ class _Run:
 
     @property
     def has_more(self) -> bool:
-        """Whether there are blocks that were not read."""
+        """Whether the file has more blocks."""
         return self._next < int(self._file.num_record_batches)
 
     @property
     def last_us(self) -> int:
-        """Time of the last row that was read."""
+        """The time of the last row that was read, in microseconds."""
         return self._last_us
 
     def read_on(self) -> None:
@@ -152,7 +155,7 @@ class _Run:
         self.block = pl.concat([self.block, read], rechunk=True) if len(self.block) else read
 
     def take_before(self, us: int) -> pl.DataFrame:
-        """The rows before a time, taken out of the block."""
+        """Remove the rows before a time from the block, and return them."""
         cut = int(self.block["timestamp"].to_physical().search_sorted(us, side="left"))
         taken, self.block = self.block[:cut], self.block[cut:]
         return taken

@@ -1,4 +1,4 @@
-"""Files into raw frames: CSV, Parquet and JSON lines, long or wide, in batches of bounded size."""
+"""Read files into raw frames: CSV, Parquet and JSON lines, long or wide, in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.sources.files.decimals import Decimals
 from pipelines.sources.files.find_files import input_files
 from pipelines.sources.files.hive_partitions import folder_columns
 from pipelines.sources.files.read_ahead import ahead
-from pipelines.sources.files.time_hints import no_times
+from pipelines.sources.files.time_hints import unreadable_times_message
 from schemas import cells
 from schemas.errors import DataError
 from schemas.observations import OBSERVED
@@ -29,14 +29,14 @@ _HEAD_ROWS = 1_000
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What a look at the first rows of a file tells.
+    """The result of a check of a file's column names and first rows.
 
     Attributes:
         path: the file.
-        layout: which of its columns is what.
-        lacks_zone: its times have no zone.
+        layout: the columns that are read.
+        lacks_zone: whether its times have no zone.
         unread: its columns that are not read.
-        folders: values of the columns that its folders name and that are not read.
+        folders: the columns from names of folders that are not read, with their values.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class FileCheck:
 
     @property
     def notices(self) -> list[str]:
-        """What people should see, without the path."""
+        """Lines about the file for the user, without the path."""
         lines = ["times have no zone, UTC assumed"] if self.lacks_zone else []
         unread = [*self.unread, *(f"{name} (of the folder)" for name, _ in self.folders)]
         return (
@@ -58,17 +58,17 @@ class FileCheck:
 
 
 def check(path: Path, columns: Columns | None = None) -> FileCheck:
-    """Look at the names and first rows of a file, before a job is launched on it.
+    """Check the column names and first rows of a file, before a job reads it.
 
     Raises:
-        DataError: The file cannot be read or its columns do not fit; one line with the fix.
+        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
     """
     columns = columns or Columns()
     with formats.told(path):
         opened = _open(path, columns)
         times = _with_folders(opened.head, opened.folders)[opened.layout.timestamp]
         if cells.given(times).any() and cells.times(times, columns.time_format).is_null().all():
-            raise DataError(f"{path}: {no_times(times, columns.time_format)}")
+            raise DataError(f"{path}: {unreadable_times_message(times, columns.time_format)}")
         read = set(opened.layout.names)
         return FileCheck(
             path,
@@ -80,10 +80,10 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
 
 
 def layout_of(path: Path, columns: Columns) -> Layout:
-    """Which column of a file is what.
+    """Return the layout of a file.
 
     Raises:
-        DataError: The file cannot be read or its columns do not fit; one line with the fix.
+        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
     """
     with formats.told(path):
         return _open(path, columns).layout
@@ -92,17 +92,21 @@ def layout_of(path: Path, columns: Columns) -> Layout:
 def read_batches(
     path: Path, columns: Columns | None = None, batch_rows: int = 200_000, skip_rows: int = 0
 ) -> Iterator[pl.DataFrame]:
-    """Raw frames of a file in its order, at most about ``batch_rows`` rows at a time.
+    """Yield the rows of a file as raw frames of at most about ``batch_rows`` rows.
 
-    A raw frame has ``series_id``, ``timestamp``, ``value`` (and ``event_id`` and ``observed.NAME`` where the
-    job names them) as the file gave them: text for CSV and JSON lines, typed for Parquet; ``file`` (String)
-    and ``row`` (Int64, counts the data rows of the file from 1, all cells of a wide row alike); and
-    ``problem`` (String) in a batch with rows that cannot be taken apart. An empty cell of a wide file is a
-    gap and makes no row. Rows up to ``skip_rows`` are read over.
+    The columns of a raw frame:
+
+    - ``series_id``, ``timestamp``, ``value``, and ``event_id`` and ``observed.NAME`` if the job names them:
+      text for CSV and JSON lines, the file's types for Parquet;
+    - ``file`` (String) and ``row`` (Int64): ``row`` counts the data rows of the file from 1; all cells of a
+      row of a wide file have its number;
+    - ``problem`` (String) in a frame with rows that cannot be split into cells: the reason.
+
+    An empty cell of a wide file makes no row. The first ``skip_rows`` rows of the file are not returned.
 
     Raises:
-        DataError: The file cannot be read or its columns do not fit; one line with the fix. A file that
-            breaks off raises it after the batches before the break.
+        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix. For an
+            incomplete file it is raised after the frames of the rows before the fault.
     """
     columns = columns or Columns()
     with formats.told(path):
@@ -111,18 +115,18 @@ def read_batches(
         decimals = Decimals(path, columns.decimal) if formats.is_csv(path) else None
         for batch in opened.batches(path, per_batch, columns.encoding):
             batch = decimals.rewrite(batch, layout.numbers(columns.time_format)) if decimals else batch
-            batch = _without(batch, (*layout.values, *layout.observed), columns.missing)
+            batch = _without_codes(batch, (*layout.values, *layout.observed), columns.missing)
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
             if kept.height:
-                raw = _melted(kept, layout) if layout.kind == "wide" else _named(kept, layout)
+                raw = _raw_of_wide(kept, layout) if layout.kind == "wide" else _raw_of_long(kept, layout)
                 yield raw.with_columns(pl.lit(str(path)).alias("file")) if raw.height else raw
 
 
 def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Iterator[pl.Series]:
-    """Give the times of a file's rows in its order, null where a cell is no time; values are not read.
+    """Yield the times of a file's rows in batches, null if a cell is not a time; the values are not read.
 
     Raises:
-        DataError: The file cannot be read or its columns do not fit; one line with the fix.
+        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
     """
     with formats.told(path):
         opened = _open(path, columns)
@@ -137,7 +141,10 @@ def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Itera
 
 @dataclass(frozen=True)
 class _Opened:
-    """A file's layout, its columns, the first rows of those that are read, and the columns of its folders."""
+    """The layout of a file, its column names, its first rows, and the columns from names of its folders.
+
+    ``head`` has all columns of a wide file, and those columns of a long file that are read.
+    """
 
     layout: Layout
     names: list[str]
@@ -145,7 +152,7 @@ class _Opened:
     folders: dict[str, str | None]
 
     def batches(self, path: Path, rows: int, encoding: str) -> Iterator[pl.DataFrame]:
-        """Frames of the columns that are read, those of folders among them."""
+        """Yield frames of the columns that are read, including columns from names of folders."""
         names = [name for name in self.layout.names if name not in self.folders]
         folders = {name: value for name, value in self.folders.items() if name in self.layout.names}
         for batch in ahead(formats.batches(path, names, rows, encoding)):
@@ -156,7 +163,8 @@ def _open(path: Path, columns: Columns) -> _Opened:
     names = formats.column_names(path, columns.encoding)
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
-    if is_long(names, columns, beside):  # by name alone: columns that are not read may hold anything
+    if is_long(names, columns, beside):
+        # Decide by names only, because columns that are not read may have any cells.
         index = [name for name in names if beside.is_index(name)]
         known = _head(path, index, (), columns) if index else _empty(())
         others = _empty(name for name in names if name not in index).clear(len(known))
@@ -164,7 +172,7 @@ def _open(path: Path, columns: Columns) -> _Opened:
         read = [name for name in layout.names if name not in folders]
         numbers = [name for name in layout.numbers(columns.time_format) if name not in folders]
         return _Opened(layout, names, _head(path, read, numbers, columns), folders)
-    late = formats.late_names(path, names, columns.encoding)
+    late = formats.late_keys(path, names, columns.encoding)
     head = _head(path, [*names, *late], [*names, *late], columns)
     return _Opened(find_layout(path, head, columns, beside), [*names, *late], head, folders)
 
@@ -183,8 +191,8 @@ def _empty(names: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
 
 
-def _without(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
-    """The batch, with cells of the named columns that stand for a missing value as null."""
+def _without_codes(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
+    """Return the batch, with null for cells of the named columns that hold a code for a missing value."""
     if not codes:
         return batch
     return batch.with_columns(
@@ -192,7 +200,7 @@ def _without(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) 
     )
 
 
-def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+def _raw_of_long(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     chosen = {"series_id": layout.series_id, "timestamp": layout.timestamp, "value": layout.values[0]}
     if layout.event_id:
         chosen["event_id"] = layout.event_id
@@ -200,12 +208,15 @@ def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     return batch.select(
         *(pl.col(source).alias(name) for name, source in chosen.items()),
         pl.col(formats.ROW).alias("row"),
-        *_problem(batch),
+        *_problem_column(batch),
     )
 
 
-def _melted(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    """A row per cell that is not empty, in the order of the file's rows and columns."""
+def _raw_of_wide(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    """Return a raw frame with a row for each cell of a wide file that is not empty.
+
+    The rows are sorted by the rows of the file, then by its columns. Broken rows stay one row each.
+    """
     time, row, problem = layout.timestamp, formats.ROW, formats.PROBLEM
     broken = batch.filter(pl.col(problem).is_not_null()) if problem in batch.columns else batch.clear()
     whole = batch.filter(pl.col(problem).is_null()) if problem in batch.columns else batch
@@ -214,7 +225,7 @@ def _melted(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
         whole[name].cast(kind) if kind == pl.Float64 else cells.shown(whole[name]) for name in layout.values
     ]
     frame = pl.DataFrame([whole[time].alias("timestamp"), whole[row].alias("row")])
-    # the names of series may be any, "timestamp" and "row" among them
+    # number the columns, because a series may have any name, even "timestamp" or "row"
     numbered = pl.DataFrame([v.alias(f"\0{i}") for i, v in enumerate(values)])
     melted = frame.hstack(numbered).unpivot(
         on=numbered.columns, index=frame.columns, variable_name="series_id", value_name="value"
@@ -229,5 +240,5 @@ def _melted(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     return pl.concat([out, rows], how="diagonal").sort("row", maintain_order=True)
 
 
-def _problem(batch: pl.DataFrame) -> list[pl.Expr]:
+def _problem_column(batch: pl.DataFrame) -> list[pl.Expr]:
     return [pl.col(formats.PROBLEM).alias("problem")] if formats.PROBLEM in batch.columns else []

@@ -1,4 +1,4 @@
-"""What people can do about a column of times none of which can be read."""
+"""Suggest a setting for a column of times that cannot be read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _DAYS = (
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
-def no_times(column: pl.Series, time_format: str) -> str:
-    """Say that no cell of a column is a time, why the first is none, and which setting would read them."""
+def unreadable_times_message(column: pl.Series, time_format: str) -> str:
+    """Return the message for a column without a readable time: the reason and a setting that helps."""
     known = column.filter(cells.given(column))
     first = pl.DataFrame({"series_id": ["a"], "timestamp": known.head(1), "value": [0.0]})
     reason = observations.validate(first, time_format)[1]["reason"][0]

@@ -1,4 +1,4 @@
-"""Files as validated rows: what all jobs that read files share, time bounds and bad files included.
+"""Read files as validated rows, with time bounds and the handling of unreadable files, for all jobs.
 
 Imports neither torch nor Beam nor MLflow.
 """
@@ -19,7 +19,7 @@ from pipelines.settings.config import ColumnsConfig, JobConfig
 from pipelines.sources.files import tables
 from pipelines.sources.files.find_files import find_files
 from pipelines.sources.files.overlaps import refuse_clashes
-from pipelines.sources.files.sensors import refuse_poured
+from pipelines.sources.files.sensors import refuse_merged_sensors
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 
@@ -28,15 +28,15 @@ _UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 @dataclass(frozen=True)
 class Input:
-    """How files are read.
+    """The settings by which files are read.
 
     Attributes:
-        columns: which column is what.
-        start_us, end_us: only rows in ``[start_us, end_us)`` are used; None for no bound.
-        batch_rows: rows read at a time.
-        skip_bad_files: quarantine a file that cannot be read and go on, instead of raising.
-        max_future_s: a row later than the moment its file came by more than this is rejected; None for no
-            such check.
+        columns: the columns that the job names.
+        start_us, end_us: only rows with times in ``[start_us, end_us)`` are used; None for no bound.
+        batch_rows: maximum number of rows that are read at once.
+        skip_bad_files: if a file cannot be read, quarantine it and read the next file, instead of raising.
+        max_future_s: a row is rejected if its time is more than this many seconds after the arrival of its
+            file; None to accept all times.
     """
 
     columns: tables.Columns
@@ -47,7 +47,10 @@ class Input:
     max_future_s: int | None = None
 
     def within(self, raw: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """The rows inside the bounds or with a time that cannot be read, and the number of the others."""
+        """Return the rows inside the bounds, and the number of the other rows.
+
+        Rows whose times cannot be read count as inside, so that validation rejects them.
+        """
         if self.start_us is None and self.end_us is None:
             return raw, 0
         at = cells.times(raw["timestamp"], self.columns.time_format).dt.epoch("us")
@@ -60,7 +63,7 @@ class Input:
         return kept, len(raw) - len(kept)
 
     def read(self, path: Path) -> Iterable[tuple[pl.DataFrame, int]]:
-        """Raw frames of a file within the bounds, each with the number of rows left out.
+        """Return the raw frames of a file within the bounds, each with the number of rows outside.
 
         Raises:
             DataError: the file cannot be read.
@@ -70,14 +73,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a file, validated.
+    """A piece of a file after validation.
 
     Attributes:
-        rows: observation frame with ``offset``: a row's place in its file from 0, which all cells of a wide
-            row share.
-        rejected: frame of quarantined rows, with ``offset`` too; one of row 0 for a file that cannot be read.
-        outside: rows outside the time bounds.
-        stop: one past the place of the last row.
+        rows: observation frame with ``offset``, the position of a row in its file from 0; all cells of a row
+            of a wide file have the same ``offset``.
+        rejected: frame of quarantined rows with ``offset``; a file that cannot be read is one such row, with
+            0 in the column ``row``.
+        outside: number of rows outside the time bounds.
+        stop: one past the position of the last row.
     """
 
     rows: pl.DataFrame
@@ -87,7 +91,7 @@ class Part:
 
     @property
     def size_bytes(self) -> int:
-        """About what the frames take."""
+        """The approximate size of the frames in memory."""
         return int(self.rows.estimated_size() + self.rejected.estimated_size())
 
 
@@ -96,9 +100,9 @@ class WholeFile:
     """A file that was read to its end.
 
     Attributes:
-        parts: what it holds; None where that is more than there was room for: read it again.
-        stop: its rows; at least 1.
-        newest_us: latest time of a good row, in microseconds; None without one.
+        parts: its rows; None if they need more memory than allowed, so that the file must be read again.
+        stop: number of its rows; at least 1.
+        newest_us: the latest time of a valid row, in microseconds; None if there is no valid row.
     """
 
     parts: tuple[Part, ...] | None
@@ -107,29 +111,29 @@ class WholeFile:
 
 
 def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Iterator[Part]:
-    """The parts of a file after its first ``skip_rows`` rows, cut at the same places whenever it is read.
+    """Yield the parts of a file after its first ``skip_rows`` rows; the same parts on every read.
 
     Args:
         path: the file.
-        how: how to read it.
-        now_s: wall clock (seconds since 1970) at which the file came, which tells what lies in the future.
-        skip_rows: rows of the file that are known already.
+        how: the settings by which to read it.
+        now_s: wall clock (seconds since 1970) at which the file arrived; later rows are in the future.
+        skip_rows: number of rows at the beginning of the file that are skipped.
 
     Raises:
-        DataError: the file cannot be read, or breaks off after the parts before the break.
+        DataError: the file cannot be read; if it is incomplete, after the parts before the fault.
     """
     for raw in tables.read_batches(path, how.columns, how.batch_rows, skip_rows):
         inside, outside = how.within(raw)
-        came_us, place = round(now_s * 1_000_000), inside["row"] - 1
-        rows, rejected = validated(inside, place, came_us, how.max_future_s, how.columns.time_format)
+        arrived_us, place = round(now_s * 1_000_000), inside["row"] - 1
+        rows, rejected = validated(inside, place, arrived_us, how.max_future_s, how.columns.time_format)
         yield Part(rows, rejected, outside, _largest(raw["row"]) or 0)
 
 
-def read_through(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
-    """A file, once it is known that all of it can be read; ``memory_bytes`` of it are held at most.
+def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
+    """Read a file to its end, to check all of it; keep its rows if they need at most ``memory_bytes``.
 
     Raises:
-        DataError: the file cannot be read, or breaks off.
+        DataError: the file cannot be read, or is incomplete.
     """
     held: list[Part] | None = []
     size_bytes, stop, newest = 0, 1, []
@@ -146,7 +150,7 @@ def read_through(path: Path, how: Input, now_s: float, memory_bytes: int) -> Who
 
 
 def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: int) -> Iterator[Part]:
-    """The parts of files, one after the other; of a file that is skipped nothing but a rejected row.
+    """Yield the parts of files, one file after the other; a skipped file is a single rejected row.
 
     Raises:
         DataError: a file cannot be read, unless ``how.skip_bad_files``.
@@ -156,7 +160,7 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
             yield from read_file(path, how, now_s)
             continue
         try:
-            whole = read_through(path, how, now_s, memory_bytes)
+            whole = read_to_end(path, how, now_s, memory_bytes)
         except DataError as error:
             yield bad_file(path, error)
             continue
@@ -164,14 +168,14 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
 
 
 def bad_file(path: Path, error: DataError, place: int = 0) -> Part:
-    """What stands for a file that cannot be read, or for its rest from ``place`` on."""
+    """Return a rejected row for a file that cannot be read, or for its rest from position ``place`` on."""
     reason = str(error).removeprefix(f"{path}: ")
     rejected = quarantine.whole_file(str(path), reason, place)
     return Part(observations.empty(offset=True), rejected, 0, place + 1)
 
 
 def newest_us(rows: pl.DataFrame) -> int | None:
-    """Latest time in microseconds; None without rows."""
+    """Return the latest time of the rows, in microseconds; None without rows."""
     return _largest(rows["timestamp"].to_physical())
 
 
@@ -183,65 +187,66 @@ def _largest(whole: pl.Series) -> int | None:
 def validated(
     raw: pl.DataFrame,
     place: pl.Series,
-    came_us: int | Callable[[pl.Series, pl.Series], pl.Series],
+    arrived_us: int | Callable[[pl.Series, pl.Series], pl.Series],
     max_future_s: int | None,
     time_format: str = cells.AUTO,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Good rows and rejected ones, those from the future among these.
+    """Return the valid rows and the rejected rows of a raw frame; rows in the future are rejected.
 
     Args:
         raw: raw frame.
         place: Int64 ``[n]``, the ``offset`` of each row.
-        came_us: wall clock at which rows came, in microseconds since 1970; or what gives it for the good rows
-            from their times (microseconds) and their places in the raw frame.
-        max_future_s: as in `Input`.
-        time_format: what text and numbers mean as times; see `schemas.cells.times`.
+        arrived_us: wall clock at which the rows arrived, in microseconds since 1970; or a function that
+        returns
+            it for each valid row, from the times (microseconds) and the indices in ``raw`` of these rows.
+        max_future_s: see `Input`.
+        time_format: how text and numbers are read as times; see `schemas.cells.times`.
     """
     numbered = raw.with_columns(pl.int_range(len(raw)).alias("offset"))
     rows, rejected = observations.validate(numbered, time_format)
     if max_future_s is not None:
         times_us = rows["timestamp"].to_physical()
-        clock_us = came_us if isinstance(came_us, int) else came_us(times_us, rows["offset"])
+        clock_us = arrived_us if isinstance(arrived_us, int) else arrived_us(times_us, rows["offset"])
         is_ahead = times_us > clock_us + max_future_s * 1_000_000
         if is_ahead.any():
             ahead = rows.filter(is_ahead)["offset"]
             rows = rows.filter(~is_ahead)
             rejected = pl.concat([rejected, _from_the_future(raw[ahead], ahead, max_future_s)])
             rejected = rejected.sort("offset", maintain_order=True)
-    return _placed(rows, place), _placed(rejected, place)
+    return _with_offsets(rows, place), _with_offsets(rejected, place)
 
 
-def _placed(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:
+def _with_offsets(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:
     return frame.with_columns(place.gather(frame["offset"]).cast(pl.Int64).alias("offset"))
 
 
 def _from_the_future(raw: pl.DataFrame, offset: pl.Series, max_future_s: int) -> pl.DataFrame:
-    told = f" is more than {_words(max_future_s)} in the future"
-    problem = ("'" + cells.shown(raw["timestamp"]) + "'" + told).alias("problem")
+    reason = f" is more than {_duration_text(max_future_s)} in the future"
+    problem = ("'" + cells.shown(raw["timestamp"]) + "'" + reason).alias("problem")
     kind = pl.lit("is in the future").alias("problem_kind")
     _, rejected = observations.validate(raw.with_columns(problem, kind, offset.alias("offset")))
     return rejected.with_columns(pl.lit("timestamp").alias("column"))
 
 
-def _words(seconds: int) -> str:
-    """A duration as people write it: ``1h``, ``90m``, ``0s``."""
+def _duration_text(seconds: int) -> str:
+    """Return a duration as text, such as ``1h``, ``90m`` or ``0s``."""
     unit = next(u for u, length in _UNITS_S.items() if seconds % length == 0 and (seconds or u == "s"))
     return f"{seconds // _UNITS_S[unit]}{unit}"
 
 
 def columns_of(job: JobConfig) -> tables.Columns:
-    """Which column is what, as the data section of a job says, and ``covariates.observed``."""
+    """Return the columns that a job names in its data section and in ``covariates.observed``."""
     named = {name: getattr(job.data, name) for name in ColumnsConfig.model_fields}
     return tables.Columns(**named, observed=job.covariates.observed)
 
 
 def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: bool = False) -> Input:
-    """How a job says that its files are read.
+    """Return the settings by which a job reads its files.
 
     Args:
-        job: its data section says so, and which covariates are observed beside the values.
-        freq: length of a window: how far rows may lie in the future unless the section says.
-        skip_bad_files: what the job does with a file that cannot be read unless the section says.
+        job: the job; its data section and ``covariates.observed`` are used.
+        freq: length of a window, which is the default of ``data.max_future``; None for no limit.
+        skip_bad_files: the default of ``data.skip_bad_files``.
     """
     data = job.data
     start, end = (None if t is None else round(t.timestamp() * 1_000_000) for t in (data.start, data.end))
@@ -252,40 +257,40 @@ def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: b
 
 
 def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
-    """The files of a job after a look at each one's first rows, and lines that people should see.
+    """Return the files of a job, after a check of the first rows of each, and notices for the user.
 
     Raises:
-        DataError: a file cannot be read as series, unless ``data.skip_bad_files``.
+        DataError: a file cannot be read or does not fit, unless ``data.skip_bad_files`` is set; or none can.
     """
     found, columns = find_files(job.data.paths), columns_of(job)
-    looked, bad = [], 0
+    checked, bad = [], 0
     for file in found.files:
         try:
-            looked.append(tables.check(file, columns))
-        except DataError:  # who reads it says why it cannot be read
+            checked.append(tables.check(file, columns))
+        except DataError:  # the reason is reported when the file is read
             if not job.data.skip_bad_files:
                 raise
             bad += 1
     if bad == len(found.files):
-        raise DataError("no file is left to read: none of them can be")
-    refuse_poured(looked, columns)
+        raise DataError("no file is left to read: none of the files can be read")
+    refuse_merged_sensors(checked, columns)
     how = input_of(job)
     read = partial(rows_of, how=how, now_s=time.time())
-    refuse_clashes(looked, columns, read, job.data.memory_mb << 20, skip_bad_files=how.skip_bad_files)
-    return found.files, [*found.notices, *_notices(looked)]
+    refuse_clashes(checked, columns, read, job.data.memory_mb << 20, skip_bad_files=how.skip_bad_files)
+    return found.files, [*found.notices, *_notices(checked)]
 
 
 def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
-    """The observations of a file, piece by piece, up to where it breaks off."""
+    """Yield the observations of a file in pieces; stop without an error where the file cannot be read."""
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # who reads it says why it cannot be read
+    except DataError:  # the reason is reported when the job reads the file
         return
 
 
 def _notices(files: list[tables.FileCheck]) -> list[str]:
-    """What people should see of files, once each with the first file and the number of the others."""
+    """Return the notices of files, each once, with the first file and the number of the other files."""
     of: dict[str, list[Path]] = {}
     for file in files:
         for line in file.notices:

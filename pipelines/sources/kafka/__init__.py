@@ -1,4 +1,4 @@
-"""A topic of a Kafka broker as a log: its partitions and offsets are the broker's."""
+"""Read a Kafka topic as a log; the log has the partitions and offsets of the topic."""
 
 from pipelines.sources.kafka.source import KafkaSource, forget
 

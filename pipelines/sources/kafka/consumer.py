@@ -1,4 +1,4 @@
-"""What is asked of a Kafka consumer: which partitions there are, what is next, where they end."""
+"""Read a topic with a Kafka client: list its partitions, look up offsets, poll messages."""
 
 from __future__ import annotations
 
@@ -10,28 +10,37 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from pipelines.settings.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, not_collecting, told
+from pipelines.settings.kafka import (
+    ANSWER_LIMIT_S,
+    Broker,
+    LastError,
+    client,
+    error_of,
+    told,
+    without_garbage_collection,
+)
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
-# Read ahead as much as a large poll takes. Left alone, the library fetches nothing for a second whenever it
-# has 100,000 messages, however small, and polls bring half as many.
+# Let the client fetch as many messages in advance as a large poll takes. With its defaults it stops fetching
+# for a second as soon as it holds 100,000 messages, even small ones, and polls return half as many.
 _QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
-_PASSING = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
-_AGAIN_S = 0.1
+_TEMPORARY = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
+_RETRY_S = 0.1
 _REFUSED = ("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
 
 
 @dataclass
 class Polled:
-    """What came of one partition.
+    """The messages of one partition from one poll.
 
     Attributes:
-        values, keys: of its messages.
-        offsets: likewise.
-        came_ms: when each came to the broker, or was made, as the topic has it; milliseconds since 1970.
-        end: offset at which the partition ended when it was read to there; None where it was not.
+        values, keys: contents of the messages.
+        offsets: offsets of the messages.
+        came_ms: timestamps of the messages, in milliseconds since 1970: the time of arrival at the broker or
+            the producer's time, as the topic is configured.
+        end: one past the last offset of the partition, if the poll reached the end; otherwise None.
     """
 
     values: list[bytes | None] = field(default_factory=list)
@@ -42,20 +51,22 @@ class Polled:
 
     @property
     def messages(self) -> Messages:
-        """Values and keys."""
+        """The values and keys of the messages."""
         return Messages(self.values, self.keys)
 
 
 class TopicConsumer:
-    """Reads partitions of a topic from offsets of our own; the group is told of them, and decides nothing.
+    """Reads partitions of a topic from offsets that the job keeps.
+
+    The offsets are also committed to a consumer group, but only for display; the reading never uses them.
 
     Args:
-        broker: where it is.
-        topic: its name.
-        group: name under which offsets are shown.
+        broker: address and options of the broker.
+        topic: name of the topic.
+        group: name of the consumer group.
 
     Raises:
-        ConfigError: an option cannot be, or the package is missing.
+        ConfigError: the client rejects an option, or its package is not installed.
     """
 
     def __init__(self, broker: Broker, topic: str, group: str) -> None:
@@ -79,55 +90,59 @@ class TopicConsumer:
 
     @property
     def troubles(self) -> int:
-        """How often a connection was lost or refused so far."""
+        """How often the client has reported a lost or refused connection so far."""
         return self.last.count
 
     def partitions(self) -> list[int]:
-        """Numbers of the partitions that there are.
+        """Return the numbers of the topic's partitions, sorted.
 
         Raises:
-            DataError: nobody answers, we are refused, or there is no such topic.
+            DataError: no broker answers, the broker refuses the connection, or the topic does not exist.
         """
-        listed = self._asked(lambda: self._consumer.list_topics(self.topic, timeout=ANSWER_LIMIT_S))
+        listed = self._retry(lambda: self._consumer.list_topics(self.topic, timeout=ANSWER_LIMIT_S))
         found = listed.topics[self.topic]
         if found.error is not None:
-            raise self._wrong(found.error)
+            raise self._data_error(found.error)
         return sorted(found.partitions)
 
     def range_of(self, partition: int) -> tuple[int, int]:
-        """The first offset that the broker still has, and the one that comes next, asked of the broker.
-
-        Raises:
-            DataError: it does not answer.
-        """
-        at = self._at(self.topic, partition)
-        low, high = self._asked(
-            lambda: self._consumer.get_watermark_offsets(at, timeout=ANSWER_LIMIT_S, cached=False)
-        )
-        return int(low), int(high)
-
-    def at_time(self, partitions: Sequence[int], since: datetime) -> dict[int, int]:
-        """The first offset of each partition whose message came at ``since`` or later; its end if none did.
+        """Return the first offset that the broker still has, and the offset of the next new message.
 
         Raises:
             DataError: the broker does not answer.
         """
-        asked = [self._at(self.topic, p, round(since.timestamp() * 1000)) for p in partitions]
-        found = self._asked(lambda: self._consumer.offsets_for_times(asked, timeout=ANSWER_LIMIT_S))
+        at = self._at(self.topic, partition)
+        low, high = self._retry(
+            lambda: self._consumer.get_watermark_offsets(at, timeout=ANSWER_LIMIT_S, cached=False)
+        )
+        return int(low), int(high)
+
+    def offsets_at_time(self, partitions: Sequence[int], since: datetime) -> dict[int, int]:
+        """Return the offset of the first message of each partition with a timestamp of ``since`` or later.
+
+        A partition without such a message gets the offset of its end.
+
+        Raises:
+            DataError: the broker does not answer.
+        """
+        times = [self._at(self.topic, p, round(since.timestamp() * 1000)) for p in partitions]
+        found = self._retry(lambda: self._consumer.offsets_for_times(times, timeout=ANSWER_LIMIT_S))
         return {f.partition: f.offset if f.offset >= 0 else self.range_of(f.partition)[1] for f in found}
 
     def read_from(self, offsets: Mapping[int, int]) -> None:
-        """What `poll` gives begins there."""
+        """Set the partitions and offsets from which `poll` reads."""
         with told(self.broker, self.last):
             self._consumer.assign([self._at(self.topic, p, offset) for p, offset in offsets.items()])
 
     def poll(self, most: int, wait_s: float) -> dict[int, Polled]:
-        """What came next, by partition: ``most`` messages, or what there is after ``wait_s``.
+        """Return the next messages by partition: at most ``most``, or fewer if ``wait_s`` seconds pass first.
+
+        A broker that does not answer raises nothing; the client connects to it again.
 
         Raises:
-            DataError: what is asked for is gone, or we are refused. A broker that is away is waited for.
+            DataError: the broker no longer has the messages, or refuses the request.
         """
-        with told(self.broker, self.last), not_collecting():
+        with told(self.broker, self.last), without_garbage_collection():
             return self._columns(self._consumer.consume(most, wait_s))
 
     def _columns(self, messages: Sequence[Any]) -> dict[int, Polled]:
@@ -140,7 +155,7 @@ class TopicConsumer:
                 if error.name() == "_PARTITION_EOF":
                     ends[message.partition()] = message.offset()
                 else:
-                    self._judge(message.partition(), error)
+                    self._raise_if_permanent(message.partition(), error)
             messages = [message for message in messages if message.error() is None]
         by_partition: dict[int, list[Any]] = {}
         for number, run in groupby(messages, message_of.partition):
@@ -150,58 +165,59 @@ class TopicConsumer:
         }
 
     def show(self, offsets: Mapping[int, int]) -> None:
-        """Tells the group how far we are, for people to look at; what comes of it is of no matter."""
-        there = [self._at(self.topic, p, offset) for p, offset in offsets.items()]
+        """Commit the offsets to the consumer group, for display only; errors are counted, not raised."""
+        positions = [self._at(self.topic, p, offset) for p, offset in offsets.items()]
         try:
-            self._consumer.commit(offsets=there, asynchronous=True)
+            self._consumer.commit(offsets=positions, asynchronous=True)
         except client("KafkaException") as error:
             self.last(error.args[0])
 
     def close(self) -> None:
-        """Ends its threads and connections."""
+        """Stop the client's threads and close its connections."""
         self._consumer.close()
 
-    def _asked(self, ask: Callable[[], Any]) -> Any:
-        """An answer of the broker, asked again where it has just moved or made the partition."""
+    def _retry(self, ask: Callable[[], Any]) -> Any:
+        """Call ``ask``; retry for `ANSWER_LIMIT_S` while the broker is creating or moving a partition."""
         until_s = time.monotonic() + ANSWER_LIMIT_S
         with told(self.broker, self.last):
             while True:
                 try:
                     return ask()
                 except client("KafkaException") as error:
-                    if error.args[0].name() not in _PASSING or time.monotonic() > until_s:
-                        self._consumer.poll(0)  # the client tells `last` why in a poll alone
+                    if error.args[0].name() not in _TEMPORARY or time.monotonic() > until_s:
+                        self._consumer.poll(0)  # only a poll passes the cause to `last`
                         raise
-                time.sleep(_AGAIN_S)
+                time.sleep(_RETRY_S)
 
-    def _judge(self, partition: int, error: Any) -> None:
-        """Raises what will not pass; a broker that is away for now will be back."""
+    def _raise_if_permanent(self, partition: int, error: Any) -> None:
+        """Raise an error that will not go away by itself; the client recovers from a lost connection."""
         name = error.name()
         if name == "_AUTO_OFFSET_RESET":
-            raise DataError(self._gone(partition, error))
+            raise DataError(self._lost_offset(partition, error))
         if name in (*_UNKNOWN, *_REFUSED) or error.fatal():
-            raise self._wrong(error)
+            raise self._data_error(error)
 
-    def _gone(self, partition: int, error: Any) -> str:
+    def _lost_offset(self, partition: int, error: Any) -> str:
         low, high = self.range_of(partition)
         return (
-            f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,} by now, and not those "
-            f"to go on from ({error.str()}): begin anew in another output folder, with --state from this one"
+            f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,} now, and not the next "
+            f"one to read ({error.str()}): start again in another output folder, with --state from this one"
         )
 
-    def _wrong(self, error: Any) -> Exception:
+    def _data_error(self, error: Any) -> Exception:
         name = error.name()
         if name in _UNKNOWN:
             return DataError(f"{self.broker.bootstrap}: there is no topic {self.topic!r}: see kafka.topic")
         if name in _REFUSED:
             return DataError(
-                f"{self.broker.bootstrap}: we may not read {self.topic!r} ({error.str()}): see kafka.options"
+                f"{self.broker.bootstrap}: reading {self.topic!r} is not allowed ({error.str()}): "
+                "see kafka.options"
             )
         return error_of(self.broker, error, self.last)
 
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
-    """Messages as columns; an end that more came after is none."""
+    """Return messages as columns; ``end`` is dropped if a later message was polled."""
     message_of = client("Message")
     offsets = [*map(message_of.offset, messages)]
     return Polled(

@@ -1,11 +1,12 @@
-"""What the reading of a topic decided by clocks and by other servers: written down before anybody acts on it.
+"""A journal of the decisions that depend on the time at which a topic is read.
 
-A re-read would not decide alike: when a partition is idle, which row lies in the future and whether a schema
-registry answers depends on the moment. So each such decision is a record on disk, as part of the log::
+A re-read could decide otherwise: whether a partition is idle, whether a row is in the future and whether the
+schema registry answers depends on the moment. So each decision is written to the disk before it takes effect,
+and a re-read repeats it. The journal has four kinds of records::
 
-    partition, offset, watermark_us     from this offset on, other partitions had carried the watermark so far
-    partition, offset, stop, clock_us   from this offset on, rows are judged by this clock, see `Judged`
-    partition, offset, stop, reason     the schema of these messages was unknown
+    partition, offset, watermark_us     from this offset on, an idle partition has at least this watermark
+    partition, offset, stop, clock_us   from this offset on, rows are compared with this clock, see `Judged`
+    partition, offset, stop, reason     the messages from this offset to ``stop`` had an unknown schema
     schema, text                        a schema of the registry
 """
 
@@ -24,14 +25,14 @@ from pipelines.storage import Journal, Location
 from schemas.errors import DataError, OutputError
 
 LONGEST = 10_000
-"""Records after which the journal is written anew, without those that no re-read needs."""
+"""If the journal has more records than this, it is rewritten without the records that no re-read needs."""
 
 Offsets = NDArray[np.int64]
 Record = Mapping[str, Any]
 
 
 class Refused(NamedTuple):
-    """Messages at offsets ``[start, stop)`` that were rejected, since their schema was unknown."""
+    """Messages at offsets ``[start, stop)`` that were rejected because their schema was unknown."""
 
     start: int
     stop: int
@@ -39,7 +40,10 @@ class Refused(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """By which clock rows from ``start`` on are judged; for those before ``stop`` it is settled."""
+    """The clock that decides which rows from ``start`` on are in the future; final for rows before ``stop``.
+
+    A later record may replace it for rows from ``stop`` on. ``clock_us`` is in microseconds since 1970.
+    """
 
     start: int
     stop: int
@@ -48,10 +52,10 @@ class Judged(NamedTuple):
 
 @dataclass
 class _Partition:
-    """The decisions on one partition, each list by offset."""
+    """The decisions about one partition; each list is sorted by offset."""
 
-    offsets: list[int] = field(default_factory=list)  # from which on `carried` holds
-    carried: list[int] = field(default_factory=list)  # watermarks, rising
+    offsets: list[int] = field(default_factory=list)  # from each, the watermark of the same index holds
+    carried: list[int] = field(default_factory=list)  # these watermarks, in microseconds, ascending
     judged: list[Judged] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
@@ -67,7 +71,7 @@ class _Partition:
             carried[later] = max(carried[later], carried[later - 1])
 
     def forget(self, before: int) -> None:
-        """Drop what says nothing of the rows from offset ``before`` on."""
+        """Drop the decisions that have no effect on rows from offset ``before`` on."""
         kept = max(bisect_right(self.offsets, before) - 1, 0)
         del self.offsets[:kept], self.carried[:kept]
         while len(self.judged) > 1 and self.judged[1].start <= before:
@@ -77,74 +81,74 @@ class _Partition:
     def records(self, name: str) -> Iterator[Record]:
         for offset, us in zip(self.offsets, self.carried, strict=True):
             yield {"partition": name, "offset": offset, "watermark_us": us}
-        yield from (_judged(name, one) for one in self.judged)
-        yield from (_refused(name, one) for one in self.refused)
+        yield from (_clock_record(name, one) for one in self.judged)
+        yield from (_refusal_record(name, one) for one in self.refused)
 
 
 class Decisions:
-    """The decisions of a job so far.
+    """The decisions of a job so far, in memory and in the journal.
 
     Args:
-        path: the file; it need not be there yet.
-        reached: the least offset of each partition from which any shard may have to read again; asked when
-            the file has become long.
+        path: the file of the journal; created with the first decision.
+        reached: returns, for each partition, the least offset from which a shard may read again; called when
+            the journal has become long.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the journal cannot be read.
     """
 
     def __init__(self, path: Location, reached: Callable[[], Mapping[str, int]] = dict) -> None:
         self.path, self.reached = path, reached
-        self._by: dict[str, _Partition] = {}
+        self._by_partition: dict[str, _Partition] = {}
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
         try:
-            self._journal = Journal(path)  # a line that broke off was acted on by nobody
+            self._journal = Journal(path)  # drops a torn last line: its decision never took effect
             for number, record in self._journal.records():
-                self._take(record, number)
+                self._apply(record, number)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}): put it back as it was") from None
+            raise DataError(f"{path}: cannot be read ({error}): restore the file") from None
         self._shorten()
 
     def carry(self, partition: str, offset: int, watermark_us: int) -> None:
-        """Before the row at ``offset``, the watermark of ``partition`` is ``watermark_us`` at least.
+        """Raise the watermark of ``partition`` before the row at ``offset`` to at least ``watermark_us``.
 
         Raises:
-            OutputError: it cannot be written down, as from every method that adds.
+            OutputError: the journal cannot be written; every method that adds a record raises this.
         """
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def judge(self, judged: Mapping[str, Judged]) -> None:
-        """Rows of partitions are judged by these clocks."""
-        self._add(*(_judged(name, one) for name, one in judged.items()))
+        """Store the clocks with which the rows of partitions are compared."""
+        self._add(*(_clock_record(name, one) for name, one in judged.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
-        """Messages of partitions are rejected, since their schemas are unknown."""
-        self._add(*(_refused(name, one) for name, found in refused.items() for one in found))
+        """Store which messages of partitions are rejected because their schemas are unknown."""
+        self._add(*(_refusal_record(name, one) for name, found in refused.items() for one in found))
 
     def keep_schema(self, number: int, text: str) -> None:
-        """Keep the text of a registry's schema."""
+        """Store the text of a schema of the registry."""
         self._add({"schema": number, "text": text})
 
     def schema(self, number: int) -> str | None:
-        """The text of a registry's schema; None where it was never fetched."""
+        """Return the text of a schema of the registry; None if it is not stored."""
         return self._schemas.get(number)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """For offsets ``[n]`` how far the watermark was carried before each; `NEVER` if it was not."""
+        """Return a function from offsets ``[n]`` to the stored watermark before each; `NEVER` if none."""
         found = self._of(partition)
         values, at = np.array([NEVER, *found.carried], np.int64), np.array(found.offsets, np.int64)
-        return lambda asked: values[np.searchsorted(at, asked, side="right")]
+        return lambda wanted: values[np.searchsorted(at, wanted, side="right")]
 
     def at(self, partition: str, offset: int, watermark_us: int | None) -> int | None:
-        """The watermark before the row at ``offset``, where without this it were ``watermark_us``."""
+        """Return the greater of ``watermark_us`` and the stored watermark before the row at ``offset``."""
         us = int(self.before(partition)(np.array([offset], np.int64))[0])
         if us == NEVER:
             return watermark_us
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """The clock by which the rows at ``offsets [n]`` are judged; `NEVER` before the first record."""
+        """Return the stored clock (µs) for the rows at ``offsets [n]``; `NEVER` before the first record."""
         judged = self._of(partition).judged
         values = np.array([NEVER, *(one.clock_us for one in judged)], np.int64)
         return values[
@@ -152,16 +156,16 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """The offset before which the clocks of all rows are settled."""
+        """Return the offset before which the clocks of all rows are final."""
         judged = self._of(partition).judged
         return judged[-1].stop if judged else 0
 
     def refused(self, partition: str) -> list[Refused]:
-        """The messages that were rejected, since their schemas were unknown."""
+        """Return the messages of a partition that were rejected because their schemas were unknown."""
         return self._of(partition).refused
 
     def _of(self, partition: str) -> _Partition:
-        return self._by.get(partition, _NOTHING)
+        return self._by_partition.get(partition, _NOTHING)
 
     def _add(self, *records: Record) -> None:
         if not records:
@@ -171,32 +175,32 @@ class Decisions:
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         for record in records:
-            self._take(record, 0)
+            self._apply(record, 0)
         self._shorten()
 
-    def _take(self, record: Record, number: int) -> None:
+    def _apply(self, record: Record, number: int) -> None:
         self._records += 1
         match record:
             case {"partition": str(name), "offset": int(offset), "watermark_us": int(us)}:
-                self._by.setdefault(name, _Partition()).carry(offset, us)
+                self._by_partition.setdefault(name, _Partition()).carry(offset, us)
             case {"partition": str(name), "offset": int(start), "stop": int(stop), "clock_us": int(us)}:
-                self._by.setdefault(name, _Partition()).judged.append(Judged(start, stop, us))
+                self._by_partition.setdefault(name, _Partition()).judged.append(Judged(start, stop, us))
             case {"partition": str(name), "offset": int(start), "stop": int(stop), "reason": str(reason)}:
-                self._by.setdefault(name, _Partition()).refused.append(Refused(start, stop, reason))
+                self._by_partition.setdefault(name, _Partition()).refused.append(Refused(start, stop, reason))
             case {"schema": int(schema), "text": str(text)}:
                 self._schemas[schema] = text
             case _:
-                raise ValueError(f"line {number}: it is no decision of a topic")
+                raise ValueError(f"line {number}: it is not a decision about a topic")
 
     def _shorten(self) -> None:
-        """Write the journal anew where it is long, without what no re-read needs."""
+        """Rewrite the journal without the records that no re-read needs, if it has become long."""
         if self._records <= self._longest:
             return
         for name, offset in self.reached().items():
-            if name in self._by:
-                self._by[name].forget(offset)
+            if name in self._by_partition:
+                self._by_partition[name].forget(offset)
         records: list[Record] = [{"schema": number, "text": text} for number, text in self._schemas.items()]
-        records += [record for name, found in self._by.items() for record in found.records(name)]
+        records += [record for name, found in self._by_partition.items() for record in found.records(name)]
         try:
             self._journal.replace(records)
         except OSError as error:
@@ -207,9 +211,9 @@ class Decisions:
 _NOTHING: Final = _Partition()
 
 
-def _judged(name: str, one: Judged) -> Record:
+def _clock_record(name: str, one: Judged) -> Record:
     return {"partition": name, "offset": one.start, "stop": one.stop, "clock_us": one.clock_us}
 
 
-def _refused(name: str, one: Refused) -> Record:
+def _refusal_record(name: str, one: Refused) -> Record:
     return {"partition": name, "offset": one.start, "stop": one.stop, "reason": one.reason}

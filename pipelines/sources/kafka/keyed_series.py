@@ -1,4 +1,4 @@
-"""Where the series of a keyed topic are at home: one in two places would be forecast twice."""
+"""Check that each series of a keyed topic stays in one shard; in two shards it would be forecast twice."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Iterable
 from schemas.errors import DataError
 
 
-class Homes:
-    """The shard of each series so far.
+class SeriesShards:
+    """The shard of each series that has been read so far.
 
-    Only the reader of a topic sees all of its partitions; a shard would take a row that strayed for the first
-    one of a new series.
+    The reader of the topic makes this check, because only the reader has the rows of all partitions. A shard
+    would take a row in a wrong partition for the first row of a new series.
 
     Args:
-        known: of the series that a state table holds.
+        known: the shard of each series in the state table.
     """
 
     def __init__(self, known: dict[str, int]) -> None:
         self._known = known
 
     def check(self, place: str, series_ids: Iterable[str], shard: int) -> None:
-        """Takes the series that a partition has rows of.
+        """Record the series of a partition, and refuse a series that belongs to another shard.
 
         Args:
             place: topic and partition, as ``topic/0``.
-            series_ids: each once.
-            shard: which follows the partition.
+            series_ids: the series that have rows in the partition, each once.
+            shard: the shard that follows the partition.
 
         Raises:
-            DataError: one of them is at home in another shard.
+            DataError: a series had earlier rows in a partition of another shard.
         """
         for series_id in series_ids:
             home = self._known.setdefault(series_id, shard)
             if home != shard:
                 raise DataError(
-                    f"{place}: the series {series_id!r} has rows here, and before had them in a partition of "
-                    f"shard {home}: read a topic whose series have no partition of their own with "
-                    "kafka.keyed = false, into a new output folder"
+                    f"{place}: the series {series_id!r} has rows here, but earlier rows in a partition of "
+                    f"shard {home}: if a series has rows in several partitions, set kafka.keyed = false and "
+                    "use a new output folder"
                 )

@@ -1,8 +1,8 @@
 """Store the decisions about messages that depend on the time of reading, so that a re-read repeats them.
 
-Whether a row lies in the future depends on the earlier of two clocks: the timestamp of its message, which
-producers may set to any time, and the wall clock when the row was first read. A message whose schema is
-unknown now may be readable later.
+Two decisions depend on the time. A row is in the future by the earlier of two clocks: the timestamp of its
+message, which producers may set to any time, and the wall clock when the row was first read. And a
+message with an unknown schema may be readable later, when the registry has the schema.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ _LAST_MS = 1 << 52
 
 
 @dataclass(frozen=True)
-class Polls:
-    """The messages of a poll, those of all partitions one after the other.
+class PolledMessages:
+    """The messages of a poll: first all messages of one partition, then all of the next one.
 
     Attributes:
         names: ``[p]`` names of the partitions.
         bounds: ``[p + 1]`` index of the first message of each partition, then the number of messages.
         offsets: ``[n]`` offsets of the messages.
-        came_us: ``[n]`` timestamps of the messages; far in the future if a message has none.
+        arrived_us: ``[n]`` timestamps of the messages; far in the future if a message has none.
     """
 
     names: Sequence[str]
     bounds: NDArray[np.int64]
     offsets: Offsets
-    came_us: NDArray[np.int64]
+    arrived_us: NDArray[np.int64]
 
     @staticmethod
-    def of(polled: Mapping[str, Polled]) -> Polls:
+    def of(polled: Mapping[str, Polled]) -> PolledMessages:
         """Join the polled messages of several partitions, given by name."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
-        came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))  # brokers write -1 for none
-        return Polls(
+        # a message without a timestamp (brokers return -1) leaves the decision to the stored clock
+        came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
+        return PolledMessages(
             [*polled],
             np.cumsum([0, *counts], dtype=np.int64),
             np.array([at for one in polled.values() for at in one.offsets], np.int64),
@@ -62,7 +63,7 @@ class Polls:
 
 
 class Judge:
-    """The clocks by which the rows of a poll are judged.
+    """Finds the clock that decides whether a row of a poll is in the future.
 
     A row is in the future if it is more than ``max_future_s`` later than the earlier of two clocks: the
     timestamp of its message, and the stored clock of its offset, which is the wall clock of an earlier poll.
@@ -71,13 +72,13 @@ class Judge:
 
     Args:
         polls: the messages.
-        decisions: where clocks are written down.
+        decisions: the journal in which clocks are stored.
         wall: returns the wall clock, in seconds since 1970.
-        max_future_s: how far a row may lie ahead.
+        max_future_s: how many seconds after the clock a row may be.
     """
 
     def __init__(
-        self, polls: Polls, decisions: Decisions, wall: Callable[[], float], max_future_s: int
+        self, polls: PolledMessages, decisions: Decisions, wall: Callable[[], float], max_future_s: int
     ) -> None:
         self.polls, self.decisions, self.wall = polls, decisions, wall
         self._future_us = max_future_s * MICROSECONDS
@@ -97,29 +98,29 @@ class Judge:
         Raises:
             OutputError: a new clock cannot be written.
         """
-        came_us = self.polls.came_us[places]
+        arrived_us = self.polls.arrived_us[places]
         is_ahead = times_us > self._clock_us[places] + self._future_us
-        is_unsure = is_ahead & (times_us <= came_us + self._future_us) & self._is_open[places]
+        is_unsure = is_ahead & (times_us <= arrived_us + self._future_us) & self._is_open[places]
         if is_unsure.any():
-            self._settle({*self.polls.partitions(places[is_unsure]).tolist()})
-        return np.minimum(came_us, self._clock_us[places])
+            self._store_clock({*self.polls.partitions(places[is_unsure]).tolist()})
+        return np.minimum(arrived_us, self._clock_us[places])
 
-    def _settle(self, partitions: set[int]) -> None:
+    def _store_clock(self, partitions: set[int]) -> None:
         now_us = round(self.wall() * MICROSECONDS)
-        judged = {}
+        clocks = {}
         for partition in partitions:
             name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
-            # if the wall clock was set back, the earlier decisions stay
+            # never store an earlier clock, or a wall clock that was set back would change past decisions
             clock_us = max(now_us, int(self._clock_us[high - 1]))
-            judged[name] = Judged(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
-            here = slice(low, high)
-            self._clock_us[here] = np.where(self._is_open[here], clock_us, self._clock_us[here])
-            self._is_open[here] = False
-        self.decisions.judge(judged)
+            clocks[name] = Judged(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
+            span = slice(low, high)
+            self._clock_us[span] = np.where(self._is_open[span], clock_us, self._clock_us[span])
+            self._is_open[span] = False
+        self.decisions.judge(clocks)
 
 
-def refused(polls: Polls, decisions: Decisions) -> dict[int, str]:
+def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
     """Return the messages whose schema was unknown at the first read, as reasons by index in the poll."""
     found: dict[int, str] = {}
     for name, at in polls.each():
@@ -129,7 +130,9 @@ def refused(polls: Polls, decisions: Decisions) -> dict[int, str]:
     return found
 
 
-def refuse(polls: Polls, frame: pl.DataFrame, known: Mapping[int, str], decisions: Decisions) -> None:
+def refuse(
+    polls: PolledMessages, frame: pl.DataFrame, known: Mapping[int, str], decisions: Decisions
+) -> None:
     """Store which messages of a raw frame have an unknown schema.
 
     Raises:

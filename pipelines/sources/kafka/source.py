@@ -1,4 +1,4 @@
-"""A topic as a log: where the reading of each partition begins, and what follows."""
+"""Read a Kafka topic as a log: find where each partition begins, and return its steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipelines.sources.base import Place, Places, Stride, furthest_us
+from pipelines.sources.base import LogStep, Position, Positions, furthest_us
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.kafka.topic import KafkaTopic
@@ -15,12 +15,12 @@ from schemas.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class KafkaSource(KafkaTopic):
-    """A topic as a `Log`, read by one reader for all of its partitions.
+    """Reads a topic as a `Log`; one reader reads all of its partitions.
 
-    The broker's offsets are the log's. A partition's watermark is its newest row less the lateness, before
-    each row anew, whatever a poll brings at once (see `pipelines.sources.kafka.batching`). One that is idle,
-    and
-    the broker confirms it, is carried on by the others (see `pipelines.sources.kafka.reading`).
+    The log has the broker's offsets. The watermark of a partition is the time of its newest row minus the
+    lateness. It is computed before each row, so it does not depend on how many messages a poll returns (see
+    `pipelines.sources.kafka.batching`). The watermark of an idle partition advances with the other partitions
+    (see `pipelines.sources.kafka.reading`).
     """
 
     @property
@@ -28,58 +28,60 @@ class KafkaSource(KafkaTopic):
         """See `Source`."""
         return True
 
-    def begin(self, reached: Places) -> Places:
-        """See `Log`. A partition that came up since then begins at its first row.
+    def begin(self, reached: Positions) -> Positions:
+        """See `Log`. If a job resumes, a partition that was added since begins at its first row.
 
         Raises:
-            DataError: no broker answers, it refuses us, or has no such topic; or it no longer has the rows to
-                go on from.
-            ConfigError: the decoder cannot be had, or an option cannot be; or a keyed topic has fewer
+            DataError: no broker answers, the broker refuses the connection, the topic does not exist, or the
+                broker no longer has the rows from which the job resumes.
+            ConfigError: the decoder cannot be made, the client rejects an option, or a keyed topic has fewer
                 partitions than the job has shards.
         """
         self.decoder.decoder(self.broker.registry_user)
         consumer = self.opens(self.broker, self.topic, self.group)
         try:
             ranges = {p: consumer.range_of(p) for p in consumer.partitions()}
-            mine = {self.name(p): reached[self.name(p)] for p in ranges if self.name(p) in reached}
+            resumed = {self.name(p): reached[self.name(p)] for p in ranges if self.name(p) in reached}
             self._check_count(len(ranges))
             for p, (low, high) in ranges.items():
-                self._check(p, mine.get(self.name(p)), low, high)
-            if mine:
-                return self._go_on(mine, ranges)
+                self._check_offset(p, resumed.get(self.name(p)), low, high)
+            if resumed:
+                return self._resume(resumed, ranges)
             starts = self._starts(consumer, ranges)
-            return {self.name(p): Place(offset, shard=self.shard_of(p)) for p, offset in starts.items()}
+            return {self.name(p): Position(offset, shard=self.shard_of(p)) for p, offset in starts.items()}
         finally:
             consumer.close()
 
-    def step(self, places: Places) -> Stride:
+    def step(self, places: Positions) -> LogStep:
         """See `Log`; a topic has no end.
 
         Raises:
-            DataError: the topic, or what is to be read of it, is gone, or we are refused.
-            OutputError: what an idle partition is carried to cannot be written down.
+            DataError: the topic or its next rows no longer exist, or the broker refuses the request.
+            OutputError: the decision journal cannot be written.
         """
         return _reading_of(self).step(places)
 
     def _starts(self, consumer: TopicConsumer, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """The first offset of each partition to be read where there is nothing to go on from."""
+        """Return the offset at which each partition begins if the job does not resume."""
         if isinstance(self.start, datetime):
-            return consumer.at_time([*ranges], self.start)
+            return consumer.offsets_at_time([*ranges], self.start)
         return {p: high if self.start == "latest" else low for p, (low, high) in ranges.items()}
 
-    def _go_on(self, mine: Places, ranges: Mapping[int, tuple[int, int]]) -> Places:
+    def _resume(self, resumed: Positions, ranges: Mapping[int, tuple[int, int]]) -> Positions:
         decisions = self.decisions()
-        mine = {name: place._replace(shard=self.shard_of(self.number(name))) for name, place in mine.items()}
-        ahead = {
-            name: place._replace(ahead_us=decisions.at(name, place.offset, place.furthest_us))
-            for name, place in mine.items()
+        resumed = {
+            name: place._replace(shard=self.shard_of(self.number(name))) for name, place in resumed.items()
+        }
+        furthest = {
+            name: place._replace(furthest_watermark_us=decisions.at(name, place.offset, place.furthest_us))
+            for name, place in resumed.items()
         }
         places = {}
         for p, (low, _) in ranges.items():
             name = self.name(p)
-            place = mine.get(name, Place(low, shard=self.shard_of(p)))
-            if name not in mine and (slowest := furthest_us(ahead, place.shard)) is not None:
-                decisions.carry(name, low, slowest)  # what a shard closed before it was there stays closed
+            place = resumed.get(name, Position(low, shard=self.shard_of(p)))
+            if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
+                decisions.carry(name, low, slowest)  # windows that closed before it existed stay closed
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)
         return places
@@ -87,15 +89,16 @@ class KafkaSource(KafkaTopic):
     def _check_count(self, partitions: int) -> None:
         if self.keyed_shards is not None and partitions < self.keyed_shards:
             raise ConfigError(
-                f"jobs.shards = {self.keyed_shards}, {self.topic!r} has {partitions} partitions: "
-                "with kafka.keyed = true a shard follows partitions of its own, so set no more shards"
+                f"jobs.shards = {self.keyed_shards}, but {self.topic!r} has {partitions} partitions: with "
+                "kafka.keyed = true each shard needs a partition, so set no more shards than partitions"
             )
 
-    def _check(self, partition: int, place: Place | None, low: int, high: int) -> None:
+    def _check_offset(self, partition: int, place: Position | None, low: int, high: int) -> None:
         if place is not None and not low <= place.offset <= high:
             raise DataError(
-                f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,}, and we go on "
-                f"from {place.offset:,}: begin anew in another output folder, with --state from this one"
+                f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,}, but the job "
+                f"resumes from {place.offset:,}: start again in another output folder, with --state from "
+                "this one"
             )
 
 
@@ -103,7 +106,7 @@ _open: dict[KafkaSource, Reading] = {}
 
 
 def _reading_of(source: KafkaSource) -> Reading:
-    """One consumer serves many steps."""
+    """Return the open reading of a source; all steps of a job use the same consumer."""
     if source not in _open:
         forget()
         _open[source] = Reading(source)
@@ -111,6 +114,6 @@ def _reading_of(source: KafkaSource) -> Reading:
 
 
 def forget() -> None:
-    """Ends the consumer of an earlier job in this process."""
+    """Close the consumer of an earlier job in this process."""
     while _open:
         _open.popitem()[1].close()

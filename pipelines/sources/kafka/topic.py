@@ -1,4 +1,4 @@
-"""What a job is told of a topic that it reads."""
+"""The settings by which a job reads a topic."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from pipelines.sources.messages import DecoderSpec
 from pipelines.storage import Location
 
 
-class Opens(Protocol):
-    """What opens a consumer: `TopicConsumer`, or what stands for it in a test."""
+class OpenConsumer(Protocol):
+    """A function that opens a consumer: `TopicConsumer`, or a replacement in tests."""
 
     def __call__(self, broker: Broker, topic: str, group: str) -> TopicConsumer:
-        """A consumer of ``topic``."""
+        """Return a consumer of ``topic`` that commits its offsets to ``group``."""
 
 
-def _nothing_known(folder: Location) -> dict[str, int]:
+def _no_entries(folder: Location) -> dict[str, int]:
     return {}
 
 
 @dataclass(frozen=True)
 class KafkaTopic:
-    """A topic whose messages are rows, and how a job reads them.
+    """A topic whose messages hold rows, and the settings by which a job reads it.
 
     Attributes:
-        broker: where it is.
-        topic: its name.
-        decoder: what its messages are.
-        input: which rows are used; what it says of files is of no matter.
+        broker: address and options of the broker.
+        topic: name of the topic.
+        decoder: the format of the messages.
+        input: the time bounds and the format of times; its settings for files have no effect.
         freq: length of a window.
-        folder: where it is written down what idle partitions were carried to: the state table's.
+        folder: folder of the state table, in which the decision journal is stored.
         lateness_s: how far the watermark stays behind the newest row.
-        start: ``earliest``, ``latest``, or a time: where partitions begin that no state table knows of.
-        idle_s: seconds without a row after which a partition no longer holds the others back.
-        group: name under which the broker shows people how far we are.
-        poll_rows: most messages taken at once.
-        look_s: seconds between looks for new partitions.
-        opens: what makes a consumer; another one in tests.
-        keyed_shards: number of shards among which the partitions are dealt, of a topic that is keyed by
-            series: partition ``n`` to shard ``n % keyed_shards``, so that new ones move none. None where
-            every shard follows all.
-        homes: reads the shard of each series from ``folder``; asked where the topic is keyed.
-        reached: reads from ``folder`` the least offset of each partition that a shard stands at.
-        wall: seconds since 1970; another clock in tests.
+        start: ``earliest``, ``latest`` or a time: where the reading begins if no state table has offsets.
+        idle_s: seconds without a row after which the other partitions no longer wait for a partition.
+        group: consumer group to which the offsets are committed, for display only.
+        poll_rows: maximum number of messages in one poll.
+        look_s: seconds between two looks for new partitions.
+        opens: opens a consumer; tests set another function.
+        keyed_shards: number of shards of a topic that is keyed by series. Only shard ``n % keyed_shards``
+            follows partition ``n``, so new partitions do not move existing ones to other shards. None if
+            every shard follows all partitions.
+        homes: reads the shard of each series from ``folder``; called only if the topic is keyed.
+        reached: reads from ``folder`` the least offset of each partition from which a shard resumes.
+        wall: returns the wall clock, in seconds since 1970; tests set another one.
     """
 
     broker: Broker
@@ -67,28 +67,28 @@ class KafkaTopic:
     group: str = "statecast"
     poll_rows: int = 300_000
     look_s: float = 30.0
-    opens: Opens = TopicConsumer
+    opens: OpenConsumer = TopicConsumer
     keyed_shards: int | None = None
-    homes: Callable[[Location], dict[str, int]] = _nothing_known
-    reached: Callable[[Location], Mapping[str, int]] = _nothing_known
+    homes: Callable[[Location], dict[str, int]] = _no_entries
+    reached: Callable[[Location], Mapping[str, int]] = _no_entries
     wall: Callable[[], float] = time.time
 
     def shard_of(self, partition: int) -> int | None:
-        """The only shard that follows a partition; None where all do."""
+        """Return the only shard that follows a partition; None if all shards do."""
         return None if self.keyed_shards is None else partition % self.keyed_shards
 
     def decisions(self) -> Decisions:
-        """What the job decided so far; the file lies with the state table.
+        """Read the decision journal, which is stored in the folder of the state table.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the journal cannot be read.
         """
         return Decisions(self.folder / "kafka.jsonl", partial(self.reached, self.folder))
 
     def name(self, partition: int) -> str:
-        """The name of a partition, as in the broker's own folders."""
+        """Return the name of a partition, which is also the name of its folder on the broker."""
         return f"{self.topic}-{partition}"
 
     def number(self, name: str) -> int:
-        """The inverse of `name`."""
+        """Return the number of a partition from its name."""
         return int(name[len(self.topic) + 1 :])

@@ -1,4 +1,4 @@
-"""Messages of a topic into raw frames: JSON, Avro, Arrow, or by a function of one's own."""
+"""Decode the messages of a topic into raw frames: JSON, Avro, Arrow, or with a function of the user."""
 
 from pipelines.sources.messages.base import Decoder, Messages, decoded
 from pipelines.sources.messages.choose_decoder import DecoderSpec

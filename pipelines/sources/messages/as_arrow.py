@@ -1,4 +1,4 @@
-"""Many rows a message: an Arrow IPC stream, or file."""
+"""Decode messages that each hold many rows as an Arrow IPC stream or file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OF_CELLS = re.compile("UTF8|precision|acceptable range|whole number of days")
 def arrow_decoder(names: Names) -> Decoder:
     """Return a decoder of Arrow IPC messages.
 
-    All rows of a message have the position of the message, so either all of them are taken in or none.
+    All rows of a message have the offset of the message, so a job applies either all of them or none.
 
-    pyarrow reads the messages, since Polars panics at types that it does not have.
+    pyarrow reads the messages, because Polars panics at Arrow types that it does not support.
     """
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
@@ -31,9 +31,9 @@ def arrow_decoder(names: Names) -> Decoder:
         for place, value in enumerate(messages.values):
             try:
                 rows = _rows(value or b"", names)
-            except Exception as error:  # pyarrow raises errors of many types on other bytes
+            except Exception as error:  # pyarrow raises errors of many types on bytes that are not Arrow
                 bad.append(place)
-                reasons.append(f"cannot be decoded; is no Arrow IPC stream or file ({shown(str(error))})")
+                reasons.append(f"cannot be decoded; is not an Arrow IPC stream or file ({shown(str(error))})")
                 continue
             places = pl.Series([place], dtype=pl.Int64).new_from_index(0, rows.num_rows)
             frames.append(names.chosen(arrow.frame_of(rows), places))
@@ -43,12 +43,12 @@ def arrow_decoder(names: Names) -> Decoder:
 
 
 def _rows(data: bytes, names: Names) -> pa.Table:
-    """Return the needed columns of a message; of two columns with one name, the first."""
+    """Return the columns of a message that the job uses; if two have the same name, the first."""
     opened = pa.ipc.open_file if data.startswith(_FILE) else pa.ipc.open_stream
     with opened(pa.py_buffer(data)) as reader:
         table = reader.read_all()
-    there = table.schema.names
-    table = table.select([there.index(name) for name in names.fields if name in there])
+    columns = table.schema.names
+    table = table.select([columns.index(name) for name in names.fields if name in columns])
     for column in table.columns:
         try:
             column.validate(full=True)

@@ -1,4 +1,4 @@
-"""One Avro record a message, as schema registries have it: a zero byte, the schema's id, the record."""
+"""Decode messages that each hold one Avro record after a zero byte and the id of its schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uuid import UUID
 import fastavro
 import polars as pl
 
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.sources.messages.base import (
     MESSAGE,
     NO_SCHEMA,
@@ -32,7 +32,7 @@ Schemas = Callable[[int], Any]
 
 
 def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
-    """Return a decoder of Avro messages, whose schemas ``schemas`` returns."""
+    """Return a decoder of Avro messages that gets the schema of each message from ``schemas``."""
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
         records: list[Mapping[str, object]] = []
@@ -55,18 +55,18 @@ def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
 
 
 def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
-    if len(value) < FRAME.size:
+    if len(value) < AVRO_HEADER.size:
         raise ValueError(f"is {len(value)} bytes long; an Avro record follows a header of 5 bytes")
-    zero, number = FRAME.unpack_from(value)
+    zero, number = AVRO_HEADER.unpack_from(value)
     if zero:
         raise ValueError(f"begins with byte {zero}; an Avro message begins with 0 and the id of its schema")
     schema = schemas(number)
     try:
-        record = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None)
-    except Exception as error:  # fastavro raises errors of many types on other bytes
-        raise ValueError(f"is no record of Avro schema {number} ({shown(str(error))})") from None
+        record = fastavro.schemaless_reader(io.BytesIO(value[AVRO_HEADER.size :]), schema, None)
+    except Exception as error:  # fastavro raises errors of many types on invalid bytes
+        raise ValueError(f"is not a record of Avro schema {number} ({shown(str(error))})") from None
     if not isinstance(record, dict):
-        raise ValueError("is no Avro record")
+        raise ValueError("is not an Avro record")
     return record
 
 
@@ -103,7 +103,7 @@ def frames_of(
 
 
 def _cell(cell: object) -> object:
-    """Return a cell, as text if its type in Polars would depend on other cells of the column."""
+    """Return a cell; as text if its Polars type would depend on the other cells of the column."""
     if isinstance(cell, list | dict | tuple):
         return json.dumps(cell, default=str, separators=(",", ":"))
     if isinstance(cell, Decimal):
@@ -112,7 +112,10 @@ def _cell(cell: object) -> object:
 
 
 def series_of(cells: Sequence[object]) -> pl.Series:
-    """Return cells of one Python type, or None, as a column; as text if no type of Polars fits them all."""
+    """Return a column of cells, which all have one Python type or are None.
+
+    The column is text if no type of Polars fits all cells.
+    """
     try:
         return pl.Series(cells)
     except (Exception, pl.exceptions.PanicException):
@@ -123,12 +126,12 @@ def schema_of_file(path: Path) -> Schemas:
     """Return a function that returns the schema in a file for every id.
 
     Raises:
-        DataError: the file cannot be read, or holds no Avro schema.
+        DataError: the file cannot be read, or is not an Avro schema.
     """
     try:
         schema = fastavro.parse_schema(json.loads(path.read_text()))
     except OSError as error:
         raise DataError(f"{path}: the Avro schema cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, fastavro.schema.SchemaParseException) as error:
-        raise DataError(f"{path}: is no Avro schema: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"{path}: is not an Avro schema: {' '.join(str(error).split())[:200]}") from None
     return lambda number: schema

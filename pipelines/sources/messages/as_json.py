@@ -1,4 +1,4 @@
-"""One JSON object a message."""
+"""Decode messages that each hold one JSON object."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ from pipelines.sources.messages.field_names import Names
 
 
 def json_decoder(names: Names) -> Decoder:
-    """Decodes objects; their cells are text, a list or an object as JSON.
+    """Return a decoder of JSON objects; all cells are text, and lists and objects are JSON text.
 
-    The messages of a poll are read at once. Where that fails, NaN and Infinity among the reasons, each is
-    read on its own, which takes twenty times as long.
+    The messages of a poll are read at once. If that fails, for example at NaN or Infinity, each message is
+    read alone, which takes twenty times as long.
     """
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
         values = [value or b"" for value in messages.values]
         lines = b"\n".join(values)
-        if lines.count(b"\n") >= len(values):  # a line break within JSON is a blank, in text it is written \n
+        if lines.count(b"\n") >= len(values):
+            # A message has line breaks. In JSON they stand only between tokens, where a blank means the same.
             lines = b"\n".join(value.replace(b"\n", b" ") for value in values)
         try:
-            frame = _at_once(lines, values[0], names)
+            frame = _read_together(lines, values[0], names)
         except pl.exceptions.PolarsError:
-            return _one_by_one(values, names)
+            return _read_separately(values, names)
         if len(frame) != len(values):
-            return _one_by_one(values, names)
+            return _read_separately(values, names)
         return [names.chosen(frame, pl.int_range(len(values), dtype=pl.Int64, eager=True))]
 
     return decode
 
 
-def _at_once(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
-    """The fields of all lines; those that no line needs are left out, for to look for a field takes time.
+def _read_together(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
+    """Return the fields of all lines as text columns; read as few fields as possible, to save time.
 
-    None is needed beside one that comes before it and is there in every line.
+    Each column may be in one of several fields, of which the first counts. If the first fields of all columns
+    are in the first line, only these are read; the other fields are read as well if a line lacks one of them.
     """
-    foremost = [known[0] for known in names.by_column.values()]
-    if all(f'"{name}"'.encode() in first for name in foremost):
-        frame = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(foremost, pl.String))
-        if not any(frame[known[0]].null_count() for known in names.by_column.values() if len(known) > 1):
+    preferred = [fields[0] for fields in names.by_column.values()]
+    if all(f'"{name}"'.encode() in first for name in preferred):
+        frame = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(preferred, pl.String))
+        if not any(frame[fields[0]].null_count() for fields in names.by_column.values() if len(fields) > 1):
             return frame
     return pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(names.fields, pl.String))
 
 
-def _one_by_one(values: Sequence[bytes], names: Names) -> list[pl.DataFrame]:
+def _read_separately(values: Sequence[bytes], names: Names) -> list[pl.DataFrame]:
     places: list[int] = []
     found: list[dict[str, str | None]] = []
     bad: list[int] = []
@@ -63,18 +65,18 @@ def _one_by_one(values: Sequence[bytes], names: Names) -> list[pl.DataFrame]:
             found.append({name: _cell(read.get(name)) for name in names.fields})
         else:
             bad.append(place)
-            reasons.append(f"is no JSON object; {shown(value.decode(errors='replace'))}")
+            reasons.append(f"is not a JSON object; {shown(value.decode(errors='replace'))}")
     frame = pl.DataFrame(found, schema=dict.fromkeys(names.fields, pl.String))
     return [names.chosen(frame, pl.Series(places, dtype=pl.Int64)), problems(bad, reasons)]
 
 
 def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """As Polars has it where a name comes twice."""
+    """Return the pairs as a dict; of two with the same name the first counts, as in Polars."""
     return dict(reversed(pairs))
 
 
 def _cell(value: object) -> str | None:
-    """As Polars writes it, so that a message reads alike whatever stands beside it."""
+    """Return a value as the text that Polars would return, so that both ways of reading give equal cells."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

@@ -1,4 +1,4 @@
-"""What a decoder is, and how one message that it cannot read is told from those around it."""
+"""Decoders: functions from messages to raw frames. Messages that a decoder cannot read are isolated."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import polars as pl
 from schemas.errors import StatecastError
 
 MESSAGE = "message"
-"""Column of a decoded frame: the place (Int64, from 0) of the message that a row was in."""
+"""Column of a raw frame: the index (Int64, from 0) of the message that held the row."""
 
 UNDECODABLE: Final = "message cannot be decoded"
 NO_SCHEMA: Final = "schema is unknown"
-"""The kind of fault of a message whose schema cannot be found, for now at least."""
+"""The kind of fault of a message whose schema is not found; a later request may find it."""
 
-NOTHING: Final[Mapping[int, str]] = {}
+NO_REFUSALS: Final[Mapping[int, str]] = {}
 
 _TOMBSTONE = "the message is empty (a tombstone)"
 
 
 @dataclass(frozen=True)
 class Messages:
-    """Messages of one partition, in its order.
+    """The messages of a poll.
 
     Attributes:
-        values: their bytes; None for a tombstone.
-        keys: likewise.
+        values: contents of the messages; None for a tombstone.
+        keys: keys of the messages; None for a message without a key.
     """
 
     values: Sequence[bytes | None]
@@ -39,49 +39,53 @@ class Messages:
 
     @staticmethod
     def of(several: Sequence[Messages]) -> Messages:
-        """Those of several partitions, one after the other."""
+        """Join the messages of several partitions, one partition after the other."""
         return Messages([v for m in several for v in m.values], [k for m in several for k in m.keys])
 
     def at(self, places: Sequence[int]) -> Messages:
-        """Those at ``places``."""
+        """Return the messages at the indices ``places``."""
         if len(places) == len(self):
             return self
         return Messages([self.values[p] for p in places], [self.keys[p] for p in places])
 
 
 Decoder = Callable[[Messages], Sequence[pl.DataFrame]]
-"""Messages, none of them empty, into raw frames: ``series_id``, ``timestamp`` and ``value`` of any type,
-``event_id`` and ``observed.NAME`` where rows have them, and ``message`` (rising); ``problem`` (String) says
-why one cannot be read, and ``problem_kind`` of what kind that is (see `schemas.quarantine.KINDS`).
+"""A function from messages, none of them empty, to raw frames.
 
-All rows of a message are in one frame. Cells of different types are in different frames, so that a message
-reads alike whatever comes beside it.
+A raw frame has ``series_id``, ``timestamp`` and ``value`` of any type, ``event_id`` and ``observed.NAME`` if
+the rows have them, and ``message`` (ascending). ``problem`` (String) is the reason why a row cannot be read,
+and ``problem_kind`` its kind (see `schemas.quarantine.KINDS`).
 
-What a decoder raises is taken as a fault of some message, which is looked for; a `StatecastError` is
-everybody's.
+All rows of a message are in one frame. Cells of different types are in different frames, so that the result
+for a message does not depend on the other messages.
+
+An exception in a decoder is taken as the fault of one or more messages, which are then found and rejected; a
+`StatecastError` ends the job.
 """
 
 
-def decoded(decode: Decoder, messages: Messages, refused: Mapping[int, str] = NOTHING) -> list[pl.DataFrame]:
-    """The raw frames of messages, with ``problem`` for those that cannot be decoded.
+def decoded(
+    decode: Decoder, messages: Messages, refused: Mapping[int, str] = NO_REFUSALS
+) -> list[pl.DataFrame]:
+    """Decode messages into raw frames; rows of messages that cannot be decoded have a ``problem``.
 
     Args:
         decode: the decoder.
         messages: the messages.
-        refused: places of messages that are not decoded, since their schemas were unknown, with the reason.
+        refused: by index, the reasons of messages that are not decoded because their schemas were unknown.
 
     Raises:
-        StatecastError: the decoder itself is at fault.
+        StatecastError: the decoder itself fails, whatever the messages.
     """
-    many = range(len(messages))
-    filled: Sequence[int] = many
+    indices = range(len(messages))
+    filled: Sequence[int] = indices
     if refused or not all(messages.values):
-        filled = [place for place in many if messages.values[place] and place not in refused]
+        filled = [place for place in indices if messages.values[place] and place not in refused]
     frames = list(_frames(decode, messages, filled))
     if refused:
         frames.append(problems([*refused], [*refused.values()], NO_SCHEMA))
     if len(filled) + len(refused) < len(messages):
-        empty = [place for place in many if not messages.values[place]]
+        empty = [place for place in indices if not messages.values[place]]
         frames.append(problems(empty, [_TOMBSTONE] * len(empty), "message is empty"))
     return frames
 
@@ -93,7 +97,7 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
         frames = decode(messages.at(places))
     except StatecastError:
         raise
-    except (Exception, pl.exceptions.PanicException) as error:  # a panic of Polars is no Exception
+    except (Exception, pl.exceptions.PanicException) as error:  # a panic is not an Exception
         if len(places) == 1:
             yield problems(places, [f"cannot be decoded; {shown(str(error) or type(error).__name__)}"])
             return
@@ -109,11 +113,11 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
 
 
 def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODABLE) -> pl.DataFrame:
-    """Rows of messages that hold none, all of one kind of fault."""
-    nothing = pl.Series([None] * len(places), dtype=pl.String)
+    """Return one row for each message that cannot be decoded, with its reason; all of one kind of fault."""
+    nulls = pl.Series([None] * len(places), dtype=pl.String)
     return pl.DataFrame(
         {
-            **dict.fromkeys(("series_id", "timestamp", "value"), nothing),
+            **dict.fromkeys(("series_id", "timestamp", "value"), nulls),
             MESSAGE: pl.Series(places, dtype=pl.Int64),
             "problem": pl.Series(reasons, dtype=pl.String),
             "problem_kind": pl.Series([kind] * len(places), dtype=pl.String),
@@ -122,7 +126,7 @@ def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODA
 
 
 def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
-    """The frames, those of equal columns and types as one."""
+    """Join all frames that have the same columns and types."""
     by_schema: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
     for frame in frames:
         by_schema.setdefault(tuple(frame.schema.items()), []).append(frame)
@@ -130,6 +134,6 @@ def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
 
 
 def shown(text: str) -> str:
-    """Text on one line, cut where it is long."""
+    """Return text as one line of at most 100 characters."""
     line = " ".join(text.split())
     return line if len(line) <= 100 else line[:97] + "..."

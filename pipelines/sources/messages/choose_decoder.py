@@ -1,4 +1,4 @@
-"""Which decoder a job uses."""
+"""Make the decoder that a job's settings name."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from schemas.observations import SCHEMA, more_of
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """How messages are decoded; a value, since it travels to the workers.
+    """The settings of a decoder. Workers receive the settings and make the decoder from them.
 
     Attributes:
-        kind: ``json``, ``avro``, ``arrow``, or ``module:function`` of a `Decoder` of one's own.
-        columns: which field is what.
-        series_in_key: the key of a message, as text, is its series.
-        schema: Avro: file of the schema.
-        registry: Avro: URL of the registry, where no file is given.
-        patience_s: Avro: seconds to wait for a registry that does not answer, before messages whose schema
-            is not known are rejected.
+        kind: ``json``, ``avro``, ``arrow``, or ``module:function`` of the user's own `Decoder`.
+        columns: the fields that hold the series, the time and the value.
+        series_in_key: whether the key of a message, as text, is the series id.
+        schema: Avro: the file of the schema.
+        registry: Avro: URL of the schema registry, used if ``schema`` is empty.
+        patience_s: Avro: seconds to wait for a registry that does not answer; after that, messages with an
+            unknown schema are rejected.
     """
 
     kind: str = "json"
@@ -41,15 +41,15 @@ class DecoderSpec:
     patience_s: float = 60.0
 
     def decoder(self, user_info: str = "", kept: Kept | None = None) -> Decoder:
-        """Makes it.
+        """Make the decoder.
 
         Args:
             user_info: ``name:password`` for the schema registry.
-            kept: where the schemas of a registry are kept.
+            kept: the store of schemas that were fetched from the registry; None to store none.
 
         Raises:
-            ConfigError: there is no such function, or nothing says where Avro schemas are.
-            DataError: the file of a schema cannot be read.
+            ConfigError: the user's function does not exist, or Avro has neither a schema file nor a registry.
+            DataError: the schema file cannot be read.
         """
         made = self._decoder(Names.of(self.columns, self.series_in_key), user_info, kept)
         return _with_keys(made) if self.series_in_key else made
@@ -72,31 +72,31 @@ class DecoderSpec:
 
 
 def own_decoder(name: str) -> Decoder:
-    """A decoder of one's own by ``module:function``.
+    """Return the user's decoder ``module:function``, with checks of the frames that it returns.
 
     Raises:
-        ConfigError: there is no such function.
+        ConfigError: the function cannot be imported.
     """
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"kafka.decoder = {name}: {error}; json, avro, arrow, or module:function of a function that can "
-            "be imported"
+            f"kafka.decoder = {name}: {error}; write json, avro, arrow, or module:function of a function "
+            "that can be imported"
         ) from None
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
         frame = found(messages)
         if not isinstance(frame, pl.DataFrame) or MESSAGE not in frame.columns:
-            raise DataError(f"kafka.decoder = {name}: gave no Polars frame with a column `{MESSAGE}`")
+            raise DataError(f"kafka.decoder = {name}: returned no Polars frame with a column `{MESSAGE}`")
         known = [*SCHEMA, *more_of(frame.columns), "problem"]
         frame = frame.select(*(one for one in known if one in frame.columns), pl.col(MESSAGE).cast(pl.Int64))
         places = frame[MESSAGE]
         if len(places) and not (places.is_sorted() and places.is_between(0, len(messages) - 1).all()):
             raise DataError(
-                f"kafka.decoder = {name}: its column `{MESSAGE}` is not the place of each row's message, "
-                f"from 0 to {len(messages) - 1}, rising"
+                f"kafka.decoder = {name}: the column `{MESSAGE}` must be the index of each row's message, "
+                f"from 0 to {len(messages) - 1}, ascending"
             )
         return [frame]
 
@@ -105,7 +105,7 @@ def own_decoder(name: str) -> Decoder:
 
 def _with_keys(decode: Decoder) -> Decoder:
     def with_keys(messages: Messages) -> list[pl.DataFrame]:
-        keys = pl.Series("series_id", messages.keys, pl.Binary)  # stays Binary if a key is not UTF-8
+        keys = pl.Series("series_id", messages.keys, pl.Binary)  # stays Binary if any key is not UTF-8
         with suppress(pl.exceptions.PolarsError):
             keys = keys.cast(pl.String)
         return [frame.with_columns(keys.gather(frame[MESSAGE])) for frame in decode(messages)]

@@ -1,4 +1,4 @@
-"""Which field of a message is the series, the time and the value."""
+"""Find the fields of a message that hold the series, the time and the value."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from schemas.observations import OBSERVED
 
 @dataclass(frozen=True)
 class Names:
-    """Names of fields.
+    """The names of the fields that a job reads.
 
     Attributes:
-        by_column: of each column of a raw frame the fields that may hold it; the first that does counts.
+        by_column: for each column of a raw frame, the fields that may hold it; the first that is not null
+            counts.
     """
 
     by_column: dict[str, tuple[str, ...]]
 
     @staticmethod
     def of(columns: Columns, series_in_key: bool) -> Names:
-        """As the data section of a job says, or else by the names people use."""
+        """Return the field names that a job's data section sets, and usual names for the other columns.
+
+        ``series_in_key``: no field is read for ``series_id``, because the key of the message holds it.
+        """
         found: dict[str, tuple[str, ...]] = {
             "series_id": (columns.series_id,) if columns.series_id else SERIES_NAMES,
             "timestamp": (columns.timestamp,) if columns.timestamp else TIME_NAMES,
@@ -40,15 +44,15 @@ class Names:
 
     @property
     def fields(self) -> list[str]:
-        """All of them."""
+        """All field names, each once."""
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """The columns of a raw frame from those of messages; null where none of the names is there.
+        """Return the columns of a raw frame; a column is null if none of its fields exists.
 
         Args:
-            frame: a column for each field.
-            places: of each row the place of its message; a frame without columns has rows, too.
+            frame: a column for each field that exists.
+            places: the index of each row's message; gives the number of rows if ``frame`` has no columns.
         """
         columns = [
             _first([frame[name] for name in names if name in frame.columns], len(places)).alias(column)
@@ -57,16 +61,16 @@ class Names:
         return pl.DataFrame([*columns, places.cast(pl.Int64).alias(MESSAGE)])
 
 
-def _first(there: list[pl.Series], height: int) -> pl.Series:
-    """Of each row the first cell that is not null; cells of different types become text."""
-    there = [cells for cells in there if cells.dtype != pl.Null]
-    if not there:
+def _first(columns_of_name: list[pl.Series], height: int) -> pl.Series:
+    """Return the first cell of each row that is not null; as text if the columns have different types."""
+    columns_of_name = [cells for cells in columns_of_name if cells.dtype != pl.Null]
+    if not columns_of_name:
         return pl.Series([None], dtype=pl.String).new_from_index(0, height)
-    first, *others = there
+    first, *others = columns_of_name
     if not first.null_count():
         return first
     if any(cells.dtype != first.dtype for cells in others):
-        first, *others = [texts.text(cells) for cells in there]
+        first, *others = [texts.text(cells) for cells in columns_of_name]
     for cells in others:
         first = first.zip_with(first.is_not_null(), cells)
     return first

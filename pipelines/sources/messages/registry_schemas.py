@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import fastavro
 
-from pipelines.schema_registry import ask_registry
+from pipelines.schema_registry import send_request
 from schemas.errors import DataError, StatecastError
 
 _FIRST_S: Final = 0.2
@@ -19,7 +19,7 @@ _UNKNOWN_S: Final = 10.0
 
 
 class RegistryAway(StatecastError):
-    """The schema registry does not answer at present; retry later."""
+    """The schema registry does not answer at present; try again later."""
 
 
 class SchemaUnknown(Exception):
@@ -93,7 +93,7 @@ class RegistrySchemas:
         if self._away is not None and now_s < self._away.until_s:
             raise self._not_there(now_s)
         try:
-            text = _text(ask_registry(self.url, f"/schemas/ids/{number}", self.user_info))
+            text = _text(send_request(self.url, f"/schemas/ids/{number}", self.user_info))
             made = _parsed(number, text)
         except DataError as error:
             if self._away is None:
@@ -103,7 +103,7 @@ class RegistrySchemas:
         except (KeyError, SchemaUnknown) as error:
             self._away = None
             reason = (
-                f"the registry knows no schema of id {number}" if isinstance(error, KeyError) else str(error)
+                f"the registry has no schema with id {number}" if isinstance(error, KeyError) else str(error)
             )
             self._unknown[number] = _again(failure, reason, now_s, _UNKNOWN_S)
             raise SchemaUnknown(reason) from None
@@ -128,13 +128,13 @@ def _again(before: _Failure | None, reason: str, now_s: float, first_s: float) -
 def _text(answer: Any) -> str:
     if isinstance(answer, dict) and isinstance(text := answer.get("schema"), str):
         return text
-    raise SchemaUnknown("the registry answers without a schema")
+    raise SchemaUnknown("the answer of the registry has no schema")
 
 
 def _parsed(number: int, text: str) -> Any:
     try:
         return fastavro.parse_schema(json.loads(text))
-    except Exception as error:  # fastavro raises errors of many types on other JSON
+    except Exception as error:  # fastavro raises errors of many types on invalid schemas
         raise SchemaUnknown(
-            f"schema {number} is no Avro schema ({' '.join(str(error).split())[:100]})"
+            f"schema {number} is not an Avro schema ({' '.join(str(error).split())[:100]})"
         ) from None

@@ -16,7 +16,7 @@ from forecaster.components.base import Block, Component, Outputs
 from forecaster.components.formats import FORMAT_VERSIONS
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.stepping import block_knowing
+from forecaster.stepping import with_known_covariates
 from forecaster.time.frequency import Frequency
 from tests.fleets import START, forecaster
 
@@ -78,7 +78,7 @@ def step_chain(
     block = Block(
         np.array([start]) if starts is None else starts, values, HALF_DAY, lengths, past=past, out=out
     )
-    block = block_knowing(model, [str(s) for s in range(series)], block)
+    block = with_known_covariates(model, [str(s) for s in range(series)], block)
     after: dict[str, Arrays] = {}
     for component in model.components:
         own = component.init(values.shape[1]) if before is None else before[component.name]
@@ -155,7 +155,7 @@ def test_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
 def test_its_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
     model = model_of(cell)
     _, after, _ = step_chain(model, name, values_with_gaps())
-    blank = model.unseen(tuple("abcd"), START)
+    blank = model.new_series_state(tuple("abcd"), START)
     state = replace(blank, parts={**blank.parts, **after})
     again = State.from_bytes(state.to_bytes()).parts[name]
     for field, array in after[name].items():
@@ -167,7 +167,7 @@ def test_its_arrays_are_restored_from_state_bytes(name: str, cell: str) -> None:
 def test_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
     model = model_of(cell)
     _, after, _ = step_chain(model, name, values_with_gaps())
-    blank = model.unseen(tuple("abcd"), START)
+    blank = model.new_series_state(tuple("abcd"), START)
     state = replace(blank, parts={**blank.parts, **after})
     first, rest = state.take(np.array([2])), state.take(np.array([3, 0, 1]))
     joined = State.join([first, rest])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.components.delay_line import said_before, say
+from forecaster.components.delay_line import store_forecasts, stored_before
 
 
 @given(st.data())
@@ -18,8 +18,8 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
     store, found, done = np.full((rows, 2, series), np.nan), [], 0
     for windows in blocks:
         new = values[done : done + windows]
-        found.append(said_before(store, new, start + done, ago))
-        say(store, new, start + done, None)
+        found.append(stored_before(store, new, start + done, ago))
+        store_forecasts(store, new, start + done, None)
         done += windows
     expected = np.concatenate([np.full((ago, 2, series), np.nan), values])[: len(values)]
     np.testing.assert_array_equal(np.concatenate(found), expected)
@@ -27,6 +27,8 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
 
 def test_padding_is_not_stored() -> None:
     store = np.zeros((4, 1, 2))
-    say(store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3]))
+    store_forecasts(
+        store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3])
+    )
     np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # window 8 only
     np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # windows 9, 10 and 11

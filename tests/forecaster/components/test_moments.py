@@ -6,7 +6,7 @@ import pytest
 from forecaster.arrays import Arrays, Floats
 from forecaster.components.base import Block
 from forecaster.components.moments import Moments
-from forecaster.components.network.inputs import before_network
+from forecaster.components.network.inputs import input_components
 from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
 from tests.fleets import HOUR
@@ -20,7 +20,7 @@ def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tupl
     config = NetworkConfig(halflife=halflife, ring=8, lags=(1,))
     block = Block(np.array([0]), columns, Frequency(86_400))
     after: Arrays = {}
-    for part in before_network(config, Frequency(86_400), prior):
+    for part in input_components(config, Frequency(86_400), prior):
         after, block = part.step(part.init(columns.shape[1]), block)
     return after, block
 

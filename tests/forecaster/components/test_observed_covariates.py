@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forecaster.components.base import Block
-from forecaster.components.observed_covariates import INPUTS_EACH, PastCovariates
+from forecaster.components.observed_covariates import INPUTS_PER_COVARIATE, ObservedCovariates
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Features
 from forecaster.evaluation.rolling import Split, rolled
@@ -57,14 +57,14 @@ def test_training_and_stream_read_equal_covariate_inputs() -> None:
     for column, name in enumerate(batch.series_ids):
         s = fleet.series_ids.index(name)
         begin = int((~np.isnan(values[:, s])).argmax())
-        component = PastCovariates(("heat",), model.network_config.halflife, ring=4)
+        component = ObservedCovariates(("heat",), model.network_config.halflife, ring=4)
         arrays = component.init(1)
         for row in range(begin, 30):
             heat = fleet.past["heat"][row : row + 1, [s], None]
             block = Block(np.array([START + row]), values[row : row + 1, [s]], HOUR, past=heat)
             arrays, block = component.step(arrays, block)
-            expected = batch.x[row - begin, column, -INPUTS_EACH:].numpy()
-            np.testing.assert_allclose(block.past_inputs[0, 0], expected, rtol=1e-6, atol=1e-6)
+            expected = batch.x[row - begin, column, -INPUTS_PER_COVARIATE:].numpy()
+            np.testing.assert_allclose(block.observed_inputs[0, 0], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_forecasts_do_not_depend_on_covariate_units() -> None:
@@ -89,7 +89,7 @@ def test_observed_covariates_are_part_of_the_version() -> None:
     again = Forecaster.from_bytes(model.to_bytes())
     assert again.covariates.features == Features(observed=("heat",))
     assert again.version == model.version != forecaster().version
-    assert "past.heat.mean" in again.unseen(("a",), START).to_arrow().column_names
+    assert "past.heat.mean" in again.new_series_state(("a",), START).to_arrow().column_names
 
 
 def test_unknown_covariates_are_ignored_and_trained_ones_missing() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecaster.components.season import Season, season_in, season_of, week_in
+from forecaster.components.season import Season, likely_season, ring_season, ring_week
 from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.evaluation.metrics import seasonal_scale
 from forecaster.evaluation.scores import series_scale
@@ -19,7 +19,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
 def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int) -> None:
-    assert season_of(Frequency(0, months)) == season
+    assert likely_season(Frequency(0, months)) == season
 
 
 @pytest.mark.parametrize(
@@ -40,18 +40,18 @@ def test_months_and_quarters_have_the_season_of_a_year(months: int, season: int)
     ],
 )
 def test_season_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
-    assert season_of(Frequency(freq_s)) == season
+    assert likely_season(Frequency(freq_s)) == season
 
 
 def test_a_season_longer_than_the_ring_is_not_kept() -> None:
-    assert season_in(100_000, Frequency(60)) == 1
-    assert season_in(288, Frequency(300)) == 288
-    assert season_in(287, Frequency(300)) == 1
+    assert ring_season(100_000, Frequency(60)) == 1
+    assert ring_season(288, Frequency(300)) == 288
+    assert ring_season(287, Frequency(300)) == 1
 
 
 @pytest.mark.parametrize("freq_s", [60, 5 * 3600, 36 * 3600, 2 * 86_400, 604_800])
 def test_the_seasonal_naive_uses_the_season_of_the_forecaster(freq_s: int) -> None:
-    config, season = WindowConfig(freq=f"{freq_s}s"), season_of(Frequency(freq_s))
+    config, season = WindowConfig(freq=f"{freq_s}s"), likely_season(Frequency(freq_s))
     values = np.random.default_rng(0).normal(size=(season + 3, 1))
     naive = seasonal_naive(Windows(("a",), 0, values), config, 1)
     assert naive["forecast"][-1][0]["q50"] == values[3 if season > 1 else -1, 0]
@@ -71,11 +71,11 @@ def test_the_seasonal_naive_uses_the_season_of_the_forecaster(freq_s: int) -> No
     ],
 )
 def test_week_in_returns_weeks_longer_than_the_season(freq_s: int, ring: int, week: int | None) -> None:
-    assert week_in(ring, Frequency(freq_s)) == week
+    assert ring_week(ring, Frequency(freq_s)) == week
 
 
 def test_months_have_no_week() -> None:
-    assert week_in(336, Frequency(0, 1)) is None
+    assert ring_week(336, Frequency(0, 1)) is None
 
 
 def test_the_shape_does_not_depend_on_level_and_trend() -> None:

@@ -12,7 +12,7 @@ from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.covariates.encoding import Column, Features, Table, Tables
 from forecaster.covariates.lookup import Covariates
 from forecaster.state import Floats
-from forecaster.time.calendar import calendar, phases_worth_knowing
+from forecaster.time.calendar import calendar, useful_periods
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, train
@@ -41,14 +41,14 @@ def stores() -> Table:
 
 
 def test_calendar_phases_need_two_windows_and_a_full_cycle() -> None:
-    assert phases_worth_knowing(HOUR, 24) == ("day",)
-    assert phases_worth_knowing(HOUR, 24 * 400) == ("day", "week", "month", "year")
-    assert phases_worth_knowing(DAY, 100) == ("week", "month")
-    assert phases_worth_knowing(Frequency(7 * 86_400), 200) == ("month", "year")
-    assert phases_worth_knowing(Frequency(40 * 86_400), 200) == ("year",)
-    assert phases_worth_knowing(Frequency(0, 1), 11) == ()
-    assert phases_worth_knowing(Frequency(0, 1), 12) == phases_worth_knowing(Frequency(0, 3), 4) == ("year",)
-    assert phases_worth_knowing(Frequency(0, 12), 200) == ()
+    assert useful_periods(HOUR, 24) == ("day",)
+    assert useful_periods(HOUR, 24 * 400) == ("day", "week", "month", "year")
+    assert useful_periods(DAY, 100) == ("week", "month")
+    assert useful_periods(Frequency(7 * 86_400), 200) == ("month", "year")
+    assert useful_periods(Frequency(40 * 86_400), 200) == ("year",)
+    assert useful_periods(Frequency(0, 1), 11) == ()
+    assert useful_periods(Frequency(0, 1), 12) == useful_periods(Frequency(0, 3), 4) == ("year",)
+    assert useful_periods(Frequency(0, 12), 200) == ()
 
 
 def test_month_and_year_phases_follow_the_calendar() -> None:

@@ -12,9 +12,9 @@ from forecaster.evaluation import rolling
 from forecaster.evaluation.metrics import Tally
 from forecaster.evaluation.rolling import (
     FanSample,
-    Rolled,
+    ScoredBlock,
     Split,
-    members_of,
+    forecasts_by_member,
     normalised,
     rolled,
     tally,
@@ -42,7 +42,7 @@ def history(rows: int = 80) -> Windows:
     return Windows(("a", "b", "c"), START, values)
 
 
-def forecasts_of(blocks: list[Rolled], name: str) -> Floats:
+def forecasts_of(blocks: list[ScoredBlock], name: str) -> Floats:
     return np.concatenate([block.members[name].values for block in blocks], axis=1)
 
 
@@ -123,12 +123,12 @@ def single_forecast(network: Floats | None = None, members: Mapping[str, Floats]
 
 
 def test_without_experts_the_only_member_is_the_network() -> None:
-    assert list(members_of(single_forecast())) == ["network"]
+    assert list(forecasts_by_member(single_forecast())) == ["network"]
 
 
 def test_members_are_combination_network_and_experts_in_order() -> None:
     member_forecasts = {"persistence": np.ones((1, 1, 2)), "network": np.full((1, 1, 2), 2.0)}
-    found = members_of(single_forecast(np.full((3, 1, 1, 2), 3.0), member_forecasts))
+    found = forecasts_by_member(single_forecast(np.full((3, 1, 1, 2), 3.0), member_forecasts))
     assert list(found) == ["combined", "network", "persistence"]
     assert found["network"].levels == (0.1, 0.5, 0.9)
     assert found["network"].values.max() == 3.0

@@ -13,7 +13,8 @@ from forecaster.evaluation.scores import calibration, errors, fans, matched, sco
 from forecaster.forecasts import Forecasts
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
-from schemas.scores import check_scores
+from schemas.checking import checked
+from schemas.scores import Score
 from tests.fleets import HOUR, HOUR_US, START, fleets
 
 HORIZON = 3
@@ -151,7 +152,7 @@ def test_every_score_of_a_baseline_is_finite(windows: Windows) -> None:
     for baseline in (persistence, seasonal_naive):
         found = errors(baseline(windows, HOURLY, HORIZON), windows, HOURLY)
         assert found.null_count().sum_horizontal().item() == 0
-        scores = check_scores(score("b", found, series_scale(windows, HOURLY)))
+        scores = checked(score("b", found, series_scale(windows, HOURLY)), Score.to_schema(), "scores")
         assert scores["mae"].is_finite().all()
         assert scores["pinball"].is_finite().all()
 

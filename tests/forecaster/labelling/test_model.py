@@ -161,7 +161,7 @@ def test_invalid_labeller_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         Labeller.load(tmp_path)
     (tmp_path / "labeller.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="this is no labeller"):
+    with pytest.raises(ModelError, match="this is not a labeller"):
         Labeller.load(tmp_path)
 
 

@@ -12,7 +12,7 @@ def test_a_confusion_matrix_shows_counts_and_axis_labels() -> None:
     figure = label_plots.confusion_figure(np.array([[8, 2], [0, 5]]), ["ok", "bad"])
     axes = figure.axes[0]
     assert sorted(text.get_text() for text in axes.texts) == ["2", "5", "8"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("called", "was")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ok", "bad"]
     figure.savefig(io.BytesIO())
 

@@ -76,7 +76,7 @@ def test_a_single_label_in_the_column_is_refused(label: str | None, message: str
 
 
 def test_a_label_unknown_to_the_model_is_refused() -> None:
-    with pytest.raises(DataError, match=r"label 'up' is none of the model's: down, flat"):
+    with pytest.raises(DataError, match=r"label 'up' is not one of the model's: down, flat"):
         gather(rows(("a", 0, "up", 1.0)), ["x"], classes=["down", "flat"])
 
 

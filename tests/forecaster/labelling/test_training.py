@@ -145,7 +145,7 @@ def test_unlabelled_sequences_are_in_no_part() -> None:
     ("make", "changes", "message"),
     [
         (waves, {"scaling": "running"}, "is for labels of steps"),
-        (spikes, {"scaling": "series"}, "its future"),
+        (spikes, {"scaling": "series"}, "is for labels of sequences"),
     ],
 )
 def test_a_scaling_of_the_other_task_is_refused(make: object, changes: dict[str, str], message: str) -> None:

@@ -57,7 +57,7 @@ def test_a_half_made_store_is_refused_with_a_remedy(tmp_path: Path, tables: tupl
     with sqlite3.connect(file) as database:
         for table in tables:
             database.execute(f"create table {table} (name text)")
-    with pytest.raises(ModelError, match="half made") as caught:
+    with pytest.raises(ModelError, match="is incomplete") as caught:
         Store.parse(f"sqlite:///{file}").check()
     assert f"rm {file}" in str(caught.value)
 

@@ -183,10 +183,10 @@ def test_simultaneous_registrations_get_different_versions(
 
 
 def test_overlapping_threads_leave_no_warning_filter_behind() -> None:
-    from forecaster.registry.refusals import speaking
+    from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)
-    one, other = speaking("a"), speaking("b")
+    one, other = store_errors("a"), store_errors("b")
     one.__enter__()
     other.__enter__()
     one.__exit__(None, None, None)
@@ -211,9 +211,9 @@ def test_a_broken_figure_gives_a_notice(store: Registry) -> None:
         ("flights-by-carrier", "weather .statecast train makes one"),
         ("weather/9", "has versions 2, 1 and aliases champion"),
         ("weather@nobody", "aliases champion"),
-        ("0" * 32, "statecast ui shows the runs"),
+        ("0" * 32, "statecast ui shows its runs"),
         ("a/b/c", "write NAME, NAME@ALIAS"),
-        ("./nowhere", "no folder with a saved forecaster"),
+        ("./nowhere", "not a folder with a saved forecaster"),
         ("runs:/abc/model", "write runs:/RUN_ID/model"),
         ("", "names no model"),
     ],

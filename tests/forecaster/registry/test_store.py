@@ -20,7 +20,7 @@ from schemas.errors import ModelError
 def test_invalid_store_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.db"
     text.write_text("series_id,timestamp,value\n" * 10)
-    with pytest.raises(ModelError, match="no SQLite database"):
+    with pytest.raises(ModelError, match="not an SQLite database"):
         Store.parse(f"sqlite:///{text}").check()
     with pytest.raises(ModelError, match="mkdir -p"):
         Store.parse(f"sqlite:///{tmp_path}/missing/mlflow.db").check()

@@ -14,7 +14,7 @@ from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE, NEVER
 from forecaster.shards.shard import Output, Shard, apply
-from forecaster.shards.sharding import announced, handed_over, no_batch
+from forecaster.shards.sharding import announced, empty_batch, hand_over_shards
 from forecaster.time.windows import Windows
 from schemas import observations, quarantine
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of
@@ -41,7 +41,7 @@ def rows_of_ones(series: tuple[str, ...], windows: int, start: int = START) -> p
 
 def closing(window: int, start: int = 0) -> Batch:
     """Return a batch without rows whose watermark closes all windows up to and including ``window``."""
-    return replace(no_batch("rows", start), watermark_us=(window + 1) * HOUR_US)
+    return replace(empty_batch("rows", start), watermark_us=(window + 1) * HOUR_US)
 
 
 @given(fleet=fleets(windows=10), closed=st.integers(-2, 12))
@@ -67,7 +67,7 @@ def test_windows_close_once_every_partition_has_a_watermark() -> None:
     (batch,) = batches_of([Arrival(rows_of_ones(("a",), 3), (START + 3) * HOUR_US)])
     *_, (shard, _) = apply(shard, batch, model)
     assert shard.closed_through is None
-    other = replace(no_batch("others", 0), watermark_us=(START + 2) * HOUR_US)
+    other = replace(empty_batch("others", 0), watermark_us=(START + 2) * HOUR_US)
     *_, (shard, _) = apply(shard, other, model)
     assert shard.closed_through == START + 1
 
@@ -114,7 +114,7 @@ def test_lateness_does_not_depend_on_the_order_of_batches() -> None:
     model, rows = forecaster(), rows_of_ones(("a",), 3)
     first, second = batches_of([Arrival(rows[:1], 0), Arrival(rows[1:], 0)])
     watermark_us = (START + 2) * HOUR_US
-    watermark_only = replace(no_batch("rows", 1), watermark_us=watermark_us)
+    watermark_only = replace(empty_batch("rows", 1), watermark_us=watermark_us)
     second = replace(second, before_us=watermark_us)
     for order in (
         [first, watermark_only, second],
@@ -146,7 +146,8 @@ def test_batches_wait_until_all_partitions_are_known() -> None:
     (batch,) = batches_of([Arrival(rows_of_ones(("a",), 3), (START + 3) * HOUR_US)])
     closed_us = (START + 1) * HOUR_US
     others = [
-        replace(no_batch(name, 0), watermark_us=closed_us, partitions=n) for n, name in ((1, "b"), (2, "c"))
+        replace(empty_batch(name, 0), watermark_us=closed_us, partitions=n)
+        for n, name in ((1, "b"), (2, "c"))
     ]
     shard = last_shard(model, [replace(batch, partitions=3), others[1]])
     assert (len(shard.early), shard.closed_through, shard.counts.rows_in) == (2, None, 0)
@@ -167,7 +168,7 @@ def test_rejected_rows_are_counted_by_kind_of_reason() -> None:
     raw = raw.with_columns(value=pl.Series(["1", "2", "much", "3"]), offset=pl.int_range(4))
     _, rejected = observations.validate(raw)
     broken = quarantine.whole_file("a.csv", "no column value", 4)
-    batch = replace(no_batch("rows", 0), stop=5, rejected=pl.concat([rejected, broken]))
+    batch = replace(empty_batch("rows", 0), stop=5, rejected=pl.concat([rejected, broken]))
     found = list(steps(forecaster(), [batch, batch]))
     counts = found[-1][0].counts
     assert counts.quarantined == {"is not a number": 1, "is not a time": 2, "series_id is missing": 1}
@@ -200,7 +201,7 @@ def test_only_the_last_output_holds_the_batch() -> None:
 def correction(value: float, start: int) -> Batch:
     """Return a batch with one row for the same series and time, with this value, at offset ``start``."""
     rows = rows_of_ones(("a",), 1).with_columns(value=pl.lit(value), offset=pl.lit(start, pl.Int64))
-    return replace(no_batch("rows", start), stop=start + 1, rows=rows)
+    return replace(empty_batch("rows", start), stop=start + 1, rows=rows)
 
 
 def test_the_later_row_wins_across_snapshots_and_jobs() -> None:
@@ -209,8 +210,8 @@ def test_the_later_row_wins_across_snapshots_and_jobs() -> None:
     for offset, value in enumerate((3.0, 9.0, 5.0)):
         *_, (shard, _) = apply(shard, correction(value, offset), model)
         shard = snapshot.from_bytes(snapshot.to_bytes(shard))
-    (other,) = handed_over([shard.copy()])
-    (other,) = handed_over([other])
+    (other,) = hand_over_shards([shard.copy()])
+    (other,) = hand_over_shards([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
     *_, (other, _) = apply(other, correction(4.0, 0), model)  # offsets restart in the other job
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
@@ -244,7 +245,7 @@ def test_the_larger_offset_counts_then_the_greater_partition(
         if done == stop:
             shard = snapshot.from_bytes(snapshot.to_bytes(shard))
             ends = {**begins, **{before: offset + 1 for before, _, offset in order[:done]}}
-            shard = announced(handed_over([shard])[0], ends)
+            shard = announced(hand_over_shards([shard])[0], ends)
         *_, (shard, _) = apply(shard, in_partition(name, value, offset), model)
     assert _counting(shard, model) == 2.0
 
@@ -254,7 +255,7 @@ def test_a_row_of_a_partition_that_begins_anew_counts_over_older_rows() -> None:
     shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
     for begin in (0, 50):  # read again, from before the row or with it
-        other = announced(handed_over([shard.copy()])[0], {"p0": begin, "p1": 0})
+        other = announced(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)
         assert _counting(other, model) == 4.0
 

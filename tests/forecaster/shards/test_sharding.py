@@ -7,7 +7,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.shards.sharding import Splitter, no_batch, shard_of
+from forecaster.shards.sharding import Splitter, empty_batch, shard_of
 from forecaster.time.windows import Windows
 from schemas import quarantine
 from tests.fleets import fleets, rows_of
@@ -33,7 +33,7 @@ def test_the_parts_of_a_split_batch_add_up(fleet: Windows, shards: int) -> None:
     rows = rows.select("series_id", "timestamp", "value", "offset")
     rejected = quarantine.whole_file("a.csv", "why", 0)
     batch = replace(
-        no_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
+        empty_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
     )
     splitter = Splitter(shards)
     for _ in range(2):  # the second call looks the shards of the known series up

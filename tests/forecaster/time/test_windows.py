@@ -191,7 +191,7 @@ def test_a_window_covariate_is_the_mean_of_its_rows() -> None:
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
     lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # one row in each window
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
-    both = lone.past_of(("wind", "heat"))
+    both = lone.stacked_covariates(("wind", "heat"))
     assert both is not None
     np.testing.assert_array_equal(both[:, 0], [[np.nan, 1.0], [np.nan, np.nan], [np.nan, 5.0]])
 

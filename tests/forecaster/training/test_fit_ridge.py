@@ -34,7 +34,7 @@ def autoregression(windows: int = 1500, series: int = 6) -> Floats:
 
 def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
     """Return the mean absolute errors ``[K, N]`` of the experts in units, over rows of the first batch."""
-    batch = made.knowing(ridge, 0.0).batch(0)
+    batch = made.with_linear_part(ridge, 0.0).batch(0)
     at = np.arange(len(batch))[rows]
     forecasts = batch.experts(at)
     assert forecasts is not None

@@ -124,7 +124,7 @@ def test_training_segments_have_a_target_before_held_out_windows(held_from: int,
         begin = int(fleet.begins[index].min())
         firsts = range(0, len(windows.values) - begin, length)
         expected = sum(begin + first + 1 < held_from for first in firsts)
-        assert fleet.segments_to_learn_from(number, length) == expected
+        assert fleet.count_training_segments(number, length) == expected
         total += expected
     assert fleet.steps(length) == total
 

@@ -16,7 +16,7 @@ from forecaster.time.windows import Windows
 from forecaster.training import train as fitting
 from forecaster.training.batches import Fleet
 from forecaster.training.batches import fleet_of as fleet_of_windows
-from forecaster.training.losses import weighing_of
+from forecaster.training.losses import horizon_weights
 from forecaster.training.segments import Batch
 from forecaster.training.train import Epoch, train
 from schemas.errors import DataError
@@ -102,7 +102,7 @@ def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: 
     training = TrainingConfig.model_validate(BRIEF.model_dump() | {"epochs": 5, "learning_rate": rate})
     trained = train(windows, NETWORK, training, WindowConfig())
     untrained, fleet = fitting._seeded(fleet_of_windows(windows, NETWORK, HOUR, 32, 80), training)
-    weighing = weighing_of(fleet, training.segment)
+    weighing = horizon_weights(fleet, training.segment)
 
     def score(module: Network) -> float:
         return fitting._validate(module, fleet, training.segment, weighing)["validation_loss"]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from pipelines.beam.coders import ElementCoder, FleetRows, frame_bytes, frame_of
 from schemas import observations, quarantine
 
@@ -88,7 +88,7 @@ def test_an_elements_size_is_that_of_its_frames(element: Any) -> None:
 
 
 def test_an_element_is_encoded_as_json_and_arrow() -> None:
-    data = ElementCoder(Batch).encode(no_batch("replay", 7, snapshot=True))
+    data = ElementCoder(Batch).encode(empty_batch("replay", 7, snapshot=True))
     size = struct.unpack("<q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
     assert (header["partition"], header["start"], header["snapshot"]) == ("replay", 7, True)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from pipelines.beam import read_source as reading
 from pipelines.beam.read_source import ReadSource, ReadSourceByTimer, _StepSource, _StepSourceByTimer
-from pipelines.sources.base import Place, Places, Stride
+from pipelines.sources.base import LogStep, Position, Positions
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Counted:
     rows: int
     is_paced: bool = True
 
-    def begin(self, reached: Places) -> Places:
-        return {"log": Place(0)}
+    def begin(self, reached: Positions) -> Positions:
+        return {"log": Position(0)}
 
-    def step(self, places: Places) -> Stride | None:
+    def step(self, places: Positions) -> LogStep | None:
         place = places["log"]
         if place.offset == self.rows:
             return None
         moved = {"log": place._replace(offset=place.offset + 1, watermark_us=7 * place.offset, cuts=(9, 11))}
-        return Stride((replace(no_batch("log", place.offset), stop=place.offset + 1),), moved, 0.01)
+        return LogStep((replace(empty_batch("log", place.offset), stop=place.offset + 1),), moved, 0.01)
 
 
 @dataclass

@@ -82,17 +82,21 @@ def test_known_covariates_and_first_values_change_the_forecasts(folder: Path, tm
 @pytest.mark.parametrize(
     ("more", "line", "code"),
     [
-        ({"model": "bare"}, "cannot forecast what has not begun: train it with network.decoder = true", 4),
+        ({"model": "bare"}, "cannot forecast series without values: train it with network.decoder = true", 4),
         ({"series": "gone.csv"}, "gone.csv: no such file", 3),
         ({"series": "empty.csv"}, "empty.csv: holds no series", 3),
         ({"series": "less.csv"}, "less.csv: has no column size (it has series_id, kind): add it", 3),
         ({"series": "twice.csv"}, "twice.csv: row 2: column series_id: 'a' is in row 1, too: keep one", 3),
         ({"series": "no_id.csv"}, "no_id.csv: row 2: column series_id is empty", 3),
         ({"options": ["--at", "soon"]}, "--at soon: not a time; write 2013-09-01", 2),
-        ({"options": ["--at", "2013-01-01T06:20Z"]}, "begins then: write 2013-01-01T06:00:00+00:00", 2),
-        ({"options": ["--first", "kind"]}, "new.csv: row 1: column kind: 'x' is no number", 3),
+        ({"options": ["--at", "2013-01-01T06:20Z"]}, "at this time; use 2013-01-01T06:00:00+00:00", 2),
+        ({"options": ["--first", "kind"]}, "new.csv: row 1: column kind: 'x' is not a number", 3),
         ({"options": ["--first", "gone"]}, "new.csv: has no column gone (--first)", 3),
-        ({"options": ["--output", "new.csv"]}, "--output new.csv: call it .parquet or .jsonl", 2),
+        (
+            {"options": ["--output", "new.csv"]},
+            "--output new.csv: the name must end with .parquet or .jsonl",
+            2,
+        ),
     ],
 )
 def test_invalid_inputs_are_refused_in_one_line(

@@ -88,7 +88,7 @@ def test_the_go_check_passes_without_go(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_missing_store_passes_and_is_not_created(tmp_path: Path) -> None:
     store = checks(tmp_path)["MLflow store"]
     assert store.ok
-    assert "made by the first run" in store.found
+    assert "the first run creates it" in store.found
     assert list(tmp_path.iterdir()) == []
 
 

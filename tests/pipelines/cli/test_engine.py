@@ -11,8 +11,14 @@ import pytest
 
 from pipelines.cli import engine
 from pipelines.cli.console import silence_workers
-from pipelines.cli.engine import engine_of, on_engine, runner_of, seen_by_workers, split_off_beam
-from pipelines.jobs.job import OnEngine
+from pipelines.cli.engine import (
+    choose_engine,
+    engine_fields,
+    requested_runner,
+    split_beam_options,
+    with_absolute_paths,
+)
+from pipelines.jobs.job import EngineSettings
 from pipelines.runners.base import FlinkSettings
 from pipelines.settings.config import JobConfig, JobsConfig
 from schemas.errors import ConfigError
@@ -24,33 +30,36 @@ def test_a_stream_runs_in_process_if_prism_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine, "find_prism", lambda: Path("prism"))
-    assert engine_of(AUTO)[0] == "prism"
-    assert engine_of(IN_PROCESS) == ("in-process", "in process")
+    assert choose_engine(AUTO)[0] == "prism"
+    assert choose_engine(IN_PROCESS) == ("in-process", "in process")
     monkeypatch.setattr(engine, "find_prism", lambda: None)
-    assert engine_of(AUTO) == ("in-process", "in process: Prism is not installed")
+    assert choose_engine(AUTO) == ("in-process", "in process: Prism is not installed")
 
 
 def test_a_backfill_runs_in_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find_prism", lambda: Path("prism"))
-    assert engine_of(AUTO, is_bounded=True) == ("in-process", "in process")
-    assert engine_of(JobsConfig(runner="prism"), ("--x=1",), is_bounded=True)[0] == "prism"
+    assert choose_engine(AUTO, is_bounded=True) == ("in-process", "in process")
+    assert choose_engine(JobsConfig(runner="prism"), ("--x=1",), is_bounded=True)[0] == "prism"
 
 
 def test_naming_a_flink_master_selects_flink() -> None:
     assert (
-        runner_of(None, "[local]") == runner_of("flink", "host:1") == runner_of("auto", "host:1") == "flink"
+        requested_runner(None, "[local]")
+        == requested_runner("flink", "host:1")
+        == requested_runner("auto", "host:1")
+        == "flink"
     )
-    assert runner_of("prism", None) == "prism"
-    assert runner_of(None, None) is None
+    assert requested_runner("prism", None) == "prism"
+    assert requested_runner(None, None) is None
 
 
 def test_engine_settings_of_the_job_file_reach_the_job() -> None:
     settings = JobsConfig(flink_master="a:1", flink_workers="b:2", restarts=7)
-    expected = OnEngine(
+    expected = EngineSettings(
         runner="flink", flink=FlinkSettings("a:1", "b:2"), beam_options=("--c=3",), restarts=7
     )
-    assert on_engine("flink", settings, ("--c=3",)) == expected
-    assert on_engine("prism", JobsConfig(), ()).flink.workers is None
+    assert engine_fields("flink", settings, ("--c=3",)) == expected
+    assert engine_fields("prism", JobsConfig(), ()).flink.workers is None
 
 
 def test_cluster_workers_receive_absolute_paths() -> None:
@@ -61,39 +70,39 @@ def test_cluster_workers_receive_absolute_paths() -> None:
         "jobs": {"runner": "flink", "flink_workers": "host:1"},
     }
     here, job = Path.cwd(), JobConfig.model_validate(given)
-    for_workers = seen_by_workers(job)
+    for_workers = with_absolute_paths(job)
     assert for_workers.data.paths == (f"{here}/rows.csv", "/data/more")
     assert (for_workers.output.folder, for_workers.kafka.avro_schema) == (f"{here}/out", f"{here}/row.avsc")
     in_store = JobConfig.model_validate({**given, "output": {"folder": "s3://bucket/out"}, "kafka": {}})
-    assert seen_by_workers(in_store).output.folder == "s3://bucket/out"
-    assert seen_by_workers(in_store).kafka.avro_schema == ""
+    assert with_absolute_paths(in_store).output.folder == "s3://bucket/out"
+    assert with_absolute_paths(in_store).kafka.avro_schema == ""
     without_pool = JobConfig.model_validate({**given, "jobs": {"runner": "flink"}})
-    assert seen_by_workers(without_pool) == without_pool
+    assert with_absolute_paths(without_pool) == without_pool
 
 
 def test_options_after_two_dashes_are_passed_to_beam() -> None:
     data = ["a.csv", "--parallelism=2", "--experiments=x"]
-    assert split_off_beam(data) == (["a.csv"], ("--parallelism=2", "--experiments=x"))
-    assert split_off_beam(None) == (None, ())
+    assert split_beam_options(data) == (["a.csv"], ("--parallelism=2", "--experiments=x"))
+    assert split_beam_options(None) == (None, ())
 
 
 def test_a_word_after_a_beam_option_is_its_value() -> None:
     data = ["a.csv", "b.csv", "--parallelism", "4", "--experiments", "x", "--streaming"]
     expected = ("--parallelism=4", "--experiments=x", "--streaming")
-    assert split_off_beam(data) == (["a.csv", "b.csv"], expected)
+    assert split_beam_options(data) == (["a.csv", "b.csv"], expected)
     for stray in (["--parallelism", "4", "b.csv"], ["--parallelism=4", "b.csv"]):
-        with pytest.raises(ConfigError, match=r"b.csv: comes after options of Beam's"):
-            split_off_beam(["a.csv", *stray])
+        with pytest.raises(ConfigError, match=r"b.csv: is not the value of a Beam option"):
+            split_beam_options(["a.csv", *stray])
     with pytest.raises(ConfigError, match="name the engine before the --"):
-        split_off_beam(["a.csv", "--runner", "DirectRunner"])
+        split_beam_options(["a.csv", "--runner", "DirectRunner"])
 
 
 def test_an_option_that_beam_refuses_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     stream = sys.stderr
     with pytest.raises(ConfigError, match="=x: argument --direct_num_workers: invalid int"):
-        engine_of(JobsConfig(runner="prism"), ("--direct_num_workers=x",))
+        choose_engine(JobsConfig(runner="prism"), ("--direct_num_workers=x",))
     with pytest.raises(ConfigError, match="--help: not an option of a job"):
-        engine_of(JobsConfig(runner="prism"), ("--help",))
+        choose_engine(JobsConfig(runner="prism"), ("--help",))
     assert sys.stderr is stream
     assert capsys.readouterr() == ("", "")
 

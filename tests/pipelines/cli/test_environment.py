@@ -8,7 +8,7 @@ import pytest
 
 from forecaster.registry.registry import Registry
 from pipelines.cli.app import run
-from pipelines.cli.settings import ENVIRONMENT, configured
+from pipelines.cli.settings import ENVIRONMENT, load_settings
 from pipelines.jobs.registry import open_registry
 from schemas.errors import ModelError
 from tests.forecaster.registry.models import forecaster, history
@@ -34,7 +34,7 @@ def _without_mlflow_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def settings_of(job: Path | None = None, *settings: str, **named: str) -> dict[str, object]:
-    mlflow = configured(job, list(settings), **named).mlflow
+    mlflow = load_settings(job, list(settings), **named).mlflow
     return {
         "mlflow.tracking_uri": mlflow.tracking_uri.get_secret_value(),
         "mlflow.registry_uri": mlflow.registry_uri.get_secret_value(),
@@ -95,7 +95,7 @@ def test_runs_are_logged_to_the_experiment_of_the_id(
     client = mlflow.MlflowClient(uri)
     (theirs,) = (one.experiment_id for one in client.search_experiments() if one.name == "theirs")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", theirs)
-    registry = open_registry(configured(None, [f"mlflow.tracking_uri={uri}"]).mlflow)
+    registry = open_registry(load_settings(None, [f"mlflow.tracking_uri={uri}"]).mlflow)
     with registry.start_run("two", {}):
         pass
     assert sorted(registry.runs()["name"]) == ["one", "two"]

@@ -63,8 +63,8 @@ def test_evaluate_prints_one_table_for_each_horizon(
     write_series(tmp_path / "long.csv", 200)
     assert run(["evaluate", "long.csv", "--train-rows", "150", "--horizons", "2", *TINY]) == 0
     printed = capsys.readouterr().out
-    assert "3 series of 200 windows: learned from the first 150" in printed
-    assert "judged on 150 to 200" in printed
+    assert "3 series of 200 windows: trained on the first 150" in printed
+    assert "evaluated on 150 to 200" in printed
     assert "horizon 2: errors over the steps 1 to 2, the interval at step 2" in printed
     assert "seasonal_naive" in printed
     assert "…" not in printed  # nothing is cut off in a terminal of 80 columns
@@ -76,13 +76,16 @@ def test_evaluate_prints_one_table_for_each_horizon(
         ("--horizons 1,24", "--horizons is for a rolling evaluation: give --train-rows, too"),
         (
             "--train-rows 9 -f out",
-            "--forecasts is for forecasts that are there: it does not go",
+            "--forecasts is for existing forecasts and has no effect with",
         ),
-        ("--train-rows 9 --train-end 2013", "--train-end is for forecasts that are there"),
-        ("--train-rows 9 --horizons 1,x", "--horizons 1,x: write whole numbers from 1 on, such as 1,24,48"),
+        ("--train-rows 9 --train-end 2013", "--train-end is for existing forecasts"),
+        (
+            "--train-rows 9 --horizons 1,x",
+            "--horizons 1,x: write whole numbers of 1 or more, such as 1,24,48",
+        ),
         ("--train-rows 9 --horizons 0", "--horizons 0: write whole numbers"),
         ("--train-rows 9 --test-rows 7", "--test-rows 7: write FIRST:STOP"),
-        ("--train-rows 9 --test-rows 9:20 --test-from 9", "say the same"),
+        ("--train-rows 9 --test-rows 9:20 --test-from 9", "both set the test rows"),
         ("--train-rows 9 --normalize all", "'all' is not one of"),
         ("--train-rows 9 --quantiles 0.5,0.1", "network.quantiles must rise"),
     ],

@@ -108,7 +108,7 @@ def test_rewarming_another_models_state_is_reported(
     )  # fmt: skip
     assert result.code == 0, result.err
     assert result.stderr_line == (
-        f"a/state was left by {before.model_version}: its 3 series are re-warmed for {new} from the last "
+        f"a/state was written by {before.model_version}: its 3 series are re-warmed for {new} from the last "
         "values of each"
     )
     assert read(tmp_path / "b" / "state").state.model_version == new
@@ -122,7 +122,7 @@ def test_init_writes_a_job_file_and_its_example_data(tmp_path: Path) -> None:
     assert 'model = "weather"' in text
     again = statecast("init", cwd=tmp_path)
     assert again.code == 2
-    assert "statecast.toml is there already" in again.stderr_line
+    assert "statecast.toml already exists" in again.stderr_line
     assert (tmp_path / "statecast.toml").read_text() == text
 
 

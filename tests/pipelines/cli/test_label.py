@@ -70,13 +70,13 @@ def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.Capture
         ([], 2, "error: no input: name a long file with a label column, or try --example vowels"),
         (["none.csv"], 3, "error: none.csv: no such file or folder"),
         (["rows.csv", "--label", "state"], 3,
-         "error: rows.csv: no column 'state' (--label); there is series_id, time, x, label"),
+         "error: rows.csv: no column 'state' (--label); the columns are series_id, time, x, label"),
         (["rows.csv", "--cell", "tcn"], 2, "error: --cell tcn: Input should be 'lstm', 'gru' or 'rnn'"),
         (["rows.csv", "--set", "test=2"], 2, "error: --set test=2: Input should be less than 1"),
-        (["rows.csv", "--set", "depth=2"], 2, "error: --set depth=2: no such setting; there are cell"),
+        (["rows.csv", "--set", "depth=2"], 2, "error: --set depth=2: no such setting; the settings are cell"),
         (["rows.csv", "--set", "test=0.9"], 2, "error: --set: validation and test leave nothing to learn"),
         (["rows.csv", "--freq", "1x"], 2, "error: --freq: '1x' is no duration: write 30s, 15m, 1h"),
-        (["--example", "traffic"], 2, "error: --example traffic: there are vowels and anomalies"),
+        (["--example", "traffic"], 2, "error: --example traffic: no such example; choose vowels or"),
         (["rows.csv", "--scaling", "running"], 2, "error: scaling running is for labels of steps"),
     ],
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_an_existing_example_file_is_not_overwritten(place: Path, capsys: pytest
     assert "640 series of up to 29 steps, 12 values a step (c1, c2, c3, c4, c5, c6, ...)" in printed
     assert pl.read_parquet(place / "vowels.parquet").height == 9961
     assert run(["label", "--example", "vowels"]) == 2
-    assert "vowels.parquet is there already: use it as statecast label" in capsys.readouterr().err
+    assert "vowels.parquet already exists: use it with statecast label" in capsys.readouterr().err
 
 
 def test_defaults_in_the_help_match_the_label_config() -> None:

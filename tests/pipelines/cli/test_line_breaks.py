@@ -1,4 +1,4 @@
-"""Line breaks inside quoted cells of CSV files."""
+"""CSV files with line breaks inside quoted cells are read, and their rows are counted correctly."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def test_a_quoted_cell_with_a_line_break_is_one_row(job: Job, end: str) -> None:
     ]
     text = end.join(["timestamp,series_id,value,note", *rows, ""])
     (job.folder / "in.csv").write_bytes(text.encode())
-    told, _ = job("backfill in.csv -m model")
-    assert (told["rows_in"], told["used"], told["quarantined"]) == (40, 40, {})
+    result, _ = job("backfill in.csv -m model")
+    assert (result["rows_in"], result["used"], result["quarantined"]) == (40, 40, {})
     assert set(read_forecasts(job.folder / "out")["series_id"]) == {f"north{end}wing"}
 
 
 def test_rows_with_line_breaks_are_counted_in_large_files(job: Job) -> None:
-    note = ("x" * 100 + "\n") * 40  # so that a block of the reader ends inside of a cell
+    note = ("x" * 100 + "\n") * 40  # so long that a block of the reader ends inside a cell
     rows = [f'{at},a,{hour % 24},"{note}"' for hour, at in enumerate(times(600))]
     (job.folder / "in.csv").write_text("\n".join(["timestamp,series_id,value,note", *rows, ""]))
-    told, _ = job("backfill in.csv -m model --set data.batch_rows=1000")
-    assert (told["rows_in"], told["used"], told["quarantined"]) == (600, 600, {})
+    result, _ = job("backfill in.csv -m model --set data.batch_rows=1000")
+    assert (result["rows_in"], result["used"], result["quarantined"]) == (600, 600, {})
 
 
 def test_a_bad_cell_with_a_line_break_is_one_quarantined_row(job: Job) -> None:
     rows = [f"a,{at},{hour}" for hour, at in enumerate(times(40))]
     rows[10] = f'a,{times(11)[10]},"1\n0"'
-    rows[20] = f'"a,{times(21)[20]},20'  # a stray quote is an error of its own line
+    rows[20] = f'"a,{times(21)[20]},20'  # a stray quote makes only its own line invalid
     (job.folder / "in.csv").write_text("\n".join(["series_id,timestamp,value", *rows, ""]))
-    told, _ = job("backfill in.csv -m model")
-    assert (told["rows_in"], told["used"]) == (40, 38)
+    result, _ = job("backfill in.csv -m model")
+    assert (result["rows_in"], result["used"]) == (40, 38)
     bad = read_quarantine(job.folder / "out").sort("row")
     assert bad["row"].to_list() == [11, 21]
     assert bad["reason"][0] == "'1\n0' is not a number"

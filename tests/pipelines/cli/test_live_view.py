@@ -14,7 +14,7 @@ from rich.console import Console
 
 from forecaster.shards.counts import Counts
 from pipelines.cli.console import Out
-from pipelines.cli.live_view import LINE_EVERY_S, Lines, Rate, View, watching
+from pipelines.cli.live_view import LINE_EVERY_S, Lines, Rate, View, show_live
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import JobNumbers
 from tests.pipelines.cli.conftest import start, statecast, wait_for_exit, wait_until
@@ -178,7 +178,7 @@ def test_json_lines_are_written_every_ten_seconds() -> None:
 
 
 def test_nothing_is_drawn_if_stderr_is_not_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with watching(Out(), "stream") as take:
+    with show_live(Out(), "stream") as take:
         take(numbers())
     assert capsys.readouterr() == ("", "")
 
@@ -186,7 +186,7 @@ def test_nothing_is_drawn_if_stderr_is_not_a_terminal(capsys: pytest.CaptureFixt
 def test_nothing_is_drawn_with_json_output() -> None:
     out, screen = Out(as_json=True), io.StringIO()
     out.errors = Console(file=screen, force_terminal=True)
-    with watching(out, "stream") as take:
+    with show_live(out, "stream") as take:
         take(numbers())
     assert not screen.getvalue()
 
@@ -198,7 +198,7 @@ def test_the_view_is_drawn_on_stderr_and_erased(
     screen = io.StringIO()
     out.errors = Console(file=screen, force_terminal=True, width=110)
     before = sys.stderr
-    with watching(out, "stream") as take:
+    with show_live(out, "stream") as take:
         take(numbers())
     assert sys.stderr is before
     drawn = screen.getvalue()

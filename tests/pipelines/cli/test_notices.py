@@ -1,4 +1,4 @@
-"""Notices about the rows of a job, which a backfill and a stream give as a training does."""
+"""A backfill and a stream report the same notices about their rows as a training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ BEGIN = datetime(2023, 1, 1, tzinfo=UTC)
 COMMANDS = ["backfill", "stream", "train"]
 
 
-def told(job: Job, command: str, path: str) -> list[str]:
-    """The lines of a command that are about rows."""
+def row_notices(job: Job, command: str, path: str) -> list[str]:
+    """Run a command and return its output lines that are notices about rows."""
     options = {
         "backfill": "-m model",
         "stream": "-m model --runner in-process",
@@ -25,24 +25,24 @@ def told(job: Job, command: str, path: str) -> list[str]:
     return [line for line in lines if any(word in line for word in words)]
 
 
-def written(path: Path, rows: list[tuple[datetime, float]]) -> None:
+def write_csv(path: Path, rows: list[tuple[datetime, float]]) -> None:
     lines = [f"a,{at.isoformat()},{value}" for at, value in rows]
     path.write_text("\n".join(["series_id,timestamp,value", *lines, ""]))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_lone_row_of_the_year_1900_is_reported(job: Job, command: str) -> None:
+def test_a_long_gap_after_the_first_row_is_reported(job: Job, command: str) -> None:
     rows = [(BEGIN + timedelta(hours=hour), hour % 24 + 0.5) for hour in range(200)]
-    written(job.folder / "in.csv", [(datetime(1900, 1, 1, tzinfo=UTC), 1.0), *rows])
-    (line,) = told(job, command, "in.csv")
+    write_csv(job.folder / "in.csv", [(datetime(1900, 1, 1, tzinfo=UTC), 1.0), *rows])
+    (line,) = row_notices(job, command, "in.csv")
     assert "windows in which no series had rows for long are left out" in line
     assert "between 1900-01-29 and 2023-01-01" in line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_windows_far_too_short_are_reported(job: Job, command: str) -> None:
-    written(job.folder / "in.csv", [(BEGIN + timedelta(weeks=week), week % 7 + 0.5) for week in range(60)])
-    (line,) = told(job, command, "in.csv")
+def test_hourly_windows_for_weekly_rows_are_reported(job: Job, command: str) -> None:
+    write_csv(job.folder / "in.csv", [(BEGIN + timedelta(weeks=week), week % 7 + 0.5) for week in range(60)])
+    (line,) = row_notices(job, command, "in.csv")
     assert line == (
         "rows are usually 168 windows of 1h apart, so 99% of the windows are empty: train with longer "
         "windows, such as --freq 1w-sun"
@@ -53,8 +53,8 @@ def test_windows_far_too_short_are_reported(job: Job, command: str) -> None:
 def test_codes_of_missing_values_are_reported(job: Job, command: str) -> None:
     rows = [(BEGIN + timedelta(hours=hour), 20.0 + hour % 7) for hour in range(200)]
     rows[30:33] = [(at, -9999.0) for at, _ in rows[30:33]]
-    written(job.folder / "in.csv", rows)
-    (line,) = told(job, command, "in.csv")
+    write_csv(job.folder / "in.csv", rows)
+    (line,) = row_notices(job, command, "in.csv")
     assert line == (
         "values that may stand for none (-9999) in 1 series, such as -9999, 3 times in 'a', whose other "
         "values are 20 to 26: if so, set data.missing = [-9999]"

@@ -141,29 +141,29 @@ REFUSED = [
         2,
         "-- --parallelism=x: argument --parallelism",
     ),
-    ("init model", 2, "model is there already"),
-    ("init --example cars", 2, "--example cars: there are weather and flights"),
+    ("init model", 2, "model already exists"),
+    ("init --example cars", 2, "--example cars: no such example; choose weather or flights"),
     ("ui --port 0", 2, "Invalid value for '--port'"),
     # invalid input files
     ("train", 3, "no input: name files or folders"),
     ("train nowhere.csv", 3, "nowhere.csv: no such file or folder"),
-    ("train png.csv", 3, "png.csv: is no text in UTF-8"),
+    ("train png.csv", 3, "png.csv: is not text in UTF-8"),
     ("train empty.csv", 3, "empty.csv: is empty"),
     ("train header.csv", 3, "header.csv: holds no rows"),
     (
         "train words.csv",
         3,
-        "words.csv: no row can be used: 0 lie outside the asked time, 1 are no observations",
+        "words.csv: no row can be used: 0 are outside the time bounds, 1 were rejected",
     ),
     ("train columns.csv", 3, "columns.csv: no column timestamp"),
-    ("train list.jsonl", 3, "list.jsonl: line 1 is no JSON object"),
-    ("train broken.parquet", 3, "broken.parquet: is no Parquet file"),
-    ("train sheet.xlsx", 3, "sheet.xlsx: is none of the CSV"),
+    ("train list.jsonl", 3, "list.jsonl: line 1 is not a JSON object"),
+    ("train broken.parquet", 3, "broken.parquet: is incomplete or not a Parquet file"),
+    ("train sheet.xlsx", 3, "sheet.xlsx: is of no known kind, .xlsx; only CSV"),
     ("train folder", 3, "folder: no CSV, Parquet or JSON lines files"),
-    ("train good.csv --end 2012-01-01", 3, "good.csv: no row can be used: 180 lie outside the asked time"),
+    ("train good.csv --end 2012-01-01", 3, "good.csv: no row can be used: 180 are outside the time bounds"),
     ("train empty.csv --skip-bad-files", 3, "no file is left to read"),
     ("backfill header.csv -m model", 3, "the files hold no rows"),
-    ("backfill good.csv png.csv -m model", 3, "png.csv: is no text in UTF-8"),
+    ("backfill good.csv png.csv -m model", 3, "png.csv: is not text in UTF-8"),
     ("backfill good.csv -m model --state nowhere", 3, "nowhere holds no state table"),
     (
         "backfill good.csv -m model --state torn",
@@ -179,7 +179,7 @@ REFUSED = [
     ("stream good.csv -m model --state half", 3, "half: holds 1 shards, not each of 2 once"),
     ("evaluate good.csv -f folder", 3, "folder: no forecasts here"),
     ("train good.csv --sweep 0", 2, "Invalid value for '--sweep'"),
-    ("train good.csv --save-state model", 6, "--save-state model: there is something already"),
+    ("train good.csv --save-state model", 6, "--save-state model: is not an empty folder"),
     ("train good.csv --save-state ftp://a/b", 2, "ftp://: not a store that a job can write to"),
     ("train s3://b/x.csv", 2, 'data.paths[0] = "s3://b/x.csv": must be a file or folder on this machine'),
     ("train -s data.paths=['s3://b/x']", 2, "must be a file or folder on this machine"),
@@ -194,7 +194,7 @@ REFUSED = [
     (
         "stream good.csv -m model --runner prism -- --parallelism 4 b.csv",
         2,
-        "b.csv: comes after options of Beam's",
+        "b.csv: is not the value of a Beam option",
     ),
     ("init new.toml -s mlflow.tracking_uri=http://a:b@c", 2, "http://***@c: holds a name or a password"),
     ("evaluate good.csv", 3, "out: no forecasts here"),
@@ -205,13 +205,13 @@ REFUSED = [
     ),
     # missing models and stores
     ("backfill good.csv", 4, "there is no MLflow store at"),
-    ("backfill good.csv -m ./nowhere", 4, "./nowhere is no folder with a saved forecaster"),
+    ("backfill good.csv -m ./nowhere", 4, "./nowhere is not a folder with a saved forecaster"),
     ("backfill good.csv -m a/b/c", 4, "'a/b/c' names no model"),
     ("promote tiny/1", 4, "there is no MLflow store at"),
     ("train good.csv --register a/b", 4, "'a/b' cannot name a model"),
-    ("train good.csv --tracking-uri folder", 4, "'folder' is no MLflow store"),
+    ("train good.csv --tracking-uri folder", 4, "'folder' is not an MLflow store"),
     ("train good.csv --tracking-uri sqlite:///folder", 4, "is a folder: name a file"),
-    ("train good.csv --tracking-uri sqlite:///words.csv", 4, "words.csv is no SQLite database"),
+    ("train good.csv --tracking-uri sqlite:///words.csv", 4, "words.csv is not an SQLite database"),
     ("train good.csv --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
     ("train good.csv --tracking-uri http://127.0.0.1:9", 4, "no MLflow server answers at http://127.0.0.1:9"),
     ("ui --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
@@ -226,7 +226,7 @@ REFUSED = [
     ("evaluate good.csv --report good.csv/report.html", 6, "good.csv is a file, not a folder"),
     ("init /proc/statecast.toml", 6, "/proc/statecast.toml: cannot be written"),
     ("demo -o good.csv", 6, "good.csv is a file, not a folder"),
-    ("demo -o model", 6, "model is not empty and no demo's"),
+    ("demo -o model", 6, "model is not empty, and no demo wrote it"),
 ]
 
 
@@ -279,11 +279,11 @@ def test_a_missing_engine_is_refused_with_a_fix(desk: Desk, monkeypatch: pytest.
     [
         (
             "--runner in-process -- --parallelism=2",
-            "--parallelism=2: there is no Beam in process: name --runner",
+            "--parallelism=2: the in-process runner takes no Beam options: name --runner",
         ),
         (
             "--runner prism --flink-master [local]",
-            "--flink-master [local] and --runner prism ask for two engines: leave one of them out",
+            "--flink-master [local] and --runner prism name two engines: leave one of them out",
         ),
         ("--runner prism -- --runner=DirectRunner", "--runner=DirectRunner: name the engine before the --"),
         ("-- --flink_master=a:1", "--flink_master=a:1: name it before the --: --flink-master HOST:PORT"),
@@ -309,7 +309,7 @@ def test_an_address_without_flink_is_refused_at_once(desk: Desk, monkeypatch: py
         assert "name its REST address, host:port, or [local]" in message
     monkeypatch.setattr("pipelines.runners.flink.ask", lambda master, path: {"version": 3})
     code, message = desk.refused("stream good.csv -m model --flink-master 127.0.0.1:1")
-    assert (code, message[:36]) == (5, "what answers at 127.0.0.1:1 is no Fl")
+    assert (code, message[:38]) == (5, "the server at 127.0.0.1:1 is not Flink")
 
 
 def test_a_full_disk_and_a_bug_print_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

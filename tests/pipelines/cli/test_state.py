@@ -23,7 +23,7 @@ from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import PARTITION, FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas.sealed import seal, unseal
@@ -67,7 +67,7 @@ def stream_until(job: StreamJob, rows: int) -> None:
 
     def stop_if_read(numbers: JobNumbers) -> None:
         if numbers.counts.rows_in >= rows:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     run_stream(job, stop_if_read)
 
@@ -174,7 +174,7 @@ def test_shards_at_different_offsets_are_not_exported(
     stream_until(job, 48)
     for path, data in older.items():
         path.write_bytes(data)
-    refused(command("export", "out/state", "a.parquet"), 3, "out/state: its shards stand at different places")
+    refused(command("export", "out/state", "a.parquet"), 3, "out/state: its shards are at different offsets")
     assert not (tmp_path / "a.parquet").exists()
     partitions = json.loads(command("show", "out/state", "--json")[1])["partitions"]
     assert [(p["offset"], p["furthest"]) for p in partitions.values()] == [(40, 48)]
@@ -203,9 +203,9 @@ def test_existing_files_are_replaced_only_with_force(
     add_file(tmp_path / "in", "2.parquet", 10, 12)
     stream_until(job, 48)
     before = contents(job.states)
-    refused(command("export", "out/state", "a.parquet"), 2, "a.parquet is there already")
+    refused(command("export", "out/state", "a.parquet"), 2, "a.parquet already exists")
     refused(command("import", "a.parquet", "out/state"), 2, "out/state holds a state table")
-    refused(command("import", "a.parquet", "in", "--force"), 2, "in is not empty and no state table")
+    refused(command("import", "a.parquet", "in", "--force"), 2, "in is not empty and holds no state table")
     assert (tmp_path / "a.parquet").read_bytes() == packed
     assert contents(job.states) == before
 

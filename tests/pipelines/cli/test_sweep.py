@@ -26,7 +26,7 @@ def test_a_sweep_prints_its_trials_and_the_best_options(
 ) -> None:
     outcome = SweepOutcome(None, TRIALS, TRIALS[1])  # type: ignore[arg-type]
     monkeypatch.setattr(sweep, "run_sweep", lambda *given: outcome)
-    assert sweep_command.searched(JobConfig(), "waves", 4, None, Out()) is outcome
+    assert sweep_command.run_sweep_command(JobConfig(), "waves", 4, None, Out()) is outcome
     printed = capsys.readouterr().out
     rows = [line.split("│")[1:4] for line in printed.splitlines() if "│" in line]
     assert [[part.strip() for part in row] for row in rows] == [
@@ -48,7 +48,7 @@ def test_an_interrupted_sweep_reports_the_best_trial_so_far(
 
     monkeypatch.setattr(sweep, "run_sweep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sweep_command.searched(JobConfig(), "waves", 9, None, Out(as_json=True))
+        sweep_command.run_sweep_command(JobConfig(), "waves", 9, None, Out(as_json=True))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert f"4 of 9 trials ended and are in MLflow; {BEST}" in captured.err
+    assert f"4 of 9 trials ended and are in MLflow; the best: {BEST}" in captured.err

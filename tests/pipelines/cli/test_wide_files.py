@@ -1,4 +1,4 @@
-"""Wide files with the same columns: of one sensor they are one series, of two they are refused."""
+"""Wide files with the same columns are one series if they are of one sensor, and are refused otherwise."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from tests.pipelines.cli.conftest import Job
 BEGIN = datetime(2023, 1, 1, tzinfo=UTC)
 
 
-def site(path: Path, level: float, hours_from: int = 0, count: int = 40, **changed: float) -> Path:
-    """A wide CSV file of a site; ``changed`` are temperatures by their hour, such as ``h3``."""
+def write_site(path: Path, level: float, hours_from: int = 0, count: int = 40, **changed: float) -> Path:
+    """Write a wide CSV file of a site with hourly temperatures and humidities.
+
+    Args:
+        path: path of the file.
+        level: temperature at the first hour of each day.
+        hours_from: first hour.
+        count: number of hours.
+        changed: temperatures that replace the regular ones, by hour, such as ``h3=5.0``.
+    """
     path.parent.mkdir(exist_ok=True)
     lines = ["time,temp,hum"]
     for hour in range(hours_from, hours_from + count):
@@ -26,8 +34,8 @@ def site(path: Path, level: float, hours_from: int = 0, count: int = 40, **chang
 
 @pytest.mark.parametrize("command", ["backfill", "train", "evaluate --train-rows 20", "stream"])
 def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
-    site(job.folder / "in" / "site1.csv", 10)
-    site(job.folder / "in" / "site2.csv", 20)
+    write_site(job.folder / "in" / "site1.csv", 10)
+    write_site(job.folder / "in" / "site2.csv", 20)
     name, _, options = command.partition(" ")
     model = " -m model" if name in ("backfill", "stream") else ""
     for files in ("in", "in/site1.csv in/site2.csv"):
@@ -38,30 +46,31 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
         assert "data.layout = wide" in lines[-1]
     assert not (job.folder / "out").exists()
     if name == "backfill":
-        told, _ = job("backfill in -m model --set data.layout=wide")
-        assert (told["used"], told["replaced"]) == (80, 40)  # as asked
+        result, _ = job("backfill in -m model --set data.layout=wide")
+        # With data.layout = wide the files count as one sensor, and later values replace earlier ones.
+        assert (result["used"], result["replaced"]) == (80, 40)
 
 
 def test_wide_files_of_one_sensor_are_one_series(job: Job) -> None:
-    for day in range(3):  # each file ends with the first row of the next, which was not finished yet
+    for day in range(3):  # each file ends with an unfinished version of the next file's first row
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
-        site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)
-    site(job.folder / "in" / "again.csv", 10, 30, 12)
-    told, _ = job("backfill in -m model")
-    assert (told["used"], told["duplicates"], told["replaced"]) == (144, 28, 2)
-    site(job.folder / "in" / "again.csv", 10, 30, 12, h35=99.0)
+        write_site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)
+    write_site(job.folder / "in" / "again.csv", 10, 30, 12)
+    result, _ = job("backfill in -m model")
+    assert (result["used"], result["duplicates"], result["replaced"]) == (144, 28, 2)
+    write_site(job.folder / "in" / "again.csv", 10, 30, 12, h35=99.0)
     _, (line,) = job("backfill in -m model", 3)
     assert "series 'temp' is 99 at 2023-01-02T11:00:00Z, and 21 in in/1.csv" in line
 
 
-def test_a_watched_folder_keeps_a_file_of_another_sensor_out(job: Job) -> None:
-    site(job.folder / "in" / "1.csv", 10)
-    site(job.folder / "in" / "2.csv", 20)
-    site(job.folder / "in" / "3.csv", 10, 40)
-    told, _ = job.watch("in")
-    assert (told["used"] + told["pending"], told["bad_files"], told["late"]) == (160, 1, 0)
+def test_a_watched_folder_rejects_a_file_of_another_sensor(job: Job) -> None:
+    write_site(job.folder / "in" / "1.csv", 10)
+    write_site(job.folder / "in" / "2.csv", 20)
+    write_site(job.folder / "in" / "3.csv", 10, 40)
+    result, _ = job.watch("in")
+    assert (result["used"] + result["pending"], result["bad_files"], result["late"]) == (160, 1, 0)
     (reason,) = read_quarantine(job.folder / "out")["reason"]
     assert reason.startswith("series 'temp' is 20 at 2023-01-01T00:00:00Z, and 10 in in/1.csv")
-    site(job.folder / "in" / "4.csv", 30, 50)  # found after a restart, too
-    told, _ = job.watch("in", "--resume")
-    assert told["bad_files"] == 2
+    write_site(job.folder / "in" / "4.csv", 30, 50)  # is also refused after a restart
+    result, _ = job.watch("in", "--resume")
+    assert result["bad_files"] == 2

@@ -56,7 +56,7 @@ def test_a_missing_package_error_names_the_install_command(monkeypatch: pytest.M
 
 
 def test_an_unknown_example_or_invalid_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="traffic: no such example; there are weather and flights"):
+    with pytest.raises(DataError, match="traffic: no such example; choose weather or flights"):
         examples.write_example("traffic", tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):

@@ -16,7 +16,7 @@ from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Step
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.storage import Location
 from schemas.errors import DataError
@@ -44,7 +44,7 @@ class StoppingSource:
     def step(self, offset: int) -> Step | None:
         step = self.source.step(offset)
         if step is not None and step.offset >= self.at:
-            ask_to_stop(self.stop_file)
+            request_stop(self.stop_file)
         return step
 
 
@@ -98,7 +98,7 @@ def stop_when(job: StreamJob, condition: Callable[[JobNumbers], bool]) -> Callab
 
     def check(numbers: JobNumbers) -> None:
         if condition(numbers) or time.monotonic() > deadline_s:
-            ask_to_stop(job.stop_file)
+            request_stop(job.stop_file)
 
     return check
 

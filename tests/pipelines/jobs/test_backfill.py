@@ -128,7 +128,7 @@ def test_files_without_usable_rows_are_refused(job: BackfillJob, tmp_path: Path)
     assert not job.output.exists()
     run_backfill(job)
     before = contents(job.output)
-    with pytest.raises(DataError, match="1 are no observations; the first: 'much' is not a number"):
+    with pytest.raises(DataError, match="1 were rejected; the first: 'much' is not a number"):
         run_backfill(replace(job, paths=(str(empty), str(bad))))
     assert contents(job.output) == before
 

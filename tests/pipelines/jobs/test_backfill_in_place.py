@@ -15,7 +15,7 @@ from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import PARTS, read_forecasts
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from schemas.errors import DataError, OutputError
 from tests.fleets import START
@@ -138,7 +138,7 @@ def test_the_next_stream_completes_an_interrupted_replacement(job: BackfillJob, 
     (tmp_path / "in").mkdir()
     source = FolderSource(tmp_path / "in", DEFAULT_INPUT, job.states)
     stream = StreamJob(job.forecaster, source, job.output, shards=2, resume=True, runner="in-process")
-    run_stream(stream, lambda numbers: ask_to_stop(stream.stop_file))
+    run_stream(stream, lambda numbers: request_stop(stream.stop_file))
     assert state_table.read(job.states).closed_through == START + 9
     assert len(read_forecasts(job.output)) == 30
     assert not hidden(job.output)

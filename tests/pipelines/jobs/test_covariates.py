@@ -23,10 +23,9 @@ from pipelines.sources.files.covariates import with_tables
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input, input_of
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from schemas.states import check_states
 from tests.fleets import HOUR, HOUR_US, START, rows_of, scales, with_heat
 from tests.same import assert_same_frames
 
@@ -120,7 +119,7 @@ def test_observed_covariates_reach_backfills_and_streams(
     assert run_stream(job).counts.missing == 0
     assert_same_frames(read_forecasts(tmp_path / "stream"), forecasts.frame(), scales(fleet))
     table = state_table.read(tmp_path / "stream" / "state").state
-    assert "past.heat.mean" in check_states(table.frame()).columns
+    assert "past.heat.mean" in table.frame().columns
 
     watched = StreamJob(
         model,
@@ -134,7 +133,7 @@ def test_observed_covariates_reach_backfills_and_streams(
 
     def stop_when_read(numbers: JobNumbers) -> None:
         if numbers.counts.rows_in == HOURS * SERIES + 2:
-            ask_to_stop(watched.stop_file)
+            request_stop(watched.stop_file)
 
     run_stream(watched, stop_when_read)
     issued = read_forecasts(tmp_path / "watched")

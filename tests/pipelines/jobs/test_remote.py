@@ -18,10 +18,10 @@ from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sinks.replace_output import end_replacing
+from pipelines.sinks.replace_output import complete_replacement
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
-from pipelines.sources.reader import ask_to_stop
+from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location, Remote
@@ -139,7 +139,7 @@ def test_a_backfill_that_died_during_replacement_is_readable(
         assert len(read_quarantine(store)) == 1
 
     assert_new_output()
-    end_replacing(store / BACKFILL, store)
+    complete_replacement(store / BACKFILL, store)
     assert_new_output()
     assert not keys(store / BACKFILL)
     assert sum(key.startswith("state/") for key in keys(store)) == 2
@@ -147,7 +147,7 @@ def test_a_backfill_that_died_during_replacement_is_readable(
 
 def test_a_stop_file_stops_a_stream(files: tuple[str, str], store: Remote) -> None:
     job = stream(files, store, speed=3600.0)
-    outcome = run_stream(job, lambda numbers: ask_to_stop(job.stop_file))
+    outcome = run_stream(job, lambda numbers: request_stop(job.stop_file))
     assert outcome.stopped
     assert not job.stop_file.exists()
     assert run_stream(replace(job, source=stream(files, store).source)).counts.used == 300

@@ -86,8 +86,8 @@ def test_a_stream_resumes_exactly_after_its_engine_dies(
     outcome = run_stream(stream(tmp_path, "mortal", 3600 * 10.0, 2), on_restart=notices.append)
     first, second, third = engine.first_offsets
     assert 0 == first < second < third
-    assert [line.partition(",")[0] for line in notices] == [
-        "the engine is no more: going on from the last snapshots"
+    assert [line.partition(" (")[0] for line in notices] == [
+        "the engine is no more: resuming from the last snapshots"
     ] * 2
     assert outcome.counts == expected.counts
     assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
@@ -121,9 +121,7 @@ def test_a_backfill_starts_over_after_its_engine_dies(
     monkeypatch.setattr(forecast, "_engine", lambda job: run_and_die)
     notices: list[str] = []
     outcome = run_backfill(replace(job, output=tmp_path / "mortal", restarts=2), on_restart=notices.append)
-    assert notices == [
-        f"the engine is no more: beginning again, {more} more times at most" for more in (1, 0)
-    ]
+    assert notices == [f"the engine is no more: starting again (restarts left: {left})" for left in (1, 0)]
     assert outcome.counts == expected.counts
     assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
     assert not (outcome.output / ".backfill").exists()
@@ -143,7 +141,7 @@ def test_a_backfill_that_gives_up_keeps_the_earlier_output(
         raise EngineLost("the engine is no more")
 
     monkeypatch.setattr(forecast, "_engine", lambda job: always_die)
-    with pytest.raises(EngineLost, match=r"no more: .*out is as it was, run the same command again"):
+    with pytest.raises(EngineLost, match=r"no more: .*out is unchanged; run the same command again"):
         run_backfill(replace(job, restarts=1))
     assert contents(tmp_path / "out") == before
 

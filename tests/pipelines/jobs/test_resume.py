@@ -113,7 +113,7 @@ def test_another_shard_count_is_refused_after_a_kill(
 ) -> None:
     leave_shards_at_different_offsets(replayed)
     before = contents(replayed.output)
-    with pytest.raises(DataError, match=r"killed: go on with --resume and 2 shards, end that job") as raised:
+    with pytest.raises(DataError, match=r"killed: run a job with --resume and 2 shards, end it") as raised:
         run_stream(replace(replayed, shards=3, resume=True))
     assert "\n" not in str(raised.value)
     assert contents(replayed.output) == before
@@ -158,7 +158,8 @@ def test_resume_refuses_files_that_have_changed(replayed: StreamJob, tmp_path: P
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
     pl.read_parquet(tmp_path / "rows.parquet").head(50).write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match=r"rows\.parquet: the files are not those .* begun with") as raised:
+    changed = r"rows\.parquet: the files differ from those .* began with"
+    with pytest.raises(DataError, match=changed) as raised:
         run_stream(replace(replayed, resume=True))
     assert "\n" not in str(raised.value)
     assert contents(replayed.states) == before

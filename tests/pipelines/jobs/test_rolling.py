@@ -161,8 +161,8 @@ def test_default_quantiles_include_the_bounds_of_the_interval(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_rows": 150}, "holds 150 windows of 1h, and the first 150 are to be learned from"),
-        ({"stop": 151}, "holds 150 windows of 1h, and the test rows are to end at 151"),
+        ({"train_rows": 150}, "holds 150 windows of 1h; training on the first 150 leaves no test rows"),
+        ({"stop": 151}, "holds 150 windows of 1h, too few for test rows that end at 151"),
         ({"first": 90}, "among the 96 training rows"),
         ({"first": 137, "stop": 140}, "3 test rows"),
     ],

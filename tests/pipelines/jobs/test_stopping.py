@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.jobs import stopping
-from pipelines.jobs.stopping import ending_cleanly
-from pipelines.sources.reader import ask_to_stop
+from pipelines.jobs.stopping import stop_on_signal
+from pipelines.sources.reader import request_stop
 
 TIMEOUT_S = 60.0
 
@@ -25,14 +25,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_signal_writes_the_stop_file(tmp_path: Path) -> None:
-    with ending_cleanly(tmp_path / ".stop"):
+    with stop_on_signal(tmp_path / ".stop"):
         os.kill(os.getpid(), signal.SIGTERM)
         wait_until((tmp_path / ".stop").exists)
 
 
 def test_a_failed_write_of_the_stop_file_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    write_stop_file = ask_to_stop
+    write_stop_file = request_stop
 
     def full_at_first(stop_file: Path) -> None:
         calls.append(1)
@@ -40,9 +40,9 @@ def test_a_failed_write_of_the_stop_file_is_retried(tmp_path: Path, monkeypatch:
             raise OSError(28, "No space left on device")
         write_stop_file(stop_file)
 
-    monkeypatch.setattr(stopping, "ask_to_stop", full_at_first)
-    monkeypatch.setattr(stopping, "_AGAIN_AFTER_S", 0.01)
-    with ending_cleanly(tmp_path / ".stop"):
+    monkeypatch.setattr(stopping, "request_stop", full_at_first)
+    monkeypatch.setattr(stopping, "_RETRY_AFTER_S", 0.01)
+    with stop_on_signal(tmp_path / ".stop"):
         os.kill(os.getpid(), signal.SIGTERM)
         wait_until((tmp_path / ".stop").exists)
     assert len(calls) == 2
@@ -56,6 +56,6 @@ def test_a_second_signal_interrupts_the_process(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         wait_until(lambda: False)
 
-    with pytest.raises(KeyboardInterrupt), ending_cleanly(tmp_path / ".stop"):
+    with pytest.raises(KeyboardInterrupt), stop_on_signal(tmp_path / ".stop"):
         interrupt_twice()
     assert signal.getsignal(signal.SIGINT) is before

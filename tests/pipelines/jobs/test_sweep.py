@@ -21,9 +21,9 @@ from pipelines.jobs.sweep import (
     SweepOutcome,
     Trial,
     best_of,
+    draw_settings,
     folds,
     run_sweep,
-    suggested,
     with_settings,
 )
 from pipelines.settings.config import JobConfig
@@ -88,7 +88,7 @@ def test_the_seed_determines_the_settings_of_the_trials(
 
 
 def test_searched_settings_are_settings_of_the_job_file() -> None:
-    drawn = suggested(optuna.create_study().ask())
+    drawn = draw_settings(optuna.create_study().ask())
     config = with_settings(JobConfig(), drawn)
     assert drawn.items() <= config.flat().items()
     assert JobConfig.model_validate(config.model_dump()) == config

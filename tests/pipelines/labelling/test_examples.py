@@ -34,10 +34,10 @@ def test_anomalies_are_weather_with_labels_of_every_kind() -> None:
 
 
 def test_an_example_is_written_into_a_folder(tmp_path: Path) -> None:
-    path = labelled_examples.write_labelled("vowels", tmp_path / "new")
+    path = labelled_examples.write_labelled_example("vowels", tmp_path / "new")
     assert pl.read_parquet(path).columns[:3] == ["series_id", "timestamp", "c1"]
-    with pytest.raises(DataError, match="traffic: no such example; there are vowels and anomalies"):
-        labelled_examples.write_labelled("traffic", tmp_path)
+    with pytest.raises(DataError, match="traffic: no such example; choose vowels or anomalies"):
+        labelled_examples.write_labelled_example("traffic", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        labelled_examples.write_labelled("vowels", tmp_path / "file")
+        labelled_examples.write_labelled_example("vowels", tmp_path / "file")

@@ -56,7 +56,10 @@ def test_a_file_without_series_ids_is_one_series(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (LabelColumns("state"), r"rows.csv: no column 'state' \(--label\); there is series_id, timestamp"),
+        (
+            LabelColumns("state"),
+            r"rows.csv: no column 'state' \(--label\); the columns are series_id, timestamp",
+        ),
         (LabelColumns(values=("heat",)), r"no column 'heat' \(--value\)"),
         (LabelColumns(values=("label",)), "column 'label' cannot be a value: rename it"),
         (LabelColumns(split="set"), r"no column 'set' \(--split\)"),
@@ -78,7 +81,7 @@ def test_files_with_missing_or_different_columns_are_refused(tmp_path: Path) -> 
         read_labelled([no_value], LabelColumns())
     one = write_rows(tmp_path, "time,x,label\n2020-01-01,1,ok\n", "c.csv")
     other = write_rows(tmp_path, "time,y,label\n2020-01-01,1,ok\n", "d.csv")
-    with pytest.raises(DataError, match=r"d.csv: its values are y, and those of the files before it x"):
+    with pytest.raises(DataError, match=r"d.csv: its value columns are y, and other files have x"):
         read_labelled([one, other], LabelColumns())
 
 

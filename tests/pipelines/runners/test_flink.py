@@ -12,7 +12,7 @@ from pipelines.runners import flink, on_flink
 from pipelines.runners.base import FlinkSettings, Run
 from pipelines.runners.flink import JobServer, flink_options
 from pipelines.storage import Remote
-from pipelines.workers.ownership import has_ended, run_of, say_ended, take_over
+from pipelines.workers.ownership import has_ended, mark_shard_ended, read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import EngineError, EngineLost
 from tests.stores import in_memory
@@ -51,7 +51,7 @@ def test_a_job_ended_from_outside_is_an_error(tmp_path: Path, monkeypatch: pytes
     cluster.answer = {"1": ("job", "CANCELED")}
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
     run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
-    take_over(settings)
+    take_ownership(settings)
     on_flink._check_ended("RUNNING", run, "host:1", "job")
     for state, message in (("FAILED", "was cancelled"), ("DONE", "was stopped")):
         with pytest.raises(EngineError, match=f"{message}.*--resume") as raised:
@@ -62,7 +62,7 @@ def test_a_job_ended_from_outside_is_an_error(tmp_path: Path, monkeypatch: pytes
     for number in range(2):
         (tmp_path / f".ended-{number:04d}").touch()
     on_flink._check_ended("DONE", run, "host:1", "job")
-    take_over(settings)
+    take_ownership(settings)
     with pytest.raises(EngineError, match="was stopped"):
         on_flink._check_ended("DONE", run, "host:1", "job")
 
@@ -103,9 +103,9 @@ def test_only_running_jobs_of_the_name_are_cancelled(name: str, monkeypatch: pyt
 
 
 def test_run_of_returns_the_owner_of_an_output(tmp_path: Path) -> None:
-    assert run_of(tmp_path) is None
-    take_over(StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False))
-    assert run_of(tmp_path) == "a"
+    assert read_owner(tmp_path) is None
+    take_ownership(StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False))
+    assert read_owner(tmp_path) == "a"
 
 
 def test_missing_slots_and_dead_workers_raise_different_errors(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_missing_slots_and_dead_workers_raise_different_errors(tmp_path: Path) -
     server = JobServer("host:1", tmp_path / "flink.log")
     server._process = subprocess.Popen(["sleep", "60"])
     try:
-        assert "has died" in str(on_flink._why(run, server, None, RuntimeError()))
+        assert "has died" in str(on_flink._cause_of(run, server, None, RuntimeError()))
         server.log.write_text("Caused by: org.apache.flink.NoResourceAvailableException: Could not acquire\n")
-        assert "not enough free task slots" in str(on_flink._why(run, server, None, RuntimeError()))
+        assert "not enough free task slots" in str(on_flink._cause_of(run, server, None, RuntimeError()))
     finally:
         server._process.kill()
         server._process.wait()
@@ -198,14 +198,14 @@ def test_a_running_job_sends_few_requests_to_a_store(monkeypatch: pytest.MonkeyP
     cluster = Cluster(monkeypatch)
     with in_memory() as store:
         settings = StepSettings("a", b"", 3, 1, store, "parquet", 1, resumed=False)
-        take_over(settings)
+        take_ownership(settings)
         watch = on_flink._Watch("[local]", "job", partial(has_ended, settings), lambda: cluster.now_s)
         requests.clear()
         assert not any(cluster.look(watch, 0.5) for _ in range(200))
         assert requests == {"read_bytes": 100}
         for number in (2, 1, 0):
             assert not cluster.look(watch)
-            say_ended(settings, number)
+            mark_shard_ended(settings, number)
         requests.clear()
         assert cluster.look(watch)
         assert requests == {"read_bytes": 1, "_list_files": 1}

@@ -98,7 +98,7 @@ def test_the_pinned_job_server_is_the_fallback(machine: Path, capsys: pytest.Cap
     write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))
     java.setup_job_server()
     assert java.versions()["beam.runner.version"] in java.job_server()[1]
-    assert "not served here" in capsys.readouterr().err
+    assert "the registry lacks Beam's released job server" in capsys.readouterr().err
 
 
 def test_a_failed_set_up_leaves_no_files(machine: Path) -> None:

@@ -98,7 +98,7 @@ def test_another_process_on_the_port_is_not_the_engine(
             assert server.pid is not None
         ports += [taken] * 3
         with (
-            pytest.raises(EngineError, match=f"another process has its port {taken}"),
+            pytest.raises(EngineError, match=f"another process uses its port {taken}"),
             PrismServer(tmp_path / "prism.log"),
         ):
             pass

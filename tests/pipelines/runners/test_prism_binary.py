@@ -84,7 +84,7 @@ def test_an_empty_file_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("body", "reason"),
-    [(None, "is no file"), (prism_of("v2.1.0"), "is of version 2.1.0")],
+    [(None, "is not a file"), (prism_of("v2.1.0"), "has version 2.1.0")],
 )
 def test_an_unsuitable_binary_in_statecast_prism_is_an_error(
     body: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -108,7 +108,7 @@ def test_options_override_the_file(tmp_path: Path) -> None:
         ("[data]\nstart = 2013-01-02\nend = 2013-01-01", "job.toml: data.end must be later than data.start"),
         ('[mlflow]\nmodel = ""', 'job.toml: mlflow.model = "": must not be empty'),
         ("[network]\nhidden = 0\nlayers = 0", "job.toml: network.hidden = 0: must be 1 or more (and 1 more)"),
-        ("[network]\nhidden =\n", "job.toml: line 2, column 9: not TOML: Invalid value"),
+        ("[network]\nhidden =\n", "job.toml: line 2, column 9: not valid TOML: Invalid value"),
     ],
 )  # fmt: skip
 def test_an_invalid_job_file_is_refused_with_the_fix(text: str, message: str, tmp_path: Path) -> None:
@@ -127,5 +127,5 @@ def test_an_unreadable_job_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path)
     (tmp_path / "junk.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="no text in UTF-8"):
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
         load_config(tmp_path / "junk.toml")

@@ -12,7 +12,10 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confl
     [
         ([], "here:1: no Kafka broker answers there: see kafka.bootstrap"),
         (["_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see kafka.bootstrap"),
-        (["_AUTHENTICATION", "_ALL_BROKERS_DOWN"], "here:1: refuses us (the reason): see kafka.options"),
+        (
+            ["_AUTHENTICATION", "_ALL_BROKERS_DOWN"],
+            "here:1: the broker refuses the connection (the reason): see kafka.options",
+        ),
         (["_AUTHENTICATION", "_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see"),
     ],
 )

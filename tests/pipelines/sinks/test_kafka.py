@@ -12,7 +12,7 @@ import polars as pl
 from forecaster.forecasts import Forecasts
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.kafka import Broker
 from pipelines.sinks.kafka import Topics, _avro_encoder
 from tests.fleets import START, forecaster
@@ -35,8 +35,10 @@ def test_forecasts_in_avro_have_every_column() -> None:
     schema = fastavro.parse_schema(
         json.loads(registry.posted["/subjects/forecasts-value/versions"]["schema"])
     )
-    assert {value[: FRAME.size] for value in values} == {FRAME.pack(0, 7)}
-    read = [fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None) for value in values]
+    assert {value[: AVRO_HEADER.size] for value in values} == {AVRO_HEADER.pack(0, 7)}
+    read = [
+        fastavro.schemaless_reader(io.BytesIO(value[AVRO_HEADER.size :]), schema, None) for value in values
+    ]
     made = pl.DataFrame(read, schema_overrides={"revision": pl.Int32})
     assert made.columns == frame.columns
     assert made.drop("forecast").equals(frame.drop("forecast"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.sinks.replace_output import end_replacing, replace_parts
+from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
@@ -81,7 +81,7 @@ def test_a_failed_rename_leaves_the_old_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    end_replacing(output / ".hidden", output)  # a job calls this at its end
+    complete_replacement(output / ".hidden", output)  # a job calls this at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 
@@ -93,7 +93,7 @@ def test_an_interrupted_undo_ends_with_the_new_parts(
     fail_renames(monkeypatch, at, at + 1, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         replace_parts(output / ".hidden", output, PARTS)
-    end_replacing(output / ".hidden", output)
+    complete_replacement(output / ".hidden", output)
     assert read_parts(output) == NEW
     assert not (output / ".hidden").exists()
 
@@ -105,18 +105,18 @@ def test_the_next_job_completes_interrupted_renames(
     (output / ".hidden" / "complete").write_text("\n".join(PARTS))
     fail_renames(monkeypatch, at, error=Killed())
     with pytest.raises(Killed) if at < RENAMES else nullcontext():
-        end_replacing(output / ".hidden", output)
+        complete_replacement(output / ".hidden", output)
     monkeypatch.undo()
-    end_replacing(output / ".hidden", output)
+    complete_replacement(output / ".hidden", output)
     assert read_parts(output) == NEW
     assert not (output / ".hidden").exists()
 
 
 def test_incomplete_new_parts_are_deleted(output: Path) -> None:
-    end_replacing(output / ".hidden", output)
+    complete_replacement(output / ".hidden", output)
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
-    end_replacing(output / ".hidden", output)
+    complete_replacement(output / ".hidden", output)
     assert read_parts(output) == OLD
 
 
@@ -125,6 +125,6 @@ def test_an_empty_mark_deletes_neither_old_nor_new_parts(output: Path) -> None:
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")
     os.replace(output / "forecasts", hidden / "old-forecasts")
-    end_replacing(hidden, output)
+    complete_replacement(hidden, output)
     assert read_parts(output) == NEW
     assert not hidden.exists()

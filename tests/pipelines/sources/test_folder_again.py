@@ -47,7 +47,7 @@ def test_a_short_or_damaged_manifest_is_refused(inbox: Path) -> None:
     with pytest.raises(DataError, match=r"folder\.jsonl: ends at row 1, but rows up to 5 were read"):
         restarted(source).step(5)
     (inbox.parent / "out" / "folder.jsonl").write_text('{"what": 1}\n')
-    with pytest.raises(DataError, match=r"folder\.jsonl: line 1 is no entry of a manifest"):
+    with pytest.raises(DataError, match=r"folder\.jsonl: line 1 is not an entry of a manifest"):
         restarted(source).step(0)
 
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.config import Columns
 from pipelines.settings.kafka import Broker
 from pipelines.sources.files.validated_rows import Input
@@ -175,7 +175,7 @@ def avro_messages(schema: Any, place: str, found: list[Any]) -> list[bytes]:
         usual = {"series_id": "a", "timestamp": "2013-01-01", "value": 1.0, "event": "e", "heat": 2.0}
         sink = io.BytesIO()
         fastavro.schemaless_writer(sink, schema, usual | {place: one})
-        made.append(FRAME.pack(0, 1) + sink.getvalue())
+        made.append(AVRO_HEADER.pack(0, 1) + sink.getvalue())
     return made
 
 

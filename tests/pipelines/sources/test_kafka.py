@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE, NEVER
 from pipelines.settings.kafka import Broker
-from pipelines.sources.base import Log, Place, Places
+from pipelines.sources.base import Log, Position, Positions
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource, forget
@@ -68,13 +68,13 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
     assert sum(b.outside for b in batches) == 1
     rejected = [one for b in batches for one in b.rejected.select("file", "row", "column", "reason").rows()]
     assert rejected == [
-        ("rows/0/1", 1, "", "is no JSON object; nope"),
+        ("rows/0/1", 1, "", "is not a JSON object; nope"),
         ("rows/0/2", 1, "value", "'much' is not a number"),
         ("rows/0/4", 1, "", "the message is empty (a tombstone)"),
         ("rows/0/5", 1, "timestamp", "'2014-05-14T00:30Z' is more than 1h in the future"),
     ]
     assert {b.arrived_s for b in batches} == {CAME_MS / 1000}
-    assert places["rows-0"] == Place(7, start_us + 2 * HOUR_US + HOUR_US // 2)
+    assert places["rows-0"] == Position(7, start_us + 2 * HOUR_US + HOUR_US // 2)
     assert batches[0].start == 0
     assert all(b.stop == after.start for b, after in pairwise(batches))
 
@@ -92,19 +92,19 @@ def test_lateness_depends_on_earlier_rows_not_on_polls(tmp_path: Path) -> None:
 
 def test_an_offset_beyond_the_brokers_rows_is_refused(tmp_path: Path) -> None:
     source = source_of(Topic({0: [row(5)]}, {0: 1}), tmp_path)
-    assert source.begin({"rows-0": Place(1, 5)}) == {"rows-0": Place(1, 5)}
-    with pytest.raises(DataError, match=r"rows/0: the broker has the offsets 0 to 1, and we go on from 2"):
-        source.begin({"rows-0": Place(2)})
+    assert source.begin({"rows-0": Position(1, 5)}) == {"rows-0": Position(1, 5)}
+    with pytest.raises(DataError, match=r"rows/0: the broker has the offsets 0 to 1, but .* resumes from 2"):
+        source.begin({"rows-0": Position(2)})
 
 
 def test_a_new_partition_begins_at_the_watermark_of_others(tmp_path: Path) -> None:
     source = source_of(Topic({0: [row(5)], 1: []}, {0: 1, 1: 0}), tmp_path)
-    places = source.begin({"rows-0": Place(1, 7 * HOUR_US)})
-    assert places["rows-1"] == Place(0, 7 * HOUR_US)
+    places = source.begin({"rows-0": Position(1, 7 * HOUR_US)})
+    assert places["rows-1"] == Position(0, 7 * HOUR_US)
     assert source.decisions().at("rows-1", 0, None) == 7 * HOUR_US
     # One shard has closed its windows up to 9 h, so the new partition begins there.
-    places = source.begin({"rows-0": Place(1, 7 * HOUR_US, (3,), 9 * HOUR_US)})
-    assert places["rows-1"] == Place(0, 9 * HOUR_US)
+    places = source.begin({"rows-0": Position(1, 7 * HOUR_US, (3,), 9 * HOUR_US)})
+    assert places["rows-1"] == Position(0, 9 * HOUR_US)
 
 
 def test_a_new_partition_is_announced_before_its_rows(tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ def test_a_new_partition_is_announced_before_its_rows(tmp_path: Path) -> None:
     assert [(b.partition, b.partitions) for b in stride.batches] == [("rows-1", 2)]
     known_us = places["rows-0"].watermark_us
     assert known_us is not None
-    ahead = {"rows-0": places["rows-0"]._replace(ahead_us=known_us + HOUR_US)}
+    ahead = {"rows-0": places["rows-0"]._replace(furthest_watermark_us=known_us + HOUR_US)}
     (announced,) = reading.step(ahead).batches
-    assert announced.watermark_us == ahead["rows-0"].ahead_us
+    assert announced.watermark_us == ahead["rows-0"].furthest_watermark_us
 
 
-def read_all(reading: Reading, places: Places) -> Places:
+def read_all(reading: Reading, places: Positions) -> Positions:
     for _ in range(99):
         places = reading.step(places).places
     return places
@@ -152,7 +152,7 @@ def test_batches_of_a_keyed_partition_go_to_one_shard(tmp_path: Path) -> None:
     assert {name: place.shard for name, place in source.begin(places).items()} == {
         f"rows-{n}": n % 2 for n in range(4)
     }
-    with pytest.raises(ConfigError, match=r"jobs\.shards = 5, 'rows' has 4 partitions: with kafka\.keyed"):
+    with pytest.raises(ConfigError, match=r"jobs\.shards = 5, but 'rows' has 4 partitions: with kafka"):
         replace(source, keyed_shards=5).begin({})
 
 
@@ -286,7 +286,7 @@ def in_2199(series: str = "b") -> bytes:
     return json.dumps({"series_id": series, "timestamp": "2199-01-01", "value": 1.0}).encode()
 
 
-def read_to_end(reading: Reading, places: Places, ends: dict[str, int]) -> list[Batch]:
+def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> list[Batch]:
     batches: list[Batch] = []
     while any(places[name].offset < end for name, end in ends.items()):
         stride = reading.step(places)
@@ -331,7 +331,8 @@ def test_a_reread_rejects_the_same_future_rows(data: st.DataObject) -> None:
             source = source_of(topic, Path(name), poll_rows=data.draw(st.integers(1, 9)), idle_s=1e9)
             source = replace(source, wall=partial(_next_s, walls))
             starts = {
-                f"rows-{n}": Place(data.draw(st.integers(0, count)) if reading_number else 0) for n in parts
+                f"rows-{n}": Position(data.draw(st.integers(0, count)) if reading_number else 0)
+                for n in parts
             }
             batches = read_to_end(Reading(source), starts, {f"rows-{n}": count for n in parts})
             good = {(b.partition, o): True for b in batches for o in b.rows["offset"]}

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.config import Columns
 from pipelines.sources import messages as sources
 from pipelines.sources.messages import Decoder, DecoderSpec, Messages
@@ -63,7 +63,7 @@ def as_avro(series: str, value: float | None, number: int = 7) -> bytes:
     sink = io.BytesIO()
     record = {"series_id": series, "timestamp": 1_706_677_200_000_000, "value": value}
     fastavro.schemaless_writer(sink, fastavro.parse_schema(SCHEMA), record)
-    return FRAME.pack(0, number) + sink.getvalue()
+    return AVRO_HEADER.pack(0, number) + sink.getvalue()
 
 
 def valid_rows(frame: pl.DataFrame) -> list[tuple[str, float, int]]:
@@ -104,7 +104,7 @@ def test_a_message_without_a_json_object_is_rejected_alone(bad: bytes) -> None:
     assert valid_rows(frame) == [("a", 1.0, 0), ("b", 2.0, 3)]
     (first, no_object), (second, tombstone) = problems(frame)
     assert (first, second) == (1, 2)
-    assert no_object.startswith("is no JSON object")
+    assert no_object.startswith("is not a JSON object")
     assert len(no_object) < 130
     assert "tombstone" in tombstone
 
@@ -182,7 +182,7 @@ def test_avro_without_a_usable_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.avsc: the Avro schema cannot be read"):
         DecoderSpec("avro", schema=str(tmp_path / "none.avsc")).decoder()
     (tmp_path / "bad.avsc").write_text('{"type": "nonsense"}')
-    with pytest.raises(DataError, match=r"bad\.avsc: is no Avro schema"):
+    with pytest.raises(DataError, match=r"bad\.avsc: is not an Avro schema"):
         DecoderSpec("avro", schema=str(tmp_path / "bad.avsc")).decoder()
 
 
@@ -239,7 +239,7 @@ def test_an_unusable_decoder_is_refused(
     for name in ("no_such_module:decode", "json:no_such_function", "xml"):
         with pytest.raises(ConfigError, match="json, avro, arrow, or module:function"):
             DecoderSpec(name).decoder()
-    with pytest.raises(DataError, match="gave no Polars frame"):
+    with pytest.raises(DataError, match="returned no Polars frame"):
         decoded(custom_spec(lambda given: 5).decoder(), messages(b"x"))
 
 
@@ -259,7 +259,7 @@ def test_an_absent_observed_covariate_is_missing(kind: str, tmp_path: Path) -> N
             sink = io.BytesIO()
             record = {"heat": None, **one, "timestamp": 1_706_677_200_000_000}
             fastavro.schemaless_writer(sink, schema, record)
-            sent.append(FRAME.pack(0, 1) + sink.getvalue())
+            sent.append(AVRO_HEADER.pack(0, 1) + sink.getvalue())
     spec = DecoderSpec(kind, Columns(observed=("heat",)), schema=str(tmp_path / "row.avsc"))
     rows_read, bad = observations.validate(decoded(spec.decoder(), messages(*sent)))
     assert bad.is_empty()

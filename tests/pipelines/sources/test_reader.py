@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from pipelines.sources import reader as reading
-from pipelines.sources.base import OnePartition, Place, Places, Step, Stride
-from pipelines.sources.reader import LONGEST_WAIT_S, ask_to_stop
+from pipelines.sources.base import LogStep, OnePartition, Position, Positions, Step
+from pipelines.sources.reader import LONGEST_WAIT_S, request_stop
 from pipelines.storage import Remote
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import Clock
@@ -23,7 +23,7 @@ def batch(start: int, rows: int) -> Batch:
     frame = pl.DataFrame(
         {"series_id": ["a"] * rows, "value": [1.0] * rows, "offset": range(start, start + rows)}
     )
-    return replace(no_batch("log", start), stop=start + rows, rows=frame)
+    return replace(empty_batch("log", start), stop=start + rows, rows=frame)
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Reader(reading.Reader):
         super().__init__(OnePartition(source), stop_file, every_s, applied_offsets, *more, **named)
 
     def at(self, offset: int) -> Read:
-        read = self.next({"log": Place(offset)})
+        read = self.next({"log": Position(offset)})
         return Read(read.batches, read.places["log"].offset, read.wait_s, read.ended)
 
 
@@ -73,11 +73,11 @@ class Keyed:
 
     is_paced: bool = True
 
-    def begin(self, reached: Places) -> Places:
-        return {"t-0": Place(3, 7, shard=0), "t-1": Place(4, shard=1), "t-2": Place(5, shard=0)}
+    def begin(self, reached: Positions) -> Positions:
+        return {"t-0": Position(3, 7, shard=0), "t-1": Position(4, shard=1), "t-2": Position(5, shard=0)}
 
-    def step(self, places: Places) -> Stride:
-        return Stride((), places)
+    def step(self, places: Positions) -> LogStep:
+        return LogStep((), places)
 
 
 def test_each_shard_gets_only_batches_of_its_partitions(stop_file: Path, clock: Clock) -> None:
@@ -90,7 +90,7 @@ def test_each_shard_gets_only_batches_of_its_partitions(stop_file: Path, clock: 
         read = reader.next(places)
         assert [(b.shard, b.partition, b.snapshot) for b in read.batches] == expected
         assert all(b.start == places[b.partition].offset for b in read.batches)
-    ask_to_stop(stop_file)
+    request_stop(stop_file)
     read = reader.next(places)
     assert [(b.shard, b.snapshot, b.ends) for b in read.batches] == [(0, True, True), (1, True, True)]
 
@@ -188,7 +188,7 @@ def test_a_stop_file_ends_the_reading_with_a_snapshot(stop_file: Path, clock: Cl
     reader = Reader(ten_rows_each(3), stop_file, 30, clock=clock)
     reader.at(0)
     assert reader.at(0).offset == 10
-    ask_to_stop(stop_file)
+    request_stop(stop_file)
     read = reader.at(10)
     (last,) = read.batches
     assert read.ended
@@ -265,7 +265,7 @@ def test_a_waiting_reader_notices_a_stop(stop_file: Path, clock: Clock) -> None:
     offset = reader.at(0).offset
     for _ in range(4):
         offset = reader.at(offset).offset
-    ask_to_stop(stop_file)
+    request_stop(stop_file)
     assert reader.at(offset).ended
 
 
@@ -292,7 +292,7 @@ def test_applied_offsets_are_read_rarely_within_the_budget(stop_file: Path, cloc
 
 def test_a_waiting_reader_checks_a_store_rarely(store: Remote, clock: Clock, size: int) -> None:
     reader = reading.Reader(OnePartition(ten_rows_each(9)), store / ".stop", 1e9, dict, 1, clock=clock)
-    places: Places = {"log": Place(0)}
+    places: Positions = {"log": Position(0)}
     for _ in range(3):
         places = reader.next(places).places
     assert [reader.next(places).wait_s for _ in range(3)] == [LONGEST_WAIT_S] * 3

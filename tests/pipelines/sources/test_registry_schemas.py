@@ -10,7 +10,7 @@ import fastavro
 import polars as pl
 import pytest
 
-from pipelines.schema_registry import FRAME
+from pipelines.schema_registry import AVRO_HEADER
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
 from pipelines.sources.messages.as_avro import avro_decoder
@@ -35,7 +35,7 @@ def record(number: int) -> bytes:
     sink = io.BytesIO()
     row = {"series_id": "a", "timestamp": "2013-01-01", "value": 1.0}
     fastavro.schemaless_writer(sink, fastavro.parse_schema(SCHEMA), row)
-    return FRAME.pack(0, number) + sink.getvalue()
+    return AVRO_HEADER.pack(0, number) + sink.getvalue()
 
 
 def messages(*numbers: int) -> Messages:
@@ -69,7 +69,7 @@ def test_known_and_unknown_schemas_are_requested_once() -> None:
         frames = decoded(decode, messages(7, 8, 7))
         assert counted(frames) == (2, 1)
         assert frames[-1].select("message", "problem", "problem_kind").rows() == [
-            (1, "the registry knows no schema of id 8", "schema is unknown")
+            (1, "the registry has no schema with id 8", "schema is unknown")
         ]
         assert registry.requests == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
         assert set(registry.users) == {"Basic bmFtZTpzZWNyZXQ="}
@@ -113,7 +113,7 @@ def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
             with pytest.raises(SchemaUnknown, match="answers 503"):
                 schemas(7)
         assert len(registry.requests) < 30
-    with pytest.raises(SchemaUnknown, match="cannot be asked"):
+    with pytest.raises(SchemaUnknown, match="cannot be reached"):
         RegistrySchemas("http://127.0.0.1:9", patience_s=0, clock=clock)(7)
 
 

@@ -139,10 +139,10 @@ def test_a_bad_file_stops_a_replay_or_is_quarantined(tmp_path: Path) -> None:
     whole = b"".join(b'{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' for _ in range(20))
     # The valid rows before the bad line must not be used either.
     bad = write_file(tmp_path / "b.jsonl", whole + b'{"series_id": \n')
-    with pytest.raises(DataError, match=r"b\.jsonl: line 21 is no JSON object"):
+    with pytest.raises(DataError, match=r"b\.jsonl: line 21 is not a JSON object"):
         replay_of(bad, good).step(0)
     skipping = replace(INPUT, skip_bad_files=True, batch_rows=5)
     batches = read_log(replay_of(bad, good, input=skipping))
     assert values(batches) == [1]
     assert batches[0].rejected.drop("reason").rows() == [(str(bad), 0, "", "file cannot be read", "", 0)]
-    assert reasons(batches) == ["line 21 is no JSON object: correct or delete it"]
+    assert reasons(batches) == ["line 21 is not a JSON object: correct or delete it"]

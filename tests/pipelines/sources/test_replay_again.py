@@ -39,15 +39,15 @@ def test_a_replay_resumes_only_over_the_same_files(tmp_path: Path) -> None:
     source = replay_of(file, manifest_folder=manifest_folder)
     read_log(source)
     assert values(read_log(restarted(source), 1)) == [1, 2]
-    with pytest.raises(DataError, match="data settings are not those"):
+    with pytest.raises(DataError, match="data settings differ from those"):
         replace(source, input=replace(INPUT, end_us=0)).step(1)
     write_file(file, [("a", h, -h) for h in range(3)], age_s=30)
-    with pytest.raises(DataError, match=r"a\.csv: the files are not those .* begin anew") as caught:
+    with pytest.raises(DataError, match=r"a\.csv: the files differ from those .* start again") as caught:
         restarted(source).step(1)
     assert "\n" not in str(caught.value)
     for left in manifest_folder.iterdir():
         left.unlink()
-    with pytest.raises(DataError, match=r"replay\.json: is gone"):
+    with pytest.raises(DataError, match=r"replay\.json: is missing"):
         restarted(source).step(1)
 
 

@@ -120,7 +120,7 @@ def test_an_unreadable_file_stops_a_strict_stream(inbox: Path) -> None:
     assert values(read_log(source, steps=1)) == [1]
     for process in (source, restarted(source)):  # each step tries the file again
         for _ in range(2):
-            with pytest.raises(DataError, match=r"2\.jsonl: line 10 is no JSON object"):
+            with pytest.raises(DataError, match=r"2\.jsonl: line 10 is not a JSON object"):
                 process.step(1)
     write_file(inbox / "2.jsonl", half)
     assert values(read_log(restarted(source), 1)) == [5] * 9 + [3]
@@ -148,7 +148,7 @@ def test_a_file_missing_at_rereading_is_a_rejected_row(inbox: Path, change: Call
     whole = read_log(source)
     change(path)
     again = read_log(restarted(source), 2)
-    assert reasons(again)[0] == "was read before, and is gone or another one now"
+    assert reasons(again)[0] == "was read before, and has since been removed or replaced"
     assert [(batch.start, batch.stop, batch.watermark_us) for batch in again[:2]] == [
         (2, 6, whole[2].watermark_us),
         (6, 7, whole[3].watermark_us),

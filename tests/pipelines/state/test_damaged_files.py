@@ -19,7 +19,15 @@ from pipelines.sinks.numbers import ShardNumbers
 from pipelines.sources.kafka.decision_journal import Decisions
 from pipelines.sources.manifest import Entry, FolderManifest, check_replay
 from pipelines.state import state_file, state_table
-from pipelines.storage import BACKFILL, Journal, end_putting, leased, markers, put_in_place, write_text
+from pipelines.storage import (
+    BACKFILL,
+    Journal,
+    complete_replacement_in_store,
+    leased,
+    markers,
+    replace_in_store,
+    write_text,
+)
 from pipelines.workers import failure, ownership
 from schemas.errors import EngineError, ModelError, OutputError
 from schemas.sealed import seal, unseal
@@ -179,7 +187,7 @@ def test_a_damaged_owner_file_raises_nothing(tmp_path: Path) -> None:
     write_text(path, "b" * 32)
     assert (
         assert_as_written_or_refused(
-            path, path.read_bytes(), lambda: ownership.run_of(tmp_path) is None, [True, False]
+            path, path.read_bytes(), lambda: ownership.read_owner(tmp_path) is None, [True, False]
         )
         == 0
     )
@@ -187,7 +195,7 @@ def test_a_damaged_owner_file_raises_nothing(tmp_path: Path) -> None:
 
 def test_a_damaged_worker_error_becomes_an_engine_error(tmp_path: Path) -> None:
     raised = OutputError("out: the disk is full")
-    with pytest.raises(OutputError), failure.told_of(tmp_path):
+    with pytest.raises(OutputError), failure.store_worker_error(tmp_path):
         raise raised
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
@@ -225,13 +233,13 @@ def test_a_damaged_engine_record_raises_nothing(tmp_path: Path, monkeypatch: pyt
 def test_a_damaged_manifest_of_replaced_parts_deletes_no_rows() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
-        put_in_place(store / BACKFILL, store, ["late"])
+        replace_in_store(store / BACKFILL, store, ["late"])
         manifest = store / f"{BACKFILL}.json"
         whole = manifest.read_bytes()
         others = (as_json(other) for other in mistyped({"id": "1", "parts": ["late"]}))
         for data in (*damaged(whole), *others):
             manifest.write_bytes(data)
-            line = line_of(lambda: end_putting(store / BACKFILL, store), [])
+            line = line_of(lambda: complete_replacement_in_store(store / BACKFILL, store), [])
             assert line is None or line.startswith(f"{manifest}: ")
             assert (store / "late" / "x").read_bytes() == b"1"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard, apply
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from forecaster.time.windows import Windows
 from pipelines.state import snapshot_file, state_table
 from schemas.errors import DataError, OutputError
@@ -45,7 +45,7 @@ def test_a_restored_shard_issues_the_same_forecasts(
     (shard,) = shards_of(fleet, 1, closed)
     snapshot_file.write_shard(folder, shard)
     again = snapshot_file.read_shard(folder, 0, 1)
-    end = replace(no_batch("rows", again.offsets["rows"]), watermark_us=(fleet.start + 40) * HOUR_US)
+    end = replace(empty_batch("rows", again.offsets["rows"]), watermark_us=(fleet.start + 40) * HOUR_US)
     ended = []
     for one in (shard, again):
         issued = []

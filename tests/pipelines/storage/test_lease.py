@@ -13,7 +13,7 @@ from pipelines.sinks.folder import locked
 from pipelines.state import snapshot_file
 from pipelines.state.snapshot_file import write_shard
 from pipelines.storage import Remote, lease, write_text
-from pipelines.workers.ownership import is_taken_over, run_of, take_over
+from pipelines.workers.ownership import is_owned_by_another_run, read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import OutputError
 from tests.shards import some
@@ -105,41 +105,40 @@ def test_a_store_without_conditional_puts_is_refused(s3: Remote, monkeypatch: py
 
 
 def run_in(folder: Remote, job: str) -> StepSettings:
+    """Return the settings of a run of ``job`` that writes into ``folder``."""
     return StepSettings(job, b"", 1, 1, folder, "parquet", 1, resumed=False)
 
 
-def test_a_job_that_slept_does_not_become_the_owner_again(
-    s3: Remote, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease, "_is_dead", lambda told: True)
-    with locked(s3) as sleeper:
+def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_is_dead", lambda identity: True)
+    with locked(s3) as suspended:
 
         def confirm_and_sleep() -> None:
-            sleeper.confirm()
-            if run_of(s3) is None:  # and while it sleeps:
+            suspended.confirm()
+            if read_owner(s3) is None:  # another job takes over between the confirmation and the write
                 with locked(s3) as successor:
-                    take_over(run_in(s3, "successor"), successor.confirm)
+                    take_ownership(run_in(s3, "successor"), successor.confirm)
 
         with pytest.raises(OutputError, match="another job has taken over, since this one did not renew"):
-            take_over(run_in(s3, "sleeper"), confirm_and_sleep)
-    assert run_of(s3) == "successor"
+            take_ownership(run_in(s3, "suspended"), confirm_and_sleep)
+    assert read_owner(s3) == "successor"
 
 
-def test_a_sleepers_snapshot_does_not_replace_its_successors(s3: Remote) -> None:
+def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
     folder = s3 / "state"
     (start,), (newer,), (late,) = some(1, 2), some(1, 4), some(1, 3)
     write_shard(folder, start)
     first, second = run_in(s3, "first"), run_in(s3, "second")
-    take_over(first)
-    sleeper = snapshot_file.owned(folder, 0, 1)
+    take_ownership(first)
+    suspended = snapshot_file.owned(folder, 0, 1)
 
     def check_and_sleep() -> bool:
-        is_ours = not is_taken_over(first)
-        if is_ours:  # and while it sleeps:
-            take_over(second)
+        is_ours = not is_owned_by_another_run(first)
+        if is_ours:  # another job takes over between the check and the write
+            take_ownership(second)
             file = snapshot_file.owned(folder, 0, 1)
-            assert write_shard(folder, newer, lambda: not is_taken_over(second), file)
+            assert write_shard(folder, newer, lambda: not is_owned_by_another_run(second), file)
         return is_ours
 
-    assert not write_shard(folder, late, check_and_sleep, sleeper)
+    assert not write_shard(folder, late, check_and_sleep, suspended)
     assert snapshot_file.read_shard(folder, 0, 1).closed_through == newer.closed_through

@@ -15,9 +15,9 @@ from pipelines.storage import (
     Location,
     OwnedFile,
     Remote,
-    as_of_one_moment,
     location,
     make_folder,
+    read_consistently,
     remove_tree,
     source_of,
     sync,
@@ -148,7 +148,7 @@ def test_parts_replaced_during_a_reading_are_read_again(s3: Remote) -> None:
             write_text(s3 / ".state.new.json", '{"id": "1", "parts": ["state"]}')
         return (folder / "x").read_text()
 
-    assert as_of_one_moment(s3 / "state", read) == "new"
+    assert read_consistently(s3 / "state", read) == "new"
     assert seen == ["state", "hidden"]
 
 
@@ -206,10 +206,10 @@ def test_missing_credentials_raise_one_line(s3: Remote, monkeypatch: pytest.Monk
     assert str(caught.value) == f"{s3}: cannot write here (Unable to locate credentials): name another folder"
 
 
-# --- files with an owner
+# --- files with an owner -----------------------------------------------------------------------------------
 
 
-def test_an_owned_file_is_written_again_and_again(place: Location) -> None:
+def test_an_owned_file_can_be_written_repeatedly(place: Location) -> None:
     file = OwnedFile(place / "mark")
     for text in (b"one", b"two"):
         assert file.write(partial(write_to, data=text), lambda: True)
@@ -220,35 +220,35 @@ def test_an_owned_file_is_written_again_and_again(place: Location) -> None:
     assert (place / "mark").read_bytes() == b"three"
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_an_owner_that_slept_after_its_check_overwrites_nothing(s3: Remote, there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_owner_suspended_after_its_check_overwrites_nothing(s3: Remote, exists: bool) -> None:
     path = s3 / "mark"
-    if there:
+    if exists:
         path.write_bytes(b"before")
-    sleeper = OwnedFile(path)
+    suspended = OwnedFile(path)
     checks = iter([True, False])
 
     def check_and_sleep() -> bool:
         is_first = next(checks)
-        if is_first:  # and while it sleeps:
+        if is_first:  # another owner writes between the check and the write
             assert OwnedFile(path).write(partial(write_to, data=b"successor"), lambda: True)
         return is_first
 
-    assert not sleeper.write(partial(write_to, data=b"sleeper"), check_and_sleep)
+    assert not suspended.write(partial(write_to, data=b"suspended"), check_and_sleep)
     assert path.read_bytes() == b"successor"
 
 
-def test_an_owner_replaces_what_a_sleeper_has_put(s3: Remote) -> None:
+def test_an_owner_replaces_the_file_of_an_earlier_owner(s3: Remote) -> None:
     owner = OwnedFile(s3 / "mark")
     assert owner.write(partial(write_to, data=b"one"), lambda: True)
-    (s3 / "mark").write_bytes(b"sleeper")
+    (s3 / "mark").write_bytes(b"earlier owner")
     assert owner.write(partial(write_to, data=b"two"), lambda: True)
     assert (s3 / "mark").read_bytes() == b"two"
     (s3 / "mark").unlink()
     assert owner.write(partial(write_to, data=b"three"), lambda: True)
 
 
-def test_a_large_object_is_replaced_by_version_too(s3: Remote) -> None:
+def test_a_large_object_is_replaced_only_at_its_version(s3: Remote) -> None:
     version = s3.replace(bytes(101 << 20), "")
     assert version
     assert s3.replace(b"other", "") is None
@@ -256,6 +256,6 @@ def test_a_large_object_is_replaced_by_version_too(s3: Remote) -> None:
     assert s3.replace(b"other", version)
 
 
-def test_a_missing_bucket_is_an_error_and_no_other_version(s3: Remote) -> None:
+def test_replacing_in_a_missing_bucket_raises_an_error(s3: Remote) -> None:
     with pytest.raises(OSError, match="bucket"):
         Remote("s3://no-such-bucket/out/mark").replace(b"", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.workers.failure import clear_told, told, told_of
+from pipelines.workers.failure import clear_worker_errors, store_worker_error, told
 from schemas.errors import DataError, EngineError, ModelError, OutputError, StatecastError
 
 TRACEBACK = RuntimeError("Traceback (most recent call last):\n  File x\nValueError: wrong\n\n")
@@ -15,7 +15,7 @@ TRACEBACK = RuntimeError("Traceback (most recent call last):\n  File x\nValueErr
 
 @pytest.mark.parametrize("kind", [DataError, ModelError, OutputError, EngineError, StatecastError])
 def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[StatecastError]) -> None:
-    with pytest.raises(kind), told_of(tmp_path):
+    with pytest.raises(kind), store_worker_error(tmp_path):
         raise kind("bad.csv: no column 'été'")
     found = told(tmp_path, TRACEBACK)
     assert type(found) is kind
@@ -24,7 +24,7 @@ def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[St
 
 
 def test_other_errors_become_the_last_line_of_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), told_of(tmp_path):
+    with pytest.raises(ZeroDivisionError), store_worker_error(tmp_path):
         raise ZeroDivisionError
     found = told(tmp_path, TRACEBACK)
     assert type(found) is EngineError
@@ -33,23 +33,23 @@ def test_other_errors_become_the_last_line_of_the_traceback(tmp_path: Path) -> N
 
 
 def test_a_raised_statecast_error_wins_over_a_stored_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError), told_of(tmp_path):
+    with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("left by a worker")
     error = OutputError("raised here")
     assert told(tmp_path, error) is error
 
 
 def test_the_error_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
-    clear_told(tmp_path)
-    with pytest.raises(DataError), told_of(tmp_path):
+    clear_worker_errors(tmp_path)
+    with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("an earlier one")
-    clear_told(tmp_path)
+    clear_worker_errors(tmp_path)
     assert os.listdir(tmp_path) == []
     assert type(told(tmp_path, TRACEBACK)) is EngineError
 
 
 def test_a_half_written_error_is_ignored(tmp_path: Path) -> None:
-    with pytest.raises(DataError), told_of(tmp_path):
+    with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("x")
     (left,) = tmp_path.iterdir()
     left.write_text('{"kind": "Data')
@@ -61,14 +61,14 @@ def test_the_first_of_several_worker_errors_is_returned(
 ) -> None:
     for pid in (9, 1, 5):
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
-        with pytest.raises(DataError), told_of(tmp_path):
+        with pytest.raises(DataError), store_worker_error(tmp_path):
             raise DataError(f"worker {pid}")
         time.sleep(0.01)  # file times advance in kernel ticks of a few milliseconds
     assert str(told(tmp_path, TRACEBACK)) == "worker 9"
 
 
 def test_a_block_without_an_error_leaves_no_file(tmp_path: Path) -> None:
-    with told_of(tmp_path):
+    with store_worker_error(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_reported_without_an_error_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", disk_full)
-    with pytest.raises(OutputError), told_of(tmp_path):
+    with pytest.raises(OutputError), store_worker_error(tmp_path):
         raise OutputError("out/a: cannot be written")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
     found = told(tmp_path, TRACEBACK)

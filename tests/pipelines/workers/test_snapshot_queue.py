@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipelines.workers.snapshot_queue import Turns
+from pipelines.workers.snapshot_queue import SnapshotQueue
 
 
 def test_each_turn_goes_to_the_number_waiting_longest() -> None:
@@ -10,7 +10,7 @@ def test_each_turn_goes_to_the_number_waiting_longest() -> None:
         called.append(number)
         return number != 2  # number 2 cannot be reached
 
-    turns = Turns(call)
+    turns = SnapshotQueue(call)
     assert not turns.take(1)  # number 1 has not asked for a turn
     for number in (1, 2, 3, 3):
         turns.ask(number)
@@ -31,7 +31,7 @@ def test_no_number_is_called_after_withdrawal_or_close() -> None:
         called.append(number)
         return True
 
-    turns = Turns(call)
+    turns = SnapshotQueue(call)
     for number in (1, 2, 3):
         turns.ask(number)
     assert turns.take(1)

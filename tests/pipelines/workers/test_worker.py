@@ -15,7 +15,7 @@ from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import Splitter, no_batch
+from forecaster.shards.sharding import Splitter, empty_batch
 from forecaster.time.windows import Windows
 from pipelines import storage
 from pipelines.sinks import files, numbers
@@ -24,9 +24,9 @@ from pipelines.state import snapshot_file, state_table
 from pipelines.state.first_table import write_first_table
 from pipelines.storage import OwnedFile, Remote, make_folder
 from pipelines.workers import shard_worker
-from pipelines.workers.ownership import take_over
+from pipelines.workers.ownership import take_ownership
 from pipelines.workers.step_settings import StepSettings
-from pipelines.workers.worker import Workers, end_job, of_job
+from pipelines.workers.worker import Workers, end_job, workers_of_job
 from schemas import quarantine
 from schemas.errors import OutputError
 from tests.fleets import HOUR_US, START, forecaster, rows_of
@@ -94,7 +94,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def with_last_snapshot(batches: list[Batch]) -> list[Batch]:
     stop = batches[-1].stop
-    return [*batches, no_batch("rows", stop, snapshot=True, ends=True)]
+    return [*batches, empty_batch("rows", stop, snapshot=True, ends=True)]
 
 
 def test_outputs_of_batches_are_written_and_counted(settings: StepSettings) -> None:
@@ -140,9 +140,9 @@ def test_a_worker_reads_the_owner_only_before_writing(
     with in_memory() as store:
         remote = replace(settings, output=store)
         begin(remote)
-        take_over(remote)
+        take_ownership(remote)
         monkeypatch.setattr(Remote, "read_bytes", record_read)
-        run(remote, [no_batch("rows", 0)] * 200)
+        run(remote, [empty_batch("rows", 0)] * 200)
     # Numbers are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
     assert 3 <= names_read.count(".run") <= 30
 
@@ -192,10 +192,10 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     monkeypatch.setattr("pipelines.workers.shard_output.sync", record_sync)
     workers = Workers(settings)
     for number, batch in enumerate(batches_of_windows()):
-        put(workers, batch, no_batch("rows", batch.stop, snapshot=True))
+        put(workers, batch, empty_batch("rows", batch.stop, snapshot=True))
         # No further batch arrives: each shard must be called for its turn to write.
         wait_until(lambda number=number: len(seen) == 3 * (number + 1))  # type: ignore[misc]
-    put(workers, no_batch("rows", batch.stop, snapshot=True, ends=True))
+    put(workers, empty_batch("rows", batch.stop, snapshot=True, ends=True))
     workers.close()
     assert len(seen) == 3 * 7
     assert all(steps == on_disk for steps, on_disk in seen)
@@ -222,7 +222,7 @@ def test_a_background_snapshot_keeps_the_copied_state(
     monkeypatch.setattr(Shard, "copy", record_copy)
     monkeypatch.setattr(snapshot_file, "write_shard", write_late)
     batches, workers = batches_of_windows(), Workers(settings)
-    put(workers, *batches[:2], no_batch("rows", batches[1].stop, snapshot=True))
+    put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     workers.wait()
     put(workers, *batches[2:])
     workers.wait()  # all batches are applied, and no snapshot is written yet
@@ -251,9 +251,9 @@ def test_no_snapshot_of_a_shard_follows_its_last_one(
 
     monkeypatch.setattr(snapshot_file, "write_shard", write_late)
     workers, batch = Workers(settings), batches_of_windows()[0]
-    put(workers, batch, no_batch("rows", batch.stop, snapshot=True))
+    put(workers, batch, empty_batch("rows", batch.stop, snapshot=True))
     assert begun.wait(PATIENCE_S)
-    put(workers, no_batch("rows", batch.stop, snapshot=True, ends=True))
+    put(workers, empty_batch("rows", batch.stop, snapshot=True, ends=True))
     free.set()
     workers.wait()
     workers.close()
@@ -286,7 +286,7 @@ def test_an_error_in_a_shard_reaches_wait_and_close(
 
 def test_a_snapshot_is_published_without_a_further_batch(settings: StepSettings) -> None:
     workers = Workers(settings)
-    for batch in (batches_of_windows()[0], no_batch("rows", batches_of_windows()[0].stop, snapshot=True)):
+    for batch in (batches_of_windows()[0], empty_batch("rows", batches_of_windows()[0].stop, snapshot=True)):
         for number, part in Splitter(settings.shards).split(batch).items():
             workers.put(number, part)
     workers.wait()
@@ -303,7 +303,7 @@ def test_an_error_of_a_background_snapshot_reaches_close(
 ) -> None:
     monkeypatch.setattr(snapshot_file, "write_shard", lambda *given: raise_error())
     workers = Workers(settings)
-    workers.put(0, no_batch("rows", 0, snapshot=True))
+    workers.put(0, empty_batch("rows", 0, snapshot=True))
     workers.wait()
     with pytest.raises(OutputError, match="the disk is full"):
         workers.close()
@@ -337,16 +337,16 @@ def test_abandoned_workers_end_only_their_current_work(
 
 
 def test_a_job_keeps_its_workers_until_its_end(settings: StepSettings) -> None:
-    first = of_job(settings)
-    assert of_job(settings) is first
-    other = of_job(replace(settings, job="another"))
+    first = workers_of_job(settings)
+    assert workers_of_job(settings) is first
+    other = workers_of_job(replace(settings, job="another"))
     assert other is not first
     assert first.is_new(2)
     assert not first.is_new(2)
     assert other.is_new(2)
     for job in ("a job", "a job", "another", "never was"):
         end_job(job)
-    assert of_job(settings) is not first
+    assert workers_of_job(settings) is not first
     end_job(settings.job, abandon=True)
 
 
@@ -355,7 +355,7 @@ def test_end_job_raises_errors_unless_abandoned(
 ) -> None:
     monkeypatch.setattr(shard_worker.ShardWorker, "step", lambda *given: raise_error())
     for abandon in (False, True):
-        of_job(settings).put(0, no_batch("rows", 0))
+        workers_of_job(settings).put(0, empty_batch("rows", 0))
         if abandon:
             end_job(settings.job, abandon=True)
         else:

@@ -6,15 +6,15 @@ from contextlib import suppress
 
 import pytest
 
-from pipelines.workers.worker_thread import Lane
+from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import OutputError
 
 PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def lane() -> Iterator[Lane]:
-    made = Lane("of a test")
+def lane() -> Iterator[WorkerThread]:
+    made = WorkerThread("of a test")
     yield made
     with suppress(OutputError):
         made.close()
@@ -34,7 +34,7 @@ def wait_then(free: threading.Event, action: Callable[[], None]) -> Callable[[],
     return work
 
 
-def test_a_lane_runs_work_in_order_in_one_thread(lane: Lane) -> None:
+def test_a_lane_runs_work_in_order_in_one_thread(lane: WorkerThread) -> None:
     done: list[tuple[int, str]] = []
     for number in range(100):
         lane.put(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
@@ -42,7 +42,7 @@ def test_a_lane_runs_work_in_order_in_one_thread(lane: Lane) -> None:
     assert done == [(number, "of a test") for number in range(100)]
 
 
-def test_an_error_in_a_lane_reaches_wait_and_put(lane: Lane) -> None:
+def test_an_error_in_a_lane_reaches_wait_and_put(lane: WorkerThread) -> None:
     done: list[str] = []
     lane.put(lambda: done.append("before"))
     begun = threading.Event()
@@ -58,7 +58,7 @@ def test_an_error_in_a_lane_reaches_wait_and_put(lane: Lane) -> None:
 
 
 def test_put_waits_while_a_lane_is_full() -> None:
-    narrow, free = Lane("narrow", 2), threading.Event()
+    narrow, free = WorkerThread("narrow", 2), threading.Event()
     done: list[int] = []
     narrow.put(wait_then(free, lambda: done.append(0)))
 
@@ -78,7 +78,7 @@ def test_put_waits_while_a_lane_is_full() -> None:
 
 
 def test_a_full_lane_declines_an_offer_without_waiting() -> None:
-    narrow, begun, free = Lane("narrow", 1), threading.Event(), threading.Event()
+    narrow, begun, free = WorkerThread("narrow", 1), threading.Event(), threading.Event()
     done: list[int] = []
 
     def first() -> None:
@@ -94,7 +94,7 @@ def test_a_full_lane_declines_an_offer_without_waiting() -> None:
     assert done == [0, 1]
 
 
-def test_an_abandoned_lane_ends_only_its_current_work(lane: Lane) -> None:
+def test_an_abandoned_lane_ends_only_its_current_work(lane: WorkerThread) -> None:
     begun, free = threading.Event(), threading.Event()
     done: list[str] = []
 

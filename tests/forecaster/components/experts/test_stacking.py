@@ -6,7 +6,7 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Floats
 from forecaster.components.base import Block
-from forecaster.components.experts.stacking import Stacking, anchors_of, by_horizon
+from forecaster.components.experts.stacking import Stacking, anchor_horizons, by_horizon
 from tests.forecaster.components.blocks import block_of
 
 HORIZON = 3
@@ -118,8 +118,8 @@ def test_weights_do_not_change_before_the_horizon_has_passed() -> None:
 
 
 def test_weights_between_anchors_are_interpolated() -> None:
-    assert anchors_of(1) == (1,)
-    assert anchors_of(24) == (1, 2, 4, 8, 16, 24)
-    spread = by_horizon(anchors_of(10), 10)
+    assert anchor_horizons(1) == (1,)
+    assert anchor_horizons(24) == (1, 2, 4, 8, 16, 24)
+    spread = by_horizon(anchor_horizons(10), 10)
     np.testing.assert_allclose(spread.sum(axis=1), 1.0, rtol=1e-6)
-    np.testing.assert_allclose(spread[np.array(anchors_of(10)) - 1], np.eye(5), atol=1e-6)
+    np.testing.assert_allclose(spread[np.array(anchor_horizons(10)) - 1], np.eye(5), atol=1e-6)

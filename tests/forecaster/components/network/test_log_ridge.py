@@ -4,8 +4,8 @@ import numpy as np
 
 from forecaster.arrays import Floats, Floats32
 from forecaster.components.base import Block
-from forecaster.components.network.inputs import before_network
-from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, all_forecasts
+from forecaster.components.network.inputs import input_components
+from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, linear_forecasts
 from forecaster.components.network.ridge import EXPERTS, RIDGES, expert_forecasts, regressor_count
 from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
@@ -17,7 +17,7 @@ NO_RIDGE = np.zeros((ALL_RIDGES, regressor_count(RING), HORIZON), np.float32)
 
 def block_of(values: Floats) -> Block:
     block = Block(np.array([0]), values, DAY)
-    for part in before_network(CONFIG, DAY):
+    for part in input_components(CONFIG, DAY):
         _, block = part.step(part.init(values.shape[1]), block)
     return block
 
@@ -25,7 +25,7 @@ def block_of(values: Floats) -> Block:
 def log_forecast(values: Floats, ridge: Floats32) -> Floats:
     """Return the forecasts ``[T, S, N]`` of the regression in logarithms, in the unit of the series."""
     block = block_of(values)
-    changes = all_forecasts(block, ridge, SEASON)
+    changes = linear_forecasts(block, ridge, SEASON)
     assert changes.shape == (ALL_EXPERTS, *values.shape, HORIZON)
     forecast: Floats = block.last[:, :, None] + changes[EXPERTS] * block.unit[:, :, None]
     return forecast
@@ -76,7 +76,7 @@ def test_a_series_that_reached_zero_uses_the_other_regressions() -> None:
     values = sales() + 1.0
     values[20, 1] = 0.0
     block, ridge = block_of(values), NO_RIDGE + np.float32(0.01)
-    changes = all_forecasts(block, ridge, SEASON)
+    changes = linear_forecasts(block, ridge, SEASON)
     np.testing.assert_array_equal(changes[:EXPERTS], expert_forecasts(block, ridge[:RIDGES], SEASON))
     np.testing.assert_array_equal(changes[EXPERTS, 20:, 1], changes[RIDGES - 1, 20:, 1])
     assert (changes[EXPERTS, 70:, 0] != changes[RIDGES - 1, 70:, 0]).any()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from forecaster.arrays import Floats
 from forecaster.components.base import Block, Outputs
-from forecaster.components.network.inputs import before_network, input_count
+from forecaster.components.network.inputs import input_components, input_count
 from forecaster.components.network.log_ridge import ALL_EXPERTS
 from forecaster.components.network.network import Network
 from forecaster.config import NetworkConfig
@@ -131,7 +131,7 @@ def test_a_later_layer_adds_to_its_input(cell: str) -> None:
 def block_before_network(values: Floats, net: Network) -> Block:
     """Return a block of hourly values, stepped through the components before the network."""
     block = Block(np.array([0]), values, HOUR)
-    for part in before_network(net.config, HOUR):
+    for part in input_components(net.config, HOUR):
         _, block = part.step(part.init(values.shape[1]), block)
     windows, series = values.shape
     out = Outputs.empty(len(net.config.quantiles), 0, windows, series, net.config.horizon)

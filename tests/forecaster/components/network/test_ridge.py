@@ -5,13 +5,13 @@ import pytest
 
 from forecaster.arrays import Floats
 from forecaster.components.base import Block
-from forecaster.components.network.inputs import before_network
+from forecaster.components.network.inputs import input_components
 from forecaster.components.network.ridge import (
     EXPERTS,
     OTHER_LEVEL,
     RIDGES,
     expert_forecasts,
-    near_in_place,
+    limit_distances,
     regressor_count,
 )
 from forecaster.config import NetworkConfig
@@ -24,7 +24,7 @@ NO_RIDGE = np.zeros((RIDGES, regressor_count(RING), HORIZON), np.float32)
 
 def block_of(values: Floats) -> Block:
     block = Block(np.array([0]), values.reshape(len(values), -1), DAY)
-    for part in before_network(CONFIG, DAY):
+    for part in input_components(CONFIG, DAY):
         _, block = part.step(part.init(block.values.shape[1]), block)
     return block
 
@@ -76,7 +76,7 @@ def test_lags_before_a_level_shift_are_ignored() -> None:
     forecast = changes[:, 80, 0]
     assert (np.abs(forecast - values[80, 0]) < 0.1 * np.abs(values[80, 0] - values[79, 0])).all()
     far = np.array([10.0, 20.0, 30.0, 40.0, 1e9], np.float32) / np.float32(OTHER_LEVEL)
-    near_in_place(far, 0.0)
+    limit_distances(far, 0.0)
     np.testing.assert_array_equal(far * OTHER_LEVEL, [10, 20, 15, 0, 0])
 
 

@@ -49,7 +49,7 @@ def test_a_config_without_files_gives_no_tables() -> None:
         (
             KNOWN,
             "size\n1\n",
-            "static.csv: no column series_id or unique_id or item_id; there is size: name one so",
+            "static.csv: no column series_id or unique_id or item_id; there is size: rename one",
         ),
         (KNOWN.replace("5", "five"), STATIC, "known.csv: row 2: column price: 'five' is no number"),
         (KNOWN, "series_id,size\na,1,2\n", "static.csv: row 1:"),

@@ -1,3 +1,5 @@
+"""`RowPerLine` puts each row of a CSV file on one line and keeps every character."""
+
 from __future__ import annotations
 
 import csv
@@ -15,7 +17,7 @@ TEXTS = st.text('a,"\n\r;é', max_size=6)
 
 
 class Trickle(io.BytesIO):
-    """A file that is read a few bytes at a time."""
+    """A file of which each call of `read` returns at most 3 bytes."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(3)
@@ -37,7 +39,7 @@ def test_each_row_of_a_well_formed_file_is_one_line(rows: list[list[str]], slowl
 
 
 @given(st.text('a,"\n\r', max_size=200))
-def test_any_text_keeps_all_its_signs(text: str) -> None:
+def test_restore_returns_any_text_unchanged(text: str) -> None:
     text = "x,y\n" + text
     found, stream = read(text, 2)
     assert stream.restore(found) == text
@@ -62,9 +64,9 @@ def test_a_parser_finds_a_row_in_each_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("stray", ['"1,2', '5","6', '"1,"2', '1,""2'])
-def test_a_stray_quote_takes_no_lines_along(stray: str) -> None:
+def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     below = "3,4\n" * 10 + '5,"6"\n' + "7,8\n" * csv_lines._MOST_LINES
     found, stream = read(f"x,y\n{stray}\n{below}", 2)
     first, rest = found.removeprefix("x,y\n").split("\n", 1)
     assert (rest, stream.restore(first)) == (below, stray)
-    assert stream.is_stray(first) == (stray in ('"1,2', '5","6'))  # the others end, in cells of odd text
+    assert stream.is_stray(first) == (stray in ('"1,2', '5","6'))  # the other two quotes end

@@ -152,7 +152,7 @@ def test_an_undetected_encoding_is_refused_with_the_setting(tmp_path: Path) -> N
     path = tmp_path / "f.csv"
     path.write_bytes("series_id,timestamp,value\nK\u00fcche,2023-01-01,1.5\n".encode("cp1252"))
     with pytest.raises(
-        DataError, match=r"is no text in UTF-8: save it as UTF-8, or set data\.encoding, such as"
+        DataError, match=r"is not text in UTF-8: save it as UTF-8, or set data\.encoding, such as"
     ):
         tables.check(path)
     (part,) = files.read_file(path, Input(Columns(encoding="cp1252")), 1.8e9)

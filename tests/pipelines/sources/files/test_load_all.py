@@ -24,7 +24,7 @@ def test_training_skips_bad_files_and_names_them(tmp_path: Path) -> None:
     assert (len(loaded.rows), loaded.quarantined["row"].to_list()) == (1, [2])
     skipped = [line.replace(f"{tmp_path}/", "") for line in loaded.skipped]
     assert skipped == [
-        "skipped: b.jsonl: line 2001 is no JSON object: correct or delete it",
+        "skipped: b.jsonl: line 2001 is not a JSON object: correct or delete it",
         "skipped: c.csv: is empty",
     ]
     assert sum(read) == 2

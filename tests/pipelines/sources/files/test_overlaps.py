@@ -1,3 +1,5 @@
+"""Wide files of two sensors are found within a limit of memory."""
+
 from __future__ import annotations
 
 from functools import partial

@@ -188,20 +188,20 @@ def test_a_file_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
         ("in.csv", b"\n\n", "FILE: is empty"),
         ("in.jsonl", b"\n", "FILE: is empty"),
         ("in.parquet", b"", "FILE: is empty"),
-        ("in.xlsx", b"PK", "FILE: is none of the CSV, Parquet or JSON lines files"),
-        ("in.csv", b"\x00\x01\x02", "FILE: is no CSV file: its first line is no text"),
-        ("in.csv", b"\x89PNG\r\n", "FILE: is no text in UTF-8: save it as UTF-8"),
-        ("in.csv", b"series_id,timestamp,value\n\xff,1,2\n", "FILE: is no text in UTF-8: save it as UTF-8"),
-        ("in.csv.gz", b"series_id,timestamp,value\n", "FILE: breaks off or is no gzip file"),
+        ("in.xlsx", b"PK", "FILE: is of no known kind, .xlsx; only CSV, Parquet or"),
+        ("in.csv", b"\x00\x01\x02", "FILE: is not a CSV file: its first line is not text"),
+        ("in.csv", b"\x89PNG\r\n", "FILE: is not text in UTF-8: save it as UTF-8"),
+        ("in.csv", b"series_id,timestamp,value\n\xff,1,2\n", "FILE: is not text in UTF-8: save it as UTF-8"),
+        ("in.csv.gz", b"series_id,timestamp,value\n", "FILE: is incomplete or not a gzip file"),
         ("in.csv", b"a,a\n1,2\n", "FILE: two columns are called 'a': rename one"),
         ("in.csv", b"item_id,when,y\na,x,1\n", "FILE: no column timestamp, ds, time, date, datetime, date_"),
         ("in.csv", b"unique_id,ds\na,x\n", "FILE: no column value, y or target; there is unique_id, ds: "),
         ("in.csv", b"just some text\nof no use\n", "FILE: no column timestamp, ds"),
         ("in.csv", b"time\n2013-01-01\n", "FILE: no column beside the time 'time'"),
         ("in.csv", b"time,city\n" + b"2013-01-01,Rome\n" * 20, "FILE: column 'city' holds text such as"),
-        ("in.jsonl", b'{"a":1}\n{"a":\n', "FILE: line 2 is no JSON object: correct or delete it"),
-        ("in.jsonl", b"[1]\n", "FILE: line 1 is no JSON object"),
-        ("in.parquet", b"PAR1 and then nothing", "FILE: is no Parquet file or breaks off"),
+        ("in.jsonl", b'{"a":1}\n{"a":\n', "FILE: line 2 is not a JSON object: correct or delete it"),
+        ("in.jsonl", b"[1]\n", "FILE: line 1 is not a JSON object"),
+        ("in.parquet", b"PAR1 and then nothing", "FILE: is incomplete or not a Parquet file"),
     ],
 )  # fmt: skip
 def test_an_unreadable_file_is_refused_in_one_line(
@@ -235,7 +235,7 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
         tmp_path / "in.parquet"
     )
     whole = (tmp_path / "in.parquet").read_bytes()
-    assert "breaks off" in refusal(write_file(tmp_path, "in.parquet", whole[: len(whole) // 2]))
+    assert "is incomplete" in refusal(write_file(tmp_path, "in.parquet", whole[: len(whole) // 2]))
 
 
 def test_a_bad_json_line_is_named_by_its_number(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_bad_json_line_is_named_by_its_number(tmp_path: Path) -> None:
     batches = read_batches(path, batch_rows=1000)
     for _ in range(5):
         next(batches)
-    with pytest.raises(DataError, match="line 5002 is no JSON object"):
+    with pytest.raises(DataError, match="line 5002 is not a JSON object"):
         next(batches)
 
 

@@ -10,7 +10,7 @@ import pytest
 from forecaster.time.frequency import Frequency
 from pipelines.settings.config import DataConfig, JobConfig
 from pipelines.sources.files.tables import Columns
-from pipelines.sources.files.validated_rows import Input, input_of, read_file, read_files, read_through
+from pipelines.sources.files.validated_rows import Input, input_of, read_file, read_files, read_to_end
 from schemas.errors import DataError
 from schemas.observations import validate
 from schemas.quarantine import QuarantinedRow
@@ -75,8 +75,8 @@ def test_no_row_of_a_truncated_file_is_used(tmp_path: Path) -> None:
 
 def test_a_small_file_is_kept_in_memory(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in (3, 9, 4)])
-    held = read_through(file, replace(INPUT, batch_rows=1), NOW_S, 1 << 20)
-    large = read_through(file, replace(INPUT, batch_rows=1), NOW_S, 1)
+    held = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1 << 20)
+    large = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1)
     assert held.parts is not None
     assert [part.rows["value"].item() for part in held.parts] == [3, 9, 4]
     assert large == replace(held, parts=None)
