@@ -33,7 +33,7 @@ def store_worker_error(output: Location) -> Iterator[None]:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # if the disk is full, `told` reports that instead
+        with suppress(OSError):  # if the disk is full, `error_to_report` reports that instead
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
@@ -44,7 +44,7 @@ def clear_worker_errors(output: Location) -> None:
         path.unlink(missing_ok=True)
 
 
-def told(output: Location, error: BaseException) -> StatecastError:
+def error_to_report(output: Location, error: BaseException) -> StatecastError:
     """Return the error to report after a runner raised ``error``.
 
     It is the error that a worker wrote first; without one, an `EngineError` with the last line of the

@@ -201,10 +201,10 @@ def test_a_damaged_worker_error_becomes_an_engine_error(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for data in (*damaged(whole), *map(as_json, mistyped({"kind": "OutputError", "line": "x"}))):
         path.write_bytes(data)
-        found = failure.told(tmp_path, RuntimeError("what the engine says"))
+        found = failure.error_to_report(tmp_path, RuntimeError("what the engine says"))
         assert isinstance(found, (OutputError, EngineError))
     path.write_bytes(whole)
-    assert str(failure.told(tmp_path, RuntimeError())) == str(raised)
+    assert str(failure.error_to_report(tmp_path, RuntimeError())) == str(raised)
 
 
 def test_damaged_numbers_of_a_shard_raise_nothing(tmp_path: Path) -> None:
