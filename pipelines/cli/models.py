@@ -31,7 +31,7 @@ def promote(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Make a model version the champion, or move another alias to it.
+    """Make a model version the champion, or point another alias at that version.
 
     Jobs that load NAME or NAME@champion use the version from their next start on, and re-warm state tables
     that an earlier version wrote.

@@ -36,7 +36,10 @@ _Force = Annotated[
 
 
 def show(folder: _Folder, as_json: o.Json = False) -> None:
-    """Show the contents of a state table: series, model, offsets in the input, pending rows, bytes, counts.
+    """Show the contents of a state table.
+
+    The output has the series, the model, the offsets, the pending rows, the size of the state, and
+    counts of rows.
 
     A job may be running on the table: the last snapshots of its shards are shown.
 

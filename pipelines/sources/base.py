@@ -117,7 +117,7 @@ class Log(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """See `Source`."""
+        """Whether rows arrive at a pace that the job does not set; see `Source`."""
 
     def begin(self, reached: Positions) -> Positions:
         """Return the position at which the reading of every partition of the log begins.
@@ -150,16 +150,19 @@ class OnePartition:
 
     @property
     def is_paced(self) -> bool:
-        """See `Source`."""
+        """Whether rows arrive at a pace that the job does not set; see `Source`."""
         return self.source.is_paced
 
     def begin(self, reached: Positions) -> Positions:
-        """See `Log`. The position has no watermark, because a source computes watermarks itself."""
+        """Return the position at which the reading of the source begins; see `Log`.
+
+        The position has no watermark, because a source computes watermarks itself.
+        """
         name = self.source.partition
         return {name: Position(reached[name].offset if name in reached else 0)}
 
     def step(self, places: Positions) -> LogStep | None:
-        """See `Log`."""
+        """Read the next rows of the source; see `Log`."""
         name = self.source.partition
         step = self.source.step(places[name].offset)
         return None if step is None else LogStep(step.batches, {name: Position(step.offset)}, step.wait_s)

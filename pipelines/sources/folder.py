@@ -74,16 +74,16 @@ class FolderSource:
 
     @property
     def partition(self) -> str:
-        """See `Source`."""
+        """The name of the only partition; see `Source`."""
         return PARTITION
 
     @property
     def is_paced(self) -> bool:
-        """See `Source`."""
+        """True, because files arrive at a pace that the job does not set; see `Source`."""
         return True
 
     def step(self, offset: int) -> Step | None:
-        """See `Source`; a watched folder has no end.
+        """Read the rows of the folder from ``offset`` on; a watched folder has no end. See `Source`.
 
         Raises:
             DataError: the folder does not exist, a file cannot be read and may not be skipped, or the

@@ -65,16 +65,16 @@ class ReplaySource:
 
     @property
     def partition(self) -> str:
-        """See `Source`."""
+        """The name of the only partition. See `Source`."""
         return PARTITION
 
     @property
     def is_paced(self) -> bool:
-        """See `Source`."""
+        """Whether rows arrive at the speed of the replay; if not, they are a backlog. See `Source`."""
         return self.speed > 0
 
     def step(self, offset: int) -> Step | None:
-        """See `Source`.
+        """Read the rows of the replay from ``offset`` on; see `Source`.
 
         Raises:
             DataError: a file cannot be read, or differs from the file that the replay began with.

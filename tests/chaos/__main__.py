@@ -33,13 +33,13 @@ from tests.chaos.lives import Stream
 from tests.chaos.verdict import Verdict, compare
 
 _DAY_S = 86_400
-_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least so long
+_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least this long
 _MOST_DAYS = 360  # the example data cover one year
 
 
 @dataclass
 class Ended:
-    """The result of one stream.
+    """The result of one stream that was killed.
 
     Attributes:
         verdict: the comparison with the stream without kills.
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Run a stream until all kills are done; if it ends by itself before, run another one."""
+    """Run streams one after the other until all kills are done, because a stream may end by itself before."""
     ended: list[Ended] = []
     while (left := kills - sum(len(one.killed) for one in ended)) > 0:
         ended.append(stream(folder / f"{len(ended)}", left, seed + len(ended)))
@@ -158,7 +158,7 @@ def _offset(stream: Stream, partition: str) -> int:
 
 
 class _Feed:
-    """Files that are put into a watched folder as the stream reads them, a share in each run.
+    """Puts files into a watched folder: each run of the stream gets an equal share of the files.
 
     Args:
         files: the files, in the order in which they are put.
@@ -175,9 +175,10 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file if at most one file is unread and the run may have another one.
+        """Put the next file if at most one file is unread and the run may have another file.
 
-        A run may have another file if it has not used up its share, or if it ``waits_for_input`` to progress.
+        A run may have another file if it has not used up its share, or if the stream
+        ``waits_for_input`` to progress.
         """
         if self._left and (self._share > 0 or waits_for_input) and self._put - self._read() <= 1:
             inputs.put(self._left.pop(0), self._folder)
@@ -185,7 +186,7 @@ class _Feed:
             self._share -= 1
 
     def put_rest(self) -> None:
-        """Put all remaining files."""
+        """Put all remaining files into the watched folder."""
         for file in self._left:
             inputs.put(file, self._folder)
         self._left.clear()

@@ -52,7 +52,7 @@ class Stream:
         return Stream(options, output, python)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the command; only ``more`` may differ between starts."""
+        """Start ``statecast stream``; only the options in ``more`` may differ between starts."""
         command = [self.python, "-m", "pipelines.cli", "stream", *self.arguments, *self.more]
         command += ["--resume", "--json"]
         command += ["--output", str(self.output), "--set", f"stream.snapshot_every_s={SNAPSHOT_EVERY_S}"]
@@ -73,14 +73,14 @@ class Stream:
         return numbers.JobNumbers.of(numbers.read_shards(self.output)).counts.rows_in
 
     def run(self, is_done: Callable[[], bool]) -> None:
-        """Run the stream until it ends; ask it to stop as soon as ``is_done`` returns True."""
+        """Run the stream until it ends; request its stop as soon as ``is_done`` returns True."""
         process = self.start()
         try:
             deadline_s, asked = time.monotonic() + PATIENCE_S, False
             while process.poll() is None:
                 if time.monotonic() > deadline_s:
                     raise SystemExit(
-                        f"{self.output}: did not end in {PATIENCE_S:.0f} s: see {self.output}.log"
+                        f"{self.output}: the stream did not end in {PATIENCE_S:.0f} s: see {self.output}.log"
                     )
                 if not asked and is_done():
                     process.send_signal(signal.SIGINT)
@@ -89,7 +89,9 @@ class Stream:
         finally:
             _kill([process.pid])
         if process.returncode:
-            raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
+            raise SystemExit(
+                f"{self.output}: the stream ended with exit code {process.returncode}: see {self.output}.log"
+            )
 
     def run_until_quiet(self, rows_in: int) -> int:
         """Run the stream until it has read ``rows_in`` rows, and then none for 15 s; return the rows read."""
@@ -111,10 +113,11 @@ class Stream:
     ) -> str:
         """Run the stream and kill the pipeline, its Prism or both, at a random moment after some progress.
 
-        If the pipeline is killed, the next call starts it again; if only Prism is, the pipeline restarts it.
+        If the pipeline is killed, the next call starts the pipeline again; if only Prism is killed, the
+        pipeline restarts Prism.
 
         Args:
-            rng: decides what is killed, and when.
+            rng: the random generator that determines what is killed, and when.
             feed: called repeatedly while the stream runs, with True as long as it has made no progress.
 
         Returns:
@@ -130,7 +133,7 @@ class Stream:
             return False
 
         if not _until(has_progress, process):
-            # The pipeline restarts Prism only a few times and then ends with an error: start it again.
+            # After a few restarts of Prism, the pipeline ends with an error: start the pipeline again.
             gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
             return self.run_until_kill(rng, feed) if gave_up else self._own_end(process)
         self.recovery_s.append(time.monotonic() - began_s)
@@ -156,9 +159,13 @@ class Stream:
 
     def _own_end(self, process: subprocess.Popen[bytes]) -> str:
         if process.poll() is None:
-            raise SystemExit(f"{self.output}: no progress in {PATIENCE_S:.0f} s: see {self.output}.log")
+            raise SystemExit(
+                f"{self.output}: the stream made no progress in {PATIENCE_S:.0f} s: see {self.output}.log"
+            )
         if process.returncode:
-            raise SystemExit(f"{self.output}: ended with {process.returncode}: see {self.output}.log")
+            raise SystemExit(
+                f"{self.output}: the stream ended with exit code {process.returncode}: see {self.output}.log"
+            )
         self._process = None
         return ""
 

@@ -25,8 +25,8 @@ from tests.chaos import inputs
 from tests.chaos.lives import ROOT, Stream
 from tests.chaos.verdict import compare
 
-_RUNS = 5  # alternating between the two versions
-_RUN_S = 40.0  # long, because progress may be visible only at the end of a run (seen with Prism 2.76.0)
+_RUNS = 5  # number of runs, which alternate between the two versions of Beam
+_RUN_S = 40.0  # a long run, because progress may be visible only at its end (seen with Prism 2.76.0)
 
 
 def main(arguments: list[str]) -> int:

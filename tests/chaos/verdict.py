@@ -19,8 +19,8 @@ class Verdict:
 
     Attributes:
         counts: counts of the killed stream.
-        expected: counts of the other stream.
-        lost: number of forecasts that only the other stream has.
+        expected: counts of the stream without kills.
+        lost: number of forecasts that only the stream without kills has.
         doubled: number of forecasts that are repeated, or that only the killed stream has.
         max_abs_difference: the largest difference between two values of a forecast.
         same_rows: True if late and quarantined rows are equal.

@@ -17,7 +17,7 @@ from tests.cluster.process import Server
 
 
 def folder() -> Path:
-    """Return the folder of the cluster; the variable STATECAST_CLUSTER selects another one."""
+    """Return the folder of the cluster; the environment variable STATECAST_CLUSTER can name it."""
     return Path(os.environ.get("STATECAST_CLUSTER") or cache_dir() / "cluster")
 
 
@@ -40,7 +40,7 @@ def down() -> None:
 
 
 def status() -> None:
-    """Print which processes run; the last line is one JSON object."""
+    """Print which processes of the cluster run; the last line is one JSON object."""
     servers = _servers()
     if not servers:
         print("there is no cluster; start one with make cluster-up")

@@ -98,7 +98,7 @@ class Broker:
         self.server.start(is_ready)
 
     def stop(self) -> None:
-        """Stop the broker cleanly; its data stays."""
+        """Stop the broker cleanly; its data folder stays."""
         self.server.stop()
 
     def kill(self) -> None:

@@ -62,7 +62,7 @@ class Verdict:
 
 
 def make_topic(broker: Broker) -> None:
-    """Create the empty topic."""
+    """Create an empty topic on the broker."""
     client = AdminClient({"bootstrap.servers": broker.bootstrap})
     client.create_topics([NewTopic(_TOPIC, PARTITIONS, 1)])[_TOPIC].result(30)
 
@@ -190,7 +190,7 @@ class Stream:
         return self.compare(through_us, time.monotonic() - began_s)
 
     def compare(self, through_us: int, recovery_s: float = 0.0) -> Verdict:
-        """Compare the forecasts issued up to a time with the forecasts of the backfill."""
+        """Compare the forecasts issued up to ``through_us`` with the forecasts of the backfill."""
         end = datetime.fromtimestamp(through_us / MICROSECONDS, UTC)
         raw = pl.concat([pl.read_parquet(path, columns=list(IDENTITY)) for path in self._files()])
         ours = raw.filter(pl.col("issued_at") <= end)
@@ -200,7 +200,7 @@ class Stream:
         return Verdict(lost, doubled, round(recovery_s, 1))
 
     def end(self) -> None:
-        """Ask the stream to stop, and wait until it has ended."""
+        """Request the stop of the stream, and wait until it has ended."""
         request_stop(self.job.stop_file)
         self.thread.join(_LIMIT_S)
         if self.failed:

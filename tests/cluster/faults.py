@@ -40,13 +40,13 @@ def kill_worker(stream: Stream) -> None:
 
 
 def kill_task_manager(stream: Stream) -> None:
-    """Kill one task manager and start another one."""
+    """Kill one task manager and start a new task manager."""
     stream.cluster.task_managers[0].kill()
     stream.cluster.ensure_running()
 
 
 def kill_job_manager(stream: Stream) -> None:
-    """Kill the job manager and start another one, which has no record of the job."""
+    """Kill the job manager and start a new job manager, which has no record of the job."""
     stream.cluster.job_manager.kill()
     stream.cluster.ensure_running()
 

@@ -22,8 +22,7 @@ _START_LIMIT_S: Final = 120.0
 _JOB_MANAGER: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
-# The memory of a task manager must be set part by part: only the shell scripts of Flink, which are not used
-# here, compute the parts from a total.
+# Set the memory of a task manager part by part: only Flink's shell scripts compute parts from a total.
 _CONFIG: Final = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}

@@ -1,4 +1,4 @@
-"""A server of the test cluster: a process with a recorded id and start time, so that only it is stopped."""
+"""A server of the test cluster: its id and start time are stored, so that no other process is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Server:
     """A process that outlives the process that started it; its log and its id are in a folder.
 
     Args:
-        name: the name of its files.
+        name: the name of the server and of its two files.
         folder: the folder of `NAME.pid` and `NAME.log`.
         command: program and arguments.
         env: the environment of the process; None for the environment of this process.
@@ -34,12 +34,12 @@ class Server:
 
     @property
     def log(self) -> Path:
-        """Return the path of its output."""
+        """Return the path of the log, which has the output of the process."""
         return self.folder / f"{self.name}.log"
 
     @property
     def record(self) -> Path:
-        """Return the path of the file with its id and start time."""
+        """Return the path of the file with the id and the start time of the process."""
         return self.folder / f"{self.name}.pid"
 
     @property

@@ -1,4 +1,4 @@
-"""The test broker is a real one: after a kill, it still has its messages."""
+"""The test broker is a real Kafka broker: after a kill, it still has its messages."""
 
 from __future__ import annotations
 

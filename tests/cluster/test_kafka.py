@@ -1,4 +1,4 @@
-"""Streams between topics of a real broker, killed or not, forecast what a backfill of the same rows does."""
+"""Streams between topics of a real broker give the forecasts of a backfill, with and without kills."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def run_until_kill(
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-def test_a_killed_stream_resumes_with_the_same_forecasts(
+def test_a_killed_and_resumed_stream_forecasts_as_a_backfill(
     broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, keyed: bool, tmp_path: Path
 ) -> None:
     rows, home, output = rows_in_time_order(fleet), uneven_partitions(fleet), tmp_path / "out"

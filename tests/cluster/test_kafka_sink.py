@@ -44,7 +44,7 @@ from tests.same import assert_same_frames
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
 
-def test_rejected_and_late_rows_are_sent_with_their_offsets(
+def test_rejected_and_late_rows_are_sent_to_topics_with_offsets(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     late, bad = f"late-{uuid4().hex[:8]}", f"bad-{uuid4().hex[:8]}"
@@ -73,7 +73,7 @@ def test_rejected_and_late_rows_are_sent_with_their_offsets(
 
 
 @pytest.mark.parametrize("format_", ["arrow", "avro"])
-def test_forecasts_are_sent_in_every_format(
+def test_forecasts_are_sent_to_a_topic_in_arrow_and_avro(
     broker: Broker,
     topics: tuple[str, str],
     fleet: Windows,

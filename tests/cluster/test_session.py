@@ -1,4 +1,4 @@
-"""Jobs on a session cluster with a pool of workers have the outputs of jobs in process, killed or not."""
+"""Jobs on a Flink session cluster have the outputs of jobs in process, with and without killed workers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from tests.processes import started
 from tests.same import assert_same_frames, assert_same_state
 from tests.stores import forecasts_written, keys, s3_server
 
-ROWS_AT_ONCE = 100  # rows that are produced together
+ROWS_AT_ONCE = 100  # number of rows that are sent to the topic together
 COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
 _ROOT = Path(__file__).parents[2]
@@ -175,7 +175,7 @@ def windows_after_snapshot(output: Location) -> list[int]:
     return found
 
 
-def test_a_keyed_topic_survives_the_kill_of_a_worker(
+def test_a_stream_of_a_keyed_topic_survives_a_killed_worker(
     cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     assert_survives_kills(cluster, broker, topics[0], tmp_path / "out", fleet, keyed=True, deaths=1)
@@ -186,7 +186,7 @@ def test_a_keyed_topic_survives_the_kill_of_a_worker(
     assert forecasts_written(tmp_path / "out") == len(made)
 
 
-def test_a_resumed_command_replaces_the_job_of_a_killed_one(
+def test_a_resumed_stream_replaces_the_flink_job_of_a_killed_process(
     cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     rows, output = rows_in_time_order(fleet), tmp_path / "out"

@@ -19,6 +19,6 @@ def bucket() -> Iterator[Remote]:
 
 @pytest.fixture
 def s3(bucket: Remote) -> Iterator[Remote]:
-    """An empty prefix of the bucket."""
+    """An empty prefix in the bucket of the S3 server; its objects are deleted after the test."""
     yield bucket / "out"
     bucket.remove_below()

@@ -49,11 +49,11 @@ class RowPerLine(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """See `io.RawIOBase`."""
+        """Return True: the stream can be read; see `io.RawIOBase`."""
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """See `io.RawIOBase`."""
+        """Fill a buffer with the next bytes, and return their number; see `io.RawIOBase`."""
         while not self._ready and not self._ended:
             chunk = self._file.read(_CHUNK)
             self._ended = not chunk
@@ -136,13 +136,13 @@ class RowPerLine(io.RawIOBase):
         return plain.replace(self._delimiter.encode(), _DELIMITER.encode())
 
     def restore(self, text: str) -> str:
-        """Return a text with the replaced characters put back."""
+        """Return a text with its stand-ins turned back into quotes and delimiters."""
         for sign, stand_in in self._stand_ins():
             text = text.replace(stand_in, sign)
         return text
 
     def restore_cells(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return a frame of String columns with the replaced characters put back."""
+        """Return a frame of String columns with their stand-ins turned back into quotes and delimiters."""
         if not self.has_replaced:
             return frame
         cells = pl.all()

@@ -47,7 +47,7 @@ class Input:
     max_future_s: int | None = None
 
     def within(self, raw: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """Return the rows inside the bounds, and the number of the other rows.
+        """Return the rows with times from ``start_us`` to before ``end_us``, and the number of other rows.
 
         Rows whose times cannot be read count as inside, so that validation rejects them.
         """

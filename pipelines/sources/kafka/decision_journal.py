@@ -148,7 +148,10 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return the stored clock (µs) for the rows at ``offsets [n]``; `NEVER` before the first record."""
+        """Return, for each offset of a partition, the clock (µs) that its row is compared with.
+
+        The array has the shape of ``offsets [n]``; `NEVER` stands for a row before the first clock record.
+        """
         judged = self._of(partition).judged
         values = np.array([NEVER, *(one.clock_us for one in judged)], np.int64)
         return values[

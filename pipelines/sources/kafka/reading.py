@@ -100,11 +100,11 @@ class Reading:
         self.quiet = {name: _Silence(self.clock()) for name in places}
 
     def schema(self, number: int) -> str | None:
-        """See `Kept`."""
+        """Return the text of a schema from the decision journal; see `Kept`."""
         return self.decisions.schema(number)
 
     def keep_schema(self, number: int, text: str) -> None:
-        """See `Kept`."""
+        """Store the text of a schema in the decision journal; see `Kept`."""
         self.decisions.keep_schema(number, text)
 
     def _poll(self, places: dict[str, Position]) -> Iterator[Batch]:

@@ -25,11 +25,13 @@ class KafkaSource(KafkaTopic):
 
     @property
     def is_paced(self) -> bool:
-        """See `Source`."""
+        """True, because the producers set the pace of a topic; see `Source`."""
         return True
 
     def begin(self, reached: Positions) -> Positions:
-        """See `Log`. If a job resumes, a partition that was added since begins at its first row.
+        """Return the position at which the reading of each partition begins; see `Log`.
+
+        If a job resumes, a partition that was added to the topic since begins at its first row.
 
         Raises:
             DataError: no broker answers, the broker refuses the connection, the topic does not exist, or the
@@ -53,7 +55,7 @@ class KafkaSource(KafkaTopic):
             consumer.close()
 
     def step(self, places: Positions) -> LogStep:
-        """See `Log`; a topic has no end.
+        """Read the next rows of the topic, which has no end; see `Log`.
 
         Raises:
             DataError: the topic or its next rows no longer exist, or the broker refuses the request.

@@ -37,7 +37,7 @@ from tests.same import assert_same_frames
 
 IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
 PATIENCE_S = 60.0
-NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements without a valid one
+NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements without a valid timestamp
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def read_output(folder: Path, kind: str) -> pl.DataFrame:
 def run(
     options: PipelineOptions, rows: beam.PTransform[Any, Any], fleet: ForecastFleet, folder: Path
 ) -> None:
-    """Run a pipeline of a fleet, and write each kind of its outputs to a folder under ``folder``."""
+    """Pass rows through a fleet in a Beam pipeline; write each of its outputs to a folder of that name."""
     with beam.Pipeline(options=options) as pipeline:
         for kind, frames in (pipeline | "Rows" >> rows | fleet).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def between(rows: pl.DataFrame, first: int, stop: int) -> pl.DataFrame:
     return rows.filter((window >= first) & (window < stop)).sample(fraction=1, shuffle=True, seed=first)
 
 
-def test_a_bounded_fleet_gives_the_forecasts_of_a_backfill(
+def test_a_fleet_over_bounded_rows_forecasts_as_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed).sample(fraction=1, shuffle=True, seed=0)
@@ -215,7 +215,7 @@ def test_a_bounded_input_without_rows_gives_no_forecasts(tmp_path: Path) -> None
     assert not len(read_output(tmp_path, "forecasts"))
 
 
-def test_a_fleet_resumes_from_any_number_of_shards(
+def test_a_fleet_of_five_shards_resumes_a_table_of_two(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
@@ -227,20 +227,20 @@ def test_a_fleet_resumes_from_any_number_of_shards(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def in_halves(elements: list[dict[str, Any]], window: int) -> tuple[Bundle, Bundle]:
+def split_into_two_bundles(elements: list[dict[str, Any]], window: int) -> tuple[Bundle, Bundle]:
     half = len(elements) // 2
     return Bundle(elements[:half], end_us(window - 1)), Bundle(elements[half:], end_us(window))
 
 
 @pytest.mark.prism
-def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
+def test_an_unbounded_fleet_forecasts_when_its_watermark_passes_a_window(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
-    def closed(window: int) -> int:
-        """Return the number of forecasts of all windows up to and including this one."""
+    def count_due_forecasts(window: int) -> int:
+        """Return the number of forecasts that are due once ``window`` and all earlier windows are closed."""
         return int((issued <= window + 1).sum())
 
     late_row = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
@@ -248,13 +248,19 @@ def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
     bundles = [
         # One bundle has elements of many windows, and the watermark stays behind the newest of them.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits for the forecasts: if a fleet kept them to its end, the wait would time out.
-        Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
+        # This bundle waits for forecasts: a fleet that wrote them only at its end would time out.
+        Bundle(
+            [*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=count_due_forecasts(7)
+        ),
         Bundle([], end_us(15) - 1),
-        Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
-        # Each window has two bundles; the second one closes it, and its rows must not count as late.
-        *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
-        Bundle([], end_us(33), after=closed(19)),
+        Bundle([between(rows, 16, 20)], end_us(18), after=count_due_forecasts(13)),
+        # Each of these windows has two bundles. The second bundle closes the window; its rows are not late.
+        *(
+            bundle
+            for w in range(20, 34)
+            for bundle in split_into_two_bundles(between(rows, w, w + 1).to_dicts(), w)
+        ),
+        Bundle([], end_us(33), after=count_due_forecasts(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
     ]
     run_unbounded(bundles, ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")

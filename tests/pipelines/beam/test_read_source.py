@@ -1,4 +1,4 @@
-"""An engine returns to a source by deferral or by timer; both give the same batches."""
+"""An engine reads a source again by a deferral or by a timer; both ways give equal batches."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read_by_timer(read: ReadSource, start: str) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("stop_at", [None, 3])
-def test_timers_and_deferral_give_the_same_batches(tmp_path: Path, stop_at: int | None) -> None:
+def test_reading_by_timer_and_by_deferral_gives_equal_batches(tmp_path: Path, stop_at: int | None) -> None:
     log, stop = Counted(5), tmp_path / ".stop"
     start = reading._encoded(log.begin({}))
     made = []

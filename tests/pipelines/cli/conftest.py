@@ -24,7 +24,7 @@ from tests.fleets import START, forecaster, rows_of
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # long, because two cores may be shared with many other processes
+TIMEOUT_S = 600.0  # a long timeout, because two cores may be shared with many other processes
 
 
 @dataclass
@@ -132,23 +132,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str
 
 @dataclass
 class Job:
-    """Runs commands in a folder, on a tiny model, and keeps what they print."""
+    """Runs commands in a folder with a tiny model, and captures their output."""
 
     folder: Path
     streams: pytest.CaptureFixture[str]
 
     def __call__(self, command: str, code: int = 0) -> tuple[Any, list[str]]:
-        """The JSON object that a command prints, None where it fails, and its lines on stderr."""
+        """Run a command; return its JSON object (None if the command fails), and its lines on stderr."""
         found = run([*command.split(), "--json"])
-        said = self.streams.readouterr()
-        assert found == code, said.err
-        return (json.loads(said.out.splitlines()[-1]) if code == 0 else None), said.err.splitlines()
+        captured = self.streams.readouterr()
+        assert found == code, captured.err
+        return (json.loads(captured.out.splitlines()[-1]) if code == 0 else None), captured.err.splitlines()
 
     def watch(self, folder: str, *options: str) -> tuple[Any, list[str]]:
-        """`__call__` of a stream that watches a folder, and is stopped once it has read all files."""
+        """Run a stream that watches ``folder``, stop it once all files are read, and return as `__call__`."""
         stop = self.folder / "out" / ".stop"
 
-        def end() -> None:
+        def stop_when_read() -> None:
             manifest = self.folder / "out" / "state" / "folder.jsonl"
             files = len(list((self.folder / folder).iterdir()))
             for _ in range(300):
@@ -158,7 +158,7 @@ class Job:
             time.sleep(1)
             stop.touch()
 
-        ender = threading.Thread(target=end)
+        ender = threading.Thread(target=stop_when_read)
         ender.start()
         try:
             return self(f"stream {folder} --watch -m model --runner in-process {' '.join(options)}")
@@ -166,7 +166,7 @@ class Job:
             ender.join()
 
     def series(self, output: str = "out") -> set[str]:
-        """The series that were forecast."""
+        """Return the ids of the series that have forecasts."""
         return set(read_forecasts(self.folder / output)["series_id"])
 
 

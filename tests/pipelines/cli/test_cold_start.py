@@ -32,7 +32,7 @@ def cold_start(folder: Path, *more: object, model: str = "model", series: str = 
     return run(["cold-start", *map(str, given)])
 
 
-def test_new_series_are_forecast_to_any_horizon(
+def test_new_series_are_forecast_beyond_the_horizon_of_the_model(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "new.parquet"
@@ -51,7 +51,7 @@ def test_new_series_are_forecast_to_any_horizon(
     assert check_forecasts(pl.read_parquet(file)).equals(expected)
 
 
-def test_without_an_output_file_forecasts_are_printed(
+def test_cold_start_prints_forecasts_without_an_output_file(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cold_start(folder, "--json") == 0
@@ -99,7 +99,7 @@ def test_known_covariates_and_first_values_change_the_forecasts(folder: Path, tm
         ),
     ],
 )
-def test_invalid_inputs_are_refused_in_one_line(
+def test_cold_start_refuses_invalid_inputs_in_one_line(
     folder: Path, more: dict[str, object], line: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, text in {

@@ -18,22 +18,22 @@ def checks(tmp_path: Path, **options: object) -> dict[str, Check]:
     return {check.name: check for check in diagnose(store, output, with_engines=False)}
 
 
-def test_all_checks_pass_on_a_prepared_machine() -> None:
+def test_all_doctor_checks_pass_on_a_prepared_machine() -> None:
     found = diagnose()
     assert [check for check in found if not check.ok] == []
     assert {"Python", "machine", "torch works", "in-process runner", "Prism", "Go"} <= {c.name for c in found}
     assert {check.found for check in found if check.name == "polars"} == {version("polars")}
 
 
-def test_every_failed_check_names_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> str:
+def test_every_failed_doctor_check_names_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_not_found(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    def broken() -> Path:
+    def raise_disk_error() -> Path:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(doctor, "version", missing)
-    monkeypatch.setattr(doctor, "find_prism", broken)
+    monkeypatch.setattr(doctor, "version", raise_not_found)
+    monkeypatch.setattr(doctor, "find_prism", raise_disk_error)
     (tmp_path / "file").write_text("no store")
     failing = [
         check
@@ -46,7 +46,7 @@ def test_every_failed_check_names_a_fix(tmp_path: Path, monkeypatch: pytest.Monk
     assert all(check.fix for check in failing)
 
 
-def test_a_missing_prism_names_the_command_that_installs_it(
+def test_the_check_of_a_missing_prism_names_doctor_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "find_prism", lambda: None)
@@ -66,7 +66,9 @@ def test_without_java_the_flink_check_passes_with_a_hint(
     assert "Java is not installed" in flink.fix
 
 
-def test_a_missing_job_server_names_make_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_of_a_missing_job_server_names_make_java(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(doctor, "find_java", lambda: Path("java"))
     assert "make java" in checks(tmp_path)["Flink"].fix
@@ -85,35 +87,37 @@ def test_the_go_check_passes_without_go(tmp_path: Path, monkeypatch: pytest.Monk
     assert "install Go, or pip" in go.fix
 
 
-def test_a_missing_store_passes_and_is_not_created(tmp_path: Path) -> None:
+def test_doctor_accepts_a_missing_mlflow_store_and_creates_nothing(tmp_path: Path) -> None:
     store = checks(tmp_path)["MLflow store"]
     assert store.ok
     assert "the first run creates it" in store.found
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_password_is_not_shown(tmp_path: Path) -> None:
+def test_doctor_hides_the_password_of_the_mlflow_store(tmp_path: Path) -> None:
     store = checks(tmp_path, tracking_uri="postgresql://me:secret@db/mlflow")["MLflow store"]
     assert store.ok
     assert "secret" not in store.found
 
 
-def test_a_missing_output_folder_passes_and_is_not_created(tmp_path: Path) -> None:
+def test_doctor_accepts_a_missing_output_folder_and_creates_nothing(tmp_path: Path) -> None:
     assert checks(tmp_path, output=tmp_path / "a" / "b")["output folder"].ok
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_read_only_output_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: object) -> None:
+def test_doctor_reports_a_read_only_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_read_only(**_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("pipelines.sinks.folder.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("pipelines.sinks.folder.tempfile.TemporaryFile", raise_read_only)
     output = checks(tmp_path)["output folder"]
     assert not output.ok
     assert "Read-only file system" in output.fix
 
 
-def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_full_disk_of_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage: Callable[[Path], object] = lambda _: type("Usage", (), {"free": 1 << 20})()  # noqa: E731
     monkeypatch.setattr(shutil, "disk_usage", usage)
     output = checks(tmp_path)["output folder"]

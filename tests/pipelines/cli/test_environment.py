@@ -1,4 +1,4 @@
-"""MLflow's own environment variables choose the store, as they do for MLflow's commands."""
+"""MLflow's own environment variables select the store, as they do for MLflow's commands."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_options_override_the_environment_which_overrides_the_job_file(
     assert settings_of(job) == file
 
 
-def test_a_name_replaces_the_experiment_id_of_a_lower_layer(
+def test_an_experiment_name_removes_an_overridden_experiment_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "job.toml"
@@ -84,7 +84,7 @@ def test_a_name_replaces_the_experiment_id_of_a_lower_layer(
     assert experiment("mlflow.experiment_id=9") == ("around", "9")
 
 
-def test_runs_are_logged_to_the_experiment_of_the_id(
+def test_mlflow_experiment_id_selects_the_experiment_of_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import mlflow
@@ -143,7 +143,9 @@ def test_promote_uses_the_store_named_by_the_environment(
     assert champion_versions(local) == ["2"]
 
 
-def test_training_logs_into_the_run_named_by_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_logs_into_the_run_named_by_mlflow_run_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     runs, models = f"sqlite:///{tmp_path}/runs.db", f"sqlite:///{tmp_path}/models.db"
@@ -178,7 +180,7 @@ def test_training_logs_into_the_run_named_by_mlflow(tmp_path: Path, monkeypatch:
     assert run(f"train rows.csv {tiny} --register tiny".split()) == 4
 
 
-def test_the_login_from_the_environment_reaches_the_server(
+def test_the_login_in_the_environment_reaches_the_mlflow_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "server").mkdir()

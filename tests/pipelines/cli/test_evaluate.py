@@ -55,7 +55,7 @@ def test_monthly_series_have_a_season_of_twelve(tmp_path: Path) -> None:
     assert (np.array(found["combined"]) < found["seasonal_naive"]).all()
 
 
-def test_evaluate_prints_one_table_for_each_horizon(
+def test_evaluate_prints_its_scores_within_80_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def test_evaluate_prints_one_table_for_each_horizon(
         ("--train-rows 9 --quantiles 0.5,0.1", "network.quantiles must rise"),
     ],
 )
-def test_conflicting_or_invalid_options_are_refused_in_one_line(
+def test_evaluate_refuses_conflicting_or_invalid_options_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

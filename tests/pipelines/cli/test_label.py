@@ -20,7 +20,7 @@ QUICKLY = ("--hidden", "4", "--epochs", "2", "--set", "threads=1")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "rows.csv").write_text(ROWS)
@@ -28,7 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_label_prints_scores_and_writes_model_and_labels(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["label", "rows.csv", *QUICKLY, "-o", "out"]) == 0
     printed = capsys.readouterr().out
@@ -36,24 +36,26 @@ def test_label_prints_scores_and_writes_model_and_labels(
     assert "a label per series: 40 series of up to 8 steps, 1 values a step (x)" in printed
     for score in ("accuracy", "macro f1", "log loss"):
         assert score in printed
-    assert {path.name for path in (place / "out").iterdir()} == {"labeller.safetensors", "labels.parquet"}
+    assert {path.name for path in (folder / "out").iterdir()} == {"labeller.safetensors", "labels.parquet"}
 
 
-def test_labelling_ends_where_too_many_rows_are_quarantined(
-    place: Path, capsys: pytest.CaptureFixture[str]
+def test_label_fails_if_too_many_rows_are_quarantined(
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = "".join(f"\ns0,{1_600_001_000 + 60 * t},much,slow" for t in range(80))
-    (place / "rows.csv").write_text(ROWS + bad)
+    (folder / "rows.csv").write_text(ROWS + bad)
     assert run(["label", "rows.csv", *QUICKLY, "-o", "out"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "80 of 400 rows (20%) are quarantined, and data.max_quarantined = 0.1 allows 10%" in line
     assert "the first: rows.csv, row 321: 'much' is not a number" in line
-    assert not (place / "out").exists()
+    assert not (folder / "out").exists()
     assert run(["label", "rows.csv", *QUICKLY, "--set", "data.max_quarantined=0.2", "-o", "out"]) == 0
     assert run(["label", "rows.csv", *QUICKLY, "--set", "data.max_quarantined=2"]) == 2
 
 
-def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_label_json_prints_one_object_and_nothing_else(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import json
 
     assert run(["label", "rows.csv", *QUICKLY, "--json", "--cell", "rnn", "--scaling", "series"]) == 0
@@ -80,8 +82,8 @@ def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.Capture
         (["rows.csv", "--scaling", "running"], 2, "error: scaling running is for labels of steps"),
     ],
 )  # fmt: skip
-def test_invalid_arguments_are_refused_in_one_line(
-    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
+def test_label_refuses_invalid_arguments_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
 ) -> None:
     assert run(["label", *arguments]) == code
     message = capsys.readouterr().err
@@ -89,12 +91,14 @@ def test_invalid_arguments_are_refused_in_one_line(
     assert message.count("\n") == 1
 
 
-def test_an_existing_example_file_is_not_overwritten(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_label_does_not_overwrite_an_existing_example_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["label", "--example", "vowels", *QUICKLY]) == 0
     printed = capsys.readouterr().out
     assert "wrote vowels.parquet" in printed
     assert "640 series of up to 29 steps, 12 values a step (c1, c2, c3, c4, c5, c6, ...)" in printed
-    assert pl.read_parquet(place / "vowels.parquet").height == 9961
+    assert pl.read_parquet(folder / "vowels.parquet").height == 9961
     assert run(["label", "--example", "vowels"]) == 2
     assert "vowels.parquet already exists: use it with statecast label" in capsys.readouterr().err
 

@@ -30,7 +30,7 @@ def test_a_quoted_cell_with_a_line_break_is_one_row(job: Job, end: str) -> None:
 
 
 def test_rows_with_line_breaks_are_counted_in_large_files(job: Job) -> None:
-    note = ("x" * 100 + "\n") * 40  # so long that a block of the reader ends inside a cell
+    note = ("x" * 100 + "\n") * 40  # a long cell, so that a block of the CSV reader ends in it
     rows = [f'{at},a,{hour % 24},"{note}"' for hour, at in enumerate(times(600))]
     (job.folder / "in.csv").write_text("\n".join(["timestamp,series_id,value,note", *rows, ""]))
     result, _ = job("backfill in.csv -m model --set data.batch_rows=1000")

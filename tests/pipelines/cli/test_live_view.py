@@ -30,7 +30,7 @@ class Clock:
         return self.now_s
 
 
-def numbers(steps: int = 240, **changes: object) -> JobNumbers:
+def job_numbers(steps: int = 240, **changes: object) -> JobNumbers:
     kinds = {"is not a number": 1100, "time is missing": 23, "is in the future": 7}
     counts = Counts(
         rows_in=1_234_567,
@@ -62,19 +62,19 @@ def rendered(view: View, width: int = 100) -> str:
     return "\n".join(line.rstrip() for line in console.export_text().splitlines())
 
 
-def test_a_job_without_rows_is_shown_as_waiting() -> None:
+def test_the_live_view_shows_a_job_without_rows_as_waiting() -> None:
     view = View("stream")
     assert "waiting for rows" in rendered(view)
     view.take(JobNumbers())
     assert "waiting for rows" in rendered(view)
 
 
-def test_the_terminal_shows_every_number() -> None:
+def test_the_live_view_shows_counts_rates_and_latencies() -> None:
     clock = Clock()
     view = View("stream", clock, Clock(WATERMARK_S + 3.2))
     for _ in range(3):
         clock.now_s += 0.5
-        view.take(numbers(steps=int(245_000 * clock.now_s)))
+        view.take(job_numbers(steps=int(245_000 * clock.now_s)))
     clock.now_s = 3723
     assert rendered(view).splitlines()[1:] == [
         "  rows       1,234,567 in · 1,200,000 used · 33,421 pending",
@@ -89,9 +89,9 @@ def test_the_terminal_shows_every_number() -> None:
     assert rendered(view).splitlines()[0].endswith("stream 1:02:03")
 
 
-def test_secondary_text_is_dim_and_problems_are_yellow() -> None:
+def test_the_live_view_dims_labels_and_marks_problems_yellow() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
-    view.take(numbers())
+    view.take(job_numbers())
     console = Console(file=io.StringIO(), width=100)
     styles = {segment.text.strip(): str(segment.style or "") for segment in console.render(view.render())}
     assert styles["1,200,000"] == "bold"
@@ -100,7 +100,7 @@ def test_secondary_text_is_dim_and_problems_are_yellow() -> None:
     assert styles["2026-11-02 05:00 UTC"] == ""
 
 
-def test_missing_numbers_are_not_shown() -> None:
+def test_the_live_view_omits_figures_that_a_job_lacks() -> None:
     view = View("backfill", wall=Clock(WATERMARK_S))
     view.take(JobNumbers(Counts(rows_in=5, pending=5)))
     text = rendered(view)
@@ -122,7 +122,7 @@ def test_missing_numbers_are_not_shown() -> None:
 )
 def test_the_watermark_lag_has_a_readable_unit(behind_s: float, words: str) -> None:
     view = View("stream", wall=Clock(WATERMARK_S + behind_s))
-    view.take(numbers())
+    view.take(job_numbers())
     assert words in rendered(view)
 
 
@@ -130,19 +130,19 @@ def test_the_watermark_lag_has_a_readable_unit(behind_s: float, words: str) -> N
     ("n_bytes", "words"),
     [(744, "0.7 KiB"), (34_500_000, "32.9 MiB"), (10 * 2**30 - 1, "10,240.0 MiB"), (2**40, "1,024.0 GiB")],
 )
-def test_a_size_has_a_readable_unit(n_bytes: int, words: str) -> None:
+def test_the_state_size_has_a_readable_unit(n_bytes: int, words: str) -> None:
     view = View("stream")
-    view.take(numbers(state_bytes=n_bytes))
+    view.take(job_numbers(state_bytes=n_bytes))
     assert f"state {words}" in rendered(view)
 
 
-def test_a_final_watermark_is_shown_as_the_end() -> None:
+def test_the_watermark_of_ended_input_is_shown_as_the_end() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
-    view.take(numbers(watermark_us=2**63 - 1))
+    view.take(job_numbers(watermark_us=2**63 - 1))
     assert "watermark  the end" in rendered(view)
 
 
-def test_a_rate_covers_only_the_last_seconds() -> None:
+def test_the_shown_rate_covers_only_the_last_seconds() -> None:
     rate = Rate()
     rate.take(0.0, 0)
     assert rate.per_s is None
@@ -156,16 +156,16 @@ def test_a_rate_covers_only_the_last_seconds() -> None:
     assert len(rate._seen) <= 12
 
 
-def test_json_lines_are_written_every_ten_seconds() -> None:
+def test_counts_are_logged_as_json_lines_every_ten_seconds() -> None:
     clock, file = Clock(100.0), io.StringIO()
     lines = Lines("stream", file, clock, Clock(WATERMARK_S + 3.2))
     for tenth in range(100):
         clock.now_s = 100 + tenth / 10
-        lines.take(numbers(steps=10 * tenth))
+        lines.take(job_numbers(steps=10 * tenth))
     assert not file.getvalue()
     for tenth in range(100, 351):
         clock.now_s = 100 + tenth / 10
-        lines.take(numbers(steps=10 * tenth))
+        lines.take(job_numbers(steps=10 * tenth))
     objects = [json.loads(line) for line in file.getvalue().splitlines()]
     assert [line["seconds"] for line in objects] == [LINE_EVERY_S, 2 * LINE_EVERY_S, 3 * LINE_EVERY_S]
     last = objects[-1]
@@ -177,21 +177,21 @@ def test_json_lines_are_written_every_ten_seconds() -> None:
     assert (last["shard_p50_ms"], last["p99_ms"]) == (99.1, 233.8)
 
 
-def test_nothing_is_drawn_if_stderr_is_not_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_live_draws_nothing_if_stderr_is_not_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with show_live(Out(), "stream") as take:
-        take(numbers())
+        take(job_numbers())
     assert capsys.readouterr() == ("", "")
 
 
-def test_nothing_is_drawn_with_json_output() -> None:
+def test_show_live_draws_nothing_with_json_output() -> None:
     out, screen = Out(as_json=True), io.StringIO()
     out.errors = Console(file=screen, force_terminal=True)
     with show_live(out, "stream") as take:
-        take(numbers())
+        take(job_numbers())
     assert not screen.getvalue()
 
 
-def test_the_view_is_drawn_on_stderr_and_erased(
+def test_the_live_view_is_drawn_on_stderr_and_erased(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Out()
@@ -199,7 +199,7 @@ def test_the_view_is_drawn_on_stderr_and_erased(
     out.errors = Console(file=screen, force_terminal=True, width=110)
     before = sys.stderr
     with show_live(out, "stream") as take:
-        take(numbers())
+        take(job_numbers())
     assert sys.stderr is before
     drawn = screen.getvalue()
     assert "1,234,567" in drawn
@@ -222,7 +222,7 @@ def free_port() -> int:
 
 
 def scraped(port: int) -> dict[tuple[str, ...], float]:
-    """Return every sample by its name and label values; an empty dict if the port does not answer."""
+    """Return each metric of a port by name and label values; an empty dict if the port does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
@@ -266,7 +266,7 @@ def test_a_running_stream_serves_metrics_on_an_exclusive_port(tmp_path: Path, mo
     job.send_signal(signal.SIGINT)
     result = wait_for_exit(job)
     assert result.json_object["pending"] == 2
-    # On a busy machine the job may run long enough to log a JSON line of numbers.
+    # On a busy machine the job may run long enough to log its counts as a JSON line.
     assert [line for line in result.err.splitlines() if not line.startswith('{"job": "stream"')] == []
     assert scraped(port) == {}
 

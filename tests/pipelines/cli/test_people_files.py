@@ -82,7 +82,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
     assert job.series() == {"0", "1", "2"}
 
 
-def frame_file(folder: Path, kind: str) -> Path:
+def write_frame_with_index(folder: Path, kind: str) -> Path:
     """Write a wide file that contains the index of a data frame, as pandas writes it, and return its path."""
     wide = pl.DataFrame(
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
@@ -94,11 +94,11 @@ def frame_file(folder: Path, kind: str) -> Path:
         pq.write_table(table.replace_schema_metadata({"pandas": metadata}), folder / "in.parquet")
         return folder / "in.parquet"
     if kind.endswith(".csv"):
-        name = {"once.csv": "", "twice.csv": "Unnamed: 0"}[kind]
+        name = {"index.csv": "", "index saved twice.csv": "Unnamed: 0"}[kind]
         lines = numbered.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv()
         (folder / "in.csv").write_text(lines.replace("i,", f"{name},", 1))
         return folder / "in.csv"
-    if kind == "reset":
+    if kind == "reset index":
         return write_parquet(
             numbered.with_columns(index=pl.int_range(pl.len())).drop("i"), folder / "in.parquet"
         )
@@ -107,7 +107,7 @@ def frame_file(folder: Path, kind: str) -> Path:
     return write_parquet(numbered.rename({"i": "__index_level_0__"}), folder / "in.parquet")
 
 
-def test_a_series_that_starts_late_in_jsonl_is_read(job: Job) -> None:
+def test_a_series_that_starts_late_in_json_lines_is_read(job: Job) -> None:
     lines = [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "a": i} for i in range(1500)]
     lines += [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "late": i} for i in range(1500, 1700)]
     (job.folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -115,9 +115,11 @@ def test_a_series_that_starts_late_in_jsonl_is_read(job: Job) -> None:
     assert (summary["used"], job.series()) == (1700, {"a", "late"})
 
 
-@pytest.mark.parametrize("kind", ["index", "index of times", "named index", "once.csv", "twice.csv", "reset"])
+@pytest.mark.parametrize(
+    "kind", ["index", "index of times", "named index", "index.csv", "index saved twice.csv", "reset index"]
+)
 def test_a_data_frame_index_is_not_read_as_series(job: Job, kind: str) -> None:
-    path = frame_file(job.folder, kind)
+    path = write_frame_with_index(job.folder, kind)
     summary, lines = job(f"backfill {path.name} -m model")
     assert job.series() == {"north", "south"}
     assert summary["used"] == 80
@@ -125,7 +127,7 @@ def test_a_data_frame_index_is_not_read_as_series(job: Job, kind: str) -> None:
     assert all(": not read: column " in line for line in lines)
 
 
-def test_the_rows_delimiter_splits_the_header(job: Job) -> None:
+def test_a_header_is_split_at_the_delimiter_of_the_rows(job: Job) -> None:
     rows = "".join(f"2023-01-01T{h:02}:00Z;{h}.5;{h + 50}\n" for h in range(24))
     for header in ('time;"Temp, C";"Hum, %"', "time;Temp, C;Hum, %", 'time;"Temp,\nC";"Hum, %"'):
         (job.folder / "in.csv").write_text(f"{header}\n{rows}")
@@ -169,7 +171,7 @@ def write_csv_rows(path: Path, rows: list[tuple[str, str, float]]) -> Path:
 
 @pytest.fixture(scope="module")
 def daily(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that saves a forecaster of daily windows with an aggregate; it returns the folder."""
+    """Return a function that saves a forecaster of daily windows with a given aggregate in a new folder."""
 
     def save_daily_forecaster(aggregate: str) -> Path:
         folder = tmp_path_factory.mktemp("daily")
@@ -179,7 +181,7 @@ def daily(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return save_daily_forecaster
 
 
-def are_same_forecasts(one: Path, other: Path) -> bool:
+def have_equal_forecasts(one: Path, other: Path) -> bool:
     frames = [read_forecasts(folder).select("series_id", "issued_at", "forecast") for folder in (one, other)]
     flat = [frame.explode("forecast").unnest("forecast") for frame in frames]
     joined = flat[0].join(flat[1], on=["series_id", "issued_at", "horizon"], suffix="_other")
@@ -200,14 +202,16 @@ def test_receipts_are_summed_per_day_in_any_order(job: Job, daily: Callable[[str
     for name, used in (("daily", len(sums)), ("receipts", len(rows)), ("shuffled", len(rows))):
         summary, _ = job(f"backfill {name}.csv -m {model} -o {name}")
         assert (summary["used"], summary["duplicates"]) == (used, 0)
-        assert are_same_forecasts(job.folder / "daily", job.folder / name)
+        assert have_equal_forecasts(job.folder / "daily", job.folder / name)
     summary, lines = job(f"backfill receipts.csv {job.folder / 'receipts.csv'} -m {model}")
     assert summary["used"] == len(rows)
     assert "is the same file as receipts.csv and is read once" in lines[0]
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "max", "last"])
-def test_a_corrected_row_replaces_the_first(job: Job, daily: Callable[[str], Path], aggregate: str) -> None:
+def test_a_later_corrected_row_replaces_the_earlier_row(
+    job: Job, daily: Callable[[str], Path], aggregate: str
+) -> None:
     model = daily(aggregate)
     days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(40)]
     first = [(till, day, 10.0 + d % 7) for till in "ab" for d, day in enumerate(days)]
@@ -218,16 +222,16 @@ def test_a_corrected_row_replaces_the_first(job: Job, daily: Callable[[str], Pat
     job(f"backfill right.csv -m {model} -o right")
     summary, _ = job(f"backfill in -m {model}")
     assert (summary["used"], summary["duplicates"], summary["replaced"]) == (80, 25, 20)
-    assert are_same_forecasts(job.folder / "right", job.folder / "out")
+    assert have_equal_forecasts(job.folder / "right", job.folder / "out")
     kept = read_replaced(job.folder / "out")
     assert len(kept) == 20
     assert (kept["replaced_by"] == kept["value"] / 2).all()
     streamed, _ = job(f"stream in -m {model} -o stream --runner in-process")
     assert (streamed["duplicates"], streamed["replaced"]) == (25, 20)
-    assert are_same_forecasts(job.folder / "right", job.folder / "stream")
+    assert have_equal_forecasts(job.folder / "right", job.folder / "stream")
 
 
-def test_replaced_rows_of_a_repeated_hour_are_kept(job: Job) -> None:
+def test_rows_replaced_at_the_change_to_winter_time_are_stored(job: Job) -> None:
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
     write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
     summary, _ = job("backfill in.csv -m model")
@@ -318,7 +322,7 @@ def test_evaluate_names_the_unit_of_its_errors(job: Job) -> None:
     assert judged["unit"].endswith("rows before 2023-01-02")
 
 
-def test_large_errors_are_printed_in_few_characters(job: Job) -> None:
+def test_evaluate_prints_large_errors_in_few_characters(job: Job) -> None:
     huge = hours(80).with_columns(pl.lit("a").alias("series_id"), pl.col("value") * 1e60)
     write_parquet(huge, job.folder / "in.parquet")
     job("backfill in.parquet -m model")
@@ -332,7 +336,7 @@ def test_large_errors_are_printed_in_few_characters(job: Job) -> None:
     assert "In the values' own unit" in page.replace("&#x27;", "'")
 
 
-def test_errors_are_scaled_by_the_models_training_rows(
+def test_evaluate_scales_errors_by_the_models_training_rows(
     job: Job, trained: tuple[str, dict[str, Any]], series: Path
 ) -> None:
     store = f"--tracking-uri {trained[0]}"

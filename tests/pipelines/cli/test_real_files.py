@@ -119,7 +119,9 @@ def test_step_counts_as_timestamps_are_refused_before_training(
 
 
 @pytest.mark.parametrize("first", ["float", "int", "category"])
-def test_a_series_resumes_whatever_the_type_of_its_id(command: Command, tmp_path: Path, first: str) -> None:
+def test_a_series_resumes_for_every_column_type_of_its_id(
+    command: Command, tmp_path: Path, first: str
+) -> None:
     rows = [(7 + i, t, v) for i in range(2) for _, t, v in values(1)]
     frame = pl.DataFrame(rows, ["unique_id", "ds", "y"], orient="row")
     history = frame.filter(pl.col("ds") < START + timedelta(hours=40))
@@ -157,7 +159,7 @@ def test_an_int96_time_out_of_range_is_quarantined(command: Command, tmp_path: P
     assert forecasts("out")["issued_at"].max() == START + timedelta(hours=HOURS)
 
 
-def test_types_unknown_to_polars_are_read_or_quarantined(command: Command, tmp_path: Path) -> None:
+def test_parquet_types_unknown_to_polars_are_read_or_quarantined(command: Command, tmp_path: Path) -> None:
     plain = pl.DataFrame(values(1), ["series_id", "timestamp", "value"], orient="row").to_arrow()
     numbers = pa.array([round(v) for _, _, v in values(1)])
     wide = numbers.cast(pa.decimal256(60, 9))

@@ -18,7 +18,7 @@ from tests.pipelines.cli.conftest import write_series
 
 
 @dataclass
-class Desk:
+class WorkingFolder:
     """A working folder of good and bad files, and the captured output of commands in it."""
 
     folder: Path
@@ -39,9 +39,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(
+def working_folder(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Desk:
+) -> WorkingFolder:
     monkeypatch.chdir(tmp_path)
     write_series(tmp_path / "good.csv", 60)
     shutil.copytree(model, tmp_path / "model")
@@ -65,7 +65,7 @@ def desk(
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "shard-0000-of-0001.parquet").write_text("no Parquet")
     snapshot_file.write_shard(tmp_path / "half", Shard.cold(0, 2, forecaster().initial_state(), ()))
-    return Desk(tmp_path, capsys)
+    return WorkingFolder(tmp_path, capsys)
 
 
 REFUSED = [
@@ -231,44 +231,48 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("command", "code", "line"), REFUSED, ids=[command for command, *_ in REFUSED])
-def test_invalid_commands_are_refused_in_one_line(desk: Desk, command: str, code: int, line: str) -> None:
-    exit_code, message = desk.refused(command)
+def test_invalid_commands_are_refused_in_one_line(
+    working_folder: WorkingFolder, command: str, code: int, line: str
+) -> None:
+    exit_code, message = working_folder.refused(command)
     assert line in message
     assert exit_code == code
 
 
 def test_an_unknown_model_is_refused_with_the_existing_names(
-    desk: Desk, trained: tuple[str, dict[str, Any]]
+    working_folder: WorkingFolder, trained: tuple[str, dict[str, Any]]
 ) -> None:
     store = f"--tracking-uri {trained[0]}"
-    assert "did you mean tiny?" in desk.refused(f"backfill good.csv -m tyni {store}")[1]
+    assert "did you mean tiny?" in working_folder.refused(f"backfill good.csv -m tyni {store}")[1]
     for ref in ("tiny/7", "tiny@challenger"):
-        code, message = desk.refused(f"backfill good.csv -m {ref} {store}")
+        code, message = working_folder.refused(f"backfill good.csv -m {ref} {store}")
         assert (code, message[: len(ref)]) == (4, ref)
         assert "tiny has versions 1 and aliases champion" in message
-    code, message = desk.refused(f"backfill good.csv -m {'0' * 32} {store}")
+    code, message = working_folder.refused(f"backfill good.csv -m {'0' * 32} {store}")
     assert (code, message.startswith(f"no run {'0' * 32} is in")) == (4, True)
-    assert desk.refused(f"promote tiny/2 {store}")[0] == 4
+    assert working_folder.refused(f"promote tiny/2 {store}")[0] == 4
 
 
-def test_a_second_job_on_an_output_folder_is_refused(desk: Desk) -> None:
-    with locked(desk.folder / "out"):
+def test_a_second_job_on_an_output_folder_is_refused(working_folder: WorkingFolder) -> None:
+    with locked(working_folder.folder / "out"):
         for command in ("backfill good.csv -m model", "stream good.csv -m model --resume --json"):
-            code, message = desk.refused(command)
+            code, message = working_folder.refused(command)
             assert code == 6
             assert "out: another job, process" in message
             assert "is writing here: wait for its end" in message
 
 
-def test_a_missing_engine_is_refused_with_a_fix(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_is_refused_with_the_fix(
+    working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_prism", lambda: None)
     for job in ("stream", "backfill"):
-        code, message = desk.refused(f"{job} good.csv -m model --runner prism")
+        code, message = working_folder.refused(f"{job} good.csv -m model --runner prism")
         assert code == 5
         assert "run `statecast doctor --fix`" in message
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    code, message = desk.refused("stream good.csv -m model --flink-master [local]")
+    code, message = working_folder.refused("stream good.csv -m model --flink-master [local]")
     assert code == 5
     assert "Java is not installed" in message
 
@@ -293,26 +297,32 @@ def test_a_missing_engine_is_refused_with_a_fix(desk: Desk, monkeypatch: pytest.
         ("--runner flink -s jobs.flink_workers=a", 'jobs.flink_workers="a": must be HOST:PORT'),
     ],
 )
-def test_invalid_engine_options_are_refused_with_a_fix(desk: Desk, job: str, options: str, line: str) -> None:
-    code, message = desk.refused(f"{job} good.csv -m model {options}")
+def test_invalid_engine_options_are_refused_with_the_fix(
+    working_folder: WorkingFolder, job: str, options: str, line: str
+) -> None:
+    code, message = working_folder.refused(f"{job} good.csv -m model {options}")
     assert code == 2
     assert line in message
 
 
-def test_an_address_without_flink_is_refused_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_flink_is_refused_at_once(
+    working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_java", lambda: Path("java"))
     monkeypatch.setattr("pipelines.cli.engine.job_server", lambda: (Path("jars"), "a job server"))
     for job in ("stream", "backfill"):
-        code, message = desk.refused(f"{job} good.csv -m model --flink-master 127.0.0.1:1")
+        code, message = working_folder.refused(f"{job} good.csv -m model --flink-master 127.0.0.1:1")
         assert code == 5
         assert "no Flink answers at 127.0.0.1:1" in message
         assert "name its REST address, host:port, or [local]" in message
     monkeypatch.setattr("pipelines.runners.flink.ask", lambda master, path: {"version": 3})
-    code, message = desk.refused("stream good.csv -m model --flink-master 127.0.0.1:1")
+    code, message = working_folder.refused("stream good.csv -m model --flink-master 127.0.0.1:1")
     assert (code, message[:38]) == (5, "the server at 127.0.0.1:1 is not Flink")
 
 
-def test_a_full_disk_and_a_bug_print_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_and_a_bug_print_one_line(
+    working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device", "out/forecasts/x")
 
@@ -320,9 +330,9 @@ def test_a_full_disk_and_a_bug_print_one_line(desk: Desk, monkeypatch: pytest.Mo
         raise KeyError("oops\n")
 
     monkeypatch.setattr("pipelines.settings.job_file.load_config", full)
-    assert desk.refused("train good.csv") == (6, "out/forecasts/x: No space left on device")
+    assert working_folder.refused("train good.csv") == (6, "out/forecasts/x: No space left on device")
     monkeypatch.setattr("pipelines.settings.job_file.load_config", broken)
-    code, message = desk.refused("train good.csv")
+    code, message = working_folder.refused("train good.csv")
     assert code == 1
     assert "KeyError" in message
     assert "STATECAST_LOG=DEBUG" in message

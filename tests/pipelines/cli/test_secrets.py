@@ -70,9 +70,9 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
+def folder_and_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
     """A working folder, and an MLflow server that requires a password."""
-    folder = tmp_path_factory.mktemp("desk")
+    folder = tmp_path_factory.mktemp("folder")
     with mlflow_server(tmp_path_factory.mktemp("server"), lambda login: login == basic(LOGIN)) as server:
         uri = f"http://{LOGIN}@{server.address}"
         write_series(folder / "rows.csv", 120)
@@ -92,8 +92,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Serve
 
 
 @pytest.fixture
-def _secrets_in_environment(desk: tuple[Path, Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(desk[0])
+def _secrets_in_environment(folder_and_server: tuple[Path, Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder_and_server[0])
     monkeypatch.setenv("COLUMNS", "400")
     for name in ("MARKED", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, MARK)
@@ -110,9 +110,11 @@ def files_with_secret(folder: Path) -> list[str]:
 
 @pytest.mark.usefixtures("_secrets_in_environment")
 def test_no_command_shows_a_secret(
-    desk: tuple[Path, Server], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    folder_and_server: tuple[Path, Server],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    folder, server = desk
+    folder, server = folder_and_server
     assert set(COMMANDS) == set(app._COMMANDS) | set(app._TABLES), "COMMANDS must list every command"
     codes = {}
     for line in [line for lines in COMMANDS.values() for line in lines]:
@@ -134,9 +136,11 @@ def test_no_command_shows_a_secret(
 @pytest.mark.usefixtures("_secrets_in_environment")
 @pytest.mark.parametrize("command", REFUSED)
 def test_no_refusal_shows_a_secret(
-    desk: tuple[Path, Server], capsys: pytest.CaptureFixture[str], command: str
+    folder_and_server: tuple[Path, Server], capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    line = command.replace("U2@ADDRESS", f"{LOGIN}x@{desk[1].address}").replace("U@", f"{LOGIN}@")
+    line = command.replace("U2@ADDRESS", f"{LOGIN}x@{folder_and_server[1].address}").replace(
+        "U@", f"{LOGIN}@"
+    )
     code = run([word.replace("'U'", f"'{MARK}'").replace("=U", f"={MARK}") for word in line.split()])
     captured = capsys.readouterr()
     assert code in (2, 3, 4, 6), captured.err

@@ -49,7 +49,7 @@ def have_ended(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize("parent_handler", [signal.SIG_IGN, signal.default_int_handler])
-def test_started_processes_do_not_inherit_ignored_signals(parent_handler: Any) -> None:
+def test_a_started_process_ignores_only_the_named_signals(parent_handler: Any) -> None:
     script = "import signal; print(*(int(signal.getsignal(n) is signal.SIG_IGN) for n in (2, 15)))"
     before = signal.signal(signal.SIGINT, parent_handler)
     try:
@@ -138,7 +138,7 @@ def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, long: Path, m
         wait_until(lambda folder=folder: has_forecasts(folder), job)  # type: ignore[misc]
         engines = prism_processes(job.pid)
         job.send_signal(signals[0])
-        while job.poll() is None:  # repeated, because two pending signals of a kind merge into one
+        while job.poll() is None:  # repeat the signal, because two pending signals of a kind merge
             time.sleep(0.2)
             job.send_signal(signals[-1])
         result = wait_for_exit(job)

@@ -56,7 +56,7 @@ def add_file(folder: Path, name: str, first: int, stop: int) -> None:
     (folder / f".{name}").rename(folder / name)
 
 
-def watching_job(tmp_path: Path, output: str = "out") -> StreamJob:
+def watching_stream(tmp_path: Path, output: str = "out") -> StreamJob:
     out = tmp_path / output
     source = FolderSource(tmp_path / "in", Input(Columns()), out / "state", poll_s=0.05)
     return StreamJob(forecaster(), source, out, shards=3, runner="in-process", resume=True)
@@ -76,7 +76,7 @@ def stream_until(job: StreamJob, rows: int) -> None:
 def job(tmp_path: Path) -> StreamJob:
     """A stream that was stopped after ten windows; the newest window is still open."""
     add_file(tmp_path / "in", "1.parquet", 0, 10)
-    job = watching_job(tmp_path)
+    job = watching_stream(tmp_path)
     stream_until(job, 40)
     return job
 
@@ -146,7 +146,7 @@ def test_a_stream_resumes_exactly_from_an_imported_table(
     assert command("export", "out/state", "a.parquet")[0] == 0
     assert command("import", "a.parquet", "new/state", "--shards", "2")[0] == 0
     add_file(tmp_path / "in", "2.parquet", 10, 20)
-    imported = watching_job(tmp_path, "new")
+    imported = watching_stream(tmp_path, "new")
     for each in (job, imported):
         stream_until(each, 80)
     assert_same_tables(job.states, imported.states)
@@ -158,7 +158,7 @@ def test_a_stream_resumes_exactly_from_an_imported_table(
     assert len(since) == 4 * 10
 
 
-def refused(result: tuple[int, str, str], code: int, line: str) -> None:
+def assert_refused(result: tuple[int, str, str], code: int, line: str) -> None:
     """Assert that a command failed with an exit code and one line on stderr, and printed nothing."""
     assert result[0] == code, result
     assert result[1] == ""
@@ -174,7 +174,9 @@ def test_shards_at_different_offsets_are_not_exported(
     stream_until(job, 48)
     for path, data in older.items():
         path.write_bytes(data)
-    refused(command("export", "out/state", "a.parquet"), 3, "out/state: its shards are at different offsets")
+    assert_refused(
+        command("export", "out/state", "a.parquet"), 3, "out/state: its shards are at different offsets"
+    )
     assert not (tmp_path / "a.parquet").exists()
     partitions = json.loads(command("show", "out/state", "--json")[1])["partitions"]
     assert [(p["offset"], p["furthest"]) for p in partitions.values()] == [(40, 48)]
@@ -187,15 +189,15 @@ def test_export_and_import_are_refused_while_a_job_runs(
     assert command("export", "out/state", "a.parquet")[0] == 0
     before = contents(job.states)
     with locked(job.output):
-        refused(
+        assert_refused(
             command("import", "a.parquet", "out/state", "--force"), 6, "is writing here: wait for its end"
         )
-        refused(command("export", "out/state", "b.parquet"), 6, "is writing here: wait for its end")
+        assert_refused(command("export", "out/state", "b.parquet"), 6, "is writing here: wait for its end")
         assert command("show", "out/state")[0] == 0
     assert contents(job.states) == before
 
 
-def test_existing_files_are_replaced_only_with_force(
+def test_export_and_import_replace_files_only_with_force(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0
@@ -203,9 +205,11 @@ def test_existing_files_are_replaced_only_with_force(
     add_file(tmp_path / "in", "2.parquet", 10, 12)
     stream_until(job, 48)
     before = contents(job.states)
-    refused(command("export", "out/state", "a.parquet"), 2, "a.parquet already exists")
-    refused(command("import", "a.parquet", "out/state"), 2, "out/state holds a state table")
-    refused(command("import", "a.parquet", "in", "--force"), 2, "in is not empty and holds no state table")
+    assert_refused(command("export", "out/state", "a.parquet"), 2, "a.parquet already exists")
+    assert_refused(command("import", "a.parquet", "out/state"), 2, "out/state holds a state table")
+    assert_refused(
+        command("import", "a.parquet", "in", "--force"), 2, "in is not empty and holds no state table"
+    )
     assert (tmp_path / "a.parquet").read_bytes() == packed
     assert contents(job.states) == before
 
@@ -214,16 +218,20 @@ def test_existing_files_are_replaced_only_with_force(
     assert state_table.read(job.states).offset(PARTITION) == 40
 
 
-def test_invalid_tables_are_refused_in_one_line(job: StreamJob, command: Command, tmp_path: Path) -> None:
-    refused(command("show", "nowhere"), 3, "nowhere holds no state table")
-    refused(command("export", "in", "a.parquet"), 3, "in holds no state table")
-    refused(command("import", "nowhere.parquet", "new"), 3, "nowhere.parquet: no such file")
+def test_state_commands_refuse_invalid_tables_in_one_line(
+    job: StreamJob, command: Command, tmp_path: Path
+) -> None:
+    assert_refused(command("show", "nowhere"), 3, "nowhere holds no state table")
+    assert_refused(command("export", "in", "a.parquet"), 3, "in holds no state table")
+    assert_refused(command("import", "nowhere.parquet", "new"), 3, "nowhere.parquet: no such file")
     (tmp_path / "b.parquet").write_text("PAR1")
-    refused(command("import", "b.parquet", "new"), 3, "b.parquet: not a readable Parquet file")
-    refused(command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is not an exported state table")
+    assert_refused(command("import", "b.parquet", "new"), 3, "b.parquet: not a readable Parquet file")
+    assert_refused(
+        command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is not an exported state table"
+    )
     part = next(job.states.glob("*.parquet"))  # a snapshot holds one shard, not a whole table
-    refused(command("import", str(part), "new"), 3, "is not an exported state table")
-    refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")
+    assert_refused(command("import", str(part), "new"), 3, "is not an exported state table")
+    assert_refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")
     assert not (tmp_path / "new").exists()
 
 

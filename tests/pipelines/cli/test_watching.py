@@ -30,7 +30,7 @@ def has_issued(folder: Path, at: str) -> bool:
 
 
 @pytest.mark.prism
-def test_a_bad_file_is_quarantined_or_ends_the_watch(tmp_path: Path, model: Path) -> None:
+def test_a_bad_file_is_quarantined_or_ends_a_watching_stream(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     add_file(tmp_path / "in", "1.csv", rows(0, 30))
     add_file(tmp_path / "in", "2.csv", "what,is,this\n1,2,3\n")
@@ -76,7 +76,7 @@ def test_a_row_from_the_year_2225_closes_no_window(tmp_path: Path, model: Path) 
 
 
 @pytest.mark.prism
-def test_the_same_command_resumes_a_killed_watch(tmp_path: Path, model: Path) -> None:
+def test_a_killed_watching_stream_resumes_by_its_command(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     command = (
         "stream",

@@ -27,7 +27,7 @@ DEFAULT_INPUT = Input(Columns())
 
 @dataclass(frozen=True)
 class StoppingSource:
-    """A replay source that asks its job to stop when it has read up to offset ``at``."""
+    """A replay source that requests the stop of its job once it has read up to offset ``at``."""
 
     source: ReplaySource
     stop_file: Location
@@ -79,7 +79,7 @@ def stopped_at(job: StreamJob, at: int) -> StreamJob:
 def failing_at(job: StreamJob, at: int, every_s: float = 1e-9) -> StreamJob:
     """Return the job with a source that fails at offset ``at``, and with ``--resume``.
 
-    The default of ``every_s`` asks for a snapshot after each step.
+    With the default of ``every_s``, the job writes a snapshot after each step.
     """
     return replace(
         job, source=FailingSource(replay_of(job), job.stop_file, at), snapshot_every_s=every_s, resume=True
@@ -110,4 +110,4 @@ def add_file(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
         (folder / name).write_text(rows)
     else:
         rows.write_parquet(folder / name)
-    os.utime(folder / name, (0, 0))  # an old time: an incomplete file is rejected at once, not waited for
+    os.utime(folder / name, (0, 0))  # an old time, so that an incomplete file is rejected at once

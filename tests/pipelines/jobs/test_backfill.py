@@ -47,7 +47,7 @@ def test_json_lines_hold_the_same_forecasts_as_parquet(job: BackfillJob) -> None
     assert frames[0].equals(frames[1])
 
 
-def test_forecasts_do_not_depend_on_step_size_or_lanes(job: BackfillJob) -> None:
+def test_forecasts_do_not_depend_on_windows_per_step_or_lanes(job: BackfillJob) -> None:
     frames = []
     for windows_per_step, lanes in ((1, 1), (100, 3)):
         run_backfill(replace(job, windows_per_step=windows_per_step, lanes=lanes))
@@ -56,7 +56,7 @@ def test_forecasts_do_not_depend_on_step_size_or_lanes(job: BackfillJob) -> None
         assert (frames[0][name] - frames[1][name]).abs().max() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_last_progress_equals_the_outcome(job: BackfillJob) -> None:
+def test_the_last_progress_report_equals_the_outcome(job: BackfillJob) -> None:
     progress: list[JobNumbers] = []
     outcome = run_backfill(job, progress.append)
     assert progress[-1] == outcome.numbers
@@ -65,7 +65,7 @@ def test_the_last_progress_equals_the_outcome(job: BackfillJob) -> None:
     assert progress[-1].closed_us == (START + 10) * 3_600_000_000
 
 
-def test_invalid_rows_are_quarantined_with_their_place(job: BackfillJob, tmp_path: Path) -> None:
+def test_invalid_rows_are_quarantined_with_file_row_and_column(job: BackfillJob, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     time = "2013-01-01T03:10:00Z"
     bad.write_text(f"series_id,timestamp,value\na,{time},much\nb,{time},1\n,,\n")
@@ -84,7 +84,7 @@ def test_an_unreadable_file_ends_a_backfill(job: BackfillJob, tmp_path: Path) ->
     with pytest.raises(DataError, match=r"bad\.csv: no column") as raised:
         run_backfill(replace(job, paths=(*job.paths, str(bad))))
     assert "\n" not in str(raised.value)
-    assert contents(job.states) == before  # still the table of the earlier job, which succeeded
+    assert contents(job.states) == before  # unchanged since the earlier backfill, which succeeded
 
 
 def test_skip_bad_files_quarantines_an_unreadable_file(job: BackfillJob, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_missing_state_table_is_refused_before_any_deletion(job: BackfillJob, 
     assert len(read_forecasts(job.output)) == 30
 
 
-def test_a_backfill_may_start_from_the_table_it_replaces(job: BackfillJob) -> None:
+def test_a_backfill_may_start_from_the_state_table_it_replaces(job: BackfillJob) -> None:
     run_backfill(replace(job, paths=job.paths[:1]))
     counts = run_backfill(replace(job, state_table=job.states, shards=3)).counts
     assert counts.missing == 0

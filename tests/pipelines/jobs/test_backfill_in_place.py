@@ -1,4 +1,4 @@
-"""A backfill replaces an earlier one as a whole, or not at all."""
+"""A backfill replaces the output of an earlier backfill as a whole, or not at all."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def promoted_fleet() -> tuple[Windows, pl.DataFrame]:
     return Windows(ids, START, values), pl.DataFrame(known)
 
 
-def test_known_covariates_reach_weights_and_workers(tmp_path: Path) -> None:
+def test_known_covariates_are_used_in_training_and_backfill(tmp_path: Path) -> None:
     fleet, known = promoted_fleet()
     rows_of(fleet).write_parquet(tmp_path / "rows.parquet")
     known.write_csv(tmp_path / "known.csv")

@@ -108,7 +108,7 @@ class ProcessDied(BaseException):
 
 
 def die_after_copies(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the process die after ``at`` of the copies that put a backfill in place."""
+    """Raise `ProcessDied` after ``at`` of the copies that move a new backfill to its output folder."""
     copy, copies = Remote.copy, 0
 
     def die(self: Remote, target: Remote) -> None:
@@ -145,7 +145,7 @@ def test_a_backfill_that_died_during_replacement_is_readable(
     assert sum(key.startswith("state/") for key in keys(store)) == 2
 
 
-def test_a_stop_file_stops_a_stream(files: tuple[str, str], store: Remote) -> None:
+def test_a_stop_file_in_a_store_stops_a_stream(files: tuple[str, str], store: Remote) -> None:
     job = stream(files, store, speed=3600.0)
     outcome = run_stream(job, lambda numbers: request_stop(job.stop_file))
     assert outcome.stopped
@@ -154,11 +154,11 @@ def test_a_stop_file_stops_a_stream(files: tuple[str, str], store: Remote) -> No
 
 
 def test_a_second_job_on_the_same_output_is_refused(files: tuple[str, str], store: Remote) -> None:
-    def begin_another(numbers: object) -> None:
+    def begin_second_job(numbers: object) -> None:
         with pytest.raises(OutputError, match="is writing here"):
             run_stream(stream(files, store))
 
-    run_stream(stream(files, store), begin_another)
+    run_stream(stream(files, store), begin_second_job)
 
 
 _CHILD = """
@@ -170,7 +170,7 @@ run_stream(stream(tuple(sys.argv[2:]), location(sys.argv[1]), speed=7_200.0, sna
 """
 
 
-def test_a_killed_stream_resumes_to_the_same_results(
+def test_a_killed_stream_into_s3_resumes_with_equal_results(
     files: tuple[str, str], s3: Remote, tmp_path: Path
 ) -> None:
     process = started([sys.executable, "-W", "ignore", "-c", _CHILD, str(s3), *files])

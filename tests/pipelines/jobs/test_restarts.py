@@ -36,7 +36,7 @@ FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0
 
 
 def fleet_file(tmp_path: Path) -> Path:
-    """Return a file with the rows of the fleet, and write it at the first call."""
+    """Return the file with the rows of the fleet; write this file at the first call."""
     path = tmp_path / "rows.parquet"
     if not path.exists():
         rows_of(FLEET).write_parquet(path)
@@ -72,7 +72,7 @@ class DyingEngine:
             reached = state_table.read(run.settings.states).offset(partition)
             if self.deaths_left and reached > place.offset:
                 self.deaths_left -= 1
-                raise EngineLost("the engine is no more")
+                raise EngineLost("the engine has died")
 
         run_in_process(run, die_after_snapshots)
 
@@ -87,17 +87,17 @@ def test_a_stream_resumes_exactly_after_its_engine_dies(
     first, second, third = engine.first_offsets
     assert 0 == first < second < third
     assert [line.partition(" (")[0] for line in notices] == [
-        "the engine is no more: resuming from the last snapshots"
+        "the engine has died: resuming from the last snapshots"
     ] * 2
     assert outcome.counts == expected.counts
     assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
 
 
-def test_a_stream_gives_up_after_too_many_engine_deaths(
+def test_a_stream_raises_engine_lost_after_too_many_deaths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DyingEngine(9, monkeypatch)
-    with pytest.raises(EngineLost, match="is no more: run the same command with --resume"):
+    with pytest.raises(EngineLost, match="has died: run the same command with --resume"):
         run_stream(stream(tmp_path, "mortal", 3600 * 10.0, 1))
 
 
@@ -116,18 +116,18 @@ def test_a_backfill_starts_over_after_its_engine_dies(
         if len(strays) < 2:  # the run has written its output; add a file that the next run must delete
             strays.append(run.settings.output / "forecasts" / f"{len(strays)}.parquet")
             strays[-1].write_bytes(b"")
-            raise EngineLost("the engine is no more")
+            raise EngineLost("the engine has died")
 
     monkeypatch.setattr(forecast, "_engine", lambda job: run_and_die)
     notices: list[str] = []
     outcome = run_backfill(replace(job, output=tmp_path / "mortal", restarts=2), on_restart=notices.append)
-    assert notices == [f"the engine is no more: starting again (restarts left: {left})" for left in (1, 0)]
+    assert notices == [f"the engine has died: starting again (restarts left: {left})" for left in (1, 0)]
     assert outcome.counts == expected.counts
     assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
     assert not (outcome.output / ".backfill").exists()
 
 
-def test_a_backfill_that_gives_up_keeps_the_earlier_output(
+def test_a_backfill_without_restarts_left_keeps_the_earlier_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = BackfillJob(
@@ -138,15 +138,15 @@ def test_a_backfill_that_gives_up_keeps_the_earlier_output(
 
     def always_die(run: Run, on_progress: Callable[[], None]) -> None:
         run_in_process(run, on_progress)
-        raise EngineLost("the engine is no more")
+        raise EngineLost("the engine has died")
 
     monkeypatch.setattr(forecast, "_engine", lambda job: always_die)
-    with pytest.raises(EngineLost, match=r"no more: .*out is unchanged; run the same command again"):
+    with pytest.raises(EngineLost, match=r"has died: .*out is unchanged; run the same command again"):
         run_backfill(replace(job, restarts=1))
     assert contents(tmp_path / "out") == before
 
 
-def test_a_worker_of_a_lost_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_of_a_replaced_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost_workers: list[Workers] = []
     batches: list[Batch] = []
     split = Splitter(2).split
@@ -160,7 +160,7 @@ def test_a_worker_of_a_lost_run_writes_nothing(tmp_path: Path, monkeypatch: pyte
             batches.extend(read.batches)
         lost_workers.append(Workers(run.settings))
         apply_batches(2)
-        raise EngineLost("the engine is no more")
+        raise EngineLost("the engine has died")
 
     def apply_batches(count: int) -> None:
         for batch in batches[:count]:
@@ -180,7 +180,9 @@ def test_a_worker_of_a_lost_run_writes_nothing(tmp_path: Path, monkeypatch: pyte
         assert keys(store) == before
 
 
-def test_a_run_that_lost_its_output_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_writes_no_forecasts_into_an_output_it_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run_after_takeover(run: Run, on_progress: Callable[[], None]) -> None:
         settings = run.settings
         write_text(settings.output / markers.OWNER, "another run")

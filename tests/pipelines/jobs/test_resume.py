@@ -81,7 +81,7 @@ def test_a_stream_killed_on_prism_resumes(replayed: StreamJob, uninterrupted: pl
 
 
 def leave_shards_at_different_offsets(job: StreamJob) -> None:
-    """Leave a state table as a kill does: the snapshot of one shard is older than that of the other."""
+    """Leave a state table as a kill does: the snapshot of shard 1 is older than that of shard 0."""
     run_stream(stopped_at(job, 10))
     older = job.states / "shard-0001-of-0002.parquet"
     data = older.read_bytes()
@@ -99,7 +99,7 @@ def test_shards_with_snapshots_of_different_age_resume_together(
 
 
 @pytest.mark.parametrize("shards", [1, 3, 7])
-def test_the_shard_count_may_change_after_a_stop(
+def test_the_shard_count_may_change_after_a_clean_stop(
     replayed: StreamJob, uninterrupted: pl.DataFrame, shards: int
 ) -> None:
     run_stream(stopped_at(replayed, 30))
@@ -108,7 +108,7 @@ def test_the_shard_count_may_change_after_a_stop(
     assert len(list(job.states.glob("*.parquet"))) == shards
 
 
-def test_another_shard_count_is_refused_after_a_kill(
+def test_a_changed_shard_count_is_refused_after_a_kill(
     replayed: StreamJob, uninterrupted: pl.DataFrame
 ) -> None:
     leave_shards_at_different_offsets(replayed)
@@ -125,7 +125,7 @@ def test_another_shard_count_is_refused_after_a_kill(
 def test_a_second_stream_requires_resume_or_fresh(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
-    for state in (None, replayed.states):  # a start from the stream's own table would forget its offsets, too
+    for state in (None, replayed.states):  # a start from its own table would lose the offsets, too
         with pytest.raises(ConfigError, match=r"out/state: holds the state .*--resume.*--fresh") as raised:
             run_stream(replace(replayed, state_table=state))
         assert "\n" not in str(raised.value)
@@ -154,7 +154,7 @@ def test_a_fresh_stream_can_be_stopped_and_resumed(replayed: StreamJob, uninterr
     assert_complete(replayed, run_stream(replace(replayed, resume=True)).counts, uninterrupted)
 
 
-def test_resume_refuses_files_that_have_changed(replayed: StreamJob, tmp_path: Path) -> None:
+def test_resume_refuses_input_files_that_have_changed(replayed: StreamJob, tmp_path: Path) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
     pl.read_parquet(tmp_path / "rows.parquet").head(50).write_parquet(tmp_path / "rows.parquet")
@@ -167,7 +167,7 @@ def test_resume_refuses_files_that_have_changed(replayed: StreamJob, tmp_path: P
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_two_models_share_an_output_folder_without_loss(
+def test_two_models_share_an_output_folder_without_losing_forecasts(
     replayed: StreamJob, uninterrupted: pl.DataFrame, format_: Format
 ) -> None:
     first = replace(replayed, format=format_)
@@ -175,7 +175,7 @@ def test_two_models_share_an_output_folder_without_loss(
     run_stream(first)
     shutil.rmtree(
         on_disk(first.states)
-    )  # the second model starts without state in the folder of the first one's forecasts
+    )  # the second model starts without a state, in the folder with the first model's forecasts
     with pytest.raises(DataError, match="the cable was pulled"):
         run_stream(failing_at(second, 40))
     run_stream(second)

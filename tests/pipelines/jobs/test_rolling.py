@@ -23,7 +23,7 @@ SMALL = {"network.hidden": 4, "network.layers": 1, "training.epochs": 1}
 
 
 def history() -> Windows:
-    """Return two series with a daily cycle, and a third one that starts after the training rows."""
+    """Return two series with a daily cycle, and a third series that starts after the training rows."""
     chance = np.random.default_rng(0)
     hour = np.arange(float(ROWS))[:, None] + np.array([0.0, 5.0, 0.0])
     values = 4 * np.sin(2 * np.pi * hour / 24) + chance.normal(size=hour.shape)
@@ -62,7 +62,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Progress
     return folder, counted, run_rolling(job(folder), counted.progress())
 
 
-def test_every_member_is_scored_on_the_same_pairs(
+def test_every_member_is_scored_on_the_same_targets(
     evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
     scores = check_member_scores(evaluation[2].scores)
@@ -76,7 +76,7 @@ def test_every_member_is_scored_on_the_same_pairs(
     assert own.null_count().sum_horizontal().item() == 0
 
 
-def test_json_lines_and_summary_hold_the_same_scores(
+def test_json_lines_and_summary_of_an_evaluation_have_equal_scores(
     evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
     lines: list[dict[str, Any]] = json.loads(json.dumps(evaluation[2].lines()))
@@ -94,7 +94,7 @@ def test_json_lines_and_summary_hold_the_same_scores(
     assert lines[0]["coverage_90"] == pytest.approx(np.mean(list(covered.values())))
 
 
-def test_progress_and_series_without_scores_are_reported(
+def test_a_rolling_evaluation_reports_progress_and_unscored_series(
     evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
     _, counted, evaluated = evaluation
@@ -104,7 +104,9 @@ def test_progress_and_series_without_scores_are_reported(
     assert any("1 series have no value in the training rows" in line for line in evaluated.notices)
 
 
-def test_settings_scores_and_tables_are_logged(evaluation: tuple[Path, ProgressCounts, Evaluated]) -> None:
+def test_settings_scores_and_tables_are_logged_to_mlflow(
+    evaluation: tuple[Path, ProgressCounts, Evaluated],
+) -> None:
     folder, _, evaluated = evaluation
     client = MlflowClient(f"sqlite:///{folder / 'runs.db'}")
     run = client.get_run(evaluated.run_id)
@@ -124,7 +126,7 @@ def test_settings_scores_and_tables_are_logged(evaluation: tuple[Path, ProgressC
     assert {"scores.json", "scores_by_step.json", "coverage_by_series.json", "plots"} <= names
 
 
-def test_the_report_has_plots_and_one_table_per_horizon(
+def test_the_evaluation_report_has_plots_and_a_table_per_horizon(
     evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
     folder, _, evaluated = evaluation
@@ -134,7 +136,7 @@ def test_the_report_has_plots_and_one_table_per_horizon(
     assert text.count("<svg") == len(evaluated.figures) >= 6
 
 
-def test_the_best_coverage_is_nearest_to_the_nominal_one() -> None:
+def test_the_best_coverage_is_the_one_nearest_to_90_percent() -> None:
     rows = {
         "member": ["combined", "network"],
         "horizon": [1, 1],
@@ -149,7 +151,7 @@ def test_the_best_coverage_is_nearest_to_the_nominal_one() -> None:
     assert not {cell for cell in table.best if cell[1] == names.index("width_90")}
 
 
-def test_default_quantiles_include_the_bounds_of_the_interval(
+def test_default_quantiles_include_the_bounds_of_the_90_percent_interval(
     tmp_path: Path,
 ) -> None:
     assert {0.05, 0.5, 0.95} <= set(job(tmp_path).settled.network.quantiles)
@@ -167,13 +169,13 @@ def test_default_quantiles_include_the_bounds_of_the_interval(
         ({"first": 137, "stop": 140}, "3 test rows"),
     ],
 )
-def test_missing_rows_are_refused_before_training(
+def test_unusable_bounds_of_the_test_rows_are_refused(
     tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         prepared(replace(job(tmp_path), **changes), rows_of(history()))  # type: ignore[arg-type]
 
 
-def test_without_bounds_all_later_rows_are_scored(tmp_path: Path) -> None:
+def test_without_bounds_all_rows_after_training_are_scored(tmp_path: Path) -> None:
     _, split = prepared(replace(job(tmp_path), first=None, stop=None), rows_of(history()))
     assert (split.first, split.stop) == (96, 150)

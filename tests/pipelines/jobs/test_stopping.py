@@ -1,4 +1,4 @@
-"""The first signal stops a stream cleanly, and a second one interrupts it."""
+"""The first signal stops a stream cleanly, and a second signal interrupts the stream."""
 
 from __future__ import annotations
 

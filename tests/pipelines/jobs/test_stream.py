@@ -27,7 +27,7 @@ def test_a_repeated_replay_writes_the_same_files(replayed: StreamJob, runner: Ru
     assert outcome.counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
     assert not outcome.stopped
     assert progress[-1].counts == outcome.counts
-    assert not outcome.has_latency  # an unpaced replay is all backlog, and latency is not measured then
+    assert not outcome.has_latency  # not measured, because all rows of an unpaced replay are a backlog
     assert len(read_forecasts(job.output)) == 60
     table = state_table.read(job.states)
     assert table.closed_through == START + 19
@@ -54,7 +54,7 @@ def test_a_paced_replay_measures_its_latency(replayed: StreamJob, runner: Runner
     source = replace(replay_of(replayed), speed=3600.0 * 20)
     outcome = run_stream(replace(replayed, source=source, runner=runner))
     assert outcome.counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
-    assert outcome.has_latency  # measured for each batch and shard
+    assert outcome.has_latency  # the latency is measured for each batch and shard
     assert 0 < outcome.latency_ms(0.5) <= outcome.latency_ms(0.99)
     assert outcome.as_json()["p99_ms"] == outcome.latency_ms(0.99)
 
@@ -69,7 +69,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     def arrived(numbers: JobNumbers) -> bool:
         nonlocal looks
         looks += 1
-        if looks == 3:  # after more than a second: by then, an ended source would have ended the job
+        if looks == 3:  # more than 1 s after the start; an ended source would have ended the job by then
             add_file(folder, "rows.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
         return numbers.counts.series_steps > 0
 
@@ -82,7 +82,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     assert not job.stop_file.exists()
 
 
-def test_a_bad_file_ends_a_stream_without_new_states(
+def test_a_bad_file_ends_a_stream_without_a_new_snapshot(
     replayed: StreamJob, tmp_path: Path, runner: Runner
 ) -> None:
     folder = tmp_path / "in"

@@ -1,4 +1,4 @@
-"""Sweeps: the settings and windows they use, and the results they keep when they end early."""
+"""Settings and windows of the trials of a sweep, and the results that an interrupted sweep keeps."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_sweep_logs_a_child_run_for_every_trial(folder: Path, swept: SweepOutc
     assert sorted(trials_of(folder, swept.trained.run_id)["trial"].to_list()) == [1, 2, 3, 4]
 
 
-def test_the_job_is_tried_first_and_the_best_registered(folder: Path, swept: SweepOutcome) -> None:
+def test_the_job_settings_are_tried_first_and_the_best_registered(folder: Path, swept: SweepOutcome) -> None:
     assert swept.trials[0].settings == {}
     assert swept.best.skill == max(t.skill or 0.0 for t in swept.trials if t.ended == "finished")
     chosen = with_settings(job(folder), swept.best.settings)
@@ -87,14 +87,14 @@ def test_the_seed_determines_the_settings_of_the_trials(
     assert other.trials[1].settings != again.trials[1].settings
 
 
-def test_searched_settings_are_settings_of_the_job_file() -> None:
+def test_settings_drawn_for_a_trial_exist_in_the_job_file() -> None:
     drawn = draw_settings(optuna.create_study().ask())
     config = with_settings(JobConfig(), drawn)
     assert drawn.items() <= config.flat().items()
     assert JobConfig.model_validate(config.model_dump()) == config
 
 
-def test_folds_hold_out_separate_windows_before_the_backtest() -> None:
+def test_folds_of_a_sweep_hold_out_separate_windows() -> None:
     windows = Windows(("a",), START, np.arange(100.0)[:, None])
     found = list(folds(windows, TrainingConfig(validation=0.2, backtest=0.1)))
     parts = [part.values[:, 0] for part, _ in found]
@@ -104,7 +104,9 @@ def test_folds_hold_out_separate_windows_before_the_backtest() -> None:
         assert (training.backtest, training.refit) == (0.0, False)
 
 
-def test_a_trial_worse_than_the_others_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_optuna_prunes_is_reported_as_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number > 0)
     outcome = run_sweep(job(tmp_path), "waves", 3)
     assert [trial.ended for trial in outcome.trials] == ["finished", "finished", "pruned"]

@@ -108,7 +108,7 @@ HOSTILE = (
 )
 
 
-def test_series_with_hostile_names_are_trained_drawn_and_registered(tmp_path: Path) -> None:
+def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> None:
     config = job(tmp_path)
     renamed = dict(zip(waves(series=len(HOSTILE)).series_ids, HOSTILE, strict=True))
     rows = rows_of(waves(series=len(HOSTILE))).with_columns(pl.col("series_id").replace(renamed))
@@ -176,7 +176,7 @@ def test_a_model_that_cannot_be_registered_is_saved_locally(
 
 
 def joined_state(folder: Path) -> State:
-    """Return the states of all shards of a state table as one, sorted by series id."""
+    """Return the states of all shards of a state table as one state, sorted by series id."""
     state = State.join([shard.state for shard in state_table.read(folder).shards])
     return state.take(np.argsort(state.series_ids))
 
@@ -195,7 +195,9 @@ def test_training_writes_the_states_after_the_last_window(folder: Path, outcome:
     assert len(shards) == JobConfig().jobs.shards
 
 
-def test_a_state_table_does_not_depend_on_block_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_states_does_not_depend_on_the_block_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines.jobs import train
 
     write_states(tmp_path / "one", forecaster(), waves(), 2)
@@ -216,7 +218,7 @@ def test_a_state_table_is_written_to_an_object_store(tmp_path: Path) -> None:
     assert kept.closed_through == waves().stop - 1
 
 
-def test_forecasts_continue_exactly_from_the_trained_states(tmp_path: Path) -> None:
+def test_forecasts_continue_exactly_from_the_states_of_a_training(tmp_path: Path) -> None:
     model, history = forecaster(), waves()
     write_states(tmp_path / "half", model, history.between(START, START + 80), 2)
     _, later = advance(model, joined_state(tmp_path / "half"), history.between(START + 80, START + HOURS))

@@ -100,7 +100,7 @@ def test_sequence_labels_are_learned_and_scored(
     assert any("'much' is not a number" in line for line in outcome.notices)
 
 
-def test_a_run_logs_epochs_scores_plots_and_model(
+def test_a_labelling_run_logs_epochs_scores_plots_and_model(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, folder = sequence_run
@@ -154,7 +154,7 @@ def test_the_output_holds_an_alarm_flag_for_every_step(step_run: tuple[LabelOutc
     np.testing.assert_array_equal(raised, labels["alarm"].to_numpy())
 
 
-def test_a_file_with_one_label_starts_no_run(tmp_path: Path) -> None:
+def test_a_file_with_only_one_label_starts_no_mlflow_run(tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("series_id,time,x,label\na,2020-01-01,1,ok\nb,2020-01-01,2,ok\n")
     store = tmp_path / "runs.db"

@@ -20,7 +20,7 @@ from tests.stores import in_memory
 AnyLog: Any = object
 
 
-def test_workers_run_in_this_process_without_a_pool() -> None:
+def test_flink_workers_run_in_this_process_without_a_worker_pool() -> None:
     assert "--environment_type=LOOPBACK" in flink_options("localhost:1", FlinkSettings(), 1)
     options = flink_options("localhost:1", FlinkSettings("host:8081", "host:50000"), 2)
     assert "--environment_type=EXTERNAL" in options
@@ -29,11 +29,11 @@ def test_workers_run_in_this_process_without_a_pool() -> None:
     assert "--parallelism=2" in options
 
 
-def test_options_disable_the_restarts_of_flink() -> None:
+def test_flink_options_disable_the_restarts_of_flink() -> None:
     assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
 
 
-def test_ended_sources_are_kept_for_later_checkpoints() -> None:
+def test_options_keep_ended_sources_for_later_checkpoints() -> None:
     options = flink_options("localhost:1", FlinkSettings(), 1)
     (idle_ms,) = [
         option.partition("=")[2] for option in options if option.startswith("--shutdown_sources_after_idle")
@@ -41,12 +41,14 @@ def test_ended_sources_are_kept_for_later_checkpoints() -> None:
     assert int(idle_ms) > 1000 * 3600 * 24 * 365 * 100
 
 
-def test_an_unreachable_cluster_raises_an_error() -> None:
+def test_an_unreachable_flink_cluster_raises_engine_error() -> None:
     with pytest.raises(EngineError, match=r"no Flink answers at 127\.0\.0\.1:1"):
         flink.jobs("127.0.0.1:1")
 
 
-def test_a_job_ended_from_outside_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_or_stopped_flink_job_raises_engine_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster = Cluster(monkeypatch)
     cluster.answer = {"1": ("job", "CANCELED")}
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
@@ -76,7 +78,7 @@ def test_a_job_ended_from_outside_is_an_error(tmp_path: Path, monkeypatch: pytes
         ("RuntimeException: out of memory\n", False),
     ],
 )
-def test_an_unreachable_worker_pool_is_detected_in_the_log(
+def test_an_unreachable_worker_pool_is_detected_in_flinks_log(
     log_lines: str, is_unreachable: bool, tmp_path: Path
 ) -> None:
     log = tmp_path / "flink.log"
@@ -86,7 +88,9 @@ def test_an_unreachable_worker_pool_is_detected_in_the_log(
 
 
 @pytest.mark.parametrize("name", ["statecast-mine", "statecast-others"])
-def test_only_running_jobs_of_the_name_are_cancelled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_running_flink_jobs_of_the_given_name_are_cancelled(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster, cancelled = Cluster(monkeypatch), []
     cluster.answer = {"1": (name, "RUNNING"), "2": ("statecast-mine", "FAILED")}
 
@@ -102,13 +106,13 @@ def test_only_running_jobs_of_the_name_are_cancelled(name: str, monkeypatch: pyt
     on_flink._cancel("host:1", "statecast-mine")
 
 
-def test_run_of_returns_the_owner_of_an_output(tmp_path: Path) -> None:
+def test_read_owner_returns_the_run_that_owns_an_output(tmp_path: Path) -> None:
     assert read_owner(tmp_path) is None
     take_ownership(StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False))
     assert read_owner(tmp_path) == "a"
 
 
-def test_missing_slots_and_dead_workers_raise_different_errors(tmp_path: Path) -> None:
+def test_a_failed_flink_job_names_dead_workers_or_missing_slots(tmp_path: Path) -> None:
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
     run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     server = JobServer("host:1", tmp_path / "flink.log")
@@ -147,7 +151,7 @@ class Cluster:
         return on_flink._Watch(master, "job", lambda: self.ended, lambda: self.now_s)
 
 
-def test_a_job_manager_silent_for_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_manager_silent_for_too_long_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
     cluster.answer = {"1": ("job", "RUNNING")}
@@ -158,7 +162,7 @@ def test_a_job_manager_silent_for_too_long_is_lost(monkeypatch: pytest.MonkeyPat
         cluster.look(watch, 10.0)
 
 
-def test_a_job_missing_from_its_job_manager_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
     cluster.look(watch)  # the job is still being submitted
@@ -169,7 +173,7 @@ def test_a_job_missing_from_its_job_manager_is_lost(monkeypatch: pytest.MonkeyPa
         cluster.look(watch)
 
 
-def test_an_embedded_flink_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flink_inside_the_job_server_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     cluster.answer = None
     watch = cluster.watch("[local]")

@@ -39,7 +39,7 @@ MAVEN = """
 """
 
 
-def test_all_versions_are_read_from_one_file() -> None:
+def test_all_versions_of_jars_are_read_from_one_file() -> None:
     assert {"flink.version", "kafka.version", "beam.runner.version"} <= java.versions().keys()
     assert all(java.versions().values())
 
@@ -101,7 +101,7 @@ def test_the_pinned_job_server_is_the_fallback(machine: Path, capsys: pytest.Cap
     assert "the registry lacks Beam's released job server" in capsys.readouterr().err
 
 
-def test_a_failed_set_up_leaves_no_files(machine: Path) -> None:
+def test_a_failed_set_up_of_kafka_leaves_no_files(machine: Path) -> None:
     write_script(machine / "mvn", "mkdir -p x; echo '[ERROR] the registry is down'; exit 1")
     with pytest.raises(EngineError, match="the registry is down"):
         java.setup_kafka()

@@ -1,4 +1,4 @@
-"""A worker pool starts a worker for each request; a request to stop one does not end another job's worker."""
+"""A worker pool starts a worker for each request; a stop request does not end a worker of another job."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.pipelines.runners.binaries import current_prism, without_prism_and_go
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # long, because two cores may be shared with many other processes
+TIMEOUT_S = 600.0  # a long timeout, because two cores may be shared with many other processes
 
 # The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
 JOB = """
@@ -63,7 +63,7 @@ def has_ended(pid: int, within_s: float = TIMEOUT_S) -> bool:
     return False
 
 
-def test_a_missing_prism_error_names_the_command_to_run(
+def test_the_error_about_a_missing_prism_names_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -83,7 +83,7 @@ def test_a_failed_prism_is_reported_with_its_output(tmp_path: Path, monkeypatch:
         pass
 
 
-def test_another_process_on_the_port_is_not_the_engine(
+def test_another_process_on_the_port_is_not_taken_for_prism(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("", 0)) as stranger, socket.socket() as probe:
@@ -105,7 +105,7 @@ def test_another_process_on_the_port_is_not_the_engine(
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_the_server_ends_with_its_with_block(own_cache: Path, tmp_path: Path) -> None:
+def test_prism_and_its_watcher_end_with_the_with_block(own_cache: Path, tmp_path: Path) -> None:
     with PrismServer(tmp_path / "prism.log") as server:
         host, _, port = server.endpoint.rpartition(":")
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
@@ -136,7 +136,7 @@ def test_prism_ends_when_its_job_is_killed(job: subprocess.Popen[str], own_cache
     assert has_ended(pid)
 
 
-def test_the_next_start_ends_an_orphaned_prism(job: subprocess.Popen[str], own_cache: Path) -> None:
+def test_end_orphans_ends_the_prism_of_a_killed_job(job: subprocess.Popen[str], own_cache: Path) -> None:
     pid = read_prism_pid(job)
     for child in psutil.Process(job.pid).children():
         if child.pid != pid:
@@ -149,13 +149,13 @@ def test_the_next_start_ends_an_orphaned_prism(job: subprocess.Popen[str], own_c
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_the_prism_of_a_running_job_is_not_ended(job: subprocess.Popen[str], own_cache: Path) -> None:
+def test_end_orphans_keeps_the_prism_of_a_running_job(job: subprocess.Popen[str], own_cache: Path) -> None:
     pid = read_prism_pid(job)
     assert end_orphans() == []
     assert engine.started_s(pid) is not None
 
 
-def test_a_process_with_a_reused_id_is_not_ended(own_cache: Path) -> None:
+def test_end_orphans_keeps_a_process_with_a_reused_id(own_cache: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         record = own_cache / "run" / f"engine-{stranger.pid}.json"
         record.parent.mkdir(parents=True)
@@ -192,12 +192,12 @@ def test_two_pipelines_run_in_turn_on_one_server(own_cache: Path, tmp_path: Path
     assert sorted(ended.stdout.splitlines()) == ["(0, 20)", "(0, 20)", "(1, 25)", "(1, 25)"]
 
 
-def test_options_disable_the_splitting_of_bundles() -> None:
+def test_prism_options_disable_the_splitting_of_bundles() -> None:
     assert "--experiments=prism_disable_sdf_split" in prism_options("localhost:1")
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
 
-def test_only_lost_connections_of_workers_are_silenced(
+def test_only_lost_connections_of_workers_print_no_error(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[threading.ExceptHookArgs] = []

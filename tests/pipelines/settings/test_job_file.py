@@ -30,7 +30,7 @@ OVERRIDES = st.fixed_dictionaries(
 )
 
 
-def refusal(text: str, tmp_path: Path, **options: object) -> str:
+def message_of_refusal(text: str, tmp_path: Path, **options: object) -> str:
     """Return the one line with which a job file or its options are refused."""
     job = tmp_path / "job.toml"
     job.write_text(text, encoding="utf-8")
@@ -41,7 +41,7 @@ def refusal(text: str, tmp_path: Path, **options: object) -> str:
     return message.replace(str(job), "job.toml")
 
 
-def test_no_file_and_no_options_give_the_defaults() -> None:
+def test_load_config_without_file_and_options_gives_the_defaults() -> None:
     assert load_config() == JobConfig()
 
 
@@ -54,7 +54,7 @@ def test_a_written_job_file_reads_back_unchanged(tmp_path: Path, overrides: dict
     assert load_config(job) == config
 
 
-def test_every_setting_is_written_under_a_comment() -> None:
+def test_commented_toml_writes_a_comment_above_every_setting() -> None:
     lines = commented_toml().splitlines()
     for key in JobConfig().flat():
         leaf = key.partition(".")[2]
@@ -63,7 +63,7 @@ def test_every_setting_is_written_under_a_comment() -> None:
     assert "# None" not in lines
 
 
-def test_options_override_the_file(tmp_path: Path) -> None:
+def test_options_override_the_job_file(tmp_path: Path) -> None:
     job = tmp_path / "job.toml"
     job.write_text('[network]\nhidden = 32\nlayers = 1\n[data]\nstart = 2013-01-01\npaths = ["a"]\n')
     options = {
@@ -112,12 +112,15 @@ def test_options_override_the_file(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_an_invalid_job_file_is_refused_with_the_fix(text: str, message: str, tmp_path: Path) -> None:
-    assert refusal(text, tmp_path) == message
+    assert message_of_refusal(text, tmp_path) == message
 
 
-def test_an_invalid_option_is_named_as_an_option(tmp_path: Path) -> None:
-    assert refusal("", tmp_path, network__horizon="-3") == "option network.horizon = -3: must be 1 or more"
-    message = refusal("", tmp_path, network__horizn=3)
+def test_an_invalid_option_is_called_an_option_in_the_error(tmp_path: Path) -> None:
+    assert (
+        message_of_refusal("", tmp_path, network__horizon="-3")
+        == "option network.horizon = -3: must be 1 or more"
+    )
+    message = message_of_refusal("", tmp_path, network__horizn=3)
     assert message == "option network.horizn: no such setting; did you mean network.horizon?"
 
 

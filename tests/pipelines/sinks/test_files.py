@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def issued(
+def issued_forecasts(
     shard: int = 0,
     windows: int = 4,
     level: float = 0.0,
@@ -64,7 +64,7 @@ def write_forecasts(
     folder: Path, *shards: int, format_: Format = "parquet", windows: int = 4, level: float = 0
 ) -> None:
     for shard in shards:
-        shard_files(folder, shard, format_).write_forecasts(issued(shard, windows, level))
+        shard_files(folder, shard, format_).write_forecasts(issued_forecasts(shard, windows, level))
 
 
 def rejected_rows(*offsets: int) -> pl.DataFrame:
@@ -93,8 +93,8 @@ def late_rows(*offsets: int) -> pl.DataFrame:
 
 
 @FORMATS
-def test_forecasts_are_read_back_unchanged(folder: Path, format_: Format) -> None:
-    parts = [issued(0), issued(1, level=1e9)]
+def test_read_forecasts_returns_written_forecasts_unchanged(folder: Path, format_: Format) -> None:
+    parts = [issued_forecasts(0), issued_forecasts(1, level=1e9)]
     for shard, part in enumerate(parts):
         shard_files(folder, shard, format_).write_forecasts(part)
     found = read_forecasts(folder)
@@ -104,7 +104,7 @@ def test_forecasts_are_read_back_unchanged(folder: Path, format_: Format) -> Non
 
 
 @FORMATS
-def test_a_rerun_writes_the_same_files_again(folder: Path, format_: Format) -> None:
+def test_writing_forecasts_again_gives_the_same_files(folder: Path, format_: Format) -> None:
     write_forecasts(folder, 0, 1, format_=format_)
     before = contents(folder / "forecasts")
     write_forecasts(folder, 1, 0, format_=format_)
@@ -115,7 +115,7 @@ def test_a_rerun_writes_the_same_files_again(folder: Path, format_: Format) -> N
     ]
 
 
-def test_a_half_written_file_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_written_forecasts_and_rows_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_forecasts(folder, 0)
     shard_files(folder).write_rows(QUARANTINE, "replay", 3, rejected_rows(3))
     before = read_forecasts(folder)
@@ -142,22 +142,22 @@ def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
         os.utime(file, (1e9 - age, 1e9 - age))  # the rerun's file sorts first, so it gets the latest time
     found = read_forecasts(folder)
     assert len(found) == 8
-    again = issued(0, windows=3, level=100).frame()
+    again = issued_forecasts(0, windows=3, level=100).frame()
     assert found.join(again, on=["series_id", "issued_at"], how="semi").equals(
         again.sort("issued_at", "series_id")
     )
 
 
-def test_two_models_write_separate_files(folder: Path) -> None:
+def test_two_models_write_separate_files_of_forecasts(folder: Path) -> None:
     other = forecaster(seed=1)
     write_forecasts(folder, 0)
-    shard_files(folder, version=other.version).write_forecasts(issued(model=other))
+    shard_files(folder, version=other.version).write_forecasts(issued_forecasts(model=other))
     found = read_forecasts(folder)
     assert len(found) == 16
     assert set(found["model_version"]) == {VERSION, other.version}
 
 
-def test_rows_written_twice_are_read_once(folder: Path) -> None:
+def test_late_and_rejected_rows_written_twice_are_read_once(folder: Path) -> None:
     for _ in range(2):
         shard_files(folder, 0).write_rows(QUARANTINE, "replay", 0, rejected_rows(7, 3))
         shard_files(folder, 1).write_rows(QUARANTINE, "folder", 0, rejected_rows(5))
@@ -181,7 +181,7 @@ ODD_PARTITIONS = [
 
 
 @pytest.mark.parametrize("partition", ODD_PARTITIONS)
-def test_rows_of_any_topic_are_read_back(folder: Path, partition: str) -> None:
+def test_rows_of_oddly_named_partitions_are_read_back(folder: Path, partition: str) -> None:
     shard_files(folder).write_rows(LATE, partition, 2, late_rows(2))
     shard_files(folder).write_rows(QUARANTINE, partition, 3, rejected_rows(3))
     assert read_late(folder)["offset"].to_list() == [2]
@@ -193,13 +193,13 @@ def test_rows_of_any_topic_are_read_back(folder: Path, partition: str) -> None:
     assert read_quarantine(folder).is_empty()
 
 
-def test_partitions_do_not_share_files(folder: Path) -> None:
+def test_late_rows_of_two_partitions_do_not_share_files(folder: Path) -> None:
     for partition in ODD_PARTITIONS:
         shard_files(folder).write_rows(LATE, partition, 2, late_rows(2))
     assert len(read_late(folder)) == len(ODD_PARTITIONS)
 
 
-def test_remove_after_finds_names_of_an_earlier_version(folder: Path) -> None:
+def test_remove_after_removes_files_named_by_an_earlier_version(folder: Path) -> None:
     earlier = folder / LATE / ".hidden-0-000000000000002-shard-0000-of-0002.parquet"
     late_rows(2).write_parquet(earlier)
     shard_files(folder).remove_after(None, {".hidden-0": 3}, 0)
@@ -210,7 +210,7 @@ def test_remove_after_finds_names_of_an_earlier_version(folder: Path) -> None:
 
 def test_taken_returns_each_written_file_once(folder: Path) -> None:
     shard_0 = shard_files(folder)
-    shard_0.write_forecasts(issued())
+    shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))
     taken = shard_0.taken()
     assert {path.parent.name for path in taken} == {"forecasts", "late"}
@@ -227,14 +227,14 @@ def written(folder: Path) -> Path:
     """An output folder in which shard 0 wrote three blocks of windows, and rows of two partitions."""
     shard_0 = shard_files(folder)
     for start in (0, 4, 8):
-        shard_0.write_forecasts(issued(start=START + start))
+        shard_0.write_forecasts(issued_forecasts(start=START + start))
     for partition, start in (("replay", 3), ("replay", 7), ("folder", 2)):
         shard_0.write_rows(QUARANTINE, partition, start, rejected_rows(start))
         shard_0.write_rows(LATE, partition, start, late_rows(start))
     return folder
 
 
-def test_files_written_after_the_snapshot_are_removed(written: Path) -> None:
+def test_remove_after_removes_files_written_after_the_snapshot(written: Path) -> None:
     shard_files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3}, 0)
     assert sorted(path.name[:16] for path in (written / "forecasts").iterdir()) == [
         "20130101T010000Z", "20130101T050000Z",
@@ -244,7 +244,7 @@ def test_files_written_after_the_snapshot_are_removed(written: Path) -> None:
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_files_older_than_an_empty_snapshot_stay(written: Path) -> None:
+def test_remove_after_keeps_files_older_than_an_empty_snapshot(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
@@ -252,12 +252,12 @@ def test_files_older_than_an_empty_snapshot_stay(written: Path) -> None:
     assert sorted(written.rglob("*")) == before
 
 
-def test_files_newer_than_an_empty_snapshot_are_removed(written: Path) -> None:
+def test_remove_after_removes_files_newer_than_an_empty_snapshot(written: Path) -> None:
     shard_files(written).remove_after(None, {}, snapshot_ns=0)
     assert not [path for path in written.rglob("*") if path.is_file()]
 
 
-def test_files_of_other_shards_and_models_stay(written: Path) -> None:
+def test_remove_after_keeps_files_of_other_shards_and_models(written: Path) -> None:
     before = sorted(written.rglob("*"))
     shard_files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
     ShardFiles(written, 0, 3, VERSION, "parquet").remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
@@ -267,9 +267,9 @@ def test_files_of_other_shards_and_models_stay(written: Path) -> None:
 
 
 @FORMATS
-def test_half_written_files_of_a_killed_shard_are_removed(folder: Path, format_: Format) -> None:
+def test_remove_after_removes_half_written_files_of_a_killed_shard(folder: Path, format_: Format) -> None:
     shard_0 = shard_files(folder, format_=format_)
-    shard_0.write_forecasts(issued())
+    shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))
     before = sorted(folder.rglob("*"))
     for path in shard_0.taken():
@@ -305,7 +305,9 @@ def test_the_error_names_an_unreadable_file_of_forecasts(folder: Path, format_: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_raises_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_forecasts_to_a_full_disk_raises_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def disk_full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -53,12 +53,12 @@ def job_elsewhere(folder: Path) -> Iterator[int]:
         os.kill(child, signal.SIGKILL)
 
 
-def test_checking_a_folder_creates_nothing(tmp_path: Path) -> None:
+def test_check_folder_creates_nothing(tmp_path: Path) -> None:
     assert check_folder(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_can_be_prepared_twice(tmp_path: Path) -> None:
+def test_prepare_folder_accepts_a_prepared_folder(tmp_path: Path) -> None:
     for _ in range(2):
         prepare_folder(tmp_path / "a" / "out", "forecasts", "late")
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
@@ -103,7 +103,7 @@ def test_two_folders_can_be_locked_at_once(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_of_another_process_ends_with_it(tmp_path: Path) -> None:
+def test_a_lock_ends_with_the_process_that_holds_the_lock(tmp_path: Path) -> None:
     with (
         job_elsewhere(tmp_path) as pid,
         pytest.raises(OutputError, match=f"process {pid} since"),
@@ -135,13 +135,15 @@ def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
             fail()
 
 
-def test_a_lock_on_a_deleted_file_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_locks_again_if_the_lock_file_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flock = fcntl.flock
     locked_files: list[int] = []
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            (tmp_path / markers.LOCK).unlink()  # as if its earlier owner deleted it now
+            (tmp_path / markers.LOCK).unlink()  # as if the earlier owner of the lock deleted the file now
         locked_files.append(lock)
         flock(lock, operation)
 

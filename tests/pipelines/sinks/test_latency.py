@@ -17,7 +17,7 @@ def histogram(values: list[float]) -> Histogram:
 
 
 @given(st.lists(latencies, max_size=4))
-def test_the_sum_of_histograms_is_the_histogram_of_all(parts: list[list[float]]) -> None:
+def test_summed_histograms_equal_the_histogram_of_all_latencies(parts: list[list[float]]) -> None:
     together = sum(map(histogram, parts), Histogram())
     everything = histogram([ms for part in parts for ms in part])
     assert together.buckets == everything.buckets
@@ -25,7 +25,7 @@ def test_the_sum_of_histograms_is_the_histogram_of_all(parts: list[list[float]])
 
 
 @given(latencies.filter(bool), st.floats(0.01, 1))
-def test_a_quantile_is_within_five_percent_of_exact(values: list[float], level: float) -> None:
+def test_a_latency_quantile_is_within_five_percent_of_exact(values: list[float], level: float) -> None:
     found = histogram(values)
     exact_ms = sorted(values)[max(math.ceil(level * found.count) - 1, 0)]
     assert found.quantile_ms(level) == pytest.approx(exact_ms, rel=0.05, abs=0.5)
@@ -39,7 +39,7 @@ def test_each_latency_lies_within_its_bucket(values: list[float]) -> None:
         assert bucket == 0 or ms >= upper_ms(bucket - 1) * (1 - 1e-9)
 
 
-def test_the_number_of_buckets_is_bounded() -> None:
+def test_the_number_of_buckets_of_a_histogram_is_bounded() -> None:
     found = histogram([-5.0, 0.0, *(1.01**i for i in range(4000)), 1e300])
     assert found.count == 4003
     assert set(found.buckets) <= set(range(BUCKETS))

@@ -37,7 +37,7 @@ def shard_numbers(number: int = 0, **changes: object) -> ShardNumbers:
 
 
 def after_window(before: ShardNumbers, closed_us: int, ms: float) -> ShardNumbers:
-    """Return the numbers of a shard that has closed one more window, with a latency of ``ms``."""
+    """Return the counts of the shard once it has closed one more window, with a latency of ``ms``."""
     recent = (*before.recent, (closed_us, ms))[-RECENT:]
     return replace(before, closed_us=closed_us, latency=before.latency.add(ms), recent=recent)
 
@@ -68,7 +68,7 @@ SHARDS = st.builds(
 
 
 @given(SHARDS)
-def test_published_numbers_are_read_back(
+def test_the_published_counts_of_a_shard_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, published: ShardNumbers
 ) -> None:
     folder = tmp_path_factory.mktemp("out")
@@ -77,7 +77,7 @@ def test_published_numbers_are_read_back(
 
 
 @given(st.lists(SHARDS, max_size=4, unique_by=lambda s: s.shard))
-def test_numbers_of_a_job_are_sums_over_shards(published: list[ShardNumbers]) -> None:
+def test_counts_of_a_job_are_sums_over_its_shards(published: list[ShardNumbers]) -> None:
     job = JobNumbers.of(published)
     for place in ("rows_in", "used", "late", "rejected"):
         assert getattr(job.counts, place) == sum(getattr(s.counts, place) for s in published)
@@ -113,7 +113,7 @@ def test_a_windows_latency_is_that_of_its_slowest_shard(
     assert whole.buckets == histogram([max(of_shards) for of_shards in ms]).buckets
 
 
-def test_a_shard_without_forecasts_keeps_no_window_open(tmp_path: Path) -> None:
+def test_a_shard_without_forecasts_completes_a_window_by_closing_it(tmp_path: Path) -> None:
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     publish(tmp_path, shard_numbers(1, closed_us=4))
     reader = JobReader(tmp_path, 2)
@@ -122,7 +122,7 @@ def test_a_shard_without_forecasts_keeps_no_window_open(tmp_path: Path) -> None:
     assert reader.read().whole.count == 1
 
 
-def test_a_window_waits_for_every_shard_to_publish(tmp_path: Path) -> None:
+def test_a_windows_latency_waits_for_every_shard_to_publish(tmp_path: Path) -> None:
     reader = JobReader(tmp_path, 2)
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     assert reader.read().whole.count == 0
@@ -134,10 +134,10 @@ def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)
-        if at % 50 == 49:  # often enough that every window is read
+        if at % 50 == 49:  # published often enough that the reader sees every window
             publish(tmp_path, slow)
             reader.read()
-    for at in range(3 * RECENT):  # published once: only the last RECENT windows are left
+    for at in range(3 * RECENT):  # published once: the file has only the last RECENT windows
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)
     publish(tmp_path, fast)
@@ -146,7 +146,7 @@ def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -
     assert other_way.read().whole.buckets == histogram([500.0] * RECENT).buckets
 
 
-def test_counting_continues_after_a_shard_restarts(tmp_path: Path) -> None:
+def test_counting_of_windows_continues_after_a_shard_restarts(tmp_path: Path) -> None:
     reader, published = JobReader(tmp_path, 1), shard_numbers()
     for at in range(3):
         published = after_window(published, at, 10.0)
@@ -156,9 +156,9 @@ def test_counting_continues_after_a_shard_restarts(tmp_path: Path) -> None:
     assert reader.read().whole.count == 4
 
 
-def test_published_files_and_open_windows_are_bounded(tmp_path: Path) -> None:
+def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None:
     reader, published, sizes = JobReader(tmp_path, 2), shard_numbers(0, offsets={"replay": 10**9}), []
-    publish(tmp_path, shard_numbers(1))  # closes no window, so every window waits for it
+    publish(tmp_path, shard_numbers(1))  # shard 1 closes no window, so every window stays open
     for at in range(10_000):
         published = after_window(published, 10**15 + at, 1.01 ** (at % 1200))
         if not at % 50:
@@ -173,37 +173,37 @@ def test_published_files_and_open_windows_are_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "{", '{"shard": 1', "[]", "{}", '{"shard": 1, "of": "another version"}']
 )
-def test_an_unreadable_file_of_a_shard_is_left_out(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_file_of_published_counts_is_left_out(tmp_path: Path, content: str) -> None:
     publish(tmp_path, shard_numbers(0, series=3))
     (tmp_path / markers.NUMBERS / "shard-0001.json").write_text(content)
     assert JobNumbers.of(read_shards(tmp_path)).series == 3
 
 
-def test_an_empty_folder_gives_the_default_numbers(tmp_path: Path) -> None:
+def test_a_folder_without_published_counts_reads_as_zero_counts(tmp_path: Path) -> None:
     assert JobNumbers.of(read_shards(tmp_path / "nowhere")) == JobNumbers()
     assert JobNumbers().watermark_lag_s(1e9) is None
 
 
-def test_publishing_into_a_missing_folder_creates_nothing(tmp_path: Path) -> None:
+def test_publish_creates_nothing_in_a_missing_folder(tmp_path: Path) -> None:
     publish(tmp_path / "gone", shard_numbers())
     assert not list(tmp_path.iterdir())
 
 
-def test_clear_deletes_the_numbers_of_an_earlier_job(tmp_path: Path) -> None:
+def test_clear_deletes_the_published_counts_of_an_earlier_job(tmp_path: Path) -> None:
     publish(tmp_path, shard_numbers(0, series=3))
     clear(tmp_path)
     clear(tmp_path)
     assert JobNumbers.of(read_shards(tmp_path)) == JobNumbers()
 
 
-def test_the_slowest_shard_sets_the_applied_offset(tmp_path: Path) -> None:
+def test_applied_returns_the_smallest_offset_of_each_partition(tmp_path: Path) -> None:
     publish(tmp_path, shard_numbers(0, offsets={"a": 7, "b": 2}))
     assert applied(tmp_path, 2) == {}
     publish(tmp_path, shard_numbers(1, offsets={"a": 5}))
     assert applied(tmp_path, 2) == {"a": 5, "b": 2}
 
 
-def test_the_slowest_shard_sets_lag_and_snapshot_age(tmp_path: Path) -> None:
+def test_the_slowest_shard_sets_watermark_lag_and_snapshot_age(tmp_path: Path) -> None:
     published = [
         shard_numbers(0, watermark_us=90_000_000, snapshot_at_s=50.0, snapshot_ms=3.0),
         shard_numbers(1, watermark_us=95_000_000, snapshot_at_s=60.0, snapshot_ms=2.0),

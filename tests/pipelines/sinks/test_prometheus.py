@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 COUNTS = Counts(
     rows_in=115,
     used=100,
-    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second is not a known kind of rejection
+    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second reason is of no known kind
     duplicates=2,
     late=3,
     pending=2,
@@ -47,7 +47,7 @@ def scrape(port: int, accept: str = "text/plain") -> str:
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Return every sample by its name and the values of its labels, in the order of label names."""
+    """Return each metric by its name and the values of its labels, in the order of label names."""
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -55,7 +55,7 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_scraped_metrics_equal_the_numbers_of_the_job() -> None:
+def test_scraped_metrics_equal_the_counts_of_the_job() -> None:
     with serve(0, lambda: NUMBERS) as port:
         found = samples(scrape(port))
     assert {
@@ -91,13 +91,13 @@ def test_latencies_are_exported_as_a_histogram_of_seconds() -> None:
     assert 30 < len(buckets) < 40
 
 
-def test_each_scrape_reads_the_current_numbers() -> None:
+def test_each_scrape_reads_the_current_counts() -> None:
     used = iter(range(5, 100))
     with serve(0, lambda: JobNumbers(Counts(used=next(used)))) as port:
         assert [samples(scrape(port))["statecast_rows_total", "used"] for _ in range(3)] == [5, 6, 7]
 
 
-def test_a_new_job_has_no_lag_and_no_snapshot() -> None:
+def test_a_new_job_exports_no_lag_and_no_snapshot_age() -> None:
     with serve(0, JobNumbers) as port:
         found = samples(scrape(port))
     assert found["statecast_rows_total", "used"] == 0
@@ -112,7 +112,7 @@ def test_metrics_are_valid_in_the_openmetrics_format(numbers: JobNumbers) -> Non
     assert {family.name for family in open_metrics(text)} >= {"statecast_rows", "statecast_latency_seconds"}
 
 
-def test_a_port_in_use_is_refused_in_one_line() -> None:
+def test_a_metrics_port_in_use_is_refused_in_one_line() -> None:
     with serve(0, JobNumbers) as port:
         with (
             pytest.raises(ConfigError, match=rf"^--metrics-port {port}: .*in use.*: choose another port$"),
@@ -125,7 +125,7 @@ def test_a_port_in_use_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 70_000])
-def test_an_impossible_port_is_refused_in_one_line(port: int) -> None:
+def test_an_impossible_metrics_port_is_refused_in_one_line(port: int) -> None:
     with pytest.raises(ConfigError, match=f"--metrics-port {port}: not available"), serve(port, JobNumbers):
         pass
 
@@ -147,11 +147,11 @@ def test_two_jobs_of_one_process_export_separate_metrics() -> None:
         ("metrics.local:80", ("metrics.local", 80)),
     ],
 )
-def test_an_address_without_a_host_is_local(text: str, address: tuple[str, int]) -> None:
+def test_a_metrics_address_without_a_host_is_local(text: str, address: tuple[str, int]) -> None:
     assert address_of(text) == address
 
 
 @pytest.mark.parametrize("text", ["", "many", ":9464", "-1", "65536", "host:", "\u0663"])
-def test_an_invalid_address_is_refused_with_the_format(text: str) -> None:
+def test_an_invalid_metrics_address_is_refused_with_the_format(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--metrics-port .*: write PORT or HOST:PORT"):
         address_of(text)

@@ -11,7 +11,7 @@ from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # an earlier job had no late rows
+OLD = {"forecasts": "old", "state": "old"}  # the earlier job wrote no late rows
 NEW = dict.fromkeys(PARTS, "new")
 RENAMES = 5  # two old parts are moved away, three new parts are moved in
 
@@ -44,12 +44,12 @@ def read_parts(output: Path) -> dict[str, str]:
 def fail_renames(
     monkeypatch: pytest.MonkeyPatch, *at: int, error: BaseException, after: bool = False
 ) -> None:
-    """Make the renames with these numbers raise ``error``, before or after they are done."""
+    """Make the renames with the numbers ``at`` raise ``error``, before or after the rename is done."""
     real, made = os.replace, 0
 
     def rename(source: Any, target: Any) -> None:
         nonlocal made
-        if Path(target).name == "complete":  # not counted: a rename puts the mark in place too
+        if Path(target).name == "complete":  # the rename of the file ``complete`` is not counted
             real(source, target)
             return
         made += 1
@@ -62,7 +62,7 @@ def fail_renames(
     monkeypatch.setattr(os, "replace", rename)
 
 
-def test_all_parts_are_replaced_and_nothing_else(output: Path) -> None:
+def test_replace_parts_replaces_all_parts_and_nothing_else(output: Path) -> None:
     replace_parts(output / ".hidden", output, PARTS)
     assert read_parts(output) == NEW
     assert not (output / ".hidden").exists()
@@ -81,13 +81,13 @@ def test_a_failed_rename_leaves_the_old_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    complete_replacement(output / ".hidden", output)  # a job calls this at its end
+    complete_replacement(output / ".hidden", output)  # a job calls this function at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 
 
 @pytest.mark.parametrize("at", range(1, RENAMES))
-def test_an_interrupted_undo_ends_with_the_new_parts(
+def test_an_interrupted_undo_of_a_replacement_ends_with_new_parts(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, at + 1, error=KeyboardInterrupt())
@@ -99,7 +99,7 @@ def test_an_interrupted_undo_ends_with_the_new_parts(
 
 
 @pytest.mark.parametrize("at", range(RENAMES + 1))
-def test_the_next_job_completes_interrupted_renames(
+def test_complete_replacement_completes_interrupted_renames(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (output / ".hidden" / "complete").write_text("\n".join(PARTS))
@@ -112,7 +112,7 @@ def test_the_next_job_completes_interrupted_renames(
     assert not (output / ".hidden").exists()
 
 
-def test_incomplete_new_parts_are_deleted(output: Path) -> None:
+def test_complete_replacement_deletes_incomplete_new_parts(output: Path) -> None:
     complete_replacement(output / ".hidden", output)
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
@@ -120,8 +120,8 @@ def test_incomplete_new_parts_are_deleted(output: Path) -> None:
     assert read_parts(output) == OLD
 
 
-def test_an_empty_mark_deletes_neither_old_nor_new_parts(output: Path) -> None:
-    """Earlier versions did not sync the mark ``complete``, so a loss of power could leave it empty."""
+def test_an_empty_file_complete_does_not_lose_the_new_parts(output: Path) -> None:
+    """Earlier versions did not sync the file ``complete``, so a loss of power could leave it empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")
     os.replace(output / "forecasts", hidden / "old-forecasts")

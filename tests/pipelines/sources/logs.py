@@ -19,8 +19,7 @@ NOW_S = 1.4e9  # a moment in May 2014, later than most rows of the tests
 Row = tuple[Any, ...]
 
 
-# Clocks are compared by identity: open sources are cached by their fields, so a source with a new clock
-# starts without a cache, as in a new process.
+# Clocks are compared by identity, so that a source with a new clock uses no cache of an earlier source.
 @dataclass(eq=False)
 class Clock:
     """A clock that changes only when a test sets ``now_s``."""

@@ -31,7 +31,7 @@ from tests.pipelines.sources.watched import (
 )
 
 
-def test_files_are_read_once_in_name_order(inbox: Path) -> None:
+def test_watched_files_are_read_once_in_name_order(inbox: Path) -> None:
     write_file(inbox / "2.csv", [("a", 2.5, 2), ("a", 2.6, 2.5)])
     write_file(inbox / "1.csv", [("a", 1.5, 1)])
     source = watch(inbox)
@@ -55,7 +55,7 @@ def test_an_empty_folder_is_listed_again_after_poll_s(inbox: Path) -> None:
     assert values(read_log(source)) == [1]
 
 
-def test_one_listing_of_the_folder_serves_many_files(inbox: Path) -> None:
+def test_one_listing_of_a_watched_folder_finds_all_files(inbox: Path) -> None:
     for i in range(20):
         write_file(inbox / f"{i:02}.csv", [("a", i, i)])
     with mock.patch("os.scandir", side_effect=os.scandir) as scans:
@@ -72,7 +72,7 @@ def test_the_watermark_moves_at_the_end_of_a_file(inbox: Path) -> None:
     assert [len(batch.rows) for batch in batches] == [2, 1, 1, 1]
 
 
-def test_the_watermark_ignores_rejected_rows_and_never_passes_now(inbox: Path) -> None:
+def test_the_watermark_ignores_rejected_rows_and_never_passes_the_clock(inbox: Path) -> None:
     now = (NOW_S / 3600) - START
     write_file(inbox / "1.csv", [("a", 1.5, 1), ("a", 212 * 8766, 3), ("b", 9000, "x"), ("b", "never", 1)])
     write_file(inbox / "2.csv", [("a", now + 0.75, 4)])
@@ -100,7 +100,7 @@ def test_hidden_and_unknown_files_are_not_read(inbox: Path) -> None:
     assert values(read_log(source)) == [1]
 
 
-def test_a_file_left_unread_becomes_one_rejected_row(inbox: Path) -> None:
+def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> None:
     for name in ("_1.csv", ".2.parquet.tmp", "README", "3.csv.zst"):
         write_file(inbox / name, [("a", 1, 1)])
     (inbox / "folder").mkdir()
@@ -118,12 +118,12 @@ def test_a_file_left_unread_becomes_one_rejected_row(inbox: Path) -> None:
     assert all(reason.startswith("left out: ") for reason in rejected["reason"])
     write_file(inbox / "README", [("a", 2, 2)])
     advance_clock(source, 100)
-    assert read_log(source, batches[-1].stop) == []  # each name is reported once
+    assert read_log(source, batches[-1].stop) == []  # each unread file is reported once
     assert reasons(read_log(restarted(source))) == reasons(batches)
 
 
 @pytest.mark.parametrize("layout", ["auto", "wide"])
-def test_a_file_without_series_ids_is_not_read(inbox: Path, layout: str) -> None:
+def test_files_without_series_ids_are_read_only_as_wide(inbox: Path, layout: str) -> None:
     for name in ("a.csv", "b.csv"):
         write_file(inbox / name, "time,value\n2013-01-01T05:00Z,1\n")
     input_settings = replace(INPUT, columns=Columns.model_validate({"layout": layout}))
@@ -149,7 +149,7 @@ def test_rows_of_a_grown_file_keep_their_origin(inbox: Path) -> None:
     assert [batch.rows["origin"].to_list() for batch in read_log(restarted(source), 2)] == origins[1:]
 
 
-def test_a_file_with_changed_content_is_read_again(inbox: Path) -> None:
+def test_a_watched_file_with_changed_content_is_read_again(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)])
     source = watch(inbox)
     assert values(read_log(source)) == [1]
@@ -176,7 +176,7 @@ def test_a_file_without_rows_takes_one_offset(inbox: Path) -> None:
     ]
 
 
-def test_each_batch_counts_its_rows_outside_the_bounds(inbox: Path) -> None:
+def test_each_batch_counts_its_rows_outside_the_time_bounds(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", h, h) for h in range(6)])
     bounds = replace(INPUT, start_us=(START + 3) * HOUR_US, batch_rows=2)
     source = watch(inbox, input=bounds)
@@ -186,7 +186,7 @@ def test_each_batch_counts_its_rows_outside_the_bounds(inbox: Path) -> None:
     assert [batch.outside for batch in read_log(restarted(source), 1)] == [1, 1, 0]
 
 
-def test_rows_arrive_when_a_listing_finds_their_file(inbox: Path) -> None:
+def test_rows_have_the_arrival_time_of_the_folder_listing(inbox: Path) -> None:
     for i in (1, 2):
         write_file(inbox / f"{i}.csv", [("a", i, i)])
     source = watch(inbox)

@@ -18,7 +18,7 @@ from tests.pipelines.sources.logs import NOW_S, START, by_offset, csv_text, read
 from tests.pipelines.sources.watched import INPUT, advance_clock, restarted, watch
 
 
-def test_a_restart_rejects_the_same_future_rows(inbox: Path) -> None:
+def test_a_later_restart_still_rejects_rows_from_the_future(inbox: Path) -> None:
     now = (NOW_S / 3600) - START
     write_file(inbox / "1.csv", [("a", now + 1.5, 1)])
     source = watch(inbox)
@@ -40,7 +40,7 @@ def test_a_torn_last_line_of_the_manifest_is_ignored(inbox: Path) -> None:
     assert len(manifest.read_bytes().splitlines()) == 2
 
 
-def test_a_short_or_damaged_manifest_is_refused(inbox: Path) -> None:
+def test_a_short_or_damaged_manifest_of_files_is_refused(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)])
     source = watch(inbox)
     read_log(source)
@@ -90,7 +90,7 @@ def test_every_reading_of_a_folder_gives_the_same_log(
     for i, text in enumerate(files):
         write_file(inbox / f"{i}.csv", text)
     with mock.patch.object(folders, "_STEP_BYTES", step_bytes):
-        # First read the log in pieces, with restarts between them: each file is first read in some piece.
+        # First read the log in pieces, some after a restart; the full reading must give equal rows.
         seen = by_offset([])
         offset, watermark_us = 0, None
         for _, steps, again in restarts:

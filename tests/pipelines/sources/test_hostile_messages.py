@@ -92,14 +92,14 @@ def test_arrow_rows_without_known_columns_are_rejected() -> None:
         assert (len(good), len(bad)) == (0, 3)
 
 
-def test_the_first_of_two_equally_named_columns_is_used() -> None:
+def test_the_first_of_two_columns_called_value_is_used() -> None:
     table = table_of(1, {})
     twice = pa.Table.from_arrays([*table.columns, pa.array([99.0])], names=[*table.schema.names, "value"])
     good, bad = read(DecoderSpec("arrow").decoder(), ipc(twice))
     assert (good["value"].to_list(), len(bad)) == ([0.0], 0)
 
 
-def test_a_column_with_values_wins_over_nulls() -> None:
+def test_a_column_with_values_is_preferred_to_a_null_column() -> None:
     table = table_of(2, {"value": pa.nulls(2), "y": pa.array([5.0, 6.0])})
     good, bad = read(DecoderSpec("arrow").decoder(), ipc(table))
     assert (good["value"].to_list(), len(bad)) == ([5.0, 6.0], 0)
@@ -107,7 +107,9 @@ def test_a_column_with_values_wins_over_nulls() -> None:
 
 @settings(max_examples=150)
 @given(place=st.sampled_from(PLACES), kind=st.sampled_from(sorted(TYPES)), data=st.data())
-def test_damage_to_an_arrow_message_affects_no_other(place: str, kind: str, data: st.DataObject) -> None:
+def test_damage_to_an_arrow_message_affects_no_other_message(
+    place: str, kind: str, data: st.DataObject
+) -> None:
     decode = DecoderSpec("arrow", COLUMNS).decoder()
     plain, hurt = ipc(table_of(CELLS, OTHERS)), bytearray(arrow_message(place, TYPES[kind]))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -210,7 +212,7 @@ HOSTILE_JSON = [
 
 
 @pytest.mark.parametrize("value", HOSTILE_JSON, ids=repr)
-def test_hostile_json_reads_alike_in_every_poll(value: bytes) -> None:
+def test_a_hostile_json_message_reads_alike_in_every_poll(value: bytes) -> None:
     decode = DecoderSpec().decoder()
     plain = b'{"series_id": "a", "timestamp": "2013-01-01", "value": 1}'
     good, bad = read(decode, plain, value)

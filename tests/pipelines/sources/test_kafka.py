@@ -97,7 +97,7 @@ def test_an_offset_beyond_the_brokers_rows_is_refused(tmp_path: Path) -> None:
         source.begin({"rows-0": Position(2)})
 
 
-def test_a_new_partition_begins_at_the_watermark_of_others(tmp_path: Path) -> None:
+def test_a_new_partition_begins_at_the_watermark_of_other_partitions(tmp_path: Path) -> None:
     source = source_of(Topic({0: [row(5)], 1: []}, {0: 1, 1: 0}), tmp_path)
     places = source.begin({"rows-0": Position(1, 7 * HOUR_US)})
     assert places["rows-1"] == Position(0, 7 * HOUR_US)
@@ -138,7 +138,7 @@ def row_of(series: str, hour: int) -> bytes:
     return row(hour).replace(b'"a"', f'"{series}"'.encode())
 
 
-def test_batches_of_a_keyed_partition_go_to_one_shard(tmp_path: Path) -> None:
+def test_batches_of_a_keyed_partition_have_one_shard(tmp_path: Path) -> None:
     topic = Topic({n: [row_of(f"s{n}", 5)] for n in range(4)}, dict.fromkeys(range(3), 0))
     source = source_of(topic, tmp_path, keyed_shards=2, look_s=0.0, idle_s=1e9)
     reading, places = Reading(source), source.begin({})
@@ -223,7 +223,7 @@ def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> Non
     assert opened[1].closed
 
 
-def test_carried_watermarks_are_read_back_without_a_torn_line(tmp_path: Path) -> None:
+def test_watermarks_in_the_journal_are_read_without_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):
@@ -243,17 +243,17 @@ def test_carried_watermarks_are_read_back_without_a_torn_line(tmp_path: Path) ->
         Decisions(path)
 
 
-def test_the_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+def test_the_kafka_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "kafka.jsonl").write_text('{"partition": "a", "offset": 3, "watermark_us": 10}\n')
     assert Decisions(tmp_path / "kafka.jsonl").at("a", 3, None) == 10
 
 
-def test_the_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
     path, reached = tmp_path / "kafka.jsonl", {"a": 0}
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
-    for offset in range(400):  # as in an idle partition that gets a row now and then
+    for offset in range(400):  # as in a partition that is idle between single rows
         made.carry("a", offset, offset)
         if offset % 10 == 0:
             made.judge({"a": Judged(offset, offset + 1, offset)})
@@ -272,7 +272,7 @@ def test_the_journal_keeps_decisions_that_shards_may_reread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
-    made = Decisions(tmp_path / "kafka.jsonl")  # no shard has a snapshot: each may read everything again
+    made = Decisions(tmp_path / "kafka.jsonl")  # without snapshots, the shards may read all offsets again
     for offset in range(250):
         made.carry("a", offset, offset)
     for one in (made, Decisions(tmp_path / "kafka.jsonl")):
@@ -311,7 +311,7 @@ def test_a_false_message_time_moves_no_watermark(tmp_path: Path) -> None:
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_reread_rejects_the_same_future_rows(data: st.DataObject) -> None:
+def test_reading_a_topic_again_rejects_the_same_future_rows(data: st.DataObject) -> None:
     near = st.integers(-4, 4).map(lambda hours: NOW_US + hours * HOUR_US)
     count = data.draw(st.integers(1, 12))
     times = [data.draw(near | st.just(7_226_582_400_000_000)) for _ in range(2 * count)]
@@ -378,7 +378,7 @@ def test_a_stream_waits_for_its_registry_without_losing_messages(tmp_path: Path)
     assert not any(len(batch.rejected) for batch in batches)
 
 
-def test_options_override_defaults_and_secrets_are_environment_variables(
+def test_kafka_options_override_defaults_and_hide_environment_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broker = Broker("b:9092", (("linger.ms", "9"), ("sasl.password", "$KAFKA_TEST_PASSWORD")))

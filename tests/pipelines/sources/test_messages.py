@@ -86,7 +86,7 @@ def test_json_objects_are_read_by_usual_field_names() -> None:
     assert frame.columns == ["series_id", "timestamp", "value", "message"]
 
 
-def test_field_names_can_be_configured() -> None:
+def test_field_names_of_json_messages_can_be_configured() -> None:
     columns = Columns(series_id="sensor", timestamp="at", value="temp", event_id="nr")
     value = b'{"sensor": "a", "at": "2024-01-31", "temp": 1, "nr": 17, "value": 5}'
     frame = decoded(DecoderSpec(columns=columns).decoder(), messages(value))
@@ -154,7 +154,7 @@ def test_nan_is_rejected_by_validation_not_by_decoding() -> None:
     assert problems(frame) == []
 
 
-def test_rows_of_an_arrow_message_share_its_number() -> None:
+def test_rows_of_an_arrow_message_share_its_message_number() -> None:
     stream = as_arrow(row("a", 1.0), row("b", 2.0))
     file = io.BytesIO()
     pl.DataFrame([row("c", 3)]).write_ipc(file)
@@ -233,7 +233,7 @@ def test_a_custom_decoder_rejects_only_messages_that_fail(
     assert frame["message"].to_list() == list(range(20))
 
 
-def test_an_unusable_decoder_is_refused(
+def test_an_unusable_message_decoder_is_refused(
     custom_spec: Callable[[Callable[[Messages], object]], DecoderSpec],
 ) -> None:
     for name in ("no_such_module:decode", "json:no_such_function", "xml"):

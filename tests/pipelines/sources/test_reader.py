@@ -69,7 +69,7 @@ class Reader(reading.Reader):
 
 @dataclass
 class Keyed:
-    """A log of three partitions that never has rows; two shards follow its partitions."""
+    """A log of three partitions without rows; t-0 and t-2 belong to shard 0, and t-1 to shard 1."""
 
     is_paced: bool = True
 
@@ -80,7 +80,7 @@ class Keyed:
         return LogStep((), places)
 
 
-def test_each_shard_gets_only_batches_of_its_partitions(stop_file: Path, clock: Clock) -> None:
+def test_batches_of_a_keyed_log_name_the_shard_of_their_partition(stop_file: Path, clock: Clock) -> None:
     places = Keyed().begin({})
     reader = reading.Reader(Keyed(), stop_file, 0.0, clock=clock)
     for expected in (
@@ -112,13 +112,13 @@ def store() -> Iterator[Remote]:
         yield place
 
 
-def ten_rows_each(count: int) -> Listed:
+def ten_row_batches(count: int) -> Listed:
     return Listed(
         {10 * i: Step((batch(10 * i, 10),), 10 * i + 10) for i in range(count)} | {10 * count: None}
     )
 
 
-def all_of(reader: Reader, offset: int = 0) -> list[Read]:
+def read_to_end(reader: Reader, offset: int = 0) -> list[Read]:
     found: list[Read] = []
     while not found or not found[-1].ended:
         found.append(reader.at(offset))
@@ -136,7 +136,7 @@ def is_empty(batch: Batch) -> bool:
 
 def test_an_empty_first_batch_announces_the_partition(stop_file: Path, clock: Clock) -> None:
     for offset in (0, 20):
-        read = Reader(ten_rows_each(3), stop_file, 30, clock=clock).at(offset)
+        read = Reader(ten_row_batches(3), stop_file, 30, clock=clock).at(offset)
         (first,) = read.batches
         assert is_empty(first)
         assert (first.partition, first.start, first.watermark_us) == ("log", offset, None)
@@ -145,7 +145,7 @@ def test_an_empty_first_batch_announces_the_partition(stop_file: Path, clock: Cl
 
 
 def test_the_end_of_a_source_requests_a_last_snapshot(stop_file: Path, clock: Clock) -> None:
-    _, *between, last = batches(all_of(Reader(ten_rows_each(3), stop_file, 30, clock=clock)))
+    _, *between, last = batches(read_to_end(Reader(ten_row_batches(3), stop_file, 30, clock=clock)))
     assert [(b.start, b.stop) for b in between] == [(0, 10), (10, 20), (20, 30)]
     assert not any(b.snapshot or b.ends for b in between)
     assert is_empty(last)
@@ -153,7 +153,7 @@ def test_the_end_of_a_source_requests_a_last_snapshot(stop_file: Path, clock: Cl
 
 
 def test_snapshots_are_requested_at_intervals_after_their_rows(stop_file: Path, clock: Clock) -> None:
-    reader, requests = Reader(ten_rows_each(100), stop_file, 30, clock=clock), []
+    reader, requests = Reader(ten_row_batches(100), stop_file, 30, clock=clock), []
     offset = reader.at(0).offset
     for _ in range(20):
         clock.now_s += 10
@@ -178,14 +178,14 @@ def test_a_snapshot_is_requested_while_no_rows_arrive(stop_file: Path, clock: Cl
     assert (only.start, only.snapshot) == (5, True)
 
 
-def test_a_wait_is_short_enough_to_notice_a_stop(stop_file: Path, clock: Clock) -> None:
+def test_the_reader_waits_at_most_longest_wait_s(stop_file: Path, clock: Clock) -> None:
     reader = Reader(Listed({}), stop_file, 30, clock=clock)
     reader.at(0)
     assert reader.at(0) == Read((), 0, LONGEST_WAIT_S, False)
 
 
 def test_a_stop_file_ends_the_reading_with_a_snapshot(stop_file: Path, clock: Clock) -> None:
-    reader = Reader(ten_rows_each(3), stop_file, 30, clock=clock)
+    reader = Reader(ten_row_batches(3), stop_file, 30, clock=clock)
     reader.at(0)
     assert reader.at(0).offset == 10
     request_stop(stop_file)
@@ -195,7 +195,7 @@ def test_a_stop_file_ends_the_reading_with_a_snapshot(stop_file: Path, clock: Cl
     assert (last.start, last.stop, last.snapshot, last.ends, last.watermark_us) == (10, 10, True, True, None)
 
 
-def test_an_error_of_a_source_is_raised(stop_file: Path, clock: Clock) -> None:
+def test_the_reader_raises_the_error_of_a_source(stop_file: Path, clock: Clock) -> None:
     class Broken(Listed):
         def step(self, offset: int) -> Step | None:
             raise DataError("the source is gone")
@@ -208,20 +208,20 @@ def test_an_error_of_a_source_is_raised(stop_file: Path, clock: Clock) -> None:
 
 @pytest.fixture
 def size() -> int:
-    """Bytes of the rows in one batch of `ten_rows_each`."""
+    """Bytes of the rows in one batch of `ten_row_batches`."""
     return int(batch(0, 10).rows.estimated_size())
 
 
-def test_a_source_waits_for_slower_shards(stop_file: Path, clock: Clock, size: int) -> None:
+def test_the_reader_waits_for_slower_shards(stop_file: Path, clock: Clock, size: int) -> None:
     reached = 0
-    reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: reached, 3 * size, clock=clock)
+    reader = Reader(ten_row_batches(9), stop_file, 1e9, lambda: reached, 3 * size, clock=clock)
     offset, read_to = reader.at(0).offset, []
     for _ in range(30):
         read = reader.at(offset)
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
-    assert read_to[-1] == 40  # the batch that exceeds the budget of three batches is read too
+    assert read_to[-1] == 40  # the reader stops one batch after its limit of three batches
     reached = 20
     assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60
@@ -230,9 +230,9 @@ def test_a_source_waits_for_slower_shards(stop_file: Path, clock: Clock, size: i
     assert offset == 90
 
 
-def test_a_batch_larger_than_the_budget_is_still_read(stop_file: Path, clock: Clock, size: int) -> None:
+def test_a_batch_larger_than_max_unapplied_bytes_is_read(stop_file: Path, clock: Clock, size: int) -> None:
     reached = 0
-    reader = Reader(ten_rows_each(3), stop_file, 1e9, lambda: reached, size // 2, clock=clock)
+    reader = Reader(ten_row_batches(3), stop_file, 1e9, lambda: reached, size // 2, clock=clock)
     offset = reader.at(0).offset
     for expected in (10, 20, 20):
         offset = reader.at(offset).offset
@@ -241,13 +241,15 @@ def test_a_batch_larger_than_the_budget_is_still_read(stop_file: Path, clock: Cl
     assert reader.at(offset).offset == 30
 
 
-def test_empty_batches_request_offsets_while_a_source_waits(stop_file: Path, clock: Clock, size: int) -> None:
+def test_empty_batches_request_offsets_while_the_reader_waits(
+    stop_file: Path, clock: Clock, size: int
+) -> None:
     """A waiting reader sends empty batches.
 
-    A shard publishes its offset when it applies a batch, but not for each batch: if no batch followed, it
-    might never publish the last offset.
+    A shard publishes its offset when it applies a batch, but not for each batch: if no batch followed, the
+    shard might never publish the last offset.
     """
-    reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, size, clock=clock)
+    reader = Reader(ten_row_batches(9), stop_file, 1e9, lambda: 0, size, clock=clock)
     offset, requests = reader.at(0).offset, 0
     for _ in range(2):
         offset = reader.at(offset).offset
@@ -260,8 +262,8 @@ def test_empty_batches_request_offsets_while_a_source_waits(stop_file: Path, clo
     assert 3 <= requests <= 5
 
 
-def test_a_waiting_reader_notices_a_stop(stop_file: Path, clock: Clock) -> None:
-    reader = Reader(ten_rows_each(9), stop_file, 1e9, lambda: 0, 1, clock=clock)
+def test_a_reader_that_waits_for_shards_notices_the_stop_file(stop_file: Path, clock: Clock) -> None:
+    reader = Reader(ten_row_batches(9), stop_file, 1e9, lambda: 0, 1, clock=clock)
     offset = reader.at(0).offset
     for _ in range(4):
         offset = reader.at(offset).offset
@@ -271,27 +273,29 @@ def test_a_waiting_reader_notices_a_stop(stop_file: Path, clock: Clock) -> None:
 
 def test_the_list_of_unapplied_batches_is_bounded(stop_file: Path, clock: Clock) -> None:
     for applied in (None, lambda: 10**9):
-        reader = Reader(ten_rows_each(3 * reading._MOST_AHEAD), stop_file, 1e9, applied, clock=clock)
+        reader = Reader(ten_row_batches(3 * reading._MOST_AHEAD), stop_file, 1e9, applied, clock=clock)
         most, offset = 0, 0
         while not (read := reader.at(offset)).ended:
             most, offset = max(most, len(reader._ahead)), read.offset
         assert most <= reading._MOST_AHEAD + 1
 
 
-def test_applied_offsets_are_read_rarely_within_the_budget(stop_file: Path, clock: Clock, size: int) -> None:
+def test_applied_offsets_are_read_rarely_below_max_unapplied_bytes(
+    stop_file: Path, clock: Clock, size: int
+) -> None:
     requests = []
 
     def applied() -> int:
         requests.append(clock.now_s)
         return 10**9
 
-    reader = Reader(ten_rows_each(300), stop_file, 1e9, applied, 100 * size, clock=clock)
-    all_of(reader)
+    reader = Reader(ten_row_batches(300), stop_file, 1e9, applied, 100 * size, clock=clock)
+    read_to_end(reader)
     assert 2 <= len(requests) <= 3
 
 
-def test_a_waiting_reader_checks_a_store_rarely(store: Remote, clock: Clock, size: int) -> None:
-    reader = reading.Reader(OnePartition(ten_rows_each(9)), store / ".stop", 1e9, dict, 1, clock=clock)
+def test_a_reader_with_output_in_a_store_waits_longest_wait_s(store: Remote, clock: Clock, size: int) -> None:
+    reader = reading.Reader(OnePartition(ten_row_batches(9)), store / ".stop", 1e9, dict, 1, clock=clock)
     places: Positions = {"log": Position(0)}
     for _ in range(3):
         places = reader.next(places).places

@@ -43,7 +43,7 @@ def messages(*numbers: int) -> Messages:
 
 
 @dataclass
-class Shelf:
+class SchemaTexts:
     """A store of schema texts in memory, by schema id."""
 
     texts: dict[int, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
         for clock.now_s in range(200):
             with pytest.raises(SchemaUnknown):
                 schemas(8)
-        assert len(registry.requests) == 6  # at 0, 10, 30, 70, 130 and 190 s
+        assert len(registry.requests) == 6  # requests at 0, 10, 30, 70, 130 and 190 s
         answers["GET /schemas/ids/8"] = KNOWN
         clock.now_s = 300.0
         assert schemas(8)["name"] == "Row"
@@ -102,7 +102,7 @@ def test_a_temporary_registry_failure_loses_no_message() -> None:
         assert len(registry.requests) == 3
 
 
-def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
+def test_schemas_are_unknown_after_patience_s_without_the_registry() -> None:
     clock = Clock(0.0)
     with registry_of(lambda request: (503, {})) as registry:
         schemas = RegistrySchemas(registry.url, patience_s=60, clock=clock)
@@ -122,7 +122,7 @@ def test_schemas_are_unknown_once_a_silent_registry_exhausts_patience() -> None:
     [(200, {"schema": '{"type": "nonsense"}'}), (200, {"schema": 5}), (200, []), (200, {})],
     ids=repr,
 )
-def test_an_answer_without_an_avro_schema_is_requested_once(answer: Answer) -> None:
+def test_a_schema_id_answered_without_a_schema_is_requested_once(answer: Answer) -> None:
     with registry_of(lambda request: answer) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder()
         assert counted(decoded(decode, messages(7, 7, 7))) == (0, 3)
@@ -130,8 +130,8 @@ def test_an_answer_without_an_avro_schema_is_requested_once(answer: Answer) -> N
 
 
 def test_a_stored_schema_is_not_requested_again() -> None:
-    shelf = Shelf()
+    stored_texts = SchemaTexts()
     with registry_of(lambda request: KNOWN) as registry:
-        RegistrySchemas(registry.url, kept=shelf)(7)
-    assert json.loads(shelf.texts[7]) == SCHEMA
-    assert RegistrySchemas("http://127.0.0.1:9", kept=shelf)(7)["name"] == "Row"
+        RegistrySchemas(registry.url, kept=stored_texts)(7)
+    assert json.loads(stored_texts.texts[7]) == SCHEMA
+    assert RegistrySchemas("http://127.0.0.1:9", kept=stored_texts)(7)["name"] == "Row"

@@ -51,7 +51,7 @@ def test_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
-def test_a_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) -> None:
+def test_a_replayed_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) -> None:
     file = write_file(tmp_path / "a.csv", [(f"s{s}", h, h) for h in range(8) for s in range(3)])
     input_settings = replace(INPUT, batch_rows=4)
     with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", 4):
@@ -60,7 +60,7 @@ def test_a_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) 
     assert watermark_hours(batches) == [2, 4, 5, 7, 8]
 
 
-def test_the_watermark_trails_by_the_lateness_until_the_end(tmp_path: Path) -> None:
+def test_the_replay_watermark_trails_by_lateness_until_the_end(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in range(4)])
     assert watermark_hours(read_log(replay_of(file, lateness_s=5400, windows_per_step=2))) == [0.5, 4]
 
@@ -71,7 +71,7 @@ def test_a_gap_of_years_makes_no_empty_batches(tmp_path: Path) -> None:
     assert [values([batch]) for batch in batches] == [[1], [2, 3]]
 
 
-def test_rejected_rows_come_first_and_move_no_watermark(tmp_path: Path) -> None:
+def test_a_replay_gives_rejected_rows_first_without_a_watermark(tmp_path: Path) -> None:
     rows = [("a", "9999-01-01", 8), ("a", 0, 1), ("a", 500, "x"), ("a", "2225-01-01", 9), ("a", 1, 2)]
     batches = read_log(replay_of(write_file(tmp_path / "a.csv", rows)))
     assert [batch.rejected["offset"].to_list() for batch in batches] == [[0, 1, 2], []]
@@ -85,7 +85,7 @@ def test_rejected_rows_come_first_and_move_no_watermark(tmp_path: Path) -> None:
     assert values(batches) == [1, 2]
 
 
-def test_rejected_rows_arrive_before_all_files_are_read(tmp_path: Path) -> None:
+def test_a_replay_gives_rejected_rows_before_reading_all_files(tmp_path: Path) -> None:
     files = [write_file(tmp_path / f"{i}.csv", [("a", i, "x")]) for i in range(3)]
     source = replay_of(*files)
     first = source.step(0)
@@ -94,12 +94,12 @@ def test_rejected_rows_arrive_before_all_files_are_read(tmp_path: Path) -> None:
     files[2].unlink()
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.offset)
-    # A second attempt raises too, and does not report an end of the log.
+    # A second reading raises, too, and does not report the end of the log.
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.offset)
 
 
-def test_rows_outside_the_bounds_are_counted_once(tmp_path: Path) -> None:
+def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) -> None:
     rows = [*(("a", h, h) for h in range(5)), ("a", "never", "x"), *(("a", h, h) for h in range(5, 10))]
     bounds = replace(INPUT, start_us=(START + 3) * HOUR_US, end_us=(START + 6) * HOUR_US, batch_rows=1_000)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds, windows_per_step=2)
@@ -126,7 +126,7 @@ def test_without_valid_rows_a_replay_gives_empty_batches(tmp_path: Path, rows: l
     assert restarted(source).step(last.stop) is None
 
 
-def test_text_and_typed_files_form_one_replay(tmp_path: Path) -> None:
+def test_text_files_and_parquet_files_form_one_replay(tmp_path: Path) -> None:
     text = write_file(tmp_path / "a.csv", [("a", 1, 1.5)])
     at = datetime.fromtimestamp((START + 2) * 3600, UTC)
     typed = tmp_path / "b.parquet"
@@ -137,7 +137,7 @@ def test_text_and_typed_files_form_one_replay(tmp_path: Path) -> None:
 def test_a_bad_file_stops_a_replay_or_is_quarantined(tmp_path: Path) -> None:
     good = write_file(tmp_path / "a.csv", [("a", 1, 1)])
     whole = b"".join(b'{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' for _ in range(20))
-    # The valid rows before the bad line must not be used either.
+    # The valid rows before the bad line must not be used.
     bad = write_file(tmp_path / "b.jsonl", whole + b'{"series_id": \n')
     with pytest.raises(DataError, match=r"b\.jsonl: line 21 is not a JSON object"):
         replay_of(bad, good).step(0)

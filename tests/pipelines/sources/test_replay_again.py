@@ -51,7 +51,7 @@ def test_a_replay_resumes_only_over_the_same_files(tmp_path: Path) -> None:
         restarted(source).step(1)
 
 
-def test_a_restart_rejects_the_same_future_rows(tmp_path: Path) -> None:
+def test_a_restarted_replay_still_rejects_rows_from_the_future(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", 0, 1), ("a", 1, 2)])
     early = Clock(START * 3600.0 - 60)
     source = replay_of(
@@ -62,7 +62,7 @@ def test_a_restart_rejects_the_same_future_rows(tmp_path: Path) -> None:
     assert [len(rejected) for _, rejected, _ in whole.values()] == [1, 0]
 
 
-def test_sorted_runs_are_deleted_at_end_and_restart(tmp_path: Path) -> None:
+def test_temporary_sorted_files_are_deleted_at_end_and_restart(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h % 7, h) for h in range(40)])
     manifest_folder = tmp_path / "out"
     small = replace(INPUT, batch_rows=1)
@@ -127,7 +127,7 @@ def test_every_reading_of_a_replay_gives_the_same_log(
 
 
 def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -> list[Any]:
-    """Return batches, and advance the clock wherever the source waits."""
+    """Return the batches of a source from ``offset`` on; where the source waits, advance its clock."""
     found: list[Any] = []
     for _ in range(steps):
         step = source.step(offset)

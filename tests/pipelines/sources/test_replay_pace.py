@@ -23,7 +23,7 @@ def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     clock.now_s += 1.5
     assert source.step(1) == Step((), 1, 0.5)
 
-    # Three windows are overdue: one step returns all three, each with the moment it was due.
+    # Three windows are overdue: one step returns all three, each with the moment at which it was due.
     clock.now_s = NOW_S + 7
     caught_up = source.step(1)
     assert caught_up is not None
@@ -32,12 +32,12 @@ def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     assert source.step(caught_up.offset) == Step((), 4, 1.0)
 
 
-def test_a_resumed_replay_is_due_at_once(tmp_path: Path) -> None:
+def test_the_first_window_of_a_resumed_replay_is_due_at_once(tmp_path: Path) -> None:
     source = replay_of(write_file(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
     assert values(read_log(source)) == [0]
     later = Clock(NOW_S + 1e6)
     again = replace(source, clock=later)
-    assert values(read_log(again, 1)) == [1]  # one window, although more became due meanwhile
+    assert values(read_log(again, 1)) == [1]  # one window, although later windows are due, too
     later.now_s += 2
     assert values(read_log(again, 2)) == [2, 3]
 

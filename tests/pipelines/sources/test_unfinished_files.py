@@ -26,7 +26,7 @@ from tests.pipelines.sources.watched import INPUT, advance_clock, restarted, wat
 
 
 @pytest.mark.parametrize("age_s", [0.5, -1e6])  # the second modification time is in the future
-def test_an_unfinished_text_file_does_not_delay_others(inbox: Path, age_s: float) -> None:
+def test_an_unfinished_text_file_does_not_delay_other_files(inbox: Path, age_s: float) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)], age_s=age_s)
     write_file(inbox / "2.csv", [("a", 2, 2)])
     source = watch(inbox)
@@ -50,7 +50,7 @@ def test_a_text_file_without_a_last_newline_is_delayed(inbox: Path) -> None:
     assert values(read_log(source, 1)) == [1, 25]
 
 
-def test_text_without_a_last_newline_is_read_after_settling(inbox: Path) -> None:
+def test_text_without_a_last_newline_is_read_after_ten_seconds(inbox: Path) -> None:
     write_file(inbox / "1.csv", csv_text([("a", 1, 1), ("a", 1.5, 25)])[:-1], age_s=9)
     source = watch(inbox)
     assert read_log(source) == []
@@ -111,14 +111,14 @@ def test_an_unreadable_file_is_one_rejected_row(inbox: Path, kind: str, memory_b
     )
 
 
-def test_an_unreadable_file_stops_a_strict_stream(inbox: Path) -> None:
+def test_an_unreadable_file_raises_without_skip_bad_files(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)])
     half = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' * 9
     write_file(inbox / "2.jsonl", half + '{"ser')
     write_file(inbox / "3.csv", [("a", 3, 3)])
     source = watch(inbox, input=replace(INPUT, skip_bad_files=False, batch_rows=2))
     assert values(read_log(source, steps=1)) == [1]
-    for process in (source, restarted(source)):  # each step tries the file again
+    for process in (source, restarted(source)):  # each step reads the broken file again
         for _ in range(2):
             with pytest.raises(DataError, match=r"2\.jsonl: line 10 is not a JSON object"):
                 process.step(1)
@@ -126,7 +126,7 @@ def test_an_unreadable_file_stops_a_strict_stream(inbox: Path) -> None:
     assert values(read_log(restarted(source), 1)) == [5] * 9 + [3]
 
 
-def test_a_file_deleted_before_its_reading_is_ignored(inbox: Path) -> None:
+def test_a_watched_file_deleted_before_its_reading_is_ignored(inbox: Path) -> None:
     first, second = (write_file(inbox / f"{i}.csv", [("a", i, i)]) for i in (1, 2))
     write_file(inbox / "3.csv", [("a", 3, 3)])
     source = watch(inbox)
@@ -141,7 +141,9 @@ def test_a_file_deleted_before_its_reading_is_ignored(inbox: Path) -> None:
 @pytest.mark.parametrize(
     "change", [lambda p: p.unlink(), lambda p: write_file(p, [("a", 8, 8)] * 9, age_s=5)]
 )
-def test_a_file_missing_at_rereading_is_a_rejected_row(inbox: Path, change: Callable[[Path], object]) -> None:
+def test_a_file_changed_between_readings_is_one_rejected_row(
+    inbox: Path, change: Callable[[Path], object]
+) -> None:
     path = write_file(inbox / "1.csv", [("a", i, i) for i in range(6)])
     write_file(inbox / "2.csv", [("a", 7, 7)])
     source = watch(inbox, input=replace(INPUT, batch_rows=2))
@@ -167,4 +169,4 @@ def test_a_large_file_changed_between_readings_keeps_its_offsets(inbox: Path) ->
         batches = [*first.batches, *read_log(source, first.offset)]
     assert [(batch.start, batch.stop) for batch in batches][-1] == (6, 7)
     assert values(batches)[-1] == 7
-    by_offset(batches)  # asserts that no offset is missing
+    by_offset(batches)  # `by_offset` asserts that no offset is missing

@@ -1,4 +1,4 @@
-"""The state table that a job begins with: its own, that of another job, a resharded or an empty one."""
+"""The state table that a job begins with: its own, one of an earlier job, a resharded or an empty table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False
     shards_now=st.integers(1, 25),
     closed=st.integers(0, 30),
 )
-def test_a_table_is_resharded_without_loss(
+def test_a_state_table_is_resharded_without_loss(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, shards_before: int, shards_now: int, closed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("out") / "state"
@@ -50,14 +50,14 @@ def test_a_table_is_resharded_without_loss(
         assert shard.closed_through == old.closed_through
         assert len(shard.pending) == shard.counts.pending
     assert_same_state(new.state, old.state)
-    order = old.pending.columns  # without rows the table has no column of event ids
+    order = old.pending.columns  # a table without pending rows has no column of event ids
     assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
     assert new.counts == old.counts
     assert new.offset("rows") == old.offset("rows")
     assert {shard.watermark_us for shard in new.shards} == {old.shards[0].watermark_us}
 
 
-def test_a_resumed_job_keeps_its_table_and_manifests(
+def test_a_resumed_job_keeps_its_state_table_and_manifests(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "state"
@@ -85,7 +85,7 @@ def test_a_resumed_job_leaves_reading_series_to_its_workers(
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 
-def test_another_job_gets_states_and_rows_but_no_offsets(tmp_path: Path) -> None:
+def test_a_new_job_takes_states_and_pending_rows_without_offsets(tmp_path: Path) -> None:
     state_table.write(tmp_path / "a", some(3))
     (tmp_path / "a" / "folder.jsonl").write_text("{}")
     for own in (tmp_path / "b", tmp_path / "a"):
@@ -99,7 +99,7 @@ def test_another_job_gets_states_and_rows_but_no_offsets(tmp_path: Path) -> None
         assert not (own / "folder.jsonl").exists()
 
 
-def test_every_shard_begins_with_all_partitions(tmp_path: Path) -> None:
+def test_every_shard_begins_with_the_offsets_of_all_partitions(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     write_first_table(folder, 2, None, cold, partitions={"a": 100, "b": 0})
     for shard in state_table.read(folder).shards:
@@ -112,7 +112,7 @@ def test_every_shard_begins_with_all_partitions(tmp_path: Path) -> None:
         )
 
 
-def test_keyed_shards_keep_their_partitions_and_their_number(tmp_path: Path) -> None:
+def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
 
@@ -150,7 +150,7 @@ def test_keyed_shards_keep_their_partitions_and_their_number(tmp_path: Path) -> 
     assert state_table.homes(tmp_path) == {}
 
 
-def test_a_cold_start_replaces_an_earlier_table(tmp_path: Path) -> None:
+def test_a_cold_start_replaces_an_earlier_state_table(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     state_table.write(folder, some(3))
     (folder / "folder.jsonl").write_text("{}")
@@ -173,7 +173,7 @@ def test_shards_at_different_offsets_are_not_resharded(tmp_path: Path) -> None:
     assert contents(tmp_path) == contents_before
 
 
-def test_a_table_of_format_1_is_refused_unchanged(tmp_path: Path) -> None:
+def test_a_state_table_of_format_1_is_refused_unchanged(tmp_path: Path) -> None:
     (tmp_path / "state" / "series").mkdir(parents=True)
     (tmp_path / "state" / "series" / "shard-0000.parquet").write_bytes(b"PAR1")
     contents_before = contents(tmp_path)
@@ -181,7 +181,7 @@ def test_a_table_of_format_1_is_refused_unchanged(tmp_path: Path) -> None:
     for resume in (False, True):
         with pytest.raises(
             ModelError, match=r"state: .* format 1 is not readable here: start without"
-        ) as told:
+        ) as caught:
             begin(tmp_path / "state", 2, tmp_path / "state", resume=resume)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
     assert contents(tmp_path) == contents_before

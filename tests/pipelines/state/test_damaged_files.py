@@ -1,4 +1,4 @@
-"""Damage to each file that a job reads back: it is read as it was written, or refused in one line."""
+"""A damaged file that a job reads back is read as it was written, or refused in one line."""
 
 from __future__ import annotations
 
@@ -127,12 +127,12 @@ def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
         assert line is None or line.startswith(f"{path}: cannot be read (line 1")
 
 
-def test_damaged_snapshot_metadata_raises_one_line() -> None:
+def test_damaged_snapshot_metadata_raises_at_most_one_line() -> None:
     table = snapshot.to_arrow(some(1)[0])
     for key in (b"statecast.shard", b"statecast.state.layout"):
         for other in mistyped(json.loads(table.schema.metadata[key])):
             changed = {**table.schema.metadata, key: as_json(other)}
-            del changed[b"statecast.crc32"]  # as in a snapshot of an earlier version, or one changed by hand
+            del changed[b"statecast.crc32"]  # snapshots of earlier versions have no checksum
             for rows in (table, table.schema.empty_table()):
                 one = rows.replace_schema_metadata(changed)
                 line = line_of(lambda one=one: snapshot.from_arrow(one), [])  # type: ignore[misc]
@@ -161,7 +161,7 @@ def test_an_invalid_entry_of_a_snapshot_is_refused(change: dict[str, Any], line:
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_exported_state_table_is_refused(tmp_path: Path) -> None:
     table, file = tmp_path / "table", tmp_path / "table.parquet"
     state_table.write(table, some(2))
     write_text(table / "folder.jsonl", "{}\n")
@@ -182,7 +182,7 @@ def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
         assert line is None or (line.startswith(f"{file}: ") and "\n" not in line)
 
 
-def test_a_damaged_owner_file_raises_nothing(tmp_path: Path) -> None:
+def test_read_owner_raises_nothing_for_a_damaged_owner_file(tmp_path: Path) -> None:
     path = tmp_path / ".run"
     write_text(path, "b" * 32)
     assert (
@@ -193,7 +193,7 @@ def test_a_damaged_owner_file_raises_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_worker_error_becomes_an_engine_error(tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_worker_error_gives_an_error(tmp_path: Path) -> None:
     raised = OutputError("out: the disk is full")
     with pytest.raises(OutputError), failure.store_worker_error(tmp_path):
         raise raised
@@ -207,7 +207,7 @@ def test_a_damaged_worker_error_becomes_an_engine_error(tmp_path: Path) -> None:
     assert str(failure.error_to_report(tmp_path, RuntimeError())) == str(raised)
 
 
-def test_damaged_numbers_of_a_shard_raise_nothing(tmp_path: Path) -> None:
+def test_damaged_published_counts_of_a_shard_raise_nothing(tmp_path: Path) -> None:
     one = ShardNumbers(0, some(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
     numbers.publish(tmp_path, one)
     (path,) = (tmp_path / markers.NUMBERS).iterdir()
@@ -219,7 +219,7 @@ def test_damaged_numbers_of_a_shard_raise_nothing(tmp_path: Path) -> None:
         numbers.applied(tmp_path, 1)
 
 
-def test_a_damaged_engine_record_raises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_orphans_skips_a_damaged_engine_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "statecast" / "run"
     folder.mkdir(parents=True)
@@ -230,7 +230,7 @@ def test_a_damaged_engine_record_raises_nothing(tmp_path: Path, monkeypatch: pyt
         assert engine.end_orphans() == []
 
 
-def test_a_damaged_manifest_of_replaced_parts_deletes_no_rows() -> None:
+def test_a_damaged_manifest_of_a_replacement_deletes_no_rows() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
         replace_in_store(store / BACKFILL, store, ["late"])
@@ -244,7 +244,7 @@ def test_a_damaged_manifest_of_replaced_parts_deletes_no_rows() -> None:
             assert (store / "late" / "x").read_bytes() == b"1"
 
 
-def test_a_damaged_lease_on_a_store_stays_held() -> None:
+def test_a_damaged_lock_file_of_a_store_still_refuses_jobs() -> None:
     with in_memory() as store:
         lock = store / ".lock-000001"
         identity = {"host": "h", "machine": "m", "pid": 1, "started_s": 1.0, "since": "then"}
@@ -279,12 +279,12 @@ def test_a_journal_takes_records_after_a_failed_write(
     assert [record for _, record in journal.records()] == [{"n": 1}, {"n": 3}]
 
 
-def test_a_record_is_sealed_and_unsealed_as_it_was() -> None:
+def test_unseal_returns_a_sealed_record_unchanged() -> None:
     record = {"b": [1.5, None, "é"], "a": {"2": 3}}
     assert unseal(seal(record)) == record
 
 
-def test_a_state_file_restores_the_packed_shard(tmp_path: Path) -> None:
+def test_unpack_restores_the_shard_that_pack_exported(tmp_path: Path) -> None:
     (shard,) = some(1)
     state_table.write(tmp_path / "table", [shard])
     state_file.pack(tmp_path / "table", tmp_path / "file")

@@ -24,7 +24,7 @@ from tests.shards import assert_equal, shards_of, some
 
 
 @given(fleet=fleets(), of=st.integers(1, 4), closed=st.integers(0, 30), event=st.none() | st.just("é"))
-def test_a_shard_is_read_back_unchanged(
+def test_a_shard_in_a_snapshot_is_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, of: int, closed: int, event: str | None
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
@@ -38,7 +38,7 @@ def test_a_shard_is_read_back_unchanged(
 
 
 @given(fleet=fleets(), closed=st.integers(0, 30))
-def test_a_restored_shard_issues_the_same_forecasts(
+def test_a_restored_shard_forecasts_as_the_original_shard(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, closed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
@@ -59,7 +59,7 @@ def test_a_restored_shard_issues_the_same_forecasts(
         assert a.equals(b)
 
 
-def test_the_last_snapshot_of_a_shard_is_read(tmp_path: Path) -> None:
+def test_the_newest_snapshot_of_a_shard_replaces_older_ones(tmp_path: Path) -> None:
     for closed in (2, 3):
         (shard,) = some(1, closed)
         snapshot_file.write_shard(tmp_path, shard)
@@ -69,7 +69,7 @@ def test_the_last_snapshot_of_a_shard_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", ["write_table", "fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failed_snapshot_keeps_the_earlier_one(
+def test_a_failed_snapshot_keeps_the_earlier_snapshot(
     tmp_path: Path, at: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (old,) = some(1, 2)
@@ -115,7 +115,7 @@ def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None
     (lost,), (next_,) = some(1, 2), some(1, 4)
 
     def lose_the_folder() -> bool:
-        assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes the same shard meanwhile
+        assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes this shard meanwhile
         return False
 
     assert not snapshot_file.write_shard(tmp_path, lost, lose_the_folder)

@@ -24,7 +24,7 @@ def test_a_state_table_is_plain_parquet(tmp_path: Path) -> None:
     assert rows["pending"].list.len().sum() == 2 * len(NAMES)
 
 
-def test_a_table_combines_its_shards(tmp_path: Path) -> None:
+def test_a_state_table_combines_its_shards(tmp_path: Path) -> None:
     for shard in some(3, event="e1"):
         snapshot_file.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
@@ -38,7 +38,7 @@ def test_a_table_combines_its_shards(tmp_path: Path) -> None:
     assert (table.offset("rows"), table.offset("another")) == (100, 0)
 
 
-def test_offsets_are_read_without_the_series(tmp_path: Path) -> None:
+def test_a_state_table_can_be_read_without_its_series(tmp_path: Path) -> None:
     for shard in some(3, event="e1"):
         snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
     whole, offsets = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
@@ -57,7 +57,7 @@ def test_a_source_resumes_from_the_smallest_offset(tmp_path: Path) -> None:
     assert state_table.read(tmp_path).offset("rows") == 70
 
 
-def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_state_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "some.parquet").write_bytes(b"")
     assert not state_table.exists(tmp_path)
     assert not state_table.exists(tmp_path / "nowhere")
@@ -66,7 +66,7 @@ def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
             state_table.read(folder)
 
 
-def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_damaged_snapshot_file(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", some(2))
     (tmp_path / "state" / "shard-0001-of-0002.parquet").write_bytes(b"PAR1 and nothing")
     for read in (lambda f: state_table.read(f), lambda f: snapshot_file.read_shard(f, 1, 2)):
@@ -77,7 +77,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_parquet_file_without_a_shard_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_parquet_file_without_a_shard(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", some(2))
     path = tmp_path / "state" / "shard-0001-of-0002.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
@@ -86,7 +86,7 @@ def test_a_parquet_file_without_a_shard_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["missing", "of another table"])
-def test_an_incomplete_table_is_refused(tmp_path: Path, spoil: str) -> None:
+def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: str) -> None:
     state_table.write(tmp_path / "state", some(3))
     if spoil == "missing":
         (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
@@ -96,7 +96,7 @@ def test_an_incomplete_table_is_refused(tmp_path: Path, spoil: str) -> None:
         state_table.read(tmp_path / "state")
 
 
-def test_reached_gives_the_smallest_and_all_later_offsets(tmp_path: Path) -> None:
+def test_reached_returns_the_smallest_and_the_later_offsets_of_shards(tmp_path: Path) -> None:
     first, second, third = some(3)
     shards = [
         replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),
@@ -108,7 +108,7 @@ def test_reached_gives_the_smallest_and_all_later_offsets(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("renames", range(3))
-def test_an_interrupted_replacement_leaves_one_whole_table(
+def test_an_interrupted_replacement_leaves_one_whole_state_table(
     tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, real, made = tmp_path / "state", os.replace, 0
@@ -136,7 +136,9 @@ def test_an_interrupted_replacement_leaves_one_whole_table(
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_a_failed_replacement_keeps_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replacement_keeps_the_old_state_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, real = tmp_path / "state", os.replace
     state_table.write(folder, some(3))
 

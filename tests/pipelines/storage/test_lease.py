@@ -30,7 +30,7 @@ def test_a_second_job_is_refused_with_the_lease_owner(s3: Remote) -> None:
         assert keys(s3) == [".lock-000002"]
 
 
-def test_a_failed_job_releases_its_lease(s3: Remote) -> None:
+def test_a_failed_job_releases_its_lease_on_a_store(s3: Remote) -> None:
     with pytest.raises(ZeroDivisionError), locked(s3):
         raise ZeroDivisionError
     with locked(s3):
@@ -44,21 +44,21 @@ def _check_for_a_minute(*checks: Callable[[], None]) -> None:
             check()
 
 
-def write_lock_4(s3: Remote, **changes: Any) -> None:
+def write_lock_file_4(s3: Remote, **changes: Any) -> None:
     """Write lock number 4 with the identity of this process, except for ``changes``."""
     write_text(s3 / ".lock-000004", json.dumps(json.loads(lease._identity()) | changes))
 
 
 def test_a_job_killed_on_this_machine_loses_its_lease(s3: Remote) -> None:
-    write_lock_4(s3, started_s=1.0)
+    write_lock_file_4(s3, started_s=1.0)
     with locked(s3):
         assert keys(s3) == [".lock-000005"]
 
 
-def test_a_silent_remote_job_keeps_its_lease_until_expiry(
+def test_a_silent_job_of_another_machine_keeps_its_lease_until_expiry(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_lock_4(s3, machine="another", host="far", pid=7)
+    write_lock_file_4(s3, machine="another", host="far", pid=7)
     with (
         pytest.raises(OutputError, match=r"process 7 on far since .* UTC .if that has died: for"),
         locked(s3),
@@ -92,7 +92,7 @@ def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest
 
 
 def test_a_stale_listing_does_not_reuse_a_lock_number(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_lock_4(s3)  # locks 1 to 3 existed earlier and are deleted
+    write_lock_file_4(s3)  # locks 1 to 3 existed earlier and are deleted
     monkeypatch.setattr(lease, "_list_locks", lambda folder: (0.0, []))
     with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
         pass

@@ -44,7 +44,7 @@ def test_written_files_are_read_back(place: Location) -> None:
     sync([file])
 
 
-def test_a_failed_write_keeps_the_old_file(place: Location) -> None:
+def test_a_failed_write_whole_keeps_the_old_file(place: Location) -> None:
     file = place / "a.txt"
     write_text(file, "before")
 
@@ -73,7 +73,7 @@ def test_a_folder_lists_its_current_files(place: Location) -> None:
         (place / "a.x").read_bytes()
 
 
-def test_a_tree_is_removed_and_its_neighbours_are_not(place: Location) -> None:
+def test_remove_tree_removes_one_folder_and_not_its_neighbours(place: Location) -> None:
     for name in ("tree", "tree2"):
         make_folder(place / name / "below")
         write_text(place / name / "below" / "x", "x")
@@ -91,7 +91,7 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
     assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
 
 
-def test_a_journal_in_s3_puts_single_records(s3: Remote) -> None:
+def test_a_journal_in_s3_writes_only_new_records(s3: Remote) -> None:
     journal = Journal(s3 / "lines.jsonl")
     sizes: list[int] = []
     for number in range(3 * MERGED_AT):
@@ -110,7 +110,7 @@ def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     part = next(iter(s3.glob("lines-*")))
     data = part.read_bytes()
     journal.replace([{"n": 1}, {"n": 2}])
-    part.write_bytes(data)  # as if a crash had prevented its deletion
+    part.write_bytes(data)  # as if a crash had prevented the deletion of the part
     again = Journal(s3 / "lines")
     assert [*again.records()] == [(1, {"n": 1}), (2, {"n": 2})]
     again.add({"n": 3})
@@ -176,7 +176,7 @@ def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
+def test_writing_to_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
     from pipelines.sinks.folder import check_folder, locked
 
     nowhere = Remote("s3://no-such-bucket/out")
@@ -187,7 +187,9 @@ def test_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
         pass
 
 
-def test_missing_credentials_raise_one_line(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_to_s3_without_credentials_raises_one_line(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import s3fs
 
     from pipelines.sinks.folder import check_folder
@@ -221,7 +223,7 @@ def test_an_owned_file_can_be_written_repeatedly(place: Location) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_an_owner_suspended_after_its_check_overwrites_nothing(s3: Remote, exists: bool) -> None:
+def test_an_owner_suspended_after_its_check_overwrites_no_file(s3: Remote, exists: bool) -> None:
     path = s3 / "mark"
     if exists:
         path.write_bytes(b"before")

@@ -23,7 +23,7 @@ def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[St
     assert found.exit_code == kind("").exit_code
 
 
-def test_other_errors_become_the_last_line_of_the_traceback(tmp_path: Path) -> None:
+def test_other_worker_errors_give_the_last_line_of_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), store_worker_error(tmp_path):
         raise ZeroDivisionError
     found = error_to_report(tmp_path, TRACEBACK)
@@ -32,9 +32,9 @@ def test_other_errors_become_the_last_line_of_the_traceback(tmp_path: Path) -> N
     assert str(error_to_report(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
 
 
-def test_a_raised_statecast_error_wins_over_a_stored_one(tmp_path: Path) -> None:
+def test_a_raised_statecast_error_wins_over_a_stored_error(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
-        raise DataError("left by a worker")
+        raise DataError("error of a worker")
     error = OutputError("raised here")
     assert error_to_report(tmp_path, error) is error
 
@@ -42,13 +42,13 @@ def test_a_raised_statecast_error_wins_over_a_stored_one(tmp_path: Path) -> None
 def test_the_error_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
     clear_worker_errors(tmp_path)
     with pytest.raises(DataError), store_worker_error(tmp_path):
-        raise DataError("an earlier one")
+        raise DataError("error of an earlier run")
     clear_worker_errors(tmp_path)
     assert os.listdir(tmp_path) == []
     assert type(error_to_report(tmp_path, TRACEBACK)) is EngineError
 
 
-def test_a_half_written_error_is_ignored(tmp_path: Path) -> None:
+def test_a_half_written_file_of_a_worker_error_is_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("x")
     (left,) = tmp_path.iterdir()
@@ -67,13 +67,13 @@ def test_the_first_of_several_worker_errors_is_returned(
     assert str(error_to_report(tmp_path, TRACEBACK)) == "worker 9"
 
 
-def test_a_block_without_an_error_leaves_no_file(tmp_path: Path) -> None:
+def test_store_worker_error_writes_no_file_without_an_error(tmp_path: Path) -> None:
     with store_worker_error(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_is_reported_without_an_error_file(
+def test_a_full_disk_is_reported_without_a_worker_error_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disk_full(*given: object) -> None:
@@ -88,7 +88,7 @@ def test_a_full_disk_is_reported_without_an_error_file(
     assert str(found) == f"{tmp_path}: the disk is full: make room, and start it again"
 
 
-def test_an_engines_state_is_reduced_to_its_first_line(tmp_path: Path) -> None:
+def test_an_engine_error_is_reduced_to_its_first_line(tmp_path: Path) -> None:
     engine_error = RuntimeError("job-001 failed: nothing in progress\nstage-000 watermark in +inf\n")
     assert (
         str(error_to_report(tmp_path, engine_error))

@@ -56,7 +56,7 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
-    """Return batches that close one window each; the second also has a late row and a rejected row."""
+    """Return batches that close one window each; the second batch also has a late and a rejected row."""
     values = np.random.default_rng(0).normal(size=(windows, 6))
     names = tuple(f"s{i}" for i in range(6))
     arrivals = [
@@ -143,7 +143,7 @@ def test_a_worker_reads_the_owner_only_before_writing(
         take_ownership(remote)
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
-    # Numbers are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
+    # Counts are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
     assert 3 <= names_read.count(".run") <= 30
 
 
@@ -234,10 +234,10 @@ def test_a_background_snapshot_keeps_the_copied_state(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # never two copies in memory at once
+    assert most == [1] * settings.shards  # never two copies of shards in memory at once
 
 
-def test_no_snapshot_of_a_shard_follows_its_last_one(
+def test_no_snapshot_of_a_shard_follows_its_last_snapshot(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
@@ -261,7 +261,7 @@ def test_no_snapshot_of_a_shard_follows_its_last_one(
     assert not any(after_its_end)
 
 
-def test_a_state_of_other_weights_is_re_warmed(settings: StepSettings) -> None:
+def test_a_state_written_with_other_weights_is_re_warmed(settings: StepSettings) -> None:
     run(settings, with_last_snapshot(batches_of_windows()))
     other = forecaster(seed=1)
     swapped = replace(settings, job="swapped", forecaster=other.to_bytes(), resumed=True)
@@ -271,7 +271,7 @@ def test_a_state_of_other_weights_is_re_warmed(settings: StepSettings) -> None:
     assert state_table.read(settings.states).state.model_version == other.version
 
 
-def test_an_error_in_a_shard_reaches_wait_and_close(
+def test_an_error_in_a_shard_is_raised_by_wait_and_close(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files.ShardFiles, "write_forecasts", lambda *given: raise_error())
@@ -298,7 +298,7 @@ def test_a_snapshot_is_published_without_a_further_batch(settings: StepSettings)
     workers.close()
 
 
-def test_an_error_of_a_background_snapshot_reaches_close(
+def test_an_error_of_a_background_snapshot_is_raised_by_close(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_file, "write_shard", lambda *given: raise_error())
@@ -336,7 +336,7 @@ def test_abandoned_workers_end_only_their_current_work(
     assert len(read_forecasts(settings.output)["issued_at"].unique()) == 1
 
 
-def test_a_job_keeps_its_workers_until_its_end(settings: StepSettings) -> None:
+def test_workers_of_job_returns_the_same_workers_until_end_job(settings: StepSettings) -> None:
     first = workers_of_job(settings)
     assert workers_of_job(settings) is first
     other = workers_of_job(replace(settings, job="another"))

@@ -13,7 +13,7 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def lane() -> Iterator[WorkerThread]:
+def worker_thread() -> Iterator[WorkerThread]:
     made = WorkerThread("of a test")
     yield made
     with suppress(OutputError):
@@ -34,30 +34,30 @@ def wait_then(free: threading.Event, action: Callable[[], None]) -> Callable[[],
     return work
 
 
-def test_a_lane_runs_work_in_order_in_one_thread(lane: WorkerThread) -> None:
+def test_a_worker_thread_runs_its_work_in_order(worker_thread: WorkerThread) -> None:
     done: list[tuple[int, str]] = []
     for number in range(100):
-        lane.put(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
-    lane.wait()
+        worker_thread.put(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
+    worker_thread.wait()
     assert done == [(number, "of a test") for number in range(100)]
 
 
-def test_an_error_in_a_lane_reaches_wait_and_put(lane: WorkerThread) -> None:
+def test_wait_and_put_raise_an_error_of_the_worker_thread(worker_thread: WorkerThread) -> None:
     done: list[str] = []
-    lane.put(lambda: done.append("before"))
+    worker_thread.put(lambda: done.append("before"))
     begun = threading.Event()
-    lane.put(wait_then(begun, raise_error))
-    lane.put(lambda: done.append("after"))
+    worker_thread.put(wait_then(begun, raise_error))
+    worker_thread.put(lambda: done.append("after"))
     begun.set()
     for _ in range(2):
         with pytest.raises(OutputError, match="the disk is full"):
-            lane.wait()
+            worker_thread.wait()
     with pytest.raises(OutputError, match="the disk is full"):
-        lane.put(lambda: done.append("later"))
+        worker_thread.put(lambda: done.append("later"))
     assert done == ["before"]
 
 
-def test_put_waits_while_a_lane_is_full() -> None:
+def test_put_waits_while_a_worker_thread_is_full() -> None:
     narrow, free = WorkerThread("narrow", 2), threading.Event()
     done: list[int] = []
     narrow.put(wait_then(free, lambda: done.append(0)))
@@ -77,7 +77,7 @@ def test_put_waits_while_a_lane_is_full() -> None:
     assert done == list(range(6))
 
 
-def test_a_full_lane_declines_an_offer_without_waiting() -> None:
+def test_a_full_worker_thread_declines_an_offer_without_waiting() -> None:
     narrow, begun, free = WorkerThread("narrow", 1), threading.Event(), threading.Event()
     done: list[int] = []
 
@@ -94,7 +94,7 @@ def test_a_full_lane_declines_an_offer_without_waiting() -> None:
     assert done == [0, 1]
 
 
-def test_an_abandoned_lane_ends_only_its_current_work(lane: WorkerThread) -> None:
+def test_an_abandoned_worker_thread_ends_only_its_current_work(worker_thread: WorkerThread) -> None:
     begun, free = threading.Event(), threading.Event()
     done: list[str] = []
 
@@ -102,10 +102,10 @@ def test_an_abandoned_lane_ends_only_its_current_work(lane: WorkerThread) -> Non
         begun.set()
         wait_then(free, lambda: done.append("this"))()
 
-    lane.put(this)
-    lane.put(lambda: done.append("that"))
+    worker_thread.put(this)
+    worker_thread.put(lambda: done.append("that"))
     assert begun.wait(PATIENCE_S)
-    lane.abandon()
+    worker_thread.abandon()
     free.set()
-    lane.wait()
+    worker_thread.wait()
     assert done == ["this"]

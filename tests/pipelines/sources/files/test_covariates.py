@@ -38,7 +38,7 @@ def test_covariate_files_are_read_by_usual_column_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.static(("b",))[0], [0, 0, 1, 0, 1])
 
 
-def test_a_config_without_files_gives_no_tables() -> None:
+def test_a_config_without_covariate_files_gives_no_tables() -> None:
     assert read_tables(CovariatesConfig()) == (None, None)
 
 
@@ -73,7 +73,7 @@ def test_a_missing_covariate_file_is_refused(tmp_path: Path) -> None:
         read_tables(CovariatesConfig(known=str(tmp_path / "gone.csv")))
 
 
-def test_a_forecaster_takes_only_tables_of_its_training(tmp_path: Path) -> None:
+def test_a_forecaster_takes_only_covariate_tables_of_its_training(tmp_path: Path) -> None:
     config, model = write_tables(tmp_path), forecaster(decoder=True)
     known = with_tables(model, config)
     assert known.version == model.version

@@ -39,7 +39,7 @@ def test_each_row_of_a_well_formed_file_is_one_line(rows: list[list[str]], slowl
 
 
 @given(st.text('a,"\n\r', max_size=200))
-def test_restore_returns_any_text_unchanged(text: str) -> None:
+def test_restore_undoes_the_stand_ins_in_any_text(text: str) -> None:
     text = "x,y\n" + text
     found, stream = read(text, 2)
     assert stream.restore(found) == text
@@ -47,7 +47,7 @@ def test_restore_returns_any_text_unchanged(text: str) -> None:
 
 
 @given(st.text('a,"\n', max_size=200))
-def test_a_parser_finds_a_row_in_each_line(text: str) -> None:
+def test_a_csv_parser_finds_one_row_in_each_line(text: str) -> None:
     found, _ = read("x,y\n" + text, 2)
     bad: list[object] = []
 
@@ -69,4 +69,6 @@ def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     found, stream = read(f"x,y\n{stray}\n{below}", 2)
     first, rest = found.removeprefix("x,y\n").split("\n", 1)
     assert (rest, stream.restore(first)) == (below, stray)
-    assert stream.is_stray(first) == (stray in ('"1,2', '5","6'))  # the other two quotes end
+    assert stream.is_stray(first) == (
+        stray in ('"1,2', '5","6')
+    )  # the quoted cells of the other two lines end

@@ -19,8 +19,8 @@ from schemas.errors import ConfigError, DataError
 NUMBERS = st.lists(st.tuples(st.integers(-(10**7), 10**7), st.integers(0, 4)), min_size=1, max_size=8)
 
 
-def formatted(cents: int, places: int, decimal: str, group: str) -> str:
-    """Return ``cents / 10**places`` as a spreadsheet shows it with these decimal and group signs."""
+def spreadsheet_number(cents: int, places: int, decimal: str, group: str) -> str:
+    """Return ``cents / 10**places`` as a spreadsheet shows it, with ``group`` between thousands."""
     shown = f"{cents / 10**places:_.{places}f}"
     return shown.replace(".", "!").replace("_", group).replace("!", decimal)
 
@@ -48,24 +48,24 @@ def read(path: Path, batch_rows: int = 1000, **columns: str) -> tuple[list[float
     st.sampled_from([(",", "."), (",", " "), (",", "\u202f"), (",", "'"), (",", ""), (".", ","), (".", "")]),
 )
 @settings(max_examples=60, deadline=None)
-def test_numbers_in_a_configured_style_are_read_exactly(
+def test_numbers_with_a_configured_decimal_sign_are_read_exactly(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[tuple[int, int]], style: tuple[str, str]
 ) -> None:
     decimal, group = style
-    cells = [formatted(*number, decimal, group) for number in numbers]
+    cells = [spreadsheet_number(*number, decimal, group) for number in numbers]
     path = write_cells(tmp_path_factory.mktemp("d"), cells)
     assert read(path, decimal=decimal) == ([cents / 10**places for cents, places in numbers], [])
 
 
 @given(NUMBERS, st.sampled_from([(",", "."), (",", ""), (".", "")]), st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
-def test_a_detected_number_style_is_right_or_refused(
+def test_a_detected_decimal_sign_is_right_or_the_file_refused(
     tmp_path_factory: pytest.TempPathFactory,
     numbers: list[tuple[int, int]],
     style: tuple[str, str],
     rows: int,
 ) -> None:
-    cells = [formatted(*number, *style) for number in numbers]
+    cells = [spreadsheet_number(*number, *style) for number in numbers]
     path = write_cells(tmp_path_factory.mktemp("d"), cells)
     exact = [cents / 10**places for cents, places in numbers]
     is_ambiguous = style == (",", ".") and all(
@@ -76,7 +76,7 @@ def test_a_detected_number_style_is_right_or_refused(
     except DataError:
         return
     assert reasons == []
-    # If every cell is like 1.234, it is read with three decimals, although it was written as thousands.
+    # Cells that all look like 1.234 are read with three decimals, although they were written as thousands.
     assert values == exact or is_ambiguous
 
 
@@ -119,14 +119,14 @@ def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
         read(path, batch_rows=2)
 
 
-def test_one_number_with_the_other_sign_is_quarantined(tmp_path: Path) -> None:
+def test_a_number_with_the_other_decimal_sign_is_quarantined(tmp_path: Path) -> None:
     values, reasons = read(write_cells(tmp_path, ["1,5", "2,5", "3.5"]))
     assert values == [1.5, 2.5]
     assert reasons == ["'3.5 (no decimal comma)' is not a number"]
     assert read(write_cells(tmp_path, ["1.5", "2.5", "3,5"])) == ([1.5, 2.5], ["'3,5' is not a number"])
 
 
-def test_quoted_decimal_commas_are_read_in_comma_files(tmp_path: Path) -> None:
+def test_quoted_decimal_commas_are_read_in_comma_separated_files(tmp_path: Path) -> None:
     assert read(write_cells(tmp_path, ['"1,5"', '"2"'], ",")) == ([1.5, 2], [])
 
 
@@ -168,6 +168,6 @@ def test_an_undetected_encoding_is_refused_with_the_setting(tmp_path: Path) -> N
         ("decimal", ";", "decimal"),
     ],
 )
-def test_an_invalid_setting_is_refused(setting: str, value: str, message: str) -> None:
+def test_invalid_settings_of_text_files_are_refused(setting: str, value: str, message: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=message):
         DataConfig(**{setting: value})

@@ -45,7 +45,9 @@ def parts(path: Path, columns: Columns, skip_bad_files: bool = False) -> list[fi
 
 
 @pytest.mark.parametrize(("name", "skips"), [*((name, False) for name in LONG), ("value", True)])
-def test_every_type_in_every_column_gives_rows_or_quarantine(tmp_path: Path, name: str, skips: bool) -> None:
+def test_every_parquet_type_in_every_column_is_read_or_quarantined(
+    tmp_path: Path, name: str, skips: bool
+) -> None:
     columns, path = Columns(event_id="event_id", observed=("heat",)), tmp_path / "f.parquet"
     more = {"event_id": pa.array(["e", "f", "g"]), "heat": pa.array([1.0, 2.0, 3.0])}
     for kind, column in TYPES.items():
@@ -55,7 +57,7 @@ def test_every_type_in_every_column_gives_rows_or_quarantine(tmp_path: Path, nam
         assert all(reason for p in found for reason in p.rejected["reason"])
 
 
-def test_every_type_in_wide_files_gives_rows_or_quarantine(tmp_path: Path) -> None:
+def test_every_parquet_type_in_wide_files_is_read_or_quarantined(tmp_path: Path) -> None:
     path = tmp_path / "wide.parquet"
     for kind, column in TYPES.items():
         pq.write_table(table_of(CELLS, {"b": column}, ("timestamp", "value", "b")), path)
@@ -64,7 +66,7 @@ def test_every_type_in_wide_files_gives_rows_or_quarantine(tmp_path: Path) -> No
         assert sum(len(p.rows) + len(p.rejected) for p in found) == CELLS + given, kind
 
 
-def test_unused_columns_may_have_any_type(tmp_path: Path) -> None:
+def test_unused_columns_may_have_any_parquet_type(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     for kind, column in arrow_types().items():
         try:
@@ -75,7 +77,7 @@ def test_unused_columns_may_have_any_type(tmp_path: Path) -> None:
         assert sum(len(p.rows) for p in parts(path, Columns())) == CELLS, kind
 
 
-def test_no_column_type_stops_a_watched_folder(tmp_path: Path) -> None:
+def test_no_parquet_type_stops_a_watched_folder(tmp_path: Path) -> None:
     source = watch(tmp_path / "inbox")
     for kind, column in TYPES.items():
         for name in ("series_id", "timestamp", "value"):
@@ -141,7 +143,7 @@ def test_unreadable_times_are_refused_with_the_setting_to_use(
         tables.check(path)
     assert "none of the times in column 'timestamp' can be read" in str(refused.value)
     assert hint in str(refused.value)
-    # Without the check, every row is rejected: none gets a time in 1970.
+    # If the file is read unchecked, every row is rejected, and no row gets a time in 1970.
     assert [len(p.rejected) for p in parts(path, Columns())] == [len(times)]
     setting = str(refused.value).rsplit("data.time_format = ", 1)[1].split("'")[1]
     tables.check(path, Columns(time_format=setting))

@@ -1,4 +1,4 @@
-"""Wide files of two sensors are found within a limit of memory."""
+"""Wide files of two sensors are detected within a limit of memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.sources.files.validated_rows import Input, rows_of
 from schemas.errors import DataError
 
 
-def test_large_wide_files_are_compared_in_passes(tmp_path: Path) -> None:
+def test_large_wide_files_with_different_values_are_refused(tmp_path: Path) -> None:
     columns, how = Columns(), Input(Columns())
     text = "time,temp\n" + "".join(f"2023-01-{1 + h // 24:02}T{h % 24:02}:00Z,{h}\n" for h in range(400))
     paths = [tmp_path / f"{i}.csv" for i in range(2)]

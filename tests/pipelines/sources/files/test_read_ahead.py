@@ -8,7 +8,9 @@ import pytest
 from pipelines.sources.files.read_ahead import ahead
 
 
-def numbers(upto: int, closed: threading.Event, error: Exception | None = None) -> Generator[int, None, None]:
+def count_up(
+    upto: int, closed: threading.Event, error: Exception | None = None
+) -> Generator[int, None, None]:
     try:
         yield from range(upto)
         if error is not None:
@@ -17,22 +19,22 @@ def numbers(upto: int, closed: threading.Event, error: Exception | None = None) 
         closed.set()
 
 
-def test_reading_ahead_keeps_the_order_to_the_end() -> None:
+def test_reading_ahead_yields_all_items_in_order() -> None:
     closed = threading.Event()
-    assert list(ahead(numbers(100, closed))) == list(range(100))
+    assert list(ahead(count_up(100, closed))) == list(range(100))
     assert closed.is_set()
 
 
-def test_an_error_is_raised_after_the_earlier_items() -> None:
-    items = ahead(numbers(3, threading.Event(), OSError("the disk")))
+def test_reading_ahead_raises_an_error_after_the_earlier_items() -> None:
+    items = ahead(count_up(3, threading.Event(), OSError("the disk")))
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="the disk"):
         next(items)
 
 
-def test_a_stopped_iteration_leaves_no_thread_or_open_file() -> None:
+def test_stopping_to_read_ahead_leaves_no_thread_or_file() -> None:
     closed, before = threading.Event(), threading.active_count()
-    for number in ahead(numbers(1000, closed)):
+    for number in ahead(count_up(1000, closed)):
         if number == 3:
             break
     assert closed.wait(30)

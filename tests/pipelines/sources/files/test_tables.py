@@ -32,7 +32,7 @@ def read(path: Path, columns: Columns | None = None, batch_rows: int = 200_000) 
     return pl.concat(list(read_batches(path, columns, batch_rows)), how="diagonal")
 
 
-def refusal(path: Path, columns: Columns | None = None) -> str:
+def message_of_refusal(path: Path, columns: Columns | None = None) -> str:
     """Return the one line with which a file is refused, with FILE for its path."""
     with pytest.raises(DataError) as from_check:
         check(path, columns)
@@ -53,7 +53,7 @@ def test_usual_column_names_of_long_files_are_recognized(names: str, tmp_path: P
     ]
 
 
-def test_configured_columns_win_over_usual_names(tmp_path: Path) -> None:
+def test_configured_column_names_are_preferred_to_usual_names(tmp_path: Path) -> None:
     path = write_file(tmp_path, "in.csv", "id,when,value,temp,no\na,2013-01-01,1,7,e1\n")
     columns = Columns(series_id="id", timestamp="when", value="temp", event_id="no")
     assert read(path, columns).select("series_id", "timestamp", "value", "event_id").row(0) == (
@@ -207,11 +207,11 @@ def test_a_file_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_refused_in_one_line(
     name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
-    assert refusal(write_file(tmp_path, name, content)).startswith(message)
+    assert message_of_refusal(write_file(tmp_path, name, content)).startswith(message)
 
 
-def test_a_missing_configured_column_is_named(tmp_path: Path) -> None:
-    message = refusal(write_file(tmp_path, "in.csv", LONG), Columns(value="temp"))
+def test_the_error_names_a_missing_configured_column(tmp_path: Path) -> None:
+    message = message_of_refusal(write_file(tmp_path, "in.csv", LONG), Columns(value="temp"))
     assert message == "FILE: no column 'temp' (data.value); there is series_id, timestamp, value"
 
 
@@ -221,10 +221,10 @@ def test_observed_covariates_are_read_from_long_files_only(tmp_path: Path) -> No
     (raw,) = read_batches(path, heat)
     assert raw.row(0, named=True)["observed.heat"] == "20"
     assert raw.row(0, named=True)["observed.value"] == "1"
-    message = refusal(write_file(tmp_path, "in.csv", LONG), heat)
+    message = message_of_refusal(write_file(tmp_path, "in.csv", LONG), heat)
     assert message == "FILE: no column 'heat' (covariates.observed); there is series_id, timestamp, value"
     wide = write_file(tmp_path, "in.csv", b"time,a,heat\n2013-01-01,1,20\n")
-    message = refusal(wide, Columns(observed=("heat",)))
+    message = message_of_refusal(wide, Columns(observed=("heat",)))
     assert message.startswith(
         "FILE: covariates.observed names 'heat', a column of each row, and this file is wide"
     )
@@ -235,10 +235,10 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
         tmp_path / "in.parquet"
     )
     whole = (tmp_path / "in.parquet").read_bytes()
-    assert "is incomplete" in refusal(write_file(tmp_path, "in.parquet", whole[: len(whole) // 2]))
+    assert "is incomplete" in message_of_refusal(write_file(tmp_path, "in.parquet", whole[: len(whole) // 2]))
 
 
-def test_a_bad_json_line_is_named_by_its_number(tmp_path: Path) -> None:
+def test_the_error_names_the_number_of_a_bad_json_line(tmp_path: Path) -> None:
     line = json.dumps({"series_id": "a", "timestamp": "2013-01-01", "value": 1}) + "\n"
     path = write_file(tmp_path, "in.jsonl", line * 5000 + "\n{\n")
     check(path)
@@ -250,12 +250,12 @@ def test_a_bad_json_line_is_named_by_its_number(tmp_path: Path) -> None:
 
 
 def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.csv") == "FILE: no such file"
-    assert refusal(tmp_path) == "FILE: is a folder, not a file"
+    assert message_of_refusal(tmp_path / "none.csv") == "FILE: no such file"
+    assert message_of_refusal(tmp_path) == "FILE: is a folder, not a file"
     if os.getuid():
         path = write_file(tmp_path, "in.csv", LONG)
         path.chmod(0)
-        assert refusal(path).startswith("FILE: cannot be read (Permission denied)")
+        assert message_of_refusal(path).startswith("FILE: cannot be read (Permission denied)")
 
 
 def test_input_folders_expand_to_their_files(tmp_path: Path) -> None:

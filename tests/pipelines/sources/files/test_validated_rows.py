@@ -31,7 +31,7 @@ def test_valid_and_rejected_rows_keep_their_offsets() -> None:
     assert (good["offset"].to_list(), bad["offset"].to_list()) == ([7], [])
 
 
-def test_a_part_has_the_offsets_of_its_rows(tmp_path: Path) -> None:
+def test_read_file_gives_each_row_its_offset(tmp_path: Path) -> None:
     file = write_file(
         tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x"), ("a", "never", 2), ("a", 3, 3), ("a", 4, 4)]
     )
@@ -73,7 +73,7 @@ def test_no_row_of_a_truncated_file_is_used(tmp_path: Path) -> None:
             list(read_files([good, bad], input_settings, NOW_S, memory_bytes))
 
 
-def test_a_small_file_is_kept_in_memory(tmp_path: Path) -> None:
+def test_read_to_end_keeps_a_small_file_in_memory(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in (3, 9, 4)])
     held = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1 << 20)
     large = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1)
@@ -83,7 +83,7 @@ def test_a_small_file_is_kept_in_memory(tmp_path: Path) -> None:
     assert (large.stop, large.newest_us) == (3, (START + 9) * HOUR_US)
 
 
-def test_the_input_follows_the_data_settings() -> None:
+def test_input_of_takes_the_data_settings_of_a_job() -> None:
     def job_with(**data: Any) -> JobConfig:
         return JobConfig(data=DataConfig(**data))
 
