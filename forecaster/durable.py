@@ -1,8 +1,8 @@
 """Write local files that are complete or absent, and that survive a loss of power.
 
-This module lies in `forecaster` because that is the lowest layer that writes files: models, reports and the
-MLflow store here, the files of jobs in `pipelines`. `schemas` writes none. It imports the standard library
-only, so a command that needs no network loads no torch for it.
+This module is in `forecaster`, the lowest layer that writes files: here models, reports and the MLflow store,
+in `pipelines` the files of jobs. It imports the standard library only, so that commands without a network
+load quickly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-_TEMPORARY: Final = ".tmp"  # the hidden name of a file that is being written ends with this
+_TEMPORARY: Final = ".tmp"  # suffix of the hidden name of a file that is being written
 
 
 def write_whole(
@@ -25,24 +25,25 @@ def write_whole(
     kept: bool = True,
     is_ours: Callable[[], bool] | None = None,
 ) -> bool:
-    """Write a file so that it appears whole, or not at all.
+    """Write a file so that it appears complete, or not at all.
 
-    The file is written under a hidden name that no other writer uses, synced, and renamed once ``is_ours``
-    has agreed; then its folder is synced. The new file has the permissions of the file that it replaces. A
-    symbolic link stays, and the file that it names is replaced. A device or a pipe is written in place.
+    The file is written under a unique hidden name and synced. After ``is_ours`` has returned True, it is
+    renamed, and its folder is synced. The new file gets the permissions of the file that it replaces. If
+    ``path`` is a symbolic link, the file that it points to is replaced. A device or a pipe is written
+    directly.
 
     Args:
-        path: where; its folder exists.
-        write: writes the file to the path that it is given, where an empty file lies.
-        kept: whether the file survives a loss of power once this function has returned. False for files that
-            are synced later, all at once, and for files that no other file depends on.
-        is_ours: called when everything is written: whether the file may still be put in place.
+        path: path of the file; its folder exists.
+        write: writes the content to the path that it is given, where an empty file already exists.
+        kept: whether the file survives a loss of power once this function has returned. Use False for files
+            that are synced together later, and for files that no other file depends on.
+        is_ours: called after the content is written; returns whether the file may still be put in place.
 
     Returns:
-        Whether the file is in place; False where ``is_ours`` refused.
+        Whether the file is in place; False if ``is_ours`` returned False.
 
     Raises:
-        OSError: it cannot be written; a file of that name is as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     path = Path(os.path.realpath(path)) if path.is_symlink() and path.is_file() else path
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -67,10 +68,10 @@ def write_whole(
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to a file, and create its missing parent folders; see `write_whole`.
+    """Write ``data`` to a file, and create missing folders; see `write_whole`.
 
     Raises:
-        OSError: it cannot be written; a file of that name is as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     make_folder(path.parent)
     write_whole(path, lambda hidden: hidden.write_bytes(data))
@@ -80,8 +81,8 @@ def move_whole(made: Path, path: Path) -> None:
     """Move a finished file or folder to its final name; on return it survives a loss of power.
 
     Args:
-        made: the file or folder under a name that no reader looks at, on the same disk.
-        path: its final name. An earlier file is replaced; an earlier folder must be empty.
+        made: the file or folder, under a name that no reader uses, on the same disk.
+        path: its final name. An existing file is replaced; an existing folder must be empty.
 
     Raises:
         OSError: it cannot be moved.
@@ -92,10 +93,10 @@ def move_whole(made: Path, path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parent folders, so that they survive a loss of power.
+    """Create a folder and its missing parents, so that they survive a loss of power.
 
     Raises:
-        OSError: a folder cannot be made.
+        OSError: a folder cannot be created.
     """
     if not folder.is_dir():
         make_folder(folder.parent)
@@ -104,9 +105,9 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove the unfinished files that killed writers have left in a folder.
+    """Remove the incomplete files of writers that died.
 
-    A writer that is still alive, of a run that has lost the folder, then fails when it renames its file.
+    A writer that is still alive, in a run that has lost the folder, then fails when it renames its file.
     """
     for path in folder.glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
@@ -116,7 +117,7 @@ def sync_tree(path: Path) -> None:
     """Wait until a file, or a folder with all files and folders below it, is on the disk.
 
     Raises:
-        OSError: the disk cannot keep one of them, or nothing has that path.
+        OSError: the disk reports an error, or ``path`` does not exist.
     """
     for below in sorted(path.rglob("*"), reverse=True):  # sync files before the folder that names them
         if not below.is_symlink():
@@ -125,10 +126,10 @@ def sync_tree(path: Path) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Wait until the content of a file, or the names in a folder, are on the disk.
+    """Wait until the content of a file, or the list of names in a folder, is on the disk.
 
     Raises:
-        OSError: the disk cannot keep them, or nothing has that path.
+        OSError: the disk reports an error, or ``path`` does not exist.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

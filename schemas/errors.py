@@ -67,3 +67,11 @@ class OutputError(StatecastError):
     """A folder or file cannot be written."""
 
     exit_code: ClassVar[int] = 6
+
+
+def one_line(message: object) -> str:
+    """Return a message, such as another library's exception, as one line of at most 200 characters.
+
+    An empty message becomes the name of its class.
+    """
+    return " ".join(str(message).split())[:200] or type(message).__name__

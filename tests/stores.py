@@ -29,7 +29,7 @@ def forecasts_written(output: Location) -> int:
     return sum(len(pl.read_parquet(source_of(file))) for file in (output / FORECASTS).glob("*"))
 
 
-_ASKED = Remote._asked
+_REQUESTS = Remote._requests
 _LOCK = threading.RLock()
 
 
@@ -67,10 +67,10 @@ def in_memory() -> Iterator[Remote]:
 
     @contextmanager
     def one_by_one(self: Remote) -> Iterator[Any]:
-        with _LOCK, _ASKED(self) as store:
+        with _LOCK, _REQUESTS(self) as store:
             yield store
 
-    with patch.object(Remote, "_asked", one_by_one):
+    with patch.object(Remote, "_requests", one_by_one):
         place = Remote(f"memory://{uuid4().hex}/out")
         try:
             yield place

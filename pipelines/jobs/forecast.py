@@ -28,7 +28,8 @@ from pipelines.sources.base import Log, Position, Positions, as_log
 from pipelines.sources.files.row_notices import Notes, read_notices
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import BACKFILL, Location
+from pipelines.state.first_table import write_first_table
+from pipelines.storage import Location, markers
 from pipelines.workers import process
 from pipelines.workers.ownership import read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings, encode_covariates
@@ -81,7 +82,7 @@ def run_backfill(
     """
     began_s = time.monotonic()
     with locked(job.output) as held:
-        hidden = job.output / BACKFILL
+        hidden = job.output / markers.BACKFILL
         take = _with_lock_check(held.check, on_progress)
         try:
             counts, published, notices = _run_with_restarts(
@@ -124,7 +125,7 @@ def run_stream(
     """
     began_s = time.monotonic()
     with locked(job.output) as held:
-        complete_replacement(job.output / BACKFILL, job.output)
+        complete_replacement(job.output / markers.BACKFILL, job.output)
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
         take = _with_lock_check(held.check, on_progress)
@@ -206,7 +207,9 @@ def _backfill_once(
         ReplaySource(job.paths, job.input, windows.frequency, memory_bytes=job.memory_bytes, notes=notes)
     )
     places, _ = _begin_table(job, log, settings.states, job.state_table, is_resume=False)
-    run = Run(log, places, settings, hidden / ".stop", float("inf"), job.output, job.beam_options, before)
+    run = Run(
+        log, places, settings, hidden / markers.STOP, float("inf"), job.output, job.beam_options, before
+    )
     return _run(run, _engine(job), on_progress)
 
 
@@ -292,7 +295,7 @@ def _begin_table(
     reached = state_table.read(states, series=False).reached() if is_resume else {}
     places = log.begin({name: Position(*found) for name, found in reached.items()})
     is_resume &= not reached or not reached.keys().isdisjoint(places)
-    state_table.begin(
+    write_first_table(
         states,
         job.shards,
         start,

@@ -14,7 +14,7 @@ from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Log, Source
 from pipelines.sources.files.validated_rows import Input
 from pipelines.state import state_table
-from pipelines.storage import Location
+from pipelines.storage import Location, markers
 from pipelines.workers import process
 
 Runner = Literal["in-process", "prism", "flink"]
@@ -118,7 +118,7 @@ class StreamJob(EngineSettings):
     @property
     def stop_file(self) -> Location:
         """Path of the stop file; the stream ends cleanly when the file appears."""
-        return self.output / ".stop"
+        return self.output / markers.STOP
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pipelines.runners.engine import log_file
 from pipelines.runners.flink import JobServer, flink_options
 from pipelines.runners.on_prism import build
 from pipelines.workers import ownership, worker
-from pipelines.workers.failure import clear_worker_errors, told
+from pipelines.workers.failure import clear_worker_errors, error_to_report
 from schemas.errors import EngineError, EngineLost
 
 _CHECK_EVERY_S: Final = 1.0
@@ -117,7 +117,7 @@ def _cause_of(run: Run, server: JobServer, workers: str | None, error: Exception
 
     The cause is found in the log of the job server, because Beam's error does not contain it.
     """
-    line = told(run.settings.output, error)
+    line = error_to_report(run.settings.output, error)
     if not isinstance(line, EngineError):
         return line  # type: ignore[return-value]
     cause = "a Flink worker or task has died"

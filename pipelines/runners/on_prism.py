@@ -17,7 +17,7 @@ from pipelines.runners.engine import log_file
 from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.sinks import numbers
 from pipelines.workers import worker
-from pipelines.workers.failure import clear_worker_errors, told
+from pipelines.workers.failure import clear_worker_errors, error_to_report
 from schemas.errors import EngineError, EngineLost
 
 
@@ -46,7 +46,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
         except Exception as error:
             if prism.pid is None:
                 raise EngineLost(f"Prism was killed or ran out of memory (log: {prism.log})") from error
-            raise told(output, error) from error
+            raise error_to_report(output, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
     if ended != PipelineState.DONE:

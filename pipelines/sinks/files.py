@@ -1,9 +1,10 @@
-"""Files of forecasts, late rows and quarantined rows in an output folder.
+"""Write and read the files of forecasts, late rows and quarantined rows in an output folder.
 
-Files appear whole: each is written under a hidden name and renamed, or put at once. A name says what is in
-the file: windows, model version, revision and shard of forecasts; place in the log of rows. So a rerun writes
-over what it wrote before, and two models can write into one folder. What a killed job wrote after its last
-snapshot is removed when it goes on, since it is written again (`ShardFiles.remove_after`).
+A file is complete or absent: it is written under a hidden name and renamed, or put into a store in one
+request. The name of a forecast file consists of the windows, the model version, the revision and the shard;
+the name of a file of rows, of their partition, offset and shard. So a rerun replaces the files that it wrote
+before, and two models can write into one folder. A resumed job first removes the files that were written
+after its last snapshot, since it writes them again (`ShardFiles.remove_after`).
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ from forecaster.forecasts import Forecasts
 from forecaster.time.windows import MICROSECONDS
 from pipelines.storage import Location, Target, read_consistently, source_of, write_whole, written_ns
 from schemas import late, quarantine, replaced
-from schemas.errors import DataError, OutputError
+from schemas.errors import DataError, OutputError, one_line
 from schemas.forecasts import IDENTITY
 
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
 PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
-"""Folders of an output folder that jobs add files to."""
+"""Names of the folders in an output folder to which jobs add files."""
 
-_LONGEST_STEM = 100  # characters of a name that the disk limits to 255 bytes
+_LONGEST_STEM = 100  # characters; a whole file name may have 255 bytes on most disks
 _ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
 
 @dataclass
 class ShardFiles:
-    """What one shard writes.
+    """The output files of one shard.
 
     Attributes:
         folder: output folder.
-        number, of: which shard of how many.
-        model_version: version of the model whose forecasts it writes.
-        format: of the forecast files.
-        unsynced: files written since `taken` was called last.
+        number, of: number of the shard, and number of shards.
+        model_version: version of the model whose forecasts are written.
+        format: format of the forecast files.
+        unsynced: files written since the last call of `taken`.
     """
 
     folder: Location
@@ -58,92 +59,100 @@ class ShardFiles:
 
     @property
     def shard(self) -> str:
-        """How names end: the shard and how many there are."""
+        """The last part of the file names: the number of the shard, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
     def write_forecasts(self, forecasts: Forecasts) -> None:
-        """A block of forecasts as one file.
+        """Write a block of forecasts as one file.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        name, frame = f"{self._block(forecasts)}.{self.format}", forecasts.frame()
+        name, frame = f"{self._block_name(forecasts)}.{self.format}", forecasts.frame()
         self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
-        """The rows of a block's windows that later rows took the place of.
+        """Write the rows of a block's windows that later rows replaced.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        name = f"{self._block(forecasts)}.parquet"
+        name = f"{self._block_name(forecasts)}.parquet"
         self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
 
-    def _block(self, forecasts: Forecasts) -> str:
-        """How the files of a block are named: its windows, the model, and the shard."""
+    def _block_name(self, forecasts: Forecasts) -> str:
+        """Return the file name of a block without its suffix: windows, model version, and shard."""
         stop = forecasts.start + len(forecasts.issued)
         first, last = (_compact(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
         return f"{first}-{last}-{self.model_version}-r0-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
-        """Late or quarantined rows of a batch of ``partition`` that begins at ``start``.
+        """Write the late or quarantined rows of a batch of ``partition`` that begins at ``start``.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        name = f"{_stem(partition)}-{start:015d}-{self.shard}.parquet"
+        name = f"{_partition_stem(partition)}-{start:015d}-{self.shard}.parquet"
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
-        """What was written since the last call: a snapshot takes for granted that the disk keeps it."""
+        """Return the files written since the last call; sync them before the next snapshot is written."""
         taken, self.unsynced = self.unsynced, []
         return taken
 
     def remove_after(self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int) -> None:
-        """Removes what this shard wrote after a snapshot.
+        """Remove the files that this shard wrote after a snapshot.
 
         Args:
-            closed_us: the end of the last window that it had closed by then; None where it had closed none.
-                What is newer than the snapshot was written after it then; the rest is an earlier job's.
-            offsets: how far it had read each partition; of one that is not there it had read nothing.
+            closed_us: end of the last window that the snapshot has closed, in microseconds; None if it has
+                closed none. In that case, the files written after the snapshot are removed; older files are
+                an earlier job's.
+            offsets: the next offset of each partition in the snapshot; a partition that is missing has not
+                been read.
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
         """
         closed = None if closed_us is None else _compact(closed_us)
-        # earlier versions called files by the plain name of their partition
-        reached = {**offsets, **{_stem(name): offset for name, offset in offsets.items()}}
-        pattern = f"*-{self.model_version}-r*-{self.shard}.*"
-        blocks = [path for part in (FORECASTS, REPLACED) for path in (self.folder / part).glob(pattern)]
-        for path in blocks:
-            if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
-                is_after = found[1] > closed
-            else:
-                is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
-            if is_after:
-                path.unlink(missing_ok=True)
+        # earlier versions used the partition's name unchanged in file names
+        reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
+
+        def is_newer(path: Location) -> bool:
+            return path.name.startswith(".") or written_ns(path) >= snapshot_ns
+
+        def is_later_block(path: Location) -> bool:
+            found = _ISSUED.fullmatch(path.name)
+            return is_newer(path) if found is None or closed is None else found[1] > closed
+
+        def is_later_batch(path: Location) -> bool:
+            found = _ROWS.fullmatch(path.name)
+            if found is None or found[1] not in reached:
+                return is_newer(path)
+            return int(found[2]) >= reached[found[1]]
+
+        for part in (FORECASTS, REPLACED):
+            self._remove(part, f"*-{self.model_version}-r*-{self.shard}.*", is_later_block)
         for part in (QUARANTINE, LATE):
-            for path in (self.folder / part).glob(f"*-{self.shard}.*"):
-                if (found := _ROWS.fullmatch(path.name)) and found[1] in reached:
-                    is_after = int(found[2]) >= reached[found[1]]
-                else:
-                    is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
-                if is_after:
-                    path.unlink(missing_ok=True)
+            self._remove(part, f"*-{self.shard}.*", is_later_batch)
+
+    def _remove(self, part: str, pattern: str, condition: Callable[[Location], bool]) -> None:
+        for path in [*(self.folder / part).glob(pattern)]:
+            if condition(path):
+                path.unlink(missing_ok=True)
 
     def _write(self, part: str, name: str, write: Callable[[Target], None]) -> None:
         path = self.folder / part / name
         try:
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is either
-            said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            raise OutputError(f"{path}: cannot be written: {said}") from error
+        except (OSError, pl.exceptions.PolarsError) as error:  # Polars, too, reports a full disk
+            reason = getattr(error, "strerror", None) or one_line(error)
+            raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
 
 
-def _stem(partition: str) -> str:
-    """Return the beginning of the names of a partition's files.
+def _partition_stem(partition: str) -> str:
+    """Return the first part of the names of a partition's files.
 
-    Readers of folders, ours among them, skip names that begin with a dot or an underscore, as topics may; and
-    a topic's name may be nearly as long as a file's.
+    It never begins with a dot or an underscore, as a topic's name may, because readers of folders skip such
+    files. It is shortened if it is long, because a topic's name may be nearly as long as a file's.
     """
     name = quote(partition, safe="")
     if name.startswith((".", "_")):
@@ -154,10 +163,10 @@ def _stem(partition: str) -> str:
 
 
 def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
-    """A frame as Parquet or JSON lines.
+    """Write a frame as Parquet or JSON lines.
 
-    Parquet is not compressed: forecasts are random bits to a compressor, which saves a sixth of the bytes and
-    takes half of the time.
+    The Parquet file is not compressed: the digits of forecasts are nearly random, so compression would save a
+    sixth of the bytes and take half of the writing time.
     """
     if format_ == "jsonl":
         frame.write_ndjson(path)
@@ -166,46 +175,46 @@ def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
 
 
 def read_forecasts(folder: Location) -> pl.DataFrame:
-    """All forecasts under ``folder`` (an output folder), sorted by issue time and series.
+    """Read all forecasts in an output folder, sorted by issue time and series.
 
-    Where several files hold the same identity, the last written counts.
+    If several files hold a forecast of the same identity, the file written last counts.
 
     Raises:
-        DataError: there are none, or a file of them cannot be read.
+        DataError: there are no forecasts, or a file is unreadable.
     """
     frames = read_consistently(folder / FORECASTS, _read_files)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
-        pl.concat(frames, how="diagonal")  # those written before there were p-values have none
+        pl.concat(frames, how="diagonal")  # files of early versions have no p-values
         .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )
 
 
 def read_quarantine(folder: Location) -> pl.DataFrame:
-    """All quarantined rows under ``folder`` (``schemas.quarantine``), by file and row.
+    """Read all quarantined rows in an output folder (``schemas.quarantine``), sorted by file and row.
 
     Raises:
-        DataError: a file of them cannot be read.
+        DataError: a file is unreadable.
     """
     return _read_rows(folder / QUARANTINE, quarantine.empty()).sort("file", "row")
 
 
 def read_late(folder: Location) -> pl.DataFrame:
-    """All late rows under ``folder`` (``schemas.late``), by their place in the log.
+    """Read all late rows in an output folder (``schemas.late``), sorted by partition and offset.
 
     Raises:
-        DataError: a file of them cannot be read.
+        DataError: a file is unreadable.
     """
     return _read_rows(folder / LATE, late.empty()).sort("partition", "offset")
 
 
 def read_replaced(folder: Location) -> pl.DataFrame:
-    """All replaced rows under ``folder`` (``schemas.replaced``), by series and time.
+    """Read all replaced rows in an output folder (``schemas.replaced``), sorted by series and time.
 
     Raises:
-        DataError: a file of them cannot be read.
+        DataError: a file is unreadable.
     """
     return _read_rows(folder / REPLACED, replaced.empty()).sort("series_id", "timestamp")
 
@@ -216,7 +225,7 @@ def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
-    """What the files of a part hold, in the order in which they were written."""
+    """Return the frames of all files in a folder, in the order in which the files were written."""
     there = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     frames = []
     for file in sorted(there, key=written_ns):
@@ -224,8 +233,9 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
             data = source_of(file)
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else _read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise DataError(f"{file}: no readable file of {folder.name} ({said}): delete it") from error
+            raise DataError(
+                f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
+            ) from error
     return frames
 
 
@@ -237,7 +247,7 @@ def _read_lines(file: Target) -> pl.DataFrame:
     return frame.with_columns(
         pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"),
         pl.col("revision").cast(pl.Int32),
-        # A file in which none is known holds no type of theirs.
+        # A JSON column of nulls alone has no type.
         pl.col("p_value").cast(pl.Float64),
         pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),

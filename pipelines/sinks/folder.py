@@ -1,4 +1,4 @@
-"""An output folder: whether it can be written, what is made in it, and one job on it at a time."""
+"""Check, create and lock an output folder."""
 
 from __future__ import annotations
 
@@ -11,31 +11,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from pipelines.storage import (
     Held,
     Location,
     Remote,
+    cannot_write,
     check_writable,
     leased,
     make_folder,
+    markers,
     remove_temporaries,
 )
 from schemas.errors import OutputError
 
-LOCK: Final = ".lock"
-"""The file under an output folder that its job holds locked."""
-
 
 def check_folder(folder: Location) -> int | None:
-    """Checks that a folder can be written to, or made; makes nothing.
+    """Check that a folder exists or can be created, and can be written to; create nothing.
 
     Returns:
-        Free bytes on its disk; None of an object store.
+        Free bytes on its disk; None for an object store.
 
     Raises:
-        OutputError: it cannot; one line.
+        OutputError: it cannot be created or written to.
     """
     if isinstance(folder, Remote):
         check_writable(folder)
@@ -45,16 +43,16 @@ def check_folder(folder: Location) -> int | None:
     if not there.is_dir():
         raise OutputError(f"{there} is a file, not a folder: name another folder")
     try:
-        # Asking is not knowing: root is told yes on a read-only disk. So a file is made, one without a name.
+        # Create a file without a name: `os.access` returns True to root even on a read-only disk.
         with tempfile.TemporaryFile(dir=there):
             pass
         return shutil.disk_usage(there).free
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 def prepare_folder(folder: Location, *parts: str) -> None:
-    """Makes a folder and those under it that are written to as rows come in.
+    """Create an output folder and the folders in it that the job writes to.
 
     Args:
         folder: an output folder.
@@ -63,7 +61,8 @@ def prepare_folder(folder: Location, *parts: str) -> None:
     Raises:
         OutputError: it cannot be written to.
     """
-    if isinstance(folder, Remote):  # it has no folders, and its lease has shown that it can be written to
+    if isinstance(folder, Remote):
+        # A store has no folders, and the lease of this job has shown that it can be written to.
         return
     check_folder(folder)
     try:
@@ -71,21 +70,22 @@ def prepare_folder(folder: Location, *parts: str) -> None:
             make_folder(made)
             remove_temporaries(made)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 @contextmanager
 def locked(folder: Location) -> Iterator[Held]:
-    """Makes an output folder and keeps every other job off it, in this process, too, until the block ends.
+    """Create an output folder, and lock it against other jobs while the block runs.
 
-    The kernel holds the lock for the process: however that dies, its lock is gone. A folder that was made
-    here and is still empty in the end goes with it. In an object store it is a lease; see `leased`.
+    Jobs in this process are locked out, too. On a disk the kernel holds the lock, and releases it when the
+    process ends, however it ends. If this function created the folder and it is empty at the end, the folder
+    is removed. In an object store the lock is a lease; see `leased`.
 
     Yields:
-        What raises `OutputError` where the lock has been lost after all, as a lease can be.
+        A check that raises `OutputError` if the lock was lost, as a lease can be.
 
     Raises:
-        OutputError: another job has it, which the line names; or it cannot be written to.
+        OutputError: another job holds the lock, or the folder cannot be written to.
     """
     if isinstance(folder, Remote):
         with leased(folder) as held:
@@ -96,26 +96,27 @@ def locked(folder: Location) -> Iterator[Held]:
     try:
         yield Held()
     finally:
-        # Before it is let go, so that nobody's lock is removed but our own; see `_is_current`.
+        # Remove the file before the lock is released, so that another job's file is never removed; see
+        # `_is_current`.
         with suppress(OSError):
-            (folder / LOCK).unlink()
+            (folder / markers.LOCK).unlink()
         if is_new:
-            with suppress(OSError):  # not empty: it ended well
+            with suppress(OSError):  # not empty: the job has written output
                 folder.rmdir()
         os.close(lock)
 
 
 def _acquire(folder: Path) -> int:
-    path = folder / LOCK
+    path = folder / markers.LOCK
     while True:
         prepare_folder(folder)
         try:
-            # Not handed on to programs that the job starts: they would hold the lock after its death.
+            # O_CLOEXEC, because a child process would hold the lock after the job has ended.
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
-            continue  # the job before has just ended, and taken its empty folder away
+            continue  # the previous job has just removed its empty folder
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_current(lock, path):
@@ -137,7 +138,10 @@ def _acquire(folder: Path) -> int:
 
 
 def _is_current(lock: int, path: Path) -> bool:
-    """Whether a lock is on the file that others find, and not on one that has been removed meanwhile."""
+    """Return whether the locked file is still the one at ``path``.
+
+    The previous job may have removed it between the opening and the locking.
+    """
     try:
         return os.path.samestat(os.fstat(lock), path.stat())
     except FileNotFoundError:
@@ -146,15 +150,11 @@ def _is_current(lock: int, path: Path) -> bool:
 
 def _holder(lock: int) -> str:
     try:
-        told = json.loads(os.pread(lock, 1000, 0))
-        return f"another job, process {told['pid']} since {told['since']},"
-    except (ValueError, KeyError, TypeError):  # it has the lock, and not yet written who it is
+        record = json.loads(os.pread(lock, 1000, 0))
+        return f"another job, process {record['pid']} since {record['since']},"
+    except (ValueError, KeyError, TypeError):  # the other job has not yet written its process id
         return "another job"
 
 
 def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")

@@ -1,9 +1,8 @@
-"""Forecasts, late rows and quarantined rows as messages of topics.
+"""Send forecasts, late rows and quarantined rows to Kafka topics.
 
-Every message says what it is in its headers, so that a consumer can drop one that it has seen: a job that was
-killed writes again what came after its last snapshots, the same forecasts under the same identities. So they
-are there once in effect, by their identity; never fewer than once, since a snapshot is written only when the
-broker has all that it takes for granted.
+Delivery is at least once: a snapshot is written only after the broker has acknowledged all messages before
+it, and a job that was killed sends again what followed its last snapshot. The repeated forecasts have the
+same identity, which is in the key and the headers of each message, so consumers can drop the repetitions.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from schemas.forecasts import IDENTITY
 
 MessageFormat = Literal["json", "avro", "arrow"]
 
-_ARROW_BYTES = 500_000  # of one message; brokers take a million by default
+_ARROW_BYTES = 500_000  # largest message; brokers accept a million bytes by default
 _FLUSHED_EVERY_S = 0.5
-_HEADERS = tuple(name for name in IDENTITY if name != "series_id")  # which is the key
+_HEADERS = tuple(name for name in IDENTITY if name != "series_id")  # the series id is the key
 
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 """Key, value and headers."""
@@ -37,15 +36,17 @@ Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 
 @dataclass(frozen=True)
 class Topics:
-    """Where what a job makes is sent; a value, since it travels to the workers.
+    """The topics to which a job sends its output; a value, since it travels to the workers.
 
     Attributes:
-        broker: where it is.
+        broker: the Kafka broker.
         forecasts: topic of the forecasts.
-        format: of the forecasts. JSON and Avro: a message each, its series the key, and the rest of its
-            identity the headers ``issued_at``, ``model_version`` and ``revision``. Arrow: many a message.
+        format: format of the forecasts. JSON and Avro: one forecast per message, with the series id as the
+            key, and the rest of its identity in the headers ``issued_at``, ``model_version`` and
+            ``revision``. Arrow: many forecasts per message.
         registry: URL of a schema registry, for Avro.
-        late, quarantine: topics of these rows, as JSON; where empty, they are files.
+        late, quarantine: topics of late and quarantined rows, as JSON; if empty, these rows are written to
+            files.
     """
 
     broker: Broker
@@ -56,19 +57,19 @@ class Topics:
     quarantine: str = ""
 
     def of(self, part: str) -> str:
-        """The topic of late or quarantined rows."""
+        """Return the topic of late or quarantined rows; empty for files."""
         return {LATE: self.late, QUARANTINE: self.quarantine}[part]
 
 
 class TopicWriter:
-    """Sends what the shards of a process make; one for all of its threads.
+    """Sends the output of all shards of a process to topics; its threads share it.
 
     Args:
-        topics: where to.
+        topics: the topics.
 
     Raises:
-        ConfigError: an option cannot be, or the package is missing.
-        DataError: the schema registry cannot be asked.
+        ConfigError: an option is invalid, or a package is missing.
+        DataError: the schema registry cannot be reached.
     """
 
     def __init__(self, topics: Topics) -> None:
@@ -88,20 +89,23 @@ class TopicWriter:
             self._producer = client("Producer")({**settings, "on_delivery": self._delivered})
 
     def write_forecasts(self, forecasts: Forecasts, shard: str) -> None:
-        """Sends a block of forecasts of ``shard``.
+        """Send a block of forecasts of ``shard``.
 
         Raises:
             OutputError: an earlier message could not be delivered.
         """
         frame = forecasts.frame()
         if self.topics.format == "arrow":
-            made = _arrow(frame, shard)
+            made = _arrow_messages(frame, shard)
         else:
-            made = _each(frame, _json(frame) if self._avro is None else self._avro(frame))
+            made = _message_each(frame, _json_lines(frame) if self._avro is None else self._avro(frame))
         self._send(self.topics.forecasts, made)
 
     def write_rows(self, part: str, rows: pl.DataFrame) -> None:
-        """Sends rows as JSON: late ones keyed by series, their place in headers, quarantined ones by place.
+        """Send late or quarantined rows as JSON.
+
+        Late rows have the series id as the key, and partition and offset in headers. Quarantined rows have
+        the file as the key.
 
         Raises:
             OutputError: an earlier message could not be delivered.
@@ -110,19 +114,19 @@ class TopicWriter:
         cells = rows.select(pl.col(key, *names).cast(pl.String).cast(pl.Binary)).iter_rows()
         messages = (
             (of, line, [*zip(names, place, strict=True)])
-            for (of, *place), line in zip(cells, _json(rows), strict=True)
+            for (of, *place), line in zip(cells, _json_lines(rows), strict=True)
         )
         self._send(self.topics.of(part), messages)
 
     def flush(self) -> None:
-        """Waits until the broker has all that was sent before.
+        """Wait until the broker has acknowledged all messages.
 
         Raises:
-            OutputError: it has not taken a message.
+            OutputError: a message could not be delivered.
         """
         while self._producer.flush(_FLUSHED_EVERY_S) and self._failed is None:
             pass
-        self._raise()
+        self._raise_failure()
 
     def _send(self, topic: str, messages: Iterator[Message]) -> None:
         with self._lock, told(self.topics.broker, self.last, sending=True):
@@ -131,28 +135,29 @@ class TopicWriter:
                     try:
                         self._producer.produce(topic, value, key, headers=headers)
                         break
-                    except BufferError:  # more than the client holds: the broker is slower than we are
+                    except BufferError:
+                        # The client's queue is full, because the broker is slower than this job.
                         self._producer.poll(_FLUSHED_EVERY_S)
-                        self._raise()
+                        self._raise_failure()
             self._producer.poll(0)
-        self._raise()
+        self._raise_failure()
 
     def _delivered(self, error: Any, message: Any) -> None:
         if error is not None and self._failed is None:
             found = error_of(self.topics.broker, error, self.last, OutputError)
             self._failed = OutputError(f"topic {message.topic()!r}: {found}")
 
-    def _raise(self) -> None:
+    def _raise_failure(self) -> None:
         if self._failed is not None:
             raise self._failed
 
 
 def check_topics(topics: Topics) -> None:
-    """Checks that the topics are there, before a job begins.
+    """Check before a job begins that its topics exist.
 
     Raises:
-        OutputError: no broker answers, it refuses us, or lacks a topic.
-        ConfigError: an option cannot be, or the package is missing.
+        OutputError: no broker answers, it refuses access, or a topic is missing.
+        ConfigError: an option is invalid, or a package is missing.
     """
     last = LastError()
     with told(topics.broker, last, sending=True):
@@ -160,7 +165,7 @@ def check_topics(topics: Topics) -> None:
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
         except client("KafkaException"):
-            asking.poll(0)  # the client tells `last` why in a poll alone
+            asking.poll(0)  # only a poll passes the cause to `last`
             raise
     for setting, topic in (
         ("to_topic", topics.forecasts), ("to_late", topics.late), ("to_quarantine", topics.quarantine)
@@ -171,8 +176,8 @@ def check_topics(topics: Topics) -> None:
             )
 
 
-def _each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
-    """A message a forecast; those of a window have their headers in common."""
+def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
+    """Yield one message per forecast; forecasts of one window share their list of headers."""
     issued = frame["issued_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     columns = (issued, frame["model_version"], frame["revision"].cast(pl.String))
     rows = zip(*columns, strict=True)
@@ -186,8 +191,8 @@ def _each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
         yield key, value, headers
 
 
-def _arrow(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
-    """Messages of many forecasts; the shard is their key, so that those of a series stay in order."""
+def _arrow_messages(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
+    """Yield messages of many forecasts each, with the shard as the key to keep the order within a series."""
     rows = max(1, _ARROW_BYTES * len(frame) // max(int(frame.estimated_size()), 1))
     version = frame["model_version"][0]
     for part in frame.iter_slices(rows):
@@ -196,14 +201,17 @@ def _arrow(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
         yield shard.encode(), sink.getvalue(), [("model_version", version.encode())]
 
 
-def _json(frame: pl.DataFrame) -> list[bytes]:
-    """As `DataFrame.write_ndjson` has it, in two thirds of the time."""
+def _json_lines(frame: pl.DataFrame) -> list[bytes]:
+    """Return one line of JSON per row, like `DataFrame.write_ndjson` in two thirds of the time."""
     line = pl.struct(pl.all()).struct.json_encode().cast(pl.Binary)
     return frame.select(line).to_series().to_list()
 
 
 def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
-    """Records in the registry's wire format; the schema of these quantiles under the usual subject."""
+    """Return a function that encodes forecasts in the registry's wire format, one record per row.
+
+    It registers the schema under the usual subject when it first meets a set of quantiles.
+    """
     path, user = f"/subjects/{topics.forecasts}-value/versions", topics.broker.registry_user
     known: dict[tuple[str, ...], tuple[bytes, Any]] = {}
 
@@ -215,7 +223,7 @@ def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
             known[quantiles] = AVRO_HEADER.pack(0, number), fastavro.parse_schema(schema)
         head, parsed = known[quantiles]
         made = []
-        for record in _renamed(frame, quantiles).to_dicts():
+        for record in _with_avro_names(frame, quantiles).to_dicts():
             sink = io.BytesIO(head)
             sink.seek(0, io.SEEK_END)
             fastavro.schemaless_writer(sink, parsed, record)
@@ -229,7 +237,7 @@ def _avro_name(quantile: str) -> str:
     return quantile.replace(".", "_")
 
 
-def _renamed(frame: pl.DataFrame, quantiles: Sequence[str]) -> pl.DataFrame:
+def _with_avro_names(frame: pl.DataFrame, quantiles: Sequence[str]) -> pl.DataFrame:
     names = ["horizon", *map(_avro_name, quantiles)]
     return frame.with_columns(pl.col("forecast").list.eval(pl.element().struct.rename_fields(names)))
 
@@ -242,7 +250,7 @@ def _nested_names(frame: pl.DataFrame) -> list[str]:
 
 
 def _avro_schema(columns: pl.Schema, quantiles: Sequence[str]) -> dict[str, Any]:
-    """The Avro schema of every column of a forecast frame; a name in Avro may hold no point: q2.5 is q2_5."""
+    """Return the Avro schema of a forecast frame. Avro names may not contain dots, so q2.5 becomes q2_5."""
     at = [{"name": "horizon", "type": "int"}, *({"name": _avro_name(q), "type": "double"} for q in quantiles)]
     step = {"type": "record", "name": "Step", "fields": at}
     types: dict[type[pl.DataType], dict[str, Any]] = {

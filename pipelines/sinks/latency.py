@@ -1,4 +1,4 @@
-"""Latencies counted by size, in as many numbers however many there are, so that they add up over shards."""
+"""A histogram of latencies of constant size, which can be summed over shards."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 BUCKETS: Final = 148
-"""Buckets of a `Histogram`: to 10 minutes."""
+"""Number of buckets of a `Histogram`, enough for 10 minutes."""
 
-_LEAST_MS, _RATIO = 0.5, 1.1  # a quantile is off by 5 % at the most
+_LEAST_MS, _RATIO = 0.5, 1.1  # the error of a quantile is at most 5 %
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Latencies by bucket: bucket ``i`` is ``[0.5 * 1.1**(i-1), 0.5 * 1.1**i)`` milliseconds.
+    """Latencies counted by bucket: bucket ``i`` is ``[0.5 * 1.1**(i-1), 0.5 * 1.1**i)`` milliseconds.
 
     Attributes:
-        buckets: how many by bucket; those that are absent hold none.
-        sum_ms: of all.
+        buckets: count of each bucket; missing buckets are empty.
+        sum_ms: sum of all latencies.
     """
 
     buckets: Mapping[int, int] = field(default_factory=dict)
@@ -27,11 +27,11 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of latencies."""
         return sum(self.buckets.values())
 
     def add(self, ms: float) -> Histogram:
-        """With one more."""
+        """Return the histogram with one more latency."""
         bucket = math.floor(math.log(max(ms, _LEAST_MS) / _LEAST_MS, _RATIO)) + 1 if ms > _LEAST_MS else 0
         bucket = min(bucket, BUCKETS - 1)
         return Histogram(
@@ -39,18 +39,18 @@ class Histogram:
         )
 
     def __add__(self, other: Histogram) -> Histogram:
-        """Both together."""
+        """Return the sum of two histograms."""
         buckets = {
             b: self.buckets.get(b, 0) + other.buckets.get(b, 0) for b in {*self.buckets, *other.buckets}
         }
         return Histogram(buckets, self.sum_ms + other.sum_ms)
 
     def values_ms(self) -> list[float]:
-        """The middle of its bucket for each that there is: for a picture."""
+        """Return the middle of the bucket of every latency, ascending, to plot them."""
         return [middle_ms(bucket) for bucket in sorted(self.buckets) for _ in range(self.buckets[bucket])]
 
     def quantile_ms(self, level: float) -> float:
-        """What a share ``level`` of all stayed at or under, within 5 %; NaN where there are none."""
+        """Return the quantile at ``level`` in milliseconds, within 5 %; NaN if the histogram is empty."""
         wanted, seen = level * self.count, 0
         for bucket in sorted(self.buckets):
             seen += self.buckets[bucket]
@@ -60,10 +60,10 @@ class Histogram:
 
 
 def upper_ms(bucket: int) -> float:
-    """The end of a bucket of a `Histogram`."""
+    """Return the upper end of a bucket of a `Histogram` in milliseconds."""
     return _LEAST_MS * _RATIO**bucket
 
 
 def middle_ms(bucket: int) -> float:
-    """The middle of a bucket of a `Histogram`, on its logarithmic scale."""
+    """Return the middle of a bucket of a `Histogram`, on its logarithmic scale, in milliseconds."""
     return upper_ms(bucket) / math.sqrt(_RATIO)

@@ -1,8 +1,7 @@
-"""What the shards of a job publish of themselves: counts, places, latencies; and these added up.
+"""The numbers that the shards of a job publish (counts, offsets, latencies), and their sums.
 
-Counts and progress are values that travel: a worker may be another process, on another machine. A shard keeps
-one small file in the output folder, and whoever wants to know reads them all. Nothing here grows with the
-length of a run.
+Workers may be other processes, on other machines. So each shard keeps its numbers in one small file in the
+output folder, and the job reads all files. The files do not grow with the length of a run.
 """
 
 from __future__ import annotations
@@ -19,39 +18,37 @@ from pydantic import TypeAdapter
 
 from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
-from pipelines.storage import Location, Remote, remove_tree, write_text
+from pipelines.storage import Location, Remote, markers, remove_tree, write_text
 from schemas.errors import OutputError
 
-FOLDER: Final = ".numbers"
-
 PUBLISHED_EVERY_S: Final = 0.05
-"""Seconds between two publications of a shard, where there is nothing new."""
+"""Seconds between two publications of a shard that has issued no new forecasts."""
 
 PUBLISHED_REMOTELY_EVERY_S: Final = 2.0
-"""Seconds between two publications of a shard, and two looks, in an object store: each is paid for."""
+"""Seconds between two publications of a shard, and two reads, in a store, which bills every request."""
 
 RECENT: Final = 64
-"""So many of a shard's last closings are published one by one, for whoever joins them over shards."""
+"""Number of single latencies that a shard publishes, so that `JobReader` can match them between shards."""
 
-_OPEN = 4096  # closings that wait for the slowest shard
+_MOST_OPEN = 4096  # window ends that may wait for the slowest shard
 
 
 @dataclass(frozen=True)
 class ShardNumbers:
-    """What a shard says of itself.
+    """The numbers that one shard publishes.
 
     Attributes:
-        shard: its number.
-        counts: where the rows went.
+        shard: number of the shard.
+        counts: counts of rows by outcome.
         closed_us: end of the last closed window in microseconds; None before the first.
-        watermark_us: the least over its partitions; None before the first.
-        offsets: how far it has read each partition.
-        series, live: slots, and series that are being forecast.
-        state_bytes: of the arrays of its state.
-        latency: from the moment rows were due to their forecasts on disk, a batch each.
-        snapshot_at_s, snapshot_ms: when the last snapshot was complete (wall clock), and how long it took; 0
-            before the first.
-        recent: the last `RECENT` of the latencies, oldest first, each as ``closed_us`` after it and
+        watermark_us: smallest watermark of its partitions in microseconds; None before the first.
+        offsets: next offset of each partition.
+        series, live: number of slots, and of series that are being forecast.
+        state_bytes: size of the arrays of its state.
+        latency: time from when a batch's rows were due until its forecasts were on the disk, for every batch.
+        snapshot_at_s, snapshot_ms: wall clock at the end of the last snapshot, and its duration; 0 before the
+            first.
+        recent: the last `RECENT` latencies, oldest first, each as ``closed_us`` after its batch and
             milliseconds.
     """
 
@@ -71,17 +68,17 @@ class ShardNumbers:
 
 @dataclass(frozen=True)
 class JobNumbers:
-    """The numbers of all shards of a job, added up.
+    """The numbers of all shards of a job together.
 
     Attributes:
-        counts: where the rows went.
-        closed_us: end of the last window that all shards have closed.
-        watermark_us: the least watermark.
-        series, live, state_bytes: sums.
-        latency: of every shard's batches.
-        whole: of whole windows: each is done when its slowest shard is.
-        snapshot_at_s: of the oldest of the shards' last snapshots; 0 while one has none.
-        snapshot_ms: of the longest.
+        counts: counts of rows by outcome.
+        closed_us: end of the last window that all shards have closed, in microseconds.
+        watermark_us: smallest watermark in microseconds.
+        series, live, state_bytes: sums over the shards.
+        latency: latencies of the batches of all shards.
+        whole: latencies of windows; a window is done when its slowest shard is done.
+        snapshot_at_s: wall clock of the oldest of the shards' last snapshots; 0 while a shard has none.
+        snapshot_ms: longest duration of the shards' last snapshots.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -97,7 +94,7 @@ class JobNumbers:
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], whole: Histogram | None = None) -> JobNumbers:
-        """The sum of what shards said, with latencies of ``whole`` windows (see `JobReader`)."""
+        """Combine the numbers of shards; ``whole`` are the latencies of windows (see `JobReader`)."""
         if not shards:
             return JobNumbers()
         return JobNumbers(
@@ -114,11 +111,15 @@ class JobNumbers:
         )
 
     def watermark_lag_s(self, now_s: float) -> float | None:
-        """How far the watermark is behind the wall clock; None while there is none."""
+        """Return how many seconds the watermark is behind the wall clock; None without a watermark."""
         return None if self.watermark_us is None else now_s - self.watermark_us / 1e6
 
     def as_json(self, now_s: float) -> dict[str, Any]:
-        """Flat, for a line of JSON; ``p50_ms`` and ``p99_ms`` are of whole windows."""
+        """Return the numbers as a flat dict for a line of JSON.
+
+        ``p50_ms`` and ``p99_ms`` are latencies of windows, the ones with the prefix ``shard_`` of batches of
+        a shard.
+        """
         age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
         lag = self.watermark_lag_s(now_s)
         return {
@@ -138,57 +139,60 @@ class JobNumbers:
 
 
 class JobReader:
-    """Reads a job's numbers again and again, and joins what its shards say of each window.
+    """Reads a job's numbers repeatedly, and computes the latency of each window from those of the shards.
 
-    A window counts once every shard has closed it, with the latency of the slowest. Of a shard that closes
-    more than `RECENT` between two reads some are never seen; those windows are left out, in all shards.
+    A window counts when every shard has closed it, with the latency of the slowest shard. A shard that closes
+    more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
+    shards.
 
     Args:
-        folder: the job's output folder.
-        shards: how many it has.
+        folder: output folder of the job.
+        shards: number of its shards.
     """
 
     def __init__(self, folder: Location, shards: int) -> None:
         self.folder, self.shards = folder, shards
         self._last, self._read_s = JobNumbers(), float("-inf")
-        self._whole = Histogram()
-        self._read: dict[int, int] = {}  # latencies of each shard that were looked at
-        self._open: dict[int, float] = {}  # the longest yet, by the window that was closed
-        self._since_us = 0  # of older windows some shard's latency was not seen
+        self._window_latency = Histogram()
+        self._read_counts: dict[int, int] = {}  # number of latencies read so far, by shard
+        self._longest_ms: dict[int, float] = {}  # longest latency so far, by window end
+        self._complete_since_us = 0  # latencies of windows before this time are incomplete
 
     def read(self) -> JobNumbers:
-        """What the shards published last, added up; of an object store, what they had a moment ago."""
+        """Return the numbers that the shards published last; a store is read at most every two seconds."""
         if isinstance(self.folder, Remote) and time.monotonic() - self._read_s < PUBLISHED_REMOTELY_EVERY_S:
             return self._last
         self._last, self._read_s = self.read_uncached(), time.monotonic()
         return self._last
 
     def read_uncached(self) -> JobNumbers:
-        """What the shards published last, added up."""
-        told = read_shards(self.folder)
-        for shard in told:
-            self._take(shard)
-        if len(told) == self.shards:
-            self._close(min(-1 if shard.closed_us is None else shard.closed_us for shard in told))
-        for at_us in sorted(self._open)[: max(len(self._open) - _OPEN, 0)]:
-            del self._open[at_us]
-        return JobNumbers.of(told, self._whole)
+        """Read the numbers that the shards published last, and combine them."""
+        shards = read_shards(self.folder)
+        for shard in shards:
+            self._record_latencies(shard)
+        if len(shards) == self.shards:
+            self._count_windows_through(
+                min(-1 if shard.closed_us is None else shard.closed_us for shard in shards)
+            )
+        for at_us in sorted(self._longest_ms)[: max(len(self._longest_ms) - _MOST_OPEN, 0)]:
+            del self._longest_ms[at_us]
+        return JobNumbers.of(shards, self._window_latency)
 
-    def _take(self, shard: ShardNumbers) -> None:
-        count, before = shard.latency.count, self._read.get(shard.shard, 0)
-        new = count - before if count >= before else count  # fewer: its worker began anew
-        self._read[shard.shard] = count
+    def _record_latencies(self, shard: ShardNumbers) -> None:
+        count, before = shard.latency.count, self._read_counts.get(shard.shard, 0)
+        new = count - before if count >= before else count  # fewer: its worker was restarted
+        self._read_counts[shard.shard] = count
         seen = shard.recent[-new:] if new else ()
         if new > len(seen) and seen:
-            self._since_us = max(self._since_us, seen[0][0])
+            self._complete_since_us = max(self._complete_since_us, seen[0][0])
         for closed_us, ms in seen:
-            self._open[closed_us] = max(ms, self._open.get(closed_us, 0.0))
+            self._longest_ms[closed_us] = max(ms, self._longest_ms.get(closed_us, 0.0))
 
-    def _close(self, through_us: int) -> None:
-        for at_us in sorted(us for us in self._open if us <= through_us):
-            ms = self._open.pop(at_us)
-            if at_us >= self._since_us:
-                self._whole = self._whole.add(ms)
+    def _count_windows_through(self, through_us: int) -> None:
+        for at_us in sorted(us for us in self._longest_ms if us <= through_us):
+            ms = self._longest_ms.pop(at_us)
+            if at_us >= self._complete_since_us:
+                self._window_latency = self._window_latency.add(ms)
 
 
 def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
@@ -198,43 +202,46 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
 
 
 def publish(folder: Location, numbers: ShardNumbers) -> None:
-    """Puts a shard's numbers where the job finds them; an output folder that is gone is no error.
+    """Write the numbers of a shard to its file; do nothing if the output folder has been removed.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: the file cannot be written.
     """
-    path = folder / FOLDER / f"shard-{numbers.shard:04d}.json"
-    # `asdict` would copy every latency, twenty times a second.
+    path = folder / markers.NUMBERS / markers.numbers_of_shard(numbers.shard)
+    # `vars`, because `asdict` would copy every latency, twenty times a second
     parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency)}
     try:
         write_text(path, json.dumps(vars(numbers) | parts))
     except FileNotFoundError:
         if isinstance(folder, Path) and folder.exists():
-            (folder / FOLDER).mkdir(exist_ok=True)
+            (folder / markers.NUMBERS).mkdir(exist_ok=True)
             publish(folder, numbers)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-_NUMBERS: Final = TypeAdapter(ShardNumbers)
+_ADAPTER: Final = TypeAdapter(ShardNumbers)
 
 
-def _published(folder: Location) -> list[Location]:
-    return sorted((folder / FOLDER).glob("shard-*.json"), key=lambda path: path.name)
+def _files(folder: Location) -> list[Location]:
+    return sorted((folder / markers.NUMBERS).glob(markers.SHARDS_WITH_NUMBERS), key=lambda path: path.name)
 
 
 def read_shards(folder: Location) -> list[ShardNumbers]:
-    """What the shards of a job published last, those that have."""
+    """Read the numbers of the shards that have published any."""
     found = []
-    for path in _published(folder):
-        # One that is not there, whole or of this version, says nothing; it comes again.
+    for path in _files(folder):
+        # A file may be missing, incomplete or of another version; the shard will publish again.
         with suppress(FileNotFoundError, ValueError):
-            found.append(_NUMBERS.validate_json(path.read_bytes()))
+            found.append(_ADAPTER.validate_json(path.read_bytes()))
     return found
 
 
 def applied(folder: Location, shards: int) -> Mapping[str, int]:
-    """How far all shards that follow it have come in each partition; nothing while some have not said."""
+    """Return the offset of each partition up to which all shards that follow it have applied the rows.
+
+    Empty while a shard has not published yet.
+    """
     found = read_shards(folder)
     if len(found) != shards:
         return {}
@@ -244,9 +251,9 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 
 def notices_of(folder: Location) -> Location:
     """Return the file of a job's notices about its rows, in an output folder."""
-    return folder / FOLDER / "notices.json"
+    return folder / markers.NUMBERS / markers.NOTICES
 
 
 def clear(folder: Location) -> None:
-    """Forgets what an earlier job published."""
-    remove_tree(folder / FOLDER)
+    """Remove the numbers that an earlier job published."""
+    remove_tree(folder / markers.NUMBERS)

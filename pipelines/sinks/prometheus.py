@@ -1,4 +1,4 @@
-"""A job's numbers for Prometheus, made when it asks, from the numbers as they are then."""
+"""Serve a job's numbers to Prometheus; they are read at each request."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
 
 _THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535
-_BUCKETS_IN_ONE = 4  # an end is 1.46 times the one before: 37 series of each histogram are enough to store
+_BUCKETS_IN_ONE = 4  # so Prometheus stores 37 series for each histogram instead of 148
 
 
 def address_of(text: str) -> tuple[str, int]:
-    """Host and port of ``[HOST:]PORT``; without a host this machine's own callers are answered.
+    """Parse ``[HOST:]PORT``; without a host, only this machine can connect.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the text has another form.
     """
     host, colon, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT or (colon and not host):
@@ -37,26 +37,26 @@ def address_of(text: str) -> tuple[str, int]:
 
 @contextmanager
 def serve(port: int, read: Callable[[], JobNumbers], address: str = _THIS_MACHINE) -> Iterator[int]:
-    """Serves ``http://ADDRESS:PORT/metrics`` while the block runs.
+    """Serve ``http://ADDRESS:PORT/metrics`` while the block runs.
 
     Args:
-        port: 0 takes any that is free.
-        read: the job's numbers as they are now; called from another thread.
-        address: whose callers are answered; by default this machine's own.
+        port: port to listen on; 0 chooses a free one.
+        read: returns the current numbers of the job; called from another thread.
+        address: address to listen on; by default only this machine can connect.
 
     Yields:
         The port.
 
     Raises:
-        ConfigError: the port cannot be had; one line.
+        ConfigError: the port is not available.
     """
     registry = CollectorRegistry()
-    registry.register(_Numbers(read))
+    registry.register(_JobCollector(read))
     try:
         server, thread = start_http_server(port, address, registry)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--metrics-port {port}: cannot be had ({why}): name another port") from error
+        raise ConfigError(f"--metrics-port {port}: not available ({why}): choose another port") from error
     try:
         yield server.server_port
     finally:
@@ -65,12 +65,12 @@ def serve(port: int, read: Callable[[], JobNumbers], address: str = _THIS_MACHIN
         thread.join()
 
 
-class _Numbers(Collector):
+class _JobCollector(Collector):
     def __init__(self, read: Callable[[], JobNumbers]) -> None:
         self.read = read
 
     def describe(self) -> list[Metric]:
-        """None: what it collects has names of its own, and no job need run to register it."""
+        """Return no names, so that registering this collector does not call ``read``."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -78,12 +78,12 @@ class _Numbers(Collector):
 
 
 def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
-    """A job's numbers as Prometheus knows such things.
+    """Yield a job's numbers as Prometheus metrics.
 
-    Counts of rows go on where a resumed job left them; latencies are those of this run.
+    A resumed job continues the counts of rows; its latencies are of this run only.
 
     Args:
-        numbers: the job's.
+        numbers: the job's numbers.
         now_s: wall clock, seconds since 1970.
     """
     c = numbers.counts
@@ -95,11 +95,11 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
         "late": c.late,
         "outside": c.outside,
     }
-    yield _counters("rows", "Rows by what became of them.", "outcome", outcomes)
-    yield _counters("rows_quarantined", "Rows that are no observations.", "reason", dict(c.quarantined))
-    yield _gauge("quarantined_share", "Share of the rows that are no observations.", c.quarantined_share)
-    yield _counter("rows_replaced", "Rows that a later row of another value took the place of.", c.replaced)
-    yield _counter("bad_files", "Files that were not read.", c.bad_files)
+    yield _counters("rows", "Rows by outcome.", "outcome", outcomes)
+    yield _counters("rows_quarantined", "Rows that validation rejected.", "reason", dict(c.quarantined))
+    yield _gauge("quarantined_share", "Share of the rows that validation rejected.", c.quarantined_share)
+    yield _counter("rows_replaced", "Rows that a later row with another value replaced.", c.replaced)
+    yield _counter("bad_files", "Files that could not be read.", c.bad_files)
     yield _counter("windows_closed", "Windows closed.", c.windows)
     yield _counter("series_steps", "Steps of a series by a window.", c.series_steps)
     yield _counter("cold_starts", "Series that began anew after windows.max_gap.", c.cold_starts)
@@ -112,12 +112,16 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     age_s = now_s - numbers.snapshot_at_s if numbers.snapshot_at_s else None
     yield _gauge("snapshot_age_seconds", "Age of the oldest of the shards' last snapshots.", age_s)
     took_s = numbers.snapshot_ms / 1000 if numbers.snapshot_at_s else None
-    yield _gauge("snapshot_seconds", "What the longest of the last snapshots took.", took_s)
+    yield _gauge("snapshot_seconds", "Duration of the longest of the shards' last snapshots.", took_s)
     yield _histogram(
-        "latency_seconds", "From a window's rows due to all its forecasts on disk.", numbers.whole
+        "latency_seconds",
+        "Time from when a window's rows were due until all its forecasts were on disk.",
+        numbers.whole,
     )
     yield _histogram(
-        "shard_latency_seconds", "From rows due to a shard's forecasts on disk.", numbers.latency
+        "shard_latency_seconds",
+        "Time from when rows were due until a shard's forecasts were on disk.",
+        numbers.latency,
     )
 
 
@@ -133,7 +137,7 @@ def _counters(name: str, what: str, label: str, values: dict[str, int]) -> Metri
 
 
 def _gauge(name: str, what: str, value: float | None) -> Metric:
-    """A gauge; absent while there is no such thing."""
+    """Return a gauge, without a sample if the value is None."""
     family = GaugeMetricFamily(f"statecast_{name}", what, labels=[])
     if value is not None:
         family.add_metric([], value)
@@ -141,7 +145,7 @@ def _gauge(name: str, what: str, value: float | None) -> Metric:
 
 
 def _histogram(name: str, what: str, latency: Histogram) -> Metric:
-    """How many stayed at or under each end: that of every fourth of our buckets, and of the last none."""
+    """Return a histogram with the cumulative count at the end of every fourth bucket, and at infinity."""
     ends, seen = [], 0
     for bucket in range(BUCKETS):
         seen += latency.buckets.get(bucket, 0)

@@ -1,10 +1,12 @@
-"""Put what a job made in a hidden folder in the place of what an earlier job left: all of it, or none.
+"""Replace the output of an earlier job by the new output in a hidden folder: all of it, or nothing.
 
-The hidden folder gets a mark once everything in it is on the disk. That the mark is there says all: what it
-holds is of no matter. From then on only renames follow, each of which is undone if a later one fails; where
-the process dies among them, the next job on the folder completes them. The mark goes first when the hidden
-folder is removed, and only after the renames are on the disk. In an object store, which renames nothing,
-the mark is one PUT of a manifest; see `pipelines.storage.replaced_parts`.
+When everything in the hidden folder is on the disk, a marker file is created in it. The marker alone means
+that the new output is complete; the file's content is ignored. From then on there are only renames. If a
+rename fails, the earlier ones are undone; if the process dies, the next job on the folder completes them. The
+marker is deleted when the renames are on the disk, before the hidden folder is removed.
+
+An object store cannot rename. There the marker is a manifest put in one request; see
+`pipelines.storage.replaced_parts`.
 """
 
 from __future__ import annotations
@@ -12,31 +14,42 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from forecaster.durable import sync_path
-from pipelines.storage import Location, Remote, complete_replacement_in_store, replace_in_store, write_text
-from schemas.errors import OutputError
+from pipelines.storage import (
+    Location,
+    Remote,
+    complete_replacement_in_store,
+    markers,
+    output_errors,
+    replace_in_store,
+    write_text,
+)
 
-_COMPLETE = "complete"
 _REMOVE_LIMIT_S = 10.0
 _OLD = "old-"
 
 
 def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> None:
-    """Moves ``parts``, all of which ``hidden`` has, into ``output``; removes what was there, and ``hidden``.
+    """Move ``parts`` from ``hidden`` into ``output``, replacing the existing ones, and remove ``hidden``.
+
+    Args:
+        hidden: folder that contains all of the parts.
+        output: output folder.
+        parts: names of folders.
 
     Raises:
-        OutputError: a part cannot be moved; everything is as it was; or in an object store, all
-            is new: see `pipelines.storage.replaced_parts`.
+        OutputError: a part cannot be moved. The output is unchanged, or in an object store possibly new as a
+            whole: see `pipelines.storage.replaced_parts`.
     """
-    if isinstance(hidden, Remote) and isinstance(output, Remote):
-        with _told(output):
+    with output_errors(f"{output}: cannot be put in place"):
+        if isinstance(hidden, Remote) and isinstance(output, Remote):
             replace_in_store(hidden, output, parts)
-    elif isinstance(hidden, Path) and isinstance(output, Path):
-        _move_all(hidden, output, parts)
+        elif isinstance(hidden, Path) and isinstance(output, Path):
+            _move_all(hidden, output, parts)
 
 
 def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
@@ -44,19 +57,17 @@ def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
     try:
         for folder in (*(hidden / part for part in parts), hidden, output):
             sync_path(folder)
-        write_text(hidden / _COMPLETE, "", kept=True)
+        write_text(hidden / markers.COMPLETE, "", kept=True)
         for part in parts:
             _move(part, hidden, output, moved)
         _sync_both(hidden, output)
-    except BaseException as error:
+    except BaseException:
         for there, back in reversed(moved):
             if there.exists():
                 os.replace(there, back)
-        _take_mark_away(hidden, output)
-        if isinstance(error, OSError):
-            raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
+        _remove_marker(hidden, output)
         raise
-    _take_mark_away(hidden, output)
+    _remove_marker(hidden, output)
     remove(hidden)
 
 
@@ -65,57 +76,49 @@ def _sync_both(hidden: Path, output: Path) -> None:
     sync_path(hidden)
 
 
-def _take_mark_away(hidden: Path, output: Path) -> None:
-    """From here on the hidden folder is removed; half removed it must never be taken for a complete one."""
-    with suppress(OSError):  # a disk that fails here keeps the mark, and the next job completes the renames
+def _remove_marker(hidden: Path, output: Path) -> None:
+    """Remove the marker of a hidden folder, before the folder is removed.
+
+    Otherwise the next job would take a partly removed folder for a complete one.
+    """
+    with suppress(OSError):  # if this fails, the marker stays, and the next job completes the renames
         _sync_both(hidden, output)
-        (hidden / _COMPLETE).unlink(missing_ok=True)
+        (hidden / markers.COMPLETE).unlink(missing_ok=True)
         sync_path(hidden)
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Ends what a job that was killed among its renames had begun; what was not complete is removed.
+    """Complete the renames of a job that was killed among them; remove a hidden folder that is incomplete.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.
     """
-    if isinstance(hidden, Remote) and isinstance(output, Remote):
-        with _told(output):
+    with output_errors(f"{output}: cannot be put in place"):
+        if isinstance(hidden, Remote) and isinstance(output, Remote):
             complete_replacement_in_store(hidden, output)
-    elif isinstance(hidden, Path) and isinstance(output, Path):
-        _end_moving(hidden, output)
+        elif isinstance(hidden, Path) and isinstance(output, Path):
+            _end_moving(hidden, output)
 
 
 def _end_moving(hidden: Path, output: Path) -> None:
-    try:
-        if (hidden / _COMPLETE).exists():
-            for part in _parts_in(hidden):  # those that are not here were moved before
-                _move(part, hidden, output, [])
-            _sync_both(hidden, output)
-            (hidden / _COMPLETE).unlink()
-            sync_path(hidden)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
+    if (hidden / markers.COMPLETE).exists():
+        for part in _parts_in(hidden):  # the other parts were moved before
+            _move(part, hidden, output, [])
+        _sync_both(hidden, output)
+        (hidden / markers.COMPLETE).unlink()
+        sync_path(hidden)
     remove(hidden)
 
 
 def _parts_in(hidden: Path) -> list[str]:
-    """Return the new parts in a complete hidden folder: all of its folders but hidden and old ones."""
+    """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
     return sorted(name for name in names if not name.startswith((".", _OLD)))
 
 
-@contextmanager
-def _told(output: Remote) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be put in place ({error.strerror})") from error
-
-
 def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]]) -> None:
     old, new, place = hidden / f"{_OLD}{part}", hidden / part, output / part
-    # Noted before it is done: an interrupt may come between the two.
+    # Record each rename before it is made, because an interrupt may come between the two.
     if place.exists():
         moved.append((old, place))
         os.replace(place, old)
@@ -124,7 +127,7 @@ def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]])
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder, one that is just being written to as well: whoever writes ends soon."""
+    """Remove a folder; retry for 10 seconds, because a worker may still be writing into it."""
     deadline_s = time.monotonic() + _REMOVE_LIMIT_S
     shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < deadline_s:

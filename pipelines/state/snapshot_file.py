@@ -1,7 +1,7 @@
-"""A snapshot as a file: one shard whole, in the folder that is the state table.
+"""Write and read a snapshot: one shard in one Parquet file of the state table.
 
-The file carries the checksum of all its bytes in its Parquet metadata, which whoever opens it compares.
-Those of earlier versions have none.
+The Parquet metadata holds a checksum of the whole file, which is compared when the file is read. Files of
+early versions have no checksum.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ import pyarrow.parquet as pq
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
 from pipelines import storage
-from pipelines.storage import Location, OwnedFile, Target, make_folder, write_whole
-from schemas.errors import DataError, ModelError, OutputError
+from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, write_whole
+from schemas.errors import DataError, ModelError, one_line
 
 NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
-"""The name of a snapshot: a shard, and of how many."""
+"""File name of a snapshot: the number of the shard, and the number of shards."""
 
 _SECOND_NS = 10**9
 _CHECKSUM: Final = b"statecast.checksum"
-_UNKNOWN: Final = b"00000000"  # stands for the checksum while that is computed
-# A name and a value in Parquet's footer: each is text of a length that a byte before it says.
-_FOUND: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
+_PLACEHOLDER: Final = b"00000000"  # replaced once the checksum is computed
+# The key and value in Parquet's footer. Two bytes before the value encode its type and its length.
+_CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
 _CHUNK_BYTES: Final = 4 << 20
 
 
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
-    """Return the snapshot of a shard as its run writes it, which opens the shard after this call.
+    """Return the snapshot of a shard as a file that this run owns; call this before reading the shard.
 
     Raises:
         DataError: the object store cannot be reached.
     """
-    path = folder / _name(number, of)
+    path = folder / _file_name(number, of)
     try:
         return OwnedFile(path)
     except OSError as error:
@@ -52,43 +52,42 @@ def write_shard(
     is_ours: Callable[[], bool] = lambda: True,
     file: OwnedFile | None = None,
 ) -> bool:
-    """Write a snapshot: whole, or not at all.
+    """Write a snapshot, so that the file is complete or unchanged.
 
     Args:
-        folder: the state table.
-        shard: all of it.
-        is_ours: whether the table still belongs to this run, asked when everything is written.
-        file: the snapshot's file as `owned` returns it; None where no other job can know the folder.
+        folder: folder of the state table.
+        shard: the shard.
+        is_ours: returns whether the run still owns the folder; called after everything is written, just
+            before the file is put in place.
+        file: the file that `owned` returned; None if no other job can use the folder.
 
     Returns:
         Whether the snapshot is in place.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
-    path, table = folder / _name(shard.number, shard.of), snapshot.to_arrow(shard)
-    try:
+    path, table = folder / _file_name(shard.number, shard.of), snapshot.to_arrow(shard)
+    with output_errors(f"{path}: the state cannot be written"):
         make_folder(folder)
         if file is not None:
             return file.write(partial(write_table, table), is_ours)
         return write_whole(path, partial(write_table, table), kept=True, is_ours=is_ours)
-    except OSError as error:
-        raise OutputError(f"{path}: the state cannot be written: {error.strerror or error}") from error
 
 
 def write_table(table: pa.Table, target: Target) -> None:
     """Write a table as Parquet with a checksum of the whole file."""
-    metadata = {**(table.schema.metadata or {}), _CHECKSUM: b"crc32:" + _UNKNOWN}
+    metadata = {**(table.schema.metadata or {}), _CHECKSUM: b"crc32:" + _PLACEHOLDER}
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, target, use_dictionary=["model_version"], write_statistics=False)
     if isinstance(target, Path):
         with target.open("r+b") as file:
-            _put_checksum(file)
+            _insert_checksum(file)
     else:
-        _put_checksum(target)
+        _insert_checksum(target)
 
 
-def _put_checksum(file: BinaryIO) -> None:
+def _insert_checksum(file: BinaryIO) -> None:
     place = _place_of_checksum(file)
     assert place is not None, "Parquet wrote the metadata in another form"
     checksum = _checksum(file, place)
@@ -97,21 +96,21 @@ def _put_checksum(file: BinaryIO) -> None:
 
 
 def check_checksum(file: BinaryIO) -> None:
-    """Compare a file with the checksum that it carries, if it has one, and go back to its beginning.
+    """Compare a file with its checksum, if it has one, and seek to its beginning.
 
     Raises:
-        OSError: the file was changed after it was written.
+        OSError: the file is damaged.
     """
     place = _place_of_checksum(file)
     if place is not None:
         file.seek(place)
-        if file.read(len(_UNKNOWN)) != _checksum(file, place):
+        if file.read(len(_PLACEHOLDER)) != _checksum(file, place):
             raise OSError("it is damaged: its checksum does not match")
     file.seek(0)
 
 
 def _place_of_checksum(file: BinaryIO) -> int | None:
-    """Return where the checksum begins in a file; None of a file without one, Parquet or not."""
+    """Return the position of the checksum in a file; None if the file has none or is not Parquet."""
     size = file.seek(0, 2)
     file.seek(max(size - 8, 0))
     end = file.read(8)
@@ -119,7 +118,7 @@ def _place_of_checksum(file: BinaryIO) -> int | None:
     if end[4:] != b"PAR1" or start < 0:
         return None
     file.seek(start)
-    found = _FOUND.search(file.read(size - 8 - start))
+    found = _CHECKSUM_PATTERN.search(file.read(size - 8 - start))
     return None if found is None else start + found.start(1)
 
 
@@ -130,50 +129,52 @@ def _checksum(file: BinaryIO, place: int) -> bytes:
     while left:
         part = file.read(min(left, _CHUNK_BYTES))
         checksum, left = zlib.crc32(part, checksum), left - len(part)
-    file.seek(len(_UNKNOWN), 1)
+    file.seek(len(_PLACEHOLDER), 1)
     while part := file.read(_CHUNK_BYTES):
         checksum = zlib.crc32(part, checksum)
     return f"{checksum:08x}".encode()
 
 
 def read_shard(folder: Location, number: int, of: int) -> Shard:
-    """The last snapshot of a shard.
+    """Read the snapshot of a shard.
 
     Raises:
-        DataError: there is none, or the file cannot be read.
-        ModelError: it is of a format that this version does not read.
+        DataError: the file is missing or unreadable.
+        ModelError: this version cannot read its format.
     """
-    return read_file(folder / _name(number, of))
+    return read_file(folder / _file_name(number, of))
 
 
 def written_ns(folder: Location, number: int, of: int) -> int:
-    """When the last snapshot of a shard was written, in nanoseconds since 1970.
+    """Return when the snapshot of a shard was written, in nanoseconds since 1970.
 
-    An object store knows the second, and this is its end: who is not sure does not call another file newer.
+    An object store gives times in whole seconds. This function returns the end of that second, so that no
+    file written before the snapshot appears to be newer.
     """
-    name = _name(number, of)
+    name = _file_name(number, of)
     if isinstance(folder, Path):
         return storage.written_ns(folder / name)
     return max(storage.written_ns(path) // _SECOND_NS + 1 for path in folder.glob(name)) * _SECOND_NS
 
 
-def _name(number: int, of: int) -> str:
+def _file_name(number: int, of: int) -> str:
     return f"shard-{number:04d}-of-{of:04d}.parquet"
 
 
 def read_file(path: Location, *, series: bool = True) -> Shard:
-    """The shard in a snapshot's file.
+    """Read a shard from the file of a snapshot.
 
     Args:
         path: the file.
-        series: with its series and their rows; without them it says where it stands, and is read at once.
+        series: whether to read the series and their rows; False reads only offsets, watermarks and counts,
+            which is fast.
 
     Raises:
-        DataError: the file cannot be read.
-        ModelError: it is of a format that this version does not read.
+        DataError: the file is unreadable.
+        ModelError: this version cannot read its format.
     """
     try:
-        with path.open("rb") as file:  # opened once: a path may be another snapshot the second time
+        with path.open("rb") as file:  # open it once, because a job may replace it meanwhile
             if series:
                 check_checksum(file)
             parquet = pq.ParquetFile(file)
@@ -185,6 +186,6 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
 
 
 def unreadable(path: Location, error: BaseException) -> str:
-    """What is said of a file that is no Parquet."""
-    why = " ".join(str(error).split())[:200]
-    return f"{path}: not a readable Parquet file: {why}: put back a copy of the folder, or begin without it"
+    """Return the message for a file that is not readable as Parquet."""
+    fix = "put back a copy of the folder, or begin without it"
+    return f"{path}: not a readable Parquet file: {one_line(error)}: {fix}"

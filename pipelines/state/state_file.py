@@ -1,9 +1,9 @@
-"""A state table as one Parquet file: to look at, to keep, to carry to another machine.
+"""Export a state table to one Parquet file, and import it.
 
-One row a series, as in a snapshot (`forecaster.shards.snapshot`), of all shards together. The file's
-metadata holds
-the place in the log, where every row went, and the manifests of sources: whoever unpacks it has the table
-that was packed, and a stream goes on from it exactly.
+The file serves to inspect or archive a table, or to move it to another machine. It has one
+row for each series of all shards, as in a snapshot (`forecaster.shards.snapshot`). Its metadata holds the
+offsets and watermarks, the counts of rows, and the manifests of sources. So a stream resumes from an imported
+table exactly where the exported one ended.
 """
 
 from __future__ import annotations
@@ -21,19 +21,28 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from forecaster.shards import snapshot
 from forecaster.shards.sharding import reshard
-from pipelines.sinks.folder import LOCK, locked
+from pipelines.sinks.folder import locked
 from pipelines.state import state_table
 from pipelines.state.snapshot_file import check_checksum, unreadable, write_table
-from pipelines.storage import Location, Remote, make_folder, read_consistently, was_leased, write_whole
-from schemas.errors import DataError, ModelError, OutputError
+from pipelines.storage import (
+    Location,
+    Remote,
+    make_folder,
+    markers,
+    output_errors,
+    read_consistently,
+    was_leased,
+    write_whole,
+)
+from schemas.errors import DataError, ModelError
 from schemas.sealed import seal, unseal
 
 _KEY = b"statecast.table"
 _MANIFESTS = (".json", ".jsonl")
 
 
-class _Rest(BaseModel):
-    """What of a table is JSON beside its one shard: how many there were, and the manifests by their names."""
+class _TableMetadata(BaseModel):
+    """The JSON metadata of a packed table: its number of shards, and its manifests by file name."""
 
     model_config = ConfigDict(extra="forbid")
     shards: PositiveInt
@@ -41,18 +50,18 @@ class _Rest(BaseModel):
 
 
 def pack(folder: Location, file: Path) -> int:
-    """Writes the table in ``folder`` as one file, whole or not at all.
+    """Write the table in ``folder`` as one file, complete or not at all.
 
     Returns:
         Number of series.
 
     Raises:
-        DataError: there is no table, or its shards stand at different places.
+        DataError: the folder has no table, or its shards have different offsets.
         OutputError: a job is writing the table, or the file cannot be written.
     """
-    with _at_rest(folder):
+    with _locked_if_of_job(folder):
         shards = state_table.read(folder).shards
-        manifests = read_consistently(folder, _manifests)
+        manifests = read_consistently(folder, _manifests_in)
     try:
         (shard,) = reshard(shards, 1)
     except DataError as error:
@@ -60,28 +69,26 @@ def pack(folder: Location, file: Path) -> int:
     table = snapshot.to_arrow(shard)
     rest = {"shards": len(shards), "manifests": manifests}
     table = table.replace_schema_metadata({**table.schema.metadata, _KEY: seal(rest).encode()})
-    try:
+    with output_errors(f"{file}: cannot be written"):
         make_folder(file.parent)
         write_whole(file, partial(write_table, table), kept=True)
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror or error})") from error
     return len(shard.state)
 
 
 def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
-    """Writes the table that ``file`` holds into ``folder``, in the place of one that is there.
+    """Write the table in ``file`` into ``folder``, and replace a table that the folder has.
 
     Args:
-        file: what `pack` wrote.
-        folder: the table's; that of a job, if it is called ``state``.
-        shards: into so many; as many as there were by default.
+        file: a file that `pack` wrote.
+        folder: folder of the table; if it is called ``state``, it belongs to a job's output folder.
+        shards: number of shards to write; by default as many as were packed.
 
     Returns:
         Number of series.
 
     Raises:
-        DataError: the file is no table.
-        ModelError: it is of a format that this version does not read.
+        DataError: the file holds no table.
+        ModelError: this version cannot read its format.
         OutputError: a job is writing the table in ``folder``, or it cannot be written.
     """
     try:
@@ -93,9 +100,11 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(unreadable(file, error)) from error
     if _KEY not in (table.schema.metadata or {}):
-        raise DataError(f"{file}: is no table in one file: statecast state export makes one of a table")
+        raise DataError(f"{file}: is not an exported state table: create one with statecast state export")
     try:
-        rest = _Rest.model_validate_json(json.dumps(unseal(table.schema.metadata[_KEY])), strict=True)
+        rest = _TableMetadata.model_validate_json(
+            json.dumps(unseal(table.schema.metadata[_KEY])), strict=True
+        )
         shard = snapshot.from_arrow(table)
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from error
@@ -103,28 +112,31 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
         raise DataError(
             f"{file}: not a table that this version reads: {str(error).splitlines()[0]}"
         ) from None
-    made = reshard((shard,), rest.shards if shards is None else shards)
-    with _at_rest(folder, makes=True), tempfile.TemporaryDirectory() as others:
+    resharded = reshard((shard,), rest.shards if shards is None else shards)
+    with _locked_if_of_job(folder, is_new=True), tempfile.TemporaryDirectory() as folder_of_manifests:
         for name, text in rest.manifests.items():
-            (Path(others) / Path(name).name).write_text(text)
-        state_table.write(folder, made, also=Path(others))
+            (Path(folder_of_manifests) / Path(name).name).write_text(text)
+        state_table.write(folder, resharded, also=Path(folder_of_manifests))
     return len(shard.state)
 
 
-def _manifests(folder: Location) -> dict[str, str]:
+def _manifests_in(folder: Location) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.glob("*") if path.suffix in _MANIFESTS}
 
 
 @contextmanager
-def _at_rest(folder: Location, *, makes: bool = False) -> Iterator[None]:
-    """Keeps jobs off a table that is one's own, which lies in an output folder and is called ``state``."""
+def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[None]:
+    """Lock the output folder that a table belongs to while the block runs, so that no job writes the table.
+
+    A folder called ``state`` belongs to the output folder above it. A table elsewhere needs no lock.
+    """
     if isinstance(folder, Remote):
         output: Location = folder.parent
-        is_job_s = was_leased(folder.parent)
+        is_of_job = was_leased(folder.parent)
     else:
         output = folder.absolute().parent
-        is_job_s = (output / LOCK).exists()
-    if folder.name == state_table.FOLDER and (makes or is_job_s):
+        is_of_job = (output / markers.LOCK).exists()
+    if folder.name == state_table.FOLDER and (is_new or is_of_job):
         with locked(output):
             yield
     else:

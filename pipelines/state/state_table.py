@@ -1,18 +1,16 @@
-"""The state table: the handover, the warm start, and what a job that was stopped or killed goes on from.
+"""The state table: the snapshots from which a job resumes, or starts warm from another job's state.
 
-A folder of snapshots, readable with any Parquet reader::
+The table is a folder of snapshots, readable with any Parquet reader::
 
-    state/shard-0003-of-0008.parquet     one row a series; `forecaster.shards.snapshot` says what else is in
-    it
+    state/shard-0003-of-0008.parquet     one row per series; see `forecaster.shards.snapshot`
 
-A snapshot is one shard whole. It is written under a hidden name, synced and renamed, and the folder is synced
-after it; in an object store it is put at once. Whoever opens it finds the last one that was complete,
-whenever the writer died.
+A snapshot is one complete shard. On a disk it is written under a hidden name, synced and renamed, and then
+the folder is synced; an object store receives it in one request. So a reader always finds the last complete
+snapshot, even if its writer was killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -23,7 +21,6 @@ import pyarrow.parquet as pq
 from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import newest
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import announced, hand_over_shards, reshard
 from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
@@ -35,7 +32,6 @@ __all__ = [
     "FOLDER",
     "Reached",
     "StateTable",
-    "begin",
     "copy_aside",
     "exists",
     "homes",
@@ -48,20 +44,18 @@ __all__ = [
 FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
-_NO_PARTITIONS: Mapping[str, int] = {}
-_OLD_SERIES = "series"
-_BACKFILL = "replay"  # the only partition of a backfill's log
+_FORMAT_1_FOLDER = "series"
+_BACKFILL = "replay"  # name of the only partition of a backfill
 
 
 class Reached(NamedTuple):
-    """How far the shards that follow a partition have read it.
+    """The offsets and watermarks that the shards which follow a partition have reached.
 
     Attributes:
-        offset: the least of any of them: of the row that comes next.
-        watermark_us: the partition's watermark before that row; None where it has none.
-        others: the offsets of the shards that are further, rising.
-        furthest_watermark_us: the partition's watermark at the shard that is furthest; None where it has
-        none.
+        offset: smallest offset of the shards, at which reading resumes.
+        watermark_us: watermark of the partition at ``offset``; None if it has none.
+        others: larger offsets of other shards, ascending.
+        furthest_watermark_us: watermark at the shard with the largest offset; None if it has none.
     """
 
     offset: int
@@ -72,22 +66,22 @@ class Reached(NamedTuple):
 
 @dataclass(frozen=True)
 class StateTable:
-    """A state table as read back.
+    """A state table in memory.
 
     Attributes:
-        shards: all of them, in order.
+        shards: all shards, in the order of their numbers.
     """
 
     shards: tuple[Shard, ...]
 
     @property
     def state(self) -> State:
-        """The states of all series, as one."""
+        """The states of all series, joined."""
         return State.join([shard.state for shard in self.shards])
 
     @property
     def pending(self) -> pl.DataFrame:
-        """Observation frame of the rows that wait for their windows to close."""
+        """Observation frame of the rows whose windows are still open."""
         named = [shard.pending.join(shard.slots, on="slot", how="left") for shard in self.shards]
         rows = pl.concat(named, how="diagonal").drop(
             "slot", "window", "offset", PARTITION, ORIGIN, strict=False
@@ -96,21 +90,21 @@ class StateTable:
 
     @property
     def closed_through(self) -> int | None:
-        """The last window that all shards have closed; None where one has closed none."""
+        """The last window that all shards have closed; None if a shard has closed none."""
         closed = [shard.closed_through for shard in self.shards]
         return None if None in closed else min(c for c in closed if c is not None)
 
     @property
     def counts(self) -> Counts:
-        """Where the rows of the job that wrote it went."""
+        """The counts of rows by outcome, over the whole life of the job."""
         return sum((shard.counts for shard in self.shards), Counts())
 
     def offset(self, partition: str) -> int:
-        """Where a source goes on: what every shard has read, none reads again."""
+        """Return the offset at which reading a partition resumes: all shards have applied the rows before."""
         return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
     def reached(self) -> dict[str, Reached]:
-        """How far each partition was read, by its name."""
+        """Return how far each partition was read, by its name."""
         found = {}
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
@@ -120,34 +114,34 @@ class StateTable:
         return found
 
     def _followers(self, partition: str) -> list[Shard]:
-        """The shards that read it; all where none has begun to."""
+        """Return the shards that read a partition; all shards if none has begun to."""
         return [shard for shard in self.shards if not shard.keyed or partition in shard.offsets] or [
             *self.shards
         ]
 
 
 def exists(folder: Location) -> bool:
-    """Whether there is a state table in ``folder``."""
-    return read_consistently(folder, lambda there: bool(_paths(there)) or _is_old(there))
+    """Return whether ``folder`` has a state table."""
+    return read_consistently(folder, lambda there: bool(_paths(there)) or _is_of_format_1(there))
 
 
 def read(folder: Location, *, series: bool = True) -> StateTable:
-    """The state table in ``folder``.
+    """Read the state table in ``folder``.
 
     Args:
-        folder: where it is.
-        series: with its series and their rows; without, to learn where its shards stand, which is little to
-            read of a large table.
+        folder: folder of the table.
+        series: whether to read the series and their rows; False reads only offsets, watermarks and counts,
+            which is fast for a large table.
 
     Raises:
-        DataError: there is none, a file of it cannot be read, or a shard is missing.
-        ModelError: it is of a format that this version does not read.
+        DataError: no table exists, a file is unreadable, or a shard is missing.
+        ModelError: this version cannot read its format.
     """
     return read_consistently(folder, lambda there: _read_table(there, series))
 
 
 def _read_table(folder: Location, series: bool) -> StateTable:
-    if _is_old(folder):
+    if _is_of_format_1(folder):
         raise ModelError(
             f"{folder}: a state table of format 1 is not readable here: start without it, from the rows; "
             "--fresh keeps it beside the new one"
@@ -165,10 +159,10 @@ def _read_table(folder: Location, series: bool) -> StateTable:
 
 
 def homes(folder: Location) -> dict[str, int]:
-    """The shard of each series of the table in ``folder``; none where there is no table.
+    """Return the shard number of each series of the table in ``folder``; empty without a table.
 
     Raises:
-        DataError: a file of it cannot be read.
+        DataError: a file is unreadable.
     """
     found: dict[str, int] = {}
     for path in _paths(folder):
@@ -182,10 +176,10 @@ def homes(folder: Location) -> dict[str, int]:
 
 
 def offsets(folder: Location) -> dict[str, int]:
-    """The offset from which each partition may be read again; empty where the table cannot be read."""
+    """Return the offset at which reading each partition resumes; empty if the table cannot be read."""
     try:
         return {name: reached.offset for name, reached in read(folder, series=False).reached().items()}
-    except StatecastError:  # there is none yet, or it is just put in place
+    except StatecastError:  # the table does not exist yet, or it is just being put in place
         return {}
 
 
@@ -194,81 +188,19 @@ def _paths(folder: Location) -> list[Location]:
     return sorted(found, key=lambda path: path.name)
 
 
-def begin(
-    folder: Location,
-    shards: int,
-    start: Location | None,
-    cold: State,
-    *,
-    resume: bool = False,
-    partitions: Mapping[str, int] = _NO_PARTITIONS,
-    owners: Mapping[str, int] = _NO_PARTITIONS,
-) -> None:
-    """Puts the table in ``folder`` that a run of a job of ``shards`` shards begins with.
-
-    It is whole from the start, so that a job that is killed amid its first snapshots goes on as from any.
-    Each shard knows all of its partitions: no window closes before each of these has a watermark.
-
-    Args:
-        folder: the job's own table.
-        shards: number of shards.
-        start: table that a new job starts from, with a log of its own; None starts cold.
-        cold: `forecaster.model.Forecaster.initial_state`, of shards that start cold.
-        resume: ``folder`` holds the table of an earlier run of this job, and the run goes on from it; cut
-            anew where it has another number of shards.
-        partitions: the offset at which the reading of each begins; of those that a table knows it stays.
-        owners: of each partition of a topic that is keyed by series, the only shard that follows it.
-
-    Raises:
-        DataError: ``start`` holds no table, or one that cannot be cut as asked.
-    """
-    if start is None:
-        empty = [Shard.cold(number, shards, cold, ()) for number in range(shards)]
-        write(folder, [announced(shard, partitions, owners) for shard in empty])
-        return
-
-    def begun(table: StateTable) -> Sequence[Shard]:
-        try:
-            made = _as_asked(table, shards, is_keyed=bool(owners), resume=resume)
-        except DataError as error:
-            raise DataError(f"{start}: {error}") from None
-        return [
-            announced(shard, partitions, owners) for shard in (made if resume else hand_over_shards(made))
-        ]
-
-    table = read(start, series=False)
-    if not resume or not _stand_alike(begun(table), table.shards):
-        write(folder, begun(read(start)), also=folder if resume else None)
-
-
-def _stand_alike(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
-    """Whether as many shards know the same partitions."""
-    return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
-
-
-def _as_asked(table: StateTable, shards: int, *, is_keyed: bool, resume: bool) -> Sequence[Shard]:
-    """The shards of a table in the number asked for; those that a run goes on from stay as they are."""
-    if is_keyed and not table.shards[0].keyed:
-        raise DataError(
-            "its series lie in shards by their names, and with kafka.keyed = true by partitions: begin "
-            "without it, or read the topic with kafka.keyed = false"
-        )
-    if len(table.shards) == shards and (is_keyed or (resume and not table.shards[0].keyed)):
-        return table.shards
-    return reshard(table.shards, shards)
-
-
 def is_of_backfill(folder: Location) -> bool:
-    """Whether a backfill left the table: a stream's holds the place in a log that the stream goes on with.
+    """Return whether a backfill wrote the table.
+
+    Otherwise a stream wrote it, and must be resumed from its offsets.
 
     Raises:
-        StatecastError: it cannot be read.
+        StatecastError: the table cannot be read.
     """
-    if any(folder.glob("*.json*")):  # what a source of a stream must find again
+    if any(folder.glob("*.json*")):  # manifests, which only the sources of streams write
         return False
     return read(folder, series=False).reached().keys() <= {_BACKFILL}
 
 
-def _is_old(folder: Location) -> bool:
-    """Whether it holds a table of format 1, which had a folder for series."""
-    return any((folder / _OLD_SERIES).glob("*.parquet"))
+def _is_of_format_1(folder: Location) -> bool:
+    """Return whether a folder holds a table of format 1, which had a subfolder for series."""
+    return any((folder / _FORMAT_1_FOLDER).glob("*.parquet"))

@@ -1,16 +1,19 @@
-"""Where outputs and state tables lie: a folder on a disk, or in an object store.
+"""Files and folders on a disk or in an object store, through the same functions.
 
-Functions here do the same to both. On a disk a file is written under a hidden name, synced and renamed. In an
-object store there is no rename and no folder: an object appears whole with its one PUT, under its final key,
-and is kept from then on. What must be replaced together there, is by one PUT of a manifest; see `parts`.
+On a disk a file is written under a hidden name, synced and renamed. An object store has no rename and no
+folders: an object appears complete under its final key with one PUT, and is durable from then on. Parts of an
+output that must be replaced together are replaced in a store by one PUT of a manifest; see
+`pipelines.storage.replaced_parts`.
 """
 
+from pipelines.storage import markers
 from pipelines.storage.journal import Journal
 from pipelines.storage.lease import Held, check_writable, leased, was_leased
+from pipelines.storage.markers import BACKFILL
+from pipelines.storage.output_errors import cannot_write, output_errors
 from pipelines.storage.owned import OwnedFile
 from pipelines.storage.remote import Location, Remote, location
 from pipelines.storage.replaced_parts import (
-    BACKFILL,
     complete_replacement_in_store,
     read_consistently,
     replace_in_store,
@@ -36,11 +39,14 @@ __all__ = [
     "OwnedFile",
     "Remote",
     "Target",
+    "cannot_write",
     "check_writable",
     "complete_replacement_in_store",
     "leased",
     "location",
     "make_folder",
+    "markers",
+    "output_errors",
     "read_consistently",
     "remove_temporaries",
     "remove_tree",

@@ -1,8 +1,9 @@
-"""Journals: files of sealed records that a job adds to and must find again as they were written.
+"""Journals: files of sealed records that a job appends to, and that it must read again unchanged.
 
-On a disk a journal is one file. An object store cannot append: there each `Journal.add` puts a small object
-beside the file, ``NAME-000000000001.jsonl`` and so on, and each `MERGED_AT` of these are merged into the
-file, whose first line then says through which object. So whatever a crash leaves is read once.
+On a disk a journal is one file. An object store cannot append: there each `Journal.add` creates a small
+object beside the file, ``NAME-000000000001.jsonl`` and so on. After `MERGED_AT` of these, they are merged
+into the file, and its first line then holds the number of the last merged object. So each record is read
+exactly once, whenever a crash happens.
 """
 
 from __future__ import annotations
@@ -21,43 +22,46 @@ from pipelines.storage.write_whole import make_folder, write_text
 from schemas.sealed import seal, unseal
 
 MERGED_AT: Final = 64
-"""Objects beside a journal in an object store after which they are merged into it."""
+"""Number of objects beside a journal in an object store at which they are merged into it."""
 
 _MERGED: Final = "merged_through"
 
 
 class Journal:
-    """A file of sealed records, one a line, that one process adds to.
+    """A file of sealed records, one per line, that one process appends to.
 
-    A crash may leave the last line half written. Nothing was built on it, since `add` had not returned; so
-    it is cut off when the journal is opened.
+    A crash may leave an incomplete last line. Nothing depends on that line, because `add` had not returned.
+    So opening the journal removes it.
     """
 
     def __init__(self, path: Location) -> None:
-        """Open a journal; its file is made with the first record.
+        """Open a journal; the first record creates its file.
+
+        Args:
+            path: path of the file.
 
         Raises:
-            OSError: it cannot be read or written.
-            ValueError: it was copied from an object store, and a line is no sealed record.
+            OSError: the file cannot be read or written.
+            ValueError: the journal was copied from an object store, and a line is not a sealed record.
         """
         self.path = path
         self._parts = _parts(path)
         self._through = _merged_through(path)
-        if isinstance(path, Path) and path.exists():  # in an object store it is always whole
+        if isinstance(path, Path) and path.exists():  # an object is always complete
             whole = path.read_bytes()
             if whole and not whole.endswith(b"\n"):
                 with path.open("r+b") as file:
                     file.truncate(whole.rfind(b"\n") + 1)
                     os.fsync(file.fileno())
-        if isinstance(path, Path) and self._parts:  # it was copied from an object store
+        if isinstance(path, Path) and self._parts:  # objects on a disk: the journal was copied from a store
             self.replace([record for _, record in self.records()])
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the records on the disk, each with the number of its line.
+        """Yield the records, each with the number of its line.
 
         Raises:
             OSError: the journal cannot be read.
-            ValueError: a line is no sealed record; the text names the line.
+            ValueError: a line is not a sealed record; the message gives the number of the line.
         """
         number = 0
         for line in self._lines():
@@ -79,10 +83,10 @@ class Journal:
                 yield from part.read_bytes().splitlines()
 
     def add(self, *records: Mapping[str, Any]) -> None:
-        """Add records; on return they survive a loss of power.
+        """Append records; on return they survive a loss of power.
 
         Raises:
-            OSError: they cannot be written; the journal is as it was.
+            OSError: they cannot be written; the journal is unchanged.
         """
         lines = b"".join(seal(record).encode() + b"\n" for record in records)
         if isinstance(self.path, Path):
@@ -96,29 +100,29 @@ class Journal:
             self.replace([record for _, record in self.records()])
 
     def replace(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Write the journal anew, in one step; on return it survives a loss of power.
+        """Replace all records in one step; on return the new ones survive a loss of power.
 
         Raises:
-            OSError: it cannot be written; the journal is as it was.
+            OSError: they cannot be written; the journal is unchanged.
         """
         through = max(self._parts, default=self._through)
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # one that stays is not read any more
+            with suppress(OSError):  # an object that stays is not read again
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 
 
 def _merged_through(path: Location) -> int:
-    """The number of the last object that was merged into the file."""
+    """Return the number of the last object that was merged into the file; 0 if there is none."""
     with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
         return int(unseal(file.readline()).get(_MERGED, 0))
     return 0
 
 
 def _parts(path: Location) -> dict[int, Location]:
-    """The objects beside a journal by their numbers, rising."""
+    """Return the objects beside a journal by their numbers, ascending."""
     stem = path.name.removesuffix(path.suffix)
     pattern = re.compile(rf"{re.escape(stem)}-(\d{{12}}){re.escape(path.suffix)}")
     found = [(pattern.fullmatch(one.name), one) for one in path.parent.glob(f"{stem}-*")]
@@ -140,7 +144,7 @@ def _append(path: Path, lines: bytes) -> None:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(file.fileno(), size)  # the next line must not follow half of these
+            os.ftruncate(file.fileno(), size)  # the next line must not follow an incomplete one
             raise
     if is_new:
         sync_path(path.parent)

@@ -1,15 +1,15 @@
-"""One job at a time on an output in an object store: a lease that its holder renews.
+"""Lock an output in an object store for one job at a time, with a lease that the job renews.
 
-Locks are numbered objects, each made with a PUT that the store refuses where there is one; who has made the
-highest holds it. A holder that was killed is known on its own machine at once, elsewhere by its silence; the
-clock is that of the store. Who then makes the next number has it, and the one before learns so.
+The locks are objects with ascending numbers. A job creates the next number with a PUT that the store refuses
+if the object exists, and the job with the highest number holds the lease. A job takes the lease over if its
+holder was killed: on the same machine a dead process is recognized at once, elsewhere a lease expires if it
+is not renewed, by the clock of the store. The earlier holder sees the higher number and stops.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,69 +18,71 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import psutil
 
+from pipelines.storage import markers
+from pipelines.storage.output_errors import cannot_write
 from pipelines.storage.remote import Remote
 from schemas.errors import OutputError
 
 LAPSES_S: Final = 60.0
-"""Seconds of silence after which a lease is up."""
+"""Seconds without renewal after which a lease expires."""
 
 _RENEWED_EVERY_S = 15.0
-_LOCK = ".lock-"
-_NAME: Final = re.compile(re.escape(_LOCK) + r"\d{6,}")
 
 
-def _hold_on() -> None:
-    """Raise nothing: the lock cannot be lost."""
+def _never_lost() -> None:
+    """Raise nothing, because a lock on a disk cannot be lost."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """The lock of an output folder, while it is held.
+    """Checks whether a job still holds the lock of its output folder.
 
     Attributes:
-        check: raises `OutputError` once the job has learnt that another one has taken over; a job that was
-            silent must call it.
-        confirm: raises it where another job has taken over by now; in an object store this is a request.
+        check: raises `OutputError` after the job has noticed that another job took the lock; it makes no
+            request.
+        confirm: asks the store, and raises `OutputError` if another job has taken the lock.
     """
 
-    check: Callable[[], None] = _hold_on
-    confirm: Callable[[], None] = _hold_on
+    check: Callable[[], None] = _never_lost
+    confirm: Callable[[], None] = _never_lost
 
     def __call__(self) -> None:
-        """Do what ``check`` does."""
+        """Call ``check``."""
         self.check()
 
 
 @contextmanager
 def leased(folder: Remote) -> Iterator[Held]:
-    """Keeps every other job off an output until the block ends.
+    """Hold the lease of an output while the block runs.
 
     Yields:
-        What raises `OutputError` once another job has taken over.
+        Checks that raise `OutputError` after another job has taken the lease.
 
     Raises:
-        OutputError: another job has it; or nothing can be written there.
+        OutputError: another job holds the lease, or the output cannot be written to.
     """
     mine = _acquire(folder)
     lost, ended = threading.Event(), threading.Event()
 
     def check() -> None:
         if lost.is_set():
-            raise OutputError(f"{folder}: another job has taken over, since this one was silent for too long")
+            raise OutputError(
+                f"{folder}: another job has taken over, since this one did not renew its lease in time"
+            )
 
     def confirm() -> None:
-        if _highest(folder) != mine:
+        if _highest_lock(folder) != mine:
             lost.set()
         check()
 
     def renew() -> None:
         while not ended.wait(_RENEWED_EVERY_S):
-            with suppress(OSError):  # as long as the store cannot be reached, nobody can take over
-                if _highest(folder) != mine:
+            # While the store cannot be reached, no other job can take the lease either.
+            with suppress(OSError):
+                if _highest_lock(folder) != mine:
                     lost.set()
                     return
                 mine.write_bytes(_identity())
@@ -92,36 +94,37 @@ def leased(folder: Remote) -> Iterator[Held]:
     finally:
         ended.set()
         thread.join()
-        # Not deleted: who looked before and makes the next number is told that it is not the next.
+        # Mark the lock as released and keep it: if it were deleted, another job that listed the locks earlier
+        # could create the same number again.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())
 
 
 def check_writable(folder: Remote) -> None:
-    """Puts an object there, and deletes it.
+    """Check that an output can be written to, by putting an object and deleting it.
 
     Raises:
-        OutputError: that cannot be done; one line.
+        OutputError: the store refuses or cannot be reached.
     """
-    _look(folder)
+    _list_locks(folder)
 
 
 def was_leased(folder: Remote) -> bool:
-    """Whether a job ever was there."""
-    return any(folder.glob(f"{_LOCK}*"))
+    """Return whether a job has ever held the lease of an output."""
+    return any(folder.glob(markers.LEASES))
 
 
 def _acquire(folder: Remote) -> Remote:
-    now_s, locks = _look(folder)
+    now_s, locks = _list_locks(folder)
     if locks and (who := _holder(locks[-1], now_s)):
         raise OutputError(f"{folder}: {who} is writing here: wait for its end, or name another folder")
-    number = _number(locks[-1]) + 1 if locks else 1
-    mine = folder / f"{_LOCK}{number:06d}"
-    is_first = _created(mine)
-    if is_first and _created(mine):
+    number = markers.lease_number(locks[-1].name) + 1 if locks else 1
+    mine = folder / markers.lease(number)
+    is_first = _try_create(mine)
+    if is_first and _try_create(mine):
         raise OutputError(f"{folder}: a store without conditional PUT, so two jobs could write here at once")
-    if not is_first or _highest(folder) != mine:
+    if not is_first or _highest_lock(folder) != mine:
         raise OutputError(f"{folder}: another job has just begun to write here: name another folder")
     for older in locks:
         with suppress(OSError):
@@ -129,16 +132,16 @@ def _acquire(folder: Remote) -> Remote:
     return mine
 
 
-def _created(lock: Remote) -> bool:
+def _try_create(lock: Remote) -> bool:
     try:
         return lock.create(_identity())
     except OSError as error:
-        raise _cannot_write(lock.parent, error) from error
+        raise cannot_write(lock.parent, error) from error
 
 
-def _look(folder: Remote) -> tuple[float, list[Remote]]:
-    """The store's time, in seconds since 1970, and the locks, the highest last."""
-    probe = folder / f".probe-{uuid4().hex}"
+def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
+    """Return the store's time, in seconds since 1970, and the locks, ascending."""
+    probe = folder / markers.probe()
     try:
         probe.write_bytes(b"")
         try:
@@ -146,17 +149,13 @@ def _look(folder: Remote) -> tuple[float, list[Remote]]:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
     now_ns = max(path.written_ns for path in listed if path == probe)
-    return now_ns / 1e9, [path for path in listed if _NAME.fullmatch(path.name)]
+    return now_ns / 1e9, [path for path in listed if markers.is_lease(path.name)]
 
 
-def _cannot_write(folder: Remote, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")
-
-
-def _highest(folder: Remote) -> Remote:
-    locks = (path for path in folder.glob(f"{_LOCK}*") if _NAME.fullmatch(path.name))
+def _highest_lock(folder: Remote) -> Remote:
+    locks = (path for path in folder.glob(markers.LEASES) if markers.is_lease(path.name))
     return max(locks, default=folder)
 
 
@@ -164,21 +163,17 @@ def _holder(lock: Remote, now_s: float) -> str | None:
     silent_s = now_s - lock.written_ns / 1e9
     left_s = max(LAPSES_S - silent_s, 1)
     try:
-        told: dict[str, Any] = json.loads(lock.read_bytes())
-        if "released" in told or silent_s > LAPSES_S or _is_dead(told):
+        record: dict[str, Any] = json.loads(lock.read_bytes())
+        if "released" in record or silent_s > LAPSES_S or _is_dead(record):
             return None
-        who = f"process {told['pid']} on {told['host']} since {told['since']}"
+        who = f"process {record['pid']} on {record['host']} since {record['since']}"
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # not as a job writes it: then its time alone counts
+    except (ValueError, KeyError, TypeError):  # not written by a job: only the time of the object counts
         if silent_s > LAPSES_S:
             return None
         who = "which its lock does not name"
     return f"another job, {who} (if that has died: for {left_s:.0f} s more),"
-
-
-def _number(lock: Remote) -> int:
-    return int(lock.name.removeprefix(_LOCK))
 
 
 def _identity() -> bytes:
@@ -193,21 +188,21 @@ def _identity() -> bytes:
     ).encode()
 
 
-def _is_dead(told: dict[str, Any]) -> bool:
-    """Whether a process of this machine is known to be gone."""
-    if told["machine"] != _machine():
+def _is_dead(record: dict[str, Any]) -> bool:
+    """Return whether the process that wrote a lock ran on this machine and has ended."""
+    if record["machine"] != _machine():
         return False
     try:
-        started_s: float = psutil.Process(told["pid"]).create_time()
+        started_s: float = psutil.Process(record["pid"]).create_time()
     except psutil.NoSuchProcess:
         return True
-    return abs(started_s - float(told["started_s"])) > 1
+    return abs(started_s - float(record["started_s"])) > 1
 
 
 def _machine() -> str:
-    """What tells this boot of this machine, and the processes that can be seen from here, from any other."""
+    """Return a text that identifies this machine, its last boot, and the namespace of its process ids."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    told = [socket.gethostname()]
+    parts = [socket.gethostname()]
     with suppress(OSError):
-        told += [boot.read_text().strip(), str(space.readlink())]
-    return " ".join(told)
+        parts += [boot.read_text().strip(), str(space.readlink())]
+    return " ".join(parts)

@@ -1,4 +1,4 @@
-"""Files that their owner replaces again and again, until another job owns them."""
+"""Files that one job replaces repeatedly, until another job takes the output over."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipelines.storage.write_whole import Target, write_whole
 
 
 class OwnedFile:
-    """A file that one job owns, such as the mark of an output folder or the snapshot of a shard.
+    """A file that one job owns, such as the owner file of an output folder or the snapshot of a shard.
 
-    A check of the owner and a write are two steps, between which a job may be suspended for so long that
-    another job takes its output over. So an object in S3 is replaced only where it still is the version that
-    this job has last seen. On a disk, and in a store without such a PUT, the check alone is made.
+    Checking the owner and writing are two steps. A job may be suspended between them for so long that another
+    job takes its output over. So an object in S3 is replaced only if the store still holds the version that
+    this job saw last. On a disk, and in a store without conditional PUT, there is only the check.
 
     Args:
-        path: where the file is; the version that is there now counts as seen.
+        path: path of the file; the version that exists now counts as seen.
 
     Raises:
         OSError: the store cannot be reached.
@@ -29,18 +29,19 @@ class OwnedFile:
         self._seen = "" if isinstance(path, Path) else path.version()
 
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:
-        """Write the file anew as its owner; on return it survives a loss of power.
+        """Replace the file as its owner; on return it survives a loss of power.
 
         Args:
-            write: writes the file to what it is given.
-            is_ours: whether this job still owns the file; called when everything is written, and again
-                where the store holds another version: a job that lost the output may have put that one.
+            write: writes the content to the path or buffer that it is given.
+            is_ours: returns whether this job still owns the file. It is called after the content is written,
+                and again if the store holds another version, because a job that lost the output may have put
+                that version.
 
         Returns:
-            Whether the file is in place; False where ``is_ours`` refused.
+            Whether the file is in place; False if ``is_ours`` returned False.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         if isinstance(self.path, Path):
             return write_whole(self.path, write, kept=True, is_ours=is_ours)

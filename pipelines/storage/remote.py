@@ -1,4 +1,4 @@
-"""Objects in a store that fsspec knows, named as paths are."""
+"""Objects in a store that fsspec supports, with names like paths."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, one_line
 
-# Those whose PUT of a whole object is all or nothing, and can be refused where there is one.
+# The package for each store that has an atomic PUT, which can be refused if the object exists.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-_KINDS: Final[Mapping[type, int]] = {
+_ERRNOS: Final[Mapping[type, int]] = {
     FileNotFoundError: errno.ENOENT,
     FileExistsError: errno.EEXIST,
     PermissionError: errno.EACCES,
 }
-_MOST_BYTES: Final = 5 << 30  # that S3 takes in one request
-_TIMES: Final = ("LastModified", "last_modified", "mtime", "updated", "created")  # as stores call it
+_LARGEST_PUT_BYTES: Final = 5 << 30  # the largest object that S3 accepts in one request
+# the key of the time of writing in the listings of different stores
+_TIME_KEYS: Final = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
 @dataclass(frozen=True, order=True)
 class Remote:
-    """An object, or a prefix of objects' keys, with as much of `pathlib.Path` as a job needs.
+    """An object, or a prefix of keys, with the part of the interface of `pathlib.Path` that a job needs.
 
-    It may be pickled; credentials are none of it, fsspec finds them in the environment of each process. Every
-    error is an `OSError` whose ``strerror`` says in one line what the store said.
+    A Remote can be pickled; it contains no credentials, because fsspec finds them in the environment of each
+    process. Every method raises `OSError` for a failed request, with the store's message in one line as
+    ``strerror``.
 
     Attributes:
-        url: such as ``s3://bucket/prefix``, without a slash at its end.
-        written_ns: when a listing says that it was written, in nanoseconds since 1970; stores know seconds.
+        url: URL without a slash at its end, such as ``s3://bucket/prefix``.
+        written_ns: when the object was written, in nanoseconds since 1970, if a listing returned it; stores
+            give whole seconds.
     """
 
     url: str
@@ -48,7 +51,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """What follows the last slash."""
+        """The part after the last slash."""
         return self.url.rpartition("/")[2]
 
     @property
@@ -58,15 +61,15 @@ class Remote:
 
     @property
     def parent(self) -> Remote:
-        """What comes before the last slash."""
+        """The part before the last slash."""
         return Remote(self.url.rpartition("/")[0])
 
     def with_name(self, name: str) -> Remote:
-        """Beside it."""
+        """Return the object with another name under the same parent."""
         return self.parent / name
 
     def exists(self) -> bool:
-        """Whether there is an object, to be asked of small ones; of a prefix it is no question."""
+        """Return whether the object exists; this reads all of it, so use it for small objects only."""
         try:
             self.read_bytes()
         except FileNotFoundError:
@@ -74,56 +77,56 @@ class Remote:
         return True
 
     def read_bytes(self) -> bytes:
-        """The whole object."""
-        with self._asked() as store:
+        """Return the whole object."""
+        with self._requests() as store:
             data: bytes = store.cat_file(self.url)
             return data
 
     def read_text(self) -> str:
-        """The whole object as text."""
+        """Return the whole object as text."""
         return self.read_bytes().decode()
 
     def open(self, mode: Literal["rb"]) -> BytesIO:
-        """The whole object as a file."""
+        """Return the whole object as an in-memory file."""
         return BytesIO(self.read_bytes())
 
     def write_bytes(self, data: bytes) -> None:
-        """Puts an object: from now on there is all of it, where there was none or another."""
-        with self._asked() as store:
+        """Put the object atomically; an existing one is replaced."""
+        with self._requests() as store:
             store.pipe_file(self.url, data)
 
     def create(self, data: bytes) -> bool:
-        """Puts an object where there is none; returns whether there was none."""
+        """Put the object if it does not exist; return whether it was put."""
         try:
-            with self._asked() as store:
+            with self._requests() as store:
                 store.pipe_file(self.url, data, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
-            if _status(error) not in (409, 412):  # refused, or the second of two at once
+            if _status(error) not in (409, 412):  # the object exists, or another request creates it now
                 raise
             return False
         return True
 
     def version(self) -> str:
-        """Return the version of the object, for `replace`; "" of no object, or in a store without such."""
+        """Return the version of the object, for `replace`; "" if the object or the store has none."""
         if not self._replaces_versions:
             return ""
-        with suppress(FileNotFoundError), self._asked() as store:
+        with suppress(FileNotFoundError), self._requests() as store:
             return str(store.info(self.url).get("ETag", ""))
         return ""
 
     def replace(self, data: bytes, version: str) -> str | None:
-        """Put an object where the store still holds one version of it.
+        """Put the object only if the store still holds a given version of it.
 
-        Stores other than S3 have no such PUT that fsspec passes on: there the object is put in any case.
+        fsspec offers this conditional PUT for S3 only; in other stores the object is put in any case.
 
         Args:
             data: the whole object.
-            version: what `version` or `replace` returned; "" where there was no object.
+            version: result of `version` or `replace`; "" if the object did not exist.
 
         Returns:
-            The new version; None where the store holds another one and has put nothing.
+            The new version; None if the store holds another version and nothing was put.
 
         Raises:
             OSError: the store cannot be reached, or refuses for another reason.
@@ -133,56 +136,60 @@ class Remote:
             return ""
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
-            with self._asked() as store:
-                # in one request: s3fs drops the condition where it puts an object in parts
-                put = store.pipe_file(self.url, data, chunksize=_MOST_BYTES, **condition)
+            with self._requests() as store:
+                # one request, because s3fs drops the condition for an object in several parts
+                put = store.pipe_file(self.url, data, chunksize=_LARGEST_PUT_BYTES, **condition)
         except OSError as error:
-            refused = (404, 409, 412) if version else (409, 412)  # gone, the second of two at once, changed
+            # 404: the object is gone; 409: another request replaces it now; 412: it has changed
+            refused = (404, 409, 412) if version else (409, 412)
             if _status(error) not in refused:
                 raise
             return None
-        return self.version() if put is None else str(put["ETag"])  # None: s3fs put more than fits, in parts
+        return self.version() if put is None else str(put["ETag"])  # None: s3fs put a larger object, in parts
 
     @property
     def _replaces_versions(self) -> bool:
         return self.url.startswith("s3://")
 
     def copy(self, target: Remote) -> None:
-        """Has the store copy the object."""
-        with self._asked() as store:
+        """Copy the object within the store."""
+        with self._requests() as store:
             store.cp_file(self.url, target.url)
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Deletes the object; stores do not say whether there was one."""
+        """Delete the object; most stores do not report whether it existed."""
         try:
-            with self._asked() as store:
+            with self._requests() as store:
                 store.rm_file(self.url)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """The objects right under this prefix, with when each was written; as of now, in order."""
-        for path, written_ns in self._listed():
+        """Yield the objects directly under this prefix that match a pattern, sorted by name.
+
+        They have the time of writing.
+        """
+        for path, written_ns in self._list_files():
             if fnmatchcase(path.name, pattern):
                 yield Remote(path.url, written_ns)
 
     def below(self) -> list[Remote]:
-        """All objects under this prefix."""
-        with self._asked() as store:
-            # Stores give keys back without their scheme, which may have more than one name.
+        """Return all objects under this prefix."""
+        with self._requests() as store:
+            # Stores return keys without the URL's scheme, of which some have several names.
             bare = store._strip_protocol(self.url)
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 
     def remove_below(self, *but: Remote) -> None:
-        """Deletes all objects under this prefix, save some."""
+        """Delete all objects under this prefix except ``but``."""
         gone = [path.url for path in self.below() if path not in but]
         if gone:
-            with self._asked() as store:
+            with self._requests() as store:
                 store.rm(gone)
 
-    def _listed(self) -> list[tuple[Remote, int]]:
-        with self._asked() as store:
+    def _list_files(self) -> list[tuple[Remote, int]]:
+        with self._requests() as store:
             try:
                 found = store.ls(self.url, detail=True)
             except FileNotFoundError:
@@ -191,29 +198,29 @@ class Remote:
         return sorted(file for file in files if file[0].name)
 
     @contextmanager
-    def _asked(self) -> Iterator[Any]:
-        """The store; whatever it raises is told as an `OSError` of one line."""
+    def _requests(self) -> Iterator[Any]:
+        """Yield the store; convert any exception of a request to an `OSError` with a message of one line."""
         try:
             yield _store(self.url)
         except (ConfigError, GeneratorExit):
             raise
         except OSError as error:
-            number = next((_KINDS[kind] for kind in type(error).__mro__ if kind in _KINDS), errno.EIO)
-            said = _line(error.strerror or (error.args[-1] if error.args else error))
-            raise OSError(number, said) from error  # which makes one of the kind that belongs to the number
-        except Exception as error:  # the libraries below have errors of their own
-            raise OSError(errno.EIO, _line(error)) from error
+            number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
+            reason = one_line(error.strerror or (error.args[-1] if error.args else error))
+            raise OSError(number, reason) from error  # OSError picks the subclass for the number
+        except Exception as error:  # the store's libraries raise other classes, too
+            raise OSError(errno.EIO, one_line(error)) from error
 
 
 Location: TypeAlias = Path | Remote
-"""A file or folder: on a disk, or in an object store."""
+"""A file or folder on a disk or in an object store."""
 
 
 def location(text: str | Path) -> Location:
-    """What ``text`` names: a path, or ``s3://bucket/prefix`` and the like.
+    """Parse a path, or a URL such as ``s3://bucket/prefix``.
 
     Raises:
-        ConfigError: it is the URL of what no job can write to safely, or a package is missing.
+        ConfigError: jobs cannot write to such a URL safely, or a package is missing.
     """
     scheme, is_url, rest = str(text).partition("://")
     if not is_url:
@@ -231,11 +238,11 @@ def location(text: str | Path) -> Location:
 
 
 def _store(url: str) -> Any:
-    import fsspec  # takes a moment to load, and most jobs write to a disk
+    import fsspec  # slow to import, and most jobs write to a disk
 
     scheme = url.partition("://")[0]
     try:
-        # without its cache of listings: others write there, too
+        # without a cache of listings, because other processes write to the store, too
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         package = _STORES.get(scheme, "fsspec")
@@ -243,7 +250,7 @@ def _store(url: str) -> Any:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """The status of HTTP that S3 answered with, whatever the libraries between have made of it."""
+    """Return the HTTP status of S3's answer, from the error or one of its causes; None if there is none."""
     while error is not None:
         if isinstance(answer := getattr(error, "response", None), dict):
             return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -252,11 +259,7 @@ def _status(error: BaseException | None) -> int | None:
 
 
 def _ns(listed: dict[str, Any]) -> int:
-    told = next((listed[name] for name in _TIMES if listed.get(name) is not None), 0)
-    if isinstance(told, str):
-        told = datetime.fromisoformat(told)
-    return int((told.timestamp() if isinstance(told, datetime) else told) * 1e9)
-
-
-def _line(said: object) -> str:
-    return " ".join(str(said).split())[:200] or type(said).__name__
+    time = next((listed[name] for name in _TIME_KEYS if listed.get(name) is not None), 0)
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    return int((time.timestamp() if isinstance(time, datetime) else time) * 1e9)

@@ -1,121 +1,120 @@
-"""Parts of an output that are replaced together in an object store, where nothing can be renamed.
+"""Replace parts of an output together in an object store, which cannot rename.
 
-The new parts lie whole under a hidden prefix when a manifest is put that says so. With this PUT the output
-is the new one: `read_consistently` reads the parts from there. Copying them to their final keys follows, and
-whoever dies in it leaves it to the next job. Then the manifest says that it is done. Other readers than ours
-see old and new parts side by side while the store copies.
+The new parts are written under a hidden prefix. When they are complete, a manifest is put that lists them.
+From this PUT on the output is the new one: `read_consistently` reads the parts from the hidden prefix. Then
+the parts are copied to their final keys, and the manifest is emptied. If the process dies while it copies,
+the next job completes the copies. Other readers see old and new parts mixed while the store copies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
+from pipelines.storage import markers
 from pipelines.storage.remote import Location, Remote
 from pipelines.storage.write_whole import remove_tree, write_text
 from schemas.errors import DataError, StatecastError
 from schemas.sealed import seal, unseal
 
-BACKFILL: Final = ".backfill"
-"""Where a backfill works in its output folder, until it is done."""
-
 _TRIES = 5
-_AT_ONCE = 16  # copies, each of which is a request that waits for its answer
+_PARALLEL_COPIES = 16  # number of parallel copies, because each one only waits for the store
 
 T = TypeVar("T")
 
 
 def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
-    """Replaces ``parts`` of ``output`` by those under ``hidden``, which is removed.
+    """Replace ``parts`` of ``output`` by those under ``hidden``, and remove ``hidden``.
 
     Raises:
-        OSError: the store cannot be reached. Either nothing has changed, or the parts are the new ones, and
-            `complete_replacement_in_store` will do the rest.
+        OSError: the store cannot be reached. Either nothing has changed, or the output is the new one and
+            `complete_replacement_in_store` will complete the copies.
     """
-    _say(hidden, output, parts)
+    _write_manifest(hidden, output, parts)
     complete_replacement_in_store(hidden, output)
 
 
 def complete_replacement_in_store(hidden: Remote, output: Remote) -> None:
-    """Ends what a `replace_in_store` that died had begun; what was not complete is removed.
+    """Complete a `replace_in_store` whose process died; remove a hidden prefix that is incomplete.
 
     Raises:
         OSError: the store cannot be reached.
     """
-    # With nothing there, as where somebody put back an old manifest, the parts are the new ones by now.
-    for part in _told(hidden, output).get("parts", ()) if hidden.below() else ():
-        new = [(path, _moved(path, hidden, output)) for path in (hidden / part).below()]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+    # If the hidden prefix is empty, the parts were already copied, and a user restored an old manifest.
+    for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
+        new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
+        with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
             for done in [pool.submit(path.copy, target) for path, target in new]:
                 done.result()
         (output / part).remove_below(*(target for _, target in new))
-    if _told(hidden, output):
-        _say(hidden, output, ())
+    if _read_manifest(hidden, output):
+        _write_manifest(hidden, output, ())
     remove_tree(hidden)
 
 
 def read_consistently(folder: Location, read: Callable[[Location], T]) -> T:
-    """What ``read`` makes of a folder that a job may just be replacing: the old one, or the new one.
+    """Read a folder that a job may be replacing now, and return either its old or its new content.
 
     Args:
         folder: a part of an output.
-        read: reads it, from where it is told.
+        read: reads the folder at the location that it is given, and returns the content.
 
     Raises:
-        StatecastError: what ``read`` raises.
+        StatecastError: raised by ``read``.
+        DataError: the folder is replaced during every attempt.
     """
     if not isinstance(folder, Remote):
         return read(folder)
     for _ in range(_TRIES):
-        there, told = _now(folder)
+        there, manifests = _current(folder)
         try:
             made = read(there)
         except (OSError, StatecastError):
-            if told == _now(folder)[1]:
+            if manifests == _current(folder)[1]:
                 raise
         else:
-            if told == _now(folder)[1]:
+            if manifests == _current(folder)[1]:
                 return made
     raise DataError(f"{folder}: is replaced again and again: read it when its job has ended")
 
 
-def _now(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
-    """Where a part is to be read, and what the manifests say that it may be replaced by."""
+def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
+    """Return the location of a part's current content, and the manifests that determine it."""
     output = folder.parent
-    hidden = [output / BACKFILL, output / f".{folder.name}.new"]
-    told = [_told(one, output) for one in hidden]
+    hidden = [output / markers.BACKFILL, output / markers.new_table(folder.name)]
+    manifests = [_read_manifest(one, output) for one in hidden]
     there = [
         one / folder.name
-        for one, said in zip(hidden, told, strict=True)
-        if folder.name in said.get("parts", ())
+        for one, manifest in zip(hidden, manifests, strict=True)
+        if folder.name in manifest.get("parts", ())
     ]
-    return (there or [folder])[0], told
+    return (there or [folder])[0], manifests
 
 
-def _say(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
-    # Each has a name of its own: a reader tells by it that parts were replaced meanwhile.
-    write_text(_manifest(hidden, output), seal({"id": uuid4().hex, "parts": [*parts]}))
+def _write_manifest(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
+    # The id differs in each manifest, so that a reader can detect that parts were replaced meanwhile.
+    write_text(_manifest_place(hidden, output), seal({"id": uuid4().hex, "parts": [*parts]}))
 
 
-def _told(hidden: Remote, output: Remote) -> dict[str, Any]:
-    manifest = _manifest(hidden, output)
+def _read_manifest(hidden: Remote, output: Remote) -> dict[str, Any]:
+    place = _manifest_place(hidden, output)
     try:
-        told = unseal(manifest.read_bytes())
+        content = unseal(place.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise DataError(f"{manifest}: {error}: put it back as it was") from None
-    match told:
+        raise DataError(f"{place}: {error}: put it back as it was") from None
+    match content:
         case {"id": str(), "parts": [*parts]} if all(isinstance(part, str) for part in parts):
-            return told
-    raise DataError(f"{manifest}: says of no parts that they are replaced: put it back as it was")
+            return content
+    raise DataError(f"{place}: is not a list of replaced parts: put it back as it was")
 
 
-def _manifest(hidden: Remote, output: Remote) -> Remote:
-    return output / f"{hidden.name}.json"
+def _manifest_place(hidden: Remote, output: Remote) -> Remote:
+    return output / markers.manifest(hidden.name)
 
 
-def _moved(path: Remote, hidden: Remote, output: Remote) -> Remote:
+def _final_place(path: Remote, hidden: Remote, output: Remote) -> Remote:
     return Remote(output.url + path.url.removeprefix(hidden.url))

@@ -1,4 +1,4 @@
-"""Write files on a disk or in an object store that are complete or absent."""
+"""Write files on a disk or in an object store so that they are complete or absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forecaster import durable
 from pipelines.storage.remote import Location, Remote
 
 Target: TypeAlias = Path | BytesIO
-"""The targets that the writers of file formats accept."""
+"""A path or a buffer; writers of file formats accept both."""
 
 
 def write_whole(
@@ -24,23 +24,23 @@ def write_whole(
     kept: bool = False,
     is_ours: Callable[[], bool] | None = None,
 ) -> bool:
-    """Write a file so that it appears whole, or not at all.
+    """Write a file so that it appears complete, or not at all.
 
-    On a disk `forecaster.durable.write_whole` does it. In an object store the file is put with one request.
+    On a disk `forecaster.durable.write_whole` writes it. In an object store the file is put with one request.
 
     Args:
-        path: where; its folder exists.
-        write: writes the file to what it is given.
-        kept: whether the file survives a loss of power once this function has returned. False for files that
-            are synced later, all at once, and for files that no other file depends on. An object store
-            always keeps a file.
-        is_ours: called when everything is written: whether the folder still belongs to this run.
+        path: path of the file; its folder exists.
+        write: writes the content to the path or buffer that it is given.
+        kept: whether the file survives a loss of power once this function has returned. Use False for files
+            that are synced together later, and for files that no other file depends on. Objects in a store
+            are always durable.
+        is_ours: called after the content is written; returns whether the folder still belongs to this run.
 
     Returns:
-        Whether the file is in place; False where ``is_ours`` refused.
+        Whether the file is in place; False if ``is_ours`` returned False.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     if isinstance(path, Path):
         return durable.write_whole(path, write, kept=kept, is_ours=is_ours)
@@ -58,13 +58,13 @@ def write_text(
     """Write a text file so that it appears complete, or not at all; see `write_whole`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     return write_whole(path, partial(write_to, data=text.encode()), kept=kept, is_ours=is_ours)
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write the whole content of a file to what `write_whole` gives its writers."""
+    """Write the whole content of a file to the path or buffer that `write_whole` passes to its writers."""
     if isinstance(target, Path):
         target.write_bytes(data)
     else:
@@ -72,13 +72,13 @@ def write_to(target: Target, data: bytes) -> None:
 
 
 def remove_temporaries(folder: Location) -> None:
-    """Remove what `forecaster.durable.remove_temporaries` removes; an object store has no such files."""
+    """Remove incomplete files, as `forecaster.durable.remove_temporaries` does; an object store has none."""
     if isinstance(folder, Path):
         durable.remove_temporaries(folder)
 
 
 def source_of(path: Location) -> Path | BytesIO:
-    """What the readers of file formats take.
+    """Return the file as a path or buffer, which readers of file formats accept.
 
     Raises:
         OSError: an object cannot be read.
@@ -87,22 +87,22 @@ def source_of(path: Location) -> Path | BytesIO:
 
 
 def written_ns(path: Location) -> int:
-    """When a file was written, in nanoseconds since 1970; in a store, as its listing says."""
+    """Return when a file was written, in nanoseconds since 1970; for an object, the time in its listing."""
     return path.written_ns if isinstance(path, Remote) else path.stat().st_mtime_ns
 
 
 def make_folder(folder: Location) -> None:
-    """Make a folder and those that it lies in, which survive a loss of power; an object store has none.
+    """Create a folder and its parents durably; do nothing in an object store, which has no folders.
 
     Raises:
-        OSError: one cannot be made.
+        OSError: a folder cannot be created.
     """
     if isinstance(folder, Path):
         durable.make_folder(folder)
 
 
 def remove_tree(folder: Location) -> None:
-    """Removes a folder and what is in it, as far as that can be done."""
+    """Remove a folder and its content as far as possible; errors are ignored."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -111,10 +111,10 @@ def remove_tree(folder: Location) -> None:
 
 
 def sync(files: Iterable[Location]) -> None:
-    """Has the disk keep files, and the folders that name them; what is in an object store is kept.
+    """Wait until files, and their names in their folders, are on the disk; objects in a store always are.
 
     Raises:
-        OSError: the disk says that it cannot, or one is not there.
+        OSError: the disk reports an error, or a file is missing.
     """
     kept = [path for path in files if isinstance(path, Path)]
     for path in (*kept, *{path.parent for path in kept}):

@@ -1,4 +1,7 @@
-"""What went wrong in a worker, as a value in the output folder: an engine hands on a traceback as text."""
+"""Pass a worker's error to the process that started the job, through a file in the output folder.
+
+An engine hands on only the text of a traceback. The file keeps the class and the message of the error.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipelines.storage import Location, write_text, written_ns
+from pipelines.storage import Location, markers, write_text, written_ns
 from schemas import errors
 from schemas.errors import EngineError, OutputError, StatecastError
 from schemas.sealed import seal, unseal
 
-_FAILED = ".failed-"  # and the process that failed: several workers may at once
-_RAISED = re.compile(r"[\w.]*(Error|Exception)\b")
+_EXCEPTION_LINE = re.compile(r"[\w.]*(Error|Exception)\b")
 _FULL_BYTES = 1 << 20
-_KINDS = {
+_ERROR_CLASSES = {
     name: kind
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, StatecastError)
@@ -26,43 +28,47 @@ _KINDS = {
 
 @contextmanager
 def store_worker_error(output: Location) -> Iterator[None]:
-    """Leaves an error of ours in the output folder, for whoever started the job."""
+    """Write a `StatecastError` that the block raises to a file in the output folder, and raise it again."""
     try:
         yield
     except StatecastError as error:
-        said = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # on a full disk that is left to `told`
-            write_text(output / f"{_FAILED}{os.getpid()}", seal(said))
+        record = {"kind": type(error).__name__, "line": str(error)}
+        with suppress(OSError):  # if the disk is full, `error_to_report` reports that instead
+            write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
 
 def clear_worker_errors(output: Location) -> None:
-    """Forgets the errors of an earlier run."""
-    for path in _left(output):
+    """Delete the error files of earlier runs."""
+    for path in _error_files(output):
         path.unlink(missing_ok=True)
 
 
-def told(output: Location, error: BaseException) -> StatecastError:
-    """The one line behind what a runner raised: what a worker left first, else the runner's last line."""
+def error_to_report(output: Location, error: BaseException) -> StatecastError:
+    """Return the error to report after a runner raised ``error``.
+
+    It is the error that a worker wrote first; without one, an `EngineError` with the last line of the
+    runner's own error.
+    """
     if isinstance(error, StatecastError):
         return error
     try:
-        left = unseal(min(_left(output), key=written_ns).read_bytes())
-        kind, line = _KINDS[left["kind"]], str(left["line"])
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or none that can be read
-        if isinstance(output, Path) and _is_full(output):  # nobody could leave anything there
+        record = unseal(min(_error_files(output), key=written_ns).read_bytes())
+        kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
+    except (OSError, ValueError, KeyError, TypeError):  # no readable error file
+        if isinstance(output, Path) and _is_full(output):  # so no worker could write its error
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raised = [line for line in lines if _RAISED.match(line)]  # the rest of a traceback, or of an engine
+        raised = [line for line in lines if _EXCEPTION_LINE.match(line)]  # skips stack frames and engine logs
         return EngineError(
             f"the pipeline failed: {[*lines[:1], *raised][-1] if lines else type(error).__name__}"
         )
     return kind(line)
 
 
-def _left(output: Location) -> list[Location]:
-    """The errors that workers left, each a file."""
-    return [*output.glob(f"{_FAILED}*")]
+def _error_files(output: Location) -> list[Location]:
+    """Return the error files that workers wrote."""
+    return [*output.glob(markers.WORKER_ERRORS)]
 
 
 def _is_full(folder: Path) -> bool:

@@ -1,72 +1,101 @@
-"""Whose an output folder is: which run writes into it, and which of its shards have ended.
+"""Record which run owns an output folder, and which of its shards have ended.
 
-An engine may lose a run whose workers live on, on another machine; whoever goes on must not have them write
-between.
+An engine may lose contact with workers that go on running on another machine. The next run takes the folder
+over; those workers see that and stop writing.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 
-from pipelines.storage import Location, OwnedFile, Remote, write_text, write_to
+from pipelines.storage import Location, OwnedFile, Remote, markers, write_text, write_to
 from pipelines.workers.step_settings import StepSettings
-
-_ENDED = ".ended-"  # and a shard's number
-_RUN = ".run"  # says which run writes into the folder
 
 
 def take_ownership(settings: StepSettings, confirm: Callable[[], None] = lambda: None) -> None:
-    """Make this run the owner of its output folder; a worker of an earlier run writes no more then.
+    """Make this run the owner of its output folder; workers of earlier runs then stop writing.
 
     Args:
-        settings: of the run.
-        confirm: raises `OutputError` where another job has the lock of the folder; see `Held`.
+        settings: settings of the run.
+        confirm: raises `OutputError` if another job holds the lock of the folder; see `Held`.
 
     Raises:
-        OutputError: another job has taken over; the owner is as it was.
-        OSError: the mark cannot be written.
+        OutputError: another job has taken the folder over; its owner is unchanged.
+        OSError: the owner file cannot be written.
     """
 
     def is_ours() -> bool:
         confirm()
         return True
 
-    OwnedFile(settings.output / _RUN).write(partial(write_to, data=settings.job.encode()), is_ours)
-    for path in settings.output.glob(f"{_ENDED}*"):
+    OwnedFile(settings.output / markers.OWNER).write(partial(write_to, data=settings.job.encode()), is_ours)
+    for path in settings.output.glob(markers.ENDED_SHARDS):
         path.unlink(missing_ok=True)
 
 
 def read_owner(output: Location) -> str | None:
-    """The run that an output folder belongs to; None where it is nobody's yet."""
+    """Return the id of the run that owns an output folder; None if no run does."""
     try:
-        return (output / _RUN).read_bytes().decode("ascii")
+        return (output / markers.OWNER).read_bytes().decode("ascii")
     except (OSError, UnicodeDecodeError):
         return None
 
 
 def has_ended(settings: StepSettings) -> bool:
-    """Whether every shard has its last snapshot of a run; an engine may say that it is done without.
+    """Return whether every shard has written its last snapshot of the run.
 
-    It is asked for as long as the run lasts. A store is paid for each request, twelve times as much for a
-    list as for an object; so it lists only once the first shard has ended.
+    The runner checks this itself, because an engine may report success before that. It calls this function
+    repeatedly during a run. A store bills each request, a listing at twelve times the price of a read, so the
+    folder is listed only after shard 0 has ended.
     """
-    if not (settings.output / f"{_ENDED}{0:04d}").exists():
+    if not (settings.output / markers.ended_shard(0)).exists():
         return False
-    return len(list(settings.output.glob(f"{_ENDED}*"))) == settings.shards
+    return len(list(settings.output.glob(markers.ENDED_SHARDS))) == settings.shards
 
 
 def is_owned_by_another_run(settings: StepSettings) -> bool:
-    """Whether the output folder belongs to another run by now: on a cluster workers may outlive their own."""
+    """Return whether another run owns the output folder: on a cluster, workers may outlive their own run."""
     try:
-        return (settings.output / _RUN).read_bytes() != settings.job.encode()
+        return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
-        # A backfill has ended, or begins again. A disk has no folder to write into then; a store takes all.
+        # The hidden folder of a backfill is gone: the backfill ended, or another run began it again. A write
+        # to the disk then fails by itself, but a write to a store would succeed and must be prevented.
         return isinstance(settings.output, Remote)
     except OSError:
         return False
 
 
 def mark_shard_ended(settings: StepSettings, shard: int) -> None:
-    """Says that a shard has its last snapshot of the run."""
-    write_text(settings.output / f"{_ENDED}{shard:04d}", "")
+    """Record that a shard has written its last snapshot of the run."""
+    write_text(settings.output / markers.ended_shard(shard), "")
+
+
+class WriteGuard:
+    """Decides for all threads of a run whether they may still write.
+
+    A run stops writing for good when it is abandoned, or when another run owns its output folder.
+
+    Args:
+        settings: settings of the run.
+    """
+
+    def __init__(self, settings: StepSettings) -> None:
+        self._settings = settings
+        self._abandoned = threading.Event()
+
+    def abandon(self) -> None:
+        """Let the run write nothing from now on."""
+        self._abandoned.set()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the run is known to write nothing any more; this reads no file."""
+        return self._abandoned.is_set()
+
+    def may_write(self) -> bool:
+        """Return whether the run may write; this reads the owner of the output folder."""
+        if not self._abandoned.is_set() and is_owned_by_another_run(self._settings):
+            self._abandoned.set()
+        return not self._abandoned.is_set()

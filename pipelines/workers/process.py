@@ -1,7 +1,4 @@
-"""The process that a job runs in: its cores, and how it takes memory.
-
-Blocks of forecasts are many megabytes, and each follows another.
-"""
+"""Settings of the process that a job runs in: CPU cores, memory allocation, garbage collection."""
 
 from __future__ import annotations
 
@@ -12,39 +9,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# malloc.h of glibc
+# parameters of mallopt, from glibc's malloc.h
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-_LARGEST_FROM_HEAP: Final = 32 * 2**20  # as high as glibc lets it be
-_KEPT: Final = 2**30
+_LARGEST_FROM_HEAP: Final = 32 * 2**20  # the largest value that glibc accepts
+_TRIM_ABOVE: Final = 2**30
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reuse_freed_memory() -> None:
-    """Has freed memory used again, by all threads; to be called before a second thread takes any.
+    """Let all threads reuse freed memory; call this before a second thread allocates any.
 
-    By default glibc gives every thread an arena of its own and hands large blocks back to the kernel, which
-    clears each page once more when the next block comes: with it a backfill takes a third longer. Where
-    malloc is another one, nothing is changed.
+    By default glibc gives every thread its own arena and returns large blocks to the kernel, which zeroes
+    each page again for the next block. Blocks of forecasts are many megabytes and follow each other, so a
+    backfill would take a third longer. An allocator other than glibc's is left unchanged.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_ABOVE)
 
 
 @contextmanager
 def without_collecting_loaded_objects() -> Iterator[None]:
-    """Leaves what is loaded by now, modules by the thousand, out of the collector's rounds in the block.
+    """Exclude the objects that exist now from garbage collection while the block runs.
 
-    Each round would look through it all and stop every thread meanwhile.
+    They are mainly thousands of modules. Each collection would traverse them and stop every thread meanwhile.
     """
     gc.freeze()
     try:

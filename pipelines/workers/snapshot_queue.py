@@ -1,4 +1,4 @@
-"""Turns: of many that ask, one at a time does what memory has room for once."""
+"""Let one shard at a time copy its state for a snapshot, to bound memory."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from collections.abc import Callable
 
 
 class SnapshotQueue:
-    """Whose turn it is. Who asks has it as soon as nobody else does; who has it ends it.
+    """A queue of shards that wait for the one turn there is; a shard that has the turn must end it.
 
     Args:
-        call: called with the number of one who asked, when a turn is free for it to take; whether it can be
-            reached. One who cannot takes the turn by itself, later.
+        call: called with the number of a waiting shard when the turn is free. Returns whether the shard will
+            be notified; a shard that is not calls `take` later by itself.
     """
 
     def __init__(self, call: Callable[[int], bool]) -> None:
         self._call = call
         self._lock = threading.Lock()
-        self._asked: list[int] = []
+        self._waiting: list[int] = []
         self._is_taken = self._is_closed = False
 
     def ask(self, number: int) -> None:
-        """Asks for a turn, once however often that is said."""
+        """Add a shard to the queue; repeated requests count once."""
         with self._lock:
-            if number not in self._asked:
-                self._asked.append(number)
+            if number not in self._waiting:
+                self._waiting.append(number)
 
     def withdraw(self, number: int) -> None:
-        """Asks for none any more."""
+        """Remove a shard from the queue."""
         with self._lock:
-            if number in self._asked:
-                self._asked.remove(number)
+            if number in self._waiting:
+                self._waiting.remove(number)
 
     def take(self, number: int) -> bool:
-        """Whether it asked for a turn and has it by this."""
+        """Give the turn to a waiting shard if it is free; return whether the shard has it now."""
         with self._lock:
-            if number not in self._asked or self._is_taken or self._is_closed:
+            if number not in self._waiting or self._is_taken or self._is_closed:
                 return False
-            self._asked.remove(number)
+            self._waiting.remove(number)
             self._is_taken = True
             return True
 
     def end(self) -> None:
-        """Ends the turn, and calls whoever has waited longest of those that can be reached."""
+        """End the turn, and call the waiting shards, oldest first, until one can be notified."""
         with self._lock:
             self._is_taken = False
             if not self._is_closed:
-                any(self._call(number) for number in self._asked)
+                any(self._call(number) for number in self._waiting)
 
     def close(self) -> None:
-        """There are no more turns, and nobody is called after this."""
+        """Close the queue: from now on it gives no turns and notifies no shard."""
         with self._lock:
             self._is_closed = True

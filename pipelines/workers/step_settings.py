@@ -1,4 +1,4 @@
-"""What a worker is told of a job, wherever it runs: the forecaster as bytes, the output, the sizes."""
+"""The settings that a worker needs of a job, as a value that travels to other processes and machines."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from pipelines.storage import Location
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a worker needs to step the shards of a job.
+    """The settings with which a worker steps the shards of a job.
 
     Attributes:
-        job: tells this run of a job from any other.
-        forecaster: `Forecaster.to_bytes`.
+        job: unique id of the run.
+        forecaster: the forecaster as `Forecaster.to_bytes` encodes it.
         shards: number of shards.
-        windows_per_step: most windows in one network call.
+        windows_per_step: largest number of windows in one network call.
         output: output folder.
-        format: of the forecast files.
-        lanes: threads that step shards side by side.
-        resumed: what a run before this one wrote after its last snapshots is removed, to be written again.
-        topics: where forecasts are sent, instead of into files; None for files.
-        covariates: `encode_covariates` the forecaster.
+        format: format of the forecast files.
+        lanes: number of threads that step shards in parallel.
+        resumed: whether the run resumes an earlier one; files written after its last snapshots are then
+            removed, and written again.
+        topics: the topics that forecasts are sent to; None if they are written to files.
+        covariates: the covariate tables as `encode_covariates` encodes them.
     """
 
     job: str
@@ -43,23 +44,23 @@ class StepSettings:
 
     @property
     def states(self) -> Location:
-        """The folder of the state table, which a shard opens from."""
+        """The folder of the state table, which holds the shards' snapshots."""
         return self.output / state_table.FOLDER
 
 
 @lru_cache(maxsize=4)
 def forecaster_of(data: bytes, covariates: bytes = b"") -> Forecaster:
-    """The forecaster of a worker process with its tables, decoded once.
+    """Return the decoded forecaster with its covariate tables, cached in the process.
 
     Args:
-        data: `Forecaster.to_bytes`.
-        covariates: `encode_covariates` it.
+        data: the forecaster as `Forecaster.to_bytes` encodes it.
+        covariates: its covariate tables as `encode_covariates` encodes them.
     """
     forecaster = Forecaster.from_bytes(data)
     return forecaster.with_covariates(Covariates.from_bytes(covariates)) if covariates else forecaster
 
 
 def encode_covariates(forecaster: Forecaster) -> bytes:
-    """What a forecaster knows beside values, as it travels to workers; nothing where it reads nothing."""
+    """Encode the covariate tables of a forecaster for its workers; empty if it uses no covariates."""
     covariates = forecaster.covariates
     return b"" if covariates.features.is_empty else covariates.to_bytes()

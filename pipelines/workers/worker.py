@@ -1,7 +1,7 @@
-"""The shards of a job that live in this process, and their threads.
+"""The shards of a job that belong to this process, and their threads.
 
-Shards are dealt to as many threads as there are cores: NumPy, Polars and torch let go of Python's lock, so
-they use them all. A shard belongs to one thread, which applies its batches in the order they come in.
+Shards are distributed over as many threads as there are cores; NumPy, Polars and torch release Python's lock,
+so the threads use all cores. A shard belongs to one thread, which applies its batches in order of arrival.
 """
 
 from __future__ import annotations
@@ -11,70 +11,73 @@ from contextlib import suppress
 
 from forecaster.shards.batch import Batch
 from pipelines.sinks.kafka import TopicWriter
+from pipelines.workers.ownership import WriteGuard
 from pipelines.workers.shard_worker import ShardWorker
 from pipelines.workers.snapshot_queue import SnapshotQueue
 from pipelines.workers.step_settings import StepSettings
 from pipelines.workers.worker_thread import WorkerThread
 
-_WRITTEN_AHEAD = 4  # blocks of forecasts that wait to be written; each may be 150 MB
-_AHEAD = 8  # parts of batches that wait for a thread, so that none waits for the other
+_BLOCKS_AHEAD = 4  # blocks of forecasts that may wait to be written; each has up to 150 MB
+_BATCHES_AHEAD = 8  # batches that may wait for a thread, so that one slow thread does not delay the others
 
 
 class Workers:
     """The shards of one run of a job in this process.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
 
     Raises:
-        ConfigError: an option of its topics cannot be, or the package is missing.
-        DataError: the schema registry cannot be asked.
+        ConfigError: an option of the topics is invalid, or a package is missing.
+        DataError: the schema registry cannot be reached.
     """
 
     def __init__(self, settings: StepSettings) -> None:
         self.settings = settings
-        self._lanes = [WorkerThread(f"shards {lane}", _AHEAD) for lane in range(max(1, settings.lanes))]
-        self._writer, self._snapshots = WorkerThread("files", _WRITTEN_AHEAD), WorkerThread("snapshots")
-        self._turns = SnapshotQueue(self._call)
-        self._abandoned = threading.Event()
+        self._lanes = [
+            WorkerThread(f"shards {lane}", _BATCHES_AHEAD) for lane in range(max(1, settings.lanes))
+        ]
+        self._writer, self._snapshots = WorkerThread("files", _BLOCKS_AHEAD), WorkerThread("snapshots")
+        self._turns = SnapshotQueue(self._offer_turn)
+        self._guard = WriteGuard(settings)
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
-        self._known: set[int] = set()
+        self._requested: set[int] = set()
 
     def is_new(self, number: int) -> bool:
-        """Whether a shard is asked for here for the first time."""
-        new = number not in self._known
-        self._known.add(number)
+        """Return whether this is the first call for a shard."""
+        new = number not in self._requested
+        self._requested.add(number)
         return new
 
     def put(self, number: int, batch: Batch) -> None:
-        """Has a shard stepped through a batch; waits where its thread is far behind.
+        """Queue a batch for a shard; wait while the queue of its thread is full.
 
         Raises:
-            StatecastError: what went wrong with an earlier one.
+            StatecastError: an earlier batch failed.
         """
         self._lane_of(number).put(lambda: self._step(number, batch))
 
     def wait(self) -> None:
-        """Until every batch has been applied, and what came of it written.
+        """Wait until every batch has been applied and its output written.
 
         Raises:
-            StatecastError: what went wrong with one.
+            StatecastError: a batch failed.
         """
         for lane in (*self._lanes, self._writer):
             lane.wait()
 
     def abandon(self) -> None:
-        """Leaves undone what has not begun, be it the next block of a batch."""
-        self._abandoned.set()
+        """Skip all work that has not begun, even the remaining blocks of a batch."""
+        self._guard.abandon()
         for lane in (*self._lanes, self._writer, self._snapshots):
             lane.abandon()
 
     def close(self) -> None:
-        """Ends the threads, once all is done and the last snapshots are written.
+        """End the threads after all queued work, the last snapshots included.
 
         Raises:
-            StatecastError: what went wrong.
+            StatecastError: some of the work failed.
         """
         failed: list[BaseException] = []
         lanes = (*self._lanes, self._writer, self._snapshots)
@@ -90,8 +93,11 @@ class Workers:
     def _lane_of(self, number: int) -> WorkerThread:
         return self._lanes[number % len(self._lanes)]
 
-    def _call(self, number: int) -> bool:
-        """Tells a shard to take its turn; where its lane is full, it does so after its next batch."""
+    def _offer_turn(self, number: int) -> bool:
+        """Queue a shard's turn to snapshot; return False if the queue of its thread is full.
+
+        The shard then takes its turn after its next batch.
+        """
         return self._lane_of(number).offer(self._shards[number].take_turn)
 
     def _step(self, number: int, batch: Batch) -> None:
@@ -102,36 +108,36 @@ class Workers:
                 self._writer,
                 self._snapshots,
                 self._turns,
-                self._abandoned,
+                self._guard,
                 self._topics,
             )
         self._shards[number].step(batch)
 
 
-_of_jobs: dict[str, Workers] = {}
-_making = threading.Lock()
+_workers_of_jobs: dict[str, Workers] = {}
+_workers_lock = threading.Lock()
 
 
 def workers_of_job(settings: StepSettings) -> Workers:
-    """The workers of a run of a job in this process, made when first asked for."""
-    with _making:
-        if settings.job not in _of_jobs:
-            _of_jobs[settings.job] = Workers(settings)
-        return _of_jobs[settings.job]
+    """Return the workers of a run of a job in this process; the first call makes them."""
+    with _workers_lock:
+        if settings.job not in _workers_of_jobs:
+            _workers_of_jobs[settings.job] = Workers(settings)
+        return _workers_of_jobs[settings.job]
 
 
 def end_job(job: str, *, abandon: bool = False) -> None:
-    """Closes the workers of a run of a job, if there are any in this process.
+    """Close the workers of a run of a job, if this process has any.
 
     Args:
         job: `StepSettings.job`.
-        abandon: leave undone what has not begun, and say nothing of what went wrong.
+        abandon: skip work that has not begun, and raise no error of the workers.
 
     Raises:
-        StatecastError: what went wrong.
+        StatecastError: some of the work failed.
     """
-    with _making:
-        workers = _of_jobs.pop(job, None)
+    with _workers_lock:
+        workers = _workers_of_jobs.pop(job, None)
     if workers is None:
         return
     if not abandon:

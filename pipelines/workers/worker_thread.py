@@ -1,4 +1,4 @@
-"""A thread with a queue before it: things are done in order, and whoever waits learns how they went."""
+"""A thread with a queue of tasks; the errors of its tasks are raised in the threads that wait for it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-_LOOK_UP_S = 0.2  # how long who waits for a lane does not see that it was abandoned
+_CHECK_EVERY_S = 0.2  # how often a blocked `put` checks whether the thread was abandoned
 
 
 class WorkerThread:
-    """A thread that does one thing after the other; what one raises, whoever waits is told.
+    """A thread that runs tasks in order; after the first one that fails it skips the others.
 
     Args:
-        name: of the thread.
-        ahead: how many things may wait; 0 for any number.
+        name: name of the thread.
+        ahead: number of tasks that may wait; 0 for any number.
     """
 
     def __init__(self, name: str, ahead: int = 0) -> None:
@@ -26,19 +26,19 @@ class WorkerThread:
         self._thread.start()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Has it done after what was put before; waits where too much is. Abandoned, it does nothing.
+        """Queue a task; wait while the queue is full. Do nothing if the thread is abandoned.
 
         Raises:
-            BaseException: what an earlier one raised.
+            BaseException: the error of an earlier task.
         """
         self.check()
         while not self._abandoned:
             with suppress(queue.Full):
-                self._todo.put(work, timeout=_LOOK_UP_S)
+                self._todo.put(work, timeout=_CHECK_EVERY_S)
                 return
 
     def offer(self, work: Callable[[], None]) -> bool:
-        """Has it done after what was put before, or where too much was, not at all: whether it will be."""
+        """Queue a task if the queue has room; return whether it had."""
         try:
             self._todo.put_nowait(work)
         except queue.Full:
@@ -46,19 +46,19 @@ class WorkerThread:
         return True
 
     def wait(self) -> None:
-        """Until all is done.
+        """Wait until all tasks are done.
 
         Raises:
-            BaseException: what one raised; those after it were left undone.
+            BaseException: the error of a task; the tasks after it were skipped.
         """
         self._todo.join()
         self.check()
 
     def close(self) -> None:
-        """Ends the thread, once all is done.
+        """End the thread after all tasks are done.
 
         Raises:
-            BaseException: what one raised; those after it were left undone.
+            BaseException: the error of a task; the tasks after it were skipped.
         """
         if self._thread.is_alive():
             self._todo.put(None)
@@ -66,14 +66,14 @@ class WorkerThread:
         self.check()
 
     def abandon(self) -> None:
-        """Leaves undone what has not begun."""
+        """Skip the tasks that have not begun."""
         self._abandoned = True
 
     def check(self) -> None:
-        """Tells at once how things went so far.
+        """Raise the error of a failed task, if there is one.
 
         Raises:
-            BaseException: what one raised.
+            BaseException: the error.
         """
         if self._failed is not None:
             raise self._failed
@@ -86,6 +86,6 @@ class WorkerThread:
             except BaseException as error:
                 self._failed = error
             finally:
-                del work  # it may hold the rows of many windows
+                del work  # free it now, because it may hold the rows of many windows
                 self._todo.task_done()
         self._todo.task_done()

@@ -111,7 +111,7 @@ def with_partitions(shard: Shard, places: Positions) -> Shard:
 def resume(
     model: Forecaster, source: KafkaSource, first: Positions, disks: Iterable[Disk]
 ) -> tuple[list[Shard], Positions]:
-    """Return the shards and the places from which a run starts, as `state_table.begin` does.
+    """Return the shards and the places from which a run starts, as `write_first_table` does.
 
     A shard without a snapshot has the partitions of ``first``, the places at which the first run started.
     """

@@ -259,7 +259,7 @@ def test_a_running_stream_serves_metrics_on_an_exclusive_port(tmp_path: Path, mo
     assert other.code == 2
     assert (
         other.stderr_line
-        == f"error: --metrics-port {port}: cannot be had (Address already in use): name another port"
+        == f"error: --metrics-port {port}: not available (Address already in use): choose another port"
     )
     assert not (tmp_path / "other").exists()
 

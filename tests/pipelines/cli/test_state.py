@@ -226,9 +226,11 @@ def test_state_commands_refuse_invalid_tables_in_one_line(
     assert_refused(command("import", "nowhere.parquet", "new"), 3, "nowhere.parquet: no such file")
     (tmp_path / "b.parquet").write_text("PAR1")
     assert_refused(command("import", "b.parquet", "new"), 3, "b.parquet: not a readable Parquet file")
-    assert_refused(command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is no table in one file")
+    assert_refused(
+        command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is not an exported state table"
+    )
     part = next(job.states.glob("*.parquet"))  # a snapshot holds one shard, not a whole table
-    assert_refused(command("import", str(part), "new"), 3, "is no table in one file")
+    assert_refused(command("import", str(part), "new"), 3, "is not an exported state table")
     assert_refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")
     assert not (tmp_path / "new").exists()
 

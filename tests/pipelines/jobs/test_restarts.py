@@ -23,8 +23,7 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.reader import Read, Reader
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import Location, write_text
-from pipelines.workers import ownership
+from pipelines.storage import Location, markers, write_text
 from pipelines.workers.worker import Workers
 from schemas.errors import EngineLost
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
@@ -186,7 +185,7 @@ def test_a_run_writes_no_forecasts_into_an_output_it_lost(
 ) -> None:
     def run_after_takeover(run: Run, on_progress: Callable[[], None]) -> None:
         settings = run.settings
-        write_text(settings.output / ownership._RUN, "another run")
+        write_text(settings.output / markers.OWNER, "another run")
         run_in_process(run, on_progress)
 
     monkeypatch.setattr(forecast, "_engine", lambda job: run_after_takeover)

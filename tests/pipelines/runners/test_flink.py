@@ -197,7 +197,7 @@ def test_a_job_ends_with_its_shards_whatever_flink_reports(
 def test_a_running_job_sends_few_requests_to_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Listing a folder of a store costs twelve times as much as reading an object."""
     requests: Counter[str] = Counter()
-    for name in ("_listed", "read_bytes"):
+    for name in ("_list_files", "read_bytes"):
         monkeypatch.setattr(Remote, name, _counted(requests, name))
     cluster = Cluster(monkeypatch)
     with in_memory() as store:
@@ -212,7 +212,7 @@ def test_a_running_job_sends_few_requests_to_a_store(monkeypatch: pytest.MonkeyP
             mark_shard_ended(settings, number)
         requests.clear()
         assert cluster.look(watch)
-        assert requests == {"read_bytes": 1, "_listed": 1}
+        assert requests == {"read_bytes": 1, "_list_files": 1}
 
 
 def _counted(requests: Counter[str], name: str) -> Any:

@@ -292,7 +292,7 @@ def test_the_error_names_an_unreadable_file_of_rows(
     folder: Path, part: str, read: Callable[[Path], pl.DataFrame]
 ) -> None:
     (folder / part / "mine.parquet").write_text("neither\nthis\n")
-    with pytest.raises(DataError, match=rf"mine\.parquet: no readable file of {part}") as caught:
+    with pytest.raises(DataError, match=rf"mine\.parquet: not a readable file of {part}") as caught:
         read(folder)
     assert "\n" not in str(caught.value)
 
@@ -300,7 +300,7 @@ def test_the_error_names_an_unreadable_file_of_rows(
 @FORMATS
 def test_the_error_names_an_unreadable_file_of_forecasts(folder: Path, format_: Format) -> None:
     (folder / "forecasts" / f"mine.{format_}").write_text("neither\nthis\n")
-    with pytest.raises(DataError, match=rf"mine\.{format_}: no readable file of forecasts") as caught:
+    with pytest.raises(DataError, match=rf"mine\.{format_}: not a readable file of forecasts") as caught:
         read_forecasts(folder)
     assert "\n" not in str(caught.value)
 

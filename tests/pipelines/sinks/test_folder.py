@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sinks.folder import LOCK, check_folder, locked, prepare_folder
+from pipelines.sinks.folder import check_folder, locked, prepare_folder
+from pipelines.storage import markers
 from schemas.errors import OutputError
 
 ROOT = Path(__file__).parents[3]
@@ -113,7 +114,7 @@ def test_a_lock_ends_with_the_process_that_holds_the_lock(tmp_path: Path) -> Non
 
 def test_a_released_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "new"):
-        assert (tmp_path / "new" / LOCK).exists()
+        assert (tmp_path / "new" / markers.LOCK).exists()
     assert not (tmp_path / "new").exists()
     with locked(tmp_path / "full"):
         (tmp_path / "full" / "forecasts").mkdir()
@@ -142,7 +143,7 @@ def test_locked_locks_again_if_the_lock_file_was_deleted(
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            (tmp_path / LOCK).unlink()  # as if the earlier owner of the lock deleted the file now
+            (tmp_path / markers.LOCK).unlink()  # as if the earlier owner of the lock deleted the file now
         locked_files.append(lock)
         flock(lock, operation)
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import (
-    FOLDER,
     RECENT,
     JobNumbers,
     JobReader,
@@ -22,6 +21,7 @@ from pipelines.sinks.numbers import (
     publish,
     read_shards,
 )
+from pipelines.storage import markers
 from schemas.quarantine import KINDS
 
 LATENCIES = st.lists(st.floats(0, 500_000), max_size=60)
@@ -164,9 +164,9 @@ def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None
         if not at % 50:
             publish(tmp_path, published)
             reader.read()
-            sizes.append((tmp_path / FOLDER / "shard-0000.json").stat().st_size)
+            sizes.append((tmp_path / markers.NUMBERS / "shard-0000.json").stat().st_size)
     assert max(sizes) < 8000
-    assert len(reader._open) <= 4096
+    assert len(reader._longest_ms) <= 4096
     assert reader.read().whole.count == 0
 
 
@@ -175,7 +175,7 @@ def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None
 )
 def test_an_unreadable_file_of_published_counts_is_left_out(tmp_path: Path, content: str) -> None:
     publish(tmp_path, shard_numbers(0, series=3))
-    (tmp_path / FOLDER / "shard-0001.json").write_text(content)
+    (tmp_path / markers.NUMBERS / "shard-0001.json").write_text(content)
     assert JobNumbers.of(read_shards(tmp_path)).series == 3
 
 

@@ -115,7 +115,7 @@ def test_metrics_are_valid_in_the_openmetrics_format(numbers: JobNumbers) -> Non
 def test_a_metrics_port_in_use_is_refused_in_one_line() -> None:
     with serve(0, JobNumbers) as port:
         with (
-            pytest.raises(ConfigError, match=rf"^--metrics-port {port}: .*in use.*: name another port$"),
+            pytest.raises(ConfigError, match=rf"^--metrics-port {port}: .*in use.*: choose another port$"),
             serve(port, JobNumbers),
         ):
             pass
@@ -126,7 +126,7 @@ def test_a_metrics_port_in_use_is_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize("port", [-1, 70_000])
 def test_an_impossible_metrics_port_is_refused_in_one_line(port: int) -> None:
-    with pytest.raises(ConfigError, match=f"--metrics-port {port}: cannot be had"), serve(port, JobNumbers):
+    with pytest.raises(ConfigError, match=f"--metrics-port {port}: not available"), serve(port, JobNumbers):
         pass
 
 

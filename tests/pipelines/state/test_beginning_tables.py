@@ -16,6 +16,7 @@ from forecaster.shards.counts import Counts
 from forecaster.shards.sharding import shard_of
 from forecaster.time.windows import Windows
 from pipelines.state import state_table
+from pipelines.state.first_table import write_first_table
 from schemas.errors import DataError, ModelError
 from tests.fleets import START, fleets, forecaster
 from tests.outputs import contents
@@ -24,7 +25,7 @@ from tests.shards import NAMES, shards_of, some
 
 
 def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False) -> None:
-    state_table.begin(folder, shards, start, forecaster().initial_state(), resume=resume)
+    write_first_table(folder, shards, start, forecaster().initial_state(), resume=resume)
 
 
 @given(
@@ -100,10 +101,10 @@ def test_a_new_job_takes_states_and_pending_rows_without_offsets(tmp_path: Path)
 
 def test_every_shard_begins_with_the_offsets_of_all_partitions(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
-    state_table.begin(folder, 2, None, cold, partitions={"a": 100, "b": 0})
+    write_first_table(folder, 2, None, cold, partitions={"a": 100, "b": 0})
     for shard in state_table.read(folder).shards:
         assert (shard.offsets, shard.watermarks) == ({"a": 100, "b": 0}, {"a": None, "b": None})
-    state_table.begin(folder, 2, folder, cold, resume=True, partitions={"a": 7, "b": 7, "c": 3})
+    write_first_table(folder, 2, folder, cold, resume=True, partitions={"a": 7, "b": 7, "c": 3})
     for shard in state_table.read(folder).shards:
         assert (shard.offsets, shard.watermarks) == (
             {"a": 100, "b": 0, "c": 3},
@@ -118,7 +119,7 @@ def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path)
     def begin_and_read_offsets(
         shards: int, start: Path | None, resume: bool = False, own: dict[str, int] = owners
     ) -> list[Any]:
-        state_table.begin(folder, shards, start, cold, resume=resume, partitions=partitions, owners=own)
+        write_first_table(folder, shards, start, cold, resume=resume, partitions=partitions, owners=own)
         return [dict(shard.offsets) for shard in state_table.read(folder).shards]
 
     assert (
@@ -141,7 +142,9 @@ def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path)
             begin_and_read_offsets(shards, folder, resume, own)
     state_table.write(folder, some(2))
     for resume in (True, False):
-        with pytest.raises(DataError, match=r"state: its series lie in shards by their names, and .*= false"):
+        with pytest.raises(
+            DataError, match=r"state: its series belong to shards by their names, and .*= false"
+        ):
             begin_and_read_offsets(2, folder, resume)
     assert state_table.homes(folder) == {name: shard_of(name, 2) for name in NAMES}
     assert state_table.homes(tmp_path) == {}

@@ -24,6 +24,7 @@ from pipelines.storage import (
     Journal,
     complete_replacement_in_store,
     leased,
+    markers,
     replace_in_store,
     write_text,
 )
@@ -200,16 +201,16 @@ def test_a_damaged_file_of_a_worker_error_gives_an_error(tmp_path: Path) -> None
     whole = path.read_bytes()
     for data in (*damaged(whole), *map(as_json, mistyped({"kind": "OutputError", "line": "x"}))):
         path.write_bytes(data)
-        found = failure.told(tmp_path, RuntimeError("what the engine says"))
+        found = failure.error_to_report(tmp_path, RuntimeError("what the engine says"))
         assert isinstance(found, (OutputError, EngineError))
     path.write_bytes(whole)
-    assert str(failure.told(tmp_path, RuntimeError())) == str(raised)
+    assert str(failure.error_to_report(tmp_path, RuntimeError())) == str(raised)
 
 
 def test_damaged_published_counts_of_a_shard_raise_nothing(tmp_path: Path) -> None:
     one = ShardNumbers(0, some(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
     numbers.publish(tmp_path, one)
-    (path,) = (tmp_path / numbers.FOLDER).iterdir()
+    (path,) = (tmp_path / markers.NUMBERS).iterdir()
     whole = path.read_bytes()
     assert numbers.read_shards(tmp_path) == [one]
     for data in (*damaged(whole), *map(as_json, mistyped(json.loads(whole)))):

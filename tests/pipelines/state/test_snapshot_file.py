@@ -84,7 +84,7 @@ def test_a_failed_snapshot_keeps_the_earlier_snapshot(
     with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
         snapshot_file.write_shard(tmp_path, some(1, 4)[0])
     if isinstance(error, OSError):
-        assert "shard-0000-of-0001.parquet: the state cannot be written: No space left" in str(caught.value)
+        assert "shard-0000-of-0001.parquet: the state cannot be written (No space left" in str(caught.value)
     monkeypatch.undo()
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
     assert state_table.read(tmp_path).closed_through == START + 1

@@ -148,7 +148,7 @@ def test_a_failed_replacement_keeps_the_old_state_table(
         real(source, target)
 
     monkeypatch.setattr(os, "replace", fail_to_rename)
-    with pytest.raises(OutputError, match="state: the state table cannot be put in place: Read-only"):
+    with pytest.raises(OutputError, match=r"state: the state table cannot be put in place \(Read-only"):
         state_table.write(folder, some(2))
     monkeypatch.undo()
     state_table.recover(folder)

@@ -79,21 +79,21 @@ def test_a_job_that_lost_its_lease_raises(s3: Remote, monkeypatch: pytest.Monkey
 
 
 def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = lease._look
+    look = lease._list_locks
 
     def look_before_another_job_locks(folder: Remote) -> tuple[float, list[Remote]]:
         listing = look(folder)
         (folder / ".lock-000001").create(b"{}")
         return listing
 
-    monkeypatch.setattr(lease, "_look", look_before_another_job_locks)
+    monkeypatch.setattr(lease, "_list_locks", look_before_another_job_locks)
     with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
         pass
 
 
 def test_a_stale_listing_does_not_reuse_a_lock_number(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lock_file_4(s3)  # locks 1 to 3 existed earlier and are deleted
-    monkeypatch.setattr(lease, "_look", lambda folder: (0.0, []))
+    monkeypatch.setattr(lease, "_list_locks", lambda folder: (0.0, []))
     with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
         pass
 
@@ -119,7 +119,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
                 with locked(s3) as successor:
                     take_ownership(run_in(s3, "successor"), successor.confirm)
 
-        with pytest.raises(OutputError, match="another job has taken over, since this one was silent"):
+        with pytest.raises(OutputError, match="another job has taken over, since this one did not renew"):
             take_ownership(run_in(s3, "suspended"), confirm_and_sleep)
     assert read_owner(s3) == "successor"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.workers.failure import clear_worker_errors, store_worker_error, told
+from pipelines.workers.failure import clear_worker_errors, error_to_report, store_worker_error
 from schemas.errors import DataError, EngineError, ModelError, OutputError, StatecastError
 
 TRACEBACK = RuntimeError("Traceback (most recent call last):\n  File x\nValueError: wrong\n\n")
@@ -17,7 +17,7 @@ TRACEBACK = RuntimeError("Traceback (most recent call last):\n  File x\nValueErr
 def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[StatecastError]) -> None:
     with pytest.raises(kind), store_worker_error(tmp_path):
         raise kind("bad.csv: no column 'été'")
-    found = told(tmp_path, TRACEBACK)
+    found = error_to_report(tmp_path, TRACEBACK)
     assert type(found) is kind
     assert str(found) == "bad.csv: no column 'été'"
     assert found.exit_code == kind("").exit_code
@@ -26,17 +26,17 @@ def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[St
 def test_other_worker_errors_give_the_last_line_of_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), store_worker_error(tmp_path):
         raise ZeroDivisionError
-    found = told(tmp_path, TRACEBACK)
+    found = error_to_report(tmp_path, TRACEBACK)
     assert type(found) is EngineError
     assert str(found) == "the pipeline failed: ValueError: wrong"
-    assert str(told(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
+    assert str(error_to_report(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
 
 
 def test_a_raised_statecast_error_wins_over_a_stored_error(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("error of a worker")
     error = OutputError("raised here")
-    assert told(tmp_path, error) is error
+    assert error_to_report(tmp_path, error) is error
 
 
 def test_the_error_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_error_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
         raise DataError("error of an earlier run")
     clear_worker_errors(tmp_path)
     assert os.listdir(tmp_path) == []
-    assert type(told(tmp_path, TRACEBACK)) is EngineError
+    assert type(error_to_report(tmp_path, TRACEBACK)) is EngineError
 
 
 def test_a_half_written_file_of_a_worker_error_is_ignored(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_half_written_file_of_a_worker_error_is_ignored(tmp_path: Path) -> Non
         raise DataError("x")
     (left,) = tmp_path.iterdir()
     left.write_text('{"kind": "Data')
-    assert type(told(tmp_path, TRACEBACK)) is EngineError
+    assert type(error_to_report(tmp_path, TRACEBACK)) is EngineError
 
 
 def test_the_first_of_several_worker_errors_is_returned(
@@ -64,7 +64,7 @@ def test_the_first_of_several_worker_errors_is_returned(
         with pytest.raises(DataError), store_worker_error(tmp_path):
             raise DataError(f"worker {pid}")
         time.sleep(0.01)  # file times advance in kernel ticks of a few milliseconds
-    assert str(told(tmp_path, TRACEBACK)) == "worker 9"
+    assert str(error_to_report(tmp_path, TRACEBACK)) == "worker 9"
 
 
 def test_store_worker_error_writes_no_file_without_an_error(tmp_path: Path) -> None:
@@ -83,11 +83,14 @@ def test_a_full_disk_is_reported_without_a_worker_error_file(
     with pytest.raises(OutputError), store_worker_error(tmp_path):
         raise OutputError("out/a: cannot be written")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
-    found = told(tmp_path, TRACEBACK)
+    found = error_to_report(tmp_path, TRACEBACK)
     assert type(found) is OutputError
     assert str(found) == f"{tmp_path}: the disk is full: make room, and start it again"
 
 
 def test_an_engine_error_is_reduced_to_its_first_line(tmp_path: Path) -> None:
     engine_error = RuntimeError("job-001 failed: nothing in progress\nstage-000 watermark in +inf\n")
-    assert str(told(tmp_path, engine_error)) == "the pipeline failed: job-001 failed: nothing in progress"
+    assert (
+        str(error_to_report(tmp_path, engine_error))
+        == "the pipeline failed: job-001 failed: nothing in progress"
+    )

@@ -21,7 +21,8 @@ from pipelines import storage
 from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
 from pipelines.state import snapshot_file, state_table
-from pipelines.storage import Remote, make_folder
+from pipelines.state.first_table import write_first_table
+from pipelines.storage import OwnedFile, Remote, make_folder
 from pipelines.workers import shard_worker
 from pipelines.workers.ownership import take_ownership
 from pipelines.workers.step_settings import StepSettings
@@ -51,7 +52,7 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
     for part in PARTS:
         make_folder(settings.output / part)
     cold = (model or forecaster()).initial_state()
-    state_table.begin(settings.states, settings.shards, None, cold)
+    write_first_table(settings.states, settings.shards, None, cold)
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
@@ -178,17 +179,17 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     synced: list[Path] = []
     write, sync = snapshot_file.write_shard, storage.sync
 
-    def record_snapshot(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
+    def record_snapshot(folder: Path, shard: Shard, is_ours: Callable[[], bool], file: OwnedFile) -> bool:
         mine = [path for path in synced if f"shard-{shard.number:04d}-" in path.name]
         seen.append((shard.counts.series_steps, sum(len(pl.read_parquet(path)) for path in mine)))
-        return write(folder, shard, is_ours)
+        return write(folder, shard, is_ours, file)
 
     def record_sync(written: list[Path]) -> None:
         sync(written)
         synced.extend(path for path in written if path.parent.name == "forecasts")
 
     monkeypatch.setattr(snapshot_file, "write_shard", record_snapshot)
-    monkeypatch.setattr("pipelines.workers.shard_worker.sync", record_sync)
+    monkeypatch.setattr("pipelines.workers.shard_output.sync", record_sync)
     workers = Workers(settings)
     for number, batch in enumerate(batches_of_windows()):
         put(workers, batch, empty_batch("rows", batch.stop, snapshot=True))
@@ -213,10 +214,10 @@ def test_a_background_snapshot_keeps_the_copied_state(
         most.append(sum(one() is not None for one in alive))
         return made
 
-    def write_late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
+    def write_late(folder: Path, shard: Shard, is_ours: Callable[[], bool], file: OwnedFile) -> bool:
         assert free.wait(PATIENCE_S)
         snapshots.append((shard.offsets["rows"], set(shard.state.clock.tolist())))
-        return write(folder, shard, is_ours)
+        return write(folder, shard, is_ours, file)
 
     monkeypatch.setattr(Shard, "copy", record_copy)
     monkeypatch.setattr(snapshot_file, "write_shard", write_late)
@@ -242,11 +243,11 @@ def test_no_snapshot_of_a_shard_follows_its_last_snapshot(
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
     write = snapshot_file.write_shard
 
-    def write_late(folder: Path, shard: Shard, is_ours: Callable[[], bool]) -> bool:
+    def write_late(folder: Path, shard: Shard, is_ours: Callable[[], bool], file: OwnedFile) -> bool:
         begun.set()
         assert free.wait(PATIENCE_S)
         after_its_end.append((settings.output / f".ended-{shard.number:04d}").exists())
-        return write(folder, shard, is_ours)
+        return write(folder, shard, is_ours, file)
 
     monkeypatch.setattr(snapshot_file, "write_shard", write_late)
     workers, batch = Workers(settings), batches_of_windows()[0]

@@ -1,0 +1,144 @@
+"""Write the state table with which a run begins: cold, warm from another job's table, or resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from forecaster.shards.shard import Shard
+from forecaster.shards.sharding import announced, hand_over_shards, reshard
+from forecaster.state import State
+from pipelines.state.state_table import StateTable, read
+from pipelines.state.table_files import write
+from pipelines.storage import Location
+from schemas.errors import DataError
+
+_NONE_BY_PARTITION: Mapping[str, int] = {}
+
+
+def write_first_table(
+    folder: Location,
+    shards: int,
+    start: Location | None,
+    cold: State,
+    *,
+    resume: bool = False,
+    partitions: Mapping[str, int] = _NONE_BY_PARTITION,
+    owners: Mapping[str, int] = _NONE_BY_PARTITION,
+) -> None:
+    """Write the state table with which a run begins.
+
+    The table is complete before the run begins, so a job that is killed before all of its first snapshots
+    resumes like any other. Every shard gets the list of partitions, so that it closes no window before each
+    of them has a watermark.
+
+    Without ``start`` the job begins cold, with ``start`` warm; with ``resume`` it resumes an earlier run.
+
+    Args:
+        folder: folder of the job's table.
+        shards: number of shards.
+        start: table that provides the first state; a new job copies its state, but not its offsets. None
+            starts cold.
+        cold: the state without series, `forecaster.model.Forecaster.initial_state`, for shards that start
+            cold.
+        resume: whether ``start`` is the table of an earlier run of this job. Its offsets stay; it is
+            re-sharded if the number of shards has changed.
+        partitions: the first offset of each partition; offsets that a resumed table has are kept.
+        owners: for a topic that is keyed by series, the only shard that follows each partition.
+
+    Raises:
+        DataError: ``start`` holds no table, or one that cannot be re-sharded.
+    """
+    log = _Log(partitions, owners)
+    if start is None:
+        _begin_cold(folder, shards, cold, log)
+    elif resume:
+        _resume(folder, shards, start, log)
+    else:
+        _begin_warm(folder, shards, start, log)
+
+
+class _Log(NamedTuple):
+    """The partitions that a run reads.
+
+    Attributes:
+        partitions: first offset of each partition.
+        owners: for a topic that is keyed by series, the only shard that follows each partition.
+    """
+
+    partitions: Mapping[str, int]
+    owners: Mapping[str, int]
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the run reads a topic that is keyed by series."""
+        return bool(self.owners)
+
+    def announced_to(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Return shards that wait for the watermarks of these partitions, too."""
+        return [announced(shard, self.partitions, self.owners) for shard in shards]
+
+
+def _begin_cold(folder: Location, shards: int, cold: State, log: _Log) -> None:
+    """Write a table without series."""
+    write(folder, log.announced_to(Shard.cold(number, shards, cold, ()) for number in range(shards)))
+
+
+def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> None:
+    """Write a table with the states and open windows of another job's table, but none of its offsets."""
+    table = read(start)
+    with _errors_name(start):
+        made = _as_keyed(table, shards) if log.is_keyed else reshard(table.shards, shards)
+    write(folder, log.announced_to(hand_over_shards(made)))
+
+
+def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
+    """Write the table of an earlier run anew if the number of shards or the partitions have changed.
+
+    It keeps the offsets and the manifests of the sources.
+    """
+
+    def resumed(table: StateTable) -> list[Shard]:
+        with _errors_name(start):
+            if log.is_keyed:
+                made = _as_keyed(table, shards)
+            elif len(table.shards) == shards and not table.shards[0].keyed:
+                made = table.shards
+            else:
+                made = reshard(table.shards, shards)
+        return log.announced_to(made)
+
+    table = read(start, series=False)  # fast, and enough to see whether anything changes
+    if not _have_same_partitions(resumed(table), table.shards):
+        write(folder, resumed(read(start)), also=folder)
+
+
+def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
+    """Return whether two lists have equally many shards, which know the same partitions."""
+    return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
+
+
+def _as_keyed(table: StateTable, shards: int) -> tuple[Shard, ...]:
+    """Return the shards of a table for a topic that is keyed by series.
+
+    Raises:
+        DataError: the table is not of a keyed topic, or has another number of shards.
+    """
+    if not table.shards[0].keyed:
+        raise DataError(
+            "its series belong to shards by their names, and with kafka.keyed = true by partitions: begin "
+            "without the table, or read the topic with kafka.keyed = false"
+        )
+    if len(table.shards) == shards:
+        return table.shards
+    return reshard(table.shards, shards)  # raises, because the series of a keyed table cannot be moved
+
+
+@contextmanager
+def _errors_name(table: Location) -> Iterator[None]:
+    """Put the folder of a table before the message of a `DataError` that the block raises."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{table}: {error}") from None

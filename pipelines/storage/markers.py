@@ -1,0 +1,107 @@
+"""Names of the files and folders through which the processes of a job communicate in its output folder.
+
+A job, its workers and later jobs on the same folder share no memory, so they leave files for each other. This
+module is the only place that holds their names. Each of them begins with a dot, or is in a folder that does,
+so readers of forecasts skip it. A backfill keeps its lock and its manifest in the output folder, and the
+other files in its hidden folder `BACKFILL`, where it works until it is done.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from uuid import uuid4
+
+# These files let one job at a time use the folder.
+
+LOCK: Final = ".lock"
+"""On a disk: the file that the running job keeps locked, with its process id. Removed when the job ends."""
+
+LEASES: Final = ".lock-*"
+"""In an object store: pattern of the numbered leases. The job with the highest number holds the output."""
+
+_LEASE_PREFIX: Final = ".lock-"
+_LEASE: Final = re.compile(re.escape(_LEASE_PREFIX) + r"\d{6,}")
+
+# These files show which run owns the folder, and whether it ends.
+
+OWNER: Final = ".run"
+"""The id of the run that owns the folder. A worker that reads another id there stops writing."""
+
+STOP: Final = ".stop"
+"""Its existence asks the job to stop cleanly; a signal creates it, the sources look for it."""
+
+ENDED_SHARDS: Final = ".ended-*"
+"""Pattern of the files of `ended_shard`. The job has ended when there is one for each shard."""
+
+# With these files workers report to the job.
+
+WORKER_ERRORS: Final = ".failed-*"
+"""Pattern of the files of `worker_error`. The job reports the oldest one; the next run removes all."""
+
+NUMBERS: Final = ".numbers"
+"""Folder of the numbers that shards publish, which the job reads twice a second."""
+
+NOTICES: Final = "notices.json"
+"""File in `NUMBERS`: the notices of a source about its rows."""
+
+SHARDS_WITH_NUMBERS: Final = "shard-*.json"
+"""Pattern of the files of `numbers_of_shard` in `NUMBERS`."""
+
+# These files let new output replace earlier output as a whole.
+
+BACKFILL: Final = ".backfill"
+"""The hidden folder in which a backfill works until its output replaces that of an earlier job."""
+
+COMPLETE: Final = "complete"
+"""On a disk: its existence in `BACKFILL` means that the new output is complete and may be put in place."""
+
+
+def lease(number: int) -> str:
+    """Return the name of a lease; see `LEASES`."""
+    return f"{_LEASE_PREFIX}{number:06d}"
+
+
+def is_lease(name: str) -> bool:
+    """Return whether a name is that of a lease: an object of `LEASES` with a number."""
+    return _LEASE.fullmatch(name) is not None
+
+
+def lease_number(name: str) -> int:
+    """Return the number of a lease from its name."""
+    return int(name.removeprefix(_LEASE_PREFIX))
+
+
+def probe() -> str:
+    """Return a new name for an object that is put to test a store and read its clock, and then deleted."""
+    return f".probe-{uuid4().hex}"
+
+
+def ended_shard(shard: int) -> str:
+    """Return the name of the empty file that a shard leaves after its last snapshot of a run."""
+    return f".ended-{shard:04d}"
+
+
+def worker_error(process: int) -> str:
+    """Return the name of the file in which a worker process leaves the class and message of its error."""
+    return f".failed-{process}"
+
+
+def numbers_of_shard(shard: int) -> str:
+    """Return the name of the file in `NUMBERS` with the numbers that a shard published last."""
+    return f"shard-{shard:04d}.json"
+
+
+def new_table(name: str) -> str:
+    """Return the name of the hidden folder in which a state table is written before it replaces ``name``."""
+    return f".{name}.new"
+
+
+def old_table(name: str) -> str:
+    """Return the name to which the earlier state table ``name`` is moved, on a disk, before it is removed."""
+    return f".{name}.old"
+
+
+def manifest(hidden: str) -> str:
+    """Return the name of the object that lists the parts which the folder ``hidden`` replaces in a store."""
+    return f"{hidden}.json"

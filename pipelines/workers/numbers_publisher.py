@@ -1,0 +1,113 @@
+"""Measure one shard, and publish its numbers for the job."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+from forecaster.shards.batch import Batch
+from forecaster.shards.shard import Shard
+from forecaster.state import live
+from pipelines.sinks.latency import Histogram
+from pipelines.sinks.numbers import (
+    PUBLISHED_EVERY_S,
+    PUBLISHED_REMOTELY_EVERY_S,
+    RECENT,
+    ShardNumbers,
+    publish,
+)
+from pipelines.storage import Location
+
+
+class NumbersPublisher:
+    """Records the latencies and snapshots of one shard, and publishes its numbers.
+
+    `publish_snapshot` may be called from another thread than the other methods.
+
+    Args:
+        output: output folder.
+    """
+
+    def __init__(self, output: Location) -> None:
+        self._output = output
+        self._latency = Histogram()
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
+        self._publishing = threading.Lock()
+        self._published_s = 0.0
+        self._published: ShardNumbers | None = None
+        self._snapshot_at_s = self._snapshot_ms = 0.0
+
+    def record_latency(self, batch: Batch, shard: Shard) -> None:
+        """Record the time from when a batch's rows were due until now, after its forecasts were written.
+
+        Do nothing if the batch has no such time, or if the shard has not closed a window.
+
+        Args:
+            batch: the batch.
+            shard: the shard after the batch.
+        """
+        closed = closed_us(shard)
+        if batch.arrived_s and closed is not None:
+            ms = 1000 * (time.time() - batch.arrived_s)
+            self._latency = self._latency.add(ms)
+            self._recent.append((closed, ms))
+
+    def is_due(self, has_issued: bool) -> bool:
+        """Return whether to publish now.
+
+        On a disk, new forecasts are published at once. A store bills every request, so there only the time
+        since the last publication counts.
+        """
+        is_local = isinstance(self._output, Path)
+        every_s = PUBLISHED_EVERY_S if is_local else PUBLISHED_REMOTELY_EVERY_S
+        return (has_issued and is_local) or time.monotonic() - self._published_s >= every_s
+
+    def publish(self, shard: Shard) -> None:
+        """Publish the numbers of the shard.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        state = shard.state
+        self._published_s = time.monotonic()
+        with self._publishing:
+            self._published = ShardNumbers(
+                shard=shard.number,
+                counts=shard.counts,
+                closed_us=closed_us(shard),
+                watermark_us=shard.watermark_us,
+                offsets=shard.offsets,
+                series=len(state),
+                live=int(live(state).sum()),
+                state_bytes=round(state.bytes_per_series * len(state)),
+                latency=self._latency,
+                snapshot_at_s=self._snapshot_at_s,
+                snapshot_ms=self._snapshot_ms,
+                recent=tuple(self._recent),
+            )
+            publish(self._output, self._published)
+
+    def publish_snapshot(self, duration_s: float) -> None:
+        """Publish that a snapshot was completed now; the other numbers stay as published last.
+
+        They do not wait for the next batch, because a silent source may send none.
+
+        Raises:
+            OutputError: the numbers cannot be written.
+        """
+        with self._publishing:
+            self._snapshot_at_s, self._snapshot_ms = time.time(), 1000 * duration_s
+            if self._published is not None:
+                self._published = replace(
+                    self._published, snapshot_at_s=self._snapshot_at_s, snapshot_ms=self._snapshot_ms
+                )
+                publish(self._output, self._published)
+
+
+def closed_us(shard: Shard) -> int | None:
+    """Return the end of the last window that a shard has closed, in microseconds; None before the first."""
+    closed = shard.closed_through
+    return None if closed is None else shard.state.freq.end_us(closed)

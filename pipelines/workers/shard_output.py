@@ -1,0 +1,86 @@
+"""Write the forecasts and the late, quarantined and replaced rows of one shard to files or topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from forecaster.forecasts import Forecasts
+from forecaster.shards.shard import Output
+from pipelines.sinks.files import LATE, QUARANTINE, ShardFiles
+from pipelines.sinks.kafka import TopicWriter
+from pipelines.storage import Location, sync
+from pipelines.workers.ownership import WriteGuard
+from pipelines.workers.step_settings import StepSettings
+
+
+class ShardOutput:
+    """Writes the output of one shard while its run may write; afterwards it writes nothing.
+
+    Args:
+        settings: settings of the run.
+        number: number of the shard.
+        model_version: version of the model that makes the forecasts.
+        guard: decides whether the run may still write.
+        topics: sends output to topics; None if all output goes into files.
+    """
+
+    def __init__(
+        self,
+        settings: StepSettings,
+        number: int,
+        model_version: str,
+        guard: WriteGuard,
+        topics: TopicWriter | None = None,
+    ) -> None:
+        self._guard, self._topics = guard, topics
+        self._files = ShardFiles(settings.output, number, settings.shards, model_version, settings.format)
+
+    def write(self, output: Output) -> None:
+        """Write the rows and forecasts of one output.
+
+        Raises:
+            OutputError: a file cannot be written, or an earlier message could not be delivered.
+        """
+        for part, rows in ((QUARANTINE, output.quarantined), (LATE, output.late)):
+            if len(rows) and self._guard.may_write():
+                self._write_rows(part, output, rows)
+        forecasts = output.forecasts
+        if forecasts is None:
+            return
+        if len(output.replaced) and self._guard.may_write():
+            self._files.write_replaced(forecasts, output.replaced)
+        if len(forecasts) and self._guard.may_write():
+            self._write_forecasts(forecasts)
+
+    def take_unsynced(self) -> list[Location]:
+        """Return the files written since the last call; pass them to `make_durable` before a snapshot."""
+        return self._files.taken()
+
+    def make_durable(self, files: Iterable[Location]) -> None:
+        """Wait until files are on the disk, and until the broker has acknowledged all messages.
+
+        Raises:
+            OutputError: a message could not be delivered.
+            OSError: the disk reports an error.
+        """
+        if self._topics is not None:
+            self._topics.flush()
+        sync(files)
+
+    def remove_after(self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int) -> None:
+        """Remove the files that were written after a snapshot; see `ShardFiles.remove_after`."""
+        self._files.remove_after(closed_us, offsets, snapshot_ns)
+
+    def _write_rows(self, part: str, output: Output, rows: pl.DataFrame) -> None:
+        if self._topics is not None and self._topics.topics.of(part):
+            self._topics.write_rows(part, rows)
+        else:
+            self._files.write_rows(part, output.partition, output.start, rows)
+
+    def _write_forecasts(self, forecasts: Forecasts) -> None:
+        if self._topics is None:
+            self._files.write_forecasts(forecasts)
+        else:
+            self._topics.write_forecasts(forecasts, self._files.shard)
