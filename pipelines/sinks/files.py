@@ -82,7 +82,7 @@ class ShardFiles:
     def _block(self, forecasts: Forecasts) -> str:
         """How the files of a block are named: its windows, the model, and the shard."""
         stop = forecasts.start + len(forecasts.issued)
-        first, last = (_compact(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
+        first, last = (compact_time(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
         return f"{first}-{last}-{self.model_version}-r0-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
@@ -108,7 +108,7 @@ class ShardFiles:
             offsets: how far it had read each partition; of one that is not there it had read nothing.
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
         """
-        closed = None if closed_us is None else _compact(closed_us)
+        closed = None if closed_us is None else compact_time(closed_us)
         # earlier versions called files by the plain name of their partition
         reached = {**offsets, **{_stem(name): offset for name, offset in offsets.items()}}
         pattern = f"*-{self.model_version}-r*-{self.shard}.*"
@@ -244,5 +244,6 @@ def _read_lines(file: Target) -> pl.DataFrame:
     )
 
 
-def _compact(us: int) -> str:
+def compact_time(us: int) -> str:
+    """Return a time in microseconds since 1970 as in the names of files: ``20130101T000000Z``."""
     return datetime.fromtimestamp(us / MICROSECONDS, UTC).strftime("%Y%m%dT%H%M%SZ")

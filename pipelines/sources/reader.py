@@ -40,7 +40,7 @@ class Reader:
 
     Attributes:
         log: what is read.
-        stop_file: its appearance ends the reading; the last batch asks for a snapshot.
+        stop_file: its appearance ends the reading; the last batch asks for a snapshot. None for no such file.
         snapshot_every_s: seconds between two snapshots.
         applied: how far every shard has come in each partition, for holding back a source that is faster
             than they are; None where whoever takes the batches waits for the shards itself.
@@ -49,7 +49,7 @@ class Reader:
     """
 
     log: Log
-    stop_file: Location
+    stop_file: Location | None
     snapshot_every_s: float
     applied: Callable[[], Mapping[str, int]] | None = None
     most_ahead_bytes: int = 256 << 20
@@ -109,6 +109,8 @@ class Reader:
         return isinstance(self.stop_file, Remote)
 
     def _is_to_stop(self) -> bool:
+        if self.stop_file is None:
+            return False
         if self._is_remote:
             if self.clock() - self._looked_s < LONGEST_WAIT_S:
                 return False

@@ -1,8 +1,4 @@
-"""The transforms: rows are validated, shards stepped, fleets forecast in somebody's own pipeline.
-
-None has logic of its own: that is `schemas.validate`, `forecaster.shards.shard.apply` and
-`pipelines.workers.worker`.
-"""
+"""The steps of a job after the reading: split each batch by shard, and step the shards."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import polars as pl
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
@@ -23,53 +18,27 @@ from pipelines.workers import worker
 from pipelines.workers.failure import told_of
 from pipelines.workers.step_settings import StepSettings
 from pipelines.workers.worker import Workers
-from schemas import observations
 from schemas.errors import EngineError
 
-QUARANTINED = "quarantined"
-
 
 @dataclass
-class Validate(beam.PTransform[Any, Any]):
-    """Raw frames -> observation frames, and frames of the rows that are none (tagged ``quarantined``)."""
+class SplitBatches(beam.PTransform[Any, Any]):
+    """Emit the part of each batch that belongs to each shard: ``PCollection[Batch] -> PCollection[Sharded]``.
 
-    def expand(self, frames: Any) -> Any:
-        """``PCollection[DataFrame] -> {None: PCollection[DataFrame], "quarantined": ...}``."""
-        typed = beam.FlatMap(_validated).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
-        return frames | typed.with_outputs(QUARANTINED, main="good")
-
-
-def _validated(frame: pl.DataFrame) -> Iterator[Any]:
-    good, bad = observations.validate(frame)
-    yield good
-    if len(bad):
-        yield beam.pvalue.TaggedOutput(QUARANTINED, bad)
-
-
-@dataclass
-class StepShards(beam.PTransform[Any, Any]):
-    """The batches of a log -> files in the output folder: forecasts, late and quarantined rows, snapshots.
-
-    ``PCollection[Batch] -> PCollection[int]``: the numbers of shards as their batches are applied. A shard's
-    key keeps its batches in order; the shard itself lives in the worker, and its snapshots, not the engine's
-    state, are what a job goes on from.
+    Every shard that follows the partition gets a part, if only with offsets and a watermark.
 
     Attributes:
-        settings: what workers need.
+        shards: the number of shards.
     """
 
-    settings: StepSettings
+    shards: int
 
     def expand(self, batches: Any) -> Any:
-        """Two ParDos with the keys between them."""
-        return (
-            batches
-            | "Split" >> beam.ParDo(_Split(self.settings.shards)).with_output_types(Sharded)
-            | "Step" >> beam.ParDo(_Step(self.settings)).with_output_types(int)
-        )
+        """One ParDo."""
+        return batches | beam.ParDo(_SplitBatch(self.shards)).with_output_types(Sharded)
 
 
-class _Split(beam.DoFn):
+class _SplitBatch(beam.DoFn):
     splitter: Splitter
 
     def __init__(self, shards: int) -> None:
@@ -82,12 +51,33 @@ class _Split(beam.DoFn):
         return self.splitter.split(batch).items()
 
 
-class _Step(beam.DoFn):
-    # Whose memory the shard is in. An engine that replaces a worker and keeps this tells us so.
+@dataclass
+class StepShards(beam.PTransform[Any, Any]):
+    """Step the shards of a job and write their output: ``PCollection[Sharded] -> PCollection[int]``.
+
+    The threads of the worker process write forecasts, late rows, quarantined rows and snapshots into the
+    output folder of the job. The key of a shard keeps its batches in order. The shard itself is in the memory
+    of the worker process, and a job resumes from its snapshots, not from the engine's state. The output is
+    the number of the shard of each batch that was passed to a thread.
+
+    Attributes:
+        settings: the settings of the worker.
+    """
+
+    settings: StepSettings
+
+    def expand(self, parts: Any) -> Any:
+        """One stateful ParDo."""
+        return parts | beam.ParDo(_StepShard(self.settings)).with_output_types(int)
+
+
+class _StepShard(beam.DoFn):
+    # Set once a worker has opened the shard. If an engine keeps this cell and replaces the worker, the shard
+    # in the memory of the first worker is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
     # Never set. While a bundle runs whose stage has neither outputs nor timers, Prism (2.77.0, in
-    # `stage.Execute`) waits for it with a core of its own; a timer has it wait asleep.
+    # `stage.Execute`) keeps a core busy waiting for it; with a timer it sleeps.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers
@@ -118,15 +108,16 @@ class _Step(beam.DoFn):
 
     @on_timer(WAIT)
     def on_wait(self) -> None:
-        """See `WAIT`."""
+        """Never called; see `WAIT`."""
 
     def start_bundle(self) -> None:
         self.has_ended = False
 
     def finish_bundle(self) -> None:
-        """Only the last bundle waits for its batches: with a snapshot they are safe, and no sooner.
+        """Wait for the threads in the last bundle only: the last snapshots are written then.
 
-        The others would have the threads wait for the engine; what goes wrong in one, the next is told.
+        If every bundle waited, the threads would wait for the engine. An error of a thread is raised in a
+        later bundle.
         """
         if self.has_ended:
             with told_of(self.settings.output):
