@@ -14,6 +14,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec
 from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import Splitter
 from pipelines.beam.coders import Sharded
+from pipelines.beam.metrics import RowMetrics
 from pipelines.workers import worker
 from pipelines.workers.failure import told_of
 from pipelines.workers.step_settings import StepSettings
@@ -58,7 +59,8 @@ class StepShards(beam.PTransform[Any, Any]):
     The threads of the worker process write forecasts, late rows, quarantined rows and snapshots into the
     output folder of the job. The key of a shard keeps its batches in order. The shard itself is in the memory
     of the worker process, and a job resumes from its snapshots, not from the engine's state. The output is
-    the number of the shard of each batch that was passed to a thread.
+    the number of the shard of each batch that was passed to a thread. Beam counts rows, windows and forecasts
+    as `pipelines.beam.metrics` describes.
 
     Attributes:
         settings: the settings of the worker.
@@ -87,6 +89,7 @@ class _StepShard(beam.DoFn):
 
     def setup(self) -> None:
         self.workers = worker.of_job(self.settings)
+        self.metrics = RowMetrics()
 
     def process(
         self,
@@ -96,6 +99,7 @@ class _StepShard(beam.DoFn):
     ) -> Iterator[int]:
         number, batch = element
         self.has_ended |= batch.ends
+        self.numbers.add(number)
         with told_of(self.settings.output):
             if self.workers.is_new(number):
                 if opened.read():
@@ -112,13 +116,16 @@ class _StepShard(beam.DoFn):
 
     def start_bundle(self) -> None:
         self.has_ended = False
+        self.numbers: set[int] = set()
 
     def finish_bundle(self) -> None:
-        """Wait for the threads in the last bundle only: the last snapshots are written then.
+        """Wait for the threads in the last bundle only, and count what they have done since the last count.
 
-        If every bundle waited, the threads would wait for the engine. An error of a thread is raised in a
-        later bundle.
+        The last snapshots are written when the last bundle ends. If every bundle waited, the threads would
+        wait for the engine. An error of a thread is raised in a later bundle.
         """
         if self.has_ended:
             with told_of(self.settings.output):
                 self.workers.wait()
+        for number in self.numbers:
+            self.metrics.add(*self.workers.take_counts(number))

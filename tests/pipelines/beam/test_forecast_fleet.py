@@ -2,179 +2,35 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import apache_beam as beam
-import numpy as np
 import polars as pl
 import pytest
-from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
-from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.transforms.core import RestrictionProvider
-from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Duration, Timestamp
 
-from forecaster.model import Forecaster
 from forecaster.time.windows import Windows
+from pipelines import ReadLog, ReplaySource
 from pipelines.beam.forecast_fleet import ForecastFleet, Row
-from pipelines.jobs.forecast import run_backfill
-from pipelines.jobs.job import BackfillJob
-from pipelines.runners.prism import PrismServer, prism_options
-from pipelines.settings.config import Columns
-from pipelines.sinks.files import read_forecasts
-from pipelines.sources.files.validated_rows import Input
 from schemas import late, quarantine
+from schemas.errors import ConfigError
 from schemas.forecasts import check_forecasts
-from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
+from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
+from tests.pipelines.beam.fleet_pipelines import (
+    IN_PROCESS,
+    Bundle,
+    EmitBundles,
+    backfill,
+    between,
+    end_us,
+    in_halves,
+    read_output,
+    run,
+    run_on_prism,
+    run_unbounded,
+    time_of,
+)
+from tests.pipelines.jobs.replays import DEFAULT_INPUT
 from tests.same import assert_same_frames
-
-IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
-PATIENCE_S = 60.0
-NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements without a valid one
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Elements emitted together once ``after`` forecasts are written, and the watermark after them."""
-
-    elements: Sequence[Row | pl.DataFrame]
-    watermark_us: int
-    after: int = 0
-
-
-@dataclass
-class EmitBundles(beam.PTransform[Any, Any]):
-    """An unbounded source of bundles whose watermark is event time: ``PBegin -> PCollection[Row]``."""
-
-    bundles: Sequence[Bundle]
-    folder: Path
-
-    def expand(self, begin: Any) -> Any:
-        """Create one element, the number of bundles; a splittable DoFn emits one bundle in each call."""
-        count = begin | beam.Create([len(self.bundles)], reshuffle=False)
-        return count | beam.ParDo(_EmitBundle(tuple(self.bundles), self.folder)).with_output_types(Any)
-
-
-class _Tracker(OffsetRestrictionTracker):
-    def is_bounded(self) -> bool:
-        return False
-
-
-class _Positions(RestrictionProvider):
-    def initial_restriction(self, element: int) -> OffsetRange:
-        return OffsetRange(0, element)
-
-    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
-        return _Tracker(restriction)
-
-    def restriction_size(self, element: int, restriction: OffsetRange) -> int:
-        return int(restriction.size())
-
-
-_POSITIONS, _WATERMARKS = _Positions(), ManualWatermarkEstimator.default_provider()
-
-
-class _EmitBundle(beam.DoFn):
-    def __init__(self, bundles: Sequence[Bundle], folder: Path) -> None:
-        self.bundles, self.folder = bundles, folder
-
-    def setup(self) -> None:
-        self.until_s = time.monotonic() + PATIENCE_S
-
-    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
-    def process(
-        self,
-        element: int,
-        tracker: Any = beam.DoFn.RestrictionParam(_POSITIONS),
-        estimator: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARKS),
-    ) -> Iterator[Any]:
-        position = tracker.current_restriction().start
-        bundle = self.bundles[position]
-        if len(read_output(self.folder, "forecasts")) < bundle.after and time.monotonic() < self.until_s:
-            tracker.defer_remainder(Duration.of(0.05))
-            return
-        if not tracker.try_claim(position):
-            return
-        for made in bundle.elements:
-            yield TimestampedValue(made, Timestamp(micros=_at_us(made)))
-        estimator.set_watermark(Timestamp(micros=bundle.watermark_us))
-        tracker.defer_remainder(Duration.of(0.01))
-
-
-def _at_us(element: Row | pl.DataFrame) -> int:
-    at = element["timestamp"].min() if isinstance(element, pl.DataFrame) else element["timestamp"]
-    return int((at if isinstance(at, datetime) else NO_TIME).timestamp() * 1_000_000)
-
-
-def write_frame(frame: pl.DataFrame, folder: Path) -> None:
-    hidden = folder / f".{uuid4().hex}"
-    frame.write_parquet(hidden)
-    hidden.rename(folder / f"{uuid4().hex}.parquet")
-
-
-def read_output(folder: Path, kind: str) -> pl.DataFrame:
-    files = [path for path in (folder / kind).glob("*.parquet") if not path.name.startswith(".")]
-    return pl.concat([pl.read_parquet(file) for file in files], how="diagonal") if files else pl.DataFrame()
-
-
-def run(
-    options: PipelineOptions, rows: beam.PTransform[Any, Any], fleet: ForecastFleet, folder: Path
-) -> None:
-    """Run a pipeline of a fleet, and write each kind of its outputs to a folder under ``folder``."""
-    with beam.Pipeline(options=options) as pipeline:
-        for kind, frames in (pipeline | "Rows" >> rows | fleet).items():
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            frames | kind >> beam.Map(write_frame, folder / kind)
-
-
-def run_unbounded(bundles: Sequence[Bundle], fleet: ForecastFleet, folder: Path) -> None:
-    folder.mkdir()
-    with PrismServer(folder / "prism.log") as prism:
-        run(PipelineOptions(prism_options(prism.endpoint)), EmitBundles(bundles, folder), fleet, folder)
-
-
-@pytest.fixture(scope="module")
-def observed() -> Windows:
-    """Seven series of forty windows, with gaps, one late start, and six hours without observations."""
-    values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0) + 10.0 ** np.arange(7)
-    values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
-    values[:20, 3] = np.nan
-    values[24:30] = np.nan
-    values[[0, 39], 0] = 1.0
-    return Windows(tuple(f"s{i}" for i in range(7)), START, values)
-
-
-@pytest.fixture(scope="module")
-def backfilled(observed: Windows, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    """The forecasts of a backfill of the rows of ``observed``."""
-    return backfill(rows_of(observed), tmp_path_factory.mktemp("backfill")).sort("issued_at", "series_id")
-
-
-def backfill(rows: pl.DataFrame, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
-    rows.write_parquet(folder / "rows.parquet")
-    job = BackfillJob(
-        model or forecaster(), (str(folder / "rows.parquet"),), Input(Columns()), folder / "out", shards=2
-    )
-    run_backfill(job)
-    return read_forecasts(job.output)
-
-
-def end_us(window: int) -> int:
-    """Return the end of window number ``window``, counted from START, in microseconds since 1970."""
-    return (START + window + 1) * HOUR_US
-
-
-def between(rows: pl.DataFrame, first: int, stop: int) -> pl.DataFrame:
-    """Return the rows of windows ``[first, stop)``, counted from START, in random order."""
-    window = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
-    return rows.filter((window >= first) & (window < stop)).sample(fraction=1, shuffle=True, seed=first)
 
 
 def test_a_bounded_fleet_gives_the_forecasts_of_a_backfill(
@@ -227,11 +83,6 @@ def test_a_fleet_resumes_from_any_number_of_shards(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def in_halves(elements: list[dict[str, Any]], window: int) -> tuple[Bundle, Bundle]:
-    half = len(elements) // 2
-    return Bundle(elements[:half], end_us(window - 1)), Bundle(elements[half:], end_us(window))
-
-
 @pytest.mark.prism
 def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
@@ -279,5 +130,47 @@ def test_an_unbounded_fleet_resumes_from_a_state_table(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def time_of(hour: float) -> datetime:
-    return datetime.fromtimestamp((START + hour) * 3600, UTC)
+@pytest.mark.prism
+def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: Path) -> None:
+    model = forecaster(allowed_lateness="2h")
+    rows = rows_of(observed)
+    window = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
+    is_of_s0 = pl.col("series_id") == "s0"
+    delayed = rows.filter((window == 9) & is_of_s0)
+    too_late = rows.filter((window == 3) & is_of_s0)
+    on_time = rows.filter(~((window == 9) & is_of_s0), ~((window == 3) & is_of_s0))
+    assert (len(delayed), len(too_late)) == (1, 1)
+    expected = backfill(pl.concat([on_time, delayed]), tmp_path, model).sort("issued_at", "series_id")
+
+    closed = int((expected["issued_at"].dt.epoch("us") <= end_us(8)).sum())
+    bundles = [
+        # The watermark is behind the end of window 10, so window 8 closes and window 9 does not.
+        Bundle(between(on_time, 0, 11).to_dicts(), end_us(10)),
+        Bundle([*delayed.to_dicts(), *too_late.to_dicts()], end_us(10), after=closed),
+        Bundle(between(on_time, 11, 40).to_dicts(), end_us(39)),
+    ]
+    found = run_unbounded(bundles, ForecastFleet(model, shards=3), tmp_path / "fleet")
+    assert_same_frames(read_output(tmp_path / "fleet", "forecasts"), expected, scales(observed))
+    assert read_output(tmp_path / "fleet", "late")["timestamp"].to_list() == too_late["timestamp"].to_list()
+    assert (found["rows_used"], found["rows_late"]) == (len(rows) - 1, 1)
+
+
+@pytest.mark.prism
+def test_a_log_is_forecast_as_its_own_watermark_passes(
+    observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
+) -> None:
+    rows_of(observed).write_parquet(tmp_path / "rows.parquet")
+    with (tmp_path / "bad.csv").open("w") as file:
+        file.write("series_id,timestamp,value\ns1,never,1.0\n")
+    files = str(tmp_path / "rows.parquet"), str(tmp_path / "bad.csv")
+    source = ReplaySource(files, DEFAULT_INPUT, HOUR, windows_per_step=4)
+    found = run_on_prism(ReadLog(source), ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")
+    assert_same_frames(read_output(tmp_path / "fleet", "forecasts"), backfilled, scales(observed))
+    assert read_output(tmp_path / "fleet", "quarantined")["file"].to_list() == [files[1]]
+    assert not len(read_output(tmp_path / "fleet", "late"))
+    assert found["rows_quarantined"] == 1
+
+
+def test_an_unbounded_input_without_event_timers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="FnApiRunner fires event-time timers at once"):
+        run(IN_PROCESS, EmitBundles([Bundle([], 0)], tmp_path), ForecastFleet(forecaster()), tmp_path)
