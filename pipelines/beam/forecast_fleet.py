@@ -38,6 +38,7 @@ from pipelines.beam.model import Model, model_of
 from pipelines.beam.validate import QUARANTINED, Validate, separated
 from pipelines.state import state_table
 from pipelines.storage import Location, location
+from schemas import observations
 from schemas.errors import ConfigError
 
 Row = Mapping[str, Any]
@@ -103,15 +104,15 @@ class ForecastFleet(beam.PTransform[Any, Any]):
         model = model_of(self.model, self.tracking_uri, pipeline)
         table = location(self.state_table) if isinstance(self.state_table, str) else self.state_table
         step = _Step(model, self.shards, self.windows_per_step, table, pipeline)
-        frames = rows | "Global" >> beam.WindowInto(GlobalWindows()) | "Gather" >> _gather()
+        frames = rows | "One window" >> beam.WindowInto(GlobalWindows()) | "Gather" >> _gather()
         validated = frames.rows | "Validate" >> Validate()
         parts = validated.good | "Split" >> beam.ParDo(_SplitRows(self.shards, model)).with_output_types(
             ShardedRows
         )
         if rows.is_bounded:
-            last = parts | "Ends" >> beam.FlatMap(_last_end).with_output_types(int)
-            last_end = beam.pvalue.AsSingleton(last | beam.CombineGlobally(_latest))
-            grouped = parts | "ToShards" >> beam.GroupByKey()
+            ends = parts | "Last ends" >> beam.FlatMap(_last_end).with_output_types(int)
+            last_end = beam.pvalue.AsSingleton(ends | "Latest" >> beam.CombineGlobally(_latest))
+            grouped = parts | "By shard" >> beam.GroupByKey()
             stepped = grouped | "Step" >> _typed(beam.ParDo(_StepToEnd(step), last_end))
         else:
             _refuse_without_timers(rows.pipeline.runner)
@@ -186,7 +187,8 @@ class _Gather(beam.DoFn):
 
 
 def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    names = dict.fromkeys(name for row in rows for name in row)
+    """Return rows as a frame that has the required columns, even if no row of the bundle has them."""
+    names = dict.fromkeys((*observations.SCHEMA, *(name for row in rows for name in row)))
     return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
 
 

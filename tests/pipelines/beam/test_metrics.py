@@ -20,7 +20,7 @@ from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.workers import worker
 from tests.fleets import START, forecaster, rows_of
 from tests.pipelines.beam.fleet_pipelines import IN_PROCESS, counters, read_output, run
-from tests.pipelines.jobs.replays import replay_job
+from tests.pipelines.jobs.replays import replay_job, stopped_at
 
 
 def test_a_fleet_counts_rows_windows_and_forecasts(observed: Windows, tmp_path: Path) -> None:
@@ -51,12 +51,11 @@ def test_a_job_counts_only_the_rows_of_its_own_run(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("pipelines.runners.on_prism.run_on_prism", run_and_count)
     rows = rows_of(Windows(("a", "b", "c"), START, np.random.default_rng(0).normal(size=(20, 3))))
-    files = [tmp_path / "first.parquet", tmp_path / "second.parquet"]
-    rows.head(30).write_parquet(files[0])
-    rows.tail(30).write_parquet(files[1])
-    job = replace(replay_job(tmp_path / "out", files[0]), runner="prism", shards=1)
-    run_stream(job)
-    table = tmp_path / "out" / "state"
-    second = replace(replay_job(tmp_path / "next", files[1]), runner="prism", shards=1, state_table=table)
-    run_stream(second)
-    assert found == [{"rows_used": 30, "windows_closed": 10, "forecasts": 30}] * 2
+    rows.write_parquet(tmp_path / "rows.parquet")
+    job = replace(replay_job(tmp_path / "out", tmp_path / "rows.parquet"), runner="prism", shards=1)
+    assert run_stream(stopped_at(job, 18)).stopped
+    run_stream(replace(job, resume=True))
+    assert found == [
+        {"rows_used": 18, "windows_closed": 6, "forecasts": 18},
+        {"rows_used": 42, "windows_closed": 14, "forecasts": 42},
+    ]
