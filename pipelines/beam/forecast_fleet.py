@@ -80,7 +80,7 @@ class ForecastFleet(beam.PTransform[Any, Any]):
     and ``forecasts`` in the namespace ``statecast``.
 
     Attributes:
-        model: a forecaster, whose weights are sent to the workers; or the place from which each worker loads
+        model: a forecaster, sent to the workers with its weights; or the place from which each worker loads
             it: a folder that `Forecaster.save` wrote or the file in it, as a path or as the URL of an object
             store, or a model of the registry, such as ``"weather/3"``. Name a version, because workers that
             load an alias at different times can load different models. Known and static covariates count as

@@ -1,4 +1,4 @@
-"""The model of a Beam pipeline: sent to the workers as bytes, or loaded by each worker from where it is."""
+"""The model of a Beam pipeline: sent to the workers as bytes, or loaded by each worker from its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Separate the rows that are observations from those that are not."""
+"""Separate observations from rejected rows."""
 
 from __future__ import annotations
 

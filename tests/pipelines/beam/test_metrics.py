@@ -37,7 +37,7 @@ def test_a_fleet_counts_rows_windows_and_forecasts(observed: Windows, tmp_path: 
 
 
 @pytest.mark.prism
-def test_a_job_counts_only_the_rows_of_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_job_counts_only_its_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[dict[str, int]] = []
 
     def run_and_count(run: Run, on_progress: Callable[[], None]) -> None:
