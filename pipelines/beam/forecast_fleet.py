@@ -6,7 +6,7 @@ the engine closes windows: one timer for each shard calls `forecaster.shards.sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,34 +20,28 @@ from apache_beam.coders import BytesCoder
 from apache_beam.metrics.metric import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.transforms.window import GlobalWindow, GlobalWindows
-from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import Timestamp
 from numpy.typing import NDArray
 
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
-from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Output, Shard, apply, slots_of
-from forecaster.shards.sharding import Splitter, handed_over, no_batch, reshard
+from forecaster.shards.sharding import handed_over, no_batch, reshard
 from forecaster.time.windows import MICROSECONDS
 from pipelines.beam.coders import ElementCoder, FleetRows, ShardedRows
+from pipelines.beam.gather_rows import PARTITION, GatherRows, SplitRows
 from pipelines.beam.metrics import NAMESPACE, RowMetrics
 from pipelines.beam.model import Model, model_of
-from pipelines.beam.validate import QUARANTINED, Validate, separated
+from pipelines.beam.validate import QUARANTINED, Validate
 from pipelines.state import state_table
 from pipelines.storage import Location, location
-from schemas import observations
 from schemas.errors import ConfigError
-
-Row = Mapping[str, Any]
 
 FORECASTS: Final = "forecasts"
 LATE: Final = "late"
 
-_BUNDLE_ROWS = 10_000
-_PARTITION = "rows"
 _WITHOUT_TIMERS = ("FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
 
 
@@ -99,16 +93,14 @@ class ForecastFleet(beam.PTransform[Any, Any]):
     tracking_uri: str = "sqlite:///mlflow.db"
 
     def expand(self, rows: Any) -> Any:
-        """``PCollection[Row | DataFrame | Batch] -> {"forecasts": PCollection[DataFrame], ...}``."""
+        """Return the outputs by name: ``PCollection[Row | DataFrame | Batch] -> {"forecasts": ..., ...}``."""
         pipeline = uuid4().hex
         model = model_of(self.model, self.tracking_uri, pipeline)
         table = location(self.state_table) if isinstance(self.state_table, str) else self.state_table
         step = _Step(model, self.shards, self.windows_per_step, table, pipeline)
-        frames = rows | "One window" >> beam.WindowInto(GlobalWindows()) | "Gather" >> _gather()
+        frames = rows | "One window" >> beam.WindowInto(GlobalWindows()) | "Gather" >> GatherRows()
         validated = frames.rows | "Validate" >> Validate()
-        parts = validated.good | "Split" >> beam.ParDo(_SplitRows(self.shards, model)).with_output_types(
-            ShardedRows
-        )
+        parts = validated.good | "Split" >> SplitRows(self.shards, model)
         if rows.is_bounded:
             ends = parts | "Last ends" >> beam.FlatMap(_last_end).with_output_types(int)
             last_end = beam.pvalue.AsSingleton(ends | "Latest" >> beam.CombineGlobally(_latest))
@@ -130,11 +122,6 @@ def _refuse_without_timers(runner: object) -> None:
         )
 
 
-def _gather() -> Any:
-    gather = beam.ParDo(_Gather()).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
-    return gather.with_outputs(QUARANTINED, main="rows")
-
-
 def _typed(step: beam.ParDo) -> Any:
     tagged = step.with_output_types(pl.DataFrame, **{LATE: pl.DataFrame})
     return tagged.with_outputs(LATE, main=FORECASTS)
@@ -153,77 +140,9 @@ def _latest(ends: Iterable[int]) -> int:
     return max(ends, default=-1)
 
 
-class _Gather(beam.DoFn):
-    """Join the rows of a bundle to frames at the earliest event time, which holds the watermark back."""
-
-    def start_bundle(self) -> None:
-        self.frames: list[pl.DataFrame] = []
-        self.single_rows: list[dict[str, Any]] = []
-        self.earliest = MAX_TIMESTAMP
-
-    def process(
-        self, row: Row | pl.DataFrame | Batch, timestamp: Any = beam.DoFn.TimestampParam
-    ) -> Iterator[Any]:
-        self.earliest = min(self.earliest, timestamp)
-        if isinstance(row, Batch):
-            good, rejected = separated(row)
-            self.frames.append(good)
-            if len(rejected):
-                yield beam.pvalue.TaggedOutput(QUARANTINED, rejected)
-        elif isinstance(row, pl.DataFrame):
-            self.frames.append(row)
-        else:
-            self.single_rows.append(dict(row))
-        if len(self.single_rows) + sum(map(len, self.frames)) >= _BUNDLE_ROWS:
-            yield from self.finish_bundle()
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        frames, earliest = self.frames, self.earliest
-        if self.single_rows:
-            frames.append(_frame_of(self.single_rows))
-        self.start_bundle()
-        for frame in frames:
-            yield WindowedValue(frame, earliest, (GlobalWindow(),))
-
-
-def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Return rows as a frame that has the required columns, even if no row of the bundle has them."""
-    names = dict.fromkeys((*observations.SCHEMA, *(name for row in rows for name in row)))
-    return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
-
-
-def _column(name: str, cells: list[Any]) -> pl.Series:
-    """Return cells as a column; as text if their types differ, so that only wrong cells are rejected."""
-    try:
-        return pl.Series(name, cells)
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-        return pl.Series(name, [None if cell is None else str(cell) for cell in cells], pl.String)
-
-
-class _SplitRows(beam.DoFn):
-    """Split rows by shard; every shard gets the ends of all windows that have a row."""
-
-    splitter: Splitter
-
-    def __init__(self, shards: int, model: Model) -> None:
-        self.shards = shards
-        self.model = model
-
-    def setup(self) -> None:
-        self.splitter = Splitter(self.shards)
-        self.freq = self.model.load().window_config.frequency
-
-    def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
-        windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
-        ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
-        batch = replace(no_batch(_PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
-        for number, part in self.splitter.split(batch).items():
-            yield number, FleetRows(part.rows, ends)
-
-
 @dataclass(frozen=True)
 class _Step:
-    """How shards begin, and how they close windows.
+    """Open shards, and close their windows.
 
     Attributes:
         model: the model.
@@ -254,7 +173,7 @@ class _Step:
         self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int
     ) -> Iterator[tuple[Shard, Output]]:
         """Apply rows, close every window up to ``end_us``, and yield what `apply` yields."""
-        nothing, forecaster = no_batch(_PARTITION, 0), self.model.load()
+        nothing, forecaster = no_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
         state = rewarm(forecaster, shard.state)  # as it is, unless another version made it
         shard = replace(shard, state=state, slots=slots_of(state))
@@ -300,8 +219,10 @@ class _StepAtWatermark(_StepShard):
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
-    ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())  # of open windows that have a row; int64, rising
-    CLOSE = TimerSpec("close", TimeDomain.WATERMARK)  # at the first of them
+    # The ends of the open windows that have a row: int64 microseconds, rising.
+    ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
+    # Set at the first of these ends, plus the allowed lateness.
+    CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
 
     def process(
         self,

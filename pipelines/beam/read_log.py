@@ -124,7 +124,7 @@ class _Position:
         return json.dumps([self.places, self.watermarks_us], separators=(",", ":"))
 
     def after(self, batch: Batch) -> _Position:
-        """Return the position with the watermark after a batch."""
+        """Return this position with the watermark that its partition has after a batch."""
         after_us = newest((self.watermarks_us.get(batch.partition), batch.watermark_us))
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 

@@ -35,7 +35,7 @@ class SplitBatches(beam.PTransform[Any, Any]):
     shards: int
 
     def expand(self, batches: Any) -> Any:
-        """One ParDo."""
+        """Return the parts of all shards."""
         return batches | beam.ParDo(_SplitBatch(self.shards)).with_output_types(Sharded)
 
 
@@ -69,7 +69,7 @@ class StepShards(beam.PTransform[Any, Any]):
     settings: StepSettings
 
     def expand(self, parts: Any) -> Any:
-        """One stateful ParDo."""
+        """Return the number of the shard of each batch."""
         return parts | beam.ParDo(_StepShard(self.settings)).with_output_types(int)
 
 

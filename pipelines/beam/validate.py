@@ -38,7 +38,7 @@ class Validate(beam.PTransform[Any, Any]):
     """
 
     def expand(self, frames: Any) -> Any:
-        """``PCollection[DataFrame | Batch] -> {"good": PCollection[DataFrame], "quarantined": ...}``."""
+        """Return both outputs: ``PCollection[DataFrame | Batch] -> {"good": ..., "quarantined": ...}``."""
         split = beam.FlatMap(_validated).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
         return frames | split.with_outputs(QUARANTINED, main=GOOD)
 

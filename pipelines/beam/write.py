@@ -55,7 +55,7 @@ class WriteForecasts(beam.PTransform[Any, Any]):
     format: Format = "parquet"
 
     def expand(self, frames: Any) -> Any:
-        """``PCollection[DataFrame] -> PCollection[str]``."""
+        """Return the names of the files: ``PCollection[DataFrame] -> PCollection[str]``."""
         write = _WriteForecasts(_folder(self.location, FORECASTS), self.format)
         return frames | beam.ParDo(write).with_output_types(str)
 
@@ -88,7 +88,7 @@ class WriteQuarantine(beam.PTransform[Any, Any]):
     location: Location | str
 
     def expand(self, frames: Any) -> Any:
-        """``PCollection[DataFrame] -> PCollection[str]``."""
+        """Return the names of the files: ``PCollection[DataFrame] -> PCollection[str]``."""
         write = _WriteQuarantine(_folder(self.location, QUARANTINE))
         return frames | beam.ParDo(write).with_output_types(str)
 
@@ -135,7 +135,7 @@ def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> 
     try:
         make_folder(folder)
         write_whole(path, partial(_put, rows, format_), kept=True)
-    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises either
+    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises one of the two
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: cannot be written: {reason}") from error
     return str(path)

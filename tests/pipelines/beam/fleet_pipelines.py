@@ -21,7 +21,8 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from forecaster.model import Forecaster
-from pipelines.beam.forecast_fleet import ForecastFleet, Row
+from pipelines.beam.forecast_fleet import ForecastFleet
+from pipelines.beam.gather_rows import Row
 from pipelines.beam.metrics import NAMESPACE
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob

@@ -10,7 +10,8 @@ import pytest
 
 from forecaster.time.windows import Windows
 from pipelines import ReadLog, ReplaySource
-from pipelines.beam.forecast_fleet import ForecastFleet, Row
+from pipelines.beam.forecast_fleet import ForecastFleet
+from pipelines.beam.gather_rows import Row
 from schemas import late, quarantine
 from schemas.errors import ConfigError
 from schemas.forecasts import check_forecasts
