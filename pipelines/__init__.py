@@ -1,4 +1,4 @@
-"""The pipelines: they read files, folders and topics, and write forecasts, states, late and rejected rows."""
+"""Jobs, sources, sinks and Beam transforms: rows in; forecasts, states, late and quarantined rows out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.beam.forecast_fleet import ForecastFleet
-    from pipelines.beam.transforms import Validate
+    from pipelines.beam.read_log import ReadLog
+    from pipelines.beam.validate import Validate
+    from pipelines.beam.write import WriteForecasts, WriteQuarantine
     from pipelines.jobs.forecast import run_backfill, run_stream
     from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
     from pipelines.runners.prism import PrismServer, prism_options
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
 
-_MODULE_OF = {
+_MODULES = {
     "BackfillJob": "jobs.job",
     "Columns": "settings.config",
     "FolderSource": "sources.folder",
@@ -30,9 +32,12 @@ _MODULE_OF = {
     "JobNumbers": "sinks.numbers",
     "Outcome": "jobs.job",
     "PrismServer": "runners.prism",
+    "ReadLog": "beam.read_log",
     "ReplaySource": "sources.replay",
     "StreamJob": "jobs.job",
-    "Validate": "beam.transforms",
+    "Validate": "beam.validate",
+    "WriteForecasts": "beam.write",
+    "WriteQuarantine": "beam.write",
     "load_config": "settings.job_file",
     "prism_options": "runners.prism",
     "read_batches": "sources.files.tables",
@@ -54,9 +59,12 @@ __all__ = [
     "JobNumbers",
     "Outcome",
     "PrismServer",
+    "ReadLog",
     "ReplaySource",
     "StreamJob",
     "Validate",
+    "WriteForecasts",
+    "WriteQuarantine",
     "load_config",
     "prism_options",
     "read_batches",
@@ -70,10 +78,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used.
-
-    Importing Beam takes seconds, and ``statecast --help`` does not need it.
-    """
-    if name not in _MODULE_OF:
+    """Import an exported name when it is first used: ``statecast --help`` needs no Beam."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -22,10 +22,11 @@ PUBLIC = {
         score seasonal_naive series_scale train
     """,
     "pipelines": """
-        BackfillJob Columns FolderSource ForecastFleet Input JobConfig JobNumbers Outcome PrismServer
-        ReplaySource StreamJob Validate load_config prism_options read_batches read_forecasts read_late
-        read_quarantine read_replaced run_backfill run_stream
+        BackfillJob Columns FolderSource ForecastFleet Input JobConfig JobNumbers Outcome PrismServer ReadLog
+        ReplaySource StreamJob Validate WriteForecasts WriteQuarantine load_config prism_options read_batches
+        read_forecasts read_late read_quarantine read_replaced run_backfill run_stream
     """,
+    "pipelines.beam": "ForecastFleet ReadLog Validate WriteForecasts WriteQuarantine",
 }
 HEAVY = ("torch", "mlflow", "apache_beam", "polars", "pandera", "matplotlib", "pyarrow", "numpy")
 

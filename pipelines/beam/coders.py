@@ -1,7 +1,7 @@
-"""What travels between the steps of a pipeline: frames, never single rows.
+"""Coders of the elements of a pipeline: frames of rows, never single rows.
 
-Each element is a small dataclass. Its frames cross a process border as Arrow IPC and its other fields as
-JSON, so no pickle does.
+Each element is a small dataclass, or a bare frame. Between processes its frames are Arrow IPC and its other
+fields are JSON, so nothing is pickled.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LENGTH = struct.Struct("<q")
 
 @dataclass(frozen=True)
 class FleetRows:
-    """Rows on their way to a shard in somebody's own pipeline.
+    """Rows of one shard in a pipeline of `ForecastFleet`.
 
     Attributes:
         rows: observation frame with ``offset``.
-        ends: event times in microseconds at which windows may close, rising.
+        ends: the ends of all windows that have a row in any shard, in microseconds, rising.
     """
 
     rows: pl.DataFrame
@@ -36,13 +36,17 @@ class FleetRows:
 
 
 class ElementCoder(Coder):
-    """Encodes one of the dataclasses above, or a bare Polars frame."""
+    """Encode a dataclass of frames, bytes and JSON values, or a bare Polars frame.
+
+    Args:
+        kind: the type of the elements.
+    """
 
     def __init__(self, kind: type[Any]) -> None:
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Header length, JSON header, then the buffers that it lists."""
+        """Return the length of the header, the JSON header, and the buffers that the header lists."""
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}
@@ -58,7 +62,7 @@ class ElementCoder(Coder):
         return b"".join([_LENGTH.pack(len(head)), head, *buffers])
 
     def decode(self, encoded: bytes) -> Any:
-        """The inverse of `encode`."""
+        """Return the element that `encode` made the bytes from."""
         if self.kind is pl.DataFrame:
             return frame_of(encoded)
         at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
@@ -73,22 +77,22 @@ class ElementCoder(Coder):
         return self.kind(**header)
 
     def estimate_size(self, value: Any) -> int:
-        """Bytes in memory: Beam asks for nearly every element, and would encode each to count them."""
+        """Return the bytes in memory: Beam calls this for most elements, and would otherwise encode each."""
         parts = [value] if self.kind is pl.DataFrame else vars(value).values()
         frames = sum(part.estimated_size() for part in parts if isinstance(part, pl.DataFrame))
         return int(frames) + sum(len(part) for part in parts if isinstance(part, bytes))
 
     def is_deterministic(self) -> bool:
-        """False: an element is never a key."""
+        """Return False: an element is never a key."""
         return False
 
     @staticmethod
     def from_type_hint(typehint: Any, unused_registry: Any) -> Any:
-        """How Beam's registry makes one."""
+        """Return the coder of a type, for Beam's registry."""
         return ElementCoder(typehint)
 
     def to_type_hint(self) -> Any:
-        """The type that it encodes."""
+        """Return the type of the elements."""
         return self.kind
 
     def __eq__(self, other: object) -> bool:
@@ -99,14 +103,14 @@ class ElementCoder(Coder):
 
 
 def frame_bytes(frame: pl.DataFrame) -> bytes:
-    """A frame as an Arrow IPC stream."""
+    """Return a frame as an Arrow IPC stream."""
     if not len(frame):
         return _empty_bytes(tuple(frame.schema.items()))
     return _ipc(frame)
 
 
 def frame_of(data: bytes) -> pl.DataFrame:
-    """The inverse of `frame_bytes`."""
+    """Return the frame that `frame_bytes` made the bytes from."""
     if (empty := _empties.get(data)) is not None:
         return empty
     frame = pl.read_ipc_stream(io.BytesIO(data))
@@ -115,7 +119,8 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return frame
 
 
-# Most parts of most polls are empty, and to read or write a schema takes as long as thousands of rows do.
+# Cache empty frames: most parts of most polls are empty, and coding a schema takes as long as coding
+# thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 
@@ -135,7 +140,7 @@ for _kind in (Batch, FleetRows, pl.DataFrame):
     registry.register_coder(_kind, ElementCoder)
 
 Sharded = tuple[int, Batch]
-"""A shard's number, and its part of a batch."""
+"""The number of a shard, and its part of a batch."""
 
 ShardedRows = tuple[int, FleetRows]
-"""A shard's number, and rows of its series."""
+"""The number of a shard, and rows of its series."""

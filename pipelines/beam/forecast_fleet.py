@@ -1,26 +1,28 @@
-"""Statecast inside somebody's own pipeline: any source of rows in, forecasts out.
+"""Forecast the series of any Beam source in a pipeline of one's own.
 
-There is no log to go on from here, so a shard lives in the engine's state, and the engine's watermark closes
-windows: one timer a shard calls the same `forecaster.shards.shard.apply` as our own jobs do.
+Such a source has no log to resume from, so a shard is kept in the state of the engine, and the watermark of
+the engine closes windows: one timer for each shard calls `forecaster.shards.shard.apply`, as the jobs do.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from uuid import uuid4
 
 import apache_beam as beam
+import numpy as np
 import polars as pl
 from apache_beam.coders import BytesCoder
+from apache_beam.metrics.metric import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.transforms.window import GlobalWindow, GlobalWindows
-from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import Timestamp
+from numpy.typing import NDArray
 
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
@@ -28,76 +30,113 @@ from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard, apply, slots_of
 from forecaster.shards.sharding import Splitter, empty_batch, hand_over_shards, reshard
 from forecaster.time.frequency import Frequency
+from forecaster.shards.shard import Output, Shard, apply, slots_of
+from forecaster.shards.sharding import handed_over, no_batch, reshard
+from forecaster.time.windows import MICROSECONDS
 from pipelines.beam.coders import ElementCoder, FleetRows, ShardedRows
-from pipelines.beam.transforms import QUARANTINED, Validate
+from pipelines.beam.gather_rows import PARTITION, GatherRows, SplitRows
+from pipelines.beam.metrics import NAMESPACE, RowMetrics
+from pipelines.beam.model import Model, model_of
+from pipelines.beam.validate import QUARANTINED, Validate
 from pipelines.state import state_table
 from pipelines.workers.step_settings import encode_covariates, forecaster_of
+from pipelines.storage import Location, location
+from schemas.errors import ConfigError
 
-Row = Mapping[str, Any]
+FORECASTS: Final = "forecasts"
+LATE: Final = "late"
 
-LATE = "late"
-
-_BUNDLE_ROWS = 10_000
-_PARTITION = "rows"
+_WITHOUT_TIMERS = ("FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
 
 
 @dataclass
 class ForecastFleet(beam.PTransform[Any, Any]):
-    """Rows of many series -> forecasts as windows close.
+    """Forecast many series as their windows close: rows in; forecasts, rejected rows and late rows out.
 
-    Rows are mappings or Polars frames with ``series_id``, ``timestamp`` and ``value`` (see
-    `schemas.validate` for what they may hold). A bounded input is stepped through to its last window, on any
-    runner. An unbounded one closes a window when the pipeline's watermark has passed its end, so the
-    elements' event times must be those of their rows; that needs a runner with event-time timers (Prism,
-    Flink), never Beam's in-process one, which fires them at once.
+    Rows are mappings or Polars frames with ``series_id``, ``timestamp`` and ``value`` (see `schemas.validate`
+    for their types), or the batches of `pipelines.ReadLog`. The outputs are three PCollections of Polars
+    frames: ``"forecasts"``, ``"quarantined"`` and ``"late"``.
+
+    >>> import apache_beam as beam
+    >>> from forecaster import Forecaster, NetworkConfig, WindowConfig
+    >>> from pipelines import ForecastFleet
+    >>> model = Forecaster.untrained(NetworkConfig(hidden=8, layers=1, horizon=3), WindowConfig())
+    >>> times = [f"2013-01-01T0{hour}:00Z" for hour in range(4)]
+    >>> rows = [{"series_id": "a", "timestamp": time, "value": 20.5} for time in times]
+    >>> with beam.Pipeline("FnApiRunner") as pipeline:
+    ...     fleet = pipeline | beam.Create(rows) | ForecastFleet(model)
+    ...     _ = fleet["forecasts"] | beam.Map(lambda frame: print(frame["issued_at"].dt.hour().to_list()))
+    [1, 2, 3, 4]
+
+    A bounded input is stepped through to its last window, on any runner. In an unbounded input, a window
+    closes when the watermark of the pipeline has passed its end by the model's allowed lateness
+    (``windows.allowed_lateness``); a row that comes later is a late row. Elements must have the event times
+    of their rows. An unbounded input needs an engine with event-time timers, such as Prism or Flink: Beam's
+    in-process runners fire these timers at once, and are refused.
+
+    Beam counts ``rows_used``, ``rows_quarantined``, ``rows_late``, ``windows_closed`` (once for each shard)
+    and ``forecasts`` in the namespace ``statecast``.
 
     Attributes:
-        forecaster: a trained forecaster, as `forecaster.Registry.load` gives.
-        shards: groups of series stepped together.
-        windows_per_step: most windows in one network call.
-        state_table: state table to start from; None starts cold.
+        model: a forecaster, sent to the workers with its weights; or the place from which each worker loads
+            it: a folder that `Forecaster.save` wrote or the file in it, as a path or as the URL of an object
+            store, or a model of the registry, such as ``"weather/3"``. Name a version, because workers that
+            load an alias at different times can load different models. Known and static covariates count as
+            missing unless the model is a forecaster with its tables.
+        shards: the number of groups of series that are stepped together.
+        windows_per_step: the most windows in one call of the network.
+        state_table: the state table to start from, as a path or as the URL of an object store; None starts
+            cold.
+        tracking_uri: the MLflow store of a model of the registry.
     """
 
-    forecaster: Forecaster
+    model: Forecaster | Path | str
     shards: int = 8
     windows_per_step: int = 32
-    state_table: Path | None = None
+    state_table: Location | str | None = None
+    tracking_uri: str = "sqlite:///mlflow.db"
 
     def expand(self, rows: Any) -> Any:
-        """``PCollection[Row | DataFrame]`` -> frames: ``"forecasts"``, ``"quarantined"`` and ``"late"``."""
-        freq = self.forecaster.window_config.frequency
-        validated = (
-            rows
-            | "Global" >> beam.WindowInto(GlobalWindows())
-            | "Gather" >> beam.ParDo(_Gather()).with_output_types(pl.DataFrame)
-            | "Validate" >> Validate()
-        )
-        split = beam.ParDo(_SplitRows(self.shards, freq)).with_output_types(ShardedRows)
-        fold = _Fold(
-            self.forecaster.to_bytes(),
-            encode_covariates(self.forecaster),
-            self.shards,
-            self.windows_per_step,
-            self.state_table,
-        )
-        parts = validated.good | "Split" >> split
+        """Return the outputs by name: ``PCollection[Row | DataFrame | Batch] -> {"forecasts": ..., ...}``."""
+        pipeline = uuid4().hex
+        model = model_of(self.model, self.tracking_uri, pipeline)
+        table = location(self.state_table) if isinstance(self.state_table, str) else self.state_table
+        step = _Step(model, self.shards, self.windows_per_step, table, pipeline)
+        frames = rows | "One window" >> beam.WindowInto(GlobalWindows()) | "Gather" >> GatherRows()
+        validated = frames.rows | "Validate" >> Validate()
+        parts = validated.good | "Split" >> SplitRows(self.shards, model)
         if rows.is_bounded:
-            last = (
-                parts | "Ends" >> beam.FlatMap(_ends).with_output_types(int) | beam.CombineGlobally(_latest)
-            )
-            whole = beam.ParDo(_FoldWhole(fold), beam.pvalue.AsSingleton(last))
-            stepped = parts | "ToShards" >> beam.GroupByKey() | "Step" >> _typed(whole)
+            ends = parts | "Last ends" >> beam.FlatMap(_last_end).with_output_types(int)
+            last_end = beam.pvalue.AsSingleton(ends | "Latest" >> beam.CombineGlobally(_latest))
+            grouped = parts | "By shard" >> beam.GroupByKey()
+            stepped = grouped | "Step" >> _typed(beam.ParDo(_StepToEnd(step), last_end))
         else:
-            stepped = parts | "Step" >> _typed(beam.ParDo(_FoldAtWatermark(fold)))
-        return {"forecasts": stepped.forecasts, QUARANTINED: validated[QUARANTINED], LATE: stepped[LATE]}
+            _refuse_without_timers(rows.pipeline.runner)
+            stepped = parts | "Step" >> _typed(beam.ParDo(_StepAtWatermark(step)))
+        rejected = (frames[QUARANTINED], validated[QUARANTINED]) | "Rejected" >> beam.Flatten()
+        counted = rejected | "Count" >> beam.Map(_counted).with_output_types(pl.DataFrame)
+        return {FORECASTS: stepped.forecasts, QUARANTINED: counted, LATE: stepped[LATE]}
+
+
+def _refuse_without_timers(runner: object) -> None:
+    if (name := type(runner).__name__) in _WITHOUT_TIMERS:
+        raise ConfigError(
+            f"{name} fires event-time timers at once, so an unbounded input cannot be forecast on it: "
+            "run the pipeline on Prism (pipelines.PrismServer) or on Flink"
+        )
 
 
 def _typed(step: beam.ParDo) -> Any:
     tagged = step.with_output_types(pl.DataFrame, **{LATE: pl.DataFrame})
-    return tagged.with_outputs(LATE, main="forecasts")
+    return tagged.with_outputs(LATE, main=FORECASTS)
 
 
-def _ends(sharded: ShardedRows) -> Iterable[int]:
+def _counted(rejected: pl.DataFrame) -> pl.DataFrame:
+    Metrics.counter(NAMESPACE, "rows_quarantined").inc(len(rejected))
+    return rejected
+
+
+def _last_end(sharded: ShardedRows) -> Iterable[int]:
     return sharded[1].ends[-1:]
 
 
@@ -167,57 +206,88 @@ class _SplitRows(beam.DoFn):
 
 
 @dataclass(frozen=True)
-class _Fold:
-    """How shards are opened and moved on."""
+class _Step:
+    """Open shards, and close their windows.
 
-    forecaster: bytes
-    covariates: bytes
+    Attributes:
+        model: the model.
+        shards: the number of shards.
+        windows_per_step: the most windows in one call of the network.
+        state_table: the table that shards begin with; None for cold ones.
+        pipeline: identifies the pipeline, so that another one in this process reads the table again.
+    """
+
+    model: Model
     shards: int
     windows_per_step: int
-    state_table: Path | None
+    state_table: Location | None
+    pipeline: str
+
+    @property
+    def lateness_us(self) -> int:
+        """The allowed lateness of the model in microseconds."""
+        return self.model.load().window_config.lateness_s * MICROSECONDS
 
     def open(self, number: int) -> Shard:
-        forecaster = forecaster_of(self.forecaster, self.covariates)
+        """Return a shard before its first row."""
         if self.state_table is None:
-            return Shard.cold(number, self.shards, forecaster.initial_state(), ())
-        shard = _table(self.state_table, self.shards)[number].copy()
-        state = rewarm(forecaster, shard.state)
-        return replace(shard, state=state, slots=slots_of(state))
+            return Shard.cold(number, self.shards, self.model.load().initial_state(), ())
+        return _table(self.state_table, self.shards, self.pipeline)[number].copy()
 
-    def close(self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
-        """What comes of closing every window to ``end_us``, and last the shard after it."""
-        nothing = empty_batch(_PARTITION, 0)
+    def close(
+        self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int
+    ) -> Iterator[tuple[Shard, Output]]:
+        """Apply rows, close every window up to ``end_us``, and yield what `apply` yields."""
+        nothing, forecaster = no_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
+        state = rewarm(forecaster, shard.state)  # as it is, unless another version made it
+        shard = replace(shard, state=state, slots=slots_of(state))
         batch = replace(nothing, rows=frame, watermark_us=end_us)
-        forecaster = forecaster_of(self.forecaster, self.covariates)
-        for after, output in apply(shard, batch, forecaster, self.windows_per_step):
+        yield from apply(shard, batch, forecaster, self.windows_per_step)
+
+
+class _StepShard(beam.DoFn):
+    """Base of both DoFns that step shards."""
+
+    def __init__(self, step: _Step) -> None:
+        self.step = step
+
+    def setup(self) -> None:
+        self.metrics = RowMetrics()
+        self.lateness_us = self.step.lateness_us  # loads the weights
+
+    def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
+        """Yield forecasts and tagged late rows of all windows up to ``end_us``, and last the new shard."""
+        shard = before
+        for after, output in self.step.close(before, rows, end_us):
             shard = after
             if len(output.late):
                 yield beam.pvalue.TaggedOutput(LATE, output.late)
             if output.forecasts is not None and len(output.forecasts):
                 yield output.forecasts.frame()
+        self.metrics.add(before.counts, shard.counts)
         yield shard
 
 
-class _FoldWhole(beam.DoFn):
-    def __init__(self, fold: _Fold) -> None:
-        self.fold = fold
+class _StepToEnd(_StepShard):
+    """Step a shard through all of its rows at once."""
 
     def process(self, element: tuple[int, Iterable[FleetRows]], end_us: int) -> Iterator[Any]:
         number, parts = element
-        for made in self.fold.close(self.fold.open(number), [part.rows for part in parts], end_us):
+        for made in self.closed(self.step.open(number), [part.rows for part in parts], end_us):
             if not isinstance(made, Shard):
                 yield made
 
 
-class _FoldAtWatermark(beam.DoFn):
+class _StepAtWatermark(_StepShard):
+    """Collect the rows of a shard, and step it when the watermark has passed the end of a window."""
+
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
+    # The ends of the open windows that have a row: int64 microseconds, rising.
     ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
+    # Set at the first of these ends, plus the allowed lateness.
     CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
-
-    def __init__(self, fold: _Fold) -> None:
-        self.fold = fold
 
     def process(
         self,
@@ -229,7 +299,9 @@ class _FoldAtWatermark(beam.DoFn):
         _, part = element
         if len(part.rows):
             rows.add(part.rows)
-        self._announce({*_read_ends(ends), *part.ends}, ends, close)
+        open_ends = _read_ends(ends)
+        if len(new := np.setdiff1d(np.array(part.ends, np.int64), open_ends)):
+            self._wait_for(np.union1d(open_ends, new), ends, close)
 
     @on_timer(CLOSE)
     def on_close(
@@ -241,31 +313,30 @@ class _FoldAtWatermark(beam.DoFn):
         ends: Any = beam.DoFn.StateParam(ENDS),
         close: Any = beam.DoFn.TimerParam(CLOSE),
     ) -> Iterator[Any]:
-        announced = _read_ends(ends)
-        due = [us for us in announced if us <= now.micros]
+        open_ends = _read_ends(ends)
+        due = int(np.searchsorted(open_ends, now.micros - self.lateness_us, side="right"))
         if not due:
             return
         data = shard.read()
-        before = snapshot.from_bytes(data) if data else self.fold.open(number)
-        for made in self.fold.close(before, rows.read(), max(due)):
+        before = snapshot.from_bytes(data) if data else self.step.open(number)
+        for made in self.closed(before, rows.read(), int(open_ends[due - 1])):
             if isinstance(made, Shard):
                 shard.write(snapshot.to_bytes(made))
             else:
                 yield made
         rows.clear()
-        self._announce(announced - set(due), ends, close)
+        self._wait_for(open_ends[due:], ends, close)
 
-    def _announce(self, announced: set[int], ends: Any, close: Any) -> None:
-        ends.write(json.dumps(sorted(announced)).encode())
-        if announced:
-            close.set(Timestamp(micros=min(announced)))
+    def _wait_for(self, open_ends: NDArray[np.int64], ends: Any, close: Any) -> None:
+        ends.write(open_ends.tobytes())
+        if len(open_ends):
+            close.set(Timestamp(micros=int(open_ends[0]) + self.lateness_us))
 
 
-def _read_ends(cell: Any) -> set[int]:
-    data = cell.read()
-    return set(json.loads(data)) if data else set()
+def _read_ends(cell: Any) -> NDArray[np.int64]:
+    return np.frombuffer(cell.read() or b"", np.int64)
 
 
 @lru_cache(maxsize=2)
-def _table(folder: Path, shards: int) -> tuple[Shard, ...]:
-    return hand_over_shards(reshard(state_table.read(folder).shards, shards))
+def _table(folder: Location, shards: int, pipeline: str) -> tuple[Shard, ...]:
+    return handed_over(reshard(state_table.read(folder).shards, shards))

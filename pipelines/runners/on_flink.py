@@ -20,12 +20,11 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from pipelines.beam.read_source import ReadSourceByTimer
 from pipelines.runners import flink
 from pipelines.runners.base import LOCAL, PROGRESS_S, FlinkSettings, Run
 from pipelines.runners.engine import log_file
 from pipelines.runners.flink import JobServer, flink_options
-from pipelines.runners.on_prism import build
+from pipelines.runners.job_pipeline import build_pipeline
 from pipelines.workers import ownership, worker
 from pipelines.workers.failure import clear_worker_errors, error_to_report
 from schemas.errors import EngineError, EngineLost
@@ -62,7 +61,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
     ):
         options = [*flink_options(server.endpoint, settings, parallelism), f"--job_name={name}"]
         pipeline = beam.Pipeline(options=PipelineOptions([*options, *run.beam_options]))
-        build(pipeline, run, ReadSourceByTimer)
+        build_pipeline(pipeline, run, by_timer=True)
         watch = _Watch(settings.master, name, partial(ownership.has_ended, run.settings))
         try:
             result = pipeline.run()

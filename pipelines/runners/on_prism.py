@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from pipelines.beam.read_source import ReadSource
-from pipelines.beam.transforms import StepShards
 from pipelines.runners.base import PROGRESS_S, Run
 from pipelines.runners.engine import log_file
+from pipelines.runners.job_pipeline import build_pipeline
 from pipelines.runners.prism import PrismServer, prism_options
-from pipelines.sinks import numbers
 from pipelines.workers import worker
 from pipelines.workers.failure import clear_worker_errors, error_to_report
 from schemas.errors import EngineError, EngineLost
@@ -35,7 +32,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
     clear_worker_errors(output)
     with PrismServer(log_file(run.logs, "prism.log")) as prism:
         pipeline = beam.Pipeline(options=PipelineOptions([*prism_options(prism.endpoint), *run.beam_options]))
-        build(pipeline, run)
+        build_pipeline(pipeline, run)
         try:
             result = pipeline.run()
             while not PipelineState.is_terminal(ended := result.state):
@@ -51,11 +48,3 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
             worker.end_job(run.settings.job, abandon=True)
     if ended != PipelineState.DONE:
         raise EngineError(f"the job ended as {ended}: see {prism.log}")
-
-
-def build(pipeline: beam.Pipeline, run: Run, source: type[ReadSource] = ReadSource) -> None:
-    """The pipeline of a job, on any engine: the batches of a log, stepped shard by shard."""
-    output, shards = run.settings.output, run.settings.shards
-    applied = partial(numbers.applied, output, shards)
-    read = source(run.log, run.places, output, applied, run.stop_file, run.snapshot_every_s)
-    pipeline | "Read" >> read | "Step" >> StepShards(run.settings)

@@ -83,7 +83,7 @@ class ShardFiles:
     def _block_name(self, forecasts: Forecasts) -> str:
         """Return the file name of a block without its suffix: windows, model version, and shard."""
         stop = forecasts.start + len(forecasts.issued)
-        first, last = (_compact(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
+        first, last = (compact_time(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
         return f"{first}-{last}-{self.model_version}-r0-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
@@ -111,25 +111,18 @@ class ShardFiles:
                 been read.
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
         """
-        closed = None if closed_us is None else _compact(closed_us)
-        # earlier versions used the partition's name unchanged in file names
-        reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
-
-        def is_newer(path: Location) -> bool:
-            return path.name.startswith(".") or written_ns(path) >= snapshot_ns
-
-        def is_later_block(path: Location) -> bool:
-            found = _ISSUED.fullmatch(path.name)
-            return is_newer(path) if found is None or closed is None else found[1] > closed
-
-        def is_later_batch(path: Location) -> bool:
-            found = _ROWS.fullmatch(path.name)
-            if found is None or found[1] not in reached:
-                return is_newer(path)
-            return int(found[2]) >= reached[found[1]]
-
-        for part in (FORECASTS, REPLACED):
-            self._remove(part, f"*-{self.model_version}-r*-{self.shard}.*", is_later_block)
+        closed = None if closed_us is None else compact_time(closed_us)
+        # earlier versions called files by the plain name of their partition
+        reached = {**offsets, **{_stem(name): offset for name, offset in offsets.items()}}
+        pattern = f"*-{self.model_version}-r*-{self.shard}.*"
+        blocks = [path for part in (FORECASTS, REPLACED) for path in (self.folder / part).glob(pattern)]
+        for path in blocks:
+            if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
+                is_after = found[1] > closed
+            else:
+                is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
+            if is_after:
+                path.unlink(missing_ok=True)
         for part in (QUARANTINE, LATE):
             self._remove(part, f"*-{self.shard}.*", is_later_batch)
 
@@ -254,5 +247,6 @@ def _read_lines(file: Target) -> pl.DataFrame:
     )
 
 
-def _compact(us: int) -> str:
+def compact_time(us: int) -> str:
+    """Return a time in microseconds since 1970 as in the names of files: ``20130101T000000Z``."""
     return datetime.fromtimestamp(us / MICROSECONDS, UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -39,8 +39,8 @@ class Reader:
     """Reads a log for one run of a job.
 
     Attributes:
-        log: the log to read.
-        stop_file: when this file appears, the reading ends, and the last batches request a snapshot.
+        log: what is read.
+        stop_file: its appearance ends the reading; the last batch asks for a snapshot. None for no such file.
         snapshot_every_s: seconds between two snapshots.
         applied: returns, for each partition, the offset up to which every shard has applied the rows; used to
             stop reading while the shards are behind. None if the engine itself waits for the shards.
@@ -49,7 +49,7 @@ class Reader:
     """
 
     log: Log
-    stop_file: Location
+    stop_file: Location | None
     snapshot_every_s: float
     applied: Callable[[], Mapping[str, int]] | None = None
     max_unapplied_bytes: int = 256 << 20
@@ -115,6 +115,8 @@ class Reader:
         return isinstance(self.stop_file, Remote)
 
     def _is_to_stop(self) -> bool:
+        if self.stop_file is None:
+            return False
         if self._is_remote:
             if self.clock() - self._stop_checked_s < LONGEST_WAIT_S:
                 return False

@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 
 from forecaster.shards.batch import Batch
+from forecaster.shards.counts import Counts
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.workers.ownership import WriteGuard
 from pipelines.workers.shard_worker import ShardWorker
@@ -42,7 +43,9 @@ class Workers:
         self._guard = WriteGuard(settings)
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
-        self._requested: set[int] = set()
+        self._known: set[int] = set()
+        self._taken: dict[int, Counts] = {}  # what `take_counts` returned last of each shard
+        self._taking = threading.Lock()
 
     def is_new(self, number: int) -> bool:
         """Return whether this is the first call for a shard."""
@@ -57,6 +60,15 @@ class Workers:
             StatecastError: an earlier batch failed.
         """
         self._lane_of(number).put(lambda: self._step(number, batch))
+
+    def take_counts(self, number: int) -> tuple[Counts, Counts]:
+        """Return the counts of a shard at the previous call, or when it was opened, and now."""
+        with self._taking:
+            if number not in self._shards:
+                return Counts(), Counts()
+            before, after = self._taken[number], self._shards[number].shard.counts
+            self._taken[number] = after
+            return before, after
 
     def wait(self) -> None:
         """Wait until every batch has been applied and its output written.
@@ -102,7 +114,7 @@ class Workers:
 
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:
-            self._shards[number] = ShardWorker(
+            opened = ShardWorker(
                 self.settings,
                 number,
                 self._writer,
@@ -111,6 +123,9 @@ class Workers:
                 self._guard,
                 self._topics,
             )
+            with self._taking:
+                self._taken[number] = opened.shard.counts
+                self._shards[number] = opened
         self._shards[number].step(batch)
 
 

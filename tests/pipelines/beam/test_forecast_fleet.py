@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import apache_beam as beam
-import numpy as np
 import polars as pl
 import pytest
-from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
-from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.transforms.core import RestrictionProvider
-from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Duration, Timestamp
 
-from forecaster.model import Forecaster
 from forecaster.time.windows import Windows
-from pipelines.beam.forecast_fleet import ForecastFleet, Row
-from pipelines.jobs.forecast import run_backfill
-from pipelines.jobs.job import BackfillJob
-from pipelines.runners.prism import PrismServer, prism_options
-from pipelines.settings.config import Columns
-from pipelines.sinks.files import read_forecasts
-from pipelines.sources.files.validated_rows import Input
+from pipelines import ReadLog, ReplaySource
+from pipelines.beam.forecast_fleet import ForecastFleet
+from pipelines.beam.gather_rows import Row
 from schemas import late, quarantine
+from schemas.errors import ConfigError
 from schemas.forecasts import check_forecasts
-from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
+from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
+from tests.pipelines.beam.fleet_pipelines import (
+    IN_PROCESS,
+    Bundle,
+    EmitBundles,
+    backfill,
+    between,
+    end_us,
+    in_halves,
+    read_output,
+    run,
+    run_on_prism,
+    run_unbounded,
+    time_of,
+)
+from tests.pipelines.jobs.replays import DEFAULT_INPUT
 from tests.same import assert_same_frames
 
 IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
@@ -210,6 +208,13 @@ def test_an_invalid_row_does_not_affect_other_rows(tmp_path: Path) -> None:
     assert wrong[2][1] == "'[1.0]' is not a number"
 
 
+def test_a_bundle_without_any_complete_row_is_rejected(tmp_path: Path) -> None:
+    found = run(IN_PROCESS, beam.Create([{"series_id": "a"}]), ForecastFleet(forecaster()), tmp_path)
+    (rejected,) = read_output(tmp_path, "quarantined").to_dicts()
+    assert (rejected["column"], rejected["reason"]) == ("timestamp", "time is missing; value is missing")
+    assert found == {"rows_quarantined": 1}
+
+
 def test_a_bounded_input_without_rows_gives_no_forecasts(tmp_path: Path) -> None:
     run(IN_PROCESS, beam.Create([]), ForecastFleet(forecaster()), tmp_path)
     assert not len(read_output(tmp_path, "forecasts"))
@@ -285,5 +290,47 @@ def test_an_unbounded_fleet_resumes_from_a_state_table(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def time_of(hour: float) -> datetime:
-    return datetime.fromtimestamp((START + hour) * 3600, UTC)
+@pytest.mark.prism
+def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: Path) -> None:
+    model = forecaster(allowed_lateness="2h")
+    rows = rows_of(observed)
+    window = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
+    is_of_s0 = pl.col("series_id") == "s0"
+    delayed = rows.filter((window == 9) & is_of_s0)
+    too_late = rows.filter((window == 3) & is_of_s0)
+    on_time = rows.filter(~((window == 9) & is_of_s0), ~((window == 3) & is_of_s0))
+    assert (len(delayed), len(too_late)) == (1, 1)
+    expected = backfill(pl.concat([on_time, delayed]), tmp_path, model).sort("issued_at", "series_id")
+
+    closed = int((expected["issued_at"].dt.epoch("us") <= end_us(8)).sum())
+    bundles = [
+        # The watermark is behind the end of window 10, so window 8 closes and window 9 does not.
+        Bundle(between(on_time, 0, 11).to_dicts(), end_us(10)),
+        Bundle([*delayed.to_dicts(), *too_late.to_dicts()], end_us(10), after=closed),
+        Bundle(between(on_time, 11, 40).to_dicts(), end_us(39)),
+    ]
+    found = run_unbounded(bundles, ForecastFleet(model, shards=3), tmp_path / "fleet")
+    assert_same_frames(read_output(tmp_path / "fleet", "forecasts"), expected, scales(observed))
+    assert read_output(tmp_path / "fleet", "late")["timestamp"].to_list() == too_late["timestamp"].to_list()
+    assert (found["rows_used"], found["rows_late"]) == (len(rows) - 1, 1)
+
+
+@pytest.mark.prism
+def test_a_log_is_forecast_as_its_own_watermark_passes(
+    observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
+) -> None:
+    rows_of(observed).write_parquet(tmp_path / "rows.parquet")
+    with (tmp_path / "bad.csv").open("w") as file:
+        file.write("series_id,timestamp,value\ns1,never,1.0\n")
+    files = str(tmp_path / "rows.parquet"), str(tmp_path / "bad.csv")
+    source = ReplaySource(files, DEFAULT_INPUT, HOUR, windows_per_step=4)
+    found = run_on_prism(ReadLog(source), ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")
+    assert_same_frames(read_output(tmp_path / "fleet", "forecasts"), backfilled, scales(observed))
+    assert read_output(tmp_path / "fleet", "quarantined")["file"].to_list() == [files[1]]
+    assert not len(read_output(tmp_path / "fleet", "late"))
+    assert found["rows_quarantined"] == 1
+
+
+def test_an_unbounded_input_without_event_timers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="FnApiRunner fires event-time timers at once"):
+        run(IN_PROCESS, EmitBundles([Bundle([], 0)], tmp_path), ForecastFleet(forecaster()), tmp_path)

@@ -1,0 +1,122 @@
+"""Join the rows of any Beam source to frames, and split the frames by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import apache_beam as beam
+import polars as pl
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MAX_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import Splitter, no_batch
+from pipelines.beam.coders import FleetRows, ShardedRows
+from pipelines.beam.model import Model
+from pipelines.beam.validate import QUARANTINED, separated
+from schemas import observations
+
+Row = Mapping[str, Any]
+
+PARTITION: Final = "rows"
+"""The only partition of the log of such a source, in which every row has offset 0."""
+
+_BUNDLE_ROWS = 10_000
+
+
+@dataclass
+class GatherRows(beam.PTransform[Any, Any]):
+    """Join rows, frames and batches to frames (``rows``), and separate rejected rows (``quarantined``)."""
+
+    def expand(self, rows: Any) -> Any:
+        """Return ``{"rows": PCollection[DataFrame], "quarantined": PCollection[DataFrame]}``."""
+        gather = beam.ParDo(_Gather()).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
+        return rows | gather.with_outputs(QUARANTINED, main="rows")
+
+
+@dataclass
+class SplitRows(beam.PTransform[Any, Any]):
+    """Split frames of observations by shard: ``PCollection[DataFrame] -> PCollection[ShardedRows]``.
+
+    Attributes:
+        shards: the number of shards.
+        model: the model, which defines the windows.
+    """
+
+    shards: int
+    model: Model
+
+    def expand(self, frames: Any) -> Any:
+        """Return the parts of all shards."""
+        return frames | beam.ParDo(_SplitRows(self.shards, self.model)).with_output_types(ShardedRows)
+
+
+class _Gather(beam.DoFn):
+    """Join the rows of a bundle to frames at the earliest event time, which holds the watermark back."""
+
+    def start_bundle(self) -> None:
+        self.frames: list[pl.DataFrame] = []
+        self.single_rows: list[dict[str, Any]] = []
+        self.earliest = MAX_TIMESTAMP
+
+    def process(
+        self, row: Row | pl.DataFrame | Batch, timestamp: Any = beam.DoFn.TimestampParam
+    ) -> Iterator[Any]:
+        self.earliest = min(self.earliest, timestamp)
+        if isinstance(row, Batch):
+            good, rejected = separated(row)
+            self.frames.append(good)
+            if len(rejected):
+                yield beam.pvalue.TaggedOutput(QUARANTINED, rejected)
+        elif isinstance(row, pl.DataFrame):
+            self.frames.append(row)
+        else:
+            self.single_rows.append(dict(row))
+        if len(self.single_rows) + sum(map(len, self.frames)) >= _BUNDLE_ROWS:
+            yield from self.finish_bundle()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        frames, earliest = self.frames, self.earliest
+        if self.single_rows:
+            frames.append(_frame_of(self.single_rows))
+        self.start_bundle()
+        for frame in frames:
+            yield WindowedValue(frame, earliest, (GlobalWindow(),))
+
+
+def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Return rows as a frame that has the required columns, even if no row of the bundle has them."""
+    names = dict.fromkeys((*observations.SCHEMA, *(name for row in rows for name in row)))
+    return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
+
+
+def _column(name: str, cells: list[Any]) -> pl.Series:
+    """Return cells as a column; as text if their types differ, so that only wrong cells are rejected."""
+    try:
+        return pl.Series(name, cells)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        return pl.Series(name, [None if cell is None else str(cell) for cell in cells], pl.String)
+
+
+class _SplitRows(beam.DoFn):
+    """Split rows by shard; every shard gets the ends of all windows that have a row."""
+
+    splitter: Splitter
+
+    def __init__(self, shards: int, model: Model) -> None:
+        self.shards = shards
+        self.model = model
+
+    def setup(self) -> None:
+        self.splitter = Splitter(self.shards)
+        self.freq = self.model.load().window_config.frequency
+
+    def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
+        windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
+        ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
+        batch = replace(no_batch(PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
+        for number, part in self.splitter.split(batch).items():
+            yield number, FleetRows(part.rows, ends)

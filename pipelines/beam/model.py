@@ -1,0 +1,96 @@
+"""The model of a Beam pipeline: sent to the workers as bytes, or loaded by each worker from its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from forecaster.model import FILE_NAME, Forecaster
+from pipelines.storage import Location, location
+from pipelines.workers.step_settings import forecaster_of, tables_of
+from schemas.errors import ModelError
+
+_REFERENCES = ("models:/", "runs:/")  # of MLflow
+
+
+class Model(Protocol):
+    """A model that a worker can load; picklable and small, unless it holds the weights."""
+
+    def load(self) -> Forecaster:
+        """Return the forecaster; load it in the first call of a process.
+
+        Raises:
+            ModelError: there is no such model, or it cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class WeightsInside:
+    """A forecaster whose weights are sent to the workers with the pipeline.
+
+    Attributes:
+        weights: `Forecaster.to_bytes`.
+        covariates: `tables_of` the forecaster.
+    """
+
+    weights: bytes
+    covariates: bytes
+
+    def load(self) -> Forecaster:
+        """Return the decoded forecaster."""
+        return forecaster_of(self.weights, self.covariates)
+
+
+@dataclass(frozen=True)
+class WeightsElsewhere:
+    """A forecaster that each worker process loads once.
+
+    Attributes:
+        place: the file that `Forecaster.save` wrote, or its folder, as a path or as the URL of an object
+            store; or a reference of `Registry.load`.
+        tracking_uri: the MLflow store of a reference.
+        pipeline: identifies the pipeline, so that another pipeline in this process loads the model again.
+    """
+
+    place: Path | str
+    tracking_uri: str
+    pipeline: str
+
+    def load(self) -> Forecaster:
+        """Return the loaded forecaster."""
+        return _load(self)
+
+
+def model_of(model: Forecaster | Path | str, tracking_uri: str, pipeline: str) -> Model:
+    """Return the model of a pipeline: the weights of a forecaster, or the place to load them from."""
+    if isinstance(model, Forecaster):
+        return WeightsInside(model.to_bytes(), tables_of(model))
+    return WeightsElsewhere(model, tracking_uri, pipeline)
+
+
+@lru_cache(maxsize=4)
+def _load(model: WeightsElsewhere) -> Forecaster:
+    place = model.place
+    if isinstance(place, Path) or Path(place).name == FILE_NAME or _is_url(place):
+        return _load_file(location(place))
+    from forecaster import Registry  # MLflow takes seconds to import
+
+    return Registry(model.tracking_uri).load(place)
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place and not place.startswith(_REFERENCES)
+
+
+def _load_file(place: Location) -> Forecaster:
+    file = place if place.name == FILE_NAME else place / FILE_NAME
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
+    try:
+        return Forecaster.from_bytes(data)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error

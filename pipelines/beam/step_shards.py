@@ -1,0 +1,131 @@
+"""The steps of a job after the reading: split each batch by shard, and step the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import Splitter
+from pipelines.beam.coders import Sharded
+from pipelines.beam.metrics import RowMetrics
+from pipelines.workers import worker
+from pipelines.workers.failure import store_worker_error
+from pipelines.workers.step_settings import StepSettings
+from pipelines.workers.worker import Workers
+from schemas.errors import EngineError
+
+
+@dataclass
+class SplitBatches(beam.PTransform[Any, Any]):
+    """Emit the part of each batch that belongs to each shard: ``PCollection[Batch] -> PCollection[Sharded]``.
+
+    Every shard that follows the partition gets a part, if only with offsets and a watermark.
+
+    Attributes:
+        shards: the number of shards.
+    """
+
+    shards: int
+
+    def expand(self, batches: Any) -> Any:
+        """Return the parts of all shards."""
+        return batches | beam.ParDo(_SplitBatch(self.shards)).with_output_types(Sharded)
+
+
+class _SplitBatch(beam.DoFn):
+    splitter: Splitter
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+
+    def setup(self) -> None:
+        self.splitter = Splitter(self.shards)
+
+    def process(self, batch: Batch) -> Iterable[Sharded]:
+        return self.splitter.split(batch).items()
+
+
+@dataclass
+class StepShards(beam.PTransform[Any, Any]):
+    """Step the shards of a job and write their output: ``PCollection[Sharded] -> PCollection[int]``.
+
+    The threads of the worker process write forecasts, late rows, quarantined rows and snapshots into the
+    output folder of the job. The key of a shard keeps its batches in order. The shard itself is in the memory
+    of the worker process, and a job resumes from its snapshots, not from the engine's state. The output is
+    the number of the shard of each batch that was passed to a thread. Beam counts rows, windows and forecasts
+    as `pipelines.beam.metrics` describes.
+
+    Attributes:
+        settings: the settings of the worker.
+    """
+
+    settings: StepSettings
+
+    def expand(self, parts: Any) -> Any:
+        """Return the number of the shard of each batch."""
+        return parts | beam.ParDo(_StepShard(self.settings)).with_output_types(int)
+
+
+class _StepShard(beam.DoFn):
+    # Set once a worker has opened the shard. If an engine keeps this cell and replaces the worker, the shard
+    # in the memory of the first worker is lost.
+    OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
+
+    # Never set. While a bundle runs whose stage has neither outputs nor timers, Prism (2.77.0, in
+    # `stage.Execute`) keeps a core busy waiting for it; with a timer it sleeps.
+    WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
+
+    workers: Workers
+
+    def __init__(self, settings: StepSettings) -> None:
+        self.settings = settings
+
+    def setup(self) -> None:
+        self.workers = worker.of_job(self.settings)
+        self.metrics = RowMetrics()
+
+    def process(
+        self,
+        element: Sharded,
+        opened: Any = beam.DoFn.StateParam(OPENED),
+        wait: Any = beam.DoFn.TimerParam(WAIT),
+    ) -> Iterator[int]:
+        number, batch = element
+        self.has_ended |= batch.ends
+        self.numbers.add(number)
+        with told_of(self.settings.output):
+            if self.workers.is_new(number):
+                if opened.read():
+                    raise EngineError(
+                        f"the worker that held shard {number} is lost: run the same command with --resume"
+                    )
+                opened.write(b"1")
+            self.workers.put(number, batch)
+        yield number
+
+    @on_timer(WAIT)
+    def on_wait(self) -> None:
+        """Never called; see `WAIT`."""
+
+    def start_bundle(self) -> None:
+        self.has_ended = False
+        self.numbers: set[int] = set()
+
+    def finish_bundle(self) -> None:
+        """Wait for the threads in the last bundle only, and count what they have done since the last count.
+
+        The last snapshots are written when the last bundle ends. If every bundle waited, the threads would
+        wait for the engine. An error of a thread is raised in a later bundle.
+        """
+        if self.has_ended:
+            with store_worker_error(self.settings.output):
+                self.workers.wait()
+        for number in self.numbers:
+            self.metrics.add(*self.workers.take_counts(number))

@@ -1,0 +1,57 @@
+"""Separate observations from rejected rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+
+from forecaster.shards.batch import Batch
+from forecaster.shards.lateness import BEFORE
+from forecaster.time.windows import ORIGIN
+from schemas import observations, quarantine
+
+GOOD = "good"
+QUARANTINED = "quarantined"
+
+
+@dataclass
+class Validate(beam.PTransform[Any, Any]):
+    """Split frames of raw rows into observations (``good``) and rejected rows (``quarantined``).
+
+    Each row ends in exactly one of the two; see `schemas.validate`. The batches of `pipelines.ReadLog` were
+    validated by their source: their rows are only separated.
+
+    >>> import apache_beam as beam
+    >>> import polars as pl
+    >>> from pipelines import Validate
+    >>> raw = pl.DataFrame({
+    ...     "series_id": ["a", "b"], "timestamp": ["2013-01-01T00:00Z", "never"], "value": ["1.5", "2"],
+    ... })
+    >>> with beam.Pipeline("FnApiRunner") as pipeline:
+    ...     rows = pipeline | beam.Create([raw]) | Validate()
+    ...     _ = rows["quarantined"] | beam.Map(lambda frame: print(frame["reason"].to_list()))
+    ["'never' is not a time"]
+    """
+
+    def expand(self, frames: Any) -> Any:
+        """Return both outputs: ``PCollection[DataFrame | Batch] -> {"good": ..., "quarantined": ...}``."""
+        split = beam.FlatMap(_validated).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
+        return frames | split.with_outputs(QUARANTINED, main=GOOD)
+
+
+def _validated(rows: pl.DataFrame | Batch) -> Iterator[Any]:
+    good, bad = separated(rows) if isinstance(rows, Batch) else observations.validate(rows)
+    if len(good):
+        yield good
+    if len(bad):
+        yield beam.pvalue.TaggedOutput(QUARANTINED, bad)
+
+
+def separated(batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the observations and the rejected rows of a batch, without their places in its log."""
+    rows = batch.rows.drop("offset", BEFORE, ORIGIN, strict=False)
+    return rows, batch.rejected.select(list(quarantine.SCHEMA))

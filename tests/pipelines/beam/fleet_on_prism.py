@@ -1,0 +1,28 @@
+"""Forecast a paced replay on Prism: `python -m tests.pipelines.beam.fleet_on_prism ROWS MODEL OUTPUT`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines import ForecastFleet, PrismServer, ReadLog, ReplaySource, WriteForecasts, prism_options
+from tests.fleets import HOUR
+from tests.pipelines.jobs.replays import DEFAULT_INPUT
+
+WINDOWS_PER_S = 10
+
+
+def main(rows: str, model: str, output: str) -> None:
+    source = ReplaySource((rows,), DEFAULT_INPUT, HOUR, speed=3600.0 * WINDOWS_PER_S)
+    with PrismServer(Path(output) / "prism.log") as prism:
+        pipeline = beam.Pipeline(options=PipelineOptions(prism_options(prism.endpoint)))
+        fleet = pipeline | ReadLog(source) | ForecastFleet(Path(model), shards=3)
+        fleet["forecasts"] | WriteForecasts(output)
+        pipeline.run().wait_until_finish()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
