@@ -18,7 +18,7 @@ from forecaster.time.frequency import Frequency
 from pipelines import Columns, ForecastFleet, Input, ReplaySource, WriteQuarantine
 from pipelines.runners.base import Run
 from pipelines.runners.job_pipeline import build_pipeline
-from pipelines.sources.base import log_of
+from pipelines.sources.base import as_log
 from pipelines.workers.step_settings import StepSettings
 
 IMAGES = Path(__file__).parent / "images"
@@ -29,7 +29,7 @@ def job_graph() -> str:
     output = Path("out")
     source = ReplaySource(("rows.parquet",), Input(Columns()), Frequency(3600))
     settings = StepSettings("job", b"", 8, 32, output, "parquet", 2, resumed=False)
-    run = Run(log_of(source), {}, settings, output / ".stop", 30.0, output)
+    run = Run(as_log(source), {}, settings, output / ".stop", 30.0, output)
     pipeline = beam.Pipeline("FnApiRunner")
     build_pipeline(pipeline, run)
     return _as_dot(pipeline, "Read the log/Places")

@@ -27,11 +27,8 @@ from numpy.typing import NDArray
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
-from forecaster.shards.shard import Shard, apply, slots_of
-from forecaster.shards.sharding import Splitter, empty_batch, hand_over_shards, reshard
-from forecaster.time.frequency import Frequency
 from forecaster.shards.shard import Output, Shard, apply, slots_of
-from forecaster.shards.sharding import handed_over, no_batch, reshard
+from forecaster.shards.sharding import empty_batch, hand_over_shards, reshard
 from forecaster.time.windows import MICROSECONDS
 from pipelines.beam.coders import ElementCoder, FleetRows, ShardedRows
 from pipelines.beam.gather_rows import PARTITION, GatherRows, SplitRows
@@ -39,7 +36,6 @@ from pipelines.beam.metrics import NAMESPACE, RowMetrics
 from pipelines.beam.model import Model, model_of
 from pipelines.beam.validate import QUARANTINED, Validate
 from pipelines.state import state_table
-from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from pipelines.storage import Location, location
 from schemas.errors import ConfigError
 
@@ -144,67 +140,6 @@ def _latest(ends: Iterable[int]) -> int:
     return max(ends, default=-1)
 
 
-class _Gather(beam.DoFn):
-    """Rows of a bundle as frames, with the earliest of their event times: the watermark waits for it."""
-
-    def start_bundle(self) -> None:
-        self.frames: list[pl.DataFrame] = []
-        self.loose: list[dict[str, Any]] = []
-        self.earliest = MAX_TIMESTAMP
-
-    def process(
-        self, row: Row | pl.DataFrame, timestamp: Any = beam.DoFn.TimestampParam
-    ) -> Iterator[WindowedValue]:
-        self.earliest = min(self.earliest, timestamp)
-        if isinstance(row, pl.DataFrame):
-            self.frames.append(row)
-        else:
-            self.loose.append(dict(row))
-        if len(self.loose) + sum(map(len, self.frames)) >= _BUNDLE_ROWS:
-            yield from self.finish_bundle()
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        frames, at = self.frames, self.earliest
-        if self.loose:
-            frames.append(_frame_of(self.loose))
-        self.start_bundle()
-        for frame in frames:
-            yield WindowedValue(frame, at, (GlobalWindow(),))
-
-
-def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
-
-
-def _column(name: str, cells: list[Any]) -> pl.Series:
-    """Cells as they are, or as text where one is of another kind: it may be wrong, the others are not."""
-    try:
-        return pl.Series(name, cells)
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-        return pl.Series(name, [None if cell is None else str(cell) for cell in cells], pl.String)
-
-
-class _SplitRows(beam.DoFn):
-    """Rows by shard; every shard is told of the ends of all windows that have a row."""
-
-    splitter: Splitter
-
-    def __init__(self, shards: int, freq: Frequency) -> None:
-        self.shards = shards
-        self.freq = freq
-
-    def setup(self) -> None:
-        self.splitter = Splitter(self.shards)
-
-    def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
-        windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
-        ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
-        batch = replace(empty_batch(_PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
-        for number, part in self.splitter.split(batch).items():
-            yield number, FleetRows(part.rows, ends)
-
-
 @dataclass(frozen=True)
 class _Step:
     """Open shards, and close their windows.
@@ -238,7 +173,7 @@ class _Step:
         self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int
     ) -> Iterator[tuple[Shard, Output]]:
         """Apply rows, close every window up to ``end_us``, and yield what `apply` yields."""
-        nothing, forecaster = no_batch(PARTITION, 0), self.model.load()
+        nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
         state = rewarm(forecaster, shard.state)  # as it is, unless another version made it
         shard = replace(shard, state=state, slots=slots_of(state))
@@ -339,4 +274,4 @@ def _read_ends(cell: Any) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=2)
 def _table(folder: Location, shards: int, pipeline: str) -> tuple[Shard, ...]:
-    return handed_over(reshard(state_table.read(folder).shards, shards))
+    return hand_over_shards(reshard(state_table.read(folder).shards, shards))

@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import Splitter, no_batch
+from forecaster.shards.sharding import Splitter, empty_batch
 from pipelines.beam.coders import FleetRows, ShardedRows
 from pipelines.beam.model import Model
 from pipelines.beam.validate import QUARANTINED, separated
@@ -117,6 +117,6 @@ class _SplitRows(beam.DoFn):
     def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
         windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
         ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
-        batch = replace(no_batch(PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
+        batch = replace(empty_batch(PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
         for number, part in self.splitter.split(batch).items():
             yield number, FleetRows(part.rows, ends)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from forecaster.model import FILE_NAME, Forecaster
 from pipelines.storage import Location, location
-from pipelines.workers.step_settings import forecaster_of, tables_of
+from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from schemas.errors import ModelError
 
 _REFERENCES = ("models:/", "runs:/")  # of MLflow
@@ -32,7 +32,7 @@ class WeightsInside:
 
     Attributes:
         weights: `Forecaster.to_bytes`.
-        covariates: `tables_of` the forecaster.
+        covariates: `encode_covariates` the forecaster.
     """
 
     weights: bytes
@@ -66,7 +66,7 @@ class WeightsElsewhere:
 def model_of(model: Forecaster | Path | str, tracking_uri: str, pipeline: str) -> Model:
     """Return the model of a pipeline: the weights of a forecaster, or the place to load them from."""
     if isinstance(model, Forecaster):
-        return WeightsInside(model.to_bytes(), tables_of(model))
+        return WeightsInside(model.to_bytes(), encode_covariates(model))
     return WeightsElsewhere(model, tracking_uri, pipeline)
 
 

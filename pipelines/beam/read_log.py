@@ -30,10 +30,10 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import least, newest
-from pipelines.sources.base import Log, Place, Places, Source, log_of
+from pipelines.sources.base import Log, Position, Positions, Source, as_log
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
 from pipelines.storage import Location
-from pipelines.workers.failure import told_of
+from pipelines.workers.failure import store_worker_error
 
 _DONE = "done"
 _SHORT_S = 0.05
@@ -77,7 +77,7 @@ class ReadLog(beam.PTransform[Any, Any]):
     """
 
     source: Source | Log
-    places: Places | None = None
+    places: Positions | None = None
     stop_file: Location | None = None
     moves_watermark: bool = True
     snapshot_every_s: float = float("inf")
@@ -87,7 +87,7 @@ class ReadLog(beam.PTransform[Any, Any]):
 
     def expand(self, begin: Any) -> Any:
         """Create one element, the places to begin at, and read the log from it."""
-        places = log_of(self.source).begin({}) if self.places is None else self.places
+        places = as_log(self.source).begin({}) if self.places is None else self.places
         start = _Position.start(places).encoded()
         if self.by_timer:
             keyed = begin | "Places" >> beam.Create([("", start)], reshuffle=False)
@@ -105,11 +105,11 @@ class _Position:
         watermarks_us: the watermark of each partition; None before its first.
     """
 
-    places: Places
+    places: Positions
     watermarks_us: Mapping[str, int | None]
 
     @staticmethod
-    def start(places: Places) -> _Position:
+    def start(places: Positions) -> _Position:
         """Return the position before the first row at ``places``."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
@@ -129,8 +129,8 @@ class _Position:
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 
 
-def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Place:
-    return Place(offset, us, tuple(cuts), *rest)
+def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Position:
+    return Position(offset, us, tuple(cuts), *rest)
 
 
 class _PlacesTracker(RestrictionTracker):
@@ -195,9 +195,9 @@ class _ReadBatches(beam.DoFn):
 
     def setup(self) -> None:
         read = self.read
-        self.reader = Reader(log_of(read.source), read.stop_file, read.snapshot_every_s, read.applied)
+        self.reader = Reader(as_log(read.source), read.stop_file, read.snapshot_every_s, read.applied)
 
-    def next(self, places: Places) -> Read:
+    def next(self, places: Positions) -> Read:
         """Return the next batches; wait here if the wait is short, because a return costs an engine more.
 
         A long wait is left to the engine: during a bundle, Prism requests the progress ten times a second.
@@ -211,7 +211,7 @@ class _ReadBatches(beam.DoFn):
                 time.sleep(max(read.wait_s, 0.001))
 
     def _errors_stored(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.read.output is None else told_of(self.read.output)
+        return nullcontext() if self.read.output is None else store_worker_error(self.read.output)
 
 
 class _ReadByDeferral(_ReadBatches):

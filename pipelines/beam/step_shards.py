@@ -88,7 +88,7 @@ class _StepShard(beam.DoFn):
         self.settings = settings
 
     def setup(self) -> None:
-        self.workers = worker.of_job(self.settings)
+        self.workers = worker.workers_of_job(self.settings)
         self.metrics = RowMetrics()
 
     def process(
@@ -100,7 +100,7 @@ class _StepShard(beam.DoFn):
         number, batch = element
         self.has_ended |= batch.ends
         self.numbers.add(number)
-        with told_of(self.settings.output):
+        with store_worker_error(self.settings.output):
             if self.workers.is_new(number):
                 if opened.read():
                     raise EngineError(

@@ -112,17 +112,24 @@ class ShardFiles:
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # earlier versions called files by the plain name of their partition
-        reached = {**offsets, **{_stem(name): offset for name, offset in offsets.items()}}
-        pattern = f"*-{self.model_version}-r*-{self.shard}.*"
-        blocks = [path for part in (FORECASTS, REPLACED) for path in (self.folder / part).glob(pattern)]
-        for path in blocks:
-            if (found := _ISSUED.fullmatch(path.name)) and closed is not None:
-                is_after = found[1] > closed
-            else:
-                is_after = path.name.startswith(".") or written_ns(path) >= snapshot_ns
-            if is_after:
-                path.unlink(missing_ok=True)
+        # earlier versions used the partition's name unchanged in file names
+        reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
+
+        def is_newer(path: Location) -> bool:
+            return path.name.startswith(".") or written_ns(path) >= snapshot_ns
+
+        def is_later_block(path: Location) -> bool:
+            found = _ISSUED.fullmatch(path.name)
+            return is_newer(path) if found is None or closed is None else found[1] > closed
+
+        def is_later_batch(path: Location) -> bool:
+            found = _ROWS.fullmatch(path.name)
+            if found is None or found[1] not in reached:
+                return is_newer(path)
+            return int(found[2]) >= reached[found[1]]
+
+        for part in (FORECASTS, REPLACED):
+            self._remove(part, f"*-{self.model_version}-r*-{self.shard}.*", is_later_block)
         for part in (QUARANTINE, LATE):
             self._remove(part, f"*-{self.shard}.*", is_later_batch)
 

@@ -9,10 +9,10 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import least, newest
 
-Position = TypeVar("Place")
+Reached = TypeVar("Reached")
 
 
-class Step(NamedTuple, Generic[Position]):
+class Step(NamedTuple, Generic[Reached]):
     """The result of one read: ``Step[int]`` of a `Source`, ``Step[Positions]`` of a `Log`.
 
     Attributes:
@@ -23,7 +23,7 @@ class Step(NamedTuple, Generic[Position]):
     """
 
     batches: tuple[Batch, ...]
-    reached: Position
+    reached: Reached
     wait_s: float = 0.0
 
 

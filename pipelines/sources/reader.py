@@ -39,8 +39,10 @@ class Reader:
     """Reads a log for one run of a job.
 
     Attributes:
-        log: what is read.
-        stop_file: its appearance ends the reading; the last batch asks for a snapshot. None for no such file.
+        log: the log to read.
+        stop_file: when this file appears, the reading ends, and the last batches request a snapshot; None
+        for no
+            such file.
         snapshot_every_s: seconds between two snapshots.
         applied: returns, for each partition, the offset up to which every shard has applied the rows; used to
             stop reading while the shards are behind. None if the engine itself waits for the shards.
@@ -115,13 +117,11 @@ class Reader:
         return isinstance(self.stop_file, Remote)
 
     def _is_to_stop(self) -> bool:
-        if self.stop_file is None:
-            return False
         if self._is_remote:
             if self.clock() - self._stop_checked_s < LONGEST_WAIT_S:
                 return False
             self._stop_checked_s = self.clock()
-        return self.stop_file.exists()
+        return self.stop_file is not None and self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
         # Call `applied` only if the limit may be exceeded: it reads a file, or a paid object, of each shard.

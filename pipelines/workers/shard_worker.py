@@ -8,6 +8,7 @@ from functools import partial
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.shards.batch import Batch
+from forecaster.shards.counts import Counts
 from forecaster.shards.shard import Shard, apply, slots_of
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.state import snapshot_file
@@ -53,6 +54,11 @@ class ShardWorker:
         self._publisher = NumbersPublisher(settings.output)
         self._snapshot_writer = SnapshotWriter(settings, number, self._output, self._publisher, guard)
         self._shard = _open_shard(settings, number, self._forecaster, self._output)
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of rows of the shard, after the last batch that was applied."""
+        return self._shard.counts
 
     def step(self, batch: Batch) -> None:
         """Apply a batch, and queue the writing of its output: forecasts and rows, then the snapshot.

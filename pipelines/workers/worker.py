@@ -43,15 +43,24 @@ class Workers:
         self._guard = WriteGuard(settings)
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
-        self._known: set[int] = set()
-        self._taken: dict[int, Counts] = {}  # what `take_counts` returned last of each shard
-        self._taking = threading.Lock()
+        self._requested: set[int] = set()
+        self._reported: dict[int, Counts] = {}  # the counts of each shard at the last call of `take_counts`
+        self._counts_lock = threading.Lock()
 
     def is_new(self, number: int) -> bool:
         """Return whether this is the first call for a shard."""
         new = number not in self._requested
         self._requested.add(number)
         return new
+
+    def take_counts(self, number: int) -> tuple[Counts, Counts]:
+        """Return the counts of a shard at the previous call (or when it was opened), and its counts now."""
+        with self._counts_lock:
+            if number not in self._shards:
+                return Counts(), Counts()
+            before, after = self._reported[number], self._shards[number].counts
+            self._reported[number] = after
+            return before, after
 
     def put(self, number: int, batch: Batch) -> None:
         """Queue a batch for a shard; wait while the queue of its thread is full.
@@ -60,15 +69,6 @@ class Workers:
             StatecastError: an earlier batch failed.
         """
         self._lane_of(number).put(lambda: self._step(number, batch))
-
-    def take_counts(self, number: int) -> tuple[Counts, Counts]:
-        """Return the counts of a shard at the previous call, or when it was opened, and now."""
-        with self._taking:
-            if number not in self._shards:
-                return Counts(), Counts()
-            before, after = self._taken[number], self._shards[number].shard.counts
-            self._taken[number] = after
-            return before, after
 
     def wait(self) -> None:
         """Wait until every batch has been applied and its output written.
@@ -123,8 +123,8 @@ class Workers:
                 self._guard,
                 self._topics,
             )
-            with self._taking:
-                self._taken[number] = opened.shard.counts
+            with self._counts_lock:
+                self._reported[number] = opened.counts
                 self._shards[number] = opened
         self._shards[number].step(batch)
 

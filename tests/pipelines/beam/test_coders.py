@@ -57,13 +57,13 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 @given(element=BATCHES | FLEET_ROWS)
-def test_an_encoded_batch_or_fleet_rows_decode_unchanged(element: Any) -> None:
+def test_an_element_is_decoded_unchanged(element: Any) -> None:
     coder = ElementCoder(type(element))
     assert_equal(coder.decode(coder.encode(element)), element)
 
 
 @given(frame=FRAMES)
-def test_an_encoded_data_frame_decodes_unchanged(frame: pl.DataFrame) -> None:
+def test_a_frame_is_decoded_unchanged(frame: pl.DataFrame) -> None:
     coder = ElementCoder(pl.DataFrame)
     for again in (coder.decode(coder.encode(frame)), frame_of(frame_bytes(frame))):
         assert again.equals(frame)
@@ -71,7 +71,7 @@ def test_an_encoded_data_frame_decodes_unchanged(frame: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("kind", [Batch, FleetRows, pl.DataFrame])
-def test_beam_finds_the_coder_by_the_element_type(kind: type[Any]) -> None:
+def test_beam_finds_the_coder_by_the_type(kind: type[Any]) -> None:
     coder = registry.get_coder(kind)
     assert coder == ElementCoder(kind)
     assert coder.to_type_hint() is kind
@@ -80,14 +80,14 @@ def test_beam_finds_the_coder_by_the_element_type(kind: type[Any]) -> None:
 
 
 @given(element=BATCHES | FLEET_ROWS)
-def test_the_estimated_size_of_an_element_sums_its_frames(element: Any) -> None:
+def test_an_elements_size_is_that_of_its_frames(element: Any) -> None:
     frames = [part for part in vars(element).values() if isinstance(part, pl.DataFrame)]
     size = ElementCoder(type(element)).estimate_size(element)
     assert size == sum(int(frame.estimated_size()) for frame in frames)
     assert ElementCoder(pl.DataFrame).estimate_size(frames[0]) == int(frames[0].estimated_size())
 
 
-def test_a_batch_is_encoded_as_json_header_and_arrow_frames() -> None:
+def test_an_element_is_encoded_as_json_and_arrow() -> None:
     data = ElementCoder(Batch).encode(empty_batch("replay", 7, snapshot=True))
     size = struct.unpack("<q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
@@ -96,5 +96,5 @@ def test_a_batch_is_encoded_as_json_header_and_arrow_frames() -> None:
     assert frame_of(rows).schema == observations.empty(offset=True).schema
 
 
-def test_the_coder_of_batches_is_not_deterministic() -> None:
+def test_an_element_cannot_be_a_key() -> None:
     assert not ElementCoder(Batch).is_deterministic()

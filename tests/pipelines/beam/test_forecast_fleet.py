@@ -33,149 +33,8 @@ from tests.pipelines.beam.fleet_pipelines import (
 from tests.pipelines.jobs.replays import DEFAULT_INPUT
 from tests.same import assert_same_frames
 
-IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
-PATIENCE_S = 60.0
-NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements without a valid timestamp
 
-
-@dataclass(frozen=True)
-class Bundle:
-    """Elements emitted together once ``after`` forecasts are written, and the watermark after them."""
-
-    elements: Sequence[Row | pl.DataFrame]
-    watermark_us: int
-    after: int = 0
-
-
-@dataclass
-class EmitBundles(beam.PTransform[Any, Any]):
-    """An unbounded source of bundles whose watermark is event time: ``PBegin -> PCollection[Row]``."""
-
-    bundles: Sequence[Bundle]
-    folder: Path
-
-    def expand(self, begin: Any) -> Any:
-        """Create one element, the number of bundles; a splittable DoFn emits one bundle in each call."""
-        count = begin | beam.Create([len(self.bundles)], reshuffle=False)
-        return count | beam.ParDo(_EmitBundle(tuple(self.bundles), self.folder)).with_output_types(Any)
-
-
-class _Tracker(OffsetRestrictionTracker):
-    def is_bounded(self) -> bool:
-        return False
-
-
-class _Positions(RestrictionProvider):
-    def initial_restriction(self, element: int) -> OffsetRange:
-        return OffsetRange(0, element)
-
-    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
-        return _Tracker(restriction)
-
-    def restriction_size(self, element: int, restriction: OffsetRange) -> int:
-        return int(restriction.size())
-
-
-_POSITIONS, _WATERMARKS = _Positions(), ManualWatermarkEstimator.default_provider()
-
-
-class _EmitBundle(beam.DoFn):
-    def __init__(self, bundles: Sequence[Bundle], folder: Path) -> None:
-        self.bundles, self.folder = bundles, folder
-
-    def setup(self) -> None:
-        self.until_s = time.monotonic() + PATIENCE_S
-
-    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
-    def process(
-        self,
-        element: int,
-        tracker: Any = beam.DoFn.RestrictionParam(_POSITIONS),
-        estimator: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARKS),
-    ) -> Iterator[Any]:
-        position = tracker.current_restriction().start
-        bundle = self.bundles[position]
-        if len(read_output(self.folder, "forecasts")) < bundle.after and time.monotonic() < self.until_s:
-            tracker.defer_remainder(Duration.of(0.05))
-            return
-        if not tracker.try_claim(position):
-            return
-        for made in bundle.elements:
-            yield TimestampedValue(made, Timestamp(micros=_at_us(made)))
-        estimator.set_watermark(Timestamp(micros=bundle.watermark_us))
-        tracker.defer_remainder(Duration.of(0.01))
-
-
-def _at_us(element: Row | pl.DataFrame) -> int:
-    at = element["timestamp"].min() if isinstance(element, pl.DataFrame) else element["timestamp"]
-    return int((at if isinstance(at, datetime) else NO_TIME).timestamp() * 1_000_000)
-
-
-def write_frame(frame: pl.DataFrame, folder: Path) -> None:
-    hidden = folder / f".{uuid4().hex}"
-    frame.write_parquet(hidden)
-    hidden.rename(folder / f"{uuid4().hex}.parquet")
-
-
-def read_output(folder: Path, kind: str) -> pl.DataFrame:
-    files = [path for path in (folder / kind).glob("*.parquet") if not path.name.startswith(".")]
-    return pl.concat([pl.read_parquet(file) for file in files], how="diagonal") if files else pl.DataFrame()
-
-
-def run(
-    options: PipelineOptions, rows: beam.PTransform[Any, Any], fleet: ForecastFleet, folder: Path
-) -> None:
-    """Pass rows through a fleet in a Beam pipeline; write each of its outputs to a folder of that name."""
-    with beam.Pipeline(options=options) as pipeline:
-        for kind, frames in (pipeline | "Rows" >> rows | fleet).items():
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            frames | kind >> beam.Map(write_frame, folder / kind)
-
-
-def run_unbounded(bundles: Sequence[Bundle], fleet: ForecastFleet, folder: Path) -> None:
-    folder.mkdir()
-    with PrismServer(folder / "prism.log") as prism:
-        run(PipelineOptions(prism_options(prism.endpoint)), EmitBundles(bundles, folder), fleet, folder)
-
-
-@pytest.fixture(scope="module")
-def observed() -> Windows:
-    """Seven series of forty windows, with gaps, one late start, and six hours without observations."""
-    values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0) + 10.0 ** np.arange(7)
-    values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
-    values[:20, 3] = np.nan
-    values[24:30] = np.nan
-    values[[0, 39], 0] = 1.0
-    return Windows(tuple(f"s{i}" for i in range(7)), START, values)
-
-
-@pytest.fixture(scope="module")
-def backfilled(observed: Windows, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    """The forecasts of a backfill of the rows of ``observed``."""
-    return backfill(rows_of(observed), tmp_path_factory.mktemp("backfill")).sort("issued_at", "series_id")
-
-
-def backfill(rows: pl.DataFrame, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
-    rows.write_parquet(folder / "rows.parquet")
-    job = BackfillJob(
-        model or forecaster(), (str(folder / "rows.parquet"),), Input(Columns()), folder / "out", shards=2
-    )
-    run_backfill(job)
-    return read_forecasts(job.output)
-
-
-def end_us(window: int) -> int:
-    """Return the end of window number ``window``, counted from START, in microseconds since 1970."""
-    return (START + window + 1) * HOUR_US
-
-
-def between(rows: pl.DataFrame, first: int, stop: int) -> pl.DataFrame:
-    """Return the rows of windows ``[first, stop)``, counted from START, in random order."""
-    window = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
-    return rows.filter((window >= first) & (window < stop)).sample(fraction=1, shuffle=True, seed=first)
-
-
-def test_a_fleet_over_bounded_rows_forecasts_as_a_backfill(
+def test_a_bounded_fleet_gives_the_forecasts_of_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed).sample(fraction=1, shuffle=True, seed=0)
@@ -220,7 +79,7 @@ def test_a_bounded_input_without_rows_gives_no_forecasts(tmp_path: Path) -> None
     assert not len(read_output(tmp_path, "forecasts"))
 
 
-def test_a_fleet_of_five_shards_resumes_a_table_of_two(
+def test_a_fleet_resumes_from_any_number_of_shards(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
@@ -232,20 +91,15 @@ def test_a_fleet_of_five_shards_resumes_a_table_of_two(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def split_into_two_bundles(elements: list[dict[str, Any]], window: int) -> tuple[Bundle, Bundle]:
-    half = len(elements) // 2
-    return Bundle(elements[:half], end_us(window - 1)), Bundle(elements[half:], end_us(window))
-
-
 @pytest.mark.prism
-def test_an_unbounded_fleet_forecasts_when_its_watermark_passes_a_window(
+def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
-    def count_due_forecasts(window: int) -> int:
-        """Return the number of forecasts that are due once ``window`` and all earlier windows are closed."""
+    def closed(window: int) -> int:
+        """Return the number of forecasts of all windows up to and including this one."""
         return int((issued <= window + 1).sum())
 
     late_row = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
@@ -253,19 +107,13 @@ def test_an_unbounded_fleet_forecasts_when_its_watermark_passes_a_window(
     bundles = [
         # One bundle has elements of many windows, and the watermark stays behind the newest of them.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits for forecasts: a fleet that wrote them only at its end would time out.
-        Bundle(
-            [*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=count_due_forecasts(7)
-        ),
+        # This bundle waits for the forecasts: if a fleet kept them to its end, the wait would time out.
+        Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
-        Bundle([between(rows, 16, 20)], end_us(18), after=count_due_forecasts(13)),
-        # Each of these windows has two bundles. The second bundle closes the window; its rows are not late.
-        *(
-            bundle
-            for w in range(20, 34)
-            for bundle in split_into_two_bundles(between(rows, w, w + 1).to_dicts(), w)
-        ),
-        Bundle([], end_us(33), after=count_due_forecasts(19)),
+        Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
+        # Each window has two bundles; the second one closes it, and its rows must not count as late.
+        *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
+        Bundle([], end_us(33), after=closed(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
     ]
     run_unbounded(bundles, ForecastFleet(forecaster(), shards=3), tmp_path / "fleet")

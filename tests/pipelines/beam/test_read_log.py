@@ -14,10 +14,10 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import no_batch
+from forecaster.shards.sharding import empty_batch
 from pipelines.beam import read_log
 from pipelines.beam.read_log import ReadLog, _Position, _ReadByDeferral, _ReadByTimer
-from pipelines.sources.base import Log, Place, Places, Stride
+from pipelines.sources.base import Log, Position, Positions, Step
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Counted:
     rows: int
     is_paced: bool = True
 
-    def begin(self, reached: Places) -> Places:
-        return {"log": Place(0)}
+    def begin(self, reached: Positions) -> Positions:
+        return {"log": Position(0)}
 
-    def step(self, places: Places) -> Stride | None:
+    def step(self, places: Positions) -> Step[Positions] | None:
         place = places["log"]
         if place.offset == self.rows:
             return None
         moved = {"log": place._replace(offset=place.offset + 1, watermark_us=7 * place.offset, cuts=(9, 11))}
-        return Stride((replace(no_batch("log", place.offset), stop=place.offset + 1),), moved, 0.01)
+        return Step((replace(empty_batch("log", place.offset), stop=place.offset + 1),), moved, 0.01)
 
 
 @dataclass
@@ -86,14 +86,14 @@ def read_by_timer(read: ReadLog, start: str) -> Iterator[Batch]:
         yield from step.on_again(places, again)
 
 
-def start_of(log: Log) -> str:
+def starting_table(log: Log) -> str:
     return _Position.start(log.begin({})).encoded()
 
 
 @pytest.mark.parametrize("stop_at", [None, 3])
 def test_timers_and_deferral_give_the_same_batches(tmp_path: Path, stop_at: int | None) -> None:
     log, stop = Counted(5), tmp_path / ".stop"
-    start = start_of(log)
+    start = starting_table(log)
     made = []
     for read_with in (read_by_deferral, read_by_timer):
         stop.unlink(missing_ok=True)
@@ -122,17 +122,17 @@ class Staggered:
     is_paced: bool = True
     watermarks_us = (("a", 5), ("b", 3), ("b", 9), ("a", 7))
 
-    def begin(self, reached: Places) -> Places:
-        return {"a": Place(0), "b": Place(0)}
+    def begin(self, reached: Positions) -> Positions:
+        return {"a": Position(0), "b": Position(0)}
 
-    def step(self, places: Places) -> Stride | None:
+    def step(self, places: Positions) -> Step[Positions] | None:
         number = sum(place.offset for place in places.values())
         if number == len(self.watermarks_us):
             return None
         name, us = self.watermarks_us[number]
         place = places[name]
-        batch = replace(no_batch(name, place.offset), stop=place.offset + 1, watermark_us=us)
-        return Stride((batch,), {**places, name: place._replace(offset=place.offset + 1)})
+        batch = replace(empty_batch(name, place.offset), stop=place.offset + 1, watermark_us=us)
+        return Step((batch,), {**places, name: place._replace(offset=place.offset + 1)})
 
 
 @dataclass
@@ -147,7 +147,7 @@ class Estimator:
 
 def test_the_engine_watermark_is_the_least_of_all_partitions() -> None:
     estimator, stamped = Estimator(), []
-    for element in read_by_deferral(ReadLog(Staggered()), start_of(Staggered()), estimator):
+    for element in read_by_deferral(ReadLog(Staggered()), starting_table(Staggered()), estimator):
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
