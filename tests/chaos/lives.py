@@ -141,7 +141,8 @@ class Stream:
         while time.monotonic() < until_s:
             feed(False)
             time.sleep(0.02)
-        prisms = [child.pid for child in _children(process.pid) if "prism" in child.name()]
+        engines = [child for child in _children(process.pid) if "prism" in child.name()]
+        prisms = [engine.pid for engine in engines]
         if rng.random() < 0.3:  # wait until a snapshot is being written
             _until(lambda: any((self.output / "state").glob(".*.tmp")), process, pause_s=0.0, limit_s=5.0)
         self._lost = rng.choice(("pipeline", "prism", "both"))
@@ -152,7 +153,7 @@ class Stream:
         if self._lost != "prism":
             process.wait(60)
             self._process = None
-        orphans = psutil.wait_procs([psutil.Process(pid) for pid in prisms if psutil.pid_exists(pid)], 30)[1]
+        orphans = psutil.wait_procs(engines, 30)[1]  # a process may end between two calls
         if orphans:
             raise SystemExit(f"Prism still runs 30 s after the kill: {orphans}")
         return self._lost
