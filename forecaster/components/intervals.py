@@ -53,6 +53,8 @@ class Intervals:
     halflife: int = 168
     name: str = "intervals"
     format_version: int = 1
+    reads = frozenset({"scale", "residuals", "out.forecast"})
+    writes = frozenset({"out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: offsets of all levels but the median, unit and number of residuals, by anchor.

@@ -72,6 +72,13 @@ class Stacking:
     power: float = 8.0
     name: str = "stacking"
     format_version: int = 2
+    writes = frozenset({"residuals", "out.forecast", "out.network", "out.members"})
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Component`."""
+        members = (f"members.{name}" for name in self.experts)
+        return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: sums of squares and products, stored forecasts, last values and scales."""
