@@ -10,7 +10,7 @@ Letters: T windows, S series.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,10 @@ class Plan:
         """Return the plan of some series; ``joins`` and ``cold_starts`` still count all series."""
         begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
+
+    def windows(self, part: slice) -> Plan:
+        """Return the plan of some windows; the fields that have no windows are those of the whole block."""
+        return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
         """Yield pieces ``(first, stop)`` of at most ``most`` windows.
