@@ -265,7 +265,8 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
 
 def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
     """Return a forecast ``[N, T, S]`` at the anchor horizons, limited: ``[A, T, S]``."""
-    return np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
+    limited: Floats32 = np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
+    return limited
 
 
 def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
