@@ -10,7 +10,7 @@ Letters: T windows, S series.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class Plan:
         begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
+    def windows(self, part: slice) -> Plan:
+        """Return the plan of some windows; the fields that have no windows are those of the whole block."""
+        return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
+
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
         """Yield pieces ``(first, stop)`` of the block, each of at most ``most`` windows.
 
@@ -80,37 +84,71 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         DataError: ``values`` holds values for windows that ``state`` has already closed.
         ValueError: ``start`` leaves out windows of a live series.
     """
-    windows, seen = len(values), ~np.isnan(values)
-    row = np.arange(windows)[:, None]
-    closed = state.clock + 1 - start  # ``closed`` is the number of the block's rows that are closed already
+    seen = ~np.isnan(values)
+    closed = state.clock + 1 - start  # rows of each series that are closed already
     began = live(state)
-    if (left_out := began & (closed < 0)).any():
+    _check_gaps(state, start, began & (closed < 0))
+    some_closed = (closed > 0).any()
+    if some_closed:
+        _check_closed(state, seen & (np.arange(len(values))[:, None] < closed))
+    elif len(values) and began.all() and state.silent.max(initial=0) + len(values) <= max_gap:
+        return _plan_without_changes(state, seen)
+    return _plan_with_changes(state, seen, closed, max_gap)
+
+
+def _check_gaps(state: State, start: int, left_out: Bools) -> None:
+    """Raise ValueError if windows before ``start`` are left out for any series, ``[S]`` bool."""
+    if left_out.any():
         name = state.series_ids[int(left_out.argmax())]
         raise ValueError(f"windows of {name!r} before {start} are left out")
-    some_closed = (closed > 0).any()
-    if some_closed and (reopened := seen & (row < closed)).any():
+
+
+def _check_closed(state: State, reopened: Bools) -> None:
+    """Raise DataError if any values, ``[T, S]`` bool, belong to windows that are closed."""
+    if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(
             f"{int(reopened.sum())} values belong to windows that are already closed (the first series is "
             f"{name!r}): feed only windows after the state's clock"
         )
-    if windows and began.all() and not some_closed and state.silent.max(initial=0) + windows <= max_gap:
-        # Return early in the usual step of a stream, in which no series can begin or retire.
-        ago = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + windows)
-        always = np.ones(seen.shape, bool)
-        return Plan(~always, always, always, ago, np.empty(0, np.int64), 0)
-    last = closed - 1 - state.silent  # ``last`` is the row of the last value that the state has seen
+
+
+def _plan_without_changes(state: State, seen: Bools) -> Plan:
+    """Return the plan of a block in which every series is live, and none can begin or retire.
+
+    This is the usual step of a stream, and costs less than `_plan_with_changes`.
+    """
+    silent = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + len(seen))
+    always = np.ones(seen.shape, bool)
+    return Plan(~always, always, always, silent, np.empty(0, np.int64), 0)
+
+
+def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) -> Plan:
+    """Return the plan of a block in which series may begin, retire and return.
+
+    Args:
+        state: the fleet before the block.
+        seen: ``[T, S]``, whether there is a value.
+        closed: ``[S]``, the rows of each series that are closed already; negative if windows are missing
+            between the clock of a series that is not live and the block.
+        max_gap: see `plan_block`.
+    """
+    windows, row = len(seen), np.arange(len(seen))[:, None]
+    began = live(state)
     has_past = began | (state.silent > 0)
-    latest = latest_rows(seen, np.where(has_past, last, NEVER))
+    last_before = closed - 1 - state.silent  # row of the last value before the block, if the series has one
+    latest = latest_rows(seen, np.where(has_past, last_before, NEVER))  # [1 + T, S]
+    silence = row - latest[:-1] - 1  # windows without a value before each window
+    begins = seen & (silence > max_gap)
+    returns = begins & (silence <= forgotten_after(max_gap))
     alive = row - latest[1:] <= max_gap
-    begins = seen & (row - latest[:-1] > max_gap + 1)
-    returns = begins & (row - latest[:-1] <= forgotten_after(max_gap) + 1)
-    last = np.where(latest[-1] >= 0, latest[-1], last)
+    has_value = has_past | (latest[-1] >= 0)
+    last = np.where(latest[-1] >= 0, latest[-1], last_before)
     return Plan(
         begins,
         alive,
-        alive & (row >= closed) if some_closed else alive,
-        np.where(has_past | (latest[-1] >= 0), np.maximum(windows, closed) - 1 - last, 0),
+        alive & (row >= closed),
+        np.where(has_value, np.maximum(windows, closed) - 1 - last, 0),
         np.unique(closed[began & (closed > 0)]),
         int(returns.sum()),
     )

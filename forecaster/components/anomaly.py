@@ -96,6 +96,8 @@ class Anomaly:
     middle: int
     name: str = "anomaly"
     format_version: int = 3
+    reads = frozenset({"scale", "out.forecast"})
+    writes = frozenset({"out.anomaly"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: 177 bytes for each series.

@@ -81,9 +81,9 @@ class Block:
     """Some windows of some series: the values, and what the components of the chain have added to them.
 
     The caller (`forecaster.stepping`) fills the fields from ``start`` to ``past`` and allocates ``out``. Each
-    component adds the fields named for it below, for the components after it in the chain. A field is an
-    empty array until its component has stepped. What a component adds at window ``t`` depends on windows up
-    to ``t`` only.
+    component adds the fields named for it below, for the components after it in the chain, and declares the
+    fields that it reads and writes (`Component`). A field is an empty array until its component has stepped.
+    What a component adds at window ``t`` depends on windows up to ``t`` only.
 
     Attributes:
         start: ``[S]`` int64, the window in row 0 of each series; ``[1]`` if it is the same for all.
@@ -159,6 +159,10 @@ class Block:
         return None if self.lengths is None else row < self.lengths
 
 
+FIELDS_OF_CALLER = frozenset({"start", "values", "freq", "lengths", "known", "static", "past"})
+"""The fields of a `Block` that its caller fills: every component may read them, and none changes them."""
+
+
 def series_last(array: NDArray[Any]) -> NDArray[Any]:
     """Move the series axis to the end: ``[S, ...]`` -> ``[..., S]``, for arithmetic on all series at once.
 
@@ -183,6 +187,9 @@ class Component(Protocol):
     Attributes:
         name: the beginning of its columns' names in a state table.
         format_version: the format of its arrays in a state table; raise it when their meaning changes.
+        reads: the fields of the block that `step` reads, without `FIELDS_OF_CALLER`. An array in a field is
+            named with a dot: ``out.forecast``, ``members.persistence``.
+        writes: the fields of the block that `step` fills or changes, named in the same way.
     """
 
     @property
@@ -191,6 +198,14 @@ class Component(Protocol):
 
     @property
     def format_version(self) -> int:
+        """See the class."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See the class."""
+
+    @property
+    def writes(self) -> frozenset[str]:
         """See the class."""
 
     def spec(self) -> Mapping[str, Field]:

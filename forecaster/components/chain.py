@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from forecaster.components.anomaly import Anomaly
 from forecaster.components.base import Component
@@ -39,7 +39,32 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
     middle = config.quantiles.index(0.5)
     names = tuple(expert.name for expert in experts)
     combined = (Stacking(names, config.horizon, middle),) if experts or online.intervals else ()
-    return (*before, *past, network, *after, *combined, *_interval_and_anomaly(config, windows, online))
+    components = (*before, *past, network, *after, *combined)
+    components += tuple(_interval_and_anomaly(config, windows, online))
+    check_order(components)
+    return components
+
+
+def check_order(components: Sequence[Component]) -> None:
+    """Check that every field of the block is complete when a component reads it.
+
+    Raises:
+        ValueError: a component reads a field that no component before it writes, or only reads a field that
+            a later component changes.
+    """
+    written: set[str] = set()
+    for place, component in enumerate(components):
+        name = component.name
+        for field in sorted(component.reads):
+            later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
+            # A component that changes the field, too, may come before other components that change it.
+            if later and (field not in written or field not in component.writes):
+                raise ValueError(
+                    f"{name} reads {field!r} before {later} writes it: put {later} before {name}"
+                )
+            if field not in written:
+                raise ValueError(f"{name} reads {field!r}, which no component writes: add one before {name}")
+        written |= component.writes
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:

@@ -54,6 +54,8 @@ class Intervals:
     halflife: int = 168
     name: str = "intervals"
     format_version: int = 1
+    reads = frozenset({"scale", "residuals", "out.forecast"})
+    writes = frozenset({"out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: offsets of all levels but the median, unit and number of residuals, by anchor.
@@ -122,10 +124,9 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned = np.empty(network.shape)
         trust = np.empty(network.shape[1:], np.float32)
-        # The axes of ``issued`` are anchor, window, quantile and series.
-        issued = np.moveaxis(np.empty(network.shape), 0, 2)
-        until = np.cumsum(anchors)
-        stores = [own["issued"][stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
+        issued = np.moveaxis(np.empty(network.shape), 0, 2)  # [A, T, Q - 1, S]
+        stores = _split_by_anchor(own["issued"], anchors)
+        # The distances for the first `a` windows of an anchor were issued before the block.
         before = [
             stored_before(store, new[: min(a, windows)], block.start, a)
             for a, store, new in zip(anchors, stores, issued, strict=True)
@@ -173,6 +174,12 @@ class Intervals:
         weight = np.maximum(1.0 - 0.5 ** (1.0 / self.halflife), 1.0 / np.maximum(own["known"], 1))
         far = np.where(unit > _NO_UNIT * scale, np.minimum(far, _LARGEST * unit), far)
         unit += np.where(known, weight * (far - unit), 0.0)
+
+
+def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
+    """Return views of the field ``issued``: for each anchor of ``a`` windows its store ``[a, Q - 1, S]``."""
+    until = np.cumsum(anchors)
+    return [issued[stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
 
 
 def _neighbours(quantiles: Floats, middle: int) -> tuple[Floats | None, Floats | None]:

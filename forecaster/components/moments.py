@@ -92,6 +92,8 @@ class Moments:
     season: int = 1
     name: str = "moments"
     format_version: int = 4
+    reads = frozenset({"history"})
+    writes = frozenset({"before", "moves", *_BLOCK_FIELDS})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: fourteen numbers for each series."""

@@ -40,6 +40,8 @@ class ObservedCovariates:
     ring: int
     name: str = "past"
     format_version: int = 2
+    reads = frozenset[str]()
+    writes = frozenset({"observed_inputs"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: fourteen numbers for each covariate, and its ring."""

@@ -27,6 +27,8 @@ class Ring:
     longest_lag: int
     name: str = "ring"
     format_version: int = 1
+    reads = frozenset[str]()
+    writes = frozenset({"history"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the field ``values``; none if the ring holds no windows."""

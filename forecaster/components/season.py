@@ -68,6 +68,8 @@ class Season:
     rate: float = 0.1
     name: str = "season"
     format_version: int = 1
+    reads = frozenset({"history", "last", "scale"})
+    writes = frozenset({"shape"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields ``shape`` and ``seen``, the number of updates of each phase."""

@@ -72,11 +72,17 @@ class Expert(ABC):
     """
 
     format_version = 1
+    reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})  # the fields in `Seen`
 
     @property
     @abstractmethod
     def name(self) -> str:
         """The name of the component and of the member."""
+
+    @property
+    def writes(self) -> frozenset[str]:
+        """The expert's forecasts among the block's ``members``."""
+        return frozenset({f"members.{self.name}"})
 
     @property
     @abstractmethod

@@ -171,28 +171,39 @@ class LeastSquares(Expert):
             means: the running means ``[..., S]``, which are changed.
             room: ``[..., S]``, the largest distance of a forecast from the last value.
         """
-        longest, count, low = max(self.lags), len(self.lags), -room
+        longest, low = max(self.lags), -room
+        of_lags, of_means = weights[: len(self.lags)], weights[len(self.lags) :]
         stays = np.float32(1.0) - weights.sum(axis=0)
         rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
         ahead = values[longest + 1 :]
         product = np.empty_like(ahead)
-        # First add the terms of lags that reach past values: they can be added for all horizons at once.
-        for weight, lag in zip(weights, self.lags, strict=False):
-            until = min(lag + 1, self.horizon)
-            part = np.multiply(weight, values[longest - lag : longest - lag + until], out=product[:until])
-            ahead[:until] += part
+        self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h
+            row = longest + h  # of the value before this horizon
             after += np.multiply(stays, values[row], out=product[0])
-            for weight, lag in zip(weights, self.lags, strict=False):
+            for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
                     after += np.multiply(weight, values[row - lag], out=product[0])
-            for weight, mean in zip(weights[count:], means, strict=True):
+            for weight, mean in zip(of_means, means, strict=True):
                 after += np.multiply(weight, mean, out=product[0])
             np.minimum(after, room, out=after)
             np.maximum(after, low, out=after)
             for mean, rate in zip(means, rates, strict=True):
                 mean += rate * (after - mean)
+
+    def _add_past_values(
+        self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
+    ) -> None:
+        """Add to all horizons ``ahead`` ``[N, ..., S]`` the part of the lags that lie before the forecast.
+
+        Past values are known, so all horizons of a lag are computed at once; ``product`` ``[N, ..., S]`` is
+        overwritten. The other arguments are as in `_unroll`.
+        """
+        longest = max(self.lags)
+        for weight, lag in zip(of_lags, self.lags, strict=True):
+            until = min(lag + 1, self.horizon)
+            part = np.multiply(weight, values[longest - lag : longest - lag + until], out=product[:until])
+            ahead[:until] += part
 
     def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
         """Return values ``[n, ..., S]`` less the season's shape, or unchanged if no season is configured.

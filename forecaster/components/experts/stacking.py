@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,6 +75,13 @@ class Stacking:
     power: float = 8.0
     name: str = "stacking"
     format_version: int = 2
+    writes = frozenset({"residuals", "out.forecast", "out.network", "out.members"})
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Component`."""
+        members = (f"members.{name}" for name in self.experts)
+        return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: sums of squares and products, stored forecasts, last values and scales."""
@@ -97,49 +105,50 @@ class Stacking:
         """Shift the quantiles of ``out.forecast`` so that their median is combined, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
-        rows = np.array(anchors) - 1
-        network = np.moveaxis((out[self.middle] - block.last[..., None]) / block.scale[..., None], 2, 0)
-        np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # Use order="C", the memory order of the experts' forecasts: arithmetic on equal orders is fast.
-        changes = [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
+        changes = self._changes(block)
         _copy_members(block, changes)
-        # Set a constant series' scale to NaN: its changes in scales are noise that no weight may learn from.
-        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
-        origin = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
-        # The axes of ``actual`` are window, anchor and series.
-        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origin], axis=1)
+        # NaN for a constant series: its changes in scales are noise, so no weight may learn from them.
+        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
+        origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
+        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origins], axis=1)  # [T, A, S]
         actual = np.clip(actual, -_LARGEST, _LARGEST)
-        # The axes of ``anchor_forecasts`` are anchor, member, window and series.
-        anchor_forecasts = np.stack([change[rows] for change in changes], axis=1)
-        np.clip(anchor_forecasts, -_LARGEST, _LARGEST, out=anchor_forecasts)
+        # [A, M, T, S]
+        anchor_forecasts = np.stack([_at_anchors(change, anchors) for change in changes], axis=1)
         combined = changes[0]
         if self.experts:
-            # The axes of ``weights`` are member, anchor, window and series.
             weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)
-            to_horizons = by_horizon(anchors, self.horizon)
-            combined = np.zeros_like(combined)
-            for weight, change in zip(weights, changes, strict=True):
-                part = np.tensordot(to_horizons, weight, axes=1)
-                combined += np.multiply(part, change, out=part)
-            _within(combined, changes)
-            # A constant series with more than one value is forecast to stay at its last value.
-            combined *= block.moves | (block.observed == 1)
+            combined = self._combined(weights, changes, block)
             shift = np.moveaxis(combined - changes[0], 0, 2).copy()
             out += block.scale[..., None] * shift
-        with_combined = np.concatenate(
-            [anchor_forecasts, np.clip(combined[rows], -_LARGEST, _LARGEST)[:, None]], axis=1
-        )
-        combined_before = [
-            stored_before(w, n, block.start, a)[:, -1] for a, w, n in self._stores(own, with_combined)
-        ]
-        residuals = np.stack(
-            [(actual[:, i] - b) * origin[i][:, 1] for i, b in enumerate(combined_before)], axis=1
-        )
-        for _, store, new in self._stores(own, with_combined):
+        with_combined = np.concatenate([anchor_forecasts, _at_anchors(combined, anchors)[:, None]], axis=1)
+        stores = self._stores(own, with_combined)
+        before = [stored_before(store, new, block.start, a)[:, -1] for a, store, new in stores]
+        residuals = [(actual[:, i] - b) * origins[i][:, 1] for i, b in enumerate(before)]
+        for _, store, new in stores:
             store_forecasts(store, new, block.start, block.lengths)
         store_forecasts(own["issued"], issued, block.start, block.lengths)
         own = {name: series_first(array) for name, array in own.items()}
-        return own, replace(block, residuals=residuals)
+        return own, replace(block, residuals=np.stack(residuals, axis=1))
+
+    def _changes(self, block: Block) -> list[Floats32]:
+        """Return each member's forecast, the network first: ``[N, T, S]`` changes in scales."""
+        median = block.out.forecast[self.middle]
+        network = np.moveaxis((median - block.last[..., None]) / block.scale[..., None], 2, 0)
+        np.clip(network, -_LARGEST, _LARGEST, out=network)
+        # order="C" is the experts' order in memory, so arithmetic on all members is fast.
+        return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
+
+    def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
+        """Return the combined forecast ``[N, T, S]``, from weights ``[M, A, T, S]`` of the ``changes``."""
+        to_horizons = by_horizon(anchor_horizons(self.horizon), self.horizon)
+        combined = np.zeros_like(changes[0])
+        for weight, change in zip(weights, changes, strict=True):
+            part = np.tensordot(to_horizons, weight, axes=1)
+            combined += np.multiply(part, change, out=part)
+        _within(combined, changes)
+        # A constant series with more than one value is forecast to stay at its last value.
+        combined *= block.moves | (block.observed == 1)
+        return combined
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
         """Return for each anchor horizon: its windows, its store of forecasts, and the rows to store next.
@@ -171,24 +180,55 @@ class Stacking:
         actual, past_forecasts = np.where(known, actual, 0), np.where(known[:, None], past_forecasts, 0)
         largest = np.maximum(np.abs(actual), np.abs(past_forecasts).max(axis=1))
         share = np.square(np.float32(self.clip) / np.maximum(largest, np.float32(self.clip)))
-        weighted = past_forecasts * share[:, None]
         observed = block.observed[:, None].astype(np.float32)
         kept = np.minimum(np.float32(self.forget), observed / (observed + np.float32(self.young)))
         kept = np.where(known, kept, np.float32(1.0))
-        members = range(past_forecasts.shape[1])
-        pairs = [(i, j) for i in members for j in range(i + 1)]
-        squares = np.empty((len(pairs), *actual.shape), np.float32)
-        products = np.empty((len(members) + 1, *actual.shape), np.float32)
-        last = np.moveaxis(own["squares"], 1, 0), np.moveaxis(own["products"], 1, 0)
-        for t in range(len(actual)):
-            for p, (i, j) in enumerate(pairs):
-                squares[p, t] = last[0][p] * kept[t] + weighted[t, i] * past_forecasts[t, j]
-            for i in members:
-                products[i, t] = last[1][i] * kept[t] + weighted[t, i] * actual[t]
-            products[-1, t] = last[1][-1] * kept[t] + share[t] * actual[t] * actual[t]
-            last = squares[:, t], products[:, t]
-        own["squares"], own["products"] = (np.moveaxis(array, 0, 1).copy() for array in last)
+        squares, products = _running_sums(own, _Learned(past_forecasts, actual, share, kept))
+        own["squares"] = np.moveaxis(squares[:, -1], 0, 1).copy()
+        own["products"] = np.moveaxis(products[:, -1], 0, 1).copy()
         return np.moveaxis(_ridge(squares, products, self.shrink, self.power), 2, 1)
+
+
+class _Learned(NamedTuple):
+    """The actuals of a block and the forecasts that were issued for them, 0 where either is missing.
+
+    Attributes:
+        forecasts: ``[T, M, A, S]`` float32, changes in scales.
+        actual: ``[T, A, S]`` float32, the actual changes in scales.
+        share: ``[T, A, S]`` float32, the weight that limits the influence of a large change.
+        kept: ``[T, A, S]`` float32, the share of the past sums that is kept.
+    """
+
+    forecasts: Floats32
+    actual: Floats32
+    share: Floats32
+    kept: Floats32
+
+
+def _running_sums(own: Arrays, new: _Learned) -> tuple[Floats32, Floats32]:
+    """Return the sums of squares and products after each window of a block.
+
+    Args:
+        own: the arrays of `Stacking`, with the sums before the block; not changed.
+        new: the actuals and forecasts to add.
+
+    Returns:
+        Squares ``[P, T, A, S]`` and products ``[M + 1, T, A, S]``, see `_ridge`.
+    """
+    weighted = new.forecasts * new.share[:, None]
+    members = range(new.forecasts.shape[1])
+    pairs = [(i, j) for i in members for j in range(i + 1)]
+    squares = np.empty((len(pairs), *new.actual.shape), np.float32)
+    products = np.empty((len(members) + 1, *new.actual.shape), np.float32)
+    last = np.moveaxis(own["squares"], 1, 0), np.moveaxis(own["products"], 1, 0)
+    for t in range(len(new.actual)):
+        for p, (i, j) in enumerate(pairs):
+            squares[p, t] = last[0][p] * new.kept[t] + weighted[t, i] * new.forecasts[t, j]
+        for i in members:
+            products[i, t] = last[1][i] * new.kept[t] + weighted[t, i] * new.actual[t]
+        products[-1, t] = last[1][-1] * new.kept[t] + new.share[t] * new.actual[t] * new.actual[t]
+        last = squares[:, t], products[:, t]
+    return squares, products
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
@@ -226,6 +266,12 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
             right[i] = right[i] - lower[k, i] * right[k]
         right[i] = right[i] / lower[i, i]
     return np.stack(right)
+
+
+def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
+    """Return a forecast ``[N, T, S]`` at the anchor horizons, limited: ``[A, T, S]``."""
+    limited: Floats32 = np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
+    return limited
 
 
 def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:

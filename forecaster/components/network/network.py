@@ -36,6 +36,8 @@ _TRUST_IN_RIDGES = 1.5  # with this initial logit, the two ridges have 64 % of t
 _LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
 # Per window ahead, a median may leave the range of past values by this many ``falls`` or ``rises``.
 _ROOM = 2.0
+_READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
+_READS |= {"scale", "unit", "age", "observed"}
 
 
 class Network(nn.Module):
@@ -66,6 +68,7 @@ class Network(nn.Module):
 
     name = "network"
     format_version = 2
+    writes = frozenset({"out.forecast"})
     ridge: Tensor
     prior: Tensor
     of_static: Tensor
@@ -149,6 +152,11 @@ class Network(nn.Module):
         """
         level, log_scale = (self.of_static[0] + static.double() @ self.of_static[1:]).unbind(dim=1)
         return level, log_scale.clamp(-_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE).exp()
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Component`."""
+        return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:
         """Return ``hidden``, ``cell`` if the cell is an LSTM, and ``expected`` if there is a linear part."""

@@ -46,6 +46,17 @@ def values_with_gaps(seed: int = 0) -> Floats:
     return values
 
 
+def block_of_windows(model: Forecaster, values: Floats, start: Ints, lengths: Ints | None = None) -> Block:
+    """Return a block that no component has stepped; ``start`` and ``lengths`` as in `Block`."""
+    config = model.network_config
+    windows, series = values.shape
+    out = Outputs.empty(len(config.quantiles), len(model.members), windows, series, config.horizon)
+    for array in out:
+        array[:] = np.nan
+    block = Block(start, values, HALF_DAY, lengths, past=(values % 7.0)[:, :, None], out=out)
+    return with_known_covariates(model, [str(s) for s in range(series)], block)
+
+
 def step_chain(
     model: Forecaster,
     name: str,
@@ -55,7 +66,7 @@ def step_chain(
     lengths: Ints | None = None,
     starts: Ints | None = None,
 ) -> tuple[Component, dict[str, Arrays], Block]:
-    """Step one block through the components of a model, up to and including the component ``name``.
+    """Step `block_of_windows` through the chain up to and including the component ``name``.
 
     Args:
         model: the forecaster whose chain is stepped.
@@ -69,16 +80,7 @@ def step_chain(
     Returns:
         The component ``name``, the arrays of all stepped components, and the block after them.
     """
-    config = model.network_config
-    windows, series = values.shape
-    out = Outputs.empty(len(config.quantiles), len(model.members), windows, series, config.horizon)
-    for array in out:
-        array[:] = np.nan
-    past = (values % 7.0)[:, :, None]
-    block = Block(
-        np.array([start]) if starts is None else starts, values, HALF_DAY, lengths, past=past, out=out
-    )
-    block = with_known_covariates(model, [str(s) for s in range(series)], block)
+    block = block_of_windows(model, values, np.array([start]) if starts is None else starts, lengths)
     after: dict[str, Arrays] = {}
     for component in model.components:
         own = component.init(values.shape[1]) if before is None else before[component.name]
