@@ -90,9 +90,9 @@ class ReadLog(beam.PTransform[Any, Any]):
         places = as_log(self.source).begin({}) if self.places is None else self.places
         start = _Position.start(places).encoded()
         if self.by_timer:
-            keyed = begin | "Positions" >> beam.Create([("", start)], reshuffle=False)
+            keyed = begin | "Places" >> beam.Create([("", start)], reshuffle=False)
             return keyed | "Read" >> beam.ParDo(_ReadByTimer(self)).with_output_types(Batch)
-        created = begin | "Positions" >> beam.Create([start], reshuffle=False)
+        created = begin | "Places" >> beam.Create([start], reshuffle=False)
         return created | "Read" >> beam.ParDo(_ReadByDeferral(self)).with_output_types(Batch)
 
 
