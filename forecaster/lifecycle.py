@@ -24,7 +24,9 @@ _FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` window
 
 @dataclass(frozen=True)
 class Plan:
-    """When each series begins, retires and returns in a block; this depends only on the missing values.
+    """When each series begins, retires and returns in a block.
+
+    This follows from the missing values of the block, the state before it, and ``max_gap``.
 
     Attributes:
         begins: ``[T, S]`` bool, the windows at which a series starts from the initial state.

@@ -76,7 +76,8 @@ def _converted(cells: pa.Array) -> pl.Series:
     if pa.types.is_duration(kind):
         return _ticks(cells, kind.unit, pl.Duration)
     if pa.types.is_time(kind):
-        made = _polars(cells)  # times outside a day are lost here, because Polars has none
+        # Polars cannot hold a time outside a day and makes it null; if it did, return all times as text.
+        made = _polars(cells)
         lost = made.cast(pl.String, strict=False).null_count() > cells.null_count
         return _polars(cells.cast(pa.string())) if lost else made
     if pa.types.is_decimal(kind):

@@ -44,7 +44,7 @@ class DataError(StatecastError):
 
 
 class ModelError(StatecastError):
-    """A model, a version, a run or its store is missing or cannot be used."""
+    """A model, a model version, an MLflow run or the MLflow store is missing or cannot be used."""
 
     exit_code: ClassVar[int] = 4
 

@@ -51,7 +51,9 @@ def faults_of_problem(default: str) -> list[Fault]:
 def faults_of(
     name: str, dtype: pl.DataType, time_format: str, largest: float, covariate: str | None
 ) -> list[Fault]:
-    """Return the possible faults of a cell of a column, in the order of checks; the last one always applies.
+    """Return the possible faults of a faulty cell of a column, in the order of checks.
+
+    The first fault that is found counts. The cell is known to be faulty, so the last fault is found always.
 
     Args:
         name: the column of raw text; the frame also has ``NAME read``, the parsed cells, and ``NAME given``,

@@ -69,8 +69,8 @@ def check_forecasts(frame: pl.DataFrame) -> pl.DataFrame:
         pl.col("horizon").lt(1).fill_null(True).any(),
         *(pl.col(n).is_finite().not_().fill_null(True).any() for n in names[1:]),
     )
-    for name, fails in wrong.row(0, named=True).items():
+    for field, fails in wrong.row(0, named=True).items():
         if fails:
-            kind = "below 1 or missing" if name == "horizon" else "missing or not finite"
-            raise DataError(f"forecasts: column forecast: a {name} is {kind}")
+            fault = "below 1 or missing" if field == "horizon" else "missing or not finite"
+            raise DataError(f"forecasts: in column forecast, a {field} is {fault}")
     return frame

@@ -1,4 +1,8 @@
-"""Schema and validation of labelled rows: one step of a sequence with its channels and its label, if any."""
+"""Schema and validation of labelled rows.
+
+A labelled row holds the values of the channels of one sequence at one time, and the label, if any.
+``series_id`` is the id of the sequence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Schema of quarantined rows: the place of a rejected row, its faulty column, the reason, and its text."""
+"""Schema of quarantined rows.
+
+A quarantined row holds where a rejected row is in the input, its first faulty column, the reason, the kind
+of the reason, and the rejected row as JSON text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Schemas of scores: the errors of a model at one horizon, or of a member over the steps up to a horizon."""
+"""Schemas of scores.
+
+`Score` holds the errors of a model at one horizon. `MemberScore` holds the errors of a member over all
+horizons from 1 to one horizon.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +58,13 @@ MEMBER_SCHEMA: dict[str, pl.DataType] = {
 
 
 class MemberScore(pa.DataFrameModel):
-    """The errors of one member of a forecaster over the steps 1 to ``horizon`` of a rolling evaluation.
+    """The errors of one member of a forecaster over horizons 1 to ``horizon`` of a rolling evaluation.
 
     ``count`` is the number of pairs of forecast and actual, the same for every member. The measures are
-    defined in `forecaster.evaluation.metrics.Measures`: ``mse``, ``mae`` and ``width_90`` in the unit of the
-    values,
-    ``mase`` and ``msis`` in units of the error of seasonal naive on the training rows, ``smape`` in percent.
-    ``coverage_90`` and ``width_90`` are computed for step ``horizon`` only. A number that a member does not
-    have is null.
+    defined in `forecaster.evaluation.metrics.Measures`: ``mse`` in the square of the values' unit,
+    ``mae`` and ``width_90`` in the values' unit, ``mase`` and ``msis`` in units of the error of seasonal
+    naive on the training rows, ``smape`` in percent. ``coverage_90`` and ``width_90`` are computed for
+    ``horizon`` only. A number that a member does not have is null.
     """
 
     member: pl.String = pa.Field(str_contains=r"\S")

@@ -40,7 +40,7 @@ def check(time_format: str) -> str:
             return time_format
     raise ValueError(
         f"must be {AUTO}, {', '.join(UNITS)}, or a pattern with a year such as %m/%d/%Y %H:%M; "
-        f"{time_format!r} is none"
+        f"{time_format!r} is none of these"
     )
 
 

@@ -56,7 +56,7 @@ _ROUNDING = 1e-15
 
 _YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
 _STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
-_DEBT = 6.0  # a series raises no alarm while it has raised this many more than wanted
+_DEBT = 6.0  # a series raises no alarm while its alarms exceed the wanted number by at least this many
 _MOST = 0.1  # the threshold of p-values is at most this, or 3 times the wanted rate if that is larger
 _CALM = 0.05  # an anomaly ends at a p-value of at least this, or of the wanted rate if that is larger
 # ``alarming`` has two bits: whether the anomaly still lasts, and whether the value has repeated since.

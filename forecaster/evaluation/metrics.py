@@ -133,14 +133,14 @@ class Tally:
         self._symmetric += np.divide(absolute, size, out=np.zeros_like(size), where=size > 0).sum(axis=0)
 
     def measures(self, horizon: int, unit: Floats) -> Measures:
-        """Return the measures over the steps 1 to ``horizon``.
+        """Return the measures over horizons 1 to ``horizon``.
 
-        Coverage and width are those of step ``horizon`` itself. Each measure is the mean over series of the
+        Coverage and width are those of ``horizon`` itself. Each measure is the mean over series of the
         series' mean over its pairs. Only ``wql``, which weights by the size of the actuals, is one ratio over
         all series.
 
         Args:
-            horizon: steps ahead.
+            horizon: the largest horizon to count.
             unit: ``[S]`` `seasonal_scale` of the training rows.
         """
         steps, at = slice(horizon), horizon - 1

@@ -71,8 +71,9 @@ def train_labeller(
     present = np.unique(labels[labels != UNKNOWN])
     if len(present) < 2:
         raise DataError(
-            f"the training part has {len(present)} of the {len(sequences.classes)} labels: give more "
-            "sequences, or a longer history, or smaller shares for validation and test"
+            f"the training part has {len(present)} of the {len(sequences.classes)} labels, but training "
+            "needs at least 2: give more sequences, or a longer history, or smaller shares for validation "
+            "and test"
         )
     if not (sequences.labels[parts == VALIDATION] != UNKNOWN).any():
         raise DataError(

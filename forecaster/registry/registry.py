@@ -328,7 +328,7 @@ class Registry:
         return self._client
 
     def _existing(self) -> mlflow.MlflowClient:
-        """Return the client of a store that exists."""
+        """Return the client of the store; raise ModelError if the store does not exist."""
         self._store.check_exists()
         return self._open()
 

@@ -288,7 +288,7 @@ def check_alias(alias: str) -> None:
 
 
 def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
-    """Return the store of registered models, which is the store of runs if its address is empty."""
+    """Return the store of registered models; an empty ``registry_uri`` means ``tracking``, the store of runs."""
     text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
     return Store.parse(text) if text.strip() else tracking
 

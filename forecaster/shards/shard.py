@@ -171,7 +171,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether the shard still misses rows before the batch, or one of the log's partitions."""
+    """Return whether the batch must wait: the shard lacks rows before it, or follows too few partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 

@@ -157,8 +157,8 @@ def scored(
             found = sums.measures(horizon, unit)
             if not found.count:
                 raise DataError(
-                    "no window of the test rows that was forecast has an observation, so there is no score; "
-                    "give other test rows"
+                    f"no forecast of the test rows for horizons 1 to {horizon} has an actual, so there is no "
+                    "score; give other test rows"
                 )
             numbers = {name: _finite(getattr(found, name)) for name in MEMBER_MEASURES}
             rows.append({"member": member, "horizon": horizon, "count": found.count, **numbers})

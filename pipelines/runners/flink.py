@@ -83,10 +83,9 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--max_bundle_time_mills=5",
         # Our own process restarts the job from the state table, which is newer than any checkpoint of Flink.
         "--number_of_execution_retries=0",
-        # When a source ends, Flink finishes the steps after it one by one, and the runner reads the rest of
-        # our log inside that (`ExecutableStageDoFnOperator.flushData`); no checkpoint and no savepoint can
-        # complete meanwhile. So the source never ends, and `run_on_flink` cancels the job when all shards
-        # have ended.
+        # When a source ends, Flink finishes the steps after it one by one. Meanwhile, the runner reads the
+        # rest of the input in `ExecutableStageDoFnOperator.flushData`, and no checkpoint or savepoint can
+        # complete. So the source never ends, and `run_on_flink` cancels the job when all shards have ended.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 

@@ -96,7 +96,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """The record of one file of a watched folder that was read.
+    """The record of one file of a watched folder: it was read, or could not be read.
 
     Attributes:
         name: the name of the file in the folder.

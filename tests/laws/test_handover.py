@@ -156,7 +156,7 @@ def test_a_backfill_continues_from_the_state_of_a_backfill(
     assert_same_state_tables(whole, tmp_path / "1")
 
 
-def test_rows_of_closed_windows_are_late_after_a_handover(
+def test_rows_of_windows_closed_by_an_earlier_job_are_late(
     small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     # Write a state table with a pending row, as a stopped stream does.

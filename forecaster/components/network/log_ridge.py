@@ -28,7 +28,7 @@ _LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the 
 
 
 def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
-    """Compute the distances of the logarithms of lags and mean from that of the last value.
+    """Compute ``log(lag) - log(last value)`` for each lag, and the same difference for the running mean.
 
     Args:
         piece: with the distances of the values themselves.

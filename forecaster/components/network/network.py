@@ -34,7 +34,8 @@ from forecaster.config import NetworkConfig
 _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5  # with this initial logit, the two ridges have 64 % of the seven experts' weight
 _LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
-# Per window ahead, a median may leave the range of past values by this many ``falls`` or ``rises``.
+# The median of horizon h may be this many times h ``falls`` below the lowest past value, or this many times h
+# ``rises`` above the highest.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}

@@ -81,7 +81,7 @@ class Decimals:
     def _find_sign(self, cells: pl.DataFrame) -> None:
         columns = cells.get_columns()
         if not any(column.str.contains("[.,]").any() for column in columns):
-            return  # whole numbers have the same value with either sign
+            return  # a whole number is read the same with a decimal point and a decimal comma
         commas, points = (_first(columns, _STYLES[sign].sure) for sign in ",.")
         if commas and points:
             # The less frequent sign is a typing error: its cells are quarantined later.

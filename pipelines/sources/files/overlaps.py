@@ -199,7 +199,7 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """Return the first value of a file that differs from an earlier file; None if there is none."""
+    """Return the first row for which an earlier file has another value of the series and time, or None."""
     pairs = rows.join(held, on=["series_id", "timestamp"], suffix="_other")
     ends, ends_other = pl.col("last_us"), pl.col("last_us_other")
     is_unfinished = (ends != ends_other) & (

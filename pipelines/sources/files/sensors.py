@@ -13,7 +13,7 @@ from schemas.errors import DataError
 
 
 def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Raise if a file does not name its series and a job reads other such files, too.
+    """Raise if a file does not name its series and the job reads, or may get, other files like it.
 
     Args:
         path: the file.

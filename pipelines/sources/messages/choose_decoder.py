@@ -67,7 +67,10 @@ class DecoderSpec:
         if self.schema:
             return avro_decoder(names, schema_of_file(Path(self.schema)))
         if not self.registry:
-            raise ConfigError("kafka.decoder = avro needs kafka.avro_schema, a file, or kafka.registry")
+            raise ConfigError(
+                "kafka.decoder = avro needs a schema: set kafka.avro_schema to a file, or kafka.registry to "
+                "the address of a schema registry"
+            )
         return avro_decoder(names, RegistrySchemas(self.registry, user_info, self.patience_s, kept))
 
 

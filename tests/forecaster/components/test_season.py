@@ -70,9 +70,7 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (604_800, 336, None),
     ],
 )
-def test_ring_week_is_a_week_that_fits_and_exceeds_the_season(
-    freq_s: int, ring: int, week: int | None
-) -> None:
+def test_ring_week_is_longer_than_season_and_within_ring(freq_s: int, ring: int, week: int | None) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week
 
 

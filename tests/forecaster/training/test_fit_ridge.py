@@ -24,7 +24,10 @@ def fleet(values: Floats, held_from: int | None = None) -> Fleet:
 
 
 def autoregression(windows: int = 1500, series: int = 6) -> Floats:
-    """Return series of various sizes whose value is half the value of 24 windows before, plus noise."""
+    """Return series around 1000 that differ in scale.
+
+    Each value's difference from 1000 is half the difference 24 windows before, plus noise.
+    """
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(windows + 24, series))
     for t in range(24, windows + 24):

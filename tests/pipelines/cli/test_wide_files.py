@@ -52,7 +52,7 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
 
 
 def test_wide_files_of_one_sensor_are_one_series(job: Job) -> None:
-    for day in range(3):  # each file ends with an unfinished version of the next file's first row
+    for day in range(3):  # each file but the last also has the next file's first hour, with value 5
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
         write_site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)
     write_site(job.folder / "in" / "again.csv", 10, 30, 12)

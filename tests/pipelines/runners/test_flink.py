@@ -140,7 +140,7 @@ class Cluster:
 
     def jobs(self, master: str) -> dict[str, tuple[str, str]]:
         if self.answer is None:
-            raise EngineError("no")
+            raise EngineError("the cluster cannot be reached")
         return self.answer
 
     def look(self, watch: on_flink._Watch, after_s: float = 2.0) -> bool:

@@ -177,7 +177,7 @@ def test_avro_records_are_read_with_a_schema_file(tmp_path: Path) -> None:
 
 
 def test_avro_without_a_usable_schema_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs kafka\.avro_schema"):
+    with pytest.raises(ConfigError, match=r"needs a schema: set kafka\.avro_schema to a file"):
         DecoderSpec("avro").decoder()
     with pytest.raises(DataError, match=r"none\.avsc: the Avro schema cannot be read"):
         DecoderSpec("avro", schema=str(tmp_path / "none.avsc")).decoder()
