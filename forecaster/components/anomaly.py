@@ -58,8 +58,8 @@ _YOUNG = 40  # alarms begin after this many windows of a series, and p-values of
 _STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
 _DEBT = 6.0  # a series raises no alarm while its alarms exceed the wanted number by at least this many
 _MOST = 0.1  # the threshold of p-values is at most this, or 3 times the wanted rate if that is larger
-_CALM = 0.05  # an anomaly ends at a p-value of at least this, or of the wanted rate if that is larger
-# ``alarming`` has two bits: whether the anomaly still lasts, and whether the value has repeated since.
+_CALM = 0.05  # an anomaly ends at a p-value of at least this, or of the wanted rate if the rate is larger
+# ``alarming`` has two bits: the anomaly still lasts; the value has repeated since the alarm.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -154,7 +154,7 @@ class Anomaly:
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The
-            logarithm has none: of two values farther than any before, the farther one has the smaller one.
+            logarithm has none: of two values farther than any before, the farther has the smaller logarithm.
         """
         middle, below, above = own["expected"]
         error = value - middle
@@ -215,7 +215,7 @@ class Anomaly:
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
         """Update shares ``[E, S]`` and their counts ``[S]`` in place, for the series where ``learns``.
 
-        ``reached`` ``[E, S]`` is whether the new window, or run, reaches each edge.
+        ``reached`` ``[E, S]`` is True where the new window, or run, reaches the edge.
         """
         weight = (learns / np.minimum(count + _PRIOR, self._memory)).astype(np.float32)
         shares += weight * (reached - shares)

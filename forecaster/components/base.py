@@ -155,7 +155,7 @@ class Block:
     residuals: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return ``[S]`` bool: True if the row is part of the series, False if padding; None without padding."""
+        """Return ``[S]``, True if the row is part of the series and False if padding; None without padding."""
         return None if self.lengths is None else row < self.lengths
 
 

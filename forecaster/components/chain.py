@@ -19,7 +19,7 @@ from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# The alarm rate per calendar window is at most this: one alarm a week would be several alarms a month.
+# The alarm rate per calendar window is at most this: one alarm a week would be several in a month's window.
 _LARGEST_CALENDAR_RATE = 0.05
 
 
@@ -49,8 +49,8 @@ def check_order(components: Sequence[Component]) -> None:
     """Check that every field of the block is complete when a component reads it.
 
     Raises:
-        ValueError: a component reads a field that no component before it writes, or only reads a field that
-            a later component changes.
+        ValueError: a component reads a field that no component before it writes, or reads, without writing
+            it, a field that a later component writes.
     """
     written: set[str] = set()
     for place, component in enumerate(components):
@@ -68,7 +68,7 @@ def check_order(components: Sequence[Component]) -> None:
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
-    """Return the experts of a forecaster, without the experts and lags for which the ring is too short."""
+    """Return the experts that ``online`` names, without experts and lags for which the ring is too short."""
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
     # Lags in seasons: 6 and 7 are included because, if the season is a day, seven of them are a week.

@@ -29,7 +29,10 @@ FORMAT_VERSIONS: Mapping[str, int] = {
 
 
 def _symmetric(own: Arrays) -> Arrays:
-    """Return the arrays of `LeastSquares` with a symmetric inverse, which rounding broke in format 1."""
+    """Return the arrays of `LeastSquares` with a symmetric inverse.
+
+    In format 1, rounding made the inverse asymmetric.
+    """
     inverse = own["inverse"]
     return {**own, "inverse": (inverse + inverse.swapaxes(1, 2)) / inverse.dtype.type(2)}
 

@@ -26,8 +26,8 @@ class ObservedCovariates:
     """The moments and the last ``R`` observations of each observed covariate, for each series.
 
     The inputs are as level-free as those from values: how many spreads the last observation lies from its
-    running mean, by how many spreads it changed, and whether the window has an observation. The ring is there
-    to re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
+    running mean, by how many spreads it changed, and whether the window has an observation. The ring
+    serves to re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
 
     Attributes:
         covariates: the ``C`` names, in the order of ``Block.past``.
@@ -57,9 +57,7 @@ class ObservedCovariates:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Update moments and rings, and add ``observed_inputs`` to the block: three inputs for each
-        covariate.
-        """
+        """Update moments and rings, and add ``observed_inputs`` ``[T, S, 3 C]`` to the block."""
         after: Arrays = {}
         parts: list[Floats32] = []
         for place, name in enumerate(self.covariates):
@@ -89,7 +87,10 @@ def ring_field(name: str) -> str:
 
 
 def _inputs(block: Block) -> Floats32:
-    """Return ``[T, S, 3]``: distance of the last observation from the mean, change, 1 unless missing."""
+    """Return ``[T, S, 3]``: the last observation less the mean, the change, and 1 if there is an observation.
+
+    The first two are in spreads, and 0 where they are NaN; the third is 0 if the observation is missing.
+    """
     x = np.zeros((*block.values.shape, INPUTS_PER_COVARIATE), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         distance: Floats = (block.last - block.mean) / block.spread

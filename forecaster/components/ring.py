@@ -87,7 +87,7 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
 
 
 def _places(start: int, windows: int, ring: int) -> list[slice]:
-    """Return the places in the ring of consecutive windows, at most once round, as one or two slices."""
+    """Return the places of at most ``ring`` consecutive windows in the ring, as one or two slices."""
     first = start % ring
     stop = min(first + windows, ring)
     rest = windows - (stop - first)

@@ -41,9 +41,9 @@ def ring_season(ring: int, freq: Frequency) -> int:
 
 
 def ring_week(ring: int, freq: Frequency) -> int | None:
-    """Return how many windows a week has, for the weekly expert; None if no such expert makes sense.
+    """Return how many windows a week has, for the weekly expert; None if there can be no such expert.
 
-    That is if a week is not a whole number of windows, is no longer than the season, or exceeds the ring.
+    It is None if a week is not a whole number of windows, is no longer than the season, or exceeds the ring.
     """
     if freq.is_calendar or _WEEK_S % freq.seconds:
         return None

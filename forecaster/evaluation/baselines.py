@@ -1,6 +1,6 @@
 """Baseline forecasts: the last value, and the last value of the same phase of the season.
 
-Letters: T issue rows, S series, N steps ahead.
+Letters: T issue rows, S series, N horizon.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def baseline_points(
         filled: ``[rows, S]`` the last value at the end of every row (see `last_values`).
         rows: the ``T`` rows at whose end a forecast is issued.
         config: length of a window.
-        horizon: steps ahead.
+        horizon: N.
     """
     backs = {"persistence": _last(horizon), "seasonal_naive": _same_phase(config, horizon)}
     return {name: _values_ago(windows, filled, rows, back) for name, back in backs.items()}

@@ -33,11 +33,12 @@ def inject(
     """Put anomalies into a copy of ``values``, on average one in ``every_s`` seconds of each series.
 
     Sizes are in standard deviations of each series. A spike shifts 1 or 2 windows by 3 to 6. A level shift
-    moves 12 to 72 windows by 1 to 2.5. A variance change adds noise of 0.5 to 1 to 12 to 48 windows. A flat
-    line repeats one value for 8 to 24 windows. A seasonal break delays 1 to 3 seasons by half a season.
+    moves 12 to 72 windows by 1 to 2.5. A variance change adds noise of size 0.5 to 1 in 12 to 48 windows. A
+    flat line repeats one value for 8 to 24 windows. A seasonal break delays 1 to 3 seasons by half a season.
 
-    Anomalies of a series do not touch each other. An anomaly that would not be visible (a flat line where the
-    series is constant) is moved to another place. A window without a value has no anomaly and no label.
+    Anomalies of a series do not touch each other. An anomaly that would not be visible (such as a flat line
+    where the series is constant) is moved to another place, and left out after `_TRIES` attempts. A window
+    without a value has no anomaly and no label.
 
     Args:
         values: ``[T, S]`` float64, NaN where missing; not changed.
@@ -82,7 +83,10 @@ def _place(
     rng: np.random.Generator,
     first: int,
 ) -> None:
-    """Write one anomaly into ``out`` and ``labels`` ``[T]`` of a series, if a visible place is found."""
+    """Write one anomaly into ``out`` and ``labels`` ``[T]`` of a series.
+
+    The anomaly is left out if no place is found where it is visible.
+    """
     spread = float(np.nanstd(values)) if not np.isnan(values).all() else 0.0
     for _ in range(_TRIES):
         span = _free_span(labels, first, length, rng)

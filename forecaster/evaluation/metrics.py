@@ -1,8 +1,8 @@
 """Standard accuracy measures of forecasts, summed up block by block.
 
-A `Tally` stores sums per series and step and no forecasts, so the length of a history is not limited.
+A `Tally` stores sums per series and horizon and no forecasts, so the length of a history is not limited.
 
-Letters: T issue rows, S series, N steps ahead, Q quantiles.
+Letters: T issue rows, S series, N horizon, Q quantiles.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Fl
     """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the scale of MASE.
 
     Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
-    season apart, or if all its seasons are equal, the scale is the mean change from one value to the next. If
-    these changes are missing or 0, too, the scale is 1.
+    season apart, or if all its seasons are equal, the scale is the mean absolute change from one value to the
+    next. If these changes are missing or 0, too, the scale is 1.
     """
     return _scale_of(values, season, index)[0]
 
 
 def has_scale(values: Floats, season: int, index: Ints | None = None) -> Bools:
-    """Return ``[S]``, whether a series has two values that `seasonal_scale` can compare."""
+    """Return ``[S]``, True for a series with two values that `seasonal_scale` can compare."""
     return _scale_of(values, season, index)[1]
 
 
 def _scale_of(values: Floats, season: int, index: Ints | None) -> tuple[Floats, Bools]:
-    """Return ``[S]`` scale, and whether a series has two values a season or a step apart."""
+    """Return ``[S]`` scales, and ``[S]`` True for a series with two values a season or a window apart."""
     unit, has_pairs = np.ones(values.shape[1]), np.zeros(values.shape[1], bool)
     rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
     is_done = np.zeros(values.shape[1], bool)
@@ -64,8 +64,8 @@ class Measures:
         smape: symmetric mean absolute percentage error, in percent (M4's: 200 |y - f| / (|y| + |f|)).
         wql: weighted quantile loss: twice the pinball loss over the sum of ``|y|``, averaged over levels.
         msis: mean scaled interval score (M4's) of the outermost quantiles, in the unit of ``mase``.
-        coverage_90: share of actuals in the 90 % interval, at the last step.
-        width_90: mean width of that interval, at the last step.
+        coverage_90: share of actuals in the 90 % interval, at the largest horizon.
+        width_90: mean width of the 90 % interval, at the largest horizon.
         coverage_by_series: ``[S]`` ``coverage_90`` of each series; NaN for a series without pairs.
     """
 
@@ -82,12 +82,12 @@ class Measures:
 
 
 class Tally:
-    """Sums of one member's errors, per series and step.
+    """Sums of one member's errors, per series and horizon.
 
     Args:
         levels: quantile levels of its forecasts, rising, with 0.5 among them; ``(0.5,)`` for points.
         series: number of series.
-        horizon: steps ahead.
+        horizon: the largest horizon.
     """
 
     def __init__(self, levels: tuple[float, ...], series: int, horizon: int) -> None:
@@ -104,7 +104,7 @@ class Tally:
         Args:
             truth: ``[T, S, N]`` actuals; any number where ``judged`` is False.
             quantiles: ``[Q, T, S, N]`` forecasts; any number where ``judged`` is False.
-            judged: ``[T, S, N]`` the pairs to count.
+            judged: ``[T, S, N]``, True for the pairs to count.
         """
         y = np.where(judged, truth, 0.0)
         self.count += judged.sum(axis=0)
@@ -176,11 +176,11 @@ class Tally:
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """Return ``[N]``, mean absolute error at each step over ``unit`` ``[S]``, averaged over series."""
+        """Return ``[N]``, mean absolute error at each horizon over ``unit`` ``[S]``, averaged over series."""
         return _means(_ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
-        """Return ``[N]``, coverage of the 90 % interval at each step, averaged over series.
+        """Return ``[N]``, coverage of the 90 % interval at each horizon, averaged over series.
 
         NaN if the levels do not include the interval.
         """
@@ -189,7 +189,7 @@ class Tally:
     def calibration(self) -> Floats:
         """Return ``[Q]``, share of actuals at or under each quantile, averaged over series.
 
-        All steps are counted together.
+        All horizons are counted together.
         """
         return _means(_ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 

@@ -75,7 +75,8 @@ class PointIntervals:
     def _residuals(self, values: Floats, joined: Floats) -> Floats:
         """Return ``[T, A, M * S]``, each value less its forecasts at the anchor horizons.
 
-        Stores the last points, which forecast windows of later blocks.
+        A residual without a value or a forecast is NaN. The last points, which forecast windows of later
+        blocks, are stored.
         """
         anchors = np.array(self._anchors)
         stored = len(self._points)

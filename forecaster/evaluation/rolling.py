@@ -3,7 +3,7 @@
 No forecast can depend on later rows. The network is trained on the first rows only. A forecast issued at a
 row is made by `forecaster.stepping.advance_in_place`, which has received the rows up to it and no later row.
 
-Letters: T issue rows, S series, N steps ahead, Q quantiles.
+Letters: T issue rows, S series, N horizon, Q quantiles.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Split:
     """The rows of a history to train on, and the test rows, which are forecast and scored.
 
     Every member and horizon is scored on forecasts issued at the same rows. These are the rows after which
-    all windows up to the farthest step are test rows.
+    all windows up to the largest horizon are test rows.
 
     Attributes:
-        train_rows: number of first rows, from which alone the network learns and the scales are computed.
+        train_rows: the network learns, and the scales are computed, from this many first rows only.
         first, stop: the test rows ``[first, stop)``.
-        horizon: the farthest step ahead.
+        horizon: the largest horizon.
 
     Raises:
-        ConfigError: the test rows overlap the training rows, or are fewer than the steps ahead.
+        ConfigError: the test rows overlap the training rows, or are fewer than ``horizon``.
     """
 
     train_rows: int
@@ -86,10 +86,10 @@ class ScoredBlock:
     """A block of forecasts to score.
 
     Attributes:
-        rows: ``[T]`` rows at whose end they were issued.
+        rows: ``[T]`` rows at whose end the forecasts were issued.
         members: by name, ``combined`` first if there is one.
         truth: ``[T, S, N]`` actuals; NaN where missing.
-        judged: ``[T, S, N]`` the pairs to score: there is an actual, and every member has a forecast.
+        judged: ``[T, S, N]``, True for the pairs to score: an actual, and a forecast of every member.
     """
 
     rows: Ints
@@ -190,7 +190,7 @@ def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
 class FanSample:
     """Forecasts of some series at successive issue times, to draw as fans with `plots.fan_figure`.
 
-    They are from the middle of the scored rows. Each is issued where the forecast before it ends.
+    The forecasts are from the middle of the scored rows. Each is issued where the forecast before it ends.
     """
 
     def __init__(self, windows: Windows, split: Split, freq: Frequency) -> None:
@@ -247,7 +247,7 @@ def _blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
 def _ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
     """Return ``[T, S, N]``, the values in the N windows after each of ``T`` rows.
 
-    NaN for a window that has no row.
+    The value of a window that has no row is NaN.
     """
     ahead = np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)[rows + 1]
     windows = np.lib.stride_tricks.sliding_window_view(index, horizon)[rows + 1]

@@ -125,7 +125,7 @@ def matched(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
 
 
 def calibration(errors: pl.DataFrame) -> pl.DataFrame:
-    """Return the ``level`` of each quantile, and the share of observations at or under it (``observed``).
+    """Return the ``level`` of each quantile, and the share of actuals at or below it (``observed``).
 
     The share is averaged over series.
     """
@@ -138,7 +138,7 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
     """Return the forecasts of one series at successive issue times, each issued where the one before ends.
 
-    Together they cover about 168 windows without gaps, in the middle of all forecasts (for
+    There are 4 to 28 of them, for about 168 windows without gaps in the middle of all forecasts (see
     `plots.fan_figure`).
     """
     of_series = errors.filter(pl.col("series_id") == series_id)

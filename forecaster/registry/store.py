@@ -288,7 +288,7 @@ def check_alias(alias: str) -> None:
 
 
 def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
-    """Return the store of registered models; an empty ``registry_uri`` means ``tracking``, the store of runs."""
+    """Return the store of registered models: the store of runs ``tracking`` if ``registry_uri`` is empty."""
     text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
     return Store.parse(text) if text.strip() else tracking
 

@@ -16,7 +16,10 @@ from forecaster.time.windows import MICROSECONDS
 from schemas import late
 
 BEFORE: Final = "before_us"
-"""Column (Int64) of a batch's rows: the partition's watermark before each row. Set if a row is late."""
+"""Column (Int64) of a batch's rows: the partition's watermark before each row.
+
+A batch has this column only if the watermark moved between two of its rows and made a row late.
+"""
 
 NEVER: Final = -(1 << 62)
 """A watermark in microseconds that is before every row."""

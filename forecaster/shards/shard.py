@@ -37,16 +37,15 @@ PENDING: dict[str, pl.DataType] = {
 If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
 offsets the row with the greater partition name. Both belong to the row, so the same row is used in every
 arrival order and every rerun. Rows that were pending in another job have offsets below 0, unless the new job
-continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows of a snapshot
-without
-partitions have "" as their partition.
+continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows of a
+snapshot that has no partitions have "" as their partition.
 """
 
 _NONE_QUARANTINED, _NONE_REPLACED = quarantine.empty(), replaced.empty()
 
 # Validation rejects observations before 1678, this time (`schemas.observations`).
 _EARLIEST_US = -9_214_560_000_000_000
-# Free the slots of forgotten series, which slow down steps, if they are more than one in this many.
+# Free the slots of forgotten series, which slow down steps, if more than one slot in this many is forgotten.
 _SLOTS_PER_FORGOTTEN = 10
 _BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
 
@@ -264,6 +263,10 @@ def _close_windows(
 
     Windows in which no series is live are skipped, so one row years ahead does not close every window before
     it.
+
+    Yields:
+        The shard after each block of windows, and the results of the block; None in place of results if only
+        empty windows were skipped.
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return

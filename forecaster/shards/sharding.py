@@ -95,8 +95,7 @@ def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, 
 
     It closes no further window until each new partition has a watermark. A pending row of an earlier job
     (see `hand_over_shards`) gets its own offset back if its partition is announced from a later offset: then
-    the
-    partition continues where the earlier job stopped.
+    the partition continues where the earlier job stopped.
 
     Args:
         shard: the shard so far.

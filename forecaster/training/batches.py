@@ -1,7 +1,7 @@
 """Cut a fleet into batches of active periods of similar length, from which a network learns.
 
 An active period of a series lasts from its first value until it retires (``windows.max_gap``). A series that
-returns after that has another active period, as it has in a running job.
+returns later has another active period, as in a running job.
 
 A fleet stores only the windows. The inputs of a batch are computed when it is visited, and its targets one
 segment at a time (`forecaster.training.segments`). So memory does not grow with the horizon, and it grows
@@ -96,7 +96,7 @@ class Fleet:
         return max(-(-windows // length), 0)
 
     def _compute_batch(self, index: Ints) -> Batch:
-        """Compute the inputs of the active periods ``index`` ``[B]``, aligned at their first values."""
+        """Return the batch of the active periods ``index`` ``[B]``, aligned at their first values."""
         values, horizon = self.windows.values, self.network.horizon
         series, begins, ends = self.series[index], self.begins[index], self.ends[index]
         length = int((ends - begins).max())

@@ -1,7 +1,7 @@
 """Fit the linear part of a network: ridge regression in closed form, over the windows of all series.
 
 There is one regression per horizon, all on the same second moments. Rows are weighted, first so that errors
-are in units of each series' average, and then towards a fit of least absolute errors (iteratively reweighted
+are in each series' average unit, and then towards a fit of least absolute errors (iteratively reweighted
 least squares; Schlossmacher 1973, "An iterative technique for absolute deviations curve fitting"). Lags that
 are whole seasons before the last value, or before the forecast value, are shrunk less than others.
 
@@ -34,13 +34,13 @@ assert len(_SHRINKAGE) == RIDGES
 
 
 def fit_linear(fleet: Fleet) -> Floats32:
-    """Fit the ridge regressions ``[3, F, N]`` float32 to all rows with targets that are not held out.
+    """Fit the ridge regressions ``[3, F, N]`` float32 to rows whose targets are all present and not held out.
 
     The last of the three is in logarithms, fitted to the rows in which the values and targets are above 0.
     Coefficients are 0 if there are too few rows.
 
     Args:
-        fleet: the series; a row is used if all its targets are before the fleet's held-out windows.
+        fleet: the series, and the row from which windows are held out.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     penalty = _penalty(count, horizon, ring_season(fleet.network.ring, fleet.freq))
@@ -55,8 +55,8 @@ def fit_linear(fleet: Fleet) -> Floats32:
 def typical_change(fleet: Fleet) -> float:
     """Return the usual change from window to window, as a share of the usual value.
 
-    It is the median over series of their mean change over their mean size, at most 1; 0 if there are no
-    changes.
+    It is the median over series of their mean absolute change over their mean absolute value, at most 1; 0 if
+    no series has two values in a row.
     """
     values = fleet.windows.values[: fleet.held_from]
     changes, sizes = np.abs(np.diff(values, axis=0)), np.abs(values)
@@ -72,7 +72,7 @@ def typical_change(fleet: Fleet) -> float:
 def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats, Floats]:
     """Return the second moments ``[F, F]`` of the regressors, and their moments with the targets ``[F, N]``.
 
-    If coefficients ``squares`` of a least squares fit are given, rows are weighted by the errors of that fit.
+    If coefficients ``squares`` of a least squares fit are given, rows with large errors of that fit weigh less.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     second, mixed = np.zeros((count, count)), np.zeros((count, horizon))
@@ -125,7 +125,7 @@ def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Fl
 
 
 def _weight_of_logs(batch: Batch) -> Floats32:
-    """Return ``[T, B]``, 1 over the mean change of logarithms from season to season; 0 if there is none."""
+    """Return ``[T, B]``, 1 over the mean absolute change of logarithms per season; 0 without a change."""
     values, season = batch.block.values, batch.season
     is_learned = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from
     logs = np.log(np.where(is_learned & (values > 0), values, np.nan))
@@ -153,7 +153,7 @@ def _penalty(count: int, horizon: int, season: int) -> Floats:
 
 
 def _solve(second: Floats, mixed: Floats, penalty: Floats, share: float) -> Floats:
-    """Return ``[F, N]``, the ridge coefficients of each horizon under its own penalty."""
+    """Return ``[F, N]``, the ridge coefficients of each horizon under its own penalty; 0 without rows."""
     size = np.trace(second) / len(second)
     if not size > 0:
         return np.zeros_like(mixed)

@@ -55,7 +55,7 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute the weight of each horizon from how far the series move until that horizon.
+    """Compute the weights of each horizon from the errors of the linear part and of persistence there.
 
     Args:
         fleet: the series to learn from.
@@ -92,7 +92,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
 def divergence_error(
     fleet: Fleet, batches: range | list[int], length: int, weighing: HorizonWeights, epoch: int
 ) -> DataError:
-    """Return the error to raise when the loss is not finite; it names the series with the largest targets.
+    """Return the error to raise when the loss is not finite: it names the series with the largest targets.
 
     Args:
         fleet: the series to learn from.

@@ -132,9 +132,10 @@ class Batch:
 
         Args:
             length: windows in a segment.
-            every: one window in so many is forecast from.
-            chance: draws which windows these are, for training. By default they begin with the first window
-                of a segment; and in a segment with a held-out target, the network forecasts from all windows.
+            every: the network forecasts from one window in this many.
+            chance: draws the first of these windows in each segment, for training. By default it is the first
+                window of the segment, and in a segment with a held-out target the network forecasts from all
+                windows.
         """
         next_row = self.first_target + np.arange(len(self))[:, None]
         weight = self.weight()

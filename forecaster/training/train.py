@@ -45,7 +45,7 @@ from forecaster.training.segments import Segment
 # A one-cycle schedule has at least this many steps: with fewer, it divides by a warm-up of length 0.
 _LEAST_SCHEDULE = 10
 
-_KEEPS = 0.99  # each step keeps this share of the running mean of weights
+_KEEPS = 0.99  # each step keeps at most this share of the running mean of weights
 
 Epoch = dict[str, float]
 
@@ -143,7 +143,7 @@ def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
 
 
 def loss_of(epoch: Epoch) -> float:
-    """Return the loss by which epochs are compared: on held-out windows if there are any."""
+    """Return the loss by which epochs are compared: the validation loss if there is one."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 
@@ -268,13 +268,13 @@ def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> No
 def _forecast(
     module: Network, segment: Segment, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the quantiles at the segment's rows, and the hidden and cell state after it."""
+    """Return the quantiles at the segment's rows, and the hidden and cell state after the segment."""
     return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
 
 
 @torch.no_grad()
 def _validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeights) -> Epoch:
-    """Return loss and skill on the held-out windows; empty if no windows are held out."""
+    """Return loss and skill on the held-out windows; empty if no target is held out."""
     if fleet.held_from >= len(fleet.windows.values):
         return {}
     module.eval()
