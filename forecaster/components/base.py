@@ -46,7 +46,7 @@ class Outputs(NamedTuple):
         network: ``[Q, T, S, N]`` float64, the forecast of the network alone; Q is 0 if it is not requested.
         members: ``[M, T, S, N]`` float64, the forecast of each member; M is 0 if they are not requested.
         anomaly: ``[2, T, S, 1]`` float64: the p-value of each window's value under the forecast of the window
-            before, then 1 for an alarm and 0 for none. NaN if the value or that forecast is missing.
+            before, then 1 for an alarm and 0 for none. Both are NaN if the value or that forecast is missing.
     """
 
     forecast: Floats
@@ -106,17 +106,17 @@ class Block:
         lowest: written by `Moments`: ``[T, S]`` float64, the lowest value so far.
         highest: written by `Moments`: ``[T, S]`` float64, the highest value so far.
         falls: written by `Moments`: ``[T, S]`` float64, how far a value falls below the lowest value before
-            it, on average (0 for a value that does not).
+            it, on average (0 for a value that does not); at least 0.
         rises: written by `Moments`: ``[T, S]`` float64, how far a value rises above the highest value before
-            it, on average.
+            it, on average (0 for a value that does not); at least 0.
         scale: written by `Moments`: ``[T, S]`` float64 above 0, the usual change from window to window.
         unit: written by `Moments`: ``[T, S]`` float64 above 0, the usual change from season to season. The
             network's forecasts and its training loss are in this unit.
         age: written by `Moments`: ``[T, S]`` int64, windows since the last value; 0 in a window with a value.
         observed: written by `Moments`: ``[T, S]`` int64, the number of values so far.
-        moves: written by `Moments`: ``[T, S]`` bool, whether ``scale`` is more than the rounding error of the
-            level. If not, the series is constant, and a change measured in scales is noise that no component
-            may learn from.
+        moves: written by `Moments`: ``[T, S]`` bool, True if ``scale`` is more than the rounding error of the
+            level. If False, the series is constant, and a change measured in scales is noise that no
+            component may learn from.
         shape: written by `Season`: ``[T, K, S]`` float64, how far each of the K phases of a season lies from
             the season's mean, as learned up to each window's end.
         out: the forecasts of these windows, written by the network, stacking, intervals and anomaly.
@@ -155,7 +155,7 @@ class Block:
     residuals: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return ``[S]``, True if the row is part of the series and False if padding; None without padding."""
+        """Return ``[S]``: True if the row is part of the series, False if padding; None without padding."""
         return None if self.lengths is None else row < self.lengths
 
 

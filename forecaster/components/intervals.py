@@ -60,7 +60,8 @@ class Intervals:
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: offsets of all levels but the median, unit and number of residuals, by anchor.
 
-        ``issued`` holds where the quantiles were placed, until the actuals of their windows are observed.
+        ``issued`` holds the distances of the quantiles from the median until the actuals of their windows are
+        observed.
         """
         anchors = len(anchor_horizons(self.horizon))
         return {

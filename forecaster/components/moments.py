@@ -68,15 +68,16 @@ class Moments:
 
     The *scale* is the usual absolute change from value to value: the larger of a fast mean of changes and
     half of a slow one. With the slow one, a calm week does not make a usual day look like an outlier. A
-    change counts as `_LARGEST` scales at most: otherwise one broken reading would raise the scale for months.
-    If large changes follow one another, the series has begun to move in this way, and the limit doubles each
-    time. If a series has been constant from its first value on, its first `_IGNORED_CHANGES` changes are a
-    step or a broken reading and do not count, and its level is the value that repeats. A broken reading after
-    which the series returns to its level is forgotten after `_STILL` windows at this level, so rare broken
-    readings never set the scale.
+    change over n windows is divided by the square root of n. A change counts as `_LARGEST` scales at most:
+    otherwise one broken reading would raise the scale for months. If large changes follow one another, the
+    series has begun to move in this way, and the limit doubles each time. If a series has been constant from
+    its first value on, its first `_IGNORED_CHANGES` changes are a step or a broken reading and do not count,
+    and its level is the value that repeats. A broken reading after which the series returns to its level is
+    forgotten after `_STILL` windows at this level, so rare broken readings never set the scale.
 
     The *unit* is the usual absolute change from season to season, as in the scaled errors of Hyndman &
-    Koehler 2006, "Another look at measures of forecast accuracy". Forecasts are made and evaluated in it.
+    Koehler 2006, "Another look at measures of forecast accuracy". The
+    network's forecasts and its training loss are in this unit.
 
     ``falls`` and ``rises`` are means of how far a value passes the lowest or highest value before it, with 0
     for a value that does not. They tend to 0 if the range is constant, and to the slope if there is a trend.

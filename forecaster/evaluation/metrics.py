@@ -187,7 +187,7 @@ class Tally:
         return _means(self._coverage())
 
     def calibration(self) -> Floats:
-        """Return ``[Q]``, share of actuals at or under each quantile, averaged over series.
+        """Return ``[Q]``, share of actuals at or below each quantile, averaged over series.
 
         All horizons are counted together.
         """

@@ -196,7 +196,7 @@ class Labeller:
         The file is the earlier one or the new one at every moment, also after a loss of power.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         path = folder / FILE_NAME
         durable.write_bytes(path, self.to_bytes())

@@ -81,10 +81,12 @@ def best_f1_threshold(curve: Curve) -> float:
 def weekly_threshold(ordinary: Floats32, freq_s: int, a_week: float = 1.0) -> float:
     """Return the lowest threshold with at most ``a_week`` false alarms per series and week.
 
+    The threshold is 0.5 if there are no scores.
+
     Args:
         ordinary: ``[N]`` scores of ordinary steps; each score above the threshold is a false alarm.
         freq_s: seconds of a step: N steps of a series last ``N * freq_s`` seconds.
-        a_week: alarms per week; if this is less than one in the whole time, no alarm is allowed.
+        a_week: alarms per week; if this is less than one alarm in all steps, no alarm is allowed.
     """
     if not len(ordinary):
         return 0.5
@@ -114,7 +116,7 @@ class Events(NamedTuple):
 
     Attributes:
         label: the label of each anomaly.
-        found: whether any of its steps raised an alarm.
+        found: True if any of its steps raised an alarm.
     """
 
     label: Ints
@@ -124,7 +126,7 @@ class Events(NamedTuple):
 def events(labels: Ints, raised: Bools, background: int) -> Events:
     """Return the anomalies in labels ``[T, S]``; an anomaly is found if any of its steps raised an alarm.
 
-    A step without a label ends an anomaly, and is not one.
+    A step without a label ends an anomaly, and is not part of one.
     """
     kinds, found = [], []
     for own, flags in zip(labels.T, raised.T, strict=True):

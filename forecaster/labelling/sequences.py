@@ -55,7 +55,7 @@ class Sequences:
         return self.labels.ndim == 2
 
     def there(self) -> Bools:
-        """Return ``[T, S]``, whether a row is a step of the sequence, before its end."""
+        """Return ``[T, S]``, True for the steps of a sequence, False after its end."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:

@@ -99,7 +99,7 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return whether each sequence ``[S]``, or step ``[T, S]``, is for training, validation or test."""
+    """Return the part of each sequence ``[S]`` or step ``[T, S]``, see `TrainedLabeller.parts`."""
     if sequences.is_per_step:
         if split is not None:
             raise ConfigError("a split column is for labels of whole sequences; steps are split by time")

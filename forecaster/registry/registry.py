@@ -62,10 +62,11 @@ class Registry:
         tracking_uri: ``sqlite:///FILE``, which has its artifacts in ``mlartifacts/`` beside the file, or the
             http address of a server.
         experiment: name of the experiment of new runs, which is created if it is missing.
-        registry_uri: the store of registered models; empty: the same store.
-        experiment_id: id of an existing experiment, which is used instead of ``experiment``; empty: the name.
-        run_id: an existing run that `start_run` continues, as ``mlflow run`` creates one; empty: a new run
-            each time.
+        registry_uri: the store of registered models; empty for the store of runs.
+        experiment_id: id of an existing experiment, which is used instead of ``experiment``; empty to use
+            the name.
+        run_id: an existing run that `start_run` continues, as ``mlflow run`` creates one; empty to start a
+            new run each time.
         system_metrics: whether to log the use of processor, memory, disk and network during a run.
 
     Raises:
@@ -337,7 +338,10 @@ class Registry:
         return store_errors(self.tracking_uri)
 
     def is_registered(self, reference: Reference) -> bool:
-        """Return whether the store has the model or run of a reference that could also mean a folder."""
+        """Return True if the store has the model or run that the reference names.
+
+        Return False if the reference can only mean a folder, or the store does not exist.
+        """
         if reference.is_folder or not (self._store.exists() and self._models.exists()):
             return False
         with self._store_errors():

@@ -87,7 +87,7 @@ class Store:
         """Check that the store has been created.
 
         Raises:
-            ModelError: it has not been created.
+            ModelError: the store has not been created.
         """
         if not self.exists():
             raise ModelError(
@@ -112,7 +112,7 @@ def _check_file(file: Path) -> None:
     """Check that an SQLite file can be created or written, and that it is an MLflow store.
 
     Raises:
-        ModelError: it cannot be used.
+        ModelError: the file cannot be used, or is not an MLflow store.
     """
     if not file.parent.is_dir():
         raise ModelError(f"the MLflow store {file} cannot be made: run mkdir -p {file.parent} first")
@@ -151,7 +151,7 @@ def _check_file(file: Path) -> None:
 
 
 def _contents(file: Path) -> Literal["nothing", "half", "other", "store"]:
-    """Return whether an SQLite file is empty, a finished store, half a store, or another database.
+    """Return the contents of an SQLite file: nothing, half a store, another database, or a finished store.
 
     Half a store has no experiment yet: MLflow first creates tables, then migrates them one by one, and adds
     an experiment last.
@@ -320,7 +320,7 @@ def ui_environment(tracking_uri: str | SecretStr, registry_uri: str | SecretStr 
 
     Args:
         tracking_uri: store of runs.
-        registry_uri: store of registered models; empty: the same store.
+        registry_uri: store of registered models; empty for the store of runs.
     """
     tracking = Store.parse(tracking_uri)
     registry = registry_of(tracking, registry_uri)

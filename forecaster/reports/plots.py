@@ -67,11 +67,11 @@ def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def calibration_figure(levels: Sequence[float], observed: Sequence[float], label: str) -> Figure:
-    """Draw the share of observations at or under each quantile, against the quantile's level.
+    """Draw the share of actuals at or below each quantile, against the quantile's level.
 
     Args:
         levels: quantile levels, 0 to 1.
-        observed: share of observations at or under the forecast of each level, 0 to 1.
+        observed: share of actuals at or below the forecast of each level, 0 to 1.
         label: name of the model, for the legend.
 
     Raises:

@@ -72,7 +72,7 @@ def typical_change(fleet: Fleet) -> float:
 def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats, Floats]:
     """Return the second moments ``[F, F]`` of the regressors, and their moments with the targets ``[F, N]``.
 
-    If coefficients ``squares`` of a least squares fit are given, rows with large errors of that fit weigh less.
+    If coefficients ``squares`` of a least squares fit are given, rows with large errors in it weigh less.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     second, mixed = np.zeros((count, count)), np.zeros((count, horizon))

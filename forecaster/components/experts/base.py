@@ -28,7 +28,7 @@ class Seen(NamedTuple):
         value: ``[..., S]`` float64, NaN if missing.
         past: ``[M + 1, ..., S]`` float64, the values of the last windows, this one last; NaN if missing.
         last: ``[..., S]`` float64, the last value observed.
-        age: ``[..., S]`` int64, how many windows ago it was observed.
+        age: ``[..., S]`` int64, how many windows ago ``last`` was observed.
         scale: ``[..., S]`` float64 above 0, see `Block`.
         moves: ``[..., S]`` bool, see `Block`.
         shape: ``[K, ..., S]`` float64, how far the phases of a season lie from its mean.

@@ -28,11 +28,11 @@ _ROOM = 2.0
 class LeastSquares(Expert):
     """Autoregression of the changes of each series, by recursive least squares with forgetting.
 
-    The change from one window to the next is regressed on the distances of lagged values, and of running
-    means, from the window before, all in scales: no level enters (Haykin, "Adaptive Filter Theory", table
-    9.1). Forecasts are made horizon by horizon, each from the horizons before it. Forgetting lets the inverse
-    grow. Nothing is forgotten while the inverse is as large as at the beginning, so that it cannot diverge
-    for a series that is constant for long.
+    The change from one window to the next is regressed on the differences of lagged values, and of running
+    means, from the value of the window before, all in scales: no level enters (Haykin, "Adaptive Filter
+    Theory", table 9.1). Forecasts are made horizon by horizon, each from the horizons before it. Forgetting
+    lets the inverse grow. Nothing is forgotten while the inverse is as large as at the beginning, so that it
+    cannot diverge for a series that is constant for long.
 
     Attributes:
         label: name of the member.
@@ -179,7 +179,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # of the value before this horizon
+            row = longest + h  # the row of the value before this horizon
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -217,7 +217,7 @@ class LeastSquares(Expert):
 
 
 def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return distances ``[n, ..., S]`` from the last value in scales, 0 for a missing value or another level.
+    """Return ``[n, ..., S]``, values less the last value in scales, 0 for a missing value or another level.
 
     The distances redescend (Hampel 1974): they count in full up to 20 scales, and not at all from 40 on.
     """

@@ -42,7 +42,7 @@ class Persistence(Expert):
 
 @dataclass(frozen=True)
 class SeasonalNaive(Expert):
-    """Forecasts the latest value of the same phase of the season, or the last value if that is missing.
+    """Forecasts the latest value of the same phase of the season, or the last value if that value is missing.
 
     Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 5.2.
 

@@ -47,8 +47,8 @@ class Stacking:
     that time. The weights solve a least-squares problem that forgets. They are shrunk towards the weights of
     Bates & Granger (1969, "The Combination of Forecasts"), a power of the inverse of each member's own mean
     squared error. If the members are equally good, these give their mean, which is hard to beat; if one is
-    far better, they give that one. A combined forecast lies between the smallest and the largest of its
-    members. The weights of a horizon learn from a window once it has closed, never before.
+    far better, they give that one. A combined forecast lies between the smallest and the largest
+    forecast of its members. The weights of a horizon learn from a window once it has closed, never before.
 
     A young series forgets faster, in proportion to its age: the first forecasts of a network with a partly
     filled ring, and of a regression that had learned nothing, do not show how good they are later.
@@ -269,13 +269,13 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
 
 
 def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
-    """Return a forecast ``[N, T, S]`` at the anchor horizons, limited: ``[A, T, S]``."""
+    """Return a forecast ``[N, T, S]`` at the anchor horizons, ``[A, T, S]``, clipped to `_LARGEST` scales."""
     limited: Floats32 = np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
     return limited
 
 
 def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
-    """Clip a combination to the range of its members: weights of two similar members can be large."""
+    """Clip a combination to the range of its members' forecasts: similar members can have large weights."""
     low, high = changes[0].copy(), changes[0].copy()
     for change in changes[1:]:
         np.minimum(low, change, out=low)

@@ -124,12 +124,13 @@ def network_inputs(
 def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats32:
     """Return each expert's error in each window, in units, as signed logarithms: ``[T, S, K]`` float32.
 
-    0 if the value of the window, or of the window before, is missing.
+    The error is the actual change less the change that was forecast. It is 0 if the value of the window, the
+    value of the window before, or the forecast is missing.
 
     Args:
         block: with the fields of the moments.
-        before: ``[K, S]`` the change that was forecast for the block's first window, in units; NaN if none
-            was.
+        before: ``[K, S]`` the change that was forecast for the block's first window, in units; NaN without a
+            forecast.
         expected: ``[K, T, S]`` the change that each window's forecast expects in the next window.
     """
     with np.errstate(invalid="ignore", over="ignore"):
@@ -166,7 +167,10 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
 
 
 def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return the distance of each lag from the last value in spreads, ``[n, T, S]``; missing is the mean."""
+    """Return each lag less the last value, in spreads: ``[n, T, S]`` for ``n`` lags.
+
+    A missing lag counts as the running mean. A lag on another level counts as the last value.
+    """
     windows, longest = len(block.values), len(block.history) - len(block.values)
     size = OTHER_LEVEL * block.scale
     per_size, scratch = 1.0 / size, np.empty(block.values.shape)

@@ -6,7 +6,7 @@ logarithmic change from the last value, and its regressors are the distances of 
 last value's. It has no unit: if changes are small against the level, it is a regression of relative changes.
 It is not used for a series that has reached 0.
 
-Letters: T windows, n rows of them, S series, F regressors, K experts, N horizon.
+Letters: T windows, n rows of them, r rows of a piece, S series, F regressors, K experts, N horizon.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
     Args:
         piece: with the distances of the values themselves.
         block: the block that the piece is part of.
-        out: ``[F, r, S]``, filled; meaningless for series that are not above 0. A missing lag counts as the
-            running mean, a lag on another level as the last value.
+        out: ``[F, r, S]``, filled; meaningless for series with a value of 0 or less. A missing lag counts as
+            the running mean, a lag on another level as the last value.
     """
     with np.errstate(all="ignore"):
         ratio = np.minimum(piece.size / block.last[piece.rows, piece.some], _LARGEST_RATIO)
@@ -48,8 +48,8 @@ def linear_forecasts(
 ) -> Floats32:
     """Return the forecasts of all linear experts, the one in logarithms last: ``[K, n, S, N]`` float32.
 
-    For a series that is not above 0, the last expert repeats the ridge regression that is more shrunk. See
-    `expert_forecasts`.
+    For a series with a value of 0 or less, the last expert repeats the ridge regression that is more shrunk.
+    See `expert_forecasts`.
 
     Args:
         block: with the fields of ring and moments.

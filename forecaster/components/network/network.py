@@ -46,10 +46,10 @@ class Network(nn.Module):
 
     Its inputs are level-free, and its outputs are changes from the last value in units (`Block`). The median
     of a horizon is a weighted mean of the linear experts' forecasts (see
-    `forecaster.components.network.ridge`) plus the network's own change; without a linear part it is that
-    change alone. Every other quantile differs from its neighbour on the median's side by a softplus, so that
-    quantiles cannot cross (Gasthaus et al. 2019, "Probabilistic Forecasting with Spline Quantile Function
-    RNNs", section 3).
+    `forecaster.components.network.ridge`) plus the network's own change; without a linear part the median is
+    that change alone. Every other quantile differs from its neighbour on the median's side by a softplus, so
+    that quantiles cannot cross (Gasthaus et al. 2019, "Probabilistic Forecasting with Spline Quantile
+    Function RNNs", section 3).
 
     As a component of the state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and,
     with a linear part, ``expected``: ``[S, K]`` float32, the change in units that each expert forecast for

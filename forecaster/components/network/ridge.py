@@ -59,13 +59,13 @@ def regressor_count(ring: int) -> int:
 
 
 def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice, out: Floats32) -> Floats:
-    """Compute the distances of lags and mean from the last value, limited by `limit_distances` to -1 to 1.
+    """Compute the `distances` of lags and running mean from the last value, limited by `limit_distances`.
 
     Args:
         block: with the fields of ring and moments.
         rows: the ``r`` rows of the block, see `RegressorPiece`.
         some: series of the block.
-        out: ``[F, r, S]``, filled.
+        out: ``[F, r, S]``, filled; from -1 to 1. A missing lag counts as the running mean.
 
     Returns:
         ``[r, S]`` float64, 20 scales: the factor that turns distances back into differences of values.
@@ -94,7 +94,9 @@ def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count:
 def distances(
     values: Floats, last: Floats, per_size: Floats, out: Floats32, off: Floats | None = None
 ) -> None:
-    """Compute how far values lie from the last one, in 20 scales; infinity beyond the range of float32.
+    """Compute values less the last value, divided by 20 scales.
+
+    A missing value gives NaN, and a difference beyond the range of float32 infinity.
 
     Args:
         values: ``[..., S]`` float64.
@@ -108,7 +110,9 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Limit `distances` to -1 to 1: unchanged up to 1, falling from there to 0 at 2 and beyond.
+    """Limit `distances` to -1 to 1, and replace missing ones.
+
+    A distance of size up to 1 is unchanged. Beyond 1 it falls, to 0 at 2 and beyond.
 
     Args:
         x: the distances, changed in place.
