@@ -49,7 +49,8 @@ _MEMORY = 20.0
 # The memory is limited to these numbers of windows: beyond a million, float32 would lose the updates.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: otherwise it would have no width if most values were equal.
-# The width is not a round number: rounding would decide about a change of whole scales on an edge.
+# The width is not a round number: otherwise rounding would decide whether a change of whole scales reaches
+# one of the edges.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15

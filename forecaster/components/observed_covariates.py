@@ -89,7 +89,7 @@ def ring_field(name: str) -> str:
 def _inputs(block: Block) -> Floats32:
     """Return ``[T, S, 3]``: the last observation less the mean, the change, and 1 if there is an observation.
 
-    The first two are in spreads, and 0 where they are NaN; the third is 0 if the observation is missing.
+    The first two are in spreads, and 0 instead of NaN; the third is 0 if the observation is missing.
     """
     x = np.zeros((*block.values.shape, INPUTS_PER_COVARIATE), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):

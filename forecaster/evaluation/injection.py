@@ -85,7 +85,7 @@ def _place(
 ) -> None:
     """Write one anomaly into ``out`` and ``labels`` ``[T]`` of a series.
 
-    The anomaly is left out if no place is found where it is visible.
+    The anomaly is left out if it is visible at none of the places that are tried.
     """
     spread = float(np.nanstd(values)) if not np.isnan(values).all() else 0.0
     for _ in range(_TRIES):

@@ -135,7 +135,7 @@ class Tally:
     def measures(self, horizon: int, unit: Floats) -> Measures:
         """Return the measures over horizons 1 to ``horizon``.
 
-        Coverage and width are those of ``horizon`` itself. Each measure is the mean over series of the
+        Coverage and width are measured at ``horizon`` alone. Each measure is the mean over series of the
         series' mean over its pairs. Only ``wql``, which weights by the size of the actuals, is one ratio over
         all series.
 

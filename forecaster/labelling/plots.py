@@ -39,7 +39,9 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
         ValueError: the shape of ``counts`` does not match the number of names.
     """
     if counts.shape != (len(classes), len(classes)):
-        raise ValueError(f"{len(classes)} classes have counts of {counts.shape}")
+        raise ValueError(
+            f"counts are {counts.shape}, not one row and one column for each of {len(classes)} classes"
+        )
     side = min(3.6 + 0.42 * len(classes), 11.0)
     figure = Figure(figsize=(side, side), dpi=120, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot()

@@ -38,14 +38,14 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
     except REFUSALS as error:
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
-        raise ModelError(f"the MLflow store {tracking_uri} refuses: {reason}") from error
+        raise ModelError(f"the MLflow store {tracking_uri} reports an error: {reason}") from error
 
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
     """Run a block that creates something in a store; end it without an error if the thing exists already.
 
-    Another process could create it between a check and the call, so a check before the call would not help.
+    Another process could create the thing between a check and the call, so a check would not help.
     """
     try:
         yield

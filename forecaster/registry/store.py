@@ -115,7 +115,9 @@ def _check_file(file: Path) -> None:
         ModelError: the file cannot be used, or is not an MLflow store.
     """
     if not file.parent.is_dir():
-        raise ModelError(f"the MLflow store {file} cannot be made: run mkdir -p {file.parent} first")
+        raise ModelError(
+            f"the MLflow store {file} cannot be made: its folder is missing; run mkdir -p {file.parent} first"
+        )
     if file.is_dir():
         raise ModelError(
             f"the MLflow store {file} is a folder: name a file, such as sqlite:///{file}/mlflow.db"

@@ -78,7 +78,7 @@ def calibration_figure(levels: Sequence[float], observed: Sequence[float], label
         ValueError: ``levels`` and ``observed`` differ in length.
     """
     if len(levels) != len(observed):
-        raise ValueError(f"{len(levels)} levels have {len(observed)} observed shares")
+        raise ValueError(f"{len(observed)} observed shares for {len(levels)} levels: give one for each")
     figure, axes = _canvas(
         "Calibration of the quantiles", "quantile level", "observations at or under it", (5.4, 5.0)
     )
@@ -202,7 +202,7 @@ def coverage_by_horizon_figure(scores: pl.DataFrame, wanted: float) -> Figure:
 
 
 def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
-    """Draw one line per model; baselines are grey."""
+    """Draw ``column`` of the scores by horizon, one line per model; baselines are grey."""
     colours = 0
     for model in scores["model"].unique(maintain_order=True):
         part = scores.filter(pl.col("model") == model).sort("horizon")
@@ -233,7 +233,7 @@ def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figur
     """
     values = np.asarray(latencies_ms, float)
     if not values.size or not np.isfinite(values).all():
-        raise ValueError("latencies must be finite numbers, and at least one")
+        raise ValueError("there must be at least one latency, and all must be finite")
     figure, axes = _canvas("Latency of the stream", "from row to forecast (ms)", "share of forecasts")
     p50, p99 = np.percentile(values, [50, 99])
     # Count the largest latencies in the last bar: a wider axis would press all others into one bar.
@@ -294,7 +294,7 @@ def _level(name: str) -> float | None:
 
 
 def _below(low: str, high: str) -> bool:
-    """Return whether the first quantile column has the lower level."""
+    """Return True if the quantile column ``low`` has a lower level than the column ``high``."""
     return (_level(low) or 0.0) < (_level(high) or 0.0)
 
 

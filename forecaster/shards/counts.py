@@ -82,7 +82,7 @@ class Counts:
         return self.rows_in + self.restored - counted
 
     def __add__(self, other: Counts) -> Counts:
-        """Return the sums of the counts of two shards of one job."""
+        """Return the sums of the counts of two shards of one job; ``windows`` is the larger of the two."""
         reasons = {
             reason: self.quarantined.get(reason, 0) + other.quarantined.get(reason, 0)
             for reason in (*self.quarantined, *(r for r in other.quarantined if r not in self.quarantined))

@@ -266,7 +266,7 @@ def _close_windows(
 
     Yields:
         The shard after each block of windows, and the results of the block; None in place of results if only
-        empty windows were skipped.
+        windows without a live series were skipped.
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return

@@ -25,7 +25,7 @@ _SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second m
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # lags below this count as near
-# A row is used once its series has more than this many values (in short histories: windows / 3).
+# A row is used once its series has more values than this, or than a third of the batch's windows.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
 _LEAST_ERROR = 0.1  # an error below this many units increases the weight of its row no further
@@ -125,7 +125,7 @@ def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Fl
 
 
 def _weight_of_logs(batch: Batch) -> Floats32:
-    """Return ``[T, B]``, 1 over the mean absolute change of logarithms per season; 0 without a change."""
+    """Return ``[T, B]``, 1 over the mean absolute change of logs from season to season; 0 without one."""
     values, season = batch.block.values, batch.season
     is_learned = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from
     logs = np.log(np.where(is_learned & (values > 0), values, np.nan))

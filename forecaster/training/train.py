@@ -133,7 +133,7 @@ def train(
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """Return the rows at which the held-out windows begin when the best epoch is searched.
+    """Return the rows at which the windows held out for validation and for the backtest begin.
 
     Returns:
         Row of the first window that is used for validation, and row of the first window of the backtest.

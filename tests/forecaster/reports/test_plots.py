@@ -97,7 +97,7 @@ def test_the_loss_figure_leaves_out_a_missing_validation_loss() -> None:
 def test_the_calibration_figure_shows_the_share_of_actuals_by_level() -> None:
     figure = calibration_figure([0.1, 0.9], [0.125, 0.85], "lstm")
     assert [text.get_text() for text in figure.axes[0].texts] == ["12.5%", "85.0%"]
-    with pytest.raises(ValueError, match="2 levels have 1"):
+    with pytest.raises(ValueError, match="1 observed shares for 2 levels"):
         calibration_figure([0.1, 0.9], [0.1], "lstm")
 
 

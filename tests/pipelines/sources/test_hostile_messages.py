@@ -212,7 +212,7 @@ HOSTILE_JSON = [
 
 
 @pytest.mark.parametrize("value", HOSTILE_JSON, ids=repr)
-def test_other_messages_of_a_poll_do_not_change_hostile_json(value: bytes) -> None:
+def test_hostile_json_is_read_alike_beside_any_other_message(value: bytes) -> None:
     decode = DecoderSpec().decoder()
     plain = b'{"series_id": "a", "timestamp": "2013-01-01", "value": 1}'
     good, bad = read(decode, plain, value)
