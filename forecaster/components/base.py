@@ -117,7 +117,7 @@ class Block:
         moves: written by `Moments`: ``[T, S]`` bool, True if ``scale`` is more than the rounding error of the
             level. If False, the series is constant, and a change measured in scales is noise that no
             component may learn from.
-        shape: written by `Season`: ``[T, K, S]`` float64, how far each of the K phases of a season lies from
+        shape: written by `Season`: ``[T, K, S]`` float64, the differences of the K phases of a season from
             the season's mean, as learned up to each window's end.
         out: the forecasts of these windows, written by the network, stacking, intervals and anomaly.
         members: written by the experts: ``[N, T, S]`` float32 by name of the expert, its forecasts as changes

@@ -21,7 +21,7 @@ _TRUSTED = 40  # after this many residuals, only learned distances are used, and
 # A residual counts as at most this many units: otherwise an outlier of a thousand would last for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Otherwise the last bit of a forecast would decide, and it depends on the other series in the call.
+# Otherwise the last bit of a forecast would decide, and this bit depends on the other series in the call.
 _TIE = 1e-2
 _NO_UNIT = 1e-6  # a series whose unit is at most this many scales is constant, and its offsets do not learn
 _SLOWER = 0.15  # the learning rate of the offsets of horizon h is divided by h to the power of this
@@ -83,7 +83,7 @@ class Intervals:
         return [level for level in self.levels if level != 0.5]
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Set the quantiles of ``out.forecast`` at calibrated distances from the median; they never cross."""
+        """Set the quantiles of ``out.forecast`` at calibrated distances from the median, in rising order."""
         own = {name: series_last(array) for name, array in own.items()}
         anchors, outer = (
             anchor_horizons(self.horizon),
@@ -111,6 +111,8 @@ class Intervals:
 
     def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32]:
         """Learn the offsets window by window, and return the distances of the quantiles from the median.
+
+        A distance is negative for a quantile below the median.
 
         Args:
             own: the component's arrays, changed in place.

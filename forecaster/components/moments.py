@@ -24,7 +24,7 @@ _LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many 
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast one
 _LONGEST_RUN = 40  # the count of consecutive changes beyond the limit stops at this
 _STILL = 24  # a series is constant after more than this many equal values
-# This many first changes of a constant series are ignored: a broken reading makes two, a step one.
+# This many first changes of a constant series are ignored: a broken reading makes two changes, a step one.
 _IGNORED_CHANGES = 2
 # A ``run`` above this means that the last ignored change led back to the level.
 # The excess of ``run`` over this is the number of windows until that change is forgotten.
@@ -76,8 +76,8 @@ class Moments:
     forgotten after `_STILL` windows at this level, so rare broken readings never set the scale.
 
     The *unit* is the usual absolute change from season to season, as in the scaled errors of Hyndman &
-    Koehler 2006, "Another look at measures of forecast accuracy". The
-    network's forecasts and its training loss are in this unit.
+    Koehler 2006, "Another look at measures of forecast accuracy". The network's forecasts and its
+    training loss are in this unit.
 
     ``falls`` and ``rises`` are means of how far a value passes the lowest or highest value before it, with 0
     for a value that does not. They tend to 0 if the range is constant, and to the slope if there is a trend.

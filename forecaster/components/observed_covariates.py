@@ -26,8 +26,8 @@ class ObservedCovariates:
     """The moments and the last ``R`` observations of each observed covariate, for each series.
 
     The inputs are as level-free as those from values: how many spreads the last observation lies from its
-    running mean, by how many spreads it changed, and whether the window has an observation. The ring
-    serves to re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
+    running mean, by how many spreads it changed, and whether the window has an observation. The ring serves
+    to re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
 
     Attributes:
         covariates: the ``C`` names, in the order of ``Block.past``.

@@ -53,7 +53,7 @@ def ring_week(ring: int, freq: Frequency) -> int | None:
 
 @dataclass(frozen=True)
 class Season:
-    """How far the values of each phase of a season lie from the mean of the season around them, by series.
+    """The mean difference of each phase's values from the mean of the season around them, for each series.
 
     Each phase has a running mean of these distances that forgets exponentially and learns once a season. The
     season's mean is centred on the value, which removes the trend (the classical decomposition of Hyndman &
@@ -107,10 +107,10 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return how far the value in the middle of the last season lies from the mean of that season.
+        """Return the value in the middle of the last season less the mean of that season.
 
         Returns:
-            How many windows ago the middle was, and the distances ``[T, S]``: NaN if that value, or half of
+            How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
             the season or more, is missing.
         """
         windows, middle = len(block.values), self.season // 2

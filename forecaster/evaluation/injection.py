@@ -156,7 +156,7 @@ def _delayed(windows: int) -> _Change:
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]
         late = np.concatenate([np.full(span.stop - span.start - len(late), np.nan), late])
-        # Leave a window as it is if its value is missing, or the earlier value that would replace it.
+        # Leave a window unchanged if its value, or the earlier value that would replace it, is missing.
         return np.where(np.isnan(late), values[span], np.where(np.isnan(values[span]), np.nan, late))
 
     return change

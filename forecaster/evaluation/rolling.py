@@ -114,7 +114,7 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
 
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
-    """Return ``[S]``, the scale of MASE: the mean error of seasonal naive on the training rows."""
+    """Return ``[S]``, the scale of MASE: the mean absolute error of seasonal naive on the training rows."""
     train = observed(windows, config).rows(0, train_rows)
     return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 

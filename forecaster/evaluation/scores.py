@@ -22,7 +22,7 @@ _FAN_WINDOWS, _MOST_FANS = 168, 28
 
 
 def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
-    """Return the scale of each series, as in MASE: the mean error of seasonal naive on ``windows``.
+    """Return the scale of each series, as in MASE: the mean absolute error of seasonal naive on ``windows``.
 
     `forecaster.evaluation.metrics.seasonal_scale` documents the scale of series that are too short, constant
     or empty.
@@ -136,7 +136,7 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
 
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
-    """Return the forecasts of one series at successive issue times, each issued where the one before ends.
+    """Return the forecasts of one series at successive issue times, each issued where its predecessor ends.
 
     There are 4 to 28 of them, for about 168 windows without gaps in the middle of all forecasts (see
     `plots.fan_figure`).

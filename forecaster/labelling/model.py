@@ -33,7 +33,7 @@ class Task(Settings):
     """The task of a labeller: the values that it reads, and the labels that it gives.
 
     Attributes:
-        of: whether there is one label per ``sequence`` or one per ``step``.
+        of: ``sequence`` if each sequence has one label, ``step`` if each step has one.
         channels: names of the C values at each step.
         classes: names of the K labels.
         scaling: see `LabelConfig.scaling`.
@@ -139,7 +139,7 @@ class Labeller:
         return LabelState(start.copy(), parts)
 
     def step(self, state: LabelState, values: Floats) -> tuple[LabelState, Floats32]:
-        """Return probabilities ``[T, S, K]`` of the next steps ``[T, S, C]``, with the state after them.
+        """Return the state after the next steps ``[T, S, C]``, and their probabilities ``[T, S, K]``.
 
         One call with T steps returns the same as T calls with one step. The given state must not be used
         again.

@@ -240,7 +240,7 @@ class Registry:
         return forecaster
 
     def run(self, run_id: str) -> Run:
-        """Return a run that has ended, to log later results about its model to it.
+        """Return a run that has ended, so that later results about its model can be logged to the run.
 
         Raises:
             ModelError: the run does not exist.

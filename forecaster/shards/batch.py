@@ -19,7 +19,7 @@ class Batch:
         start: offset of the first row; the offsets of a partition begin at 0.
         stop: one past the offset of the last row; equal to ``start`` if the batch only moves the watermark.
         rows: observation frame with the additional column ``offset`` (Int64), and with
-            `forecaster.shards.lateness.BEFORE` if the watermark moved between two rows so that one is late.
+            `forecaster.shards.lateness.BEFORE` if the watermark moved between two rows so that a row is late.
         rejected: frame of quarantined rows (``schemas.quarantine``) with ``offset``. A file that cannot be
             read is one such row, whose ``row`` is 0.
         watermark_us: watermark of the partition after this batch, event time in microseconds; None if it did

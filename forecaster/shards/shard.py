@@ -230,7 +230,7 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
 
 
 def _assign_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[Shard, pl.DataFrame]:
-    """Return the rows as pending rows, with their slots; a series without a slot gets one in the shard."""
+    """Return the shard with a slot for every series of the rows, and the rows as pending rows with slots."""
     joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if joined["slot"].null_count():
         ids = tuple(joined.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))

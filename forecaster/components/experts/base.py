@@ -31,7 +31,7 @@ class Seen(NamedTuple):
         age: ``[..., S]`` int64, how many windows ago ``last`` was observed.
         scale: ``[..., S]`` float64 above 0, see `Block`.
         moves: ``[..., S]`` bool, see `Block`.
-        shape: ``[K, ..., S]`` float64, how far the phases of a season lie from its mean.
+        shape: ``[K, ..., S]`` float64, the differences of a season's phases from its mean.
     """
 
     window: Ints

@@ -88,7 +88,11 @@ class LeastSquares(Expert):
         return own
 
     def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
-        """See `Expert`; nothing is learned from a window if its value or the value before it is missing."""
+        """See `Expert`.
+
+        The weights learn from a window only if the window and the window before have values, the series is
+        not constant, and more than `reach` values were observed before.
+        """
         has_value = ~np.isnan(seen.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(seen, seen.back(back), back)

@@ -47,7 +47,7 @@ class Stacking:
     that time. The weights solve a least-squares problem that forgets. They are shrunk towards the weights of
     Bates & Granger (1969, "The Combination of Forecasts"), a power of the inverse of each member's own mean
     squared error. If the members are equally good, these weights give the members' mean, which is hard to
-    beat; if one member is far better, they give its forecast. A combined forecast lies between the smallest
+    beat; if one member is far better, they give that member's forecast. A combined forecast lies between the smallest
     and the largest forecast of its members. The weights of a horizon learn from a window once the window has
     closed, never before.
 
@@ -63,7 +63,8 @@ class Stacking:
             weighs as the ``young``-th power of the number of values when it was observed.
         shrink: strength of the shrinkage, as a share of the members' mean square.
         power: exponent of the inverse errors.
-        clip: scales; a larger change gets the weight that limits its influence to that of this change.
+        clip: a forecast or actual change of more scales than this gets a weight below 1, which limits its
+            influence to that of a change of ``clip`` scales.
     """
 
     experts: tuple[str, ...]
@@ -103,7 +104,7 @@ class Stacking:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Shift the quantiles of ``out.forecast`` so that their median is combined, and add ``residuals``."""
+        """Shift the quantiles of ``out.forecast`` to the combined median, and add ``residuals``."""
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
@@ -248,7 +249,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the best member's error: its power is then 1, so the sum of powers cannot be 0.
+    # Divide all errors by the best member's error: this member's power is then 1, and no sum of powers is 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

@@ -143,7 +143,7 @@ class Network(nn.Module):
         return self._quantiles(self.decoder(top, known), None)
 
     def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
-        """Return level and scale of series without a value from their features.
+        """Return level and scale of series without a value, computed from static features.
 
         Args:
             static: ``[S, D]`` float32.
@@ -288,7 +288,7 @@ class Network(nn.Module):
 
 
 def _horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return the trained horizon that each step uses: its own, or the last one of the same phase."""
+    """Return the trained horizon that each step uses: its own, or the last trained one of the same phase."""
     if steps == learned:
         return _ALL
     step = np.arange(steps)
