@@ -64,7 +64,7 @@ def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
 
 
 def average_precision(curve: Curve) -> float:
-    """Return the mean precision, weighted by the recall that each threshold adds; NaN if empty."""
+    """Return the mean precision, weighted by the recall that each threshold adds; NaN without a curve."""
     if not len(curve.recall):
         return float("nan")
     return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))

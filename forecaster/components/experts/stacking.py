@@ -47,9 +47,9 @@ class Stacking:
     that time. The weights solve a least-squares problem that forgets. They are shrunk towards the weights of
     Bates & Granger (1969, "The Combination of Forecasts"), a power of the inverse of each member's own mean
     squared error. If the members are equally good, these weights give the members' mean, which is hard to
-    beat; if one member is far better, they give that member's forecast. A combined forecast lies between the smallest
-    and the largest forecast of its members. The weights of a horizon learn from a window once the window has
-    closed, never before.
+    beat; if one member is far better, they give that member's forecast. A combined forecast lies between the
+    smallest and the largest forecast of its members. The weights of a horizon learn from a window once the
+    window has closed, never before.
 
     A young series forgets faster, in proportion to its age: the first forecasts of a network with a partly
     filled ring, and of a regression that had learned nothing, do not show how good they are later.
