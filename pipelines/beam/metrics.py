@@ -31,9 +31,10 @@ class RowMetrics:
         self.forecasts = Metrics.counter(NAMESPACE, "forecasts")
 
     def add(self, before: Counts, after: Counts) -> None:
-        """Add what a shard has counted between two moments; call it in a method of a DoFn.
+        """Add the differences between an earlier and a later state of a shard's counts.
 
-        Beam finds the counters of a bundle by the thread that runs the bundle.
+        Call this only in a method of a DoFn, because Beam finds the counters of a bundle by the thread that
+        runs the bundle.
         """
         for counter, difference in (
             (self.used, after.used - before.used),

@@ -74,8 +74,8 @@ def evaluate_folders(
         job: settings; the section ``data`` names the observations, ``windows`` their aggregation.
         folders: output folders of backfills and streams.
         train_end: the errors of each series are divided by the error of seasonal naive on its rows before
-            this time. By default on the rows before the first forecast, or else on the rows that the model
-            was trained on.
+            this time. None chooses the rows before the first forecast, or, if these are too few, the rows
+            that the model was trained on.
         on_rows: called with the number of rows of each piece that was read.
         issued_from: earliest issue time of the forecasts that are scored.
 
@@ -195,7 +195,7 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
-    """Raise ConfigError if an issue time is not the end of a window, or no two are one window apart."""
+    """Raise ConfigError if an issue time is not the end of a window, or no two times are one window apart."""
     times = forecasts["issued_at"].unique().sort()
     apart = times.diff().drop_nulls().dt.total_seconds().sort()
     issued_us = times.to_physical().to_numpy()

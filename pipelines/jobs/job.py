@@ -126,10 +126,10 @@ class Outcome:
     """The result of a backfill or a stream.
 
     Attributes:
-        counts: numbers of rows by what happened to them, including earlier runs that a stream resumed from.
+        counts: counts of rows by outcome, including the earlier runs that a stream resumed from.
         seconds: duration of this run.
         output: output folder.
-        stopped: the job was stopped from outside, so its source may have more rows.
+        stopped: whether the job was stopped before its source ended, so that the source may have more rows.
         numbers: the last counts, times and latencies that the shards published.
         notices: lines about the rows of the files that the user should see.
     """
@@ -156,7 +156,7 @@ class Outcome:
 
     @property
     def has_latency(self) -> bool:
-        """Whether latency was measured; it is not in a replay without pace, which only reads a backlog."""
+        """Whether latency was measured; a replay without pace measures none, because it reads a backlog."""
         return self.numbers.whole.count > 0
 
     def latency_ms(self, level: float) -> float:

@@ -72,9 +72,9 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``setup``, which finds or installs Prism, or ``fetch FOLDER``, which only downloads it.
+    """Run ``setup``, which finds or installs Prism, or ``fetch FOLDER``, which only downloads Prism.
 
-    ``setup`` runs ``fetch`` as a separate process, so that it can end a download that takes too long.
+    ``setup`` runs ``fetch`` as a separate process, so that ``setup`` can end a download that takes too long.
     """
     match arguments:
         case ["setup"]:

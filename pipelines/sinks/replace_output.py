@@ -88,7 +88,7 @@ def _remove_marker(hidden: Path, output: Path) -> None:
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Complete the renames of a job that was killed among them; remove a hidden folder that is incomplete.
+    """Complete the renames of a job that was killed during them; remove a hidden folder that is incomplete.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.

@@ -1,4 +1,4 @@
-"""Write the files of a state table, replace the table as one, and keep a copy of it."""
+"""Write the files of a state table, replace a table as a whole, and copy it under another name."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class NumbersPublisher:
     def record_latency(self, batch: Batch, shard: Shard) -> None:
         """Record the time from when a batch's rows were due until now, after its forecasts were written.
 
-        Do nothing if the batch has no such time, or if the shard has not closed a window.
+        Do nothing if the batch has no such time, or if the shard has not closed any window yet.
 
         Args:
             batch: the batch.
@@ -69,7 +69,7 @@ class NumbersPublisher:
         """Publish the numbers of the shard.
 
         Raises:
-            OutputError: they cannot be written.
+            OutputError: the numbers cannot be written.
         """
         state = shard.state
         self._published_s = time.monotonic()
@@ -93,7 +93,7 @@ class NumbersPublisher:
     def publish_snapshot(self, duration_s: float) -> None:
         """Publish that a snapshot was completed now; the other numbers stay as published last.
 
-        They do not wait for the next batch, because a silent source may send none.
+        The publication does not wait for the next batch, because the source may send none.
 
         Raises:
             OutputError: the numbers cannot be written.

@@ -1,4 +1,4 @@
-"""The settings that a worker needs of a job, as a value that travels to other processes and machines."""
+"""The settings of a job that its workers need, as a value that is sent to other processes and machines."""
 
 from __future__ import annotations
 

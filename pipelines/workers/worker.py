@@ -48,7 +48,7 @@ class Workers:
         self._counts_lock = threading.Lock()
 
     def is_new(self, number: int) -> bool:
-        """Return whether this is the first call for a shard."""
+        """Return True in the first call for a shard, and False in later calls."""
         new = number not in self._requested
         self._requested.add(number)
         return new

@@ -1,4 +1,4 @@
-"""A thread with a queue of tasks; the errors of its tasks are raised in the threads that wait for it."""
+"""A thread with a queue of tasks; the error of a task is raised where tasks are queued or waited for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class WorkerThread:
                 return
 
     def offer(self, work: Callable[[], None]) -> bool:
-        """Queue a task if the queue has room; return whether it had."""
+        """Queue a task if the queue has room; return whether the task was queued."""
         try:
             self._todo.put_nowait(work)
         except queue.Full:
