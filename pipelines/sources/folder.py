@@ -1,4 +1,4 @@
-"""Read the files that are put into a watched folder, as one partition; a manifest records their offsets."""
+"""Read files from a watched folder, as one partition; a manifest records the offsets of each file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class FolderSource:
 
     Attributes:
         folder: the folder.
-        input: how to read its files; with ``skip_bad_files``, an unreadable file becomes a rejected row.
+        input: the settings by which to read its files; with ``skip_bad_files``, an unreadable file becomes a
+            rejected row.
         manifest_folder: the folder of the manifest.
         lateness_s: how far the watermark stays behind the newest row.
         poll_s: seconds between two looks at the folder.
@@ -103,7 +104,7 @@ def forget() -> None:
 
 
 class _Watch:
-    """The files of the folder that are still to be read: first those in the manifest, then the new ones."""
+    """The files of a folder that are still to be read: first files in the manifest, then new files."""
 
     def __init__(self, source: FolderSource) -> None:
         self.source = source
@@ -157,7 +158,7 @@ class _Watch:
         if not self.ready:
             self._find_new_files()
         while self.ready:
-            # remove a file only after it was read, so that a file that stops the stream is tried again
+            # remove a file from the queue only after it was read, so that a file that fails is tried again
             batches = self._new_batches(self.ready[0])
             self.ready.popleft()
             if batches is not None:
@@ -192,7 +193,7 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            return None  # the file is gone or was replaced; the next look finds its present state
+            return None  # the file was removed or replaced while it was read; the next look finds the new one
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)

@@ -132,7 +132,7 @@ class FolderManifest:
     Attributes:
         path: the file.
         stop: the next free offset.
-        watermark_us: the watermark at that offset, in microseconds; None before the first valid row.
+        watermark_us: the watermark at ``stop``, in microseconds; None before the first valid row.
     """
 
     def __init__(self, path: Location) -> None:

@@ -25,7 +25,7 @@ class ReadyFile:
     Attributes:
         path: the file.
         identity: its identity when it was found.
-        is_settled: it has not changed for ``settle_s``, so that an error in it is taken as permanent.
+        is_settled: whether it has not changed for ``settle_s``, so that an error in it counts as permanent.
         arrived_s: wall clock (seconds since 1970) of the look that found it.
         left_out: the reason why a file with such a name is never read; "" if it is read.
     """
@@ -70,7 +70,7 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            if left_out:  # wait before reporting it, because a writer may still rename the file
+            if left_out:  # report the file only when it has settled, because a writer may still rename it
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
@@ -134,7 +134,7 @@ def _looks_complete(path: Path, quiet_s: float) -> bool:
     """
     if formats.is_parquet(path):
         return _ends_with(path, _FOOTER)
-    packed = path.suffix.lower() == ".gz"  # reading it raises an error if it is incomplete
+    packed = path.suffix.lower() == ".gz"  # reading an incomplete gzip file raises an error
     return quiet_s >= _QUIET_S and (packed or _ends_with(path, b"\n"))
 
 

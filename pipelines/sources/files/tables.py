@@ -143,7 +143,7 @@ def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Itera
 class _Opened:
     """The layout of a file, its column names, its first rows, and the columns from names of its folders.
 
-    ``head`` has all columns of a wide file, and those columns of a long file that are read.
+    ``head`` has all columns of a wide file, but only the columns of a long file that are read.
     """
 
     layout: Layout
@@ -164,7 +164,7 @@ def _open(path: Path, columns: Columns) -> _Opened:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # Decide by names only, because columns that are not read may have any cells.
+        # Decide by the names of the columns, and read only index columns: other columns may have any cells.
         index = [name for name in names if beside.is_index(name)]
         known = _head(path, index, (), columns) if index else _empty(())
         others = _empty(name for name in names if name not in index).clear(len(known))

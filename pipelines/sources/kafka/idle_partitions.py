@@ -26,7 +26,7 @@ from schemas.errors import DataError
 
 @dataclass
 class Silence:
-    """The time of the last message of a partition, and whether the partition was read to its end."""
+    """Since when a partition has had no message, and whether it was read to its end."""
 
     since_s: float
     at_end: bool = False
