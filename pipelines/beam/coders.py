@@ -46,7 +46,7 @@ class ElementCoder(Coder):
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Return the length of the header, the JSON header, and the buffers that the header lists."""
+        """Encode an element as the length of the header, the JSON header, and the buffers that it lists."""
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}
@@ -86,7 +86,7 @@ class ElementCoder(Coder):
         return int(frames) + sum(len(part) for part in parts if isinstance(part, bytes))
 
     def is_deterministic(self) -> bool:
-        """Return False: an element is never a key."""
+        """Return False: only keys need a deterministic coder, and an element is never a key."""
         return False
 
     @staticmethod
@@ -122,8 +122,8 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return frame
 
 
-# Cache empty frames: most parts of most polls are empty, and coding a schema takes as long as coding
-# thousands of rows.
+# Cache empty frames: in most polls most shards get no rows, and coding the schema of a frame takes as long as
+# coding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

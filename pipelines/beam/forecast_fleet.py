@@ -142,7 +142,7 @@ def _latest(ends: Iterable[int]) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """Open shards, and close their windows.
+    """Opens shards and closes their windows; both DoFns that step shards use it.
 
     Attributes:
         model: the model.

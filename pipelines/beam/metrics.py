@@ -31,7 +31,7 @@ class RowMetrics:
         self.forecasts = Metrics.counter(NAMESPACE, "forecasts")
 
     def add(self, before: Counts, after: Counts) -> None:
-        """Add the differences between an earlier and a later state of a shard's counts.
+        """Add the increase of a shard's counts, from ``before`` to ``after``, to the counters.
 
         Call this only in a method of a DoFn, because Beam finds the counters of a bundle by the thread that
         runs the bundle.

@@ -75,8 +75,8 @@ class StepShards(beam.PTransform[Any, Any]):
 
 
 class _StepShard(beam.DoFn):
-    # Set once a worker has opened the shard. If an engine keeps this cell and replaces the worker, the shard
-    # in the memory of the first worker is lost.
+    # This state is written when a worker first opens the shard. If a later worker finds it, the engine has
+    # replaced the first worker, and the shard in the memory of that worker is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
     # This timer is never set. It is declared because Prism (2.77.0, in `stage.Execute`) keeps a core busy

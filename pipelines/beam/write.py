@@ -126,7 +126,7 @@ class _WriteQuarantine(beam.DoFn):
 
 
 def _digest(rows: pl.DataFrame) -> str:
-    """Return a digest of the cells of a frame, which depends on no version of Polars."""
+    """Return a digest of the cells of a frame; it is the same in every version of Polars."""
     return sha256(rows.write_ndjson().encode()).hexdigest()[:_DIGITS]
 
 

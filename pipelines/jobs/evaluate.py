@@ -169,7 +169,10 @@ def write_evaluation(
 
 
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
-    """Return the errors of each baseline that has forecasts at issue times and horizons of ``own``."""
+    """Return the errors of each baseline at the issue times and horizons of the errors ``own``.
+
+    A baseline without forecasts at any of them is left out.
+    """
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     found = {
@@ -186,7 +189,10 @@ def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFr
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Split forecasts by model version; the labels are the cells (``lstm``) if each version has another."""
+    """Split forecasts by model version.
+
+    The labels are the cells, such as ``lstm``, if no two versions have the same cell; else the versions.
+    """
     parts = {str(key[0]): part for key, part in forecasts.partition_by("model_version", as_dict=True).items()}
     short = [version.rpartition("-")[0] for version in parts]
     if len(set(short)) == len(parts):

@@ -159,7 +159,7 @@ def _replay(
 
 
 def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
-    """Return the windows of ``rows``, normalized if ``job.normalize`` is set, and the split into row ranges.
+    """Return the windows of ``rows``, normalized if the job sets ``normalize``, and the training/test split.
 
     Raises:
         ConfigError: the test rows overlap the training rows, or are too few for the horizon.

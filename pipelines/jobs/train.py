@@ -40,7 +40,7 @@ from schemas.errors import ModelError
 _BACKTEST_SERIES = 100  # enough to compare versions; more would take long for a large fleet
 _FANS = 3
 _BLOCK = 256  # windows in one block; the forecasts of a whole long history would not fit into memory
-_BLOCK_STEPS = 25_600  # series times windows in one block
+_BLOCK_STEPS = 25_600  # the most series times windows in one block of `write_states`
 
 
 @dataclass(frozen=True)

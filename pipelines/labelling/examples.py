@@ -21,7 +21,7 @@ from schemas.errors import DataError, OutputError
 NAMES = ("vowels", "anomalies")
 _SEED = 0
 _EVERY_S = 7 * 86_400  # inject an anomaly per series and week: enough of each kind to train on
-_FRAME_US = 6_400  # between two steps; the speech was analysed in overlapping frames of 25.6 ms
+_FRAME_US = 6_400  # time between two steps; the speech was analysed in overlapping frames of 25.6 ms
 
 
 def vowels() -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The description of a run of a forecasting job, and the settings of Flink; every runner takes them."""
+"""The description of a run of a forecasting job, which every runner takes, and the addresses of Flink."""
 
 from __future__ import annotations
 

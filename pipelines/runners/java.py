@@ -222,7 +222,7 @@ def _copy_jars(profile: str, target: Path, *more: str) -> Path:
 
 
 def _move_into_place(made: Path, target: Path) -> None:
-    """Move a folder to ``target``; leave it if another process has created ``target`` meanwhile."""
+    """Move a folder to ``target``; do nothing if another process has created ``target`` meanwhile."""
     try:
         move_whole(made, target)
     except OSError:

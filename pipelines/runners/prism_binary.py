@@ -101,7 +101,7 @@ def find_prism() -> Path | None:
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:
-    """Yield the paths at which a Prism may be, each with whether the path names the version."""
+    """Yield the paths at which a Prism may be, each with True if the path names the version of Beam."""
     yield cached_prism(), True
     beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())

@@ -157,7 +157,7 @@ def without_garbage_collection() -> Iterator[None]:
 def error_of(
     broker: Broker, error: Any, last: LastError, kind: type[StatecastError] = DataError
 ) -> StatecastError:
-    """Return an error of the client as an error of one line.
+    """Convert an error of the client to a `StatecastError` of one line.
 
     Args:
         broker: address and options of the client; the line names the address.

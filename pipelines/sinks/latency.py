@@ -10,7 +10,7 @@ from typing import Final
 BUCKETS: Final = 148
 """Number of buckets of a `Histogram`, enough for latencies of up to 10 minutes."""
 
-_LEAST_MS, _RATIO = 0.5, 1.1  # the error of a quantile is at most 5 %
+_LEAST_MS, _RATIO = 0.5, 1.1  # with this ratio of buckets, the error of a quantile is at most 5 %
 
 
 @dataclass(frozen=True)

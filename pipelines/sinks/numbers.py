@@ -183,7 +183,7 @@ class JobReader:
 
     def _record_latencies(self, shard: ShardNumbers) -> None:
         count, before = shard.latency.count, self._read_counts.get(shard.shard, 0)
-        new = count - before if count >= before else count  # fewer: its worker was restarted
+        new = count - before if count >= before else count  # a restarted worker counts from 0 again
         self._read_counts[shard.shard] = count
         seen = shard.recent[-new:] if new else ()
         if new > len(seen) and seen:

@@ -34,7 +34,7 @@ _OLD = "old-"
 
 
 def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> None:
-    """Move ``parts`` from ``hidden`` into ``output``, replacing the existing ones, and remove ``hidden``.
+    """Move ``parts`` from ``hidden`` into ``output``, replace existing parts there, and remove ``hidden``.
 
     Args:
         hidden: folder that contains all of the parts.

@@ -76,7 +76,7 @@ class _Log(NamedTuple):
         return bool(self.owners)
 
     def announced_to(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Return shards that wait for the watermarks of these partitions, too."""
+        """Return the shards, changed so that they also wait for the watermarks of these partitions."""
         return [announced(shard, self.partitions, self.owners) for shard in shards]
 
 

@@ -47,7 +47,7 @@ class Journal:
         self.path = path
         self._parts = _parts(path)
         self._through = _merged_through(path)
-        if isinstance(path, Path) and path.exists():  # an object is always complete
+        if isinstance(path, Path) and path.exists():  # an object in a store is always complete
             whole = path.read_bytes()
             if whole and not whole.endswith(b"\n"):
                 with path.open("r+b") as file:

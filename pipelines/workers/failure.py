@@ -55,11 +55,11 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
     try:
         record = unseal(min(_error_files(output), key=written_ns).read_bytes())
         kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
-    except (OSError, ValueError, KeyError, TypeError):  # no readable error file
-        if isinstance(output, Path) and _is_full(output):  # so no worker could write its error
+    except (OSError, ValueError, KeyError, TypeError):  # no worker has left a readable error file
+        if isinstance(output, Path) and _is_full(output):  # a full disk, so no worker could write its error
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raised = [line for line in lines if _EXCEPTION_LINE.match(line)]  # skips stack frames and engine logs
+        raised = [line for line in lines if _EXCEPTION_LINE.match(line)]  # no stack frames, no engine logs
         return EngineError(
             f"the pipeline failed: {[*lines[:1], *raised][-1] if lines else type(error).__name__}"
         )

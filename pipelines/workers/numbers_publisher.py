@@ -41,7 +41,7 @@ class NumbersPublisher:
         self._snapshot_at_s = self._snapshot_ms = 0.0
 
     def record_latency(self, batch: Batch, shard: Shard) -> None:
-        """Record the time from when a batch's rows were due until now, after its forecasts were written.
+        """Record the latency of a batch, whose forecasts are now written: the time since its rows were due.
 
         Do nothing if the batch has no such time, or if the shard has not closed any window yet.
 

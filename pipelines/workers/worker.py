@@ -106,9 +106,9 @@ class Workers:
         return self._lanes[number % len(self._lanes)]
 
     def _offer_turn(self, number: int) -> bool:
-        """Queue a shard's turn to snapshot; return False if the queue of its thread is full.
+        """Queue `ShardWorker.take_turn` for a shard; return False if the queue of its thread is full.
 
-        The shard then takes its turn after its next batch.
+        A shard whose queue is full takes its turn after its next batch.
         """
         return self._lane_of(number).offer(self._shards[number].take_turn)
 

@@ -11,7 +11,7 @@ _CHECK_EVERY_S = 0.2  # how often a blocked `put` checks whether the thread was 
 
 
 class WorkerThread:
-    """A thread that runs tasks in order; after the first one that fails it skips the others.
+    """A thread that runs tasks in order; after a task has failed, the thread skips all later tasks.
 
     Args:
         name: name of the thread.

@@ -209,7 +209,7 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
 
 
 def _numbers_rows(column: pl.Series) -> bool:
-    """Return whether a column has the name of a former index and counts the rows, from any number on."""
+    """Return whether a column has the name of a former index and its cells are consecutive numbers."""
     if not _RESET_INDEX.fullmatch(column.name):
         return False
     steps = cells.numbers(column).diff().drop_nulls()

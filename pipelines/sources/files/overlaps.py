@@ -162,7 +162,7 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
 
 
 def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
-    """Return the spans of time that a file shares with others, joined if they overlap, in microseconds."""
+    """Return the spans of time, in microseconds, that a file shares with other files; overlaps are joined."""
     spans: list[tuple[int, int]] = []
     for low, high in sorted(
         (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
