@@ -1,7 +1,7 @@
 """Counters that Beam shows on the page of an engine and returns in the result of a pipeline.
 
-They are in the namespace ``statecast``. A bundle that fails and runs again counts once, because Beam adds up
-the counters of finished bundles only.
+The counters are in the namespace ``statecast``. A bundle that fails and runs again counts once, because Beam
+adds up the counters of finished bundles only.
 """
 
 from __future__ import annotations

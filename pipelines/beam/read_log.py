@@ -5,7 +5,7 @@ own in RocksDB and removes none (github.com/apache/beam/issues/27648). A stream 
 every checkpoint holds all of these column families, and Flink accepts 32,767 of them. A timer always has the
 same name, so on Flink a timer reads the log.
 
-That timer is an event-time timer. Flink's watermark is at its end once the only input element is in, so the
+This timer is an event-time timer. Flink's watermark is at its end once the only input element is in, so the
 timer fires as soon as it is set. The runner would drop a processing-time timer there, as late.
 """
 
@@ -134,7 +134,7 @@ def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Position
 
 
 class _PlacesTracker(RestrictionTracker):
-    """Tracks a restriction: an encoded `_Position`. It splits only at fraction 0, as a deferral does."""
+    """Tracks a restriction: an encoded `_Position`. The tracker splits it only at 0, as a deferral does."""
 
     def __init__(self, places: str) -> None:
         self.places = places

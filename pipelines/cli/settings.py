@@ -57,7 +57,7 @@ def load_settings(config: Path | None, settings: list[str] | None, **named: Any)
         named: values of options as ``section__key=value``; None leaves a setting as it is.
 
     Raises:
-        ConfigError: a setting is invalid; one line that names the option or variable the user gave.
+        ConfigError: a setting is invalid; the message names the option or variable that the user gave.
     """
     from pipelines.settings.job_file import load_config
 

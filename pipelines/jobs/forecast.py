@@ -238,8 +238,8 @@ def starting_table(
 
     Args:
         states: path of the table in the stream's output folder.
-        start: the table that a new stream starts from; None starts cold. It may be ``states`` if a backfill
-            wrote that table: the stream then continues the backfill.
+        start: the table that a new stream starts from; None starts cold. ``start`` may be ``states`` if a
+            backfill wrote that table: the stream then continues the backfill.
         resume: see `StreamJob`.
         fresh: see `StreamJob`.
 

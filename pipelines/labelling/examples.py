@@ -1,7 +1,7 @@
 """Labelled example data without a download: vowels with their speakers, weather with injected anomalies.
 
-The vowels are the data set Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0). They
-are read from the files of the package ``sktime`` (BSD), which is not imported.
+The vowels are the data set Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0). The
+module reads this data set from the files of the package ``sktime`` (BSD), and does not import the package.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def run_labelling(
         on_epoch: called after each epoch.
 
     Raises:
-        StatecastError: a file, a setting or the store cannot be used; one line.
+        StatecastError: a file, a setting or the store cannot be used; the message is one line.
     """
     registry = open_registry(mlflow)
     read = read_labelled(paths, columns, on_rows)

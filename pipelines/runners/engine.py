@@ -48,7 +48,7 @@ class EngineProcess:
     """A context manager that runs an engine process on a free port for the ``with`` block.
 
     The engine runs in its own session, so that Ctrl-C in the terminal reaches only the job, which can then
-    end cleanly. The engine ends with the block. It also ends if the process that started it is killed.
+    end cleanly. The engine ends with the block, and also if the process that started the engine is killed.
 
     Args:
         name: name of the engine in error messages.

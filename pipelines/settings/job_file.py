@@ -32,8 +32,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
             ("128", "[0.1, 0.5]", "true"). None does not change a setting.
 
     Raises:
-        ConfigError: the file cannot be read, or a setting is invalid; one line with the file, the setting,
-            its value and the allowed values.
+        ConfigError: the file cannot be read, or a setting is invalid; the message names the file, the
+            setting, its value and the allowed values.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     table: dict[str, Any] = _read(path) if path else {}

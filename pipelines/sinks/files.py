@@ -151,8 +151,8 @@ class ShardFiles:
 def _partition_stem(partition: str) -> str:
     """Return the first part of the names of a partition's files.
 
-    It never begins with a dot or an underscore, as a topic's name may, because readers of folders skip such
-    files. It is shortened if it is long, because a topic's name may be nearly as long as a file's.
+    This part never begins with a dot or an underscore, as a topic's name may, because readers of folders skip
+    such files. A long part is shortened, because a topic's name may be nearly as long as a file name may be.
     """
     name = quote(partition, safe="")
     if name.startswith((".", "_")):

@@ -30,8 +30,8 @@ class Step(NamedTuple, Generic[Reached]):
 class Source(Protocol):
     """A log of one partition.
 
-    A source must be picklable, because it is sent to the worker that reads it. It must be repeatable: each
-    read of an offset returns the same row, with the same watermark before it.
+    A source must be picklable, because it is sent to the worker that reads it. A source must also be
+    repeatable: each read of an offset returns the same row, with the same watermark before the row.
     """
 
     @property

@@ -127,7 +127,7 @@ class Entry:
 class FolderManifest:
     """The list of the files of a watched folder, in the order in which they were read.
 
-    It is a file with one line of JSON for each entry; lines are only appended.
+    The manifest is a file with one line of JSON for each entry; lines are only appended.
 
     Attributes:
         path: the file.

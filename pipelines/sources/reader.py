@@ -101,8 +101,8 @@ class Reader:
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
         """Return an empty batch for every shard, at most once in `_REPORT_EVERY_S`.
 
-        A shard may report its offsets before it has applied its last batch. It reports again only with
-        another batch, so without an empty batch the reader could wait forever.
+        A shard may report its offsets before it has applied its last batch. The shard reports again only
+        after another batch, so without an empty batch the reader could wait forever.
         """
         now_s = self.clock()
         if now_s - self._reported_s < _REPORT_EVERY_S:

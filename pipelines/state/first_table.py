@@ -42,8 +42,8 @@ def write_first_table(
             starts cold.
         cold: the state without series, `forecaster.model.Forecaster.initial_state`, for shards that start
             cold.
-        resume: whether ``start`` is the table of an earlier run of this job. Its offsets stay; it is
-            re-sharded if the number of shards has changed.
+        resume: whether ``start`` is the table of an earlier run of this job. The offsets of this table stay,
+            and it is re-sharded if the number of shards has changed.
         partitions: the first offset of each partition; offsets that a resumed table has are kept.
         owners: for a topic that is keyed by series, the only shard that follows each partition.
 

@@ -1,9 +1,9 @@
 """Export a state table to one Parquet file, and import it.
 
-The file serves to inspect or archive a table, or to move it to another machine. It has one row for each
-series of all shards, as a snapshot has for the series of one (`forecaster.shards.snapshot`). Its metadata
-holds the offsets and watermarks, the counts of rows, and the manifests of sources. So a stream resumes from
-an imported table exactly where the exported one ended.
+The file serves to inspect or archive a table, or to move it to another machine. The file has the columns of a
+snapshot (`forecaster.shards.snapshot`), with one row for each series of all shards. Its metadata holds the
+offsets and watermarks, the counts of rows, and the manifests of sources. So a stream resumes from an imported
+table exactly where the exported table ended.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def has_ended(settings: StepSettings) -> bool:
     """Return whether every shard has written its last snapshot of the run.
 
     The runner checks this itself, because an engine may report success before the last snapshots are written.
-    It calls this function repeatedly during a run. A store bills each request, a listing at twelve times the
-    price of a read, so the folder is listed only after shard 0 has ended.
+    The runner calls this function repeatedly during a run. A store bills each request, a listing at twelve
+    times the price of a read, so the folder is listed only after shard 0 has ended.
     """
     if not (settings.output / markers.ended_shard(0)).exists():
         return False

@@ -214,8 +214,8 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     Args:
         frame: the rows of the block that could be split into cells.
         row: the number of the last row before the block.
-        broken: by row number, the problems of broken rows; entries of this block are removed. It may already
-            have entries of later blocks.
+        broken: by row number, the problems of broken rows, perhaps also of later blocks; the entries of this
+            block are removed.
     """
     among: dict[int, str] = {}
     end = row + frame.height

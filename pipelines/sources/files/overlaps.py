@@ -93,7 +93,7 @@ def refuse_clashes(
         skip_bad_files: whether to leave out a file that cannot be read, instead of raising.
 
     Raises:
-        DataError: two files have different values, or a file cannot be read; one line that names the fix.
+        DataError: two files have different values, or a file cannot be read; the message names the fix.
     """
     often, wide = Counter(name for file in looked for name in file.layout.values), []
     for file in looked:
@@ -119,7 +119,7 @@ def refuse_sensors(files: Sequence[WideFile], read: ReadRows, memory_bytes: int)
         memory_bytes: approximate limit for the compared values; more values are compared in several passes.
 
     Raises:
-        DataError: two files have different values; one line with both files, the series, the time and the
+        DataError: two files have different values; the message names both files, the series, the time and the
             fix.
     """
     overlapping = _overlapping(files)

@@ -61,7 +61,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
     """Check the column names and first rows of a file, before a job reads it.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
     columns = columns or Columns()
     with formats.told(path):
@@ -83,7 +83,7 @@ def layout_of(path: Path, columns: Columns) -> Layout:
     """Return the layout of a file.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
     with formats.told(path):
         return _open(path, columns).layout
@@ -105,7 +105,7 @@ def read_batches(
     An empty cell of a wide file makes no row. The first ``skip_rows`` rows of the file are not returned.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix. For an
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix. For an
             incomplete file it is raised after the frames of the rows before the fault.
     """
     columns = columns or Columns()
@@ -126,7 +126,7 @@ def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Itera
     """Yield the times of a file's rows in batches, null if a cell is not a time; the values are not read.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
     with formats.told(path):
         opened = _open(path, columns)

@@ -25,7 +25,7 @@ from pipelines.storage import Journal, Location
 from schemas.errors import DataError, OutputError
 
 LONGEST = 10_000
-"""If the journal has more records than this, it is rewritten without the records that no re-read needs."""
+"""Number of records above which the journal is rewritten without the records that no re-read needs."""
 
 Offsets = NDArray[np.int64]
 Record = Mapping[str, Any]
@@ -150,7 +150,7 @@ class Decisions:
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
         """Return, for each offset of a partition, the clock (µs) that its row is compared with.
 
-        The array has the shape of ``offsets [n]``; it is `NEVER` for a row before the first clock record.
+        The array has the shape of ``offsets [n]``; an element is `NEVER` before the first clock record.
         """
         judged = self._of(partition).judged
         values = np.array([NEVER, *(one.clock_us for one in judged)], np.int64)

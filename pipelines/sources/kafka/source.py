@@ -18,9 +18,9 @@ class KafkaSource(KafkaTopic):
     """Reads a topic as a `Log`; one reader reads all of its partitions.
 
     The log has the broker's offsets. The watermark of a partition is the time of its newest row minus the
-    lateness. It is computed before each row, so it does not depend on how many messages a poll returns (see
-    `pipelines.sources.kafka.batching`). The watermark of an idle partition advances with the other partitions
-    (see `pipelines.sources.kafka.idle_partitions`).
+    lateness. A watermark is computed before each row, so that it does not depend on how many messages a poll
+    returns (see `pipelines.sources.kafka.batching`). The watermark of an idle partition advances with the
+    other partitions (see `pipelines.sources.kafka.idle_partitions`).
     """
 
     @property
