@@ -45,7 +45,8 @@ class Trial:
         number: number of the trial, from 1; trial 1 has the settings of the job itself.
         ended: ``finished``, ``pruned`` (stopped early, worse than the median) or ``failed``.
         skill: ``validation_skill`` (see `forecaster.training.train.Trained.history`) of the best epoch,
-            averaged over the folds; higher is better. The last value of a pruned trial; None if it failed.
+            averaged over the folds; higher is better. For a pruned trial, the last value; None if the trial
+            failed.
         settings: the settings, by dotted name, that replace settings of the job.
         seconds: duration.
         run_id: MLflow run.

@@ -39,7 +39,7 @@ class LabelOutcome:
         of: ``sequence`` or ``step``: what a label belongs to.
         channels, classes: names of the values and of the labels.
         background: label of ordinary steps; empty for sequences.
-        series, steps: number of series, and number of steps of the longest one.
+        series, steps: number of series, and number of steps of the longest series.
         freq_s: seconds between two steps; 0 for sequences.
         judged: the part that was scored: ``test``, or ``validation`` if there is no test part.
         scores: scores on the part ``judged``, by name.

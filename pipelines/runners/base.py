@@ -25,8 +25,8 @@ class Run:
         snapshot_every_s: seconds between two snapshots.
         logs: folder in which an engine writes its log file.
         beam_options: additional options for Beam's runner; not used in process.
-        before: id of the run that owned the output folder before this run. If its process was killed, the
-            cluster may still be running it.
+        before: id of the run that owned the output folder before this run. If the process of the earlier run
+            was killed, the cluster may still be running that run.
     """
 
     log: Log

@@ -56,7 +56,7 @@ def prepare_folder(folder: Location, *parts: str) -> None:
 
     Args:
         folder: an output folder.
-        parts: names of folders in it.
+        parts: names of the folders in the output folder.
 
     Raises:
         OutputError: the folder cannot be written to.

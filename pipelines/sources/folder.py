@@ -260,7 +260,7 @@ class _Watch:
             start, part = stop, following
 
     def _parts_or_rejection(self, entry: Entry, parts: Iterable[Part], place: int) -> Iterator[Part]:
-        """Yield the parts that hold rows from ``place`` on; a file that fails ends with a rejected row."""
+        """Yield the parts that hold rows from ``place`` on; if reading fails, end with one rejected row."""
         rows, path = entry.stop - entry.first, self.source.folder / entry.name
         try:
             for part in parts:

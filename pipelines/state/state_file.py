@@ -88,7 +88,7 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
 
     Raises:
         DataError: the file holds no table.
-        ModelError: this version cannot read its format.
+        ModelError: this version of Statecast cannot read the format of the file.
         OutputError: a job is writing the table in ``folder``, or the table cannot be written.
     """
     try:

@@ -135,7 +135,7 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
 
     Raises:
         DataError: no table exists, a file is unreadable, or a shard is missing.
-        ModelError: this version cannot read its format.
+        ModelError: this version of Statecast cannot read the format of the table.
     """
     return read_consistently(folder, lambda there: _read_table(there, series))
 

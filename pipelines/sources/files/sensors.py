@@ -38,7 +38,7 @@ def refuse_merged_sensors(files: Sequence[FileCheck], columns: Columns) -> None:
     """Raise if files of several sensors would be read as one series.
 
     Raises:
-        DataError: files would be merged so; the message names one of the files and the fix.
+        DataError: two sensors would become one series; the message names one of the files and the fix.
     """
     if columns.layout != "auto":
         return

@@ -1,4 +1,4 @@
-"""Decoders: functions from messages to raw frames. Messages that a decoder cannot read are isolated."""
+"""Decoders: functions from messages to raw frames. Messages that a decoder cannot read are rejected."""
 
 from __future__ import annotations
 
