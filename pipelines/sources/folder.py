@@ -57,7 +57,7 @@ class FolderSource:
             rejected row.
         manifest_folder: the folder of the manifest.
         lateness_s: how far the watermark stays behind the newest row.
-        poll_s: seconds between two looks at the folder.
+        poll_s: seconds between two listings of the folder.
         settle_s: seconds without a write after which an incomplete file is taken to stay incomplete.
         memory_bytes: a file whose rows need at most this is kept in memory after the check; a larger file is
             read twice.
@@ -99,7 +99,7 @@ def _watch_of(source: FolderSource) -> _Watch:
 
 
 def forget() -> None:
-    """Drop the listing of an earlier job of this process, so that the next job looks at the folder again."""
+    """Drop the listing of an earlier job of this process, so that the next job lists the folder again."""
     _watch_of.cache_clear()
 
 
@@ -193,7 +193,7 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            return None  # the file was removed or replaced while it was read; the next look finds the new one
+            return None  # it was removed or replaced while it was read; the next listing finds a new file
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)
