@@ -1,7 +1,7 @@
 """The in-process runner: threads of this process apply the batches of a source to the shards.
 
-This runner needs no engine. By default backfills run on it and streams run on Prism, but a stream can run on
-it, too. As on every engine, a stream resumes from its snapshots.
+This runner needs no engine. Backfills use it by default, and streams use it if Prism is not installed or the
+settings choose it. As on every engine, a stream resumes from its snapshots.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ class _Watch:
     _seen: bool = field(default=False, init=False)
 
     def sees_end(self) -> bool:
-        """Return whether all shards have ended; calls within a second of the last check return False.
+        """Return whether all shards have ended; a call within a second of the last check returns False.
 
         Raises:
             EngineLost: the job manager has stopped answering, or it has lost the job.

@@ -65,7 +65,7 @@ class ReplaySource:
 
     @property
     def partition(self) -> str:
-        """The name of the only partition. See `Source`."""
+        """The name of the only partition; see `Source`."""
         return PARTITION
 
     @property

@@ -1,10 +1,10 @@
 """Lock an output in an object store for one job at a time, with a lease that the job renews.
 
 The locks are objects with ascending numbers. A job creates the object with the next number by a PUT that the
-store refuses if the object exists, and the job with the highest number holds the lease. A job takes the lease
-over if the process of its holder is dead: on the same machine a dead process is recognized at once; on
-another machine the lease must first expire, which it does, by the clock of the store, if it is not renewed.
-An earlier holder that is still alive finds the higher number and stops.
+store refuses if the object exists, and the job with the highest number holds the lease. Another job takes the
+lease over when the holder has not renewed it for a minute, by the clock of the store. If the holder ran on
+the same machine and its process is dead, another job takes the lease over at once. An earlier holder that is
+still alive finds the higher number and stops.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Workers:
         return new
 
     def take_counts(self, number: int) -> tuple[Counts, Counts]:
-        """Return the counts of a shard at the previous call (or when it was opened), and its counts now."""
+        """Return a shard's counts at the previous call, or when the shard was opened, and its counts now."""
         with self._counts_lock:
             if number not in self._shards:
                 return Counts(), Counts()
