@@ -41,9 +41,10 @@ class NumbersPublisher:
         self._snapshot_at_s = self._snapshot_ms = 0.0
 
     def record_latency(self, batch: Batch, shard: Shard) -> None:
-        """Record the latency of a batch, whose forecasts are now written: the time since its rows were due.
+        """Record the latency of a batch: the time since its rows were due.
 
-        Do nothing if the batch has no such time, or if the shard has not closed any window yet.
+        Call this when the forecasts of the batch are written. It does nothing if the batch has no time at
+        which its rows were due, or if the shard has not closed any window yet.
 
         Args:
             batch: the batch.
