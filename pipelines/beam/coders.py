@@ -28,7 +28,7 @@ class FleetRows:
 
     Attributes:
         rows: observation frame with ``offset``.
-        ends: the ends of all windows that have a row in any shard, in microseconds, rising.
+        ends: the ends of all windows that have a row in the frame that was split, in microseconds, ascending.
     """
 
     rows: pl.DataFrame
@@ -46,7 +46,7 @@ class ElementCoder(Coder):
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Return the length of the header, the JSON header, and the buffers that the header lists."""
+        """Encode an element as the length of the header, the JSON header, and the buffers that it lists."""
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}
@@ -62,7 +62,7 @@ class ElementCoder(Coder):
         return b"".join([_LENGTH.pack(len(head)), head, *buffers])
 
     def decode(self, encoded: bytes) -> Any:
-        """Return the element that `encode` made the bytes from."""
+        """Decode the bytes that `encode` returned for an element."""
         if self.kind is pl.DataFrame:
             return frame_of(encoded)
         at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
@@ -77,13 +77,16 @@ class ElementCoder(Coder):
         return self.kind(**header)
 
     def estimate_size(self, value: Any) -> int:
-        """Return the bytes in memory: Beam calls this for most elements, and would otherwise encode each."""
+        """Return the size of an element in memory, in bytes.
+
+        Beam calls this method for most elements; its default would encode each of them.
+        """
         parts = [value] if self.kind is pl.DataFrame else vars(value).values()
         frames = sum(part.estimated_size() for part in parts if isinstance(part, pl.DataFrame))
         return int(frames) + sum(len(part) for part in parts if isinstance(part, bytes))
 
     def is_deterministic(self) -> bool:
-        """Return False: an element is never a key."""
+        """Return False: only keys need a deterministic coder, and an element is never a key."""
         return False
 
     @staticmethod
@@ -110,7 +113,7 @@ def frame_bytes(frame: pl.DataFrame) -> bytes:
 
 
 def frame_of(data: bytes) -> pl.DataFrame:
-    """Return the frame that `frame_bytes` made the bytes from."""
+    """Decode the bytes that `frame_bytes` returned for a frame."""
     if (empty := _empties.get(data)) is not None:
         return empty
     frame = pl.read_ipc_stream(io.BytesIO(data))
@@ -119,8 +122,8 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return frame
 
 
-# Cache empty frames: most parts of most polls are empty, and coding a schema takes as long as coding
-# thousands of rows.
+# Cache empty frames: in most polls most shards get no rows, and coding the schema of a frame takes as long as
+# coding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

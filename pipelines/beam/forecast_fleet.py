@@ -1,7 +1,7 @@
-"""Forecast the series of any Beam source in a pipeline of one's own.
+"""Forecast the series of any Beam source in a user's own pipeline.
 
-Such a source has no log to resume from, so a shard is kept in the state of the engine, and the watermark of
-the engine closes windows: one timer for each shard calls `forecaster.shards.shard.apply`, as the jobs do.
+Such a source has no log to resume from. So each shard is kept in the state of the engine, and the watermark
+of the engine closes windows: one timer for each shard calls `forecaster.shards.shard.apply`, as the jobs do.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ForecastFleet(beam.PTransform[Any, Any]):
             it: a folder that `Forecaster.save` wrote or the file in it, as a path or as the URL of an object
             store, or a model of the registry, such as ``"weather/3"``. Name a version, because workers that
             load an alias at different times can load different models. Known and static covariates count as
-            missing unless the model is a forecaster with its tables.
+            missing unless the model is a forecaster with its covariate tables.
         shards: the number of groups of series that are stepped together.
         windows_per_step: the most windows in one call of the network.
         state_table: the state table to start from, as a path or as the URL of an object store; None starts
@@ -142,14 +142,14 @@ def _latest(ends: Iterable[int]) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """Open shards, and close their windows.
+    """Opens shards and closes their windows; both DoFns that step shards use it.
 
     Attributes:
         model: the model.
         shards: the number of shards.
         windows_per_step: the most windows in one call of the network.
-        state_table: the table that shards begin with; None for cold ones.
-        pipeline: identifies the pipeline, so that another one in this process reads the table again.
+        state_table: the state table from which the shards start; None starts cold.
+        pipeline: identifies the pipeline, so that another pipeline in this process reads the table again.
     """
 
     model: Model
@@ -164,7 +164,7 @@ class _Step:
         return self.model.load().window_config.lateness_s * MICROSECONDS
 
     def open(self, number: int) -> Shard:
-        """Return a shard before its first row."""
+        """Return a shard before its first row: cold, or with the states of the state table."""
         if self.state_table is None:
             return Shard.cold(number, self.shards, self.model.load().initial_state(), ())
         return _table(self.state_table, self.shards, self.pipeline)[number].copy()
@@ -175,14 +175,14 @@ class _Step:
         """Apply rows, close every window up to ``end_us``, and yield what `apply` yields."""
         nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
-        state = rewarm(forecaster, shard.state)  # as it is, unless another version made it
+        state = rewarm(forecaster, shard.state)  # unchanged, unless another model version made the state
         shard = replace(shard, state=state, slots=slots_of(state))
         batch = replace(nothing, rows=frame, watermark_us=end_us)
         yield from apply(shard, batch, forecaster, self.windows_per_step)
 
 
 class _StepShard(beam.DoFn):
-    """Base of both DoFns that step shards."""
+    """Base class of both DoFns that step shards."""
 
     def __init__(self, step: _Step) -> None:
         self.step = step
@@ -219,9 +219,9 @@ class _StepAtWatermark(_StepShard):
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
-    # The ends of the open windows that have a row: int64 microseconds, rising.
+    # The ends of the open windows that have a row: int64 microseconds, ascending.
     ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
-    # Set at the first of these ends, plus the allowed lateness.
+    # This timer is set to the first of these ends plus the allowed lateness.
     CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
 
     def process(

@@ -1,4 +1,4 @@
-"""Join the rows of any Beam source to frames, and split the frames by shard."""
+"""Collect the rows of any Beam source into frames, and split the frames by shard."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from schemas import observations
 Row = Mapping[str, Any]
 
 PARTITION: Final = "rows"
-"""The only partition of the log of such a source, in which every row has offset 0."""
+"""Name of the one partition that all rows of a Beam source belong to; each of these rows has offset 0."""
 
 _BUNDLE_ROWS = 10_000
 
 
 @dataclass
 class GatherRows(beam.PTransform[Any, Any]):
-    """Join rows, frames and batches to frames (``rows``), and separate rejected rows (``quarantined``)."""
+    """Collect rows, frames and batches into frames (``rows``).
+
+    The rejected rows that batches contain become a second output (``quarantined``).
+    """
 
     def expand(self, rows: Any) -> Any:
         """Return ``{"rows": PCollection[DataFrame], "quarantined": PCollection[DataFrame]}``."""
@@ -55,7 +58,10 @@ class SplitRows(beam.PTransform[Any, Any]):
 
 
 class _Gather(beam.DoFn):
-    """Join the rows of a bundle to frames at the earliest event time, which holds the watermark back."""
+    """Collect the rows of a bundle into frames.
+
+    Each frame has the earliest event time of its rows, so that the watermark does not pass any of them.
+    """
 
     def start_bundle(self) -> None:
         self.frames: list[pl.DataFrame] = []

@@ -1,7 +1,7 @@
 """Counters that Beam shows on the page of an engine and returns in the result of a pipeline.
 
-They are in the namespace ``statecast``. A bundle that fails and runs again counts once, because Beam adds up
-the counters of finished bundles only.
+The counters are in the namespace ``statecast``. A bundle that fails and runs again counts once, because Beam
+adds up the counters of finished bundles only.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ class RowMetrics:
         self.forecasts = Metrics.counter(NAMESPACE, "forecasts")
 
     def add(self, before: Counts, after: Counts) -> None:
-        """Add what a shard has counted between two moments; call it in a method of a DoFn.
+        """Add the increase of a shard's counts, from ``before`` to ``after``, to the counters.
 
-        Beam finds the counters of a bundle by the thread that runs the bundle.
+        Call this only in a method of a DoFn, because Beam finds the counters of a bundle by the thread that
+        runs the bundle.
         """
         for counter, difference in (
             (self.used, after.used - before.used),

@@ -12,7 +12,7 @@ from pipelines.storage import Location, location
 from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from schemas.errors import ModelError
 
-_REFERENCES = ("models:/", "runs:/")  # of MLflow
+_REFERENCES = ("models:/", "runs:/")  # prefixes of MLflow's references to models, which name no file
 
 
 class Model(Protocol):
@@ -31,8 +31,8 @@ class WeightsInside:
     """A forecaster whose weights are sent to the workers with the pipeline.
 
     Attributes:
-        weights: `Forecaster.to_bytes`.
-        covariates: `encode_covariates` the forecaster.
+        weights: the forecaster as `Forecaster.to_bytes` encodes it.
+        covariates: its covariate tables as `encode_covariates` encodes them.
     """
 
     weights: bytes
@@ -49,8 +49,8 @@ class WeightsElsewhere:
 
     Attributes:
         place: the file that `Forecaster.save` wrote, or its folder, as a path or as the URL of an object
-            store; or a reference of `Registry.load`.
-        tracking_uri: the MLflow store of a reference.
+            store; or a reference to a model that `Registry.load` accepts.
+        tracking_uri: the MLflow store from which a reference is loaded.
         pipeline: identifies the pipeline, so that another pipeline in this process loads the model again.
     """
 

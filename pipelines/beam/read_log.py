@@ -5,7 +5,7 @@ own in RocksDB and removes none (github.com/apache/beam/issues/27648). A stream 
 every checkpoint holds all of these column families, and Flink accepts 32,767 of them. A timer always has the
 same name, so on Flink a timer reads the log.
 
-That timer is an event-time timer. Flink's watermark is at its end once the only input element is in, so the
+This timer is an event-time timer. Flink's watermark is at its end once the only input element is in, so the
 timer fires as soon as it is set. The runner would drop a processing-time timer there, as late.
 """
 
@@ -72,8 +72,8 @@ class ReadLog(beam.PTransform[Any, Any]):
         applied: returns the offset up to which all shards have applied each partition, so that the reader
             waits for slow shards; used by jobs.
         output: output folder of a job, in which an error of the reader is stored; used by jobs.
-        by_timer: whether a timer reads the log instead of a splittable DoFn; used on Flink, where the
-            watermark cannot be moved then.
+        by_timer: whether a timer reads the log instead of a splittable DoFn; used by jobs on Flink. A timer
+            cannot move the engine's watermark, so ``moves_watermark`` then has no effect.
     """
 
     source: Source | Log
@@ -86,7 +86,7 @@ class ReadLog(beam.PTransform[Any, Any]):
     by_timer: bool = False
 
     def expand(self, begin: Any) -> Any:
-        """Create one element, the places to begin at, and read the log from it."""
+        """Create one element, the encoded position at which to begin, and read the log from this position."""
         places = as_log(self.source).begin({}) if self.places is None else self.places
         start = _Position.start(places).encoded()
         if self.by_timer:
@@ -98,11 +98,11 @@ class ReadLog(beam.PTransform[Any, Any]):
 
 @dataclass(frozen=True)
 class _Position:
-    """A restriction, decoded.
+    """The position in a log from which reading continues: the decoded restriction, or the timer's state.
 
     Attributes:
-        places: where the reading of each partition continues.
-        watermarks_us: the watermark of each partition; None before its first.
+        places: the place from which each partition is read on.
+        watermarks_us: the watermark of each partition; None before its first watermark.
     """
 
     places: Positions
@@ -115,7 +115,7 @@ class _Position:
 
     @staticmethod
     def decoded(text: str) -> _Position:
-        """Return the position that `encoded` made the text from."""
+        """Decode the text that `encoded` returned for a position."""
         places, watermarks = json.loads(text)
         return _Position({name: _place(*fields) for name, fields in places.items()}, watermarks)
 
@@ -124,7 +124,7 @@ class _Position:
         return json.dumps([self.places, self.watermarks_us], separators=(",", ":"))
 
     def after(self, batch: Batch) -> _Position:
-        """Return this position with the watermark that its partition has after a batch."""
+        """Return this position with the watermark that the partition of a batch has after the batch."""
         after_us = newest((self.watermarks_us.get(batch.partition), batch.watermark_us))
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 
@@ -134,7 +134,7 @@ def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Position
 
 
 class _PlacesTracker(RestrictionTracker):
-    """A restriction that is the places to read on from. It splits only at 0, as a deferral does."""
+    """Tracks a restriction: an encoded `_Position`. The tracker splits it only at 0, as a deferral does."""
 
     def __init__(self, places: str) -> None:
         self.places = places
@@ -186,7 +186,7 @@ _PLACES, _WATERMARKS = _AllPlaces(), ManualWatermarkEstimator.default_provider()
 
 
 class _ReadBatches(beam.DoFn):
-    """Base of both DoFns that read a log: it reads the next batches from given places on."""
+    """Base class of both DoFns that read a log; it reads the next batches from given places on."""
 
     reader: Reader
 
@@ -198,9 +198,10 @@ class _ReadBatches(beam.DoFn):
         self.reader = Reader(as_log(read.source), read.stop_file, read.snapshot_every_s, read.applied)
 
     def next(self, places: Positions) -> Read:
-        """Return the next batches; wait here if the wait is short, because a return costs an engine more.
+        """Return the next batches; wait here if the wait is short, because a return to the engine costs more.
 
-        A long wait is left to the engine: during a bundle, Prism requests the progress ten times a second.
+        A long wait is left to the engine, because Prism requests the progress of a bundle ten times a second
+        while the bundle runs.
         """
         until_s = time.monotonic() + LONGEST_WAIT_S
         with self._errors_stored():
@@ -238,7 +239,7 @@ class _ReadByDeferral(_ReadBatches):
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
     def _stamped(self, batches: Sequence[Batch], position: _Position) -> tuple[list[Any], _Position]:
-        """Return each batch with the watermark before it as its event time, and the position after all."""
+        """Return each batch with the watermark before it as its event time, and the position after them."""
         if not self.read.moves_watermark:
             return [*batches], position
         stamped: list[Any] = []

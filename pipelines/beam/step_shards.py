@@ -26,7 +26,8 @@ from schemas.errors import EngineError
 class SplitBatches(beam.PTransform[Any, Any]):
     """Emit the part of each batch that belongs to each shard: ``PCollection[Batch] -> PCollection[Sharded]``.
 
-    Every shard that follows the partition gets a part, if only with offsets and a watermark.
+    Every shard that follows the partition gets a part, even if it has no rows but only offsets and a
+    watermark.
 
     Attributes:
         shards: the number of shards.
@@ -74,12 +75,13 @@ class StepShards(beam.PTransform[Any, Any]):
 
 
 class _StepShard(beam.DoFn):
-    # Set once a worker has opened the shard. If an engine keeps this cell and replaces the worker, the shard
-    # in the memory of the first worker is lost.
+    # This state is written when a worker first opens the shard. If a later worker finds it, the engine has
+    # replaced the first worker, and the shard in the memory of that worker is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
-    # Never set. While a bundle runs whose stage has neither outputs nor timers, Prism (2.77.0, in
-    # `stage.Execute`) keeps a core busy waiting for it; with a timer it sleeps.
+    # This timer is never set. It is declared because Prism (2.77.0, in `stage.Execute`) keeps a core busy
+    # while it waits for a bundle of a stage with neither outputs nor timers; if the stage has a timer, Prism
+    # sleeps.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers
@@ -119,7 +121,7 @@ class _StepShard(beam.DoFn):
         self.numbers: set[int] = set()
 
     def finish_bundle(self) -> None:
-        """Wait for the threads in the last bundle only, and count what they have done since the last count.
+        """Wait for the threads in the last bundle only; add what they have counted to the metrics of Beam.
 
         The last snapshots are written when the last bundle ends. If every bundle waited, the threads would
         wait for the engine. An error of a thread is raised in a later bundle.

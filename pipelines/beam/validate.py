@@ -22,8 +22,8 @@ QUARANTINED = "quarantined"
 class Validate(beam.PTransform[Any, Any]):
     """Split frames of raw rows into observations (``good``) and rejected rows (``quarantined``).
 
-    Each row ends in exactly one of the two; see `schemas.validate`. The batches of `pipelines.ReadLog` were
-    validated by their source: their rows are only separated.
+    Each row is in exactly one of the two outputs; see `schemas.validate`. The source has already validated
+    the batches of `pipelines.ReadLog`, so their observations and rejected rows are only separated.
 
     >>> import apache_beam as beam
     >>> import polars as pl
@@ -52,6 +52,6 @@ def _validated(rows: pl.DataFrame | Batch) -> Iterator[Any]:
 
 
 def separated(batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the observations and the rejected rows of a batch, without their places in its log."""
+    """Return the observations and the rejected rows of a batch, without offsets, watermarks and origins."""
     rows = batch.rows.drop("offset", BEFORE, ORIGIN, strict=False)
     return rows, batch.rejected.select(list(quarantine.SCHEMA))

@@ -1,7 +1,8 @@
 """Write forecasts and rejected rows of a Beam pipeline into files that a rerun replaces.
 
-A file appears whole, and its name is made of the identities of its rows. A bundle that an engine runs again
-therefore writes the same files again. `pipelines.read_forecasts` and `pipelines.read_quarantine` read them.
+A file is complete or absent, and its name is computed from the identities of its rows. A bundle that an
+engine runs again therefore replaces its own files. `pipelines.read_forecasts` and
+`pipelines.read_quarantine` read the files.
 """
 
 from __future__ import annotations
@@ -125,12 +126,12 @@ class _WriteQuarantine(beam.DoFn):
 
 
 def _digest(rows: pl.DataFrame) -> str:
-    """Return a digest of the cells of a frame, which depends on no version of Polars."""
+    """Return a digest of the cells of a frame; it is the same in every version of Polars."""
     return sha256(rows.write_ndjson().encode()).hexdigest()[:_DIGITS]
 
 
 def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> str:
-    """Write a file that survives a loss of power, because the engine forgets the bundle afterwards."""
+    """Write a file that survives a loss of power, because the engine does not run a finished bundle again."""
     path = folder / name
     try:
         make_folder(folder)

@@ -118,7 +118,7 @@ def cold_start(
     forecaster = load_model(name, job, out)
     observed = (
         forecaster.covariates.features.observed
-    )  # new series have no observed covariates, so do not report a missing table of them
+    )  # new series have no observed covariates, so do not report observed covariates as missing
     tables = job.covariates.model_copy(update={"static": str(series), "observed": observed})
     table = read_tables(tables).static
     assert table is not None

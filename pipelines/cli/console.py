@@ -143,7 +143,7 @@ def _json_value(value: Any) -> Any:
 
 
 def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
-    """Print the summary of a job that has ended: rate, latency, and how many rows went where.
+    """Print the summary of a job that has ended: rate, latency, and the counts of rows by outcome.
 
     Args:
         out: outcome of the job.

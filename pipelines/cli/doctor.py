@@ -1,4 +1,4 @@
-"""Checks of this machine for what Statecast needs, each with a fix if something is missing."""
+"""Check this machine for everything that Statecast needs, and name a fix for each missing part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose the engine that a job runs on, from its options and its job file, before anything heavy is loaded.
+"""Choose the engine that a job runs on, from its options and its job file, before the job itself is loaded.
 
 The module imports torch and Beam only to reach a Flink cluster or to check options of Beam.
 """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
-_ENOUGH_ROWS = 1_000  # before that, the share of quarantined rows is too noisy to warn about
+_ENOUGH_ROWS = 1_000  # with fewer rows, the share of quarantined rows is too noisy to warn about
 
 
 def backfill(

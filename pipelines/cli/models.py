@@ -97,7 +97,7 @@ def ui(
             out.result({"url": f"http://{host}:{port}", "pid": server.pid})
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # Ctrl-C in a terminal reaches both processes, but SIGTERM only this one
+            server.terminate()  # Ctrl-C in a terminal reaches the server, too, but SIGTERM does not
             server.wait()
             return
     if code:

@@ -57,7 +57,7 @@ def load_settings(config: Path | None, settings: list[str] | None, **named: Any)
         named: values of options as ``section__key=value``; None leaves a setting as it is.
 
     Raises:
-        ConfigError: a setting is invalid; one line that names the option or variable the user gave.
+        ConfigError: a setting is invalid; the message names the option or variable that the user gave.
     """
     from pipelines.settings.job_file import load_config
 
@@ -135,7 +135,7 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
     STOP is None if the option names no end.
 
     Raises:
-        ConfigError: the text is neither.
+        ConfigError: the text has neither form.
     """
     first, colon, stop = text.partition(":")
     if not (colon and first.isdecimal() and (not stop or stop.isdecimal())):
@@ -149,7 +149,7 @@ def paths(data: list[str] | None) -> list[str] | None:
 
 
 def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
-    """Return the input files of a job after a quick check of each, before anything heavy is loaded.
+    """Check the input files of a job quickly, and return them; this loads neither torch nor Beam.
 
     Args:
         job: settings whose data section names the files.

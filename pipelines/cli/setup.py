@@ -56,7 +56,7 @@ def init(
             raise ConfigError(f"--example {example}: no such example; choose {' or '.join(_EXAMPLES)}")
         data = path.parent / f"{example}.parquet"
         overrides = {"data.paths": [str(data)], **_EXAMPLES[example]}
-    load_settings(None, settings)  # only for its errors, which name what the user typed
+    load_settings(None, settings)  # called only for its errors, which name the options that the user typed
     text = commented_toml(load_config(None, overrides | assignments(settings)))
     for file in filter(None, (path, data)):
         if file.exists() and not force:

@@ -31,7 +31,7 @@ def run_sweep_command(
         job: settings of the training; they are the first trial.
         name: name of the MLflow run.
         trials: number of trials.
-        table: where the state table of the trained model is written; None for nowhere.
+        table: folder in which the state table of the trained model is written; None writes no table.
         out: output of the command.
     """
     with out.progress("loading optuna", "packages"):

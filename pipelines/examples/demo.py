@@ -70,7 +70,7 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
         runner: engine of the streams.
 
     Raises:
-        StatecastError: a package is missing, or a file cannot be written; one line.
+        StatecastError: a package is missing, or a file cannot be written; the message is one line.
     """
     data = examples.write_example(MODEL, folder / "data")
     uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"

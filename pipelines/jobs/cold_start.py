@@ -36,7 +36,7 @@ def run_cold_start(
 
     Raises:
         ConfigError: no window begins at ``at``.
-        DataError: the table is invalid; the message contains file and column.
+        DataError: the table is invalid; the message contains the file, and the column that is at fault.
         ModelError: the forecaster has no decoder, which forecasts of new series need.
     """
     freq, at_us = forecaster.window_config.frequency, round(at.timestamp() * MICROSECONDS)

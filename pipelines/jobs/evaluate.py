@@ -74,8 +74,8 @@ def evaluate_folders(
         job: settings; the section ``data`` names the observations, ``windows`` their aggregation.
         folders: output folders of backfills and streams.
         train_end: the errors of each series are divided by the error of seasonal naive on its rows before
-            this time. By default on the rows before the first forecast, or else on the rows that the model
-            was trained on.
+            this time. None chooses the rows before the first forecast, or, if these are too few, the rows
+            that the model was trained on.
         on_rows: called with the number of rows of each piece that was read.
         issued_from: earliest issue time of the forecasts that are scored.
 
@@ -169,7 +169,10 @@ def write_evaluation(
 
 
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
-    """Return the errors of each baseline that has forecasts at issue times and horizons of ``own``."""
+    """Return the errors of each baseline at the issue times and horizons of the errors ``own``.
+
+    A baseline without forecasts at any of them is left out.
+    """
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     found = {
@@ -186,7 +189,10 @@ def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFr
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Split forecasts by model version; the labels are the cells (``lstm``) if each version has another."""
+    """Split forecasts by model version.
+
+    The labels are the cells, such as ``lstm``, if no two versions have the same cell; else the versions.
+    """
     parts = {str(key[0]): part for key, part in forecasts.partition_by("model_version", as_dict=True).items()}
     short = [version.rpartition("-")[0] for version in parts]
     if len(set(short)) == len(parts):
@@ -195,7 +201,7 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
-    """Raise ConfigError if an issue time is not the end of a window, or no two are one window apart."""
+    """Raise ConfigError if an issue time is not the end of a window, or no two times are one window apart."""
     times = forecasts["issued_at"].unique().sort()
     apart = times.diff().drop_nulls().dt.total_seconds().sort()
     issued_us = times.to_physical().to_numpy()

@@ -1,6 +1,7 @@
 """Run the forecasting jobs: a backfill over whole files, and a stream.
 
-Both apply the batches of a log to shards; they differ in the log and in how the output appears.
+Both apply the batches of a log to shards. They differ in the log, and in when output appears: a backfill
+replaces earlier output at its end, and a stream adds each file at once.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class RunResult(NamedTuple):
     """The result of one run of a job.
 
     Attributes:
-        counts: numbers of rows by what happened to them.
+        counts: counts of rows by outcome.
         published: the last numbers that the shards published.
         notices: lines about the rows that the user should see.
     """
@@ -237,8 +238,8 @@ def starting_table(
 
     Args:
         states: path of the table in the stream's output folder.
-        start: the table that a new stream starts from; None starts cold. It may be ``states`` if a backfill
-            wrote that table: the stream then continues the backfill.
+        start: the table that a new stream starts from; None starts cold. ``start`` may be ``states`` if a
+            backfill wrote that table: the stream then continues the backfill.
         resume: see `StreamJob`.
         fresh: see `StreamJob`.
 
@@ -286,8 +287,8 @@ def _begin_table(
         is_resume: whether ``states`` is to be resumed.
 
     Returns:
-        The place in each partition at which reading begins, and whether the run resumes an earlier run. It
-        does not if the table belongs to a job that read another log, such as a backfill.
+        The place in each partition at which reading begins, and whether the run resumes an earlier run. The
+        run does not resume if the table belongs to a job that read another log, such as a backfill.
 
     Raises:
         DataError: the log cannot be read.

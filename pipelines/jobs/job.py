@@ -46,7 +46,7 @@ class BackfillJob(EngineSettings):
     Attributes:
         forecaster: weights and settings of the model.
         paths: files to read.
-        input: how to read the files.
+        input: the settings by which to read the files.
         output: output folder; forecasts and states of an earlier job in it are replaced.
         shards: number of shards.
         windows_per_step: largest number of windows in one call of the network.
@@ -87,9 +87,10 @@ class StreamJob(EngineSettings):
         shards: number of shards.
         windows_per_step: largest number of windows in one call of the network, used when there is a backlog.
         state_table: state table to start from; None starts cold.
-        resume: resume from the state table in the output folder if there is one, at the offsets in it.
-        fresh: start without the state table in the output folder, which is kept under another name. If there
-            is such a table, the stream needs either ``resume`` or ``fresh``.
+        resume: whether to resume from the state table in the output folder, at its offsets, if there is a
+            table.
+        fresh: whether to start without the state table in the output folder, which is then kept under another
+            name. If there is such a table, the stream needs either ``resume`` or ``fresh``.
         format: format of the forecast files.
         lanes: number of worker threads, each of which steps one shard at a time.
         snapshot_every_s: seconds between two snapshots.
@@ -126,10 +127,10 @@ class Outcome:
     """The result of a backfill or a stream.
 
     Attributes:
-        counts: numbers of rows by what happened to them, including earlier runs that a stream resumed from.
+        counts: counts of rows by outcome, including the earlier runs that a stream resumed from.
         seconds: duration of this run.
         output: output folder.
-        stopped: the job was stopped from outside, so its source may have more rows.
+        stopped: whether the job was stopped before its source ended, so that the source may have more rows.
         numbers: the last counts, times and latencies that the shards published.
         notices: lines about the rows of the files that the user should see.
     """
@@ -156,7 +157,7 @@ class Outcome:
 
     @property
     def has_latency(self) -> bool:
-        """Whether latency was measured; it is not in a replay without pace, which only reads a backlog."""
+        """Whether latency was measured; a replay without pace measures none, because it reads a backlog."""
         return self.numbers.whole.count > 0
 
     def latency_ms(self, level: float) -> float:

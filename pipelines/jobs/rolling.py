@@ -159,7 +159,7 @@ def _replay(
 
 
 def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
-    """Return the windows of ``rows``, normalized if the job asks for it, and their training and test rows.
+    """Return the windows of ``rows``, normalized if the job sets ``normalize``, and the training/test split.
 
     Raises:
         ConfigError: the test rows overlap the training rows, or are too few for the horizon.
@@ -169,7 +169,7 @@ def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
 
 
 def _split_rows(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
-    """Do the same as `prepared`, for rows that are windows already."""
+    """Return what `prepared` returns, from windows instead of rows."""
     config = job.settled
     length = len(windows.values)
     if job.train_rows >= length:

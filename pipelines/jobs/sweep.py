@@ -45,7 +45,8 @@ class Trial:
         number: number of the trial, from 1; trial 1 has the settings of the job itself.
         ended: ``finished``, ``pruned`` (stopped early, worse than the median) or ``failed``.
         skill: ``validation_skill`` (see `forecaster.training.train.Trained.history`) of the best epoch,
-            averaged over the folds; higher is better. The last value of a pruned trial; None if it failed.
+            averaged over the folds; higher is better. For a pruned trial, the last value; None if the trial
+            failed.
         settings: the settings, by dotted name, that replace settings of the job.
         seconds: duration.
         run_id: MLflow run.
@@ -227,7 +228,7 @@ def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows,
     for number in range(_FOLDS):
         rows = backtest_from - number * held_out
         if number and rows <= 2 * held_out:
-            return  # too few training windows are left for a score that means much
+            return  # too few training windows are left for a meaningful score
         changes = {"validation": held_out / rows, "backtest": 0.0, "refit": False}
         yield windows.rows(0, rows), training.model_copy(update=changes)
 

@@ -40,7 +40,7 @@ from schemas.errors import ModelError
 _BACKTEST_SERIES = 100  # enough to compare versions; more would take long for a large fleet
 _FANS = 3
 _BLOCK = 256  # windows in one block; the forecasts of a whole long history would not fit into memory
-_BLOCK_STEPS = 25_600  # series times windows in one block
+_BLOCK_STEPS = 25_600  # the most series times windows in one block of `write_states`
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainOutcome:
             (``schemas.scores``). With ``training.refit`` the registered weights were trained on these
             windows, too.
         series, windows: size of the training data.
-        rows_in, used, quarantined, duplicates, outside: numbers of rows by what happened to them.
+        rows_in, used, quarantined, duplicates, outside: counts of rows: all, and by outcome.
         notices: lines that the user should see.
     """
 
@@ -281,7 +281,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
 
 
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:
-    """Log the norm of the gradient by lag, which shows how many windows back the network learns from."""
+    """Log the norm of the gradient by lag; it shows how many windows back the network learns from."""
     norms = gradient_norms(forecaster, windows, config.training.segment)
     for lag, norm in enumerate(norms.tolist()):
         run.log_points({"gradient_norm_by_lag": norm}, lag)

@@ -1,7 +1,7 @@
 """Labelled example data without a download: vowels with their speakers, weather with injected anomalies.
 
-The vowels are the data set Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0). They
-are read from the files of the package ``sktime`` (BSD), which is not imported.
+The vowels are the data set Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0). The
+module reads this data set from the files of the package ``sktime`` (BSD), and does not import the package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schemas.errors import DataError, OutputError
 NAMES = ("vowels", "anomalies")
 _SEED = 0
 _EVERY_S = 7 * 86_400  # inject an anomaly per series and week: enough of each kind to train on
-_FRAME_US = 6_400  # between two steps; the speech was analysed in overlapping frames of 25.6 ms
+_FRAME_US = 6_400  # time between two steps; the speech was analysed in overlapping frames of 25.6 ms
 
 
 def vowels() -> pl.DataFrame:

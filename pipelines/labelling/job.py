@@ -39,15 +39,15 @@ class LabelOutcome:
         of: ``sequence`` or ``step``: what a label belongs to.
         channels, classes: names of the values and of the labels.
         background: label of ordinary steps; empty for sequences.
-        series, steps: number of series, and number of steps of the longest one.
+        series, steps: number of series, and number of steps of the longest series.
         freq_s: seconds between two steps; 0 for sequences.
-        judged: part that the scores are of: ``test``, or ``validation`` if there is no test part.
-        scores: scores on that part, by name.
-        kinds: for steps, rows of ``label, found, of``: how many anomalies of each kind were found at one
-            false alarm per series and week.
+        judged: the part that was scored: ``test``, or ``validation`` if there is no test part.
+        scores: scores on the part ``judged``, by name.
+        kinds: for steps, rows of ``label, found, of``: for each kind of anomaly, how many of its ``of``
+            anomalies were found at one false alarm per series and week.
         history: epochs, see `forecaster.labelling.training.TrainedLabeller`.
-        rows_in, used, quarantined, duplicates: number of rows read, and how many of them went where.
-        unlabelled: number of used rows without a label: input of the network, but not trained on.
+        rows_in, used, quarantined, duplicates: counts of rows: all, and by outcome.
+        unlabelled: number of valid rows without a label, which are input of the network, but not trained on.
         notices: lines to show to the user.
     """
 
@@ -98,14 +98,15 @@ def run_labelling(
         config: shape and training of the network.
         mlflow: store of the run.
         name: name of the run.
-        freq_s: seconds between two steps if labels are per step; None takes the most frequent distance.
+        freq_s: seconds between two steps if labels are per step; None takes the most frequent distance
+            between the times of two rows.
         max_quarantined: a larger share of quarantined rows ends the job before it trains.
         output: folder for the model and its label for every row; None writes neither.
         on_rows: called with the number of rows of each batch that was read.
         on_epoch: called after each epoch.
 
     Raises:
-        StatecastError: a file, a setting or the store cannot be used; one line.
+        StatecastError: a file, a setting or the store cannot be used; the message is one line.
     """
     registry = open_registry(mlflow)
     read = read_labelled(paths, columns, on_rows)

@@ -65,7 +65,8 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
     The columns of series and times are found by their usual names, the columns of values by their contents.
 
     Raises:
-        DataError: a named column does not exist, or no column is found; one line with the fix.
+        DataError: a named column does not exist, or no column of times or of values is found; the message
+            names the fix.
     """
     with formats.told(path):
         names = formats.column_names(path)

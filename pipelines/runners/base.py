@@ -1,4 +1,4 @@
-"""The description of a run of a forecasting job, and the settings of Flink; every runner takes them."""
+"""The description of a run of a forecasting job, which every runner takes, and the addresses of Flink."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Run:
         snapshot_every_s: seconds between two snapshots.
         logs: folder in which an engine writes its log file.
         beam_options: additional options for Beam's runner; not used in process.
-        before: id of the run that owned the output folder before this run. If its process was killed, the
-            cluster may still be running it.
+        before: id of the run that owned the output folder before this run. If the process of the earlier run
+            was killed, the cluster may still be running that run.
     """
 
     log: Log

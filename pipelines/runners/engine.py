@@ -30,7 +30,7 @@ from schemas.errors import EngineError
 _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
 _HANG_UP_LIMIT_S: Final = 2.0  # time for Beam's worker threads to end after a lost connection
-# How the names of Beam's worker threads begin that raise an error when they lose their connection.
+# Beam's worker threads whose names begin so raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # `read` waits until the owner's end of the pipe closes; the operating system closes it when the owner dies.
@@ -48,7 +48,7 @@ class EngineProcess:
     """A context manager that runs an engine process on a free port for the ``with`` block.
 
     The engine runs in its own session, so that Ctrl-C in the terminal reaches only the job, which can then
-    end cleanly. The engine ends with the block. It also ends if the process that started it is killed.
+    end cleanly. The engine ends with the block, and also if the process that started the engine is killed.
 
     Args:
         name: name of the engine in error messages.
@@ -213,9 +213,9 @@ def _record_path(pid: int) -> Path:
 def _record(pid: int) -> None:
     """Record that this process owns the engine ``pid``, with the start times of both processes.
 
-    The operating system uses process ids again; an id with its start time names one process only.
+    The operating system reuses process ids, but a process id and a start time together name one process only.
     """
-    with contextlib.suppress(OSError, psutil.Error):  # the watcher ends the engine without a record, too
+    with contextlib.suppress(OSError, psutil.Error):  # without a record, the watcher still ends the engine
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = os.getpid()

@@ -1,9 +1,9 @@
 """Flink, the distributed engine, through Beam's job server, a Java process that belongs to one job.
 
 The job server submits a pipeline to Flink: to a Flink inside the job server (``[local]``), or to a session
-cluster (``host:port`` of its REST interface), whose task managers then request Python workers from a pool.
-A cluster would run the job without the job server, but then no process would follow the job. So the job is
-cancelled in the cluster when the job server ends (`cancel`).
+cluster (``host:port`` of its REST interface). The task managers of a cluster request Python workers from a
+pool. A cluster would go on running the job after the job server has ended, but then no process would follow
+the job. So the job is cancelled in the cluster when the job server ends (`cancel`).
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         f"--parallelism={parallelism}",
         # Beam would call pip to log the installed packages, and pip may be missing.
         "--experiments=disable_logging_submission_environment",
-        # Rows move on when their bundle ends, and by default a bundle lasts a second. Beam spells it "mills".
+        # A bundle passes its rows on when it ends, by default after a second. Beam spells the name "mills".
         "--max_bundle_time_mills=5",
-        # Our own process restarts the job from the state table, which is newer than any checkpoint of Flink.
+        # Flink restarts nothing: the job's own process resumes it from the state table, because Statecast
+        # uses no checkpoints of Flink.
         "--number_of_execution_retries=0",
         # When a source ends, Flink finishes the steps after it one by one. Meanwhile, the runner reads the
         # rest of the input in `ExecutableStageDoFnOperator.flushData`, and no checkpoint or savepoint can

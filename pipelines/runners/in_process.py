@@ -1,7 +1,7 @@
 """The in-process runner: threads of this process apply the batches of a source to the shards.
 
-It needs no engine. Backfills run in process by default, and streams can. As on every engine, a stream resumes
-from its snapshots.
+This runner needs no engine. Backfills use it by default, and streams use it if Prism is not installed or the
+settings choose it. As on every engine, a stream resumes from its snapshots.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Only Flink and these tests need Java. ``pom.xml`` beside this file contains the versions.
 
-``python -m pipelines.runners.java setup`` downloads what is missing, with Maven.
+``python -m pipelines.runners.java setup`` downloads missing jars with Maven, and Flink with uv or pip.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
 
 
 def find_java() -> Path:
-    """Return the path of the Java in JAVA_HOME, or of the one on PATH if JAVA_HOME is not set.
+    """Return the path of the Java in JAVA_HOME, or of the Java on PATH if JAVA_HOME is not set.
 
     Raises:
         EngineError: Java is not installed, or it is too old.
@@ -222,7 +222,7 @@ def _copy_jars(profile: str, target: Path, *more: str) -> Path:
 
 
 def _move_into_place(made: Path, target: Path) -> None:
-    """Move a folder to ``target``; leave it if another process has created ``target`` meanwhile."""
+    """Move a folder to ``target``; do nothing if another process has created ``target`` meanwhile."""
     try:
         move_whole(made, target)
     except OSError:

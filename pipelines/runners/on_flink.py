@@ -30,7 +30,7 @@ from pipelines.workers.failure import clear_worker_errors, error_to_report
 from schemas.errors import EngineError, EngineLost
 
 _CHECK_EVERY_S: Final = 1.0
-_SILENCE_LIMIT_S: Final = 5.0  # after so long without an answer a job manager counts as lost
+_SILENCE_LIMIT_S: Final = 5.0  # a job manager that does not answer for longer counts as lost
 _RETURN_LIMIT_S: Final = 180.0  # how long to wait for a lost task manager to come back
 _CANCEL_LIMIT_S: Final = 30.0  # do not wait longer: Flink ends a hanging task only after 180 s
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
@@ -91,7 +91,7 @@ class _EndedByOthers(EngineError):
 
 def _check_ended(state: str, run: Run, master: str, name: str) -> None:
     """Raise `_EndedByOthers` if Flink's job was cancelled or stopped from outside."""
-    # The job server reports a cancelled job as FAILED; only the cluster tells the two apart.
+    # The job server reports a cancelled job as FAILED; only the cluster distinguishes CANCELED from FAILED.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
         raise _EndedByOthers(
             "Flink's job was cancelled: run the same command again; add --resume for a stream"
@@ -196,7 +196,7 @@ def _slots(master: str) -> int:
 class _Watch:
     """Watch a run: whether its shards have ended, and whether the cluster still has its job.
 
-    It sends requests to the cluster itself, because a job server reports a dead job manager only after
+    `_Watch` sends its own requests to the cluster, because a job server reports a dead job manager only after
     minutes.
 
     Attributes:
@@ -215,7 +215,7 @@ class _Watch:
     _seen: bool = field(default=False, init=False)
 
     def sees_end(self) -> bool:
-        """Return whether all shards have ended; calls within a second of the last check return False.
+        """Return whether all shards have ended; a call within a second of the last check returns False.
 
         Raises:
             EngineLost: the job manager has stopped answering, or it has lost the job.

@@ -4,9 +4,9 @@
 
     python -m pipelines.runners.pool --port 50000
 
-This pool replaces Beam's own. Beam's pool identifies a worker by a number that each task manager counts from
-the same start, so two task managers on one pool end each other's workers; it also listens on every interface.
-A worker of this pool ends when its task manager closes the connection.
+This pool replaces the pool of Beam, for two reasons. Beam's pool identifies a worker by a number that each
+task manager counts from the same start, so two task managers on one pool end each other's workers. And it
+listens on every interface. A worker of this pool ends when its task manager closes the connection.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:
-        """Do nothing: two workers may have this id, and the right one ends with its connection."""
+        """Do nothing: two workers may have this id, and a worker ends when its connection is closed."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def close(self) -> None:

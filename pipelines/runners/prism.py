@@ -1,8 +1,8 @@
 """Prism, the streaming engine, as a process that belongs to one job.
 
-Prism is one Go program, of the same version as Beam, and keeps its state in memory. It listens on every
-network interface and has no option to restrict this, so each job starts its own Prism on a free port and ends
-it with the job.
+Prism is one Go program, of the same version as Beam, and keeps its state in memory. Prism listens on every
+network interface and has no option to restrict this. So each job starts its own Prism on a free port, and
+ends this Prism with the job.
 
 ``python -m pipelines.runners.prism setup`` finds or installs Prism.
 """
@@ -72,9 +72,9 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``setup``, which finds or installs Prism, or ``fetch FOLDER``, which only downloads it.
+    """Run ``setup``, which finds or installs Prism, or ``fetch FOLDER``, which only downloads Prism.
 
-    ``setup`` runs ``fetch`` as a separate process, so that it can end a download that takes too long.
+    ``setup`` runs ``fetch`` as a separate process, so that ``setup`` can end a download that takes too long.
     """
     match arguments:
         case ["setup"]:

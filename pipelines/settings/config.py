@@ -55,7 +55,7 @@ def _encoding(name: str) -> str:
     """Check that a name is ``auto`` or a text encoding of Python, and return it.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the name is neither.
     """
     try:
         if name == "auto" or codecs.lookup(name).encode("x")[0]:
@@ -355,7 +355,7 @@ class JobConfig(Settings):
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Return whether the type of a setting is one for secrets, which mask the secret in their text."""
+    """Return whether a setting has one of the types that mask secrets in their text."""
     return any(kind in (SecretUrl, SecretOption) for kind in (field.annotation, *get_args(field.annotation)))
 
 

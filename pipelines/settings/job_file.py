@@ -1,4 +1,4 @@
-"""Read settings from a job file, write them to one, and explain invalid settings in one line."""
+"""Read settings from a job file, write settings to a job file, and explain an invalid setting in one line."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
             ("128", "[0.1, 0.5]", "true"). None does not change a setting.
 
     Raises:
-        ConfigError: the file cannot be read, or a setting is invalid; one line with the file, the setting,
-            its value and the allowed values.
+        ConfigError: the file cannot be read, or a setting is invalid; the message names the file, the
+            setting, its value and the allowed values.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     table: dict[str, Any] = _read(path) if path else {}
@@ -110,7 +110,7 @@ def _parsed(text: str, field: FieldInfo) -> object:
 
 
 def _example(field: FieldInfo) -> str:
-    """Return an example value for a setting that has no default, as TOML."""
+    """Return an example value, as TOML, for a setting whose default is no value."""
     kinds = get_args(field.annotation)
     return "false" if bool in kinds else "2013-01-01T00:00:00Z" if Time in kinds else '"1h"'
 
@@ -132,7 +132,7 @@ def _toml(value: object) -> str:
 
 
 def _error_line(error: ErrorDetails, path: Path | None, given: Mapping[str, object]) -> str:
-    """Return one of pydantic's errors as one line: the file, the setting, its value and what is allowed."""
+    """Return an error of pydantic as one line: the file, the setting, its value and the allowed values."""
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts[:2])
     source = "option" if key in given or path is None else f"{path}:"

@@ -78,7 +78,7 @@ class Broker:
 
 @dataclass
 class LastError:
-    """The last connection error that a client reported; a call that then times out does not contain it.
+    """The last connection error that a client reported; the error of a call that times out lacks this reason.
 
     Attributes:
         text: the error as one line; empty if there was none.
@@ -101,7 +101,7 @@ class LastError:
 
 
 def client(kind: str) -> Any:
-    """Import ``confluent_kafka`` and return the class or function of it with this name.
+    """Import ``confluent_kafka``, and return its class or function with the name ``kind``.
 
     Raises:
         ConfigError: the package is not installed.
@@ -120,7 +120,7 @@ def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[
     Args:
         broker: address and options of the client.
         last: last connection error of the client.
-        sending: whether the client sends; its errors are then of the output.
+        sending: whether the client sends messages, so that its errors are raised as `OutputError`.
 
     Raises:
         DataError: reading failed.
@@ -133,7 +133,7 @@ def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[
     except kafka_exception as raised:
         kind = OutputError if sending else DataError
         raise error_of(broker, raised.args[0], last, kind) from None
-    except ValueError as error:  # the client does not have such an option
+    except ValueError as error:  # an option that the client does not have
         raise ConfigError(f"kafka.options: {broker.without_secrets(_one_line(str(error)))}") from None
 
 
@@ -141,9 +141,9 @@ def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[
 def without_garbage_collection() -> Iterator[None]:
     """Turn off Python's garbage collector while the block runs.
 
-    A poll of a client creates about 100,000 messages at once, none of them part of a cycle. They would make
-    the collector visit all objects of the process. With Beam and torch loaded, that took most of the time of
-    a poll, and all other threads had to wait for it.
+    A poll of a client creates about 100,000 messages at once, none of them part of a cycle. So many new
+    objects would make the collector visit all objects of the process. With Beam and torch loaded, these
+    visits took most of the time of a poll, and all other threads had to wait meanwhile.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -157,7 +157,7 @@ def without_garbage_collection() -> Iterator[None]:
 def error_of(
     broker: Broker, error: Any, last: LastError, kind: type[StatecastError] = DataError
 ) -> StatecastError:
-    """Return an error of the client as an error of one line.
+    """Convert an error of the client to a `StatecastError` of one line.
 
     Args:
         broker: address and options of the client; the line names the address.

@@ -1,10 +1,10 @@
 """Write and read the files of forecasts, late rows and quarantined rows in an output folder.
 
 A file is complete or absent: it is written under a hidden name and renamed, or put into a store in one
-request. The name of a forecast file consists of the windows, the model version, the revision and the shard;
-the name of a file of rows, of their partition, offset and shard. So a rerun replaces the files that it wrote
-before, and two models can write into one folder. A resumed job first removes the files that were written
-after its last snapshot, since it writes them again (`ShardFiles.remove_after`).
+request. The name of a forecast file consists of the windows, the model version, the revision and the shard.
+The name of a file of rows consists of their partition, offset and shard. So a rerun replaces the files that
+the first run wrote, and two models can write into one folder. A resumed job first removes the files that were
+written after its last snapshot, since it writes them again (`ShardFiles.remove_after`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ShardFiles:
         self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
-        """Write the rows of a block's windows that later rows replaced.
+        """Write the replaced rows of a block: rows of its windows for which a later row has another value.
 
         Raises:
             OutputError: the file cannot be written.
@@ -81,13 +81,13 @@ class ShardFiles:
         self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
 
     def _block_name(self, forecasts: Forecasts) -> str:
-        """Return the file name of a block without its suffix: windows, model version, and shard."""
+        """Return the file name of a block without its suffix: windows, model version, revision and shard."""
         stop = forecasts.start + len(forecasts.issued)
         first, last = (compact_time(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
         return f"{first}-{last}-{self.model_version}-r0-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
-        """Write the late or quarantined rows of a batch of ``partition`` that begins at ``start``.
+        """Write the late or quarantined rows of the batch of ``partition`` that begins at offset ``start``.
 
         Raises:
             OutputError: the file cannot be written.
@@ -112,7 +112,7 @@ class ShardFiles:
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # earlier versions used the partition's name unchanged in file names
+        # earlier versions of Statecast used the partition's name unchanged in file names
         reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
 
         def is_newer(path: Location) -> bool:
@@ -142,7 +142,7 @@ class ShardFiles:
         path = self.folder / part / name
         try:
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # Polars, too, reports a full disk
+        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises one of the two
             reason = getattr(error, "strerror", None) or one_line(error)
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
@@ -151,8 +151,8 @@ class ShardFiles:
 def _partition_stem(partition: str) -> str:
     """Return the first part of the names of a partition's files.
 
-    It never begins with a dot or an underscore, as a topic's name may, because readers of folders skip such
-    files. It is shortened if it is long, because a topic's name may be nearly as long as a file's.
+    This part never begins with a dot or an underscore, as a topic's name may, because readers of folders skip
+    such files. A long part is shortened, because a topic's name may be nearly as long as a file name may be.
     """
     name = quote(partition, safe="")
     if name.startswith((".", "_")):
@@ -255,5 +255,5 @@ def _read_lines(file: Target) -> pl.DataFrame:
 
 
 def compact_time(us: int) -> str:
-    """Return a time in microseconds since 1970 as in the names of files: ``20130101T000000Z``."""
+    """Format a time in microseconds since 1970 for the names of files: ``20130101T000000Z``."""
     return datetime.fromtimestamp(us / MICROSECONDS, UTC).strftime("%Y%m%dT%H%M%SZ")

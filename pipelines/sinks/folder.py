@@ -33,7 +33,7 @@ def check_folder(folder: Location) -> int | None:
         Free bytes on its disk; None for an object store.
 
     Raises:
-        OutputError: it cannot be created or written to.
+        OutputError: the folder cannot be created or written to.
     """
     if isinstance(folder, Remote):
         check_writable(folder)
@@ -56,10 +56,10 @@ def prepare_folder(folder: Location, *parts: str) -> None:
 
     Args:
         folder: an output folder.
-        parts: names of folders in it.
+        parts: names of the folders in the output folder.
 
     Raises:
-        OutputError: it cannot be written to.
+        OutputError: the folder cannot be written to.
     """
     if isinstance(folder, Remote):
         # A store has no folders, and the lease of this job has shown that it can be written to.

@@ -1,8 +1,9 @@
 """Send forecasts, late rows and quarantined rows to Kafka topics.
 
 Delivery is at least once: a snapshot is written only after the broker has acknowledged all messages before
-it, and a job that was killed sends again what followed its last snapshot. The repeated forecasts have the
-same identity, which is in the key and the headers of each message, so consumers can drop the repetitions.
+it, and a job that resumes after it was killed sends all messages after its last snapshot again. A repeated
+forecast has the identity of the first one, which is in the key and the headers of each message, so consumers
+can drop the repetitions.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics to which a job sends its output; a value, since it travels to the workers.
+    """The topics to which a job sends its output; a plain value, because it is sent to the workers.
 
     Attributes:
         broker: the Kafka broker.
@@ -57,12 +58,12 @@ class Topics:
     quarantine: str = ""
 
     def of(self, part: str) -> str:
-        """Return the topic of late or quarantined rows; empty for files."""
+        """Return the topic of late or quarantined rows; empty if these rows are written to files."""
         return {LATE: self.late, QUARANTINE: self.quarantine}[part]
 
 
 class TopicWriter:
-    """Sends the output of all shards of a process to topics; its threads share it.
+    """Sends the output of all shards of a process to topics; all threads of the process share one writer.
 
     Args:
         topics: the topics.
@@ -210,7 +211,7 @@ def _json_lines(frame: pl.DataFrame) -> list[bytes]:
 def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
     """Return a function that encodes forecasts in the registry's wire format, one record per row.
 
-    It registers the schema under the usual subject when it first meets a set of quantiles.
+    For each new set of quantiles, the function first registers a schema under the subject ``TOPIC-value``.
     """
     path, user = f"/subjects/{topics.forecasts}-value/versions", topics.broker.registry_user
     known: dict[tuple[str, ...], tuple[bytes, Any]] = {}

@@ -1,4 +1,4 @@
-"""A histogram of latencies of constant size, which can be summed over shards."""
+"""A histogram of latencies with a fixed number of buckets; the histograms of shards can be summed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 BUCKETS: Final = 148
-"""Number of buckets of a `Histogram`, enough for 10 minutes."""
+"""Number of buckets of a `Histogram`, enough for latencies of up to 10 minutes."""
 
-_LEAST_MS, _RATIO = 0.5, 1.1  # the error of a quantile is at most 5 %
+_LEAST_MS, _RATIO = 0.5, 1.1  # with this ratio of buckets, the error of a quantile is at most 5 %
 
 
 @dataclass(frozen=True)
 class Histogram:
     """Latencies counted by bucket: bucket ``i`` is ``[0.5 * 1.1**(i-1), 0.5 * 1.1**i)`` milliseconds.
+
+    Bucket 0 also has all shorter latencies, and the last bucket all longer ones.
 
     Attributes:
         buckets: count of each bucket; missing buckets are empty.

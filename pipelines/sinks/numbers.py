@@ -22,15 +22,18 @@ from pipelines.storage import Location, Remote, markers, remove_tree, write_text
 from schemas.errors import OutputError
 
 PUBLISHED_EVERY_S: Final = 0.05
-"""Seconds between two publications of a shard that has issued no new forecasts."""
+"""Least seconds between two publications of a shard while it issues no new forecasts."""
 
 PUBLISHED_REMOTELY_EVERY_S: Final = 2.0
-"""Seconds between two publications of a shard, and two reads, in a store, which bills every request."""
+"""Least seconds between two publications of a shard, and between two reads, if the output is in a store.
+
+Stores bill every request.
+"""
 
 RECENT: Final = 64
 """Number of single latencies that a shard publishes, so that `JobReader` can match them between shards."""
 
-_MOST_OPEN = 4096  # window ends that may wait for the slowest shard
+_MOST_OPEN = 4096  # the most window ends that may wait for the slowest shard
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class JobNumbers:
 
     Attributes:
         counts: counts of rows by outcome.
-        closed_us: end of the last window that all shards have closed, in microseconds.
-        watermark_us: smallest watermark in microseconds.
+        closed_us: smallest ``closed_us`` of the shards that have one; None if no shard has one.
+        watermark_us: smallest watermark of the shards that have one, in microseconds; None if no shard does.
         series, live, state_bytes: sums over the shards.
         latency: latencies of the batches of all shards.
         whole: latencies of windows; a window is done when its slowest shard is done.
@@ -117,8 +120,8 @@ class JobNumbers:
     def as_json(self, now_s: float) -> dict[str, Any]:
         """Return the numbers as a flat dict for a line of JSON.
 
-        ``p50_ms`` and ``p99_ms`` are latencies of windows, the ones with the prefix ``shard_`` of batches of
-        a shard.
+        ``p50_ms`` and ``p99_ms`` are quantiles of the latencies of windows; ``shard_p50_ms`` and
+        ``shard_p99_ms`` are quantiles of the latencies of the shards' batches.
         """
         age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
         lag = self.watermark_lag_s(now_s)
@@ -139,7 +142,7 @@ class JobNumbers:
 
 
 class JobReader:
-    """Reads a job's numbers repeatedly, and computes the latency of each window from those of the shards.
+    """Reads a job's numbers repeatedly, and computes each window's latency from the latencies of the shards.
 
     A window counts when every shard has closed it, with the latency of the slowest shard. A shard that closes
     more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
@@ -180,7 +183,7 @@ class JobReader:
 
     def _record_latencies(self, shard: ShardNumbers) -> None:
         count, before = shard.latency.count, self._read_counts.get(shard.shard, 0)
-        new = count - before if count >= before else count  # fewer: its worker was restarted
+        new = count - before if count >= before else count  # a restarted worker counts from 0 again
         self._read_counts[shard.shard] = count
         seen = shard.recent[-new:] if new else ()
         if new > len(seen) and seen:

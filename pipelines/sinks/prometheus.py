@@ -1,4 +1,4 @@
-"""Serve a job's numbers to Prometheus; they are read at each request."""
+"""Serve a job's numbers to Prometheus; each request reads the numbers anew."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _OLD = "old-"
 
 
 def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> None:
-    """Move ``parts`` from ``hidden`` into ``output``, replacing the existing ones, and remove ``hidden``.
+    """Move ``parts`` from ``hidden`` into ``output``, replace existing parts there, and remove ``hidden``.
 
     Args:
         hidden: folder that contains all of the parts.
@@ -88,7 +88,7 @@ def _remove_marker(hidden: Path, output: Path) -> None:
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Complete the renames of a job that was killed among them; remove a hidden folder that is incomplete.
+    """Complete the renames of a job that was killed during them; remove a hidden folder that is incomplete.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.

@@ -30,8 +30,8 @@ class Step(NamedTuple, Generic[Reached]):
 class Source(Protocol):
     """A log of one partition.
 
-    A source must be picklable, because it is sent to the worker that reads it. It must be repeatable: each
-    read of an offset returns the same row, with the same watermark before it.
+    A source must be picklable, because it is sent to the worker that reads it. A source must also be
+    repeatable: each read of an offset returns the same row, with the same watermark before the row.
     """
 
     @property
@@ -42,7 +42,7 @@ class Source(Protocol):
     def is_paced(self) -> bool:
         """Whether rows arrive at a pace that the job does not set.
 
-        If False, the rows are a backlog, and the latency of the job would only measure its length.
+        If False, the rows are a backlog, and the latency of the job would only measure the backlog's length.
         """
 
     def step(self, offset: int) -> Step[int] | None:
@@ -76,7 +76,7 @@ class Position(NamedTuple):
 
     @property
     def furthest_us(self) -> int | None:
-        """The partition's greatest watermark in any shard; None if there is none."""
+        """The partition's greatest watermark in any shard; None if no shard has a watermark of it."""
         return newest((self.watermark_us, self.furthest_watermark_us))
 
 
@@ -115,7 +115,8 @@ class Log(Protocol):
         """Return the position at which the reading of every partition of the log begins.
 
         Args:
-            reached: the positions from which a job resumes; a partition without one begins at its start.
+            reached: the positions from which a job resumes; a partition without a position begins at its
+                first row.
 
         Raises:
             DataError: the log cannot be read, or lacks the rows at these positions; the message is one line

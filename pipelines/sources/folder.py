@@ -1,4 +1,4 @@
-"""Read the files that are put into a watched folder, as one partition; a manifest records their offsets."""
+"""Read files from a watched folder, as one partition; a manifest records the offsets of each file."""
 
 from __future__ import annotations
 
@@ -53,10 +53,11 @@ class FolderSource:
 
     Attributes:
         folder: the folder.
-        input: how to read its files; with ``skip_bad_files``, an unreadable file becomes a rejected row.
+        input: the settings by which to read its files; with ``skip_bad_files``, an unreadable file becomes a
+            rejected row.
         manifest_folder: the folder of the manifest.
         lateness_s: how far the watermark stays behind the newest row.
-        poll_s: seconds between two looks at the folder.
+        poll_s: seconds between two listings of the folder.
         settle_s: seconds without a write after which an incomplete file is taken to stay incomplete.
         memory_bytes: a file whose rows need at most this is kept in memory after the check; a larger file is
             read twice.
@@ -98,12 +99,12 @@ def _watch_of(source: FolderSource) -> _Watch:
 
 
 def forget() -> None:
-    """Drop the listing of an earlier job of this process, so that the next job looks at the folder again."""
+    """Drop the listing of an earlier job of this process, so that the next job lists the folder again."""
     _watch_of.cache_clear()
 
 
 class _Watch:
-    """The files of the folder that are still to be read: first those in the manifest, then the new ones."""
+    """The files of a folder that are still to be read: first files in the manifest, then new files."""
 
     def __init__(self, source: FolderSource) -> None:
         self.source = source
@@ -157,7 +158,7 @@ class _Watch:
         if not self.ready:
             self._find_new_files()
         while self.ready:
-            # remove a file only after it was read, so that a file that stops the stream is tried again
+            # remove a file from the queue only after it was read, so that a file that fails is tried again
             batches = self._new_batches(self.ready[0])
             self.ready.popleft()
             if batches is not None:
@@ -192,7 +193,7 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            return None  # the file is gone or was replaced; the next look finds its present state
+            return None  # it was removed or replaced while it was read; the next listing finds a new file
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)
@@ -259,7 +260,7 @@ class _Watch:
             start, part = stop, following
 
     def _parts_or_rejection(self, entry: Entry, parts: Iterable[Part], place: int) -> Iterator[Part]:
-        """Yield the parts that hold rows from ``place`` on; a file that fails ends with a rejected row."""
+        """Yield the parts that hold rows from ``place`` on; if reading fails, end with one rejected row."""
         rows, path = entry.stop - entry.first, self.source.folder / entry.name
         try:
             for part in parts:

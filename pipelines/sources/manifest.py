@@ -127,12 +127,12 @@ class Entry:
 class FolderManifest:
     """The list of the files of a watched folder, in the order in which they were read.
 
-    It is a file with one line of JSON for each entry; lines are only appended.
+    The manifest is a file with one line of JSON for each entry; lines are only appended.
 
     Attributes:
         path: the file.
         stop: the next free offset.
-        watermark_us: the watermark at that offset, in microseconds; None before the first valid row.
+        watermark_us: the watermark at ``stop``, in microseconds; None before the first valid row.
     """
 
     def __init__(self, path: Location) -> None:

@@ -15,7 +15,7 @@ from pipelines.storage import Location, Remote, make_folder
 _HOLD_BACK_S = 0.02
 _REPORT_EVERY_S = 0.5
 _MOST_AHEAD = 1000  # batches that may be read and not yet applied before `applied` is called
-LONGEST_WAIT_S = 0.5  # after this time at most, the reader sees the stop file
+LONGEST_WAIT_S = 0.5  # the longest time between two checks for the stop file
 
 
 class Read(NamedTuple):
@@ -25,7 +25,7 @@ class Read(NamedTuple):
         batches: the next batches, in the order of the log.
         places: the positions from which the next call reads.
         wait_s: seconds to wait before the next call.
-        ended: these are the last batches of the run.
+        ended: whether these are the last batches of the run.
     """
 
     batches: tuple[Batch, ...]
@@ -40,9 +40,8 @@ class Reader:
 
     Attributes:
         log: the log to read.
-        stop_file: when this file appears, the reading ends, and the last batches request a snapshot; None
-        for no
-            such file.
+        stop_file: when this file appears, the reading ends, and the last batches request a snapshot; None if
+            only the end of the log ends the reading.
         snapshot_every_s: seconds between two snapshots.
         applied: returns, for each partition, the offset up to which every shard has applied the rows; used to
             stop reading while the shards are behind. None if the engine itself waits for the shards.
@@ -102,8 +101,8 @@ class Reader:
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
         """Return an empty batch for every shard, at most once in `_REPORT_EVERY_S`.
 
-        A shard may report its offsets before it has applied its last batch. It reports again only with
-        another batch, so without an empty one the reader could wait forever.
+        A shard may report its offsets before it has applied its last batch. The shard reports again only
+        after another batch, so without an empty batch the reader could wait forever.
         """
         now_s = self.clock()
         if now_s - self._reported_s < _REPORT_EVERY_S:
@@ -113,7 +112,7 @@ class Reader:
 
     @property
     def _is_remote(self) -> bool:
-        """Whether the stop file is in an object store, where each look is a paid request."""
+        """Whether the stop file is in an object store, where each check for the file is a paid request."""
         return isinstance(self.stop_file, Remote)
 
     def _is_to_stop(self) -> bool:

@@ -25,7 +25,7 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-_BATCH_ROWS = 1 << 20  # a batch ends with the window whose rows pass a multiple of this offset, or earlier
+_BATCH_ROWS = 1 << 20  # an unpaced batch ends at the latest in the window that crosses a multiple of this
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ReplaySource:
 
     Attributes:
         paths: the files.
-        input: how to read them.
+        input: the settings by which to read the files.
         freq: length of a window.
         lateness_s: how far the watermark stays behind the newest row; the last batch closes all windows.
         speed: seconds of event time in one second; 0 replays as fast as the job can follow.
@@ -65,7 +65,7 @@ class ReplaySource:
 
     @property
     def partition(self) -> str:
-        """The name of the only partition. See `Source`."""
+        """The name of the only partition; see `Source`."""
         return PARTITION
 
     @property
@@ -124,7 +124,7 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # Latency is measured from the time at which the rows were due, not from that of the read.
+            # Latency is measured from the time at which the rows were due, not from the time of the read.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
@@ -251,5 +251,6 @@ def _batch_from(
     skipped = max(offset - start, 0)
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
-    # The first row carries the count of the rows outside, so a resume after it has already counted them.
+    # The batch with the first row counts the rows outside the time bounds; a read from a later row must not
+    # count them again.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

@@ -29,9 +29,9 @@ def write_first_table(
 ) -> None:
     """Write the state table with which a run begins.
 
-    The table is complete before the run begins, so a job that is killed before all of its first snapshots
-    resumes like any other. Every shard gets the list of partitions, so that it closes no window before each
-    of them has a watermark.
+    The table is complete before the run begins. So a job that is killed before every shard has written its
+    first snapshot resumes like any other job. Every shard gets the list of partitions, so that it closes no
+    window before each of them has a watermark.
 
     Without ``start`` the job begins cold, with ``start`` warm; with ``resume`` it resumes an earlier run.
 
@@ -42,8 +42,8 @@ def write_first_table(
             starts cold.
         cold: the state without series, `forecaster.model.Forecaster.initial_state`, for shards that start
             cold.
-        resume: whether ``start`` is the table of an earlier run of this job. Its offsets stay; it is
-            re-sharded if the number of shards has changed.
+        resume: whether ``start`` is the table of an earlier run of this job. The offsets of this table stay,
+            and it is re-sharded if the number of shards has changed.
         partitions: the first offset of each partition; offsets that a resumed table has are kept.
         owners: for a topic that is keyed by series, the only shard that follows each partition.
 
@@ -76,7 +76,7 @@ class _Log(NamedTuple):
         return bool(self.owners)
 
     def announced_to(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Return shards that wait for the watermarks of these partitions, too."""
+        """Return the shards, changed so that they also wait for the watermarks of these partitions."""
         return [announced(shard, self.partitions, self.owners) for shard in shards]
 
 
@@ -96,7 +96,7 @@ def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> No
 def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
     """Write the table of an earlier run anew if the number of shards or the partitions have changed.
 
-    It keeps the offsets and the manifests of the sources.
+    The new table keeps the offsets, and the manifests of the sources.
     """
 
     def resumed(table: StateTable) -> list[Shard]:
@@ -115,7 +115,7 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
 
 
 def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
-    """Return whether two lists have equally many shards, which know the same partitions."""
+    """Return whether two lists have the same number of shards, and each pair follows the same partitions."""
     return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
 
 

@@ -140,7 +140,7 @@ def read_shard(folder: Location, number: int, of: int) -> Shard:
 
     Raises:
         DataError: the file is missing or unreadable.
-        ModelError: this version cannot read its format.
+        ModelError: this version of Statecast cannot read the format of the file.
     """
     return read_file(folder / _file_name(number, of))
 
@@ -171,7 +171,7 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
 
     Raises:
         DataError: the file is unreadable.
-        ModelError: this version cannot read its format.
+        ModelError: this version of Statecast cannot read the format of the file.
     """
     try:
         with path.open("rb") as file:  # open it once, because a job may replace it meanwhile

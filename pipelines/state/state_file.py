@@ -1,9 +1,9 @@
 """Export a state table to one Parquet file, and import it.
 
-The file serves to inspect or archive a table, or to move it to another machine. It has one
-row for each series of all shards, as in a snapshot (`forecaster.shards.snapshot`). Its metadata holds the
+The file serves to inspect or archive a table, or to move it to another machine. The file has the columns of a
+snapshot (`forecaster.shards.snapshot`), with one row for each series of all shards. Its metadata holds the
 offsets and watermarks, the counts of rows, and the manifests of sources. So a stream resumes from an imported
-table exactly where the exported one ended.
+table exactly where the exported table ended.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MANIFESTS = (".json", ".jsonl")
 
 
 class _TableMetadata(BaseModel):
-    """The JSON metadata of a packed table: its number of shards, and its manifests by file name."""
+    """The JSON metadata of an exported table: its number of shards, and its manifests by file name."""
 
     model_config = ConfigDict(extra="forbid")
     shards: PositiveInt
@@ -81,15 +81,15 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
     Args:
         file: a file that `pack` wrote.
         folder: folder of the table; if it is called ``state``, it belongs to a job's output folder.
-        shards: number of shards to write; by default as many as were packed.
+        shards: number of shards to write; by default the number of the exported table.
 
     Returns:
         Number of series.
 
     Raises:
         DataError: the file holds no table.
-        ModelError: this version cannot read its format.
-        OutputError: a job is writing the table in ``folder``, or it cannot be written.
+        ModelError: this version of Statecast cannot read the format of the file.
+        OutputError: a job is writing the table in ``folder``, or the table cannot be written.
     """
     try:
         with file.open("rb") as opened:

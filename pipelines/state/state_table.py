@@ -100,7 +100,7 @@ class StateTable:
         return sum((shard.counts for shard in self.shards), Counts())
 
     def offset(self, partition: str) -> int:
-        """Return the offset at which reading a partition resumes: all shards have applied the rows before."""
+        """Return the offset at which reading a partition resumes; all shards have applied earlier rows."""
         return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
     def reached(self) -> dict[str, Reached]:
@@ -114,7 +114,7 @@ class StateTable:
         return found
 
     def _followers(self, partition: str) -> list[Shard]:
-        """Return the shards that read a partition; all shards if none has begun to."""
+        """Return the shards that follow a partition; all shards if no shard follows it yet."""
         return [shard for shard in self.shards if not shard.keyed or partition in shard.offsets] or [
             *self.shards
         ]
@@ -135,7 +135,7 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
 
     Raises:
         DataError: no table exists, a file is unreadable, or a shard is missing.
-        ModelError: this version cannot read its format.
+        ModelError: this version of Statecast cannot read the format of the table.
     """
     return read_consistently(folder, lambda there: _read_table(there, series))
 
@@ -189,9 +189,9 @@ def _paths(folder: Location) -> list[Location]:
 
 
 def is_of_backfill(folder: Location) -> bool:
-    """Return whether a backfill wrote the table.
+    """Return True if a backfill wrote the table, False if a stream wrote it.
 
-    Otherwise a stream wrote it, and must be resumed from its offsets.
+    The table of a stream has offsets, from which the stream must be resumed.
 
     Raises:
         StatecastError: the table cannot be read.

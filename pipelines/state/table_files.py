@@ -1,4 +1,4 @@
-"""Write the files of a state table, replace the table as one, and keep a copy of it."""
+"""Write the files of a state table, replace a table as a whole, and copy it under another name."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _write_to_disk(folder: Path, shards: Sequence[Shard], also: Path | None) -> 
     if folder.exists():
         os.replace(folder, old)
     os.replace(new, folder)
-    sync_path(folder.parent)  # before the old table is deleted
+    sync_path(folder.parent)  # the new table must be on the disk before the old one is deleted
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -136,7 +136,7 @@ def _recover_on_disk(folder: Path) -> None:
     if old.exists() and not folder.exists():
         os.replace(old, folder)
     if new.exists() or old.exists():
-        sync_path(folder.parent)  # before the other folders are deleted
+        sync_path(folder.parent)  # the renames must be on the disk before the other folders are deleted
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     remove_temporaries(folder)

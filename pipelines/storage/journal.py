@@ -1,4 +1,4 @@
-"""Journals: files of sealed records that a job appends to, and that it must read again unchanged.
+"""Journals: files of sealed records that a job appends to, and that a rerun must read unchanged.
 
 On a disk a journal is one file. An object store cannot append: there each `Journal.add` creates a small
 object beside the file, ``NAME-000000000001.jsonl`` and so on. After `MERGED_AT` of these, they are merged
@@ -47,7 +47,7 @@ class Journal:
         self.path = path
         self._parts = _parts(path)
         self._through = _merged_through(path)
-        if isinstance(path, Path) and path.exists():  # an object is always complete
+        if isinstance(path, Path) and path.exists():  # an object in a store is always complete
             whole = path.read_bytes()
             if whole and not whole.endswith(b"\n"):
                 with path.open("r+b") as file:
@@ -86,7 +86,7 @@ class Journal:
         """Append records; on return they survive a loss of power.
 
         Raises:
-            OSError: they cannot be written; the journal is unchanged.
+            OSError: the records cannot be written; the journal is unchanged.
         """
         lines = b"".join(seal(record).encode() + b"\n" for record in records)
         if isinstance(self.path, Path):
@@ -103,7 +103,7 @@ class Journal:
         """Replace all records in one step; on return the new ones survive a loss of power.
 
         Raises:
-            OSError: they cannot be written; the journal is unchanged.
+            OSError: the new records cannot be written; the journal is unchanged.
         """
         through = max(self._parts, default=self._through)
         first = [{_MERGED: through}] if through else []

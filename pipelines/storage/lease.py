@@ -1,9 +1,10 @@
 """Lock an output in an object store for one job at a time, with a lease that the job renews.
 
-The locks are objects with ascending numbers. A job creates the next number with a PUT that the store refuses
-if the object exists, and the job with the highest number holds the lease. A job takes the lease over if its
-holder was killed: on the same machine a dead process is recognized at once, elsewhere a lease expires if it
-is not renewed, by the clock of the store. The earlier holder sees the higher number and stops.
+The locks are objects with ascending numbers. A job creates the object with the next number by a PUT that the
+store refuses if the object exists, and the job with the highest number holds the lease. Another job takes the
+lease over when the holder has not renewed it for a minute, by the clock of the store. If the holder ran on
+the same machine and its process is dead, another job takes the lease over at once. An earlier holder that is
+still alive finds the higher number and stops.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Held:
     Attributes:
         check: raises `OutputError` after the job has noticed that another job took the lock; it makes no
             request.
-        confirm: asks the store, and raises `OutputError` if another job has taken the lock.
+        confirm: reads the locks in the store, and raises `OutputError` if another job has taken the lock.
     """
 
     check: Callable[[], None] = _never_lost
@@ -105,7 +106,7 @@ def check_writable(folder: Remote) -> None:
     """Check that an output can be written to, by putting an object and deleting it.
 
     Raises:
-        OutputError: the store refuses or cannot be reached.
+        OutputError: the store refuses the request or cannot be reached.
     """
     _list_locks(folder)
 

@@ -23,24 +23,24 @@ LEASES: Final = ".lock-*"
 _LEASE_PREFIX: Final = ".lock-"
 _LEASE: Final = re.compile(re.escape(_LEASE_PREFIX) + r"\d{6,}")
 
-# These files show which run owns the folder, and whether it ends.
+# These files show which run owns the folder, and whether the run is to stop or has ended.
 
 OWNER: Final = ".run"
-"""The id of the run that owns the folder. A worker that reads another id there stops writing."""
+"""The file with the id of the run that owns the folder. A worker of another run stops writing."""
 
 STOP: Final = ".stop"
-"""Its existence asks the job to stop cleanly; a signal creates it, the sources look for it."""
+"""The stop file: the job ends cleanly when it exists. SIGINT or SIGTERM creates it; sources check for it."""
 
 ENDED_SHARDS: Final = ".ended-*"
-"""Pattern of the files of `ended_shard`. The job has ended when there is one for each shard."""
+"""Pattern of the files of `ended_shard`. The job has ended when every shard has such a file."""
 
 # With these files workers report to the job.
 
 WORKER_ERRORS: Final = ".failed-*"
-"""Pattern of the files of `worker_error`. The job reports the oldest one; the next run removes all."""
+"""Pattern of the files of `worker_error`. The job reports the oldest file; the next run removes all."""
 
 NUMBERS: Final = ".numbers"
-"""Folder of the numbers that shards publish, which the job reads twice a second."""
+"""Folder of the numbers that shards publish; the job reads them repeatedly."""
 
 NOTICES: Final = "notices.json"
 """File in `NUMBERS`: the notices of a source about its rows."""
@@ -54,7 +54,7 @@ BACKFILL: Final = ".backfill"
 """The hidden folder in which a backfill works until its output replaces that of an earlier job."""
 
 COMPLETE: Final = "complete"
-"""On a disk: its existence in `BACKFILL` means that the new output is complete and may be put in place."""
+"""On a disk: a file whose existence in `BACKFILL` shows that the new output is complete."""
 
 
 def lease(number: int) -> str:
@@ -63,7 +63,7 @@ def lease(number: int) -> str:
 
 
 def is_lease(name: str) -> bool:
-    """Return whether a name is that of a lease: an object of `LEASES` with a number."""
+    """Return whether the name of an object is the name of a lease; see `LEASES`."""
     return _LEASE.fullmatch(name) is not None
 
 
@@ -73,7 +73,7 @@ def lease_number(name: str) -> int:
 
 
 def probe() -> str:
-    """Return a new name for an object that is put to test a store and read its clock, and then deleted."""
+    """Return a new name for an object that tests whether a store can be written to, and reads its clock."""
     return f".probe-{uuid4().hex}"
 
 

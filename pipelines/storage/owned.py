@@ -33,9 +33,9 @@ class OwnedFile:
 
         Args:
             write: writes the content to the path or buffer that it is given.
-            is_ours: returns whether this job still owns the file. It is called after the content is written,
-                and again if the store holds another version, because a job that lost the output may have put
-                that version.
+            is_ours: returns whether this job still owns the file. The function is called after the content is
+                written, and again if the store holds another version, because a job that lost the output may
+                have put that version.
 
         Returns:
             Whether the file is in place; False if ``is_ours`` returned False.

@@ -36,8 +36,8 @@ class Remote:
 
     Attributes:
         url: URL without a slash at its end, such as ``s3://bucket/prefix``.
-        written_ns: when the object was written, in nanoseconds since 1970, if a listing returned it; stores
-            give whole seconds.
+        written_ns: when the object was written, in nanoseconds since 1970, if a listing returned the object;
+            0 otherwise. Stores give whole seconds.
     """
 
     url: str
@@ -168,7 +168,7 @@ class Remote:
     def glob(self, pattern: str) -> Iterator[Remote]:
         """Yield the objects directly under this prefix that match a pattern, sorted by name.
 
-        They have the time of writing.
+        The objects have ``written_ns``.
         """
         for path, written_ns in self._list_files():
             if fnmatchcase(path.name, pattern):
@@ -177,7 +177,7 @@ class Remote:
     def below(self) -> list[Remote]:
         """Return all objects under this prefix."""
         with self._requests() as store:
-            # Stores return keys without the URL's scheme, of which some have several names.
+            # Stores return keys without the scheme of the URL, and some stores have several schemes.
             bare = store._strip_protocol(self.url)
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
-    """Replace ``parts`` of ``output`` by those under ``hidden``, and remove ``hidden``.
+    """Replace ``parts`` of ``output`` by the parts of the same names under ``hidden``; remove ``hidden``.
 
     Raises:
         OSError: the store cannot be reached. Either nothing has changed, or the output is the new one and

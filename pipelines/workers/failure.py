@@ -1,6 +1,6 @@
 """Pass a worker's error to the process that started the job, through a file in the output folder.
 
-An engine hands on only the text of a traceback. The file keeps the class and the message of the error.
+An engine reports only the text of a traceback. The file contains the class and the message of the error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def store_worker_error(output: Location) -> Iterator[None]:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # if the disk is full, `error_to_report` reports that instead
+        with suppress(OSError):  # if the disk is full, `error_to_report` reports the full disk instead
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
@@ -47,19 +47,19 @@ def clear_worker_errors(output: Location) -> None:
 def error_to_report(output: Location, error: BaseException) -> StatecastError:
     """Return the error to report after a runner raised ``error``.
 
-    It is the error that a worker wrote first; without one, an `EngineError` with the last line of the
-    runner's own error.
+    The result is ``error`` itself if it is a `StatecastError`; else the first error that a worker wrote to a
+    file; without such a file, an `EngineError` with the last line of the runner's own error.
     """
     if isinstance(error, StatecastError):
         return error
     try:
         record = unseal(min(_error_files(output), key=written_ns).read_bytes())
         kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
-    except (OSError, ValueError, KeyError, TypeError):  # no readable error file
-        if isinstance(output, Path) and _is_full(output):  # so no worker could write its error
+    except (OSError, ValueError, KeyError, TypeError):  # no worker has left a readable error file
+        if isinstance(output, Path) and _is_full(output):  # a full disk, so no worker could write its error
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raised = [line for line in lines if _EXCEPTION_LINE.match(line)]  # skips stack frames and engine logs
+        raised = [line for line in lines if _EXCEPTION_LINE.match(line)]  # no stack frames, no engine logs
         return EngineError(
             f"the pipeline failed: {[*lines[:1], *raised][-1] if lines else type(error).__name__}"
         )

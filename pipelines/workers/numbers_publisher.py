@@ -41,9 +41,10 @@ class NumbersPublisher:
         self._snapshot_at_s = self._snapshot_ms = 0.0
 
     def record_latency(self, batch: Batch, shard: Shard) -> None:
-        """Record the time from when a batch's rows were due until now, after its forecasts were written.
+        """Record the latency of a batch: the time since its rows were due.
 
-        Do nothing if the batch has no such time, or if the shard has not closed a window.
+        Call this when the forecasts of the batch are written. It does nothing if the batch has no time at
+        which its rows were due, or if the shard has not closed any window yet.
 
         Args:
             batch: the batch.
@@ -69,7 +70,7 @@ class NumbersPublisher:
         """Publish the numbers of the shard.
 
         Raises:
-            OutputError: they cannot be written.
+            OutputError: the numbers cannot be written.
         """
         state = shard.state
         self._published_s = time.monotonic()
@@ -93,7 +94,7 @@ class NumbersPublisher:
     def publish_snapshot(self, duration_s: float) -> None:
         """Publish that a snapshot was completed now; the other numbers stay as published last.
 
-        They do not wait for the next batch, because a silent source may send none.
+        The publication does not wait for the next batch, because the source may send none.
 
         Raises:
             OutputError: the numbers cannot be written.

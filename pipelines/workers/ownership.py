@@ -1,7 +1,7 @@
 """Record which run owns an output folder, and which of its shards have ended.
 
-An engine may lose contact with workers that go on running on another machine. The next run takes the folder
-over; those workers see that and stop writing.
+An engine may lose contact with workers that go on running on another machine. When the next run takes the
+folder over, these workers find another owner in the owner file, and stop writing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def take_ownership(settings: StepSettings, confirm: Callable[[], None] = lambda:
         confirm: raises `OutputError` if another job holds the lock of the folder; see `Held`.
 
     Raises:
-        OutputError: another job has taken the folder over; its owner is unchanged.
+        OutputError: another job has taken the folder over; the owner file is unchanged.
         OSError: the owner file cannot be written.
     """
 
@@ -46,9 +46,9 @@ def read_owner(output: Location) -> str | None:
 def has_ended(settings: StepSettings) -> bool:
     """Return whether every shard has written its last snapshot of the run.
 
-    The runner checks this itself, because an engine may report success before that. It calls this function
-    repeatedly during a run. A store bills each request, a listing at twelve times the price of a read, so the
-    folder is listed only after shard 0 has ended.
+    The runner checks this itself, because an engine may report success before the last snapshots are written.
+    The runner calls this function repeatedly during a run. A store bills each request, a listing at twelve
+    times the price of a read, so the folder is listed only after shard 0 has ended.
     """
     if not (settings.output / markers.ended_shard(0)).exists():
         return False
@@ -86,12 +86,12 @@ class WriteGuard:
         self._abandoned = threading.Event()
 
     def abandon(self) -> None:
-        """Let the run write nothing from now on."""
+        """Prevent the run from writing anything from now on."""
         self._abandoned.set()
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the run is known to write nothing any more; this reads no file."""
+        """True after `abandon`, or after `may_write` has returned False; this reads no file."""
         return self._abandoned.is_set()
 
     def may_write(self) -> bool:

@@ -14,7 +14,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-_LARGEST_FROM_HEAP: Final = 32 * 2**20  # the largest value that glibc accepts
+_LARGEST_FROM_HEAP: Final = 32 * 2**20  # bytes; the largest threshold that glibc accepts
 _TRIM_ABOVE: Final = 2**30
 
 
@@ -41,7 +41,8 @@ def reuse_freed_memory() -> None:
 def without_collecting_loaded_objects() -> Iterator[None]:
     """Exclude the objects that exist now from garbage collection while the block runs.
 
-    They are mainly thousands of modules. Each collection would traverse them and stop every thread meanwhile.
+    These objects belong mainly to imported modules. Each collection would traverse all of them, and stop
+    every thread meanwhile.
     """
     gc.freeze()
     try:

@@ -101,7 +101,8 @@ class ShardWorker:
         if not self._turns.take(self._shard.number):
             return
         copy = self._shard.copy()
-        # Through the writer, which works in order, so that all output before the snapshot is written first.
+        # Queue this in the writer, which works in order, so that all output before the snapshot is written
+        # first.
         self._writer.put(lambda: self._put_snapshot(copy))
 
     def _put_snapshot(self, copy: Shard) -> None:
@@ -111,9 +112,9 @@ class ShardWorker:
         self._snapshots.put(self._turns.end)  # a separate task, so that the copy is freed first
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
-        """Publish the numbers after a batch's output is written; write the last snapshot if the batch ends.
+        """Publish the numbers of the shard after a batch's output is written.
 
-        ``shard`` is the shard after the batch.
+        After the last batch, first write the last snapshot. ``shard`` is the shard after the batch.
         """
         if has_issued:
             self._publisher.record_latency(batch, shard)
@@ -128,10 +129,10 @@ class ShardWorker:
 
 
 def _open_shard(settings: StepSettings, number: int, forecaster: Forecaster, output: ShardOutput) -> Shard:
-    """Read a shard's snapshot, and bring it and the output folder into the state for this run.
+    """Read a shard's snapshot, re-warm it if needed, and remove the files that this run will write again.
 
-    The state of another model version is re-warmed. In a resumed run the files that the earlier run wrote
-    after the snapshot are removed.
+    A state is re-warmed if another model version made it. Files are removed in a resumed run only: the files
+    that the earlier run wrote after the snapshot.
     """
     shard = snapshot_file.read_shard(settings.states, number, settings.shards)
     if shard.state.model_version != forecaster.version:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class SnapshotQueue:
-    """A queue of shards that wait for the one turn there is; a shard that has the turn must end it.
+    """A queue in which shards wait for their turn; only one shard has the turn, until `end` is called.
 
     Args:
         call: called with the number of a waiting shard when the turn is free. Returns whether the shard will
-            be notified; a shard that is not calls `take` later by itself.
+            be notified; a shard that is not notified calls `take` later by itself.
     """
 
     def __init__(self, call: Callable[[int], bool]) -> None:

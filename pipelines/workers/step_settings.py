@@ -1,4 +1,4 @@
-"""The settings that a worker needs of a job, as a value that travels to other processes and machines."""
+"""The settings of a job that its workers need, as a value that is sent to other processes and machines."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class StepSettings:
         output: output folder.
         format: format of the forecast files.
         lanes: number of threads that step shards in parallel.
-        resumed: whether the run resumes an earlier one; files written after its last snapshots are then
-            removed, and written again.
+        resumed: whether the run resumes an earlier run; the files that the earlier run wrote after its last
+            snapshots are then removed, and written again.
         topics: the topics that forecasts are sent to; None if they are written to files.
         covariates: the covariate tables as `encode_covariates` encodes them.
     """

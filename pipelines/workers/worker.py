@@ -48,13 +48,13 @@ class Workers:
         self._counts_lock = threading.Lock()
 
     def is_new(self, number: int) -> bool:
-        """Return whether this is the first call for a shard."""
+        """Return True in the first call for a shard, and False in later calls."""
         new = number not in self._requested
         self._requested.add(number)
         return new
 
     def take_counts(self, number: int) -> tuple[Counts, Counts]:
-        """Return the counts of a shard at the previous call (or when it was opened), and its counts now."""
+        """Return a shard's counts at the previous call, or when the shard was opened, and its counts now."""
         with self._counts_lock:
             if number not in self._shards:
                 return Counts(), Counts()
@@ -106,9 +106,9 @@ class Workers:
         return self._lanes[number % len(self._lanes)]
 
     def _offer_turn(self, number: int) -> bool:
-        """Queue a shard's turn to snapshot; return False if the queue of its thread is full.
+        """Queue `ShardWorker.take_turn` for a shard; return False if the queue of its thread is full.
 
-        The shard then takes its turn after its next batch.
+        A shard whose queue is full takes its turn after its next batch.
         """
         return self._lane_of(number).offer(self._shards[number].take_turn)
 

@@ -1,4 +1,4 @@
-"""A thread with a queue of tasks; the errors of its tasks are raised in the threads that wait for it."""
+"""A thread with a queue of tasks; the error of a task is raised where tasks are queued or waited for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHECK_EVERY_S = 0.2  # how often a blocked `put` checks whether the thread was 
 
 
 class WorkerThread:
-    """A thread that runs tasks in order; after the first one that fails it skips the others.
+    """A thread that runs tasks in order; after a task has failed, the thread skips all later tasks.
 
     Args:
         name: name of the thread.
@@ -38,7 +38,7 @@ class WorkerThread:
                 return
 
     def offer(self, work: Callable[[], None]) -> bool:
-        """Queue a task if the queue has room; return whether it had."""
+        """Queue a task if the queue has room; return whether the task was queued."""
         try:
             self._todo.put_nowait(work)
         except queue.Full:

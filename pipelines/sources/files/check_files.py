@@ -1,4 +1,4 @@
-"""Check the files of a job before it begins: their columns, and rows that are in two files."""
+"""Check a job's files before it begins: their columns, and whether files of two sensors would be mixed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from schemas.errors import DataError
 
 
 def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
-    """Return the files of a job, after a check of the first rows of each, and notices for the user.
+    """Check the files of a job, and return the files and notices for the user.
 
     Raises:
-        DataError: a file cannot be read or does not fit, unless ``data.skip_bad_files`` is set; or none can.
+        DataError: a file cannot be read, or no layout fits its columns, unless ``data.skip_bad_files`` is
+            set; no file can be read; or files of several sensors would be read as one series.
     """
     found, columns = find_files(job.data.paths), columns_of(job)
     checked, bad = [], 0

@@ -26,7 +26,7 @@ _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_
 # names that pandas and R give to a column that was an index or row names
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-_ENOUGH_CELLS = 20  # a column of this many cells and no number is a column of text, not one with bad rows
+_ENOUGH_CELLS = 20  # with so many cells and no number, a column is text, not numbers with bad rows
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def lacks_series_name(self) -> bool:
-        """Whether nothing names the series: the file has only a time and a column such as "value"."""
+        """True if nothing names the series: the file has only a column of times and one such as "value"."""
         is_alone = self.kind == "wide" and len(self.values) == 1
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 
@@ -209,7 +209,7 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
 
 
 def _numbers_rows(column: pl.Series) -> bool:
-    """Return whether a column has the name of a former index and counts the rows, from any number on."""
+    """Return whether a column has the name of a former index and its cells are consecutive numbers."""
     if not _RESET_INDEX.fullmatch(column.name):
         return False
     steps = cells.numbers(column).diff().drop_nulls()

@@ -45,7 +45,7 @@ def read_header(path: Path, file: BinaryIO) -> Header:
         file: the text of the file in UTF-8, at its beginning.
 
     Raises:
-        DataError: the file is empty, is not CSV, or has an invalid header; one line that names the fix.
+        DataError: the file is empty, is not CSV, or has an invalid header; the message names the fix.
     """
     read = enumerate(iter(lambda: file.readline(_LONGEST_BYTES), b""), 1)
     lines, line = next((found for found in read if found[1].strip()), (0, b""))

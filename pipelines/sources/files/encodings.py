@@ -11,7 +11,7 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
-)  # UTF-32 first: its little-endian mark begins with that of UTF-16
+)  # UTF-32 first, because its little-endian mark begins with the mark of UTF-16
 _CHUNK = 1 << 16
 
 

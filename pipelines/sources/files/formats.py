@@ -23,7 +23,7 @@ from schemas import arrow
 from schemas.errors import DataError
 
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
-ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # the zero byte avoids the names of file columns
+ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # the zero byte prevents clashes with file columns
 
 _NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
 
@@ -50,7 +50,7 @@ def is_csv(path: Path) -> bool:
 
 
 def why_unknown(path: Path) -> str | None:
-    """Return why a file with such a suffix cannot be read; None if it can."""
+    """Return why the suffix of a file rules out reading it; None if files with the suffix can be read."""
     if is_known(path):
         return None
     last = path.suffix.lower()
@@ -214,13 +214,14 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     Args:
         frame: the rows of the block that could be split into cells.
         row: the number of the last row before the block.
-        broken: by row number, the problems of broken rows; entries of this block are removed. It may already
-            have entries of later blocks.
+        broken: by row number, the problems of broken rows, perhaps also of later blocks; the entries of this
+            block are removed.
     """
     among: dict[int, str] = {}
     end = row + frame.height
     for number in sorted(broken):
-        # each broken row moves the end of the block by one; a broken row right after the end belongs to it
+        # Each broken row moves the end of the block by one row. A broken row right after the end belongs to
+        # the block.
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)

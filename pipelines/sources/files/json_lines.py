@@ -38,7 +38,7 @@ def all_keys(file: BinaryIO) -> list[str]:
         try:
             keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            keys = [key for line in lines for key in _keys(line)]  # reading the rows reports the broken line
+            keys = [key for line in lines for key in _keys(line)]  # `frames` raises for the broken line later
         found |= dict.fromkeys(keys)
     return list(found)
 

@@ -25,8 +25,8 @@ class ReadyFile:
     Attributes:
         path: the file.
         identity: its identity when it was found.
-        is_settled: it has not changed for ``settle_s``, so that an error in it is taken as permanent.
-        arrived_s: wall clock (seconds since 1970) of the look that found it.
+        is_settled: whether it has not changed for ``settle_s``, so that an error in it counts as permanent.
+        arrived_s: wall clock (seconds since 1970) of the listing that found it.
         left_out: the reason why a file with such a name is never read; "" if it is read.
     """
 
@@ -47,7 +47,7 @@ class _Seen:
 
 
 class Listing:
-    """Looks at a folder repeatedly, and keeps the times at which unready files were last seen to change."""
+    """Lists a folder repeatedly, and records since when each file that is not ready has not changed."""
 
     def __init__(self, folder: Path, settle_s: float) -> None:
         """Watch ``folder``; an incomplete file counts as ready after ``settle_s`` without a change."""
@@ -70,11 +70,11 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            if left_out:  # wait before reporting it, because a writer may still rename the file
+            if left_out:  # report the file only when it has settled, because a writer may still rename it
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # if the modification time is in the future, count from the first look
+            # if the modification time is in the future, count from the first listing that had the file
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -100,7 +100,7 @@ class Listing:
                             at = entry.stat()
                             files.append((entry.name, (entry.name, at.st_size, at.st_mtime_ns), ""))
                     except OSError:
-                        continue  # the file was removed during the look
+                        continue  # the file was removed during the listing
         except OSError as error:
             raise DataError(
                 f"{self._folder}: the watched folder is gone ({error.strerror}): create it again"
@@ -134,7 +134,7 @@ def _looks_complete(path: Path, quiet_s: float) -> bool:
     """
     if formats.is_parquet(path):
         return _ends_with(path, _FOOTER)
-    packed = path.suffix.lower() == ".gz"  # reading it raises an error if it is incomplete
+    packed = path.suffix.lower() == ".gz"  # reading an incomplete gzip file raises an error
     return quiet_s >= _QUIET_S and (packed or _ends_with(path, b"\n"))
 
 

@@ -58,8 +58,8 @@ class _Clash(NamedTuple):
 def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile | None:
     """Return a wide file with the span of its times; None if the file need not be compared with others.
 
-    These are long files, files without a time, and all files with ``data.layout = wide``, which states that
-    all files are of one sensor.
+    A file need not be compared if it is long, if it has no time, or if ``data.layout = wide`` is set, which
+    states that all files are of one sensor.
 
     Raises:
         DataError: the file cannot be read.
@@ -93,7 +93,7 @@ def refuse_clashes(
         skip_bad_files: whether to leave out a file that cannot be read, instead of raising.
 
     Raises:
-        DataError: there are such files, or a file cannot be read; one line that names the fix.
+        DataError: two files have different values, or a file cannot be read; the message names the fix.
     """
     often, wide = Counter(name for file in looked for name in file.layout.values), []
     for file in looked:
@@ -119,7 +119,8 @@ def refuse_sensors(files: Sequence[WideFile], read: ReadRows, memory_bytes: int)
         memory_bytes: approximate limit for the compared values; more values are compared in several passes.
 
     Raises:
-        DataError: there are such files; one line with two files, the series, the time and the fix.
+        DataError: two files have different values; the message names both files, the series, the time and the
+            fix.
     """
     overlapping = _overlapping(files)
     cells = sum(
@@ -161,7 +162,7 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
 
 
 def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
-    """Return the spans of time that a file shares with others, joined if they overlap, in microseconds."""
+    """Return the spans of time, in microseconds, that a file shares with other files; overlaps are joined."""
     spans: list[tuple[int, int]] = []
     for low, high in sorted(
         (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
@@ -224,9 +225,9 @@ def _clash_message(path: Path, clash: _Clash) -> str:
 
 
 class WideFiles:
-    """The wide files of a watched folder that were read, to refuse a new file of another sensor.
+    """The last 1,000 wide files that were read from a watched folder, to refuse a new file of another sensor.
 
-    A new file is compared with the last 1,000 files.
+    A new file is compared with each of them that it may clash with.
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:

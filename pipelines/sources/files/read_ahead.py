@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 _MOST_PIECES: Final = 2
-_CHECK_EVERY_S: Final = 0.2  # after this time at most, the thread sees that the iterator was closed
+_CHECK_EVERY_S: Final = 0.2  # how often a blocked thread checks whether the iterator was closed
 
 
 def ahead(work: Generator[T, None, None]) -> Iterator[T]:

@@ -22,7 +22,7 @@ def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: 
         others: the number of other such files; None for a watched folder, which may get more files.
 
     Raises:
-        DataError: the file does not name its series; one line that names the fix.
+        DataError: the file does not name its series; the message names the fix.
     """
     if others == 0 or columns.layout != "auto" or not layout.lacks_series_name:
         return
@@ -38,7 +38,7 @@ def refuse_merged_sensors(files: Sequence[FileCheck], columns: Columns) -> None:
     """Raise if files of several sensors would be read as one series.
 
     Raises:
-        DataError: there are such files; one line that names one of them and the fix.
+        DataError: two sensors would become one series; the message names one of the files and the fix.
     """
     if columns.layout != "auto":
         return

@@ -16,7 +16,7 @@ import pyarrow as pa
 from schemas import observations
 
 _PREFIX = ".runs-"
-_BLOCKS = 64  # in each run; the merge holds one block of each run in memory
+_BLOCKS = 64  # number of blocks of each run; the merge holds one block of each run in memory
 
 _FRAME_ROWS = 1 << 18
 

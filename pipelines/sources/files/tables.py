@@ -61,7 +61,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
     """Check the column names and first rows of a file, before a job reads it.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
     columns = columns or Columns()
     with formats.told(path):
@@ -83,7 +83,7 @@ def layout_of(path: Path, columns: Columns) -> Layout:
     """Return the layout of a file.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
     with formats.told(path):
         return _open(path, columns).layout
@@ -105,7 +105,7 @@ def read_batches(
     An empty cell of a wide file makes no row. The first ``skip_rows`` rows of the file are not returned.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix. For an
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix. For an
             incomplete file it is raised after the frames of the rows before the fault.
     """
     columns = columns or Columns()
@@ -126,7 +126,7 @@ def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Itera
     """Yield the times of a file's rows in batches, null if a cell is not a time; the values are not read.
 
     Raises:
-        DataError: the file cannot be read, or no layout fits its columns; one line that names the fix.
+        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
     with formats.told(path):
         opened = _open(path, columns)
@@ -143,7 +143,7 @@ def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Itera
 class _Opened:
     """The layout of a file, its column names, its first rows, and the columns from names of its folders.
 
-    ``head`` has all columns of a wide file, and those columns of a long file that are read.
+    ``head`` has all columns of a wide file, but only the columns of a long file that are read.
     """
 
     layout: Layout
@@ -164,7 +164,7 @@ def _open(path: Path, columns: Columns) -> _Opened:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # Decide by names only, because columns that are not read may have any cells.
+        # Decide by the names of the columns, and read only index columns: other columns may have any cells.
         index = [name for name in names if beside.is_index(name)]
         known = _head(path, index, (), columns) if index else _empty(())
         others = _empty(name for name in names if name not in index).clear(len(known))

@@ -29,7 +29,7 @@ class Input:
         columns: the columns that the job names.
         start_us, end_us: only rows with times in ``[start_us, end_us)`` are used; None for no bound.
         batch_rows: maximum number of rows that are read at once.
-        skip_bad_files: if a file cannot be read, quarantine it and read the next file, instead of raising.
+        skip_bad_files: whether to quarantine a file that cannot be read, instead of raising an error.
         max_future_s: a row is rejected if its time is more than this many seconds after the arrival of its
             file; None to accept all times.
     """
@@ -111,7 +111,8 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
     Args:
         path: the file.
         how: the settings by which to read it.
-        now_s: wall clock (seconds since 1970) at which the file arrived; later rows are in the future.
+        now_s: wall clock (seconds since 1970) at which the file arrived; rows more than ``max_future_s``
+            after it are rejected.
         skip_rows: number of rows at the beginning of the file that are skipped.
 
     Raises:
@@ -192,8 +193,8 @@ def validated(
         raw: raw frame.
         place: Int64 ``[n]``, the ``offset`` of each row.
         arrived_us: wall clock at which the rows arrived, in microseconds since 1970; or a function that
-        returns
-            it for each valid row, from the times (microseconds) and the indices in ``raw`` of these rows.
+            returns the wall clock for each valid row, from the times (microseconds) of these rows and their
+            indices in ``raw``.
         max_future_s: see `Input`.
         time_format: how text and numbers are read as times; see `schemas.cells.times`.
     """

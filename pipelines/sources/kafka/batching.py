@@ -1,9 +1,9 @@
 """Turn the rows that were polled from one partition into batches.
 
-A poll ends at an arbitrary offset, and which rows are late must not depend on it, or a re-read would decide
-otherwise. So the watermark before an offset is computed from the rows before that offset, and the watermark
-before the message of a row decides whether the row is late. If a batch has a late row, its column `BEFORE`
-holds the watermark before each row; otherwise the watermark before the batch is enough.
+A poll ends at an arbitrary offset. Which rows are late must not depend on that offset, or a re-read would
+find other rows late. So the watermark before an offset is computed from the rows before that offset, and the
+watermark before the message of a row decides whether the row is late. If a batch has a late row, its column
+`BEFORE` holds the watermark before each row; otherwise the watermark before the batch is enough.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def batches(
         taken: the polled rows.
         freq: length of a window.
         lateness_s: how far the watermark stays behind the newest row.
-        advanced_us: returns, for offsets ``[n]``, the watermark that this partition was advanced to while it
-            was idle, before each offset; `NEVER` if it was not.
+        advanced_us: returns, for offsets ``[n]``, the watermark that this partition was advanced to before
+            each offset while it was idle; `NEVER` if it was not advanced.
     """
     watermarks = _Watermarks(place, taken, lateness_s, advanced_us)
     rows = watermarks.rows(freq)
@@ -99,7 +99,7 @@ class _Watermarks:
         self.event_us: Offsets = taken.rows["timestamp"].to_physical().to_numpy()
         first = NEVER if place.watermark_us is None else place.watermark_us
         moved = np.maximum.accumulate(np.append(first, self.event_us - lateness_s * MICROSECONDS))
-        self.moved: Offsets = moved  # [rows + 1]: the watermark before each row, then the one after the last
+        self.moved: Offsets = moved  # [rows + 1]: the watermark before each row, then after the last row
 
     def before(self, offsets: Offsets) -> Offsets:
         rows = np.searchsorted(self.offsets, offsets, side="left")

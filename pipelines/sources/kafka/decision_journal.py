@@ -25,7 +25,7 @@ from pipelines.storage import Journal, Location
 from schemas.errors import DataError, OutputError
 
 LONGEST = 10_000
-"""If the journal has more records than this, it is rewritten without the records that no re-read needs."""
+"""Number of records above which the journal is rewritten without the records that no re-read needs."""
 
 Offsets = NDArray[np.int64]
 Record = Mapping[str, Any]
@@ -54,8 +54,8 @@ class Judged(NamedTuple):
 class _Partition:
     """The decisions about one partition; each list is sorted by offset."""
 
-    offsets: list[int] = field(default_factory=list)  # from each, the watermark of the same index holds
-    carried: list[int] = field(default_factory=list)  # these watermarks, in microseconds, ascending
+    offsets: list[int] = field(default_factory=list)  # from offsets[i] on, the watermark is carried[i]
+    carried: list[int] = field(default_factory=list)  # watermarks in microseconds, ascending
     judged: list[Judged] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ class Decisions:
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
         try:
-            self._journal = Journal(path)  # drops a torn last line: its decision never took effect
+            self._journal = Journal(path)  # drops an incomplete last line: its decision never took effect
             for number, record in self._journal.records():
                 self._apply(record, number)
         except (OSError, ValueError) as error:
@@ -135,7 +135,7 @@ class Decisions:
         return self._schemas.get(number)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """Return a function from offsets ``[n]`` to the stored watermark before each; `NEVER` if none."""
+        """Return a function from offsets ``[n]`` to the stored watermark before each offset, or `NEVER`."""
         found = self._of(partition)
         values, at = np.array([NEVER, *found.carried], np.int64), np.array(found.offsets, np.int64)
         return lambda wanted: values[np.searchsorted(at, wanted, side="right")]
@@ -150,7 +150,7 @@ class Decisions:
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
         """Return, for each offset of a partition, the clock (µs) that its row is compared with.
 
-        The array has the shape of ``offsets [n]``; `NEVER` stands for a row before the first clock record.
+        The array has the shape of ``offsets [n]``; an element is `NEVER` before the first clock record.
         """
         judged = self._of(partition).judged
         values = np.array([NEVER, *(one.clock_us for one in judged)], np.int64)

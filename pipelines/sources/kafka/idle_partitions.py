@@ -2,10 +2,10 @@
 
 A partition is idle if it was read to its end, no message came and no connection was lost for `idle_s`, and
 the broker confirms that there are no more messages. The watermark of an idle partition advances to the least
-watermark of the partitions that are not idle; if all are idle, to the greatest of all watermarks. It does not
-advance with the wall clock, which has no relation to the event time of a topic that is replayed; so while no
-rows arrive in any partition, no window closes. A row that arrives in the partition afterwards with a time
-before the watermark is late.
+watermark of the partitions that are not idle; if all are idle, to the greatest of all watermarks. No
+watermark advances with the wall clock, which has no relation to the event time of a topic that is replayed.
+So while no rows arrive in any partition, no window closes. A row that arrives in an idle partition later,
+with a time before the partition's watermark, is late.
 
 In a keyed topic only the partitions that the same shard follows are compared. If all of these are idle while
 other partitions are not, the watermark advances to the least watermark of those other partitions.
@@ -26,7 +26,7 @@ from schemas.errors import DataError
 
 @dataclass
 class Silence:
-    """The time of the last message of a partition, and whether the partition was read to its end."""
+    """Since when a partition has had no message, and whether it was read to its end."""
 
     since_s: float
     at_end: bool = False

@@ -112,7 +112,7 @@ def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFr
 def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
     """Return the message of each row that was left out; one message may have many rows.
 
-    ``message`` has the message of every row, ``kept`` that of every row that was not left out.
+    ``message`` has the message of every row, ``kept`` the message of every row that was not left out.
     """
     count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
     left_out = count.with_columns(pl.col("count") - pl.col("kept").fill_null(0)).filter(pl.col("count") > 0)

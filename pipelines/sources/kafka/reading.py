@@ -30,7 +30,7 @@ _COMMIT_EVERY_S = 5.0
 
 
 class Reading:
-    """Reads a topic with one consumer, and keeps what the steps of one process share.
+    """Reads a topic with one consumer, and keeps the state that the steps of one process share.
 
     Args:
         source: the topic and its settings.
@@ -137,6 +137,6 @@ class Reading:
 
 
 def _addressed(batch: Batch, places: Positions) -> Batch:
-    """Return a batch with the shard that follows its partition, and the number of partitions it follows."""
+    """Return a batch with the shard that follows its partition, and the number of this shard's partitions."""
     shard = places[batch.partition].shard
     return replace(batch, partitions=followed(places, shard), shard=shard)

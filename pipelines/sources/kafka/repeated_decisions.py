@@ -53,7 +53,7 @@ class PolledMessages:
         )
 
     def partitions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index in ``names`` of the partition of each message; ``places [m]`` index the poll."""
+        """Return, for messages at the indices ``places [m]`` of the poll, the indices of their partitions."""
         return np.searchsorted(self.bounds, places, side="right") - 1
 
     def each(self) -> list[tuple[str, slice]]:

@@ -18,9 +18,9 @@ class KafkaSource(KafkaTopic):
     """Reads a topic as a `Log`; one reader reads all of its partitions.
 
     The log has the broker's offsets. The watermark of a partition is the time of its newest row minus the
-    lateness. It is computed before each row, so it does not depend on how many messages a poll returns (see
-    `pipelines.sources.kafka.batching`). The watermark of an idle partition advances with the other partitions
-    (see `pipelines.sources.kafka.idle_partitions`).
+    lateness. A watermark is computed before each row, so that it does not depend on how many messages a poll
+    returns (see `pipelines.sources.kafka.batching`). The watermark of an idle partition advances with the
+    other partitions (see `pipelines.sources.kafka.idle_partitions`).
     """
 
     @property
@@ -83,7 +83,7 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
-                decisions.carry(name, low, slowest)  # windows that closed before it existed stay closed
+                decisions.carry(name, low, slowest)  # windows closed before the partition existed stay closed
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)
         return places

@@ -42,10 +42,10 @@ class KafkaTopic:
         folder: folder of the state table, in which the decision journal is stored.
         lateness_s: how far the watermark stays behind the newest row.
         start: ``earliest``, ``latest`` or a time: where the reading begins if no state table has offsets.
-        idle_s: seconds without a row after which the other partitions no longer wait for a partition.
+        idle_s: seconds without a row after which a partition is idle, so that the others do not wait for it.
         group: consumer group to which the offsets are committed, for display only.
         poll_rows: maximum number of messages in one poll.
-        look_s: seconds between two looks for new partitions.
+        look_s: seconds between two checks for new partitions.
         opens: opens a consumer; tests set another function.
         keyed_shards: number of shards of a topic that is keyed by series. Only shard ``n % keyed_shards``
             follows partition ``n``, so new partitions do not move existing ones to other shards. None if

@@ -1,4 +1,4 @@
-"""Decode messages that each hold many rows as an Arrow IPC stream or file."""
+"""Decode messages that are Arrow IPC streams or files, each with any number of rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def arrow_decoder(names: Names) -> Decoder:
 
 
 def _rows(data: bytes, names: Names) -> pa.Table:
-    """Return the columns of a message that the job uses; if two have the same name, the first."""
+    """Return the columns of a message that the job uses; if two have the same name, the first counts."""
     opened = pa.ipc.open_file if data.startswith(_FILE) else pa.ipc.open_stream
     with opened(pa.py_buffer(data)) as reader:
         table = reader.read_all()

@@ -23,7 +23,7 @@ def json_decoder(names: Names) -> Decoder:
         values = [value or b"" for value in messages.values]
         lines = b"\n".join(values)
         if lines.count(b"\n") >= len(values):
-            # A message has line breaks. In JSON they stand only between tokens, where a blank means the same.
+            # A message has line breaks. JSON allows them between tokens only, so blanks can replace them.
             lines = b"\n".join(value.replace(b"\n", b" ") for value in values)
         try:
             frame = _read_together(lines, values[0], names)
@@ -39,9 +39,9 @@ def json_decoder(names: Names) -> Decoder:
 def _read_together(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
     """Return the fields of all lines as text columns; read as few fields as possible, to save time.
 
-    Each column may be in one of several fields, of which the first counts. If the first fields of all columns
-    are in the first message, only these are read; the other fields are read as well if a line lacks one of
-    them.
+    Each column may be in one of several fields, of which the first that is not null counts. If the first
+    message has the first field of every column, only these first fields are read. If a line lacks one of
+    them, all fields are read.
     """
     preferred = [fields[0] for fields in names.by_column.values()]
     if (_object(first) or {}).keys() >= {*preferred}:
@@ -78,7 +78,7 @@ def _object(message: bytes) -> dict[str, object] | None:
 
 
 def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return the pairs as a dict; of two with the same name the first counts, as in Polars."""
+    """Return the pairs as a dict; if two pairs have the same name, the first counts, as in Polars."""
     return dict(reversed(pairs))
 
 

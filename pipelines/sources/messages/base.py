@@ -1,4 +1,4 @@
-"""Decoders: functions from messages to raw frames. Messages that a decoder cannot read are isolated."""
+"""Decoders: functions from messages to raw frames. Messages that a decoder cannot read are rejected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MESSAGE = "message"
 
 UNDECODABLE: Final = "message cannot be decoded"
 NO_SCHEMA: Final = "schema is unknown"
-"""The kind of fault of a message whose schema is not found; a later request may find it."""
+"""The kind of fault of a message whose schema is not found; a later request may find the schema."""
 
 NO_REFUSALS: Final[Mapping[int, str]] = {}
 
@@ -59,8 +59,8 @@ and ``problem_kind`` its kind (see `schemas.quarantine.KINDS`).
 All rows of a message are in one frame. Cells of different types are in different frames, so that the result
 for a message does not depend on the other messages.
 
-An exception in a decoder is taken as the fault of one or more messages, which are then found and rejected; a
-`StatecastError` ends the job.
+If a decoder raises an exception, the messages are halved and decoded again, until the messages that cause
+exceptions are found; these messages are rejected. A `StatecastError` ends the job instead.
 """
 
 
@@ -72,7 +72,8 @@ def decoded(
     Args:
         decode: the decoder.
         messages: the messages.
-        refused: by index, the reasons of messages that are not decoded because their schemas were unknown.
+        refused: reasons, by the index of the message; these messages are not decoded, because their schemas
+            were unknown at the first read.
 
     Raises:
         StatecastError: the decoder itself fails, whatever the messages.
@@ -113,7 +114,7 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
 
 
 def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODABLE) -> pl.DataFrame:
-    """Return one row for each message that cannot be decoded, with its reason; all of one kind of fault."""
+    """Return one row with a reason for each message that cannot be decoded; all have one kind of fault."""
     nulls = pl.Series([None] * len(places), dtype=pl.String)
     return pl.DataFrame(
         {

@@ -62,7 +62,7 @@ class Names:
 
 
 def _first(columns_of_name: list[pl.Series], height: int) -> pl.Series:
-    """Return the first cell of each row that is not null; as text if the columns have different types."""
+    """Return, for each row, the first cell that is not null; as text if the columns have different types."""
     columns_of_name = [cells for cells in columns_of_name if cells.dtype != pl.Null]
     if not columns_of_name:
         return pl.Series([None], dtype=pl.String).new_from_index(0, height)
