@@ -26,8 +26,8 @@ def double_precision() -> Iterator[None]:
     wide = ModuleType("numpy")
     wide.__dict__.update({name: getattr(np, name) for name in dir(np)} | {"float32": np.float64})
     modules = [
-        importlib.import_module(f"{components.__name__}.{found.name}")
-        for found in pkgutil.iter_modules(components.__path__)
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(components.__path__, f"{components.__name__}.")
     ]
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
