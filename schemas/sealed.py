@@ -15,7 +15,10 @@ _CHECKSUM: Final = "crc32"
 
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
-    return json.dumps({**record, _CHECKSUM: _checksum(record)})
+    # Compute the checksum of the record as a read returns it, with keys as text: the checksum sorts the
+    # keys, and the whole numbers 9 and 10 are sorted in another order than the text "9" and "10".
+    as_read = json.loads(json.dumps(record))
+    return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 
 
 def unseal(line: str | bytes) -> dict[str, Any]:
@@ -37,5 +40,4 @@ def unseal(line: str | bytes) -> dict[str, Any]:
 
 
 def _checksum(record: Mapping[str, Any]) -> int:
-    # Compute the checksum of the JSON text: after a read, keys are text and tuples are lists.
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
