@@ -19,7 +19,7 @@ from forecaster.state import State, live
 from forecaster.time.windows import NEVER, latest_rows
 from schemas.errors import DataError
 
-_FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` windows of silence
+_FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` windows without a value
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class Plan:
 
 
 def forgotten_after(max_gap: int) -> int:
-    """Return the windows of silence after which a series is forgotten: if it returns, it counts as new."""
+    """Return the number of windows without a value after which a series is forgotten.
+
+    If it returns later, it counts as new.
+    """
     return _FORGOTTEN * max_gap
 
 
@@ -80,7 +83,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         state: the fleet before the block.
         values: ``[T, S]`` float64 by slot, NaN if missing.
         start: index of the first window.
-        max_gap: windows of silence after which a series retires.
+        max_gap: number of windows without a value after which a series retires.
 
     Raises:
         DataError: ``values`` holds values for windows that ``state`` has already closed.

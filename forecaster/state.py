@@ -281,6 +281,6 @@ def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
 
 
 def _same_memory(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Return whether both arrays are the same numbers in the same memory."""
+    """Return whether both arrays begin at the same address, with equal strides and dtype."""
     same = one.__array_interface__["data"] == other.__array_interface__["data"]
     return same and one.strides == other.strides and one.dtype == other.dtype

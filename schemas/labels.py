@@ -86,7 +86,10 @@ def _read(frame: pl.DataFrame, channels: Sequence[str]) -> pl.DataFrame:
 
 
 def _stripped_text(column: pl.Series) -> pl.Series:
-    """Return text without surrounding blanks, null for empty cells; 1.0 and 1 are the same label."""
+    """Return the cells as text without surrounding blanks, null for empty cells.
+
+    Whole numbers lose their ``.0``, so 1.0 and 1 are one label.
+    """
     words = cells.names(column).str.strip_chars()
     return words.set(words == "", None)
 

@@ -19,7 +19,8 @@ from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# The alarm rate per calendar window is at most this: one alarm a week would be several in a month's window.
+# The largest share of windows with an alarm if windows are months, quarters or years: one alarm a week would
+# exceed one alarm a window.
 _LARGEST_CALENDAR_RATE = 0.05
 
 

@@ -78,7 +78,7 @@ class Season:
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}
 
     def init(self, series: int) -> Arrays:
-        """Return a shape of 0."""
+        """Return a seasonal shape of zeros, and no updates, for each series."""
         return {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

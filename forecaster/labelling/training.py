@@ -99,7 +99,10 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return the part of each sequence ``[S]`` or step ``[T, S]``, see `TrainedLabeller.parts`."""
+    """Return for each sequence ``[S]``, or step ``[T, S]``, whether it is for training, validation or test.
+
+    The values are those of `TrainedLabeller.parts`.
+    """
     if sequences.is_per_step:
         if split is not None:
             raise ConfigError("a split column is for labels of whole sequences; steps are split by time")

@@ -100,15 +100,15 @@ class Registry:
         tags: Mapping[str, str] | None = None,
         parent: Run | None = None,
     ) -> Iterator[Run]:
-        """Start a run to log to, and end it at the end of the block.
+        """Start an MLflow run to log to, and end it at the end of the ``with`` block.
 
-        An error ends it as FAILED, Ctrl-C as KILLED.
+        An error ends the MLflow run as FAILED, Ctrl-C as KILLED.
 
         Args:
-            name: name of the run in overviews.
+            name: name of the MLflow run in overviews.
             params: settings, see `Run.log_params`.
             tags: tags in addition to MLflow's own tags of user, source file and git commit.
-            parent: the run that this run belongs to; MLflow shows it below the parent.
+            parent: the MLflow run to which the new one belongs; MLflow shows the new one below it.
 
         Raises:
             ModelError: the store reports an error.
@@ -127,7 +127,7 @@ class Registry:
                 yield run
         except BaseException as error:
             status = RunStatus.FAILED if isinstance(error, Exception) else RunStatus.KILLED
-            with suppress(*REFUSALS):  # the error of the block must be raised, not an error of the store
+            with suppress(*REFUSALS):  # the error of the `with` block must be raised, not the store's
                 client.set_terminated(run.run_id, RunStatus.to_string(status))
             raise
         with self._store_errors():
@@ -135,7 +135,7 @@ class Registry:
 
     @contextmanager
     def _monitored(self, run: Run) -> Iterator[None]:
-        """Log the use of the machine to a run while the block runs, if `system_metrics` is set."""
+        """Log the machine's use to an MLflow run during the ``with`` block, if `system_metrics` is set."""
         if not self._system_metrics:
             yield
             return

@@ -143,7 +143,7 @@ class Frequency:
                 "Sundays; of the calendar write 1mo, 3mo, 1q or 1y"
             )
         if not frequency.nominal_s:
-            raise ValueError("must be longer than nothing: 1h, 1d, 1mo")
+            raise ValueError("must be longer than 0: write 1h, 1d or 1mo")
         if frequency.nominal_s > _LONGEST_MONTHS * _MONTH_S:
             raise ValueError(f"{text!r} is longer than 100 years")
         return frequency
@@ -213,7 +213,7 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the whole seconds of a frequency that begins at 1970-01-01 and has no calendar.
+    """Return the length in seconds of windows that all have the same length and are counted from 1970-01-01.
 
     Raises:
         ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.

@@ -173,7 +173,7 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # A gap can be counted in rows, because no window is left out while a series is live.
+    # A gap can be counted in rows of the array, because no window is left out while a series is live.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))
 

@@ -157,7 +157,7 @@ def fleet_of(
         batch_series: most active periods in a batch.
         held_from: row of the first window that is held out; by default none is.
         covariates: covariates of the series and windows; none by default.
-        max_gap: windows of silence after which a series retires; by default it never does.
+        max_gap: number of windows without a value after which a series retires; by default it never does.
 
     Raises:
         DataError: no series has a value, or none has two windows.

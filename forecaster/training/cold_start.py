@@ -12,7 +12,8 @@ from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
 _SHRINKAGE = 1.0  # the ridge penalty weighs as much as one more series in which no feature has an effect
-_EVERY = 4  # the loss takes one row in this many as the first row of a new series
+# The cold-start loss is computed only at every fourth row, as if each series began at that row.
+_EVERY = 4
 
 
 def fit_static_ridge(fleet: Fleet) -> Floats:

@@ -189,7 +189,7 @@ def _new_table(text: str) -> Location:
 
 
 def _print_epochs(out: Out, trained: TrainOutcome) -> None:
-    """Print the number of epochs of each phase, and how long they took."""
+    """Print the numbers of epochs of training and of the refit over all windows, and the total time."""
     again = f", then {len(trained.refit_history)} over all of them" if trained.refit_history else ""
     out.say(
         f"{len(trained.history)} epochs on {trained.series:,} series of {trained.windows:,} windows{again}, "

@@ -141,10 +141,25 @@ def read_labelled(
             on_rows(len(raw))
     rejected = pl.concat(bad)
     if not good or not sum(map(len, good)):
-        why = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""
-        raise DataError(f"{paths[0]}: no row can be used: {len(rejected):,} were quarantined{why}")
+        raise DataError(f"{paths[0]}{_and_others(len(paths) - 1)}: no row can be used: {_why(rejected)}")
     notices = [f"{zoneless[0]}: times have no zone, UTC assumed"] if zoneless else []
     return LabelledRows(pl.concat(good, rechunk=True), rejected, channels, (*found_files.notices, *notices))
+
+
+def _and_others(others: int) -> str:
+    """Return the words after the first of several inputs; empty if there is only one."""
+    return f" and {others:,} more" if others else ""
+
+
+def _why(quarantined: pl.DataFrame) -> str:
+    """Return why no row can be used: all rows are quarantined, or there are none."""
+    if not len(quarantined):
+        return "there are no rows"
+    first = quarantined.row(0, named=True)
+    return (
+        f"{len(quarantined):,} were quarantined, the first: {first['file']}, row {first['row']}: "
+        f"{first['reason']}"
+    )
 
 
 def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:

@@ -60,7 +60,10 @@ class Broker:
         return next((self._value(name, text) for name, text in self.options if name == REGISTRY_USER), "")
 
     def without_secrets(self, line: str) -> str:
-        """Return a message of the client with the values of environment variables replaced by ``$NAME``."""
+        """Return a message of the client with secrets replaced by ``$NAME``.
+
+        Secrets are the values, of at least 4 characters, of the environment variables that the options name.
+        """
         for _, text in self.options:
             value = os.environ.get(text[1:], "") if text.startswith("$") else ""
             if len(value) >= _SHORTEST_SECRET:

@@ -241,9 +241,9 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
 
 
 def applied(folder: Location, shards: int) -> Mapping[str, int]:
-    """Return the offset of each partition up to which all shards that follow it have applied the rows.
+    """Return for each partition the offset that all of its shards have reached.
 
-    Empty while a shard has not published yet.
+    They have applied every row before it. The result is empty while a shard has not published yet.
     """
     found = read_shards(folder)
     if len(found) != shards:

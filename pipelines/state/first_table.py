@@ -89,7 +89,7 @@ def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> No
     """Write a table with the states and open windows of another job's table, but none of its offsets."""
     table = read(start)
     with _errors_name(start):
-        made = _as_keyed(table, shards) if log.is_keyed else reshard(table.shards, shards)
+        made = _keyed_shards(table, shards) if log.is_keyed else reshard(table.shards, shards)
     write(folder, log.announced_to(hand_over_shards(made)))
 
 
@@ -102,7 +102,7 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
     def resumed(table: StateTable) -> list[Shard]:
         with _errors_name(start):
             if log.is_keyed:
-                made = _as_keyed(table, shards)
+                made = _keyed_shards(table, shards)
             elif len(table.shards) == shards and not table.shards[0].keyed:
                 made = table.shards
             else:
@@ -119,8 +119,10 @@ def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> boo
     return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
 
 
-def _as_keyed(table: StateTable, shards: int) -> tuple[Shard, ...]:
-    """Return the shards of a table for a topic that is keyed by series.
+def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
+    """Return the shards of a table, after a check that they fit a topic keyed by series.
+
+    The table must be keyed too, and have as many shards.
 
     Raises:
         DataError: the table is not of a keyed topic, or has another number of shards.

@@ -64,7 +64,11 @@ def write_text(
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write the whole content of a file to the path or buffer that `write_whole` passes to its writers."""
+    """Write ``data`` to ``target``.
+
+    With ``data`` bound, this is the ``write`` function that `write_whole` needs for a file whose content is
+    already in memory.
+    """
     if isinstance(target, Path):
         target.write_bytes(data)
     else:

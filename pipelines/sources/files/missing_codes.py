@@ -26,7 +26,10 @@ def missing_code_notices(rows: pl.DataFrame) -> list[str]:
 
 
 class Codes:
-    """Finds the codes of `missing_code_notices` in rows that are added in pieces."""
+    """Finds values that probably mean a missing value, such as -9999, in rows that are added piece by piece.
+
+    `missing_code_notices` describes which values it reports.
+    """
 
     def __init__(self) -> None:
         """Begin with no rows."""

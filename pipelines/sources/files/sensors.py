@@ -51,9 +51,9 @@ def refuse_merged_sensors(files: Sequence[FileCheck], columns: Columns) -> None:
             if theirs != folders:
                 name = next(n for n in (*folders, *theirs) if folders.get(n) != theirs.get(n))
                 raise DataError(
-                    f"{file.path}: has a column {series!r} as {other.path} has, in another folder {name}=: "
-                    f"set data.series_id = {name} if the folder is the series, or data.layout = wide "
-                    "if both columns are one series"
+                    f"{file.path} and {other.path} both have a column {series!r}, but their "
+                    f"folders {name}= differ: set data.series_id = {name} if each folder is a series, or "
+                    "data.layout = wide if both columns are one series"
                 )
     for file in nameless:
         refuse_unnamed_series(file.path, file.layout, columns, len(nameless) - 1)

@@ -85,7 +85,10 @@ class Sorter:
         self._runs.append(path)
 
     def _run_folder(self) -> Path:
-        """Return the folder of the runs, which is deleted with this object or at the end of the process."""
+        """Return the folder of the sorted runs.
+
+        It is deleted with this object or at the end of the process.
+        """
         if self._runs:
             return self._runs[0].parent
         if self.folder is not None:

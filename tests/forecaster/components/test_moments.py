@@ -71,7 +71,7 @@ def test_the_unit_skips_missing_values_and_needs_no_full_season() -> None:
 
 
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e15])
-def test_one_outlier_hardly_changes_scale_unit_and_spread(size: float) -> None:
+def test_one_outlier_less_than_doubles_scale_unit_and_spread(size: float) -> None:
     values = np.random.default_rng(0).normal(size=400)
     broken = values.copy()
     broken[300] = size

@@ -114,8 +114,8 @@ def test_a_parsed_frequency_has_a_standard_name_and_nominal_length(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0s", "longer than nothing"),
-        ("0mo", "longer than nothing"),
+        ("0s", "longer than 0: write 1h"),
+        ("0mo", "longer than 0: write 1h"),
         ("1mo15d", "nothing beside it"),
         ("1h1q", "nothing beside it"),
         ("month", "write 1mo, 3mo, 1q or 1y"),
@@ -192,7 +192,7 @@ def test_a_plain_week_begins_on_thursday() -> None:
         ("A-JUN", "begin in January"),
         ("B", "1w-sun for weeks that begin on Sundays"),
         ("w", "1w-sun for weeks that begin on Sundays"),
-        ("0w-sun", "longer than nothing"),
+        ("0w-sun", "longer than 0: write 1h"),
         ("9999w", "longer than 100 years"),
     ],
 )

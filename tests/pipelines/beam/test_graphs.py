@@ -24,7 +24,7 @@ def draw_graphs() -> ModuleType:
 
 
 @pytest.mark.parametrize("name", ["job", "fleet"])
-def test_a_picture_has_the_steps_of_the_pipeline(name: str, draw_graphs: ModuleType) -> None:
+def test_the_docs_pictures_show_the_current_pipeline_steps(name: str, draw_graphs: ModuleType) -> None:
     dot = getattr(draw_graphs, f"{name}_graph")()
     picture = (DOCS / "images" / f"beam-{name}.svg").read_text()
     drawn = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", picture)]

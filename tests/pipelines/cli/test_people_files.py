@@ -66,7 +66,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
         write_parquet(hours(30), job.folder / "folders" / f"sensor={sensor}" / "part-0.parquet")
         write_parquet(hours(30), job.folder / "files" / f"{sensor}.parquet")
     _, (line,) = job("backfill folders -m model", 3)
-    assert "set data.series_id = sensor if the folder is the series" in line
+    assert "set data.series_id = sensor if each folder is a series" in line
     _, (line,) = job("backfill files -m model", 3)
     assert "no column says whose values these are" in line
     assert "data.layout = wide" in line

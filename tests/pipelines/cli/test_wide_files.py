@@ -1,4 +1,7 @@
-"""Wide files with the same columns are one series if they are of one sensor, and are refused otherwise."""
+"""If several wide files have the same columns, each column is one series across the files.
+
+Files of different sensors are refused unless data.layout = wide declares that they are of one sensor.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
         assert (result["used"], result["replaced"]) == (80, 40)
 
 
-def test_wide_files_of_one_sensor_are_one_series(job: Job) -> None:
+def test_each_column_across_files_of_one_sensor_is_one_series(job: Job) -> None:
     for day in range(3):  # each file but the last also has the next file's first hour, with value 5
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
         write_site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)

@@ -142,7 +142,7 @@ def test_step_labels_are_learned_and_scored(
     assert {"plots/precision_recall.png", "plots/found.png", "found.json"} <= files_of(folder, outcome.run_id)
 
 
-def test_the_output_holds_an_alarm_flag_for_every_step(step_run: tuple[LabelOutcome, Path]) -> None:
+def test_the_output_holds_an_alarm_flag_for_every_row(step_run: tuple[LabelOutcome, Path]) -> None:
     _, folder = step_run
     labels = pl.read_parquet(folder / "out" / "labels.parquet")
     assert labels.columns == ["series_id", "timestamp", "alarm", "label", "called", "p_0", "p_1"]

@@ -87,5 +87,6 @@ def test_files_with_missing_or_different_columns_are_refused(tmp_path: Path) -> 
 
 def test_an_input_without_usable_rows_is_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path, "time,x,label\nsoon,1,ok\nlater,2,bad\n")
-    with pytest.raises(DataError, match="no row can be used: 2 were quarantined; the first: 'soon' is not a"):
+    message = r"no row can be used: 2 were quarantined, the first: \S+, row 1: 'soon' is not a"
+    with pytest.raises(DataError, match=message):
         read_labelled([path], LabelColumns())

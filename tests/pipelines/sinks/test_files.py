@@ -244,7 +244,7 @@ def test_remove_after_removes_files_written_after_the_snapshot(written: Path) ->
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_remove_after_keeps_files_older_than_an_empty_snapshot(written: Path) -> None:
+def test_remove_after_without_closed_windows_keeps_files_before_the_snapshot(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
@@ -252,7 +252,7 @@ def test_remove_after_keeps_files_older_than_an_empty_snapshot(written: Path) ->
     assert sorted(written.rglob("*")) == before
 
 
-def test_remove_after_removes_files_newer_than_an_empty_snapshot(written: Path) -> None:
+def test_remove_after_without_closed_windows_removes_files_after_the_snapshot(written: Path) -> None:
     shard_files(written).remove_after(None, {}, snapshot_ns=0)
     assert not [path for path in written.rglob("*") if path.is_file()]
 

@@ -138,7 +138,7 @@ def block_before_network(values: Floats, net: Network) -> Block:
     return replace(block, out=out)
 
 
-def test_only_medians_along_a_trend_leave_the_range_of_values() -> None:
+def test_medians_leave_the_past_range_only_along_a_trend() -> None:
     net, t = network(ring=8, halflife=20), np.arange(300.0)
     values = np.stack([np.sin(t), 0.1 * t, -0.1 * t], axis=1)
     for sign in (-1, 1):
