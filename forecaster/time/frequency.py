@@ -213,7 +213,7 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the length in seconds of windows that all have the same length and are counted from 1970-01-01.
+    """Return the length in seconds of a frequency with equal windows that are counted from 1970-01-01.
 
     Raises:
         ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.

@@ -122,7 +122,7 @@ def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> boo
 def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
     """Return the shards of a table, after a check that they fit a topic keyed by series.
 
-    The table must be keyed too, and have as many shards.
+    The table must be keyed too, and have exactly ``shards`` shards.
 
     Raises:
         DataError: the table is not of a keyed topic, or has another number of shards.

@@ -1,4 +1,4 @@
-"""Sealed records are read back unchanged, whatever their keys are."""
+"""A record that `seal` wrote passes the check of `unseal`, also with whole-number keys and tuples."""
 
 from __future__ import annotations
 
