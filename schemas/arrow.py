@@ -42,9 +42,11 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
     made = [_converted(chunk) for chunk in chunks]
     if not made:
         return pl.Series(name, [], dtype=pl.Null)
-    # Some chunks of a text column are not UTF-8 and became Binary: make all of them Binary.
-    if len({one.dtype for one in made}) > 1:
+    kinds = {one.dtype for one in made}
+    if kinds == {pl.String, pl.Binary}:  # text that is not UTF-8 became Binary: make all chunks Binary
         made = [one.cast(pl.Binary) for one in made]
+    elif len(kinds) > 1:  # values that Polars cannot hold became text: make all chunks text
+        made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
 
@@ -86,6 +88,15 @@ def _converted(cells: pa.Array) -> pl.Series:
     if _is_plain(kind) and _is_valid(cells):
         return _polars(cells)
     return pl.Series([_text(cell) for cell in cells], dtype=pl.String)
+
+
+def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
+    """Return a converted chunk as text, so that it fits the chunks of its column that became text."""
+    if made.dtype == pl.String:
+        return made
+    if made.dtype in (pl.Decimal, pl.Time):
+        return made.cast(pl.String)
+    return pl.Series([_text(cell) for cell in chunk], dtype=pl.String)
 
 
 def _is_plain(kind: pa.DataType) -> bool:

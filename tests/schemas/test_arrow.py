@@ -78,3 +78,31 @@ def test_a_column_may_mix_chunks_of_text_and_invalid_bytes() -> None:
     )
     column = arrow.series_of("id", pa.chunked_array([pa.array(["a"]), bad]))
     assert cells.names(column).to_list() == ["a", None]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (
+            pa.array([Decimal("1.50")], pa.decimal256(60, 2)),
+            pa.array([Decimal("1" * 50 + ".25")], pa.decimal256(60, 2)),
+            ["1.50", "1" * 50 + ".25"],
+        ),
+        (
+            pa.array([1], pa.int32()).view(pa.time32("s")),
+            pa.array([10**8], pa.int32()).view(pa.time32("s")),
+            ["00:00:01", "<value out of range: 100000000>"],
+        ),
+        (
+            pa.array([["a"]]),
+            pa.ListArray.from_arrays([0, 1], pa.array([b"\xff"]).view(pa.string())),
+            ['list<item: string> ["a"]', "list<item: string>"],
+        ),
+        (pa.array(["a"]), pa.array([b"\xff"]).view(pa.string()), [b"a", b"\xff"]),
+    ],
+    ids=["decimal", "time", "list", "text"],
+)
+def test_a_column_whose_chunks_convert_to_different_types_is_read(
+    first: pa.Array, second: pa.Array, expected: list[object]
+) -> None:
+    assert arrow.series_of("x", pa.chunked_array([first, second])).to_list() == expected
