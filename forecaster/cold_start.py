@@ -83,7 +83,7 @@ def trajectory(
 def unroll_network(forecaster: Forecaster, state: State, values: Floats, horizon: int) -> Forecasts:
     """Step a copy of a state through one window, and forecast the ``horizon`` windows after that window.
 
-    The forecasts are those of the network alone, without the other members, stacking and intervals.
+    The forecasts come only from the network, without the other members, stacking and intervals.
     A network without a decoder repeats its last season after the horizon that it was trained for.
 
     Args:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.sources.folder import FolderSource
     from pipelines.sources.replay import ReplaySource
 
-_MODULES = {
+_MODULE_OF = {
     "BackfillJob": "jobs.job",
     "Columns": "settings.config",
     "FolderSource": "sources.folder",
@@ -79,6 +79,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import an exported name when it is first used: ``statecast --help`` needs no Beam."""
-    if name not in _MODULES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipelines.beam.validate import Validate
     from pipelines.beam.write import WriteForecasts, WriteQuarantine
 
-_MODULES = {
+_MODULE_OF = {
     "ForecastFleet": "forecast_fleet",
     "ReadLog": "read_log",
     "Validate": "validate",
@@ -24,6 +24,6 @@ __all__ = ["ForecastFleet", "ReadLog", "Validate", "WriteForecasts", "WriteQuara
 
 def __getattr__(name: str) -> Any:
     """Import an exported name when it is first used, because Beam takes seconds to import."""
-    if name not in _MODULES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -35,8 +35,8 @@ class Workers:
 
     def __init__(self, settings: StepSettings) -> None:
         self.settings = settings
-        self._lanes = [
-            WorkerThread(f"shards {lane}", _BATCHES_AHEAD) for lane in range(max(1, settings.lanes))
+        self._threads = [
+            WorkerThread(f"shards {number}", _BATCHES_AHEAD) for number in range(max(1, settings.lanes))
         ]
         self._writer, self._snapshots = WorkerThread("files", _BLOCKS_AHEAD), WorkerThread("snapshots")
         self._turns = SnapshotQueue(self._offer_turn)
@@ -68,7 +68,7 @@ class Workers:
         Raises:
             StatecastError: an earlier batch failed.
         """
-        self._lane_of(number).put(lambda: self._step(number, batch))
+        self._thread_of(number).put(lambda: self._step(number, batch))
 
     def wait(self) -> None:
         """Wait until every batch has been applied and its output written.
@@ -76,14 +76,14 @@ class Workers:
         Raises:
             StatecastError: a batch failed.
         """
-        for lane in (*self._lanes, self._writer):
-            lane.wait()
+        for thread in (*self._threads, self._writer):
+            thread.wait()
 
     def abandon(self) -> None:
         """Skip all work that has not begun, even the remaining blocks of a batch."""
         self._guard.abandon()
-        for lane in (*self._lanes, self._writer, self._snapshots):
-            lane.abandon()
+        for thread in (*self._threads, self._writer, self._snapshots):
+            thread.abandon()
 
     def close(self) -> None:
         """End the threads after all queued work, the last snapshots included.
@@ -92,8 +92,8 @@ class Workers:
             StatecastError: some of the work failed.
         """
         failed: list[BaseException] = []
-        lanes = (*self._lanes, self._writer, self._snapshots)
-        waits, closes = [lane.wait for lane in self._lanes], [lane.close for lane in lanes]
+        threads = (*self._threads, self._writer, self._snapshots)
+        waits, closes = [thread.wait for thread in self._threads], [thread.close for thread in threads]
         for end in (*waits, self._turns.close, *closes):
             try:
                 end()
@@ -102,15 +102,15 @@ class Workers:
         if failed:
             raise failed[0]
 
-    def _lane_of(self, number: int) -> WorkerThread:
-        return self._lanes[number % len(self._lanes)]
+    def _thread_of(self, number: int) -> WorkerThread:
+        return self._threads[number % len(self._threads)]
 
     def _offer_turn(self, number: int) -> bool:
         """Queue `ShardWorker.take_turn` for a shard; return False if the queue of its thread is full.
 
         A shard whose queue is full takes its turn after its next batch.
         """
-        return self._lane_of(number).offer(self._shards[number].take_turn)
+        return self._thread_of(number).offer(self._shards[number].take_turn)
 
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:
