@@ -20,6 +20,7 @@ import polars as pl
 
 from forecaster.arrays import Arrays, Bools, Floats, Ints
 from forecaster.components.base import Block, Outputs
+from forecaster.components.scores import scored_horizons
 from forecaster.forecasts import Forecasts
 from forecaster.lifecycle import Plan, plan_block
 from forecaster.model import Forecaster
@@ -170,9 +171,12 @@ def advance_in_place(
         ValueError: windows between the clock of a live series and ``start`` are left out.
     """
     _check_version(forecaster, state)
+    _add_missing_arrays(forecaster, state)
     config = forecaster.network_config
-    members = forecaster.members if keep_members else ()
-    result = Outputs.empty(len(config.quantiles), len(members), len(values), len(state), config.horizon)
+    members, horizons = forecaster.members if keep_members else (), scored_horizons(config.horizon)
+    result = Outputs.empty(
+        len(config.quantiles), len(members), len(values), len(state), config.horizon, len(horizons)
+    )
     plan = plan_block(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
@@ -208,6 +212,8 @@ def advance_in_place(
         result.anomaly[..., 0] if forecaster.online_config.alarms_per_week else None,
         result.network if members else None,
         dict(zip(members, result.members, strict=True)),
+        scored_horizons=horizons,
+        scores=result.scores,
     )
 
 
@@ -229,6 +235,13 @@ def _check_version(forecaster: Forecaster, state: State) -> None:
             f"this state was made by {state.model_version} and cannot be fed to {forecaster.version}: "
             "re-warm it under the new weights"
         )
+
+
+def _add_missing_arrays(forecaster: Forecaster, state: State) -> None:
+    """Add the initial arrays of components that the release which wrote the state did not have."""
+    for component in forecaster.components:
+        if component.name not in state.parts:
+            state.parts[component.name] = component.init(len(state))
 
 
 def _step_piece(forecaster: Forecaster, state: State, piece: _PlannedBlock) -> None:
@@ -256,7 +269,7 @@ def _step_piece(forecaster: Forecaster, state: State, piece: _PlannedBlock) -> N
 def _step_all(forecaster: Forecaster, state: State, piece: _PlannedBlock) -> None:
     """Step every slot of the state through a piece."""
     block = Block(np.array([piece.start]), piece.values, state.freq, past=piece.past, out=piece.out)
-    block = with_known_covariates(forecaster, state.series_ids, block)
+    block = _with_fields_of_caller(forecaster, state.series_ids, block)
     state.parts.update(_step_components(forecaster, state.parts, block))
 
 
@@ -265,7 +278,7 @@ def _step_some(forecaster: Forecaster, state: State, piece: _PlannedBlock, slots
     values, past = piece.values[:, slots], piece.past[:, slots]
     out = piece.out.like(*values.shape)
     block = Block(np.array([piece.start]), values, state.freq, past=past, out=out)
-    block = with_known_covariates(forecaster, [state.series_ids[i] for i in slots], block)
+    block = _with_fields_of_caller(forecaster, [state.series_ids[i] for i in slots], block)
     put(state.parts, slots, _step_components(forecaster, taken(state.parts, slots), block))
     for all_series, part in zip(piece.out, out, strict=True):
         all_series[:, :, slots] = part
@@ -287,11 +300,17 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: _PlannedBlock) 
     past = np.where(inside[:, :, None], piece.past[source_row, slots], np.nan)
     out = piece.out.like(*values.shape)
     block = Block(piece.start + first_row, values, state.freq, lengths, past=past, out=out)
-    block = with_known_covariates(forecaster, [state.series_ids[i] for i in slots], block)
+    block = _with_fields_of_caller(forecaster, [state.series_ids[i] for i in slots], block)
     put(state.parts, slots, _step_components(forecaster, _initial_arrays(forecaster, len(slots)), block))
     shifted_row, which = np.nonzero(inside)
     for all_series, part in zip(piece.out, out, strict=True):
         all_series[:, row[shifted_row, which], slots[which]] = part[:, shifted_row, which]
+
+
+def _with_fields_of_caller(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
+    """Return the block with its known and static covariates, and the edges of the training profile."""
+    block = with_known_covariates(forecaster, series_ids, block)
+    return replace(block, edges=forecaster.profile.edges_of(series_ids)) if forecaster.profile else block
 
 
 def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +16,7 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
+from forecaster.components.scores import scored_places
 
 _TRUSTED = 40  # after this many residuals, only learned distances are used, and not the network's
 # A residual counts as at most this many units: otherwise an outlier of a thousand would last for months.
@@ -55,7 +56,7 @@ class Intervals:
     name: str = "intervals"
     format_version: int = 1
     reads = frozenset({"scale", "residuals", "out.forecast"})
-    writes = frozenset({"out.forecast"})
+    writes = frozenset({"bands", "out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: offsets of all levels but the median, unit and number of residuals, by anchor.
@@ -83,7 +84,10 @@ class Intervals:
         return [level for level in self.levels if level != 0.5]
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Set the quantiles of ``out.forecast`` at calibrated distances from the median, in rising order."""
+        """Set the quantiles of ``out.forecast`` at calibrated distances from the median, and add ``bands``.
+
+        The quantiles rise with their levels.
+        """
         own = {name: series_last(array) for name, array in own.items()}
         anchors, outer = (
             anchor_horizons(self.horizon),
@@ -93,7 +97,7 @@ class Intervals:
         rows = np.array(anchors) - 1
         # The axes of ``network`` are quantile (without the median), anchor, window and series.
         network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
-        learned, trust = self._distances(own, block, network)
+        learned, trust, bands = self._distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
         # The axes of ``distance`` are horizon, quantile, window and series.
         distance = np.tensordot(to_horizons, learned, axes=(1, 1))
@@ -107,9 +111,10 @@ class Intervals:
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
         # Clip the median to its neighbours: if one passes it, nearly all actuals lie beyond the old median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
-        return {name: series_first(array) for name, array in own.items()}, block
+        own = {name: series_first(array) for name, array in own.items()}
+        return own, replace(block, bands=bands)
 
-    def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32]:
+    def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32, Floats]:
         """Learn the offsets window by window, and return the distances of the quantiles from the median.
 
         A distance is negative for a quantile below the median.
@@ -120,8 +125,9 @@ class Intervals:
             network: ``[Q - 1, A, T, S]``, the network's own distances.
 
         Returns:
-            The learned part of the distances, ``[Q - 1, A, T, S]``, and the weight of the learned part,
-            ``[A, T, S]`` from 0 to 1; the network's own distances get the rest.
+            The learned part of the distances, ``[Q - 1, A, T, S]``; the weight of the learned part,
+            ``[A, T, S]`` from 0 to 1, of which the network's own distances get the rest; and ``bands``, see
+            `Block`.
         """
         anchors, windows = anchor_horizons(self.horizon), len(block.values)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
@@ -134,15 +140,18 @@ class Intervals:
             stored_before(store, new[: min(a, windows)], block.start, a)
             for a, store, new in zip(anchors, stores, issued, strict=True)
         ]
+        scored = scored_places(self.horizon)
+        bands = np.empty((windows, len(scored), *issued.shape[2:]))
         for t, residual in enumerate(block.residuals):
-            band = [issued[i, t - a] if t >= a else before[i][t] for i, a in enumerate(anchors)]
-            self._learn(own, residual, np.stack(band), block.scale[t], rates, block.counts(t))
+            band = np.stack([issued[i, t - a] if t >= a else before[i][t] for i, a in enumerate(anchors)])
+            bands[t] = band[scored]
+            self._learn(own, residual, band, block.scale[t], rates, block.counts(t))
             trust[:, t] = np.minimum(own["known"] / _TRUSTED, 1.0)
             learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
             issued[:, t] = np.moveaxis(learned[:, :, t] + (1.0 - trust[:, t]) * network[:, :, t], 0, 1)
         for store, new in zip(stores, issued, strict=True):
             store_forecasts(store, new, block.start, block.lengths)
-        return learned, trust
+        return learned, trust, bands
 
     def _learn(
         self,

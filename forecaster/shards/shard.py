@@ -19,6 +19,7 @@ from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.lateness import NONE_LATE, least, newest, split_late_rows
+from forecaster.shards.score_sums import scores_of
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
 from forecaster.time.windows import EVENTS, NO_DUPLICATES, ORIGIN, PARTITION, fill
@@ -335,6 +336,7 @@ def _close_block(
         pending=-len(rows),
         series_steps=len(forecasts),
         cold_starts=forecasts.cold_starts,
+        scores=scores_of(forecasts),
     )
     # Count the windows that have a forecast: the sum over blocks then does not depend on the size of blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import ScoreSums
 from forecaster.shards.shard import PENDING, Shard, more_of, slots_of
 from forecaster.state import State
 from forecaster.time.frequency import Frequency
@@ -36,6 +37,7 @@ class _Counts(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
     quarantined: dict[str, NonNegativeInt] = {}
+    scores: dict[str, dict[int, ScoreSums]] = {}
 
     def counts(self) -> Counts:
         """Return the counts as `Counts`.
@@ -49,7 +51,7 @@ class _Counts(BaseModel):
                 raise ValueError(f"counts.{name} is unknown to this version")
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
-        return Counts(quarantined=self.quarantined, **others)
+        return Counts(quarantined=self.quarantined, scores=self.scores, **others)
 
 
 class _ShardFields(BaseModel):

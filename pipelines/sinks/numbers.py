@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,7 +126,7 @@ class JobNumbers:
         age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
         lag = self.watermark_lag_s(now_s)
         return {
-            **asdict(self.counts),
+            **self.counts.as_json(),
             "quarantined_share": round(self.counts.quarantined_share, 4),
             "series": self.series,
             "live": self.live,
