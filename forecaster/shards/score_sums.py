@@ -92,7 +92,10 @@ def add_scores(one: Scores, other: Scores) -> Scores:
 
 
 def scores_since(now: Scores, before: Scores) -> Scores:
-    """Return the sums over the forecasts that were scored after ``before``; versions without any are absent."""
+    """Return the sums over the forecasts that were scored after ``before``.
+
+    A version of which no forecast was scored since then is absent.
+    """
     found: dict[str, dict[int, ScoreSums]] = {}
     for version, by_horizon in now.items():
         earlier = before.get(version, {})

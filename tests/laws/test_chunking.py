@@ -16,7 +16,16 @@ from forecaster.time.windows import Windows
 from tests.fleets import HOUR_US, SHORT_WEEK, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, fold, run_shards
 from tests.partitions import LONG_GAP, Logs, all_logs, cut
-from tests.same import YOUNG, Floats, Key, assert_same, assert_same_live_series, assert_same_state, by_key
+from tests.same import (
+    YOUNG,
+    Floats,
+    Key,
+    assert_same,
+    assert_same_live_series,
+    assert_same_scores,
+    assert_same_state,
+    by_key,
+)
 
 LATE_BEGINNER = Windows(
     ("a", "b"), START, np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, 7.0], [np.nan, np.nan], [3.0, 9.0]])
@@ -132,6 +141,7 @@ def test_outputs_do_not_depend_on_sizes_of_batches_or_blocks(
     other = fold(model, pieces, 2, windows_per_step, logs.partitions)
 
     assert whole.counts == other.counts
+    assert_same_scores(whole.counts.scores, other.counts.scores)
     assert_same(by_key(whole.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     for one, two in zip(whole.shards, other.shards, strict=True):
         assert one.closed_through == two.closed_through

@@ -36,7 +36,7 @@ from tests.logs import LogOutputs, half_of, job_of, small_log
 from tests.mortals import KillableProcess, Killed
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 from tests.power import PowerLoss
-from tests.same import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
+from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_scores, by_key, sorted_rows
 
 
 def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any) -> Ran:
@@ -89,6 +89,7 @@ def test_no_kill_loses_or_repeats_an_output(
     killed = fold_with_kills(model, logs, shards, kills, data.draw)
 
     assert killed.counts == clean.counts
+    assert_same_scores(killed.counts.scores, clean.counts.scores)
     assert clean.counts.missing == clean.counts.pending == 0
     scale = logs.scale_of_sums() if aggregate == "sum" else logs.scale
     assert_same(by_key(clean.forecasts), by_key(killed.forecasts), scale, within=YOUNG)
