@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pipelines.jobs.forecast import run_backfill, run_stream
     from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
     from pipelines.runners.prism import PrismServer, prism_options
-    from pipelines.settings.config import Columns, JobConfig
+    from pipelines.settings.config import JobConfig
+    from pipelines.settings.data_config import Columns
     from pipelines.settings.job_file import load_config
     from pipelines.sinks.files import read_forecasts, read_late, read_quarantine, read_replaced
     from pipelines.sinks.numbers import JobNumbers
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "BackfillJob": "jobs.job",
-    "Columns": "settings.config",
+    "Columns": "settings.data_config",
     "FolderSource": "sources.folder",
     "ForecastFleet": "beam.forecast_fleet",
     "Input": "sources.files.validated_rows",

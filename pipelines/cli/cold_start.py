@@ -102,7 +102,7 @@ def cold_start(
         config, settings, covariates__known=None if known is None else str(known),
         mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
-    from pipelines.settings.config import time_of
+    from pipelines.settings.setting_types import time_of
 
     out = Out(as_json)
     begins = time_of("--at", at)

@@ -290,16 +290,16 @@ def _evaluate_folders(
 
     with out.progress("reading", "rows") as bar:
         folders = [location(folder) for folder in forecasts or [job.output.folder]]
-        judged = evaluate_folders(job, folders, train_end, bar.add)
-    for line in judged.notices:
+        evaluation = evaluate_folders(job, folders, train_end, bar.add)
+    for line in evaluation.notices:
         out.notice(line)
-    show_scores(out, judged.scores, f"mean absolute error by horizon, {judged.unit}:")
+    show_scores(out, evaluation.scores, f"mean absolute error by horizon, {evaluation.unit}:")
     if report is not None:
-        out.say(f"report: {write_evaluation(judged, report)}")
+        out.say(f"report: {write_evaluation(evaluation, report)}")
     out.result(
         {
-            "unit": judged.unit,
+            "unit": evaluation.unit,
             "report": None if report is None else str(report),
-            "scores": judged.scores.to_dicts(),
+            "scores": evaluation.scores.to_dicts(),
         }
     )

@@ -291,7 +291,7 @@ def _show(out: Out, found: LabelOutcome) -> None:
         )
     seconds = sum(epoch["seconds"] for epoch in found.history)
     out.say(f"{len(found.classes)} labels; {len(found.history)} epochs in {seconds:.0f} s")
-    table = Table("score", found.judged)
+    table = Table("score", found.scored_part)
     for key, score in found.scores.items():
         table.add_row(key.replace("_", " "), f"{score:.3f}")
     out.console.print(table)

@@ -15,7 +15,8 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from pipelines.settings.config import SECRET_SETTINGS, JobConfig, Time
+from pipelines.settings.config import SECRET_SETTINGS, JobConfig
+from pipelines.settings.setting_types import Time
 from schemas.errors import ConfigError
 from schemas.masking import MASK
 from schemas.secrets import SecretUrl

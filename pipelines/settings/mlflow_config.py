@@ -7,9 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from forecaster.setting_types import Settings
+from pipelines.settings.setting_types import Name
 from schemas.secrets import SecretUrl
-
-Name = Annotated[str, Field(min_length=1)]
 
 
 def _not_empty(url: SecretUrl) -> SecretUrl:

@@ -111,7 +111,7 @@ def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto")
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def convert_read_errors(path: Path) -> Iterator[None]:
     """Convert errors of reading a file to a ``DataError`` of one line that names the file."""
     try:
         yield

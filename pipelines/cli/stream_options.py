@@ -1,8 +1,9 @@
-"""Refuse options of a stream that have no effect with its source or its sink."""
+"""Check the options of a stream: they must fit together, and each must have an effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipelines.cli.settings import FLAGS
@@ -40,6 +41,31 @@ def check_single_source(watch: bool, source: str | None) -> None:
     """
     if watch and source not in (None, "watch"):
         raise ConfigError(f"--watch and --source {source} name two sources: leave one of them out")
+
+
+def check_stream(job: JobConfig, data: list[str] | None, resume: bool, fresh: bool) -> None:
+    """Check that a stream has the input that its source needs, and one way to start.
+
+    Args:
+        job: settings of the stream.
+        data: the DATA arguments of the command.
+        resume: whether ``--resume`` is given.
+        fresh: whether ``--fresh`` is given.
+
+    Raises:
+        ConfigError: an input is missing or superfluous, or both ways to start are given.
+    """
+    source, paths = job.stream.source, job.data.paths
+    if source == "kafka" and not job.kafka.topic:
+        raise ConfigError("--source kafka needs a topic: name it with --topic")
+    if source == "kafka" and data:
+        raise ConfigError(f"a stream of a topic reads no files: leave {data[0]} out")
+    if source == "watch" and (len(paths) != 1 or not Path(paths[0]).is_dir()):
+        raise ConfigError("--watch takes one folder that exists: statecast stream FOLDER --watch")
+    if resume and fresh:
+        raise ConfigError(
+            "--resume keeps the state of an earlier stream and --fresh starts without it: give one of them"
+        )
 
 
 def check_options_have_effect(job: JobConfig, typed: Iterable[str]) -> None:
